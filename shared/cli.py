@@ -1,0 +1,74 @@
+"""`emit COMMAND ...`: one line per command. Commands are named by import path and imported only when called."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+
+from shared.errors import UserError
+from shared.registry import nearest
+
+COMMANDS = {
+    "synth": ("shared.synth.command:main", "make a synthetic corpus of media files whose truth is known"),
+    "prepare": ("shared.prepare:main", "turn media files into a clip dataset"),
+    "align": ("stage1_align.train:main", "stage 1: contrastive training of vision-text and audio-text encoders"),
+    "export": ("stage1_align.export:main", "write the frozen, aligned encoders of a stage-1 run"),
+    "encode": ("stage2_fusion.encode:main", "run frozen encoders over a clip dataset"),
+    "fuse": ("stage2_fusion.train:main", "stage 2: train a fusion model on encoded clips"),
+    "evaluate": ("stage2_fusion.evaluate:main", "score a fusion model"),
+    "predict": ("stage2_fusion.predict:main", "six intensities for media files"),
+    "doctor": ("shared.doctor:main", "what is installed, what is missing, and how to get it"),
+    "demo": ("shared.demo:main", "the whole way on the synthetic corpus"),
+}
+
+
+def main() -> None:
+    """Entry point of the `emit` command."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print("EMIT: emotional mimicry intensity from video, audio and words\n\nusage: emit COMMAND [options]\n")
+        print("\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()))
+        print("\n`emit COMMAND --help` shows the options of one command, with an example.")
+        return
+    if words[0] not in COMMANDS:
+        print(f"error: no command called {words[0]!r}: {nearest(words[0], COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    module, function = COMMANDS[words[0]][0].split(":")
+
+    def command() -> int:
+        return getattr(importlib.import_module(module), function)(words[1:])
+
+    run_main(command)
+
+
+def run_main(command: Callable[[], int]) -> None:
+    """Run a command and exit with its status; a UserError becomes one line and status 1."""
+    try:
+        status = command()
+        _leave_group(status)
+        sys.exit(status)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _leave_group(status: int) -> None:
+    """End a process of a group (`accelerate launch` on several) at once: gloo's threads outlive the group, and the
+    interpreter's own clean-up now and then aborts on them after everything is written and said."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return
+    if distributed.get_world_size() > 1:
+        distributed.barrier()  # the first to leave would take the store with it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status or 0)
+
+
+if __name__ == "__main__":
+    main()

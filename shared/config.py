@@ -1,0 +1,110 @@
+"""Configuration: a dataclass, filled from a YAML file, then from the command line.
+
+The dataclass is the only place where an option is declared: its field, its default, and (as the docstring under the
+field) its reason. Unknown keys and wrong types are errors of one line that name the nearest key.
+"""
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jsonargparse
+import yaml
+
+from shared.errors import UserError
+from shared.registry import nearest
+
+T = TypeVar("T")
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    """Errors become one line, with the nearest known key."""
+
+    def error(self, message, ex=None):
+        keys = [a.dest for a in self._actions if a.dest not in ("help", "config") and "print_" not in a.dest]
+        unknown = re.search(r"does not accept (?:option|key) '([^']+)'|[Uu]nrecognized arguments: --([\w.]+)", message)
+        if unknown:
+            key = unknown.group(1) or unknown.group(2)
+            if "." not in key:  # a nested YAML key arrives without its path
+                keys = keys + [k.rsplit(".", 1)[-1] for k in keys]
+            message = f"no option called {key!r}: {nearest(key, keys)}"
+        message = " ".join(str(message).split())
+        sys.stderr.write(f"error: {message} (see {self.prog} --help)\n")
+        sys.exit(2)
+
+
+def parse(
+    config_class: type[T],
+    argv: list[str] | None = None,
+    *,
+    prog: str,
+    example: str,
+    positional: tuple[str, ...] = (),
+) -> T:
+    """Build `config_class` from defaults, then `--config FILE.yaml`, then dotted overrides such as `--train.lr 1e-4`.
+
+    `positional` names fields given without a flag; a field typed as a list takes all that remain.
+    Exits with status 2 and one line on an unknown key, a wrong type or a missing value.
+    """
+    text = (config_class.__doc__ or "").strip()
+    parser = _Parser(prog=prog, description=f"{text}\n\nexample:\n  {example}")
+    parser.formatter_class = _HelpFormatter
+    fields = {f.name: f for f in dataclasses.fields(config_class)}
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    for name in positional:
+        many = "list" in str(fields[name].type)
+        kind = {"nargs": "+"} if many else {"type": fields[name].type}
+        parser.add_argument(name, help=_field_help(config_class, name), **kind)
+    parser.add_class_arguments(config_class, as_group=False, skip=set(positional))
+    known = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    values = dict(vars(parser.instantiate_classes(known)))
+    values = {name: value for name, value in values.items() if name in fields}
+    try:
+        return config_class(**values)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+
+
+def load(config_class: type[T], path: Path, overrides: list[str] | None = None) -> T:
+    """The configuration in a YAML file, with command-line style overrides."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such configuration file")
+    return parse(config_class, ["--config", str(path), *(overrides or [])], prog=str(path), example=f"--config {path}")
+
+
+def to_dict(config: Any) -> dict:
+    """Plain dictionaries, lists, numbers and strings: what YAML and JSON can hold."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def dump(config: Any, path: Path) -> None:
+    """Write the resolved configuration as YAML; `load` reads it back."""
+    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def _field_help(config_class: type, name: str) -> str:
+    """The docstring under a dataclass field, read from the source."""
+    import inspect
+
+    source = inspect.getsource(config_class)
+    match = re.search(rf"^    {name}:[^\n]*\n    \"\"\"(.*?)\"\"\"", source, re.S | re.M)
+    return " ".join(match.group(1).split()) if match else ""
+
+
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """Keeps the line breaks of the description, so that the example stays on its own line."""
+
+    def _fill_text(self, text, width, indent):
+        return "\n".join(indent + line for line in text.splitlines())

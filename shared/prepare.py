@@ -1,0 +1,251 @@
+"""`emit prepare`: media files to a clip dataset. Parallel, resumable, and the same whatever the number of processes.
+
+While it runs, OUT/.partial holds finished shards of clips; a run that was stopped goes on with the others.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from shared import config as configuration
+from shared.clips import Clip, Source, read_source
+from shared.dataset import FORMAT, decode_row, read_info, schema
+from shared.errors import UserError
+from shared.files import digest, read_json, write_csv, write_json
+from shared.pool import run
+from shared.rows import Recipe, Verdict, failed, prepare_clip
+from shared.splits import assign
+
+SHARD = 16
+"""Clips that are written, and at worst done again, together."""
+VERSION = 1
+"""Raised whenever the same recipe gives other rows, so that an older folder is not continued."""
+
+
+@dataclass(kw_only=True)
+class PrepareConfig(Recipe):
+    """Turn media files, their words and labels into a clip dataset."""
+
+    source: Path = field()
+    """A folder of media files, or a table of them (a .csv, or a folder with a labels.csv)."""
+    out: Path = field()
+    """Folder of the dataset. An unfinished one is continued."""
+    layout: Literal["csv", "folder"] | None = None
+    """How the source is laid out; by default csv when it is, or holds, a table, else folder."""
+    split_by: str | None = None
+    """Where the source says nothing of splits, the group that is kept whole when they are drawn; by default the first
+    there is."""
+    workers: int = 0
+    """Processes; 0 means one a core. The dataset does not depend on it."""
+    file_timeout: float = 120.0
+    """Seconds after which a file is given up."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `emit prepare`; 0 when the dataset is complete."""
+    config = configuration.parse(
+        PrepareConfig,
+        argv,
+        prog="emit prepare",
+        example="emit prepare my_videos/ --out runs/clips",
+        positional=("source",),
+    )
+    prepare(config)
+    return 0
+
+
+def prepare(config: PrepareConfig) -> None:
+    """Write the clip dataset at `config.out`. UserError when the folder holds something else, or no clip is usable."""
+    source = assign(read_source(config.source, config.layout), config.split_by)
+    info = describe(source, config)
+    made_from = {"source": _source_digest(source, Path(config.source)), "recipe": digest([VERSION, info["prepare"]])}
+    if _already_there(config, made_from):
+        print(f"{config.out}: already prepared; nothing to do")
+        return
+    for note in source.notes:
+        print(f"{config.source}: {note}")
+    partial_folder = config.out / ".partial"
+    _prepare_shards(source.clips, config, info, partial_folder)
+    _finish(config.out, partial_folder, source, info, made_from)
+
+
+def prepare_each(
+    clips: list[Clip], recipe: Recipe, workers: int = 0, seconds: float = 120.0
+) -> Iterator[tuple[Clip, dict | None, str]]:
+    """Prepare clips in memory; as they finish: (clip, sample as `ClipDataset` gives it, "") or (clip, None, reason)."""
+    info = describe(Source(clips), recipe)
+    for index, row, verdict in _prepared(clips, recipe, workers, seconds):
+        groups = list(clips[index].groups)
+        sample = None if row is None else decode_row(row, {**info, "group_names": groups})
+        yield clips[index], sample, verdict.detail if row is None else ""
+
+
+def describe(source: Source, recipe: Recipe) -> dict:
+    """What dataset.json says before anything is prepared."""
+    from shared.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+
+    return {
+        "format": FORMAT,
+        "label_names": list(source.label_names),
+        "group_names": list(source.group_names),
+        "prepare": recipe.recipe(),
+        "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
+    }
+
+
+def _prepared(clips: list[Clip], recipe: Recipe, workers: int, seconds: float) -> Iterator[tuple[int, dict, Verdict]]:
+    """(index, row or None, verdict) of every clip, as they finish."""
+    job = partial(prepare_clip, recipe=Recipe(**recipe.recipe()))
+    for index, result, reason in run(job, clips, workers, seconds):
+        yield index, *(result if result is not None else (None, failed(clips[index], reason)))
+
+
+def _source_digest(source: Source, base: Path) -> str:
+    """Changes with anything about the clips, or the size of a file; not with where the source lies."""
+    entries = []
+    for clip in source.clips:
+        media = clip.media
+        inside = media.relative_to(base) if media is not None and media.is_relative_to(base) else media
+        size = media.stat().st_size if media is not None and media.is_file() else -1
+        entries.append([clip.id, str(inside), size, clip.transcript, repr(clip.labels), clip.groups, clip.split])
+    return digest([source.label_names, source.group_names, entries])
+
+
+def _already_there(config: PrepareConfig, made_from: dict) -> bool:
+    """Whether `out` is complete and made from the same; takes the folder for this run otherwise."""
+    out, mark = config.out, config.out / ".partial" / "made_from.json"
+    if (out / "dataset.json").exists():
+        found, complete = read_info(out)["made_from"], True
+    elif mark.exists():
+        found, complete = read_json(mark, "unfinished dataset", f"delete {out}"), False
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: holds something else than a clip dataset; choose another --out")
+    else:
+        write_json(mark, made_from)
+        return False
+    for what, words in (("recipe", "with other options"), ("source", "from other clips or labels")):
+        if found.get(what) != made_from[what]:
+            state = "was prepared" if complete else "is being prepared"
+            raise UserError(f"{out}: {state} {words}; choose another --out or delete it")
+    return complete
+
+
+def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, folder: Path) -> None:
+    """Write the shards that are missing, each when its last clip is done."""
+    from tqdm import tqdm
+
+    shards = [range(start, min(start + SHARD, len(clips))) for start in range(0, len(clips), SHARD)]
+    missing = [shard for number, shard in enumerate(shards) if not _shard_path(folder, number).exists()]
+    todo = [index for shard in missing for index in shard]
+    if len(todo) < len(clips):
+        print(f"{config.out}: continuing; {len(clips) - len(todo)} of {len(clips)} clips are done")
+    waiting: dict[int, dict[int, tuple]] = {}
+    progress = tqdm(total=len(clips), initial=len(clips) - len(todo), desc="prepare", unit="clip", disable=None)
+    with progress:
+        for place, row, verdict in _prepared([clips[i] for i in todo], config, config.workers, config.file_timeout):
+            index = todo[place]
+            number = index // SHARD
+            waiting.setdefault(number, {})[index] = (row, verdict)
+            if len(waiting[number]) == len(shards[number]):
+                done = waiting.pop(number)
+                _write_shard(_shard_path(folder, number), [done[i] for i in shards[number]], info)
+            progress.update()
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.arrow"
+
+
+def _write_shard(path: Path, results: list[tuple[dict | None, Verdict]], info: dict) -> None:
+    """Rows as Arrow, verdicts in the metadata of its schema: one file, there whole or not at all."""
+    import pyarrow as pa
+
+    verdicts = json.dumps([asdict(verdict) for _, verdict in results])
+    columns = schema(info).with_metadata({"verdicts": verdicts})
+    table = pa.Table.from_pylist([row for row, _ in results if row is not None], schema=columns)
+    unfinished = path.with_suffix(".unfinished")
+    with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, columns) as writer:
+        writer.write_table(table)
+    unfinished.replace(path)
+
+
+def _finish(out: Path, folder: Path, source: Source, info: dict, made_from: dict) -> None:
+    """Put the shards together, write the tables and, last, dataset.json."""
+    import pyarrow as pa
+
+    tables, verdicts = [], []
+    for number in range(-(-len(source.clips) // SHARD)):
+        table = pa.ipc.open_file(pa.memory_map(str(_shard_path(folder, number)))).read_all()
+        verdicts += [Verdict(**entry) for entry in json.loads(table.schema.metadata[b"verdicts"])]
+        tables.append(table.replace_schema_metadata(None))
+    # Words are missed only where other clips have them: a folder of videos without any is complete as it is.
+    if any("text" not in verdict.missing for verdict in verdicts):
+        for verdict in verdicts:
+            if verdict.verdict != "failed" and "text" in verdict.missing:
+                verdict.verdict = "partial"
+                verdict.detail = "; ".join(filter(None, [verdict.detail, "no words"]))
+
+    lost = [verdict for verdict in verdicts if verdict.verdict == "failed"]
+    write_csv(out / "failures.csv", ["id", "media", "reason"], [[v.id, v.media, v.detail] for v in lost])
+    write_csv(
+        out / "verdicts.csv",
+        ["id", "verdict", "missing", "detail"],
+        [[v.id, v.verdict, " ".join(v.missing), v.detail] for v in verdicts],
+    )
+    if len(lost) == len(verdicts):
+        raise UserError(f"{out}: none of the {len(lost)} clips could be read; the reasons are in failures.csv")
+
+    kept = [verdict for verdict in verdicts if verdict.verdict != "failed"]
+    info["digest"] = digest([info, [[verdict.id, verdict.digest] for verdict in kept]])
+    _save(pa.concat_tables(tables), folder / "data", info["digest"])
+    shutil.rmtree(out / "data", ignore_errors=True)
+    (folder / "data").rename(out / "data")
+    info["counts"] = _counts(verdicts, source.clips)
+    write_json(out / "dataset.json", {**info, "made_from": made_from})
+    shutil.rmtree(folder)
+    _summary(out, verdicts, info["digest"])
+
+
+def _save(table, path: Path, fingerprint: str) -> None:
+    """As a Hugging Face dataset; the given fingerprint keeps its files the same in every run."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        datasets.Dataset(table, fingerprint=fingerprint).save_to_disk(str(path))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _counts(verdicts: list[Verdict], clips: list[Clip]) -> dict:
+    kept = [(verdict, clip) for verdict, clip in zip(verdicts, clips, strict=True) if verdict.verdict != "failed"]
+    splits = sorted({clip.split for _, clip in kept})
+    return {
+        "clips": len(kept),
+        **{word: sum(verdict.verdict == word for verdict in verdicts) for word in ("ok", "partial", "failed")},
+        "missing": {name: sum(name in verdict.missing for verdict, _ in kept) for name in ("vision", "audio", "text")},
+        "splits": {split: sum(clip.split == split for _, clip in kept) for split in splits},
+    }
+
+
+def _summary(out: Path, verdicts: list[Verdict], digits: str) -> None:
+    """The closing lines: how many of each, and the first few that a person should look at."""
+    groups = {word: [v for v in verdicts if v.verdict == word] for word in ("ok", "partial", "failed")}
+    print(f"{out}: " + ", ".join(f"{len(some)} {word}" for word, some in groups.items()) + f"; digest {digits}")
+    for word in ("partial", "failed"):
+        for verdict in groups[word][:3]:
+            print(f"  {word}: {verdict.id}: {verdict.detail}")
+        if len(groups[word]) > 3:
+            print(f"  {word}: and {len(groups[word]) - 3} more in {'failures' if word == 'failed' else 'verdicts'}.csv")
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

@@ -1,0 +1,79 @@
+"""What plain statistics and ridge regression get out of a corpus: the bar that a trained model has to clear.
+
+The statistics are the mean face, means and spreads of a mel spectrogram, and a bag of words. They see who somebody is
+and which words occur, but not how features move, when the voice leaves its baseline, or what "not" refers to.
+"""
+
+from collections import Counter
+
+import cv2
+import numpy as np
+
+from shared.metrics import pcc
+
+FACE_SIDE = 16
+MELS = 40
+STRENGTHS = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
+"""Ridge penalties tried; the validation split decides."""
+
+
+def statistics(frames: np.ndarray, waveform: np.ndarray | None, rate: int) -> np.ndarray:
+    """The picture and sound of a clip in 336 numbers: the mean grey frame at 16 x 16, then mean and standard deviation
+    over time of 40 log-mel bands; zeros without a sound track.
+
+    frames RGB uint8 (T, H, W, 3), waveform float32 (S,) at `rate` Hz or None -> float32 (336,).
+    """
+    small = [cv2.resize(frame, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
+    grey = np.mean(small, axis=(0, 3)).reshape(-1)  # (256,)
+    sound = np.zeros(2 * MELS)
+    if waveform is not None:
+        mel = _log_mel(waveform, rate)  # (T, 40)
+        sound = np.concatenate([mel.mean(axis=0), mel.std(axis=0)])  # (80,)
+    return np.concatenate([grey, sound]).astype(np.float32)
+
+
+def bag_of_words(transcripts: list[str], train: np.ndarray) -> np.ndarray:
+    """Counts (N, V) of the words that at least two training transcripts contain; train: bool (N,)."""
+    words = [text.lower().split() for text in transcripts]
+    found = Counter(word for row in np.flatnonzero(train) for word in set(words[row]))
+    place = {word: i for i, word in enumerate(sorted(word for word, count in found.items() if count > 1))}
+    counts = np.zeros((len(words), len(place)))  # (N, V)
+    for row, said in enumerate(words):
+        for word in said:
+            if word in place:
+                counts[row, place[word]] += 1
+    return counts
+
+
+def evaluate(features: np.ndarray, labels: np.ndarray, splits: list[str], names: tuple[str, ...]) -> dict:
+    """Fit on train, choose the penalty on valid, score on test. features (N, F), labels (N, K).
+
+    Returns {"pcc": mean over dimensions, "per_dimension": {name: PCC}, "strength": the penalty}.
+    """
+    splits = np.asarray(splits)
+    train, valid, test = (np.flatnonzero(splits == name) for name in ("train", "valid", "test"))
+    centre, spread = features[train].mean(axis=0), features[train].std(axis=0)
+    x = np.where(spread > 1e-6, (features - centre) / np.maximum(spread, 1e-6), 0)  # (N, F)
+    y = labels[train] - labels[train].mean(axis=0)  # (n, K)
+    gram = x[train] @ x[train].T  # (n, n): fewer clips than features, so the dual is the smaller system
+    best = (-np.inf, None, None)
+    for strength in STRENGTHS:
+        predictions = x @ (x[train].T @ np.linalg.solve(gram + strength * np.eye(len(train)), y))  # (N, K)
+        score = np.mean([pcc(predictions[valid, k], labels[valid, k]) for k in range(labels.shape[1])])
+        best = max(best, (score, strength, predictions), key=lambda entry: entry[0])
+    _, strength, predictions = best
+    each = {name: pcc(predictions[test, k], labels[test, k]) for k, name in enumerate(names)}
+    return {"pcc": float(np.mean(list(each.values()))), "per_dimension": each, "strength": strength}
+
+
+def _log_mel(waveform: np.ndarray, rate: int) -> np.ndarray:
+    """Natural logarithm of mel power (T, 40), 25 ms windows every 10 ms, 60 Hz to 7600 Hz."""
+    size, step = int(0.025 * rate), int(0.010 * rate)
+    waveform = np.pad(waveform, (0, max(0, size - len(waveform))))
+    windows = np.lib.stride_tricks.sliding_window_view(waveform, size)[::step]  # (T, size)
+    power = np.abs(np.fft.rfft(windows * np.hanning(size).astype(np.float32), axis=1)) ** 2  # (T, bins)
+    edges = 700 * (np.exp(np.linspace(np.log1p(60 / 700), np.log1p(7600 / 700), MELS + 2)) - 1)  # (42,) Hz
+    hertz = np.fft.rfftfreq(size, 1 / rate)  # (bins,)
+    rising = (hertz - edges[:-2, None]) / np.diff(edges[:-1])[:, None]  # (40, bins)
+    falling = (edges[2:, None] - hertz) / np.diff(edges[1:])[:, None]  # (40, bins)
+    return np.log(power @ np.clip(np.minimum(rising, falling), 0, None).T + 1e-6)

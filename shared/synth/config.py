@@ -1,0 +1,29 @@
+"""What a synthetic corpus is made from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class SynthConfig:
+    """Make a corpus of talking-face clips whose true emotional intensities are known."""
+
+    out: Path = field()
+    """Folder of the corpus. An unfinished one is continued."""
+    clips: int = 1500
+    """How many clips: they take about a minute on two cores and suffice to train the small default models."""
+    seed: int = 0
+    """Another seed gives other people, seed videos, words and damage."""
+    damage: float = 0.3
+    """Share of the clips of which one modality is damaged or missing, so that weighting by quality can be scored."""
+    workers: int = 0
+    """Processes; 0 means one a core. The files do not depend on it."""
+
+    def __post_init__(self):
+        self.out = Path(self.out)
+        if self.clips < 3:
+            raise ValueError(f"clips is {self.clips}: at least 3 are needed, one for each split")
+        if not 0 <= self.damage <= 1:
+            raise ValueError(f"damage is {self.damage}: a share between 0 and 1 is needed")
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}: 0 (one a core) or more is needed")

@@ -1,0 +1,33 @@
+"""Changes to faces and sound that leave the emotion as it is."""
+
+import cv2
+import numpy as np
+
+
+def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One random placement, mirroring and light for all frames of a clip: uint8 (T, H, W, 3) to the same."""
+    if len(frames) == 0:
+        return frames
+    height, width = frames.shape[1:3]
+    angle, zoom = rng.uniform(-3, 3), rng.uniform(0.95, 1.08)
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, zoom)  # (2, 3)
+    matrix[:, 2] += rng.uniform(-0.05, 0.05, 2) * (width, height)
+    gain, offset = rng.uniform(0.75, 1.25), rng.uniform(-20, 20)
+    tint = rng.uniform(0.9, 1.1, 3).astype(np.float32)  # (3,)
+    mirror = rng.random() < 0.5
+    out = np.empty_like(frames)  # (T, H, W, 3)
+    for index, frame in enumerate(frames):
+        moved = cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        lit = moved.astype(np.float32) * (gain * tint) + offset  # (H, W, 3)
+        out[index] = np.clip(lit, 0, 255)[:, ::-1] if mirror else np.clip(lit, 0, 255)
+    return out
+
+
+def augment_waveform(waveform: np.ndarray, rng: np.random.Generator, gain_db: float) -> np.ndarray:
+    """A change of level within +-gain_db and a little noise: float32 (S,) to the same, clipped to [-1, 1]."""
+    if len(waveform) == 0:
+        return waveform
+    gain = 10 ** (rng.uniform(-gain_db, gain_db) / 20)
+    shift = int(rng.integers(0, 1 + len(waveform) // 10))
+    noise = rng.standard_normal(len(waveform)).astype(np.float32) * 10 ** (rng.uniform(-70, -45) / 20)  # (S,)
+    return np.clip(gain * waveform + noise, -1, 1).astype(np.float32)[shift:]  # (S - shift,)

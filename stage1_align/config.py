@@ -1,0 +1,98 @@
+"""Everything that decides a stage-1 run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass
+class TowerConfig:
+    """One encoder."""
+
+    name: str
+    """Which tower, by its name in the registry."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The tower's own options; an unknown one is an error that names the nearest."""
+
+
+@dataclass
+class TowersConfig:
+    """The three encoders and the space they share."""
+
+    vision: TowerConfig = field(default_factory=lambda: TowerConfig("open_clip"))
+    """Sees the frames of a clip."""
+    audio: TowerConfig = field(default_factory=lambda: TowerConfig("htsat"))
+    """Hears its sound."""
+    text: TowerConfig = field(default_factory=lambda: TowerConfig("transformer"))
+    """Reads its words, for both pairs: stage 2 has one text feature, so there is one text encoder."""
+    embed_dim: int = 64
+    """D, the width of the shared space."""
+
+
+@dataclass
+class PairConfig:
+    """Training pairs."""
+
+    frames: int = 6
+    """Frames of a clip in one step; drawn anew each epoch, one from each equal stretch."""
+    captions: list[Literal["transcript", "labels"]] = field(default_factory=lambda: ["transcript", "labels"])
+    """The texts a clip is paired with, each in a loss of its own: what was said, and words made of its labels ("strong
+    amusement, a little joy"). ["transcript"] leaves labels out of stage 1."""
+    word_dropout: float = 0.15
+    """Share of a transcript's words left out in a step: a few hundred sentences are soon known by heart."""
+    augment: bool = True
+    """Move, mirror and relight faces; change gain and add noise to sound within `gain_db`."""
+    gain_db: float = 3.0
+    """Largest change of level, dB. Loudness carries intensity, so it stays small."""
+
+
+@dataclass
+class TrainConfig:
+    """Optimisation."""
+
+    epochs: int = 20
+    """Passes over the training clips."""
+    batch_size: int = 64
+    """Clips in a step, over all processes together: the number of candidates of the loss."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    tower_lr: dict[str, float] = field(default_factory=dict)
+    """Factors on it for single towers, as in {audio: 0.5}; 1 where nothing is said."""
+    weight_decay: float = 0.05
+    """Decay of matrices; biases, norms and temperatures have none."""
+    warmup_share: float = 0.1
+    """Share of all steps in which the learning rate rises."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    initial_scale: float = 14.3
+    """First inverse temperature (CLIP's 1 / 0.07)."""
+    tile: int = 1024
+    """Rows of the similarity matrix held at once."""
+    pair_weights: dict[str, float] = field(
+        default_factory=lambda: {"vision_text": 1.0, "audio_text": 1.0, "text_text": 1.0}
+    )
+    """Weight of each pair's loss. text_text is between the two texts of a clip, where it has two: what was said is
+    drawn to what it means."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """auto: bf16 where the hardware multiplies it, else full precision."""
+    workers: int = 0
+    """Loader processes; they never change the results."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints besides the one after each epoch; 0: none."""
+
+
+@dataclass
+class AlignConfig:
+    """Stage 1: train vision-text and audio-text encoders by contrast."""
+
+    data: Path
+    """Clip dataset written by `emit prepare`."""
+    run: Path
+    """Run folder; an unfinished run in it is continued."""
+    towers: TowersConfig = field(default_factory=TowersConfig)
+    pairs: PairConfig = field(default_factory=PairConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+    """Decides initial weights, order, augmentation and dropout."""
+    max_steps: int = 0
+    """Stop after so many steps, as if interrupted; 0: never. For trying things out and for tests."""

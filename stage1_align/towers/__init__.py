@@ -1,0 +1,9 @@
+"""The encoders that can be aligned. A new one is one file here and one line in its registry."""
+
+from shared.registry import Registry
+
+TOWERS = {
+    "vision": Registry("vision tower", {"open_clip": "stage1_align.towers.vision:OpenClipVision"}),
+    "audio": Registry("audio tower", {"htsat": "stage1_align.towers.audio:Htsat"}),
+    "text": Registry("text tower", {"transformer": "stage1_align.towers.text:TransformerText"}),
+}

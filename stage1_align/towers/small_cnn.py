@@ -1,0 +1,45 @@
+"""`emit_small_cnn`: a timm trunk of a quarter of a million parameters that learns faces from a few hundred clips.
+
+open_clip finds it like any timm model (`timm_model_name: emit_small_cnn`). Where the mouth and the brows are is what an
+expression is, so the last map is kept as a 4 x 4 grid instead of being averaged away; group norm, unlike batch norm, is
+the same for a batch and a single clip, and at any number of processes.
+"""
+
+import itertools
+
+from timm.models import register_model
+from torch import Tensor, nn
+
+
+class SmallCnn(nn.Module):
+    """Images float (N, 3, H, W), H and W at least 16, to features (N, 96)."""
+
+    num_features = 96
+
+    def __init__(self, dropout: float = 0.2):
+        super().__init__()
+        self.default_cfg = {"pool_size": (4, 4)}
+        widths = (3, 24, 48, 64, 96)
+        self.stages = nn.Sequential(*(_stage(a, b) for a, b in itertools.pairwise(widths)))
+        self.grid = nn.AdaptiveAvgPool2d(4)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(widths[-1] * 16, self.num_features)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """timm's way to ask for features; this trunk gives nothing else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.grid(self.stages(x)).flatten(1)  # (N, 96 * 16)
+        return nn.functional.gelu(self.head(self.dropout(x)))  # (N, 96)
+
+
+def _stage(width_in: int, width_out: int) -> nn.Sequential:
+    """Half the resolution."""
+    conv = nn.Conv2d(width_in, width_out, 3, stride=2, padding=1)
+    return nn.Sequential(conv, nn.GroupNorm(width_out // 8, width_out), nn.GELU())
+
+
+@register_model
+def emit_small_cnn(pretrained: bool = False, **kwargs) -> SmallCnn:
+    """Without pretrained weights; what timm passes besides does not apply."""
+    return SmallCnn()

@@ -1,0 +1,211 @@
+"""Every option of stage 2. A default without a reason here is a mistake."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from shared.clips import MODALITIES
+from shared.errors import UserError
+
+
+@dataclass
+class EncodeConfig:
+    """Run the frozen encoders over a clip dataset once, so that fusion models train on their features."""
+
+    encoders: Path
+    """Folder of aligned encoders (`emit align` ... `emit export`)."""
+    data: Path
+    """Clip dataset (`emit prepare`)."""
+    out: Path
+    """Folder for the feature dataset."""
+    damaged_views: int = 1
+    """Copies of every clip with one modality damaged on purpose: they teach the quality weights what damage looks like,
+    and measure them. 0 encodes the clips as they are only."""
+    batch_size: int = 32
+    """Clips per forward pass; the features do not depend on it."""
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
+    seed: int = 0
+    """Decides which modality of which clip is damaged, how, and how much."""
+
+
+@dataclass
+class DualStageConfig:
+    """Temporal enhancement, quality weights, Transformer decoder: arXiv 2503.10603. What that paper leaves open is ours
+    and is said to be."""
+
+    width: int = 64
+    """Channels of everything after the projections. Data of a few thousand clips overfits wider models."""
+    dropout: float = 0.2
+    """As strong as small data needs."""
+    modality_dropout: float = 0.1
+    """Chance that a modality (never the last) is hidden from a training clip, so that none is indispensable."""
+    modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: list(MODALITIES))
+    """Which of vision, audio, text the model may see; the others count as missing."""
+    steps: int = 32
+    """Steps of the common time grid: a clip of seven seconds gets about four a second."""
+    reach: float = 1.0
+    """Seconds. A grid step further than this from every real step of a modality lacks it (a track that ends early)."""
+    tcn_layers: int = 4
+    """Dilations 1, 2, 4, 8: with kernel 3 a view of 31 frames, a whole clip at a few frames a second."""
+    tcn_kernel: int = 3
+    """Odd, so that the convolution is centred."""
+    lstm_layers: int = 1
+    """Layers of the gated BiLSTM over audio."""
+    weighting: Literal["learned", "uniform"] = "learned"
+    """learned, or uniform over the modalities present (the ablation)."""
+    weight_per: Literal["step", "clip"] = "step"
+    """step, or clip: one weight per modality for the whole clip. Damage comes and goes, so step."""
+    normaliser: Literal["softmax", "sigmoid"] = "softmax"
+    """softmax: weights of a step sum to one; sigmoid: each modality is judged alone."""
+    decoder_layers: int = 2
+    """Layers of the decoder whose queries are the dimensions."""
+    heads: int = 4
+    """Attention heads; must divide width."""
+    pooled: bool = True
+    """Add each modality's embedding in the shared space to its steps."""
+    shortcut: bool = True
+    """Let the classifier also read mean and peak over time of the weighted features, linearly: what needs no decoder is
+    then learned at once, and the decoder adds to it."""
+
+    def __post_init__(self):
+        _check_modalities(self.modalities)
+        if self.width % (2 * self.heads):
+            raise UserError(f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}")
+        if self.tcn_kernel % 2 == 0:
+            raise UserError(f"tcn_kernel {self.tcn_kernel} must be odd")
+
+
+@dataclass
+class ConcatConfig:
+    """Mean over time of each modality, concatenated, and two linear layers: the simplest fusion, for comparison."""
+
+    width: int = 256
+    """Channels of the hidden layer."""
+    dropout: float = 0.3
+    """As in the dual-stage model."""
+    modality_dropout: float = 0.1
+    """As in the dual-stage model."""
+    modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: list(MODALITIES))
+    """Which of vision, audio, text the model may see; the others count as missing."""
+
+    def __post_init__(self):
+        _check_modalities(self.modalities)
+
+
+@dataclass
+class LossConfig:
+    """loss = mse * MSE + pcc * ramp * (1 - PCC) + quality * ranking."""
+
+    mse: float = 1.0
+    """Keeps predictions on the scale of the labels."""
+    pcc: float = 0.2
+    """1 - PCC is about ten times the MSE of labels in [0, 1]: at 0.2 both pull about as hard."""
+    ramp_epochs: int = 4
+    """Epochs over which the PCC term grows from 0: at first its direction is noise."""
+    memory: int = 512
+    """Recent rows whose predictions are remembered for the PCC term: one batch of labels that are mostly zero says
+    little about correlation. 0 uses the batch alone."""
+    quality: float = 0.1
+    """Weight of the ranking: a modality damaged on purpose must weigh less than the same one intact."""
+    margin: float = 0.5
+    """How much less, in log weight: 0.5 is a factor of 1.6."""
+
+
+@dataclass
+class TrainConfig:
+    """The schedule."""
+
+    epochs: int = 40
+    """At most; `patience` usually ends it earlier."""
+    batch_size: int = 32
+    """Clips per step over all processes together; with damaged views each clip brings two rows."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.05
+    """Of matrices only, not of biases, norms and tokens."""
+    warmup_epochs: float = 1.0
+    """Linear warm-up before the cosine."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema: float = 0.99
+    """Decay of the weight average that is validated and kept; grows to this over the first steps."""
+    patience: int = 8
+    """Epochs without a better validation PCC after which training ends."""
+    mixed_precision: Literal["no", "bf16", "auto"] = "no"
+    """no, bf16 or auto. The models are small: bf16 gains little and costs digits of PCC."""
+    damaged_views: bool = True
+    """Train on damaged views too, when the features hold them."""
+    max_steps: int = 128
+    """Longer sequences are averaged over time to this many steps on loading, which bounds memory and time."""
+
+
+@dataclass
+class FuseConfig:
+    """Train a fusion model on features of frozen encoders."""
+
+    data: Path
+    """Feature dataset (`emit encode`)."""
+    run: Path
+    """Run folder. An unfinished run in it goes on where it stopped."""
+    model: str = "dual_stage"
+    """dual_stage or concat; its options are below under the same name."""
+    dual_stage: DualStageConfig = field(default_factory=DualStageConfig)
+    """Options of the model dual_stage."""
+    concat: ConcatConfig = field(default_factory=ConcatConfig)
+    """Options of the model concat."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Weights of the parts of the loss."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """The schedule."""
+    seed: int = 0
+    """Decides initial weights, order, dropout."""
+    train_split: str = "train"
+    """Split to train on. "" takes every clip, for data without splits."""
+    valid_split: str = "valid"
+    """Split that chooses the best epoch."""
+
+
+@dataclass
+class EvaluateConfig:
+    """Score a fusion model on a split: PCC with intervals, CCC, MAE, and how well its weights find damage."""
+
+    model: Path
+    """Model folder (RUN/model)."""
+    data: Path
+    """Feature dataset made with the same encoders."""
+    split: str = "test"
+    """Split to score. "" takes every clip."""
+    out: Path | None = None
+    """JSON file to write; predictions_SPLIT.csv goes beside it. By default MODEL/evaluation/metrics_SPLIT.json."""
+    truth: Path | None = None
+    """truth.csv of a synthetic corpus: adds the highest score its labels allow, and how well its damage was found."""
+    groups: str | None = None
+    """Group that the bootstrap draws, by default the first the clips have: those of one person are not independent."""
+    bootstrap: int = 1000
+    """Bootstrap samples behind the 95 % interval."""
+    batch_size: int = 64
+    """Clips per forward pass; the scores do not depend on it."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+
+@dataclass
+class PredictConfig:
+    """Predict intensities of clips nobody labelled, from the files themselves."""
+
+    clips: list[str]
+    """Media files, folders of them, or one CSV that lists them."""
+    model: Path
+    """Model folder (RUN/model)."""
+    out: Path = Path("predictions.csv")
+    """One row per clip: Filename, then one column per dimension in [0, 1]."""
+    encoders: Path | None = None
+    """Aligned encoders; by default those kept inside the model folder."""
+    batch_size: int = 16
+    """Clips per forward pass; the predictions do not depend on it."""
+
+
+def _check_modalities(modalities: list[str]) -> None:
+    if not modalities:
+        raise UserError("modalities is empty: give at least one of vision, audio, text")

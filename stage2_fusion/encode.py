@@ -1,0 +1,229 @@
+"""`emit encode`: frozen encoders over a clip dataset, once.
+
+A clip, on its way in, is the dictionary that `shared.dataset.ClipDataset` gives, with its waveform at the rate of the
+audio encoder; on its way out, the sample described in features.py.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from shared import config as configuration
+from shared.clips import MODALITIES
+from shared.errors import UserError
+from stage2_fusion.config import EncodeConfig
+
+RAW = {"vision": "frames", "audio": "waveform", "text": "transcript"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = configuration.parse(
+        EncodeConfig,
+        argv,
+        prog="emit encode",
+        example="emit encode --encoders runs/demo/encoders --data runs/demo/clips --out runs/demo/features",
+    )
+    encode(config)
+    return 0
+
+
+def encode(config: EncodeConfig) -> None:
+    """Write the feature dataset; leave it alone when it is there; refuse to replace one made from other things."""
+    from shared.dataset import ClipDataset
+    from shared.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+    from shared.runs import fast_bf16
+    from stage1_align.encoders import AlignedEncoders
+    from stage2_fusion import features
+    from stage2_fusion.inference import best_device
+
+    encoders = AlignedEncoders.from_pretrained(config.encoders).to(best_device())
+    clips = ClipDataset.open(config.data)
+    bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
+    info = {
+        "label_names": list(clips.label_names),
+        "group_names": list(clips.info["group_names"]),
+        "encoders": {"path": str(config.encoders.resolve()), "digest": encoders.digest, "config": encoders.config},
+        "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info["prepare"]},
+        "widths": {**{name: getattr(encoders, name).width for name in MODALITIES}, "embed": encoders.embed_dim},
+        "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
+        "views": config.damaged_views,
+        "seed": config.seed,
+        "precision": "bf16" if bf16 else "fp32",
+    }
+    if _already_there(config, info):
+        print(f"{config.out}: already holds these features; nothing to do")
+        return
+    samples = encode_all(encoders, clips, config.damaged_views, config.batch_size, config.seed, bf16)
+    features.write(config.out, samples, info)
+    print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {encoders.digest}")
+
+
+def encode_all(encoders, clips, damaged_views: int, batch_size: int, seed: int, bf16: bool = False) -> Iterator[dict]:
+    """Samples of all clips in order, each clip as it is followed by its damaged views."""
+    from tqdm import tqdm
+
+    for start in tqdm(range(0, len(clips), batch_size), desc="encode", unit="batch", disable=None):
+        rows = range(start, min(start + batch_size, len(clips)))
+        batch = [for_encoders(clips, row, encoders.audio.sample_rate) for row in rows]
+        clean = encode_samples(encoders, batch, bf16)
+        views = [
+            damaged_view(clip, view, encoders.audio.sample_rate, seed)
+            for view in range(1, damaged_views + 1)
+            for clip in batch
+        ]
+        again = encode_views(encoders, views, clean * damaged_views, bf16)
+        for i, sample in enumerate(clean):
+            yield sample
+            yield from again[i :: len(batch)]
+
+
+def for_encoders(clips, row: int, rate: int) -> dict:
+    """One clip of a ClipDataset with its waveform at `rate` Hz."""
+    return {**clips[row], "waveform": clips.waveform(row, rate)}
+
+
+def encode_samples(encoders, clips: list[dict], bf16: bool = False) -> list[dict]:
+    """Clips as they are to samples (view 0), in order."""
+    parts = {name: _encode_modality(encoders, name, clips, bf16) for name in MODALITIES}
+    return [
+        {
+            **{key: clip[key] for key in ("id", "split", "duration", "labels", "groups")},
+            "view": 0,
+            "damage": dict.fromkeys(MODALITIES, ""),
+            **{name: parts[name][i] for name in MODALITIES},
+        }
+        for i, clip in enumerate(clips)
+    ]
+
+
+def encode_views(encoders, views: list[dict], clean: list[dict], bf16: bool = False) -> list[dict]:
+    """Damaged clips to samples. Only the damaged modality goes through its encoder; the rest is that of `clean`, the
+    sample of the same clip as it is."""
+    samples = [
+        {**sample, "view": view["view"], "damage": view["damage"]} for view, sample in zip(views, clean, strict=True)
+    ]
+    for name in MODALITIES:
+        rows = [i for i, view in enumerate(views) if view["damage"][name]]
+        for i, part in zip(rows, _encode_modality(encoders, name, [views[i] for i in rows], bf16), strict=True):
+            samples[i][name] = part
+    return samples
+
+
+def damaged_view(clip: dict, view: int, rate: int, seed: int) -> dict:
+    """The clip with one of its modalities damaged: which, how and how much is a function of (seed, id, view).
+
+    Quality signals of the damaged modality are computed again from what is left. Damage to text is its loss. A clip
+    without any modality stays as it is.
+    """
+    from shared import quality
+    from shared.damage import AUDIO_DAMAGE, VISION_DAMAGE, damage_frames, damage_waveform
+    from shared.order import derive_seed
+
+    rng = np.random.default_rng(derive_seed("damage", seed, clip["id"], view))
+    there = [name for name in MODALITIES if len(clip[RAW[name]])]
+    clip = {**clip, "view": view, "damage": dict.fromkeys(MODALITIES, "")}
+    if not there:
+        return clip
+    name, severity = str(rng.choice(there)), float(rng.uniform(0.4, 1.0))
+    if name == "text":
+        clip["damage"]["text"], clip["transcript"] = "missing", ""
+        clip["text_quality"] = quality.text_quality("")
+    elif name == "audio":
+        kind = str(rng.choice(AUDIO_DAMAGE))
+        clip["damage"]["audio"] = kind
+        clip["waveform"] = damage_waveform(clip["waveform"], rate, kind, rng, severity)
+        clip["audio_quality"] = quality.audio_quality(clip["waveform"], rate)
+    else:
+        kind = str(rng.choice(VISION_DAMAGE))
+        clip["damage"]["vision"] = kind
+        clip["frames"] = damage_frames(clip["frames"], kind, rng, severity)
+        face = clip["vision_quality"][:, quality.VISION_QUALITY.index("face_found")] > 0.5  # (T,)
+        # A detector would lose damaged faces, the more the worse the damage; without a face it finds none.
+        face = face & (rng.random(len(face)) >= (1.0 if kind == "no_face" else severity**2))
+        clip["vision_quality"] = quality.vision_quality(clip["frames"], face)
+    return clip
+
+
+def _encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list[dict]:
+    """The parts of one modality: sequence, times, pooled, quality (see features.py); T = 0 where it is missing."""
+    import torch
+
+    if not clips:
+        return []
+    tower = getattr(encoders, name)
+    device = next(tower.parameters()).device.type
+    with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+        encoded = tower.encode([clip[RAW[name]] for clip in clips])
+    pooled, sequences = encoded.pooled.float().cpu().numpy(), encoded.sequence.float().cpu().numpy()
+    mask = encoded.mask.cpu().numpy()  # (B, T)
+    parts = []
+    for i, clip in enumerate(clips):
+        sequence = sequences[i][mask[i]]  # (T, C)
+        times = _times(name, clip, len(sequence), encoded.rate)  # (T,)
+        parts.append(
+            {
+                "sequence": sequence.astype(np.float16),
+                "times": np.zeros(0, np.float32) if name == "text" else times,
+                "pooled": pooled[i].astype(np.float16),
+                "quality": _quality(name, clip, times),
+            }
+        )
+    return parts
+
+
+def _times(name: str, clip: dict, steps: int, rate: float | None) -> np.ndarray:
+    """Seconds of each step, float32 (T,): centres of audio steps; the frames' own times; zeros for words."""
+    if name == "text":
+        return np.zeros(steps, np.float32)
+    if rate is not None:
+        return ((np.arange(steps) + 0.5) / rate).astype(np.float32)
+    return np.asarray(clip["frame_times"], dtype=np.float32)
+
+
+def _quality(name: str, clip: dict, times: np.ndarray) -> np.ndarray:
+    """Quality signals at the times of the steps: float32 (T, Q). Audio signals have a rate of their own."""
+    values = np.asarray(clip[f"{name}_quality"], dtype=np.float32)
+    if name == "text":
+        return np.repeat(values[None], len(times), axis=0)  # (T, Q)
+    if name == "vision":
+        return values
+    from shared.quality import AUDIO_QUALITY_HZ
+
+    at = (np.arange(len(values)) + 0.5) / AUDIO_QUALITY_HZ
+    columns = [np.interp(times, at, column) for column in values.T] if len(values) else []
+    return (
+        np.stack(columns, axis=1).astype(np.float32) if columns else np.zeros((len(times), values.shape[1]), np.float32)
+    )
+
+
+def _already_there(config: EncodeConfig, info: dict) -> bool:
+    """Whether `out` holds features made from the same things; UserError names what differs."""
+    from stage2_fusion.features import read_info
+
+    if not (config.out / "features.json").exists():
+        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+            raise UserError(f"{config.out}: this is, or holds, something else; choose another --out")
+        return False
+    old = read_info(config.out)
+    differing = [
+        f"{name} {theirs} (now {mine})"
+        for name, theirs, mine in (
+            ("encoders", old["encoders"]["digest"], info["encoders"]["digest"]),
+            ("clips", old["data"]["digest"], info["data"]["digest"]),
+            ("damaged views", old["views"], info["views"]),
+            ("seed", old["seed"], info["seed"]),
+            *([("precision", old["precision"], info["precision"])] if config.mixed_precision != "auto" else ()),
+        )
+        if theirs != mine
+    ]
+    if differing:
+        raise UserError(
+            f"{config.out}: holds features of other {', '.join(differing)}; choose another --out or delete it"
+        )
+    return True
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

@@ -1,0 +1,229 @@
+"""`emit evaluate`: scores of a fusion model on one split of a feature dataset."""
+
+from pathlib import Path
+
+import numpy as np
+
+from shared import config as configuration
+from shared.clips import MODALITIES
+from shared.errors import UserError
+from shared.registry import nearest
+from stage2_fusion.config import EvaluateConfig
+
+ABSENT = ("no_track", "missing")
+"""Kinds of damage that leave nothing to weigh: the modality is masked."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = configuration.parse(
+        EvaluateConfig,
+        argv,
+        prog="emit evaluate",
+        example="emit evaluate --model runs/demo/fuse/model --data runs/demo/features --split test",
+    )
+    metrics = evaluate(config)
+    print(table(metrics))
+    return 0
+
+
+def evaluate(config: EvaluateConfig) -> dict:
+    """Score the model, write metrics and predictions, return the metrics."""
+    from shared.files import write_csv, write_json
+    from shared.metrics import score
+    from stage2_fusion import model_folder
+    from stage2_fusion.features import FeatureDataset, read_info
+    from stage2_fusion.inference import best_device, run_model
+
+    model, info = model_folder.load(config.model)
+    model_folder.check_features(info, read_info(config.data), config.data)
+    data = FeatureDataset.open(config.data, config.split, max_steps=info["max_steps"])
+    names = info["label_names"]
+    found = run_model(model.to(best_device()), data.samples, config.batch_size)
+    view = np.array([sample["view"] for sample in data.samples])  # (N,)
+    clean, labels = np.flatnonzero(view == 0), data.labels()  # (N, K)
+    if np.isnan(labels[clean]).all():
+        raise UserError(f"{config.data}: no clip of split {config.split!r} is labelled; `emit predict` needs no labels")
+    samples = [data[row] for row in clean]
+
+    metrics = {
+        "split": config.split,
+        "model": info["model"],
+        **score(
+            found["predictions"][clean],
+            labels[clean],
+            names,
+            _groups(samples, config.groups, list(data.info["group_names"])),
+            config.bootstrap,
+            config.seed,
+        ),
+        "weights": _mean_weights(found["weights"][clean]),
+        "made_from": {
+            "model": str(config.model),
+            "features": data.info["digest"],
+            "encoders": info["encoders"]["digest"],
+        },
+    }
+    if (view > 0).any():
+        metrics["damaged_on_purpose"] = _damaged_views(found, data, labels, view, names)
+    if config.truth is not None:
+        metrics |= against_truth(config.truth, samples, labels[clean], found["weights"][clean], names)
+        ceiling = metrics["ceiling"]["mean"]
+        metrics["share_of_ceiling"] = metrics["pcc"]["mean"] / ceiling if ceiling > 0 else None
+
+    split = config.split or "all"
+    out = config.out or config.model / "evaluation" / f"metrics_{split}.json"
+    write_json(out, metrics)
+    rows = [
+        [sample["id"], *(f"{value:.6f}" for value in row)]
+        for sample, row in zip(samples, found["predictions"][clean], strict=True)
+    ]
+    write_csv(out.parent / f"predictions_{split}.csv", ["Filename", *names], sorted(rows))
+    return metrics
+
+
+def against_truth(path: Path, samples: list[dict], labels: np.ndarray, weights: np.ndarray, names: list[str]) -> dict:
+    """What only the truth of a synthetic corpus can say of a split: `ceiling`, the PCC of a perfect model (the latent
+    intensities against the labels, which hold rating noise), and `damage`, how well low weights find the damaged
+    modality of clips that were damaged when they were made.
+
+    samples: N clips, labels (N, K), weights (N, 3). UserError when truth.csv does not hold these clips.
+    """
+    from shared.metrics import pcc
+
+    truth = _read_truth(path)
+    missing = [sample["id"] for sample in samples if _stem(sample["id"]) not in truth]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} clips are not in it, such as {missing[0]!r}; give the corpus's truth.csv"
+        )
+    rows = [truth[_stem(sample["id"])] for sample in samples]
+    try:
+        latent = {name: np.array([float(row[f"true_{name}"]) for row in rows]) for name in names}
+    except KeyError as error:
+        raise UserError(f"{path}: no column {error}; give the truth.csv of the corpus these labels are from") from None
+    ceiling = {name: pcc(latent[name], labels[:, k]) for k, name in enumerate(names)}
+    damage = {}
+    for m, modality in enumerate(MODALITIES):
+        kinds = [row.get(f"{modality}_damage") or "" for row in rows]
+        damage[modality] = _found(weights[:, m], np.array([kind != "" for kind in kinds]), np.array(kinds))
+    return {
+        "ceiling": {"mean": float(np.mean(list(ceiling.values()))), "per_dimension": ceiling},
+        "damage": _with_mean(damage),
+    }
+
+
+def _found(weights: np.ndarray, damaged: np.ndarray, kinds: np.ndarray) -> dict | None:
+    """ROC AUC that damaged modalities weigh less than undamaged ones, over the clips in which the modality is there;
+    None when one of the two does not occur. weights, damaged, kinds (N,)."""
+    from shared.metrics import roc_auc
+
+    there = (weights > 0) & ~np.isin(kinds, ABSENT)
+    damaged = damaged & there
+    if not damaged.any() or not (there & ~damaged).any():
+        return None
+    by_kind = {
+        str(kind): roc_auc(-weights[rows], damaged[rows])
+        for kind in sorted(set(kinds[damaged]))
+        for rows in [there & (~damaged | (kinds == kind))]
+    }
+    return {"auc": roc_auc(-weights[there], damaged[there]), "clips": int(damaged.sum()), "by_kind": by_kind}
+
+
+def _with_mean(damage: dict[str, dict | None]) -> dict:
+    scores = [part["auc"] for part in damage.values() if part]
+    return {"mean_auc": float(np.mean(scores)) if scores else None, **damage}
+
+
+def _damaged_views(found: dict, data, labels: np.ndarray, view: np.ndarray, names: list[str]) -> dict:
+    """The same clips with one modality damaged on purpose: PCC before and after, and how often the damage is found."""
+    from shared.metrics import pcc
+
+    worse = np.flatnonzero(view > 0)
+    of = {data[row]["id"]: row for row in np.flatnonzero(view == 0)}
+    same = np.array([of[data[row]["id"]] for row in worse])
+
+    def mean_pcc(rows) -> float:
+        return float(np.mean([pcc(found["predictions"][rows, k], labels[rows, k]) for k in range(len(names))]))
+
+    damage = {}
+    for m, modality in enumerate(MODALITIES):
+        kinds = np.array([data[row]["damage"][modality] for row in worse])  # (Nd,)
+        rows = worse[kinds != ""]
+        weights = np.concatenate([found["weights"][rows, m], found["weights"][view == 0, m]])
+        kinds = np.concatenate([kinds[kinds != ""], np.full((view == 0).sum(), "")])
+        damage[modality] = _found(weights, kinds != "", kinds)
+    return {"pcc_undamaged": mean_pcc(same), "pcc_damaged": mean_pcc(worse), "damage": _with_mean(damage)}
+
+
+def _groups(samples: list[dict], name: str | None, names: list[str]) -> list[str] | None:
+    """The group of each clip, by default the first kind there is; a clip whose group is not known is one of its own."""
+    if name is not None and name not in names:
+        raise UserError(f"--groups {name}: the clips have no such group; {nearest(name, names)}")
+    name = name or (names[0] if names else None)
+    if name is None:
+        return None
+    return [sample["groups"].get(name) or f"clip {sample['id']}" for sample in samples]
+
+
+def _mean_weights(weights: np.ndarray) -> dict[str, float | None]:
+    return {
+        name: float(weights[weights[:, m] > 0, m].mean()) if (weights[:, m] > 0).any() else None
+        for m, name in enumerate(MODALITIES)
+    }
+
+
+def _read_truth(path: Path) -> dict[str, dict[str, str]]:
+    import csv
+
+    try:
+        with Path(path).open(newline="") as file:
+            return {_stem(row["id"]): row for row in csv.DictReader(file)}
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a truth.csv ({error}); give the one in the corpus folder") from None
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem
+
+
+def table(metrics: dict) -> str:
+    """The scores as a few lines of text."""
+    names = list(metrics["pcc"]["per_dimension"])
+    wide = max(len(name) for name in [*names, "mean"])
+    columns = [metrics["pcc"], metrics["pcc_nonzero"], metrics["ccc"], metrics["mae"]]
+    lines = [f"{'':<{wide}}     PCC  PCC>0    CCC    MAE"]
+    for name in [*names, "mean"]:
+        values = [column["mean"] if name == "mean" else column["per_dimension"][name] for column in columns]
+        text = "".join("      -" if value is None else f"{value:7.3f}" for value in values)
+        lines.append(f"{name:<{wide}} {text}{'   constant prediction' if name in metrics['constant'] else ''}")
+    interval = metrics["pcc"]["interval"]
+    if interval:
+        low, high = interval
+        lines.append(
+            f"{metrics['n']} clips; mean PCC {metrics['pcc']['mean']:.3f}, 95 % interval {low:.3f} to {high:.3f} "
+            f"({metrics['groups']} groups)"
+        )
+    if "ceiling" in metrics:
+        share = metrics["share_of_ceiling"]
+        lines.append(
+            f"ceiling {metrics['ceiling']['mean']:.3f}" + (f"; {share:.1%} of it reached" if share is not None else "")
+        )
+        lines.append("damage found in the clips: " + _auc_text(metrics["damage"]))
+    if "damaged_on_purpose" in metrics:
+        part = metrics["damaged_on_purpose"]
+        lines.append(
+            f"damaged on purpose: PCC {part['pcc_undamaged']:.3f} -> {part['pcc_damaged']:.3f}; found: "
+            + _auc_text(part["damage"])
+        )
+    return "\n".join(lines)
+
+
+def _auc_text(damage: dict) -> str:
+    parts = [f"{name} {damage[name]['auc']:.3f}" for name in MODALITIES if damage.get(name)]
+    return f"AUC {', '.join(parts)}" if parts else "nothing to find"
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

@@ -1,0 +1,104 @@
+"""A trained fusion model on disk: everything needed to predict, in one folder.
+
+config.json          model name and options, label names, widths, quality signals, digests of what it was made from,
+                     the settings that clips were prepared with
+model.safetensors    averaged weights; input statistics of the training split among them
+metrics.json         scores of the epoch it is from
+encoders/            the aligned encoders it was trained on
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from shared.errors import UserError
+from shared.files import atomic_folder, read_json, write_json
+
+FORMAT = "emit-fusion/1"
+
+
+def save(path: Path, model, info: dict, metrics: dict) -> None:
+    """Write the folder whole or not at all. `info` goes into config.json; the encoders are taken from
+    info["encoders"]["path"] (hard links where the disk allows), or from the folder that is replaced, and only when they
+    are those of info["encoders"]["digest"]."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    source = find_encoders(info, path / "encoders", Path(info["encoders"]["path"]))
+    with atomic_folder(path) as folder:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
+            folder / "model.safetensors",
+        )
+        write_json(folder / "config.json", {"format": FORMAT, **info})
+        write_json(folder / "metrics.json", metrics)
+        if source is not None:
+            shutil.copytree(source, folder / "encoders", copy_function=_link)
+
+
+def find_encoders(info: dict, *folders: Path) -> Path | None:
+    """The first of `folders` that holds the aligned encoders of info["encoders"]["digest"]."""
+    for folder in folders:
+        config = folder / "config.json"
+        if (
+            config.is_file()
+            and read_json(config, "encoders", "export them").get("digest") == info["encoders"]["digest"]
+        ):
+            return folder
+    return None
+
+
+def load(path: Path):
+    """The model, in evaluation mode, and its config.json. UserError when the folder is not one, or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    info = read_json(path / "config.json", "fusion model", "give the `model` folder of an `emit fuse` run")
+    if info.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: format {info.get('format')!r} where {FORMAT!r} is read; give the `model` folder of a run"
+        )
+    model = build(info["model"], info["options"], info)
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}/model.safetensors: missing or damaged ({reason}); train it again") from None
+    return model.eval().requires_grad_(False), info
+
+
+def build(name: str, options: dict, info: dict):
+    """An untrained model of this name; `info` (a features.json or config.json) gives label names, widths, signals."""
+    from stage2_fusion.models import MODELS
+    from stage2_fusion.models.base import Spec
+
+    family = MODELS.get(name)
+    return family(family.Config(**options), Spec.of(info))
+
+
+def check_features(info: dict, features: dict, path: Path) -> None:
+    """Refuse features that the model `info` cannot read: other encoders, preparation, quality signals, dimensions."""
+    if info["encoders"]["digest"] != features["encoders"]["digest"]:
+        raise UserError(
+            f"{path}: features of encoders {features['encoders']['digest']}, but the model was trained on those of "
+            f"{info['encoders']['digest']}; run `emit encode` with the encoders kept in the model folder"
+        )
+    theirs = features["data"].get("prepare", {})
+    for key, value in info["prepare"].items():
+        if key != "sample_rates" and theirs.get(key) != value:  # sound is judged and heard at rates of its own
+            raise UserError(
+                f"{path}: clips prepared with {key} {theirs.get(key)}, but the model was trained with {value}; "
+                f"prepare them again with --{key} {value}"
+            )
+    for key in ("label_names", "quality", "widths"):
+        if info[key] != features[key]:
+            raise UserError(f"{path}: {key} {features[key]}, but the model was trained with {info[key]}")
+
+
+def _link(source: str, target: str) -> None:
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copy2(source, target)

@@ -1,0 +1,217 @@
+"""Stage 2: train a fusion model on the features of frozen encoders.
+
+    accelerate launch stage2_fusion/train.py --config stage2_fusion/configs/dual_stage.yaml --data DIR --run RUN
+    accelerate launch --config_file accelerate_configs/cpu_2_processes.yaml stage2_fusion/train.py --config ...
+    accelerate launch -m stage2_fusion.train --config ...
+    emit fuse --config ...
+
+An unfinished run in RUN goes on where it stopped, to the bit; a finished one is left as it is. The best model is in
+RUN/model (see model_folder.py).
+
+Several processes: each holds its share of the global batch. The loss is computed by every process on the rows of all of
+them, its own rows with gradient, times the number of processes; the mean over processes that DDP takes is then exactly
+the gradient of one process holding the whole batch (dropout aside, which is drawn per process).
+"""
+
+import math
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":  # started as a file: the repository, not this folder, is where imports begin
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from shared import config as configuration
+from shared.errors import UserError
+from stage2_fusion.config import FuseConfig
+from stage2_fusion.models import MODELS
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = configuration.parse(
+        FuseConfig,
+        argv,
+        prog="emit fuse",
+        example="emit fuse --config stage2_fusion/configs/dual_stage.yaml --data runs/demo/features --run runs/demo/f",
+    )
+    train(config)
+    return 0
+
+
+def train(config: FuseConfig) -> Path:
+    """Train to the end; returns the model folder."""
+    import torch
+
+    from shared.files import write_json
+    from shared.order import batch_indices, steps_per_epoch
+    from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything, start
+    from stage2_fusion import model_folder
+    from stage2_fusion.features import FeatureDataset, collate
+    from stage2_fusion.losses import FusionLoss
+
+    # --- everything that can fail early ---
+    options = config.train
+    MODELS.get(config.model)
+    seen = None if options.damaged_views else (0,)
+    features = FeatureDataset.open(config.data, config.train_split, seen, options.max_steps)
+    valid = FeatureDataset.open(config.data, config.valid_split, (0,), options.max_steps)
+    clips = _with_labels(features.by_clip(), f"{config.data}, split {config.train_split!r}")
+    _with_labels(valid.by_clip(), f"{config.data}, split {config.valid_split!r}")
+    views = min(len(clip) for clip in clips) - 1  # damaged views that every clip has
+    per_epoch = steps_per_epoch(len(clips), options.batch_size)
+    total, warmup = per_epoch * options.epochs, int(per_epoch * options.warmup_epochs)
+    accelerator = start(options.mixed_precision)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    run = RunFolder(config.run, accelerator.is_main_process)
+    if run.claim(config, features=features.info["digest"]):
+        accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
+        return run.path / "model"
+
+    if model_folder.find_encoders(features.info, Path(features.info["encoders"]["path"])) is None:
+        made_by = features.info["encoders"]
+        accelerator.print(
+            f"the encoders {made_by['digest']} are no longer at {made_by['path']}: the model gets no copy of them, "
+            "and `emit predict` will ask for --encoders"
+        )
+
+    # --- model, optimiser, averages ---
+    seed_everything(config.seed, "weights")
+    info = _describe(config, features.info)
+    bare = model_folder.build(config.model, info["options"], features.info)
+    bare.fit_statistics([clip[0] for clip in clips])
+    optimizer = torch.optim.AdamW(_parameter_groups(bare, options.weight_decay), lr=options.lr)
+    model, optimizer = accelerator.prepare(bare, optimizer)
+    bare = accelerator.unwrap_model(model)
+    ema = Ema(bare, options.ema)
+    criterion = FusionLoss(config.loss, bare.dimensions).to(accelerator.device)
+    accelerator.register_for_checkpointing(ema, criterion)
+    progress = run.resume(accelerator) or {"step": 0, "epoch": 0, "best": -math.inf, "waited": 0, "metrics": {}}
+    if progress["step"]:
+        accelerator.print(f"{run.path}: continuing after epoch {progress['epoch']} of {options.epochs}")
+
+    def batch_of(epoch: int, step: int) -> dict:
+        """This process's rows: each clip as it is, followed by one of its damaged views when there are any."""
+        rows = batch_indices(len(clips), options.batch_size, config.seed, epoch, step, rank, world)
+        pairs = [(clips[row][0], *([clips[row][1 + (epoch + int(row)) % views]] if views else ())) for row in rows]
+        return collate([sample for pair in pairs for sample in pair], accelerator.device)
+
+    def everyones(mine: torch.Tensor) -> torch.Tensor:
+        """(n, ...) of this process to (n x world, ...) of all, with gradient through this process's rows only."""
+        if world == 1:
+            return mine
+        rows = list(accelerator.gather(mine.detach().contiguous()).split(len(mine)))
+        return torch.cat([*rows[:rank], mine, *rows[rank + 1 :]])
+
+    # --- the loop ---
+    for epoch in range(progress["epoch"], options.epochs):
+        if progress["waited"] >= options.patience:
+            break
+        model.train()
+        began, sums = time.perf_counter(), {}
+        for step in range(per_epoch):
+            seed_everything(config.seed, epoch, step, rank)  # dropout and hidden modalities
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr * cosine_with_warmup(progress["step"], total, warmup)
+            batch = batch_of(epoch, step)
+            output = model(batch)
+            parts = criterion(
+                everyones(output.prediction),  # (N, K)
+                everyones(batch["labels"]),  # (N, K)
+                everyones(output.clip_weights()),  # (N, 3)
+                everyones(batch["damaged"]),  # (N, 3)
+                paired=views > 0,
+                epoch=epoch + step / per_epoch,
+            )
+            accelerator.backward(parts["loss"] * world)
+            norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            ema.update(bare, progress["step"])
+            progress["step"] += 1
+            for name, value in {**parts, "grad_norm": norm}.items():
+                sums[name] = sums.get(name, 0.0) + value.item() / per_epoch
+            if not math.isfinite(sums["loss"]):
+                raise UserError(f"{run.path}: the loss is not a number in epoch {epoch}; lower --train.lr")
+
+        # --- after each epoch: validate the averaged weights, keep the best, write a checkpoint ---
+        with ema.applied_to(bare):
+            metrics = validate(bare, valid, accelerator)
+            better = metrics["pcc"]["mean"] > progress["best"]
+            if better:
+                progress |= {"best": metrics["pcc"]["mean"], "metrics": {"epoch": epoch + 1, "valid": metrics}}
+                if accelerator.is_main_process:
+                    model_folder.save(run.path / "model", bare, info, progress["metrics"])
+        progress |= {"epoch": epoch + 1, "waited": 0 if better else progress["waited"] + 1}
+        run.log(
+            progress["step"],
+            epoch=epoch + 1,
+            valid_pcc=metrics["pcc"]["mean"],
+            lr=optimizer.param_groups[0]["lr"],
+            **sums,
+        )
+        accelerator.print(
+            f"epoch {epoch + 1}/{options.epochs}  loss {sums['loss']:.4f}  valid PCC {metrics['pcc']['mean']:.4f}"
+            f"{' *' if better else '  '}  {time.perf_counter() - began:.1f} s"
+        )
+        run.save(accelerator, progress)
+
+    if accelerator.is_main_process:
+        write_json(run.path / "metrics.json", {**progress["metrics"], "epochs": progress["epoch"]})
+    accelerator.wait_for_everyone()
+    run.close()
+    accelerator.print(f"{run.path / 'model'}: best validation PCC {progress['best']:.4f}")
+    return run.path / "model"
+
+
+def validate(model, dataset, accelerator) -> dict:
+    """Scores of the whole split at once. The main process computes them and tells the others, so that all agree to the
+    bit on what is best."""
+    from accelerate.utils import broadcast_object_list
+
+    from shared.metrics import score
+    from stage2_fusion.inference import run_model
+
+    metrics = [None]
+    if accelerator.is_main_process:
+        predictions = run_model(model, dataset.samples, 64)["predictions"]
+        metrics = [score(predictions, dataset.labels(), dataset.info["label_names"], bootstrap=0)]
+    return broadcast_object_list(metrics)[0]
+
+
+def _describe(config: FuseConfig, features: dict) -> dict:
+    """The config.json of the model folder, without its format."""
+    return {
+        "model": config.model,
+        "options": configuration.to_dict(getattr(config, config.model)),
+        "max_steps": config.train.max_steps,
+        **{key: features[key] for key in ("label_names", "widths", "quality", "encoders")},
+        "prepare": features["data"].get("prepare", {}),
+        "precision": features["precision"],
+        "trained_on": {"features": features["digest"], "data": features["data"].get("digest", "")},
+    }
+
+
+def _with_labels(clips: list[dict], where: str) -> list[dict]:
+    import numpy as np
+
+    labelled = [clip for clip in clips if 0 in clip and not np.isnan(clip[0]["labels"]).all()]
+    if not labelled:
+        raise UserError(f"{where}: no labelled clips; give another split, or labels to `emit prepare`")
+    values = np.stack([clip[0]["labels"] for clip in labelled])  # (N, K)
+    if np.nanmin(values) < 0 or np.nanmax(values) > 1:
+        found = f"{np.nanmin(values):g} to {np.nanmax(values):g}"
+        raise UserError(f"{where}: labels run from {found}; intensities lie in [0, 1]: rescale them and prepare again")
+    return labelled
+
+
+def _parameter_groups(model, weight_decay: float) -> list[dict]:
+    """Matrices decay; biases, norms, queries and missing-modality tokens do not."""
+    free = [p for name, p in model.named_parameters() if p.ndim < 2 or name in ("missing", "decoder.queries")]
+    decayed = [p for p in model.parameters() if not any(p is other for other in free)]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

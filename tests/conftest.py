@@ -1,0 +1,30 @@
+"""What every test stands on: no network, and one small synthetic corpus made of real media files."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports transformers or huggingface_hub: tests never look for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Forty clips with subjects, splits, damage and known truth."""
+    from shared.synth.command import main
+
+    folder = tmp_path_factory.mktemp("corpus") / "corpus"
+    assert main(["--out", str(folder), "--clips", "40", "--seed", "0", "--workers", "1"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips(corpus, tmp_path_factory) -> Path:
+    """The clip dataset of that corpus."""
+    from shared.prepare import main
+
+    folder = tmp_path_factory.mktemp("clips") / "clips"
+    assert main([str(corpus), "--out", str(folder), "--workers", "1"]) == 0
+    return folder

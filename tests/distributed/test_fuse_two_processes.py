@@ -1,0 +1,48 @@
+"""Two real processes train what one process trains."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "stage2_fusion"))
+
+import made_up  # noqa: E402
+
+OPTIONS = {
+    "dual_stage.width": 16,
+    "dual_stage.steps": 8,
+    "dual_stage.dropout": 0,  # drawn per process
+    "dual_stage.modality_dropout": 0,
+    "loss.memory": 20,
+    "loss.pcc": 1.0,
+    "train.epochs": 2,
+    "train.batch_size": 16,
+}
+
+
+def test_one_and_two_processes_train_the_same_model(tmp_path):
+    data = made_up.write_features(tmp_path / "f", {"train": 32, "valid": 10})
+    weights, logs = [], []
+    for config in ("cpu", "cpu_2_processes"):
+        command = [sys.executable, "-m", "accelerate.commands.launch"]
+        command += ["--config_file", f"accelerate_configs/{config}.yaml", "stage2_fusion/train.py"]
+        command += ["--data", str(data), "--run", str(tmp_path / config)]
+        command += [word for name, value in OPTIONS.items() for word in (f"--{name}", str(value))]
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        weights.append(load_file(tmp_path / config / "model" / "model.safetensors"))
+        logs.append([json.loads(line) for line in (tmp_path / config / "log.jsonl").open()])
+    for one, two in zip(*logs, strict=True):
+        for name in ("loss", "mse", "pcc", "quality", "grad_norm", "valid_pcc"):
+            assert two[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5), name
+    # AdamW turns a gradient of rounding errors into a step, so single weights may differ; on average they must not.
+    one, two = (torch.cat([value.flatten() for value in model.values()]) for model in weights)
+    assert (one - two).abs().mean() < 1e-5

@@ -1,0 +1,105 @@
+"""What layouts make of tables and folders."""
+
+import math
+
+import pytest
+
+from shared.clips import EMI, read_source
+from shared.errors import UserError
+
+
+def table(folder, text, name="labels.csv"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def test_emi_columns_are_recognised_in_the_order_of_the_names(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "00001.webm").write_bytes(b"x")
+    (tmp_path / "clips" / "00001.txt").write_text(" so  funny \n")
+    (tmp_path / "clips" / "00002.txt").write_text("\n")
+    table(
+        tmp_path,
+        "Joy,Filename,empathic pain,Admiration,Amusement,Determination,Excitement,Subject,SEED,split,loudness\n"
+        "0.5,clips/00001,0,0.1,,NaN,1,s1,v9,train,7\n"
+        "0,clips/00002.mp4,0,0,0,0,0,s2,v9,test,8\n",
+    )
+    source = read_source(tmp_path)
+    assert source.label_names == EMI and source.group_names == ("subject", "seed")
+    first, second = source.clips
+    assert first.id == "00001" and first.media == tmp_path / "clips" / "00001.webm"  # the extension was looked for
+    assert first.transcript == "so  funny" and second.transcript is None
+    assert first.labels[0] == 0.1 and first.labels[3] == 0 and first.labels[5] == 0.5
+    assert math.isnan(first.labels[1]) and math.isnan(first.labels[2])
+    assert first.groups == {"subject": "s1", "seed": "v9"} and (first.split, second.split) == ("train", "test")
+    assert second.id == "00002" and second.media == tmp_path / "clips" / "00002.mp4"  # not there: preparing says so
+
+
+def test_other_labels_are_the_numeric_columns(tmp_path):
+    path = table(
+        tmp_path,
+        "clip;video;words;valence;arousal;comment;empty;speaker\na;x.mp4;hi, you;0.2;;fine;;p\nb;y.mp4;;-1;3e-1;2;;p\n",
+        "ratings.csv",
+    )
+    source = read_source(path)
+    assert source.label_names == ("valence", "arousal") and source.group_names == ("speaker",)
+    assert [clip.id for clip in source.clips] == ["a", "b"]
+    assert source.clips[0].transcript == "hi, you" and source.clips[1].transcript is None
+    assert source.clips[1].labels == (-1.0, 0.3) and math.isnan(source.clips[0].labels[1])
+    assert any("valence, arousal" in note for note in source.notes)
+
+
+def test_a_table_with_some_of_the_dimensions_has_those_alone(tmp_path):
+    source = read_source(table(tmp_path, "file,Joy\na.mp4,1\n"))
+    assert source.label_names == ("Joy",) and source.clips[0].labels == (1.0,)
+    assert "Admiration" in source.notes[0]
+
+
+def test_quotes_newlines_and_byte_order_marks(tmp_path):
+    path = table(tmp_path, '\ufefffile,transcript\n"a, b.mp4","line one\nline ""two"""\n\n')
+    (clip,) = read_source(path).clips
+    assert clip.id == "a, b" and clip.transcript == 'line one\nline "two"'
+
+
+def test_repeated_stems_keep_their_folders(tmp_path):
+    source = read_source(table(tmp_path, "file\na/1.mp4\nb/1.mp4\n"))
+    assert [clip.id for clip in source.clips] == ["a/1", "b/1"]
+
+
+def test_a_folder_gives_its_media_files_in_order(tmp_path):
+    for name in ("b/2.MP4", "b/10.webm", "a.wav", ".hidden/x.mp4", "b/.x.mp4", "notes.txt", "-odd name (1).mov"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "a.txt").write_text("hello")
+    source = read_source(tmp_path)
+    assert [clip.id for clip in source.clips] == ["-odd name (1)", "a", "b/10", "b/2"]
+    assert [clip.transcript for clip in source.clips] == [None, "hello", None, None]
+    assert source.label_names == () and all(clip.labels == () for clip in source.clips)
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    assert "a.wav" in [clip.id for clip in read_source(tmp_path).clips]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,Joy\na.mp4,great\n", "row 2, column Joy: 'great'"),
+        ("name,Joy\na.mp4,1\n", "media files"),
+        ("file,Joy\n", "at least one row"),
+        ("file\na.mp4\na.mp4\n", "two clips"),
+        ("file,Joy\n,1\n", "row 2"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path, text, words):
+    with pytest.raises(UserError) as caught:
+        read_source(table(tmp_path, text))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_sources_without_clips(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_source(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no clips"):
+        read_source(tmp_path)
+    with pytest.raises(UserError, match="did you mean 'folder'"):
+        read_source(tmp_path, "foldr")

@@ -1,0 +1,113 @@
+"""Faces: found where they are, one person per clip, crops that follow."""
+
+import numpy as np
+import pytest
+from media_files import face
+
+from shared.errors import UserError
+from shared.faces import MARGIN, HaarFinder, crop_faces, find_faces, finder, smooth
+
+
+class Script:
+    """A finder that says what it is told: {frame number: boxes}. Frames carry their number in a pixel."""
+
+    def __init__(self, boxes):
+        self.boxes, self.asked = boxes, []
+
+    def find(self, frame, thorough=False):
+        number = int(frame[0, 0, 0])
+        self.asked.append(number)
+        return np.array(self.boxes.get(number, []), np.float32).reshape(-1, 3)
+
+
+def numbered(count, height=100, width=200):
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    frames[:, 0, 0, 0] = np.arange(count)
+    return frames
+
+
+def test_a_drawn_face_is_found_and_followed():
+    where = np.linspace(110, 210, 13)
+    frames = np.stack([face(x=x) for x in where])
+    result = find_faces(frames, 3, HaarFinder())
+    assert result.turns == 0 and result.found.all()
+    assert np.abs(result.boxes[:, 0] - where).max() < 12
+    assert np.abs(result.boxes[:, 1] - 125).max() < 20 and (np.abs(result.boxes[:, 2] / 110 - 1) < 0.3).all()
+
+
+def test_there_is_no_face_on_a_wall():
+    rng = np.random.default_rng(0)
+    walls = rng.integers(0, 255, (4, 120, 160, 3)).astype(np.uint8)
+    result = find_faces(walls, 2, HaarFinder())
+    assert not result.found.any() and np.isnan(result.boxes).all()
+    assert len(find_faces(walls[:0], 2, HaarFinder()).boxes) == 0
+
+
+def test_people_on_their_side_are_turned():
+    frames = np.stack([face(mouth=m) for m in np.linspace(0, 1, 9)])
+    result = find_faces(np.rot90(frames, 1, axes=(1, 2)), 2, HaarFinder())
+    assert result.turns == 3 and result.found.all()
+    assert np.abs(result.boxes[:, 0] - 160).max() < 12
+
+
+def test_between_looks_both_must_have_found_it():
+    finds = {0: [(50, 50, 30)], 3: [(53, 50, 30)], 9: [(59, 50, 30)], 10: [(60, 50, 30)]}
+    script = Script(finds)
+    result = find_faces(numbered(11), 3, script)
+    assert script.asked == [0, 3, 6, 9, 10]
+    assert result.found.tolist() == [True] * 4 + [False] * 5 + [True] * 2
+    np.testing.assert_allclose(result.boxes[:, 0], np.arange(50, 61), atol=1.01)  # interpolated all the same
+
+
+def test_the_largest_most_persistent_face_is_kept():
+    small = {i: (30 + i, 50, 25) for i in range(12)}
+    large = {i: (140 - i, 50, 60) for i in range(12)}
+    flash = {5: (90, 40, 90)}
+    finds = {i: [track[i] for track in (small, large, flash) if i in track] for i in range(12)}
+    result = find_faces(numbered(12), 1, Script(finds))
+    np.testing.assert_allclose(result.boxes[:, 2], 60)
+    np.testing.assert_allclose(result.boxes[:, 0], 140 - np.arange(12), atol=1.01)
+    assert result.found.all()
+
+
+def test_one_hit_in_many_looks_is_no_face():
+    assert not find_faces(numbered(8), 1, Script({4: [(50, 50, 30)]})).found.any()
+    assert find_faces(numbered(1), 1, Script({0: [(50, 50, 30)]})).found.all()
+
+
+def test_an_outlier_does_not_shake_the_box():
+    finds = {i: [(50, 50, 30)] for i in range(9)} | {4: [(50, 62, 40)]}
+    result = find_faces(numbered(9), 1, Script(finds))
+    np.testing.assert_allclose(result.boxes, np.tile([50, 50, 30], (9, 1)), atol=1e-4)
+
+
+def test_smoothing_takes_jitter_and_leaves_constants():
+    rng = np.random.default_rng(0)
+    still = np.tile(np.float32([40, 50, 30]), (40, 1))
+    np.testing.assert_allclose(smooth(still, 8.0), still, rtol=1e-5)
+    shaken = still + rng.normal(0, 2, still.shape).astype(np.float32)
+    assert np.std(smooth(shaken, 8.0) - still) < 0.6 * np.std(shaken - still)
+    assert np.isnan(smooth(np.full((5, 3), np.nan, np.float32), 8.0)).all()
+
+
+def test_crops_hold_the_box_with_its_margin():
+    frame = np.zeros((1, 200, 300, 3), np.uint8)
+    frame[0, 80:120, 130:170] = 255  # a box of 40 around (150, 100)
+    crop = crop_faces(frame, np.float32([[150, 100, 40]]), 56)[0, :, :, 0]
+    assert abs((crop > 127).mean() - 1 / MARGIN**2) < 0.02
+    rows = np.flatnonzero(crop[28] > 127)
+    assert abs(rows[0] - (55 - rows[-1])) <= 1  # in the middle
+
+
+def test_crops_beyond_the_picture_repeat_its_edge_and_without_a_box_take_the_middle():
+    frame = np.full((1, 100, 160, 3), 200, np.uint8)
+    assert (crop_faces(frame, np.float32([[0, 0, 80]]), 48) == 200).all()
+    assert (crop_faces(frame, np.float32([[900, -700, 30]]), 48) == 200).all()
+    frame[0, :, :30] = frame[0, :, 130:] = 0  # beside the middle square
+    assert (crop_faces(frame, np.full((1, 3), np.nan, np.float32), 48) == 200).all()
+    assert crop_faces(frame[:0], np.zeros((0, 3), np.float32), 48).shape == (0, 48, 48, 3)
+
+
+def test_an_unknown_finder_is_named():
+    with pytest.raises(UserError, match="did you mean 'haar'"):
+        finder("harr")

@@ -1,0 +1,118 @@
+"""Scores against values worked out by hand and against slow, obvious loops."""
+
+import numpy as np
+import pytest
+
+from shared import metrics
+
+
+def test_pcc_by_hand():
+    # deviations (-1, 0, 1) and (-1, 1, 0): 1 / sqrt(2 * 2)
+    assert metrics.pcc([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
+    assert metrics.pcc([1, 2, 3], [30, 20, 10]) == pytest.approx(-1)
+
+
+def test_pcc_ignores_unlabelled_rows():
+    assert metrics.pcc([1, 2, 900, 3], [1, 3, np.nan, 2]) == pytest.approx(0.5)
+    assert np.isnan(metrics.pcc([1, 2], [np.nan, np.nan]))
+
+
+def test_a_dimension_without_labels_takes_no_part_in_the_mean():
+    labels = np.array([[0.1, np.nan], [0.5, np.nan], [0.9, np.nan]])
+    found = metrics.score(labels[:, [0, 0]], labels, ("Joy", "Awe"), bootstrap=50)
+    assert found["pcc"]["mean"] == pytest.approx(1) and found["pcc"]["per_dimension"]["Awe"] is None
+    assert found["pcc"]["interval"][0] > 0.99 or found["pcc"]["interval"][0] == 0  # a draw of one row repeated counts 0
+    assert found["constant"] == found["constant_labels"] == []
+
+
+def test_a_constant_counts_zero_also_when_only_rounding_varies():
+    labels = [0.1, 0.4, 0.2]
+    assert metrics.pcc([0.3, 0.3, 0.3], labels) == 0
+    assert metrics.pcc(np.float32(0.3) + np.array([0, 3e-8, -3e-8]), labels) == 0
+    assert metrics.pcc([1e-9, 3e-9, 2e-9], [1, 3, 2]) == pytest.approx(1)  # small is not constant
+
+
+def test_ccc_and_mae_by_hand():
+    # covariance 2/3, variances 2/3, means 2 and 3: (4/3) / (4/3 + 1)
+    assert metrics.ccc([1, 2, 3], [2, 3, 4]) == pytest.approx((4 / 3) / (7 / 3))
+    assert metrics.mae([1, 2, 3], [2, np.nan, 5]) == pytest.approx(1.5)
+
+
+def test_score_holds_all_rows_and_non_zero_rows():
+    rng = np.random.default_rng(0)
+    labels = rng.random((40, 2)) * (rng.random((40, 1)) > 0.4)
+    labels[3, 0] = np.nan
+    predictions = np.stack([rng.random(40), np.full(40, 0.2)], axis=1)
+    found = metrics.score(predictions, labels, ["a", "b"], bootstrap=50)
+    rows = np.nan_to_num(labels).max(axis=1) > 0
+    assert 0 < rows.sum() < 40
+    assert found["pcc"]["per_dimension"]["a"] == pytest.approx(
+        np.corrcoef(np.delete(predictions[:, 0], 3), np.delete(labels[:, 0], 3))[0, 1]
+    )
+    assert found["pcc"]["per_dimension"]["b"] == 0
+    assert found["pcc"]["mean"] == pytest.approx(found["pcc"]["per_dimension"]["a"] / 2)
+    assert found["pcc_nonzero"]["n"] == rows.sum()
+    assert found["pcc_nonzero"]["per_dimension"]["a"] == pytest.approx(
+        metrics.pcc(predictions[rows, 0], labels[rows, 0])
+    )
+    assert found["constant"] == ["b"] and found["constant_labels"] == []
+    low, high = found["pcc"]["interval"]
+    assert low < found["pcc"]["mean"] < high
+
+
+def test_bootstrap_over_groups_equals_a_slow_loop():
+    rng = np.random.default_rng(1)
+    groups = rng.integers(0, 7, 60)
+    labels = rng.random((60, 3))
+    predictions = labels + rng.normal(0, 0.5, labels.shape)
+    labels[rng.random(labels.shape) < 0.2] = np.nan
+    predictions[:, 2] = 0.7
+    found = metrics.bootstrap_pcc(predictions, labels, groups, 30, seed=5)
+    drawn = np.random.default_rng(5).multinomial(7, np.full(7, 1 / 7), size=30)
+    for r in range(30):
+        rows = np.concatenate([np.flatnonzero(groups == g) for g in range(7) for _ in range(drawn[r, g])])
+        slow = [metrics.pcc(predictions[rows, k], labels[rows, k]) for k in range(3)]
+        np.testing.assert_allclose(found[r], slow, atol=1e-12)
+
+
+def test_intervals_widen_when_rows_of_a_group_repeat_each_other():
+    rng = np.random.default_rng(2)
+    labels = np.repeat(rng.random((12, 1)), 10, axis=0)
+    predictions = labels + np.repeat(rng.normal(0, 0.3, (12, 1)), 10, axis=0)
+    rows = metrics.score(predictions, labels, ["a"])["pcc"]["interval"]
+    grouped = metrics.score(predictions, labels, ["a"], groups=np.repeat(np.arange(12), 10))["pcc"]["interval"]
+    assert grouped[1] - grouped[0] > 1.5 * (rows[1] - rows[0])
+
+
+def test_roc_auc_counts_ties_half():
+    assert metrics.roc_auc([3, 2, 1], [True, False, False]) == 1
+    assert metrics.roc_auc([1, 1, 1, 1], [True, False, True, False]) == 0.5
+    # pairs (positive, negative): (2, 2) tie, (2, 1) won, (0, 2) lost, (0, 1) lost
+    assert metrics.roc_auc([2, 0, 2, 1], [True, True, False, False]) == pytest.approx(1.5 / 4)
+    assert np.isnan(metrics.roc_auc([1, 2], [True, True]))
+
+
+def test_recall_counts_equal_texts_as_hits_and_ties_against_the_model():
+    similarity = np.array([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5], [0.2, 0.1, 0.3]])
+    found = [metrics.recall_at(similarity, [0, 1, 2], [0, 1, 2], k) for k in (1, 2, 3)]
+    assert found == [2 / 3, 2 / 3, 1.0]
+    assert metrics.recall_at(similarity, ["t", "t", "u"], ["t", "t", "u"], 1) == 1
+    same = np.ones((4, 4))
+    assert [metrics.recall_at(same, range(4), range(4), k) for k in (1, 3, 4)] == [0, 0, 1]
+    assert metrics.recall_at(np.full((2, 2), np.nan), [0, 1], [0, 1], 2) == 0
+    assert metrics.recall_at(np.eye(2), [0, 7], [0, 1], 1) == 1  # row 7 has no right column
+    assert metrics.recall_at(np.zeros((0, 0)), [], [], 1) == 0
+
+
+def test_recall_equals_a_slow_loop():
+    rng = np.random.default_rng(3)
+    similarity = rng.integers(0, 6, (40, 30)).astype(float)  # many ties
+    rows, columns = rng.integers(0, 12, 40), rng.integers(0, 12, 30)
+    for k in (1, 3):
+        hits = []
+        for i in range(40):
+            right = [similarity[i, j] for j in range(30) if columns[j] == rows[i]]
+            wrong = [similarity[i, j] for j in range(30) if columns[j] != rows[i]]
+            if right:
+                hits.append(sum(value >= max(right) for value in wrong) < k)
+        assert metrics.recall_at(similarity, rows, columns, k) == pytest.approx(np.mean(hits))

@@ -1,0 +1,196 @@
+"""The whole way from files to a clip dataset: odd files, resuming, any number of processes."""
+
+import csv
+import json
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_files import clock, face, voice, write_video, write_wav
+
+from shared import prepare as preparing
+from shared.clips import Clip
+from shared.dataset import ClipDataset
+from shared.errors import UserError
+from shared.pool import run
+from shared.rows import Recipe
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """Clips of every kind, with a table and transcripts."""
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "clips").mkdir()
+    faces = np.stack([face(mouth=m) for m in np.linspace(0, 1, 25)])
+    write_video(folder / "clips" / "whole.mp4", faces, sound=voice(1)[None])
+    write_video(folder / "clips" / "silent.mp4", faces)
+    write_wav(folder / "clips" / "heard.wav", voice(1)[None])
+    write_video(folder / "clips" / "nobody.webm", clock(np.arange(25) / 25), sound=voice(1)[None], codec="libvpx")
+    (folder / "clips" / "empty.mp4").write_bytes(b"")
+    (folder / "clips" / "page.mp4").write_text("<html>not found</html>")
+    (folder / "clips" / "whole.txt").write_text("that was so funny\n")
+    (folder / "clips" / "nobody.txt").write_text("hello")
+    names = ("whole.mp4", "silent.mp4", "heard.wav", "nobody.webm", "empty.mp4", "page.mp4", "gone.mp4")
+    lines = [f"clips/{name},0.5,,s{i},{'train' if i < 3 else 'test'}" for i, name in enumerate(names)]
+    (folder / "labels.csv").write_text("\n".join(["Filename,Joy,Amusement,subject,split", *lines]) + "\n")
+    return folder
+
+
+def prepare(source, out, *options):
+    assert preparing.main([str(source), "--out", str(out), *map(str, options)]) == 0
+    return ClipDataset.open(out)
+
+
+@pytest.fixture(scope="module")
+def prepared(source, tmp_path_factory) -> ClipDataset:
+    return prepare(source, tmp_path_factory.mktemp("out") / "clips", "--workers", 1)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_clip_has_its_verdict(prepared):
+    verdicts = {row["id"]: row for row in rows(prepared.path / "verdicts.csv")}
+    found = {name: (row["verdict"], row["missing"]) for name, row in verdicts.items()}
+    assert found == {
+        "whole": ("ok", ""),
+        "silent": ("partial", "audio text"),
+        "heard": ("partial", "vision text"),
+        "nobody": ("partial", ""),
+        **{name: ("failed", "vision audio text") for name in ("empty", "page", "gone")},
+    }
+    assert "no face" in verdicts["nobody"]["detail"] and "no words" in verdicts["silent"]["detail"]
+    reasons = {row["id"]: row["reason"] for row in rows(prepared.path / "failures.csv")}
+    assert list(reasons) == ["empty", "page", "gone"]
+    assert "empty" in reasons["empty"] and "readable" in reasons["page"] and "no such file" in reasons["gone"]
+    assert prepared.info["counts"]["clips"] == 4 and prepared.info["counts"]["splits"] == {"test": 1, "train": 3}
+
+
+def test_what_is_missing_is_empty_and_the_rest_is_there(prepared):
+    whole, silent, heard, nobody = (prepared[i] for i in range(4))
+    assert whole["transcript"] == "that was so funny" and silent["transcript"] == ""
+    assert whole["frames"].shape == (8, 96, 96, 3) and whole["vision_quality"][:, 0].all()
+    assert silent["waveform"].shape == (0,) and silent["audio_quality"].shape[0] == 0 and len(silent["frames"]) == 8
+    assert heard["frames"].shape == (0, 96, 96, 3) and heard["vision_quality"].shape[0] == 0
+    assert len(heard["waveform"]) == 16000 and heard["duration"] == 1.0
+    assert len(nobody["frames"]) == 8 and not nobody["vision_quality"][:, 0].any()
+    assert prepared.label_names == ["Amusement", "Joy"] and whole["labels"][1] == 0.5
+    assert whole["groups"] == {"subject": "s0"}
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_any_number_of_processes_gives_the_same_bytes(source, prepared, tmp_path):
+    two = prepare(source, tmp_path / "two", "--workers", 2)
+    assert two.digest == prepared.digest
+    assert files(tmp_path / "two") == files(prepared.path)
+
+
+def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(preparing, "SHARD", 2)
+    done = []
+    write = preparing._write_shard
+
+    def stop_after_two(path, results, info):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        write(path, results, info)
+        done.append(path)
+
+    monkeypatch.setattr(preparing, "_write_shard", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "out", "--workers", 1)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in done}
+
+    asked = []
+    monkeypatch.setattr(preparing, "_write_shard", lambda path, *rest: (asked.append(path), write(path, *rest)))
+    again = prepare(source, tmp_path / "out", "--workers", 1)
+    assert not set(asked) & set(kept) and len(asked) == 2
+    assert again.digest == prepared.digest and "4 of 7 clips are done" in capsys.readouterr().out
+    assert not (tmp_path / "out" / ".partial").exists()
+
+
+def test_what_is_finished_is_left_alone_and_nothing_else_replaces_it(source, prepared, capsys):
+    before = (prepared.path / "dataset.json").stat().st_mtime_ns
+    prepare(source, prepared.path, "--workers", 2)
+    assert "nothing to do" in capsys.readouterr().out
+    assert (prepared.path / "dataset.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="other options"):
+        prepare(source, prepared.path, "--frame_rate", 5)
+    with pytest.raises(UserError, match="other clips"):
+        prepare(source / "clips", prepared.path)
+
+
+def test_folders_that_hold_something_else_are_refused(source, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="something else"):
+        prepare(source, tmp_path)
+
+
+def test_a_source_of_which_nothing_can_be_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match=r"failures\.csv"):
+        prepare(tmp_path / "in", tmp_path / "out", "--workers", 1)
+    assert rows(tmp_path / "out" / "failures.csv")[0]["reason"] == "the file is empty"
+
+
+def test_clips_are_prepared_in_memory_as_on_disk(source, prepared):
+    names = ("whole.mp4", "empty.mp4", "heard.wav")
+    clips = [Clip(id=Path(name).stem, media=source / "clips" / name) for name in names]
+    recipe = Recipe(**prepared.info["prepare"])
+    results = {clip.id: (sample, reason) for clip, sample, reason in preparing.prepare_each(clips, recipe, workers=2)}
+    assert results["empty"] == (None, "the file is empty")
+    assert [name for name, (sample, _) in sorted(results.items()) if sample is not None] == ["heard", "whole"]
+    for key in ("frames", "frame_times", "waveform", "vision_quality", "audio_quality"):
+        np.testing.assert_array_equal(results["whole"][0][key], prepared[0][key])
+
+
+def test_options_that_make_no_sense_are_refused(source, tmp_path, capsys):
+    with pytest.raises(UserError, match="face finder"):
+        prepare(source, tmp_path / "x", "--face_finder", "hare")
+    for option in (("--frame_rate", "0"), ("--sample_rates", "[]"), ("--frame_sise", "9")):
+        with pytest.raises(SystemExit):
+            prepare(source, tmp_path / "x", *option)
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def misbehave(item: str, folder: str) -> str:
+    """What a file may do to the process that reads it."""
+    if item == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "leave":
+        os._exit(3)
+    if item == "hang":
+        time.sleep(600)
+    if item == "raise":
+        raise ValueError("two\nlines")
+    with open(f"{folder}/{item}", "a") as file:
+        file.write("x")
+    return item.upper()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_process_takes_only_its_file_down(tmp_path, workers):
+    items = ["a", "crash", "b", "hang", "c", "raise", "leave", "d"]
+    results = {i: rest for i, *rest in run(partial(misbehave, folder=str(tmp_path)), items, workers, seconds=1.0)}
+    assert [results[i][0] for i in range(8)] == ["A", None, "B", None, "C", None, None, "D"]
+    assert "SIGSEGV" in results[1][1] and "longer than 1 s" in results[3][1]
+    assert results[5][1] == "ValueError: two lines" and "status 3" in results[6][1]
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["x"] * 4
+
+
+def test_the_description_says_what_it_was_made_from(prepared):
+    info = json.loads((prepared.path / "dataset.json").read_text())
+    assert info["format"] == "emit-clips/1" and info["prepare"] == Recipe().recipe()
+    assert info["label_names"] == ["Amusement", "Joy"] and info["group_names"] == ["subject"]
+    assert set(info["quality"]) == {"vision", "audio", "text"} and info["digest"] == prepared.digest

@@ -1,0 +1,70 @@
+"""The smallest towers that are still the real ones."""
+
+import numpy as np
+
+from stage1_align.encoders import AlignedEncoders
+from stage1_align.towers.text import SentencePieceTokenizer
+
+TEXTS = [
+    "that is so funny I cannot stop laughing",
+    "I am sad about the dog",
+    "no emotion at all today",
+    "strong joy and a little amusement",
+]
+
+TOWERS = {
+    "vision": {
+        "name": "open_clip",
+        "options": {"vision_cfg": {"layers": 1, "width": 32, "patch_size": 16, "head_width": 16}, "image_size": 32},
+    },
+    "audio": {
+        "name": "htsat",
+        "options": {
+            "n_fft": 512,
+            "hop": 512,
+            "spec_size": 64,
+            "patch_size": 4,
+            "patch_stride": 4,
+            "embed_dim": 8,
+            "depths": [1, 1],
+            "num_heads": [1, 2],
+        },
+    },
+    "text": {
+        "name": "transformer",
+        "options": {
+            "vocab_size": 60,
+            "context_length": 16,
+            "model_cfg": {
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 32,
+            },
+        },
+    },
+}
+
+
+def encoders(seed: int = 0) -> AlignedEncoders:
+    import copy
+
+    import torch
+
+    torch.manual_seed(seed)
+    tokenizer = SentencePieceTokenizer.train(TEXTS, 60)
+    towers = copy.deepcopy(TOWERS)
+    towers["text"]["options"]["vocab_size"] = len(tokenizer)
+    built = AlignedEncoders.build(towers, 8)
+    built.text.tokenizer = tokenizer
+    return built.eval()
+
+
+def items(seed: int = 0) -> dict[str, list]:
+    """Four clips of unequal length; the second has no video, the third no sound, the fourth no words."""
+    rng = np.random.default_rng(seed)
+    return {
+        "vision": [rng.integers(0, 256, (t, 40, 40, 3), dtype=np.uint8) for t in (3, 0, 6, 1)],
+        "audio": [rng.uniform(-0.3, 0.3, s).astype(np.float32) for s in (9000, 70000, 0, 40000)],
+        "text": [TEXTS[0], TEXTS[1], "dog", ""],
+    }

@@ -1,0 +1,130 @@
+"""`emit evaluate`: the agreed metrics, the ceiling, and damage scores worked out by hand."""
+
+import csv
+import json
+
+import made_up
+import numpy as np
+import pytest
+
+from shared.errors import UserError
+from shared.metrics import pcc
+from stage2_fusion import model_folder
+from stage2_fusion.config import EvaluateConfig
+from stage2_fusion.evaluate import against_truth, evaluate, main
+from stage2_fusion.features import MODALITIES, write
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Features, an untrained model and a truth.csv."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    samples = made_up.samples({"test": 40, "valid": 8}, zeros=0.2)
+    info = write(folder / "features", samples, made_up.info())
+    model = model_folder.build("dual_stage", {"width": 16, "steps": 4}, info)
+    model.fit_statistics(samples)
+    described = {key: info[key] for key in ("label_names", "widths", "quality", "encoders")}
+    described |= {"model": "dual_stage", "options": {"width": 16, "steps": 4}, "max_steps": 128}
+    described["prepare"] = info["data"]["prepare"]
+    model_folder.save(folder / "model", model, described, {})
+    rows = []
+    for i, sample in enumerate(s for s in samples if s["view"] == 0):
+        latent = np.clip(sample["labels"] + 0.1 * np.sin(i), 0, 1)
+        rows.append([sample["id"], *latent, "blur" if i % 3 == 0 else "", "no_track" if i % 4 == 0 else "", ""])
+    columns = ["id", "true_d0", "true_d1", *(f"{name}_damage" for name in MODALITIES)]
+    with (folder / "truth.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return folder
+
+
+def test_metrics_are_those_agreed(made, tmp_path):
+    out = tmp_path / "metrics.json"
+    config = EvaluateConfig(
+        model=made / "model", data=made / "features", out=out, truth=made / "truth.csv", bootstrap=50
+    )
+    metrics = evaluate(config)
+    assert json.loads(out.read_text()) == metrics
+    assert metrics["n"] == 40 and metrics["groups"] == 7  # subjects
+    assert 0 < metrics["pcc_nonzero"]["n"] < 40
+    for key in ("pcc", "pcc_nonzero", "ccc", "mae"):
+        assert set(metrics[key]["per_dimension"]) == {"d0", "d1"} and "mean" in metrics[key]
+    assert len(metrics["pcc"]["interval"]) == 2
+    assert metrics["share_of_ceiling"] == pytest.approx(metrics["pcc"]["mean"] / metrics["ceiling"]["mean"])
+    assert metrics["damage"]["vision"]["clips"] > 0 and metrics["damage"]["text"] is None
+    assert set(metrics["damaged_on_purpose"]) == {"pcc_undamaged", "pcc_damaged", "damage"}
+    assert metrics["made_from"]["encoders"] == "e" * 16
+
+    with (tmp_path / "predictions_test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["Filename"] for row in rows] == [f"test{i:03d}" for i in range(40)]
+    found = [pcc([float(row[name]) for row in rows], _labels(made, name)) for name in ("d0", "d1")]
+    assert metrics["pcc"]["mean"] == pytest.approx(np.mean(found), abs=1e-4)
+    again = EvaluateConfig(model=made / "model", data=made / "features", out=out, bootstrap=50, batch_size=3)
+    assert evaluate(again)["pcc"]["mean"] == pytest.approx(metrics["pcc"]["mean"], abs=1e-5)
+
+
+def _labels(made, name):
+    from stage2_fusion.features import FeatureDataset
+
+    data = FeatureDataset.open(made / "features", "test", (0,))
+    return data.labels()[:, int(name[1])]
+
+
+def test_ceiling_and_damage_by_hand(tmp_path):
+    (tmp_path / "truth.csv").write_text(
+        "id,true_a,vision_damage,audio_damage,text_damage\n"
+        "clips/0.mp4,1,blur,no_track,\n"
+        "clips/1.mp4,2,,noise,missing\n"
+        "clips/2.mp4,3,occlusion,silence,\n"
+        "clips/3.mp4,4,,,\n"
+    )
+    samples = [{"id": str(i)} for i in range(4)]
+    labels = np.array([[1.0], [3.0], [2.0], [np.nan]])
+    weights = np.array([[0.2, 0.0, 0.8], [0.5, 0.5, 0.0], [0.6, 0.1, 0.3], [0.4, 0.3, 0.3]])
+    found = against_truth(tmp_path / "truth.csv", samples, labels, weights, ["a"])
+    assert found["ceiling"]["mean"] == pytest.approx(0.5)
+    # vision: damaged .2 and .6 against .5 and .4 undamaged: .2 below both, .6 below none
+    assert found["damage"]["vision"]["auc"] == pytest.approx(0.5)
+    assert found["damage"]["vision"]["by_kind"] == {"blur": 1.0, "occlusion": 0.0}
+    # audio: the clip without a track does not count; .5 and .1 against .3
+    assert found["damage"]["audio"]["auc"] == pytest.approx(0.5) and found["damage"]["audio"]["clips"] == 2
+    assert found["damage"]["text"] is None
+    assert found["damage"]["mean_auc"] == pytest.approx(0.5)
+
+
+def test_the_command_prints_a_table(made, tmp_path, capsys):
+    argv = ["--model", made / "model", "--data", made / "features", "--truth", made / "truth.csv", "--bootstrap", 20]
+    assert main([*map(str, argv), "--out", str(tmp_path / "m.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "mean" in printed and "95 % interval" in printed and "ceiling" in printed and "(7 groups)" in printed
+
+
+def test_features_that_do_not_fit_are_refused(made, tmp_path):
+    def refused(info, match):
+        write(tmp_path / "f", made_up.samples({"test": 3}, k=len(info["label_names"])), info)
+        with pytest.raises(UserError, match=match):
+            evaluate(EvaluateConfig(model=made / "model", data=tmp_path / "f"))
+
+    refused(made_up.info() | {"encoders": {"path": "", "digest": "other", "config": {}}}, "features of encoders other")
+    refused(made_up.info(3), "label_names")
+    slower = {"path": "", "digest": "d" * 16, "prepare": {"frame_rate": 2}}
+    refused(made_up.info() | {"data": slower}, "prepare them again with --frame_rate 4")
+
+
+def test_damaged_models_and_truths_are_one_line(made, tmp_path):
+    with pytest.raises(UserError, match="no fusion model here"):
+        evaluate(EvaluateConfig(model=tmp_path, data=made / "features"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_bytes((made / "model" / "config.json").read_bytes())
+    for content in (None, b"", b"garbage" * 100, (made / "model" / "model.safetensors").read_bytes()[:-100]):
+        if content is not None:
+            (tmp_path / "model" / "model.safetensors").write_bytes(content)
+        with pytest.raises(UserError, match="missing or damaged"):
+            evaluate(EvaluateConfig(model=tmp_path / "model", data=made / "features"))
+    (tmp_path / "truth.csv").write_text("id,true_d0\ntest000,1\n")
+    with pytest.raises(UserError, match="39 clips are not in it"):
+        evaluate(
+            EvaluateConfig(
+                model=made / "model", data=made / "features", truth=tmp_path / "truth.csv", out=tmp_path / "m.json"
+            )
+        )

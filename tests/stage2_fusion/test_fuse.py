@@ -1,0 +1,173 @@
+"""Training on made-up features: it learns, resumes to the bit, and refuses what does not fit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import made_up
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shared import config as configuration
+from shared.errors import UserError
+from shared.metrics import score
+from stage2_fusion import model_folder
+from stage2_fusion import train as trainer
+from stage2_fusion.config import EvaluateConfig, FuseConfig
+from stage2_fusion.evaluate import evaluate
+from stage2_fusion.features import FeatureDataset, write
+from stage2_fusion.inference import run_model
+
+CONFIGS = sorted((Path(trainer.__file__).parent / "configs").glob("*.yaml"))
+SMALL = ["--dual_stage.width", "16", "--dual_stage.steps", "8", "--dual_stage.tcn_layers", "2", "--concat.width", "32"]
+
+
+def config(data, run, *overrides) -> FuseConfig:
+    argv = ["--data", str(data), "--run", str(run), *SMALL, "--train.batch_size", "16", *map(str, overrides)]
+    return configuration.parse(FuseConfig, argv, prog="emit fuse", example="")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return made_up.write_features(tmp_path_factory.mktemp("features") / "f", {"train": 96, "valid": 40, "test": 40})
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_shipped_configuration_trains(path, data, tmp_path):
+    loaded = configuration.load(FuseConfig, path, ["--data", str(data), "--run", str(tmp_path / "r"), *SMALL])
+    loaded.train.epochs = 1
+    model, info = model_folder.load(trainer.train(loaded))
+    assert info["model"] == loaded.model and not model.training
+
+
+@pytest.mark.parametrize("model", ["dual_stage", "concat"])
+def test_it_learns(model, data, tmp_path):
+    folder = trainer.train(config(data, tmp_path, "--model", model, "--train.epochs", 15, "--train.lr", 2e-3))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["valid"]["pcc"]["mean"] > 0.5  # a constant, the mean label, scores 0
+    info = json.loads((folder / "config.json").read_text())
+    assert info["label_names"] == ["d0", "d1"] and info["encoders"]["digest"] == "e" * 16
+    assert info["prepare"] == {"frame_rate": 4}
+
+
+def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves(tmp_path):
+    samples, rng = made_up.samples({"train": 64, "valid": 40}), np.random.default_rng(0)
+    for sample in samples:
+        sample["labels"] = rng.random(2).astype(np.float32)  # nothing to learn: validation goes up and down
+    write(tmp_path / "f", samples, made_up.info())
+    options = ["--model", "concat", "--train.epochs", 60, "--train.patience", 3, "--train.ema", 0.5]
+    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", *options))
+    log = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
+    best = max(log, key=lambda line: line["valid_pcc"])
+    kept = json.loads((folder / "metrics.json").read_text())
+    assert kept["epoch"] == best["epoch"] and kept["valid"]["pcc"]["mean"] == best["valid_pcc"]
+    assert len(log) < 60 and len(log) == best["epoch"] + 3
+
+
+def test_the_kept_model_scores_what_training_said(data, tmp_path):
+    folder = trainer.train(config(data, tmp_path, "--train.epochs", 3))
+    model, info = model_folder.load(folder)
+    valid = FeatureDataset.open(data, "valid", (0,), info["max_steps"])
+    again = score(run_model(model, valid.samples, 7)["predictions"], valid.labels(), info["label_names"], bootstrap=0)
+    expected = json.loads((folder / "metrics.json").read_text())["valid"]["pcc"]["mean"]
+    assert again["pcc"]["mean"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, monkeypatch):
+    options = ["--train.epochs", 4, "--loss.memory", 40]
+    whole = trainer.train(config(data, tmp_path / "whole", *options))
+
+    validate, calls = trainer.validate, []
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return validate(*args)
+
+    monkeypatch.setattr(trainer, "validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(config(data, tmp_path / "parts", *options))
+    monkeypatch.setattr(trainer, "validate", validate)
+    torch.rand(7)  # whatever the generator's state is on resuming must not matter
+    parts = trainer.train(config(data, tmp_path / "parts", *options))
+
+    a, b = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    logs = [
+        [{k: v for k, v in json.loads(line).items() if k != "time"} for line in (run / "log.jsonl").open()]
+        for run in (tmp_path / "whole", tmp_path / "parts")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_run_is_left_as_it_is(data, tmp_path, capsys):
+    options = ["--model", "concat", "--train.epochs", 1]
+    folder = trainer.train(config(data, tmp_path, *options))
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert trainer.train(config(data, tmp_path, *options)) == folder
+    assert "finished" in capsys.readouterr().out
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="another configuration"):
+        trainer.train(config(data, tmp_path, *options, "--train.lr", 1e-5))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(data, tmp_path):
+    def weights(name, seed):
+        folder = trainer.train(config(data, tmp_path / name, "--train.epochs", 1, "--seed", seed))
+        return load_file(folder / "model.safetensors")
+
+    a, b, c = weights("a", 1), weights("b", 1), weights("c", 2)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_the_quality_loss_lowers_the_weight_of_damaged_modalities(data, tmp_path):
+
+    folder = trainer.train(config(data, tmp_path, "--train.epochs", 12, "--train.lr", 2e-3, "--loss.quality", 1.0))
+    found = evaluate(EvaluateConfig(model=folder, data=data))["damaged_on_purpose"]["damage"]
+    assert found["mean_auc"] > 0.9
+
+
+def test_encoders_travel_with_the_model(tmp_path):
+    encoders = tmp_path / "encoders"
+    encoders.mkdir()
+    (encoders / "config.json").write_text('{"digest": "x"}')
+    info = made_up.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
+    write(tmp_path / "f", made_up.samples({"train": 32, "valid": 8}), info)
+    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 3))
+    shutil.rmtree(encoders)
+    assert (folder / "encoders" / "config.json").read_text() == '{"digest": "x"}'
+
+
+def test_other_encoders_at_the_same_place_are_not_taken_along(tmp_path, capsys):
+    encoders = tmp_path / "encoders"
+    encoders.mkdir()
+    (encoders / "config.json").write_text('{"digest": "y"}')  # exported again since the features were made
+    info = made_up.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
+    write(tmp_path / "f", made_up.samples({"train": 32, "valid": 8}), info)
+    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 1))
+    assert not (folder / "encoders").exists()
+    assert "will ask for --encoders" in capsys.readouterr().out
+
+
+def test_unlabelled_clips_and_missing_labels(tmp_path):
+    samples = made_up.samples({"train": 40, "valid": 10}, k=3)
+    for i, sample in enumerate(samples):
+        sample["labels"][i % 3] = np.nan
+        if i % 8 < 2:
+            sample["labels"][:] = np.nan
+    write(tmp_path / "f", samples, made_up.info(3))
+    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--train.epochs", 2))
+    assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
+
+
+def test_mistakes_are_one_line(data, tmp_path):
+    with pytest.raises(UserError, match="did you mean 'dual_stage'"):
+        trainer.train(config(data, tmp_path, "--model", "dual_stag"))
+    with pytest.raises(UserError, match="no clips of split 'dev'"):
+        trainer.train(config(data, tmp_path, "--valid_split", "dev"))
+    with pytest.raises(UserError, match="fewer than one batch of 500"):
+        trainer.train(config(data, tmp_path, "--train.batch_size", 500))

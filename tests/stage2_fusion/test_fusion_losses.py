@@ -1,0 +1,88 @@
+"""The stage-2 loss by hand, and its gradients against autograd of the obvious formula."""
+
+import math
+
+import pytest
+import torch
+
+from stage2_fusion.config import LossConfig
+from stage2_fusion.losses import FusionLoss, masked_mse, pearson, quality_ranking
+
+NAN = float("nan")
+
+
+def test_mse_ignores_unlabelled_values():
+    prediction = torch.tensor([[0.5, 0.2], [0.1, 0.9]], requires_grad=True)
+    labels = torch.tensor([[0.3, NAN], [0.1, 0.5]])
+    loss = masked_mse(prediction, labels)
+    assert loss.item() == pytest.approx((0.04 + 0.0 + 0.16) / 3)
+    loss.backward()
+    assert prediction.grad[0, 1] == 0 and torch.isfinite(prediction.grad).all()
+    assert masked_mse(prediction, torch.full((2, 2), NAN)).item() == 0
+
+
+def test_pearson_by_hand_with_gaps_and_constants():
+    prediction = torch.tensor([[1.0, 0.4, 1.0], [2.0, 0.4, 2.0], [9.0, 0.4, 3.0], [3.0, 0.4, 4.0]], requires_grad=True)
+    labels = torch.tensor([[1.0, 0.1, 0.0], [3.0, 0.2, 0.0], [NAN, 0.3, 0.0], [2.0, 0.4, 0.0]])
+    values, varies = pearson(prediction, labels)
+    torch.testing.assert_close(values, torch.tensor([0.5, 0.0, 0.0]))
+    assert varies.tolist() == [True, False, False]
+    values.sum().backward()
+    assert torch.isfinite(prediction.grad).all()
+    assert (prediction.grad[:, 1:] == 0).all() and prediction.grad[2, 0] == 0
+
+
+def test_pearson_gradient_equals_the_obvious_formula():
+    torch.manual_seed(0)
+    x, y = torch.rand(12, 1, dtype=torch.float32, requires_grad=True), torch.rand(12, 1)
+    pearson(x, y)[0].sum().backward()
+    z = x.detach().double().requires_grad_()
+    torch.corrcoef(torch.stack([z[:, 0], y[:, 0].double()]))[0, 1].backward()
+    torch.testing.assert_close(x.grad.double(), z.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_ranking_counts_only_pairs_whose_modality_is_on_both_sides():
+    weights = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
+    damaged = torch.tensor([[False] * 3, [True, False, False], [False] * 3, [False, True, False]])
+    loss = quality_ranking(weights, damaged, 0.5)  # in the second pair the damaged modality is gone altogether
+    assert loss.item() == pytest.approx(math.log1p(math.exp(math.log(0.2) - math.log(0.6) + 0.5)), rel=1e-5)
+    loss.backward()
+    assert weights.grad[0, 0] < 0 < weights.grad[1, 0] and (weights.grad[2:] == 0).all()
+    assert quality_ranking(weights, torch.zeros(4, 3, dtype=torch.bool), 0.5).item() == 0
+
+
+def call(criterion, prediction, labels, epoch=10.0):
+    rows = len(prediction)
+    return criterion(prediction, labels, torch.ones(rows, 3), torch.zeros(rows, 3, dtype=torch.bool), False, epoch)
+
+
+def test_memory_completes_the_batch():
+    torch.manual_seed(0)
+    predictions, labels = torch.rand(12, 2), torch.rand(12, 2)
+    criterion = FusionLoss(LossConfig(memory=8), 2)
+    call(criterion, predictions[:4], labels[:4])
+    call(criterion, predictions[4:8], labels[4:8])
+    batch = predictions[8:].clone().requires_grad_()
+    loss = call(criterion, batch, labels[8:])["pcc"]
+    whole = predictions.clone().requires_grad_()
+    expected = (1 - pearson(whole, labels)[0]).mean()
+    torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, batch)
+    (reference,) = torch.autograd.grad(expected, whole)
+    torch.testing.assert_close(gradient, 3 * reference[8:])  # 4 of 12 rows stand for all 12
+    assert torch.equal(criterion.predictions, predictions[[8, 9, 10, 11, 4, 5, 6, 7]])  # the oldest four are gone
+
+
+def test_parts_add_up_and_the_correlation_grows_with_the_epochs():
+    torch.manual_seed(0)
+    prediction, labels = torch.rand(8, 2), torch.rand(8, 2)
+    for epoch, ramp in ((0.0, 0.0), (1.0, 0.25), (4.0, 1.0), (9.0, 1.0)):
+        parts = call(FusionLoss(LossConfig(mse=2.0, pcc=0.3, ramp_epochs=4), 2), prediction, labels, epoch)
+        torch.testing.assert_close(parts["loss"], 2 * parts["mse"] + 0.3 * ramp * parts["pcc"])
+
+
+def test_no_variation_gives_no_gradient_and_no_nan():
+    prediction = torch.full((6, 2), 0.3, requires_grad=True)
+    parts = call(FusionLoss(LossConfig(memory=0), 2), prediction, torch.zeros(6, 2))
+    parts["loss"].backward()
+    assert parts["pcc"].item() == 0 and torch.isfinite(prediction.grad).all()

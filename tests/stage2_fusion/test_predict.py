@@ -1,0 +1,120 @@
+"""`emit predict`: which clips are read, what is written, and what counts as a failure."""
+
+import csv
+
+import made_up
+import numpy as np
+import pytest
+
+from shared.errors import UserError
+from stage2_fusion import encode, model_folder
+from stage2_fusion import predict as prediction
+from stage2_fusion.config import PredictConfig
+
+
+@pytest.fixture
+def predictor(tmp_path, monkeypatch):
+    """A model folder of an untrained model; clips are prepared and encoded by stand-ins. Gives run(names) -> rows."""
+    info = made_up.info()
+    described = {key: info[key] for key in ("label_names", "widths", "quality", "encoders", "prepare") if key in info}
+    described |= {
+        "model": "concat",
+        "options": {"width": 8},
+        "max_steps": 4,
+        "prepare": {"frame_rate": 4},
+        "precision": "bf16",
+    }
+    model = model_folder.build("concat", {"width": 8}, info)
+    model_folder.save(tmp_path / "model", model, described, {})
+    seen = []
+
+    class Encoders:
+        audio = type("Audio", (), {"sample_rate": 16000})
+
+        def to(self, device):
+            return self
+
+    def prepared(clips, settings, rate, failures):
+        assert settings == {"frame_rate": 4} and rate == 16000
+        for clip in clips:
+            seen.append(clip)
+            if "broken" in clip.id:
+                failures.append((clip.id, "cannot be decoded"))
+            else:
+                yield {"id": clip.id}
+
+    def encode_samples(encoders, batch, bf16):
+        assert bf16, "as the training features were encoded"
+        missing = {"empty": ("vision", "audio", "text")}
+        seeds = [sum(map(ord, clip["id"])) for clip in batch]
+        return [
+            made_up.features(np.random.default_rng(seed), missing=missing.get(clip["id"].split(".")[0], ()))
+            | {"id": clip["id"], "groups": {}}
+            for clip, seed in zip(batch, seeds, strict=True)
+        ]
+
+    monkeypatch.setattr(prediction, "prepared", prepared)
+    monkeypatch.setattr(prediction, "load_encoders", lambda config, info: Encoders())
+    monkeypatch.setattr(encode, "encode_samples", encode_samples)
+
+    def run(*names, **options):
+        out = tmp_path / "out" / "predictions.csv"
+        clips = [str(tmp_path / name) for name in names]
+        count = prediction.predict(PredictConfig(clips=clips, model=tmp_path / "model", out=out, **options))
+        with out.open() as file, out.with_name("failures.csv").open() as failed:
+            return count, list(csv.DictReader(file)), list(csv.DictReader(failed))
+
+    run.seen = seen
+    return run
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"media")
+
+
+def test_files_are_predicted_and_failures_named(predictor, tmp_path, capsys):
+    touch(tmp_path, "b.mp4", "a.mp4", "broken.mp4", "empty.mp4")
+    (tmp_path / "a.txt").write_text("so good")
+    count, rows, failures = predictor("b.mp4", "a.mp4", "broken.mp4", "empty.mp4", "nowhere.mp4", batch_size=2)
+    assert count == 2
+    assert [row["Filename"] for row in rows] == ["a.mp4", "b.mp4"]
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("d0", "d1"))
+    reasons = {row["Filename"]: row["reason"] for row in failures}
+    assert reasons["broken.mp4"] == "cannot be decoded"
+    assert "neither" in reasons["empty.mp4"]
+    assert any(name.endswith("nowhere.mp4") and "no such file" in reason for name, reason in reasons.items())
+    assert len(capsys.readouterr().err.strip().splitlines()) == 3
+    assert {clip.id: clip.transcript for clip in predictor.seen}["a.mp4"] == "so good"
+
+
+def test_batches_change_nothing(predictor, tmp_path):
+    names = [f"{i}.mp4" for i in range(5)]
+    touch(tmp_path, *names)
+    one, many = predictor(*names, batch_size=1)[1], predictor(*names, batch_size=5)[1]
+    for a, b in zip(one, many, strict=True):
+        assert a["Filename"] == b["Filename"] and float(a["d0"]) == pytest.approx(float(b["d0"]), abs=1e-5)
+
+
+def test_same_names_in_different_folders_are_told_apart(predictor, tmp_path):
+    touch(tmp_path, "x/a.mp4", "y/a.mp4")
+    count, rows, _ = predictor("x/a.mp4", "y/a.mp4", "x/a.mp4")
+    assert count == 2 and len({row["Filename"] for row in rows}) == 2
+
+
+def test_a_clip_without_anything_is_no_success(predictor, tmp_path):
+    touch(tmp_path, "broken.mp4")
+    count, rows, failures = predictor("broken.mp4")
+    assert count == 0 and rows == [] and len(failures) == 1
+
+
+def test_nothing_to_predict_is_one_line(predictor, tmp_path):
+    with pytest.raises(UserError, match=r"no clips to predict: .*nowhere: no such file or folder"):
+        predictor("nowhere")
+
+
+def test_missing_encoders_are_named(tmp_path):
+    info = {"encoders": {"digest": "abc"}}
+    with pytest.raises(UserError, match="no encoders here; give --encoders"):
+        prediction.load_encoders(PredictConfig(clips=["a"], model=tmp_path), info)

@@ -1,0 +1,38 @@
+"""The README says nothing that is not there: commands, files, options."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from shared.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_command_is_described_and_every_described_command_exists():
+    sections = set(re.findall(r"^### emit (\w+)", README, re.M))
+    assert sections == set(COMMANDS) - {"demo"}
+    assert set(re.findall(r"\bemit (\w+)", README)) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:\w+/)+\w+\.(?:py|yaml)", README))))
+def test_every_file_named_exists(path):
+    assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_shows_help_with_an_example(name, capsys):
+    module, function = COMMANDS[name][0].split(":")
+    with pytest.raises(SystemExit) as stop:
+        getattr(importlib.import_module(module), function)(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "example:" in shown and f"emit {name}" in shown
+
+
+@pytest.mark.parametrize("target", re.findall(r"`?make ([\w-]+)", README))
+def test_every_make_target_exists(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)

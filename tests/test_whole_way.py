@@ -1,0 +1,98 @@
+"""From media files to six numbers, through both stages, at the smallest size: every arrow of the way is real."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from stage1_tiny import TOWERS
+
+from shared.cli import COMMANDS
+from shared.clips import EMI
+
+
+def emit(command: str, *arguments) -> int:
+    """A command as the `emit` entry point would run it."""
+    import importlib
+
+    module, function = COMMANDS[command][0].split(":")
+    return getattr(importlib.import_module(module), function)([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def way(corpus, clips, tmp_path_factory) -> Path:
+    """A folder with aligned encoders, features and a fusion model."""
+    folder = tmp_path_factory.mktemp("way")
+    align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}}
+    align["train"] = {"epochs": 1, "batch_size": 8, "mixed_precision": "no"}
+    (folder / "align.yaml").write_text(yaml.safe_dump(align))
+    fuse = {"dual_stage": {"width": 16, "heads": 2, "steps": 8}}
+    fuse["train"] = {"epochs": 2, "batch_size": 8}
+    (folder / "fuse.yaml").write_text(yaml.safe_dump(fuse))
+    assert emit("align", "--config", folder / "align.yaml", "--data", clips, "--run", folder / "align") == 0
+    assert emit("export", folder / "align", "--out", folder / "encoders") == 0
+    assert emit("encode", "--encoders", folder / "encoders", "--data", clips, "--out", folder / "features") == 0
+    assert emit("fuse", "--config", folder / "fuse.yaml", "--data", folder / "features", "--run", folder / "fuse") == 0
+    return folder
+
+
+def test_evaluate_scores_the_held_out_subjects(way, corpus):
+    out = way / "metrics.json"
+    model, features = way / "fuse" / "model", way / "features"
+    assert emit("evaluate", "--model", model, "--data", features, "--truth", corpus / "truth.csv", "--out", out) == 0
+    metrics = json.loads(out.read_text())
+    assert set(metrics["pcc"]["per_dimension"]) == set(EMI)
+    assert -1 <= metrics["pcc"]["mean"] <= 1
+    low, high = metrics["pcc"]["interval"]
+    assert low <= high
+    assert 0 < metrics["ceiling"]["mean"] <= 1
+    with (corpus / "labels.csv").open() as file:
+        test = {Path(row["Filename"]).stem for row in csv.DictReader(file) if row["split"] == "test"}
+    assert metrics["n"] == len(test)
+
+
+def test_predict_gives_a_row_or_a_failure_for_every_file(way, corpus, tmp_path, capsys):
+    media = sorted(path for path in (corpus / "clips").iterdir() if path.suffix != ".txt")[:2]
+    broken, empty = tmp_path / "text.mp4", tmp_path / "empty.webm"
+    broken.write_text("not a video")
+    empty.touch()
+    out = tmp_path / "predictions.csv"
+    assert emit("predict", "--model", way / "fuse" / "model", *media, broken, empty, "--out", out) == 0
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["Filename", *EMI]
+    assert [row["Filename"] for row in rows] == sorted(path.name for path in media)
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in EMI)
+    with (tmp_path / "failures.csv").open() as file:
+        failed = {row["Filename"]: row["reason"] for row in csv.DictReader(file)}
+    assert set(failed) == {"text.mp4", "empty.webm"}
+    assert all(failed.values())
+
+
+def test_a_folder_and_its_files_get_the_same_names_and_numbers(way, corpus, tmp_path):
+    media = sorted(path for path in (corpus / "clips").iterdir() if path.suffix != ".txt")[:2]
+    (tmp_path / "folder").mkdir()
+    for path in media:
+        (tmp_path / "folder" / path.name).write_bytes(path.read_bytes())
+    model, files = way / "fuse" / "model", sorted((tmp_path / "folder").iterdir())
+    assert emit("predict", "--model", model, tmp_path / "folder", "--out", tmp_path / "a.csv") == 0
+    assert emit("predict", "--model", model, *files, "--out", tmp_path / "b.csv") == 0
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+
+
+def test_features_made_by_other_encoders_are_refused(way, clips, tmp_path):
+    from shared.errors import UserError
+    from stage1_align.encoders import AlignedEncoders
+
+    other = AlignedEncoders.from_pretrained(way / "encoders")
+    other.vision.project.bias.data += 0.1
+    other.save_pretrained(tmp_path / "encoders")
+    with pytest.raises(UserError, match="holds features of other encoders"):
+        emit("encode", "--encoders", tmp_path / "encoders", "--data", clips, "--out", way / "features")
+
+
+def test_every_step_done_says_so(way, clips, capsys):
+    emit("export", way / "align", "--out", way / "encoders")
+    emit("encode", "--encoders", way / "encoders", "--data", clips, "--out", way / "features")
+    assert capsys.readouterr().out.count("nothing to do") == 2
