@@ -14,6 +14,7 @@ import jsonargparse
 import yaml
 
 from shared.errors import UserError
+from shared.files import write_text
 from shared.registry import nearest
 
 T = TypeVar("T")
@@ -90,8 +91,8 @@ def to_dict(config: Any) -> dict:
 
 
 def dump(config: Any, path: Path) -> None:
-    """Write the resolved configuration as YAML; `load` reads it back."""
-    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    """Write the resolved configuration as YAML, whole or not at all; `load` reads it back."""
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def _field_help(config_class: type, name: str) -> str:

@@ -140,18 +140,23 @@ def bootstrap_pcc(
     return np.where(varied, (sxy - sx * sy / n) / np.sqrt(np.where(varied, vx * vy, 1.0)), 0.0)
 
 
-def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The chance that a positive scores above a negative, ties counting half; NaN when one side is empty.
+def roc_auc(scores: np.ndarray, positive: np.ndarray, strata: np.ndarray | None = None) -> float:
+    """The chance that a positive scores above a negative, ties counting half; NaN when there is no such pair.
 
-    scores (N,) float, positive (N,) bool.
+    scores (N,) float, positive (N,) bool; strata (N,): only rows of the same stratum are compared.
     """
     from scipy.stats import rankdata
 
     scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
-    n, m = int(positive.sum()), int((~positive).sum())
-    if not n or not m:
-        return float("nan")
-    return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * m))
+    strata = np.zeros(len(scores)) if strata is None else np.asarray(strata)
+    won, pairs = 0.0, 0
+    for stratum in np.unique(strata):
+        inside = strata == stratum
+        n, m = int(positive[inside].sum()), int((~positive[inside]).sum())
+        if n and m:
+            won += rankdata(scores[inside])[positive[inside]].sum() - n * (n + 1) / 2
+            pairs += n * m
+    return float(won / pairs) if pairs else float("nan")
 
 
 def recall_at(similarity: np.ndarray, row_ids: np.ndarray, column_ids: np.ndarray, k: int) -> float:

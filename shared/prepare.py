@@ -107,8 +107,9 @@ def _prepared(clips: list[Clip], recipe: Recipe, workers: int, seconds: float) -
 def _source_digest(source: Source, base: Path) -> str:
     """Changes with anything about the clips, or the size of a file; not with where the source lies."""
     entries = []
+    base = (base if base.is_dir() else base.parent).absolute()
     for clip in source.clips:
-        media = clip.media
+        media = clip.media.absolute() if clip.media is not None else None
         inside = media.relative_to(base) if media is not None and media.is_relative_to(base) else media
         size = media.stat().st_size if media is not None and media.is_file() else -1
         entries.append([clip.id, str(inside), size, clip.transcript, repr(clip.labels), clip.groups, clip.split])

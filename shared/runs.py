@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import time
@@ -14,7 +15,7 @@ import torch
 
 from shared.config import dump, to_dict
 from shared.errors import UserError
-from shared.files import digest, read_json, write_json
+from shared.files import digest, read_json, write_json, write_text
 from shared.order import derive_seed
 
 # --- randomness ----------------------------------------------------------------------------------------------------
@@ -37,8 +38,9 @@ def start(mixed_precision: str):
     asked for several (`accelerate launch --cpu --num_processes 2` starts one, silently)."""
     from accelerate import Accelerator
 
-    if mixed_precision == "auto":
-        mixed_precision = "bf16" if fast_bf16() else "no"
+    if mixed_precision == "auto":  # the launcher's word, where it gives one; else what the hardware is good at
+        launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        mixed_precision = launcher if launcher in ("bf16", "fp16") else "bf16" if fast_bf16() else "no"
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=mixed_precision,
@@ -159,8 +161,18 @@ class RunFolder:
         latest = self.latest()
         if latest is None:
             return None
+        progress = read_json(latest / "progress.json", "checkpoint", "delete this checkpoint folder and start again")
         accelerator.load_state(str(latest))
-        return read_json(latest / "progress.json", "checkpoint", "delete this checkpoint folder and start again")
+        if self.is_main:
+            self._forget_after(progress["step"])
+        return progress
+
+    def _forget_after(self, step: int) -> None:
+        """Drop from log.jsonl what a killed run logged after its last checkpoint: it will be logged again."""
+        log = self.path / "log.jsonl"
+        if log.exists():
+            complete = [line for line in log.read_text().splitlines() if line.endswith("}")]
+            write_text(log, "".join(f"{line}\n" for line in complete if json.loads(line)["step"] <= step))
 
     def close(self) -> None:
         if self._board is not None:

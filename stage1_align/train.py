@@ -165,7 +165,8 @@ def train(config: AlignConfig) -> Path:
 
 
 def build_encoders(config: AlignConfig, clips):
-    """Towers with their tokenizer trained on, and their mel statistics taken from, the training clips."""
+    """Towers with their tokenizer trained on the captions of the training clips, and their mel statistics taken from
+    the sound of the first 256 of them."""
     from stage1_align.encoders import AlignedEncoders
     from stage1_align.pairs import caption_corpus
     from stage1_align.towers.text import SentencePieceTokenizer

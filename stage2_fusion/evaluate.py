@@ -105,28 +105,34 @@ def against_truth(path: Path, samples: list[dict], labels: np.ndarray, weights: 
     damage = {}
     for m, modality in enumerate(MODALITIES):
         kinds = [row.get(f"{modality}_damage") or "" for row in rows]
-        damage[modality] = _found(weights[:, m], np.array([kind != "" for kind in kinds]), np.array(kinds))
+        damage[modality] = _found(weights, m, np.array(kinds))
     return {
         "ceiling": {"mean": float(np.mean(list(ceiling.values()))), "per_dimension": ceiling},
         "damage": _with_mean(damage),
     }
 
 
-def _found(weights: np.ndarray, damaged: np.ndarray, kinds: np.ndarray) -> dict | None:
-    """ROC AUC that damaged modalities weigh less than undamaged ones, over the clips in which the modality is there;
-    None when one of the two does not occur. weights, damaged, kinds (N,)."""
+def _found(weights: np.ndarray, m: int, kinds: np.ndarray) -> dict | None:
+    """ROC AUC that modality m weighs less where it is damaged than where it is not. Only clips that show the same
+    modalities are compared: the weight of one depends on what it shares the clip with. None when nothing compares.
+
+    weights (N, 3), kinds (N,) of damage to the modality, "" for none.
+    """
     from shared.metrics import roc_auc
 
-    there = (weights > 0) & ~np.isin(kinds, ABSENT)
-    damaged = damaged & there
-    if not damaged.any() or not (there & ~damaged).any():
+    there = (weights[:, m] > 0) & ~np.isin(kinds, ABSENT)  # (N,)
+    weight, kinds, shown = weights[there, m], kinds[there], (weights[there] > 0) @ [1, 2, 4]
+    damaged = kinds != ""
+
+    def auc(rows: np.ndarray) -> float | None:
+        value = roc_auc(-weight[rows], damaged[rows], shown[rows])
+        return None if np.isnan(value) else value
+
+    overall = auc(np.full(len(weight), True))
+    if overall is None:
         return None
-    by_kind = {
-        str(kind): roc_auc(-weights[rows], damaged[rows])
-        for kind in sorted(set(kinds[damaged]))
-        for rows in [there & (~damaged | (kinds == kind))]
-    }
-    return {"auc": roc_auc(-weights[there], damaged[there]), "clips": int(damaged.sum()), "by_kind": by_kind}
+    by_kind = {str(kind): auc(~damaged | (kinds == kind)) for kind in sorted(set(kinds[damaged]))}
+    return {"auc": overall, "clips": int(damaged.sum()), "by_kind": by_kind}
 
 
 def _with_mean(damage: dict[str, dict | None]) -> dict:
@@ -149,9 +155,8 @@ def _damaged_views(found: dict, data, labels: np.ndarray, view: np.ndarray, name
     for m, modality in enumerate(MODALITIES):
         kinds = np.array([data[row]["damage"][modality] for row in worse])  # (Nd,)
         rows = worse[kinds != ""]
-        weights = np.concatenate([found["weights"][rows, m], found["weights"][view == 0, m]])
-        kinds = np.concatenate([kinds[kinds != ""], np.full((view == 0).sum(), "")])
-        damage[modality] = _found(weights, kinds != "", kinds)
+        weights = np.concatenate([found["weights"][rows], found["weights"][view == 0]])
+        damage[modality] = _found(weights, m, np.concatenate([kinds[kinds != ""], np.full((view == 0).sum(), "")]))
     return {"pcc_undamaged": mean_pcc(same), "pcc_damaged": mean_pcc(worse), "damage": _with_mean(damage)}
 
 

@@ -90,6 +90,10 @@ def test_roc_auc_counts_ties_half():
     # pairs (positive, negative): (2, 2) tie, (2, 1) won, (0, 2) lost, (0, 1) lost
     assert metrics.roc_auc([2, 0, 2, 1], [True, True, False, False]) == pytest.approx(1.5 / 4)
     assert np.isnan(metrics.roc_auc([1, 2], [True, True]))
+    # within strata: (3 against 4) lost, (1 against 0) and (2 against 0) won; (3 against 0) is no pair
+    scores, strata = [3, 4, 1, 2, 0], ["a", "a", "b", "b", "b"]
+    assert metrics.roc_auc(scores, [True, False, True, True, False], strata) == pytest.approx(2 / 3)
+    assert np.isnan(metrics.roc_auc([1, 2], [True, False], ["a", "b"]))
 
 
 def test_recall_counts_equal_texts_as_hits_and_ties_against_the_model():

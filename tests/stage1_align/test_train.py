@@ -37,6 +37,8 @@ def losses(folder):
 def test_a_stopped_run_continues_to_the_bit(settings, clips, tmp_path):
     whole = run(settings, clips, tmp_path / "whole")
     run(settings, clips, tmp_path / "stopped", "--max_steps", "2")  # in the middle of the first epoch
+    with (tmp_path / "stopped" / "log.jsonl").open("a") as log:  # killed after more steps than were saved
+        log.write('{"step": 3, "loss": 9.0}\n{"step": 4, "lo')
     stopped = run(settings, clips, tmp_path / "stopped")
     run(settings, clips, tmp_path / "between", "--max_steps", "3")  # with the first epoch's last step
     assert run(settings, clips, tmp_path / "between").is_dir()

@@ -77,19 +77,24 @@ def test_ceiling_and_damage_by_hand(tmp_path):
         "clips/1.mp4,2,,noise,missing\n"
         "clips/2.mp4,3,occlusion,silence,\n"
         "clips/3.mp4,4,,,\n"
+        "clips/4.mp4,5,blur,,\n"
+        "clips/5.mp4,6,darkness,,missing\n"
     )
-    samples = [{"id": str(i)} for i in range(4)]
-    labels = np.array([[1.0], [3.0], [2.0], [np.nan]])
-    weights = np.array([[0.2, 0.0, 0.8], [0.5, 0.5, 0.0], [0.6, 0.1, 0.3], [0.4, 0.3, 0.3]])
+    samples = [{"id": str(i)} for i in range(6)]
+    labels = np.array([[1.0], [3.0], [2.0], [np.nan], [np.nan], [np.nan]])
+    weights = np.array(
+        [[0.2, 0, 0.8], [0.5, 0.5, 0], [0.6, 0.1, 0.3], [0.4, 0.3, 0.3], [0.1, 0.6, 0.3], [0.45, 0.55, 0]]
+    )
     found = against_truth(tmp_path / "truth.csv", samples, labels, weights, ["a"])
     assert found["ceiling"]["mean"] == pytest.approx(0.5)
-    # vision: damaged .2 and .6 against .5 and .4 undamaged: .2 below both, .6 below none
-    assert found["damage"]["vision"]["auc"] == pytest.approx(0.5)
-    assert found["damage"]["vision"]["by_kind"] == {"blur": 1.0, "occlusion": 0.0}
-    # audio: the clip without a track does not count; .5 and .1 against .3
-    assert found["damage"]["audio"]["auc"] == pytest.approx(0.5) and found["damage"]["audio"]["clips"] == 2
+    # vision, clips that show all three: damaged .6 and .1 against .4; vision and audio: .45 against .5; clip 0 has no
+    # equal. Two of three pairs are won.
+    assert found["damage"]["vision"]["auc"] == pytest.approx(2 / 3)
+    assert found["damage"]["vision"]["by_kind"] == {"blur": 1.0, "darkness": 1.0, "occlusion": 0.0}
+    # audio: the clip without a track does not count; all three: .1 against .3 and .6; vision and audio: .5 against .55
+    assert found["damage"]["audio"]["auc"] == pytest.approx(1.0) and found["damage"]["audio"]["clips"] == 2
     assert found["damage"]["text"] is None
-    assert found["damage"]["mean_auc"] == pytest.approx(0.5)
+    assert found["damage"]["mean_auc"] == pytest.approx(5 / 6)
 
 
 def test_the_command_prints_a_table(made, tmp_path, capsys):
