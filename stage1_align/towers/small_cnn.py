@@ -28,6 +28,10 @@ class SmallCnn(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """timm's way to ask for features; this trunk gives nothing else."""
 
+    def get_classifier(self) -> nn.Module:
+        """What timm calls its last layer; this trunk has none."""
+        return nn.Identity()
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.grid(self.stages(x)).flatten(1)  # (N, 96 * 16)
         return nn.functional.gelu(self.head(self.dropout(x)))  # (N, 96)

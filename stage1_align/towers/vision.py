@@ -2,61 +2,93 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from shared.errors import UserError
+from shared.registry import nearest
+from stage1_align.towers import open_clip_source
 from stage1_align.towers.base import Encoded, Tower, pad
+
+DEFAULTS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "interpolation": "area"}
+CHOICES = {
+    "pool": ("mean", "attention"),
+    "projection": ("linear", "own"),
+    "interpolation": ("area", "bilinear", "bicubic"),
+}
 
 
 @dataclass
 class VisionOptions:
     model: str | None = None
-    """Name of an open_clip model (`ViT-B-32`); None builds one from `vision_cfg`."""
+    """Name of an open_clip model (`ViT-B-32`); None takes it from the folder in `pretrained`, or from `vision_cfg`."""
     pretrained: str | None = None
-    """open_clip's pretrained tag, or a checkpoint file; None starts from random weights."""
+    """open_clip's tag of the weights, a checkpoint file (.pt, .safetensors), or a folder with open_clip_config.json and
+    open_clip_model.safetensors, as hubs publish it; None starts from random weights."""
     vision_cfg: dict = field(default_factory=dict)
-    """open_clip's own vision configuration, when `model` is None."""
-    image_size: int = 64
-    """Side of the square frames the tower sees, pixels."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Subtracted from frames in [0, 1]."""
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    """What frames are divided by afterwards."""
+    """Fields of open_clip's vision configuration, and the `embed_dim` and `quick_gelu` it keeps beside it: the whole
+    tower where there is no model, else what differs from it ({patch_dropout: 0.5})."""
+    image_size: int | None = None
+    """Side of the square frames the tower sees, pixels; None: the model's own, 64 for an own `vision_cfg`."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted from frames in [0, 1]; None: what the model was trained with, 0.5 for an own `vision_cfg`."""
+    std: tuple[float, float, float] | None = None
+    """What frames are divided by afterwards; None: as for `mean`, 0.25 for an own `vision_cfg`."""
+    interpolation: Literal["area", "bilinear", "bicubic"] | None = None
+    """How frames come to that size, always antialiased; None: as for `mean`, area for an own `vision_cfg`."""
     standardise: bool = False
     """Use each clip's own mean and deviation instead: light, skin and camera then differ less than expressions do."""
+    pool: Literal["mean", "attention"] = "mean"
+    """How frames become one vector: all alike, or weighted by a learned query, which starts from the mean."""
     peak: bool = False
-    """Pool the maximum over time beside the mean: an expression is over in a moment."""
+    """Pool the maximum over time beside that: an expression is over in a moment."""
+    projection: Literal["linear", "own"] = "linear"
+    """From the pooled frames to the shared space: a new layer, or the model's own, which keeps its alignment with its
+    text tower; the towers' embed_dim must then be the model's."""
     bf16: bool = True
     """Whether this tower follows the run's bf16: depthwise convolutions are slower in it on a CPU."""
 
 
 class OpenClipVision(Tower):
-    """Frames (T, H, W, 3) of one clip to per-frame features (T, C) and their mean in the shared space."""
+    """Frames (T, H, W, 3) of one clip to per-frame features (T, C), those that the model projects, and one vector of
+    them in the shared space.
+
+    What the options leave to the model stands in `self.options` once it is built, so that `config()` rebuilds the tower
+    without network and without the checkpoint. UserError for options that contradict each other or the checkpoint.
+    """
 
     Options = VisionOptions
 
     def __init__(self, options: VisionOptions, embed_dim: int):
-        import open_clip
-        from open_clip.model import CLIPVisionCfg, _build_vision_tower
-
-        import stage1_align.towers.small_cnn  # noqa: F401  (registers itself with timm)
-
+        options, weights = _resolved(options, embed_dim)
         super().__init__(options, embed_dim)
-        if options.model:
-            visual = open_clip.create_model(options.model, pretrained=options.pretrained).visual
-        else:
-            cfg = CLIPVisionCfg(**{"image_size": options.image_size, **options.vision_cfg})
-            visual = _build_vision_tower(embed_dim, cfg)
-        self.trunk = visual.trunk if hasattr(visual, "trunk") else visual
-        if getattr(visual, "proj", None) is not None and isinstance(visual.proj, nn.Parameter):
-            visual.proj = None  # the trunk's own width is what stage 2 reads
+        visual = open_clip_source.build(options.vision_cfg)
+        if weights is not None:
+            open_clip_source.load(visual, weights)
+        self.trunk, own = _split(visual)
+        if hasattr(self.trunk, "set_input_size"):  # timm builds at the size of its name, whatever vision_cfg says
+            self.trunk.set_input_size(img_size=(options.image_size, options.image_size))
         with torch.no_grad():
             probe = self.trunk.eval()(torch.zeros(1, 3, options.image_size, options.image_size))  # (1, C)
-        self._width = probe.shape[-1]
-        self.project = self._projection()
+            if probe.ndim != 2:
+                raise UserError(f"vision_cfg: the tower gives {probe.ndim - 1} dimensions a frame; set timm_pool: avg")
+            self.trunk.train()
+            self._width = probe.shape[1]
+            own_dim = own.eval()(probe).shape[1]
+        if options.projection == "own":
+            if options.peak or own_dim != embed_dim:
+                what = "peak: true doubles what it takes" if options.peak else f"it gives {own_dim}, not {embed_dim}"
+                raise UserError(f"projection: own: {what}; set towers.embed_dim {own_dim}, peak: false")
+            self.project, self.ADDED = own.train(), ("query",)
+        else:
+            self.project = self._projection()
+        if options.pool == "attention":
+            self.query = nn.Parameter(torch.zeros(self.width))  # (C,)
         self.register_buffer("mean", torch.tensor(options.mean).view(3, 1, 1), persistent=False)  # (3, 1, 1)
         self.register_buffer("std", torch.tensor(options.std).view(3, 1, 1), persistent=False)  # (3, 1, 1)
 
@@ -66,12 +98,19 @@ class OpenClipVision(Tower):
 
     def config(self) -> dict:
         """What rebuilds this tower; its weights come from the exported file, not from a hub."""
-        return {**dataclasses.asdict(self.options), "pretrained": None}
+        return dataclasses.asdict(self.options)
+
+    def blocks(self) -> list[nn.Module]:
+        """Blocks of a ViT, stages of a convolutional network."""
+        trunk = getattr(self.trunk, "transformer", self.trunk)  # of open_clip's own ViT
+        for name in ("resblocks", "blocks", "stages", "layers"):  # open_clip; timm: ViT, ConvNeXt, Swin
+            if isinstance(getattr(trunk, name, None), (nn.Sequential, nn.ModuleList)):
+                return list(getattr(trunk, name))
+        return [getattr(trunk, name) for name in ("layer1", "layer2", "layer3", "layer4") if hasattr(trunk, name)]
 
     def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
         """Frames uint8 (T_i, H, W, 3) to frames uint8 (B, T, 3, S, S) and mask (B, T)."""
-        size = self.options.image_size
-        frames, mask = pad([resize(item, size) for item in items])
+        frames, mask = pad([resize(item, self.options.image_size, self.options.interpolation) for item in items])
         return {"frames": frames, "mask": mask}
 
     def forward(self, frames: Tensor, mask: Tensor) -> Encoded:
@@ -104,11 +143,70 @@ def _standardise(x: Tensor, mask: Tensor) -> Tensor:
     return x / (per_clip(x.square()).sqrt() + 0.05)  # the constant keeps darkness dark
 
 
-def resize(frames: np.ndarray, size: int) -> Tensor:
-    """uint8 (T, H, W, 3) to uint8 (T, 3, size, size), antialiased."""
+def resize(frames: np.ndarray, size: int, interpolation: str = "area") -> Tensor:
+    """uint8 (T, H, W, 3) to uint8 (T, 3, size, size), antialiased; bilinear and bicubic as Pillow does them, within the
+    rounding."""
     import cv2
 
-    if frames.shape[1:3] != (size, size):
-        scaled = [cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames]
-        frames = np.stack(scaled) if scaled else np.zeros((0, size, size, 3), np.uint8)  # (T, S, S, 3)
+    if frames.shape[1:3] == (size, size) or not len(frames):
+        frames = frames if len(frames) else np.zeros((0, size, size, 3), np.uint8)  # (T, S, S, 3)
+    elif interpolation == "area":
+        frames = np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames])
+    else:
+        given = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w")  # (T, 3, H, W)
+        return nn.functional.interpolate(given, (size, size), mode=interpolation, antialias=True).contiguous()
     return torch.from_numpy(rearrange(frames, "t h w c -> t c h w").copy())  # (T, 3, S, S)
+
+
+def _resolved(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, Path | None]:
+    """The options with everything filled in that the model decides, and the checkpoint file or None."""
+    for name, known in CHOICES.items():
+        value = getattr(options, name)
+        if value is not None and value not in known:
+            raise UserError(f"vision tower: no {name} {value!r}: {nearest(value, known)}")
+    source = open_clip_source.find(options.model, options.pretrained, options.vision_cfg, embed_dim)
+    said = {name: getattr(options, name) for name in DEFAULTS if getattr(options, name) is not None}
+    decided = source.preprocessing | said
+    if source.weights is None:
+        decided = DEFAULTS | decided
+    for name in DEFAULTS:
+        if name not in decided:
+            raise UserError(
+                f"{source.weights}: does not say the {name} it was trained with, and weights of this model differ in "
+                f"it; give {name} (`python -m stage1_align.checkpoints` lists what is known)"
+            )
+    size = options.image_size or source.vision_cfg["image_size"]
+    if not isinstance(size, int):
+        if len(set(size)) != 1:
+            raise UserError(f"vision tower: frames are square, but the model's image_size is {tuple(size)}")
+        size = size[0]
+    filled = dataclasses.replace(
+        options,
+        model=None,
+        pretrained=None,
+        vision_cfg=source.vision_cfg | {"image_size": size},
+        image_size=size,
+        mean=tuple(decided["mean"]),
+        std=tuple(decided["std"]),
+        interpolation=decided["interpolation"],
+    )
+    return filled, source.weights
+
+
+def _split(visual: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The trunk, which gives features (N, C), and open_clip's own projection of them: (N, C) to (N, E)."""
+    from open_clip.timm_model import TimmModel
+
+    visual.output_tokens = False  # CoCa's gives its patches too
+    if isinstance(visual, TimmModel):
+        if len(visual.head):
+            return visual.trunk, visual.head
+        classifier = visual.trunk.get_classifier()  # timm's own last layer, used as the projection; else an identity
+        visual.trunk.reset_classifier(0)
+        return visual.trunk, classifier
+    if getattr(visual, "proj", None) is None:  # a ModifiedResNet projects within its attention pooling
+        return visual, nn.Identity()
+    own = nn.Linear(*visual.proj.shape, bias=False)
+    own.weight = nn.Parameter(visual.proj.detach().T.contiguous())  # (E, C)
+    visual.proj = None
+    return visual, own
