@@ -14,8 +14,8 @@ class TowerConfig:
     options: dict[str, Any] = field(default_factory=dict)
     """The tower's own options; an unknown one is an error that names the nearest."""
     unfreeze: int | None = None
-    """Last blocks of the trunk that train, with what follows them; 0: only what was added to it; None: everything. A few
-    thousand clips can spoil a pretrained tower sooner than improve it."""
+    """Last blocks of the trunk that train, with what follows them; 0: only what was added to it; None: everything. A
+    few thousand clips can spoil a pretrained tower sooner than improve it."""
     layer_decay: float = 1.0
     """Factor on the learning rate for each block further from the output: early layers hold what is general."""
     checkpointing: bool = False

@@ -96,7 +96,7 @@ def _of_folder(folder: Path) -> tuple[dict, dict, Path]:
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise UserError(f"{folder}: has none of {', '.join(WEIGHTS)}; download the folder whole")
-    return published["model_cfg"], {"interpolation": "bicubic"} | published.get("preprocess_cfg", {}), weights
+    return published["model_cfg"], published.get("preprocess_cfg", {}), weights
 
 
 def _of_model(model: str, pretrained: str | None) -> tuple[dict, dict, Path | None]:

@@ -166,9 +166,9 @@ def _resolved(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, Pa
             raise UserError(f"vision tower: no {name} {value!r}: {nearest(value, known)}")
     source = open_clip_source.find(options.model, options.pretrained, options.vision_cfg, embed_dim)
     said = {name: getattr(options, name) for name in DEFAULTS if getattr(options, name) is not None}
-    decided = source.preprocessing | said
-    if source.weights is None:
-        decided = DEFAULTS | decided
+    # Bicubic is open_clip's own default; a wrong mean or deviation does more harm, so it is asked for.
+    unsaid = DEFAULTS if source.weights is None else {"interpolation": "bicubic"}
+    decided = unsaid | source.preprocessing | said
     for name in DEFAULTS:
         if name not in decided:
             raise UserError(
