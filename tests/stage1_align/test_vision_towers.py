@@ -5,100 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from open_clip_tiny import MODELS, PREPROCESSING, embedded, frames, publish, register
 from PIL import Image
 from safetensors.torch import save_file
-from torch.nn.functional import normalize
 
 from shared.errors import UserError
 from stage1_align.towers.vision import OpenClipVision, resize
 
-TEXT = {"context_length": 8, "vocab_size": 60, "width": 16, "heads": 2, "layers": 1}
-VIT = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
-MODELS = {
-    "tiny-vit": {"embed_dim": 24, "quick_gelu": True, "vision_cfg": VIT},
-    "tiny-siglip": {  # a pooled trunk and no projection of its own
-        "embed_dim": 192,
-        "custom_text": True,
-        "vision_cfg": {
-            "image_size": 224,
-            "timm_model_name": "vit_tiny_patch16_224",
-            "timm_pool": "map",
-            "timm_proj": "none",
-        },
-    },
-    "tiny-eva": {  # timm's classifier as the projection
-        "embed_dim": 24,
-        "vision_cfg": {
-            "image_size": 224,
-            "timm_model_name": "vit_tiny_patch16_224",
-            "timm_pool": "token",
-            "timm_proj": None,
-        },
-    },
-    "tiny-convnext": {
-        "embed_dim": 24,
-        "vision_cfg": {
-            "image_size": 32,
-            "timm_model_name": "convnext_atto",
-            "timm_pool": "",
-            "timm_proj": "mlp",
-            "timm_drop": 0.5,
-        },
-    },
-    "tiny-resnet": {
-        "embed_dim": 24,
-        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 8},
-    },
-    "tiny-coca": {"embed_dim": 24, "vision_cfg": {**VIT, "attentional_pool": True, "attn_pooler_heads": 2}},
-}
-PREPROCESSING = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolation": "bilinear", "resize_mode": "squash"}
 
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def models(monkeypatch):
-    """The tiny models, known to open_clip by name as its own are."""
-    from open_clip import factory
-
-    for name, cfg in MODELS.items():
-        monkeypatch.setitem(factory._MODEL_CONFIGS, name, {**cfg, "text_cfg": TEXT})
-
-
-def publish(name, folder, seed=0):
-    """A model of open_clip's and its weights in the three forms: trainer's .pt, bare .safetensors, hub folder."""
-    import open_clip
-
-    torch.manual_seed(seed)
-    model = open_clip.create_model(name, force_preprocess_cfg=PREPROCESSING).eval()
-    with torch.no_grad():  # new models have zeros where trained ones do not
-        for parameter in model.visual.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    state = model.state_dict()
-    training = {"epoch": 3, "name": name, "state_dict": {f"module.{key}": value for key, value in state.items()}}
-    torch.save({**training, "optimizer": {"state": {}}}, folder / "epoch_3.pt")
-    hub = folder / "hub"
-    hub.mkdir()
-    for file in (folder / "bare.safetensors", hub / "open_clip_model.safetensors"):
-        save_file({key: value.contiguous() for key, value in state.items()}, file)
-    published = {"model_cfg": {**MODELS[name], "text_cfg": TEXT}, "preprocess_cfg": PREPROCESSING}
-    (hub / "open_clip_config.json").write_text(json.dumps(published))
-    return model
-
-
-def frames(*lengths, size=32, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, (length, size, size, 3), dtype=np.uint8) for length in lengths]
-
-
-def embedded(model, images):
-    """What open_clip's own preprocessing and model make of images uint8 (N, H, W, 3)."""
-    import open_clip
-
-    see = open_clip.transform.image_transform_v2(
-        open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg), False
-    )
-    batch = torch.stack([see(Image.fromarray(image)) for image in images])
-    with torch.no_grad():
-        return normalize(model.encode_image(batch), dim=1)
+    register(monkeypatch)
 
 
 def tower(embed_dim=24, **options):
@@ -106,7 +23,7 @@ def tower(embed_dim=24, **options):
 
 
 @pytest.mark.parametrize("form", ["epoch_3.pt", "bare.safetensors", "hub"])
-def test_every_published_form_gives_open_clips_own_embeddings(form, models, tmp_path):
+def test_every_published_form_gives_open_clips_own_embeddings(form, tmp_path):
     model = publish("tiny-vit", tmp_path)
     options = {"pretrained": str(tmp_path / form), "projection": "own"}
     if form != "hub":  # the folder says all by itself
@@ -121,7 +38,7 @@ def test_every_published_form_gives_open_clips_own_embeddings(form, models, tmp_
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "tiny-vit"])
-def test_every_family_matches_open_clip_and_comes_back_from_its_config(name, models, tmp_path):
+def test_every_family_matches_open_clip_and_comes_back_from_its_config(name, tmp_path):
     model = publish(name, tmp_path)
     size = MODELS[name]["vision_cfg"]["image_size"]
     built = tower(MODELS[name]["embed_dim"], pretrained=str(tmp_path / "hub"), projection="own")
@@ -145,12 +62,12 @@ def comes_back(built, items):
 @pytest.mark.parametrize(
     "options", [{}, {"pool": "attention", "peak": True}, {"image_size": 48}, {"standardise": True}]
 )
-def test_towers_of_named_models_come_back_from_their_config(options, models):
+def test_towers_of_named_models_come_back_from_their_config(options):
     built = tower(8, model="tiny-vit", **options)
     comes_back(built, frames(2, 1, size=40))
 
 
-def test_the_sequence_is_the_trunk_before_its_projection(models, tmp_path):
+def test_the_sequence_is_the_trunk_before_its_projection(tmp_path):
     model = publish("tiny-vit", tmp_path)
     built = tower(8, pretrained=str(tmp_path / "hub"))
     (clip,) = frames(3)
@@ -162,7 +79,7 @@ def test_the_sequence_is_the_trunk_before_its_projection(models, tmp_path):
     assert built.width == 32 and built.encode([clip]).pooled.shape == (1, 8)
 
 
-def test_only_the_image_tower_is_kept(models, tmp_path):
+def test_only_the_image_tower_is_kept(tmp_path):
     model = publish("tiny-vit", tmp_path)
     built = tower(pretrained=str(tmp_path / "hub"), projection="own")
     count = sum(parameter.numel() for parameter in model.visual.parameters())
@@ -170,7 +87,7 @@ def test_only_the_image_tower_is_kept(models, tmp_path):
     assert not any("text" in name or "token_embedding" in name for name in built.state_dict())
 
 
-def test_a_tag_brings_its_weights_preprocessing_and_activation(models, tmp_path, monkeypatch):
+def test_a_tag_brings_its_weights_preprocessing_and_activation(tmp_path, monkeypatch):
     import open_clip
 
     model = publish("tiny-vit", tmp_path)
@@ -192,7 +109,7 @@ def test_a_bare_file_of_a_known_model_is_seen_with_that_models_normalisation(mod
     assert _of_model(model, None)[1]["mean"][0] == mean
 
 
-def test_other_sizes_resample_the_positions_as_open_clip_does(models, tmp_path):
+def test_other_sizes_resample_the_positions_as_open_clip_does(tmp_path):
     import open_clip
 
     publish("tiny-vit", tmp_path)
@@ -205,7 +122,7 @@ def test_other_sizes_resample_the_positions_as_open_clip_does(models, tmp_path):
 
 
 @pytest.mark.parametrize("pool, peak", [("mean", False), ("attention", False), ("attention", True)])
-def test_batch_equals_single_and_padding_changes_nothing(pool, peak, models):
+def test_batch_equals_single_and_padding_changes_nothing(pool, peak):
     built = tower(8, model="tiny-vit", pool=pool, peak=peak)
     if pool == "attention":
         torch.nn.init.normal_(built.query)
@@ -224,7 +141,7 @@ def test_batch_equals_single_and_padding_changes_nothing(pool, peak, models):
     assert (batch.pooled[1] == 0).all()
 
 
-def test_attention_starts_as_the_mean_and_follows_its_query(models):
+def test_attention_starts_as_the_mean_and_follows_its_query():
     plain = tower(8, model="tiny-vit")
     attending = tower(8, model="tiny-vit", pool="attention")
     attending.load_state_dict(plain.state_dict(), strict=False)
@@ -248,7 +165,7 @@ def test_resizing_is_pillows(interpolation, side):
     assert np.abs(got.astype(int) - expected.astype(int)).max() <= 1
 
 
-def test_contradictions_and_what_does_not_exist_say_what_to_do(models, tmp_path):
+def test_contradictions_and_what_does_not_exist_say_what_to_do(tmp_path):
     publish("tiny-vit", tmp_path)
     hub, file = str(tmp_path / "hub"), str(tmp_path / "bare.safetensors")
     (tmp_path / "no.pt").write_bytes(b"not weights")
