@@ -155,6 +155,12 @@ def test_attention_starts_as_the_mean_and_follows_its_query():
     torch.testing.assert_close(attending._summary(sequence * mask[..., None], mask), expected, rtol=0, atol=1e-4)
 
 
+def test_attention_over_clips_without_video_gives_every_parameter_a_finite_gradient():
+    built = tower(8, model="tiny-vit", pool="attention", peak=True).train()
+    built(**built.collate(frames(0, 0))).pooled.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in built.parameters())
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("side", [20, 75])
 def test_resizing_is_pillows(interpolation, side):
