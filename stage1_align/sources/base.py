@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,8 +98,7 @@ class Stream(Source):
             yield held[slot]
 
     def first(self, limit: int) -> Iterator[Any]:
-        records = self._in_order(range(len(self.shards)), lambda what: None)
-        return [record for _, record in zip(range(limit), records, strict=False)]
+        return islice(self._in_order(range(len(self.shards)), lambda what: None), limit)
 
     def _in_order(self, order, report: Callable[[str], None]) -> Iterator[Any]:
         for index in order:
