@@ -72,7 +72,6 @@ class Webdataset(Stream):
     def read(self, shard: Path) -> Iterator[dict[str, Part]]:
         try:
             with tarfile.open(shard, "r:") as tar:
-                size = shard.stat().st_size
                 key, parts = "", {}
                 for member in tar:
                     if not member.isfile():
@@ -83,8 +82,6 @@ class Webdataset(Stream):
                         if parts:
                             yield parts
                         key, parts = f"{folder}/{stem}", {}
-                    if member.offset_data + member.size > size:
-                        raise Damaged(f"it ends in the middle of {member.name}")
                     parts[suffix.lower()] = Part(shard, member.offset_data, member.size)
                 if parts:
                     yield parts

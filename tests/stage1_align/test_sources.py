@@ -99,6 +99,8 @@ def test_the_order_of_a_stream_is_one_draw_of_all_records(tmp_path):
     assert order(0) == order(0) != order(1)
     assert sorted(order(0)) == list(range(32))
     assert {number // 8 for number in order(0)[:8]} != {order(0)[0] // 8}  # the buffer mixes neighbouring shards
+    source.buffer = 1
+    assert {order(seed)[0] // 8 for seed in range(20)} == {0, 1, 2, 3}  # any shard may be the first
 
 
 # --- hf ------------------------------------------------------------------------------------------------------------
