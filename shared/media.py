@@ -5,6 +5,7 @@ Channels are averaged (a downmix by the resampler would add 3 dB) and the level 
 decoded is counted and left out.
 """
 
+import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,21 +48,21 @@ def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     return soxr.resample(waveform.astype(np.float32), rate, new_rate)
 
 
-def decode(path: Path, frame_rate: float, max_seconds: float, max_side: int = 480) -> Media:
-    """Decode the first `max_seconds` of a file, in bounded memory.
+def decode(source: Path | bytes, frame_rate: float, max_seconds: float, max_side: int = 480) -> Media:
+    """Decode the first `max_seconds` of a file, or of the bytes of one, in bounded memory.
 
-    frame_rate: pictures per second, each the one nearest to its time; max_side: larger pictures are reduced to it.
-    MediaError when the file cannot be opened or nothing in it can be decoded.
+    frame_rate: pictures per second, each the one nearest to its time, 0 for the sound alone; max_side: larger pictures
+    are reduced to it. MediaError when the file cannot be opened or nothing in it can be decoded.
     """
     import av
 
-    path = Path(path)
-    if not path.is_file():
+    inside = isinstance(source, bytes)
+    if not inside and not Path(source).is_file():
         raise MediaError("no such file")
-    if path.stat().st_size == 0:
+    if (len(source) if inside else Path(source).stat().st_size) == 0:
         raise MediaError("the file is empty")
     try:
-        container = av.open(f"file:{path}", metadata_errors="ignore")
+        container = av.open(io.BytesIO(source) if inside else f"file:{source}", metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"not a readable media file ({_reason(error)})") from None
     with container:
@@ -73,7 +74,8 @@ def _decode(container, frame_rate: float, max_seconds: float, max_side: int) -> 
     import av
 
     tracks: dict[int, _Pictures | _Sound] = {}
-    video, audio = _video_stream(container), next(iter(container.streams.audio), None)
+    video = _video_stream(container) if frame_rate else None
+    audio = next(iter(container.streams.audio), None)
     if video is not None:
         tracks[video.index] = _Pictures(video, frame_rate, max_seconds, max_side)
     if audio is not None:

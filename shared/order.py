@@ -26,9 +26,14 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 def batch_indices(count: int, batch_size: int, seed: int, epoch: int, step: int, rank: int, world: int) -> np.ndarray:
     """Rows of this process in this step: int64 (batch_size / world,). `batch_size` counts all processes together."""
+    mine = own_share(batch_size, rank, world)
+    order = np.random.default_rng(derive_seed("order", seed, epoch)).permutation(count)
+    return order[step * batch_size : (step + 1) * batch_size][mine]
+
+
+def own_share(batch_size: int, rank: int, world: int) -> slice:
+    """The rows of a global batch that are this process's: batch_size / world in a row."""
     if batch_size % world:
         raise UserError(f"a batch of {batch_size} cannot be shared by {world} processes: make it a multiple of {world}")
-    order = np.random.default_rng(derive_seed("order", seed, epoch)).permutation(count)
     mine = batch_size // world
-    start = step * batch_size + rank * mine
-    return order[start : start + mine]
+    return slice(rank * mine, (rank + 1) * mine)

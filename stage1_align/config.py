@@ -37,20 +37,55 @@ class TowersConfig:
 
 
 @dataclass
+class SourceConfig:
+    """One corpus of pairs; image-text and audio-text corpora need not share anything."""
+
+    kind: str = "clips"
+    """clips (written by `emit prepare`), csv, hf or webdataset: a name from stage1_align/sources."""
+    path: str = ""
+    """Its folder, table or shards. {split} in it is replaced by a split's name; hf and webdataset know braces
+    ({000..012}) and wildcards as well."""
+    weight: float = 1.0
+    """Its share of each global batch, relative to the other weights."""
+    split: str = "train"
+    """The part that is trained on. Sources without splits of their own, and without {split} in the path, are all
+    training data."""
+    valid_split: str = "valid"
+    """The part for validation; "" when there is none, and other sources validate."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The source's own options, such as {caption: text}; an unknown one is an error that names the nearest."""
+
+
+@dataclass
 class PairConfig:
     """Training pairs."""
 
+    sources: list[SourceConfig] = field(default_factory=list)
+    """What batches are mixed from; empty: the clip dataset that `data` names."""
+    samples_per_epoch: int = 0
+    """Length of an epoch; 0: as many as all sources hold together, which streams do not know. A source smaller than
+    its share is repeated in a new order, of a larger one each epoch sees another part."""
     frames: int = 6
     """Frames of a clip in one step; drawn anew each epoch, one from each equal stretch."""
-    captions: list[Literal["transcript", "labels"]] = field(default_factory=lambda: ["transcript", "labels"])
-    """The texts a clip is paired with, each in a loss of its own: what was said, and words made of its labels ("strong
-    amusement, a little joy"). ["transcript"] leaves labels out of stage 1."""
+    captions: list[Literal["transcript", "labels", "caption"]] = field(default_factory=lambda: ["transcript", "labels"])
+    """The texts a clip is paired with, each in a loss of its own: what was said, words made of its labels ("strong
+    amusement, a little joy"), and a caption somebody wrote, drawn anew each epoch where there are several. A clip
+    without a text of a kind takes no part in its loss. ["transcript"] leaves labels out of stage 1."""
+    label_template: str = "{emotions}"
+    """The sentence that words made of labels are set in, as in "a person showing {emotions}": pretrained text encoders
+    know sentences better than lists."""
     word_dropout: float = 0.15
     """Share of a transcript's words left out in a step: a few hundred sentences are soon known by heart."""
     augment: bool = True
     """Move, mirror and relight faces; change gain and add noise to sound within `gain_db`."""
     gain_db: float = 3.0
     """Largest change of level, dB. Loudness carries intensity, so it stays small."""
+    max_seconds: float = 20.0
+    """Of longer sound a stretch of this length is heard, drawn anew each epoch (in validation the first): memory grows
+    with the longest of a batch."""
+    valid_limit: int = 2000
+    """Validation items of each source at most, evenly spaced: recall among more tells little more, and costs their
+    square."""
 
 
 @dataclass

@@ -1,129 +1,259 @@
-"""Clips to training pairs: which frames, which stretch of sound, which words; augmented. A pure function of
-(seed, epoch, clip)."""
+"""Items to training pairs: which frames, which stretch of sound, which words; augmented. A sample is a pure function of
+(seed, epoch, address), so workers, processes and resumption change nothing."""
 
 import itertools
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from shared.dataset import ClipDataset
+from shared.errors import UserError
+from shared.files import digest
 from shared.order import derive_seed
 from stage1_align.augment import augment_frames, augment_waveform
-from stage1_align.config import PairConfig
+from stage1_align.captions import check_template, degree_phrases, draw_text, text_key
+from stage1_align.config import PairConfig, SourceConfig
 from stage1_align.encoders import AlignedEncoders
+from stage1_align.mixture import Address, Mixture
+from stage1_align.sources import open_source
+from stage1_align.sources.base import Choose, Damage, Sample, Source, Table
+
+CORPUS = 20_000
+"""Records of a stream whose texts the tokenizer is trained on at most."""
+
+
+class PairData:
+    """All data of a run.
+
+    >>> data = PairData(PairConfig(), batch_size=64, seed=0, clips="runs/demo/clips")
+    >>> batches = data.loader(epoch=0, first_step=0, rank=0, world=1, encoders=encoders, workers=2)
+    """
+
+    def __init__(self, config: PairConfig, batch_size: int, seed: int, clips: Path | str = ""):
+        """batch_size: rows of all processes together; clips: the clip dataset that is used where `config` names no
+        sources. UserError for whatever cannot be opened, or cannot give any text of the kinds in `config`."""
+        check_template(config.label_template)
+        self.config, self.seed = config, seed
+        specs = config.sources or [SourceConfig("clips", str(clips))]
+        self.sources = [open_source(spec, spec.split) for spec in specs]
+        self._valid = [(spec, spec.valid_split) for spec in specs if spec.valid_split]
+        for source in self.sources:
+            if not source.kinds & set(config.captions):
+                has, asked = " and ".join(sorted(source.kinds)), ", ".join(config.captions)
+                raise UserError(f"{source.name}: has {has} alone, but pairs.captions is [{asked}]; add it there")
+        weights = [spec.weight for spec in specs]
+        self.mixture = Mixture(self.sources, weights, batch_size, config.samples_per_epoch, seed)
+        self.label_names = list(dict.fromkeys(name for source in self.sources for name in source.label_names))
+        self.digest = self.sources[0].digest
+        if config.sources:
+            self.digest = digest(
+                [[spec.kind, spec.weight, s.digest] for spec, s in zip(specs, self.sources, strict=True)]
+            )
+        self.damage = Damage()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.mixture.steps_per_epoch
+
+    def __len__(self) -> int:
+        """Items of all tables together; records of streams are not counted."""
+        return sum(len(source) for source in self.sources if isinstance(source, Table))
+
+    def loader(
+        self, epoch: int, first_step: int, rank: int, world: int, encoders: AlignedEncoders, workers: int = 0
+    ) -> "PairLoader":
+        """This process's share of each global batch, collated, from `first_step` to the end of the epoch."""
+        pairs = Pairs(self.sources, self.label_names, self.config, encoders.audio.sample_rate, self.seed)
+
+        def report(k: int, what: str) -> None:
+            if rank == 0:  # every process reads every stream
+                self.damage.add(self.sources[k].name, what)
+
+        addresses = self.mixture.addresses(epoch, first_step, rank, world, report)
+        steps = _Steps(addresses, self.steps_per_epoch - first_step)
+        return PairLoader(pairs, steps, encoders, workers, self.damage)
+
+    def corpus(self) -> list[str]:
+        """Every kind of text training will show, for a tokenizer to be trained on."""
+        rng, config = np.random.default_rng(0), self.config
+        texts = []
+        for source in self.sources:
+            items = source.first(len(source) if isinstance(source, Table) else CORPUS)
+            said = [source.words(item) for item in items]
+            for kind in config.captions:
+                if kind == "caption":
+                    texts += [caption for words in said for caption in words.captions]
+                else:
+                    texts += [draw_text(kind, words, source.label_names, rng, config.label_template) for words in said]
+        if "labels" in config.captions:
+            texts += degree_phrases(self.label_names)
+        return [text for text in texts if text]
+
+    def sounds(self, rate: int, count: int = 256) -> list[np.ndarray]:
+        """The sound of the first `count` items of each source: float32 (S,) each, S = 0 where there is none."""
+        length = int(self.config.max_seconds * rate)
+        return [
+            source.sample(item, rate, None).waveform[:length] for source in self.sources for item in source.first(count)
+        ]
+
+    def valid(self) -> "ValidationSet":
+        """The validation items of all sources that have some. UserError when none has."""
+        if not self._valid:
+            raise UserError("no source has a validation split: set valid_split of one of them")
+        return ValidationSet([open_source(spec, split) for spec, split in self._valid], self.config)
+
+
+class PairLoader(torch.utils.data.DataLoader):
+    """Collated batches; what could not be decoded is counted and told on the way."""
+
+    def __init__(self, pairs: "Pairs", steps: "_Steps", encoders: AlignedEncoders, workers: int, damage: Damage):
+        self.damage = damage
+        super().__init__(
+            pairs,
+            batch_sampler=steps,
+            collate_fn=partial(collate, encoders),
+            num_workers=workers,
+            worker_init_fn=_one_thread,
+        )
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in super().__iter__():
+            for source, what in batch.pop("damage"):
+                self.damage.add(source, what)
+            yield batch
 
 
 class Pairs(torch.utils.data.Dataset):
-    """Training samples addressed by (epoch, row), so that workers and resumption change nothing."""
+    """Training samples by their Address."""
 
-    def __init__(self, clips: ClipDataset, config: PairConfig, sample_rate: int, seed: int):
-        self.clips, self.config, self.sample_rate, self.seed = clips, config, sample_rate, seed
+    def __init__(self, sources: list[Source], label_names: list[str], config: PairConfig, sample_rate: int, seed: int):
+        """label_names: those of all sources; a sample's labels are in this order."""
+        self.sources, self.label_names = sources, label_names
+        self.config, self.sample_rate, self.seed = config, sample_rate, seed
 
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, address: tuple[int, int]) -> dict[str, Any]:
-        epoch, row = address
-        rng = np.random.default_rng(derive_seed("pairs", self.seed, epoch, row))
-        sample = self.clips.clip(row, lambda count: self._choose(count, rng))
-        frames = sample["frames"]  # (T, H, W, 3)
-        waveform = self.clips.waveform(row, self.sample_rate)  # (S,)
-        if self.config.augment:
+    def __getitem__(self, address: Address) -> dict[str, Any]:
+        epoch, k, position, item = address
+        rng = np.random.default_rng(derive_seed("pairs", self.seed, epoch, k, position))
+        config, source = self.config, self.sources[k]
+        sample = source.sample(item, self.sample_rate, lambda count: _one_of_each_stretch(count, config.frames, rng))
+        frames = sample.frames  # (T, H, W, 3)
+        length = int(config.max_seconds * self.sample_rate)
+        waveform = _stretch(sample.waveform, length, rng)  # (S,)
+        if config.augment:
             frames = augment_frames(frames, rng)
-            waveform = augment_waveform(waveform, rng, self.config.gain_db)
-        texts, keys = [], []
-        for kind in self.config.captions:
-            keys.append(text_key(kind, sample["transcript"], sample["labels"]))
-            if kind == "transcript":
-                texts.append(drop_words(sample["transcript"], self.config.word_dropout, rng))
-            else:
-                texts.append(label_caption(sample["labels"], self.clips.label_names, rng))
-        return {"frames": frames, "waveform": waveform, "texts": texts, "keys": keys}
-
-    def _choose(self, count: int, rng: np.random.Generator) -> list[int]:
-        """One frame from each equal stretch of a clip of `count`; all when there are no more."""
-        if count <= self.config.frames:
-            return list(range(count))
-        edges = np.linspace(0, count, self.config.frames + 1)
-        return [int(rng.uniform(a, b)) for a, b in itertools.pairwise(edges)]
+            waveform = augment_waveform(waveform, rng, config.gain_db)
+        names, template = source.label_names, config.label_template
+        labels = np.full(len(self.label_names), np.nan, np.float32)  # (K,)
+        labels[[self.label_names.index(name) for name in names]] = sample.words.labels
+        return {
+            "frames": frames,
+            "waveform": waveform,
+            "texts": [
+                draw_text(kind, sample.words, names, rng, template, config.word_dropout) for kind in config.captions
+            ],
+            "keys": [text_key(kind, sample.words, names) for kind in config.captions],
+            "labels": labels,
+            "damage": [(source.name, sample.damage)] if sample.damage else [],
+        }
 
 
 def collate(encoders: AlignedEncoders, samples: list[dict]) -> dict[str, Any]:
-    """The input of each tower, and text_id int64 (n, b), equal for texts that say the same. The n texts of the b clips
-    reach the text tower together, all of the first kind first: its input has n * b rows."""
+    """The input of each tower; text_id int64 (n, b), equal for texts that say the same; "labels" float32 (b, K), NaN =
+    unknown, where any source has labels; "damage", a list of (source, what). The n texts of the b clips reach the text
+    tower together, all of the first kind first: its input has n * b rows."""
     texts = [text for kind in zip(*(sample["texts"] for sample in samples), strict=True) for text in kind]
     ids = [derive_seed(key) for kind in zip(*(sample["keys"] for sample in samples), strict=True) for key in kind]
-    return {
+    batch = {
         "vision": encoders.vision.collate([sample["frames"] for sample in samples]),
         "audio": encoders.audio.collate([sample["waveform"] for sample in samples]),
         "text": encoders.text.collate(texts),
         "text_id": torch.tensor(ids).view(-1, len(samples)),  # (n, b)
+        "damage": [what for sample in samples for what in sample["damage"]],
     }
+    if len(samples[0]["labels"]):
+        batch["labels"] = torch.from_numpy(np.stack([sample["labels"] for sample in samples]))  # (b, K)
+    return batch
 
 
-DEGREES = (
-    (0.2, ("a little", "slight")),
-    (0.45, ("some", "moderate")),
-    (0.7, ("much", "clear")),
-    (float("inf"), ("strong", "intense")),
-)
+class ValidationSet:
+    """Up to `valid_limit` items of each source, evenly spaced; of a stream the first ones. Media are decoded
+    whenever they are asked for."""
+
+    def __init__(self, sources: list[Source], config: PairConfig):
+        self.max_seconds, self.items = config.max_seconds, []
+        for source in sources:
+            limit = config.valid_limit
+            if isinstance(source, Table):
+                count = len(source)
+                items = np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
+            else:
+                items = list(source.first(limit))
+            self.items += [(source, item) for item in items]
+        rng, template = np.random.default_rng(0), config.label_template
+        said = [(source.words(item), source.label_names) for source, item in self.items]
+        self.texts = [
+            [_first_text(kind, words, names, rng, template) for words, names in said] for kind in config.captions
+        ]
+        """n lists of N: the text of each kind, "" where there is none; the first of several captions."""
+        self.keys = [[text_key(kind, words, names) for words, names in said] for kind in config.captions]
+        """n lists of N: texts of one key are right answers to each other's items."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def clip(self, index: int, choose: Choose) -> dict[str, np.ndarray]:
+        """ "frames": the pictures that `choose` picks, uint8 (T, H, W, 3)."""
+        return {"frames": self._sample(index, None, choose).frames}
+
+    def waveform(self, index: int, rate: int) -> np.ndarray:
+        """float32 (S,) at `rate` Hz, of `max_seconds` at most."""
+        return self._sample(index, rate, None).waveform[: int(self.max_seconds * rate)]
+
+    def _sample(self, index: int, rate: int | None, choose: Choose | None) -> Sample:
+        source, item = self.items[index]
+        return source.sample(item, rate, choose)
 
 
-def label_caption(labels: np.ndarray, names: list[str], rng: np.random.Generator) -> str:
-    """Words for labels (K,) in [0, 1]: "strong amusement, a little joy"; "no emotion" when all are 0; "" when none is
-    labelled."""
-    known = ~np.isnan(labels)
-    if not known.any():
-        return ""
-    parts = []
-    for index in np.argsort(-np.where(known, labels, 0), kind="stable"):
-        degree = _degree(labels[index])
-        if degree >= 0:
-            words = DEGREES[degree][1]
-            parts.append(f"{words[rng.integers(len(words))]} {names[index].lower()}")
-    return ", ".join(parts) or "no emotion"
+class _Steps:
+    """A batch sampler of known length, drawn as it is read: streams are read no further than batches are wanted."""
+
+    def __init__(self, addresses: Iterator[list[Address]], count: int):
+        self.addresses, self.count = addresses, count
+
+    def __iter__(self) -> Iterator[list[Address]]:
+        return self.addresses
+
+    def __len__(self) -> int:
+        return self.count
 
 
-def _degree(label: float) -> int:
-    """Row of DEGREES for a label in [0, 1]; -1 for none worth a word, or not labelled."""
-    if np.isnan(label) or label <= 0.02:
-        return -1
-    return next(row for row, (limit, _) in enumerate(DEGREES) if label <= limit)
+def _one_of_each_stretch(count: int, wanted: int, rng: np.random.Generator) -> list[int]:
+    """One frame from each of `wanted` equal stretches of a clip of `count`; all when there are no more."""
+    if count <= wanted:
+        return list(range(count))
+    edges = np.linspace(0, count, wanted + 1)
+    return [int(rng.uniform(a, b)) for a, b in itertools.pairwise(edges)]
 
 
-def text_key(kind: str, transcript: str, labels: np.ndarray) -> str:
-    """What a clip's text of this kind says, whatever words are left out or chosen in a step: clips of one key are
-    positives of each other, and each is a right answer to the other in retrieval."""
-    if kind == "transcript":
-        return " ".join(transcript.lower().split())
-    return "labels " + " ".join(str(_degree(label)) for label in labels)
+def _stretch(waveform: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """A random stretch of `length` samples of a longer waveform (S,)."""
+    if len(waveform) <= length:
+        return waveform
+    start = int(rng.integers(len(waveform) - length + 1))
+    return waveform[start : start + length]  # (length,)
 
 
-def drop_words(text: str, share: float, rng: np.random.Generator) -> str:
-    """Leave out each word with probability `share`, but never the last one that is left."""
-    words = text.split()
-    kept = [word for word, draw in zip(words, rng.random(len(words)), strict=True) if draw >= share]
-    return " ".join(kept or words[:1])
+def _first_text(kind: str, words, names: list[str], rng: np.random.Generator, template: str) -> str:
+    if kind == "caption":
+        return words.captions[0] if words.captions else ""
+    return draw_text(kind, words, names, rng, template)
 
 
-def texts_of(clips: ClipDataset, kind: str) -> list[str]:
-    """The text of one kind for every clip, the same at every call; "" where there is none."""
-    if kind == "transcript":
-        return clips.column("transcript")
-    rng = np.random.default_rng(0)
-    return [label_caption(labels, clips.label_names, rng) for labels in clips.labels()]
+def _one_thread(worker: int) -> None:
+    """OpenCV's threads would fight the other workers for the cores."""
+    import cv2
 
-
-def keys_of(clips: ClipDataset, kind: str) -> list[str]:
-    """`text_key` of every clip."""
-    pairs = zip(clips.column("transcript"), clips.labels(), strict=True)
-    return [text_key(kind, transcript, labels) for transcript, labels in pairs]
-
-
-def caption_corpus(clips: ClipDataset, config: PairConfig) -> list[str]:
-    """Every kind of text training will show, for the tokenizer to be trained on."""
-    texts = [text for kind in config.captions for text in texts_of(clips, kind)]
-    if "labels" in config.captions:
-        texts += [f"{word} {name.lower()}" for _, words in DEGREES for word in words for name in clips.label_names]
-    return texts
+    cv2.setNumThreads(1)

@@ -36,12 +36,10 @@ def train(config: AlignConfig) -> Path:
     """Run to the end (or to `max_steps`); returns the run folder, which holds best/ and last/ encoders."""
     import torch
 
-    from shared.dataset import ClipDataset
     from shared.files import write_json
-    from shared.order import batch_indices, steps_per_epoch
     from shared.runs import RunFolder, cosine_with_warmup, seed_everything, start
     from stage1_align.model import PAIRS, ContrastiveModel
-    from stage1_align.pairs import Pairs, collate, keys_of, texts_of
+    from stage1_align.pairs import PairData
     from stage1_align.retrieval import embed, retrieval
 
     # --- everything that can fail early ---
@@ -51,19 +49,19 @@ def train(config: AlignConfig) -> Path:
         for name in getattr(options, option):
             if name not in names:
                 raise UserError(f"--train.{option}: no {name!r}; {nearest(name, names)}")
-    clips = ClipDataset.open(config.data, "train")
-    valid = ClipDataset.open(config.data, "valid")
-    per_epoch = steps_per_epoch(len(clips), options.batch_size)
+    data = PairData(config.pairs, options.batch_size, config.seed, config.data)
+    valid = data.valid()
+    per_epoch = data.steps_per_epoch
     total = per_epoch * options.epochs
     accelerator = start(options.mixed_precision)
     run = RunFolder(config.run, accelerator.is_main_process)
-    if run.claim(config, data=clips.digest):
+    if run.claim(config, data=data.digest):
         accelerator.print(f"{run.path}: this run is finished; nothing to do")
         return run.path
 
     # --- model, optimiser ---
     seed_everything(config.seed, "weights")
-    encoders = build_encoders(config, clips)
+    encoders = build_encoders(config, data)
     model = ContrastiveModel(encoders, options.initial_scale)
     optimizer = torch.optim.AdamW(parameter_groups(model, options), lr=options.lr)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -72,39 +70,25 @@ def train(config: AlignConfig) -> Path:
     if progress["step"]:
         accelerator.print(f"{run.path}: continuing at step {progress['step']} of {total}")
 
-    pairs = Pairs(clips, config.pairs, encoders.audio.sample_rate, config.seed)
     rank, world = accelerator.process_index, accelerator.num_processes
-
-    def batches(epoch: int, first: int):
-        for step in range(first, per_epoch):
-            rows = batch_indices(len(clips), options.batch_size, config.seed, epoch, step, rank, world)
-            yield [(epoch, int(row)) for row in rows]
-
-    kinds = config.pairs.captions
-    valid_texts, valid_keys = [texts_of(valid, kind) for kind in kinds], [keys_of(valid, kind) for kind in kinds]
 
     def validate() -> dict:
         bare.eval()
-        metrics = retrieval(embed(bare.encoders, valid, valid_texts), valid_keys, kinds)
+        metrics = retrieval(embed(bare.encoders, valid, valid.texts), valid.keys, config.pairs.captions)
         bare.train()
         return metrics
 
     # --- the loop ---
     metrics = validate()
     if progress["step"] == 0:
-        accelerator.print(f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(clips)} training clips")
+        accelerator.print(f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(data)} training clips")
         run.log(0, **metrics)
         if options.epochs == 0 and accelerator.is_main_process:  # frozen random towers, for comparison
-            encoders.save_pretrained(run.path / "best", training_record(config, clips.digest, metrics))
+            encoders.save_pretrained(run.path / "best", training_record(config, data.digest, metrics))
     model.train()
     for epoch in range(progress["step"] // per_epoch, options.epochs):
         first = progress["step"] - epoch * per_epoch
-        loader = torch.utils.data.DataLoader(
-            pairs,
-            batch_sampler=list(batches(epoch, first)),
-            collate_fn=lambda samples: collate(encoders, samples),
-            num_workers=options.workers,
-        )
+        loader = data.loader(epoch, first, rank, world, encoders, options.workers)
         began, losses = time.perf_counter(), []
         for batch in loader:
             step = progress["step"]
@@ -151,35 +135,32 @@ def train(config: AlignConfig) -> Path:
         if metrics["mean_recall"] > progress["best"]:
             progress |= {"best": metrics["mean_recall"], "metrics": metrics}
             if accelerator.is_main_process:
-                encoders.save_pretrained(run.path / "best", training_record(config, clips.digest, metrics))
+                encoders.save_pretrained(run.path / "best", training_record(config, data.digest, metrics))
         run.save(accelerator, progress)
         if progress["step"] == config.max_steps:
             return run.path
 
     if accelerator.is_main_process:
-        encoders.save_pretrained(run.path / "last", training_record(config, clips.digest, metrics))
+        encoders.save_pretrained(run.path / "last", training_record(config, data.digest, metrics))
         write_json(run.path / "metrics.json", {"best": progress["metrics"], "last": metrics, "steps": total})
     accelerator.wait_for_everyone()
     run.close()
     return run.path
 
 
-def build_encoders(config: AlignConfig, clips):
-    """Towers with their tokenizer trained on the captions of the training clips, and their mel statistics taken from
-    the sound of the first 256 of them."""
+def build_encoders(config: AlignConfig, data):
+    """Towers with their tokenizer trained on the texts of the training data, and their mel statistics taken from the
+    sound of the first 256 items of each source."""
     from stage1_align.encoders import AlignedEncoders
-    from stage1_align.pairs import caption_corpus
     from stage1_align.towers.text import SentencePieceTokenizer
 
     towers = configuration.to_dict(config.towers)
     embed_dim = towers.pop("embed_dim")
-    texts = caption_corpus(clips, config.pairs)
-    tokenizer = SentencePieceTokenizer.train(texts, towers["text"]["options"].get("vocab_size", 512))
+    tokenizer = SentencePieceTokenizer.train(data.corpus(), towers["text"]["options"].get("vocab_size", 512))
     towers["text"]["options"]["vocab_size"] = len(tokenizer)
     encoders = AlignedEncoders.build(towers, embed_dim)
     encoders.text.tokenizer = tokenizer
-    rate = encoders.audio.sample_rate
-    encoders.audio.calibrate([clips.waveform(row, rate) for row in range(min(len(clips), 256))])
+    encoders.audio.calibrate(data.sounds(encoders.audio.sample_rate))
     return encoders
 
 

@@ -27,7 +27,7 @@ NOT_LABELLED = ("", "nan", "na", "n/a", "none", "null")
 def read(source: Path) -> Source:
     """The clips of a table, or of the labels.csv in a folder. UserError names the row of what cannot be read."""
     table = Path(source) / "labels.csv" if Path(source).is_dir() else Path(source)
-    header, rows = _read_table(table)
+    header, rows = read_table(table)
     columns = {name.lower(): i for i, name in reversed(list(enumerate(header)))}
     media = _first(columns, MEDIA)
     if media is None:
@@ -56,7 +56,7 @@ def read(source: Path) -> Source:
     return Source(clips, tuple(labels), tuple(groups), notes)
 
 
-def _read_table(table: Path) -> tuple[list[str], list[list[str]]]:
+def read_table(table: Path) -> tuple[list[str], list[list[str]]]:
     """Column names, and rows as wide as the header, every cell stripped."""
     try:
         text = table.read_text(encoding="utf-8-sig")

@@ -6,8 +6,8 @@ import torch
 from stage1_tiny import encoders, items
 
 from shared.errors import UserError
+from stage1_align.captions import label_caption
 from stage1_align.encoders import AlignedEncoders
-from stage1_align.pairs import label_caption
 
 
 def test_round_trip_keeps_embeddings_and_freezes(tmp_path):

@@ -76,24 +76,6 @@ def test_export_never_replaces_what_is_not_its_own(settings, clips, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-def test_equal_texts_keep_one_id_whatever_words_a_step_leaves_out(settings, clips):
-    import numpy as np
-
-    from shared.dataset import ClipDataset
-    from stage1_align.config import PairConfig
-    from stage1_align.pairs import Pairs, text_key
-
-    pairs = Pairs(ClipDataset.open(clips, "train"), PairConfig(word_dropout=0.5), 16000, seed=0)
-    samples = [pairs[(epoch, row)] for epoch in range(4) for row in range(4)]
-    said = [pairs[(0, row)]["keys"] for row in range(4)]
-    assert [sample["keys"] for sample in samples] == said * 4
-    assert len({sample["texts"][0] for sample in samples}) > 4  # the wording does change
-    close, other = np.array([0.5, 0.1, 0.0]), np.array([0.5, 0.6, 0.0])
-    assert text_key("labels", "", close) == text_key("labels", "", np.array([0.6, 0.15, 0.01]))
-    assert text_key("labels", "", close) != text_key("labels", "", other)
-    assert text_key("transcript", "So  Funny", close) == text_key("transcript", "so funny", other)
-
-
 def test_unknown_names_of_pairs_and_towers_are_refused(settings, clips, tmp_path):
     with pytest.raises(UserError, match="did you mean 'audio'"):
         run(settings, clips, tmp_path / "run", "--train.tower_lr", "{audoi: 0.5}")
