@@ -5,10 +5,12 @@ import types
 
 import numpy as np
 import pytest
+import stage1_tiny
 import torch
 from torch import nn
 
 from shared.errors import UserError
+from stage1_align.encoders import AlignedEncoders
 from stage1_align.towers import TOWERS
 from stage1_align.towers.audio import SIZES, _htsat_module
 
@@ -133,17 +135,19 @@ def test_frames_come_at_the_stated_rate_and_stand_where_the_sound_is(kind):
 
 
 @every_kind
-def test_config_rebuilds_the_tower_without_its_checkpoint(kind):
-    tower = build(*KINDS[kind])
-    config = json.loads(json.dumps(tower.config()))
-    assert config["pretrained"] is None
-    again = build(KINDS[kind][0], config)
-    assert again.config() == config or json.loads(json.dumps(again.config())) == config
-    randomise(tower)
-    again.load_state_dict(tower.state_dict())
+def test_an_exported_tower_loads_without_its_checkpoint(kind, tmp_path):
+    encoders = stage1_tiny.encoders()
+    tower = encoders.audio = randomise(build(*KINDS[kind]))
+    encoders.names["audio"] = KINDS[kind][0]
+    encoders.save_pretrained(tmp_path / "encoders")
+    spec = json.loads((tmp_path / "encoders" / "config.json").read_text())["towers"]["audio"]
+    assert spec["options"]["pretrained"] is None and spec["rate"] == tower.rate and spec["width"] == tower.width
+    again = AlignedEncoders.from_pretrained(tmp_path / "encoders").audio
+    assert json.loads(json.dumps(again.config())) == spec["options"]
     given = sounds(9000, 21000)
     a, b = tower.encode(given), again.encode(given)
-    assert torch.equal(a.pooled, b.pooled) and torch.equal(a.sequence, b.sequence) and a.rate == b.rate
+    torch.testing.assert_close(a.pooled, b.pooled, rtol=0, atol=1e-5)  # WavLM's attention rounds otherwise when frozen
+    torch.testing.assert_close(a.sequence, b.sequence, rtol=0, atol=1e-5)
 
 
 @every_kind
@@ -494,7 +498,7 @@ def test_speech_models_give_what_transformers_gives_for_each_clip_alone(
         states = [*output.hidden_states[:3], output.last_hidden_state]
         expected = [states[3], states[2], sum(w * state for w, state in zip(weights, states, strict=True))]
         for got, want in zip(encoded, expected, strict=True):
-            torch.testing.assert_close(got.sequence[row, :steps], want[0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(got.sequence[row, :steps], want[0], rtol=0, atol=5e-5)
             assert got.mask[row].sum() == steps
     assert (encoded[0].sequence - encoded[1].sequence).abs().max() > 1e-2
     assert last.config()["architecture"] == kind and last.config()["normalise"] is do_normalize
