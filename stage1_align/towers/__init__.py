@@ -4,6 +4,14 @@ from shared.registry import Registry
 
 TOWERS = {
     "vision": Registry("vision tower", {"open_clip": "stage1_align.towers.vision:OpenClipVision"}),
-    "audio": Registry("audio tower", {"htsat": "stage1_align.towers.audio:Htsat"}),
+    "audio": Registry(
+        "audio tower",
+        {
+            "htsat": "stage1_align.towers.audio:Htsat",
+            "clap": "stage1_align.towers.clap_audio:Clap",
+            "wav2vec2": "stage1_align.towers.wav2vec2:Wav2vec2",
+            "audeering": "stage1_align.towers.audeering:Audeering",
+        },
+    ),
     "text": Registry("text tower", {"transformer": "stage1_align.towers.text:TransformerText"}),
 }

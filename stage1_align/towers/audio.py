@@ -3,24 +3,54 @@
 import dataclasses
 import importlib
 import importlib.util
-import math
 import sys
 import types
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage1_align.towers.base import Encoded, Tower
+from shared.registry import nearest
+from stage1_align.towers.audio_checkpoints import load_part, read_laion
+from stage1_align.towers.audio_windows import WindowedTower
+
+# laion_clap's model_configs/HTSAT-*.json and htsat.create_htsat_model.
+LAION = {
+    "sample_rate": 48000,
+    "n_fft": 1024,
+    "hop": 480,
+    "mel_bins": 64,
+    "fmin": 50,
+    "fmax": 14000,
+    "window_samples": 480000,
+    "spec_size": 256,
+    "patch_size": 4,
+    "patch_stride": 4,
+    "window_size": 8,
+    "num_heads": (4, 8, 16, 32),
+}
+SIZES = {
+    "tiny": {**LAION, "embed_dim": 96, "depths": (2, 2, 6, 2)},
+    "base": {**LAION, "embed_dim": 128, "depths": (2, 2, 12, 2)},
+}
+LAION_SPACE = 512  # width of the space laion_clap was trained in
 
 
 @dataclass
 class HtsatOptions:
+    size: str | None = None
+    """"tiny" or "base": LAION's own settings for everything from `sample_rate` to `window_size` below, as its published
+    checkpoints need them. None keeps the small tower the fields say."""
+    pretrained: str | None = None
+    """A checkpoint of laion_clap on this disk, .pt or .safetensors (630k-audioset-best.pt is tiny,
+    music_speech_audioset_epoch_15_esc_89.98.pt is base; both CC0-1.0, without fusion). None starts from random
+    weights."""
+    projection: str = "linear"
+    """Into the shared space: "linear", trained here, or "clap", LAION's own two layers (loaded with `pretrained`; needs
+    embed_dim 512)."""
     sample_rate: int = 16000
     """Hz of the waveform the tower hears; LAION's checkpoints want 48000."""
     n_fft: int = 1024
@@ -33,8 +63,11 @@ class HtsatOptions:
     """Lowest frequency, Hz."""
     fmax: int = 8000
     """Highest frequency, Hz."""
+    window_samples: int | None = None
+    """Samples of a window. LAION trained on 480000 (10 s), whose 1001 spectrogram frames HTS-AT stretches to the 1024
+    that fill its square; None takes exactly what fills it, spec_size**2 / mel_bins * hop, and nothing is stretched."""
     spec_size: int = 128
-    """Side of the square the spectrogram is folded into; a window spans spec_size**2 / mel_bins spectrogram frames."""
+    """Side of the square the spectrogram is folded into; it holds spec_size**2 / mel_bins spectrogram frames."""
     patch_size: int = 8
     """Side of a patch, in spectrogram frames and mel bands."""
     patch_stride: int = 8
@@ -55,13 +88,21 @@ class HtsatOptions:
     drop_path: float = 0.1
     """Stochastic depth."""
 
+    def __post_init__(self):
+        if self.size is not None:
+            if self.size not in SIZES:
+                raise UserError(f"no HTS-AT size {self.size!r}: {nearest(str(self.size), SIZES)}")
+            for name, value in SIZES[self.size].items():
+                setattr(self, name, value)
+        if self.projection not in ("linear", "clap"):
+            raise UserError(f"no projection {self.projection!r}: {nearest(self.projection, ('linear', 'clap'))}")
 
-class Htsat(Tower):
-    """Waveforms of any length to distinct frames (T, C) at a stated rate and their mean in the shared space.
 
-    HTS-AT stretches whatever is shorter than its window and repeats each output frame. Here every clip is cut into
-    whole windows, the last one padded with silence, and each distinct frame is taken once: the rate is the same for all
-    clips, and a clip's output does not depend on its batch. Frames that start after the clip's end are masked.
+class Htsat(WindowedTower):
+    """HTS-AT as LAION wrote it, from random weights or from LAION's published CLAP checkpoints.
+
+    With those, 32 distinct frames of 10 s: 3.2 Hz. LAION repeats a short clip to fill the window; here it is followed
+    by silence, so that time stays time. laion_clap's code and checkpoints are CC0-1.0.
     """
 
     Options = HtsatOptions
@@ -73,7 +114,11 @@ class Htsat(Tower):
         warnings.filterwarnings("ignore", message="torch.meshgrid")
         o = options
         folds = o.spec_size // o.mel_bins
-        self.window = o.spec_size * folds * o.hop  # samples of one window
+        self.sample_rate, self.hop, self.most = o.sample_rate, o.hop, o.spec_size * folds
+        self.window = o.window_samples or self.most * o.hop  # samples of one window
+        if self.window > self.most * o.hop:
+            raise UserError(f"window_samples is {self.window}: at most {self.most * o.hop} fit spec_size {o.spec_size}")
+        self.steps = folds * o.spec_size // o.patch_stride // 2 ** (len(o.depths) - 1)  # distinct frames of one window
         self.net = htsat.HTSAT_Swin_Transformer(
             spec_size=o.spec_size,
             patch_size=o.patch_size,
@@ -99,81 +144,51 @@ class Htsat(Tower):
         # The tagging head takes no part in contrastive training; without it no parameter is left without a gradient.
         self.net.tscam_conv.requires_grad_(False)
         self.net.head.requires_grad_(False)
-        self.steps = folds * o.spec_size // o.patch_stride // 2 ** (len(o.depths) - 1)  # distinct frames of one window
-        self.rate = self.steps * o.sample_rate / self.window  # Hz
         self.project = self._projection()
+        if o.pretrained:
+            state = read_laion(o.pretrained)
+            load_part(self.net, state, "audio_branch.", o.pretrained, _size_hint(state, o))
+            if o.projection == "clap":
+                load_part(self.project, state, "audio_projection.", o.pretrained)
+
+    def _projection(self) -> nn.Module:
+        if self.options.projection == "linear":
+            return super()._projection()
+        if self.embed_dim != LAION_SPACE or self.options.peak:
+            raise UserError(f"projection: clap gives LAION's space: set embed_dim {LAION_SPACE} and peak false")
+        hidden = nn.Linear(self.width, LAION_SPACE)
+        return nn.Sequential(hidden, nn.ReLU(), nn.Linear(LAION_SPACE, LAION_SPACE))
 
     @property
     def width(self) -> int:
         return self.net.num_features
 
     @property
-    def sample_rate(self) -> int:
-        return self.options.sample_rate
+    def batch_norm(self) -> nn.BatchNorm2d:
+        return self.net.bn0
+
+    def blocks(self) -> list[nn.Module]:
+        """The Swin blocks, from input to output; each returns (features, attention)."""
+        return [block for stage in self.net.layers for block in stage.blocks]
 
     def config(self) -> dict:
-        return dataclasses.asdict(self.options)
+        """What rebuilds this tower; its weights come from the exported file, not from LAION's."""
+        return {**dataclasses.asdict(self.options), "pretrained": None}
 
-    def train(self, mode: bool = True) -> "Htsat":
-        """The batch norm of the mel bands keeps its statistics: batch statistics would differ between processes, and
-        between a batch and a single clip."""
-        super().train(mode)
-        self.net.bn0.eval()
-        return self
+    def _mel(self, waveform: Tensor, real: Tensor, samples: Tensor) -> Tensor:
+        mel = self._log_mel(waveform)  # (N, 1, F, M)
+        return self._centered(mel, real, samples) if self.options.center else mel
 
-    def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
-        """Waveforms float32 (S_i,) at `sample_rate` to whole windows (B, W, window), and samples int64 (B,)."""
-        samples = torch.tensor([len(item) for item in items])  # (B,)
-        windows = max(1, math.ceil(int(samples.max()) / self.window))
-        waveform = torch.zeros(len(items), windows * self.window)  # (B, W * window)
-        for row, item in enumerate(items):
-            waveform[row, : len(item)] = torch.from_numpy(np.asarray(item, dtype=np.float32))
-        return {"waveform": rearrange(waveform, "b (w s) -> b w s", w=windows), "samples": samples}
-
-    @torch.no_grad()
-    def calibrate(self, items: list[np.ndarray]) -> None:
-        """Set the statistics of the mel bands (dB) from waveforms at `sample_rate`; for towers trained from scratch."""
-        mels = []
-        for item in items:
-            if len(item) > self.options.n_fft:
-                batch = self.collate([item])
-                mel = self._log_mel(batch["waveform"][0])  # (W, 1, F, M)
-                if self.options.center:
-                    everything = torch.ones(1, len(mel), dtype=torch.bool)
-                    mel = self._centered(mel, everything, batch["samples"])  # (W, 1, F, M)
-                mels.append(mel.flatten(0, 2)[: math.ceil(len(item) / self.options.hop)])  # (F, M)
-        if not mels:
-            raise UserError("no clip has sound: an audio tower cannot be trained on this dataset")
-        mel = torch.cat(mels)  # (F_all, M)
-        self.net.bn0.running_mean.copy_(mel.mean(0))
-        self.net.bn0.running_var.copy_(mel.var(0))
-
-    def forward(self, waveform: Tensor, samples: Tensor) -> Encoded:
-        """waveform float32 (B, W, window), samples int64 (B,): the real length of each clip."""
-        batch, windows, _ = waveform.shape
-        starts = torch.arange(windows, device=waveform.device) * self.window  # (W,)
-        real = starts[None] < samples[:, None]  # (B, W)
-        if not real.any():
-            real[0, 0] = True  # no gradient hole on a process whose clips all lack sound; masked below
-        mel = self._log_mel(waveform[real])  # (N, 1, F, M)
-        if self.options.center:
-            mel = self._centered(mel, real, samples)  # (N, 1, F, M)
+    def _frames(self, mel: Tensor) -> Tensor:
         mel = self.net.bn0(mel.transpose(1, 3)).transpose(1, 3)  # (N, 1, F, M)
         output = self.net.forward_features(self.net.reshape_wav2img(mel))
         frames = output["fine_grained_embedding"]  # (N, repeated, C)
-        frames = frames[:, :: frames.shape[1] // self.steps].float()  # (N, steps, C)
-        sequence = frames.new_zeros(batch, windows, self.steps, self.width)  # (B, W, steps, C)
-        sequence[real] = frames
-        sequence = rearrange(sequence, "b w t c -> b (w t) c")  # (B, T, C)
-        begins = torch.arange(sequence.shape[1], device=samples.device) * self.window // self.steps  # (T,)
-        return self._finish(sequence, begins[None] < samples[:, None], self.rate)
+        return frames[:, :: frames.shape[1] // self.steps]  # (N, steps, C)
 
     def _centered(self, mel: Tensor, real: Tensor, samples: Tensor) -> Tensor:
         """mel (N, 1, F, M) of the windows in real (B, W), less the mean over each clip's own frames; padding is 0."""
-        clip, window = real.nonzero().unbind(1)  # (N,), (N,)
-        begins = torch.arange(mel.shape[2], device=mel.device) * self.options.hop  # (F,)
-        inside = window[:, None] * self.window + begins < samples[clip, None]  # (N, F)
-        inside = inside[:, None, :, None].float()  # (N, 1, F, 1)
+        clip = real.nonzero()[:, 0]  # (N,)
+        inside = self._inside(real, samples, mel.shape[2])[:, None, :, None].float()  # (N, 1, F, 1)
         total = mel.new_zeros(len(samples), mel.shape[3]).index_add(0, clip, (mel * inside).sum((1, 2)))  # (B, M)
         count = mel.new_zeros(len(samples)).index_add(0, clip, inside.sum((1, 2, 3)))  # (B,)
         mean = (total / count.clamp(min=1)[:, None])[clip]  # (N, M)
@@ -181,12 +196,24 @@ class Htsat(Tower):
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """(N, S) to log-mel in dB (N, 1, F, M), in fp32: bf16 cannot hold the range of a spectrum."""
-        n_fft, hop = self.options.n_fft, self.options.hop
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(waveform.float(), n_fft, hop, window=self.hann, return_complex=True)
+            spectrum = torch.stft(
+                waveform.float(), self.options.n_fft, self.hop, window=self.hann, return_complex=True
+            )  # (N, bins, F + 1)
             power = spectrum.real.square() + spectrum.imag.square()  # (N, bins, F + 1)
             mel = self.net.logmel_extractor(power.transpose(1, 2)[:, None])  # (N, 1, F + 1, M)
-        return mel[:, :, : waveform.shape[1] // hop]
+        return mel[:, :, : self.most]
+
+
+def _size_hint(state: dict[str, Tensor], options: HtsatOptions) -> str:
+    """Where the weights are those of another published size or kind, how to ask for it."""
+    if any(".fusion_model." in name for name in state):
+        return "; it was trained with fusion: take a checkpoint without"
+    first = state.get("audio_branch.patch_embed.proj.weight")
+    for size, values in SIZES.items():
+        if first is not None and len(first) == values["embed_dim"] and size != options.size:
+            return f"; these weights look like size: {size}"
+    return "; check the tower's size"
 
 
 def _htsat_module():

@@ -1,0 +1,146 @@
+"""Audio: the CLAP audio encoder of transformers (Wu et al. 2023, arXiv 2211.06687), an HTS-AT of its own."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from shared.errors import UserError
+from shared.files import read_json
+from shared.registry import nearest
+from stage1_align.towers.audio_checkpoints import folder_config, load_folder, plain
+from stage1_align.towers.audio_windows import WindowedTower
+
+# preprocessor_config.json of laion/clap-htsat-unfused.
+FEATURES = {
+    "sampling_rate": 48000,
+    "feature_size": 64,
+    "fft_window_size": 1024,
+    "hop_length": 480,
+    "frequency_min": 50,
+    "frequency_max": 14000,
+    "max_length_s": 10,
+}
+
+
+@dataclass
+class ClapOptions:
+    pretrained: str | None = None
+    """Local folder of a CLAP model without fusion, config.json and model.safetensors (laion/clap-htsat-unfused and
+    laion/larger_clap_general are Apache-2.0). None starts from random weights."""
+    model_cfg: dict = field(default_factory=dict)
+    """Fields of ClapAudioConfig, over those of the folder: patch_embeds_hidden_size, depths, hidden_size, ..."""
+    feature_cfg: dict = field(default_factory=dict)
+    """Fields of ClapFeatureExtractor, over those of the folder's preprocessor_config.json: sampling_rate, ..."""
+    projection: str = "linear"
+    """Into the shared space: "linear", trained here, or "clap", the model's own two layers (needs embed_dim equal to
+    their width, 512 for LAION's)."""
+    peak: bool = False
+    """Pool the maximum over time beside the mean: an expression is over in a moment."""
+
+    def __post_init__(self):
+        if self.projection not in ("linear", "clap"):
+            raise UserError(f"no projection {self.projection!r}: {nearest(self.projection, ('linear', 'clap'))}")
+        for name in self.feature_cfg:
+            if name not in FEATURES:
+                raise UserError(f"feature_cfg has no field {name!r}: {nearest(name, FEATURES)}")
+
+
+class Clap(WindowedTower):
+    """Waveforms at 48 kHz in windows of 10 s, log-mel as ClapFeatureExtractor makes it (truncation "rand_trunc",
+    padding "pad"), to 32 distinct frames a window: 3.2 Hz with LAION's settings.
+
+    Their extractor draws one random 10 s of a longer clip; here every window is heard.
+    """
+
+    Options = ClapOptions
+
+    def __init__(self, options: ClapOptions, embed_dim: int):
+        from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeatureExtractor
+
+        features = dict(FEATURES)
+        config = ClapAudioConfig(**options.model_cfg)
+        if options.pretrained:
+            config = folder_config(options.pretrained)
+            config = getattr(config, "audio_config", config)
+            config.update(options.model_cfg)
+            features |= _extractor_values(Path(options.pretrained))
+        if not isinstance(config, ClapAudioConfig) or config.enable_fusion:
+            raise UserError(
+                f"{options.pretrained or 'model_cfg'}: not a CLAP model without fusion; the clap tower needs one"
+            )
+        features |= options.feature_cfg
+        super().__init__(dataclasses.replace(options, model_cfg=plain(config), feature_cfg=features), embed_dim)
+
+        extractor = ClapFeatureExtractor(**features)
+        self.sample_rate, self.hop, self.n_fft = (
+            extractor.sampling_rate,
+            extractor.hop_length,
+            extractor.fft_window_size,
+        )
+        self.window = extractor.nb_max_samples
+        folds = config.spec_size // config.num_mel_bins
+        if self.window // self.hop + 1 > folds * config.spec_size or extractor.feature_size != config.num_mel_bins:
+            raise UserError(
+                f"feature_cfg gives {self.window // self.hop + 1} x {extractor.feature_size} mel values a window; "
+                f"the model takes at most {folds * config.spec_size} x {config.num_mel_bins}"
+            )
+        stride = config.patch_stride if isinstance(config.patch_stride, int) else config.patch_stride[1]
+        self.steps = folds * (config.spec_size // 2 ** (len(config.depths) - 1) // stride)  # frames of one window
+        filters = torch.from_numpy(extractor.mel_filters_slaney).float()  # (bins, M)
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("hann", torch.hann_window(self.n_fft), persistent=False)  # (n_fft,)
+
+        if options.pretrained:
+            model = load_folder(ClapAudioModelWithProjection, options.pretrained, config)
+        else:
+            model = ClapAudioModelWithProjection(config)
+        self.net = model.audio_model.audio_encoder
+        self.project = self._projection()
+        if options.projection == "clap":
+            if embed_dim != config.projection_dim or options.peak:
+                raise UserError(
+                    f"projection: clap gives CLAP's space: set embed_dim {config.projection_dim} and peak false"
+                )
+            self.project = model.audio_projection
+
+    @property
+    def width(self) -> int:
+        return self.net.num_features
+
+    @property
+    def batch_norm(self) -> nn.BatchNorm2d:
+        return self.net.batch_norm
+
+    def blocks(self) -> list[nn.Module]:
+        """The Swin blocks, from input to output; each returns a tuple of one."""
+        return [block for stage in self.net.layers for block in stage.blocks]
+
+    def config(self) -> dict:
+        """What rebuilds this tower without the folder it came from."""
+        return {**dataclasses.asdict(self.options), "pretrained": None}
+
+    def _mel(self, waveform: Tensor, real: Tensor, samples: Tensor) -> Tensor:
+        """(N, S) to log-mel in dB (N, 1, F, M), in fp32: bf16 cannot hold the range of a spectrum."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            spectrum = torch.stft(
+                waveform.float(), self.n_fft, self.hop, window=self.hann, return_complex=True
+            )  # (N, bins, F)
+            power = spectrum.real.square() + spectrum.imag.square()  # (N, bins, F)
+            mel = power.transpose(1, 2) @ self.filters  # (N, F, M)
+            return 10 * mel.clamp(min=1e-10).log10()[:, None]  # (N, 1, F, M)
+
+    def _frames(self, mel: Tensor) -> Tensor:
+        hidden = self.net(mel).last_hidden_state  # (N, C, bands, steps)
+        return hidden.mean(2).transpose(1, 2)  # (N, steps, C)
+
+
+def _extractor_values(folder: Path) -> dict:
+    """What the folder says of its spectrogram; nothing where it has no preprocessor_config.json."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return {}
+    values = read_json(path, "settings of a feature extractor", "download the folder again")
+    return {name: values[name] for name in FEATURES if name in values}

@@ -1,0 +1,199 @@
+"""Audio: wav2vec 2.0, HuBERT and WavLM through transformers (Baevski et al. 2020, arXiv 2006.11477; Hsu et al. 2021,
+arXiv 2106.07447; Chen et al. 2022, arXiv 2110.13900)."""
+
+import dataclasses
+import math
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shared.errors import UserError
+from shared.files import read_json
+from shared.registry import nearest
+from stage1_align.towers.audio_checkpoints import folder_config, load_folder, plain
+from stage1_align.towers.base import Encoded, Tower
+
+ARCHITECTURES = ("wav2vec2", "hubert", "wavlm")
+
+
+@dataclass
+class Wav2vec2Options:
+    pretrained: str | None = None
+    """Local folder of transformers: config.json, the weights, preprocessor_config.json (facebook/wav2vec2-* and
+    facebook/hubert-* are Apache-2.0, microsoft/wavlm-* CC-BY-SA-3.0). None starts from random weights."""
+    architecture: str = "wav2vec2"
+    """wav2vec2, hubert or wavlm; read from the folder where there is one."""
+    model_cfg: dict = field(default_factory=dict)
+    """Fields of its configuration, over those of the folder: hidden_size, num_hidden_layers, ..."""
+    sample_rate: int = 16000
+    """Hz of the waveform the tower hears; every published model wants 16000."""
+    normalise: bool | None = None
+    """Give each clip mean 0 and deviation 1 first (its loudness is then lost). None does what the folder's
+    preprocessor_config.json says (`do_normalize`), and does it where there is none, as transformers would."""
+    layer: int | str = "last"
+    """Which hidden state the sequence is: "last", the model's own output; an int, what that many blocks give (later
+    blocks are dropped); or "weighted", a learned average of all (softmax of one weight each, as in SUPERB, Yang et al.
+    2021, arXiv 2105.01051): the last layer is seldom the one that tells emotion best."""
+    train_features: bool = False
+    """Train the convolutional feature encoder too; fine-tuning leaves it frozen since wav2vec 2.0, section 4.2."""
+    peak: bool = False
+    """Pool the maximum over time beside the mean: an expression is over in a moment."""
+
+
+class Wav2vec2(Tower):
+    """Waveforms at 16 kHz to frames (T, C) at 16000 / 320 = 50 Hz and their mean in the shared space.
+
+    Frame i hears the samples from i * 320 to i * 320 + 400, and only whole frames count: a clip of S samples has
+    (S - 400) // 320 + 1 of them (numbers of the published models). One shorter than a frame is followed by silence.
+
+    A clip's output is what the model gives for that clip alone: padding is hidden from attention in every model. The
+    models whose first layer has a group norm over time (`feat_extract_norm: group`) were never given an attention mask,
+    because padding would enter that norm whatever the mask; here the norm is taken over each clip's own frames.
+    """
+
+    Options = Wav2vec2Options
+
+    def __init__(self, options: Wav2vec2Options, embed_dim: int):
+        from transformers import AutoConfig, AutoModel
+
+        options = _from_folder(options)
+        if options.architecture not in ARCHITECTURES:
+            raise UserError(
+                f"this tower cannot run a {options.architecture!r}: {nearest(options.architecture, ARCHITECTURES)}"
+            )
+        config = AutoConfig.for_model(options.architecture, **options.model_cfg)
+        # Whole blocks left out at random would leave parameters without a gradient on some processes, and masked spans
+        # fail on clips shorter than a span.
+        config.layerdrop, config.apply_spec_augment = 0.0, False
+        # Of WavLM's attention, which torch runs as before: nothing a user could act on.
+        warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
+        if getattr(config, "add_adapter", False):
+            raise UserError(f"{options.pretrained or 'model_cfg'}: has an adapter, which this tower cannot run")
+        super().__init__(dataclasses.replace(options, model_cfg=plain(config)), embed_dim)
+        if options.pretrained:
+            self.net = load_folder(_model_class(config), options.pretrained, config)
+        else:
+            self.net = AutoModel.from_config(config)
+        if hasattr(self.net, "masked_spec_embed"):
+            del self.net.masked_spec_embed  # of the masking switched off above
+        if config.feat_extract_norm == "group":
+            first = self.net.feature_extractor.conv_layers[0]
+            first.layer_norm = ClipNorm(first.layer_norm)
+        if not options.train_features:
+            self.net.feature_extractor._freeze_parameters()
+        self._take_layer(options.layer)
+        self.rate = options.sample_rate / math.prod(config.conv_stride)  # Hz
+        self.least = 1  # samples one frame hears
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+            self.least = (self.least - 1) * stride + kernel
+        self.project = self._projection()
+
+    def _take_layer(self, layer: int | str) -> None:
+        encoder, count = self.net.encoder, self.net.config.num_hidden_layers
+        if layer == "weighted":
+            self.layer_weights = nn.Parameter(torch.zeros(count + 1))  # (L + 1,)
+        elif isinstance(layer, int) and 0 <= layer <= count:
+            del encoder.layers[layer:]
+            if self.net.config.do_stable_layer_norm:
+                encoder.layer_norm = nn.Identity()  # it belongs to the last block
+        elif layer != "last":
+            raise UserError(f'layer is {layer!r}: a number from 0 to {count}, "last" or "weighted" is needed')
+
+    @property
+    def width(self) -> int:
+        return self.net.config.hidden_size
+
+    @property
+    def sample_rate(self) -> int:
+        return self.options.sample_rate
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks, from input to output; WavLM's return (features, position bias)."""
+        return list(self.net.encoder.layers)
+
+    def config(self) -> dict:
+        """What rebuilds this tower without the folder it came from."""
+        return {**dataclasses.asdict(self.options), "pretrained": None}
+
+    def calibrate(self, items: list[np.ndarray]) -> None:
+        """Nothing to set: each clip is normalised by itself. UserError where no clip has sound, as for any tower."""
+        if not any(len(item) for item in items):
+            raise UserError("no clip has sound: an audio tower cannot be trained on this dataset")
+
+    def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
+        """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), followed by zeros, and samples int64 (B,)."""
+        samples = torch.tensor([len(item) for item in items])  # (B,)
+        waveform = torch.zeros(len(items), max(self.least, int(samples.max())))  # (B, S)
+        for row, item in enumerate(items):
+            sound = np.asarray(item, dtype=np.float32)  # (S_i,)
+            if self.options.normalise and len(sound):
+                sound = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)  # (S_i,), as Wav2Vec2FeatureExtractor does
+            waveform[row, : len(sound)] = torch.from_numpy(sound)
+        return {"waveform": waveform, "samples": samples}
+
+    def forward(self, waveform: Tensor, samples: Tensor) -> Encoded:
+        """waveform float32 (B, S), samples int64 (B,): the real length of each clip."""
+        return self._finish(*self._hidden(waveform, samples), self.rate)
+
+    def _hidden(self, waveform: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states (B, T, C) and mask (B, T)."""
+        heard = samples.clamp(min=self.least)  # (B,); an absent clip is a moment of silence here, and masked below
+        attention = torch.arange(waveform.shape[1], device=samples.device) < heard[:, None]  # (B, S)
+        norm = getattr(self.net.feature_extractor.conv_layers[0], "layer_norm", None)
+        if isinstance(norm, ClipNorm):
+            kernel, stride = self.net.config.conv_kernel[0], self.net.config.conv_stride[0]
+            norm.lengths = ((heard - kernel) // stride + 1).tolist()
+        weighted = self.options.layer == "weighted"
+        output = self.net(waveform, attention_mask=attention.long(), output_hidden_states=weighted)
+        hidden = output.last_hidden_state  # (B, T, C)
+        if weighted:
+            states = torch.stack([*output.hidden_states[:-1], hidden], -1).float()  # (B, T, C, L + 1)
+            hidden = (states * self.layer_weights.softmax(0)).sum(-1)  # (B, T, C)
+        frames = self.net._get_feat_extract_output_lengths(heard) * (samples > 0)  # (B,)
+        return hidden, torch.arange(hidden.shape[1], device=samples.device) < frames[:, None]
+
+
+class ClipNorm(nn.GroupNorm):
+    """The group norm over time of a model's first layer, taken over each clip's own frames.
+
+    `lengths`, the frames of each clip at this layer, is set before each call.
+    """
+
+    lengths: list[int]
+
+    def __init__(self, norm: nn.GroupNorm):
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps)
+        self.load_state_dict(norm.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) to the same; zeros after a clip's end."""
+        clips = [super(ClipNorm, self).forward(x[row : row + 1, :, :n]) for row, n in enumerate(self.lengths)]
+        return torch.cat([nn.functional.pad(clip, (0, x.shape[2] - clip.shape[2])) for clip in clips])  # (B, C, T)
+
+
+def _model_class(config) -> type:
+    from transformers import MODEL_MAPPING
+
+    return MODEL_MAPPING[type(config)]
+
+
+def _from_folder(options: Wav2vec2Options) -> Wav2vec2Options:
+    """The options with what the folder says in them, and `normalise` decided."""
+    model_cfg, architecture, settings = options.model_cfg, options.architecture, {}
+    if options.pretrained:
+        config = folder_config(options.pretrained)
+        model_cfg, architecture = {**plain(config), **model_cfg}, config.model_type
+        path = Path(options.pretrained) / "preprocessor_config.json"
+        if path.is_file():
+            settings = read_json(path, "settings of a feature extractor", "download the folder again")
+    return dataclasses.replace(
+        options,
+        model_cfg=model_cfg,
+        architecture=architecture,
+        sample_rate=settings.get("sampling_rate", options.sample_rate),
+        normalise=settings.get("do_normalize", True) if options.normalise is None else options.normalise,
+    )
