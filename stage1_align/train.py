@@ -165,19 +165,20 @@ def train(config: AlignConfig) -> Path:
 
 
 def build_encoders(config: AlignConfig, clips):
-    """Towers with their tokenizer trained on the captions of the training clips, and their mel statistics taken from
-    the sound of the first 256 of them."""
+    """Towers with their tokenizer trained on the captions of the training clips, unless the text tower brings one, and
+    their mel statistics taken from the sound of the first 256 of them."""
     from stage1_align.encoders import AlignedEncoders
     from stage1_align.pairs import caption_corpus
-    from stage1_align.towers.text import SentencePieceTokenizer
+    from stage1_align.towers import TOWERS
 
     towers = configuration.to_dict(config.towers)
     embed_dim = towers.pop("embed_dim")
-    texts = caption_corpus(clips, config.pairs)
-    tokenizer = SentencePieceTokenizer.train(texts, towers["text"]["options"].get("vocab_size", 512))
-    towers["text"]["options"]["vocab_size"] = len(tokenizer)
+    text = towers["text"]
+    tokenizer = TOWERS["text"].get(text["name"]).corpus_tokenizer(text["options"], caption_corpus(clips, config.pairs))
+    if tokenizer is not None:
+        text["options"]["vocab_size"] = len(tokenizer)
     encoders = AlignedEncoders.build(towers, embed_dim)
-    encoders.text.tokenizer = tokenizer
+    encoders.text.tokenizer = tokenizer or encoders.text.tokenizer
     rate = encoders.audio.sample_rate
     encoders.audio.calibrate([clips.waveform(row, rate) for row in range(min(len(clips), 256))])
     return encoders

@@ -5,5 +5,11 @@ from shared.registry import Registry
 TOWERS = {
     "vision": Registry("vision tower", {"open_clip": "stage1_align.towers.vision:OpenClipVision"}),
     "audio": Registry("audio tower", {"htsat": "stage1_align.towers.audio:Htsat"}),
-    "text": Registry("text tower", {"transformer": "stage1_align.towers.text:TransformerText"}),
+    "text": Registry(
+        "text tower",
+        {
+            "transformer": "stage1_align.towers.text:TransformerText",
+            "open_clip": "stage1_align.towers.text_open_clip:OpenClipText",
+        },
+    ),
 }
