@@ -158,15 +158,19 @@ class Htsat(Tower):
         mel = self._log_mel(waveform[real])  # (N, 1, F, M)
         if self.options.center:
             mel = self._centered(mel, real, samples)  # (N, 1, F, M)
-        mel = self.net.bn0(mel.transpose(1, 3)).transpose(1, 3)  # (N, 1, F, M)
-        output = self.net.forward_features(self.net.reshape_wav2img(mel))
-        frames = output["fine_grained_embedding"]  # (N, repeated, C)
-        frames = frames[:, :: frames.shape[1] // self.steps].float()  # (N, steps, C)
+        frames = self._frames(mel).float()  # (N, steps, C)
         sequence = frames.new_zeros(batch, windows, self.steps, self.width)  # (B, W, steps, C)
         sequence[real] = frames
         sequence = rearrange(sequence, "b w t c -> b (w t) c")  # (B, T, C)
         begins = torch.arange(sequence.shape[1], device=samples.device) * self.window // self.steps  # (T,)
         return self._finish(sequence, begins[None] < samples[:, None], self.rate)
+
+    def _frames(self, mel: Tensor) -> Tensor:
+        """(N, 1, F, M) to distinct frames (N, steps, C)."""
+        mel = self.net.bn0(mel.transpose(1, 3)).transpose(1, 3)  # (N, 1, F, M)
+        output = self.net.forward_features(self.net.reshape_wav2img(mel))
+        frames = output["fine_grained_embedding"]  # (N, repeated, C)
+        return frames[:, :: frames.shape[1] // self.steps]  # (N, steps, C)
 
     def _centered(self, mel: Tensor, real: Tensor, samples: Tensor) -> Tensor:
         """mel (N, 1, F, M) of the windows in real (B, W), less the mean over each clip's own frames; padding is 0."""

@@ -56,6 +56,8 @@ class OpenClipText(TextTower):
         length = options.context_length or room
         if length > room:
             raise UserError(f"context_length {length} is more than the model has positions for: {room}")
+        if options.projection not in ("linear", "own"):
+            raise UserError(f"no projection {options.projection!r}: {nearest(options.projection, ('linear', 'own'))}")
         keeps = options.projection == "own"
         if keeps and (own_dim != embed_dim or options.peak or cfg["proj_type"] == "none"):
             raise UserError(

@@ -205,6 +205,23 @@ def test_every_trained_parameter_gets_a_gradient(tower):
     tower.eval().zero_grad()
 
 
+def test_no_hub_is_asked(folders, monkeypatch):
+    """Even where one may be: not a name is looked up."""
+    import socket
+
+    import huggingface_hub.constants as constants
+
+    asked = []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: asked.append(host) or [])
+    for folder in folders.values():
+        published(folder)
+    OpenClipText.from_options({"model": "ViT-B-32", "text_cfg": {"layers": 1, "width": 16, "heads": 2}}, 8)
+    with pytest.raises(UserError):
+        published("FacebookAI/roberta-base")
+    assert asked == []
+
+
 def test_changes_to_a_published_configuration_and_its_licence(folders):
     tower = published(folders["roberta"], model_cfg={"hidden_dropout_prob": 0.3})
     assert tower.config()["model_cfg"]["hidden_dropout_prob"] == 0.3
@@ -284,6 +301,7 @@ def test_open_clip_says_what_is_wrong(tmp_path):
     fails("class token", model="coca_ViT-B-32")
     fails("no such checkpoint file", text_cfg=small, pretrained="laion2b_s34b_b79k")
     fails("has positions for: 77", text_cfg=small, context_length=78)
+    fails("did you mean 'own'", text_cfg=small, projection="won")
     fails("gives 512", model="ViT-B-32", projection="own")
     (tmp_path / "x.safetensors").write_bytes(b"\x08" + bytes(30))
     fails("cannot be read as weights", text_cfg=small, pretrained=str(tmp_path / "x.safetensors"))
@@ -291,3 +309,23 @@ def test_open_clip_says_what_is_wrong(tmp_path):
     fails("another model", text_cfg=small, pretrained=str(tmp_path / "y.safetensors"))
     save_file({"visual.proj": torch.zeros(2)}, tmp_path / "z.safetensors")
     fails("holds no text tower", text_cfg=small, pretrained=str(tmp_path / "z.safetensors"))
+
+
+def test_training_keeps_a_published_tokenizer(folders, clips):
+    """The corpus trains one only for a tower that brings none."""
+    import copy
+
+    from stage1_tiny import TOWERS
+
+    from shared.dataset import ClipDataset
+    from stage1_align.config import AlignConfig, TowerConfig, TowersConfig
+    from stage1_align.train import build_encoders
+
+    specs = {modality: TowerConfig(**copy.deepcopy(spec)) for modality, spec in TOWERS.items()}
+    towers = TowersConfig(**specs, embed_dim=8)
+    data = ClipDataset.open(clips, "train")
+    trained = build_encoders(AlignConfig(clips, clips, towers), data).text
+    assert trained.tokenizer.kind == "sentencepiece" and len(trained.tokenizer) == trained.options.vocab_size
+    towers.text.options = {"pretrained": str(folders["roberta"]), "context_length": 24}
+    kept = build_encoders(AlignConfig(clips, clips, towers), data).text
+    assert kept.tokenizer.kind == "huggingface" and len(kept.tokenizer) == kept.options.vocab_size == 275
