@@ -39,19 +39,24 @@ def write(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
     worst = {}
     for modality, tower in towers.items():
         path = folder / f"{modality}.onnx"
-        torch.onnx.export(
-            program(modality, tower),
-            f=str(path),
-            input_names=list(examples(modality, tower)),
-            output_names=["pooled", "sequence"],
-            external_data=False,
-            verbose=False,
-        )
+        size = sum(value.nbytes for value in tower.state_dict().values())
+        try:
+            torch.onnx.export(
+                program(modality, tower),
+                f=str(path),
+                input_names=list(examples(modality, tower)),
+                output_names=["pooled", "sequence"],
+                external_data=size > 2**30,  # one file may not pass 2 GiB; the weights then lie beside it
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: the {modality} tower {type(tower).__name__} is not for ONNX: {reason}") from None
         inputs = examples(modality, tower, clips=4, longer=2)
         worst[modality] = difference(reference(tower, inputs), _run(path, inputs))
         if not worst[modality] <= TOLERANCE:
             path.unlink()
-            raise UserError(f"{path}: differs from the {modality} tower by {worst[modality]:.1e}; nothing was written")
+            raise UserError(f"{path}: differs from the {modality} tower by {worst[modality]:.1e}; the file was removed")
     return worst
 
 
@@ -108,7 +113,7 @@ def _run(path: Path, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
     if importlib.util.find_spec("onnxruntime"):
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return tuple(torch.from_numpy(value) for value in session.run(["pooled", "sequence"], values))
     from onnx.reference import ReferenceEvaluator
 
