@@ -149,17 +149,19 @@ def train(config: AlignConfig) -> Path:
 
 
 def build_encoders(config: AlignConfig, data):
-    """Towers with their tokenizer trained on the texts of the training data, and their mel statistics taken from the
-    sound of the first 256 items of each source."""
+    """Towers with their tokenizer trained on the texts of the training data, unless the text tower brings one, and
+    their mel statistics taken from the sound of the first 256 items of each source."""
     from stage1_align.encoders import AlignedEncoders
-    from stage1_align.towers.text import SentencePieceTokenizer
+    from stage1_align.towers import TOWERS
 
     towers = configuration.to_dict(config.towers)
     embed_dim = towers.pop("embed_dim")
-    tokenizer = SentencePieceTokenizer.train(data.corpus(), towers["text"]["options"].get("vocab_size", 512))
-    towers["text"]["options"]["vocab_size"] = len(tokenizer)
+    text = towers["text"]
+    tokenizer = TOWERS["text"].get(text["name"]).corpus_tokenizer(text["options"], data.corpus())
+    if tokenizer is not None:
+        text["options"]["vocab_size"] = len(tokenizer)
     encoders = AlignedEncoders.build(towers, embed_dim)
-    encoders.text.tokenizer = tokenizer
+    encoders.text.tokenizer = tokenizer or encoders.text.tokenizer
     encoders.audio.calibrate(data.sounds(encoders.audio.sample_rate))
     return encoders
 

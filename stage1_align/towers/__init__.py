@@ -13,5 +13,11 @@ TOWERS = {
             "audeering": "stage1_align.towers.audeering:Audeering",
         },
     ),
-    "text": Registry("text tower", {"transformer": "stage1_align.towers.text:TransformerText"}),
+    "text": Registry(
+        "text tower",
+        {
+            "transformer": "stage1_align.towers.text:TransformerText",
+            "open_clip": "stage1_align.towers.text_open_clip:OpenClipText",
+        },
+    ),
 }

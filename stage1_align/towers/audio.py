@@ -180,6 +180,7 @@ class Htsat(WindowedTower):
         return self._centered(mel, real, samples) if self.options.center else mel
 
     def _frames(self, mel: Tensor) -> Tensor:
+        """(N, 1, F, M) to distinct frames (N, steps, C)."""
         mel = self.net.bn0(mel.transpose(1, 3)).transpose(1, 3)  # (N, 1, F, M)
         output = self.net.forward_features(self.net.reshape_wav2img(mel))
         frames = output["fine_grained_embedding"]  # (N, repeated, C)

@@ -1,129 +1,216 @@
-"""Text: a transformers encoder over sentencepiece tokens."""
+"""Text: a transformers encoder, its tokens from a sentencepiece model of the corpus or as published."""
 
+import contextlib
 import dataclasses
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage1_align.towers.base import Encoded, Tower, pad
+from stage1_align.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
+from stage1_align.towers.base import Encoded, Tower
 
-MINIMUM_VOCABULARY = 16  # a tokenizer that could not be loaded may come back with five entries and map any text to them
+NOT_THE_MODEL = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "model_type",
+    "transformers_version",
+)
 
 
 @dataclass
 class TextOptions:
+    pretrained: str | None = None
+    """Folder of a published encoder (RoBERTa, XLM-R, BERT, GTE, ...): config.json, model.safetensors and its tokenizer
+    files. None starts from random weights. A name on a hub is not followed: download it first."""
     architecture: str = "bert"
-    """Model type of transformers whose configuration `model_cfg` fills."""
+    """Model type of transformers whose configuration `model_cfg` fills; the folder's own with `pretrained`."""
     model_cfg: dict = field(default_factory=dict)
-    """Fields of that configuration: hidden_size, num_hidden_layers, ..."""
+    """Fields of that configuration: hidden_size, num_hidden_layers, ...; with `pretrained`, changes to the folder's, as
+    in {hidden_dropout_prob: 0.0}."""
     vocab_size: int = 512
-    """Pieces of the sentencepiece model trained from the corpus; lowered when the corpus holds fewer."""
+    """Pieces of the sentencepiece model trained from the corpus; lowered when the corpus holds fewer. The folder's own
+    with `pretrained`."""
     context_length: int = 48
     """Tokens a text is cut to."""
     peak: bool = False
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
+    licence: str = ""
+    """Licence of the pretrained weights, for the model card; read from the folder's README when it says so."""
 
 
-class TransformerText(Tower):
-    """Texts to token features (L, C) and their mean in the shared space. An empty text is an absent one."""
+class TextTower(Tower):
+    """Base of the text towers: a tokenizer that travels with the tower, and an empty text that is an absent one."""
+
+    tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def corpus_tokenizer(cls, options: dict, texts: list[str]) -> Tokenizer | None:
+        """Trained on texts, for a tower of these options that brings none of its own; else None. Its length is the
+        tower's vocab_size."""
+        return None
+
+    def collate(self, items: list[str]) -> dict[str, Tensor]:
+        """Texts to ids int64 (B, L) and mask bool (B, L); a text without words has no token."""
+        if self.tokenizer is None:
+            raise UserError("this text tower has no tokenizer: train one, or load the tower with from_pretrained")
+        ids, mask = self.tokenizer.encode(items, self.options.context_length)
+        return {"ids": ids, "mask": mask}
+
+    def config(self) -> dict:
+        """What rebuilds this tower; its weights and tokenizer come from the exported folder."""
+        return {**dataclasses.asdict(self.options), "pretrained": None}
+
+
+class TransformerText(TextTower):
+    """Texts to token features (L, C) and their mean over the real tokens in the shared space (mean pooling, Reimers and
+    Gurevych 2019, arXiv 1908.10084, section 3)."""
 
     Options = TextOptions
 
     def __init__(self, options: TextOptions, embed_dim: int):
-        from transformers import AutoConfig, AutoModel
-
+        if options.pretrained:
+            net, tokenizer, options = _published(options)
+        else:
+            net, tokenizer = _from_scratch(options), None
         super().__init__(options, embed_dim)
-        values = {
-            "vocab_size": options.vocab_size,
-            "max_position_embeddings": options.context_length,
-            "type_vocab_size": 1,
-            "pad_token_id": 0,
-            **options.model_cfg,
-        }
-        config = AutoConfig.for_model(options.architecture, **values)
-        self.net = AutoModel.from_config(config, add_pooling_layer=False)
+        self.net, self.tokenizer = net, tokenizer
         self.project = self._projection()
-        self.tokenizer: SentencePieceTokenizer | None = None
+
+    @classmethod
+    def corpus_tokenizer(cls, options: dict, texts: list[str]) -> Tokenizer | None:
+        if options.get("pretrained"):
+            return None
+        return SentencePieceTokenizer.train(texts, options.get("vocab_size", TextOptions.vocab_size))
 
     @property
     def width(self) -> int:
         return self.net.config.hidden_size
 
-    def config(self) -> dict:
-        return dataclasses.asdict(self.options)
-
-    def collate(self, items: list[str]) -> dict[str, Tensor]:
-        """Texts to ids int64 (B, L) and mask (B, L)."""
-        if self.tokenizer is None:
-            raise UserError("this text tower has no tokenizer: train one, or load the tower with from_pretrained")
-        length = self.options.context_length
-        ids, mask = pad([torch.tensor(self.tokenizer(item)[:length], dtype=torch.long) for item in items])
-        return {"ids": ids, "mask": mask}
+    def blocks(self) -> list[nn.Module]:
+        """The encoder's layers, from the tokens to the output."""
+        return next((list(part) for part in self.net.modules() if isinstance(part, nn.ModuleList)), [])
 
     def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
         """ids int64 (B, L), mask bool (B, L)."""
-        seen = mask.clone()
-        seen[:, 0] = True  # a row without any token would divide by zero in the attention; it is masked again below
+        # A row without any token would divide by zero in the attention; it is masked again below.
+        seen = mask | (torch.arange(mask.shape[1], device=mask.device) == 0)  # (B, L)
         sequence = self.net(input_ids=ids, attention_mask=seen.long()).last_hidden_state  # (B, L, C)
         return self._finish(sequence, mask, None)
 
 
-class SentencePieceTokenizer:
-    """Text to piece ids; 0 pads. The model file travels with the tower as tokenizer/sentencepiece.model."""
+def _from_scratch(options: TextOptions) -> nn.Module:
+    from transformers import AutoConfig, AutoModel
 
-    FILE = "sentencepiece.model"
+    values = {
+        "vocab_size": options.vocab_size,
+        "max_position_embeddings": options.context_length,
+        "type_vocab_size": 1,
+        "pad_token_id": 0,
+        **options.model_cfg,
+    }
+    try:
+        config = AutoConfig.for_model(options.architecture, **values)
+    except ValueError:
+        raise UserError(
+            f"transformers knows no architecture {options.architecture!r}; see its list of model types"
+        ) from None
+    return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
 
-    def __init__(self, model: bytes):
-        import sentencepiece
 
-        self.model = model
-        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        if self.processor.vocab_size() < MINIMUM_VOCABULARY:
-            raise UserError(
-                f"the tokenizer knows {self.processor.vocab_size()} pieces only: it was not loaded whole; export again"
-            )
+def _published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]:
+    """The net and tokenizer of a published folder, and the options with its configuration written out in full."""
+    from transformers import AutoConfig, AutoModel
 
-    @classmethod
-    def train(cls, texts: list[str], vocab_size: int) -> "SentencePieceTokenizer":
-        """Train a unigram model (Kudo 2018, arXiv 1804.10959) on texts; fewer pieces when the texts hold no more."""
-        import sentencepiece
-
-        texts = sorted({text.strip() for text in texts if text.strip()})
-        if not texts:
-            raise UserError("no clip has words: a tokenizer cannot be trained on this dataset")
-        model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            vocab_size=vocab_size,
-            hard_vocab_limit=False,
-            pad_id=0,
-            unk_id=1,
-            bos_id=-1,
-            eos_id=-1,
-            normalization_rule_name="nmt_nfkc_cf",
-            num_threads=1,
-            minloglevel=2,
+    folder = Path(options.pretrained)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder}: no pretrained text encoder here (config.json is missing); download one, for example with "
+            "`hf download FacebookAI/roberta-base --local-dir DIR`"
         )
-        return cls(model.getvalue())
+    if not (folder / "model.safetensors").is_file() and not (folder / "model.safetensors.index.json").is_file():
+        raise UserError(f"{folder}: no model.safetensors here; download the folder again, or convert its weights")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, **options.model_cfg)
+        with _quiet():
+            net, report = _without_pooler(
+                lambda **kwargs: AutoModel.from_pretrained(
+                    folder,
+                    config=config,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    **kwargs,
+                )
+            )
+    except Exception as error:  # safetensors, JSON, shapes and remote code each fail in a way of their own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: cannot be loaded as a transformers encoder ({reason})") from None
+    lost = sorted([*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])])
+    if lost:
+        raise UserError(
+            f"{folder}: the weights lack {lost[0]} and {len(lost) - 1} more; they are not of this config.json"
+        )
+    room = _positions(net)
+    if options.context_length > room:
+        raise UserError(f"context_length {options.context_length} is more than {folder} has positions for: {room}")
+    rows = net.get_input_embeddings().num_embeddings
+    return (
+        net,
+        HuggingFaceTokenizer.load(folder).check(rows),
+        dataclasses.replace(
+            options,
+            architecture=config.model_type,
+            model_cfg={name: value for name, value in config.to_dict().items() if name not in NOT_THE_MODEL},
+            vocab_size=rows,
+            licence=options.licence or licence_of(folder),
+        ),
+    )
 
-    @classmethod
-    def load(cls, folder: Path) -> "SentencePieceTokenizer":
-        path = Path(folder) / cls.FILE
-        if not path.is_file():
-            raise UserError(f"{path}: no tokenizer here; export the encoders again")
-        return cls(path.read_bytes())
 
-    def save(self, folder: Path) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / self.FILE).write_bytes(self.model)
+def _positions(net: nn.Module) -> int:
+    """Tokens a text may have. RoBERTa and its kin count positions from after the padding id."""
+    table = getattr(getattr(net, "embeddings", None), "position_embeddings", None)
+    offset = table.padding_idx + 1 if getattr(table, "padding_idx", None) is not None else 0
+    return net.config.max_position_embeddings - offset
 
-    def __len__(self) -> int:
-        return self.processor.vocab_size()
 
-    def __call__(self, text: str) -> list[int]:
-        return self.processor.encode(text)
+def _without_pooler(build):
+    """`build` without the pooler, which takes no part in mean pooling, where the architecture has one."""
+    try:
+        return build(add_pooling_layer=False)
+    except TypeError:
+        return build()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """No bar and no table for heads that are left out on purpose; what is missing is checked and said."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def licence_of(folder: Path) -> str:
+    """The licence a published folder's README names in its front matter ("license: mit"); "" when it names none."""
+    readme = folder / "README.md"
+    lines = readme.read_text(errors="replace").splitlines() if readme.is_file() else []
+    if lines[:1] != ["---"]:
+        return ""
+    front = lines[1 : lines.index("---", 1)] if "---" in lines[1:] else []
+    named = [line.removeprefix("license:").strip() for line in front if line.startswith("license:")]
+    return named[0] if named else ""

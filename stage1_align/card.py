@@ -1,0 +1,65 @@
+"""The model card of exported encoders (Mitchell et al. 2019, arXiv 1810.03993): what they are, what they were trained
+on, how well they do, and whose weights they began from."""
+
+from pathlib import Path
+
+
+def model_card(config: dict) -> str:
+    """README.md for the config.json of exported encoders, with the front matter the hub reads."""
+    training = config["training"]
+    towers = "\n".join(
+        f"| {modality} | {spec['name']} | {spec['width']} | {_rate(spec['rate'])} | {_origin(config, modality)} |"
+        for modality, spec in config["towers"].items()
+    )
+    metrics = "\n".join(f"| {name} | {value:.3f} |" for name, value in training.get("metrics", {}).items())
+    modality, example = next((m, text) for m, text in EXAMPLES.items() if m in config["towers"])
+    return f"""---
+library_name: emit-toolkit
+tags: [{", ".join(config["towers"])}, contrastive-learning, emotion]
+---
+# Aligned encoders
+
+{", ".join(config["towers"]).capitalize()} in one space of {config["embed_dim"]} dimensions, trained with symmetric
+InfoNCE (vision-text and audio-text). Digest `{config["digest"]}`.
+
+| modality | tower | sequence width | steps a second | began from |
+|---|---|---|---|---|
+{towers}
+
+Trained on: {training.get("data", "not recorded")}
+
+Command: `{training.get("command", "not recorded")}`
+
+| validation retrieval | recall |
+|---|---|
+{metrics or "| not recorded | |"}
+
+```python
+from stage1_align.encoders import AlignedEncoders
+
+encoders = AlignedEncoders.from_pretrained("DIR", only=["{modality}"])
+encoded = encoders.{modality}.encode([{example}])  # pooled (1, D), sequence (1, T, C), mask (1, T)
+```
+"""
+
+
+EXAMPLES = {
+    "text": '"that is so funny"',
+    "audio": "waveform",
+    "vision": "frames",
+}
+
+
+def _rate(rate: float | None) -> str:
+    return f"{rate:.2f}" if rate else "one a frame or token"
+
+
+def _origin(config: dict, modality: str) -> str:
+    """Pretrained weights by name and licence. The tower's own options no longer name them: it is rebuilt without."""
+    began = config["training"].get("config", {}).get("towers", {}).get(modality, {}).get("options", {})
+    weights = began.get("pretrained")
+    if not weights:
+        return "random weights" if began else "not recorded"
+    named = " ".join(str(part) for part in (began.get("model"), Path(weights).name) if part)
+    licence = config["towers"][modality]["options"].get("licence")
+    return f"{named} ({licence or 'licence not recorded: ask its publisher'})"

@@ -1,0 +1,173 @@
+"""Text: open_clip's own text towers with its own tokenizer, which comes with the package (Radford et al. 2021, arXiv
+2103.00020; Ilharco et al. 2021, doi 10.5281/zenodo.5143773). No hub is asked."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from shared.errors import UserError
+from shared.registry import nearest
+from stage1_align.tokenizers import OpenClipTokenizer
+from stage1_align.towers.base import Encoded
+from stage1_align.towers.text import TextTower
+
+
+@dataclass
+class OpenClipTextOptions:
+    model: str | None = None
+    """Name of an open_clip model (`ViT-B-32`); None builds the tower from `text_cfg`."""
+    pretrained: str | None = None
+    """Checkpoint file of that model (.safetensors, .pt, .bin) in open_clip's layout, of which the text tower alone is
+    taken; None starts from random weights. A tag is not followed: download its file first."""
+    text_cfg: dict = field(default_factory=dict)
+    """Fields of open_clip's text configuration; with `model`, changes to that model's."""
+    quick_gelu: bool | None = None
+    """The activation of OpenAI's own weights; None: what the model says."""
+    context_length: int | None = None
+    """Tokens a text is cut to; None: all the model has positions for."""
+    projection: Literal["linear", "own"] = "linear"
+    """From the pooled text to the shared space: a new layer, or the model's own, which keeps its alignment with its
+    image tower; the towers' embed_dim must then be the model's."""
+    peak: bool = False
+    """Pool the maximum over the tokens beside the model's own pooling."""
+    licence: str = ""
+    """Licence of the pretrained weights, for the model card."""
+
+
+class OpenClipText(TextTower):
+    """Texts to token features (L, C) after the last norm, and, pooled where the model pools (CLIP: at the end mark),
+    one vector in the shared space.
+
+    The tower always runs over all its positions, as it was trained, and what is behind the longest text is cut off.
+    What the options leave to the model stands in `self.options` once it is built.
+    """
+
+    Options = OpenClipTextOptions
+
+    def __init__(self, options: OpenClipTextOptions, embed_dim: int):
+        from open_clip.model import CLIPTextCfg, _build_text_tower
+
+        cfg, own_dim, quick_gelu = _configuration(options, embed_dim)
+        room = cfg["context_length"]
+        length = options.context_length or room
+        if length > room:
+            raise UserError(f"context_length {length} is more than the model has positions for: {room}")
+        if options.projection not in ("linear", "own"):
+            raise UserError(f"no projection {options.projection!r}: {nearest(options.projection, ('linear', 'own'))}")
+        keeps = options.projection == "own"
+        if keeps and (own_dim != embed_dim or options.peak or cfg["proj_type"] == "none"):
+            raise UserError(
+                f"projection: own: it is {cfg['proj_type']} and gives {own_dim}; set towers.embed_dim to that and peak "
+                "to false, or projection to linear"
+            )
+        filled = dataclasses.replace(options, model=None, text_cfg=cfg, quick_gelu=quick_gelu, context_length=length)
+        super().__init__(filled, embed_dim)
+        self.net = _build_text_tower(own_dim, CLIPTextCfg(**cfg), quick_gelu)
+        self.net.output_tokens = True
+        if not keeps:
+            self.net.text_projection = None
+        if options.pretrained:
+            _load(self.net, Path(options.pretrained))
+        if keeps:
+            self.project, self.ADDED = _linear(self.net.text_projection), ("query",)
+            self.net.text_projection = None
+        else:
+            self.project = self._projection()
+        self.tokenizer = OpenClipTokenizer().check(cfg["vocab_size"])
+
+    @property
+    def width(self) -> int:
+        return self.net.width
+
+    def blocks(self) -> list[nn.Module]:
+        """The residual attention blocks, from the tokens to the output."""
+        return list(self.net.transformer.resblocks)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
+        """ids int64 (B, L), mask bool (B, L)."""
+        ids = nn.functional.pad(ids, (0, self.net.context_length - ids.shape[1]))  # (B, room)
+        pooled, sequence = self.net(ids)  # (B, C), (B, room, C)
+        sequence = sequence[:, : mask.shape[1]]  # (B, L, C)
+        present = mask.any(1, keepdim=True)  # (B, 1)
+        if self.options.peak:
+            highest = sequence.float().masked_fill(~mask[..., None], -torch.inf).amax(1)  # (B, C)
+            pooled = torch.cat([pooled.float(), torch.where(present, highest, 0.0)], 1)  # (B, 2 C)
+        with torch.autocast(mask.device.type, enabled=False):
+            pooled = nn.functional.normalize(self.project(pooled.float()), dim=-1)  # (B, D)
+        return Encoded(pooled * present, sequence.float() * mask[..., None], mask, None)
+
+
+def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict, int, bool]:
+    """open_clip's text configuration in full, the width its projection gives, and its activation."""
+    import open_clip
+    from open_clip.model import CLIPTextCfg
+
+    model_cfg = {}
+    if options.model:
+        name = options.model.replace("/", "-")  # OpenAI's spelling, ViT-B/32
+        if name not in open_clip.list_models():
+            raise UserError(f"open_clip has no model {options.model!r}: {nearest(name, open_clip.list_models())}")
+        model_cfg = open_clip.get_model_config(name)
+    values = {**model_cfg.get("text_cfg", {}), **options.text_cfg}
+    known = [f.name for f in dataclasses.fields(CLIPTextCfg)]
+    for name in values:
+        if name not in known:
+            raise UserError(f"text_cfg has no field {name!r}: {nearest(name, known)}")
+    cfg = dataclasses.asdict(CLIPTextCfg(**values))
+    what = options.model or "text_cfg"
+    if cfg["hf_model_name"]:
+        raise UserError(
+            f"{what}: its text tower is {cfg['hf_model_name']} of transformers; download that and "
+            "use the tower `transformer` with pretrained: FOLDER"
+        )
+    if cfg["hf_tokenizer_name"]:
+        raise UserError(
+            f"{what}: its tokenizer is {cfg['hf_tokenizer_name']}, not open_clip's own, which alone "
+            "is supported here; choose a model of the CLIP family"
+        )
+    if cfg["embed_cls"]:
+        raise UserError(f"{what}: text towers with a class token (CoCa) are not supported")
+    quick_gelu = options.quick_gelu if options.quick_gelu is not None else bool(model_cfg.get("quick_gelu"))
+    return cfg, model_cfg.get("embed_dim", embed_dim), quick_gelu
+
+
+def _load(net: nn.Module, path: Path) -> None:
+    """The text weights of an open_clip checkpoint: under `text.`, or, in CLIP's older layout, beside `visual.`; with or
+    without the `module.` of distributed training. Read weights-only; UserError when they do not fit."""
+    from open_clip.factory import load_state_dict
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint file; download the model's open_clip_model.safetensors first")
+    try:
+        state = load_state_dict(str(path))
+    except Exception as error:  # torch, pickle and safetensors each raise their own for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: cannot be read as weights ({reason}); .safetensors is the surest form") from None
+    inner = {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}
+    own = set(net.state_dict())
+    text = inner or {name: value for name, value in state.items() if name in own}
+    if not text:
+        raise UserError(
+            f"{path}: holds no text tower (token_embedding.weight is missing); give an open_clip checkpoint"
+        )
+    text.pop("attn_mask", None)  # a constant, kept in old files
+    if net.text_projection is None:
+        text = {name: value for name, value in text.items() if not name.startswith("text_projection")}
+    try:
+        net.load_state_dict(text)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: is of another model ({reason})") from None
+
+
+def _linear(projection: nn.Module | nn.Parameter) -> nn.Linear:
+    """open_clip's text projection, (C, D) or a layer, as a layer."""
+    if isinstance(projection, nn.Linear):
+        return projection
+    layer = nn.Linear(*projection.shape, bias=False)
+    layer.weight = nn.Parameter(projection.detach().T.contiguous())  # (D, C)
+    return layer
