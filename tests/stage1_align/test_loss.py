@@ -2,60 +2,70 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from contrastive_reference import LOSSES, make_inputs, reference
+from torch.nn.functional import normalize
 
-from stage1_align.loss import info_nce
+from shared.errors import UserError
+from stage1_align.loss import contrastive
 
-
-def reference(x, y, scale, ids, valid):
-    """The obvious way: both whole matrices, autograd, one soft target a row."""
-    rows = valid.nonzero()[:, 0]
-    x, y, ids = x[rows], y[rows], ids[rows]
-    target = (ids[:, None] == ids[None]).float()
-    target = target / target.sum(1, keepdim=True)
-    logits = scale * x @ y.T
-    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
-
-
-def inputs(n, d=8, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    x = normalize(torch.randn(n, d, generator=generator), dim=1).requires_grad_()
-    y = normalize(torch.randn(n, d, generator=generator), dim=1).requires_grad_()
-    return x, y, torch.tensor(9.0, requires_grad=True)
+EYE = torch.eye(2)
+BOTH = torch.tensor([True, True])
 
 
 def test_two_rows_by_hand():
-    x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    loss = info_nce(x, x, torch.tensor(2.0), torch.tensor([0, 1]), torch.tensor([True, True]))
+    loss = contrastive(EYE, EYE, torch.tensor(2.0), torch.tensor([0, 1]), BOTH)
     assert loss.item() == pytest.approx(-math.log(math.e**2 / (math.e**2 + 1)), abs=1e-6)
 
 
+def test_sigmoid_of_two_rows_by_hand():
+    bias = torch.tensor(-1.0, requires_grad=True)
+    loss = contrastive(EYE, EYE, torch.tensor(3.0), torch.tensor([0, 1]), BOTH, kind="sigmoid", bias=bias)
+    matching, other = math.log(1 + math.exp(-(3 - 1))), math.log(1 + math.exp(-1))  # one of each in a row
+    assert loss.item() == pytest.approx(matching + other, abs=1e-6)
+    loss.backward()
+    assert bias.grad.item() == pytest.approx(-1 / (1 + math.exp(2)) + 1 / (1 + math.exp(1)), abs=1e-6)
+
+
+def test_soft_targets_of_two_rows_by_hand():
+    labels = torch.tensor([[0.0], [0.1]])  # one soft_width apart: k = exp(-1/2)
+    kernel = math.exp(-0.5)
+    shared = {"labels": labels, "soft": 0.4, "soft_width": 0.1}
+    arguments = (EYE, EYE, torch.tensor(2.0), torch.tensor([0, 1]), BOTH)
+    other = 0.4 * kernel / (1 + kernel)  # the target of the candidate that is not the query's own
+    norm = math.log(math.e**2 + 1)
+    assert contrastive(*arguments, **shared).item() == pytest.approx(norm - 2 * (1 - other), abs=1e-6)
+    own, apart = 1.0, 0.4 * kernel  # T of the two candidates
+    expected = math.log(1 + math.e**2) - 2 * own + math.log(2) - 0 * apart
+    assert contrastive(*arguments, kind="sigmoid", **shared).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tile", [1, 3, 64])
-@pytest.mark.parametrize(
-    "ids, valid",
-    [
-        ([0, 1, 2, 3, 4, 5], [1, 1, 1, 1, 1, 1]),
-        ([0, 1, 0, 3, 1, 0], [1, 1, 1, 1, 1, 1]),
-        ([0, 1, 0, 3, 1, 0], [1, 0, 1, 1, 1, 0]),
-    ],
-    ids=["distinct", "equal texts", "equal texts, items missing"],
-)
-def test_value_and_gradients_equal_the_reference(tile, ids, valid):
-    ids, valid = torch.tensor(ids), torch.tensor(valid).bool()
-    x, y, scale = inputs(6)
-    expected = torch.autograd.grad(reference(x, y, scale, ids, valid), (x, y, scale))
-    loss = info_nce(x, y, scale, ids, valid, tile)
-    got = torch.autograd.grad(3 * loss, (x, y, scale))
-    assert loss.item() == pytest.approx(reference(x, y, scale, ids, valid).item(), rel=1e-6)
-    for g, e in zip(got, expected, strict=True):
-        torch.testing.assert_close(g / 3, e, rtol=1e-5, atol=1e-7)
+@pytest.mark.parametrize("case", ["distinct", "equal texts", "items missing"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_and_gradients_equal_the_reference(name, case, tile, dtype):
+    x, y, scale, bias, ids, valid, labels = make_inputs(7)
+    ids = torch.arange(7) if case == "distinct" else ids
+    valid = valid if case == "items missing" else torch.ones(7).bool()
+    options = {**LOSSES[name], "bias": bias, "labels": labels if "soft" in name else None}
+    x, y = x.detach().to(dtype).requires_grad_(), y.detach().to(dtype).requires_grad_()
+    inputs = (x, y, scale, bias) if "sigmoid" in name else (x, y, scale)
+    slow = reference(x, y, scale, ids, valid, **options)
+    loss = contrastive(x, y, scale, ids, valid, tile=tile, **options)
+    near = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-12}
+    torch.testing.assert_close(loss.double(), slow, **near)
+    gradients = torch.autograd.grad(3 * loss, inputs)
+    for g, e in zip(gradients, torch.autograd.grad(3 * slow, inputs), strict=True):
+        scalar = {"rtol": 1e-5, "atol": 1e-6}  # scale and bias are kept in fp32
+        torch.testing.assert_close(g, e, **(near if g.ndim else scalar))
+    assert all(g.abs().max() > 1e-3 for g in gradients)
+    assert (gradients[0][~valid] == 0).all()
 
 
 def test_equal_texts_are_not_negatives():
-    x, y, scale = inputs(4)
-    valid = torch.ones(4).bool()
+    x, y, scale, *_ = make_inputs(4)
     y = y[:1].detach().expand(4, -1)  # one text, four clips: nothing to tell apart
-    loss = info_nce(x, y, scale, torch.zeros(4, dtype=torch.long), valid)
+    loss = contrastive(x, y, scale, torch.zeros(4, dtype=torch.long), torch.ones(4).bool())
     gradient = torch.autograd.grad(loss, x)[0]
     assert loss.item() == pytest.approx(
         (math.log(4) + -torch.log_softmax(scale * x @ y[0], 0).mean().item()) / 2, rel=1e-5
@@ -64,33 +74,62 @@ def test_equal_texts_are_not_negatives():
     assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_no_valid_row_gives_zero_and_finite_gradients(scale):
-    x, y, _ = inputs(3)
+def test_no_valid_row_gives_zero_and_finite_gradients(scale, name):
+    x, y, _, bias, ids, _, labels = make_inputs(3)
     s = torch.tensor(scale, requires_grad=True)
-    loss = info_nce(x, y, s, torch.arange(3), torch.zeros(3).bool())
+    options = {**LOSSES[name], "bias": bias, "labels": labels}
+    loss = contrastive(x, y, s, ids, torch.zeros(3).bool(), **options)
     gradients = torch.autograd.grad(loss, (x, y, s))
     assert loss.item() == 0
     assert all((g == 0).all() for g in gradients)
 
 
-def test_large_scale_does_not_overflow_with_an_invalid_row():
-    x, y, _ = inputs(5)
-    s = torch.tensor(100.0, requires_grad=True)
-    valid = torch.tensor([True, True, False, True, True])
-    loss = info_nce(x, y, s, torch.arange(5), valid)
-    for g, e in zip(
-        torch.autograd.grad(loss, (x, y, s)),
-        torch.autograd.grad(reference(x, y, s, torch.arange(5), valid), (x, y, s)),
-        strict=True,
-    ):
-        torch.testing.assert_close(g, e, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("tile", [2, 64])
+def test_the_largest_scale_does_not_overflow(tile):
+    """Logits from -100 to 100, and a candidate far below every query's best, which exp(z - best) alone would lose."""
+    x = torch.eye(6, dtype=torch.float32)[:5].requires_grad_()
+    y = torch.eye(6, dtype=torch.float32)[:5].clone()
+    y[2], y[3] = -y[2], torch.eye(6)[5] * -1
+    y.requires_grad_()
+    scale = torch.tensor(100.0, requires_grad=True)
+    ids, valid = torch.arange(5), torch.tensor([True, True, True, True, False])
+    slow = reference(x, y, scale, ids, valid)
+    loss = contrastive(x, y, scale, ids, valid, tile=tile)
+    assert loss.item() == pytest.approx(slow.item(), rel=1e-6)
+    for g, e in zip(torch.autograd.grad(loss, (x, y, scale)), torch.autograd.grad(slow, (x, y, scale)), strict=True):
+        torch.testing.assert_close(g, e, rtol=1e-5, atol=1e-6)
 
 
-def test_logits_stay_fp32_under_autocast():
-    x, y, scale = inputs(16)
-    ids, valid = torch.arange(16), torch.ones(16).bool()
-    plain = info_nce(x, y, scale, ids, valid)
+def test_a_loss_near_zero_keeps_its_gradient():
+    """Aligned rows: the gradient is a small difference of large parts."""
+    x, _, _, _, _, _, _ = make_inputs(32, 16)
+    y = normalize(x.detach() + 0.6 * make_inputs(32, 16, seed=1)[1].detach(), dim=1).requires_grad_()
+    scale, ids, valid = torch.tensor(30.0, requires_grad=True), torch.arange(32), torch.ones(32).bool()
+    slow = reference(x, y, scale, ids, valid)
+    assert 1e-4 < slow < 0.02, slow
+    got = torch.autograd.grad(contrastive(x, y, scale, ids, valid, tile=8), (x, y, scale))
+    for g, e in zip(got, torch.autograd.grad(slow, (x, y, scale)), strict=True):
+        assert ((g - e).norm() / e.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
+def test_logits_stay_fp32_under_autocast_and_for_bf16_features(kind):
+    x, y, scale, bias, ids, valid, _ = make_inputs(16)
+    plain = contrastive(x, y, scale, ids, valid, kind=kind, bias=bias)
     with torch.autocast("cpu", torch.bfloat16):
-        cast = info_nce(x, y, scale, ids, valid)
+        cast = contrastive(x, y, scale, ids, valid, kind=kind, bias=bias)
     assert plain.item() == cast.item()
+    low = [value.detach().bfloat16().requires_grad_() for value in (x, y)]
+    loss = contrastive(*low, scale, ids, valid, kind=kind, bias=bias)
+    assert loss.item() == pytest.approx(reference(*low, scale, ids, valid, kind=kind, bias=bias).item(), rel=1e-6)
+    assert torch.autograd.grad(loss, low)[0].dtype == torch.bfloat16
+
+
+def test_mistakes_are_one_line():
+    x, y, scale, _, ids, valid, _ = make_inputs(3)
+    with pytest.raises(UserError, match="did you mean 'sigmoid'"):
+        contrastive(x, y, scale, ids, valid, kind="sigmiod")
+    with pytest.raises(UserError, match="pass labels"):
+        contrastive(x, y, scale, ids, valid, soft=0.5)

@@ -1,0 +1,54 @@
+"""The contrastive losses the obvious way: whole matrices, autograd, float64, pair by pair where that is clearer."""
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, normalize
+
+
+def reference(x, y, scale, ids, valid, *, kind="info_nce", bias=None, labels=None, soft=0.0, soft_width=0.1):
+    """As stage1_align.loss.contrastive in one process, without tiles."""
+    rows = valid.nonzero()[:, 0]
+    n = len(rows)
+    hard = (ids[rows, None] == ids[rows]).double()  # (n, n)
+    kernel, known = torch.zeros(n, n).double(), torch.zeros(n).bool()
+    if labels is not None:
+        known = ~labels[rows].isnan().any(1)
+        for i in range(n):
+            for j in range(n):
+                if known[i] and known[j]:
+                    distance = (labels[rows[i]].double() - labels[rows[j]].double()).square().sum()
+                    kernel[i, j] = torch.exp(-distance / (2 * soft_width**2))
+    logits = scale.double() * x[rows].double() @ y[rows].double().T
+    if kind == "sigmoid":
+        logits = logits + (0 if bias is None else bias.double())
+        target = hard.clone()
+        for i in range(n):
+            for j in range(n):
+                if known[i] and known[j]:
+                    target[i, j] = (1 - soft) * hard[i, j] + soft * kernel[i, j]
+        return binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1).mean()
+    target = hard / hard.sum(1, keepdim=True)
+    for i in range(n):
+        if known[i]:
+            target[i] = (1 - soft) * target[i] + soft * kernel[i] / kernel[i].sum()
+    one, other = log_softmax(logits, 1), log_softmax(logits.T, 1)
+    return -((target * one).sum(1).mean() + (target * other).sum(1).mean()) / 2
+
+
+LOSSES = {
+    "info_nce": {"kind": "info_nce"},
+    "sigmoid": {"kind": "sigmoid"},
+    "info_nce, soft": {"kind": "info_nce", "soft": 0.3, "soft_width": 0.2},
+    "sigmoid, soft": {"kind": "sigmoid", "soft": 0.3, "soft_width": 0.2},
+}
+"""The options of every loss there is, by a name for tables and tests."""
+
+
+def make_inputs(n, d=8, seed=0):
+    """x, y (n, d) unit, scale, bias, all requiring gradients; ids, valid (n,), labels (n, 2) with repeats and gaps."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (normalize(torch.randn(n, d, generator=generator), dim=1).requires_grad_() for _ in range(2))
+    ids = torch.randint(0, n, (n,), generator=generator)
+    valid = torch.rand(n, generator=generator) > 0.2
+    labels = torch.rand(n, 2, generator=generator)
+    labels[torch.rand(n, generator=generator) < 0.2, 1] = torch.nan
+    return x, y, torch.tensor(9.0, requires_grad=True), torch.tensor(-3.0, requires_grad=True), ids, valid, labels

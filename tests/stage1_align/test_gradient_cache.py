@@ -1,0 +1,82 @@
+"""The gradient of a step in chunks against that of the step in one piece, dropout and all."""
+
+import contrastive_cases as cases
+import pytest
+import stage1_tiny
+import torch
+
+from shared.errors import UserError
+from stage1_align.gradient_cache import cached_backward, split
+from stage1_align.model import ContrastiveModel
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=True)
+
+
+@pytest.mark.parametrize("name, tile, chunks", cases.CASES)
+def test_one_process(accelerator, name, tile, chunks):
+    got, wanted = cases.step(accelerator, name, tile, chunks), cases.expected(name, chunks, world=1)
+    cases.check(got, wanted)
+    assert got["after"] == wanted["after"]  # what follows the step draws the same numbers
+
+
+@pytest.mark.parametrize("chunks, sizes", [(1, [12]), (3, [4, 4, 4]), (5, [3, 3, 2, 2, 2]), (99, [1] * 12)])
+def test_split_keeps_clips_together(chunks, sizes):
+    batch = cases.make_batch()
+    parts = split(batch, chunks)
+    assert [part["text_id"].shape[1] for part in parts] == sizes
+    first = 0
+    for part, size in zip(parts, sizes, strict=True):
+        assert torch.equal(part["text_id"], batch["text_id"][:, first : first + size])
+        assert torch.equal(part["vision"]["x"], batch["vision"]["x"][first : first + size])
+        kinds = batch["text"]["x"][first : first + size], batch["text"]["x"][12 + first : 12 + first + size]
+        assert torch.equal(part["text"]["x"], torch.cat(kinds))  # all of the first kind first
+        first += size
+
+
+def test_split_refuses_a_tensor_that_has_no_rows_for_clips():
+    with pytest.raises(UserError, match=r"batch\.audio\.window has 5 rows"):
+        split({"text_id": torch.zeros(1, 3).long(), "audio": {"window": torch.zeros(5)}}, 2)
+
+
+def test_real_towers_in_chunks(accelerator):
+    """Vision, audio and text as training collates them, random depth and dropout active."""
+    encoders = stage1_tiny.encoders()
+    items = stage1_tiny.items()
+    batch = {name: getattr(encoders, name).collate(items[name] * 2) for name in ("vision", "audio")}
+    batch["text"] = encoders.text.collate(items["text"] * 4)  # two texts for each of eight clips
+    batch["text_id"] = torch.arange(16).view(2, 8)
+    model = ContrastiveModel(encoders).train()
+    chunks = split(batch, 3)
+
+    def loss_of(out):
+        return model.loss(out, batch["text_id"], {"text_text": 1.0}, 1024)
+
+    torch.manual_seed(5)
+    cached_backward(accelerator, model, chunks, loss_of)
+    got = cases.gradients(model)
+    model.zero_grad()
+    torch.manual_seed(5)
+    outs = [model(chunk) for chunk in chunks]
+    loss_of({k: torch.cat([o[k] for o in outs], 1) if outs[0][k].ndim else outs[0][k] for k in outs[0]}).backward()
+    torch.testing.assert_close(got, cases.gradients(model), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_cast_without_gradient_are_not_used_again(accelerator):
+    """Autocast keeps casts until its outermost block ends; those of the first pass have no gradient."""
+    name = "info_nce"
+    batch, model = cases.make_batch(), cases.make_model(name).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        cached_backward(
+            accelerator, model, split(batch, 3), lambda out: model.loss(out, batch["text_id"], cases.WEIGHTS, 64)
+        )
+    got = cases.gradients(model)
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        model.loss(model(batch), batch["text_id"], cases.WEIGHTS, 64).backward()
+    wanted = cases.gradients(model)
+    assert torch.nn.functional.cosine_similarity(got["encoder"], wanted["encoder"], dim=0) > 0.999
