@@ -105,7 +105,7 @@ def _codecs() -> str:
 def _compute() -> str:
     import torch
 
-    from shared.runs import fast_bf16
+    from shared.launch import fast_bf16
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     speed = "fast" if fast_bf16() else "slow"

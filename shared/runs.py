@@ -1,8 +1,8 @@
-"""What both trainers share: starting Accelerate, the run folder, atomic writes, checkpoints, schedules, averages."""
+"""What both trainers share: seeds, the run folder, checkpoints, trackers, schedules, averages."""
 
 import contextlib
+import functools
 import json
-import os
 import random
 import shutil
 import time
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from shared.config import dump, to_dict
 from shared.errors import UserError
@@ -30,58 +31,6 @@ def seed_everything(*parts: int | str) -> None:
     torch.manual_seed(seed)
 
 
-# --- Accelerate ----------------------------------------------------------------------------------------------------
-
-
-def start(mixed_precision: str):
-    """An Accelerator on the GPUs there are, or else on the CPU. Refuses to run as one process when the launcher was
-    asked for several (`accelerate launch --cpu --num_processes 2` starts one, silently)."""
-    from accelerate import Accelerator
-
-    if mixed_precision == "auto":  # the launcher's word, where it gives one; else what the hardware is good at
-        launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        mixed_precision = launcher if launcher in ("bf16", "fp16") else "bf16" if fast_bf16() else "no"
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=mixed_precision,
-    )
-    asked = _processes_asked_for()
-    if accelerator.num_processes == 1 and asked > 1:
-        raise UserError(
-            f"{asked} processes were asked for but one was started: on a CPU use "
-            "`accelerate launch --config_file accelerate_configs/cpu_2_processes.yaml ...`"
-        )
-    return accelerator
-
-
-def fast_bf16() -> bool:
-    """Whether this machine multiplies bf16 matrices in hardware."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    check = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(check and check())
-
-
-def _processes_asked_for() -> int:
-    """The process count in the command line of the `accelerate launch` that is our parent; 1 when there is none."""
-    import psutil
-    import yaml
-
-    with contextlib.suppress(psutil.Error, OSError):
-        words = psutil.Process().parent().cmdline()
-        script = "launch" in words and any(Path(word).name == "accelerate" for word in words)
-        if not script and "accelerate.commands.launch" not in words:
-            return 1
-        for name, following in zip(words, [*words[1:], ""], strict=True):
-            key, _, value = name.partition("=")
-            value = value or following
-            if key in ("--num_processes", "--num-processes") and value.isdigit():
-                return int(value)
-            if key in ("--config_file", "--config-file") and Path(value).is_file():
-                return int((yaml.safe_load(Path(value).read_text()) or {}).get("num_processes") or 1)
-    return 1
-
-
 # --- the run folder ------------------------------------------------------------------------------------------------
 
 
@@ -90,22 +39,27 @@ class RunFolder:
 
     config.yaml                the resolved configuration; `--config` takes it
     log.jsonl                  one line per logged step or epoch
-    tensorboard/               the same, as curves
-    checkpoints/000120/        whatever `accelerator.save_state` writes, plus progress.json; the newest `keep` of them
+    (trackers)                 whatever Accelerate's trackers write, such as TensorBoard's curves
+    checkpoints/00000120/      whatever `accelerator.save_state` writes, plus progress.json; the newest `keep` of them
     made_from.json             digests of configuration and data; another run is kept out of the folder by them
     metrics.json               there when the run is finished
     """
 
-    def __init__(self, path: Path, is_main: bool, keep: int = 2):
-        self.path, self.is_main, self.keep = Path(path), is_main, keep
-        self._board = None
-        if is_main:
+    def __init__(self, path: Path, accelerator, keep: int = 2):
+        self.path, self.accelerator, self.keep = Path(path), accelerator, keep
+        self.is_main = accelerator.is_main_process
+        if self.is_main:
             self.path.mkdir(parents=True, exist_ok=True)
 
-    def claim(self, config: Any, **made_from: str) -> bool:
+    def claim(self, config: Any, free: tuple[str, ...] = (), **made_from: str) -> bool:
         """Take the folder for a run of `config` on data of the given digests, or recognise it; UserError when it is
-        another run's. Returns whether that run is finished."""
-        values = {name: value for name, value in to_dict(config).items() if name not in ("run", "data", "max_steps")}
+        another run's. Returns whether that run is finished.
+
+        free: options, as in "train.workers", that may change between the parts of one run."""
+        values = to_dict(config)
+        for name in ("run", "data", "max_steps", *free):
+            *rooms, last = name.split(".")
+            functools.reduce(dict.__getitem__, rooms, values).pop(last, None)
         mine = {"configuration": digest(values), **made_from}
         path = self.path / "made_from.json"
         if path.exists():
@@ -116,53 +70,63 @@ class RunFolder:
         elif self.is_main:
             dump(config, self.path / "config.yaml")
             write_json(path, mine)
-        return (self.path / "metrics.json").exists()
+        finished = (self.path / "metrics.json").exists()
+        if not finished and self.accelerator.log_with:
+            self.accelerator.init_trackers("emit", config=_flat(to_dict(config)))
+        return finished
 
     def log(self, step: int, **values: Any) -> None:
-        """Append to log.jsonl and TensorBoard; numbers only reach TensorBoard."""
+        """Append to log.jsonl; numbers reach the trackers too."""
         if not self.is_main:
             return
         record = {"step": step, "time": round(time.time(), 3), **values}
         with (self.path / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        self.accelerator.log(numbers, step=step)
 
-            self._board = SummaryWriter(self.path / "tensorboard")
-        for name, value in values.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                self._board.add_scalar(name, value, step)
-
-    def save(self, accelerator, progress: dict) -> None:
-        """Write checkpoints/<step>/ atomically (every process calls this) and drop the oldest ones."""
+    def save(self, progress: dict) -> None:
+        """Write checkpoints/<step>/ atomically (every process calls this) and drop the oldest ones. UserError when it
+        cannot be written; the checkpoints before it are left as they are."""
         target = self.path / "checkpoints" / f"{progress['step']:08d}"
         partial = target.with_name(f".{target.name}.partial")
-        if self.is_main:
+        try:
+            if self.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(partial))
+            self.accelerator.wait_for_everyone()
+            if self.is_main:
+                write_json(partial / "progress.json", progress)
+                shutil.rmtree(target, ignore_errors=True)
+                partial.rename(target)
+        except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own word for a full disk
+            if isinstance(error, RuntimeError) and "gloo" in str(error):
+                raise  # not the disk: another process is gone
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        accelerator.wait_for_everyone()
-        if not self.is_main:
-            return
-        write_json(partial / "progress.json", progress)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-        for old in sorted(target.parent.glob("[0-9]*"))[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            last = self.latest()
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{target}: the checkpoint could not be written ({reason}); make room and run the same command again, "
+                f"it goes on from {last or 'the beginning'}"
+            ) from None
+        if self.is_main:
+            for old in sorted(target.parent.glob("[0-9]*"))[: -self.keep]:
+                shutil.rmtree(old, ignore_errors=True)
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint."""
         found = sorted((self.path / "checkpoints").glob("[0-9]*/progress.json"))
         return found[-1].parent if found else None
 
-    def resume(self, accelerator) -> dict | None:
+    def resume(self) -> dict | None:
         """Load the newest checkpoint into what was prepared; its progress, or None when there is nothing to resume."""
         latest = self.latest()
         if latest is None:
             return None
         progress = read_json(latest / "progress.json", "checkpoint", "delete this checkpoint folder and start again")
-        accelerator.load_state(str(latest))
+        self.accelerator.load_state(str(latest))
         if self.is_main:
             self._forget_after(progress["step"])
         return progress
@@ -175,8 +139,20 @@ class RunFolder:
             write_text(log, "".join(f"{line}\n" for line in complete if json.loads(line)["step"] <= step))
 
     def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
+        """Let the trackers finish. Accelerate would end the group of processes as well; that is left to the caller."""
+        for tracker in self.accelerator.trackers if self.is_main else ():
+            tracker.finish()
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested options under dotted names, as plain as trackers want them."""
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat
 
 
 # --- schedules and averages ----------------------------------------------------------------------------------------

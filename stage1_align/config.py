@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from shared.errors import UserError
+
 
 @dataclass
 class TowerConfig:
@@ -26,10 +28,10 @@ class TowerConfig:
 class TowersConfig:
     """The three encoders and the space they share."""
 
-    vision: TowerConfig = field(default_factory=lambda: TowerConfig("open_clip"))
-    """Sees the frames of a clip."""
-    audio: TowerConfig = field(default_factory=lambda: TowerConfig("htsat"))
-    """Hears its sound."""
+    vision: TowerConfig | None = field(default_factory=lambda: TowerConfig("open_clip"))
+    """Sees the frames of a clip; null for corpora without pictures."""
+    audio: TowerConfig | None = field(default_factory=lambda: TowerConfig("htsat"))
+    """Hears its sound; null for corpora without sound."""
     text: TowerConfig = field(default_factory=lambda: TowerConfig("transformer"))
     """Reads its words, for both pairs: stage 2 has one text feature, so there is one text encoder."""
     embed_dim: int = 64
@@ -89,6 +91,29 @@ class PairConfig:
 
 
 @dataclass
+class LossConfig:
+    """The contrastive loss."""
+
+    kind: Literal["info_nce", "sigmoid"] = "info_nce"
+    """info_nce (CLIP), or sigmoid (SigLIP), which judges each pair alone and suits noisy pairs."""
+    pairs: dict[str, float] = field(default_factory=lambda: {"vision_text": 1.0, "audio_text": 1.0, "text_text": 1.0})
+    """Weight of each pair's loss: vision_text, audio_text, text_text, vision_audio; a pair that is not named has none.
+    text_text is between the texts of a clip, where it has several: what was said is drawn to what it means. A pair has
+    a temperature of its own."""
+    soft: float = 0.0
+    """Share of the target that goes to clips of near labels instead of the clip itself: a smile is no negative of a
+    grin. 0: positives are equal texts alone."""
+    soft_width: float = 0.1
+    """How near: the standard deviation of the kernel over label vectors, whose entries lie in [0, 1]."""
+    initial_scale: float = 14.3
+    """First inverse temperature (CLIP's 1 / 0.07; SigLIP starts at 10)."""
+    initial_bias: float = -10.0
+    """First bias of the sigmoid loss: nearly all pairs are negatives."""
+    tile: int = 1024
+    """Side of the blocks of the similarity matrix held at once; the result does not depend on it."""
+
+
+@dataclass
 class TrainConfig:
     """Optimisation."""
 
@@ -96,6 +121,9 @@ class TrainConfig:
     """Passes over the training clips."""
     batch_size: int = 64
     """Clips in a step, over all processes together: the number of candidates of the loss."""
+    chunk: int = 0
+    """Clips a process encodes at once; a larger share of the batch goes through the gradient cache, twice as many
+    forward passes for a batch of any size. 0: the whole share at once."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     tower_lr: dict[str, float] = field(default_factory=dict)
@@ -106,33 +134,43 @@ class TrainConfig:
     """Share of all steps in which the learning rate rises."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
-    initial_scale: float = 14.3
-    """First inverse temperature (CLIP's 1 / 0.07)."""
-    tile: int = 1024
-    """Rows of the similarity matrix held at once."""
-    pair_weights: dict[str, float] = field(
-        default_factory=lambda: {"vision_text": 1.0, "audio_text": 1.0, "text_text": 1.0}
-    )
-    """Weight of each pair's loss. text_text is between the two texts of a clip, where it has two: what was said is
-    drawn to what it means."""
+    ema: float = 0.0
+    """Decay of an average of the weights, which is then validated and exported; 0: none. Short runs are over before it
+    has caught up."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the hardware multiplies it, else full precision."""
+    """auto: what the launcher says, else bf16 where the hardware multiplies it, else full precision."""
+    compile: bool = False
+    """torch.compile of the towers' blocks: minutes at the start, faster steps on GPUs."""
     workers: int = 0
     """Loader processes; they never change the results."""
     checkpoint_every: int = 0
     """Steps between checkpoints besides the one after each epoch; 0: none."""
+    keep: int = 2
+    """Checkpoints that stay on disk."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where curves go, by Accelerate's names; log.jsonl is written whatever stands here."""
+    timeout_minutes: float = 30.0
+    """A process that waits so long for another one gives up: longer than the slowest validation on one process."""
+
+    def __post_init__(self):
+        for name in ("batch_size", "lr", "clip_norm", "timeout_minutes", "keep"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--train.{name} is {getattr(self, name)}: it must be above 0")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"--train.ema is {self.ema}: a decay lies in [0, 1), such as 0.999")
 
 
 @dataclass
 class AlignConfig:
     """Stage 1: train vision-text and audio-text encoders by contrast."""
 
-    data: Path
-    """Clip dataset written by `emit prepare`."""
     run: Path
     """Run folder; an unfinished run in it is continued."""
+    data: Path | None = None
+    """Clip dataset written by `emit prepare`; not needed where `pairs.sources` names other data."""
     towers: TowersConfig = field(default_factory=TowersConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     """Decides initial weights, order, augmentation and dropout."""

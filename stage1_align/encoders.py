@@ -105,13 +105,15 @@ class AlignedEncoders(nn.Module):
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: damaged ({reason}); export the encoders again") from None
 
-    def save_pretrained(self, folder: str | Path, training: dict | None = None) -> None:
+    def save_pretrained(self, folder: str | Path, training: dict | None = None, weights: dict | None = None) -> None:
         """Write the folder, whole or not at all. `training` (data, metrics, command) goes into config and card; None
-        keeps what the encoders were loaded with."""
+        keeps what the encoders were loaded with. weights: a state dictionary gathered from a model that is spread over
+        processes; None takes the encoders' own."""
         from safetensors.torch import save_file
 
         with atomic_folder(Path(folder)) as partial:
-            weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+            weights = self.state_dict() if weights is None else weights
+            weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
             save_file(weights, partial / "model.safetensors")
             towers = {modality: self._describe(modality, tower) for modality, tower in self.towers().items()}
             files = [partial / "model.safetensors"]

@@ -2,7 +2,7 @@
 
     for batch in loader:
         chunks = split(batch, 4)
-        loss, out = cached_backward(accelerator, model, chunks, lambda out: bare.loss(out, batch["text_id"], ...))
+        loss, out = cached_backward(accelerator, model, chunks, lambda out: bare.total(bare.losses(out, ...)))
         optimizer.step()
 
 Method: gradient cache (Gao et al. 2021, arXiv 2101.06983). The chunks are encoded without gradient; the loss over all
@@ -62,7 +62,6 @@ def cached_backward(
         states.append(_random_state(accelerator.device))
         with torch.no_grad():
             encoded.append(model(chunk))
-    torch.clear_autocast_cache()  # inside a caller's autocast, weights cast without gradient would be used again
 
     joined = {name: _join([out[name].detach() for out in encoded]) for name in encoded[0]}
     leaves = {name: value.requires_grad_() for name, value in joined.items() if value.is_floating_point()}

@@ -1,76 +1,108 @@
 """The model contrastive training optimises: the towers, and one learned temperature (and bias) a pair."""
 
+import itertools
 import math
 
 import torch
 from torch import Tensor, nn
 
+from shared.errors import UserError
+from shared.registry import nearest
+from stage1_align.config import LossConfig
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.loss import contrastive
 
-PAIRS = {"vision_text": ("vision", "text"), "audio_text": ("audio", "text")}
+PAIRS = {
+    "vision_text": ("vision", "text"),
+    "audio_text": ("audio", "text"),
+    "text_text": ("text", "text"),
+    "vision_audio": ("vision", "audio"),
+}
 MAX_SCALE = 100.0
 
 
 class ContrastiveModel(nn.Module):
     """forward(batch) returns the pooled embeddings of this process's clips and the inverse temperatures, so that one
-    wrapped forward sees every parameter.
+    wrapped forward sees every parameter."""
 
-    loss_kind: as `kind` of stage1_align.loss.contrastive. The sigmoid loss has a bias a pair besides, which begins at
-    -10 since nearly all pairs are negatives (SigLIP, arXiv 2303.15343, section 3.2)."""
-
-    def __init__(
-        self,
-        encoders: AlignedEncoders,
-        initial_scale: float = 1 / 0.07,
-        loss_kind: str = "info_nce",
-        initial_bias: float = -10.0,
-    ):
+    def __init__(self, encoders: AlignedEncoders, config: LossConfig):
+        """UserError for a pair that does not exist, or none left: a pair whose tower is missing takes no part."""
         super().__init__()
-        self.encoders = encoders
-        self.loss_kind = loss_kind
-        self.log_scale = nn.ParameterDict({pair: nn.Parameter(torch.tensor(math.log(initial_scale))) for pair in PAIRS})
-        biased = PAIRS if loss_kind == "sigmoid" else ()
-        self.bias = nn.ParameterDict({pair: nn.Parameter(torch.tensor(float(initial_bias))) for pair in biased})
+        self.encoders, self.config = encoders, config
+        for name in config.pairs:
+            if name not in PAIRS:
+                raise UserError(f"--loss.pairs: no {name!r}; {nearest(name, PAIRS)}")
+        here = encoders.towers()
+        self.pairs = {name: w for name, w in config.pairs.items() if w > 0 and set(PAIRS[name]) <= set(here)}
+        for modality in here:
+            if not any(modality in PAIRS[name] for name in self.pairs):
+                raise UserError(f"--loss.pairs: no pair trains the {modality} tower; add one, or leave the tower out")
+
+        def parameter_of_each_pair(value: float) -> nn.ParameterDict:
+            return nn.ParameterDict({pair: nn.Parameter(torch.tensor([value])) for pair in self.pairs})
+
+        # Of one element, not of no dimension: FSDP shards no scalars.
+        self.log_scale = parameter_of_each_pair(math.log(config.initial_scale))
+        self.bias = parameter_of_each_pair(config.initial_bias) if config.kind == "sigmoid" else nn.ParameterDict()
 
     def forward(self, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-        """batch: the collated input of each tower, n texts a clip. Returns "vision", "audio": (1, b, D) and "text":
-        (n, b, D); "has_<modality>": bool (1 or n, b); "scale_<pair>" and, for sigmoid, "bias_<pair>": ()."""
+        """batch: the collated input of some towers, and text_id (n, b): n texts for each of b clips. Returns "vision",
+        "audio": (1, b, D) and "text": (n, b, D); "has_<modality>": bool (1 or n, b); "scale_<pair>" and, for sigmoid,
+        "bias_<pair>": ()."""
         output = {}
         clips = batch["text_id"].shape[1]
-        for modality in ("vision", "audio", "text"):
-            encoded = getattr(self.encoders, modality)(**batch[modality])
-            output[modality] = encoded.pooled.unflatten(0, (-1, clips))  # (1 or n, b, D)
-            output[f"has_{modality}"] = encoded.mask.any(1).unflatten(0, (-1, clips))  # (1 or n, b)
-        for pair, scale in self.log_scale.items():
-            output[f"scale_{pair}"] = scale.exp()  # ()
+        for modality, tower in self.encoders.towers().items():
+            if modality in batch:
+                encoded = tower(**batch[modality])
+                output[modality] = encoded.pooled.unflatten(0, (-1, clips))  # (1 or n, b, D)
+                output[f"has_{modality}"] = encoded.mask.any(1).unflatten(0, (-1, clips))  # (1 or n, b)
+        for pair, log_scale in self.log_scale.items():
+            output[f"scale_{pair}"] = log_scale[0].exp()  # ()
         for pair, bias in self.bias.items():
-            output[f"bias_{pair}"] = bias.clone()  # ()
+            output[f"bias_{pair}"] = bias[0]  # ()
         return output
 
-    def loss(self, out: dict[str, Tensor], text_id: Tensor, weights: dict[str, float], tile: int, **soft) -> Tensor:
-        """The weighted sum over pairs of the mean loss over the n texts a clip has: (). text_id int64 (n, b); soft:
-        labels (b, K), soft, soft_width of stage1_align.loss.contrastive."""
+    def losses(self, out: dict[str, Tensor], text_id: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        """The mean loss of each pair over the combinations of texts a clip has, unweighted: {pair: ()}.
 
-        def between(x: Tensor, y: Tensor, valid: Tensor, ids: Tensor, pair: str) -> Tensor:
-            scale, bias = out[f"scale_{pair}"], out.get(f"bias_{pair}")
-            return contrastive(x, y, scale, ids, valid, kind=self.loss_kind, bias=bias, tile=tile, **soft)
+        text_id int64 (n, b): of what equals each other. Two pictures and sounds of one first text count as equal.
+        labels (b, K) or None."""
+        texts = range(len(text_id))
+        return {
+            pair: sum(terms) / len(terms)
+            for pair in self.pairs
+            if (terms := [self._between(pair, out, i, j, text_id, labels) for i, j in _combinations(pair, texts)])
+        }
 
-        text, has_text = out["text"], out["has_text"]  # (n, b, D), (n, b)
-        total = 0
-        for pair, (a, _) in PAIRS.items():
-            terms = [
-                between(out[a][0], text[n], out[f"has_{a}"][0] & has_text[n], text_id[n], pair)
-                for n in range(len(text_id))
-            ]
-            total = total + weights.get(pair, 1.0) * sum(terms) / len(terms)
-        if weights.get("text_text", 0) and len(text_id) == 2:
-            valid = has_text[0] & has_text[1]  # (b,)
-            total = total + weights["text_text"] * between(text[0], text[1], valid, text_id[1], "vision_text")
-        return total
+    def _between(self, pair: str, out: dict, i: int, j: int, text_id: Tensor, labels: Tensor | None) -> Tensor:
+        a, b = PAIRS[pair]
+        return contrastive(
+            out[a][i],  # (b, D)
+            out[b][j],  # (b, D)
+            out[f"scale_{pair}"],
+            text_id[j if b == "text" else 0],  # (b,)
+            out[f"has_{a}"][i] & out[f"has_{b}"][j],  # (b,)
+            kind=self.config.kind,
+            bias=out.get(f"bias_{pair}"),
+            tile=self.config.tile,
+            labels=labels,
+            soft=self.config.soft if labels is not None else 0.0,
+            soft_width=self.config.soft_width,
+        )
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum: ()."""
+        return sum(self.pairs[pair] * value for pair, value in losses.items())
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
         """Keep each inverse temperature in [1, 100] (CLIP, section 2.5)."""
-        for scale in self.log_scale.values():
-            scale.clamp_(0, math.log(MAX_SCALE))
+        for log_scale in self.log_scale.values():
+            log_scale.clamp_(0, math.log(MAX_SCALE))
+
+
+def _combinations(pair: str, texts: range) -> list[tuple[int, int]]:
+    """Which of the n texts, for each side of a pair; a picture or a sound is number 0."""
+    if pair == "text_text":
+        return list(itertools.combinations(texts, 2))
+    return [(0, text) for text in texts] if PAIRS[pair][1] == "text" else [(0, 0)]

@@ -66,7 +66,8 @@ class PairData:
         self, epoch: int, first_step: int, rank: int, world: int, encoders: AlignedEncoders, workers: int = 0
     ) -> "PairLoader":
         """This process's share of each global batch, collated, from `first_step` to the end of the epoch."""
-        pairs = Pairs(self.sources, self.label_names, self.config, encoders.audio.sample_rate, self.seed)
+        rate = encoders.audio.sample_rate if encoders.audio is not None else None
+        pairs = Pairs(self.sources, self.label_names, self.config, rate, self.seed)
 
         def report(k: int, what: str) -> None:
             if rank == 0:  # every process reads every stream
@@ -129,8 +130,10 @@ class PairLoader(torch.utils.data.DataLoader):
 class Pairs(torch.utils.data.Dataset):
     """Training samples by their Address."""
 
-    def __init__(self, sources: list[Source], label_names: list[str], config: PairConfig, sample_rate: int, seed: int):
-        """label_names: those of all sources; a sample's labels are in this order."""
+    def __init__(
+        self, sources: list[Source], label_names: list[str], config: PairConfig, sample_rate: int | None, seed: int
+    ):
+        """label_names: those of all sources; a sample's labels are in this order. sample_rate: None without sound."""
         self.sources, self.label_names = sources, label_names
         self.config, self.sample_rate, self.seed = config, sample_rate, seed
 
@@ -140,7 +143,7 @@ class Pairs(torch.utils.data.Dataset):
         config, source = self.config, self.sources[k]
         sample = source.sample(item, self.sample_rate, lambda count: _one_of_each_stretch(count, config.frames, rng))
         frames = sample.frames  # (T, H, W, 3)
-        length = int(config.max_seconds * self.sample_rate)
+        length = int(config.max_seconds * (self.sample_rate or 0))
         waveform = _stretch(sample.waveform, length, rng)  # (S,)
         if config.augment:
             frames = augment_frames(frames, rng)
@@ -161,18 +164,19 @@ class Pairs(torch.utils.data.Dataset):
 
 
 def collate(encoders: AlignedEncoders, samples: list[dict]) -> dict[str, Any]:
-    """The input of each tower; text_id int64 (n, b), equal for texts that say the same; "labels" float32 (b, K), NaN =
-    unknown, where any source has labels; "damage", a list of (source, what). The n texts of the b clips reach the text
-    tower together, all of the first kind first: its input has n * b rows."""
+    """The input of each tower there is; text_id int64 (n, b), equal for texts that say the same; "labels" float32
+    (b, K), NaN = unknown, where any source has labels; "damage", a list of (source, what). The n texts of the b clips
+    reach the text tower together, all of the first kind first: its input has n * b rows."""
     texts = [text for kind in zip(*(sample["texts"] for sample in samples), strict=True) for text in kind]
     ids = [derive_seed(key) for kind in zip(*(sample["keys"] for sample in samples), strict=True) for key in kind]
-    batch = {
-        "vision": encoders.vision.collate([sample["frames"] for sample in samples]),
-        "audio": encoders.audio.collate([sample["waveform"] for sample in samples]),
-        "text": encoders.text.collate(texts),
-        "text_id": torch.tensor(ids).view(-1, len(samples)),  # (n, b)
-        "damage": [what for sample in samples for what in sample["damage"]],
+    items = {
+        "vision": [sample["frames"] for sample in samples],
+        "audio": [sample["waveform"] for sample in samples],
+        "text": texts,
     }
+    batch = {modality: tower.collate(items[modality]) for modality, tower in encoders.towers().items()}
+    batch["text_id"] = torch.tensor(ids).view(-1, len(samples))  # (n, b)
+    batch["damage"] = [what for sample in samples for what in sample["damage"]]
     if len(samples[0]["labels"]):
         batch["labels"] = torch.from_numpy(np.stack([sample["labels"] for sample in samples]))  # (b, K)
     return batch
@@ -194,10 +198,19 @@ class ValidationSet:
             self.items += [(source, item) for item in items]
         rng, template = np.random.default_rng(0), config.label_template
         said = [(source.words(item), source.label_names) for source, item in self.items]
-        self.texts = [
-            [_first_text(kind, words, names, rng, template) for words, names in said] for kind in config.captions
+        pairs = [
+            [(text, i) for i, (words, names) in enumerate(said) for text in _texts(kind, words, names, rng, template)]
+            for kind in config.captions
         ]
-        """n lists of N: the text of each kind, "" where there is none; the first of several captions."""
+        self.texts = [[text for text, _ in several] for several in pairs]
+        """n lists of M_k: the texts of each kind; an item has none, one, or several captions."""
+        self.owners = [[owner for _, owner in several] for several in pairs]
+        """n lists of M_k: the item each text belongs to."""
+        self.label_names = list(dict.fromkeys(name for source in sources for name in source.label_names))
+        self.labels = np.full((len(said), len(self.label_names)), np.nan, np.float32)
+        """float32 (N, K), NaN = not labelled."""
+        for row, (words, names) in zip(self.labels, said, strict=True):
+            row[[self.label_names.index(name) for name in names]] = words.labels
         self.keys = [[text_key(kind, words, names) for words, names in said] for kind in config.captions]
         """n lists of N: texts of one key are right answers to each other's items."""
 
@@ -246,10 +259,9 @@ def _stretch(waveform: np.ndarray, length: int, rng: np.random.Generator) -> np.
     return waveform[start : start + length]  # (length,)
 
 
-def _first_text(kind: str, words, names: list[str], rng: np.random.Generator, template: str) -> str:
-    if kind == "caption":
-        return words.captions[0] if words.captions else ""
-    return draw_text(kind, words, names, rng, template)
+def _texts(kind: str, words, names: list[str], rng: np.random.Generator, template: str) -> list[str]:
+    texts = words.captions if kind == "caption" else [draw_text(kind, words, names, rng, template)]
+    return [text for text in texts if text]
 
 
 def _one_thread(worker: int) -> None:

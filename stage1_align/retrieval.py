@@ -1,38 +1,74 @@
-"""Validation: can a clip's face and voice find its words, and the words their clip?"""
+"""Validation: can a clip's face and voice find its words, and the words their clip? Shared by all processes."""
+
+import math
 
 import numpy as np
 import torch
 
-from shared.dataset import ClipDataset
 from shared.metrics import recall_at
-from stage1_align.encoders import AlignedEncoders
-from stage1_align.model import PAIRS
+from stage1_align.pairs import ValidationSet
 
 KS = (1, 5, 10)
 
 
 @torch.no_grad()
-def embed(encoders: AlignedEncoders, clips: ClipDataset, texts: list[list[str]], batch_size: int = 32) -> dict:
-    """Pooled embeddings of clips, with the texts of each: "vision", "audio" float32 (N, D), "text" (n, N, D), and
-    has_<modality> bool (N,) or (n, N). `texts` holds n lists of N texts."""
-    parts: dict[str, list[np.ndarray]] = {}
+def embed(model, accelerator, valid: ValidationSet, more: list[str] = (), batch_size: int = 32) -> dict:
+    """Embeddings of all validation items, each process computing its share; every process gets all of them.
 
-    def add(name: str, tower, values: list) -> None:
-        encoded = tower.encode(values)
-        parts.setdefault(name, []).append(encoded.pooled.cpu().numpy())  # (b, D)
-        parts.setdefault(f"has_{name}", []).append(encoded.mask.any(1).cpu().numpy())  # (b,)
+    Returns {"vision", "audio": float32 (N, D), where the model has the tower; "texts": n arrays (M_k, D), one for each
+    kind of text; "more": (len(more), D)} and "has_vision", "has_audio" bool (N,). Goes through the model's forward as
+    training does, so that it works however the model is spread, in evaluation mode, which it leaves on.
+    """
+    encoders = accelerator.unwrap_model(model).encoders
+    model.eval()
+    towers = encoders.towers()
 
-    for start in range(0, len(clips), batch_size):
-        rows = range(start, min(start + batch_size, len(clips)))
-        add("vision", encoders.vision, [clips.clip(row, _spread)["frames"] for row in rows])
-        add("audio", encoders.audio, [clips.waveform(row, encoders.audio.sample_rate) for row in rows])
-    for kind in texts:
-        for start in range(0, len(kind), batch_size):
-            add("text", encoders.text, kind[start : start + batch_size])
-    joined = {name: np.concatenate(values) for name, values in parts.items()}
-    for name in ("text", "has_text"):
-        joined[name] = joined[name].reshape(len(texts), len(clips), *joined[name].shape[1:])
-    return joined
+    def media(rows: list[int]) -> dict:
+        items = {}
+        if "vision" in towers:
+            items["vision"] = towers["vision"].collate([valid.clip(row, _spread)["frames"] for row in rows])
+        if "audio" in towers:
+            rate = towers["audio"].sample_rate
+            items["audio"] = towers["audio"].collate([valid.waveform(row, rate) for row in rows])
+        return items
+
+    everything = [text for kind in valid.texts for text in kind] + list(more)
+
+    def words(rows: list[int]) -> dict:
+        return {"text": towers["text"].collate([everything[row] for row in rows])}
+
+    found = _shared(model, accelerator, media, len(valid), batch_size) if len(towers) > ("text" in towers) else {}
+    texts = _shared(model, accelerator, words, len(everything), batch_size)["text"]
+    *kinds, rest = np.split(texts, np.cumsum([len(kind) for kind in valid.texts]))
+    return {**found, "texts": kinds, "more": rest}
+
+
+def _shared(model, accelerator, collate, count: int, batch_size: int) -> dict[str, np.ndarray]:
+    """Outputs of the model for rows 0 .. count - 1, of all processes: row r belongs to process r % world. All make the
+    same number of calls, since a spread model computes together."""
+    from accelerate.utils import gather_object
+
+    rank, world = accelerator.process_index, accelerator.num_processes
+    mine: list[tuple[int, dict]] = []
+    for start in range(0, math.ceil(count / world), batch_size):
+        rows = [rank + world * i for i in range(start, start + batch_size) if rank + world * i < count]
+        batch = _to_device(collate(rows or [0]), accelerator.device)
+        batch["text_id"] = torch.zeros(1, len(rows or [0]), dtype=torch.long)
+        out = model(batch)
+        part = {
+            name: out[name].flatten(0, 1).float().cpu().numpy()  # (b, D) or (b,)
+            for modality in ("vision", "audio", "text")
+            if modality in batch
+            for name in (modality, f"has_{modality}")
+        }
+        mine += [(row, {name: value[i] for name, value in part.items()}) for i, row in enumerate(rows)]
+    everyone = dict(gather_object(mine)) if world > 1 else dict(mine)
+    result = {name: np.stack([everyone[row][name] for row in range(count)]) for name in everyone[0]}
+    return {name: value > 0 if name.startswith("has_") else value for name, value in result.items()}
+
+
+def _to_device(batch: dict, device) -> dict:
+    return {name: {key: x.to(device) for key, x in part.items()} for name, part in batch.items()}
 
 
 def _spread(count: int) -> list[int]:
@@ -40,19 +76,29 @@ def _spread(count: int) -> list[int]:
     return [int(i) for i in np.linspace(0, count - 1, min(count, 10)).round()]
 
 
-def retrieval(embedded: dict[str, np.ndarray], keys: list[list[str]], kinds: list[str]) -> dict[str, float]:
-    """R@1, R@5 and R@10 of each pair in both directions for each kind of text, and the mean of all. Clips whose texts
-    have one key (n lists of N) are all correct answers; a clip that lacks an item of the pair takes no part."""
+def retrieval(embedded: dict, valid: ValidationSet, kinds: list[str]) -> dict[str, float]:
+    """R@1, R@5 and R@10 of pictures and of sound against each kind of text, in both directions, and the mean of all.
+
+    An item with several captions is found by any of them, and each of them has to find it. Texts of one key are right
+    answers to each other's items; a wrong answer as near as the right one is ranked before it. An item that lacks one
+    side takes no part.
+    """
     metrics = {}
     for n, kind in enumerate(kinds):
-        ids = np.unique(keys[n], return_inverse=True)[1]  # (N,)
-        for a, _ in PAIRS.values():
-            both = embedded[f"has_{a}"] & embedded["has_text"][n]  # (N,)
-            if not both.any():
+        ids = np.unique(valid.keys[n], return_inverse=True)[1]  # (N,)
+        owner = np.array(valid.owners[n], dtype=int)  # (M,) the item of each text
+        worded = np.isin(np.arange(len(valid)), owner)  # (N,)
+        for modality in ("vision", "audio"):
+            if modality not in embedded:
                 continue
-            similarity = embedded[a][both] @ embedded["text"][n][both].T  # (N, N)
+            items = embedded[f"has_{modality}"] & worded  # (N,)
+            texts = items[owner] if len(owner) else np.zeros(0, bool)  # (M,)
+            if not items.any():
+                continue
+            similarity = embedded[modality][items] @ embedded["texts"][n][texts].T  # (N', M')
+            own, theirs = ids[items], ids[owner[texts]]  # (N',), (M',)
             for k in KS:
-                metrics[f"{a}_to_{kind}_R@{k}"] = recall_at(similarity, ids[both], ids[both], k)
-                metrics[f"{kind}_to_{a}_R@{k}"] = recall_at(similarity.T, ids[both], ids[both], k)
+                metrics[f"{modality}_to_{kind}_R@{k}"] = recall_at(similarity, own, theirs, k)
+                metrics[f"{kind}_to_{modality}_R@{k}"] = recall_at(similarity.T, theirs, own, k)
     metrics["mean_recall"] = float(np.mean(list(metrics.values()))) if metrics else 0.0
     return metrics

@@ -8,17 +8,20 @@
 An unfinished run in RUN is continued to the bit; a finished one is left as it is.
 """
 
+import contextlib
+import math
 import sys
-import time
 from pathlib import Path
 
 if __name__ == "__main__":  # started as a file: the repository, not this folder, is where imports begin
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from shared import config as configuration
-from shared.errors import UserError
-from shared.registry import nearest
 from stage1_align.config import AlignConfig
+
+FREE = ("train.batch_size", "train.chunk", "train.workers", "train.checkpoint_every", "train.keep", "train.trackers")
+FREE += ("train.compile", "train.timeout_minutes", "loss.tile")
+"""Options that may change between the parts of one run."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,172 +36,179 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(config: AlignConfig) -> Path:
-    """Run to the end (or to `max_steps`); returns the run folder, which holds best/ and last/ encoders."""
+    """Run to the end (or to `max_steps`, or to a SIGTERM); returns the run folder, which holds best/ and last/
+    encoders when it is finished."""
+    from shared.launch import Stop, companions
+
+    with Stop() as stop, companions(config.run):
+        return _train(config, stop)
+
+
+def _train(config: AlignConfig, stop) -> Path:
     import torch
 
+    from shared.errors import UserError
     from shared.files import write_json
-    from shared.runs import RunFolder, cosine_with_warmup, seed_everything, start
-    from stage1_align.model import PAIRS, ContrastiveModel
+    from shared.launch import start
+    from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
+    from stage1_align.gradient_cache import cached_backward, split
+    from stage1_align.meter import Meter
+    from stage1_align.model import ContrastiveModel
     from stage1_align.pairs import PairData
     from stage1_align.retrieval import embed, retrieval
+    from stage1_align.setup import build_encoders, parameter_groups, training_record
+    from stage1_align.zero_shot import prompts, zero_shot
 
     # --- everything that can fail early ---
     options = config.train
-    known = {"pair_weights": (*PAIRS, "text_text"), "tower_lr": ("vision", "audio", "text", "temperature")}
-    for option, names in known.items():
-        for name in getattr(options, option):
-            if name not in names:
-                raise UserError(f"--train.{option}: no {name!r}; {nearest(name, names)}")
-    data = PairData(config.pairs, options.batch_size, config.seed, config.data)
+    if not config.data and not config.pairs.sources:
+        raise UserError("nothing to train on: give --data, or --pairs.sources")
+    data = PairData(config.pairs, options.batch_size, config.seed, config.data or "")
     valid = data.valid()
     per_epoch = data.steps_per_epoch
     total = per_epoch * options.epochs
-    accelerator = start(options.mixed_precision)
-    run = RunFolder(config.run, accelerator.is_main_process)
-    if run.claim(config, data=data.digest):
+    accelerator = start(options.mixed_precision, options.trackers, config.run, options.timeout_minutes)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    run = RunFolder(config.run, accelerator, options.keep)
+    if run.claim(config, FREE, data=data.digest):
         accelerator.print(f"{run.path}: this run is finished; nothing to do")
         return run.path
 
     # --- model, optimiser ---
     seed_everything(config.seed, "weights")
     encoders = build_encoders(config, data)
-    model = ContrastiveModel(encoders, options.initial_scale)
-    optimizer = torch.optim.AdamW(parameter_groups(model, options), lr=options.lr)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    bare = accelerator.unwrap_model(model)
-    progress = run.resume(accelerator) or {"step": 0, "best": -1.0, "metrics": {}}
+    bare = ContrastiveModel(encoders, config.loss)
+    optimizer = torch.optim.AdamW(parameter_groups(bare, config), fused=True)
+    ema = Ema(bare, options.ema) if options.ema else None
+    model, optimizer = accelerator.prepare(bare, optimizer)
+    if ema:
+        accelerator.register_for_checkpointing(ema)
+    progress = {"step": 0, "epoch": 0, "samples": 0, "best": -1.0, "metrics": {}, "batch_size": 0, "world": 0}
+    progress |= run.resume() or {}
+    here = {"batch_size": options.batch_size, "world": world}
     if progress["step"]:
-        accelerator.print(f"{run.path}: continuing at step {progress['step']} of {total}")
-
-    rank, world = accelerator.process_index, accelerator.num_processes
+        accelerator.print(f"{run.path}: continuing in epoch {progress['epoch'] + 1}, after step {progress['step']}")
+        for name, value in here.items():
+            if progress[name] != value:
+                what = {"batch_size": "the batch size", "world": "the number of processes"}[name]
+                accelerator.print(
+                    f"warning: {what} was {progress[name]} and is {value} now: the run goes on at the nearest sample, "
+                    "but not as it would have"
+                )
+    progress |= here
 
     def validate() -> dict:
-        bare.eval()
-        metrics = retrieval(embed(bare.encoders, valid, valid.texts), valid.keys, config.pairs.captions)
-        bare.train()
-        return metrics
+        with ema.applied_to(bare) if ema else contextlib.nullcontext():
+            more = prompts(valid.label_names, config.pairs.label_template)
+            embedded = embed(model, accelerator, valid, more)
+        model.train()
+        found = retrieval(embedded, valid, config.pairs.captions)
+        return {**found, **zero_shot(embedded, valid.labels, valid.label_names)}
+
+    def save_encoders(name: str, metrics: dict) -> None:
+        with ema.applied_to(bare) if ema else contextlib.nullcontext():
+            weights = accelerator.get_state_dict(model)  # whole on the main process, however the model is spread
+        if accelerator.is_main_process:
+            weights = {k.removeprefix("encoders."): v for k, v in weights.items() if k.startswith("encoders.")}
+            record = training_record(config, sys.argv[1:], data.digest, metrics)
+            encoders.save_pretrained(run.path / name, record, weights)
+
+    def take_step(batch: dict) -> tuple[dict, dict]:
+        """Leave the gradient of the global batch in the parameters; the losses of the pairs, and the temperatures."""
+        parts: dict[str, torch.Tensor] = {}
+
+        def loss_of(out: dict) -> torch.Tensor:
+            parts.update(bare.losses(out, batch["text_id"], batch.get("labels")))
+            return bare.total(parts)
+
+        chunks = math.ceil(batch["text_id"].shape[1] / options.chunk) if options.chunk else 1
+        if chunks > 1:
+            _, out = cached_backward(accelerator, model, split(batch, chunks), loss_of)
+        else:
+            out = model(batch)
+            accelerator.backward(loss_of(out))
+        return parts, {name: value.item() for name, value in out.items() if name.startswith(("scale_", "bias_"))}
 
     # --- the loop ---
-    metrics = validate()
     if progress["step"] == 0:
+        metrics = validate()
         accelerator.print(f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(data)} training clips")
         run.log(0, **metrics)
-        if options.epochs == 0 and accelerator.is_main_process:  # frozen random towers, for comparison
-            encoders.save_pretrained(run.path / "best", training_record(config, data.digest, metrics))
+        if options.epochs == 0:  # frozen random towers, for comparison
+            save_encoders("best", metrics)
+            progress["metrics"] = metrics
     model.train()
-    for epoch in range(progress["step"] // per_epoch, options.epochs):
-        first = progress["step"] - epoch * per_epoch
+    metrics = progress["metrics"]
+    for epoch in range(progress["epoch"], options.epochs):
+        first = progress["samples"] // options.batch_size
+        meter, losses = Meter(options.batch_size, world, accelerator.device), []
         loader = data.loader(epoch, first, rank, world, encoders, options.workers)
-        began, losses = time.perf_counter(), []
-        for batch in loader:
-            step = progress["step"]
-            seed_everything(config.seed, epoch, step, rank)  # dropout and stochastic depth
+        for index, batch in enumerate(meter.watch(loader), first):
+            seed_everything(config.seed, epoch, index, rank)  # dropout and stochastic depth
+            done = epoch * per_epoch + index
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * cosine_with_warmup(step, total, int(options.warmup_share * total))
-            batch = to_device(batch, accelerator.device)
+                group["lr"] = group["peak"] * cosine_with_warmup(done, total, int(options.warmup_share * total))
 
-            out = model(batch)
-            loss = bare.loss(out, batch["text_id"], options.pair_weights, options.tile)
-            accelerator.backward(loss)
+            parts, temperatures = take_step(to_device(batch, accelerator.device))
             norm = accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
             bare.clamp_scale()
+            if ema:
+                ema.update(bare, done)
 
-            losses.append(accelerator.reduce(loss.detach(), "mean").item())
-            if losses[-1] != losses[-1]:
-                raise UserError(f"{run.path}: the loss is not a number at step {step}; lower --train.lr, or use fp32")
-            progress["step"] = step + 1
+            # One exchange: the losses of the whole batch, and whether any process was asked to stop.
+            mine = torch.stack([*parts.values(), torch.tensor(float(stop.asked), device=accelerator.device)]).detach()
+            *values, asked = accelerator.reduce(mine, "mean").tolist()
+            losses.append(sum(bare.pairs[pair] * value for pair, value in zip(parts, values, strict=True)))
+            if not math.isfinite(losses[-1]):
+                raise UserError(f"{run.path}: the loss is {losses[-1]} at step {done}; lower --train.lr, or use fp32")
+            progress |= {"step": progress["step"] + 1, "samples": (index + 1) * options.batch_size}
             run.log(
                 progress["step"],
                 loss=losses[-1],
-                grad_norm=float(norm),
+                **{f"loss_{pair}": value for pair, value in zip(parts, values, strict=True)},
+                **temperatures,
+                grad_norm=float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm),
                 lr=optimizer.param_groups[0]["lr"],
-                samples_per_second=len(losses) * options.batch_size / (time.perf_counter() - began),
-                **{f"scale_{pair}": out[f"scale_{pair}"].item() for pair in PAIRS},
+                **meter.figures(),
             )
-            if progress["step"] % per_epoch == 0:
-                break  # an epoch's last step is saved after its validation, so that nothing of the epoch is skipped
-            if options.checkpoint_every and progress["step"] % options.checkpoint_every == 0:
-                run.save(accelerator, progress)
-            if progress["step"] == config.max_steps:
-                run.save(accelerator, progress)
+            if asked > 0 or progress["step"] == config.max_steps:
+                run.save(progress)
+                accelerator.print(
+                    f"{run.path}: stopped after step {progress['step']}; the same command goes on from here"
+                )
                 return run.path
+            if index + 1 < per_epoch and options.checkpoint_every and progress["step"] % options.checkpoint_every == 0:
+                run.save(progress)  # an epoch's last step is saved after its validation
 
         # --- after each epoch: validate, keep the best, write a checkpoint ---
         metrics = validate()
-        run.log(progress["step"], epoch=epoch, train_loss=sum(losses) / max(1, len(losses)), **metrics)
+        mean = sum(losses) / max(1, len(losses))
+        run.log(progress["step"], epoch=epoch + 1, train_loss=mean, **metrics)
         accelerator.print(
-            f"epoch {epoch + 1}/{options.epochs}  loss {sum(losses) / max(1, len(losses)):.3f}  "
-            f"valid mean recall {metrics['mean_recall']:.3f}  {time.perf_counter() - began:.1f} s"
+            f"epoch {epoch + 1}/{options.epochs}  loss {mean:.3f}  valid mean recall {metrics['mean_recall']:.3f}  "
+            f"{meter.seconds:.1f} s"
         )
         if metrics["mean_recall"] > progress["best"]:
             progress |= {"best": metrics["mean_recall"], "metrics": metrics}
-            if accelerator.is_main_process:
-                encoders.save_pretrained(run.path / "best", training_record(config, data.digest, metrics))
-        run.save(accelerator, progress)
-        if progress["step"] == config.max_steps:
-            return run.path
+            save_encoders("best", metrics)
+        progress |= {"epoch": epoch + 1, "samples": 0, "last": metrics}
+        run.save(progress)
 
+    save_encoders("last", metrics)
     if accelerator.is_main_process:
-        encoders.save_pretrained(run.path / "last", training_record(config, data.digest, metrics))
-        write_json(run.path / "metrics.json", {"best": progress["metrics"], "last": metrics, "steps": total})
+        summary = {"best": progress["metrics"], "last": progress.get("last", metrics), "steps": progress["step"]}
+        write_json(run.path / "metrics.json", summary)
     accelerator.wait_for_everyone()
     run.close()
     return run.path
-
-
-def build_encoders(config: AlignConfig, data):
-    """Towers with their tokenizer trained on the texts of the training data, unless the text tower brings one, and
-    their mel statistics taken from the sound of the first 256 items of each source."""
-    from stage1_align.encoders import AlignedEncoders
-    from stage1_align.towers import TOWERS
-
-    towers = configuration.to_dict(config.towers)
-    embed_dim = towers.pop("embed_dim")
-    text = towers["text"]
-    tokenizer = TOWERS["text"].get(text["name"]).corpus_tokenizer(text["options"], data.corpus())
-    if tokenizer is not None:
-        text["options"]["vocab_size"] = len(tokenizer)
-    encoders = AlignedEncoders.build(towers, embed_dim)
-    encoders.text.tokenizer = tokenizer or encoders.text.tokenizer
-    encoders.audio.calibrate(data.sounds(encoders.audio.sample_rate))
-    return encoders
-
-
-def parameter_groups(model, options) -> list[dict]:
-    """One group for each tower (and the temperatures) and kind of parameter: matrices decay; biases and norms do not.
-    "peak" is the group's highest learning rate."""
-    groups: dict[tuple[str, bool], list] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            tower = name.split(".")[1] if name.startswith("encoders.") else "temperature"
-            groups.setdefault((tower, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "weight_decay": options.weight_decay if decays else 0.0,
-            "peak": options.lr * options.tower_lr.get(tower, 1.0),
-        }
-        for (tower, decays), parameters in groups.items()
-    ]
 
 
 def to_device(batch, device):
     if isinstance(batch, dict):
         return {name: to_device(value, device) for name, value in batch.items()}
     return batch.to(device, non_blocking=True)
-
-
-def training_record(config: AlignConfig, data_digest: str, metrics: dict) -> dict:
-    """What the exported folder says of its origin."""
-    return {
-        "data": f"{config.data} (digest {data_digest}), seed {config.seed}",
-        "data_digest": data_digest,
-        "command": " ".join(["emit align", *sys.argv[1:]]),
-        "metrics": metrics,
-        "config": configuration.to_dict(config),
-    }
 
 
 if __name__ == "__main__":

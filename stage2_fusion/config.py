@@ -136,6 +136,8 @@ class TrainConfig:
     """no, bf16 or auto. The models are small: bf16 gains little and costs digits of PCC."""
     damaged_views: bool = True
     """Train on damaged views too, when the features hold them."""
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where curves go, by Accelerate's names; log.jsonl is written whatever stands here."""
     max_steps: int = 128
     """Longer sequences are averaged over time to this many steps on loading, which bounds memory and time."""
 

@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> int:
 def encode(config: EncodeConfig) -> None:
     """Write the feature dataset; leave it alone when it is there; refuse to replace one made from other things."""
     from shared.dataset import ClipDataset
+    from shared.launch import fast_bf16
     from shared.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
-    from shared.runs import fast_bf16
     from stage1_align.encoders import AlignedEncoders
     from stage2_fusion import features
     from stage2_fusion.inference import best_device

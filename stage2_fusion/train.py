@@ -39,12 +39,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(config: FuseConfig) -> Path:
-    """Train to the end; returns the model folder."""
+    """Train to the end, or to a SIGTERM; returns the model folder."""
+    from shared.launch import Stop, companions
+
+    with Stop() as stop, companions(config.run):
+        return _train(config, stop)
+
+
+def _train(config: FuseConfig, stop) -> Path:
     import torch
 
     from shared.files import write_json
+    from shared.launch import start
     from shared.order import batch_indices, steps_per_epoch
-    from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything, start
+    from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
     from stage2_fusion import model_folder
     from stage2_fusion.features import FeatureDataset, collate
     from stage2_fusion.losses import FusionLoss
@@ -60,10 +68,10 @@ def train(config: FuseConfig) -> Path:
     views = min(len(clip) for clip in clips) - 1  # damaged views that every clip has
     per_epoch = steps_per_epoch(len(clips), options.batch_size)
     total, warmup = per_epoch * options.epochs, int(per_epoch * options.warmup_epochs)
-    accelerator = start(options.mixed_precision)
+    accelerator = start(options.mixed_precision, options.trackers, config.run)
     rank, world = accelerator.process_index, accelerator.num_processes
-    run = RunFolder(config.run, accelerator.is_main_process)
-    if run.claim(config, features=features.info["digest"]):
+    run = RunFolder(config.run, accelerator)
+    if run.claim(config, ("train.trackers",), features=features.info["digest"]):
         accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
         return run.path / "model"
 
@@ -85,7 +93,7 @@ def train(config: FuseConfig) -> Path:
     ema = Ema(bare, options.ema)
     criterion = FusionLoss(config.loss, bare.dimensions).to(accelerator.device)
     accelerator.register_for_checkpointing(ema, criterion)
-    progress = run.resume(accelerator) or {"step": 0, "epoch": 0, "best": -math.inf, "waited": 0, "metrics": {}}
+    progress = run.resume() or {"step": 0, "epoch": 0, "best": -math.inf, "waited": 0, "metrics": {}}
     if progress["step"]:
         accelerator.print(f"{run.path}: continuing after epoch {progress['epoch']} of {options.epochs}")
 
@@ -153,7 +161,10 @@ def train(config: FuseConfig) -> Path:
             f"epoch {epoch + 1}/{options.epochs}  loss {sums['loss']:.4f}  valid PCC {metrics['pcc']['mean']:.4f}"
             f"{' *' if better else '  '}  {time.perf_counter() - began:.1f} s"
         )
-        run.save(accelerator, progress)
+        run.save(progress)
+        if accelerator.reduce(torch.tensor(float(stop.asked), device=accelerator.device)) > 0:
+            accelerator.print(f"{run.path}: stopped after epoch {epoch + 1}; the same command goes on from here")
+            return run.path / "model"
 
     if accelerator.is_main_process:
         write_json(run.path / "metrics.json", {**progress["metrics"], "epochs": progress["epoch"]})

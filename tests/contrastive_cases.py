@@ -7,13 +7,14 @@ import torch
 from contrastive_reference import LOSSES, reference
 from torch import nn
 
+from stage1_align.config import LossConfig
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.gradient_cache import cached_backward, split
-from stage1_align.model import PAIRS, ContrastiveModel
+from stage1_align.model import ContrastiveModel
 from stage1_align.towers.base import Encoded
 
 B, D = 12, 6
-WEIGHTS = {"vision_text": 1.0, "audio_text": 0.5, "text_text": 0.7}
+WEIGHTS = {"vision_text": 1.0, "audio_text": 0.5, "text_text": 0.7, "vision_audio": 0.4}
 TILES = (1, 4, 64)
 CHUNKS = (0, 1, 3)  # 0: the step without a cache
 CASES = list(itertools.product(LOSSES, TILES, CHUNKS))
@@ -29,10 +30,11 @@ class Tower(nn.Module):
         return Encoded(pooled, x[:, None], mask, None)
 
 
-def make_model(name: str) -> ContrastiveModel:
+def make_model(name: str, tile: int = 1024) -> ContrastiveModel:
     torch.manual_seed(0)
-    encoders = AlignedEncoders(Tower(5), Tower(7), Tower(9), D)
-    return ContrastiveModel(encoders, initial_scale=9.0, loss_kind=LOSSES[name]["kind"], initial_bias=-2.0)
+    encoders = AlignedEncoders(Tower(5), Tower(7), Tower(9), embed_dim=D)
+    options = {**LOSSES[name], "pairs": WEIGHTS, "initial_scale": 9.0, "initial_bias": -2.0, "tile": tile}
+    return ContrastiveModel(encoders, LossConfig(**options))
 
 
 def make_batch(rows: slice = slice(None)) -> dict:
@@ -57,12 +59,12 @@ def step(accelerator, name: str, tile: int, chunks: int) -> dict:
     """The loss, and the gradients left in the model, of this process's share of the batch."""
     rank, world = accelerator.process_index, accelerator.num_processes
     batch = make_batch(slice(rank * B // world, (rank + 1) * B // world))
-    bare = make_model(name)
+    bare = make_model(name, tile)
     model = accelerator.prepare(bare)
     torch.manual_seed(rank)  # dropout
 
     def loss_of(out):
-        return bare.loss(out, batch["text_id"], WEIGHTS, tile, **soft_of(name, batch))
+        return bare.total(bare.losses(out, batch["text_id"], batch["labels"]))
 
     if chunks:
         loss, _ = cached_backward(accelerator, model, split(batch, chunks), loss_of)
@@ -90,12 +92,16 @@ def expected(name: str, chunks: int, world: int) -> dict:
         return reference(x, y, out[f"scale_{pair}"], ids, valid, bias=bias, **options)
 
     loss, has = 0, {m: out[f"has_{m}"] for m in ("vision", "audio", "text")}
-    for pair, (m, _) in PAIRS.items():
+    for pair in ("vision_text", "audio_text"):
+        m = pair.removesuffix("_text")
         for n in range(2):
             value = term(out[m][0], out["text"][n], has[m][0] & has["text"][n], whole["text_id"][n], pair)
             loss = loss + WEIGHTS[pair] * value / 2
     valid = has["text"][0] & has["text"][1]
-    loss = loss + WEIGHTS["text_text"] * term(out["text"][0], out["text"][1], valid, whole["text_id"][1], "vision_text")
+    loss = loss + WEIGHTS["text_text"] * term(out["text"][0], out["text"][1], valid, whole["text_id"][1], "text_text")
+    valid = has["vision"][0] & has["audio"][0]
+    value = term(out["vision"][0], out["audio"][0], valid, whole["text_id"][0], "vision_audio")
+    loss = loss + WEIGHTS["vision_audio"] * value
     loss.backward()
     return {"loss": loss.detach(), **gradients(model), "after": after[0]}
 

@@ -6,6 +6,7 @@ import stage1_tiny
 import torch
 
 from shared.errors import UserError
+from stage1_align.config import LossConfig
 from stage1_align.gradient_cache import cached_backward, split
 from stage1_align.model import ContrastiveModel
 
@@ -50,11 +51,11 @@ def test_real_towers_in_chunks(accelerator):
     batch = {name: getattr(encoders, name).collate(items[name] * 2) for name in ("vision", "audio")}
     batch["text"] = encoders.text.collate(items["text"] * 4)  # two texts for each of eight clips
     batch["text_id"] = torch.arange(16).view(2, 8)
-    model = ContrastiveModel(encoders).train()
+    model = ContrastiveModel(encoders, LossConfig()).train()
     chunks = split(batch, 3)
 
     def loss_of(out):
-        return model.loss(out, batch["text_id"], {"text_text": 1.0}, 1024)
+        return model.total(model.losses(out, batch["text_id"], None))
 
     torch.manual_seed(5)
     cached_backward(accelerator, model, chunks, loss_of)
@@ -70,13 +71,15 @@ def test_weights_cast_without_gradient_are_not_used_again(accelerator):
     """Autocast keeps casts until its outermost block ends; those of the first pass have no gradient."""
     name = "info_nce"
     batch, model = cases.make_batch(), cases.make_model(name).eval()
+
+    def losses(out):
+        return model.losses(out, batch["text_id"], None)
+
     with torch.autocast("cpu", torch.bfloat16):
-        cached_backward(
-            accelerator, model, split(batch, 3), lambda out: model.loss(out, batch["text_id"], cases.WEIGHTS, 64)
-        )
+        cached_backward(accelerator, model, split(batch, 3), lambda out: model.total(losses(out)))
     got = cases.gradients(model)
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
-        model.loss(model(batch), batch["text_id"], cases.WEIGHTS, 64).backward()
+        model.total(losses(model(batch))).backward()
     wanted = cases.gradients(model)
     assert torch.nn.functional.cosine_similarity(got["encoder"], wanted["encoder"], dim=0) > 0.999

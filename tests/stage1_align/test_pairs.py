@@ -5,14 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from stage1_corpora import RATE, png, wav, write_shard, write_shards, write_sounds
 from stage1_tiny import encoders as tiny_encoders
 
 from shared.dataset import ClipDataset
 from shared.errors import UserError
 from stage1_align.captions import Words, draw_text, text_key
-from stage1_align.config import PairConfig, SourceConfig
+from stage1_align.config import LossConfig, PairConfig, SourceConfig
 from stage1_align.mixture import Address
+from stage1_align.model import ContrastiveModel
 from stage1_align.pairs import PairData, Pairs
 from stage1_align.retrieval import embed, retrieval
 
@@ -184,9 +186,10 @@ def test_sources_of_any_kind_validate(mixed, clips, tmp_path, encoders):
     config.valid_limit = 4
     valid = PairData(config, 8, seed=0).valid()
     assert len(valid) == 8  # of the clips and the sounds; the pictures have no such part
-    assert valid.texts[1] == [""] * 4 + [f"tone {i}" for i in (0, 1, 3, 4)]
-    assert valid.keys[1][4:] == valid.texts[1][4:] and all(valid.texts[0][:4]) and valid.texts[0][4:] == [""] * 4
-    metrics = retrieval(embed(encoders, valid, valid.texts), valid.keys, config.captions)
+    assert valid.texts[1] == [f"tone {i}" for i in (0, 1, 3, 4)] and valid.owners == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert valid.keys[1] == [""] * 4 + valid.texts[1] and all(valid.texts[0])
+    model = ContrastiveModel(encoders, LossConfig())
+    metrics = retrieval(embed(model, Accelerator(cpu=True), valid), valid, config.captions)
     assert metrics["caption_to_audio_R@5"] == 1.0 and "vision_to_caption_R@1" not in metrics
     with pytest.raises(UserError, match="no source has a validation split"):
         PairData(PairConfig(mixed.sources[1:], 8, captions=["caption"]), 8, seed=0).valid()
@@ -195,7 +198,8 @@ def test_sources_of_any_kind_validate(mixed, clips, tmp_path, encoders):
 def test_clips_validate_as_they_are(clips):
     valid = PairData(PairConfig(), 8, seed=0, clips=clips).valid()
     reference = ClipDataset.open(clips, "valid")
-    assert len(valid) == len(reference) and valid.texts[0] == reference.column("transcript")
+    assert len(valid) == len(reference) and valid.texts[0] == [text for text in reference.column("transcript") if text]
+    np.testing.assert_array_equal(valid.labels, reference.labels())
     for row in range(len(valid)):
         assert np.array_equal(valid.waveform(row, RATE), reference.waveform(row, RATE))
         assert np.array_equal(valid.clip(row, lambda n: list(range(n)))["frames"], reference[row]["frames"])

@@ -319,7 +319,7 @@ def test_training_keeps_a_published_tokenizer(folders, clips):
 
     from stage1_align.config import AlignConfig, PairConfig, TowerConfig, TowersConfig
     from stage1_align.pairs import PairData
-    from stage1_align.train import build_encoders
+    from stage1_align.setup import build_encoders
 
     specs = {modality: TowerConfig(**copy.deepcopy(spec)) for modality, spec in TOWERS.items()}
     towers = TowersConfig(**specs, embed_dim=8)

@@ -1,0 +1,130 @@
+"""Starting and ending a process of a training run: Accelerate, precision, signals, lost companions."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from shared.errors import UserError
+
+TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio")
+
+
+def start(mixed_precision: str, trackers: list[str] | None = None, folder: Path | None = None, minutes: float = 30.0):
+    """An Accelerator on the GPUs there are, or else on the CPU.
+
+    trackers: of Accelerate, writing to `folder`. minutes: after which a process that waits for a lost one gives up.
+    UserError when the launcher was asked for several processes and started one (`accelerate launch --cpu
+    --num_processes 2` does, silently), and when a tracker or an engine is not installed.
+    """
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    if mixed_precision == "auto":  # the launcher's word, where it gives one; else what the hardware is good at
+        launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        mixed_precision = launcher if launcher in ("bf16", "fp16") else "bf16" if fast_bf16() else "no"
+    if mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("--train.mixed_precision fp16 needs a GPU; use bf16, or no")
+    try:
+        accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision=mixed_precision,
+            log_with=_installed(trackers or []),
+            project_dir=folder,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=minutes))],
+        )
+    except ImportError as error:  # DeepSpeed and other engines that a launcher's configuration asks for
+        raise UserError(f"{' '.join(str(error).split())}; install it, or launch with another configuration") from None
+    asked = _processes_asked_for()
+    if accelerator.num_processes == 1 and asked > 1:
+        raise UserError(
+            f"{asked} processes were asked for but one was started: on a CPU use "
+            "`accelerate launch --config_file accelerate_configs/cpu_2_processes.yaml ...`"
+        )
+    return accelerator
+
+
+def fast_bf16() -> bool:
+    """Whether this machine multiplies bf16 matrices in hardware."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    check = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(check and check())
+
+
+class Stop:
+    """Whether somebody asked this process to end (SIGTERM, as a scheduler sends before it kills).
+
+    >>> with Stop() as stop:
+    ...     for step in range(10):
+    ...         if stop.asked:
+    ...             break
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Stop":
+        with contextlib.suppress(ValueError):  # only the main thread may listen
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_) -> None:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, getattr(self, "_before", signal.SIG_DFL))
+
+    def _note(self, *_) -> None:
+        self.asked = True
+
+
+@contextlib.contextmanager
+def companions(run: Path) -> Iterator[None]:
+    """Errors of the group of processes in one line: another process was lost, or waited for too long."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo raises it bare, NCCL as DistBackendError
+        said = str(error)
+        if isinstance(error, torch.distributed.DistError) or "gloo" in said or "Timed out" in said:
+            reason = " ".join(said.split())[-160:]
+            raise UserError(
+                f"{run}: another process of this run was lost ({reason}); "
+                "run the same command again to go on from the last checkpoint"
+            ) from None
+        raise
+
+
+def _installed(trackers: list[str]) -> list[str]:
+    from accelerate.tracking import get_available_trackers
+
+    from shared.registry import nearest
+
+    here = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
+    for name in trackers:
+        if name not in TRACKERS:
+            raise UserError(f"no tracker called {name!r}: {nearest(name, TRACKERS)}")
+        if name not in here:
+            raise UserError(f"the tracker {name} is not installed: install it, or leave it out of --train.trackers")
+    return trackers
+
+
+def _processes_asked_for() -> int:
+    """The process count in the command line of the `accelerate launch` that is our parent; 1 when there is none."""
+    import psutil
+    import yaml
+
+    with contextlib.suppress(psutil.Error, OSError):
+        words = psutil.Process().parent().cmdline()
+        script = "launch" in words and any(Path(word).name == "accelerate" for word in words)
+        if not script and "accelerate.commands.launch" not in words:
+            return 1
+        for name, following in zip(words, [*words[1:], ""], strict=True):
+            key, _, value = name.partition("=")
+            value = value or following
+            if key in ("--num_processes", "--num-processes") and value.isdigit():
+                return int(value)
+            if key in ("--config_file", "--config-file") and Path(value).is_file():
+                return int((yaml.safe_load(Path(value).read_text()) or {}).get("num_processes") or 1)
+    return 1
