@@ -79,7 +79,7 @@ def steps(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
     yield "stage 1", [*train, "--data", f"{out}/clips", "--run", f"{out}/align", "--seed", seed, *align]
     yield "export", ["emit", "export", f"{out}/align", "--out", f"{out}/encoders"]
     encode = ["emit", "encode", "--encoders", f"{out}/encoders", "--data", f"{out}/clips", "--out", f"{out}/features"]
-    yield "encode", [*encode, "--damaged_views", "1"]
+    yield "encode", [*encode, "--damaged_views", "3"]
     train = ["accelerate", "launch", "stage2_fusion/train.py", "--config", str(config.fuse_config)]
     yield "stage 2", [*train, "--data", f"{out}/features", "--run", f"{out}/fuse", "--seed", seed, *fuse]
     evaluate = ["emit", "evaluate", "--model", model, "--data", f"{out}/features"]
@@ -97,7 +97,7 @@ def executable(command: list[str]) -> list[str]:
     # What `accelerate launch` assumes without a configuration file, said aloud so that it prints no warning; and all
     # cores, where it would take one.
     plain = {"num_processes": 1, "num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no"}
-    plain["num_cpu_threads_per_process"] = os.cpu_count() or 1
+    plain["num_cpu_threads_per_process"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     flags = [word for name, value in plain.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "accelerate.commands.launch", *flags, *command[2:]]
 

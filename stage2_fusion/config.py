@@ -18,7 +18,7 @@ class EncodeConfig:
     """Clip dataset (`emit prepare`)."""
     out: Path
     """Folder for the feature dataset."""
-    damaged_views: int = 1
+    damaged_views: int = 3
     """Copies of every clip with one modality damaged on purpose: they teach the quality weights what damage looks like,
     and measure them. 0 encodes the clips as they are only."""
     batch_size: int = 32

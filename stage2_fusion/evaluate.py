@@ -151,13 +151,18 @@ def _damaged_views(found: dict, data, labels: np.ndarray, view: np.ndarray, name
     def mean_pcc(rows) -> float:
         return float(np.mean([pcc(found["predictions"][rows, k], labels[rows, k]) for k in range(len(names))]))
 
-    damage = {}
+    def fall(part) -> dict[str, float]:
+        return {"pcc_undamaged": mean_pcc(same[part]), "pcc_damaged": mean_pcc(worse[part]), "views": int(part.sum())}
+
+    damage, falls = {}, {}
     for m, modality in enumerate(MODALITIES):
         kinds = np.array([data[row]["damage"][modality] for row in worse])  # (Nd,)
+        if (kinds != "").any():
+            falls[modality] = fall(kinds != "")
         rows = worse[kinds != ""]
         weights = np.concatenate([found["weights"][rows], found["weights"][view == 0]])
         damage[modality] = _found(weights, m, np.concatenate([kinds[kinds != ""], np.full((view == 0).sum(), "")]))
-    return {"pcc_undamaged": mean_pcc(same), "pcc_damaged": mean_pcc(worse), "damage": _with_mean(damage)}
+    return {**fall(np.full(len(worse), True)), "by_modality": falls, "damage": _with_mean(damage)}
 
 
 def _groups(samples: list[dict], name: str | None, names: list[str]) -> list[str] | None:

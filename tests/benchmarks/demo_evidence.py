@@ -51,25 +51,11 @@ def score(model: str, folder: Path, features: str) -> dict:
 
 def one_seed(config: EvidenceConfig, seed: int) -> dict[str, dict]:
     folder = config.out / f"seed{seed}"
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "shared.cli",
-            "demo",
-            "--out",
-            folder,
-            "--clips",
-            str(config.clips),
-            "--seed",
-            str(seed),
-        ],
-        check=True,
-    )
+    emit(f"emit demo --out {folder} --clips {config.clips} --seed {seed}")
     align = "accelerate launch stage1_align/train.py --config stage1_align/configs/tiny.yaml --train.epochs 0"
     emit(f"{align} --data {folder}/clips --run {folder}/align_untrained --seed {seed}")
     emit(f"emit export {folder}/align_untrained --out {folder}/encoders_untrained")
-    encode = f"emit encode --data {folder}/clips --damaged_views 1"
+    encode = f"emit encode --data {folder}/clips --damaged_views 3"
     emit(f"{encode} --encoders {folder}/encoders_untrained --out {folder}/features_untrained")
     variants = {
         "untrained": ("features_untrained", ""),
@@ -78,7 +64,8 @@ def one_seed(config: EvidenceConfig, seed: int) -> dict[str, dict]:
         "text": ("features", '--dual_stage.modalities ["text"]'),
         "uniform": ("features", "--dual_stage.weighting uniform"),
     }
-    scores = {"fuse": score("fuse", folder, "features")}
+    corpus = json.loads((folder / "corpus" / "corpus.json").read_text())
+    scores = {"fuse": score("fuse", folder, "features"), "baseline": corpus["baseline"]}
     for name, (features, extra) in variants.items():
         emit(f"{FUSE} --data {folder}/{features} --run {folder}/{name} --seed {seed} {extra}")
         scores[name] = score(name, folder, features)
@@ -107,12 +94,17 @@ def report(results: dict[int, dict[str, dict]]) -> None:
     def pcc(model: str):
         return lambda scores: scores[model]["pcc"]["mean"]
 
-    def fall(model: str):
-        part = "damaged_on_purpose"
-        return lambda scores: scores[model][part]["pcc_undamaged"] - scores[model][part]["pcc_damaged"]
+    def fall(model: str, modality: str | None = None):
+        def of(scores) -> float:
+            part = scores[model]["damaged_on_purpose"]
+            part = part["by_modality"][modality] if modality else part
+            return part["pcc_undamaged"] - part["pcc_damaged"]
+
+        return of
 
     print(f"\nseeds {', '.join(map(str, results))}; PCC on held-out subjects, mean +- standard deviation (each)")
     line("ceiling", lambda scores: scores["fuse"]["ceiling"]["mean"])
+    line("ridge regression on simple statistics, share of it", lambda scores: scores["baseline"]["share_of_ceiling"])
     line("two stages", pcc("fuse"))
     line("  share of the ceiling", lambda scores: scores["fuse"]["share_of_ceiling"])
     line("same stage 2 on untrained frozen encoders", pcc("untrained"))
@@ -120,8 +112,10 @@ def report(results: dict[int, dict[str, dict]]) -> None:
         line(f"{modality} alone", pcc(modality))
     line("uniform weights", pcc("uniform"))
     line("damage found in damaged clips, ROC AUC", lambda scores: scores["fuse"]["damage"]["mean_auc"])
-    line("fall of PCC when a modality is damaged, learned weights", fall("fuse"))
-    line("fall of PCC when a modality is damaged, uniform weights", fall("uniform"))
+    for weights, model in (("learned", "fuse"), ("uniform", "uniform")):
+        line(f"fall of PCC when a modality is damaged, {weights} weights", fall(model))
+        for modality in ("vision", "audio", "text"):
+            line(f"  {modality}", fall(model, modality))
 
 
 if __name__ == "__main__":

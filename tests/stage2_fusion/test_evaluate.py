@@ -51,7 +51,9 @@ def test_metrics_are_those_agreed(made, tmp_path):
     assert len(metrics["pcc"]["interval"]) == 2
     assert metrics["share_of_ceiling"] == pytest.approx(metrics["pcc"]["mean"] / metrics["ceiling"]["mean"])
     assert metrics["damage"]["vision"]["clips"] > 0 and metrics["damage"]["text"] is None
-    assert set(metrics["damaged_on_purpose"]) == {"pcc_undamaged", "pcc_damaged", "damage"}
+    assert set(metrics["damaged_on_purpose"]) == {"pcc_undamaged", "pcc_damaged", "views", "by_modality", "damage"}
+    falls = metrics["damaged_on_purpose"]["by_modality"]
+    assert sum(part["views"] for part in falls.values()) == metrics["damaged_on_purpose"]["views"] == 40
     assert metrics["made_from"]["encoders"] == "e" * 16
 
     with (tmp_path / "predictions_test.csv").open() as file:
