@@ -51,12 +51,12 @@ def _train(config: AlignConfig, stop) -> Path:
     from shared.files import write_json
     from shared.launch import start
     from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
-    from stage1_align.gradient_cache import cached_backward, split
     from stage1_align.meter import Meter
     from stage1_align.model import ContrastiveModel
     from stage1_align.pairs import PairData
     from stage1_align.retrieval import embed, retrieval
     from stage1_align.setup import build_encoders, parameter_groups, training_record
+    from stage1_align.step import train_step
     from stage1_align.zero_shot import prompts, zero_shot
 
     # --- everything that can fail early ---
@@ -113,22 +113,6 @@ def _train(config: AlignConfig, stop) -> Path:
             record = training_record(config, sys.argv[1:], data.digest, metrics)
             encoders.save_pretrained(run.path / name, record, weights)
 
-    def take_step(batch: dict) -> tuple[dict, dict]:
-        """Leave the gradient of the global batch in the parameters; the losses of the pairs, and the temperatures."""
-        parts: dict[str, torch.Tensor] = {}
-
-        def loss_of(out: dict) -> torch.Tensor:
-            parts.update(bare.losses(out, batch["text_id"], batch.get("labels")))
-            return bare.total(parts)
-
-        chunks = math.ceil(batch["text_id"].shape[1] / options.chunk) if options.chunk else 1
-        if chunks > 1:
-            _, out = cached_backward(accelerator, model, split(batch, chunks), loss_of)
-        else:
-            out = model(batch)
-            accelerator.backward(loss_of(out))
-        return parts, {name: value.item() for name, value in out.items() if name.startswith(("scale_", "bias_"))}
-
     # --- the loop ---
     if progress["step"] == 0:
         metrics = validate()
@@ -149,11 +133,8 @@ def _train(config: AlignConfig, stop) -> Path:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * cosine_with_warmup(done, total, int(options.warmup_share * total))
 
-            parts, temperatures = take_step(to_device(batch, accelerator.device))
-            norm = accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            bare.clamp_scale()
+            batch = to_device(batch, accelerator.device)
+            parts, temperatures, norm = train_step(accelerator, model, bare, optimizer, batch, options)
             if ema:
                 ema.update(bare, done)
 
@@ -168,7 +149,7 @@ def _train(config: AlignConfig, stop) -> Path:
                 progress["step"],
                 loss=losses[-1],
                 **{f"loss_{pair}": value for pair, value in zip(parts, values, strict=True)},
-                **temperatures,
+                **{name: value.item() for name, value in temperatures.items()},
                 grad_norm=float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm),
                 lr=optimizer.param_groups[0]["lr"],
                 **meter.figures(),

@@ -4,7 +4,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +42,12 @@ class OpenClipText(TextTower):
     """Texts to token features (L, C) after the last norm, and, pooled where the model pools (CLIP: at the end mark),
     one vector in the shared space.
 
-    The tower always runs over all its positions, as it was trained, and what is behind the longest text is cut off.
     What the options leave to the model stands in `self.options` once it is built.
     """
 
     Options = OpenClipTextOptions
+    POOLS_WITHIN: ClassVar[tuple[str, ...]] = ("argmax", "eos", "first")
+    """Poolings that take a token of the text itself; the others look at the padding behind it."""
 
     def __init__(self, options: OpenClipTextOptions, embed_dim: int):
         from open_clip.model import CLIPTextCfg, _build_text_tower
@@ -89,9 +90,7 @@ class OpenClipText(TextTower):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
         """ids int64 (B, L), mask bool (B, L)."""
-        ids = nn.functional.pad(ids, (0, self.net.context_length - ids.shape[1]))  # (B, room)
-        pooled, sequence = self.net(ids)  # (B, C), (B, room, C)
-        sequence = sequence[:, : mask.shape[1]]  # (B, L, C)
+        pooled, sequence = self._read(ids)  # (B, C), (B, L, C)
         present = mask.any(1, keepdim=True)  # (B, 1)
         if self.options.peak:
             highest = sequence.float().masked_fill(~mask[..., None], -torch.inf).amax(1)  # (B, C)
@@ -99,6 +98,20 @@ class OpenClipText(TextTower):
         with torch.autocast(mask.device.type, enabled=False):
             pooled = nn.functional.normalize(self.project(pooled.float()), dim=-1)  # (B, D)
         return Encoded(pooled * present, sequence.float() * mask[..., None], mask, None)
+
+    def _read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """What open_clip's tower, which always runs over all its positions, makes of ids (B, L): pooled (B, C) and
+        sequence (B, L, C). Under causal attention no token sees what is behind it, so the positions after the longest
+        text are left out: the same numbers for a quarter of the work, with captions of 20 tokens in 77 positions."""
+        net, length = self.net, ids.shape[1]
+        if net.attn_mask is None or net.pool_type not in self.POOLS_WITHIN:
+            pooled, sequence = net(nn.functional.pad(ids, (0, net.context_length - length)))  # (B, C), (B, room, C)
+            return pooled, sequence[:, :length]
+        from open_clip.transformer import text_global_pool
+
+        x = net.token_embedding(ids) + net.positional_embedding[:length]  # (B, L, C)
+        x = net.ln_final(net.transformer(x, attn_mask=net.attn_mask[:length, :length]))  # (B, L, C)
+        return text_global_pool(x, ids, net.pool_type, eos_token_id=net.eos_id), x
 
 
 def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict, int, bool]:

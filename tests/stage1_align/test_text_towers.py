@@ -140,6 +140,40 @@ def test_open_clip_text_is_open_clips_own(tmp_path, file, prefix, wrap, layout):
     assert linear.encode(given).pooled.shape == (2, 5) and len(linear.blocks()) == 2
 
 
+@pytest.mark.parametrize("kind", [{}, {"pool_type": "eos", "eos_id": 49407}, {"pool_type": "first"}])
+def test_short_texts_are_read_as_if_padded_and_cost_less(kind):
+    cfg = {"context_length": 24, "width": 16, "heads": 2, "layers": 2, **kind}
+    torch.manual_seed(0)
+    tower = OpenClipText.from_options({"text_cfg": cfg, "peak": True}, 8)
+    ids, mask = tower.tokenizer.encode(["a dog", "we laughed, together!", " "], 24)
+    positions = []
+    tower.blocks()[0].register_forward_hook(lambda block, inputs, output: positions.append(output.shape[1]))
+
+    weight = torch.randn(3, 24, 16)
+
+    def gradient(encoded):
+        tower.zero_grad()
+        loss = encoded.pooled[:2].var() + (encoded.sequence * weight[:, : encoded.sequence.shape[1]]).sum()
+        loss.backward()
+        return {name: parameter.grad.clone() for name, parameter in tower.named_parameters()}
+
+    short, whole = tower(ids, mask), tower(*(torch.nn.functional.pad(x, (0, 24 - ids.shape[1])) for x in (ids, mask)))
+    assert positions == [ids.shape[1], 24] == [7, 24]
+    torch.testing.assert_close(short.pooled, whole.pooled, rtol=0, atol=1e-5)
+    torch.testing.assert_close(short.sequence, whole.sequence[:, :7], rtol=0, atol=1e-5)
+    torch.testing.assert_close(gradient(short), gradient(whole), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [{"pool_type": "last"}, {"no_causal_mask": True}])
+def test_towers_that_see_the_padding_run_over_all_positions(kind):
+    cfg = {"context_length": 24, "width": 16, "heads": 2, "layers": 2, **kind}
+    tower = OpenClipText.from_options({"text_cfg": cfg}, 8).eval()
+    ids, mask = tower.tokenizer.encode(["a dog", "we laughed, together!"], 24)
+    own = tower.net(torch.nn.functional.pad(ids, (0, 24 - ids.shape[1])))[0]
+    expected = torch.nn.functional.normalize(tower.project(own), dim=1)
+    torch.testing.assert_close(tower(ids, mask).pooled, expected, rtol=0, atol=1e-6)
+
+
 def test_a_named_model_is_built_without_a_hub():
     small = {"layers": 1, "width": 16, "heads": 2}
     tower = OpenClipText.from_options({"model": "ViT-B/32-quickgelu", "text_cfg": small}, 8)
