@@ -54,7 +54,11 @@ def run_main(command: Callable[[], int]) -> None:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        sys.exit(0)
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read the output has left, as `| head` does
+            sys.exit(0)
+        raise  # another pipe: to a lost process, say
 
 
 def _leave_group(status: int) -> None:
