@@ -121,15 +121,21 @@ def companions(run: Path) -> Iterator[None]:
         if getattr(error, "errno", None) in FULL or any(os.strerror(number) in said for number in FULL):
             raise UserError(f"{run}: {said}; make room and run the same command again to go on") from None
         raise
-    except RuntimeError as error:  # gloo raises it bare, NCCL as DistBackendError
-        said = str(error)
-        if isinstance(error, torch.distributed.DistError) or "gloo" in said or "Timed out" in said:
-            reason = " ".join(said.split())[-160:]
+    except RuntimeError as error:
+        if lost_companion(error):
+            reason = " ".join(str(error).split())[-160:]
             raise UserError(
                 f"{run}: another process of this run was lost ({reason}); "
                 "run the same command again to go on from the last checkpoint"
             ) from None
         raise
+
+
+def lost_companion(error: Exception) -> bool:
+    """Whether an error says that another process of the group is gone: gloo says so bare, NCCL in its own class."""
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and ("gloo" in str(error) or "Timed out" in str(error))
+    )
 
 
 def _installed(trackers: list[str]) -> list[str]:

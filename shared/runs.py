@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from shared.config import dump, to_dict
 from shared.errors import UserError
 from shared.files import digest, read_json, write_json, write_text
+from shared.launch import lost_companion
 from shared.order import derive_seed
 
 # --- randomness ----------------------------------------------------------------------------------------------------
@@ -62,7 +63,8 @@ class RunFolder:
             functools.reduce(dict.__getitem__, rooms, values).pop(last, None)
         mine = {"configuration": digest(values), **made_from}
         path = self.path / "made_from.json"
-        if path.exists():
+        started = self.latest() is not None or (self.path / "metrics.json").exists()
+        if path.exists() and started:  # a run that failed before its first checkpoint left nothing to protect
             theirs = read_json(path, "run", "choose another --run")
             for what in mine:
                 if mine[what] != theirs.get(what):
@@ -102,8 +104,8 @@ class RunFolder:
                 shutil.rmtree(target, ignore_errors=True)
                 partial.rename(target)
         except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own word for a full disk
-            if isinstance(error, RuntimeError) and "gloo" in str(error):
-                raise  # not the disk: another process is gone
+            if lost_companion(error):
+                raise  # not the disk
             shutil.rmtree(partial, ignore_errors=True)
             last = self.latest()
             reason = " ".join(str(error).split())[:160]
@@ -124,6 +126,8 @@ class RunFolder:
         """Load the newest checkpoint into what was prepared; its progress, or None when there is nothing to resume."""
         latest = self.latest()
         if latest is None:
+            if self.is_main:
+                self._forget_after(-1)
             return None
         progress = read_json(latest / "progress.json", "checkpoint", "delete this checkpoint folder and start again")
         self.accelerator.load_state(str(latest))

@@ -72,7 +72,8 @@ class PairConfig:
     captions: list[Literal["transcript", "labels", "caption"]] = field(default_factory=lambda: ["transcript", "labels"])
     """The texts a clip is paired with, each in a loss of its own: what was said, words made of its labels ("strong
     amusement, a little joy"), and a caption somebody wrote, drawn anew each epoch where there are several. A clip
-    without a text of a kind takes no part in its loss. ["transcript"] leaves labels out of stage 1."""
+    without a text of a kind takes no part in its loss. ["transcript"], with loss.soft 0, leaves labels out of stage 1.
+    """
     label_template: str = "{emotions}"
     """The sentence that words made of labels are set in, as in "a person showing {emotions}": pretrained text encoders
     know sentences better than lists."""
@@ -88,6 +89,13 @@ class PairConfig:
     valid_limit: int = 2000
     """Validation items of each source at most, evenly spaced: recall among more tells little more, and costs their
     square."""
+
+    def __post_init__(self):
+        for name in ("frames", "max_seconds", "valid_limit"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--pairs.{name} is {getattr(self, name)}: it must be above 0")
+        if not self.captions:
+            raise UserError("--pairs.captions is empty: name transcript, labels or caption")
 
 
 @dataclass
@@ -111,6 +119,13 @@ class LossConfig:
     """First bias of the sigmoid loss: nearly all pairs are negatives."""
     tile: int = 1024
     """Side of the blocks of the similarity matrix held at once; the result does not depend on it."""
+
+    def __post_init__(self):
+        for name in ("soft_width", "initial_scale", "tile"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--loss.{name} is {getattr(self, name)}: it must be above 0")
+        if not 0 <= self.soft <= 1:
+            raise UserError(f"--loss.soft is {self.soft}: a share lies in [0, 1]")
 
 
 @dataclass

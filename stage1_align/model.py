@@ -25,15 +25,20 @@ class ContrastiveModel(nn.Module):
     """forward(batch) returns the pooled embeddings of this process's clips and the inverse temperatures, so that one
     wrapped forward sees every parameter."""
 
-    def __init__(self, encoders: AlignedEncoders, config: LossConfig):
-        """UserError for a pair that does not exist, or none left: a pair whose tower is missing takes no part."""
+    def __init__(self, encoders: AlignedEncoders, config: LossConfig, texts: int = 2):
+        """texts: how many each clip has. A pair whose tower is missing takes no part, nor does text_text where there is
+        one text; UserError for a pair that does not exist, and for a tower that no pair is left to train."""
         super().__init__()
         self.encoders, self.config = encoders, config
         for name in config.pairs:
             if name not in PAIRS:
                 raise UserError(f"--loss.pairs: no {name!r}; {nearest(name, PAIRS)}")
         here = encoders.towers()
-        self.pairs = {name: w for name, w in config.pairs.items() if w > 0 and set(PAIRS[name]) <= set(here)}
+        self.pairs = {
+            name: weight
+            for name, weight in config.pairs.items()
+            if weight > 0 and set(PAIRS[name]) <= set(here) and (name != "text_text" or texts > 1)
+        }
         for modality in here:
             if not any(modality in PAIRS[name] for name in self.pairs):
                 raise UserError(f"--loss.pairs: no pair trains the {modality} tower; add one, or leave the tower out")

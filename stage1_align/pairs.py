@@ -158,7 +158,8 @@ class Pairs(torch.utils.data.Dataset):
             "texts": [
                 draw_text(kind, sample.words, names, rng, template, config.word_dropout) for kind in config.captions
             ],
-            "keys": [text_key(kind, sample.words, names) for kind in config.captions],
+            # A clip without a text of a kind equals no other: two silent clips are no positives of each other.
+            "keys": [text_key(kind, sample.words, names) or f"none {epoch} {k} {position}" for kind in config.captions],
             "labels": labels,
             "damage": [(source.name, sample.damage)] if sample.damage else [],
         }

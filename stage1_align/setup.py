@@ -1,5 +1,7 @@
 """From a configuration to the parts of a run: encoders, and the parameter groups of the optimiser."""
 
+import shlex
+import sys
 from pathlib import Path
 
 from shared import config as configuration
@@ -64,13 +66,13 @@ def parameter_groups(model, config: AlignConfig) -> list[dict]:
     ]
 
 
-def training_record(config: AlignConfig, command: list[str], data_digest: str, metrics: dict) -> dict:
+def training_record(config: AlignConfig, data_digest: str, metrics: dict) -> dict:
     """What the exported folder says of its origin."""
     sources = [source.path for source in config.pairs.sources] or [str(config.data)]
     return {
         "data": f"{', '.join(map(str, map(Path, sources)))} (digest {data_digest}), seed {config.seed}",
         "data_digest": data_digest,
-        "command": " ".join(["emit align", *command]),
+        "command": shlex.join(["emit", "align", *(w for i, w in enumerate(sys.argv[1:]) if i or w != "align")]),
         "metrics": metrics,
         "config": configuration.to_dict(config),
     }

@@ -79,7 +79,7 @@ def _train(config: AlignConfig, stop) -> Path:
     # --- model, optimiser ---
     seed_everything(config.seed, "weights")
     encoders = build_encoders(config, data)
-    bare = ContrastiveModel(encoders, config.loss)
+    bare = ContrastiveModel(encoders, config.loss, texts=len(config.pairs.captions))
     optimizer = torch.optim.AdamW(parameter_groups(bare, config), fused=True)
     if accelerator.state.deepspeed_plugin:  # which asks, since it is given no loader
         accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = (
@@ -89,6 +89,9 @@ def _train(config: AlignConfig, stop) -> Path:
     if accelerator.is_fsdp2:  # where Accelerate leaves autocast out
         model.forward = accelerator.autocast()(model.forward)
     ema = Ema(bare, options.ema) if options.ema else None
+    norms = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in bare.modules())
+    if norms and (world > 1 or options.chunk):
+        accelerator.print("warning: a tower's batch norm sees a share of the batch only; freeze it, or choose another")
     if ema:
         accelerator.register_for_checkpointing(ema)
     progress = {"step": 0, "epoch": 0, "samples": 0, "best": -1.0, "metrics": {}, "batch_size": 0, "world": 0}
@@ -117,9 +120,11 @@ def _train(config: AlignConfig, stop) -> Path:
     def save_encoders(name: str, metrics: dict) -> None:
         with ema.applied_to(bare) if ema else contextlib.nullcontext():
             weights = accelerator.get_state_dict(model)  # whole on the main process, however the model is spread
+            weights = {  # copies: the averages leave the model with this block
+                k.removeprefix("encoders."): v.cpu().clone() for k, v in weights.items() if k.startswith("encoders.")
+            }
         if accelerator.is_main_process:
-            weights = {k.removeprefix("encoders."): v for k, v in weights.items() if k.startswith("encoders.")}
-            record = training_record(config, sys.argv[1:], data.digest, metrics)
+            record = training_record(config, data.digest, metrics)
             encoders.save_pretrained(run.path / name, record, weights)
 
     # --- the loop ---

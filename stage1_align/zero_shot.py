@@ -2,7 +2,7 @@
 
 The score of a clip for a dimension is its cosine to the words for it ("much joy", "strong joy", ...) less its cosine to
 the words for none ("no emotion"), as CLIP classifies by the words for classes (Radford et al. 2021, arXiv 2103.00020,
-section 3.1). No label was used, unless the captions of training were made of labels.
+section 3.1). No label was used, unless captions were made of labels, or soft targets, in training.
 """
 
 import numpy as np
@@ -41,12 +41,13 @@ def zero_shot(embedded: dict, labels: np.ndarray, label_names: list[str]) -> dic
     for modality, score in scores.items():
         there = embedded[f"has_{modality}"]  # (N,)
         metrics[f"zero_shot_{modality}"] = _mean_pcc(score[there], labels[there])
-        total[there] += score[there]
+        total += score
     if len(scores) > 1:
-        metrics["zero_shot_both"] = _mean_pcc(total, labels)
-    return metrics
+        both = embedded["has_vision"] & embedded["has_audio"]  # (N,)
+        metrics["zero_shot_both"] = _mean_pcc(total[both], labels[both])
+    return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
 
 def _mean_pcc(scores: np.ndarray, labels: np.ndarray) -> float:
     labelled = [k for k in range(labels.shape[1]) if not np.isnan(labels[:, k]).all()]
-    return float(np.mean([pcc(scores[:, k], labels[:, k]) for k in labelled]))
+    return float(np.mean([pcc(scores[:, k], labels[:, k]) for k in labelled])) if labelled else float("nan")

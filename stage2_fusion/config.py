@@ -141,6 +141,11 @@ class TrainConfig:
     max_steps: int = 128
     """Longer sequences are averaged over time to this many steps on loading, which bounds memory and time."""
 
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "lr", "clip", "patience", "max_steps"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--train.{name} is {getattr(self, name)}: it must be above 0")
+
 
 @dataclass
 class FuseConfig:
@@ -179,7 +184,8 @@ class EvaluateConfig:
     split: str = "test"
     """Split to score. "" takes every clip."""
     out: Path | None = None
-    """JSON file to write; predictions_SPLIT.csv goes beside it. By default MODEL/evaluation/metrics_SPLIT.json."""
+    """JSON file to write; its predictions go beside it (OUT_predictions.csv). By default
+    MODEL/evaluation/metrics_SPLIT.json."""
     truth: Path | None = None
     """truth.csv of a synthetic corpus: adds the highest score its labels allow, and how well its damage was found."""
     groups: str | None = None

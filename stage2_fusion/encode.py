@@ -37,6 +37,8 @@ def encode(config: EncodeConfig) -> None:
     from stage2_fusion.inference import best_device
 
     encoders = AlignedEncoders.from_pretrained(config.encoders).to(best_device())
+    for name in MODALITIES:
+        encoders.tower(name)  # stage 2 wants all three
     clips = ClipDataset.open(config.data)
     bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
     info = {

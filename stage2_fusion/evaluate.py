@@ -77,7 +77,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         [sample["id"], *(f"{value:.6f}" for value in row)]
         for sample, row in zip(samples, found["predictions"][clean], strict=True)
     ]
-    write_csv(out.parent / f"predictions_{split}.csv", ["Filename", *names], sorted(rows))
+    write_csv(out.with_name(f"{out.stem}_predictions.csv"), ["Filename", *names], sorted(rows))
     return metrics
 
 
@@ -149,7 +149,8 @@ def _damaged_views(found: dict, data, labels: np.ndarray, view: np.ndarray, name
     same = np.array([of[data[row]["id"]] for row in worse])
 
     def mean_pcc(rows) -> float:
-        return float(np.mean([pcc(found["predictions"][rows, k], labels[rows, k]) for k in range(len(names))]))
+        values = [pcc(found["predictions"][rows, k], labels[rows, k]) for k in range(len(names))]
+        return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0
 
     def fall(part) -> dict[str, float]:
         return {"pcc_undamaged": mean_pcc(same[part]), "pcc_damaged": mean_pcc(worse[part]), "views": int(part.sum())}

@@ -25,8 +25,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def predict(config: PredictConfig) -> int:
-    """Write predictions (sorted by Filename, values in [0, 1]) and, beside them, failures.csv; returns the number of
-    clips predicted. A clip that cannot be read, or has neither picture nor sound nor words, is a failure of its own."""
+    """Write predictions (sorted by Filename, values in [0, 1]) and, beside them, OUT_failures.csv; returns the number
+    of clips predicted. A clip that cannot be read, or has neither picture nor sound nor words, is a failure of its
+    own."""
     from shared.files import write_csv
     from stage2_fusion import model_folder
     from stage2_fusion.inference import best_device
@@ -40,7 +41,8 @@ def predict(config: PredictConfig) -> int:
     for name, reason in failures:
         print(f"{name}: {reason}", file=sys.stderr)
     write_csv(config.out, ["Filename", *info["label_names"]], sorted(rows))
-    write_csv(config.out.with_name("failures.csv"), ["Filename", "reason"], [list(pair) for pair in failures])
+    missed = config.out.with_name(f"{config.out.stem}_failures.csv")
+    write_csv(missed, ["Filename", "reason"], [list(pair) for pair in failures])
     print(f"{config.out}: {len(rows)} clips predicted, {len(failures)} failed")
     return len(rows)
 
@@ -85,7 +87,7 @@ def read_clips(sources: list[str]) -> tuple[list[Clip], list[tuple[str, str]]]:
                 clips[name] = Clip(name, clip.media, clip.transcript, clip.labels, clip.groups, clip.split)
     if not clips:
         raise UserError(f"no clips to predict: {failures[0][1] if failures else 'none were given'}")
-    return list(clips.values()), failures
+    return [replace(clip, labels=()) for clip in clips.values()], failures  # sources differ in labels; none are read
 
 
 def _named(source: Path) -> list[Clip]:

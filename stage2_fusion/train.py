@@ -51,7 +51,7 @@ def _train(config: FuseConfig, stop) -> Path:
 
     from shared.files import write_json
     from shared.launch import start
-    from shared.order import batch_indices, steps_per_epoch
+    from shared.order import batch_indices, own_share, steps_per_epoch
     from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
     from stage2_fusion import model_folder
     from stage2_fusion.features import FeatureDataset, collate
@@ -70,6 +70,7 @@ def _train(config: FuseConfig, stop) -> Path:
     total, warmup = per_epoch * options.epochs, int(per_epoch * options.warmup_epochs)
     accelerator = start(options.mixed_precision, options.trackers, config.run)
     rank, world = accelerator.process_index, accelerator.num_processes
+    own_share(options.batch_size, rank, world)  # has to come out even
     run = RunFolder(config.run, accelerator)
     if run.claim(config, ("train.trackers",), features=features.info["digest"]):
         accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")

@@ -25,6 +25,9 @@ class Tower(nn.Module):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(width, 16), nn.GELU(), nn.Dropout(0.3), nn.Linear(16, D))
 
+    def blocks(self):
+        return []
+
     def forward(self, x, mask):
         pooled = nn.functional.normalize(self.net(x).float(), dim=-1) * mask.any(1, keepdim=True)  # (B, D)
         return Encoded(pooled, x[:, None], mask, None)

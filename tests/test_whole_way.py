@@ -64,7 +64,7 @@ def test_predict_gives_a_row_or_a_failure_for_every_file(way, corpus, tmp_path, 
     assert list(rows[0]) == ["Filename", *EMI]
     assert [row["Filename"] for row in rows] == sorted(path.name for path in media)
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in EMI)
-    with (tmp_path / "failures.csv").open() as file:
+    with (tmp_path / "predictions_failures.csv").open() as file:
         failed = {row["Filename"]: row["reason"] for row in csv.DictReader(file)}
     assert set(failed) == {"text.mp4", "empty.webm"}
     assert all(failed.values())

@@ -41,11 +41,10 @@ def emit(command: str) -> None:
 
 def score(model: str, folder: Path, features: str) -> dict:
     out = folder / f"metrics_{model}.json"
-    if not out.exists():
-        emit(
-            f"emit evaluate --model {folder}/{model}/model --data {folder}/{features} "
-            f"--truth {folder}/corpus/truth.csv --out {out}"
-        )
+    emit(
+        f"emit evaluate --model {folder}/{model}/model --data {folder}/{features} "
+        f"--truth {folder}/corpus/truth.csv --out {out}"
+    )
     return json.loads(out.read_text())
 
 

@@ -56,7 +56,7 @@ def test_metrics_are_those_agreed(made, tmp_path):
     assert sum(part["views"] for part in falls.values()) == metrics["damaged_on_purpose"]["views"] == 40
     assert metrics["made_from"]["encoders"] == "e" * 16
 
-    with (tmp_path / "predictions_test.csv").open() as file:
+    with (tmp_path / "metrics_predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["Filename"] for row in rows] == [f"test{i:03d}" for i in range(40)]
     found = [pcc([float(row[name]) for row in rows], _labels(made, name)) for name in ("d0", "d1")]

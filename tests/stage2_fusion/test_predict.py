@@ -61,7 +61,7 @@ def predictor(tmp_path, monkeypatch):
         out = tmp_path / "out" / "predictions.csv"
         clips = [str(tmp_path / name) for name in names]
         count = prediction.predict(PredictConfig(clips=clips, model=tmp_path / "model", out=out, **options))
-        with out.open() as file, out.with_name("failures.csv").open() as failed:
+        with out.open() as file, out.with_name(f"{out.stem}_failures.csv").open() as failed:
             return count, list(csv.DictReader(file)), list(csv.DictReader(failed))
 
     run.seen = seen
