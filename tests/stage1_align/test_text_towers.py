@@ -161,7 +161,9 @@ def test_short_texts_are_read_as_if_padded_and_cost_less(kind):
     assert positions == [ids.shape[1], 24] == [7, 24]
     torch.testing.assert_close(short.pooled, whole.pooled, rtol=0, atol=1e-5)
     torch.testing.assert_close(short.sequence, whole.sequence[:, :7], rtol=0, atol=1e-5)
-    torch.testing.assert_close(gradient(short), gradient(whole), rtol=1e-4, atol=1e-5)
+    theirs = gradient(whole)
+    for name, value in gradient(short).items():
+        assert (value - theirs[name]).abs().max() <= 1e-5 * theirs[name].abs().max(), name
 
 
 @pytest.mark.parametrize("kind", [{"pool_type": "last"}, {"no_causal_mask": True}])
