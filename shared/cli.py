@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -54,7 +55,16 @@ def run_main(command: Callable[[], int]) -> None:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
+        if not _reader_left():
+            raise  # another pipe: to a lost process, say
         sys.exit(0)
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads what we print any more, as after `| head`."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def _leave_group(status: int) -> None:

@@ -1,6 +1,7 @@
 """Starting and ending a process of a training run: Accelerate, precision, signals, lost companions."""
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -8,10 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from shared.errors import UserError
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def start(mixed_precision: str, trackers: list[str] | None = None, folder: Path | None = None, minutes: float = 30.0):
@@ -28,16 +31,19 @@ def start(mixed_precision: str, trackers: list[str] | None = None, folder: Path 
         mixed_precision = launcher if launcher in ("bf16", "fp16") else "bf16" if fast_bf16() else "no"
     if mixed_precision == "fp16" and not torch.cuda.is_available():
         raise UserError("--train.mixed_precision fp16 needs a GPU; use bf16, or no")
+    sharding = _sharding()
     try:
         accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             mixed_precision=mixed_precision,
-            log_with=_installed(trackers or []),
+            log_with=_installed(trackers or []) or None,
             project_dir=folder,
+            fsdp_plugin=sharding,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=minutes))],
         )
     except ImportError as error:  # DeepSpeed and other engines that a launcher's configuration asks for
         raise UserError(f"{' '.join(str(error).split())}; install it, or launch with another configuration") from None
+    _shard_on_cpu(accelerator, sharding)
     asked = _processes_asked_for()
     if accelerator.num_processes == 1 and asked > 1:
         raise UserError(
@@ -45,6 +51,31 @@ def start(mixed_precision: str, trackers: list[str] | None = None, folder: Path 
             "`accelerate launch --config_file accelerate_configs/cpu_2_processes.yaml ...`"
         )
     return accelerator
+
+
+def _sharding():
+    """Accelerate's plugin for FSDP2, where the launcher asks for it, else None.
+
+    Parameters stay in full precision, and autocast picks what is computed in less: Accelerate would cast all of them,
+    and whatever the model is given, and with them sound and temperatures."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return None
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise UserError("FSDP 1 is not supported: set fsdp_version: 2, as accelerate_configs/fsdp2.yaml does")
+    from accelerate import FullyShardedDataParallelPlugin
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
+
+
+def _shard_on_cpu(accelerator, plugin) -> None:
+    """On a CPU, Accelerate passes over FSDP and would start DistributedDataParallel."""
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
+    if plugin and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        accelerator.state.fsdp_plugin = plugin
+        accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
 
 
 def fast_bf16() -> bool:
@@ -82,9 +113,14 @@ class Stop:
 
 @contextlib.contextmanager
 def companions(run: Path) -> Iterator[None]:
-    """Errors of the group of processes in one line: another process was lost, or waited for too long."""
+    """What no process can help, in one line: another process was lost, or waited for too long; the disk is full."""
     try:
         yield
+    except (OSError, SafetensorError) as error:
+        said = str(error)
+        if getattr(error, "errno", None) in FULL or any(os.strerror(number) in said for number in FULL):
+            raise UserError(f"{run}: {said}; make room and run the same command again to go on") from None
+        raise
     except RuntimeError as error:  # gloo raises it bare, NCCL as DistBackendError
         said = str(error)
         if isinstance(error, torch.distributed.DistError) or "gloo" in said or "Timed out" in said:

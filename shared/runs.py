@@ -168,7 +168,8 @@ def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
 
 class Ema(torch.nn.Module):
     """An exponential moving average of a model's floating-point state (Polyak averaging), bias-corrected by a decay
-    that grows with the step: min(decay, (1 + step) / (10 + step))."""
+    that grows with the step: min(decay, (1 + step) / (10 + step)). Made of a model that is on its device, and spread
+    (FSDP), already."""
 
     def __init__(self, model: torch.nn.Module, decay: float):
         super().__init__()
@@ -185,11 +186,15 @@ class Ema(torch.nn.Module):
                 self.values[name].copy_(value)
 
     def state_dict(self, *args, **kwargs) -> dict:
-        return dict(self.values)
+        """Whole, however the model is spread: every process calls this."""
+        return {name: value.full_tensor() if _is_spread(value) else value for name, value in self.values.items()}
 
     def load_state_dict(self, state: dict, *args, **kwargs) -> None:
-        for name, value in state.items():
-            self.values[name].copy_(value)
+        for name, own in self.values.items():
+            value = state[name].to(own.device)
+            if _is_spread(own):
+                value = torch.distributed.tensor.distribute_tensor(value, own.device_mesh, own.placements)
+            own.copy_(value)
 
     @contextlib.contextmanager
     def applied_to(self, model: torch.nn.Module) -> Iterator[None]:
@@ -200,3 +205,8 @@ class Ema(torch.nn.Module):
             yield
         finally:
             model.load_state_dict(own)
+
+
+def _is_spread(value: torch.Tensor) -> bool:
+    """Whether this process holds only a part of it (a DTensor)."""
+    return hasattr(value, "full_tensor")

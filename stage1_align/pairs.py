@@ -2,6 +2,7 @@
 (seed, epoch, address), so workers, processes and resumption change nothing."""
 
 import itertools
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -117,7 +118,7 @@ class PairLoader(torch.utils.data.DataLoader):
             batch_sampler=steps,
             collate_fn=partial(collate, encoders),
             num_workers=workers,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -264,8 +265,8 @@ def _texts(kind: str, words, names: list[str], rng: np.random.Generator, templat
     return [text for text in texts if text]
 
 
-def _one_thread(worker: int) -> None:
-    """OpenCV's threads would fight the other workers for the cores."""
+def _start_worker(worker: int) -> None:
     import cv2
 
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # OpenCV's threads would fight the other workers for the cores
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler tells every process; the trainer ends its workers

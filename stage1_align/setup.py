@@ -31,6 +31,8 @@ def build_encoders(config: AlignConfig, data) -> AlignedEncoders:
         if config.train.compile:
             for block in tower.blocks():
                 block.compile()
+    for parameter in encoders.parameters():
+        parameter.data = parameter.data.contiguous()  # FSDP shards no transposed ones, as filter banks are
     return encoders
 
 

@@ -50,6 +50,7 @@ def _train(config: AlignConfig, stop) -> Path:
     from shared.errors import UserError
     from shared.files import write_json
     from shared.launch import start
+    from shared.order import own_share
     from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
     from stage1_align.gradient_cache import cached_backward, split
     from stage1_align.meter import Meter
@@ -69,6 +70,7 @@ def _train(config: AlignConfig, stop) -> Path:
     total = per_epoch * options.epochs
     accelerator = start(options.mixed_precision, options.trackers, config.run, options.timeout_minutes)
     rank, world = accelerator.process_index, accelerator.num_processes
+    own_share(options.batch_size, rank, world)  # has to come out even
     run = RunFolder(config.run, accelerator, options.keep)
     if run.claim(config, FREE, data=data.digest):
         accelerator.print(f"{run.path}: this run is finished; nothing to do")
@@ -79,11 +81,18 @@ def _train(config: AlignConfig, stop) -> Path:
     encoders = build_encoders(config, data)
     bare = ContrastiveModel(encoders, config.loss)
     optimizer = torch.optim.AdamW(parameter_groups(bare, config), fused=True)
-    ema = Ema(bare, options.ema) if options.ema else None
+    if accelerator.state.deepspeed_plugin:  # which asks, since it is given no loader
+        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = (
+            options.batch_size // world
+        )
     model, optimizer = accelerator.prepare(bare, optimizer)
+    if accelerator.is_fsdp2:  # where Accelerate leaves autocast out
+        model.forward = accelerator.autocast()(model.forward)
+    ema = Ema(bare, options.ema) if options.ema else None
     if ema:
         accelerator.register_for_checkpointing(ema)
     progress = {"step": 0, "epoch": 0, "samples": 0, "best": -1.0, "metrics": {}, "batch_size": 0, "world": 0}
+    progress |= {"losses": [0.0, 0]}  # sum and number of the epoch's
     progress |= run.resume() or {}
     here = {"batch_size": options.batch_size, "world": world}
     if progress["step"]:
@@ -108,10 +117,10 @@ def _train(config: AlignConfig, stop) -> Path:
     def save_encoders(name: str, metrics: dict) -> None:
         with ema.applied_to(bare) if ema else contextlib.nullcontext():
             weights = accelerator.get_state_dict(model)  # whole on the main process, however the model is spread
-        if accelerator.is_main_process:
-            weights = {k.removeprefix("encoders."): v for k, v in weights.items() if k.startswith("encoders.")}
-            record = training_record(config, sys.argv[1:], data.digest, metrics)
-            encoders.save_pretrained(run.path / name, record, weights)
+            if accelerator.is_main_process:
+                weights = {k.removeprefix("encoders."): v for k, v in weights.items() if k.startswith("encoders.")}
+                record = training_record(config, sys.argv[1:], data.digest, metrics)
+                encoders.save_pretrained(run.path / name, record, weights)
 
     def take_step(batch: dict) -> tuple[dict, dict]:
         """Leave the gradient of the global batch in the parameters; the losses of the pairs, and the temperatures."""
@@ -138,10 +147,10 @@ def _train(config: AlignConfig, stop) -> Path:
             save_encoders("best", metrics)
             progress["metrics"] = metrics
     model.train()
-    metrics = progress["metrics"]
+    metrics = progress.get("last", progress["metrics"])
     for epoch in range(progress["epoch"], options.epochs):
         first = progress["samples"] // options.batch_size
-        meter, losses = Meter(options.batch_size, world, accelerator.device), []
+        meter = Meter(options.batch_size, world, accelerator.device)
         loader = data.loader(epoch, first, rank, world, encoders, options.workers)
         for index, batch in enumerate(meter.watch(loader), first):
             seed_everything(config.seed, epoch, index, rank)  # dropout and stochastic depth
@@ -160,13 +169,14 @@ def _train(config: AlignConfig, stop) -> Path:
             # One exchange: the losses of the whole batch, and whether any process was asked to stop.
             mine = torch.stack([*parts.values(), torch.tensor(float(stop.asked), device=accelerator.device)]).detach()
             *values, asked = accelerator.reduce(mine, "mean").tolist()
-            losses.append(sum(bare.pairs[pair] * value for pair, value in zip(parts, values, strict=True)))
-            if not math.isfinite(losses[-1]):
-                raise UserError(f"{run.path}: the loss is {losses[-1]} at step {done}; lower --train.lr, or use fp32")
+            loss = sum(bare.pairs[pair] * value for pair, value in zip(parts, values, strict=True))
+            if not math.isfinite(loss):
+                raise UserError(f"{run.path}: the loss is {loss} at step {done}; lower --train.lr, or use fp32")
             progress |= {"step": progress["step"] + 1, "samples": (index + 1) * options.batch_size}
+            progress["losses"] = [progress["losses"][0] + loss, progress["losses"][1] + 1]
             run.log(
                 progress["step"],
-                loss=losses[-1],
+                loss=loss,
                 **{f"loss_{pair}": value for pair, value in zip(parts, values, strict=True)},
                 **temperatures,
                 grad_norm=float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm),
@@ -184,7 +194,7 @@ def _train(config: AlignConfig, stop) -> Path:
 
         # --- after each epoch: validate, keep the best, write a checkpoint ---
         metrics = validate()
-        mean = sum(losses) / max(1, len(losses))
+        mean = progress["losses"][0] / max(1, progress["losses"][1])
         run.log(progress["step"], epoch=epoch + 1, train_loss=mean, **metrics)
         accelerator.print(
             f"epoch {epoch + 1}/{options.epochs}  loss {mean:.3f}  valid mean recall {metrics['mean_recall']:.3f}  "
@@ -193,7 +203,7 @@ def _train(config: AlignConfig, stop) -> Path:
         if metrics["mean_recall"] > progress["best"]:
             progress |= {"best": metrics["mean_recall"], "metrics": metrics}
             save_encoders("best", metrics)
-        progress |= {"epoch": epoch + 1, "samples": 0, "last": metrics}
+        progress |= {"epoch": epoch + 1, "samples": 0, "losses": [0.0, 0], "last": metrics}
         run.save(progress)
 
     save_encoders("last", metrics)
