@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -54,11 +55,16 @@ def run_main(command: Callable[[], int]) -> None:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # whoever read the output has left, as `| head` does
-            sys.exit(0)
-        raise  # another pipe: to a lost process, say
+        if not _reader_left():
+            raise  # another pipe: to a lost process, say
+        sys.exit(0)
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads what we print any more, as after `| head`."""
+    output = select.poll()
+    output.register(1, 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def _leave_group(status: int) -> None:

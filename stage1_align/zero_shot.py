@@ -30,12 +30,13 @@ def intensities(embedded: np.ndarray, texts: np.ndarray, dimensions: int) -> np.
 def zero_shot(embedded: dict, labels: np.ndarray, label_names: list[str]) -> dict[str, float]:
     """Mean over the labelled dimensions of the PCC of scores with labels (N, K), for each modality, and for the sum of
     their scores where both are there; {} without labels. `embedded` holds the prompts under "more"."""
-    if not label_names or np.isnan(labels).all():
+    labelled = ~np.isnan(labels).all(1)  # (N,)
+    if not label_names or not labelled.any():
         return {}
     scores = {
         modality: intensities(embedded[modality], embedded["more"], len(label_names))  # (N, K)
         for modality in ("vision", "audio")
-        if modality in embedded and embedded[f"has_{modality}"].any()
+        if modality in embedded and (embedded[f"has_{modality}"] & labelled).any()
     }
     metrics, total = {}, np.zeros(labels.shape)
     for modality, score in scores.items():

@@ -81,7 +81,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(command, who
     same(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("every, what", [(1, "checkpoint could not be written"), (0, "best")])
+@pytest.mark.parametrize("every, what", [(1, "the checkpoint could not be written"), (0, "File too large")])
 def test_a_full_disk_is_one_line_and_leaves_nothing_broken(command, whole, tmp_path, every, what):
     """Met in a checkpoint, and in the encoders after an epoch."""
     arguments = [*command, "--run", tmp_path / "run"]
@@ -89,9 +89,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_broken(command, whole, tmp_p
     before = (tmp_path / "run" / "checkpoints" / "00000001" / "model.safetensors").read_bytes()
     trainer = Trainers([*arguments, "--train.checkpoint_every", every], tmp_path / "said", before=small_disk)
     assert trainer.wait() == [1]
-    errors = [line for line in trainer.said()[0].splitlines() if not line.startswith(str(tmp_path))]
-    assert len(errors) == 1 and errors[0].startswith("error: ") and what in errors[0] + str(every or "best")
-    assert "make room and run the same command again" in errors[0]
+    told = trainer.said()[0].splitlines()
+    assert told[-1].startswith("error: ") and what in told[-1] and "make room and run the same command" in told[-1]
+    assert not any("Traceback" in line for line in told)
     assert checkpoints(tmp_path / "run") == ["00000001"]
     assert not list((tmp_path / "run").glob(".*"))
     assert (tmp_path / "run" / "checkpoints" / "00000001" / "model.safetensors").read_bytes() == before

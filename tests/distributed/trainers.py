@@ -29,6 +29,8 @@ FORK.set_forkserver_preload(
         "stage1_align.towers.vision",
         "stage1_align.towers.audio",
         "stage1_align.towers.text",
+        "torch.distributed.checkpoint.state_dict",
+        "torch.distributed.fsdp",
         "torchlibrosa",
         "transformers.models.bert.modeling_bert",
     ]

@@ -1,10 +1,13 @@
 """The trainer on real files: it learns, it resumes to the bit, it exports what it trained."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from stage1_tiny import TOWERS
 
 from shared import config as configuration
@@ -12,6 +15,9 @@ from shared.errors import UserError
 from stage1_align.config import AlignConfig
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.export import main as export
+from stage1_align.model import ContrastiveModel
+from stage1_align.pairs import PairData
+from stage1_align.setup import build_encoders, parameter_groups
 from stage1_align.train import train
 
 
@@ -47,6 +53,146 @@ def test_a_stopped_run_continues_to_the_bit(settings, clips, tmp_path):
     for which in ("best", "last"):
         folders = (whole, stopped, tmp_path / "between")
         assert len({AlignedEncoders.from_pretrained(folder / which).digest for folder in folders}) == 1
+
+
+def still(settings) -> Path:
+    """Without dropout and random depth, whose draws depend on how a batch is cut."""
+    values = yaml.safe_load(settings.read_text())
+    values["towers"]["audio"]["options"]["drop_path"] = 0.0
+    values["towers"]["text"]["options"]["model_cfg"] |= {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
+    values["train"] |= {"epochs": 1, "trackers": []}
+    settings.write_text(yaml.safe_dump(values))
+    return settings
+
+
+def weights(folder) -> dict:
+    return load_file(folder / "model.safetensors")
+
+
+def trained(folder) -> dict:
+    """Weights of the newest checkpoint."""
+    return weights(sorted((folder / "checkpoints").iterdir())[-1])
+
+
+VARIANTS = {
+    "info_nce": ["--pairs.word_dropout", "0.3"],
+    "sigmoid": ["--loss.kind", "sigmoid", "--loss.initial_scale", "10"],
+    "vision_audio": ["--loss.pairs", "{vision_audio: 1.0, vision_text: 0.5}"],
+    "soft": ["--loss.soft", "0.5"],
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_gradient_cache_changes_nothing(settings, clips, tmp_path, variant):
+    """Chunks of 3 of a batch of 8, so that the last is smaller."""
+    more = [*VARIANTS[variant], "--max_steps", "3"]
+    whole = run(still(settings), clips, tmp_path / "whole", *more)
+    chunked = run(settings, clips, tmp_path / "chunked", *more, "--train.chunk", "3")
+    assert len(losses(whole)) == 3 and losses(chunked) == pytest.approx(losses(whole), rel=1e-5)
+    with (whole / "log.jsonl").open() as log:
+        first = next(record for record in map(json.loads, log) if "loss" in record)
+    pairs = yaml.safe_load((whole / "config.yaml").read_text())["loss"]["pairs"]
+    assert first["loss"] == pytest.approx(sum(w * first[f"loss_{pair}"] for pair, w in pairs.items()))
+    assert ("bias_vision_text" in first) == (variant == "sigmoid")
+
+
+def test_kinds_of_loss_differ(settings, clips, tmp_path):
+    found = [run(still(settings), clips, tmp_path / v, *VARIANTS[v], "--max_steps", "1") for v in VARIANTS]
+    assert len({losses(folder)[1] for folder in found}) == len(VARIANTS)
+
+
+def test_exported_weights_are_the_average(settings, clips, tmp_path):
+    """Kept by hand from the checkpoints of every step."""
+    more = ["--train.checkpoint_every", "1", "--train.keep", "9"]
+    plain = run(still(settings), clips, tmp_path / "plain", *more)
+    averaged = run(settings, clips, tmp_path / "averaged", *more, "--train.ema", "0.3")
+    steps = [weights(path) for path in sorted((averaged / "checkpoints").iterdir())]
+    assert len(steps) == 3 and losses(averaged) == losses(plain)  # averaging disturbs no training
+    start = run(settings, clips, tmp_path / "start", "--train.epochs", "0")
+    average = {f"encoders.{n}": x for n, x in weights(start / "best").items() if x.is_floating_point()}
+    for step, now in enumerate(steps):
+        decay = min(0.3, (1 + step) / (10 + step))
+        average = {name: decay * average[name] + (1 - decay) * now[name] for name in average}
+    exported, bare = weights(averaged / "last"), weights(plain / "last")
+    for name, value in average.items():
+        torch.testing.assert_close(exported[name.removeprefix("encoders.")], value, atol=1e-6, rtol=1e-6)
+    assert max(float((exported[name] - bare[name]).abs().max()) for name in exported) > 1e-4
+
+
+@pytest.mark.parametrize("missing, other", [("vision", "audio"), ("audio", "vision")])
+def test_a_tower_may_be_missing(settings, clips, tmp_path, missing, other):
+    folder = run(still(settings), clips, tmp_path / "run", f"--towers.{missing}", "null")
+    with (folder / "log.jsonl").open() as log:
+        records = list(map(json.loads, log))
+    assert f"loss_{other}_text" in records[1] and f"loss_{missing}_text" not in records[1]
+    assert not any(name.startswith(missing) or name == f"zero_shot_{missing}" for name in records[0])
+    assert list(AlignedEncoders.from_pretrained(folder / "last").towers()) == [other, "text"]
+
+
+def test_frozen_parameters_stay_and_deep_ones_learn_slower(settings, clips, tmp_path):
+    """One block each of vision (frozen whole) and text; audio's first block of two stands still."""
+    values = yaml.safe_load(still(settings).read_text())
+    values["towers"]["vision"]["unfreeze"] = 0
+    values["towers"]["audio"] |= {"unfreeze": 1}
+    values["towers"]["text"]["layer_decay"] = 0.5
+    values["train"]["tower_lr"] = {"audio": 0.1, "temperature": 2.0}
+    settings.write_text(yaml.safe_dump(values))
+    start = weights(run(settings, clips, tmp_path / "start", "--train.epochs", "0") / "best")
+    end = weights(run(settings, clips, tmp_path / "run") / "last")
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert {name for name in moved if name.startswith("vision.")} <= {"vision.project.weight", "vision.project.bias"}
+    assert "vision.project.weight" in moved and any(name.startswith("text.") for name in moved)
+
+    config = configuration.load(AlignConfig, settings, ["--data", str(clips), "--run", "x"])
+    model = ContrastiveModel(build_encoders(config, PairData(config.pairs, 8, 0, clips)), config.loss)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rate = {
+        names[id(parameter)]: (group["peak"] / config.train.lr, group["weight_decay"])
+        for group in parameter_groups(model, config)
+        for parameter in group["params"]
+    }
+    frozen = {name for name in start if f"encoders.{name}" in names.values() and f"encoders.{name}" not in rate}
+    assert frozen and not frozen & moved
+    assert {name.split(".")[0] for name in frozen} == {"vision", "audio"} and not any("project" in n for n in frozen)
+    assert rate["log_scale.vision_text"] == (2.0, 0.0)
+    audio = {value for name, value in rate.items() if name.startswith("encoders.audio.")}
+    assert audio == {(0.1, 0.0), (0.1, config.train.weight_decay)}
+    text = {factor for name, (factor, _) in rate.items() if name.startswith("encoders.text.")}
+    assert text == {1.0, 0.5, 0.25}  # after the block, the block, before it
+    assert rate["encoders.text.project.weight"] == (1.0, config.train.weight_decay)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+def test_compiled_blocks_give_the_same_losses(settings, clips, tmp_path):
+    plain = run(still(settings), clips, tmp_path / "plain", "--max_steps", "2")
+    compiled = run(settings, clips, tmp_path / "compiled", "--max_steps", "2", "--train.compile", "true")
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
+    assert trained(compiled).keys() == trained(plain).keys()
+
+
+def test_workers_may_change_within_a_run(settings, clips, tmp_path):
+    whole = run(settings, clips, tmp_path / "whole", "--train.epochs", "1")
+    run(settings, clips, tmp_path / "run", "--train.epochs", "1", "--max_steps", "1")
+    folder = run(settings, clips, tmp_path / "run", "--train.epochs", "1", "--train.workers", "2")
+    assert losses(folder) == losses(whole)
+    digests = {AlignedEncoders.from_pretrained(path / "last").digest for path in (whole, folder)}
+    assert len(digests) == 1
+
+
+def test_curves_reach_the_trackers_and_an_unknown_one_is_refused(settings, clips, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = run(settings, clips, tmp_path / "run", "--train.epochs", "1")
+    (events,) = (folder / "emit").glob("events.out.tfevents.*")
+    found = EventAccumulator(str(events)).Reload()
+    curve = {event.step: event.value for event in found.Scalars("loss")}
+    assert curve == pytest.approx(losses(folder), rel=1e-5) and found.Scalars("mean_recall")
+    with pytest.raises(UserError, match="no tracker called 'tensorbord': did you mean 'tensorboard'"):
+        run(settings, clips, tmp_path / "other", "--train.trackers", "[tensorbord]")
+    with pytest.raises(UserError, match=r"aim is not installed: install it, or leave it out of --train\.trackers"):
+        run(settings, clips, tmp_path / "other", "--train.trackers", "[aim]")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_finished_run_is_left_alone_and_another_configuration_refused(settings, clips, tmp_path, capsys):

@@ -1,0 +1,236 @@
+"""accelerate_configs/: each is read by the launcher itself, and started where it can be."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from safetensors.torch import load_file
+from trainers import ROOT, Trainers, checkpoints, digests, losses, records, run, wait_for_step, write_settings
+
+from shared.errors import UserError
+from shared.launch import _sharding, start
+from stage1_align.encoders import AlignedEncoders
+
+CONFIGS = ROOT / "accelerate_configs"
+
+
+class Environment:
+    """What a launcher tells its processes, by the shipped configuration of this name."""
+
+    def __init__(self, name: str, *more: str):
+        parser = launch_command_parser()
+        words = ["--config_file", str(CONFIGS / f"{name}.yaml"), "--main_process_port", "0", *more, "train.py"]
+        self.args, _, _ = _validate_launch_command(parser.parse_args(words))
+        own = dict(os.environ)
+        if self.args.multi_gpu or self.args.use_fsdp:
+            told = prepare_multi_gpu_env(self.args)
+        else:
+            _, told = prepare_simple_launcher_cmd_env(self.args)
+        self.told = {name: value for name, value in told.items() if own.get(name) != value}
+
+    def __call__(self) -> None:
+        os.environ |= self.told
+
+
+@pytest.fixture(scope="module")
+def settings(clips, tmp_path_factory):
+    path = write_settings(tmp_path_factory.mktemp("settings") / "tiny.yaml")
+    return ["--config", str(path), "--data", str(clips)]
+
+
+WANTED = {
+    "cpu": ("NO", 1, 1, "no"),
+    "cpu_2_processes": ("MULTI_GPU", 1, 2, "no"),
+    "single_gpu": ("NO", 1, 1, "bf16"),
+    "multi_gpu": ("MULTI_GPU", 1, 8, "bf16"),
+    "multi_node": ("MULTI_GPU", 2, 16, "bf16"),
+    "fsdp2": ("FSDP", 1, 8, "bf16"),
+    "fsdp2_cpu_2_processes": ("FSDP", 1, 2, "no"),
+    "deepspeed_zero2": ("DEEPSPEED", 1, 8, "bf16"),
+}
+
+
+def test_there_is_a_test_for_every_configuration():
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(WANTED)
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_the_launcher_reads_it_as_it_is_meant(name):
+    assert (CONFIGS / f"{name}.yaml").read_text().startswith("# ")
+    parser = launch_command_parser()
+    words = ["--config_file", str(CONFIGS / f"{name}.yaml"), "train.py"]
+    args, defaults, _ = _validate_launch_command(parser.parse_args(words))
+    kind = str(defaults.distributed_type).removeprefix("DistributedType.")
+    assert (kind, args.num_machines or 1, args.num_processes, args.mixed_precision) == WANTED[name]
+    assert (args.multi_gpu, args.use_fsdp, args.use_deepspeed) == tuple(
+        kind == k for k in ("MULTI_GPU", "FSDP", "DEEPSPEED")
+    )
+
+
+def test_the_machines_of_multi_node_meet_at_the_first():
+    args = Environment("multi_node", "--machine_rank", "1", "--main_process_ip", "first").args
+    assert (args.nnodes, args.nproc_per_node, args.node_rank, args.rdzv_backend) == ("2", "8", 1, "static")
+    assert args.rdzv_endpoint.startswith("first:")
+
+
+def test_fsdp2_asks_for_whole_blocks_and_full_precision(monkeypatch):
+    for name in ("fsdp2", "fsdp2_cpu_2_processes"):
+        told = Environment(name).told
+        assert told["ACCELERATE_USE_FSDP"] == "true" and told["FSDP_VERSION"] == "2"
+        assert told["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
+        assert told["FSDP_STATE_DICT_TYPE"] == "SHARDED_STATE_DICT"
+    for key, value in told.items():
+        monkeypatch.setenv(key, value)
+    plugin = _sharding()
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
+    assert plugin.mixed_precision_policy.param_dtype is None and plugin.mixed_precision_policy.output_dtype is None
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(UserError, match="set fsdp_version: 2"):
+        start("no")
+
+
+def test_an_engine_that_is_not_installed_is_one_line(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as a launcher with deepspeed_zero2.yaml says
+    with pytest.raises(UserError, match=r"DeepSpeed is not installed.*launch with another configuration"):
+        start("no")
+    values = yaml.safe_load((CONFIGS / "deepspeed_zero2.yaml").read_text())["deepspeed_config"]
+    assert values["zero_stage"] == 2 and values["gradient_clipping"] == 1.0
+
+
+@pytest.mark.parametrize("precision", ["no", pytest.param("bf16", marks=pytest.mark.slow)])
+def test_fsdp2_equals_one_process_resumes_and_exports(settings, tmp_path, precision):
+    """With the gradient cache and the averaged weights, which have to find their way through it."""
+    more = ["--train.ema", "0.5", "--train.mixed_precision", precision]
+    run([*settings, *more, "--run", tmp_path / "one"], tmp_path / "said")
+    sharded = Environment("fsdp2_cpu_2_processes")
+    arguments = [*settings, *more, "--train.chunk", 2, "--run", tmp_path / "two"]
+    run([*arguments, "--max_steps", 2], tmp_path / "said", world=2, before=sharded)
+    assert len(list((tmp_path / "two" / "checkpoints" / "00000002" / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2
+    run(arguments, tmp_path / "said", world=2, before=sharded)
+    if precision == "bf16":  # slow
+        run([*arguments[:-1], tmp_path / "whole"], tmp_path / "said", world=2, before=sharded)
+        assert records(tmp_path / "two") == records(tmp_path / "whole")
+        assert digests(tmp_path / "two") == digests(tmp_path / "whole")
+    rounding = 1e-4 if precision == "no" else 2e-2
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=rounding)
+    for name in ("best", "last"):
+        a, b = (load_file(tmp_path / folder / name / "model.safetensors") for folder in ("one", "two"))
+        assert a.keys() == b.keys() and all(a[key].shape == b[key].shape for key in a)
+        apart = [float((a[key].double() - b[key].double()).abs().mean()) for key in a]
+        assert max(apart) < rounding  # a step moves each weight by about 1e-3
+    exported = AlignedEncoders.from_pretrained(tmp_path / "two" / "best")
+    assert exported.text.encode(["joy"]).pooled.norm() == pytest.approx(1)
+
+
+def launcher(name: str, *words) -> list[str]:
+    module = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{name}.yaml")]
+    return [*module, "--main_process_port", "0", "stage1_align/train.py", *map(str, words)]
+
+
+@pytest.mark.slow
+def test_fsdp2_is_launched(settings, tmp_path):
+    done = subprocess.run(
+        launcher("fsdp2_cpu_2_processes", *settings, "--run", tmp_path / "run", "--max_steps", 1),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((tmp_path / "run" / "checkpoints" / "00000001" / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2
+
+
+def test_a_process_that_dies_ends_the_launch_and_the_run_goes_on(settings, tmp_path):
+    more = [*settings, "--train.checkpoint_every", 1, "--train.epochs", 40, "--run", tmp_path / "run"]
+    process = subprocess.Popen(
+        launcher("cpu_2_processes", *more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for_step(tmp_path / "run", 2)
+    ranks = {}
+    for child in psutil.Process(process.pid).children(recursive=True):
+        ranks[child.environ().get("RANK")] = child
+    began = time.monotonic()
+    ranks["1"].kill()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode != 0 and time.monotonic() - began < 60
+    assert "another process of this run was lost" in said and "to go on from the last checkpoint" in said
+    complete = [name for name in checkpoints(tmp_path / "run") if not name.startswith(".")]
+    last = int(complete[-1])
+    assert last >= 1
+    (said, _) = run([*more, "--max_steps", last + 1], tmp_path / "said", world=2)
+    assert f"after step {last}" in said and checkpoints(tmp_path / "run")[-1] == f"{last + 1:08d}"
+
+
+SRUN = """#!/bin/bash
+# Two machines that are one: a launcher for each, with its number, and signals passed on.
+trap 'kill -TERM $first $second' TERM
+SLURM_NODEID=0 "$@" & first=$!
+SLURM_NODEID=1 "$@" & second=$!
+finish() { wait $1; status=$?; while kill -0 $1 2>/dev/null; do wait $1; status=$?; done; return $status; }
+finish $first; one=$?
+finish $second && exit $one
+"""
+SCONTROL = """#!/bin/bash
+if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> "$REQUEUED"; fi
+"""
+
+
+@pytest.mark.slow
+def test_slurm_script_saves_before_the_end_queues_again_and_goes_on(settings, tmp_path):
+    """On two launchers that meet through multi_node.yaml, with stand-ins for SLURM's two commands."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "REQUEUED": str(tmp_path / "requeued"),
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_NNODES": "2",
+        "SLURM_GPUS_ON_NODE": "1",
+    }
+    words = ["bash", str(CONFIGS / "slurm.sh"), *settings, "--run", str(tmp_path / "run")]
+
+    def submit(*more) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*words, *more], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    job = submit("--train.epochs", "40")
+    wait_for_step(tmp_path / "run", 2)
+    os.kill(job.pid, signal.SIGTERM)
+    said, _ = job.communicate(timeout=120)
+    assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n", said
+    last = max(losses(tmp_path / "run"))
+    assert checkpoints(tmp_path / "run")[-1] == f"{last:08d}", said
+    job = submit("--train.epochs", "40", "--max_steps", str(last + 1))
+    said, _ = job.communicate(timeout=120)
+    assert job.returncode == 0 and f"after step {last}" in said, said
+    assert "was 2 and is" not in said and max(losses(tmp_path / "run")) == last + 1
+    assert (tmp_path / "requeued").read_text().count("requeue") == 1
+
+
+def test_validation_is_the_same_on_two_processes(settings, tmp_path):
+    found = []
+    for world in (1, 2):
+        arguments = [*settings, "--run", tmp_path / str(world), "--pairs.valid_limit", 5]  # no multiple of two
+        trainers = Trainers([*arguments, "--max_steps", 1], tmp_path / "said", world)
+        assert trainers.wait() == [0] * world, trainers.said()
+        found.append(records(tmp_path / str(world))[0])
+    one, two = found
+    assert one == {name: pytest.approx(value, abs=1e-6) for name, value in two.items()}
+    assert {name for name in one if name.startswith("zero_shot")} == {
+        f"zero_shot_{m}" for m in ("vision", "audio", "both")
+    }
+    assert all(one[name] == two[name] for name in one if "R@" in name) and one["vision_to_labels_R@5"] > 0

@@ -1,0 +1,77 @@
+"""Signals and errors of a training process."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from shared.cli import run_main
+from shared.errors import UserError
+from shared.launch import Stop, companions, start
+
+
+def test_stop_notes_sigterm_and_gives_the_earlier_handler_back():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("earlier"))
+    try:
+        with Stop() as stop:
+            assert not stop.asked
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.asked and not heard
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == ["earlier"]
+        with pytest.raises(ZeroDivisionError), Stop():
+            raise ZeroDivisionError
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == ["earlier", "earlier"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    "error, told",
+    [
+        (torch.distributed.DistBackendError("NCCL died"), "another process of this run was lost .NCCL died"),
+        (RuntimeError("[gloo/transport] Connection closed\n by peer"), "was lost .*Connection closed by peer"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left.*; make room and run the same command"),
+        (SafetensorError("I/O error: File too large (os error 27)"), "runs/a: .*File too large.*; make room"),
+    ],
+)
+def test_what_no_process_can_help_is_one_line(error, told):
+    with pytest.raises(UserError, match=told) as caught, companions("runs/a"):
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("size mismatch"), OSError(errno.EACCES, "denied"), KeyError("x")])
+def test_other_errors_pass_as_they_are(error):
+    with pytest.raises(type(error)) as caught, companions("runs/a"):
+        raise error
+    assert caught.value is error
+
+
+def test_fp16_without_a_gpu_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="needs a GPU; use bf16, or no"):
+        start("fp16")
+
+
+def test_a_lost_pipe_is_no_success_but_a_lost_reader_is():
+    def broken():
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_main(broken)
+    command = (
+        "import sys; from shared.cli import run_main; run_main(lambda: print('x' * 100_000) or print('y', flush=True))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    process.wait()
