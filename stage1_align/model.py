@@ -46,12 +46,14 @@ class ContrastiveModel(nn.Module):
         def parameter_of_each_pair(value: float) -> nn.ParameterDict:
             return nn.ParameterDict({pair: nn.Parameter(torch.tensor([value])) for pair in self.pairs})
 
-        # What FSDP gathers and frees together, by the name that Accelerate looks for.
-        self._no_split_modules = sorted({type(block).__name__ for tower in here.values() for block in tower.blocks()})
-
         # Of one element, not of no dimension: FSDP shards no scalars.
         self.log_scale = parameter_of_each_pair(math.log(config.initial_scale))
         self.bias = parameter_of_each_pair(config.initial_bias) if config.kind == "sigmoid" else nn.ParameterDict()
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of what FSDP gathers and frees together, under the name Accelerate looks for."""
+        return sorted({type(block).__name__ for tower in self.encoders.towers().values() for block in tower.blocks()})
 
     def forward(self, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
         """batch: the collated input of some towers, and text_id (n, b): n texts for each of b clips. Returns "vision",
