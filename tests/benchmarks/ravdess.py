@@ -125,12 +125,13 @@ def write_table(data: Path, table: Path, seed: int) -> None:
 
 
 def split_of_actors(actors: list[str], seed: int) -> dict[str, str]:
-    """A sixth of the men (odd numbers) and of the women test, as many validate; the next seed takes the next ones."""
+    """A sixth of the men (odd numbers) and of the women test, as many validate. The next seed takes the next third, so
+    that what was chosen among one seed's validation actors never meets them as another's test."""
     split = {}
     for odd in (0, 1):
         same_sex = [actor for actor in actors if int(actor) % 2 == odd]
         count = max(1, round(len(same_sex) / 6))
-        turned = np.roll(np.random.default_rng(odd).permutation(same_sex), -seed * count).tolist()
+        turned = np.roll(np.random.default_rng(odd).permutation(same_sex), -seed * 2 * count).tolist()
         for number, actor in enumerate(turned):
             split[actor] = ("test", "valid", "train")[min(number // count, 2)]
     return split
