@@ -125,12 +125,13 @@ def write_table(data: Path, table: Path, seed: int) -> None:
 
 
 def split_of_actors(actors: list[str], seed: int) -> dict[str, str]:
-    """A sixth of the men (odd numbers) and of the women test, as many validate; the next seed takes the next ones."""
+    """A sixth of the men (odd numbers) and of the women test, as many validate. The next seed takes the next third, so
+    that what was chosen among one seed's validation actors never meets them as another's test."""
     split = {}
     for odd in (0, 1):
         same_sex = [actor for actor in actors if int(actor) % 2 == odd]
         count = max(1, round(len(same_sex) / 6))
-        turned = np.roll(np.random.default_rng(odd).permutation(same_sex), -seed * count).tolist()
+        turned = np.roll(np.random.default_rng(odd).permutation(same_sex), -seed * 2 * count).tolist()
         for number, actor in enumerate(turned):
             split[actor] = ("test", "valid", "train")[min(number // count, 2)]
     return split
@@ -175,17 +176,20 @@ def against_labels(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def chance(align: AlignConfig) -> dict[str, float]:
-    """What a random order gets: with p right answers among N, 1 - C(N - p, k) / C(N, k), mean over the queries."""
+def chance(align: AlignConfig, draws: int = 200) -> dict[str, float]:
+    """What random likenesses get, with equal texts as near as each other, as they are to any model."""
+    from shared.metrics import recall_at
     from stage1_align.retrieval import KS
 
-    test = items_of(align, "test")
+    test, rng = items_of(align, "test"), np.random.default_rng(0)
     found = {"pcc": 0.0, "accuracy": 1 / len(NAMES)}
-    for kind, keys in zip(align.pairs.captions, test.keys, strict=True):
-        right, total = np.array([keys.count(key) for key in keys]), len(keys)
+    for kind, keys, texts, owners in zip(align.pairs.captions, test.keys, test.texts, test.owners, strict=True):
+        ids, same = (np.unique(values, return_inverse=True)[1] for values in (keys, texts))  # (N,), (M,)
+        likeness = [rng.random((len(ids), same.max() + 1))[:, same] for _ in range(draws)]  # (N, M) each
+        right = ids[np.array(owners)]  # (M,)
         for k in KS:
-            missed = np.prod([np.maximum(total - right - i, 0) / (total - i) for i in range(k)], axis=0)  # (N,)
-            found[f"audio_to_{kind}_R@{k}"] = found[f"{kind}_to_audio_R@{k}"] = float(1 - missed.mean())
+            found[f"audio_to_{kind}_R@{k}"] = float(np.mean([recall_at(one, ids, right, k) for one in likeness]))
+            found[f"{kind}_to_audio_R@{k}"] = float(np.mean([recall_at(one.T, right, ids, k) for one in likeness]))
     return found
 
 
