@@ -159,6 +159,16 @@ def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def to_device(batch: Any, device) -> Any:
+    """The same batch, however nested in dictionaries, with every tensor on `device`."""
+    if isinstance(batch, dict):
+        return {name: to_device(value, device) for name, value in batch.items()}
+    return batch.to(device, non_blocking=True) if isinstance(batch, torch.Tensor) else batch
+
+
 # --- schedules and averages ----------------------------------------------------------------------------------------
 
 

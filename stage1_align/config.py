@@ -21,7 +21,7 @@ class TowerConfig:
     layer_decay: float = 1.0
     """Factor on the learning rate for each block further from the output: early layers hold what is general."""
     checkpointing: bool = False
-    """Recompute the blocks' activations in the backward pass: less memory, about a third more time."""
+    """Recompute the blocks' activations in the backward pass: less memory, more time."""
 
 
 @dataclass

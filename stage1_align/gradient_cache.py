@@ -9,7 +9,7 @@ Method: gradient cache (Gao et al. 2021, arXiv 2101.06983). The chunks are encod
 of them gives the gradient of every embedding, and of each temperature, once; the chunks are encoded again, with the
 same random state and autocast, and pass their part of that gradient on.
 
-What a tower computes over the rows of a batch (batch norm) it computes over a chunk; the towers here have none.
+What a tower computes over the rows of a batch (a batch norm that trains) it computes over a chunk; the trainer warns.
 """
 
 from collections.abc import Callable

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from shared.metrics import recall_at
+from shared.runs import to_device
 from stage1_align.pairs import ValidationSet
 
 KS = (1, 5, 10)
@@ -52,7 +53,7 @@ def _shared(model, accelerator, collate, count: int, batch_size: int) -> dict[st
     mine: list[tuple[int, dict]] = []
     for start in range(0, math.ceil(count / world), batch_size):
         rows = [rank + world * i for i in range(start, start + batch_size) if rank + world * i < count]
-        batch = _to_device(collate(rows or [0]), accelerator.device)
+        batch = to_device(collate(rows or [0]), accelerator.device)
         batch["text_id"] = torch.zeros(1, len(rows or [0]), dtype=torch.long)
         out = model(batch)
         part = {
@@ -65,10 +66,6 @@ def _shared(model, accelerator, collate, count: int, batch_size: int) -> dict[st
     everyone = dict(gather_object(mine)) if world > 1 else dict(mine)
     result = {name: np.stack([everyone[row][name] for row in range(count)]) for name in everyone[0]}
     return {name: value > 0 if name.startswith("has_") else value for name, value in result.items()}
-
-
-def _to_device(batch: dict, device) -> dict:
-    return {name: {key: x.to(device) for key, x in part.items()} for name, part in batch.items()}
 
 
 def _spread(count: int) -> list[int]:

@@ -51,7 +51,7 @@ def _train(config: AlignConfig, stop) -> Path:
     from shared.files import write_json
     from shared.launch import start
     from shared.order import own_share
-    from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
+    from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything, to_device
     from stage1_align.meter import Meter
     from stage1_align.model import ContrastiveModel
     from stage1_align.pairs import PairData
@@ -194,17 +194,11 @@ def _train(config: AlignConfig, stop) -> Path:
 
     save_encoders("last", metrics)
     if accelerator.is_main_process:
-        summary = {"best": progress["metrics"], "last": progress.get("last", metrics), "steps": progress["step"]}
+        summary = {"best": progress["metrics"], "last": metrics, "steps": progress["step"]}
         write_json(run.path / "metrics.json", summary)
     accelerator.wait_for_everyone()
     run.close()
     return run.path
-
-
-def to_device(batch, device):
-    if isinstance(batch, dict):
-        return {name: to_device(value, device) for name, value in batch.items()}
-    return batch.to(device, non_blocking=True)
 
 
 if __name__ == "__main__":

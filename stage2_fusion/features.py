@@ -161,18 +161,11 @@ def collate(samples: list[dict], device=None) -> dict:
             "quality": _pad([part["quality"] for part in parts], steps),  # (B, T, Q)
             "present": mask.any(dim=1),  # (B,)
         }
-    return batch if device is None else to_device(batch, device)
+    if device is None:
+        return batch
+    from shared.runs import to_device
 
-
-def to_device(batch: dict, device) -> dict:
-    """The same batch with every tensor on `device`."""
-
-    def move(value):
-        if isinstance(value, dict):
-            return {key: move(item) for key, item in value.items()}
-        return value.to(device, non_blocking=True) if hasattr(value, "to") else value
-
-    return move(batch)
+    return to_device(batch, device)
 
 
 def _pad(arrays: list[np.ndarray], steps: int):

@@ -64,18 +64,26 @@ def build(vision_cfg: dict[str, Any]) -> nn.Module:
     return _build_vision_tower(embed_dim, CLIPVisionCfg(**fields), quick_gelu)
 
 
-def load(visual: nn.Module, path: Path) -> None:
-    """Put the image weights of an open_clip checkpoint (.pt, .bin, .safetensors; read weights-only) into `visual`.
-    Position embeddings of a ViT are resampled to its size. UserError when they do not fit."""
-    from open_clip.convert import convert_state_dict
-    from open_clip.factory import load_state_dict, resize_pos_embed
+def read_state(path: Path) -> dict:
+    """The state dictionary of an open_clip checkpoint, read weights-only, without the `module.` of distributed
+    training. UserError where it cannot be read."""
+    from open_clip.factory import load_state_dict
 
     try:
-        state = load_state_dict(str(path))
+        return load_state_dict(str(path))
     except Exception as error:  # torch, pickle and safetensors each raise their own for a damaged file
         raise UserError(
             f"{path}: cannot be read as weights ({_line(error)}); .safetensors is the surest form"
         ) from None
+
+
+def load(visual: nn.Module, path: Path) -> None:
+    """Put the image weights of an open_clip checkpoint (.pt, .bin, .safetensors; read weights-only) into `visual`.
+    Position embeddings of a ViT are resampled to its size. UserError when they do not fit."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.factory import resize_pos_embed
+
+    state = read_state(path)
     whole = types.SimpleNamespace(visual=visual)  # all that these two look at
     state = convert_state_dict(whole, state)
     resize_pos_embed(state, whole)

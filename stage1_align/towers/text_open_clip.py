@@ -13,6 +13,7 @@ from shared.errors import UserError
 from shared.registry import nearest
 from stage1_align.tokenizers import OpenClipTokenizer
 from stage1_align.towers.base import Encoded
+from stage1_align.towers.open_clip_source import read_state
 from stage1_align.towers.text import TextTower
 
 
@@ -151,15 +152,9 @@ def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict, 
 def _load(net: nn.Module, path: Path) -> None:
     """The text weights of an open_clip checkpoint: under `text.`, or, in CLIP's older layout, beside `visual.`; with or
     without the `module.` of distributed training. Read weights-only; UserError when they do not fit."""
-    from open_clip.factory import load_state_dict
-
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint file; download the model's open_clip_model.safetensors first")
-    try:
-        state = load_state_dict(str(path))
-    except Exception as error:  # torch, pickle and safetensors each raise their own for a damaged file
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: cannot be read as weights ({reason}); .safetensors is the surest form") from None
+    state = read_state(path)
     inner = {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}
     own = set(net.state_dict())
     text = inner or {name: value for name, value in state.items() if name in own}

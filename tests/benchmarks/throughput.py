@@ -204,11 +204,11 @@ def ours(config: ThroughputConfig, weights: str) -> tuple[Timed, list[float]]:
     import torch
 
     from shared.launch import start as start_accelerator
+    from shared.runs import to_device
     from stage1_align.config import AlignConfig, LossConfig, TowerConfig, TowersConfig, TrainConfig
     from stage1_align.model import ContrastiveModel
     from stage1_align.setup import build_encoders, parameter_groups
     from stage1_align.step import train_step
-    from stage1_align.train import to_device
 
     tower = {"model": config.model, "pretrained": weights, "projection": "own"}
     width = _open_clip_config(config)["embed_dim"]
