@@ -10,7 +10,7 @@ class SynthConfig:
 
     out: Path = field()
     """Folder of the corpus. An unfinished one is continued."""
-    clips: int = 1500
+    clips: int = 2000
     """How many clips: they take about a minute on two cores and suffice to train the small default models."""
     seed: int = 0
     """Another seed gives other people, seed videos, words and damage."""
