@@ -59,7 +59,7 @@ def parse(
     for name in positional:
         many = "list" in str(fields[name].type)
         kind = {"nargs": "+"} if many else {"type": fields[name].type}
-        parser.add_argument(name, help=_field_help(config_class, name), **kind)
+        parser.add_argument(name, help=field_help(config_class, name), **kind)
     parser.add_class_arguments(config_class, as_group=False, skip=set(positional))
     known = parser.parse_args(sys.argv[1:] if argv is None else argv)
     values = dict(vars(parser.instantiate_classes(known)))
@@ -75,6 +75,21 @@ def load(config_class: type[T], path: Path, overrides: list[str] | None = None) 
     if not Path(path).is_file():
         raise UserError(f"{path}: no such configuration file")
     return parse(config_class, ["--config", str(path), *(overrides or [])], prog=str(path), example=f"--config {path}")
+
+
+def build(config_class: type[T], values: dict, where: str) -> T:
+    """A dataclass from plain values (YAML, JSON): the options of a registered part. UserError names `where`, and the
+    nearest option for an unknown one."""
+    known = [f.name for f in dataclasses.fields(config_class)]
+    for name in values:
+        if name not in known:
+            raise UserError(f"{where} has no option {name!r}: {nearest(name, known)}")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(config_class, as_group=False)
+    try:
+        return config_class(**vars(parser.instantiate_classes(parser.parse_object(values))))
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())[:300]}") from None
 
 
 def to_dict(config: Any) -> dict:
@@ -95,13 +110,15 @@ def dump(config: Any, path: Path) -> None:
     write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
-def _field_help(config_class: type, name: str) -> str:
-    """The docstring under a dataclass field, read from the source."""
+def field_help(config_class: type, name: str) -> str:
+    """The docstring under a dataclass field, read from the source of the class that declares it."""
     import inspect
 
-    source = inspect.getsource(config_class)
-    match = re.search(rf"^    {name}:[^\n]*\n    \"\"\"(.*?)\"\"\"", source, re.S | re.M)
-    return " ".join(match.group(1).split()) if match else ""
+    for owner in config_class.__mro__[:-1]:
+        match = re.search(rf"^    {name}:[^\n]*\n    \"\"\"(.*?)\"\"\"", inspect.getsource(owner), re.S | re.M)
+        if match:
+            return " ".join(match.group(1).split())
+    return ""
 
 
 class _HelpFormatter(jsonargparse.DefaultHelpFormatter):

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from shared.clips import MODALITIES
 from shared.errors import UserError
+from shared.registry import nearest
 
 
 @dataclass
@@ -30,86 +31,34 @@ class EncodeConfig:
 
 
 @dataclass
-class DualStageConfig:
-    """Temporal enhancement, quality weights, Transformer decoder: arXiv 2503.10603. What that paper leaves open is ours
-    and is said to be."""
-
-    width: int = 64
-    """Channels of everything after the projections. Data of a few thousand clips overfits wider models."""
-    dropout: float = 0.2
-    """As strong as small data needs."""
-    modality_dropout: float = 0.1
-    """Chance that a modality (never the last) is hidden from a training clip, so that none is indispensable."""
-    modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: list(MODALITIES))
-    """Which of vision, audio, text the model may see; the others count as missing."""
-    steps: int = 32
-    """Steps of the common time grid: a clip of seven seconds gets about four a second."""
-    reach: float = 1.0
-    """Seconds. A grid step further than this from every real step of a modality lacks it (a track that ends early)."""
-    tcn_layers: int = 4
-    """Dilations 1, 2, 4, 8: with kernel 3 a view of 31 frames, a whole clip at a few frames a second."""
-    tcn_kernel: int = 3
-    """Odd, so that the convolution is centred."""
-    lstm_layers: int = 1
-    """Layers of the gated BiLSTM over audio."""
-    weighting: Literal["learned", "uniform"] = "learned"
-    """learned, or uniform over the modalities present (the ablation)."""
-    weight_per: Literal["step", "clip"] = "step"
-    """step, or clip: one weight per modality for the whole clip. Damage comes and goes, so step."""
-    normaliser: Literal["softmax", "sigmoid"] = "softmax"
-    """softmax: weights of a step sum to one; sigmoid: each modality is judged alone."""
-    decoder_layers: int = 2
-    """Layers of the decoder whose queries are the dimensions."""
-    heads: int = 4
-    """Attention heads; must divide width."""
-    pooled: bool = True
-    """Add each modality's embedding in the shared space to its steps."""
-    shortcut: bool = True
-    """Let the classifier also read mean and peak over time of the weighted features, linearly: what needs no decoder is
-    then learned at once, and the decoder adds to it."""
-
-    def __post_init__(self):
-        _check_modalities(self.modalities)
-        if self.width % (2 * self.heads):
-            raise UserError(f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}")
-        if self.tcn_kernel % 2 == 0:
-            raise UserError(f"tcn_kernel {self.tcn_kernel} must be odd")
-
-
-@dataclass
-class ConcatConfig:
-    """Mean over time of each modality, concatenated, and two linear layers: the simplest fusion, for comparison."""
-
-    width: int = 256
-    """Channels of the hidden layer."""
-    dropout: float = 0.3
-    """As in the dual-stage model."""
-    modality_dropout: float = 0.1
-    """As in the dual-stage model."""
-    modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: list(MODALITIES))
-    """Which of vision, audio, text the model may see; the others count as missing."""
-
-    def __post_init__(self):
-        _check_modalities(self.modalities)
-
-
-@dataclass
 class LossConfig:
-    """loss = mse * MSE + pcc * ramp * (1 - PCC) + quality * ranking."""
+    """loss = mse * MSE + ramp * (pcc * (1 - PCC) + ccc * (1 - CCC)) + quality * ranking + branch losses + penalty."""
 
     mse: float = 1.0
     """Keeps predictions on the scale of the labels."""
     pcc: float = 0.2
     """1 - PCC is about ten times the MSE of labels in [0, 1]: at 0.2 both pull about as hard."""
+    ccc: float = 0.0
+    """1 - CCC (Lin 1989) asks for scale and offset as well; in place of MSE rather than beside it."""
     ramp_epochs: int = 4
-    """Epochs over which the PCC term grows from 0: at first its direction is noise."""
+    """Epochs over which the correlation terms grow from 0: at first their direction is noise."""
     memory: int = 512
-    """Recent rows whose predictions are remembered for the PCC term: one batch of labels that are mostly zero says
-    little about correlation. 0 uses the batch alone."""
+    """Recent rows whose predictions are remembered for the correlation terms: one batch of labels that are mostly zero
+    says little about correlation. 0 uses the batch alone."""
     quality: float = 0.1
     """Weight of the ranking: a modality damaged on purpose must weigh less than the same one intact."""
     margin: float = 0.5
     """How much less, in log weight: 0.5 is a factor of 1.6."""
+    branches: dict[str, float] = field(default_factory=dict)
+    """Weight of the smooth L1 loss of each modality's own prediction, such as {audio: 0.01}, for models that make
+    them."""
+    penalty: float = 0.0
+    """Weight of the penalty that a model puts on itself (concat_vad's prior)."""
+
+    def __post_init__(self):
+        for name in self.branches:
+            if name not in MODALITIES:
+                raise UserError(f"--loss.branches: no modality {name!r}: {nearest(name, MODALITIES)}")
 
 
 @dataclass
@@ -156,11 +105,9 @@ class FuseConfig:
     run: Path
     """Run folder. An unfinished run in it goes on where it stopped."""
     model: str = "dual_stage"
-    """dual_stage or concat; its options are below under the same name."""
-    dual_stage: DualStageConfig = field(default_factory=DualStageConfig)
-    """Options of the model dual_stage."""
-    concat: ConcatConfig = field(default_factory=ConcatConfig)
-    """Options of the model concat."""
+    """A name from the registry; `python -m stage2_fusion.models` lists them with their options."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The model's own options, such as {width: 64}; an unknown one is an error that names the nearest."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the parts of the loss."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -212,8 +159,3 @@ class PredictConfig:
     """Aligned encoders; by default those kept inside the model folder."""
     batch_size: int = 16
     """Clips per forward pass; the predictions do not depend on it."""
-
-
-def _check_modalities(modalities: list[str]) -> None:
-    if not modalities:
-        raise UserError("modalities is empty: give at least one of vision, audio, text")

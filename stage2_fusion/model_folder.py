@@ -12,6 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
+from shared import config as configuration
 from shared.errors import UserError
 from shared.files import atomic_folder, read_json, write_json
 
@@ -75,7 +76,7 @@ def build(name: str, options: dict, info: dict):
     from stage2_fusion.models.base import Spec
 
     family = MODELS.get(name)
-    return family(family.Config(**options), Spec.of(info))
+    return family(configuration.build(family.Options, options, f"fusion model {name}"), Spec.of(info))
 
 
 def check_features(info: dict, features: dict, path: Path) -> None:

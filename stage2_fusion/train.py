@@ -55,11 +55,13 @@ def _train(config: FuseConfig, stop) -> Path:
     from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
     from stage2_fusion import model_folder
     from stage2_fusion.features import FeatureDataset, collate
-    from stage2_fusion.losses import FusionLoss
+    from stage2_fusion.losses import FusionLoss, Rows
 
     # --- everything that can fail early ---
     options = config.train
-    MODELS.get(config.model)
+    model_options = configuration.build(
+        MODELS.get(config.model).Options, config.options, f"fusion model {config.model}"
+    )
     seen = None if options.damaged_views else (0,)
     features = FeatureDataset.open(config.data, config.train_split, seen, options.max_steps)
     valid = FeatureDataset.open(config.data, config.valid_split, (0,), options.max_steps)
@@ -85,7 +87,7 @@ def _train(config: FuseConfig, stop) -> Path:
 
     # --- model, optimiser, averages ---
     seed_everything(config.seed, "weights")
-    info = _describe(config, features.info)
+    info = _describe(config, model_options, features.info)
     bare = model_folder.build(config.model, info["options"], features.info)
     bare.fit_statistics([clip[0] for clip in clips])
     optimizer = torch.optim.AdamW(_parameter_groups(bare, options.weight_decay), lr=options.lr)
@@ -123,14 +125,16 @@ def _train(config: FuseConfig, stop) -> Path:
                 group["lr"] = options.lr * cosine_with_warmup(progress["step"], total, warmup)
             batch = batch_of(epoch, step)
             output = model(batch)
-            parts = criterion(
-                everyones(output.prediction),  # (N, K)
-                everyones(batch["labels"]),  # (N, K)
-                everyones(output.clip_weights()),  # (N, 3)
-                everyones(batch["damaged"]),  # (N, 3)
-                paired=views > 0,
-                epoch=epoch + step / per_epoch,
+            rows = Rows(
+                output.prediction,
+                batch["labels"],
+                output.clip_weights(),
+                batch["damaged"],
+                output.branches,
+                output.penalty,
             )
+            rows = Rows(*(None if part is None else everyones(part) for part in rows))  # N = n x world
+            parts = criterion(rows, paired=views > 0, epoch=epoch + step / per_epoch)
             accelerator.backward(parts["loss"] * world)
             norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
             optimizer.step()
@@ -190,11 +194,11 @@ def validate(model, dataset, accelerator) -> dict:
     return broadcast_object_list(metrics)[0]
 
 
-def _describe(config: FuseConfig, features: dict) -> dict:
+def _describe(config: FuseConfig, options, features: dict) -> dict:
     """The config.json of the model folder, without its format."""
     return {
         "model": config.model,
-        "options": configuration.to_dict(getattr(config, config.model)),
+        "options": configuration.to_dict(options),
         "max_steps": config.train.max_steps,
         **{key: features[key] for key in ("label_names", "widths", "quality", "encoders")},
         "prepare": features["data"].get("prepare", {}),

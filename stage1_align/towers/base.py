@@ -1,7 +1,6 @@
 """What every tower promises: a pooled vector in the shared space, and the sequence it was pooled from; and what every
 tower can do in fine-tuning: freeze, train deep layers slower, recompute instead of remember."""
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from shared import config as configuration
 from shared.errors import UserError
-from shared.registry import nearest
 
 
 @dataclass
@@ -54,11 +53,7 @@ class Tower(nn.Module):
     @classmethod
     def from_options(cls, values: dict, embed_dim: int) -> "Tower":
         """Build from plain values (YAML, JSON); UserError names the nearest option for an unknown one."""
-        known = [f.name for f in dataclasses.fields(cls.Options)]
-        for name in values:
-            if name not in known:
-                raise UserError(f"{cls.__name__} has no option {name!r}: {nearest(name, known)}")
-        return cls(cls.Options(**values), embed_dim)
+        return cls(configuration.build(cls.Options, values, cls.__name__), embed_dim)
 
     @property
     def width(self) -> int:

@@ -1,4 +1,4 @@
-"""Fusion models by name. Adding one: a file here, its options in stage2_fusion/config.py, a line below."""
+"""Fusion models by name. Adding one: a file here, a line below."""
 
 from shared.registry import Registry
 

@@ -1,23 +1,44 @@
 """What every fusion model shares: its inputs, their normalisation, hiding of modalities, and its output."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from shared.clips import MODALITIES
+from shared.errors import UserError
+
+
+@dataclass
+class FusionOptions:
+    """What every fusion model can be told."""
+
+    dropout: float = 0.2
+    """As strong as small data needs."""
+    modality_dropout: float = 0.1
+    """Chance that a modality (never the last) is hidden from a training clip, so that none is indispensable."""
+    modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: list(MODALITIES))
+    """Which of vision, audio, text the model may see; the others count as missing."""
+
+    def __post_init__(self):
+        if not self.modalities:
+            raise UserError("modalities is empty: give at least one of vision, audio, text")
 
 
 class Output(NamedTuple):
     """prediction (B, K) in [0, 1]; weights (B, S, 3) of vision, audio, text at each step, exactly 0 where a modality is
-    absent; step_mask bool (B, S), True where any modality is there; attention (B, K, S) of each dimension over the
-    steps, or None for models without."""
+    absent; step_mask bool (B, S), True where any modality is there.
+
+    Models that have them add: attention (B, K, S) of each dimension over the steps; branches (B, 3, K), what each
+    modality predicts alone, NaN where it is absent; penalty (B,), what the model asks of itself, for loss.penalty."""
 
     prediction: Tensor
     weights: Tensor
     step_mask: Tensor
     attention: Tensor | None = None
+    branches: Tensor | None = None
+    penalty: Tensor | None = None
 
     def clip_weights(self) -> Tensor:
         """Mean weight of each modality over the steps at which it is there, 0 for an absent one: (B, 3) float32."""
@@ -43,9 +64,11 @@ class Spec:
 class FusionModel(nn.Module):
     """Base of fusion models: `forward(batch)` takes what `features.collate` gives and returns an Output."""
 
-    def __init__(self, config, spec: Spec):
+    Options: ClassVar[type] = FusionOptions
+
+    def __init__(self, options, spec: Spec):
         super().__init__()
-        self.config, self.spec = config, spec
+        self.options, self.spec = options, spec
         self.dimensions = len(spec.label_names)
         for name in MODALITIES:
             widths = {"x": spec.widths[name], "quality": len(spec.quality[name]), "pooled": spec.widths["embed"]}
@@ -83,7 +106,7 @@ class FusionModel(nn.Module):
 
     def inputs(self, batch: dict) -> dict[str, dict[str, Tensor]]:
         """Per modality: x (B, T, C), quality (B, T, Q), pooled (B, D) normalised and zero where absent, mask (B, T),
-        times (B, T), present (B,). Modalities outside `config.modalities` and, in training, random ones are absent."""
+        times (B, T), present (B,). Modalities outside `options.modalities` and, in training, random ones are absent."""
         visible = self._visible(batch)  # (B, 3)
         result = {}
         for m, name in enumerate(MODALITIES):
@@ -107,9 +130,9 @@ class FusionModel(nn.Module):
     def _visible(self, batch: dict) -> Tensor:
         """bool (B, 3): present, allowed by the configuration, and not hidden by modality dropout."""
         present = torch.stack([batch[name]["present"] for name in MODALITIES], dim=1)  # (B, 3)
-        allowed = torch.tensor([name in self.config.modalities for name in MODALITIES], device=present.device)
+        allowed = torch.tensor([name in self.options.modalities for name in MODALITIES], device=present.device)
         present = present & allowed
-        return drop_modalities(present, self.config.modality_dropout) if self.training else present
+        return drop_modalities(present, self.options.modality_dropout) if self.training else present
 
 
 def drop_modalities(present: Tensor, rate: float) -> Tensor:

@@ -1,28 +1,37 @@
 """Plain concatenation: the simplest thing that uses all modalities, and the score every other model must beat."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from shared.clips import MODALITIES
-from stage2_fusion.config import ConcatConfig
-from stage2_fusion.models.base import FusionModel, Output, Spec
+from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec
+
+
+@dataclass
+class ConcatOptions(FusionOptions):
+    width: int = 256
+    """Channels of the hidden layer."""
+    dropout: float = 0.3
+    """There is no other regularisation."""
 
 
 class Concat(FusionModel):
     """Mean over the real steps of each sequence, beside its pooled embedding, concatenated, then two linear layers."""
 
-    Config = ConcatConfig
+    Options = ConcatOptions
 
-    def __init__(self, config: ConcatConfig, spec: Spec):
-        super().__init__(config, spec)
+    def __init__(self, options: ConcatOptions, spec: Spec):
+        super().__init__(options, spec)
         width = sum(spec.widths[name] + spec.widths["embed"] for name in MODALITIES)
         self.mlp = nn.Sequential(
-            nn.Dropout(config.dropout),
-            nn.Linear(width, config.width),
-            nn.LayerNorm(config.width),
+            nn.Dropout(options.dropout),
+            nn.Linear(width, options.width),
+            nn.LayerNorm(options.width),
             nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.width, self.dimensions),
+            nn.Dropout(options.dropout),
+            nn.Linear(options.width, self.dimensions),
         )
 
     def start_from(self, mean_label: Tensor) -> None:

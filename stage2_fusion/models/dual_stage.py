@@ -9,15 +9,61 @@ audio  --projection--> gated BiLSTM --+--> common time grid --> (missing: token)
 text   --projection--> mean ---------/
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from shared.clips import MODALITIES
-from stage2_fusion.config import DualStageConfig
+from shared.errors import UserError
 from stage2_fusion.layers.decoder import DimensionDecoder
 from stage2_fusion.layers.quality import QualityWeights
 from stage2_fusion.layers.temporal import TCN, GatedBiLSTM, grid_times, grid_weights, masked_mean, positions_in_time
-from stage2_fusion.models.base import FusionModel, Output, Spec
+from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec
+
+
+@dataclass
+class DualStageOptions(FusionOptions):
+    width: int = 64
+    """Channels of everything after the projections. Data of a few thousand clips overfits wider models."""
+    steps: int = 32
+    """Steps of the common time grid: a clip of seven seconds gets about four a second."""
+    reach: float = 1.0
+    """Seconds. A grid step further than this from every real step of a modality lacks it (a track that ends early)."""
+    tcn_layers: int = 4
+    """Dilations 1, 2, 4, 8: with kernel 3 a view of 31 frames, a whole clip at a few frames a second. 0: no TCN."""
+    tcn_kernel: int = 3
+    """Odd, so that the convolution is centred."""
+    lstm_layers: int = 1
+    """Layers of the gated BiLSTM over audio. 0: none."""
+    weighting: Literal["learned", "uniform"] = "learned"
+    """learned, or uniform over the modalities present (the ablation)."""
+    weight_per: Literal["step", "clip"] = "step"
+    """step, or clip: one weight per modality for the whole clip. Damage comes and goes, so step."""
+    normaliser: Literal["softmax", "sigmoid"] = "softmax"
+    """softmax: weights of a step sum to one; sigmoid: each modality is judged alone."""
+    queries: Literal["learned", "fused", "text"] = "fused"
+    """The decoder's queries are one learned vector a dimension, and added to it nothing (learned), a projection of the
+    mean of the fused steps (fused), or of the words (text)."""
+    decoder_layers: int = 2
+    """Layers of the decoder whose queries are the dimensions. 0: the mean over time instead (the ablation)."""
+    heads: int = 4
+    """Attention heads; must divide width."""
+    pooled: bool = True
+    """Add each modality's embedding in the shared space to its steps."""
+    shortcut: bool = True
+    """Let the classifier also read mean and peak over time of the weighted features, linearly: what needs no decoder is
+    then learned at once, and the decoder adds to it."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.width % (2 * self.heads):
+            raise UserError(f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}")
+        if self.tcn_kernel % 2 == 0:
+            raise UserError(f"tcn_kernel {self.tcn_kernel} must be odd")
+        if self.queries == "learned" and not self.decoder_layers:
+            raise UserError("decoder_layers 0 reads the clip through the queries: set queries to fused or text")
 
 
 class DualStage(FusionModel):
@@ -27,29 +73,31 @@ class DualStage(FusionModel):
     collation, because enhancement has to see the steps before they are averaged.
     """
 
-    Config = DualStageConfig
+    Options = DualStageOptions
 
-    def __init__(self, config: DualStageConfig, spec: Spec):
-        super().__init__(config, spec)
-        width, dropout = config.width, config.dropout
+    def __init__(self, options: DualStageOptions, spec: Spec):
+        super().__init__(options, spec)
+        width, dropout = options.width, options.dropout
         # No norm behind these: the inputs are normalised, and how far a step is from the mean is the intensity itself.
         self.projections = nn.ModuleDict({name: nn.Linear(spec.widths[name], width) for name in MODALITIES})
-        self.tcn = TCN(width, config.tcn_layers, config.tcn_kernel, dropout)
-        self.bilstm = GatedBiLSTM(width, config.lstm_layers, dropout)
-        if config.pooled:
+        self.tcn = TCN(width, options.tcn_layers, options.tcn_kernel, dropout)
+        self.bilstm = GatedBiLSTM(width, options.lstm_layers, dropout) if options.lstm_layers else None
+        if options.pooled:
             self.pooled = nn.ModuleDict({name: nn.Linear(spec.widths["embed"], width) for name in MODALITIES})
         self.quality = QualityWeights(
             width,
             [len(spec.quality[name]) for name in MODALITIES],
-            config.weighting,
-            config.weight_per,
-            config.normaliser,
+            options.weighting,
+            options.weight_per,
+            options.normaliser,
         )
         self.missing = nn.Parameter(torch.randn(len(MODALITIES), width) * 0.02)
         self.fuse = nn.Sequential(nn.Linear(len(MODALITIES) * width, width), nn.GELU(), nn.Linear(width, width))
         self.dropout = nn.Dropout(dropout)
-        self.decoder = DimensionDecoder(width, self.dimensions, config.decoder_layers, config.heads, dropout)
-        if config.shortcut:
+        self.decoder = DimensionDecoder(
+            width, self.dimensions, options.decoder_layers, options.heads, dropout, options.queries != "learned"
+        )
+        if options.shortcut:
             self.shortcut = nn.Linear(2 * len(MODALITIES) * width, self.dimensions)
             nn.init.zeros_(self.shortcut.weight)
             nn.init.zeros_(self.shortcut.bias)
@@ -59,7 +107,7 @@ class DualStage(FusionModel):
 
     def forward(self, batch: dict) -> Output:
         inputs = self.inputs(batch)
-        grid = grid_times(batch["duration"], self.config.steps)  # (B, S)
+        grid = grid_times(batch["duration"], self.options.steps)  # (B, S)
         features, quality, masks = zip(
             *(self._on_grid(name, inputs[name], grid, batch["duration"]) for name in MODALITIES), strict=True
         )
@@ -71,10 +119,11 @@ class DualStage(FusionModel):
         ]
         joined = self.dropout(torch.cat(slots, dim=-1))  # (B, S, 3 d)
         memory = self.fuse(joined)  # (B, S, d)
-        memory = memory + positions_in_time(grid, self.config.width)
+        memory = memory + positions_in_time(grid, self.options.width)
         step_mask = mask.any(dim=2)  # (B, S)
-        logits, attention = self.decoder(memory, step_mask)  # (B, K), (B, K, S)
-        if self.config.shortcut:
+        hint = slots[MODALITIES.index("text")].mean(dim=1) if self.options.queries == "text" else None  # (B, d)
+        logits, attention = self.decoder(memory, step_mask, hint)  # (B, K), (B, K, S)
+        if self.options.shortcut:
             peak = joined.masked_fill(~step_mask[..., None], -torch.inf).amax(dim=1)  # (B, 3 d)
             summary = torch.cat([masked_mean(joined, step_mask), peak.nan_to_num(neginf=0.0)], dim=-1)  # (B, 6 d)
             logits = logits + self.shortcut(summary).float()
@@ -88,9 +137,10 @@ class DualStage(FusionModel):
             x = masked_mean(x, mask)[:, None].expand(-1, grid.shape[1], -1)  # (B, S, d)
             quality = masked_mean(part["quality"], mask)[:, None].expand(-1, grid.shape[1], -1)  # (B, S, Q)
         else:
-            x = self.tcn(x, mask) if name == "vision" else self.bilstm(x, mask)  # (B, T, d)
-            weights, near = grid_weights(part["times"], mask, grid, duration, self.config.reach)  # (B, S, T)
+            enhance = self.tcn if name == "vision" else self.bilstm
+            x = enhance(x, mask) if enhance is not None else x  # (B, T, d)
+            weights, near = grid_weights(part["times"], mask, grid, duration, self.options.reach)  # (B, S, T)
             x, quality = weights @ x, weights @ part["quality"]  # (B, S, d), (B, S, Q)
-        if self.config.pooled:
+        if self.options.pooled:
             x = x + self.dropout(self.pooled[name](part["pooled"]))[:, None]  # (B, S, d)
         return x, quality, near

@@ -58,10 +58,10 @@ def one_seed(config: EvidenceConfig, seed: int) -> dict[str, dict]:
     emit(f"{encode} --encoders {folder}/encoders_untrained --out {folder}/features_untrained")
     variants = {
         "untrained": ("features_untrained", ""),
-        "vision": ("features", '--dual_stage.modalities ["vision"]'),
-        "audio": ("features", '--dual_stage.modalities ["audio"]'),
-        "text": ("features", '--dual_stage.modalities ["text"]'),
-        "uniform": ("features", "--dual_stage.weighting uniform"),
+        "vision": ("features", '--options.modalities ["vision"]'),
+        "audio": ("features", '--options.modalities ["audio"]'),
+        "text": ("features", '--options.modalities ["text"]'),
+        "uniform": ("features", "--options.weighting uniform"),
     }
     corpus = json.loads((folder / "corpus" / "corpus.json").read_text())
     scores = {"fuse": score("fuse", folder, "features"), "baseline": corpus["baseline"]}

@@ -16,10 +16,10 @@ sys.path.insert(0, str(ROOT / "tests" / "stage2_fusion"))
 import made_up  # noqa: E402
 
 OPTIONS = {
-    "dual_stage.width": 16,
-    "dual_stage.steps": 8,
-    "dual_stage.dropout": 0,  # drawn per process
-    "dual_stage.modality_dropout": 0,
+    "options.width": 16,
+    "options.steps": 8,
+    "options.dropout": 0,  # drawn per process
+    "options.modality_dropout": 0,
     "loss.memory": 20,
     "loss.pcc": 1.0,
     "train.epochs": 2,

@@ -8,6 +8,8 @@ from stage2_fusion.features import write
 
 QUALITY = {"vision": ["face_found", "sharpness"], "audio": ["level", "snr", "clipping"], "text": ["present"]}
 WIDTHS = {"vision": 8, "audio": 6, "text": 5, "embed": 4}
+SMALL = {"dual_stage": {"width": 16, "steps": 8, "tcn_layers": 2}, "concat": {"width": 32}}
+"""Options that make each model small."""
 
 
 def features(rng: np.random.Generator, k: int = 2, steps=(3, 9, 4), missing=()) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import made_up
@@ -19,14 +20,18 @@ from stage2_fusion.config import EvaluateConfig, FuseConfig
 from stage2_fusion.evaluate import evaluate
 from stage2_fusion.features import FeatureDataset, write
 from stage2_fusion.inference import run_model
+from stage2_fusion.models import MODELS
 
 CONFIGS = sorted((Path(trainer.__file__).parent / "configs").glob("*.yaml"))
-SMALL = ["--dual_stage.width", "16", "--dual_stage.steps", "8", "--dual_stage.tcn_layers", "2", "--concat.width", "32"]
 
 
 def config(data, run, *overrides) -> FuseConfig:
-    argv = ["--data", str(data), "--run", str(run), *SMALL, "--train.batch_size", "16", *map(str, overrides)]
-    return configuration.parse(FuseConfig, argv, prog="emit fuse", example="")
+    argv = ["--data", str(data), "--run", str(run), "--train.batch_size", "16", *map(str, overrides)]
+    return small(configuration.parse(FuseConfig, argv, prog="emit fuse", example=""))
+
+
+def small(config: FuseConfig) -> FuseConfig:
+    return replace(config, options={**config.options, **made_up.SMALL.get(config.model, {})})
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +41,14 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_trains(path, data, tmp_path):
-    loaded = configuration.load(FuseConfig, path, ["--data", str(data), "--run", str(tmp_path / "r"), *SMALL])
-    loaded.train.epochs = 1
-    model, info = model_folder.load(trainer.train(loaded))
+    loaded = configuration.load(
+        FuseConfig, path, ["--data", str(data), "--run", str(tmp_path / "r"), "--train.epochs", "1"]
+    )
+    model, info = model_folder.load(trainer.train(small(loaded)))
     assert info["model"] == loaded.model and not model.training
 
 
-@pytest.mark.parametrize("model", ["dual_stage", "concat"])
+@pytest.mark.parametrize("model", MODELS.names())
 def test_it_learns(model, data, tmp_path):
     folder = trainer.train(config(data, tmp_path, "--model", model, "--train.epochs", 15, "--train.lr", 2e-3))
     metrics = json.loads((folder / "metrics.json").read_text())

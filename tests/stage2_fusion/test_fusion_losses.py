@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from shared.errors import UserError
+from shared.metrics import ccc
 from stage2_fusion.config import LossConfig
-from stage2_fusion.losses import FusionLoss, masked_mse, pearson, quality_ranking
+from stage2_fusion.losses import FusionLoss, Rows, branch_loss, correlations, masked_mse, quality_ranking
 
 NAN = float("nan")
 
@@ -24,10 +26,12 @@ def test_mse_ignores_unlabelled_values():
 def test_pearson_by_hand_with_gaps_and_constants():
     prediction = torch.tensor([[1.0, 0.4, 1.0], [2.0, 0.4, 2.0], [9.0, 0.4, 3.0], [3.0, 0.4, 4.0]], requires_grad=True)
     labels = torch.tensor([[1.0, 0.1, 0.0], [3.0, 0.2, 0.0], [NAN, 0.3, 0.0], [2.0, 0.4, 0.0]])
-    values, varies = pearson(prediction, labels)
+    values, concordance, varies = correlations(prediction, labels)
     torch.testing.assert_close(values, torch.tensor([0.5, 0.0, 0.0]))
+    # 1, 2, 3 against 1, 3, 2: covariance 1/3, variances 2/3, equal means
+    torch.testing.assert_close(concordance, torch.tensor([0.5, 0.0, 0.0]))
     assert varies.tolist() == [True, False, False]
-    values.sum().backward()
+    (values + concordance).sum().backward()
     assert torch.isfinite(prediction.grad).all()
     assert (prediction.grad[:, 1:] == 0).all() and prediction.grad[2, 0] == 0
 
@@ -35,10 +39,38 @@ def test_pearson_by_hand_with_gaps_and_constants():
 def test_pearson_gradient_equals_the_obvious_formula():
     torch.manual_seed(0)
     x, y = torch.rand(12, 1, dtype=torch.float32, requires_grad=True), torch.rand(12, 1)
-    pearson(x, y)[0].sum().backward()
+    correlations(x, y)[0].sum().backward()
     z = x.detach().double().requires_grad_()
     torch.corrcoef(torch.stack([z[:, 0], y[:, 0].double()]))[0, 1].backward()
     torch.testing.assert_close(x.grad.double(), z.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_concordance_is_that_of_the_metrics():
+    torch.manual_seed(0)
+    x, y = torch.rand(12, 2), 0.3 * torch.rand(12, 2) + 0.2
+    expected = [ccc(x[:, k].numpy(), y[:, k].numpy()) for k in range(2)]
+    assert correlations(x, y)[1].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_branches_by_hand():
+    branches = torch.full((2, 3, 1), NAN)
+    branches[:, 1, 0] = torch.tensor([0.5, 2.5])
+    branches[0, 0, 0] = 0.9
+    labels = torch.tensor([[0.1], [0.5]])
+    loss = branch_loss(branches, labels, {"audio": 0.5})  # vision's own prediction has no weight
+    assert loss.item() == pytest.approx(0.5 * (0.5 * 0.4**2 + (2.0 - 0.5)) / 2)
+    assert branch_loss(branches, labels, {"vision": 2.0, "text": 9.0}).item() == pytest.approx(2 * 0.5 * 0.8**2)
+
+
+def test_what_a_model_does_not_give_cannot_be_weighted():
+    rows = Rows(*torch.rand(4, 4, 2)[:2], torch.ones(4, 3), torch.zeros(4, 3, dtype=torch.bool))
+    for config in (LossConfig(branches={"audio": 1.0}), LossConfig(penalty=0.1)):
+        with pytest.raises(UserError, match="this model"):
+            FusionLoss(config, 2)(rows, False, 1.0)
+    rows = rows._replace(branches=torch.rand(4, 3, 2), penalty=torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    plain = FusionLoss(LossConfig(), 2)(rows, False, 1.0)
+    more = FusionLoss(LossConfig(branches={"text": 1.0}, penalty=0.1), 2)(rows, False, 1.0)
+    torch.testing.assert_close(more["loss"], plain["loss"] + more["branches"] + 0.3)
 
 
 def test_ranking_counts_only_pairs_whose_modality_is_on_both_sides():
@@ -53,7 +85,8 @@ def test_ranking_counts_only_pairs_whose_modality_is_on_both_sides():
 
 def call(criterion, prediction, labels, epoch=10.0):
     rows = len(prediction)
-    return criterion(prediction, labels, torch.ones(rows, 3), torch.zeros(rows, 3, dtype=torch.bool), False, epoch)
+    nothing = torch.zeros(rows, 3, dtype=torch.bool)
+    return criterion(Rows(prediction, labels, torch.ones(rows, 3), nothing), False, epoch)
 
 
 def test_memory_completes_the_batch():
@@ -65,7 +98,7 @@ def test_memory_completes_the_batch():
     batch = predictions[8:].clone().requires_grad_()
     loss = call(criterion, batch, labels[8:])["pcc"]
     whole = predictions.clone().requires_grad_()
-    expected = (1 - pearson(whole, labels)[0]).mean()
+    expected = (1 - correlations(whole, labels)[0]).mean()
     torch.testing.assert_close(loss, expected)
     (gradient,) = torch.autograd.grad(loss, batch)
     (reference,) = torch.autograd.grad(expected, whole)
@@ -77,8 +110,9 @@ def test_parts_add_up_and_the_correlation_grows_with_the_epochs():
     torch.manual_seed(0)
     prediction, labels = torch.rand(8, 2), torch.rand(8, 2)
     for epoch, ramp in ((0.0, 0.0), (1.0, 0.25), (4.0, 1.0), (9.0, 1.0)):
-        parts = call(FusionLoss(LossConfig(mse=2.0, pcc=0.3, ramp_epochs=4), 2), prediction, labels, epoch)
-        torch.testing.assert_close(parts["loss"], 2 * parts["mse"] + 0.3 * ramp * parts["pcc"])
+        parts = call(FusionLoss(LossConfig(mse=2.0, pcc=0.3, ccc=0.7, ramp_epochs=4), 2), prediction, labels, epoch)
+        expected = 2 * parts["mse"] + ramp * (0.3 * parts["pcc"] + 0.7 * parts["ccc"])
+        torch.testing.assert_close(parts["loss"], expected)
 
 
 def test_no_variation_gives_no_gradient_and_no_nan():

@@ -4,18 +4,17 @@ import made_up
 import pytest
 import torch
 
+from shared.errors import UserError
 from stage2_fusion import model_folder
 from stage2_fusion.features import MODALITIES, collate
 from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import drop_modalities
 
-OPTIONS = {"dual_stage": {"width": 16, "steps": 8, "decoder_layers": 1}, "concat": {"width": 16}}
-
 
 def model_and_batch(name, k=2, count=10, **options):
     torch.manual_seed(0)
     samples = made_up.samples({"train": count}, k, views=0)
-    model = model_folder.build(name, {**OPTIONS[name], **options}, made_up.info(k))
+    model = model_folder.build(name, {**made_up.SMALL[name], **options}, made_up.info(k))
     model.fit_statistics(samples)
     return model, samples
 
@@ -27,7 +26,8 @@ def test_any_number_of_dimensions(name, k):
     output = model(collate(samples))
     assert output.prediction.shape == (10, k)
     assert ((output.prediction >= 0) & (output.prediction <= 1)).all()
-    output.prediction.sum().backward()
+    added = [part for part in (output.branches, output.penalty) if part is not None]
+    sum(part.nan_to_num().sum() for part in (output.prediction, *added)).backward()
     assert all(p.grad is not None for p in model.parameters())  # DDP waits for every parameter
 
 
@@ -108,3 +108,28 @@ def test_weights_of_the_paper_configuration_sum_to_one():
     output = model.eval()(collate(samples))
     torch.testing.assert_close(output.weights.sum(2), output.step_mask.float())
     assert output.attention.shape == (10, 2, 8)
+
+
+@pytest.mark.parametrize(
+    "ablation",
+    [{"tcn_layers": 0}, {"lstm_layers": 0}, {"decoder_layers": 0}, {"queries": "text"}, {"queries": "learned"}],
+    ids=str,
+)
+def test_parts_of_the_dual_stage_model_can_be_left_out(ablation):
+    model, samples = model_and_batch("dual_stage", **ablation)
+    whole, _ = model_and_batch("dual_stage")
+    output = model(collate(samples))
+    output.prediction.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert (output.attention is None) == ("decoder_layers" in ablation)
+    count = [sum(p.numel() for p in m.parameters()) for m in (model, whole)]
+    assert count[0] == count[1] if ablation == {"queries": "text"} else count[0] < count[1]
+
+
+def test_a_wrong_option_is_named():
+    with pytest.raises(UserError, match="fusion model concat has no option 'widht': did you mean 'width'"):
+        model_folder.build("concat", {"widht": 3}, made_up.info())
+    with pytest.raises(UserError, match=r"fusion model concat.*width"):
+        model_folder.build("concat", {"width": "wide"}, made_up.info())
+    with pytest.raises(UserError, match="decoder_layers 0"):
+        model_folder.build("dual_stage", {"decoder_layers": 0, "queries": "learned"}, made_up.info())
