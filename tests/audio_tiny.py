@@ -52,6 +52,7 @@ LAYER = {**SPEECH, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "
 
 KINDS = {
     "htsat": ("htsat", HTSAT),
+    "mel_cnn": ("mel_cnn", {"n_fft": 512, "mel_bins": 16, "channels": [4, 8, 16], "width": 12}),
     "clap": ("clap", {"model_cfg": CLAP, "feature_cfg": CLAP_FEATURES}),
     "wav2vec2": ("wav2vec2", {"model_cfg": GROUP}),
     "wav2vec2 layer": ("wav2vec2", {"model_cfg": LAYER, "layer": "weighted"}),

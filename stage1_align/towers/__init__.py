@@ -11,6 +11,7 @@ TOWERS = {
             "clap": "stage1_align.towers.clap_audio:Clap",
             "wav2vec2": "stage1_align.towers.wav2vec2:Wav2vec2",
             "audeering": "stage1_align.towers.audeering:Audeering",
+            "mel_cnn": "stage1_align.towers.mel_cnn:MelCnn",
         },
     ),
     "text": Registry(

@@ -1,0 +1,218 @@
+"""Audio: a small convolutional network over log-mel bands, for voices by the hundred rather than the million.
+
+With few speakers a tower soon knows each by heart. Here every training clip is another speaker's at another pace: its
+mel axis is stretched (vocal tract length perturbation, Jaitly and Hinton 2013), its time axis too, its spectrum tilted,
+and bands and moments of it hidden (SpecAugment, Park et al. 2019, arXiv 1904.08779). Level is for `--pairs.gain_db`.
+"""
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from shared.errors import UserError
+from stage1_align.towers.base import Encoded, Tower
+
+
+@dataclass
+class MelCnnOptions:
+    sample_rate: int = 16000
+    """Hz of the waveform the tower hears."""
+    n_fft: int = 1024
+    """Samples of a spectrogram window."""
+    hop: int = 256
+    """Samples between spectrogram frames."""
+    mel_bins: int = 80
+    """Mel bands from 50 Hz to half the sample rate."""
+    center: bool = True
+    """Subtract each clip's mean over time and bands (dB): microphones and distances differ more than intensities do.
+    False where level was recorded alike for all."""
+    channels: tuple[int, ...] = (32, 64, 96, 128)
+    """Of each stage; a stage halves time and bands."""
+    width: int = 128
+    """C, the width of a frame."""
+    dropout: float = 0.3
+    """Of frames; a third as much of whole channels in the stages."""
+    tempo: float = 0.15
+    """In training, a clip's duration changes by at most this share."""
+    formants: float = 0.08
+    """In training, its mel axis is stretched and moved by at most this share."""
+    tilt_db: float = 3.0
+    """In training, standard deviation of a smooth change of its spectrum, dB."""
+    masks: int = 1
+    """In training, stretches of bands (up to 12 of 80) and of time (up to a sixth) that are hidden, each."""
+    peak: bool = True
+    """Pool the maximum over time beside the mean: an expression is over in a moment."""
+    pretrained: None = None
+    """There are no published weights of this tower."""
+
+
+class MelCnn(Tower):
+    """Waveforms of any length to frames at sample_rate / hop / 2 ** stages Hz (3.9 by default)."""
+
+    Options = MelCnnOptions
+
+    def __init__(self, options: MelCnnOptions, embed_dim: int):
+        super().__init__(options, embed_dim)
+        o = options
+        halved = 2 ** len(o.channels)
+        if o.mel_bins % halved:
+            raise UserError(f"mel_bins {o.mel_bins} must be a multiple of {halved}: each stage halves them")
+        self.sample_rate, self.rate = o.sample_rate, o.sample_rate / o.hop / halved
+        self.register_buffer("hann", torch.hann_window(o.n_fft), persistent=False)  # (n_fft,)
+        self.register_buffer("bank", mel_bank(o.sample_rate, o.n_fft, o.mel_bins), persistent=False)  # (bins, M)
+        self.register_buffer("band_mean", torch.zeros(o.mel_bins))
+        self.register_buffer("band_scale", torch.ones(o.mel_bins))
+        self.stages = nn.ModuleList(Stage(a, b, o.dropout / 3) for a, b in itertools.pairwise((1, *o.channels)))
+        self.frames = nn.Linear(o.channels[-1] * (o.mel_bins // halved), o.width)
+        self.dropout = nn.Dropout(o.dropout)
+        self.project = self._projection()
+
+    @property
+    def width(self) -> int:
+        return self.options.width
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.stages)
+
+    def config(self) -> dict:
+        """What rebuilds this tower."""
+        return dataclasses.asdict(self.options)
+
+    def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
+        """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), followed by zeros, and samples int64 (B,)."""
+        samples = torch.tensor([len(item) for item in items])  # (B,)
+        waveform = torch.zeros(len(items), max(self.options.n_fft, int(samples.max())))  # (B, S)
+        for row, item in enumerate(items):
+            waveform[row, : len(item)] = torch.from_numpy(np.asarray(item, dtype=np.float32))
+        return {"waveform": waveform, "samples": samples}
+
+    @torch.no_grad()
+    def calibrate(self, items: list[np.ndarray]) -> None:
+        """Set mean and scale of the bands (dB) from waveforms at `sample_rate`. UserError where no clip has sound."""
+        mels = []
+        for item in items:
+            if len(item):
+                mel, lengths = self._log_mel(**self.collate([item]))
+                mels.append(mel[0, : lengths[0]])  # (F_i, M)
+        if not mels:
+            raise UserError("no clip has sound: an audio tower cannot be trained on this dataset")
+        mel = torch.cat(mels)  # (F_all, M)
+        self.band_mean.copy_(mel.mean(0))
+        self.band_scale.copy_(1 / mel.std().clamp(min=1e-3))  # one for all bands: they are heard at one scale
+
+    def forward(self, waveform: Tensor, samples: Tensor) -> Encoded:
+        """waveform float32 (B, S), samples int64 (B,): the real length of each clip."""
+        mel, lengths = self._log_mel(waveform, samples)  # (B, F, M), (B,)
+        if self.training:
+            mel, lengths = self._varied(mel, lengths)
+        real = _within(lengths, mel.shape[1])  # (B, F)
+        x = ((mel - self.band_mean) * self.band_scale * real[..., None])[:, None]  # (B, 1, F, M)
+        for stage in self.stages:
+            x, lengths = stage(x, lengths)  # (B, C, F / 2, M / 2)
+        x = nn.functional.gelu(self.frames(self.dropout(x.transpose(1, 2).flatten(2))))  # (B, T, width)
+        return self._finish(self.dropout(x), _within(lengths * (samples > 0), x.shape[1]), self.rate)
+
+    def _log_mel(self, waveform: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S) to log-mel in dB (B, F, M) and frames of each clip (B,), at least 1; in fp32: bf16 cannot hold the
+        range of a spectrum."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            spectrum = torch.stft(
+                waveform.float(),
+                self.options.n_fft,
+                self.options.hop,
+                window=self.hann,
+                return_complex=True,
+                pad_mode="constant",
+            )  # (B, bins, F)
+            power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)  # (B, F, bins)
+            mel = 10 * torch.log10((power @ self.bank).clamp(min=1e-8))  # (B, F, M)
+        lengths = samples // self.options.hop + 1  # (B,)
+        if self.options.center:
+            real = _within(lengths, mel.shape[1])[..., None]  # (B, F, 1)
+            mel = mel - (mel * real).sum((1, 2), keepdim=True) / (lengths * mel.shape[2])[:, None, None]
+        return mel, lengths
+
+    def _varied(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Another pace, vocal tract and microphone for each clip, and parts of it hidden: mel (B, F, M), lengths (B,)
+        to the same kinds of things. Draws from torch's generator, which the trainer seeds at every step."""
+        o, rows = self.options, []
+        draw = torch.rand(len(mel), 3, device="cpu") * 2 - 1  # (B, 3)
+        for clip, frames, (pace, stretch, move) in zip(mel, lengths.tolist(), draw.tolist(), strict=True):
+            wanted = max(1, round(frames * (1 + o.tempo * pace)))
+            time = torch.linspace(-1, 1, wanted, device=mel.device)  # (F',)
+            band = torch.linspace(-1, 1, mel.shape[2], device=mel.device) * (1 + o.formants * stretch)  # (M,)
+            band = band + o.formants * move / 2
+            grid = torch.stack(torch.broadcast_tensors(band[None], time[:, None]), -1)  # (F', M, 2)
+            clip = nn.functional.grid_sample(
+                clip[None, None, :frames], grid[None], padding_mode="border", align_corners=True
+            )[0, 0]  # (F', M)
+            tilt = torch.randn(1, 1, 4, device=mel.device) * o.tilt_db
+            clip = clip + nn.functional.interpolate(tilt, size=mel.shape[2], mode="linear", align_corners=True)[0]
+            rows.append(_hidden(clip, o.masks))
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows]).to(lengths)
+
+
+class Stage(nn.Module):
+    """Half the time and half the bands: (B, C, F, M) and lengths (B,) to (B, C', ceil(F / 2), ceil(M / 2)), (B,)."""
+
+    def __init__(self, width_in: int, width_out: int, dropout: float):
+        super().__init__()
+        self.convolution = nn.Conv2d(width_in, width_out, 3, stride=2, padding=1)
+        self.norm = ClipNorm(max(1, width_out // 8), width_out)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x, lengths = self.convolution(x), (lengths + 1) // 2
+        return self.dropout(nn.functional.gelu(self.norm(x, lengths))), lengths
+
+
+class ClipNorm(nn.Module):
+    """Group norm over each clip's own frames: a clip gives the same alone and in a batch; zeros after its end."""
+
+    def __init__(self, groups: int, width: int):
+        super().__init__()
+        self.groups = groups
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """x (B, C, F, M), lengths (B,) of F."""
+        batch, width, frames, bands = x.shape
+        real = _within(lengths, frames)[:, None, None, :, None]  # (B, 1, 1, F, 1)
+        y = x.float().view(batch, self.groups, -1, frames, bands) * real  # (B, G, C / G, F, M)
+        count = (lengths * bands * width // self.groups).clamp(min=1).view(-1, 1, 1, 1, 1)
+        mean = y.sum((2, 3, 4), keepdim=True) / count  # (B, G, 1, 1, 1)
+        y = (y - mean) * real
+        y = y * (y.square().sum((2, 3, 4), keepdim=True) / count + 1e-5).rsqrt()
+        y = y.view(batch, width, frames, bands) * self.weight[:, None, None] + self.bias[:, None, None]
+        return (y * real[:, 0]).to(x.dtype)
+
+
+def mel_bank(sample_rate: int, n_fft: int, bands: int, lowest: float = 50.0) -> Tensor:
+    """Triangular filters, evenly spaced on O'Shaughnessy's mel scale, from `lowest` Hz to half the sample rate: float32
+    (n_fft // 2 + 1, bands)."""
+    ends = 2595 * np.log10(1 + np.array([lowest, sample_rate / 2]) / 700)
+    edges = 700 * (10 ** (np.linspace(*ends, bands + 2) / 2595) - 1)  # (bands + 2,) Hz
+    at = np.arange(n_fft // 2 + 1)[:, None] * sample_rate / n_fft  # (bins, 1) Hz
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    weights = np.minimum((at - low) / (centre - low), (high - at) / (high - centre))  # (bins, bands)
+    return torch.from_numpy(weights.clip(0).astype(np.float32))
+
+
+def _within(lengths: Tensor, frames: int) -> Tensor:
+    """(B,) to bool (B, frames)."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+def _hidden(mel: Tensor, masks: int) -> Tensor:
+    """One clip (F, M) with `masks` stretches of bands, and as many of time, at its mean."""
+    mel, mean = mel.clone(), mel.mean()
+    for _ in range(masks):
+        for axis, most in ((0, len(mel) // 6), (1, mel.shape[1] * 12 // 80)):
+            width = int(torch.randint(most + 1, ()))
+            start = int(torch.randint(mel.shape[axis] - width + 1, ()))
+            mel.narrow(axis, start, width).fill_(mean)
+    return mel
