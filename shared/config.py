@@ -77,6 +77,22 @@ def load(config_class: type[T], path: Path, overrides: list[str] | None = None) 
     return parse(config_class, ["--config", str(path), *(overrides or [])], prog=str(path), example=f"--config {path}")
 
 
+def build(config_class: type[T], values: dict[str, Any], where: str) -> T:
+    """Build `config_class` from plain values, as a field of type dict holds them. UserError, beginning with `where`,
+    names the nearest option for an unknown one, and says what a wrong type should be."""
+    known = [f.name for f in dataclasses.fields(config_class)]
+    for name in values:
+        if name not in known:
+            hint = nearest(name, known) if known else "it has none"
+            raise UserError(f"{where}: no option called {name!r}: {hint}")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(config_class, as_group=False)
+    try:
+        return config_class(**vars(parser.instantiate_classes(parser.parse_object(values))))
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())[:300]}") from None
+
+
 def to_dict(config: Any) -> dict:
     """Plain dictionaries, lists, numbers and strings: what YAML and JSON can hold."""
 
