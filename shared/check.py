@@ -236,8 +236,10 @@ def _across(clips: list[Clip], key: Callable[[int], str]) -> dict:
         if key(i) and clip.split:
             sets[key(i)].append(clip)
     torn = [some for some in sets.values() if len({clip.split for clip in some}) > 1]
-    examples = [f"{some[0].id} ({some[0].split}) and {other.id} ({other.split})" for some in torn[:3] for other in
-                [next(clip for clip in some if clip.split != some[0].split)]]  # fmt: skip
+    examples = []
+    for some in torn[:3]:
+        other = next(clip for clip in some if clip.split != some[0].split)
+        examples.append(f"{some[0].id} ({some[0].split}) and {other.id} ({other.split})")
     return {"sets": len(torn), "clips": sum(map(len, torn)), "examples": examples}
 
 

@@ -35,7 +35,8 @@ def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, siz
         try:
             return None if source is None else decode(_content(source), rate, max_seconds, max_side)
         except MediaError as error:
-            troubles.append(str(error) if source is clip.media else f"{source}: {error}")
+            alone = clip.audio is None and clip.crops is None
+            troubles.append(str(error) if alone else f"{source}: {error}")
             return None
 
     times = frame_times(clip.media) if clip.crops is not None and isinstance(clip.media, Path) else None

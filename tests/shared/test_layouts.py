@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_files import face, voice, write_video, write_wav
+from media_files import face, prepared_here, voice, write_video, write_wav
 
 from shared.clips import Stored, guess_layout, read_source
 from shared.dataset import ClipDataset
@@ -147,8 +147,7 @@ def test_a_saved_dataset_gives_the_clips_of_its_files(media, tmp_path):
     assert isinstance(source.clips[0].media, Stored) and source.clips[1].media == tmp_path / "saved" / "v.mp4"
     assert source.clips[0].media.read() == (media / "v.mp4").read_bytes()
 
-    assert prepare([str(tmp_path / "saved"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
-    dataset = ClipDataset.open(tmp_path / "out")
+    dataset = list(prepared_here(source)[0].values())
     assert content(dataset, 0) == ("one", [0.5], {"speaker": "7"}, 4, 7168)
     assert content(dataset, 2)[3:] == (0, 8000) and content(dataset, 2)[0] == ""
     assert math.isnan(dataset[1]["labels"][0])
@@ -197,11 +196,11 @@ def test_sound_of_its_own_is_heard_and_the_other_stays_the_substitute(tmp_path):
     loud = write_wav(tmp_path / "x.wav", np.full((1, 8000), 0.5, np.float32))
     write(tmp_path / "broken.wav")
     write(tmp_path / "t.csv", "video,audio,Joy\na,x.wav,0\nb,broken.wav,0\nc,x.wav,0\nd.mp4,x.wav,0\n")
-    assert prepare([str(tmp_path / "t.csv"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
-    a, b, c, d = (ClipDataset.open(tmp_path / "out")[i] for i in range(4))
+    clips, verdicts = prepared_here(read_source(tmp_path / "t.csv"))
+    a, b, c, d = clips.values()
     assert loud.exists() and len(a["frames"]) == len(c["frames"]) == 4 and len(d["frames"]) == 0
     for clip in (a, c, d):
         np.testing.assert_array_equal(clip["waveform"], np.full(8000, 0.5, np.float32))
     assert len(b["waveform"]) == 7168  # its own track, in whole blocks of AAC
-    verdicts = (tmp_path / "out" / "verdicts.csv").read_text()
-    assert "broken.wav: not a readable media file" in verdicts
+    assert "broken.wav: not a readable media file" in verdicts["b"].detail
+    assert "d.mp4: not a readable media file" in verdicts["d"].detail and verdicts["a"].verdict == "ok"
