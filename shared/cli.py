@@ -11,6 +11,7 @@ from shared.registry import nearest
 
 COMMANDS = {
     "synth": ("shared.synth.command:main", "make a synthetic corpus of media files whose truth is known"),
+    "check": ("shared.check:main", "what a source holds and what is wrong with it, before anything takes long"),
     "prepare": ("shared.prepare:main", "turn media files into a clip dataset"),
     "align": ("stage1_align.train:main", "stage 1: contrastive training of vision-text and audio-text encoders"),
     "export": ("stage1_align.export:main", "write the frozen, aligned encoders of a stage-1 run"),

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from shared import config as configuration
 from shared.errors import UserError
 from shared.registry import Registry
 
@@ -18,8 +20,35 @@ MEDIA_SUFFIXES = (
 """What counts as media when a folder is searched, and what is tried when a path lacks its extension. A file named
 outright may be called anything."""
 
-LAYOUTS = Registry("layout", {"csv": "shared.layouts.csv:read", "folder": "shared.layouts.folder:read"})
-"""Each is `read(source: Path) -> Source`."""
+LAYOUTS = Registry(
+    "layout",
+    {
+        "csv": "shared.layouts.csv:Csv",
+        "folder": "shared.layouts.folder:Folder",
+        "hf": "shared.layouts.hf:HuggingFace",
+        "ravdess": "shared.layouts.ravdess:Ravdess",
+        "vidmimic2": "shared.layouts.vidmimic2:Vidmimic2",
+    },
+)
+"""Each is a dataclass whose fields are the layout's options, with `read(source: Path) -> Source`."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A media file inside a table: one cell of an Arrow or parquet file, read when it is decoded."""
+
+    file: Path
+    row: int
+    column: str
+
+    def read(self) -> bytes:
+        """The bytes. ValueError or OSError when the table cannot be read any more."""
+        from shared.layouts.hf import read_cell
+
+        return read_cell(self)
+
+    def __str__(self) -> str:
+        return f"{self.file} row {self.row} {self.column}"
 
 
 @dataclass(frozen=True)
@@ -28,8 +57,15 @@ class Clip:
 
     id: str
     """Unique in its source; predictions carry it."""
-    media: Path | None
+    media: Path | Stored | None
     """The file; it need not exist (then preparing it fails, and is listed)."""
+    audio: Path | Stored | None = field(default=None, kw_only=True)
+    """A sound file of its own, heard in place of the sound of `media`, which is heard where this cannot be read."""
+    crops: Path | None = field(default=None, kw_only=True)
+    """Folder of face crops somebody made, one a frame, <number>.jpg; they are seen in place of the pictures of `media`.
+    """
+    remarks: tuple[str, ...] = field(default=(), kw_only=True)
+    """What was wrong with the clip's entry in its source; verdicts carry it on."""
     transcript: str | None = None
     """What is said; None when nobody wrote it down."""
     labels: tuple[float, ...] = ()
@@ -38,6 +74,22 @@ class Clip:
     """What clips may have in common (subject, seed video): splits and confidence intervals respect it."""
     split: str = ""
     """train, valid, test, or "" when the source does not say."""
+
+    def fingerprint(self, base: Path) -> list:
+        """Changes with anything about the clip, or the size of a file; not with where `base` lies. Absolute `base`."""
+
+        def named(path: Path | Stored | None) -> list:
+            if isinstance(path, Stored):
+                return [*named(path.file), path.row, path.column]
+            if path is None:
+                return [None, -1]
+            path = path.absolute()
+            inside = path.relative_to(base) if path.is_relative_to(base) else path
+            return [str(inside), path.stat().st_size if path.is_file() else -1]
+
+        crops = None if self.crops is None else [*named(self.crops), sorted(p.name for p in self.crops.glob("*.*"))]
+        files = [named(self.media), named(self.audio), crops]
+        return [self.id, files, self.transcript, repr(self.labels), self.groups, self.split, self.remarks]
 
 
 @dataclass
@@ -51,20 +103,22 @@ class Source:
     """What a person should know of how the source was read: guesses, rows left out."""
 
 
-def read_source(source: Path, layout: str | None = None) -> Source:
-    """All clips of a file or folder. Without a layout: "csv" for a table or a folder with a labels.csv, else "folder".
+def read_source(source: Path, layout: str | None = None, options: dict[str, Any] | None = None) -> Source:
+    """All clips of a file or folder. options: of the layout, see its class.
 
-    UserError when there is nothing at `source`, no clip in it, or two clips with one id.
+    Without a layout: "csv" for a table or a folder with a labels.csv, "vidmimic2" where there is a train_split.csv,
+    "hf" for what Hugging Face datasets wrote, else "folder". UserError when there is nothing at `source`, no clip in
+    it, two clips with one id, or an option that the layout does not have.
     """
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    if layout is None:
-        is_table = source.suffix.lower() == ".csv" if source.is_file() else (source / "labels.csv").is_file()
-        layout = "csv" if is_table else "folder"
-    found = LAYOUTS.get(layout)(source)
+    layout = layout or guess_layout(source)
+    reader = configuration.build(LAYOUTS.get(layout), options or {}, f"layout {layout!r}")
+    found = reader.read(source)
     if not found.clips:
-        raise UserError(f"{source}: no clips here (read with layout {layout!r})")
+        why = f": {'; '.join(found.notes)}" if found.notes else ""
+        raise UserError(f"{source}: no clips here (read with layout {layout!r}){why}")
     seen: set[str] = set()
     for clip in found.clips:
         if clip.id in seen:
@@ -73,12 +127,31 @@ def read_source(source: Path, layout: str | None = None) -> Source:
     return found
 
 
-def sidecar(media: Path | None) -> str | None:
+def guess_layout(source: Path) -> str:
+    """The layout of an existing file or folder, by the names of what is in it."""
+    if source.is_file():
+        return {".csv": "csv", ".tsv": "csv", ".parquet": "hf", ".arrow": "hf"}.get(source.suffix.lower(), "folder")
+    if (source / "labels.csv").is_file():
+        return "csv"
+    if (source / "train_split.csv").is_file():
+        return "vidmimic2"
+    saved = (source / "dataset_dict.json").is_file() or (source / "state.json").is_file()
+    if saved or any(source.glob("*.parquet")) or any(source.glob("data/*.parquet")):
+        return "hf"
+    return "folder"
+
+
+def sidecar(media: Path | Stored | None) -> str | None:
     """The transcript in `<stem>.txt` beside a media file; None when there is none or it is empty."""
-    if media is None or media.suffix.lower() == ".txt":
+    if not isinstance(media, Path) or media.suffix.lower() == ".txt":
         return None
+    return read_words(media.with_suffix(".txt"))
+
+
+def read_words(path: Path) -> str | None:
+    """The words in a text file; None when there is no such file or it is empty."""
     try:
-        text = media.with_suffix(".txt").read_text(encoding="utf-8-sig", errors="replace").strip()
+        text = path.read_text(encoding="utf-8-sig", errors="replace").strip()
     except OSError:
         return None
     return text or None

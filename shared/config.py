@@ -77,13 +77,14 @@ def load(config_class: type[T], path: Path, overrides: list[str] | None = None) 
     return parse(config_class, ["--config", str(path), *(overrides or [])], prog=str(path), example=f"--config {path}")
 
 
-def build(config_class: type[T], values: dict, where: str) -> T:
-    """A dataclass from plain values (YAML, JSON): the options of a registered part. UserError names `where`, and the
-    nearest option for an unknown one."""
+def build(config_class: type[T], values: dict[str, Any], where: str) -> T:
+    """Build `config_class` from plain values, as a field of type dict holds them. UserError, beginning with `where`,
+    names the nearest option for an unknown one, and says what a wrong type should be."""
     known = [f.name for f in dataclasses.fields(config_class)]
     for name in values:
         if name not in known:
-            raise UserError(f"{where} has no option {name!r}: {nearest(name, known)}")
+            hint = nearest(name, known) if known else "it has none"
+            raise UserError(f"{where} has no option {name!r}: {hint}")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class, as_group=False)
     try:

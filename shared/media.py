@@ -74,7 +74,7 @@ def _decode(container, frame_rate: float, max_seconds: float, max_side: int) -> 
     import av
 
     tracks: dict[int, _Pictures | _Sound] = {}
-    video = _video_stream(container) if frame_rate else None
+    video = video_stream(container) if frame_rate else None
     audio = next(iter(container.streams.audio), None)
     if video is not None:
         tracks[video.index] = _Pictures(video, frame_rate, max_seconds, max_side)
@@ -129,7 +129,7 @@ def _packets(container, streams) -> Iterator:
             yield None
 
 
-def _video_stream(container):
+def video_stream(container):
     """The first stream of moving pictures; a cover is none."""
     import av
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from shared import config as configuration
 from shared.clips import Clip, Source, read_source
@@ -34,8 +34,11 @@ class PrepareConfig(Recipe):
     """A folder of media files, or a table of them (a .csv, or a folder with a labels.csv)."""
     out: Path = field()
     """Folder of the dataset. An unfinished one is continued."""
-    layout: Literal["csv", "folder"] | None = None
-    """How the source is laid out; by default csv when it is, or holds, a table, else folder."""
+    layout: str | None = None
+    """How the source is laid out: csv, folder, hf, ravdess or vidmimic2; by default what its files look like."""
+    layout_options: dict[str, Any] = field(default_factory=dict)
+    """The layout's own options, such as {media: path, labels: [valence, arousal]} for csv, or {crops: provided} for
+    vidmimic2; each is a field of its class in shared/layouts/."""
     split_by: str | None = None
     """Where the source says nothing of splits, the group that is kept whole when they are drawn; by default the first
     there is."""
@@ -60,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def prepare(config: PrepareConfig) -> None:
     """Write the clip dataset at `config.out`. UserError when the folder holds something else, or no clip is usable."""
-    source = assign(read_source(config.source, config.layout), config.split_by)
+    source = assign(read_source(config.source, config.layout, config.layout_options), config.split_by)
     info = describe(source, config)
     made_from = {"source": _source_digest(source, Path(config.source)), "recipe": digest([VERSION, info["prepare"]])}
     if _already_there(config, made_from):
@@ -106,13 +109,8 @@ def _prepared(clips: list[Clip], recipe: Recipe, workers: int, seconds: float) -
 
 def _source_digest(source: Source, base: Path) -> str:
     """Changes with anything about the clips, or the size of a file; not with where the source lies."""
-    entries = []
     base = (base if base.is_dir() else base.parent).absolute()
-    for clip in source.clips:
-        media = clip.media.absolute() if clip.media is not None else None
-        inside = media.relative_to(base) if media is not None and media.is_relative_to(base) else media
-        size = media.stat().st_size if media is not None and media.is_file() else -1
-        entries.append([clip.id, str(inside), size, clip.transcript, repr(clip.labels), clip.groups, clip.split])
+    entries = [clip.fingerprint(base) for clip in source.clips]
     return digest([source.label_names, source.group_names, entries])
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from shared.clips import Clip
 from shared.faces import FACE_FINDERS, crop_faces, find_faces, finder, smooth
-from shared.media import Media, MediaError, decode, resample
+from shared.material import Material, gather
+from shared.media import Media, MediaError, resample
 from shared.quality import audio_quality, text_quality, vision_quality
 
 
@@ -70,14 +71,14 @@ def failed(clip: Clip, reason: str) -> Verdict:
 
 def prepare_clip(clip: Clip, recipe: Recipe) -> tuple[dict | None, Verdict]:
     """A row (None when it failed; columns: see shared/dataset.py) and the verdict. Media problems never raise."""
-    nothing = Media(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32), np.zeros(0, np.float32), 0, 0.0)
-    if clip.media is None and not clip.transcript:
-        return None, failed(clip, "neither a file nor words")
+    if clip.media is clip.audio is clip.crops is None and not clip.transcript:
+        return None, failed(clip, "; ".join(["neither a file nor words", *clip.remarks]))
     try:
-        media = decode(clip.media, recipe.frame_rate, recipe.max_seconds, recipe.max_side) if clip.media else nothing
+        found = gather(clip, recipe.frame_rate, recipe.max_seconds, recipe.max_side, recipe.frame_size)
     except MediaError as error:
         return None, failed(clip, str(error))
-    vision, remarks = _vision(media, recipe)
+    media = found.media
+    vision, remarks = _vision(found, recipe)
     row = {
         "id": clip.id,
         "split": clip.split,
@@ -92,24 +93,32 @@ def prepare_clip(clip: Clip, recipe: Recipe) -> tuple[dict | None, Verdict]:
     return row, _verdict(clip, row, media, remarks)
 
 
-def _vision(media: Media, recipe: Recipe) -> tuple[dict, list[str]]:
+def _vision(found: Material, recipe: Recipe) -> tuple[dict, list[str]]:
     """Columns of the pictures, and remarks on them."""
     _one_thread()
-    faces = find_faces(media.frames, recipe.face_every, finder(recipe.face_finder))
-    upright = np.rot90(media.frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)
-    crops = crop_faces(upright, smooth(faces.boxes, recipe.frame_rate), recipe.frame_size)
+    crops, seen, remarks = found.media.frames, np.ones(len(found.media.frames), bool), list(found.remarks)
+    if not found.cropped:
+        crops, seen, turns = _follow(crops, recipe)
+        remarks += [f"people lay on their side; turned by {90 * turns} degrees"] if turns else []
+        if len(crops) and not seen.any():
+            remarks.append("no face found; the middle of the picture is kept")
     jpegs = [encode_jpeg(crop) for crop in crops]
     # Of what is stored, so that whoever reads the dataset computes the same.
     stored = np.stack([decode_jpeg(jpeg) for jpeg in jpegs]) if jpegs else crops
-    remarks = [f"people lay on their side; turned by {90 * faces.turns} degrees"] if faces.turns else []
-    if len(crops) and not faces.found.any():
-        remarks.append("no face found; the middle of the picture is kept")
     columns = {
         "frames": jpegs,
-        "frame_times": media.frame_times.tolist(),
-        "vision_quality": vision_quality(stored, faces.found).tobytes(),
+        "frame_times": found.media.frame_times.tolist(),
+        "vision_quality": vision_quality(stored, seen).tobytes(),
     }
     return columns, remarks
+
+
+def _follow(frames: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray, int]:
+    """Crops (T, S, S, 3) that follow the face in pictures (T, H, W, 3), where it was seen (T,), and the quarter turns
+    that the pictures needed."""
+    faces = find_faces(frames, recipe.face_every, finder(recipe.face_finder))
+    upright = np.rot90(frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)
+    return crop_faces(upright, smooth(faces.boxes, recipe.frame_rate), recipe.frame_size), faces.found, faces.turns
 
 
 def _audio(media: Media, recipe: Recipe) -> dict:

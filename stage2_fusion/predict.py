@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shared import config as configuration
-from shared.clips import MODALITIES, Clip, read_source, sidecar
+from shared.clips import MODALITIES, Clip, guess_layout, read_source, sidecar
 from shared.errors import UserError
 from stage2_fusion.config import PredictConfig
 
@@ -84,7 +84,7 @@ def read_clips(sources: list[str]) -> tuple[list[Clip], list[tuple[str, str]]]:
                 clips[clip.id] = clip
             elif known.media != clip.media:
                 name = str(clip.media)
-                clips[name] = Clip(name, clip.media, clip.transcript, clip.labels, clip.groups, clip.split)
+                clips[name] = replace(clip, id=name)
     if not clips:
         raise UserError(f"no clips to predict: {failures[0][1] if failures else 'none were given'}")
     return [replace(clip, labels=()) for clip in clips.values()], failures  # sources differ in labels; none are read
@@ -94,7 +94,7 @@ def _named(source: Path) -> list[Clip]:
     """Clips of a folder or table. Of a folder they are called as their files are, as files given one by one would be;
     a table has names of its own."""
     clips = read_source(source).clips
-    if source.is_file() or (source / "labels.csv").is_file():
+    if source.is_file() or guess_layout(source) != "folder":
         return clips
     return [replace(clip, id=str(clip.media.relative_to(source))) for clip in clips]
 

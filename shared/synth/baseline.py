@@ -27,7 +27,7 @@ def statistics(frames: np.ndarray, waveform: np.ndarray | None, rate: int) -> np
     grey = np.mean(small, axis=(0, 3)).reshape(-1)  # (256,)
     sound = np.zeros(2 * MELS)
     if waveform is not None:
-        mel = _log_mel(waveform, rate)  # (T, 40)
+        mel = log_mel(waveform, rate)  # (T, 40)
         sound = np.concatenate([mel.mean(axis=0), mel.std(axis=0)])  # (80,)
     return np.concatenate([grey, sound]).astype(np.float32)
 
@@ -66,7 +66,7 @@ def evaluate(features: np.ndarray, labels: np.ndarray, splits: list[str], names:
     return {"pcc": float(np.mean(list(each.values()))), "per_dimension": each, "strength": strength}
 
 
-def _log_mel(waveform: np.ndarray, rate: int) -> np.ndarray:
+def log_mel(waveform: np.ndarray, rate: int) -> np.ndarray:
     """Natural logarithm of mel power (T, 40), 25 ms windows every 10 ms, 60 Hz to 7600 Hz."""
     size, step = int(0.025 * rate), int(0.010 * rate)
     waveform = np.pad(waveform, (0, max(0, size - len(waveform))))

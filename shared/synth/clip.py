@@ -87,28 +87,60 @@ def transcribe(config: SynthConfig, truth: ClipTruth) -> str:
     return words.line(truth.said, about, rng)
 
 
-def make(config: SynthConfig, index: int, folder: Path, notes: Path) -> None:
-    """Write `folder`/<id>.<suffix> and, unless its words are missing, <id>.txt.
+@dataclass
+class Made:
+    """A clip as it is filmed, damage and all. What is missing is None."""
 
-    Last comes `notes`/<id>.npy, the plain statistics for the baseline: where it is, the clip is complete.
-    """
+    frames: np.ndarray
+    """RGB uint8 (T, H, W, 3)."""
+    times: np.ndarray
+    """Seconds (T,)."""
+    channels: np.ndarray | None
+    """float32 (S, channels) at the format's audio rate."""
+    words: str | None
+
+    def statistics(self, rate: int) -> np.ndarray:
+        """What the baseline sees of picture and sound: float32 (336,)."""
+        return statistics(self.frames, None if self.channels is None else self.channels.mean(axis=1), rate)
+
+
+def film(config: SynthConfig, truth: ClipTruth, how: Format) -> Made:
+    """Draw, record, transcribe and damage a clip."""
     cv2.setNumThreads(1)
-    truth, how = clip_truth(config, index), clip_format(config, index)
-    rng = np.random.default_rng(derive_seed("synth", config.seed, "damage", index))
+    rng = np.random.default_rng(derive_seed("synth", config.seed, "damage", truth.index))
     frames, times, _ = draw(config, truth, how)
     waveform = record(config, truth, how.audio_rate)
     if truth.damage["vision"]:
         frames = damage_frames(frames, truth.damage["vision"], rng, float(rng.uniform(0.85, 1.0)))
     if truth.damage["audio"] not in ("", "no_track"):
         waveform = damage_waveform(waveform, how.audio_rate, truth.damage["audio"], rng, float(rng.uniform(0.85, 1.0)))
-    if not truth.damage["text"]:
-        (folder / f"{truth.id}.txt").write_text(transcribe(config, truth) + "\n")
-    mute = truth.damage["audio"] == "no_track"
     balance = np.array([1.0, rng.uniform(0.6, 1.0)] if how.stereo else [1.0])
-    channels = None if mute else waveform[:, None] * balance.astype(np.float32)
+    mute = truth.damage["audio"] == "no_track"
+    return Made(
+        frames=frames,
+        times=times,
+        channels=None if mute else waveform[:, None] * balance.astype(np.float32),
+        words=None if truth.damage["text"] else transcribe(config, truth),
+    )
+
+
+def make(config: SynthConfig, index: int, folder: Path, notes: Path) -> None:
+    """Write `folder`/<id>.<suffix> and, unless its words are missing, <id>.txt.
+
+    Last comes `notes`/<id>.npy, the plain statistics for the baseline: where it is, the clip is complete.
+    """
+    truth, how = clip_truth(config, index), clip_format(config, index)
+    made = film(config, truth, how)
+    if made.words is not None:
+        (folder / f"{truth.id}.txt").write_text(made.words + "\n")
     partial = folder / f".{truth.id}{how.suffix}"
-    media.write(partial, frames, times, how.frame_rate, channels, how.audio_rate)
+    media.write(partial, made.frames, made.times, how.frame_rate, made.channels, how.audio_rate)
     partial.replace(folder / f"{truth.id}{how.suffix}")
-    note = notes / f".{truth.id}.npy"
-    np.save(note, statistics(frames, None if mute else channels.mean(axis=1), how.audio_rate))
-    note.replace(notes / f"{truth.id}.npy")
+    note(notes, truth.id, made.statistics(how.audio_rate))
+
+
+def note(notes: Path, name: str, values: np.ndarray) -> None:
+    """Write `notes`/<name>.npy, whole or not at all: the clip is complete."""
+    partial = notes / f".{name}.npy"
+    np.save(partial, values)
+    partial.replace(notes / f"{name}.npy")

@@ -18,6 +18,9 @@ class SynthConfig:
     """Share of the clips of which one modality is damaged or missing, so that weighting by quality can be scored."""
     workers: int = 0
     """Processes; 0 means one a core. The files do not depend on it."""
+    layout: str = "csv"
+    """csv: clips/ and labels.csv. vidmimic2: files, names and features as Hume-Vidmimic2 is distributed, to try code
+    written for it."""
 
     def __post_init__(self):
         self.out = Path(self.out)

@@ -1,4 +1,5 @@
-"""Writing a clip as a media file: H.264 with AAC in mp4, or VP8 with Opus in WebM. One thread, no dates."""
+"""Writing a clip as a media file: H.264 with AAC in mp4, VP8 with Opus in WebM, sound alone as MP3. One thread, no
+dates."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -19,15 +20,23 @@ CLOCK = Fraction(1, 1000)
 
 
 def write(
-    path: Path, frames: np.ndarray, times: np.ndarray, rate: float, waveform: np.ndarray | None, audio_rate: int
+    path: Path,
+    frames: np.ndarray,
+    times: np.ndarray,
+    rate: float,
+    waveform: np.ndarray | None,
+    audio_rate: int,
+    suffix: str = "",
 ) -> None:
     """Write frames RGB uint8 (T, H, W, 3) shown from times (T,) seconds on, rate: frames a second in the header.
 
     waveform float32 (S, channels) at audio_rate Hz, or None for a file without a sound track. H and W must be even.
+    suffix: .mp4 or .webm where the path does not end in it.
     """
-    codec, options = VIDEO[path.suffix]
+    suffix = suffix or path.suffix
+    codec, options = VIDEO[suffix]
     file_options = {"fflags": "+bitexact"}  # no version tags and no random identifiers
-    with av.open(str(path), "w", format=path.suffix[1:], options=file_options) as container:
+    with av.open(str(path), "w", format=suffix[1:], options=file_options) as container:
         video = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000), options=options)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv420p"
@@ -37,7 +46,7 @@ def write(
         audio = None
         if waveform is not None:
             layout = "mono" if waveform.shape[1] == 1 else "stereo"
-            codec, options = AUDIO[path.suffix]
+            codec, options = AUDIO[suffix]
             audio = container.add_stream(codec, rate=audio_rate, layout=layout, options=options)
             audio.codec_context.thread_count = 1
             audio.codec_context.flags |= av.codec.context.Flags.bitexact
@@ -51,3 +60,15 @@ def write(
             sound.sample_rate, sound.pts, sound.time_base = audio_rate, 0, Fraction(1, audio_rate)
             container.mux(audio.encode(sound))
             container.mux(audio.encode())
+
+
+def write_mp3(path: Path, waveform: np.ndarray, rate: int) -> None:
+    """Write float32 (S,) at `rate` Hz as a mono MP3 without tags."""
+    with av.open(str(path), "w", format="mp3", options={"fflags": "+bitexact", "id3v2_version": "0"}) as container:
+        audio = container.add_stream("libmp3lame", rate=rate, layout="mono", options={"b": "64k"})
+        audio.codec_context.thread_count = 1
+        audio.codec_context.flags |= av.codec.context.Flags.bitexact
+        sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform[None]), format="fltp", layout="mono")
+        sound.sample_rate, sound.pts, sound.time_base = rate, 0, Fraction(1, rate)
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode())

@@ -164,9 +164,11 @@ def to_intensities(propensities: np.ndarray) -> np.ndarray:
     return np.where(above > 0, FAINTEST + (1 - FAINTEST) * (1 - np.exp(-np.maximum(above, 0) / RISE)), 0.0)
 
 
-def rate(intensities: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+def rate(
+    intensities: np.ndarray, rng: np.random.Generator, fewest_most: tuple[int, int] = RATERS
+) -> tuple[np.ndarray, int]:
     """Labels (6,) = the share of raters who name each dimension, and how many raters there were."""
-    raters = int(rng.integers(RATERS[0], RATERS[1] + 1))
+    raters = int(rng.integers(fewest_most[0], fewest_most[1] + 1))
     ready = np.exp(rng.normal(0, RATER_SPREAD, len(intensities)))  # (6,)
     chance = np.clip(intensities * ready, FALSE_VOTE, 0.98)  # (6,)
     return rng.binomial(raters, chance) / raters, raters

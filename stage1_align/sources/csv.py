@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared.errors import UserError
 from shared.files import digest
-from shared.layouts.csv import read_table
+from shared.layouts.table import read_table
 from stage1_align.captions import Words
 from stage1_align.sources.base import Choose, Sample, Table, check_split, read_options
 from stage1_align.sources.columns import ColumnOptions, Columns

@@ -118,3 +118,16 @@ def voice(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
     buzz = sum(np.cos(2 * np.pi * 120 * k * time + k) / k for k in range(1, 20))
     syllables = np.clip(np.sin(2 * np.pi * 2.5 * time), 0, None)
     return (0.08 * buzz * syllables + 0.0005 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def prepared_here(source):
+    """All clips of a Source prepared in this process: ({id: sample, or None}, {id: Verdict})."""
+    from shared.dataset import decode_row
+    from shared.prepare import describe
+    from shared.rows import Recipe, prepare_clip
+
+    recipe = Recipe()
+    info = describe(source, recipe)
+    found = {clip.id: prepare_clip(clip, recipe) for clip in source.clips}
+    samples = {name: None if row is None else decode_row(row, info) for name, (row, _) in found.items()}
+    return samples, {name: verdict for name, (_, verdict) in found.items()}

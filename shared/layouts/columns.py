@@ -1,0 +1,158 @@
+"""Which column of a table holds what, and the clips that its rows are. Layouts csv and hf share it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.clips import EMI, Clip, Source, Stored, sidecar
+from shared.errors import UserError
+from shared.layouts.table import number, split_name
+from shared.registry import nearest
+
+NAMES = {
+    "media": ("path", "file", "media", "filename", "video", "audio"),
+    "audio": ("audio", "sound"),
+    "id": ("id", "clip"),
+    "transcript": ("transcript", "text", "words", "sentence"),
+    "split": ("split",),
+}
+"""Names by which a column is recognised, the first of them that is there, whatever its case."""
+GROUPS = ("subject", "speaker", "actor", "seed", "group")
+
+
+@dataclass
+class ColumnOptions:
+    """Columns by name. Those left out are recognised by the usual names."""
+
+    media: str = ""
+    """Files with pictures, sound or both: path, file, media, filename, video or audio where nothing is said."""
+    audio: str = ""
+    """Sound in files of its own, beside `media`."""
+    id: str = ""
+    """Names of the clips; else the stems of the files. Without a media column, files are looked for by it."""
+    labels: list[str] = field(default_factory=list)
+    """Any numbers; else the six EMI dimensions if any is there, else every other column that holds numbers."""
+    transcript: str = ""
+    """What is said; else `<stem>.txt` beside the media file."""
+    groups: list[str] = field(default_factory=list)
+    """What clips have in common; else those called subject, speaker, actor, seed or group."""
+    split: str = ""
+    """train, valid, test."""
+    root: str = ""
+    """Folder that relative paths start from; that of the table where nothing is said."""
+
+
+@dataclass
+class Columns:
+    """Positions in a header; None where there is no such column."""
+
+    media: int | None
+    audio: int | None
+    id: int | None
+    transcript: int | None
+    split: int | None
+    labels: dict[str, int]
+    groups: dict[str, int]
+    notes: list[str]
+
+
+def choose(options: ColumnOptions, header: list[str], rows: Sequence[Sequence[Any]], where: str) -> Columns:
+    """Named columns, and guesses for the others. UserError names the nearest for one that is not there, and lists
+    them all when none holds media."""
+    lower = {name.lower(): i for i, name in reversed(list(enumerate(header)))}
+
+    def place(name: str) -> int:
+        if name not in header and name.lower() not in lower:
+            raise UserError(f"{where}: no column {name!r}: {nearest(name, header)}")
+        return header.index(name) if name in header else lower[name.lower()]
+
+    claimed = {getattr(options, part) for part in NAMES} | set(options.labels) | set(options.groups)
+    claimed = {place(name) for name in claimed if name}
+    found: dict[str, int | None] = {}
+    for part, usual in NAMES.items():
+        given = getattr(options, part)
+        free = (lower[name] for name in usual if name in lower and lower[name] not in {*claimed, *found.values()})
+        found[part] = place(given) if given else next(free, None)
+    if found["media"] is None and found["id"] is None:
+        usual = ", ".join(NAMES["media"])
+        raise UserError(
+            f"{where}: no column for the media files; call it one of: {usual}; "
+            f"or set media to one of: {', '.join(header)}"
+        )
+    groups = {name: place(name) for name in options.groups}
+    if not options.groups:
+        groups = {name: lower[name] for name in GROUPS if name in lower and lower[name] not in claimed}
+    taken = {*found.values(), *groups.values()}
+    labels = {name: place(name) for name in options.labels}
+    notes = []
+    if not labels:
+        labels, notes = _guess_labels(header, rows, taken)
+    return Columns(**found, labels=labels, groups=groups, notes=[*notes, _shown(header, found, labels, groups)])
+
+
+def _guess_labels(header: list[str], rows, taken: set) -> tuple[dict[str, int], list[str]]:
+    """{label name: position}, and what a person should know of it."""
+    known = {name.lower(): name for name in EMI}
+    emi = {known[name.lower()]: i for i, name in enumerate(header) if name.lower() in known}
+    if emi:
+        missing = [name for name in EMI if name not in emi]
+        note = [f"no column for {', '.join(missing)}"] if missing else []
+        return {name: emi[name] for name in EMI if name in emi}, note
+    free = [i for i in range(len(header)) if i not in taken]
+    labels = {header[i]: i for i in free if _is_numeric(row[i] for row in rows)}
+    return labels, [f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found"]
+
+
+def _is_numeric(cells) -> bool:
+    values = [number(cell) for cell in cells]
+    return None not in values and not all(math.isnan(value) for value in values)
+
+
+def _shown(header: list[str], found: dict, labels: dict, groups: dict) -> str:
+    """The columns as they are read, in one line."""
+    parts = [f"{part} {header[i]!r}" for part, i in found.items() if i is not None]
+    parts += [f"{what} {', '.join(names)}" for what, names in (("labels", labels), ("groups", groups)) if names]
+    used = {*found.values(), *labels.values(), *groups.values()}
+    unused = [name for i, name in enumerate(header) if i not in used]
+    return "columns: " + "; ".join(parts + ([f"not read {', '.join(unused)}"] if unused else []))
+
+
+def clips_of(
+    columns: Columns,
+    rows: Sequence[Sequence[Any]],
+    ids: list[str],
+    files: Callable[[int, int | None], Path | Stored | None],
+    where: Callable[[int], str],
+) -> Source:
+    """The clips of all rows. files(row, column): the media file in that cell; where(row): names it in errors.
+    UserError names the row of a label that is no number, and of a clip without a name."""
+    clips = []
+    for i, row in enumerate(rows):
+        if not ids[i]:
+            raise UserError(f"{where(i)} names neither a file nor an id")
+        media = files(i, columns.media)
+        clips.append(
+            Clip(
+                id=ids[i],
+                media=media,
+                audio=files(i, columns.audio) if columns.audio is not None else None,
+                transcript=_text(row, columns.transcript) or sidecar(media),
+                labels=tuple(_label(row[at], f"{where(i)}, column {name}") for name, at in columns.labels.items()),
+                groups={name: _text(row, at) for name, at in columns.groups.items()},
+                split=split_name(_text(row, columns.split)),
+            )
+        )
+    return Source(clips, tuple(columns.labels), tuple(columns.groups), columns.notes)
+
+
+def _text(row: Sequence[Any], column: int | None) -> str:
+    return "" if column is None or row[column] is None else str(row[column]).strip()
+
+
+def _label(cell: Any, where: str) -> float:
+    value = number(cell)
+    if value is None:
+        raise UserError(f"{where}: {cell!r} is not a number; leave it empty if there is no label")
+    return value

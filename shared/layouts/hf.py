@@ -1,0 +1,190 @@
+"""Layout "hf": Hugging Face datasets on this machine, as `save_to_disk` wrote them, or parquet files.
+
+Media columns hold paths, bytes, or {"bytes", "path"}, as the Audio, Image and Video types are stored. Bytes stay in
+their file until a clip is decoded. Columns are named by options or recognised (shared/layouts/columns.py). Splits are
+those of the dataset, of the files' names (train-00000-of-00002.parquet), or a column.
+"""
+
+import functools
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shared.clips import Source, Stored
+from shared.errors import UserError
+from shared.files import read_json
+from shared.layouts.columns import NAMES, ColumnOptions, choose, clips_of
+from shared.layouts.table import Finder, ids_of, split_name
+
+SUFFIXES = (".parquet", ".arrow")
+
+
+@dataclass
+class HuggingFace(ColumnOptions):
+    def read(self, source: Path) -> Source:
+        """The rows of all files. A damaged file is left out and noted; UserError when none can be read."""
+        header, rows, places, splits, notes = None, [], [], [], []
+        for file, split in _files(source):
+            try:
+                names, cells, media = _read_text_columns(file)
+            except Exception as error:  # of pyarrow: whatever a damaged file leads to
+                notes.append(f"{file}: left out, it cannot be read ({' '.join(str(error).split())[:150]})")
+                continue
+            if header is None:
+                header, stored = names, media
+            if names != header:
+                notes.append(f"{file}: left out, it has other columns ({', '.join(names)})")
+                continue
+            rows += cells
+            places += [(file, row) for row in range(len(cells))]
+            splits += [split] * len(cells)
+        if header is None:
+            why = "; ".join(notes) or "neither parquet nor arrow files"
+            raise UserError(f"{source}: no readable dataset here; {why}")
+
+        options = self
+        usual = {name.lower() for name in header} & {*NAMES["media"], self.media.lower()}
+        if not self.media and not usual and stored:
+            options = replace(self, media=stored[0])
+        columns = choose(options, header, rows, str(source))
+        finder = Finder(Path(self.root) if self.root else source if source.is_dir() else source.parent)
+
+        def files(row: int, column: int | None) -> Path | Stored | None:
+            if column is None:
+                return finder.find_by_id(str(rows[row][columns.id]))
+            value = rows[row][column]
+            if isinstance(value, _Inside):
+                return Stored(*places[row], header[column])
+            return finder.find(str(value or ""))
+
+        named = columns.media if columns.id is None else columns.id
+        ids = [str(row[named] if row[named] is not None else "") for row in rows]
+        if columns.id is None:
+            ids = ids_of(ids)
+            if not all(ids) or len(set(ids)) < len(ids):
+                ids = [f"{split or file.stem}-{row:06d}" for (file, row), split in zip(places, splits, strict=True)]
+        found = clips_of(columns, rows, ids, files, lambda row: f"{places[row][0]}: row {places[row][1]}")
+        found.clips = [
+            replace(clip, split=clip.split or split) for clip, split in zip(found.clips, splits, strict=True)
+        ]
+        found.notes = notes + found.notes
+        return found
+
+
+class _Inside(str):
+    """A cell whose media lie in the table itself; the text is the name they were given there."""
+
+
+def _files(source: Path) -> list[tuple[Path, str]]:
+    """The files of a dataset with their splits."""
+    if source.is_file():
+        return [(source, "")]
+    parts = [source] if (source / "state.json").is_file() else []
+    if (source / "dataset_dict.json").is_file():
+        parts = sorted(folder for folder in source.iterdir() if (folder / "state.json").is_file())
+    if parts:
+        found = []
+        for folder in parts:
+            state = read_json(folder / "state.json", "saved dataset", "write it again with save_to_disk")
+            split = "" if folder == source else split_name(folder.name)
+            found += [(folder / file["filename"], split) for file in state["_data_files"]]
+        return found
+    found = sorted(path for path in source.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    return [(path, _split_of(path)) for path in found]
+
+
+def _split_of(path: Path) -> str:
+    """The split that a file's name begins with, or that its folder is called."""
+    for name in (re.split(r"[-_.]", path.stem)[0], path.parent.name):
+        if split_name(name) in ("train", "valid", "test"):
+            return split_name(name)
+    return ""
+
+
+def _read_text_columns(file: Path) -> tuple[list[str], list[list], list[str]]:
+    """Column names, rows without the bytes in them, and the names of the columns that hold media."""
+    import pyarrow as pa
+
+    table = _open(file)
+    names, columns, media = list(table.schema.names), [], []
+    for name in names:
+        kind = table.schema.field(name).type
+        inside = pa.types.is_struct(kind) and {kind.field(i).name for i in range(kind.num_fields)} >= {"bytes", "path"}
+        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        if not (inside or binary):
+            columns.append(table.column(name).to_pylist())
+            continue
+        media.append(name)
+        columns.append([cell for chunk in table.chunks(name) for cell in _names(chunk, inside)])
+    return names, [list(row) for row in zip(*columns, strict=True)], media
+
+
+def _names(chunk, inside: bool) -> list:
+    """What stands for each media cell of an Arrow array: its path, marked where the bytes are there; None if empty."""
+    data = chunk.field("bytes") if inside else chunk
+    paths = chunk.field("path").to_pylist() if inside else [None] * len(chunk)
+    there = data.is_valid().to_pylist()
+    return [_Inside(path or "") if some else path for some, path in zip(there, paths, strict=True)]
+
+
+def read_cell(cell: Stored) -> bytes:
+    """The bytes in a media cell."""
+    value = _open(cell.file).cell(cell.column, cell.row)
+    value = value["bytes"] if isinstance(value, dict) else value
+    if value is None:
+        raise ValueError(f"{cell}: no bytes here")
+    return value
+
+
+@functools.lru_cache(maxsize=2)
+def _open(file: Path) -> "_ArrowFile | _ParquetFile":
+    return _ParquetFile(file) if file.suffix == ".parquet" else _ArrowFile(file)
+
+
+class _ArrowFile:
+    """Memory-mapped."""
+
+    def __init__(self, file: Path):
+        import pyarrow as pa
+
+        try:
+            self.table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+        except pa.ArrowInvalid:
+            self.table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        self.schema = self.table.schema
+
+    def column(self, name: str):
+        return self.table.column(name)
+
+    def chunks(self, name: str):
+        return self.table.column(name).chunks
+
+    def cell(self, name: str, row: int):
+        return self.table.column(name)[row].as_py()
+
+
+class _ParquetFile:
+    """One row group at a time in memory."""
+
+    def __init__(self, file: Path):
+        import pyarrow.parquet as pq
+
+        self.file = pq.ParquetFile(file)
+        self.schema = self.file.schema_arrow
+        self.group = (None, None, None)  # number, column, values
+
+    def column(self, name: str):
+        return self.file.read([name]).column(name)
+
+    def chunks(self, name: str):
+        for group in range(self.file.num_row_groups):
+            yield from self.file.read_row_group(group, [name]).column(name).chunks
+
+    def cell(self, name: str, row: int):
+        group = 0
+        while row >= self.file.metadata.row_group(group).num_rows:
+            row -= self.file.metadata.row_group(group).num_rows
+            group += 1
+        if self.group[:2] != (group, name):
+            self.group = (group, name, self.file.read_row_group(group, [name]).column(name))
+        return self.group[2][row].as_py()

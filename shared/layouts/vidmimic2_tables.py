@@ -1,0 +1,126 @@
+"""The tables of Hume-Vidmimic2, also when something is wrong with them: a bad row costs its labels, not the others."""
+
+import csv
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+from shared.clips import EMI, MEDIA_SUFFIXES, Clip
+from shared.layouts.table import guess_delimiter, number, read_text
+
+NO_LABELS = (math.nan,) * len(EMI)
+
+
+def clip_id(cell: str) -> str | None:
+    """Five digits, however a copy writes them: 00007, 7, 7.0, raw/00007.mp4. Other names stay; None for none."""
+    name = cell.strip().replace("\\", "/").rsplit("/", 1)[-1]
+    stem, dot, suffix = name.rpartition(".")
+    if dot and f".{suffix.lower()}" in MEDIA_SUFFIXES:
+        name = stem
+    if re.fullmatch(r"\d+(\.0*)?", name):
+        return name.split(".")[0].zfill(5)
+    return name if name and name.lower() != "nan" and "\ufffd" not in name else None
+
+
+def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
+    """{id: clip without files} and notes. Labels of a row that cannot be read are NaN, and remarked on."""
+    name = table.name
+    try:
+        text = read_text(table, errors="replace")
+    except FileNotFoundError:
+        return {}, [] if is_test else [f"{name}: not there"]
+    except OSError as error:
+        return {}, [f"{name}: cannot be read ({error.strerror or error})"]
+    lines = [(i + 1, line) for i, line in enumerate(text.splitlines()) if line.strip()]
+    if not lines:
+        return {}, [f"{name}: empty"]
+    delimiter = guess_delimiter(lines[0][1])
+    cells = [(i, [cell.strip() for cell in _cells(line, delimiter)]) for i, line in lines]
+    columns, notes = _columns(cells[0][1], name)
+    if columns is None:
+        return {}, notes
+    rows = cells if notes and clip_id(cells[0][1][0]) and cells[0][1][0][:1].isdigit() else cells[1:]
+    clips: dict[str, Clip] = {}
+    width = len(cells[0][1])
+    times = Counter(_id(row, columns) for _, row in rows)
+    for line, row in rows:
+        identifier, where = _id(row, columns), f"{name} line {line}"
+        if identifier is None:
+            notes.append(f"{where}: names no clip; left out")
+            continue
+        clip = _clip(identifier, row, columns, width, where, delimiter)
+        before = clips.get(identifier)
+        if before is None:
+            clips[identifier] = clip
+        elif repr(before.labels) == repr(clip.labels):
+            clips[identifier] = _again(before, f"is {times[identifier]} times in {name}", before.labels)
+        else:
+            said = f"is {times[identifier]} times in {name} with different labels; none is read"
+            clips[identifier] = _again(before, said, NO_LABELS)
+    if is_test and clips and all(value == 0 for clip in clips.values() for value in clip.labels):
+        clips = {key: Clip(key, None, labels=NO_LABELS, remarks=clip.remarks) for key, clip in clips.items()}
+        notes.append(f"{name}: zeros throughout, which are no labels")
+    if not clips:
+        notes.append(f"{name}: no rows")
+    return clips, notes
+
+
+def _again(clip: Clip, remark: str, labels: tuple[float, ...]) -> Clip:
+    remarks = clip.remarks if remark in clip.remarks else (*clip.remarks, remark)
+    return Clip(clip.id, None, labels=labels, remarks=remarks)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    """One line at a time: a stray quotation mark must not swallow the lines after it."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return line.split(delimiter)
+
+
+def _columns(header: list[str], name: str) -> tuple[dict[str, int] | None, list[str]]:
+    """Position of "Filename" and of the labels, whatever their case; "Empathic Pain" with a space, an underscore or
+    neither. None when there is no telling."""
+    plain = [re.sub(r"[\s_]", "", cell).lower() for cell in header]
+    wanted = {column: re.sub(r"\s", "", column).lower() for column in ("Filename", *EMI)}
+    found = {column: plain.index(word) for column, word in wanted.items() if word in plain}
+    absent = [column for column in wanted if column not in found]
+    if not absent:
+        return found, []
+    if len(header) == len(wanted) and len(absent) > len(wanted) // 2:
+        return {column: i for i, column in enumerate(wanted)}, [
+            f"{name}: its header is not readable ({', '.join(header)[:80]}); the official order of columns is assumed"
+        ]
+    if "Filename" in absent:
+        return None, [f"{name}: no column Filename, so its rows are left out (columns: {', '.join(header)[:80]})"]
+    return found, [f"{name}: no column for {', '.join(absent)}"]
+
+
+def _id(row: list[str], columns: dict[str, int]) -> str | None:
+    place = columns["Filename"]
+    return clip_id(row[place]) if place < len(row) else None
+
+
+def _clip(identifier: str, row: list[str], columns: dict[str, int], width: int, where: str, delimiter: str) -> Clip:
+    """The row's labels; NaN, with a remark, for those that are no shares of raters."""
+    while len(row) > width and row[-1] == "":
+        row = row[:-1]  # a trailing separator
+    if len(row) != width:
+        return Clip(
+            identifier,
+            None,
+            labels=NO_LABELS,
+            remarks=(f"{where}: {len(row)} cells instead of {width}; labels not read",),
+        )
+    labels, remarks = [], []
+    for column in EMI:
+        cell = row[columns[column]] if column in columns else ""
+        value = number(cell.replace(",", ".") if delimiter == ";" else cell)
+        if value is None or not (math.isnan(value) or -1e-6 <= value <= 1 + 1e-6):
+            remarks.append(f"{where}: {column} is {cell!r}, no number in [0, 1]; not read")
+            value = math.nan
+        elif math.isnan(value) and column in columns:
+            remarks.append(f"{where}: {column} is empty")
+        labels.append(min(1.0, max(0.0, value)) if not math.isnan(value) else value)
+    return Clip(identifier, None, labels=tuple(labels), remarks=tuple(remarks))
