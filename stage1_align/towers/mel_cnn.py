@@ -23,9 +23,9 @@ class MelCnnOptions:
     """Hz of the waveform the tower hears."""
     n_fft: int = 1024
     """Samples of a spectrogram window."""
-    hop: int = 256
+    hop: int = 320
     """Samples between spectrogram frames."""
-    mel_bins: int = 80
+    mel_bins: int = 64
     """Mel bands from 50 Hz to half the sample rate."""
     center: bool = True
     """Subtract each clip's mean over time and bands (dB): microphones and distances differ more than intensities do.
@@ -43,7 +43,7 @@ class MelCnnOptions:
     tilt_db: float = 3.0
     """In training, standard deviation of a smooth change of its spectrum, dB."""
     masks: int = 1
-    """In training, stretches of bands (up to 12 of 80) and of time (up to a sixth) that are hidden, each."""
+    """In training, stretches of bands and of time, up to a sixth of each, that are hidden."""
     peak: bool = True
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
     pretrained: None = None
@@ -51,7 +51,7 @@ class MelCnnOptions:
 
 
 class MelCnn(Tower):
-    """Waveforms of any length to frames at sample_rate / hop / 2 ** stages Hz (3.9 by default)."""
+    """Waveforms of any length to frames at sample_rate / hop / 2 ** stages Hz (3.1 by default)."""
 
     Options = MelCnnOptions
 
@@ -167,7 +167,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x, lengths = self.convolution(x), (lengths + 1) // 2
-        return self.dropout(nn.functional.gelu(self.norm(x, lengths))), lengths
+        return self.dropout(self.norm(x, lengths).relu()), lengths
 
 
 class ClipNorm(nn.Module):
@@ -181,14 +181,17 @@ class ClipNorm(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """x (B, C, F, M), lengths (B,) of F."""
         batch, width, frames, bands = x.shape
-        real = _within(lengths, frames)[:, None, None, :, None]  # (B, 1, 1, F, 1)
-        y = x.float().view(batch, self.groups, -1, frames, bands) * real  # (B, G, C / G, F, M)
-        count = (lengths * bands * width // self.groups).clamp(min=1).view(-1, 1, 1, 1, 1)
-        mean = y.sum((2, 3, 4), keepdim=True) / count  # (B, G, 1, 1, 1)
-        y = (y - mean) * real
-        y = y * (y.square().sum((2, 3, 4), keepdim=True) / count + 1e-5).rsqrt()
-        y = y.view(batch, width, frames, bands) * self.weight[:, None, None] + self.bias[:, None, None]
-        return (y * real[:, 0]).to(x.dtype)
+        real = _within(lengths, frames)[:, None, :, None]  # (B, 1, F, 1)
+        x = x.float() * real  # (B, C, F, M)
+        count = (lengths * bands * width // self.groups).clamp(min=1)[:, None]  # (B, 1)
+        sums = torch.stack([x.sum((2, 3)), x.square().sum((2, 3))])  # (2, B, C)
+        mean, square = sums.view(2, batch, self.groups, -1).sum(3) / count  # (B, G) each
+        scale = (square - mean.square()).clamp(min=0).add(1e-5).rsqrt()  # (B, G)
+        # One multiplication and one addition an element: what is per group is brought to channels first.
+        scale, mean = (part.repeat_interleave(width // self.groups, 1) for part in (scale, mean))  # (B, C) each
+        scale = scale * self.weight  # (B, C)
+        shift = self.bias - mean * scale  # (B, C)
+        return torch.addcmul(shift[..., None, None], x, scale[..., None, None]) * real
 
 
 def mel_bank(sample_rate: int, n_fft: int, bands: int, lowest: float = 50.0) -> Tensor:
@@ -211,7 +214,7 @@ def _hidden(mel: Tensor, masks: int) -> Tensor:
     """One clip (F, M) with `masks` stretches of bands, and as many of time, at its mean."""
     mel, mean = mel.clone(), mel.mean()
     for _ in range(masks):
-        for axis, most in ((0, len(mel) // 6), (1, mel.shape[1] * 12 // 80)):
+        for axis, most in ((0, len(mel) // 6), (1, mel.shape[1] // 6)):
             width = int(torch.randint(most + 1, ()))
             start = int(torch.randint(mel.shape[axis] - width + 1, ()))
             mel.narrow(axis, start, width).fill_(mean)
