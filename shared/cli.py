@@ -12,6 +12,7 @@ from shared.registry import nearest
 COMMANDS = {
     "synth": ("shared.synth.command:main", "make a synthetic corpus of media files whose truth is known"),
     "prepare": ("shared.prepare:main", "turn media files into a clip dataset"),
+    "split": ("shared.resplit:main", "other splits of a dataset: folds of whole groups"),
     "align": ("stage1_align.train:main", "stage 1: contrastive training of vision-text and audio-text encoders"),
     "export": ("stage1_align.export:main", "write the frozen, aligned encoders of a stage-1 run"),
     "encode": ("stage2_fusion.encode:main", "run frozen encoders over a clip dataset"),
@@ -28,7 +29,7 @@ def main() -> None:
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print("EMIT: emotional mimicry intensity from video, audio and words\n\nusage: emit COMMAND [options]\n")
-        print("\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()))
+        print("\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()))
         print("\n`emit COMMAND --help` shows the options of one command, with an example.")
         return
     if words[0] not in COMMANDS:
