@@ -13,11 +13,18 @@ COMMANDS = {
     "synth": ("shared.synth.command:main", "make a synthetic corpus of media files whose truth is known"),
     "check": ("shared.check:main", "what a source holds and what is wrong with it, before anything takes long"),
     "prepare": ("shared.prepare:main", "turn media files into a clip dataset"),
+    "split": ("shared.resplit:main", "other splits of a dataset: folds of whole groups"),
     "align": ("stage1_align.train:main", "stage 1: contrastive training of vision-text and audio-text encoders"),
     "export": ("stage1_align.export:main", "write the frozen, aligned encoders of a stage-1 run"),
     "encode": ("stage2_fusion.encode:main", "run frozen encoders over a clip dataset"),
     "fuse": ("stage2_fusion.train:main", "stage 2: train a fusion model on encoded clips"),
     "evaluate": ("stage2_fusion.evaluate:main", "score a fusion model"),
+    "baseline": ("stage2_fusion.baseline:main", "score ridge regression on the same features"),
+    "compare": ("stage2_fusion.compare:main", "is one system better than another? paired bootstrap"),
+    "leaderboard": ("stage2_fusion.leaderboard:main", "a table of systems"),
+    "ensemble": ("stage2_fusion.ensemble:main", "several systems as one"),
+    "pool": ("stage2_fusion.pool:main", "the folds of a cross-validation as one evaluation"),
+    "robustness": ("stage2_fusion.robustness:main", "PCC against the share of clips that lost a modality"),
     "predict": ("stage2_fusion.predict:main", "six intensities for media files"),
     "doctor": ("shared.doctor:main", "what is installed, what is missing, and how to get it"),
     "demo": ("shared.demo:main", "the whole way on the synthetic corpus"),
@@ -29,7 +36,7 @@ def main() -> None:
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print("EMIT: emotional mimicry intensity from video, audio and words\n\nusage: emit COMMAND [options]\n")
-        print("\n".join(f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()))
+        print("\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()))
         print("\n`emit COMMAND --help` shows the options of one command, with an example.")
         return
     if words[0] not in COMMANDS:

@@ -2,6 +2,7 @@
 
     dataset.json     format, label and group names, the recipe, the digest, counts, names of the quality signals
     data/            one row per clip
+    splits.csv       only in a folder of `emit split`: splits in place of the stored ones
     failures.csv     clips that could not be prepared, with the reason
     verdicts.csv     every clip: ok, partial or failed, and what is missing
 
@@ -40,8 +41,12 @@ class ClipDataset:
         info = read_info(path)
         import datasets
 
+        from shared.splits import with_splits
+
         try:
-            table = datasets.load_from_disk(str(Path(path) / "data"), keep_in_memory=False)
+            table = with_splits(datasets.load_from_disk(str(Path(path) / "data"), keep_in_memory=False), Path(path))
+        except UserError:
+            raise
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: damaged clip dataset ({reason}); delete the folder and {HOW}") from None

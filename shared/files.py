@@ -67,6 +67,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A hard link where the disk allows one, else a copy."""
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copy2(source, target)
+
+
 def digest(value: Any) -> str:
     """Sixteen hexadecimal digits that change when a JSON-like value, or the bytes of a file (Path), change."""
     if isinstance(value, Path):

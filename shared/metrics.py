@@ -63,8 +63,8 @@ def score(
     subjects) that the bootstrap draws with replacement; without them every row is a group of its own.
     Returns {"n", "groups", "pcc", "pcc_nonzero", "ccc", "mae", "constant", "constant_labels"}. "pcc" and "pcc_nonzero"
     (rows with at least one label above zero) hold "mean" (over the dimensions that are labelled at all),
-    "per_dimension", "interval" (95 %, of the mean) and "n". "constant" lists the dimensions whose predictions do not
-    vary, "constant_labels" those whose labels do not; both count 0.
+    "per_dimension", "interval" (95 %, of the mean), "interval_per_dimension" and "n". "constant" lists the dimensions
+    whose predictions do not vary, "constant_labels" those whose labels do not; both count 0.
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if predictions.shape != labels.shape or predictions.ndim != 2 or predictions.shape[1] != len(names):
@@ -80,8 +80,13 @@ def score(
         values = per_dimension(pcc, rows)
         known = [k for k in columns if not np.isnan(labels[rows][:, k]).all()]
         draws = bootstrap_pcc(predictions[rows][:, known], labels[rows][:, known], groups[rows], bootstrap, seed)
-        interval = _interval(draws.mean(axis=1)) if known else None
-        return {**_with_mean(values), "interval": interval, "n": len(labels[rows])}
+        return {
+            **_with_mean(values),
+            "interval": interval(draws.mean(axis=1)) if known else None,
+            "interval_per_dimension": dict.fromkeys(names)
+            | {names[k]: interval(d) for k, d in zip(known, draws.T, strict=True)},
+            "n": len(labels[rows]),
+        }
 
     def constant(values) -> list[str]:
         known = ~np.isnan(labels)  # (N, K)
@@ -108,7 +113,8 @@ def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else value for name, value in values.items()}  # JSON has no NaN
 
 
-def _interval(draws: np.ndarray) -> list[float] | None:
+def interval(draws: np.ndarray) -> list[float] | None:
+    """The middle 95 % of bootstrap draws (R,); None without any."""
     return [float(value) for value in np.percentile(draws, [2.5, 97.5])] if draws.size else None
 
 

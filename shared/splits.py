@@ -1,6 +1,9 @@
 """Splits that keep together what belongs together: no person, or no seed video, on both sides of a comparison."""
 
+import csv
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 from shared.clips import Clip, Source
 from shared.errors import UserError
@@ -41,3 +44,55 @@ def assign(source: Source, group: str | None = None) -> Source:
     kept = f"groups of {group!r} are kept whole" if group else "there are no groups, so each clip stands alone"
     note = f"no splits given: about 70 / 15 / 15 % train / valid / test were drawn; {kept}"
     return replace(source, clips=clips, notes=[*source.notes, note])
+
+
+def deal(group_of: dict[str, str], folds: int, seed: int) -> dict[str, int]:
+    """{id: fold}, whole groups at a time: large groups first, each to the fold with the fewest clips. The same groups
+    always fall to the same folds, whatever their order. group_of: {id: group}; "" = a group of its own."""
+    sizes = Counter(_own(name, group) for name, group in group_of.items())
+    filled, place = [0] * folds, {}
+    for group in sorted(sizes, key=lambda group: (-sizes[group], derive_seed("fold", seed, group))):
+        place[group] = min(range(folds), key=lambda i: filled[i])
+        filled[place[group]] += sizes[group]
+    return {name: place[_own(name, group)] for name, group in group_of.items()}
+
+
+def fold_of(group_of: dict[str, str], folds: int, fold: int, valid_share: float, seed: int) -> dict[str, str]:
+    """{id: split} of fold `fold` of `folds`: its groups are test, of the others about `valid_share` of the clips are
+    valid, again in whole groups, and the rest is train. Every clip is test in exactly one fold. group_of as for `deal`.
+    UserError when there are too few groups."""
+    place = deal(group_of, folds, seed)
+    split = {name: "test" for name, part in place.items() if part == fold}
+    rest: dict[str, list[str]] = {}
+    for name in place.keys() - split.keys():
+        rest.setdefault(_own(name, group_of[name]), []).append(name)
+    if not split or len(rest) < 2:
+        raise UserError(
+            f"{len({_own(*pair) for pair in group_of.items()})} groups are too few for {folds} folds that leave one to "
+            "test, one to train on and one to validate"
+        )
+    wanted, valid = valid_share * (len(group_of) - len(split)), 0
+    for number, group in enumerate(sorted(rest, key=lambda group: derive_seed("valid", seed, fold, group))):
+        part = "valid" if valid < wanted and number < len(rest) - 1 else "train"
+        valid += len(rest[group]) if part == "valid" else 0
+        split |= dict.fromkeys(rest[group], part)
+    return split
+
+
+def _own(name: str, group: str) -> str:
+    return group or f"clip {name}"
+
+
+def with_splits(table, folder: Path):
+    """The rows of a dataset folder (a datasets.Dataset) with the splits of its splits.csv, when it has one, in place of
+    those stored. The rows themselves stay where they are."""
+    path = folder / "splits.csv"
+    if not path.exists():
+        return table
+    try:
+        with path.open(newline="") as file:
+            split = {row["id"]: row["split"] for row in csv.DictReader(file)}
+        values = [split[name] for name in table.data.column("id").to_pylist()]
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged, or of other clips ({error}); make it with `emit split`") from None
+    return table.remove_columns("split").add_column("split", values)

@@ -143,6 +143,9 @@ class EvaluateConfig:
     """Clips per forward pass; the scores do not depend on it."""
     seed: int = 0
     """Seed of the bootstrap."""
+    explain: bool = False
+    """Also write OUT_explained.jsonl: for each clip when in it which modality counted, and what each dimension attended
+    to."""
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """`emit evaluate`: scores of a fusion model on one split of a feature dataset."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,58 +28,70 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate(config: EvaluateConfig) -> dict:
-    """Score the model, write metrics and predictions, return the metrics."""
-    from shared.files import write_csv, write_json
-    from shared.metrics import score
-    from stage2_fusion import model_folder
+    """Score the model, write metrics, predictions and labels (see evaluation.py), return the metrics."""
+    from stage2_fusion import evaluation, explain, leak, model_folder
     from stage2_fusion.features import FeatureDataset, read_info
     from stage2_fusion.inference import best_device, run_model
 
+    began = time.perf_counter()
     model, info = model_folder.load(config.model)
     model_folder.check_features(info, read_info(config.data), config.data)
     data = FeatureDataset.open(config.data, config.split, max_steps=info["max_steps"])
     names = info["label_names"]
-    found = run_model(model.to(best_device()), data.samples, config.batch_size)
+    found = run_model(model.to(best_device()), data.samples, config.batch_size, config.explain)
     view = np.array([sample["view"] for sample in data.samples])  # (N,)
     clean, labels = np.flatnonzero(view == 0), data.labels()  # (N, K)
     if np.isnan(labels[clean]).all():
         raise UserError(f"{config.data}: no clip of split {config.split!r} is labelled; `emit predict` needs no labels")
     samples = [data[row] for row in clean]
-
-    metrics = {
+    ids = [sample["id"] for sample in samples]
+    kind, groups = groups_of(samples, config.groups, list(data.info["group_names"]))
+    trained = info.get("trained_on", {})
+    about = {
         "split": config.split,
+        "group": kind,
         "model": info["model"],
-        **score(
-            found["predictions"][clean],
-            labels[clean],
-            names,
-            _groups(samples, config.groups, list(data.info["group_names"])),
-            config.bootstrap,
-            config.seed,
-        ),
-        "weights": _mean_weights(found["weights"][clean]),
+        "configuration": info["options"],
+        "seeds": {"training": trained.get("seed")},
+        "seen": seen(ids, trained),
         "made_from": {
             "model": str(config.model),
             "features": data.info["digest"],
             "encoders": info["encoders"]["digest"],
+            "fold": data.info.get("split"),
+            "trained_on": trained.get("features"),
         },
+        "weights": _mean_weights(found["weights"][clean]),
+        "leak_probe": leak.probe(config.data, data.info, ids, labels[clean], trained.get("clips")),
     }
+    scored = evaluation.evaluation(
+        names, ids, groups, found["predictions"][clean], labels[clean], about, config.bootstrap, config.seed
+    )
+    metrics = scored.metrics
     if (view > 0).any():
         metrics["damaged_on_purpose"] = _damaged_views(found, data, labels, view, names)
     if config.truth is not None:
         metrics |= against_truth(config.truth, samples, labels[clean], found["weights"][clean], names)
         ceiling = metrics["ceiling"]["mean"]
         metrics["share_of_ceiling"] = metrics["pcc"]["mean"] / ceiling if ceiling > 0 else None
-
-    split = config.split or "all"
-    out = config.out or config.model / "evaluation" / f"metrics_{split}.json"
-    write_json(out, metrics)
-    rows = [
-        [sample["id"], *(f"{value:.6f}" for value in row)]
-        for sample, row in zip(samples, found["predictions"][clean], strict=True)
-    ]
-    write_csv(out.with_name(f"{out.stem}_predictions.csv"), ["Filename", *names], sorted(rows))
+    out = config.out or config.model / "evaluation" / f"metrics_{config.split or 'all'}.json"
+    if config.explain:
+        rows = clean[np.argsort(np.array(ids, dtype=object), kind="stable")]
+        explain.write(
+            out.with_name(f"{out.stem}_explained.jsonl"), scored.ids, [found["steps"][row] for row in rows], names
+        )
+    metrics["seconds"] = round(time.perf_counter() - began, 2)
+    evaluation.write(out, scored)
     return metrics
+
+
+def seen(ids: list[str], trained: dict) -> dict | None:
+    """How many of the clips a model was trained on and chosen by, after "trained_on" in its config.json; None when that
+    does not say."""
+    if "clips" not in trained:
+        return None
+    sets = {"in_training": trained["clips"], "in_choosing": trained["chosen_on"]}
+    return {name: len(set(ids) & set(clips)) for name, clips in sets.items()}
 
 
 def against_truth(path: Path, samples: list[dict], labels: np.ndarray, weights: np.ndarray, names: list[str]) -> dict:
@@ -166,14 +179,13 @@ def _damaged_views(found: dict, data, labels: np.ndarray, view: np.ndarray, name
     return {**fall(np.full(len(worse), True)), "by_modality": falls, "damage": _with_mean(damage)}
 
 
-def _groups(samples: list[dict], name: str | None, names: list[str]) -> list[str] | None:
-    """The group of each clip, by default the first kind there is; a clip whose group is not known is one of its own."""
-    if name is not None and name not in names:
-        raise UserError(f"--groups {name}: the clips have no such group; {nearest(name, names)}")
-    name = name or (names[0] if names else None)
-    if name is None:
-        return None
-    return [sample["groups"].get(name) or f"clip {sample['id']}" for sample in samples]
+def groups_of(samples: list[dict], kind: str | None, kinds: list[str]) -> tuple[str | None, list[str]]:
+    """The kind of group, by default the first there is, and the group of each clip; a clip whose group is not known,
+    or any where there are no groups (kind None), is one of its own."""
+    if kind is not None and kind not in kinds:
+        raise UserError(f"--groups {kind}: the clips have no such group; {nearest(kind, kinds)}")
+    kind = kind or (kinds[0] if kinds else None)
+    return kind, [sample["groups"].get(kind) or f"clip {sample['id']}" for sample in samples]
 
 
 def _mean_weights(weights: np.ndarray) -> dict[str, float | None]:
@@ -214,11 +226,23 @@ def table(metrics: dict) -> str:
             f"{metrics['n']} clips; mean PCC {metrics['pcc']['mean']:.3f}, 95 % interval {low:.3f} to {high:.3f} "
             f"({metrics['groups']} groups)"
         )
-    if "ceiling" in metrics:
-        share = metrics["share_of_ceiling"]
+    counts = metrics.get("seen")
+    if counts and any(counts.values()):
         lines.append(
-            f"ceiling {metrics['ceiling']['mean']:.3f}" + (f"; {share:.1%} of it reached" if share is not None else "")
+            f"not unseen: the model was trained on {counts['in_training']} of these clips and chosen by "
+            f"{counts['in_choosing']}"
         )
+    probe = metrics.get("leak_probe")
+    if probe and probe["pcc"]:
+        lines.append(
+            f"leak probe: the labels of the nearest training transcript reach PCC {probe['pcc']['mean']:.3f}; "
+            f"{probe['same_transcript']:.0%} of the clips share their words with one"
+        )
+    if "ceiling" in metrics:
+        ceiling = metrics["ceiling"]["mean"]
+        reached = f"; {metrics['pcc']['mean'] / ceiling:.1%} of it reached" if ceiling > 0 else ""
+        lines.append(f"ceiling {ceiling:.3f}{reached}")
+    if "damage" in metrics:
         lines.append("damage found in the clips: " + _auc_text(metrics["damage"]))
     if "damaged_on_purpose" in metrics:
         part = metrics["damaged_on_purpose"]

@@ -57,6 +57,37 @@ def read_info(path: Path) -> dict:
     return info
 
 
+def read_clips(path: Path) -> list[dict]:
+    """id, split, labels (K,) and groups of every clip, without its sequences."""
+    info = read_info(path)
+    table = _load(path)
+    columns = ["id", "split", "labels", "view", *(f"group_{name}" for name in info["group_names"])]
+    return [
+        {
+            **{key: row[key] for key in ("id", "split")},
+            "labels": np.array(row["labels"], dtype=np.float32),  # (K,)
+            "groups": {name: row[f"group_{name}"] for name in info["group_names"]},
+        }
+        for row in table.select_columns(columns).to_list()
+        if row["view"] == 0
+    ]
+
+
+def _load(path: Path):
+    """The stored rows, with the splits that stand beside them when there are any; UserError when they are damaged."""
+    import datasets
+
+    from shared.splits import with_splits
+
+    try:
+        return with_splits(datasets.load_from_disk(str(Path(path) / "data")), Path(path))
+    except UserError:
+        raise
+    except Exception as error:  # the library raises what its readers happen to raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}/data: missing or damaged ({reason}); delete {path} and {HOW}") from None
+
+
 class FeatureDataset:
     """Samples of one split in memory.
 
@@ -73,15 +104,8 @@ class FeatureDataset:
         """Read `split` ("" or None: all) and `views` (None: all). Sequences above `max_steps` are averaged over time
         to that many steps, so a clip of an hour takes no more memory than one of seconds. UserError when nothing is
         left, naming the splits there are."""
-        import datasets
-
-        info = read_info(path)
-        try:
-            table = datasets.load_from_disk(str(Path(path) / "data"))
-            splits, row_views = table["split"][:], table["view"][:]
-        except Exception as error:  # the library raises what its readers happen to raise
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}/data: missing or damaged ({reason}); delete {path} and {HOW}") from None
+        info, table = read_info(path), _load(path)
+        splits, row_views = table["split"][:], table["view"][:]
         rows = [
             i
             for i, (name, view) in enumerate(zip(splits, row_views, strict=True))

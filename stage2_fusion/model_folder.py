@@ -7,14 +7,12 @@ metrics.json         scores of the epoch it is from
 encoders/            the aligned encoders it was trained on
 """
 
-import contextlib
-import os
 import shutil
 from pathlib import Path
 
 from shared import config as configuration
 from shared.errors import UserError
-from shared.files import atomic_folder, read_json, write_json
+from shared.files import atomic_folder, link_or_copy, read_json, write_json
 
 FORMAT = "emit-fusion/1"
 
@@ -35,7 +33,7 @@ def save(path: Path, model, info: dict, metrics: dict) -> None:
         write_json(folder / "config.json", {"format": FORMAT, **info})
         write_json(folder / "metrics.json", metrics)
         if source is not None:
-            shutil.copytree(source, folder / "encoders", copy_function=_link)
+            shutil.copytree(source, folder / "encoders", copy_function=link_or_copy)
 
 
 def find_encoders(info: dict, *folders: Path) -> Path | None:
@@ -96,10 +94,3 @@ def check_features(info: dict, features: dict, path: Path) -> None:
     for key in ("label_names", "quality", "widths"):
         if info[key] != features[key]:
             raise UserError(f"{path}: {key} {features[key]}, but the model was trained with {info[key]}")
-
-
-def _link(source: str, target: str) -> None:
-    with contextlib.suppress(OSError):
-        os.link(source, target)
-        return
-    shutil.copy2(source, target)

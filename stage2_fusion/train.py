@@ -88,6 +88,7 @@ def _train(config: FuseConfig, stop) -> Path:
     # --- model, optimiser, averages ---
     seed_everything(config.seed, "weights")
     info = _describe(config, model_options, features.info)
+    info["trained_on"] |= {"seed": config.seed, "clips": _ids(clips), "chosen_on": _ids(valid.by_clip())}
     bare = model_folder.build(config.model, info["options"], features.info)
     bare.fit_statistics([clip[0] for clip in clips])
     optimizer = torch.optim.AdamW(_parameter_groups(bare, options.weight_decay), lr=options.lr)
@@ -205,6 +206,11 @@ def _describe(config: FuseConfig, options, features: dict) -> dict:
         "precision": features["precision"],
         "trained_on": {"features": features["digest"], "data": features["data"].get("digest", "")},
     }
+
+
+def _ids(clips: list[dict]) -> list[str]:
+    """Names of clips: scores on clips that a model learned from, or was chosen by, can then be told apart."""
+    return sorted(clip[0]["id"] for clip in clips)
 
 
 def _with_labels(clips: list[dict], where: str) -> list[dict]:

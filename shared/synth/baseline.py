@@ -10,11 +10,10 @@ import cv2
 import numpy as np
 
 from shared.metrics import pcc
+from shared.ridge import STRENGTHS, predict
 
 FACE_SIDE = 16
 MELS = 40
-STRENGTHS = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
-"""Ridge penalties tried; the validation split decides."""
 
 
 def statistics(frames: np.ndarray, waveform: np.ndarray | None, rate: int) -> np.ndarray:
@@ -54,11 +53,9 @@ def evaluate(features: np.ndarray, labels: np.ndarray, splits: list[str], names:
     train, valid, test = (np.flatnonzero(splits == name) for name in ("train", "valid", "test"))
     centre, spread = features[train].mean(axis=0), features[train].std(axis=0)
     x = np.where(spread > 1e-6, (features - centre) / np.maximum(spread, 1e-6), 0)  # (N, F)
-    y = labels[train] - labels[train].mean(axis=0)  # (n, K)
-    gram = x[train] @ x[train].T  # (n, n): fewer clips than features, so the dual is the smaller system
     best = (-np.inf, None, None)
     for strength in STRENGTHS:
-        predictions = x @ (x[train].T @ np.linalg.solve(gram + strength * np.eye(len(train)), y))  # (N, K)
+        predictions = predict(x[train], labels[train], x, strength)  # (N, K)
         score = np.mean([pcc(predictions[valid, k], labels[valid, k]) for k in range(labels.shape[1])])
         best = max(best, (score, strength, predictions), key=lambda entry: entry[0])
     _, strength, predictions = best

@@ -31,7 +31,8 @@ class Output(NamedTuple):
     absent; step_mask bool (B, S), True where any modality is there.
 
     Models that have them add: attention (B, K, S) of each dimension over the steps; branches (B, 3, K), what each
-    modality predicts alone, NaN where it is absent; penalty (B,), what the model asks of itself, for loss.penalty."""
+    modality predicts alone, NaN where it is absent; penalty (B,), what the model asks of itself, for loss.penalty;
+    times (B, S), seconds of the steps."""
 
     prediction: Tensor
     weights: Tensor
@@ -39,6 +40,7 @@ class Output(NamedTuple):
     attention: Tensor | None = None
     branches: Tensor | None = None
     penalty: Tensor | None = None
+    times: Tensor | None = None
 
     def clip_weights(self) -> Tensor:
         """Mean weight of each modality over the steps at which it is there, 0 for an absent one: (B, 3) float32."""

@@ -127,7 +127,7 @@ class DualStage(FusionModel):
             peak = joined.masked_fill(~step_mask[..., None], -torch.inf).amax(dim=1)  # (B, 3 d)
             summary = torch.cat([masked_mean(joined, step_mask), peak.nan_to_num(neginf=0.0)], dim=-1)  # (B, 6 d)
             logits = logits + self.shortcut(summary).float()
-        return Output(logits.sigmoid(), weights, step_mask, attention)
+        return Output(logits.sigmoid(), weights, step_mask, attention, times=grid)
 
     def _on_grid(self, name: str, part: dict, grid: Tensor, duration: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Enhanced features (B, S, d), quality signals (B, S, Q) and mask (B, S) of one modality on the grid."""

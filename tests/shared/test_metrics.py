@@ -23,6 +23,8 @@ def test_a_dimension_without_labels_takes_no_part_in_the_mean():
     assert found["pcc"]["mean"] == pytest.approx(1) and found["pcc"]["per_dimension"]["Awe"] is None
     assert found["pcc"]["interval"][0] > 0.99 or found["pcc"]["interval"][0] == 0  # a draw of one row repeated counts 0
     assert found["constant"] == found["constant_labels"] == []
+    assert found["pcc"]["interval_per_dimension"]["Awe"] is None
+    assert found["pcc"]["interval_per_dimension"]["Joy"] == found["pcc"]["interval"]  # it is the mean's only dimension
 
 
 def test_a_constant_counts_zero_also_when_only_rounding_varies():
@@ -58,6 +60,9 @@ def test_score_holds_all_rows_and_non_zero_rows():
     assert found["constant"] == ["b"] and found["constant_labels"] == []
     low, high = found["pcc"]["interval"]
     assert low < found["pcc"]["mean"] < high
+    draws = metrics.bootstrap_pcc(predictions, labels, np.arange(40), 50, 0)
+    np.testing.assert_allclose(found["pcc"]["interval_per_dimension"]["a"], np.percentile(draws[:, 0], [2.5, 97.5]))
+    assert found["pcc"]["interval_per_dimension"]["b"] == [0, 0]
 
 
 def test_bootstrap_over_groups_equals_a_slow_loop():

@@ -9,10 +9,10 @@ import pytest
 
 from shared.errors import UserError
 from shared.metrics import pcc
-from stage2_fusion import model_folder
+from stage2_fusion import evaluation, model_folder
 from stage2_fusion.config import EvaluateConfig
 from stage2_fusion.evaluate import against_truth, evaluate, main
-from stage2_fusion.features import MODALITIES, write
+from stage2_fusion.features import MODALITIES, FeatureDataset, collate, write
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,16 @@ def test_metrics_are_those_agreed(made, tmp_path):
     assert sum(part["views"] for part in falls.values()) == metrics["damaged_on_purpose"]["views"] == 40
     assert metrics["made_from"]["encoders"] == "e" * 16
 
+    assert metrics["leak_probe"]["pcc"] is None and "no labelled training clips" in metrics["leak_probe"]["why"]
+    assert metrics["seen"] is None and metrics["seeds"] == {"training": None, "bootstrap": 0}
+    assert metrics["configuration"] == {"width": 16, "steps": 4} and metrics["seconds"] > 0
+    clips = FeatureDataset.open(made / "features", "test", (0,))
+    found = evaluation.read(out)
+    assert found.ids == [sample["id"] for sample in clips.samples]
+    assert found.groups == [sample["groups"]["subject"] for sample in clips.samples]
+    np.testing.assert_array_equal(found.labels, clips.labels())
+    assert metrics["clips"]["group"] == "subject" and metrics["clips"]["groups"] == 7
+
     with (tmp_path / "metrics_predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["Filename"] for row in rows] == [f"test{i:03d}" for i in range(40)]
@@ -66,10 +76,27 @@ def test_metrics_are_those_agreed(made, tmp_path):
 
 
 def _labels(made, name):
-    from stage2_fusion.features import FeatureDataset
-
     data = FeatureDataset.open(made / "features", "test", (0,))
     return data.labels()[:, int(name[1])]
+
+
+def test_explanations_are_the_model_step_by_step(made, tmp_path):
+    out = tmp_path / "metrics.json"
+    evaluate(EvaluateConfig(made / "model", made / "features", out=out, bootstrap=0, batch_size=7, explain=True))
+    lines = [json.loads(line) for line in (tmp_path / "metrics_explained.jsonl").read_text().splitlines()]
+    clips = FeatureDataset.open(made / "features", "test", (0,))
+    assert [line["Filename"] for line in lines] == [sample["id"] for sample in clips.samples]
+    model, _ = model_folder.load(made / "model")
+    for line, sample in zip(lines, clips.samples, strict=True):
+        output = model(collate([sample]))
+        there = output.step_mask[0].numpy()
+        times = (np.arange(4) + 0.5) / 4 * sample["duration"]  # four steps cover the clip evenly
+        np.testing.assert_allclose(line["times"], times[there], atol=1e-4)
+        for m, name in enumerate(MODALITIES):
+            np.testing.assert_allclose(line["weights"][name], output.weights[0, there, m], atol=1e-4)
+        for k, name in enumerate(("d0", "d1")):
+            np.testing.assert_allclose(line["attention"][name], output.attention[0, k][there], atol=1e-4)
+            assert sum(line["attention"][name]) == pytest.approx(1, abs=1e-3)
 
 
 def test_ceiling_and_damage_by_hand(tmp_path):

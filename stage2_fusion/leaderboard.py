@@ -1,0 +1,181 @@
+"""`emit leaderboard`: systems in a table, the best first."""
+
+import statistics
+
+import numpy as np
+
+from shared import config as configuration
+from shared.errors import UserError
+from stage2_fusion.evaluation import Evaluation
+from stage2_fusion.evidence_config import LeaderboardConfig
+
+REFERENCES = {"ceiling": "(ceiling of the labels)", "leak_probe": "(labels of the nearest training transcript)"}
+"""What an evaluation may hold besides its system's scores, and what it is called in the table."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = configuration.parse(
+        LeaderboardConfig,
+        argv,
+        prog="emit leaderboard",
+        example="emit leaderboard ours=runs/0/metrics.json ours=runs/1/metrics.json runs/ridge.json --out [board.md]",
+        positional=("evaluations",),
+    )
+    print("\n".join(leaderboard(config)[1]))
+    return 0
+
+
+def leaderboard(config: LeaderboardConfig) -> tuple[list[dict], list[str]]:
+    """The rows of the table, best first, and the table as lines of text; writes the files of `config.out`.
+
+    A row: "system", "seeds", "clips" (of each seed), "pcc" (mean over seeds), "sd" over seeds or None, "low" and "high"
+    of its 95 % interval or None, "per_dimension", "note". The interval of several seeds is that of their mean over the
+    groups of their common clips; None where the seeds have clips of their own.
+    """
+    from shared.files import write_csv, write_text
+
+    for path in config.out:
+        if path.suffix not in (".md", ".csv"):
+            raise UserError(f"--out {path}: a table is written as .md or .csv")
+    systems = gather(config.evaluations)
+    rows = [_row(name, parts, config) for name, parts in systems.items()]
+    rows += _references([part for parts in systems.values() for part in parts])
+    rows.sort(key=lambda row: -row["pcc"])
+    names = next(iter(systems.values()))[0].names
+    columns, cells = ["system", "seeds", "PCC", "95 % interval", *names], [_cells(row, names) for row in rows]
+    clips = {frozenset(part.metrics["clips"]["labels_digest"] for part in parts) for parts in systems.values()}
+    notes = ["Not all systems were scored on the same clips: their rows do not compare."] if len(clips) > 1 else []
+    notes += [f"{row['system']}: {row['note']}" for row in rows if row["note"]]
+    for path in config.out:
+        if path.suffix == ".md":
+            write_text(path, "\n".join([*_markdown([columns, *cells]), *(f"\n{note}" for note in notes)]) + "\n")
+        else:
+            header = ["system", "seeds", "clips", "pcc", "sd", "low", "high", *names, "note"]
+            write_csv(path, header, [_plain(row, names) for row in rows])
+    return rows, [*_aligned([columns, *cells]), *notes]
+
+
+def gather(given: list[str]) -> dict[str, list[Evaluation]]:
+    """{name: its evaluations} of PATH or NAME=PATH, in the order given. Those without a name are called after their
+    model, with the options in which models of that name differ."""
+    from stage2_fusion import evaluation
+
+    named = [evaluation.named(text) for text in given]
+    found = evaluation.read_all([path for _, path in named])
+    options: dict[str, list[dict]] = {}
+    for part in found:
+        options.setdefault(part.metrics["model"], []).append(part.metrics.get("configuration") or {})
+    systems: dict[str, list[Evaluation]] = {}
+    for (name, _), part in zip(named, found, strict=True):
+        systems.setdefault(name or _called(part.metrics, options[part.metrics["model"]]), []).append(part)
+    return systems
+
+
+def _called(metrics: dict, others: list[dict]) -> str:
+    mine = metrics.get("configuration") or {}
+    keys = sorted({key for other in others for key in other})
+    differing = [key for key in keys if any(other.get(key) != mine.get(key) for other in others)]
+    return " ".join([metrics["model"], *(f"{key}={_short(mine.get(key))}" for key in differing)])
+
+
+def _short(value) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _row(name: str, parts: list[Evaluation], config: LeaderboardConfig) -> dict:
+    means = [part.metrics["pcc"]["mean"] for part in parts]
+    low_high = parts[0].metrics["pcc"]["interval"] if len(parts) == 1 else _interval(parts, config)
+    each = {}
+    for dimension in parts[0].names:
+        values = [part.metrics["pcc"]["per_dimension"][dimension] for part in parts]
+        each[dimension] = None if None in values else statistics.mean(values)
+    return {
+        "system": name,
+        "seeds": len(parts),
+        "clips": len(parts[0].ids),
+        "pcc": statistics.mean(means),
+        "sd": statistics.stdev(means) if len(means) > 1 else None,
+        "low": low_high[0] if low_high else None,
+        "high": low_high[1] if low_high else None,
+        "per_dimension": each,
+        "note": _note(parts),
+    }
+
+
+def _interval(parts: list[Evaluation], config: LeaderboardConfig) -> list[float] | None:
+    """Of the mean PCC of several seeds, over the groups of their common clips."""
+    from shared.metrics import bootstrap_pcc, interval
+
+    first = parts[0]
+    about = [{k: p.metrics["clips"][k] for k in ("digest", "labels_digest", "groups_digest")} for p in parts]
+    if any(other != about[0] for other in about):
+        return None
+    known = ~np.isnan(first.labels).all(axis=0)  # (K,)
+    labels, groups = first.labels[:, known], np.array(first.groups)
+    draws = [bootstrap_pcc(p.predictions[:, known], labels, groups, config.bootstrap, config.seed) for p in parts]
+    return interval(np.mean(draws, axis=(0, 2)))
+
+
+def _note(parts: list[Evaluation]) -> str:
+    """What makes a score look better than it is."""
+    seen = [part.metrics.get("seen") or {} for part in parts]
+    for key, words in (("in_training", "was trained on"), ("in_choosing", "was chosen by")):
+        if any(counts.get(key) for counts in seen):
+            return f"{words} clips it is scored on"
+    return ""
+
+
+def _references(parts: list[Evaluation]) -> list[dict]:
+    """Rows of what is no system: the mean over the different sets of clips, each counted once."""
+    rows = []
+    for key, called in REFERENCES.items():
+        found = {}
+        for part in parts:
+            value = part.metrics.get(key)
+            value = value.get("pcc") if key == "leak_probe" and value else value
+            if value:
+                found[part.metrics["clips"]["labels_digest"]] = value
+        if found:
+            each = {
+                name: None if None in values else statistics.mean(values)
+                for name in parts[0].names
+                for values in [[value["per_dimension"][name] for value in found.values()]]
+            }
+            pcc = statistics.mean(value["mean"] for value in found.values())
+            empty = dict.fromkeys(("seeds", "clips", "sd", "low", "high"))
+            rows.append({"system": called, **empty, "pcc": pcc, "per_dimension": each, "note": ""})
+    return rows
+
+
+def _cells(row: dict, names: list[str]) -> list[str]:
+    pcc = f"{row['pcc']:.3f}" + (f" ± {row['sd']:.3f}" if row["sd"] is not None else "")
+    low_high = f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] is not None else ""
+    each = ["-" if row["per_dimension"][name] is None else f"{row['per_dimension'][name]:.3f}" for name in names]
+    return [row["system"], str(row["seeds"] or ""), pcc, low_high, *each]
+
+
+def _plain(row: dict, names: list[str]) -> list:
+    def cell(value):
+        return "" if value is None else f"{value:.6f}" if isinstance(value, float) else value
+
+    keys = ("system", "seeds", "clips", "pcc", "sd", "low", "high")
+    return [*(cell(row[key]) for key in keys), *(cell(row["per_dimension"][name]) for name in names), row["note"]]
+
+
+def _markdown(table: list[list[str]]) -> list[str]:
+    rule = ["---", *("---:" for _ in table[0][1:])]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [table[0], rule, *table[1:]]]
+
+
+def _aligned(table: list[list[str]]) -> list[str]:
+    wide = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = []
+    for first, *rest in table:
+        lines.append("  ".join([first.ljust(wide[0]), *(c.rjust(w) for c, w in zip(rest, wide[1:], strict=True))]))
+    return lines
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

@@ -1,0 +1,77 @@
+"""The table: seeds put together, the best first, references between, and words about scores that flatter."""
+
+import csv
+
+import numpy as np
+import pytest
+from made_evaluations import write_evaluation
+
+from shared.errors import UserError
+from shared.metrics import pcc
+from stage2_fusion.evidence_config import LeaderboardConfig
+from stage2_fusion.leaderboard import leaderboard, main
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.random((40, 2))
+
+
+def noisy(noise):
+    return LABELS + RNG.normal(0, noise, LABELS.shape)
+
+
+def mean_pcc(predictions):
+    return np.mean([pcc(predictions[:, k], LABELS[:, k]) for k in range(2)])
+
+
+def test_seeds_are_put_together_and_the_best_comes_first(tmp_path, capsys):
+    poor, good = noisy(1.0), [noisy(0.2), noisy(0.3)]
+    about = {"ceiling": {"mean": 0.97, "per_dimension": {"d0": 0.96, "d1": 0.98}}}
+    about["leak_probe"] = {"pcc": {"mean": 0.05, "per_dimension": {"d0": 0.0, "d1": 0.1}}}
+    a = write_evaluation(tmp_path / "poor.json", poor, LABELS, model="concat")
+    b = [write_evaluation(tmp_path / f"g{i}.json", x, LABELS, model="ours", **about) for i, x in enumerate(good)]
+    out = [tmp_path / "board.md", tmp_path / "board.csv"]
+    rows, text = leaderboard(LeaderboardConfig([str(a), *map(str, b)], out, bootstrap=40))
+    assert [row["system"] for row in rows] == [
+        "(ceiling of the labels)", "ours", "concat", "(labels of the nearest training transcript)"
+    ]  # fmt: skip
+    each = [mean_pcc(x) for x in good]
+    assert rows[1]["seeds"] == 2 and rows[1]["pcc"] == pytest.approx(np.mean(each), abs=1e-4)
+    assert rows[1]["sd"] == pytest.approx(np.std(each, ddof=1), abs=1e-4) and rows[2]["sd"] is None
+    assert rows[1]["per_dimension"]["d1"] == pytest.approx(
+        np.mean([pcc(x[:, 1], LABELS[:, 1]) for x in good]), abs=1e-4
+    )
+    draws = []
+    for counts in np.random.default_rng(0).multinomial(5, np.full(5, 0.2), size=40):
+        chosen = np.concatenate([np.flatnonzero(np.arange(40) % 5 == g) for g in range(5) for _ in range(counts[g])])
+        draws.append(np.mean([pcc(x[chosen, k], LABELS[chosen, k]) for x in good for k in range(2)]))
+    np.testing.assert_allclose([rows[1]["low"], rows[1]["high"]], np.percentile(draws, [2.5, 97.5]), atol=1e-4)
+    with out[1].open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["pcc"]) for row in table] == pytest.approx([row["pcc"] for row in rows], abs=1e-6)
+    assert out[0].read_text().splitlines()[3].startswith("| ours | 2 | ") and len(text) == 5
+    assert main([f"first={b[0]}", f"second={b[1]}"]) == 0
+    assert "first" in capsys.readouterr().out
+
+
+def test_systems_are_called_after_the_options_in_which_they_differ(tmp_path):
+    options = ({"width": 8, "modalities": ["text"]}, {"width": 8, "modalities": ["text", "audio"]})
+    paths = [
+        write_evaluation(tmp_path / f"{i}.json", noisy(0.5), LABELS, model="m", configuration=o)
+        for i, o in enumerate([*options, options[0]])
+    ]
+    paths.append(write_evaluation(tmp_path / "n.json", noisy(0.5), LABELS, model="n", configuration={"width": 8}))
+    rows, _ = leaderboard(LeaderboardConfig(list(map(str, paths)), bootstrap=5))
+    found = {row["system"]: row["seeds"] for row in rows}
+    assert found == {"m modalities=text": 2, "m modalities=text+audio": 1, "n": 1}
+
+
+def test_what_flatters_is_said(tmp_path):
+    a = write_evaluation(tmp_path / "a.json", noisy(0.5), LABELS, seen={"in_training": 3, "in_choosing": 0})
+    b = write_evaluation(tmp_path / "b.json", noisy(0.5)[:30], LABELS[:30], seen={"in_training": 0, "in_choosing": 3})
+    _, text = leaderboard(LeaderboardConfig([f"a={a}", f"b={b}"], bootstrap=5))
+    assert "Not all systems were scored on the same clips: their rows do not compare." in text
+    assert "a: was trained on clips it is scored on" in text and "b: was chosen by clips it is scored on" in text
+    rows, _ = leaderboard(LeaderboardConfig([f"a={a}", f"a={b}"], bootstrap=5))
+    assert rows[0]["low"] is None and rows[0]["seeds"] == 2
+    with pytest.raises(UserError, match=r"written as \.md or \.csv"):
+        leaderboard(LeaderboardConfig([str(a)], [tmp_path / "board.txt"]))
