@@ -59,6 +59,22 @@ class GatedBiLSTM(nn.Module):
         return (gate * state + (1 - gate) * x) * mask[..., None]
 
 
+class LastState(nn.Module):
+    """A clip in one vector: the top state of an LSTM, as wide as its input, at the last real step.
+
+    forward(x (B, T, C), mask (B, T)) -> (B, C), zero for a row without any step.
+    """
+
+    def __init__(self, width: int, layers: int, dropout: float):
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        lengths = mask.sum(dim=1).clamp(min=1).cpu()  # an absent row runs one step of zeros, masked below
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.lstm(packed)[1][0][-1] * mask.any(dim=1, keepdim=True)  # (B, C)
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean over the real steps: (B, T, d), (B, T) -> (B, d); zero for a row without any."""
     return (x * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)

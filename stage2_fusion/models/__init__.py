@@ -7,5 +7,10 @@ MODELS = Registry(
     {
         "dual_stage": "stage2_fusion.models.dual_stage:DualStage",
         "concat": "stage2_fusion.models.concat:Concat",
+        "concat_lstm": "stage2_fusion.models.concat_lstm:ConcatLSTM",
+        "concat_vad": "stage2_fusion.models.concat_vad:ConcatVAD",
+        "late_fusion": "stage2_fusion.models.late_fusion:LateFusion",
+        "lstm_vad": "stage2_fusion.models.lstm_vad:LSTMVAD",
+        "text_anchored": "stage2_fusion.models.text_anchored:TextAnchored",
     },
 )

@@ -64,12 +64,19 @@ class Spec:
 
 
 class FusionModel(nn.Module):
-    """Base of fusion models: `forward(batch)` takes what `features.collate` gives and returns an Output."""
+    """Base of fusion models: `forward(batch)` takes what `features.collate` gives and returns an Output.
+
+    `reads` names the modalities that the architecture has a place for; the others count as missing.
+    """
 
     Options: ClassVar[type] = FusionOptions
+    reads: ClassVar[tuple[str, ...]] = MODALITIES
 
     def __init__(self, options, spec: Spec):
         super().__init__()
+        if not set(options.modalities) & set(self.reads):
+            own = " and ".join(self.reads)
+            raise UserError(f"modalities holds {', '.join(options.modalities)}, but this model reads {own} alone")
         self.options, self.spec = options, spec
         self.dimensions = len(spec.label_names)
         for name in MODALITIES:
@@ -108,7 +115,8 @@ class FusionModel(nn.Module):
 
     def inputs(self, batch: dict) -> dict[str, dict[str, Tensor]]:
         """Per modality: x (B, T, C), quality (B, T, Q), pooled (B, D) normalised and zero where absent, mask (B, T),
-        times (B, T), present (B,). Modalities outside `options.modalities` and, in training, random ones are absent."""
+        times (B, T), present (B,). Absent are modalities outside `options.modalities` or `reads` and, in training, some
+        at random."""
         visible = self._visible(batch)  # (B, 3)
         result = {}
         for m, name in enumerate(MODALITIES):
@@ -130,11 +138,27 @@ class FusionModel(nn.Module):
         return values.clamp(-10, 10)  # one broken channel must not drown the others
 
     def _visible(self, batch: dict) -> Tensor:
-        """bool (B, 3): present, allowed by the configuration, and not hidden by modality dropout."""
+        """bool (B, 3): present, read, allowed by the configuration, and not hidden by modality dropout."""
         present = torch.stack([batch[name]["present"] for name in MODALITIES], dim=1)  # (B, 3)
-        allowed = torch.tensor([name in self.options.modalities for name in MODALITIES], device=present.device)
+        seen = set(self.options.modalities) & set(self.reads)
+        allowed = torch.tensor([name in seen for name in MODALITIES], device=present.device)  # (3,)
         present = present & allowed
         return drop_modalities(present, self.options.modality_dropout) if self.training else present
+
+
+def even_weights(inputs: dict) -> tuple[Tensor, Tensor]:
+    """What a model that weighs nothing reports of its `inputs`: weights (B, 1, 3), equal over the modalities present,
+    and step_mask (B, 1)."""
+    present = torch.stack([inputs[name]["present"] for name in MODALITIES], dim=1)  # (B, 3)
+    weights = present / present.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 3)
+    return weights[:, None], present.any(dim=1, keepdim=True)
+
+
+def clipped(x: Tensor) -> Tensor:
+    """float32 x limited to [0, 1], with the gradient of x itself: for systems that learn a linear output and clip it
+    afterwards. (Clamp alone has no gradient outside, and what has left [0, 1] would stay there.)"""
+    x = x.float()
+    return x.clamp(0, 1).detach() + (x - x.detach())
 
 
 def drop_modalities(present: Tensor, rate: float) -> Tensor:

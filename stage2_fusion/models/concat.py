@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.clips import MODALITIES
-from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec
+from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, even_weights
 
 
 @dataclass
@@ -44,7 +44,5 @@ class Concat(FusionModel):
             part = inputs[name]
             count = part["mask"].sum(dim=1, keepdim=True).clamp(min=1)  # (B, 1)
             parts += [part["x"].sum(dim=1) / count, part["pooled"]]  # (B, C), (B, D)
-        present = torch.stack([inputs[name]["present"] for name in MODALITIES], dim=1)  # (B, 3)
-        weights = present / present.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 3)
         prediction = self.mlp(torch.cat(parts, dim=1)).float().sigmoid()  # (B, K)
-        return Output(prediction, weights[:, None], present.any(dim=1, keepdim=True))
+        return Output(prediction, *even_weights(inputs))

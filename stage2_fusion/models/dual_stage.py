@@ -2,9 +2,10 @@
 
 The paper fixes: a TCN over vision, a gated BiLSTM over audio, text as it is; a quality module whose weights multiply
 the three features; concatenation; a Transformer decoder; a classifier. Open there and ours: depths and widths, the
-gate, how weights are formed, the common time grid, one query per dimension, missing-modality tokens, the loss.
+gate, how weights are formed, the common time grid, one query per dimension, missing-modality tokens, the loss. Added by
+us, each an option: the embeddings in the shared space (pooled), and a linear way around the decoder (shortcut).
 
-vision --projection--> TCN ----------\\                          x weight
+vision --projection--> TCN ----------\\          + pooled        x weight
 audio  --projection--> gated BiLSTM --+--> common time grid --> (missing: token) --> concatenate --> decoder --> (B, K)
 text   --projection--> mean ---------/
 """
@@ -38,16 +39,18 @@ class DualStageOptions(FusionOptions):
     lstm_layers: int = 1
     """Layers of the gated BiLSTM over audio. 0: none."""
     weighting: Literal["learned", "uniform"] = "learned"
-    """learned, or uniform over the modalities present (the ablation)."""
+    """learned, or uniform: the same for every modality present (the ablation; 1/2 each with sigmoid)."""
     weight_per: Literal["step", "clip"] = "step"
-    """step, or clip: one weight per modality for the whole clip. Damage comes and goes, so step."""
+    """step, or clip: one score per modality for the whole clip, normalised over what is there at each step. Damage
+    comes and goes, so step."""
     normaliser: Literal["softmax", "sigmoid"] = "softmax"
     """softmax: weights of a step sum to one; sigmoid: each modality is judged alone."""
     queries: Literal["learned", "fused", "text"] = "fused"
     """The decoder's queries are one learned vector a dimension, and added to it nothing (learned), a projection of the
     mean of the fused steps (fused), or of the words (text)."""
     decoder_layers: int = 2
-    """Layers of the decoder whose queries are the dimensions. 0: the mean over time instead (the ablation)."""
+    """Layers of the decoder whose queries are the dimensions. 0: no attention, the queries alone are classified; they
+    hold the mean over time (fused) or the words (text) (the ablation)."""
     heads: int = 4
     """Attention heads; must divide width."""
     pooled: bool = True

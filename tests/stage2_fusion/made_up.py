@@ -8,7 +8,15 @@ from stage2_fusion.features import write
 
 QUALITY = {"vision": ["face_found", "sharpness"], "audio": ["level", "snr", "clipping"], "text": ["present"]}
 WIDTHS = {"vision": 8, "audio": 6, "text": 5, "embed": 4}
-SMALL = {"dual_stage": {"width": 16, "steps": 8, "tcn_layers": 2}, "concat": {"width": 32}}
+SMALL = {
+    "dual_stage": {"width": 16, "steps": 8, "tcn_layers": 2},
+    "concat": {"width": 32},
+    "concat_lstm": {"width": 32},
+    "concat_vad": {"width": 32, "steps": 16},
+    "late_fusion": {"width": 16, "tcn_layers": 2, "layers": 1, "heads": 2},
+    "lstm_vad": {},
+    "text_anchored": {"width": 32},
+}
 """Options that make each model small."""
 
 

@@ -63,14 +63,36 @@ def test_absent_modalities_weigh_nothing_and_say_nothing(name):
 
 
 @pytest.mark.parametrize("name", MODELS.names())
-def test_modalities_outside_the_configuration_are_not_seen(name):
-    model, samples = model_and_batch(name, modalities=["text"])
+def test_what_stands_in_the_padding_changes_nothing(name):
+    model, samples = model_and_batch(name)
     model.eval()
     batch = collate(samples)
     before = model(batch)
-    assert (before.weights[..., :2] == 0).all()
-    batch["vision"]["x"] += 100.0
+    for modality in MODALITIES:
+        part = batch[modality]
+        assert not part["mask"].all()
+        for key in ("x", "quality", "times"):
+            part[key][~part["mask"]] = 1e3
+    after = model(batch)
+    for old, new in zip(before, after, strict=True):
+        if old is not None:
+            torch.testing.assert_close(new, old, equal_nan=old is before.branches)
+    assert torch.isfinite(after.weights).all() and (after.weights >= 0).all() and (after.weights <= 1).all()
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_modalities_outside_the_configuration_are_not_seen(name):
+    model, samples = model_and_batch(name, modalities=["audio"])
+    model.eval()
+    batch = collate(samples)
+    before = model(batch)
+    assert (before.weights[..., [0, 2]] == 0).all() and (before.weights[..., 1] > 0).any()
+    for modality in ("vision", "text"):
+        batch[modality]["x"] += 100.0
+        batch[modality]["pooled"] += 100.0
     torch.testing.assert_close(model(batch).prediction, before.prediction)
+    batch["audio"]["x"] += 1.0
+    assert not torch.allclose(model(batch).prediction, before.prediction)
 
 
 def test_untrained_models_predict_about_the_mean_label():

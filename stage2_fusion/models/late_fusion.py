@@ -1,0 +1,81 @@
+"""The system of arXiv 2403.11757 (ABAW6): vision and audio predict apart, and the predictions are averaged.
+
+The source fixes: vision (face features and action units) -> TCN (5 levels, kernel 3, 128 channels), positions,
+Transformer (4 heads, 256 hidden, 2 layers), softmax-weighted mean, linear, sigmoid; audio -> TCN, mean, linear,
+sigmoid; the plain average. Departures: every step is read under a mask, where the source samples or repeats to 300; the
+TCN is that of this package, centred and normalised over channels; positions are seconds, so that the frame rate does
+not matter; a branch without its modality is left out, where the source feeds it noise. The text is not read.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from shared.errors import UserError
+from stage2_fusion.layers.temporal import TCN, masked_mean, positions_in_time
+from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, even_weights
+
+
+@dataclass
+class LateFusionOptions(FusionOptions):
+    width: int = 128
+    """Channels of both branches, as published."""
+    tcn_layers: int = 5
+    """Levels of both TCNs, with kernel 3, as published."""
+    layers: int = 2
+    """Of the Transformer over vision, as published."""
+    heads: int = 4
+    """Its attention heads, as published; must divide width."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.width % 2 or self.width % self.heads:
+            raise UserError(f"width {self.width} must be even and a multiple of heads = {self.heads}")
+
+
+class LateFusion(FusionModel):
+    """B clips, T steps of a modality, d width, K dimensions. Output.branches holds what each branch predicts."""
+
+    Options = LateFusionOptions
+    reads = ("vision", "audio")  # the first two of MODALITIES: see branches below
+
+    def __init__(self, options: LateFusionOptions, spec: Spec):
+        super().__init__(options, spec)
+        width, dropout = options.width, options.dropout
+        self.projections = nn.ModuleDict({name: nn.Linear(spec.widths[name], width) for name in self.reads})
+        self.tcn = nn.ModuleDict({name: TCN(width, options.tcn_layers, 3, dropout) for name in self.reads})
+        layer = nn.TransformerEncoderLayer(width, options.heads, 2 * width, dropout, batch_first=True)
+        self.transformer = nn.TransformerEncoder(layer, options.layers, enable_nested_tensor=False)
+        self.score = nn.Linear(width, 1)
+        self.heads = nn.ModuleDict({name: nn.Linear(width, self.dimensions) for name in self.reads})
+
+    def start_from(self, mean_label: Tensor) -> None:
+        for head in self.heads.values():
+            head.bias.data.copy_(mean_label.logit())
+
+    def forward(self, batch: dict) -> Output:
+        inputs = self.inputs(batch)
+        clips = {"vision": self._vision(inputs["vision"]), "audio": self._audio(inputs["audio"])}  # (B, d) each
+        logits = [self.heads[name](clips[name]) for name in self.reads]  # (B, K) each
+        alone = torch.stack(logits, dim=1).float().sigmoid()  # (B, 2, K)
+        present = torch.stack([inputs[name]["present"] for name in self.reads], dim=1)[..., None]  # (B, 2, 1)
+        # A clip with neither gets the average of both biases, about the mean label: both branches have read zeros.
+        counted = present | ~present.any(dim=1, keepdim=True)  # (B, 2, 1)
+        prediction = (alone * counted).sum(dim=1) / counted.sum(dim=1)  # (B, K)
+        branches = alone.masked_fill(~present, torch.nan)  # (B, 2, K)
+        branches = nn.functional.pad(branches, (0, 0, 0, 1), value=torch.nan)  # (B, 3, K): text says nothing
+        return Output(prediction, *even_weights(inputs), branches=branches)
+
+    def _vision(self, part: dict) -> Tensor:
+        """(B, d), zero where vision is absent."""
+        x, mask = self.projections["vision"](part["x"]), part["mask"]  # (B, T, d), (B, T)
+        x = self.tcn["vision"](x, mask) + positions_in_time(part["times"], self.options.width)
+        padding = ~mask & part["present"][:, None]  # (B, T): a row without any step is read whole, and zeroed below
+        x = self.transformer(x, src_key_padding_mask=padding)  # (B, T, d)
+        scores = self.score(x).float().masked_fill(padding[..., None], -torch.inf)  # (B, T, 1)
+        return (scores.softmax(dim=1) * x).sum(dim=1) * part["present"][:, None]
+
+    def _audio(self, part: dict) -> Tensor:
+        """(B, d), zero where audio is absent."""
+        return masked_mean(self.tcn["audio"](self.projections["audio"](part["x"]), part["mask"]), part["mask"])
