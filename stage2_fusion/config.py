@@ -22,7 +22,7 @@ class EncodeConfig:
     """Copies of every clip with one modality damaged on purpose: they teach the quality weights what damage looks like,
     and measure them. 0 encodes the clips as they are only."""
     batch_size: int = 32
-    """Clips per forward pass; the features do not depend on it."""
+    """Clips per forward pass, 32 at most; the features do not depend on it."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
     seed: int = 0
