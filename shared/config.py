@@ -61,6 +61,9 @@ def parse(
         kind = {"nargs": "+"} if many else {"type": fields[name].type}
         parser.add_argument(name, help=_field_help(config_class, name), **kind)
     parser.add_class_arguments(config_class, as_group=False, skip=set(positional))
+    for action in parser._actions:
+        if fields.get(action.dest) and fields[action.dest].type in (bool, "bool"):
+            action.nargs, action.const = "?", True  # --flag alone means --flag true
     known = parser.parse_args(sys.argv[1:] if argv is None else argv)
     values = dict(vars(parser.instantiate_classes(known)))
     values = {name: value for name, value in values.items() if name in fields}

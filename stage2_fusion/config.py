@@ -211,7 +211,13 @@ class PredictConfig:
     encoders: Path | None = None
     """Aligned encoders; by default those kept inside the model folder."""
     batch_size: int = 16
-    """Clips per forward pass; the predictions do not depend on it."""
+    """Windows per forward pass; the predictions do not depend on it."""
+    window: float | None = None
+    """Seconds per window of the timeline; by default the longest that a training clip could be."""
+    detector: str | None = None
+    """What finds faces, as of `emit prepare`; by default what found those of the training clips."""
+    transcribe: str | None = None
+    """Whisper folder, as of `emit prepare`; by default that of the training clips, "" for none."""
 
 
 def _check_modalities(modalities: list[str]) -> None:
