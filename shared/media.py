@@ -78,7 +78,7 @@ def decode_windows(source: Path | bytes, frame_rate: float, seconds: float, max_
     with contextlib.ExitStack() as opened:
         container = opened.enter_context(_open(source))
         tracks: list[_Pictures | _Sound] = []
-        absent = {"vision": "pictures were not asked for"}
+        absent = {} if frame_rate else {"vision": "pictures were not asked for"}
         video = _video_stream(container) if frame_rate else None
         if video is not None:
             tracks.append(_Pictures(container, video, frame_rate, max_side))
@@ -133,7 +133,7 @@ def _windows(tracks: list, start: float, seconds: float, absent: dict[str, str])
         if any(track.fresh for track in tracks) and (len(frames) or len(waveform)) and not tail:
             damaged = sum(track.damaged for track in tracks) + max(track.unreadable for track in tracks)
             missing = [name for name, part in (("vision", frames), ("audio", waveform)) if not len(part)]
-            why = {name: absent.get(name) or _why_empty(name, tracks, yielded) for name in missing}
+            why = {name: absent.get(name) or _why_empty(name, tracks) for name in missing}
             yield Media(frames, times, waveform, rate if len(waveform) else 0, until, damaged, begin, not over, why)
             yielded = True
             for track in tracks:
@@ -149,7 +149,7 @@ def _windows(tracks: list, start: float, seconds: float, absent: dict[str, str])
         raise MediaError("nothing in the file can be decoded")
 
 
-def _why_empty(name: str, tracks: list, yielded: bool) -> str:
+def _why_empty(name: str, tracks: list) -> str:
     track = next(track for track in tracks if track.modality == name)
     if not track.begun and track.over:
         return f"nothing in the {'video' if name == 'vision' else 'sound'} track can be decoded"

@@ -110,6 +110,7 @@ def test_a_cover_is_not_a_video(tmp_path):
         assert len(container.streams.video) == 1  # the file does hold one
     media = decode(path, 8, 20)
     assert len(media.frames) == 0 and len(media.waveform) > 15000
+    assert media.absent == {"vision": "no moving pictures, only a cover"}
 
 
 def test_only_the_beginning_of_a_long_file_is_read_and_large_pictures_are_reduced(tmp_path):
@@ -233,6 +234,10 @@ def test_why_a_modality_is_missing(tmp_path):
     assert silent.absent == {"audio": "no sound track"}
     heard = decode(write_wav(tmp_path / "heard.wav", voice(1.0)[None]), 8, 20)
     assert heard.absent == {"vision": "no video track"}
+    ends = write_video(tmp_path / "ends.mkv", clock(np.arange(25) / 25), sound=voice(3.0)[None], sound_from=1.5)
+    why = [part.absent for part in decode_windows(ends, 8, 1.0)]
+    assert why[0] == {} and why[2:4] == [{"vision": "the picture has ended"}] * 2
+    assert decode(ends, 0, 20).absent == {"vision": "pictures were not asked for"}
 
 
 @pytest.mark.parametrize("name", ["-rf.mp4", "two words: a.mp4", "Käse und 顔.mp4", "%d%03d.mp4", "a'b\"c#d?.mp4"])
