@@ -19,6 +19,13 @@ from shared.registry import nearest
 
 T = TypeVar("T")
 
+UNKNOWN = (
+    r"does not accept (?:option|key) '([^']+)'",
+    r"Option '([^']+)' is not accepted",
+    r"[Uu]nrecognized arguments: --([\w.]+)",
+)
+"""How jsonargparse says that there is no such option."""
+
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
@@ -27,9 +34,9 @@ class _Parser(jsonargparse.ArgumentParser):
 
     def error(self, message, ex=None):
         keys = [a.dest for a in self._actions if a.dest not in ("help", "config") and "print_" not in a.dest]
-        unknown = re.search(r"does not accept (?:option|key) '([^']+)'|[Uu]nrecognized arguments: --([\w.]+)", message)
+        unknown = re.search("|".join(UNKNOWN), message)
         if unknown:
-            key = unknown.group(1) or unknown.group(2)
+            key = next(filter(None, unknown.groups()))
             if "." not in key:  # a nested YAML key arrives without its path
                 keys = keys + [k.rsplit(".", 1)[-1] for k in keys]
             message = f"no option called {key!r}: {nearest(key, keys)}"
@@ -61,6 +68,9 @@ def parse(
         kind = {"nargs": "+"} if many else {"type": fields[name].type}
         parser.add_argument(name, help=field_help(config_class, name), **kind)
     parser.add_class_arguments(config_class, as_group=False, skip=set(positional))
+    for action in parser._actions:
+        if fields.get(action.dest) and fields[action.dest].type in (bool, "bool"):
+            action.nargs, action.const = "?", True  # --flag alone means --flag true
     known = parser.parse_args(sys.argv[1:] if argv is None else argv)
     values = dict(vars(parser.instantiate_classes(known)))
     values = {name: value for name, value in values.items() if name in fields}

@@ -1,6 +1,6 @@
 """Faces: where they are, whose face the clip is about, and square crops that follow it.
 
-A finder looks at every few frames; detections are linked into tracks; the largest and most persistent track is the
+A detector looks at every few frames; detections are linked into tracks; the largest and most persistent track is the
 person of the clip. Its boxes are smoothed and interpolated in time, so that crops move as heads do.
 """
 
@@ -12,8 +12,15 @@ import numpy as np
 
 from shared.registry import Registry
 
-FACE_FINDERS = Registry("face finder", {"haar": "shared.faces:HaarFinder"})
-"""Each is built without arguments, once a process."""
+DETECTORS = Registry(
+    "face detector",
+    {
+        "haar": "shared.faces:HaarDetector",
+        "yunet": "shared.face_models:YuNet",
+        "mediapipe": "shared.face_models:MediaPipe",
+    },
+)
+"""Named as `haar`, or with the file of their weights, as `yunet:/path/model.onnx`."""
 
 MARGIN = 1.4
 """Side of a crop over the side of the face found: with the chin and the brows, which detectors cut off."""
@@ -21,7 +28,7 @@ SMOOTHING = 0.2
 """Seconds: standard deviation of the Gaussian that takes the jitter out of the boxes."""
 
 
-class FaceFinder(Protocol):
+class FaceDetector(Protocol):
     """What can find faces."""
 
     def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
@@ -30,7 +37,7 @@ class FaceFinder(Protocol):
         ...
 
 
-class HaarFinder:
+class HaarDetector:
     """Frontal faces by the cascade alt2 that comes with OpenCV (Viola and Jones 2001; Lienhart and Maydt 2002)."""
 
     # Longest side of the reduced picture, smallest face as a share of the shorter side, scale step, hits needed. A face
@@ -82,9 +89,9 @@ class Track:
 
 
 @functools.cache
-def finder(name: str) -> FaceFinder:
-    """The finder called `name`, built once a process."""
-    return FACE_FINDERS.get(name)()
+def detector(spec: str) -> FaceDetector:
+    """The detector that `spec` names, built once a process; UserError when it cannot be."""
+    return DETECTORS.make(spec)
 
 
 @dataclass
@@ -96,32 +103,36 @@ class Faces:
     boxes: np.ndarray
     """float32 (T, 3): centre x, centre y, side, in pixels of the turned pictures; NaN throughout without a face."""
     found: np.ndarray
-    """bool (T,): the finder saw the face in this frame, or in both looks around it."""
+    """bool (T,): the detector saw the face in this frame, or in both looks around it."""
+    others: int = 0
+    """Other faces seen at least half as often as this one."""
 
 
-def find_faces(frames: np.ndarray, every: int, faces: FaceFinder) -> Faces:
+def find_faces(frames: np.ndarray, every: int, faces: FaceDetector) -> Faces:
     """Follow one face. frames RGB uint8 (T, H, W, 3), looked at every `every` frames and at the last one.
 
     Where a quick look finds nothing, the pictures are tried turned, and then looked at thoroughly.
     """
     count = len(frames)
     looks = sorted({*range(0, count, every), count - 1}) if count else []
-    turns, track = 0, _best_track([(index, faces.find(frames[index])) for index in looks])
-    if track is None:
+    turns, tracks = 0, _tracks([(index, faces.find(frames[index])) for index in looks])
+    if not tracks:
         turns = _turns(frames, looks, faces)
         upright = np.rot90(frames, turns, axes=(1, 2))
         again = [(i, faces.find(np.ascontiguousarray(upright[i]), thorough=not turns)) for i in looks]
-        track = _best_track(again)
-    if track is None:
+        tracks = _tracks(again)
+    if not tracks:
         return Faces(0, np.full((count, 3), np.nan, np.float32), np.zeros(count, bool))
 
+    track = tracks[0]
+    others = sum(2 * len(other.boxes) >= len(track.boxes) for other in tracks[1:])
     seen = np.array([index in track.boxes for index in looks])
     before = np.searchsorted(looks, np.arange(count), side="right") - 1  # (T,) the look at or before a frame
     after = np.searchsorted(looks, np.arange(count), side="left")  # (T,) the one at or after it
-    return Faces(turns, _fill(track, count), seen[before] & seen[after])
+    return Faces(turns, _fill(track, count), seen[before] & seen[after], others)
 
 
-def _turns(frames: np.ndarray, looks: list[int], faces: FaceFinder) -> int:
+def _turns(frames: np.ndarray, looks: list[int], faces: FaceDetector) -> int:
     """Quarter turns after which most of five looks show a face; 0 when none does."""
     some = [looks[i] for i in np.unique(np.linspace(0, len(looks) - 1, 5).round().astype(int))] if looks else []
     if len(some) < 3:
@@ -133,8 +144,8 @@ def _turns(frames: np.ndarray, looks: list[int], faces: FaceFinder) -> int:
     return 0
 
 
-def _best_track(detections: list[tuple[int, np.ndarray]]) -> Track | None:
-    """Link detections frame by frame, each box to the nearest track within one side; return the weightiest track."""
+def _tracks(detections: list[tuple[int, np.ndarray]]) -> list[Track]:
+    """Link detections frame by frame, each box to the nearest track within one side; return them, weightiest first."""
     tracks: list[Track] = []
     for index, boxes in detections:
         pairs = sorted((track.distance(box), t, b) for t, track in enumerate(tracks) for b, box in enumerate(boxes))
@@ -147,7 +158,7 @@ def _best_track(detections: list[tuple[int, np.ndarray]]) -> Track | None:
         tracks += [Track({index: box}) for b, box in enumerate(boxes) if b not in taken_boxes]
     # One hit in many looks is a patch of wallpaper that happened to look like a face.
     enough = 1 if len(detections) < 4 else 2
-    return max((track for track in tracks if len(track.boxes) >= enough), key=lambda track: track.weight, default=None)
+    return sorted((track for track in tracks if len(track.boxes) >= enough), key=lambda track: -track.weight)
 
 
 def _fill(track: Track, count: int) -> np.ndarray:

@@ -1,13 +1,14 @@
 """What a clip's files hold together: one media file, or sound and face crops in files of their own."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from shared.clips import Clip, Stored
-from shared.media import Media, MediaError, decode, video_stream
+from shared.media import Media, MediaError, decode, decode_windows, video_stream
 
 CROP_NAME = re.compile(r"(\d+)\.(jpe?g|png)", re.IGNORECASE)
 USUAL_RATE = 30.0
@@ -27,7 +28,7 @@ class Material:
 def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, size: int) -> Material:
     """Decode a clip's files; of provided crops, those nearest to k / frame_rate, size x size pixels. What cannot be
     read is remarked on; MediaError when there are files and nothing can."""
-    nothing = Media(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32), np.zeros(0, np.float32), 0, 0.0)
+    nothing = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32), np.zeros(0, np.float32), 0, 0.0
     remarks = list(clip.remarks)
     troubles: list[str] = []
 
@@ -44,7 +45,8 @@ def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, siz
     silent = times is not None and not _has_sound(clip.media)
     media = None if silent else attempt(clip.media, 0.0 if clip.crops is not None else frame_rate)
     sound = attempt(clip.audio, 0.0)
-    found = media or nothing
+    absent = {"vision": "no file", "audio": "no sound track" if silent else "no file"}
+    found = media or Media(*nothing, absent=absent)
     if sound is not None:
         found = replace(
             found,
@@ -56,11 +58,19 @@ def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, siz
     if clip.crops is not None:
         frames, at, end, trouble = read_crops(clip.crops, times, found.duration, frame_rate, max_seconds, size)
         troubles += [trouble] if trouble else []
-        found = replace(found, frames=frames, frame_times=at, duration=max(found.duration, min(end, max_seconds)))
+        absent = {**found.absent, "vision": "no face crops that can be read"}
+        lasts = max(found.duration, min(end, max_seconds))
+        found = replace(found, frames=frames, frame_times=at, duration=lasts, absent=absent)
     has_files = clip.media is not None or clip.audio is not None or clip.crops is not None
     if has_files and not len(found.frames) and not len(found.waveform):
         raise MediaError("; ".join([*(troubles or ["nothing in the files can be decoded"]), *remarks]))
     return Material(found, clip.crops is not None, troubles + remarks)
+
+
+def gather_windows(clip: Clip, frame_rate: float, max_seconds: float, max_side: int) -> Iterator[Material]:
+    """All of a clip that is one media file, window after window of `max_seconds`. MediaError when it cannot be read."""
+    for media in decode_windows(_content(clip.media), frame_rate, max_seconds, max_side):
+        yield Material(media, False, list(clip.remarks))
 
 
 def _content(source: Path | Stored) -> Path | bytes:

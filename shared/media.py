@@ -1,20 +1,27 @@
-"""Decoding: pictures at given times and sound, from one pass over a file, whatever state the file is in.
+"""Decoding: pictures at given times and sound, whatever state a file is in and however long it is.
 
 Pictures are taken by their time stamps, never by the frame rate a file claims. Rotation and pixel shape are applied.
 Channels are averaged (a downmix by the resampler would add 3 dB) and the level stays as it is. A packet that cannot be
 decoded is counted and left out.
+
+The file is opened once for its pictures and once for its sound: each is then read just as far as a window needs, and no
+way of interleaving them makes one wait in memory for the other.
 """
 
+import contextlib
 import io
-from collections import Counter
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 LONGEST_GAP = 0.05
 """Seconds by which sound may be off its time stamp before silence is put in or sound is cut."""
+
+SHORTEST_TAIL = 0.1
+"""Seconds. Less than this after the last whole window is what a codec pads with."""
 
 
 class MediaError(Exception):
@@ -37,6 +44,12 @@ class Media:
     """Seconds until the last picture or sound ends, `max_seconds` at most."""
     damaged_packets: int = 0
     """Packets that could not be decoded."""
+    start: float = 0.0
+    """Seconds into the file at which this window begins; the times above count from there."""
+    more: bool = False
+    """Whether the file goes on after this."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Why there is no "vision" or "audio", where there is none."""
 
 
 def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -54,6 +67,35 @@ def decode(source: Path | bytes, frame_rate: float, max_seconds: float, max_side
     frame_rate: pictures per second, each the one nearest to its time, 0 for the sound alone; max_side: larger pictures
     are reduced to it. MediaError when the file cannot be opened or nothing in it can be decoded.
     """
+    with contextlib.closing(decode_windows(source, frame_rate, max_seconds, max_side)) as windows:
+        return next(windows)
+
+
+def decode_windows(source: Path | bytes, frame_rate: float, seconds: float, max_side: int = 480) -> Iterator[Media]:
+    """Decode all of a file, window after window of `seconds`, in the memory that one of them takes. A window in which
+    neither a picture nor a sound begins is left out, and so is a tail of less than SHORTEST_TAIL. Otherwise as
+    `decode`."""
+    with contextlib.ExitStack() as opened:
+        container = opened.enter_context(_open(source))
+        tracks: list[_Pictures | _Sound] = []
+        absent = {} if frame_rate else {"vision": "pictures were not asked for"}
+        video = video_stream(container) if frame_rate else None
+        if video is not None:
+            tracks.append(_Pictures(container, video, frame_rate, max_side))
+            container = opened.enter_context(_open(source))
+        elif frame_rate:
+            absent["vision"] = "no moving pictures, only a cover" if container.streams.video else "no video track"
+        audio = next(iter(container.streams.audio), None)
+        if audio is not None:
+            tracks.append(_Sound(container, audio))
+        else:
+            absent["audio"] = "no sound track"
+        if not tracks:
+            raise MediaError("neither a picture nor a sound track")
+        yield from _windows(tracks, _start(container, tracks), seconds, absent)
+
+
+def _open(source: Path | bytes):
     import av
 
     inside = isinstance(source, bytes)
@@ -62,71 +104,56 @@ def decode(source: Path | bytes, frame_rate: float, max_seconds: float, max_side
     if (len(source) if inside else Path(source).stat().st_size) == 0:
         raise MediaError("the file is empty")
     try:
-        container = av.open(io.BytesIO(source) if inside else f"file:{source}", metadata_errors="ignore")
+        return av.open(io.BytesIO(source) if inside else f"file:{source}", metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"not a readable media file ({_reason(error)})") from None
-    with container:
-        return _decode(container, frame_rate, max_seconds, max_side)
 
 
-def _decode(container, frame_rate: float, max_seconds: float, max_side: int) -> Media:
-    """Feed packets to the two tracks until both have enough."""
+def _start(container, tracks: list) -> float:
+    """Seconds at which the first stream starts, by the clock of the file."""
     import av
 
-    tracks: dict[int, _Pictures | _Sound] = {}
-    video = video_stream(container) if frame_rate else None
-    audio = next(iter(container.streams.audio), None)
-    if video is not None:
-        tracks[video.index] = _Pictures(video, frame_rate, max_seconds, max_side)
-    if audio is not None:
-        tracks[audio.index] = _Sound(audio, max_seconds)
-    if not tracks:
-        raise MediaError("neither a picture nor a sound track")
+    if container.start_time is not None:
+        return container.start_time / av.time_base
+    first = [frame.time for frame in (track.peek() for track in tracks) if frame is not None and frame.time is not None]
+    return min(first, default=0.0)
 
-    start = None if container.start_time is None else container.start_time / av.time_base
-    damaged = 0
-    for packet in _packets(container, [stream for stream in (video, audio) if stream is not None]):
-        if packet is None:
-            damaged += 1
-            continue
-        track = tracks[packet.stream.index]
-        if not track.done:
-            try:
-                frames = packet.decode()
-            except (av.error.FFmpegError, ValueError):
-                damaged += 1
-                continue
-            for frame in frames:
-                time = frame.time if frame.time is not None else track.expected(start or 0.0)
-                start = time if start is None else start
-                track.add(frame, time - start)
-        if all(track.done for track in tracks.values()):
+
+def _windows(tracks: list, start: float, seconds: float, absent: dict[str, str]) -> Iterator[Media]:
+    """Let every track fill one window after the other."""
+    number, yielded = 0, False
+    while True:
+        begin, end = number * seconds, (number + 1) * seconds
+        parts = {track.modality: track.window(start, begin, end) for track in tracks}
+        frames, times = parts.get("vision", _no_pictures())
+        waveform, rate = parts.get("audio", (np.zeros(0, np.float32), 0))
+        over = all(track.over for track in tracks)
+        until = min(max(track.end for track in tracks), end) - begin
+        tail = over and yielded and until < SHORTEST_TAIL
+        if any(track.fresh for track in tracks) and (len(frames) or len(waveform)) and not tail:
+            damaged = sum(track.damaged for track in tracks) + max(track.unreadable for track in tracks)
+            missing = [name for name, part in (("vision", frames), ("audio", waveform)) if not len(part)]
+            why = {name: absent.get(name) or _why_empty(name, tracks) for name in missing}
+            yield Media(frames, times, waveform, rate if len(waveform) else 0, until, damaged, begin, not over, why)
+            yielded = True
+            for track in tracks:
+                track.damaged = track.unreadable = 0
+            number += 1
+        else:
+            # Straight to where something begins: a time stamp may lie years ahead.
+            ahead = [track.ahead(start) for track in tracks if not track.over]
+            number = max(number + 1, int(min(ahead, default=0.0) / seconds))
+        if over:
             break
-
-    pictures = tracks[video.index].finish() if video is not None else _no_pictures()
-    sound = tracks[audio.index] if audio is not None else None
-    waveform, rate = sound.finish() if sound is not None else (np.zeros(0, np.float32), 0)
-    frames, times, end = pictures
-    if len(frames) == 0 and len(waveform) == 0:
+    if not yielded:
         raise MediaError("nothing in the file can be decoded")
-    end = max(end, len(waveform) / rate if rate else 0.0)
-    return Media(frames, times, waveform, rate if len(waveform) else 0, min(end, max_seconds), damaged)
 
 
-def _packets(container, streams) -> Iterator:
-    """Packets of both streams as they lie in the file, and None for each place that cannot be read."""
-    import av
-
-    failures = 0
-    while failures < 20:
-        try:
-            yield from container.demux(streams)
-            return
-        except (av.error.EOFError, StopIteration):
-            return
-        except (av.error.FFmpegError, ValueError):
-            failures += 1
-            yield None
+def _why_empty(name: str, tracks: list) -> str:
+    track = next(track for track in tracks if track.modality == name)
+    if not track.begun and track.over:
+        return f"nothing in the {'video' if name == 'vision' else 'sound'} track can be decoded"
+    return f"the {'picture' if name == 'vision' else 'sound'} {'has ended' if track.over else 'does not reach here'}"
 
 
 def video_stream(container):
@@ -137,66 +164,141 @@ def video_stream(container):
     return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
 
 
-def _no_pictures() -> tuple[np.ndarray, np.ndarray, float]:
-    return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32), 0.0
+def _no_pictures() -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32)
 
 
 def _reason(error: Exception) -> str:
     return " ".join((getattr(error, "strerror", None) or str(error)).split())
 
 
-class _Pictures:
-    """Takes decoded frames in the order they are shown and keeps, for each wanted time, the nearest one."""
+class _Track:
+    """One stream of an open file: decoded frames in their order, one of them ahead."""
 
-    def __init__(self, stream, frame_rate: float, max_seconds: float, max_side: int):
+    modality: str
+
+    def __init__(self, container, stream):
         # One thread: clips are decoded in parallel already.
         stream.codec_context.thread_count = 1
+        self.damaged = self.unreadable = 0
+        """Packets that did not decode, and places that cannot be read, since the last window."""
+        self.begun = self.fresh = False
+        """Whether anything was decoded at all, and whether anything begins in this window."""
+        self.end = 0.0
+        """Seconds at which what was decoded so far ends."""
+        self._frames = self._decoded(container, stream)
+        self._next = None
+
+    def peek(self):
+        """The frame that comes next; None at the end."""
+        if self._next is None:
+            self._next = next(self._frames, None)
+        return self._next
+
+    def take(self):
+        frame, self._next = self.peek(), None
+        return frame
+
+    def time(self, frame, start: float) -> float:
+        """Seconds from the start of the clip."""
+        return frame.time - start if frame.time is not None else self.expected()
+
+    def ahead(self, start: float) -> float:
+        """When the next frame is shown or heard."""
+        frame = self.peek()
+        return self.end if frame is None else self.time(frame, start)
+
+    def _decoded(self, container, stream) -> Iterator:
+        import av
+
+        for packet in self._packets(container, stream):
+            try:
+                yield from packet.decode()
+            except (av.error.FFmpegError, ValueError):
+                self.damaged += 1
+
+    def _packets(self, container, stream) -> Iterator:
+        import av
+
+        failures = 0
+        while failures < 20:
+            try:
+                yield from container.demux(stream)
+                return
+            except (av.error.EOFError, StopIteration):
+                return
+            except (av.error.FFmpegError, ValueError):
+                failures += 1
+                self.unreadable += 1
+
+
+class _Pictures(_Track):
+    """Takes decoded frames in the order they are shown and keeps, for each wanted time, the nearest one."""
+
+    modality = "vision"
+
+    def __init__(self, container, stream, frame_rate: float, max_side: int):
+        super().__init__(container, stream)
         shape = float(stream.sample_aspect_ratio or 1)
         self.pixel_shape = shape if 0.25 <= shape <= 4 else 1.0
         self.usual_gap = float(1 / stream.average_rate) if stream.average_rate else 0.04
-        self.rate, self.end, self.max_side = frame_rate, max_seconds, max_side
+        self.rate, self.max_side = frame_rate, max_side
         self.kept: list[np.ndarray] = []
         self.times: list[float] = []
         self.last, self.last_time, self.gap, self.picture = None, -1.0, None, None
-        self.next_index: int | None = None
+        self.next_index = 0
         self.size: tuple[int, int] | None = None
-        self.done = False
 
-    def expected(self, start: float) -> float:
+    @property
+    def over(self) -> bool:
+        """Whether no window after this one has a picture."""
+        return self.peek() is None and (self.last is None or self.next_index / self.rate >= self.end - 1e-6)
+
+    def expected(self) -> float:
         """When a frame without a time stamp is shown."""
-        return start + (0.0 if self.last is None else self.last_time + self.usual_gap)
+        return 0.0 if self.last is None else self.last_time + self.usual_gap
 
-    def add(self, frame, time: float) -> None:
+    def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+        """frames (T, H, W, 3), frame_times (T,) from `begin` to `end`."""
+        self.kept, self.times, self.fresh = [], [], False
+        self.next_index = max(self.next_index, math.ceil(begin * self.rate - 1e-6))
+        while (frame := self.peek()) is not None:
+            time = self.time(frame, start)
+            if self.last is not None and self.last_time < time:
+                self._keep_until((self.last_time + time) / 2, end)
+            if time >= end:
+                break
+            self._see(self.take(), time)
+        if self.peek() is None and self.last is not None:
+            # The last picture stays for one gap; a lone one is kept however short it is shown.
+            self.end = self.last_time + min(self.gap or self.usual_gap, 1.0)
+            lone = not self.begun
+            self._keep_until(max(self.end - 1e-6, self.next_index / self.rate if lone else 0.0), end)
+        elif self.last is not None:
+            self.end = end
+        if not self.kept:
+            return _no_pictures()
+        return np.stack(self.kept), (np.array(self.times) - begin).astype(np.float32)
+
+    def _see(self, frame, time: float) -> None:
         if self.last is None:
             # The grid begins with the first time that is nearer to this frame than one step.
-            self.next_index = max(0, round(time * self.rate))
+            self.next_index = max(self.next_index, round(time * self.rate))
         elif time <= self.last_time:
             return
         else:
             self.gap = time - self.last_time
-            self._keep_until((self.last_time + time) / 2)
-        self.last, self.last_time, self.picture = frame, time, None
-        self.done = self.next_index / self.rate >= self.end
+        self.last, self.last_time, self.picture, self.fresh = frame, time, None, True
 
-    def finish(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """frames (T, H, W, 3), frame_times (T,), seconds at which the last picture ends."""
-        if self.last is None:
-            return _no_pictures()
-        shown = self.last_time + min(self.gap or self.usual_gap, 1.0)
-        # The last picture stays for one gap; a lone one is kept however short it is shown.
-        self._keep_until(max(shown - 1e-6, self.next_index / self.rate if not self.kept else 0.0))
-        if not self.kept:
-            return _no_pictures()
-        return np.stack(self.kept), np.array(self.times, np.float32), shown
-
-    def _keep_until(self, time: float) -> None:
-        """Let the last frame stand for the wanted times up to `time`."""
-        while self.next_index / self.rate <= time and self.next_index / self.rate < self.end:
+    def _keep_until(self, time: float, end: float) -> None:
+        """Let the last frame stand for the wanted times up to `time`, and before `end`."""
+        while self.next_index / self.rate <= time and self.next_index / self.rate < end:
             if self.picture is None:
                 self.picture = self._convert(self.last)
             self.kept.append(self.picture)
             self.times.append(self.next_index / self.rate)
             self.next_index += 1
+            self.begun = True
 
     def _convert(self, frame) -> np.ndarray:
         """RGB uint8 (H, W, 3), upright, square pixels, no side longer than max_side."""
@@ -211,47 +313,56 @@ class _Pictures:
         return np.ascontiguousarray(np.rot90(image, turns))
 
 
-class _Sound:
+class _Sound(_Track):
     """Lays decoded sound out in time: gaps become silence, overlaps are cut, channels are averaged."""
 
-    def __init__(self, stream, max_seconds: float):
-        stream.codec_context.thread_count = 1
-        self.max_seconds = max_seconds
+    modality = "audio"
+
+    def __init__(self, container, stream):
+        super().__init__(container, stream)
         self.parts: list[np.ndarray] = []
-        self.rates: Counter = Counter()
-        self.rate, self.length = 0, 0
-        self.done = False
+        self.rate, self.length, self.taken = 0, 0, 0
 
-    def expected(self, start: float) -> float:
-        return start + (self.length / self.rate if self.rate else 0.0)
+    @property
+    def over(self) -> bool:
+        return self.peek() is None and self.length == self.taken
 
-    def add(self, frame, time: float) -> None:
-        mono = to_mono(frame.to_ndarray(), frame.format.is_packed, frame.layout.nb_channels)
-        if not len(mono):
-            return
-        self.rate = self.rate or frame.sample_rate
-        mono = resample(mono, frame.sample_rate, self.rate)
-        ahead = round(time * self.rate) - self.length
-        # At the very beginning every sample counts; later, clocks of container and codec may drift a little.
-        if abs(ahead) > (0 if self.length == 0 else LONGEST_GAP * self.rate):
-            if ahead > 0:
-                self._append(np.zeros(min(ahead, self._room()), np.float32))
-            else:
-                mono = mono[-ahead:]
-        self._append(mono[: self._room()])
-        self.done = self._room() == 0
+    def expected(self) -> float:
+        return self.length / self.rate if self.rate else 0.0
 
-    def finish(self) -> tuple[np.ndarray, int]:
-        """waveform (S,), rate in Hz."""
+    def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, int]:
+        """waveform (S,) from `begin` to `end`, rate in Hz."""
+        self.fresh = self.length > self.taken
+        while (frame := self.peek()) is not None:
+            self.rate = self.rate or frame.sample_rate
+            first, limit = int(begin * self.rate), int(end * self.rate)
+            if self.length < first:
+                self.length = self.taken = first  # windows were left out
+            if self.length >= limit:
+                break
+            ahead = round(self.time(frame, start) * self.rate) - self.length
+            # At the very beginning every sample counts; later, clocks of container and codec may drift a little.
+            off = abs(ahead) > (LONGEST_GAP * self.rate if self.begun else 0)
+            if off and ahead > 0:
+                self._append(np.zeros(min(ahead, limit - self.length), np.float32))
+            if self.length >= limit:
+                break
+            mono = to_mono(frame.to_ndarray(), frame.format.is_packed, frame.layout.nb_channels)
+            mono = resample(mono, self.take().sample_rate, self.rate) if len(mono) else mono
+            self._append(mono[-ahead:] if off and ahead < 0 else mono)
+            self.begun = self.fresh = self.length > self.taken
+        if not self.rate:
+            return np.zeros(0, np.float32), 0
+        self.end = self.length / self.rate
         waveform = np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
-        return np.nan_to_num(waveform, posinf=1.0, neginf=-1.0), self.rate
+        room = max(0, int(end * self.rate) - self.taken)
+        self.parts = [waveform[room:].copy()] if len(waveform) > room else []
+        self.taken += min(room, len(waveform))
+        return np.nan_to_num(waveform[:room], posinf=1.0, neginf=-1.0), self.rate
 
     def _append(self, samples: np.ndarray) -> None:
         self.parts.append(samples)
         self.length += len(samples)
-
-    def _room(self) -> int:
-        return max(0, int(self.max_seconds * self.rate) - self.length)
 
 
 def to_mono(samples: np.ndarray, packed: bool, channels: int) -> np.ndarray:

@@ -27,7 +27,8 @@ def run(job: Callable, items: list, workers: int, seconds: float) -> Iterator[tu
     """Call `job(item)` in `workers` processes (0: one a core); yield (index, result, "") as they finish.
 
     An item whose process dies, or that takes more than `seconds`, gives (index, None, reason in one line), and a new
-    process takes over. `job` and items are pickled; an exception in `job` is such a reason too.
+    process takes over. `job` and items are pickled; an exception in `job` is such a reason too. Where `job` returns an
+    iterator, each of its values is a result, for which it has `seconds`; it waits while nobody takes them.
     """
     workers = max(1, min(workers or cores(), len(items)))
     todo = iter(enumerate(items))
@@ -42,7 +43,10 @@ def run(job: Callable, items: list, workers: int, seconds: float) -> Iterator[tu
                 answer = worker.answer(seconds)
                 if answer is None:
                     continue
-                index = worker.entry[0]
+                index, (kind, *given) = worker.entry[0], answer
+                if kind == "part":
+                    yield index, *given
+                    continue
                 following = next(todo, None)
                 if following is not None and worker.alive:
                     worker.give(following)
@@ -51,7 +55,8 @@ def run(job: Callable, items: list, workers: int, seconds: float) -> Iterator[tu
                 else:
                     worker.end()
                     team[place] = None
-                yield index, *answer
+                if kind != "end":
+                    yield index, *given
             team = [worker for worker in team if worker is not None]
     finally:
         for worker in team:
@@ -91,24 +96,24 @@ class _Worker:
     def deadline(self, seconds: float) -> float:
         return self.since + seconds + (0 if self.ready else 60)
 
-    def answer(self, seconds: float) -> tuple[Any, str] | None:
-        """(result, reason) when there is news, else None."""
+    def answer(self, seconds: float) -> tuple[str, Any, str] | None:
+        """(kind, result, reason) when there is news, else None. Kinds: done, or part (others follow) and their end."""
         try:
             while self.pipe.poll():
                 kind, result, reason = self.pipe.recv()
-                if kind == "done":
-                    return result, reason
                 self.ready, self.since = True, time.monotonic()
+                if kind != "ready":
+                    return kind, result, reason
         except (EOFError, OSError):
             self.process.join(5)
             if not self.ready:
                 raise UserError("a worker process could not start; its own words are above") from None
             self.end()
-            return None, f"the process that read it died ({_cause(self.process.exitcode)})"
+            return "done", None, f"the process that read it died ({_cause(self.process.exitcode)})"
         if time.monotonic() < self.deadline(seconds):
             return None
         self.end()
-        return None, f"took longer than {seconds:g} s"
+        return "done", None, f"took longer than {seconds:g} s"
 
     def end(self) -> None:
         self.alive = False
@@ -127,7 +132,12 @@ def _work(pipe, job: Callable) -> None:
         except (EOFError, OSError):
             return
         try:
-            answer = ("done", job(item), "")
+            result = job(item)
+            answer = ("done", result, "")
+            if isinstance(result, Iterator):
+                for part in result:
+                    pipe.send(("part", part, ""))
+                answer = ("end", None, "")
         except Exception as error:  # whatever a file does to a library, the run goes on
             answer = ("done", None, f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
         pipe.send(answer)

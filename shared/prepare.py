@@ -1,9 +1,15 @@
 """`emit prepare`: media files to a clip dataset. Parallel, resumable, and the same whatever the number of processes.
 
-While it runs, OUT/.partial holds finished shards of clips; a run that was stopped goes on with the others.
+    emit prepare my_videos/ --out runs/clips
+    emit prepare my_videos/ --out runs/clips --shard 3/8     one of eight jobs, on any machine that sees both folders
+    emit prepare my_videos/ --out runs/clips --merge         when all eight are done
+
+While it runs, OUT/.partial holds finished parts of SHARD clips; a run that was stopped goes on with the others. The
+jobs of an array write other parts of the same, so any number of them gives what one run gives.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,7 +23,7 @@ from shared.dataset import FORMAT, decode_row, read_info, schema
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
 from shared.pool import run
-from shared.rows import Recipe, Verdict, failed, prepare_clip
+from shared.rows import Recipe, Verdict, failed, prepare_clip, prepare_windows
 from shared.splits import assign
 
 SHARD = 16
@@ -46,6 +52,22 @@ class PrepareConfig(Recipe):
     """Processes; 0 means one a core. The dataset does not depend on it."""
     file_timeout: float = 120.0
     """Seconds after which a file is given up."""
+    shard: str | None = None
+    """I/N: prepare only the I-th of N shares, as one job of an array. Any N gives the same dataset."""
+    merge: bool = False
+    """Put together what the jobs of an array have prepared; an error names what is missing."""
+    transcripts: Path | None = None
+    """Folder in which transcripts made by --transcribe are kept, by default OUT.transcripts: sound that was transcribed
+    is not transcribed again, whatever --out."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.shard is not None:
+            share, _, count = self.shard.partition("/")
+            if not (share.isdigit() and count.isdigit() and 1 <= int(share) <= int(count)):
+                raise ValueError(f"shard is {self.shard!r}: write it as I/N, with I from 1 to N")
+            if self.merge:
+                raise ValueError("shard and merge exclude each other: merge when all shards are done")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,26 +87,40 @@ def prepare(config: PrepareConfig) -> None:
     """Write the clip dataset at `config.out`. UserError when the folder holds something else, or no clip is usable."""
     source = assign(read_source(config.source, config.layout, config.layout_options), config.split_by)
     info = describe(source, config)
-    made_from = {"source": _source_digest(source, Path(config.source)), "recipe": digest([VERSION, info["prepare"]])}
+    recipe = digest([VERSION, info["prepare"], config.check()])
+    made_from = {"source": _source_digest(source, Path(config.source)), "recipe": recipe}
     if _already_there(config, made_from):
         print(f"{config.out}: already prepared; nothing to do")
         return
     for note in source.notes:
         print(f"{config.source}: {note}")
     partial_folder = config.out / ".partial"
-    _prepare_shards(source.clips, config, info, partial_folder)
-    _finish(config.out, partial_folder, source, info, made_from)
+    if config.merge:
+        _refuse_gaps(config.out, partial_folder, source.clips)
+    else:
+        _prepare_shards(source.clips, config, info, partial_folder)
+    if config.shard is None:
+        _finish(config.out, partial_folder, source, info, made_from)
+    else:
+        print(f"{config.out}: share {config.shard} is done; when all are, run it with --merge instead")
 
 
 def prepare_each(
     clips: list[Clip], recipe: Recipe, workers: int = 0, seconds: float = 120.0
 ) -> Iterator[tuple[Clip, dict | None, str]]:
-    """Prepare clips in memory; as they finish: (clip, sample as `ClipDataset` gives it, "") or (clip, None, reason)."""
+    """Prepare clips in memory, whole however long, in windows of `recipe.max_seconds`; as they finish: (clip, sample as
+    `ClipDataset` gives it with its "start" in seconds, "") or (clip, None, reason). The windows of a clip come in their
+    order, and a reason after its last readable one; each may take `seconds`."""
+    recipe.check()
     info = describe(Source(clips), recipe)
-    for index, row, verdict in _prepared(clips, recipe, workers, seconds):
-        groups = list(clips[index].groups)
-        sample = None if row is None else decode_row(row, {**info, "group_names": groups})
-        yield clips[index], sample, verdict.detail if row is None else ""
+    job = partial(prepare_windows, recipe=Recipe(**recipe.recipe()))
+    for index, window, reason in run(job, clips, workers, seconds):
+        clip = clips[index]
+        start, row, why = window or (0.0, None, reason)
+        if row is None:
+            yield clip, None, why
+        else:
+            yield clip, {**decode_row(row, {**info, "group_names": list(clip.groups)}), "start": start}, ""
 
 
 def describe(source: Source, recipe: Recipe) -> dict:
@@ -98,13 +134,6 @@ def describe(source: Source, recipe: Recipe) -> dict:
         "prepare": recipe.recipe(),
         "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
     }
-
-
-def _prepared(clips: list[Clip], recipe: Recipe, workers: int, seconds: float) -> Iterator[tuple[int, dict, Verdict]]:
-    """(index, row or None, verdict) of every clip, as they finish."""
-    job = partial(prepare_clip, recipe=Recipe(**recipe.recipe()))
-    for index, result, reason in run(job, clips, workers, seconds):
-        yield index, *(result if result is not None else (None, failed(clips[index], reason)))
 
 
 def _source_digest(source: Source, base: Path) -> str:
@@ -121,7 +150,7 @@ def _already_there(config: PrepareConfig, made_from: dict) -> bool:
         found, complete = read_info(out)["made_from"], True
     elif mark.exists():
         found, complete = read_json(mark, "unfinished dataset", f"delete {out}"), False
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(path.name != ".partial" for path in out.iterdir())):
         raise UserError(f"{out}: holds something else than a clip dataset; choose another --out")
     else:
         write_json(mark, made_from)
@@ -134,25 +163,42 @@ def _already_there(config: PrepareConfig, made_from: dict) -> bool:
 
 
 def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, folder: Path) -> None:
-    """Write the shards that are missing, each when its last clip is done."""
+    """Write the shards that are missing, of all or of one share, each when its last clip is done."""
     from tqdm import tqdm
 
-    shards = [range(start, min(start + SHARD, len(clips))) for start in range(0, len(clips), SHARD)]
-    missing = [shard for number, shard in enumerate(shards) if not _shard_path(folder, number).exists()]
-    todo = [index for shard in missing for index in shard]
-    if len(todo) < len(clips):
-        print(f"{config.out}: continuing; {len(clips) - len(todo)} of {len(clips)} clips are done")
+    share, count = (int(part) for part in (config.shard or "1/1").split("/"))
+    mine = {number: shard for number, shard in enumerate(_shards(clips)) if number % count == share - 1}
+    todo = [i for number, shard in mine.items() if not _shard_path(folder, number).exists() for i in shard]
+    total = sum(len(shard) for shard in mine.values())
+    if len(todo) < total:
+        print(f"{config.out}: continuing; {total - len(todo)} of {total} clips are done")
+    kept = config.transcripts or config.out.with_name(f"{config.out.name}.transcripts")
+    job = partial(prepare_clip, recipe=Recipe(**config.recipe()), transcripts=kept if config.transcribe else None)
     waiting: dict[int, dict[int, tuple]] = {}
-    progress = tqdm(total=len(clips), initial=len(clips) - len(todo), desc="prepare", unit="clip", disable=None)
-    with progress:
-        for place, row, verdict in _prepared([clips[i] for i in todo], config, config.workers, config.file_timeout):
+    with tqdm(total=total, initial=total - len(todo), desc="prepare", unit="clip", disable=None) as progress:
+        for place, result, reason in run(job, [clips[i] for i in todo], config.workers, config.file_timeout):
             index = todo[place]
             number = index // SHARD
-            waiting.setdefault(number, {})[index] = (row, verdict)
-            if len(waiting[number]) == len(shards[number]):
+            waiting.setdefault(number, {})[index] = result or (None, failed(clips[index], reason))
+            if len(waiting[number]) == len(mine[number]):
                 done = waiting.pop(number)
-                _write_shard(_shard_path(folder, number), [done[i] for i in shards[number]], info)
+                _write_shard(_shard_path(folder, number), [done[i] for i in mine[number]], info)
             progress.update()
+
+
+def _shards(clips: list[Clip]) -> list[range]:
+    """Places of the clips that lie in one file together."""
+    return [range(start, min(start + SHARD, len(clips))) for start in range(0, len(clips), SHARD)]
+
+
+def _refuse_gaps(out: Path, folder: Path, clips: list[Clip]) -> None:
+    missing = [shard for number, shard in enumerate(_shards(clips)) if not _shard_path(folder, number).exists()]
+    if missing:
+        lost = sum(len(shard) for shard in missing)
+        raise UserError(
+            f"{out}: {lost} of {len(clips)} clips are not prepared yet, from {clips[missing[0][0]].id!r} on; run the "
+            "missing shares again, or the command without --merge, which prepares them itself"
+        )
 
 
 def _shard_path(folder: Path, number: int) -> Path:
@@ -166,7 +212,7 @@ def _write_shard(path: Path, results: list[tuple[dict | None, Verdict]], info: d
     verdicts = json.dumps([asdict(verdict) for _, verdict in results])
     columns = schema(info).with_metadata({"verdicts": verdicts})
     table = pa.Table.from_pylist([row for row, _ in results if row is not None], schema=columns)
-    unfinished = path.with_suffix(".unfinished")
+    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
     with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, columns) as writer:
         writer.write_table(table)
     unfinished.replace(path)
@@ -176,17 +222,20 @@ def _finish(out: Path, folder: Path, source: Source, info: dict, made_from: dict
     """Put the shards together, write the tables and, last, dataset.json."""
     import pyarrow as pa
 
+    from shared.quality import CLIP_QUALITY
+
     tables, verdicts = [], []
     for number in range(-(-len(source.clips) // SHARD)):
         table = pa.ipc.open_file(pa.memory_map(str(_shard_path(folder, number)))).read_all()
         verdicts += [Verdict(**entry) for entry in json.loads(table.schema.metadata[b"verdicts"])]
         tables.append(table.replace_schema_metadata(None))
+    if [verdict.id for verdict in verdicts] != [clip.id for clip in source.clips]:
+        raise UserError(f"{folder}: holds other clips than the source, or some of them twice; delete {out}")
     # Words are missed only where other clips have them: a folder of videos without any is complete as it is.
     if any("text" not in verdict.missing for verdict in verdicts):
         for verdict in verdicts:
             if verdict.verdict != "failed" and "text" in verdict.missing:
                 verdict.verdict = "partial"
-                verdict.detail = "; ".join(filter(None, [verdict.detail, "no words"]))
 
     lost = [verdict for verdict in verdicts if verdict.verdict == "failed"]
     write_csv(out / "failures.csv", ["id", "media", "reason"], [[v.id, v.media, v.detail] for v in lost])
@@ -195,6 +244,7 @@ def _finish(out: Path, folder: Path, source: Source, info: dict, made_from: dict
         ["id", "verdict", "missing", "detail"],
         [[v.id, v.verdict, " ".join(v.missing), v.detail] for v in verdicts],
     )
+    write_csv(out / "quality.csv", ["id", *CLIP_QUALITY], [[v.id, *v.quality] for v in verdicts if v.quality])
     if len(lost) == len(verdicts):
         raise UserError(f"{out}: none of the {len(lost)} clips could be read; the reasons are in failures.csv")
 

@@ -24,6 +24,11 @@ TEXT_QUALITY = ("present", "length")
 """present      1 when there are words, else 0
 length       log2(1 + number of words) / 6"""
 
+CLIP_QUALITY = ("seconds", "face_found", "face_size", "face_travel", *VISION_QUALITY[1:], *AUDIO_QUALITY, "words")
+"""Of a whole clip, for a person to sort by (quality.csv). face_found is a share of the frames; face_size the mean side
+of the face over the shorter side of the picture; face_travel how far its centre strays (standard deviation), in sides;
+words their number; the rest are means of the signals above."""
+
 AUDIO_QUALITY_HZ = 10
 """Steps of the audio signals per second."""
 AUDIO_QUALITY_RATE = 16000
@@ -117,3 +122,16 @@ def text_quality(transcript: str) -> np.ndarray:
     """What is said ("" when unknown) -> float32 (2,), columns TEXT_QUALITY."""
     words = len(transcript.split())
     return np.array([float(words > 0), min(1.0, np.log2(1 + words) / 6)], np.float32)
+
+
+def clip_quality(row: dict, size: tuple[int, int], faces) -> list[float | None]:
+    """The columns CLIP_QUALITY of a row of the clip dataset whose pictures were `size` (height, width) and whose face
+    moved as `faces` (a shared.faces.Faces, or None for given crops) says; None where there is nothing to judge."""
+    vision = np.frombuffer(row["vision_quality"], "<f4").reshape(-1, len(VISION_QUALITY))  # (T, 5)
+    audio = np.frombuffer(row["audio_quality"], "<f4").reshape(-1, len(AUDIO_QUALITY))  # (Ta, 5)
+    boxes = np.zeros((0, 3)) if faces is None else faces.boxes[faces.found].astype(np.float64)  # (N, 3)
+    side = boxes[:, 2].mean() if len(boxes) else None
+    means = [part.mean(axis=0, dtype=np.float64) if len(part) else [None] * 5 for part in (vision, audio)]
+    face = [None, None] if side is None else [side / min(size), np.hypot(*boxes[:, :2].std(axis=0)) / side]
+    values = [row["duration"], means[0][0], *face, *means[0][1:], *means[1]]
+    return [*(None if value is None else round(float(value), 3) for value in values), len(row["transcript"].split())]

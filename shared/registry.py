@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 from typing import Any
 
 from shared.errors import UserError
@@ -30,3 +31,15 @@ class Registry:
             raise UserError(f"no {self.family} called {name!r}: {nearest(name, self.parts)}")
         module, attribute = self.parts[name].split(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def make(self, spec: str) -> Any:
+        """The part that "NAME" or "NAME:PATH" (with a file or folder of its own) describes, made; UserError when it is
+        written otherwise."""
+        name, _, path = spec.partition(":")
+        part, given = self.get(name), [path] if path else []
+        try:
+            inspect.signature(part).bind(*given)
+        except TypeError:
+            needs = "takes no file" if given else f"needs a file of its own; write {name}:/path/to/it"
+            raise UserError(f"the {self.family} {name!r} {needs}") from None
+        return part(*given)

@@ -2,16 +2,22 @@
 
 import functools
 import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared.clips import Clip
-from shared.faces import FACE_FINDERS, crop_faces, find_faces, finder, smooth
-from shared.material import Material, gather
+from shared.errors import UserError
+from shared.faces import DETECTORS, Faces, crop_faces, detector, find_faces, smooth
+from shared.files import digest
+from shared.material import Material, gather, gather_windows
 from shared.media import Media, MediaError, resample
-from shared.quality import audio_quality, text_quality, vision_quality
+from shared.quality import audio_quality, clip_quality, text_quality, vision_quality
+from shared.registry import nearest
+from shared.transcribe import recogniser, transcribe
 
 
 @dataclass(kw_only=True)
@@ -26,12 +32,15 @@ class Recipe:
     """The rest of a longer clip is not looked at."""
     sample_rates: list[int] = field(default_factory=lambda: [16000])
     """Hz; sound is stored at each of them. 16000 suits speech models, laion-clap's wants 48000."""
-    face_finder: str = "haar"
-    """What finds faces: a name from shared/faces.py."""
+    detector: str = "haar"
+    """What finds faces: haar, which needs no file, or yunet:/path/model.onnx, or mediapipe:/path/model.tflite."""
     face_every: int = 3
     """Faces are looked for in every so manyeth picture and interpolated in between: heads move slowly."""
     max_side: int = 480
     """Pixels. Larger pictures are reduced to it before faces are looked for, so that memory stays bounded."""
+    transcribe: str = ""
+    """Folder of a Whisper model (faster-whisper's) that writes down what is said where nobody has; "" leaves it
+    unknown. Each process loads it."""
 
     def __post_init__(self):
         for name in ("frame_size", "frame_rate", "max_seconds", "face_every", "max_side"):
@@ -39,13 +48,29 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
         if not self.sample_rates or any(rate < 1000 for rate in self.sample_rates):
             raise ValueError(f"sample_rates is {self.sample_rates}: one or more rates in Hz are needed, as in [16000]")
-        FACE_FINDERS.get(self.face_finder)
+        DETECTORS.get(self.detector.partition(":")[0])
         self.sample_rates = list(dict.fromkeys(self.sample_rates))
 
     def recipe(self) -> dict[str, Any]:
         """The options above alone, also of a class that adds others."""
         values = asdict(self)
         return {name: values[name] for name in Recipe.__dataclass_fields__}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Recipe":
+        """The recipe that a dataset or a model carries; UserError when it is of another version."""
+        for name in values:
+            if name not in Recipe.__dataclass_fields__:
+                hint = nearest(name, Recipe.__dataclass_fields__)
+                raise UserError(f"made by another version, with an option {name!r} ({hint}); make it again")
+        return Recipe(**values)
+
+    def check(self) -> dict[str, str]:
+        """UserError when something it names is not there; else digests of the files it names."""
+        detector(self.detector)
+        _, _, weights = self.detector.partition(":")
+        digests = {"detector": digest(Path(weights))} if weights else {}
+        return digests | ({"transcribe": recogniser(self.transcribe).digest} if self.transcribe else {})
 
 
 @dataclass
@@ -59,9 +84,11 @@ class Verdict:
     missing: list[str]
     """Modalities the clip does not have."""
     detail: str
-    """In words; the reason when it failed."""
+    """In words: why it failed, why each modality is missing, what else a person should know."""
     digest: str = ""
     """Of the row's content."""
+    quality: list[float | None] = field(default_factory=list)
+    """The columns of shared.quality.CLIP_QUALITY; empty when it failed."""
 
 
 def failed(clip: Clip, reason: str) -> Verdict:
@@ -69,39 +96,65 @@ def failed(clip: Clip, reason: str) -> Verdict:
     return Verdict(clip.id, str(clip.media or ""), "failed", ["vision", "audio", "text"], reason)
 
 
-def prepare_clip(clip: Clip, recipe: Recipe) -> tuple[dict | None, Verdict]:
-    """A row (None when it failed; columns: see shared/dataset.py) and the verdict. Media problems never raise."""
+def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) -> tuple[dict | None, Verdict]:
+    """A row (None when it failed; columns: see shared/dataset.py) and the verdict. Media problems never raise.
+
+    transcripts: folder in which transcripts made here are kept."""
     if clip.media is clip.audio is clip.crops is None and not clip.transcript:
         return None, failed(clip, "; ".join(["neither a file nor words", *clip.remarks]))
     try:
         found = gather(clip, recipe.frame_rate, recipe.max_seconds, recipe.max_side, recipe.frame_size)
     except MediaError as error:
         return None, failed(clip, str(error))
+    return _row(clip, found, recipe, transcripts)
+
+
+def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, dict | None, str]]:
+    """(start in seconds, row, "") of all of a clip, window after window of `recipe.max_seconds`, or (0, None, why it
+    cannot be used). Words that are given have no times: every window has all of them."""
+    sizes = recipe.frame_rate, recipe.max_seconds, recipe.max_side
+    if clip.media is None or clip.audio is not None or clip.crops is not None:  # files of their own have one window
+        row, verdict = prepare_clip(clip, recipe)
+        yield 0.0, row, "" if row else verdict.detail
+        return
+    try:
+        for found in gather_windows(clip, *sizes):
+            yield found.media.start, _row(clip, found, recipe, None)[0], ""
+    except MediaError as error:
+        yield 0.0, None, str(error)
+
+
+def _row(clip: Clip, found: Material, recipe: Recipe, transcripts: Path | None) -> tuple[dict, Verdict]:
     media = found.media
-    vision, remarks = _vision(found, recipe)
+    words, absent = clip.transcript or "", dict(media.absent)
+    if not words:
+        absent["text"] = "no transcript"
+        if recipe.transcribe and len(media.waveform):
+            listener = recogniser(recipe.transcribe)
+            words, absent["text"] = transcribe(media.waveform, media.sample_rate, listener, transcripts)
+    vision, faces = _vision(found, recipe)
     row = {
         "id": clip.id,
         "split": clip.split,
         "duration": float(media.duration),
-        "transcript": clip.transcript or "",
+        "transcript": words,
         "labels": [float(np.float32(value)) for value in clip.labels],
         **{f"group_{name}": value for name, value in clip.groups.items()},
         **vision,
         **_audio(media, recipe),
-        "text_quality": text_quality(clip.transcript or "").tolist(),
+        "text_quality": text_quality(words).tolist(),
     }
-    return row, _verdict(clip, row, media, remarks)
+    return row, _verdict(clip, row, found, faces, absent)
 
 
-def _vision(found: Material, recipe: Recipe) -> tuple[dict, list[str]]:
-    """Columns of the pictures, and remarks on them."""
+def _vision(found: Material, recipe: Recipe) -> tuple[dict, Faces | None]:
+    """Columns of the pictures, and the face that was followed; None where the pictures are crops already."""
     _one_thread()
-    crops, seen, remarks = found.media.frames, np.ones(len(found.media.frames), bool), list(found.remarks)
+    crops, seen, faces = found.media.frames, np.ones(len(found.media.frames), bool), None
     if not found.cropped:
-        crops, seen, turns = _follow(crops, recipe)
-        remarks += [f"people lay on their side; turned by {90 * turns} degrees"] if turns else []
-        if len(crops) and not seen.any():
-            remarks.append("no face found; the middle of the picture is kept")
+        faces = find_faces(crops, recipe.face_every, detector(recipe.detector))
+        upright = np.rot90(crops, faces.turns, axes=(1, 2))  # (T, H, W, 3)
+        crops, seen = crop_faces(upright, smooth(faces.boxes, recipe.frame_rate), recipe.frame_size), faces.found
     jpegs = [encode_jpeg(crop) for crop in crops]
     # Of what is stored, so that whoever reads the dataset computes the same.
     stored = np.stack([decode_jpeg(jpeg) for jpeg in jpegs]) if jpegs else crops
@@ -110,15 +163,7 @@ def _vision(found: Material, recipe: Recipe) -> tuple[dict, list[str]]:
         "frame_times": found.media.frame_times.tolist(),
         "vision_quality": vision_quality(stored, seen).tobytes(),
     }
-    return columns, remarks
-
-
-def _follow(frames: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray, int]:
-    """Crops (T, S, S, 3) that follow the face in pictures (T, H, W, 3), where it was seen (T,), and the quarter turns
-    that the pictures needed."""
-    faces = find_faces(frames, recipe.face_every, finder(recipe.face_finder))
-    upright = np.rot90(frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)
-    return crop_faces(upright, smooth(faces.boxes, recipe.frame_rate), recipe.frame_size), faces.found, faces.turns
+    return columns, faces
 
 
 def _audio(media: Media, recipe: Recipe) -> dict:
@@ -130,14 +175,34 @@ def _audio(media: Media, recipe: Recipe) -> dict:
     }
 
 
-def _verdict(clip: Clip, row: dict, media: Media, remarks: list[str]) -> Verdict:
-    present = {"vision": len(media.frames) > 0, "audio": len(media.waveform) > 0, "text": bool(clip.transcript)}
-    missing = [name for name, there in present.items() if not there]
-    remarks = [{"vision": "no picture", "audio": "no sound"}[name] for name in missing if name != "text"] + remarks
+def _verdict(clip: Clip, row: dict, found: Material, faces: Faces | None, absent: dict[str, str]) -> Verdict:
+    """ok or partial, and what a person should know. Missing words alone leave a clip ok: see prepare.py."""
+    media = found.media
+    lacking = {"vision": not len(media.frames), "audio": not len(media.waveform), "text": not row["transcript"]}
+    missing = [name for name, lacks in lacking.items() if lacks]
+    short = {"vision": "no picture", "audio": "no sound", "text": "no words"}
+    wrong = [f"{short[name]}: {absent[name]}" for name in missing if name != "text"] + found.remarks
+    if faces is not None and len(media.frames) and not faces.found.any():
+        wrong.append("no face found; the middle of the picture is kept")
     if media.damaged_packets:
-        remarks.append(f"{media.damaged_packets} damaged packets left out")
-    word = "partial" if remarks else "ok"
-    return Verdict(clip.id, str(clip.media or ""), word, missing, "; ".join(remarks), row_digest(row))
+        wrong.append(f"{media.damaged_packets} damaged packets left out")
+    notes = [f"{short['text']}: {absent['text']}"] if "text" in missing else []
+    if faces is not None and faces.turns:
+        notes.append(f"people lay on their side; turned by {90 * faces.turns} degrees")
+    if faces is not None and faces.others:
+        notes.append(f"{1 + faces.others} faces: {_where(faces, media)} is followed, the largest and most persistent")
+    if media.more:
+        notes.append(f"longer than {media.duration:g} s, of which the rest is left out")
+    quality = clip_quality(row, media.frames.shape[1:3], faces)
+    word = "partial" if wrong else "ok"
+    detail = "; ".join(wrong + notes)
+    return Verdict(clip.id, str(clip.media or ""), word, missing, detail, row_digest(row), quality)
+
+
+def _where(faces: Faces, media: Media) -> str:
+    height, width = media.frames.shape[1:3][:: -1 if faces.turns % 2 else 1]
+    x, y = np.mean(faces.boxes[faces.found], axis=0)[:2] / (width, height)
+    return f"the one {x:.0%} from the left and {y:.0%} from the top"
 
 
 def row_digest(row: dict) -> str:

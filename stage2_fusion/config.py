@@ -23,7 +23,7 @@ class EncodeConfig:
     """Copies of every clip with one modality damaged on purpose: they teach the quality weights what damage looks like,
     and measure them. 0 encodes the clips as they are only."""
     batch_size: int = 32
-    """Clips per forward pass; the features do not depend on it."""
+    """Clips per forward pass, 32 at most; the features do not depend on it."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
     seed: int = 0
@@ -161,4 +161,10 @@ class PredictConfig:
     encoders: Path | None = None
     """Aligned encoders; by default those kept inside the model folder."""
     batch_size: int = 16
-    """Clips per forward pass; the predictions do not depend on it."""
+    """Windows per forward pass; the predictions do not depend on it."""
+    window: float | None = None
+    """Seconds per window of the timeline; by default the longest that a training clip could be."""
+    detector: str | None = None
+    """What finds faces, as of `emit prepare`; by default what found those of the training clips."""
+    transcribe: str | None = None
+    """Whisper folder, as of `emit prepare`; by default that of the training clips, "" for none."""

@@ -1,19 +1,35 @@
 """`emit encode`: frozen encoders over a clip dataset, once.
 
+    emit encode --encoders DIR --data DIR --out DIR
+    accelerate launch --config_file accelerate_configs/multi_gpu.yaml stage2_fusion/encode.py --encoders DIR ...
+
+Clips are encoded SHARD at a time; OUT/.partial holds the finished ones until all are there, so that a run that was
+stopped goes on with the others. Several processes, on several machines that see the same OUT, share them out.
+
 A clip, on its way in, is the dictionary that `shared.dataset.ClipDataset` gives, with its waveform at the rate of the
 audio encoder; on its way out, the sample described in features.py.
 """
 
+import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+if __name__ == "__main__":  # started as a file: the repository, not this folder, is where imports begin
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 
 from shared import config as configuration
 from shared.clips import MODALITIES
 from shared.errors import UserError
+from shared.files import read_json, write_json
 from stage2_fusion.config import EncodeConfig
 
 RAW = {"vision": "frames", "audio": "waveform", "text": "transcript"}
+SHARD = 32
+"""Clips that are written, and at worst encoded again, together. Fixed, so that neither the number of processes nor an
+interruption changes which clips go through an encoder together, and with it the last bits."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,45 +44,81 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def encode(config: EncodeConfig) -> None:
-    """Write the feature dataset; leave it alone when it is there; refuse to replace one made from other things."""
+    """Write the feature dataset; leave it alone when it is there; go on with an unfinished one; refuse to replace one
+    made from other things."""
+    from shared.launch import companions
+
+    with companions(config.out):
+        _encode(config)
+
+
+def _encode(config: EncodeConfig) -> None:
     from shared.dataset import ClipDataset
-    from shared.launch import fast_bf16
+    from shared.launch import fast_bf16, start
     from shared.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
     from stage1_align.encoders import AlignedEncoders
     from stage2_fusion import features
-    from stage2_fusion.inference import best_device
 
-    encoders = AlignedEncoders.from_pretrained(config.encoders).to(best_device())
+    # Precision is a matter of autocast here. The processes meet at the end only, after however long one of them takes.
+    accelerator = start("no", minutes=24 * 60)
+    encoders = AlignedEncoders.from_pretrained(config.encoders).to(accelerator.device)
     for name in MODALITIES:
         encoders.tower(name)  # stage 2 wants all three
     clips = ClipDataset.open(config.data)
     bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
-    info = {
-        "label_names": list(clips.label_names),
-        "group_names": list(clips.info["group_names"]),
-        "encoders": {"path": str(config.encoders.resolve()), "digest": encoders.digest, "config": encoders.config},
-        "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info["prepare"]},
-        "widths": {**{name: getattr(encoders, name).width for name in MODALITIES}, "embed": encoders.embed_dim},
-        "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
-        "views": config.damaged_views,
-        "seed": config.seed,
-        "precision": "bf16" if bf16 else "fp32",
-    }
-    if _already_there(config, info):
-        print(f"{config.out}: already holds these features; nothing to do")
+    info = features.describe(
+        {
+            "label_names": list(clips.label_names),
+            "group_names": list(clips.info["group_names"]),
+            "encoders": {"path": str(config.encoders.resolve()), "digest": encoders.digest, "config": encoders.config},
+            "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info["prepare"]},
+            "widths": {**{name: getattr(encoders, name).width for name in MODALITIES}, "embed": encoders.embed_dim},
+            "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
+            "views": config.damaged_views,
+            "seed": config.seed,
+            "precision": "bf16" if bf16 else "fp32",
+        }
+    )
+    with accelerator.main_process_first():
+        complete = _already_there(config, info)
+    if complete:
+        accelerator.print(f"{config.out}: already holds these features; nothing to do")
         return
-    samples = encode_all(encoders, clips, config.damaged_views, config.batch_size, config.seed, bf16)
-    features.write(config.out, samples, info)
-    print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {encoders.digest}")
+    folder = config.out / ".partial"
+    shards = [folder / f"{number:06d}.arrow" for number in range(-(-len(clips) // SHARD))]
+    missing = [number for number, shard in enumerate(shards) if not shard.exists()]
+    accelerator.wait_for_everyone()  # all have seen the same before anybody adds to it
+    if len(missing) < len(shards):
+        accelerator.print(f"{config.out}: continuing; {len(shards) - len(missing)} of {len(shards)} parts are done")
+    for number in _progress(missing[accelerator.process_index :: accelerator.num_processes], accelerator):
+        rows = range(number * SHARD, min((number + 1) * SHARD, len(clips)))
+        samples = encode_all(encoders, clips, config.damaged_views, config.batch_size, config.seed, bf16, rows)
+        features.write_shard(shards[number], samples, info)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        features.gather(shards, folder / "data", info)
+        shutil.rmtree(config.out / "data", ignore_errors=True)
+        (folder / "data").rename(config.out / "data")
+        write_json(config.out / "features.json", info)
+        shutil.rmtree(folder)
+        print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {encoders.digest}")
 
 
-def encode_all(encoders, clips, damaged_views: int, batch_size: int, seed: int, bf16: bool = False) -> Iterator[dict]:
-    """Samples of all clips in order, each clip as it is followed by its damaged views."""
+def _progress(numbers: list[int], accelerator) -> Iterator[int]:
     from tqdm import tqdm
 
-    for start in tqdm(range(0, len(clips), batch_size), desc="encode", unit="batch", disable=None):
-        rows = range(start, min(start + batch_size, len(clips)))
-        batch = [for_encoders(clips, row, encoders.audio.sample_rate) for row in rows]
+    hidden = None if accelerator.is_main_process else True
+    return iter(tqdm(numbers, desc="encode", unit=f"x {SHARD} clips", disable=hidden))
+
+
+def encode_all(
+    encoders, clips, damaged_views: int, batch_size: int, seed: int, bf16: bool = False, rows: range | None = None
+) -> Iterator[dict]:
+    """Samples of the clips at `rows` (None: of all), in order, each clip as it is followed by its damaged views."""
+    rows = range(len(clips)) if rows is None else rows
+    for start in range(0, len(rows), batch_size):
+        batch = [for_encoders(clips, row, encoders.audio.sample_rate) for row in rows[start : start + batch_size]]
         clean = encode_samples(encoders, batch, bf16)
         views = [
             damaged_view(clip, view, encoders.audio.sample_rate, seed)
@@ -199,30 +251,42 @@ def _quality(name: str, clip: dict, times: np.ndarray) -> np.ndarray:
 
 
 def _already_there(config: EncodeConfig, info: dict) -> bool:
-    """Whether `out` holds features made from the same things; UserError names what differs."""
+    """Whether `out` holds features made from the same things; takes the folder for this run when it is free or this
+    run's. UserError names what differs."""
     from stage2_fusion.features import read_info
 
-    if not (config.out / "features.json").exists():
-        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-            raise UserError(f"{config.out}: this is, or holds, something else; choose another --out")
+    out, mark = config.out, config.out / ".partial" / "made_from.json"
+    mine = _made_from(info)
+    complete = (out / "features.json").exists()
+    if complete:
+        theirs = _made_from(read_info(out))
+        if config.mixed_precision == "auto":
+            mine["precision"] = theirs["precision"]
+    elif mark.exists():
+        theirs = read_json(mark, "unfinished features", f"delete {out}")
+    elif out.exists() and (not out.is_dir() or any(path.name != ".partial" for path in out.iterdir())):
+        raise UserError(f"{out}: this is, or holds, something else; choose another --out")
+    else:
+        write_json(mark, mine)
         return False
-    old = read_info(config.out)
-    differing = [
-        f"{name} {theirs} (now {mine})"
-        for name, theirs, mine in (
-            ("encoders", old["encoders"]["digest"], info["encoders"]["digest"]),
-            ("clips", old["data"]["digest"], info["data"]["digest"]),
-            ("damaged views", old["views"], info["views"]),
-            ("seed", old["seed"], info["seed"]),
-            *([("precision", old["precision"], info["precision"])] if config.mixed_precision != "auto" else ()),
-        )
-        if theirs != mine
-    ]
+    differing = [f"{key} {theirs.get(key)} (now {value})" for key, value in mine.items() if theirs.get(key) != value]
     if differing:
         raise UserError(
-            f"{config.out}: holds features of other {', '.join(differing)}; choose another --out or delete it"
+            f"{out}: holds{'' if complete else ' unfinished'} features of other {', '.join(differing)}; "
+            "choose another --out or delete it"
         )
-    return True
+    return complete
+
+
+def _made_from(info: dict) -> dict:
+    """What features depend on, under the names a person knows it by."""
+    return {
+        "encoders": info["encoders"]["digest"],
+        "clips": info["data"]["digest"],
+        "damaged views": info["views"],
+        "seed": info["seed"],
+        "precision": info["precision"],
+    }
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ A sample, in memory, is a dictionary:
 On disk, DIR/features.json describes and DIR/data holds one row per sample (Hugging Face datasets, binary columns).
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,30 +24,50 @@ HOW = "make it with `emit encode`"
 
 
 def write(out: Path, samples: Iterable[dict], info: dict) -> dict:
-    """Write samples as they come; the folder appears when all are written. Returns the features.json, with its digest
-    (a function of `info`: the digests and settings that the features were made from, wherever those lie)."""
-    import datasets
-    from datasets.arrow_writer import ArrowWriter
-
-    info = {"format": FORMAT, **info}
-    info["digest"] = digest(
-        {
-            key: {name: part for name, part in value.items() if name != "path"} if isinstance(value, dict) else value
-            for key, value in info.items()
-            if key != "digest"
-        }
-    )
+    """Write samples as they come; the folder appears when all are written. Returns the features.json."""
+    info = describe(info)
     with atomic_folder(out) as folder:
-        rows = folder / "rows.arrow"
-        with ArrowWriter(path=str(rows), features=_columns(info), writer_batch_size=256) as writer:
-            for sample in samples:
-                writer.write(_to_row(sample))
-            writer.finalize()
-        datasets.disable_progress_bars()
-        datasets.Dataset.from_file(str(rows)).save_to_disk(str(folder / "data"))
-        rows.unlink()
+        shard = folder / "rows.arrow"
+        write_shard(shard, samples, info)
+        gather([shard], folder / "data", info)
+        shard.unlink()
         write_json(folder / "features.json", info)
     return info
+
+
+def describe(info: dict) -> dict:
+    """The features.json of features made from `info`: the digests and settings behind them, which its own digest is a
+    function of, wherever they lie."""
+    info = {"format": FORMAT, **info}
+    content = {
+        key: {name: part for name, part in value.items() if name != "path"} if isinstance(value, dict) else value
+        for key, value in info.items()
+        if key != "digest"
+    }
+    return {**info, "digest": digest(content)}
+
+
+def write_shard(path: Path, samples: Iterable[dict], info: dict) -> None:
+    """Samples as Arrow, as they come: one file, there whole or not at all."""
+    from datasets.arrow_writer import ArrowWriter
+
+    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+    with ArrowWriter(path=str(unfinished), features=_columns(info), writer_batch_size=256) as writer:
+        for sample in samples:
+            writer.write(_to_row(sample))
+        writer.finalize()
+    unfinished.replace(path)
+
+
+def gather(shards: list[Path], out: Path, info: dict) -> None:
+    """Put shards together into the Hugging Face dataset `out`, from the disk to the disk. The fingerprint is given, so
+    that the same samples are the same bytes."""
+    import datasets
+    import pyarrow as pa
+
+    tables = [pa.ipc.open_stream(pa.memory_map(str(shard))).read_all() for shard in shards]
+    datasets.disable_progress_bars()
+    datasets.Dataset(pa.concat_tables(tables), fingerprint=info["digest"]).save_to_disk(str(out))
 
 
 def read_info(path: Path) -> dict:

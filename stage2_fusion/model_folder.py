@@ -86,7 +86,8 @@ def check_features(info: dict, features: dict, path: Path) -> None:
         )
     theirs = features["data"].get("prepare", {})
     for key, value in info["prepare"].items():
-        if key != "sample_rates" and theirs.get(key) != value:  # sound is judged and heard at rates of its own
+        # Sound is judged and heard at rates of its own, and words are words, whoever wrote them down.
+        if key not in ("sample_rates", "transcribe") and theirs.get(key) != value:
             raise UserError(
                 f"{path}: clips prepared with {key} {theirs.get(key)}, but the model was trained with {value}; "
                 f"prepare them again with --{key} {value}"

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from shared import config as configuration
 from shared.clips import MODALITIES, Clip, guess_layout, read_source, sidecar
 from shared.errors import UserError
 from stage2_fusion.config import PredictConfig
+
+NOTHING = "neither picture, sound nor words could be used"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,45 +27,94 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def predict(config: PredictConfig) -> int:
-    """Write predictions (sorted by Filename, values in [0, 1]) and, beside them, OUT_failures.csv; returns the number
-    of clips predicted. A clip that cannot be read, or has neither picture nor sound nor words, is a failure of its
-    own."""
+    """Write predictions (sorted by Filename, values in [0, 1]) and, beside them, OUT_timeline.csv and OUT_failures.csv;
+    returns the number of clips predicted. A clip that cannot be read, or has neither picture nor sound nor words, is a
+    failure of its own; one that cannot be read to its end is both.
+
+    A clip is seen in windows as long as the longest clip of the training; the timeline has a row for each, and the
+    clip's prediction is their mean, weighted by their lengths."""
     from shared.files import write_csv
     from stage2_fusion import model_folder
     from stage2_fusion.inference import best_device
 
     clips, failures = read_clips(config.clips)
     model, info = model_folder.load(config.model)
+    recipe = _recipe(config, info["prepare"])
     model, encoders = model.to(best_device()), load_encoders(config, info).to(best_device())
-    rows: list[list] = []
-    for batch in _batches(prepared(clips, info["prepare"], encoders.audio.sample_rate, failures), config.batch_size):
-        rows += predict_batch(model, encoders, batch, info, failures)
+    windows: list[Window] = []
+    for batch in _batches(prepared(clips, recipe, encoders.audio.sample_rate, failures), config.batch_size):
+        windows += predict_batch(model, encoders, batch, info)
+    seen = {window.clip for window in windows}
+    failures += [
+        (name, NOTHING) for name in sorted({clip.id for clip in clips} - seen - {name for name, _ in failures})
+    ]
+    windows.sort(key=lambda window: (window.clip, window.start))
+    rows = [[name, *_numbers(values)] for name, values in over_time(windows).items()]
     for name, reason in failures:
         print(f"{name}: {reason}", file=sys.stderr)
-    write_csv(config.out, ["Filename", *info["label_names"]], sorted(rows))
+    write_csv(config.out, ["Filename", *info["label_names"]], rows)
+    timeline = [[w.clip, f"{w.start:.3f}", f"{w.end:.3f}", *_numbers(w.values)] for w in windows]
+    write_csv(
+        config.out.with_name(f"{config.out.stem}_timeline.csv"),
+        ["Filename", "start", "end", *info["label_names"]],
+        timeline,
+    )
     missed = config.out.with_name(f"{config.out.stem}_failures.csv")
     write_csv(missed, ["Filename", "reason"], [list(pair) for pair in failures])
     print(f"{config.out}: {len(rows)} clips predicted, {len(failures)} failed")
     return len(rows)
 
 
-def predict_batch(model, encoders, batch: list[dict], info: dict, failures: list[tuple[str, str]]) -> list[list]:
-    """Rows (name, K formatted numbers) of prepared clips, encoded as the training clips were (`info` is the model's
-    config.json); a clip with nothing in it goes to `failures`."""
+@dataclass
+class Window:
+    """What the model says about a stretch of a clip."""
+
+    clip: str
+    start: float
+    """Seconds, as `end`."""
+    end: float
+    values: np.ndarray
+    """float32 (K,) in [0, 1]."""
+
+
+def predict_batch(model, encoders, batch: list[dict], info: dict) -> list[Window]:
+    """Windows of prepared clips, encoded as the training clips were (`info` is the model's config.json); one with
+    nothing in it is left out."""
     from stage2_fusion.encode import encode_samples
     from stage2_fusion.features import shorten
     from stage2_fusion.inference import run_model
 
-    samples = []
-    for sample in encode_samples(encoders, batch, info["precision"] == "bf16"):
-        if any(len(sample[name]["sequence"]) for name in MODALITIES):
-            samples.append(shorten(sample, info["max_steps"]))
-        else:
-            failures.append((sample["id"], "neither picture, sound nor words could be used"))
-    if not samples:
+    encoded = encode_samples(encoders, batch, info["precision"] == "bf16")
+    usable = [i for i, sample in enumerate(encoded) if any(len(sample[name]["sequence"]) for name in MODALITIES)]
+    if not usable:
         return []
+    samples = [shorten(encoded[i], info["max_steps"]) for i in usable]
     values = np.clip(run_model(model, samples, len(samples))["predictions"], 0, 1)  # (B, K)
-    return [[sample["id"], *(f"{v:.6f}" for v in row)] for sample, row in zip(samples, values, strict=True)]
+    times = [(batch[i]["start"], batch[i]["start"] + batch[i]["duration"]) for i in usable]
+    return [Window(sample["id"], *time, row) for sample, time, row in zip(samples, times, values, strict=True)]
+
+
+def over_time(windows: list[Window]) -> dict[str, np.ndarray]:
+    """The mean over the windows of each clip, weighted by their lengths: {clip: float64 (K,)}, in their order."""
+    clips: dict[str, list[Window]] = {}
+    for window in windows:
+        clips.setdefault(window.clip, []).append(window)
+    # Words alone last no time at all.
+    weights = {name: [max(part.end - part.start, 1e-3) for part in parts] for name, parts in clips.items()}
+    return {
+        name: np.average([part.values.astype(np.float64) for part in parts], axis=0, weights=weights[name])
+        for name, parts in clips.items()
+    }
+
+
+def _numbers(values: np.ndarray) -> list[str]:
+    return [f"{value:.6f}" for value in values]
+
+
+def _recipe(config: PredictConfig, settings: dict) -> dict:
+    """How the training clips were prepared, with what the command says otherwise."""
+    given = {"max_seconds": config.window, "detector": config.detector, "transcribe": config.transcribe}
+    return {**settings, **{name: value for name, value in given.items() if value is not None}}
 
 
 def read_clips(sources: list[str]) -> tuple[list[Clip], list[tuple[str, str]]]:
@@ -116,15 +167,17 @@ def load_encoders(config: PredictConfig, info: dict):
 
 
 def prepared(clips: list[Clip], settings: dict, rate: int, failures: list[tuple[str, str]]) -> Iterator[dict]:
-    """Clips as `encode_samples` takes them, prepared as the training clips were, waveforms at `rate` Hz; those that
-    cannot be read go to `failures`."""
+    """Windows of clips as `encode_samples` takes them, prepared by the recipe `settings`, waveforms at `rate` Hz; clips
+    that cannot be read, or not to their end, go to `failures`."""
     from shared.prepare import prepare_each
     from shared.rows import Recipe
 
-    for clip, sample, reason in prepare_each(clips, Recipe(**{**settings, "sample_rates": [rate]})):
+    read: dict[str, float] = {}
+    for clip, sample, reason in prepare_each(clips, Recipe.of({**settings, "sample_rates": [rate]})):
         if sample is None:
-            failures.append((clip.id, reason))
+            failures.append((clip.id, f"from {read[clip.id]:.1f} s on: {reason}" if clip.id in read else reason))
         else:
+            read[clip.id] = sample["start"] + sample["duration"]
             yield sample
 
 

@@ -70,6 +70,27 @@ def test_predict_gives_a_row_or_a_failure_for_every_file(way, corpus, tmp_path, 
     assert all(failed.values())
 
 
+def test_a_longer_clip_than_any_of_the_training_is_seen_to_its_end(way, tmp_path):
+    import numpy as np
+    from media_files import face, voice, write_video
+
+    film = np.stack([face(mouth=m) for m in np.linspace(0, 1, 63)])
+    write_video(tmp_path / "long.mp4", film, sound=voice(2.52)[None])
+    out = tmp_path / "predictions.csv"
+    model = way / "fuse" / "model"
+    assert emit("predict", "--model", model, tmp_path / "long.mp4", "--window", "1", "--out", out) == 0
+    with out.open() as file, (tmp_path / "predictions_timeline.csv").open() as parts:
+        row, timeline = list(csv.DictReader(file)), list(csv.DictReader(parts))
+    times = [(float(part["start"]), float(part["end"])) for part in timeline]
+    assert [start for start, _ in times] == [0, 1, 2] and [end for _, end in times[:2]] == [1, 2]
+    assert 2.5 < times[2][1] < 2.7
+    for name in EMI:
+        mean = (
+            sum(float(p[name]) * (end - start) for p, (start, end) in zip(timeline, times, strict=True)) / times[2][1]
+        )
+        assert float(row[0][name]) == pytest.approx(mean, abs=2e-6)
+
+
 def test_a_folder_and_its_files_get_the_same_names_and_numbers(way, corpus, tmp_path):
     media = sorted(path for path in (corpus / "clips").iterdir() if path.suffix != ".txt")[:2]
     (tmp_path / "folder").mkdir()

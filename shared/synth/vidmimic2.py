@@ -144,9 +144,9 @@ def _as_float32(labels: np.ndarray) -> list[float]:
 
 def _crops(frames: np.ndarray) -> dict[int, np.ndarray]:
     """{frame number: face crop RGB uint8 (160, 160, 3)} for the frames in which a face was found."""
-    from shared.faces import crop_faces, find_faces, finder
+    from shared.faces import crop_faces, detector, find_faces
 
-    faces = find_faces(frames, 3, finder("haar"))
+    faces = find_faces(frames, 3, detector("haar"))
     upright = np.rot90(frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)
     crops = crop_faces(upright, faces.boxes, CROP_SIDE)  # (T, 160, 160, 3)
     return {int(i): crops[i] for i in np.flatnonzero(faces.found)}

@@ -49,14 +49,14 @@ def write_settings(path: Path, **train) -> Path:
 
 
 class Trainers:
-    """`emit align ARGUMENTS` in `world` processes."""
+    """`emit align ARGUMENTS`, or another command, in `world` processes."""
 
-    def __init__(self, arguments, output: Path, world: int = 1, before=None):
+    def __init__(self, arguments, output: Path, world: int = 1, before=None, command: str = "align"):
         """before: what each process does first, a function that can be pickled."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        arguments = [str(argument) for argument in arguments]
+        arguments = [command, *(str(argument) for argument in arguments)]
         self.outputs = [output.with_suffix(f".{rank}") for rank in range(world)]
         self.processes = [
             FORK.Process(target=_work, args=(arguments, path, rank, world, port, before))
@@ -83,9 +83,9 @@ class Trainers:
         return [path.read_text() if path.exists() else "" for path in self.outputs]
 
 
-def run(arguments, output: Path, world: int = 1, before=None) -> list[str]:
+def run(arguments, output: Path, world: int = 1, before=None, command: str = "align") -> list[str]:
     """To its end, without error; what each process said."""
-    trainers = Trainers(arguments, output, world, before)
+    trainers = Trainers(arguments, output, world, before, command)
     statuses = trainers.wait()
     assert statuses == [0] * world, trainers.said()
     return trainers.said()
@@ -154,5 +154,5 @@ def _work(arguments: list[str], output: Path, rank: int, world: int, port: int, 
         before()
     from shared.cli import main
 
-    sys.argv = ["emit", "align", *arguments]
+    sys.argv = ["emit", *arguments]
     main()

@@ -19,19 +19,25 @@ def write_video(
     codec: str = "libx264",
     crf: int = 10,
     pixel_shape: int = 1,
+    pixels: str = "yuv420p",
+    sound_from: float = 0.0,
+    claims: int = 25,
 ) -> Path:
-    """frames RGB uint8 (T, H, W, 3) shown from times (T,) seconds (25 a second when not given); sound (channels, S)."""
+    """frames RGB uint8 (T, H, W, 3) shown from times (T,) seconds (25 a second when not given); sound (channels, S),
+    heard from `sound_from` seconds on. claims: frames per second that the file says it has."""
     with av.open(str(path), "w") as container:
         video = audio = None
         if frames is not None:
             times = np.arange(len(frames)) / 25 if times is None else times
-            video = container.add_stream(codec, rate=25, options={"crf": str(crf), "preset": "ultrafast"})
+            best = {"crf": str(crf), "preset": "ultrafast"} if codec in ("libx264", "libx265", "libvpx") else {"q": "2"}
+            video = container.add_stream(codec, rate=claims, options=best)
             video.height, video.width = frames.shape[1:3]
-            video.pix_fmt = "yuv420p"
-            video.codec_context.time_base = TICK
+            video.pix_fmt = pixels
+            if codec not in ("mpeg1video", "mpeg2video"):  # those know the usual frame rates only
+                video.codec_context.time_base = TICK
             video.codec_context.sample_aspect_ratio = pixel_shape
         if sound is not None:
-            layout = "mono" if len(sound) == 1 else "stereo"
+            layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
             audio = container.add_stream("aac" if path.suffix != ".webm" else "libopus", rate=rate, layout=layout)
         if video is not None:
             for picture, time in zip(frames, times, strict=True):
@@ -41,7 +47,7 @@ def write_video(
             container.mux(video.encode())
         if audio is not None:
             block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound, np.float32), format="fltp", layout=layout)
-            block.sample_rate, block.pts, block.time_base = rate, 0, Fraction(1, rate)
+            block.sample_rate, block.pts, block.time_base = rate, round(sound_from * rate), Fraction(1, rate)
             container.mux(audio.encode(block))
             container.mux(audio.encode())
     return path

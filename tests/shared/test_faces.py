@@ -1,15 +1,18 @@
 """Faces: found where they are, one person per clip, crops that follow."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 from media_files import face
 
 from shared.errors import UserError
-from shared.faces import MARGIN, HaarFinder, crop_faces, find_faces, finder, smooth
+from shared.faces import MARGIN, HaarDetector, crop_faces, detector, find_faces, smooth
 
 
 class Script:
-    """A finder that says what it is told: {frame number: boxes}. Frames carry their number in a pixel."""
+    """A detector that says what it is told: {frame number: boxes}. Frames carry their number in a pixel."""
 
     def __init__(self, boxes):
         self.boxes, self.asked = boxes, []
@@ -29,7 +32,7 @@ def numbered(count, height=100, width=200):
 def test_a_drawn_face_is_found_and_followed():
     where = np.linspace(110, 210, 13)
     frames = np.stack([face(x=x) for x in where])
-    result = find_faces(frames, 3, HaarFinder())
+    result = find_faces(frames, 3, HaarDetector())
     assert result.turns == 0 and result.found.all()
     assert np.abs(result.boxes[:, 0] - where).max() < 12
     assert np.abs(result.boxes[:, 1] - 125).max() < 20 and (np.abs(result.boxes[:, 2] / 110 - 1) < 0.3).all()
@@ -38,14 +41,14 @@ def test_a_drawn_face_is_found_and_followed():
 def test_there_is_no_face_on_a_wall():
     rng = np.random.default_rng(0)
     walls = rng.integers(0, 255, (4, 120, 160, 3)).astype(np.uint8)
-    result = find_faces(walls, 2, HaarFinder())
+    result = find_faces(walls, 2, HaarDetector())
     assert not result.found.any() and np.isnan(result.boxes).all()
-    assert len(find_faces(walls[:0], 2, HaarFinder()).boxes) == 0
+    assert len(find_faces(walls[:0], 2, HaarDetector()).boxes) == 0
 
 
 def test_people_on_their_side_are_turned():
     frames = np.stack([face(mouth=m) for m in np.linspace(0, 1, 9)])
-    result = find_faces(np.rot90(frames, 1, axes=(1, 2)), 2, HaarFinder())
+    result = find_faces(np.rot90(frames, 1, axes=(1, 2)), 2, HaarDetector())
     assert result.turns == 3 and result.found.all()
     assert np.abs(result.boxes[:, 0] - 160).max() < 12
 
@@ -108,6 +111,74 @@ def test_crops_beyond_the_picture_repeat_its_edge_and_without_a_box_take_the_mid
     assert crop_faces(frame[:0], np.zeros((0, 3), np.float32), 48).shape == (0, 48, 48, 3)
 
 
-def test_an_unknown_finder_is_named():
+def test_an_unknown_detector_is_named():
     with pytest.raises(UserError, match="did you mean 'haar'"):
-        finder("harr")
+        detector("harr")
+
+
+def test_detectors_with_weights_need_their_file(tmp_path):
+    for spec, words in (
+        ("yunet", "write yunet:/path/to/it"),
+        ("haar:/some/file", "takes no file"),
+        ("yunet:/no/where.onnx", "no such file"),
+        ("mediapipe:/no/where.task", "no such file"),
+    ):
+        with pytest.raises(UserError, match=words):
+            detector(spec)
+    (tmp_path / "noise.onnx").write_bytes(b"noise")
+    with pytest.raises(UserError, match="not a model that yunet reads"):
+        detector(f"yunet:{tmp_path / 'noise.onnx'}")
+
+
+def test_yunet_finds_where_its_boxes_say(monkeypatch, tmp_path):
+    """Its model is not here: a stand-in with the interface of OpenCV's class, which finds the white box."""
+    import cv2
+
+    class Net:
+        def setInputSize(self, size):
+            self.size = size
+
+        def detect(self, picture):
+            assert picture.shape[1::-1] == self.size and picture[..., 0].max() < 250 < picture[..., 2].max()  # BGR
+            y, x = np.nonzero(picture[..., 2] > 127)
+            if not len(x):
+                return 1, None
+            box = [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1, *[0] * 10, 0.9]
+            return 1, np.float32([box])
+
+    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *given: Net())
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    yunet = detector(f"yunet:{tmp_path / 'model.onnx'}")
+    frame = np.zeros((400, 640, 3), np.uint8)
+    frame[100:180, 200:260, 0] = 255
+    for thorough in (False, True):
+        np.testing.assert_allclose(yunet.find(frame, thorough), [[230, 140, 70]], atol=2)
+
+
+def test_mediapipe_finds_where_its_boxes_say(monkeypatch, tmp_path):
+    """The package is not here: a stand-in with the part of its interface that is used."""
+    box = types.SimpleNamespace(origin_x=10, origin_y=20, width=40, height=60)
+    found = types.SimpleNamespace(detections=[types.SimpleNamespace(bounding_box=box)])
+    net = types.SimpleNamespace(
+        detect=lambda image: found if image.data.any() else types.SimpleNamespace(detections=[])
+    )
+    vision = types.SimpleNamespace(
+        FaceDetectorOptions=types.SimpleNamespace,
+        FaceDetector=types.SimpleNamespace(create_from_options=lambda options: net),
+    )
+    python = types.ModuleType("mediapipe.tasks.python")
+    python.BaseOptions, python.vision = types.SimpleNamespace, vision
+    package = types.ModuleType("mediapipe")
+    package.Image, package.ImageFormat = types.SimpleNamespace, types.SimpleNamespace(SRGB=1)
+    for name, module in (("mediapipe", package), ("mediapipe.tasks", python), ("mediapipe.tasks.python", python)):
+        monkeypatch.setitem(sys.modules, name, module)
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    mediapipe = detector(f"mediapipe:{tmp_path / 'model.tflite'}")
+    np.testing.assert_allclose(mediapipe.find(np.full((90, 90, 3), 9, np.uint8)), [[30, 50, 50]])
+    assert mediapipe.find(np.zeros((90, 90, 3), np.uint8)).shape == (0, 3)
+
+
+def test_other_faces_are_counted():
+    finds = {i: [(30, 50, 25), (140, 50, 60)] for i in range(12)} | {5: [(30, 50, 25), (140, 50, 60), (90, 90, 20)]}
+    assert find_faces(numbered(12), 1, Script(finds)).others == 1
+    assert find_faces(numbered(12), 1, Script({i: [(140, 50, 60)] for i in range(12)})).others == 0

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import time
 from functools import partial
@@ -17,7 +18,7 @@ from shared.clips import Clip
 from shared.dataset import ClipDataset
 from shared.errors import UserError
 from shared.pool import run
-from shared.rows import Recipe
+from shared.rows import Recipe, prepare_clip
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,9 @@ def test_every_clip_has_its_verdict(prepared):
         "nobody": ("partial", ""),
         **{name: ("failed", "vision audio text") for name in ("empty", "page", "gone")},
     }
-    assert "no face" in verdicts["nobody"]["detail"] and "no words" in verdicts["silent"]["detail"]
+    assert "no face" in verdicts["nobody"]["detail"]
+    assert verdicts["silent"]["detail"] == "no sound: no sound track; no words: no transcript"
+    assert verdicts["heard"]["detail"] == "no picture: no video track; no words: no transcript"
     reasons = {row["id"]: row["reason"] for row in rows(prepared.path / "failures.csv")}
     assert list(reasons) == ["empty", "page", "gone"]
     assert "empty" in reasons["empty"] and "readable" in reasons["page"] and "no such file" in reasons["gone"]
@@ -82,6 +85,33 @@ def test_what_is_missing_is_empty_and_the_rest_is_there(prepared):
     assert len(nobody["frames"]) == 8 and not nobody["vision_quality"][:, 0].any()
     assert prepared.label_names == ["Amusement", "Joy"] and whole["labels"][1] == 0.5
     assert whole["groups"] == {"subject": "s0"}
+
+
+def test_a_table_says_how_good_each_clip_is(prepared):
+    quality = {row["id"]: row for row in rows(prepared.path / "quality.csv")}
+    assert list(quality) == ["whole", "silent", "heard", "nobody"]
+    whole, heard, nobody = quality["whole"], quality["heard"], quality["nobody"]
+    assert float(whole["face_found"]) == 1 and float(nobody["face_found"]) == 0
+    assert 0.3 < float(whole["face_size"]) < 0.7  # drawn 110 pixels wide in 240
+    assert float(whole["face_travel"]) < 0.2 and nobody["face_size"] == ""
+    assert (
+        whole["words"] == "4" and heard["words"] == "0" and heard["sharpness"] == "" and quality["silent"]["snr"] == ""
+    )
+    mean = prepared[0]["audio_quality"][:, 1].mean()
+    assert float(whole["snr"]) == pytest.approx(mean, abs=1e-3)
+
+
+def test_the_face_that_is_followed_is_recorded_and_so_is_what_is_left_out(tmp_path):
+    two = np.stack([face(x=90, side=80, mouth=m) for m in np.linspace(0, 1, 50)])
+    two[:, :, 200:] = np.stack([face(width=120, x=60, side=100, mouth=1 - m) for m in np.linspace(0, 1, 50)])
+    path = write_video(tmp_path / "two.mp4", two)
+    row, verdict = prepare_clip(Clip("two", path), Recipe(max_seconds=1.5))
+    assert verdict.verdict == "partial" and verdict.missing == ["audio", "text"]  # there is no sound
+    said = verdict.detail.split("; ")
+    assert said[0] == "no sound: no sound track"
+    where = re.fullmatch(r"2 faces: the one (\d+)% from the left and (\d+)% from the top is followed, .*", said[2])
+    assert abs(int(where[1]) - 81) <= 3 and abs(int(where[2]) - 52) <= 6
+    assert said[3] == "longer than 1.5 s, of which the rest is left out" and len(row["frames"]) == 12
 
 
 def files(folder):
@@ -117,6 +147,31 @@ def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch,
     assert not set(asked) & set(kept) and len(asked) == 2
     assert again.digest == prepared.digest and "4 of 7 clips are done" in capsys.readouterr().out
     assert not (tmp_path / "out" / ".partial").exists()
+
+
+def test_the_jobs_of_an_array_give_what_one_run_gives(source, prepared, tmp_path, monkeypatch):
+    """Twice with other numbers of jobs, one of them with nothing to do, in any order."""
+    monkeypatch.setattr(preparing, "SHARD", 3)  # three parts
+    out = tmp_path / "out"
+
+    def job(*options):
+        assert preparing.main([str(source), "--out", str(out), "--workers", "1", *options]) == 0
+
+    job("--shard", "3/4")
+    with pytest.raises(UserError, match="6 of 7 clips are not prepared yet, from 'whole' on"):
+        job("--merge")
+    job("--shard", "4/4")
+    job("--shard", "1/2")
+    job("--shard", "2/4")
+    second = out / ".partial" / "000001.arrow"
+    content = second.read_bytes()
+    second.write_bytes((out / ".partial" / "000000.arrow").read_bytes())
+    with pytest.raises(UserError, match="other clips than the source, or some of them twice"):
+        job("--merge")
+    assert not (out / "dataset.json").exists()
+    second.write_bytes(content)
+    job("--merge")
+    assert files(out) == files(prepared.path)
 
 
 def test_what_is_finished_is_left_alone_and_nothing_else_replaces_it(source, prepared, capsys):
@@ -156,9 +211,16 @@ def test_clips_are_prepared_in_memory_as_on_disk(source, prepared):
 
 
 def test_options_that_make_no_sense_are_refused(source, tmp_path, capsys):
-    with pytest.raises(UserError, match="face finder"):
-        prepare(source, tmp_path / "x", "--face_finder", "hare")
-    for option in (("--frame_rate", "0"), ("--sample_rates", "[]"), ("--frame_sise", "9")):
+    with pytest.raises(UserError, match="face detector"):
+        prepare(source, tmp_path / "x", "--detector", "hare")
+    for option in (
+        ("--shard", "0/4"),
+        ("--shard", "5/4"),
+        ("--shard", "2"),
+        ("--frame_rate", "0"),
+        ("--sample_rates", "[]"),
+        ("--frame_sise", "9"),
+    ):
         with pytest.raises(SystemExit):
             prepare(source, tmp_path / "x", *option)
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
@@ -168,6 +230,8 @@ def misbehave(item: str, folder: str) -> str:
     """What a file may do to the process that reads it."""
     if item == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "abort":
+        os.abort()  # as a library that finds its memory damaged
     if item == "leave":
         os._exit(3)
     if item == "hang":
@@ -177,6 +241,21 @@ def misbehave(item: str, folder: str) -> str:
     with open(f"{folder}/{item}", "a") as file:
         file.write("x")
     return item.upper()
+
+
+def count_up(item: str):
+    """A long file: one result after the other."""
+    yield from range(int(item[0]))
+    if item[1:]:
+        misbehave(item[1:], "")
+
+
+def test_a_job_may_give_results_one_by_one_and_keeps_those_before_a_crash():
+    results = list(run(count_up, ["3", "2abort", "0", "1hang", "2raise", "1"], 2, seconds=1.0))
+    given = {i: [result for index, result, _ in results if index == i] for i in range(6)}
+    assert given == {0: [0, 1, 2], 1: [0, 1, None], 2: [], 3: [0, None], 4: [0, 1, None], 5: [0]}
+    reasons = {index: reason for index, _, reason in results if reason}
+    assert "SIGABRT" in reasons[1] and "longer than 1 s" in reasons[3] and reasons[4] == "ValueError: two lines"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

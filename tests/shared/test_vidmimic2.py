@@ -286,7 +286,7 @@ def test_provided_crops_and_sound_become_the_clip(tmp_path):
     details = {name: verdict.detail for name, verdict in verdicts.items()}
     assert "no face crops in it" in details["00001"] and "no such folder of face crops" in details["00002"]
     assert "no such file" in details["00003"] and verdicts["00000"].verdict == "ok"
-    assert details["00004"] == "no sound"
+    assert details["00004"] == "no sound: no sound track; no words: no transcript"
 
 
 def test_a_face_in_raw_is_used_unless_crops_are_asked_for(tmp_path):

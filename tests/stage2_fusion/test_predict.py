@@ -35,18 +35,20 @@ def predictor(tmp_path, monkeypatch):
             return self
 
     def prepared(clips, settings, rate, failures):
-        assert settings == {"frame_rate": 4} and rate == 16000
+        assert settings["frame_rate"] == 4 and rate == 16000
+        run.settings = settings
         for clip in clips:
             seen.append(clip)
             if "broken" in clip.id:
                 failures.append((clip.id, "cannot be decoded"))
-            else:
-                yield {"id": clip.id}
+                continue
+            for start, length in ((0, 20), (20, 20), (40, 5)) if "long" in clip.id else ((0, 3),):
+                yield {"id": clip.id, "start": start, "duration": length}
 
     def encode_samples(encoders, batch, bf16):
         assert bf16, "as the training features were encoded"
         missing = {"empty": ("vision", "audio", "text")}
-        seeds = [sum(map(ord, clip["id"])) for clip in batch]
+        seeds = [sum(map(ord, clip["id"])) + clip["start"] for clip in batch]
         return [
             made_up.features(np.random.default_rng(seed), missing=missing.get(clip["id"].split(".")[0], ()))
             | {"id": clip["id"], "groups": {}}
@@ -87,6 +89,21 @@ def test_files_are_predicted_and_failures_named(predictor, tmp_path, capsys):
     assert any(name.endswith("nowhere.mp4") and "no such file" in reason for name, reason in reasons.items())
     assert len(capsys.readouterr().err.strip().splitlines()) == 3
     assert {clip.id: clip.transcript for clip in predictor.seen}["a.mp4"] == "so good"
+
+
+def test_a_long_clip_has_a_timeline_and_their_mean_by_length(predictor, tmp_path):
+    touch(tmp_path, "long.mp4", "short.mp4")
+    count, rows, _ = predictor("long.mp4", "short.mp4", batch_size=2, window=20)
+    assert count == 2 and predictor.settings["max_seconds"] == 20
+    with (tmp_path / "out" / "predictions_timeline.csv").open() as file:
+        timeline = list(csv.DictReader(file))
+    times = [(row["Filename"], float(row["start"]), float(row["end"])) for row in timeline]
+    assert times == [("long.mp4", 0, 20), ("long.mp4", 20, 40), ("long.mp4", 40, 45), ("short.mp4", 0, 3)]
+    for name in ("d0", "d1"):
+        first, second, third, alone = (float(row[name]) for row in timeline)
+        assert len({first, second, third}) == 3
+        assert float(rows[0][name]) == pytest.approx((20 * first + 20 * second + 5 * third) / 45, abs=2e-6)
+        assert float(rows[1][name]) == alone
 
 
 def test_batches_change_nothing(predictor, tmp_path):

@@ -1,0 +1,71 @@
+"""Face detectors with weights of their own, which a person brings: `--detector yunet:/path/model.onnx`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from shared.errors import UserError
+
+LONGEST = 320
+"""Pixels that pictures are reduced to for a quick look."""
+
+
+class YuNet:
+    """OpenCV's FaceDetectorYN (Wu, Peng, Yu 2023): the file is face_detection_yunet_*.onnx of OpenCV's model zoo."""
+
+    def __init__(self, path: str):
+        import cv2
+
+        _check(path, "yunet", "the .onnx file of OpenCV's model zoo")
+        try:
+            self.net = cv2.FaceDetectorYN.create(path, "", (LONGEST, LONGEST), 0.6)
+        except cv2.error as error:
+            raise UserError(f"{path}: not a model that yunet reads ({' '.join(str(error).split())[:120]})") from None
+
+    def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
+        """As `shared.faces.FaceDetector.find`."""
+        import cv2
+
+        scale = 1.0 if thorough else min(1.0, LONGEST / max(frame.shape[:2]))
+        small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+        self.net.setInputSize((small.shape[1], small.shape[0]))
+        _, found = self.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        return _boxes(np.zeros((0, 4)) if found is None else found[:, :4] / scale)
+
+
+class MediaPipe:
+    """MediaPipe's FaceDetector task (package `mediapipe`): the file is one of its .tflite or .task models."""
+
+    def __init__(self, path: str):
+        _check(path, "mediapipe", "a face detection model of MediaPipe")
+        try:
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
+        except ImportError:
+            raise UserError("the face detector mediapipe needs its package: pip install mediapipe") from None
+        self.image, self.format = mediapipe.Image, mediapipe.ImageFormat.SRGB
+        options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_path=path))
+        try:
+            self.net = vision.FaceDetector.create_from_options(options)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{path}: not a model that mediapipe reads ({reason})") from None
+
+    def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
+        """As `shared.faces.FaceDetector.find`; one size of picture is looked at."""
+        image = self.image(image_format=self.format, data=np.ascontiguousarray(frame))
+        found = [detection.bounding_box for detection in self.net.detect(image).detections]
+        return _boxes(np.array([[box.origin_x, box.origin_y, box.width, box.height] for box in found]).reshape(-1, 4))
+
+
+def _check(path: str, name: str, what: str) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; --detector {name}:PATH names {what}")
+
+
+def _boxes(found: np.ndarray) -> np.ndarray:
+    """(N, 4) left, top, width, height -> float32 (N, 3) centre x, centre y, side, in an order that does not depend on
+    the detector's mood."""
+    x, y, w, h = np.asarray(found, np.float32).T
+    boxes = np.stack([x + w / 2, y + h / 2, (w + h) / 2], axis=1)  # (N, 3)
+    return boxes[np.lexsort(boxes.T)]

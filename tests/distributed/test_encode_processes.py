@@ -1,0 +1,88 @@
+"""`emit encode` in real processes: however many there are, whenever they are killed, the same bytes."""
+
+import os
+import signal
+
+import pytest
+from stage1_tiny import encoders
+from trainers import Trainers, run
+
+from stage2_fusion import encode
+
+
+@pytest.fixture(scope="module")
+def arguments(clips, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoders") / "encoders"
+    encoders().save_pretrained(folder)
+    return ["--encoders", folder, "--data", clips, "--damaged_views", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(arguments, tmp_path_factory):
+    """What one process writes that nothing interrupts."""
+    out = tmp_path_factory.mktemp("whole") / "features"
+    run([*arguments, "--out", out], out.with_name("said"), before=small_shards, command="encode")
+    return files(out)
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def small_shards() -> None:
+    """Seven of them for forty clips."""
+    encode.SHARD = 6
+
+
+def killed_while_writing_the_third() -> None:
+    """kill -9 when everything of the third shard is written but its name."""
+    from stage2_fusion import features
+
+    small_shards()
+    write, done = features.write_shard, []
+
+    def write_and_die(path, samples, info):
+        if len(done) == 2:
+            write(path.with_suffix(".half"), samples, info)
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(path, samples, info)
+        done.append(path)
+
+    features.write_shard = write_and_die
+
+
+def test_two_processes_write_what_one_writes(arguments, whole, tmp_path):
+    run([*arguments, "--out", tmp_path / "two"], tmp_path / "said", 2, small_shards, "encode")
+    assert files(tmp_path / "two") == whole
+
+
+def test_a_killed_run_goes_on_with_what_is_missing_and_with_nothing_else(arguments, whole, tmp_path):
+    out = tmp_path / "features"
+    killed = Trainers([*arguments, "--out", out], tmp_path / "first", 1, killed_while_writing_the_third, "encode")
+    assert killed.wait() == [-signal.SIGKILL]
+    kept = {path: path.stat().st_mtime_ns for path in (out / ".partial").glob("[0-9]*.arrow")}
+    assert len(kept) == 2 and not (out / "features.json").exists()
+
+    other = Trainers([*arguments, "--out", out, "--seed", 5], tmp_path / "other", 1, small_shards, "encode")
+    assert other.wait() == [1] and "unfinished features of other seed 0 (now 5)" in other.said()[0]
+
+    again = Trainers([*arguments, "--out", out], tmp_path / "second", 2, watched, "encode")
+    assert again.wait() == [0, 0], again.said()
+    assert "2 of 7 parts are done" in again.said()[0]
+    written = sorted(line for said in again.said() for line in said.splitlines() if line.startswith("wrote "))
+    assert written == [f"wrote {number:06d}" for number in range(2, 7)]  # each once, by one of them
+    assert files(out) == whole
+
+
+def watched() -> None:
+    """Says which shards it writes."""
+    from stage2_fusion import features
+
+    small_shards()
+    write = features.write_shard
+
+    def say_and_write(path, samples, info):
+        print(f"wrote {path.stem}", flush=True)
+        write(path, samples, info)
+
+    features.write_shard = say_and_write
