@@ -198,8 +198,9 @@ def damages(root: Path) -> dict[str, tuple[str, str]]:
     # The table as a whole: Windows line ends and a byte order mark harm nobody.
     train.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n")
     (root / "raw" / "90000.mp4").write_bytes(b"x")
-    done["a file in no table"] = ("90000", "in no table and left out: 90000")
-    shutil.rmtree(root / "text")
+    done["a file in no table"] = ("90000", "in no table and left out")
+    for part in ("text", "test_data/text"):
+        shutil.rmtree(root / part)
     done["text is gone"] = ("", "no folder")
     (root / "test_split.csv").write_bytes(b"")
     done["the test table is empty"] = ("", "test_split.csv: empty")
@@ -220,7 +221,8 @@ def prepared(root, out, crops):
 def test_each_damage_is_named_and_costs_its_clip_alone(corpus, tmp_path, capsys, crops):
     whole = tmp_path / "whole"
     shutil.copytree(corpus, whole)
-    shutil.rmtree(whole / "text")  # so that words are no difference between the two
+    for part in ("text", "test_data/text"):  # so that words are no difference between the two
+        shutil.rmtree(whole / part)
     before, _ = prepared(whole, tmp_path / "before", crops)
     assert len(before) == CLIPS
     broken = tmp_path / "broken"
