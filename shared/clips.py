@@ -1,5 +1,6 @@
 """Clips as a person has them: media, words, labels, groups. What every layout reads into, and what `prepare` reads."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ class Clip:
             inside = path.relative_to(base) if path.is_relative_to(base) else path
             return [str(inside), path.stat().st_size if path.is_file() else -1]
 
-        crops = None if self.crops is None else [*named(self.crops), sorted(p.name for p in self.crops.glob("*.*"))]
+        crops = None
+        if self.crops is not None:
+            crops = [*named(self.crops), sorted(os.listdir(self.crops)) if self.crops.is_dir() else None]
         files = [named(self.media), named(self.audio), crops]
         return [self.id, files, self.transcript, repr(self.labels), self.groups, self.split, self.remarks]
 

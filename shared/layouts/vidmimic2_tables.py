@@ -10,6 +10,8 @@ from shared.clips import EMI, MEDIA_SUFFIXES, Clip
 from shared.layouts.table import guess_delimiter, number, read_text
 
 NO_LABELS = (math.nan,) * len(EMI)
+ROUNDING = 1e-6
+"""By which a label may lie outside [0, 1]."""
 
 
 def clip_id(cell: str) -> str | None:
@@ -36,20 +38,20 @@ def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
     if not lines:
         return {}, [f"{name}: empty"]
     delimiter = guess_delimiter(lines[0][1])
-    cells = [(i, [cell.strip() for cell in _cells(line, delimiter)]) for i, line in lines]
-    columns, notes = _columns(cells[0][1], name)
+    header = _cells(lines[0][1], delimiter)
+    columns, notes = _columns(header, name)
     if columns is None:
         return {}, notes
-    rows = cells if notes and clip_id(cells[0][1][0]) and cells[0][1][0][:1].isdigit() else cells[1:]
+    rows = [_Row(f"{name} line {i}", line, delimiter, len(header)) for i, line in lines]
+    rows = rows if notes and header[0][:1].isdigit() else rows[1:]
     clips: dict[str, Clip] = {}
-    width = len(cells[0][1])
-    times = Counter(_id(row, columns) for _, row in rows)
-    for line, row in rows:
-        identifier, where = _id(row, columns), f"{name} line {line}"
+    times = Counter(row.id(columns) for row in rows)
+    for row in rows:
+        identifier = row.id(columns)
         if identifier is None:
-            notes.append(f"{where}: names no clip; left out")
+            notes.append(f"{row.where}: names no clip; left out")
             continue
-        clip = _clip(identifier, row, columns, width, where, delimiter)
+        clip = row.clip(identifier, columns)
         before = clips.get(identifier)
         if before is None:
             clips[identifier] = clip
@@ -74,9 +76,10 @@ def _again(clip: Clip, remark: str, labels: tuple[float, ...]) -> Clip:
 def _cells(line: str, delimiter: str) -> list[str]:
     """One line at a time: a stray quotation mark must not swallow the lines after it."""
     try:
-        return next(csv.reader([line], delimiter=delimiter), [])
+        found = next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
-        return line.split(delimiter)
+        found = line.split(delimiter)
+    return [cell.strip() for cell in found]
 
 
 def _columns(header: list[str], name: str) -> tuple[dict[str, int] | None, list[str]]:
@@ -97,30 +100,44 @@ def _columns(header: list[str], name: str) -> tuple[dict[str, int] | None, list[
     return found, [f"{name}: no column for {', '.join(absent)}"]
 
 
-def _id(row: list[str], columns: dict[str, int]) -> str | None:
-    place = columns["Filename"]
-    return clip_id(row[place]) if place < len(row) else None
+class _Row:
+    """A line of a table of `width` columns."""
 
+    def __init__(self, where: str, line: str, delimiter: str, width: int):
+        self.where, self.delimiter, self.width = where, delimiter, width
+        self.remarks: list[str] = []
+        self.cells = _cells(line, delimiter)
+        while len(self.cells) > width and self.cells[-1] == "":
+            self.cells.pop()  # a trailing separator
+        others = [other for other in ",;\t" if other != delimiter and len(_cells(line, other)) == width]
+        if not self.whole and others:
+            self.delimiter, self.cells = others[0], _cells(line, others[0])
+            self.remarks.append(f"{where}: separated by {others[0]!r}, unlike the header")
 
-def _clip(identifier: str, row: list[str], columns: dict[str, int], width: int, where: str, delimiter: str) -> Clip:
-    """The row's labels; NaN, with a remark, for those that are no shares of raters."""
-    while len(row) > width and row[-1] == "":
-        row = row[:-1]  # a trailing separator
-    if len(row) != width:
-        return Clip(
-            identifier,
-            None,
-            labels=NO_LABELS,
-            remarks=(f"{where}: {len(row)} cells instead of {width}; labels not read",),
-        )
-    labels, remarks = [], []
-    for column in EMI:
-        cell = row[columns[column]] if column in columns else ""
-        value = number(cell.replace(",", ".") if delimiter == ";" else cell)
-        if value is None or not (math.isnan(value) or -1e-6 <= value <= 1 + 1e-6):
-            remarks.append(f"{where}: {column} is {cell!r}, no number in [0, 1]; not read")
-            value = math.nan
-        elif math.isnan(value) and column in columns:
-            remarks.append(f"{where}: {column} is empty")
-        labels.append(min(1.0, max(0.0, value)) if not math.isnan(value) else value)
-    return Clip(identifier, None, labels=tuple(labels), remarks=tuple(remarks))
+    @property
+    def whole(self) -> bool:
+        return len(self.cells) == self.width
+
+    def id(self, columns: dict[str, int]) -> str | None:
+        """None where the row names no clip; of a row that is not whole, digits alone are a name."""
+        place = columns["Filename"]
+        found = clip_id(self.cells[place]) if place < len(self.cells) else None
+        return found if found and (self.whole or found.isdigit()) else None
+
+    def clip(self, identifier: str, columns: dict[str, int]) -> Clip:
+        """With the row's labels; NaN, with a remark, for those that are no shares of raters."""
+        remarks = list(self.remarks)
+        if not self.whole:
+            remarks.append(f"{self.where}: {len(self.cells)} cells instead of {self.width}; labels not read")
+            return Clip(identifier, None, labels=NO_LABELS, remarks=tuple(remarks))
+        labels = []
+        for column in EMI:
+            cell = self.cells[columns[column]] if column in columns else ""
+            value = number(cell.replace(",", ".") if self.delimiter == ";" else cell)
+            if value is None or value < -ROUNDING or value > 1 + ROUNDING:
+                remarks.append(f"{self.where}: {column} is {cell!r}, no number in [0, 1]; not read")
+                value = math.nan
+            elif math.isnan(value) and column in columns:
+                remarks.append(f"{self.where}: {column} is empty")
+            labels.append(value if math.isnan(value) else min(1.0, max(0.0, value)))
+        return Clip(identifier, None, labels=tuple(labels), remarks=tuple(remarks))

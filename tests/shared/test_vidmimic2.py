@@ -106,6 +106,8 @@ def test_copies_of_the_table_are_read_alike(tmp_path, names, header):
         ("00001,0,0,0,0,0,1\n00900,0,0,0,0,0,1\n", "is in valid_split.csv as well"),
         (",0,0,0,0,0,0\n", "line 3: names no clip"),
         ("nan,0,0,0,0,0,0\n", "line 3: names no clip"),
+        ("-----\n", "line 3: names no clip"),
+        ("00001;0;0;0;0;0;0,5\n", "00001 train_split.csv line 3: separated by ';'"),
         ("00001,0,0,0,0,0,0\x00\n", "Joy is '0\\x00'"),
     ],
 )
@@ -115,6 +117,8 @@ def test_a_bad_row_is_named_and_costs_itself_alone(tmp_path, row, said):
     assert said in notes
     assert clips["00000"].labels == (0.5, 0, 0, 0, 0, 1) and clips["00002"].labels == (0, 1, 0, 0, 0, 0)
     assert not clips["00000"].remarks and not clips["00002"].remarks
+    if "separated" in said:
+        assert clips["00001"].labels == (0, 0, 0, 0, 0, 0.5)
     if "cells" in said or "different" in said:
         assert all(math.isnan(value) for value in clips["00001"].labels)
 
