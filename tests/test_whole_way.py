@@ -27,7 +27,7 @@ def way(corpus, clips, tmp_path_factory) -> Path:
     align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}}
     align["train"] = {"epochs": 1, "batch_size": 8, "mixed_precision": "no"}
     (folder / "align.yaml").write_text(yaml.safe_dump(align))
-    fuse = {"dual_stage": {"width": 16, "heads": 2, "steps": 8}}
+    fuse = {"options": {"width": 16, "heads": 2, "steps": 8}}
     fuse["train"] = {"epochs": 2, "batch_size": 8}
     (folder / "fuse.yaml").write_text(yaml.safe_dump(fuse))
     assert emit("align", "--config", folder / "align.yaml", "--data", clips, "--run", folder / "align") == 0
