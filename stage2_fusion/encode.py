@@ -62,8 +62,6 @@ def _encode(config: EncodeConfig) -> None:
     # Precision is a matter of autocast here. The processes meet at the end only, after however long one of them takes.
     accelerator = start("no", minutes=24 * 60)
     encoders = AlignedEncoders.from_pretrained(config.encoders).to(accelerator.device)
-    for name in MODALITIES:
-        encoders.tower(name)  # stage 2 wants all three
     clips = ClipDataset.open(config.data)
     bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
     info = features.describe(
@@ -72,7 +70,7 @@ def _encode(config: EncodeConfig) -> None:
             "group_names": list(clips.info["group_names"]),
             "encoders": {"path": str(config.encoders.resolve()), "digest": encoders.digest, "config": encoders.config},
             "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info["prepare"]},
-            "widths": {**{name: getattr(encoders, name).width for name in MODALITIES}, "embed": encoders.embed_dim},
+            "widths": widths(encoders),
             "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
             "views": config.damaged_views,
             "seed": config.seed,
@@ -117,18 +115,27 @@ def encode_all(
 ) -> Iterator[dict]:
     """Samples of the clips at `rows` (None: of all), in order, each clip as it is followed by its damaged views."""
     rows = range(len(clips)) if rows is None else rows
+    rate = sound_rate(encoders, clips.sample_rates)
     for start in range(0, len(rows), batch_size):
-        batch = [for_encoders(clips, row, encoders.audio.sample_rate) for row in rows[start : start + batch_size]]
+        batch = [for_encoders(clips, row, rate) for row in rows[start : start + batch_size]]
         clean = encode_samples(encoders, batch, bf16)
-        views = [
-            damaged_view(clip, view, encoders.audio.sample_rate, seed)
-            for view in range(1, damaged_views + 1)
-            for clip in batch
-        ]
+        views = [damaged_view(clip, view, rate, seed) for view in range(1, damaged_views + 1) for clip in batch]
         again = encode_views(encoders, views, clean * damaged_views, bf16)
         for i, sample in enumerate(clean):
             yield sample
             yield from again[i :: len(batch)]
+
+
+def widths(encoders) -> dict[str, int]:
+    """Channels of each modality's sequence, and of the shared space. A modality without a tower is absent from every
+    clip; its width only keeps shapes whole."""
+    towers = encoders.towers()
+    return {name: towers[name].width if name in towers else 1 for name in MODALITIES} | {"embed": encoders.embed_dim}
+
+
+def sound_rate(encoders, stored: list[int]) -> int:
+    """Hz at which sound is heard; without an audio tower only its quality is judged, at the first stored rate."""
+    return encoders.audio.sample_rate if encoders.audio is not None else stored[0]
 
 
 def for_encoders(clips, row: int, rate: int) -> dict:
@@ -205,6 +212,8 @@ def _encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list
     if not clips:
         return []
     tower = getattr(encoders, name)
+    if tower is None:
+        return [_absent(name, clip, encoders.embed_dim) for clip in clips]
     device = next(tower.parameters()).device.type
     with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
         encoded = tower.encode([clip[RAW[name]] for clip in clips])
@@ -223,6 +232,17 @@ def _encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list
             }
         )
     return parts
+
+
+def _absent(name: str, clip: dict, embed_dim: int) -> dict:
+    """What a modality without a tower leaves of a clip: nothing."""
+    signals = np.asarray(clip[f"{name}_quality"]).shape[-1]
+    return {
+        "sequence": np.zeros((0, 1), np.float16),
+        "times": np.zeros(0, np.float32),
+        "pooled": np.zeros(embed_dim, np.float16),
+        "quality": np.zeros((0, signals), np.float32),
+    }
 
 
 def _times(name: str, clip: dict, steps: int, rate: float | None) -> np.ndarray:

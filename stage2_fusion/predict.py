@@ -35,6 +35,7 @@ def predict(config: PredictConfig) -> int:
     clip's prediction is their mean, weighted by their lengths."""
     from shared.files import write_csv
     from stage2_fusion import model_folder
+    from stage2_fusion.encode import sound_rate
     from stage2_fusion.inference import best_device
 
     clips, failures = read_clips(config.clips)
@@ -42,7 +43,9 @@ def predict(config: PredictConfig) -> int:
     recipe = _recipe(config, info["prepare"])
     model, encoders = model.to(best_device()), load_encoders(config, info).to(best_device())
     windows: list[Window] = []
-    for batch in _batches(prepared(clips, recipe, encoders.audio.sample_rate, failures), config.batch_size):
+    for batch in _batches(
+        prepared(clips, recipe, sound_rate(encoders, recipe["sample_rates"]), failures), config.batch_size
+    ):
         windows += predict_batch(model, encoders, batch, info)
     seen = {window.clip for window in windows}
     failures += [

@@ -54,9 +54,14 @@ class Encoders:
         self.vision, self.audio, self.text = Tower("vision"), Tower("audio"), Tower("text")
         self.embed_dim, self.digest, self.config = 2, "e" * 16, {}
 
+    def towers(self):
+        return {name: getattr(self, name) for name in MODALITIES if getattr(self, name) is not None}
+
 
 class Clips:
     """Seven clips; clip i is dark grey i, some lack a modality, the last lacks all."""
+
+    sample_rates = [100]
 
     def __init__(self, count=7):
         rng = np.random.default_rng(0)
@@ -177,3 +182,14 @@ def test_damage_shows_in_the_quality_signals():
         if view["damage"]["text"]:
             assert view["transcript"] == ""
     assert clip["transcript"] and clip["waveform"].any()  # the clip itself is untouched
+
+
+def test_a_modality_without_a_tower_is_absent_from_every_clip():
+    encoders, clips = Encoders(), Clips()
+    encoders.vision = None
+    whole = list(encode.encode_all(Encoders(), clips, 0, 3, 0))
+    for sample, other in zip(encode.encode_all(encoders, clips, 0, 3, 0), whole, strict=True):
+        assert sample["vision"]["sequence"].shape == (0, 1) and sample["vision"]["quality"].shape[0] == 0
+        np.testing.assert_array_equal(sample["audio"]["sequence"], other["audio"]["sequence"])
+    encoders.audio = None
+    assert encode.sound_rate(encoders, [100, 16000]) == 100
