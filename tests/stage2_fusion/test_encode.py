@@ -61,9 +61,8 @@ class Encoders:
 class Clips:
     """Seven clips; clip i is dark grey i, some lack a modality, the last lacks all."""
 
-    sample_rates = [100]
-
     def __init__(self, count=7):
+        self.sample_rates = [100]
         rng = np.random.default_rng(0)
         self.items = []
         for i in range(count):
