@@ -163,10 +163,11 @@ def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def to_device(batch: Any, device) -> Any:
-    """The same batch, however nested in dictionaries, with every tensor on `device`."""
+    """The same batch, however nested in dictionaries, with every tensor on `device`; pinned ones reach a GPU while it
+    works on."""
     if isinstance(batch, dict):
         return {name: to_device(value, device) for name, value in batch.items()}
-    return batch.to(device, non_blocking=True) if isinstance(batch, torch.Tensor) else batch
+    return batch.to(device, non_blocking=batch.is_pinned()) if isinstance(batch, torch.Tensor) else batch
 
 
 # --- schedules and averages ----------------------------------------------------------------------------------------

@@ -119,6 +119,7 @@ class PairLoader(torch.utils.data.DataLoader):
             collate_fn=partial(collate, encoders),
             num_workers=workers,
             worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_available(),  # a copy to a GPU then runs beside its work
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -1,33 +1,21 @@
 """Every loss, tile and chunk on two real processes under DistributedDataParallel against one with the whole batch."""
 
-import os
-
 import contrastive_cases as cases
 import pytest
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from two_processes import on_two_processes
 
 
-def work(rank, world, folder):
-    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-    os.environ |= {name: str(value) for name, value in ranks.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # Accelerate asks for them; the store is a file
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+def work(rank, world):
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == world
-    torch.save({case: cases.step(accelerator, *case) for case in cases.CASES}, f"{folder}/{rank}.pt")
-    dist.barrier()
-    os._exit(0)  # gloo's threads outlive their group, and the interpreter's clean-up now and then aborts on them
+    return {case: cases.step(accelerator, *case) for case in cases.CASES}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    mp.spawn(work, (2, folder), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return on_two_processes(work, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize("name, tile, chunks", cases.CASES)

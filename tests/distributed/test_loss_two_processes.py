@@ -1,15 +1,14 @@
 """Training on two real processes against one process that holds the whole batch: losses, gradients, parameters."""
 
 import itertools
-import os
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import on_two_processes
 
 from stage1_align.loss import contrastive
 
@@ -57,24 +56,19 @@ def steps(model, rows, kind, valid, tile, count=3):
     return torch.stack(losses), first, [p.detach().clone() for p in model.parameters()]
 
 
-def work(rank, world, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+def work(rank, world):
     rows = slice(rank * B // world, (rank + 1) * B // world)
     results = {}
     for case in CASES:
         losses, gradients, parameters = steps(DistributedDataParallel(Pair()), rows, *case)
         dist.all_reduce(losses)
         results[case] = losses / world, gradients, parameters
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.barrier()
-    os._exit(0)  # gloo's threads outlive their group, and the interpreter's clean-up now and then aborts on them
+    return results
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    mp.spawn(work, (2, folder), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return on_two_processes(work, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))

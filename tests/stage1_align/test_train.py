@@ -10,6 +10,7 @@ import yaml
 from safetensors.torch import load_file
 from stage1_tiny import TOWERS
 
+import stage1_align
 from shared import config as configuration
 from shared.errors import UserError
 from stage1_align.config import AlignConfig
@@ -242,7 +243,14 @@ def test_contrast_is_learnt(settings, clips, tmp_path):
     assert sum(list(curve.values())[-5:]) < 0.8 * sum(list(curve.values())[:5])
 
 
-@pytest.mark.parametrize("path", sorted(Path("stage1_align/configs").glob("*.yaml")), ids=lambda p: p.name)
+CONFIGS = sorted((Path(stage1_align.__file__).parent / "configs").glob("*.yaml"))
+
+
+def test_there_are_configurations():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_shipped_configuration_loads_and_builds(path, tmp_path):
     config = configuration.load(AlignConfig, path, ["--data", "x", "--run", "y"])
     towers = configuration.to_dict(config.towers)
