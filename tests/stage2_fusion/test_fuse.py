@@ -42,7 +42,9 @@ def data(tmp_path_factory):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_trains(path, data, tmp_path):
     loaded = configuration.load(
-        FuseConfig, path, ["--data", str(data), "--run", str(tmp_path / "r"), "--train.epochs", "1"]
+        FuseConfig,
+        path,
+        ["--data", str(data), "--run", str(tmp_path / "r"), "--train.epochs", "1", "--train.batch_size", "32"],
     )
     model, info = model_folder.load(trainer.train(small(loaded)))
     assert info["model"] == loaded.model and not model.training

@@ -215,6 +215,12 @@ def test_clipped_is_in_bounds_and_still_learns_outside_them():
     assert x.grad.tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("name", ["late_fusion", "text_anchored"])
+def test_heads_that_do_not_divide_the_width_are_refused(name):
+    with pytest.raises(UserError, match=r"width 30 must be .*multiple of heads = 4"):
+        model_folder.build(name, {"width": 30, "heads": 4}, made_up.info())
+
+
 def test_a_model_that_reads_audio_alone_says_so_and_never_loses_it_to_modality_dropout():
     with pytest.raises(UserError, match="modalities holds vision, text, but this model reads audio alone"):
         model_folder.build("lstm_vad", {"modalities": ["vision", "text"]}, made_up.info())
