@@ -58,6 +58,7 @@ def baseline(config: BaselineConfig) -> dict:
         "configuration": {"modalities": [name for name in MODALITIES if name in config.modalities]},
         "strength": strength,
         "seen": seen(ids[2], {"clips": ids[0], "chosen_on": ids[1]}),
+        "seen_by_encoders": leak.seen_by_encoders(config.data, info, ids[2]),
         "made_from": {
             "model": None,
             "features": info["digest"],

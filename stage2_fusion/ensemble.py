@@ -72,7 +72,7 @@ def ensemble(config: EnsembleConfig) -> dict:
         "group": first.metrics["clips"]["group"],
         "model": "ensemble",
         "configuration": {"method": config.method},
-        "seen": evaluation.add_seen([member.metrics.get("seen") for member in members], max),
+        **evaluation.add_seen([member.metrics for member in members], max),
         "made_from": {"members": [str(member.path) for member in members], "weights": learned or None},
         "members": [
             {"model": m.metrics["model"], "pcc": m.metrics["pcc"]["mean"], "digest": digest(m.metrics)} for m in members

@@ -54,6 +54,7 @@ def evaluate(config: EvaluateConfig) -> dict:
         "configuration": info["options"],
         "seeds": {"training": trained.get("seed")},
         "seen": seen(ids, trained),
+        "seen_by_encoders": leak.seen_by_encoders(config.data, data.info, ids),
         "made_from": {
             "model": str(config.model),
             "features": data.info["digest"],
@@ -232,6 +233,8 @@ def table(metrics: dict) -> str:
             f"not unseen: the model was trained on {counts['in_training']} of these clips and chosen by "
             f"{counts['in_choosing']}"
         )
+    if metrics.get("seen_by_encoders"):
+        lines.append(f"not unseen: the encoders were aligned on {metrics['seen_by_encoders']} of these clips")
     probe = metrics.get("leak_probe")
     if probe and probe["pcc"]:
         lines.append(

@@ -48,8 +48,9 @@ def evaluation(
     """Score predictions (N, K) against labels (N, K), rows in any order.
 
     about: what is known of the system and the clips: "split", "group" (the kind of `groups`, None when each clip is its
-    own), "model", "configuration", "seeds", "seen", "made_from". "seen" counts the clips that the system was trained on
-    ("in_training") and those that chose it ("in_choosing": an epoch, a penalty, a weight); None where it is not known.
+    own), "model", "configuration", "seeds", "seen", "made_from" and more. "seen" counts the clips that the system was
+    trained on ("in_training") and those that chose it ("in_choosing": an epoch, a penalty, a weight); None where it is
+    not known. "seen_by_encoders" counts those that its encoders were aligned on.
     """
     from shared.metrics import score
 
@@ -137,12 +138,15 @@ def same_clips(a: Evaluation, b: Evaluation) -> None:
             )
 
 
-def add_seen(parts: list[dict | None], together) -> dict | None:
-    """Counts of "seen" of several evaluations, put together by `together` (sum over folds, max over members); None when
+def add_seen(parts: list[dict], together) -> dict:
+    """What several evaluations have "seen", put together by `together` (sum over folds, max over members); None when
     one of them does not know."""
-    if any(part is None for part in parts):
-        return None
-    return {key: together(part[key] for part in parts) for key in ("in_training", "in_choosing")}
+    seen, encoders = ([part.get(key) for part in parts] for key in ("seen", "seen_by_encoders"))
+    keys = ("in_training", "in_choosing")
+    return {
+        "seen": None if None in seen else {key: together(part[key] for part in seen) for key in keys},
+        "seen_by_encoders": None if None in encoders else together(encoders),
+    }
 
 
 def named(text: str) -> tuple[str, Path]:

@@ -78,10 +78,11 @@ def read_info(path: Path) -> dict:
     return info
 
 
-def read_clips(path: Path) -> list[dict]:
-    """id, split, labels (K,) and groups of every clip, without its sequences."""
+def read_clips(path: Path, stored: bool = False) -> list[dict]:
+    """id, split, labels (K,) and groups of every clip, without its sequences; with `stored` the split that it had when
+    it was encoded, whatever `emit split` made of it since."""
     info = read_info(path)
-    table = _load(path)
+    table = _load(path, stored)
     columns = ["id", "split", "labels", "view", *(f"group_{name}" for name in info["group_names"])]
     return [
         {
@@ -94,14 +95,16 @@ def read_clips(path: Path) -> list[dict]:
     ]
 
 
-def _load(path: Path):
-    """The stored rows, with the splits that stand beside them when there are any; UserError when they are damaged."""
+def _load(path: Path, stored: bool = False):
+    """The stored rows, with the splits that stand beside them when there are any, unless the `stored` ones are asked
+    for; UserError when they are damaged."""
     import datasets
 
     from shared.splits import with_splits
 
     try:
-        return with_splits(datasets.load_from_disk(str(Path(path) / "data")), Path(path))
+        table = datasets.load_from_disk(str(Path(path) / "data"))
+        return table if stored else with_splits(table, Path(path))
     except UserError:
         raise
     except Exception as error:  # the library raises what its readers happen to raise

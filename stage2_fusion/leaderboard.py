@@ -122,6 +122,8 @@ def _note(parts: list[Evaluation]) -> str:
     for key, words in (("in_training", "was trained on"), ("in_choosing", "was chosen by")):
         if any(counts.get(key) for counts in seen):
             return f"{words} clips it is scored on"
+    if any(part.metrics.get("seen_by_encoders") for part in parts):
+        return "its encoders were aligned on clips it is scored on"
     return ""
 
 

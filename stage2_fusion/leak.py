@@ -57,6 +57,19 @@ def probe(features: Path, info: dict, ids: list[str], labels: np.ndarray, traine
     }
 
 
+def seen_by_encoders(features: Path, info: dict, ids: list[str]) -> int | None:
+    """How many of the clips `ids` the encoders were aligned on, which `emit split` of a feature dataset does not undo:
+    those that were in split train when they were encoded. None where the encoders were trained on something else."""
+    from stage2_fusion.features import read_clips
+
+    training = info["encoders"]["config"].get("training", {})
+    sources = training.get("config", {}).get("pairs", {}).get("sources")
+    if training.get("data_digest") != info["data"]["digest"] or sources:
+        return None
+    aligned = {clip["id"] for clip in read_clips(features, stored=True) if clip["split"] == "train"}
+    return len(aligned & set(ids))
+
+
 def read_transcripts(data: dict) -> dict[str, str]:
     """{id: words} of the clip dataset that a features.json names as its `data`; UserError when it is not there."""
     from shared.dataset import ClipDataset

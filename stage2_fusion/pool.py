@@ -49,7 +49,7 @@ def pool(config: PoolConfig) -> dict:
         "model": metrics[0]["model"],
         "configuration": metrics[0].get("configuration"),
         "seeds": {"training": sorted({m["seeds"]["training"] for m in metrics} - {None}) or None},
-        "seen": evaluation.add_seen([m.get("seen") for m in metrics], sum),
+        **evaluation.add_seen(metrics, sum),
         "made_from": {"pooled": [str(part.path) for part in parts]},
         "parts": [
             {

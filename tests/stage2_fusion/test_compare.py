@@ -86,7 +86,7 @@ def test_folds_are_scored_as_one(tmp_path, capsys):
     ids, groups = np.array([f"c{i:03d}" for i in range(40)]), np.array([f"s{i % 5}" for i in range(40)])
     parts = []
     for i, rows in enumerate((groups < "s2", groups >= "s2")):
-        about = {"seen": {"in_training": i, "in_choosing": 2}, "seeds": {"training": 7}}
+        about = {"seen": {"in_training": i, "in_choosing": 2}, "seeds": {"training": 7}, "seen_by_encoders": 2 + i}
         parts.append(
             write_evaluation(tmp_path / f"{i}.json", GOOD[rows], LABELS[rows], ids[rows], groups[rows], **about)
         )
@@ -94,7 +94,7 @@ def test_folds_are_scored_as_one(tmp_path, capsys):
     whole = evaluation.read(write_evaluation(tmp_path / "whole.json", GOOD, LABELS)).metrics
     assert found["pcc"]["mean"] == pytest.approx(whole["pcc"]["mean"], abs=1e-5)
     assert found["clips"] == whole["clips"] and found["seen"] == {"in_training": 1, "in_choosing": 4}
-    assert found["seeds"]["training"] == [7]
+    assert found["seeds"]["training"] == [7] and found["seen_by_encoders"] == 5
     assert [part["n"] for part in found["parts"]] == [16, 24]
     compare(CompareConfig(tmp_path / "all.json", tmp_path / "whole.json", bootstrap=5))  # of the same clips
     assert pool_main([*map(str, parts), "--out", str(tmp_path / "again.json"), "--bootstrap", "5"]) == 0

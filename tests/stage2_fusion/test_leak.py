@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from shared.files import write_json
-from stage2_fusion.features import write
-from stage2_fusion.leak import nearest_labels, probe, read_transcripts
+from shared.resplit import SplitConfig, split
+from stage2_fusion.features import read_clips, read_info, write
+from stage2_fusion.leak import nearest_labels, probe, read_transcripts, seen_by_encoders
 
 
 def test_nearest_by_hand():
@@ -62,6 +63,19 @@ def test_why_nothing_is_compared(features, tmp_path):
     assert probe(path, info, ids, labels, ["train000"])["shared_groups"] == {"subject": 0}  # only s0 trained
 
 
+def test_a_new_split_does_not_undo_what_the_encoders_saw(tmp_path):
+    aligned = {"path": "nowhere", "digest": "e" * 16, "config": {"training": {"data_digest": "d" * 16}}}
+    rows = made_up.samples({"train": 20, "test": 10}, views=1)
+    info = write(tmp_path / "f", rows, made_up.info() | {"encoders": aligned})
+    split(SplitConfig(tmp_path / "f", tmp_path / "fold", folds=2))
+    test = [clip["id"] for clip in read_clips(tmp_path / "fold") if clip["split"] == "test"]
+    found = seen_by_encoders(tmp_path / "fold", read_info(tmp_path / "fold"), test)
+    assert found == sum(name.startswith("train") for name in test) > 0
+    assert seen_by_encoders(tmp_path / "f", info, [f"test{i:03d}" for i in range(10)]) == 0
+    elsewhere = info | {"data": {**info["data"], "digest": "other"}}
+    assert seen_by_encoders(tmp_path / "f", elsewhere, test) is None
+
+
 def test_real_transcripts(clips, tmp_path):
     """Against the synthetic corpus: test clips whose seed video is in training share its words."""
     from shared.dataset import ClipDataset
@@ -71,8 +85,8 @@ def test_real_transcripts(clips, tmp_path):
     transcripts = read_transcripts(info["data"])
     assert transcripts == dict(zip(data.column("id"), data.column("transcript"), strict=True))
     rows = made_up.samples({"train": len(data)}, k=len(data.label_names), views=0)
-    for row, name, split, labels in zip(rows, data.column("id"), data.column("split"), data.labels(), strict=True):
-        row |= {"id": name, "split": split, "labels": labels, "groups": {"subject": name}}
+    for row, name, part, labels in zip(rows, data.column("id"), data.column("split"), data.labels(), strict=True):
+        row |= {"id": name, "split": part, "labels": labels, "groups": {"subject": name}}
     made = made_up.info(len(data.label_names)) | {"views": 0, "data": {**info["data"], "prepare": {}}}
     made["label_names"] = data.label_names
     write(tmp_path / "f", rows, made)
