@@ -183,22 +183,29 @@ def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
 
 class Ema(torch.nn.Module):
     """An exponential moving average of a model's floating-point state (Polyak averaging), bias-corrected by a decay
-    that grows with the step: min(decay, (1 + step) / (10 + step)). Made of a model that is on its device, and spread
-    (FSDP), already."""
+    that grows with the step: min(decay, (1 + step) / (10 + step)). Frozen parameters are left out. Made of a model that
+    is on its device, and spread (FSDP), already."""
 
     def __init__(self, model: torch.nn.Module, decay: float):
         super().__init__()
         self.decay = decay
-        self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        state = model.state_dict().items()
+        self.values = {name: value.detach().clone() for name, value in state if name not in frozen}
 
     @torch.no_grad()
     def update(self, model: torch.nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.values[name].lerp_(value, 1 - decay)
-            else:
-                self.values[name].copy_(value)
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        state = model.state_dict()
+        pairs = [(own, state[name]) for name, own in self.values.items()]
+        whole = [pair for pair in pairs if pair[0].is_floating_point() and not _is_spread(pair[0])]
+        if whole:
+            torch._foreach_lerp_([own for own, _ in whole], [value for _, value in whole], weight)
+        for own, value in pairs:
+            if not own.is_floating_point():
+                own.copy_(value)
+            elif _is_spread(own):
+                own.lerp_(value, weight)
 
     def state_dict(self, *args, **kwargs) -> dict:
         """Whole, however the model is spread: every process calls this."""
@@ -214,12 +221,12 @@ class Ema(torch.nn.Module):
     @contextlib.contextmanager
     def applied_to(self, model: torch.nn.Module) -> Iterator[None]:
         """The averaged values stand in for the model's own inside the block."""
-        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.values)
+        own = {name: value.detach().clone() for name, value in model.state_dict().items() if name in self.values}
+        model.load_state_dict(self.values, strict=False)  # strict would ask for the frozen ones
         try:
             yield
         finally:
-            model.load_state_dict(own)
+            model.load_state_dict(own, strict=False)
 
 
 def _is_spread(value: torch.Tensor) -> bool:

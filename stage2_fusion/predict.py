@@ -34,6 +34,7 @@ def predict(config: PredictConfig) -> int:
     A clip is seen in windows as long as the longest clip of the training; the timeline has a row for each, and the
     clip's prediction is their mean, weighted by their lengths."""
     from shared.files import write_csv
+    from shared.rows import Recipe
     from stage2_fusion import model_folder
     from stage2_fusion.encode import sound_rate
     from stage2_fusion.inference import best_device
@@ -43,9 +44,8 @@ def predict(config: PredictConfig) -> int:
     recipe = _recipe(config, info["prepare"])
     model, encoders = model.to(best_device()), load_encoders(config, info).to(best_device())
     windows: list[Window] = []
-    for batch in _batches(
-        prepared(clips, recipe, sound_rate(encoders, recipe["sample_rates"]), failures), config.batch_size
-    ):
+    rate = sound_rate(encoders, Recipe.of(recipe).sample_rates)
+    for batch in _batches(prepared(clips, recipe, rate, failures), config.batch_size):
         windows += predict_batch(model, encoders, batch, info)
     seen = {window.clip for window in windows}
     failures += [

@@ -8,6 +8,7 @@ shows when in the clip the dimension was read.
 import torch
 from torch import Tensor, nn
 
+from stage2_fusion.layers.dropout import Dropout
 from stage2_fusion.layers.temporal import masked_mean
 
 
@@ -19,10 +20,10 @@ class Block(nn.Module):
         self.among = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.over = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.forth = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+            nn.Linear(width, 2 * width), nn.GELU(), Dropout(dropout), nn.Linear(2 * width, width)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         y = self.norms[0](x)  # (B, K, d)

@@ -7,6 +7,8 @@ come first in a row; padding never changes the outputs of real steps, and output
 import torch
 from torch import Tensor, nn
 
+from stage2_fusion.layers.dropout import Dropout
+
 
 class TCN(nn.Module):
     """Temporal convolutional network (Bai et al. 2018), centred rather than causal: the whole clip is there.
@@ -22,16 +24,25 @@ class TCN(nn.Module):
             nn.Conv1d(width, width, kernel, dilation=2**i, padding=2**i * (kernel // 2)) for i in range(layers)
         )
         self.mixes = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         real = mask[..., None].to(x.dtype)  # (B, T, 1)
         x = x * real
         for norm, convolution, mix in zip(self.norms, self.convolutions, self.mixes, strict=True):
             y = norm(x) * real  # zeros beyond the end, as the convolution's own padding has
-            y = convolution(y.transpose(1, 2)).transpose(1, 2)  # (B, T, d)
-            x = (x + self.dropout(mix(nn.functional.gelu(y)))) * real
+            y = nn.functional.gelu(_over_time(convolution, y))  # (B, T, d)
+            x = (x + self.dropout(mix(y))) * real
         return x
+
+
+def _over_time(convolution: nn.Conv1d, x: Tensor) -> Tensor:
+    """A centred convolution of (B, T, d) over T as one matrix product: channels are last here, and stay so."""
+    (kernel,), (dilation,), (reach,) = convolution.kernel_size, convolution.dilation, convolution.padding
+    padded = nn.functional.pad(x, (0, 0, reach, reach))  # (B, T + 2 reach, d)
+    taps = [padded[:, i * dilation : i * dilation + x.shape[1]] for i in range(kernel)]
+    weight = convolution.weight.transpose(1, 2).flatten(1)  # (d, kernel d)
+    return nn.functional.linear(torch.cat(taps, dim=-1), weight, convolution.bias)  # (B, T, d)
 
 
 class GatedBiLSTM(nn.Module):
@@ -48,15 +59,51 @@ class GatedBiLSTM(nn.Module):
         )
         self.gate = nn.Linear(2 * width, width)
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        lengths = mask.sum(dim=1).clamp(min=1).cpu()  # an absent row runs one step of zeros, masked below
-        packed = nn.utils.rnn.pack_padded_sequence(self.norm(x), lengths, batch_first=True, enforce_sorted=False)
-        state, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])
-        state = self.dropout(state)  # (B, T, d)
+        state = self.dropout(self._states(self.norm(x), mask))  # (B, T, d)
         gate = self.gate(torch.cat([x, state], dim=-1)).sigmoid()  # (B, T, d)
-        return (gate * state + (1 - gate) * x) * mask[..., None]
+        return torch.lerp(x.float(), state.float(), gate.float()) * mask[..., None]
+
+    def _states(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What the BiLSTM says of the real steps: (B, T, d), anything at padding."""
+        lengths = mask.sum(dim=1)  # (B,)
+        if x.is_cuda:
+            # An absent row runs one step of zeros, which the caller masks.
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths.clamp(min=1).cpu(), True, enforce_sorted=False)
+            return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], True, total_length=x.shape[1])[0]
+        # On the CPU, packed sequences are run step by step, padded ones whole. Padding stands at the end, where it can
+        # reach real steps backwards only: so that direction is given each row's real steps in reverse.
+        steps = torch.arange(x.shape[1])  # (T,)
+        order = torch.where(mask, lengths[:, None] - 1 - steps, steps)  # (B, T), its own inverse
+        order = (order + x.shape[1] * torch.arange(len(x))[:, None]).flatten()  # (B T,)
+        zeros = x.new_zeros(1, len(x), self.lstm.hidden_size, dtype=torch.float32)
+        with torch.autocast("cpu", enabled=False):
+            x = x.float()
+            for layer in range(self.lstm.num_layers):
+                forwards, backwards = self.lstm.all_weights[2 * layer : 2 * layer + 2]
+                if layer:
+                    x = nn.functional.dropout(x, self.lstm.dropout, self.training)
+                rest = (True, 1, 0.0, self.training, False, True)
+                ahead = torch.lstm(x, (zeros, zeros), forwards, *rest)[0]  # (B, T, d / 2)
+                back = torch.lstm(_Permute.apply(x, order), (zeros, zeros), backwards, *rest)[0]
+                x = torch.cat([ahead, _Permute.apply(back, order)], dim=-1)  # (B, T, d)
+        return x
+
+
+class _Permute(torch.autograd.Function):
+    """Steps (B, T, C) in another order (B T,) that is its own inverse, as autograd does not know."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return x.flatten(0, 1).index_select(0, order).view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        (order,) = ctx.saved_tensors
+        return gradient.flatten(0, 1).index_select(0, order).view_as(gradient), None
 
 
 class LastState(nn.Module):

@@ -124,18 +124,19 @@ class FusionModel(nn.Module):
             present = visible[:, m]  # (B,)
             mask = part["mask"] & present[:, None]  # (B, T)
             result[name] = {
-                "x": self._normalised(name, "x", part["x"]) * mask[..., None],  # (B, T, C)
-                "quality": self._normalised(name, "quality", part["quality"]) * mask[..., None],  # (B, T, Q)
-                "pooled": self._normalised(name, "pooled", part["pooled"]) * present[:, None],  # (B, D)
+                "x": self._normalised(name, "x", part["x"], mask[..., None]),  # (B, T, C)
+                "quality": self._normalised(name, "quality", part["quality"], mask[..., None]),  # (B, T, Q)
+                "pooled": self._normalised(name, "pooled", part["pooled"], present[:, None]),  # (B, D)
                 "mask": mask,
                 "times": part["times"],
                 "present": present,
             }
         return result
 
-    def _normalised(self, name: str, key: str, values: Tensor) -> Tensor:
-        values = (values - getattr(self, f"{name}_{key}_mean")) * getattr(self, f"{name}_{key}_scale")
-        return values.clamp(-10, 10)  # one broken channel must not drown the others
+    def _normalised(self, name: str, key: str, values: Tensor, real: Tensor) -> Tensor:
+        mean, scale = getattr(self, f"{name}_{key}_mean"), getattr(self, f"{name}_{key}_scale")
+        # One broken channel must not drown the others. In place: these are the largest tensors of a step.
+        return (values - mean).mul_(scale).clamp_(-10, 10).mul_(real)
 
     def _visible(self, batch: dict) -> Tensor:
         """bool (B, 3): present, read, allowed by the configuration, and not hidden by modality dropout."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.clips import MODALITIES
+from stage2_fusion.layers.dropout import Dropout
 from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, even_weights
 
 
@@ -26,11 +27,11 @@ class Concat(FusionModel):
         super().__init__(options, spec)
         width = sum(spec.widths[name] + spec.widths["embed"] for name in MODALITIES)
         self.mlp = nn.Sequential(
-            nn.Dropout(options.dropout),
+            Dropout(options.dropout),
             nn.Linear(width, options.width),
             nn.LayerNorm(options.width),
             nn.GELU(),
-            nn.Dropout(options.dropout),
+            Dropout(options.dropout),
             nn.Linear(options.width, self.dimensions),
         )
 

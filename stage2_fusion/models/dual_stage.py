@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from shared.clips import MODALITIES
 from shared.errors import UserError
 from stage2_fusion.layers.decoder import DimensionDecoder
+from stage2_fusion.layers.dropout import Dropout
 from stage2_fusion.layers.quality import QualityWeights
 from stage2_fusion.layers.temporal import TCN, GatedBiLSTM, grid_times, grid_weights, masked_mean, positions_in_time
 from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec
@@ -96,7 +97,7 @@ class DualStage(FusionModel):
         )
         self.missing = nn.Parameter(torch.randn(len(MODALITIES), width) * 0.02)
         self.fuse = nn.Sequential(nn.Linear(len(MODALITIES) * width, width), nn.GELU(), nn.Linear(width, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.decoder = DimensionDecoder(
             width, self.dimensions, options.decoder_layers, options.heads, dropout, options.queries != "learned"
         )

@@ -131,6 +131,19 @@ def test_average_by_hand():
     assert other.values["weight"].item() == pytest.approx(1.91)
 
 
+def test_average_leaves_frozen_parameters_alone():
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False))
+    model[0].requires_grad_(False)
+    torch.nn.init.constant_(model[1].weight, 1.0)
+    frozen, ema = model[0].weight.item(), Ema(model, 0.5)
+    assert list(ema.state_dict()) == ["1.weight"]
+    torch.nn.init.constant_(model[1].weight, 3.0)
+    ema.update(model, 100)
+    with ema.applied_to(model):
+        assert (model[0].weight.item(), model[1].weight.item()) == (frozen, 2.0)
+    assert (model[0].weight.item(), model[1].weight.item()) == (frozen, 3.0)
+
+
 def test_schedule_and_seeds_by_hand():
     found = [cosine_with_warmup(step, 5, 2) for step in range(6)]  # cosines of 0, 60, 120 and 180 degrees
     assert found == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.25, 0.0])

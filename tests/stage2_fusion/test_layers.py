@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stage2_fusion.layers.decoder import DimensionDecoder
+from stage2_fusion.layers.dropout import Dropout
 from stage2_fusion.layers.quality import QualityWeights
 from stage2_fusion.layers.temporal import TCN, GatedBiLSTM, grid_times, grid_weights, masked_mean
 
@@ -41,6 +42,51 @@ def test_bilstm_gate_mixes_state_and_input():
     torch.nn.init.zeros_(layer.gate.weight)
     torch.nn.init.constant_(layer.gate.bias, -50.0)  # gate shut: the input passes
     torch.testing.assert_close(layer(x, mask), x * mask[..., None])
+
+
+def test_bilstm_and_its_gradient_are_those_of_packed_sequences():
+    layer = GatedBiLSTM(8, 2, 0.0)
+    x, mask = ragged()
+    x.requires_grad_()
+    states = layer._states(x, mask)[mask]
+    states.square().sum().backward()
+    mine = [x.grad, *(parameter.grad for parameter in layer.lstm.parameters())]
+    x.grad = None
+    layer.zero_grad()
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, mask.sum(1).clamp(min=1), True, enforce_sorted=False)
+    reference = torch.nn.utils.rnn.pad_packed_sequence(layer.lstm(packed)[0], True, total_length=x.shape[1])[0][mask]
+    reference.square().sum().backward()
+    torch.testing.assert_close(states, reference)
+    for one, other in zip(mine, [x.grad, *(parameter.grad for parameter in layer.lstm.parameters())], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_tcn_convolves_as_its_convolutions_do():
+    layer = TCN(8, 2, 5, 0.0)
+    x, mask = ragged((40, 31, 0))
+    real = mask[..., None].float()
+    expected = x * real
+    for norm, convolution, mix in zip(layer.norms, layer.convolutions, layer.mixes, strict=True):
+        y = convolution((norm(expected) * real).transpose(1, 2)).transpose(1, 2)
+        expected = (expected + mix(torch.nn.functional.gelu(y))) * real
+    torch.testing.assert_close(layer(x, mask), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    torch.manual_seed(0)
+    layer, x = Dropout(0.3), torch.ones(401, 999, requires_grad=True)
+    out = layer(x)
+    kept = out != 0
+    assert kept.float().mean().item() == pytest.approx(0.7, abs=0.003)  # 4 deviations
+    assert kept[:, :500].float().mean(0).std().item() == pytest.approx(
+        (0.21 / 401) ** 0.5, rel=0.1
+    )  # as if independent
+    assert out[kept].unique().tolist() == pytest.approx([1 / 0.7], rel=1e-4)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+    torch.manual_seed(0)
+    assert torch.equal(layer(x), out)
+    assert torch.equal(layer.eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
 
 
 def test_masked_mean_of_nothing_is_zero():
