@@ -24,18 +24,20 @@ def start(mixed_precision: str, trackers: list[str] | None = None, folder: Path 
     UserError when the launcher was asked for several processes and started one (`accelerate launch --cpu
     --num_processes 2` does, silently), and when a tracker or an engine is not installed.
     """
-    from accelerate import Accelerator, InitProcessGroupKwargs
+    from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
 
     if mixed_precision == "auto":  # the launcher's word, where it gives one; else what the hardware is good at
         launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         mixed_precision = launcher if launcher in ("bf16", "fp16") else "bf16" if fast_bf16() else "no"
     if mixed_precision == "fp16" and not torch.cuda.is_available():
         raise UserError("--train.mixed_precision fp16 needs a GPU; use bf16, or no")
-    sharding = _sharding()
+    sharding, deepspeed = _sharding(), os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    if deepspeed and not torch.cuda.is_available():  # Accelerate passes over it on a CPU, unless that is settled before
+        PartialState(cpu=True, timeout=timedelta(minutes=minutes))
     try:
         accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision=mixed_precision,
+            cpu=not torch.cuda.is_available() and not deepspeed,
+            mixed_precision="no" if deepspeed else mixed_precision,
             log_with=_installed(trackers or []) or None,
             project_dir=folder,
             fsdp_plugin=sharding,
@@ -44,6 +46,8 @@ def start(mixed_precision: str, trackers: list[str] | None = None, folder: Path 
     except ImportError as error:  # DeepSpeed and other engines that a launcher's configuration asks for
         raise UserError(f"{' '.join(str(error).split())}; install it, or launch with another configuration") from None
     _shard_on_cpu(accelerator, sharding)
+    if accelerator.state.deepspeed_plugin:
+        accelerator.state.deepspeed_plugin.deepspeed_config |= _deepspeed(mixed_precision)
     asked = _processes_asked_for()
     if accelerator.num_processes == 1 and asked > 1:
         raise UserError(
@@ -66,6 +70,18 @@ def _sharding():
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())
+
+
+def _deepspeed(mixed_precision: str) -> dict:
+    """Settings of DeepSpeed that a launcher's configuration cannot give.
+
+    Its own mixed precision would cast all parameters, with them temperatures and filters, but not what the model is
+    given; its autocast leaves them in full precision, and exchanges gradients in it."""
+    settings: dict = {"train_micro_batch_size_per_gpu": 1}  # it asks, since it is given no loader, and uses it nowhere
+    if mixed_precision != "no":
+        dtype = {"bf16": "bfloat16", "fp16": "float16"}[mixed_precision]
+        settings["torch_autocast"] = {"enabled": True, "dtype": dtype, "lower_precision_safe_modules": []}
+    return settings
 
 
 def _shard_on_cpu(accelerator, plugin) -> None:

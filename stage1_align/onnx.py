@@ -2,11 +2,13 @@
 
     vision.onnx   frames uint8 (B, T, 3, S, S), mask bool (B, T)       -> pooled (B, D), sequence (B, T, C)
     audio.onnx    waveform float32 (B, W, window), samples int64 (B,)  -> pooled (B, D), sequence (B, T, C)
+                  wav2vec2 and audeering: waveform (B, S), S of two frames at least (720)
     text.onnx     ids int64 (B, L), mask bool (B, L)                   -> pooled (B, D), sequence (B, L, C)
 
-B, T, W and L are free; an open_clip text tower alone wants L to be its context length. What comes in is what `collate`
-of the towers makes: frames of the tower's size, whole windows of sound at its rate, ids of its tokenizer. A graph
-cannot skip what is masked, as the towers do, so it runs everything and masks it after.
+B, T, W, S and L are free; an open_clip text tower alone wants L to be its context length. What comes in is what
+`collate` of the towers makes: frames of the tower's size, sound at its rate, in whole windows or normalised as the
+tower wants it, ids of its tokenizer. A graph cannot skip what is masked, as the towers do, so it runs everything and
+masks it after. WavLM is refused: its attention cannot be traced with a free length.
 """
 
 import contextlib
@@ -64,7 +66,8 @@ def program(modality: str, tower: Tower) -> torch.export.ExportedProgram:
     """The tower's graph, with free sizes."""
     inputs = examples(modality, tower)
     batch = torch.export.Dim("batch")
-    step = torch.export.Dim("step", max=tower.options.context_length if modality == "text" else None)
+    least = tower.least + round(tower.sample_rate / tower.rate) if hasattr(tower, "least") else None  # two frames
+    step = torch.export.Dim("step", min=least, max=tower.options.context_length if modality == "text" else None)
     axes = {0: batch} if _fixed_length(tower) else {0: batch, 1: step}
     free = {name: axes if value.ndim > 1 else {0: batch} for name, value in inputs.items()}
     graph = _graph(modality, tower).eval()
@@ -86,7 +89,7 @@ def examples(modality: str, tower: Tower, clips: int = 3, longer: int = 0) -> di
         size = tower.options.image_size
         return {"frames": torch.randint(256, (clips, steps, 3, size, size), generator=generator).byte(), "mask": mask}
     if modality == "audio":
-        samples = lengths * tower.window // 2  # (B,)
+        samples = lengths * (tower.window // 2 if hasattr(tower, "window") else 1999)  # (B,)
         sounds = [torch.rand(int(count), generator=generator).numpy() - 0.5 for count in samples]
         return tower.collate(sounds)
     ids = torch.randint(5, len(tower.tokenizer) - 1, (clips, steps), generator=generator)  # (B, L)
@@ -127,31 +130,39 @@ def _fixed_length(tower: Tower) -> bool:
 
 
 def _graph(modality: str, tower: Tower) -> nn.Module:
-    from stage1_align.towers.audio import Htsat
+    from stage1_align.towers.audio_windows import WindowedTower
     from stage1_align.towers.text import TextTower
     from stage1_align.towers.vision import OpenClipVision
+    from stage1_align.towers.wav2vec2 import Wav2vec2
 
-    for kind, graph in {OpenClipVision: _Vision, Htsat: _Htsat, TextTower: _Text}.items():
+    graphs = {OpenClipVision: _Vision, WindowedTower: _Windowed, Wav2vec2: _Speech, TextTower: _Text}
+    for kind, graph in graphs.items():
         if isinstance(tower, kind):
             return graph(tower)
     raise UserError(f"the {modality} tower {type(tower).__name__} has no ONNX form yet; leave out --onnx")
 
 
-class _Text(nn.Module):
+class _Graph(nn.Module):
+    """Of a tower; its forward names the inputs, which the tracer asks for."""
+
     def __init__(self, tower: Tower):
         super().__init__()
         self.tower = tower
 
+
+class _Text(_Graph):
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         encoded = self.tower(ids, mask)
         return encoded.pooled, encoded.sequence
 
 
-class _Vision(nn.Module):
-    def __init__(self, tower: Tower):
-        super().__init__()
-        self.tower = tower
+class _Speech(_Graph):
+    def forward(self, waveform: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        encoded = self.tower(waveform, samples)
+        return encoded.pooled, encoded.sequence
 
+
+class _Vision(_Graph):
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         tower = self.tower
         x = frames.float() / 255  # (B, T, 3, S, S)
@@ -171,40 +182,25 @@ def _clip_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (frame.sum(1) / mask.sum(1).clamp(min=1)).view(-1, 1, 1, 1, 1)
 
 
-class _Htsat(nn.Module):
+class _Windowed(_Graph):
     def __init__(self, tower: Tower):
-        super().__init__()
-        self.tower = tower
-        n_fft = tower.options.n_fft
+        super().__init__(tower)
         # The Fourier transform as a convolution: its complex numbers are not for every ONNX runtime.
-        basis = torch.fft.rfft(torch.eye(n_fft, dtype=torch.float64)).T * tower.hann.cpu().double()  # (bins, n_fft)
+        basis = torch.fft.rfft(torch.eye(tower.n_fft, dtype=torch.float64)).T * tower.hann.cpu().double()  # (bins, n)
         self.register_buffer("basis", torch.cat([basis.real, basis.imag])[:, None].float())  # (2 * bins, 1, n_fft)
-        with torch.no_grad():
-            self.frames = tower._log_mel(torch.zeros(1, tower.window)).shape[2]  # F
 
     def forward(self, waveform: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        tower, shape = self.tower, waveform.shape[:2]  # (B, W)
-        half = tower.options.n_fft // 2
-        x = nn.functional.pad(
-            waveform.flatten(0, 1)[:, None], (half, half), mode="reflect"
-        )  # (B * W, 1, window + n_fft)
-        x = nn.functional.conv1d(x, self.basis, stride=tower.options.hop)  # (B * W, 2 * bins, F + 1)
-        power = rearrange(x.square(), "n (part bins) f -> n part f bins", part=2).sum(1, keepdim=True)
-        mel = tower.net.logmel_extractor(power)[:, :, : self.frames]  # (B * W, 1, F, M)
-        if tower.options.center:
-            mel = self._centered(mel.unflatten(0, shape), samples).flatten(0, 1)  # (B * W, 1, F, M)
-        sequence = tower._frames(mel).unflatten(0, shape).flatten(1, 2)  # (B, T, C)
-        begins = torch.arange(sequence.shape[1], device=samples.device) * tower.window // tower.steps  # (T,)
-        encoded = tower._finish(sequence, begins[None] < samples[:, None], None)
+        tower, (clips, windows) = self.tower, waveform.shape[:2]
+        half = tower.n_fft // 2
+        x = nn.functional.pad(waveform.flatten(0, 1)[:, None], (half, half), mode="reflect")  # (B * W, 1, S + n_fft)
+        x = nn.functional.conv1d(x, self.basis, stride=tower.hop)  # (B * W, 2 * bins, F)
+        power = rearrange(x.square(), "n (part bins) f -> n part f bins", part=2).sum(1)  # (B * W, F, bins)
+        clip = torch.arange(clips, device=samples.device)[:, None].expand(-1, windows)  # (B, W)
+        window = torch.arange(windows, device=samples.device).expand(clips, -1)  # (B, W)
+        mel = tower._mel(power, torch.stack([clip.flatten(), window.flatten()]), samples)  # (B * W, 1, F, M)
+        sequence = tower._frames(mel).unflatten(0, (clips, windows)).flatten(1, 2)  # (B, T, C)
+        encoded = tower._finish(sequence, tower._begun(sequence, samples), None)
         return encoded.pooled, encoded.sequence
-
-    def _centered(self, mel: Tensor, samples: Tensor) -> Tensor:
-        """(B, W, 1, F, M), less the mean over each clip's own frames; padding is 0."""
-        begins = torch.arange(mel.shape[1], device=samples.device)[:, None] * self.tower.window  # (W, 1)
-        begins = begins + torch.arange(mel.shape[3], device=samples.device) * self.tower.options.hop  # (W, F)
-        inside = (begins < samples[:, None, None])[:, :, None, :, None].float()  # (B, W, 1, F, 1)
-        mean = (mel * inside).sum((1, 3), keepdim=True) / inside.sum((1, 3), keepdim=True).clamp(min=1)
-        return (mel - mean) * inside
 
 
 @contextlib.contextmanager

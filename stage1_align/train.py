@@ -69,6 +69,8 @@ def _train(config: AlignConfig, stop) -> Path:
     per_epoch = data.steps_per_epoch
     total = per_epoch * options.epochs
     accelerator = start(options.mixed_precision, options.trackers, config.run, options.timeout_minutes)
+    if options.chunk and accelerator.state.deepspeed_plugin:  # its backward pass is a whole step
+        raise UserError("--train.chunk: DeepSpeed steps after every chunk; launch with accelerate_configs/fsdp2.yaml")
     rank, world = accelerator.process_index, accelerator.num_processes
     own_share(options.batch_size, rank, world)  # has to come out even
     run = RunFolder(config.run, accelerator, options.keep)
@@ -81,10 +83,6 @@ def _train(config: AlignConfig, stop) -> Path:
     encoders = build_encoders(config, data)
     bare = ContrastiveModel(encoders, config.loss, texts=len(config.pairs.captions))
     optimizer = torch.optim.AdamW(parameter_groups(bare, config), fused=True)
-    if accelerator.state.deepspeed_plugin:  # which asks, since it is given no loader
-        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = (
-            options.batch_size // world
-        )
     model, optimizer = accelerator.prepare(bare, optimizer)
     if accelerator.is_fsdp2:  # where Accelerate leaves autocast out
         model.forward = accelerator.autocast()(model.forward)

@@ -1,6 +1,5 @@
 """Audio: the HTS-AT of laion-clap (Chen et al. 2022, arXiv 2202.00874; Wu et al. 2023, arXiv 2211.06687)."""
 
-import dataclasses
 import importlib
 import importlib.util
 import sys
@@ -114,7 +113,8 @@ class Htsat(WindowedTower):
         warnings.filterwarnings("ignore", message="torch.meshgrid")
         o = options
         folds = o.spec_size // o.mel_bins
-        self.sample_rate, self.hop, self.most = o.sample_rate, o.hop, o.spec_size * folds
+        self._spectrogram(o.n_fft, o.hop)
+        self.sample_rate, self.most = o.sample_rate, o.spec_size * folds
         self.window = o.window_samples or self.most * o.hop  # samples of one window
         if self.window > self.most * o.hop:
             raise UserError(f"window_samples is {self.window}: at most {self.most * o.hop} fit spec_size {o.spec_size}")
@@ -140,7 +140,6 @@ class Htsat(WindowedTower):
         )
         # Its Fourier transform is a convolution with a million frozen weights; torch.stft is the same, and faster.
         del self.net.spectrogram_extractor
-        self.register_buffer("hann", torch.hann_window(o.n_fft), persistent=False)  # (n_fft,)
         # The tagging head takes no part in contrastive training; without it no parameter is left without a gradient.
         self.net.tscam_conv.requires_grad_(False)
         self.net.head.requires_grad_(False)
@@ -160,24 +159,13 @@ class Htsat(WindowedTower):
         return nn.Sequential(hidden, nn.ReLU(), nn.Linear(LAION_SPACE, LAION_SPACE))
 
     @property
-    def width(self) -> int:
-        return self.net.num_features
-
-    @property
     def batch_norm(self) -> nn.BatchNorm2d:
         return self.net.bn0
 
-    def blocks(self) -> list[nn.Module]:
-        """The Swin blocks, from input to output; each returns (features, attention)."""
-        return [block for stage in self.net.layers for block in stage.blocks]
-
-    def config(self) -> dict:
-        """What rebuilds this tower; its weights come from the exported file, not from LAION's."""
-        return {**dataclasses.asdict(self.options), "pretrained": None}
-
-    def _mel(self, waveform: Tensor, real: Tensor, samples: Tensor) -> Tensor:
-        mel = self._log_mel(waveform)  # (N, 1, F, M)
-        return self._centered(mel, real, samples) if self.options.center else mel
+    def _mel(self, power: Tensor, at: Tensor, samples: Tensor) -> Tensor:
+        with torch.autocast(power.device.type, enabled=False):
+            mel = self.net.logmel_extractor(power[:, None])[:, :, : self.most]  # (N, 1, F, M)
+        return self._centered(mel, at, samples) if self.options.center else mel
 
     def _frames(self, mel: Tensor) -> Tensor:
         """(N, 1, F, M) to distinct frames (N, steps, C)."""
@@ -186,24 +174,14 @@ class Htsat(WindowedTower):
         frames = output["fine_grained_embedding"]  # (N, repeated, C)
         return frames[:, :: frames.shape[1] // self.steps]  # (N, steps, C)
 
-    def _centered(self, mel: Tensor, real: Tensor, samples: Tensor) -> Tensor:
-        """mel (N, 1, F, M) of the windows in real (B, W), less the mean over each clip's own frames; padding is 0."""
-        clip = real.nonzero()[:, 0]  # (N,)
-        inside = self._inside(real, samples, mel.shape[2])[:, None, :, None].float()  # (N, 1, F, 1)
-        total = mel.new_zeros(len(samples), mel.shape[3]).index_add(0, clip, (mel * inside).sum((1, 2)))  # (B, M)
-        count = mel.new_zeros(len(samples)).index_add(0, clip, inside.sum((1, 2, 3)))  # (B,)
+    def _centered(self, mel: Tensor, at: Tensor, samples: Tensor) -> Tensor:
+        """mel (N, 1, F, M) of the windows at (2, N), less the mean over each clip's own frames; padding is 0."""
+        clip = at[0]  # (N,)
+        inside = self._inside(at, samples, mel.shape[2])[:, None, :, None].float()  # (N, 1, F, 1)
+        total = mel.new_zeros(samples.shape[0], mel.shape[3]).index_add(0, clip, (mel * inside).sum((1, 2)))  # (B, M)
+        count = mel.new_zeros(samples.shape[0]).index_add(0, clip, inside.sum((1, 2, 3)))  # (B,)
         mean = (total / count.clamp(min=1)[:, None])[clip]  # (N, M)
         return (mel - mean[:, None, None]) * inside
-
-    def _log_mel(self, waveform: Tensor) -> Tensor:
-        """(N, S) to log-mel in dB (N, 1, F, M), in fp32: bf16 cannot hold the range of a spectrum."""
-        with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(
-                waveform.float(), self.options.n_fft, self.hop, window=self.hann, return_complex=True
-            )  # (N, bins, F + 1)
-            power = spectrum.real.square() + spectrum.imag.square()  # (N, bins, F + 1)
-            mel = self.net.logmel_extractor(power.transpose(1, 2)[:, None])  # (N, 1, F + 1, M)
-        return mel[:, :, : self.most]
 
 
 def _size_hint(state: dict[str, Tensor], options: HtsatOptions) -> str:

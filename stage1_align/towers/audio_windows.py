@@ -18,14 +18,27 @@ class WindowedTower(Tower):
     whole windows, the last one padded with silence, and each distinct frame is taken once: the rate is the same for all
     clips, and a clip's output does not depend on its batch. Frames that start after the clip's end are masked.
 
-    A subclass sets `sample_rate` (Hz), `hop` (samples between spectrogram frames), `window` (samples of one window) and
-    `steps` (distinct frames of one window), and says how a window is turned into frames.
+    A subclass sets `sample_rate` (Hz), `window` (samples of one window), `steps` (distinct frames of one window), the
+    `net`, whose stages are its `layers`, and what `_spectrogram` asks for, and says how a window is turned into frames.
     """
 
     sample_rate: int
-    hop: int
     window: int
     steps: int
+    net: nn.Module
+
+    def _spectrogram(self, n_fft: int, hop: int) -> None:
+        """n_fft: samples of a spectrogram window; hop: samples between its frames."""
+        self.n_fft, self.hop = n_fft, hop
+        self.register_buffer("hann", torch.hann_window(n_fft), persistent=False)  # (n_fft,)
+
+    @property
+    def width(self) -> int:
+        return self.net.num_features
+
+    def blocks(self) -> list[nn.Module]:
+        """The Swin blocks, from input to output."""
+        return [block for stage in self.net.layers for block in stage.blocks]
 
     @property
     def rate(self) -> float:
@@ -37,8 +50,17 @@ class WindowedTower(Tower):
         """The batch norm over mel bands."""
         raise NotImplementedError
 
-    def _mel(self, waveform: Tensor, real: Tensor, samples: Tensor) -> Tensor:
-        """Real windows (N, S), where they stand (B, W), samples (B,) to what the batch norm is given (N, 1, F, M)."""
+    def _power(self, waveform: Tensor) -> Tensor:
+        """(N, S) to the power spectrum (N, F, bins), in fp32: bf16 cannot hold the range of one."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            spectrum = torch.stft(
+                waveform.float(), self.n_fft, self.hop, window=self.hann, return_complex=True
+            )  # (N, bins, F)
+            return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)  # (N, F, bins)
+
+    def _mel(self, power: Tensor, at: Tensor, samples: Tensor) -> Tensor:
+        """Power spectra (N, F, bins) of windows, each one's clip and number in it (2, N), samples (B,) to log-mel in
+        dB, as the batch norm is given it (N, 1, F', M)."""
         raise NotImplementedError
 
     def _frames(self, mel: Tensor) -> Tensor:
@@ -69,9 +91,9 @@ class WindowedTower(Tower):
         for item in items:
             if len(item) > self.hop:
                 batch = self.collate([item])
-                real = torch.ones(1, batch["waveform"].shape[1], dtype=torch.bool)  # (1, W)
-                mel = self._mel(batch["waveform"][0], real, batch["samples"])  # (W, 1, F, M)
-                mels.append(mel[:, 0][self._inside(real, batch["samples"], mel.shape[2])])  # (F_i, M)
+                at = torch.ones(batch["waveform"].shape[:2]).nonzero().T  # (2, W)
+                mel = self._mel(self._power(batch["waveform"][0]), at, batch["samples"])  # (W, 1, F, M)
+                mels.append(mel[:, 0][self._inside(at, batch["samples"], mel.shape[2])])  # (F_i, M)
         if not mels:
             raise UserError("no clip has sound: an audio tower cannot be trained on this dataset")
         if self.options.pretrained:
@@ -87,15 +109,20 @@ class WindowedTower(Tower):
         real = starts[None] < samples[:, None]  # (B, W)
         if not real.any():
             real[0, 0] = True  # no gradient hole on a process whose clips all lack sound; masked below
-        frames = self._frames(self._mel(waveform[real], real, samples)).float()  # (N, steps, C)
+        mel = self._mel(self._power(waveform[real]), real.nonzero().T, samples)  # (N, 1, F, M)
+        frames = self._frames(mel).float()  # (N, steps, C)
         sequence = frames.new_zeros(batch, windows, self.steps, frames.shape[-1])  # (B, W, steps, C)
         sequence[real] = frames
         sequence = rearrange(sequence, "b w t c -> b (w t) c")  # (B, T, C)
-        begins = torch.arange(sequence.shape[1], device=samples.device) * self.window // self.steps  # (T,)
-        return self._finish(sequence, begins[None] < samples[:, None], self.rate)
+        return self._finish(sequence, self._begun(sequence, samples), self.rate)
 
-    def _inside(self, real: Tensor, samples: Tensor, frames: int) -> Tensor:
-        """Which spectrogram frames of the windows in real (B, W) lie within their clips, bool (N, F)."""
-        clip, window = real.nonzero().unbind(1)  # (N,), (N,)
+    def _begun(self, sequence: Tensor, samples: Tensor) -> Tensor:
+        """Which frames of (B, T, C) begin before their clip's end, bool (B, T)."""
+        begins = torch.arange(sequence.shape[1], device=samples.device) * self.window // self.steps  # (T,)
+        return begins[None] < samples[:, None]
+
+    def _inside(self, at: Tensor, samples: Tensor, frames: int) -> Tensor:
+        """Which spectrogram frames of the windows at (2, N) lie within their clips, bool (N, F)."""
+        clip, window = at  # (N,), (N,)
         begins = torch.arange(frames, device=samples.device) * self.hop  # (F,)
         return window[:, None] * self.window + begins < samples[clip, None]

@@ -60,6 +60,10 @@ class Tower(nn.Module):
         """C, the width of `sequence`."""
         raise NotImplementedError
 
+    def config(self) -> dict:
+        """What rebuilds this tower; its weights come from the exported file, not from where they once did."""
+        return {**dataclasses.asdict(self.options), "pretrained": None}
+
     def collate(self, items: list) -> dict[str, Tensor]:
         raise NotImplementedError
 

@@ -75,12 +75,8 @@ class Clap(WindowedTower):
         super().__init__(dataclasses.replace(options, model_cfg=plain(config), feature_cfg=features), embed_dim)
 
         extractor = ClapFeatureExtractor(**features)
-        self.sample_rate, self.hop, self.n_fft = (
-            extractor.sampling_rate,
-            extractor.hop_length,
-            extractor.fft_window_size,
-        )
-        self.window = extractor.nb_max_samples
+        self._spectrogram(extractor.fft_window_size, extractor.hop_length)
+        self.sample_rate, self.window = extractor.sampling_rate, extractor.nb_max_samples
         folds = config.spec_size // config.num_mel_bins
         if self.window // self.hop + 1 > folds * config.spec_size or extractor.feature_size != config.num_mel_bins:
             raise UserError(
@@ -91,7 +87,6 @@ class Clap(WindowedTower):
         self.steps = folds * (config.spec_size // 2 ** (len(config.depths) - 1) // stride)  # frames of one window
         filters = torch.from_numpy(extractor.mel_filters_slaney).float()  # (bins, M)
         self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("hann", torch.hann_window(self.n_fft), persistent=False)  # (n_fft,)
 
         if options.pretrained:
             model = load_folder(ClapAudioModelWithProjection, options.pretrained, config)
@@ -107,29 +102,12 @@ class Clap(WindowedTower):
             self.project = model.audio_projection
 
     @property
-    def width(self) -> int:
-        return self.net.num_features
-
-    @property
     def batch_norm(self) -> nn.BatchNorm2d:
         return self.net.batch_norm
 
-    def blocks(self) -> list[nn.Module]:
-        """The Swin blocks, from input to output; each returns a tuple of one."""
-        return [block for stage in self.net.layers for block in stage.blocks]
-
-    def config(self) -> dict:
-        """What rebuilds this tower without the folder it came from."""
-        return {**dataclasses.asdict(self.options), "pretrained": None}
-
-    def _mel(self, waveform: Tensor, real: Tensor, samples: Tensor) -> Tensor:
-        """(N, S) to log-mel in dB (N, 1, F, M), in fp32: bf16 cannot hold the range of a spectrum."""
-        with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(
-                waveform.float(), self.n_fft, self.hop, window=self.hann, return_complex=True
-            )  # (N, bins, F)
-            power = spectrum.real.square() + spectrum.imag.square()  # (N, bins, F)
-            mel = power.transpose(1, 2) @ self.filters  # (N, F, M)
+    def _mel(self, power: Tensor, at: Tensor, samples: Tensor) -> Tensor:
+        with torch.autocast(power.device.type, enabled=False):
+            mel = power @ self.filters  # (N, F, M)
             return 10 * mel.clamp(min=1e-10).log10()[:, None]  # (N, 1, F, M)
 
     def _frames(self, mel: Tensor) -> Tensor:

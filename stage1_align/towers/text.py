@@ -62,10 +62,6 @@ class TextTower(Tower):
         ids, mask = self.tokenizer.encode(items, self.options.context_length)
         return {"ids": ids, "mask": mask}
 
-    def config(self) -> dict:
-        """What rebuilds this tower; its weights and tokenizer come from the exported folder."""
-        return {**dataclasses.asdict(self.options), "pretrained": None}
-
 
 class TransformerText(TextTower):
     """Texts to token features (L, C) and their mean over the real tokens in the shared space (mean pooling, Reimers and

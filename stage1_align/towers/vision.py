@@ -96,10 +96,6 @@ class OpenClipVision(Tower):
     def width(self) -> int:
         return self._width
 
-    def config(self) -> dict:
-        """What rebuilds this tower; its weights come from the exported file, not from a hub."""
-        return dataclasses.asdict(self.options)
-
     def blocks(self) -> list[nn.Module]:
         """Blocks of a ViT, stages of a convolutional network."""
         trunk = getattr(self.trunk, "transformer", self.trunk)  # of open_clip's own ViT

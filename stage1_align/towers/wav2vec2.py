@@ -24,7 +24,7 @@ ARCHITECTURES = ("wav2vec2", "hubert", "wavlm")
 class Wav2vec2Options:
     pretrained: str | None = None
     """Local folder of transformers: config.json, the weights, preprocessor_config.json (facebook/wav2vec2-* and
-    facebook/hubert-* are Apache-2.0, microsoft/wavlm-* CC-BY-SA-3.0). None starts from random weights."""
+    facebook/hubert-* are Apache-2.0; for microsoft/wavlm-* see its origin). None starts from random weights."""
     architecture: str = "wav2vec2"
     """wav2vec2, hubert or wavlm; read from the folder where there is one."""
     model_cfg: dict = field(default_factory=dict)
@@ -115,10 +115,6 @@ class Wav2vec2(Tower):
         """The transformer blocks, from input to output; WavLM's return (features, position bias)."""
         return list(self.net.encoder.layers)
 
-    def config(self) -> dict:
-        """What rebuilds this tower without the folder it came from."""
-        return {**dataclasses.asdict(self.options), "pretrained": None}
-
     def calibrate(self, items: list[np.ndarray]) -> None:
         """Nothing to set: each clip is normalised by itself. UserError where no clip has sound, as for any tower."""
         if not any(len(item) for item in items):
@@ -146,7 +142,7 @@ class Wav2vec2(Tower):
         norm = getattr(self.net.feature_extractor.conv_layers[0], "layer_norm", None)
         if isinstance(norm, ClipNorm):
             kernel, stride = self.net.config.conv_kernel[0], self.net.config.conv_stride[0]
-            norm.lengths = ((heard - kernel) // stride + 1).tolist()
+            norm.lengths = (heard - kernel) // stride + 1  # (B,)
         weighted = self.options.layer == "weighted"
         output = self.net(waveform, attention_mask=attention.long(), output_hidden_states=weighted)
         hidden = output.last_hidden_state  # (B, T, C)
@@ -158,21 +154,25 @@ class Wav2vec2(Tower):
 
 
 class ClipNorm(nn.GroupNorm):
-    """The group norm over time of a model's first layer, taken over each clip's own frames.
+    """The group norm over time of a model's first layer, each channel a group, over each clip's own frames.
 
-    `lengths`, the frames of each clip at this layer, is set before each call.
+    `lengths` int64 (B,), the frames of each clip at this layer, is set before each call, and gone after it.
     """
 
-    lengths: list[int]
+    lengths: Tensor | None = None
 
     def __init__(self, norm: nn.GroupNorm):
         super().__init__(norm.num_groups, norm.num_channels, norm.eps)
         self.load_state_dict(norm.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T) to the same; zeros after a clip's end."""
-        clips = [super(ClipNorm, self).forward(x[row : row + 1, :, :n]) for row, n in enumerate(self.lengths)]
-        return torch.cat([nn.functional.pad(clip, (0, x.shape[2] - clip.shape[2])) for clip in clips])  # (B, C, T)
+        """(B, C, T) to fp32 of the same shape; zeros after a clip's end."""
+        count, self.lengths = self.lengths[:, None, None], None  # (B, 1, 1)
+        inside = torch.arange(x.shape[2], device=x.device) < count  # (B, 1, T)
+        mean = x.float().masked_fill(~inside, 0.0).sum(2, keepdim=True) / count  # (B, C, 1)
+        x = (x.float() - mean).masked_fill(~inside, 0.0)  # (B, C, T)
+        deviation = (x.square().sum(2, keepdim=True) / count + self.eps).sqrt()  # (B, C, 1)
+        return (x * (self.weight[:, None] / deviation) + self.bias[:, None]) * inside  # (B, C, T)
 
 
 def _model_class(config) -> type:

@@ -1,5 +1,6 @@
 """accelerate_configs/: each is read by the launcher itself, and started where it can be."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from trainers import ROOT, Trainers, checkpoints, digests, losses, records, run, wait_for_step, write_settings
 
 from shared.errors import UserError
-from shared.launch import _sharding, start
+from shared.launch import _deepspeed, _sharding, start
 from stage1_align.encoders import AlignedEncoders
 
 CONFIGS = ROOT / "accelerate_configs"
@@ -105,6 +106,13 @@ def test_an_engine_that_is_not_installed_is_one_line(monkeypatch):
     assert values["zero_stage"] == 2 and values["gradient_clipping"] == 1.0
 
 
+def test_deepspeed_is_asked_for_autocast_and_full_precision():
+    assert "torch_autocast" not in _deepspeed("no")
+    asked = _deepspeed("bf16")
+    assert asked["torch_autocast"] == {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+    assert not {"bf16", "fp16"} & set(asked) and asked["train_micro_batch_size_per_gpu"] == 1
+
+
 @pytest.mark.parametrize("precision", ["no", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_fsdp2_equals_one_process_resumes_and_exports(settings, tmp_path, precision):
     """With the gradient cache and the averaged weights, which have to find their way through it."""
@@ -146,6 +154,28 @@ def test_fsdp2_is_launched(settings, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list((tmp_path / "run" / "checkpoints" / "00000001" / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="needs DeepSpeed")
+def test_deepspeed_equals_one_process_and_resumes(settings, tmp_path):
+    """By the shipped configuration, with two processes of the CPU in place of eight GPUs."""
+    run([*settings, "--run", tmp_path / "one", "--max_steps", 4], tmp_path / "said")
+    shipped = (CONFIGS / "deepspeed_zero2.yaml").read_text()
+    (tmp_path / "two.yaml").write_text(shipped.replace("num_processes: 8", "num_processes: 2"))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # ninja is there
+    for steps in (2, 4):
+        done = subprocess.run(
+            launcher(tmp_path / "two", *settings, "--run", tmp_path / "two", "--max_steps", steps),
+            cwd=ROOT,
+            env={**os.environ, "DS_ACCELERATOR": "cpu", "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert "after step 2" in done.stdout
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
 def test_a_process_that_dies_ends_the_launch_and_the_run_goes_on(settings, tmp_path):

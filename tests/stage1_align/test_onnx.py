@@ -1,17 +1,19 @@
 import copy
 import importlib.util
-import subprocess
-import sys
 
 import pytest
 import torch
+from audio_tiny import KINDS, build
+from open_clip_tiny import MODELS
 from stage1_tiny import TEXTS, TOWERS, encoders
 
 from shared.errors import UserError
 from stage1_align import onnx
 from stage1_align.encoders import AlignedEncoders
+from stage1_align.export import main as export
 from stage1_align.towers.base import Tower
 from stage1_align.towers.text_open_clip import OpenClipText
+from stage1_align.towers.vision import OpenClipVision
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
 
@@ -64,15 +66,15 @@ def test_roberta_counts_its_positions_in_the_graph_too():
     assert onnx.difference(onnx.reference(tower, inputs), onnx.program("text", tower).module()(**inputs)) < 1e-5
 
 
-@pytest.mark.skipif(INSTALLED, reason="the packages are here")
-def test_without_the_packages_the_command_says_what_to_install(tmp_path):
-    code = "from shared.cli import main; main()"
-    command = [sys.executable, "-c", code, "export", str(tmp_path), "--out", str(tmp_path / "out"), "--onnx", "true"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and not (tmp_path / "out").exists()
-    assert done.stderr.strip().splitlines() == [
-        "error: ONNX export needs onnx and onnxscript: pip install onnx onnxscript onnxruntime"
-    ]
+def test_without_the_packages_the_command_says_what_to_install(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name.startswith("onnx") else find(name, *more)
+    )
+    install = "ONNX export needs onnx and onnxscript: pip install onnx onnxscript onnxruntime"
+    with pytest.raises(UserError, match=install):
+        export([str(tmp_path), "--out", str(tmp_path / "out"), "--onnx", "true"])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
@@ -84,6 +86,37 @@ def test_the_written_files_give_what_the_towers_give(which, request, tmp_path):
     inputs = onnx.examples("text", towers["text"], clips=6)
     expected = onnx.reference(towers["text"], inputs)
     assert onnx.difference(expected, onnx._run(tmp_path / "text.onnx", inputs)) <= onnx.TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
+@pytest.mark.parametrize("kind", ["clap", "wav2vec2", "wav2vec2 layer", "hubert", "audeering"])
+def test_every_kind_of_audio_tower_is_written(kind, tmp_path):
+    tower = build(*KINDS[kind])
+    assert onnx.write({"audio": tower}, tmp_path)["audio"] <= onnx.TOLERANCE
+    for clips, longer in ((1, 1), (5, 0)):
+        inputs = onnx.examples("audio", tower, clips, longer)
+        assert onnx.difference(onnx.reference(tower, inputs), onnx._run(tmp_path / "audio.onnx", inputs)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_family_of_open_clip_is_written(kind, tmp_path):
+    torch.manual_seed(0)
+    beside = {name: value for name, value in MODELS[kind].items() if name in ("embed_dim", "quick_gelu")}
+    options = {"vision_cfg": {**MODELS[kind]["vision_cfg"], **beside}, "pool": "attention"}
+    tower = OpenClipVision.from_options(options, 8).eval()
+    tower.query.data.normal_()
+    assert onnx.write({"vision": tower}, tmp_path)["vision"] <= onnx.TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wavlm", "wavlm layer"])
+def test_what_cannot_be_traced_is_refused_in_one_line(kind):
+    with pytest.raises(UserError, match="audio tower Wav2vec2 cannot be written as ONNX: ") as refused:
+        onnx.program("audio", build(*KINDS[kind]))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_tower_without_a_graph_is_refused():
