@@ -16,6 +16,7 @@ COMMANDS = {
     "export": ("stage1_align.export:main", "write the frozen, aligned encoders of a stage-1 run"),
     "encode": ("stage2_fusion.encode:main", "run frozen encoders over a clip dataset"),
     "fuse": ("stage2_fusion.train:main", "stage 2: train a fusion model on encoded clips"),
+    "search": ("stage2_fusion.search:main", "try configurations of stage 2 in parallel and keep a table"),
     "evaluate": ("stage2_fusion.evaluate:main", "score a fusion model"),
     "predict": ("stage2_fusion.predict:main", "six intensities for media files"),
     "doctor": ("shared.doctor:main", "what is installed, what is missing, and how to get it"),
