@@ -18,6 +18,7 @@ COMMANDS = {
     "export": ("stage1_align.export:main", "write the frozen, aligned encoders of a stage-1 run"),
     "encode": ("stage2_fusion.encode:main", "run frozen encoders over a clip dataset"),
     "fuse": ("stage2_fusion.train:main", "stage 2: train a fusion model on encoded clips"),
+    "search": ("stage2_fusion.search:main", "try configurations of stage 2 in parallel and keep a table"),
     "evaluate": ("stage2_fusion.evaluate:main", "score a fusion model"),
     "baseline": ("stage2_fusion.baseline:main", "score ridge regression on the same features"),
     "compare": ("stage2_fusion.compare:main", "is one system better than another? paired bootstrap"),

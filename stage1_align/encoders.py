@@ -65,8 +65,11 @@ class AlignedEncoders(nn.Module):
         return here[modality]
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, only: Iterable[str] | None = None) -> "AlignedEncoders":
-        """Load an exported folder, or "hf-hub:OWNER/NAME" from Hugging Face's hub: frozen, in evaluation mode.
+    def from_pretrained(
+        cls, source: str | Path, only: Iterable[str] | None = None, *, frozen: bool = True
+    ) -> "AlignedEncoders":
+        """Load an exported folder, or "hf-hub:OWNER/NAME" from Hugging Face's hub: in evaluation mode and, unless told
+        otherwise, frozen.
 
         `only` names the modalities wanted, as in ("audio",): the others are neither built nor read. A hub is asked only
         where the source says so. UserError for a folder that is missing, damaged or lacks a tower.
@@ -88,7 +91,7 @@ class AlignedEncoders(nn.Module):
             encoders.text.tokenizer = TOKENIZERS.get(kind).load(folder / "tokenizer")
         encoders.config = config
         encoders.digest = config["digest"]
-        return encoders.eval().requires_grad_(False)
+        return encoders.eval().requires_grad_(False) if frozen else encoders.eval()
 
     def _read_weights(self, path: Path) -> None:
         """Those of the towers that are here; the others stay on disk."""

@@ -71,6 +71,8 @@ class TrainConfig:
     """Clips per step over all processes together; with damaged views each clip brings two rows."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
+    finetune_lr: float = 0.02
+    """Learning rate of towers that train along (`finetune`), as a share of `lr`: what they know is easily lost."""
     weight_decay: float = 0.05
     """Of matrices only, not of biases, norms and tokens."""
     warmup_epochs: float = 1.0
@@ -112,12 +114,26 @@ class FuseConfig:
     """Weights of the parts of the loss."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The schedule."""
+    finetune: dict[str, int] = field(default_factory=dict)
+    """Towers that train along, end to end, with the number of their last blocks that do, such as {text: 2}; 0 trains
+    only what sits on top of them. They run on the clips at every step, which takes as long as it does."""
+    encoders: Path | None = None
+    """With `finetune`: the aligned encoders, by default where the features were made with them."""
+    clips: Path | None = None
+    """With `finetune`: the clip dataset, by default where the features were made from it."""
     seed: int = 0
     """Decides initial weights, order, dropout."""
     train_split: str = "train"
     """Split to train on. "" takes every clip, for data without splits."""
     valid_split: str = "valid"
     """Split that chooses the best epoch."""
+
+    def __post_init__(self):
+        for name, blocks in self.finetune.items():
+            if name not in MODALITIES:
+                raise UserError(f"--finetune: no modality {name!r}: {nearest(name, MODALITIES)}")
+            if blocks < 0:
+                raise UserError(f"--finetune: {blocks} blocks of {name}; 0 trains only what sits on top of them")
 
 
 @dataclass

@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     model_folder.check_features(info, read_info(config.data), config.data)
     data = FeatureDataset.open(config.data, config.split, max_steps=info["max_steps"])
     names = info["label_names"]
-    found = run_model(model.to(best_device()), data.samples, config.batch_size, config.explain)
+    found = run_model(model.to(best_device()), data.samples, config.batch_size, explain=config.explain)
     view = np.array([sample["view"] for sample in data.samples])  # (N,)
     clean, labels = np.flatnonzero(view == 0), data.labels()  # (N, K)
     if np.isnan(labels[clean]).all():

@@ -1,5 +1,7 @@
 """A fusion model over many samples: what validation, evaluation and prediction have in common."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -10,8 +12,15 @@ def best_device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run_model(model, samples: list[dict], batch_size: int, explain: bool = False) -> dict:
+def run_model(
+    model,
+    samples: list[dict],
+    batch_size: int,
+    batch_of: Callable[[range, object], dict] | None = None,
+    explain: bool = False,
+) -> dict:
     """Predictions of all samples, in their order, without gradients, in evaluation mode, on the model's device.
+    `batch_of(rows, device)` gives batches of them where they are not to be collated here.
 
     Returns "predictions" float32 (N, K) in [0, 1] and "weights" float32 (N, 3): the mean weight of vision, audio, text
     over a clip's steps, 0 where absent. With `explain` also "steps": for each sample its S' steps at which any modality
@@ -26,7 +35,9 @@ def run_model(model, samples: list[dict], batch_size: int, explain: bool = False
     predictions, weights, steps = [], [], []
     with torch.no_grad():
         for start in range(0, len(samples), batch_size):
-            output = model(collate(samples[start : start + batch_size], device))
+            rows = range(start, min(start + batch_size, len(samples)))
+            batch = batch_of(rows, device) if batch_of else collate([samples[row] for row in rows], device)
+            output = model(batch)
             predictions.append(output.prediction.float().cpu().numpy())  # (B, K)
             weights.append(output.clip_weights().cpu().numpy())  # (B, 3)
             steps += _steps(output) if explain else []

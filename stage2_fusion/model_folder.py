@@ -4,7 +4,7 @@ config.json          model name and options, label names, widths, quality signal
                      the settings that clips were prepared with
 model.safetensors    averaged weights; input statistics of the training split among them
 metrics.json         scores of the epoch it is from
-encoders/            the aligned encoders it was trained on
+encoders/            the aligned encoders it was trained on, or those that it was trained with, end to end
 """
 
 import shutil
@@ -20,20 +20,34 @@ FORMAT = "emit-fusion/1"
 def save(path: Path, model, info: dict, metrics: dict) -> None:
     """Write the folder whole or not at all. `info` goes into config.json; the encoders are taken from
     info["encoders"]["path"] (hard links where the disk allows), or from the folder that is replaced, and only when they
-    are those of info["encoders"]["digest"]."""
+    are those of info["encoders"]["digest"]. Of a model with live towers (finetune.py) the encoders are written as they
+    are now, and config.json names those."""
     from safetensors.torch import save_file
 
     path = Path(path)
-    source = find_encoders(info, path / "encoders", Path(info["encoders"]["path"]))
+    fusion, encoders = getattr(model, "fusion", model), getattr(model, "encoders", None)
+    source = find_encoders(info, path / "encoders", Path(info["encoders"]["path"])) if encoders is None else None
     with atomic_folder(path) as folder:
         save_file(
-            {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
+            {name: value.detach().cpu().contiguous() for name, value in fusion.state_dict().items()},
             folder / "model.safetensors",
         )
+        if encoders is not None:
+            encoders.save_pretrained(folder / "encoders", _history(encoders.config, info))
+            made = read_json(folder / "encoders" / "config.json", "encoders", "train again")
+            info = {**info, "encoders": {"path": str(path / "encoders"), "digest": made["digest"], "config": made}}
+        elif source is not None:
+            shutil.copytree(source, folder / "encoders", copy_function=link_or_copy)
         write_json(folder / "config.json", {"format": FORMAT, **info})
         write_json(folder / "metrics.json", metrics)
-        if source is not None:
-            shutil.copytree(source, folder / "encoders", copy_function=link_or_copy)
+
+
+def _history(encoders: dict, info: dict) -> dict:
+    """What encoders that were tuned in stage 2 say of their training; `encoders` is their config.json from before."""
+    before = encoders.get("training", {})
+    blocks = ", ".join(f"last {count} blocks of {name}" for name, count in info["finetune"].items())
+    data = f"{before.get('data', 'not recorded')}; then in stage 2 ({blocks}) on {info['trained_on']['data']}"
+    return {**before, "data": data, "finetune": info["finetune"], "began_from": encoders["digest"]}
 
 
 def find_encoders(info: dict, *folders: Path) -> Path | None:

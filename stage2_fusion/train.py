@@ -47,6 +47,7 @@ def train(config: FuseConfig) -> Path:
 
 
 def _train(config: FuseConfig, stop) -> Path:
+    import numpy as np
     import torch
 
     from shared.files import write_json
@@ -54,8 +55,10 @@ def _train(config: FuseConfig, stop) -> Path:
     from shared.order import batch_indices, own_share, steps_per_epoch
     from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
     from stage2_fusion import model_folder
-    from stage2_fusion.features import FeatureDataset, collate
+    from stage2_fusion.batches import Batches
+    from stage2_fusion.features import FeatureDataset
     from stage2_fusion.losses import FusionLoss, Rows
+    from stage2_fusion.setup import describe, labelled, parameter_groups
 
     # --- everything that can fail early ---
     options = config.train
@@ -65,33 +68,45 @@ def _train(config: FuseConfig, stop) -> Path:
     seen = None if options.damaged_views else (0,)
     features = FeatureDataset.open(config.data, config.train_split, seen, options.max_steps)
     valid = FeatureDataset.open(config.data, config.valid_split, (0,), options.max_steps)
-    clips = _with_labels(features.by_clip(), f"{config.data}, split {config.train_split!r}")
-    _with_labels(valid.by_clip(), f"{config.data}, split {config.valid_split!r}")
+    clips = labelled(features.by_clip(), f"{config.data}, split {config.train_split!r}")
+    labelled(valid.by_clip(), f"{config.data}, split {config.valid_split!r}")
     views = min(len(clip) for clip in clips) - 1  # damaged views that every clip has
+    towers = None
+    if config.finetune:
+        from stage2_fusion.finetune import RawInputs
+
+        towers = RawInputs(config, features.info)
     per_epoch = steps_per_epoch(len(clips), options.batch_size)
     total, warmup = per_epoch * options.epochs, int(per_epoch * options.warmup_epochs)
     accelerator = start(options.mixed_precision, options.trackers, config.run)
     rank, world = accelerator.process_index, accelerator.num_processes
     own_share(options.batch_size, rank, world)  # has to come out even
     run = RunFolder(config.run, accelerator)
-    if run.claim(config, ("train.trackers",), features=features.info["digest"]):
+    if run.claim(config, ("train.trackers", "encoders", "clips"), features=features.info["digest"]):
         accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
         return run.path / "model"
 
-    if model_folder.find_encoders(features.info, Path(features.info["encoders"]["path"])) is None:
+    if towers is None and model_folder.find_encoders(features.info, Path(features.info["encoders"]["path"])) is None:
         made_by = features.info["encoders"]
         accelerator.print(
             f"the encoders {made_by['digest']} are no longer at {made_by['path']}: the model gets no copy of them, "
             "and `emit predict` will ask for --encoders"
         )
 
-    # --- model, optimiser, averages ---
+    # --- batches, model, optimiser, averages ---
+    train_batch = Batches([clip[view] for clip in clips for view in range(1 + views)])
+    valid_batch = Batches(valid.samples)
+    if towers:
+        train_batch, valid_batch = towers.of(train_batch), towers.of(valid_batch)
     seed_everything(config.seed, "weights")
-    info = _describe(config, model_options, features.info)
+    info = describe(config, model_options, features.info)
     info["trained_on"] |= {"seed": config.seed, "clips": _ids(clips), "chosen_on": _ids(valid.by_clip())}
     bare = model_folder.build(config.model, info["options"], features.info)
     bare.fit_statistics([clip[0] for clip in clips])
-    optimizer = torch.optim.AdamW(_parameter_groups(bare, options.weight_decay), lr=options.lr)
+    if towers:
+        bare = towers.under(bare)
+        bare.freeze_unread(train_batch(np.arange(2)))
+    optimizer = torch.optim.AdamW(parameter_groups(bare, options), lr=options.lr, fused=True)
     model, optimizer = accelerator.prepare(bare, optimizer)
     bare = accelerator.unwrap_model(model)
     ema = Ema(bare, options.ema)
@@ -101,11 +116,11 @@ def _train(config: FuseConfig, stop) -> Path:
     if progress["step"]:
         accelerator.print(f"{run.path}: continuing after epoch {progress['epoch']} of {options.epochs}")
 
-    def batch_of(epoch: int, step: int) -> dict:
+    def rows_of(epoch: int, step: int) -> np.ndarray:
         """This process's rows: each clip as it is, followed by one of its damaged views when there are any."""
         rows = batch_indices(len(clips), options.batch_size, config.seed, epoch, step, rank, world)
-        pairs = [(clips[row][0], *([clips[row][1 + (epoch + int(row)) % views]] if views else ())) for row in rows]
-        return collate([sample for pair in pairs for sample in pair], accelerator.device)
+        clean = rows * (1 + views)
+        return np.stack([clean, clean + 1 + (epoch + rows) % views], axis=1).ravel() if views else clean
 
     def everyones(mine: torch.Tensor) -> torch.Tensor:
         """(n, ...) of this process to (n x world, ...) of all, with gradient through this process's rows only."""
@@ -123,8 +138,8 @@ def _train(config: FuseConfig, stop) -> Path:
         for step in range(per_epoch):
             seed_everything(config.seed, epoch, step, rank)  # dropout and hidden modalities
             for group in optimizer.param_groups:
-                group["lr"] = options.lr * cosine_with_warmup(progress["step"], total, warmup)
-            batch = batch_of(epoch, step)
+                group["lr"] = group["peak"] * cosine_with_warmup(progress["step"], total, warmup)
+            batch = train_batch(rows_of(epoch, step), accelerator.device)
             output = model(batch)
             rows = Rows(
                 output.prediction,
@@ -149,7 +164,7 @@ def _train(config: FuseConfig, stop) -> Path:
 
         # --- after each epoch: validate the averaged weights, keep the best, write a checkpoint ---
         with ema.applied_to(bare):
-            metrics = validate(bare, valid, accelerator)
+            metrics = validate(bare, valid, valid_batch, accelerator)
             better = metrics["pcc"]["mean"] > progress["best"]
             if better:
                 progress |= {"best": metrics["pcc"]["mean"], "metrics": {"epoch": epoch + 1, "valid": metrics}}
@@ -180,7 +195,7 @@ def _train(config: FuseConfig, stop) -> Path:
     return run.path / "model"
 
 
-def validate(model, dataset, accelerator) -> dict:
+def validate(model, dataset, batch_of, accelerator) -> dict:
     """Scores of the whole split at once. The main process computes them and tells the others, so that all agree to the
     bit on what is best."""
     from accelerate.utils import broadcast_object_list
@@ -190,47 +205,14 @@ def validate(model, dataset, accelerator) -> dict:
 
     metrics = [None]
     if accelerator.is_main_process:
-        predictions = run_model(model, dataset.samples, 64)["predictions"]
+        predictions = run_model(model, dataset.samples, 64, batch_of)["predictions"]
         metrics = [score(predictions, dataset.labels(), dataset.info["label_names"], bootstrap=0)]
     return broadcast_object_list(metrics)[0]
-
-
-def _describe(config: FuseConfig, options, features: dict) -> dict:
-    """The config.json of the model folder, without its format."""
-    return {
-        "model": config.model,
-        "options": configuration.to_dict(options),
-        "max_steps": config.train.max_steps,
-        **{key: features[key] for key in ("label_names", "widths", "quality", "encoders")},
-        "prepare": features["data"].get("prepare", {}),
-        "precision": features["precision"],
-        "trained_on": {"features": features["digest"], "data": features["data"].get("digest", "")},
-    }
 
 
 def _ids(clips: list[dict]) -> list[str]:
     """Names of clips: scores on clips that a model learned from, or was chosen by, can then be told apart."""
     return sorted(clip[0]["id"] for clip in clips)
-
-
-def _with_labels(clips: list[dict], where: str) -> list[dict]:
-    import numpy as np
-
-    labelled = [clip for clip in clips if 0 in clip and not np.isnan(clip[0]["labels"]).all()]
-    if not labelled:
-        raise UserError(f"{where}: no labelled clips; give another split, or labels to `emit prepare`")
-    values = np.stack([clip[0]["labels"] for clip in labelled])  # (N, K)
-    if np.nanmin(values) < 0 or np.nanmax(values) > 1:
-        found = f"{np.nanmin(values):g} to {np.nanmax(values):g}"
-        raise UserError(f"{where}: labels run from {found}; intensities lie in [0, 1]: rescale them and prepare again")
-    return labelled
-
-
-def _parameter_groups(model, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases, norms, queries and missing-modality tokens do not."""
-    free = [p for name, p in model.named_parameters() if p.ndim < 2 or name in ("missing", "decoder.queries")]
-    decayed = [p for p in model.parameters() if not any(p is other for other in free)]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What every tower promises: a pooled vector in the shared space, and the sequence it was pooled from; and what every
 tower can do in fine-tuning: freeze, train deep layers slower, recompute instead of remember."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar

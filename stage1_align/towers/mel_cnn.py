@@ -5,7 +5,6 @@ mel axis is stretched (vocal tract length perturbation, Jaitly and Hinton 2013),
 and bands and moments of it hidden (SpecAugment, Park et al. 2019, arXiv 1904.08779). Level is for `--pairs.gain_db`.
 """
 
-import dataclasses
 import itertools
 from dataclasses import dataclass
 
@@ -77,10 +76,6 @@ class MelCnn(Tower):
 
     def blocks(self) -> list[nn.Module]:
         return list(self.stages)
-
-    def config(self) -> dict:
-        """What rebuilds this tower."""
-        return dataclasses.asdict(self.options)
 
     def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
         """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), followed by zeros, and samples int64 (B,)."""

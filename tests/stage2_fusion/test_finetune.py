@@ -1,0 +1,248 @@
+"""Towers that train along with the fusion model: which weights move, what they learn, and that what is kept is what was
+validated."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pytest
+import stage1_tiny
+import torch
+from safetensors.torch import load_file
+
+from shared import config as configuration
+from shared.clips import MODALITIES
+from shared.dataset import ClipDataset, schema
+from shared.errors import UserError
+from shared.files import write_json
+from shared.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+from shared.rows import encode_jpeg, to_int16
+from stage2_fusion import encode, model_folder
+from stage2_fusion import train as trainer
+from stage2_fusion.batches import Batches
+from stage2_fusion.config import EncodeConfig, EvaluateConfig, FuseConfig, TrainConfig
+from stage2_fusion.evaluate import evaluate
+from stage2_fusion.features import FeatureDataset, collate
+from stage2_fusion.finetune import RawInputs
+from stage2_fusion.inference import run_model
+from stage2_fusion.setup import parameter_groups
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--model", "concat", "--options", "{width: 16, dropout: 0.0, modality_dropout: 0.0}", "--train.trackers", "[]"]
+
+
+def write_clips(path: Path, count: int = 48) -> Path:
+    """Noise to see and hear; a clip says one of four words, and the labels tell two of them. Every seventh says
+    nothing."""
+    rng = np.random.default_rng(0)
+    quality = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
+    prepare = {"sample_rates": [16000], "frame_size": 32, "frame_rate": 4}
+    info = {"format": "emit-clips/1", "label_names": ["a", "b"], "group_names": ["subject"], "prepare": prepare}
+    info |= {"quality": quality, "digest": "c" * 16}
+    rows = []
+    for i in range(count):
+        word = str(rng.choice(["funny", "sad", "dog", "today"]))
+        frames = [encode_jpeg(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(2)]
+        row = {"id": f"clip{i:02d}", "split": "valid" if i % 3 == 0 else "train", "duration": 1.0}
+        row |= {"transcript": "" if i % 7 == 6 else " ".join([word] * (2 + i % 5)), "group_subject": f"s{i % 5}"}
+        row |= {"labels": [float(word == "funny"), float(word == "sad")]}
+        row |= {"frames": frames, "frame_times": [0.25, 0.75]}
+        row |= {"vision_quality": rng.random((2, len(VISION_QUALITY)), np.float32).tobytes()}
+        row |= {"waveform_16000": to_int16(rng.uniform(-0.3, 0.3, 16000 + 500 * i).astype(np.float32)).tobytes()}
+        row |= {"audio_quality": rng.random((10, len(AUDIO_QUALITY)), np.float32).tobytes()}
+        rows.append(row | {"text_quality": [1.0] * len(TEXT_QUALITY)})
+    datasets.Dataset(pa.Table.from_pylist(rows, schema=schema(info))).save_to_disk(str(path / "data"))
+    write_json(path / "dataset.json", info)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """clips, encoders whose text tower of two layers says the same of every text, and features of both."""
+    folder = tmp_path_factory.mktemp("made")
+    write_clips(folder / "clips")
+    towers = copy.deepcopy(stage1_tiny.TOWERS)
+    net = towers["text"]["options"]["model_cfg"]
+    net |= {"num_hidden_layers": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage1_tiny, "TOWERS", towers)
+        encoders = stage1_tiny.encoders()
+    norm = encoders.text.net.encoder.layer[1].output.LayerNorm
+    norm.weight.data.zero_()
+    norm.bias.data.normal_()
+    encoders.save_pretrained(folder / "encoders", {"data": "nothing"})
+    datasets.disable_progress_bars()
+    options = {"data": folder / "clips", "out": folder / "features", "damaged_views": 2, "mixed_precision": "no"}
+    encode.encode(EncodeConfig(encoders=folder / "encoders", **options))
+    return folder
+
+
+def config(made, run, *more) -> FuseConfig:
+    words = ["--data", made / "features", "--run", run, *SMALL, "--train.batch_size", 8, "--train.lr", 1e-2]
+    argv = [str(word) for word in (*words, "--train.epochs", 2, "--train.finetune_lr", 1.0, *more)]
+    return configuration.parse(FuseConfig, argv, prog="emit fuse", example="")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def moved(made, folder) -> set[str]:
+    before, after = weights(made / "encoders"), weights(folder / "encoders")
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("max_steps", [128, 3])
+def test_live_towers_give_the_cached_features_of_every_view(made, tmp_path, max_steps):
+    features = FeatureDataset.open(made / "features", max_steps=max_steps)
+    settings = config(made, tmp_path, "--finetune", "{vision: 0, audio: 0, text: 0}", "--train.max_steps", max_steps)
+    raw = RawInputs(settings, features.info)
+    model = raw.under(Passing()).eval()
+    rows = np.arange(len(features))
+    with torch.no_grad():
+        live = model(raw.of(Batches(features.samples))(rows))
+    cached = collate(features.samples)
+    kinds = {name: {sample["damage"][name] for sample in features.samples} for name in MODALITIES}
+    assert all(len(found) > 1 for found in kinds.values())  # every modality is damaged somewhere
+    for name in MODALITIES:
+        for key in ("x", "pooled"):
+            torch.testing.assert_close(live[name][key], cached[name][key], atol=3e-3, rtol=3e-3)
+
+
+class Passing(torch.nn.Module):
+    """In place of a fusion model: gives back what it is given."""
+
+    dimensions = 2
+
+    def forward(self, batch):
+        return batch
+
+
+def test_only_the_last_blocks_move(made, tmp_path):
+    top = trainer.train(config(made, tmp_path / "0", "--finetune", "{text: 0}"))
+    assert moved(made, top) == {"text.project.weight", "text.project.bias"}
+    last = moved(made, trainer.train(config(made, tmp_path / "1", "--finetune", "{text: 1}")))
+    assert {name.split("layer.")[1][0] for name in last if "layer." in name} == {"1"}
+    assert all("layer.1." in name or name.startswith("text.project") for name in last)
+    assert "text.net.encoder.layer.1.output.LayerNorm.weight" in last and len(last) > 12
+    untouched = trainer.train(config(made, tmp_path / "none"))
+    assert moved(made, untouched) == set()
+
+
+def test_towers_learn_at_a_rate_of_their_own():
+    model = torch.nn.ModuleDict({"fusion": torch.nn.Linear(2, 2), "towers": torch.nn.Linear(3, 3)})
+    groups = parameter_groups(model, TrainConfig(lr=0.5, finetune_lr=0.1, weight_decay=0.3))
+    sizes = {(group["peak"], group["weight_decay"]): sum(p.numel() for p in group["params"]) for group in groups}
+    assert sizes == {(0.5, 0.3): 4, (0.5, 0.0): 2, (0.05, 0.3): 9, (0.05, 0.0): 3}
+    model["towers"].requires_grad_(False)
+    assert len(parameter_groups(model, TrainConfig())) == 2
+
+
+def test_what_a_frozen_tower_does_not_say_is_learned_and_kept(made, tmp_path):
+    alone = "{width: 16, dropout: 0.0, modality_dropout: 0.0, modalities: [text]}"  # noise is not to be memorised
+    options = ["--options", alone, "--train.epochs", 25, "--train.patience", 25, "--loss.ramp_epochs", 0]
+    frozen = trainer.train(config(made, tmp_path / "frozen", *options))
+    tuned = trainer.train(config(made, tmp_path / "tuned", *options, "--finetune", "{text: 1}"))
+    pcc = [json.loads((f / "metrics.json").read_text())["valid"]["pcc"]["mean"] for f in (frozen, tuned)]
+    assert pcc[0] < 0.3 and pcc[1] > 0.6
+
+    info = json.loads((tuned / "config.json").read_text())
+    there = json.loads((tuned / "encoders" / "config.json").read_text())
+    assert info["encoders"]["digest"] == there["digest"] != info["finetune"]
+    assert "last 1 blocks of text" in there["training"]["data"] and there["training"]["began_from"] != there["digest"]
+
+    # As `emit encode` and `emit evaluate` see it, and as `emit predict` does.
+    with pytest.raises(UserError, match="encoders kept in the model folder"):
+        evaluate(EvaluateConfig(model=tuned, data=made / "features", split="valid"))
+    again = EncodeConfig(encoders=tuned / "encoders", data=made / "clips", out=tmp_path / "f", mixed_precision="no")
+    encode.encode(again)
+    found = evaluate(EvaluateConfig(model=tuned, data=tmp_path / "f", split="valid", bootstrap=0))
+    assert found["pcc"]["mean"] == pytest.approx(pcc[1], abs=1e-4)
+
+
+def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
+    from stage1_align.encoders import AlignedEncoders
+
+    seen = []
+    validate = trainer.validate
+
+    def recorded(model, dataset, batch_of, accelerator):
+        seen.append(run_model(model, dataset.samples, 64, batch_of)["predictions"])
+        return validate(model, dataset, batch_of, accelerator)
+
+    monkeypatch.setattr(trainer, "validate", recorded)
+    folder = trainer.train(config(made, tmp_path, "--finetune", "{text: 2, audio: 1}"))
+    model, info = model_folder.load(folder)
+    encoders = AlignedEncoders.from_pretrained(folder / "encoders")
+    assert encoders.digest == info["encoders"]["digest"]
+    clips = ClipDataset.open(made / "clips", "valid")
+    samples = encode.encode_samples(encoders, [encode.for_encoders(clips, row, 16000) for row in range(len(clips))])
+    best = json.loads((folder / "metrics.json").read_text())["epoch"]
+    np.testing.assert_allclose(run_model(model, samples, 5)["predictions"], seen[best - 1], atol=1e-4)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(made, tmp_path, monkeypatch):
+    options = ["--finetune", "{text: 1}", "--train.epochs", 3]
+    whole = trainer.train(config(made, tmp_path / "whole", *options))
+    validate, calls = trainer.validate, []
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return validate(*args)
+
+    monkeypatch.setattr(trainer, "validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(config(made, tmp_path / "parts", *options))
+    monkeypatch.setattr(trainer, "validate", validate)
+    parts = trainer.train(config(made, tmp_path / "parts", *options))
+    for folder in ("", "encoders"):
+        a, b = weights(whole / folder), weights(parts / folder)
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_the_model_does_not_read_does_not_train(made, tmp_path):
+    more = ["--model", "dual_stage", "--options", "{width: 8, heads: 2, steps: 4, pooled: false}"]
+    folder = trainer.train(config(made, tmp_path, *more, "--finetune", "{text: 1}", "--train.epochs", 1))
+    assert moved(made, folder) and not any(name.startswith("text.project") for name in moved(made, folder))
+
+
+def test_mistakes_are_one_line(made, tmp_path):
+    with pytest.raises(UserError, match="no modality 'texts': did you mean 'text'"):
+        FuseConfig(made / "features", tmp_path, finetune={"texts": 1})
+    with pytest.raises(UserError, match="has 2 blocks; choose 0 to 2"):
+        trainer.train(config(made, tmp_path / "a", "--finetune", "{text: 3}"))
+    stage1_tiny.encoders(seed=1).save_pretrained(tmp_path / "others")
+    with pytest.raises(UserError, match=r"made with other encoders .*give --encoders"):
+        trainer.train(config(made, tmp_path / "b", "--finetune", "{text: 1}", "--encoders", tmp_path / "others"))
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_tune_the_same(made, tmp_path):
+    logs = []
+    for name in ("cpu", "cpu_2_processes"):
+        launch = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--config_file",
+            f"accelerate_configs/{name}.yaml",
+        ]
+        words = ["--data", made / "features", "--run", tmp_path / name, *SMALL, "--train.batch_size", 8]
+        words += ["--train.epochs", 2, "--finetune", "{text: 1, audio: 1}", "--loss.pcc", 1.0]
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [*launch, "stage2_fusion/train.py", *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        logs.append([json.loads(line) for line in (tmp_path / name / "log.jsonl").open()])
+    for one, two in zip(*logs, strict=True):
+        for name in ("loss", "mse", "pcc", "grad_norm", "valid_pcc"):
+            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4), name
