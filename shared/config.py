@@ -7,6 +7,7 @@ field) its reason. Unknown keys and wrong types are errors of one line that name
 import dataclasses
 import re
 import sys
+import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +96,10 @@ def build(config_class: type[T], values: dict[str, Any], where: str) -> T:
         if name not in known:
             hint = nearest(name, known) if known else "it has none"
             raise UserError(f"{where} has no option {name!r}: {hint}")
+    for name, kind in typing.get_type_hints(config_class).items():
+        choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+        if choices and name in values and values[name] not in choices:
+            raise UserError(f"{where}: {name} is {values[name]!r}: {nearest(str(values[name]), map(str, choices))}")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class, as_group=False)
     try:
