@@ -237,7 +237,8 @@ def test_one_and_two_processes_tune_the_same(made, tmp_path):
             f"accelerate_configs/{name}.yaml",
         ]
         words = ["--data", made / "features", "--run", tmp_path / name, *SMALL, "--train.batch_size", 8]
-        words += ["--train.epochs", 2, "--finetune", "{text: 1, audio: 1}", "--loss.pcc", 1.0]
+        # Of the audio tower only what has no stochastic depth, which is drawn per process as dropout is.
+        words += ["--train.epochs", 2, "--finetune", "{text: 1, audio: 0}", "--loss.pcc", 1.0]
         environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         command = [*launch, "stage2_fusion/train.py", *map(str, words)]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
