@@ -51,6 +51,9 @@ def ensemble(config: EnsembleConfig) -> dict:
                 raise UserError(
                     f"{then.path}: of another {key} than {now.path}; give --fit in the order of the members"
                 )
+        seeds = [part.metrics["seeds"]["training"] for part in (now, then)]
+        if all(isinstance(seed, int) for seed in seeds) and seeds[0] != seeds[1]:  # pooled folds may have several
+            raise UserError(f"{then.path}: of another seed than {now.path}; give --fit in the order of the members")
     first, weights, learned = members[0], None, {}
     stacked = np.stack([member.predictions for member in members], axis=2)  # (N, K, M)
     if config.method == "average":
@@ -164,8 +167,8 @@ def _parts(groups: list[str]) -> np.ndarray:
     """The part of each row, int (N,), whole groups at a time. UserError when there is but one group."""
     from shared.splits import deal
 
-    if len(set(groups)) < 3:
-        raise UserError(f"{len(set(groups))} groups are too few to learn weights on some and judge them on others")
+    if len(set(groups)) < 2:
+        raise UserError("too few groups: weights are learned on some, their strength on others, and judged on others")
     dealt = deal({str(row): group for row, group in enumerate(groups)}, min(FOLDS, len(set(groups))), 0)
     return np.array([dealt[str(row)] for row in range(len(groups))])
 

@@ -67,6 +67,7 @@ def evaluation(
         "clips": {"n": len(ids), "group": kind, "groups": len(set(groups)), **digests(ids, groups, labels)},
         "seeds": {"training": None, "bootstrap": seed, **about.pop("seeds", {})},
         "bootstrap": bootstrap,
+        "predictions_digest": _digest_of(ids, predictions),
         **about,
     }
     return Evaluation(metrics, list(names), ids, groups, predictions, labels)
@@ -84,9 +85,7 @@ def digests(ids: list[str], groups: list[str], labels: np.ndarray) -> dict[str, 
 def write(out: Path, evaluation: Evaluation) -> None:
     """Write the three files; the JSON, which the others belong to, last."""
     out = Path(out)
-    rows = [
-        [name, *(f"{v:.6f}" for v in row)] for name, row in zip(evaluation.ids, evaluation.predictions, strict=True)
-    ]
+    rows = [[name, *_texts(row)] for name, row in zip(evaluation.ids, evaluation.predictions, strict=True)]
     write_csv(beside(out, "predictions"), ["Filename", *evaluation.names], rows)
     columns = zip(evaluation.ids, evaluation.groups, evaluation.labels, strict=True)
     rows = [[name, group, *map(_text, row)] for name, group, row in columns]
@@ -107,11 +106,14 @@ def read(path: Path) -> Evaluation:
         predictions, labels = _numbers(predicted, names), _numbers(labelled, names)
         groups = [row["group"] for row in labelled]
         told = {key: metrics["clips"][key] for key in ("digest", "labels_digest", "groups_digest")}
+        given = metrics["predictions_digest"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its tables are damaged ({error}); evaluate again") from None
     labels = labels.astype(np.float32)
     if [row["Filename"] for row in predicted] != ids or digests(ids, groups, labels) != told:
         raise UserError(f"{path}: the tables beside it are of other clips or labels; evaluate again")
+    if _digest_of(ids, predictions) != given:
+        raise UserError(f"{path}: the predictions beside it are not those it scores; evaluate again")
     return Evaluation(metrics, names, ids, groups, predictions, labels, path)
 
 
@@ -158,6 +160,15 @@ def named(text: str) -> tuple[str, Path]:
 def beside(path: Path, what: str) -> Path:
     """The file that holds `what` of the evaluation at `path`."""
     return path.with_name(f"{path.stem}_{what}.csv")
+
+
+def _digest_of(ids: list[str], predictions: np.ndarray) -> str:
+    """Of predictions (N, K) as they are written."""
+    return digest([list(ids), [_texts(row) for row in predictions]])
+
+
+def _texts(predicted: np.ndarray) -> list[str]:
+    return [f"{value:.6f}" for value in predicted]
 
 
 def _text(value: float) -> str:

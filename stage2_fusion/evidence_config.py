@@ -30,7 +30,7 @@ class LeaderboardConfig:
 
     evaluations: list[str]
     """JSON files of `emit evaluate`, each PATH or NAME=PATH. Without a name a system is called after its model and the
-    options in which it differs from the others of that model."""
+    options in which it differs from the others of that model; what differs otherwise (loss, features) needs a name."""
     out: list[Path] = field(default_factory=list)
     """Files to write the table to, .md or .csv, as in [board.md, board.csv]."""
     bootstrap: int = 1000

@@ -6,6 +6,7 @@ import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.files import digest
 from stage2_fusion.evaluation import Evaluation
 from stage2_fusion.evidence_config import LeaderboardConfig
 
@@ -57,7 +58,8 @@ def leaderboard(config: LeaderboardConfig) -> tuple[list[dict], list[str]]:
 
 def gather(given: list[str]) -> dict[str, list[Evaluation]]:
     """{name: its evaluations} of PATH or NAME=PATH, in the order given. Those without a name are called after their
-    model, with the options in which models of that name differ."""
+    model, with the options in which models of that name differ. UserError when two of these are called the same and yet
+    are no seeds, nor folds, of one system: same clips, same seed (another loss, say, or other features or members)."""
     from stage2_fusion import evaluation
 
     named = [evaluation.named(text) for text in given]
@@ -66,8 +68,18 @@ def gather(given: list[str]) -> dict[str, list[Evaluation]]:
     for part in found:
         options.setdefault(part.metrics["model"], []).append(part.metrics.get("configuration") or {})
     systems: dict[str, list[Evaluation]] = {}
+    first: dict[str, Evaluation] = {}
     for (name, _), part in zip(named, found, strict=True):
-        systems.setdefault(name or _called(part.metrics, options[part.metrics["model"]]), []).append(part)
+        if not name:
+            name = _called(part.metrics, options[part.metrics["model"]])
+            key = digest([name, part.metrics["clips"]["labels_digest"], part.metrics["seeds"]["training"]])
+            other = first.setdefault(key, part)
+            if other is not part:
+                raise UserError(
+                    f"{other.path} and {part.path}: both {name}, of the same seed on the same clips, so not seeds of "
+                    "one system; give them names (NAME=PATH)"
+                )
+        systems.setdefault(name, []).append(part)
     return systems
 
 

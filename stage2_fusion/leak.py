@@ -16,19 +16,18 @@ from shared.errors import UserError
 def probe(features: Path, info: dict, ids: list[str], labels: np.ndarray, trained_on: list[str] | None) -> dict:
     """What the training clips give away of the clips `ids` with labels (N, K), by transcripts and groups alone.
 
-    info: the features.json of the folder `features`; trained_on: ids of the training clips, by default those of split
-    train. Returns "pcc", the scores of predicting each clip's labels by those of the training clip with the nearest
-    transcript; "same_transcript", the share of clips whose very words occur in training; "shared_groups", per kind of
-    group the share of clips whose group does; "why", in words, when there is nothing to compare, and then the others
-    are None.
+    info: the features.json of the folder `features`; trained_on: ids of the training clips, where they are not known
+    (None) those of split train. Returns "pcc", the scores of predicting each clip's labels by those of the training
+    clip with the nearest transcript; "same_transcript", the share of clips whose very words occur in training;
+    "shared_groups", per kind of group the share of clips whose group does; "why", in words, when there is nothing to
+    compare: then what could not be is None.
     """
     from stage2_fusion.features import read_clips
 
     nothing = {"pcc": None, "same_transcript": None, "shared_groups": None}
     clips = {clip["id"]: clip for clip in read_clips(features)}
-    train = [name for name in trained_on or () if name in clips] or [
-        name for name, clip in clips.items() if clip["split"] == "train"
-    ]
+    in_train = [name for name, clip in clips.items() if clip["split"] == "train"]
+    train = in_train if trained_on is None else [name for name in trained_on if name in clips]
     train = [name for name in train if not np.isnan(clips[name]["labels"]).all()]
     if not train:
         return {**nothing, "why": "the feature dataset holds no labelled training clips"}

@@ -93,8 +93,8 @@ class FusionLoss(nn.Module):
 
     def forward(self, rows: Rows, paired: bool, epoch: float) -> dict[str, Tensor]:
         """`paired`: rows come as clean and damaged pairs; `epoch`: epochs done, for the ramp. Returns "loss" to descend
-        and its parts "mse", "pcc" (1 - PCC), "ccc" (1 - CCC), "quality", and "branches", "penalty" where asked for.
-        Updates the memory."""
+        and its parts "mse", "pcc" (1 - PCC), "ccc" (1 - CCC), "quality", and "branches", "penalty" where the model has
+        them. Updates the memory."""
         config, nothing = self.config, rows.prediction.new_zeros((), dtype=torch.float32)
         prediction = rows.prediction.float()
         parts = {"mse": masked_mse(prediction, rows.labels)}

@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def pool(config: PoolConfig) -> dict:
     """Score all clips of all parts at once and write the evaluation; its "parts" say how each scored alone. Returns the
-    metrics. UserError when a clip is in two parts, or the parts are of different models or kinds of groups."""
+    metrics. UserError when a clip is in two parts, or the parts are of different models, options of them, or kinds of
+    groups."""
     from stage2_fusion import evaluation
 
     parts = evaluation.read_all(config.evaluations)
@@ -37,6 +38,7 @@ def pool(config: PoolConfig) -> dict:
                 raise UserError(f"{part.path} and {owner[name].path}: both score clip {name!r}; give disjoint folds")
         for what, mine, first in (
             ("model", part.metrics["model"], parts[0].metrics["model"]),
+            ("configuration", part.metrics.get("configuration"), parts[0].metrics.get("configuration")),
             ("kind of group", part.metrics["clips"]["group"], parts[0].metrics["clips"]["group"]),
         ):
             if mine != first:
@@ -48,7 +50,7 @@ def pool(config: PoolConfig) -> dict:
         "group": kind,
         "model": metrics[0]["model"],
         "configuration": metrics[0].get("configuration"),
-        "seeds": {"training": sorted({m["seeds"]["training"] for m in metrics} - {None}) or None},
+        "seeds": {"training": _seeds([m["seeds"]["training"] for m in metrics])},
         **evaluation.add_seen(metrics, sum),
         "made_from": {"pooled": [str(part.path) for part in parts]},
         "parts": [
@@ -73,6 +75,12 @@ def pool(config: PoolConfig) -> dict:
     )
     evaluation.write(config.out, pooled)
     return pooled.metrics
+
+
+def _seeds(parts: list[int | list[int] | None]) -> list[int] | None:
+    """All seeds there are, of parts that may be pooled themselves; None when no part knows its own."""
+    known = [part if isinstance(part, list) else [part] for part in parts if part is not None]
+    return sorted({seed for part in known for seed in part}) or None
 
 
 if __name__ == "__main__":

@@ -60,6 +60,9 @@ class MelCnn(Tower):
         halved = 2 ** len(o.channels)
         if o.mel_bins % halved:
             raise UserError(f"mel_bins {o.mel_bins} must be a multiple of {halved}: each stage halves them")
+        uneven = [width for width in o.channels if width % groups_of(width)]
+        if uneven:
+            raise UserError(f"channels {uneven[0]}: they are normalised in groups of 8; give a multiple of 8")
         self.sample_rate, self.rate = o.sample_rate, o.sample_rate / o.hop / halved
         self.register_buffer("hann", torch.hann_window(o.n_fft), persistent=False)  # (n_fft,)
         self.register_buffer("bank", mel_bank(o.sample_rate, o.n_fft, o.mel_bins), persistent=False)  # (bins, M)
@@ -157,7 +160,7 @@ class Stage(nn.Module):
     def __init__(self, width_in: int, width_out: int, dropout: float):
         super().__init__()
         self.convolution = nn.Conv2d(width_in, width_out, 3, stride=2, padding=1)
-        self.norm = ClipNorm(max(1, width_out // 8), width_out)
+        self.norm = ClipNorm(groups_of(width_out), width_out)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,6 +190,11 @@ class ClipNorm(nn.Module):
         scale = scale * self.weight  # (B, C)
         shift = self.bias - mean * scale  # (B, C)
         return torch.addcmul(shift[..., None, None], x, scale[..., None, None]) * real
+
+
+def groups_of(width: int) -> int:
+    """Groups that a stage's channels are normalised in."""
+    return max(1, width // 8)
 
 
 def mel_bank(sample_rate: int, n_fft: int, bands: int, lowest: float = 50.0) -> Tensor:

@@ -10,7 +10,7 @@ class Dropout(nn.Dropout):
     of the rounded rate: the expectation is exact."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda or not self.training or not 0 < self.p < 1:
+        if x.device.type != "cpu" or not self.training or not 0 < self.p < 1:
             return super().forward(x)
         dropped = round(self.p * 65536)
         bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)

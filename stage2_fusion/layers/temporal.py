@@ -69,7 +69,7 @@ class GatedBiLSTM(nn.Module):
     def _states(self, x: Tensor, mask: Tensor) -> Tensor:
         """What the BiLSTM says of the real steps: (B, T, d), anything at padding."""
         lengths = mask.sum(dim=1)  # (B,)
-        if x.is_cuda:
+        if x.device.type != "cpu":
             # An absent row runs one step of zeros, which the caller masks.
             packed = nn.utils.rnn.pack_padded_sequence(x, lengths.clamp(min=1).cpu(), True, enforce_sorted=False)
             return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], True, total_length=x.shape[1])[0]

@@ -51,7 +51,7 @@ class DualStageOptions(FusionOptions):
     mean of the fused steps (fused), or of the words (text)."""
     decoder_layers: int = 2
     """Layers of the decoder whose queries are the dimensions. 0: no attention, the queries alone are classified; they
-    hold the mean over time (fused) or the words (text) (the ablation)."""
+    must be fused and hold the mean over time (the ablation)."""
     heads: int = 4
     """Attention heads; must divide width."""
     pooled: bool = True
@@ -66,8 +66,8 @@ class DualStageOptions(FusionOptions):
             raise UserError(f"width {self.width} must be a multiple of 2 x heads = {2 * self.heads}")
         if self.tcn_kernel % 2 == 0:
             raise UserError(f"tcn_kernel {self.tcn_kernel} must be odd")
-        if self.queries == "learned" and not self.decoder_layers:
-            raise UserError("decoder_layers 0 reads the clip through the queries: set queries to fused or text")
+        if self.queries != "fused" and not self.decoder_layers:
+            raise UserError("decoder_layers 0 reads the clip through the queries: set queries to fused")
 
 
 class DualStage(FusionModel):

@@ -1,11 +1,11 @@
-"""Every fusion system on the same features, at three seeds, with ablations, robustness and a linear baseline.
+"""Every fusion system on the same features, over seeds, with ablations, robustness and a linear baseline.
 
     python tests/benchmarks/systems.py --corpora '[runs/evidence/seed0, runs/evidence/seed1, runs/evidence/seed2]'
 
 Each folder is one that demo_evidence.py leaves: corpus, features, and the models it trained on them. Here the other
 systems are trained at each folder's own seed, chosen on the validation split, and all are scored on test subjects that
-none of them met. Writes board and ablations (.md, .csv: mean +- sd over seeds, intervals) and robustness tables;
-whatever is there already is kept, so an interrupted run goes on.
+none of them met. Writes board and ablations (.md, .csv: mean +- sd over seeds, whose clips are not the same; intervals
+where there is one seed) and robustness tables; evaluations that are there are kept, so an interrupted run goes on.
 """
 
 import json

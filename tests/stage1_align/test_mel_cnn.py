@@ -57,6 +57,8 @@ def test_level_counts_only_without_centering():
         assert ((loud - soft).abs().max() < 1e-4) == center
 
 
-def test_bands_must_halve_evenly():
+def test_bands_must_halve_and_channels_group_evenly():
     with pytest.raises(UserError, match="mel_bins 18 must be a multiple of 8"):
         build("mel_cnn", {**KINDS["mel_cnn"][1], "mel_bins": 18})
+    with pytest.raises(UserError, match=r"channels 28: .* a multiple of 8"):
+        build("mel_cnn", {**KINDS["mel_cnn"][1], "channels": [4, 28]})

@@ -74,6 +74,11 @@ def test_what_was_written_comes_back_and_a_changed_table_is_noticed(tmp_path):
     table.write_text(text.replace(text.splitlines()[1].split(",")[2], "0.77"))
     with pytest.raises(UserError, match=r"a\.json: the tables beside it are of other clips or labels"):
         evaluation.read(a)
+    write_evaluation(tmp_path / "a.json", GOOD, LABELS)
+    write_evaluation(tmp_path / "b.json", POOR, LABELS)
+    (tmp_path / "b_predictions.csv").replace(tmp_path / "a_predictions.csv")  # of another run, of the same clips
+    with pytest.raises(UserError, match=r"a\.json: the predictions beside it are not those it scores"):
+        evaluation.read(a)
     table.unlink()
     with pytest.raises(UserError, match="missing or damaged"):
         evaluation.read(a)
@@ -105,3 +110,9 @@ def test_folds_are_scored_as_one(tmp_path, capsys):
     other = write_evaluation(tmp_path / "o.json", GOOD, LABELS, ids=[f"o{i}" for i in range(40)], model="another")
     with pytest.raises(UserError, match="model another, but that of"):
         pool(PoolConfig([parts[0], other], tmp_path / "x.json"))
+    about = {"ids": [f"o{i}" for i in range(40)], "seeds": {"training": 9}}
+    wider = write_evaluation(tmp_path / "w.json", GOOD, LABELS, configuration={"width": 8}, **about)
+    with pytest.raises(UserError, match=r"configuration \{'width': 8\}, but that of"):
+        pool(PoolConfig([parts[0], wider], tmp_path / "x.json"))
+    more = write_evaluation(tmp_path / "m.json", GOOD, LABELS, **about)
+    assert pool(PoolConfig([tmp_path / "all.json", more], tmp_path / "x.json"))["seeds"]["training"] == [7, 9]

@@ -112,6 +112,19 @@ def test_without_fit_each_group_is_weighed_by_the_others(tmp_path):
         np.testing.assert_allclose(found[out], apply(x[out], weights, offsets), atol=1e-6)
 
 
+def test_three_groups_are_enough_and_two_are_not(tmp_path):
+    labels, members = made(np.random.default_rng(5), 30, (0.1, 0.8))
+    for count, enough in ((3, True), (2, False)):
+        groups = [f"s{i % count}" for i in range(30)]
+        paths = [write_evaluation(tmp_path / f"{i}.json", x, labels, groups=groups) for i, x in enumerate(members)]
+        config = EnsembleConfig(paths, tmp_path / "e.json", method="ridge")
+        if enough:
+            assert all(a > b for a, b in ensemble(config)["member_weights"].values())
+        else:
+            with pytest.raises(UserError, match="too few groups"):
+                ensemble(config)
+
+
 def test_the_strength_is_chosen_by_groups_it_was_not_fitted_on(monkeypatch):
     """Members that know nothing: what fits them to one group does not help another."""
     rng = np.random.default_rng(3)
@@ -147,6 +160,10 @@ def test_flattering_clips_are_refused(tmp_path):
     refused("trained on 7 of these 20 clips; learn weights from valid", seen={"in_training": 7, "in_choosing": 0})
     refused("does not say which clips its model was trained on", seen=None)
     refused("of another model than", model="another")
+    on = [
+        write_evaluation(tmp_path / f"on{i}.json", x, labels, seeds={"training": i}) for i, x in enumerate(members)
+    ]  # 0 and 1
+    refused("of another seed than", seeds={"training": 0})
     refused("1 of its clips are also to be scored, such as 'c003'", ids=["c003", *(f"v{i}" for i in range(19))])
     trained = [
         write_evaluation(tmp_path / f"t{i}.json", x, labels, seen={"in_training": 1, "in_choosing": 0})

@@ -153,5 +153,6 @@ def test_a_wrong_option_is_named():
         model_folder.build("concat", {"widht": 3}, made_up.info())
     with pytest.raises(UserError, match=r"fusion model concat.*width"):
         model_folder.build("concat", {"width": "wide"}, made_up.info())
-    with pytest.raises(UserError, match="decoder_layers 0"):
-        model_folder.build("dual_stage", {"decoder_layers": 0, "queries": "learned"}, made_up.info())
+    for queries in ("learned", "text"):
+        with pytest.raises(UserError, match="decoder_layers 0"):
+            model_folder.build("dual_stage", {"decoder_layers": 0, "queries": queries}, made_up.info())

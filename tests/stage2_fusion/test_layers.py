@@ -87,6 +87,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     torch.manual_seed(0)
     assert torch.equal(layer(x), out)
     assert torch.equal(layer.eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
+    assert Dropout(0.3)(torch.ones(5, device="meta")).device.type == "meta"  # neither CPU nor CUDA
 
 
 def test_masked_mean_of_nothing_is_zero():

@@ -28,7 +28,10 @@ def test_seeds_are_put_together_and_the_best_comes_first(tmp_path, capsys):
     about = {"ceiling": {"mean": 0.97, "per_dimension": {"d0": 0.96, "d1": 0.98}}}
     about["leak_probe"] = {"pcc": {"mean": 0.05, "per_dimension": {"d0": 0.0, "d1": 0.1}}}
     a = write_evaluation(tmp_path / "poor.json", poor, LABELS, model="concat")
-    b = [write_evaluation(tmp_path / f"g{i}.json", x, LABELS, model="ours", **about) for i, x in enumerate(good)]
+    b = [
+        write_evaluation(tmp_path / f"g{i}.json", x, LABELS, model="ours", seeds={"training": i}, **about)
+        for i, x in enumerate(good)
+    ]
     out = [tmp_path / "board.md", tmp_path / "board.csv"]
     rows, text = leaderboard(LeaderboardConfig([str(a), *map(str, b)], out, bootstrap=40))
     assert [row["system"] for row in rows] == [
@@ -56,13 +59,23 @@ def test_seeds_are_put_together_and_the_best_comes_first(tmp_path, capsys):
 def test_systems_are_called_after_the_options_in_which_they_differ(tmp_path):
     options = ({"width": 8, "modalities": ["text"]}, {"width": 8, "modalities": ["text", "audio"]})
     paths = [
-        write_evaluation(tmp_path / f"{i}.json", noisy(0.5), LABELS, model="m", configuration=o)
+        write_evaluation(tmp_path / f"{i}.json", noisy(0.5), LABELS, model="m", configuration=o, seeds={"training": i})
         for i, o in enumerate([*options, options[0]])
     ]
     paths.append(write_evaluation(tmp_path / "n.json", noisy(0.5), LABELS, model="n", configuration={"width": 8}))
     rows, _ = leaderboard(LeaderboardConfig(list(map(str, paths)), bootstrap=5))
     found = {row["system"]: row["seeds"] for row in rows}
     assert found == {"m modalities=text": 2, "m modalities=text+audio": 1, "n": 1}
+
+
+def test_two_of_one_seed_are_not_two_seeds(tmp_path):
+    a, b = (write_evaluation(tmp_path / f"{i}.json", noisy(0.5), LABELS, seeds={"training": 3}) for i in "ab")
+    with pytest.raises(UserError, match=r"a\.json and .*b\.json: both made_up, of the same seed on the same clips"):
+        leaderboard(LeaderboardConfig([str(a), str(b)]))
+    rows, _ = leaderboard(LeaderboardConfig([str(a), f"other={b}"], bootstrap=5))
+    assert {row["system"]: row["seeds"] for row in rows} == {"made_up": 1, "other": 1}
+    fold = write_evaluation(tmp_path / "f.json", noisy(0.5)[:30], LABELS[:30], seeds={"training": 3})
+    assert len(leaderboard(LeaderboardConfig([str(a), str(fold)], bootstrap=5))[0]) == 1
 
 
 def test_what_flatters_is_said(tmp_path):

@@ -61,6 +61,8 @@ def test_why_nothing_is_compared(features, tmp_path):
     assert found["pcc"] is None and "nowhere" in found["why"]
     assert found["shared_groups"] == {"subject": pytest.approx(2 / 3)}  # the last belongs to nobody
     assert probe(path, info, ids, labels, ["train000"])["shared_groups"] == {"subject": 0}  # only s0 trained
+    other = probe(path, info, ids, labels, ["of another dataset"])  # what this one calls train taught nobody
+    assert other["shared_groups"] is None and "no labelled training clips" in other["why"]
 
 
 def test_a_new_split_does_not_undo_what_the_encoders_saw(tmp_path):
