@@ -182,6 +182,25 @@ def test_folders_without_a_readable_dataset(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"no")
     with pytest.raises(UserError, match="cannot be read"):
         read_source(tmp_path)
+    for state in ("{}", "[]", '{"_data_files": 1}', '{"_data_files": [{}]}'):
+        (tmp_path / "state.json").write_text(state)
+        with pytest.raises(UserError, match="names no files as a saved dataset"):
+            read_source(tmp_path)
+
+
+def test_bytes_are_read_where_the_paths_beside_them_lead_nowhere(media, tmp_path):
+    """As in corpora of speech: path, where the file lay once, and audio, the file itself."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sound = (media / "s.wav").read_bytes()
+    columns = {"path": ["/gone/s.wav", "s.wav"], "audio": [{"bytes": sound, "path": "s.wav"}] * 2, "joy": [0.0, 1.0]}
+    pq.write_table(pa.table(columns), tmp_path / "T.PARQUET")
+    for clip in read_source(tmp_path / "T.PARQUET").clips:
+        assert isinstance(clip.media, Stored) and clip.media.read() == sound and clip.audio is None
+    (tmp_path / "s.wav").write_bytes(sound)
+    first, second = read_source(tmp_path / "T.PARQUET").clips
+    assert second.media == tmp_path / "s.wav" and isinstance(first.audio, Stored)
 
 
 # --- files of a clip -----------------------------------------------------------------------------------------------
