@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from media_files import face, prepared_here, voice, write_video, write_wav
 
-from shared.clips import Stored, guess_layout, read_source
+from shared.clips import Clip, Stored, guess_layout, read_source
 from shared.dataset import ClipDataset
 from shared.errors import UserError
 from shared.prepare import main as prepare
+from shared.rows import Recipe, failed, prepare_clip
 
 
 def write(path: Path, text: str = "x") -> Path:
@@ -223,3 +224,17 @@ def test_sound_of_its_own_is_heard_and_the_other_stays_the_substitute(tmp_path):
     assert len(b["waveform"]) == 7168  # its own track, in whole blocks of AAC
     assert "broken.wav: not a readable media file" in verdicts["b"].detail
     assert "d.mp4: not a readable media file" in verdicts["d"].detail and verdicts["a"].verdict == "ok"
+
+
+def test_what_was_wrong_with_a_file_is_said_of_what_it_lacks(tmp_path):
+    sound = write_wav(tmp_path / "x.wav", voice(0.4)[None])
+    said = {
+        media: prepare_clip(Clip("a", media, audio=sound, remarks=("odd",)), Recipe())[1].detail
+        for media in (None, tmp_path / "gone.mp4")
+    }
+    assert said[None] == "no picture: no file; odd; no words: no transcript"
+    gone = f"no picture: its file cannot be read; {tmp_path}/gone.mp4: no such file; odd; no words: no transcript"
+    assert said[tmp_path / "gone.mp4"] == gone
+    row, verdict = prepare_clip(Clip("a", tmp_path / "gone.mp4", remarks=("odd",)), Recipe())
+    assert row is None and verdict.detail == "no such file; odd"
+    assert failed(Clip("a", None, remarks=("odd",)), "took longer than 1 s").detail == "took longer than 1 s; odd"
