@@ -4,6 +4,7 @@ emit check my_videos/labels.csv --out report.json
 """
 
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     if config.out is not None:
         write_json(config.out, report)
     files = report["files"]
-    if not files["there"] and not report["transcripts"]["there"]:
+    own = files["sound_of_its_own"] + files["crops_of_its_own"]
+    if not files["there"] + own + report["transcripts"]["there"]:
         raise UserError(f"{config.source}: none of its {report['clips']} clips has a file or words")
     return 0
 
@@ -100,7 +102,7 @@ def _files(clips: list[Clip]) -> tuple[dict, list[str]]:
     for i, clip in enumerate(clips):
         if isinstance(clip.media, Stored):
             there += 1
-        elif clip.media is not None and clip.media.is_file():
+        elif clip.media is not None and _is_there(clip.media):
             there += 1
             size = clip.media.stat().st_size
             by_size[size].append(i)
@@ -115,9 +117,13 @@ def _files(clips: list[Clip]) -> tuple[dict, list[str]]:
                 keys[i] = _ends(clips[i].media, size)
     kinds = Counter(clip.media.suffix.lower() for clip in clips if isinstance(clip.media, Path))
     found = {"there": there, "missing": missing, "empty": empty, "kinds": dict(kinds.most_common())}
-    found["sound_of_its_own"] = sum(clip.audio is not None for clip in clips)
+    found["sound_of_its_own"] = sum(clip.audio is not None and _is_there(clip.audio) for clip in clips)
     found["crops_of_its_own"] = sum(clip.crops is not None and clip.crops.is_dir() for clip in clips)
     return found, keys
+
+
+def _is_there(file: Path | Stored) -> bool:
+    return isinstance(file, Stored) or os.path.isfile(file)
 
 
 def _ends(path: Path, size: int) -> str:
@@ -141,7 +147,8 @@ def _alike(clips: list[Clip]) -> list[str]:
 def _headers(clips: list[Clip], count: int) -> dict:
     """Durations and rates as the headers of some files tell them."""
     # A sound of its own is what is there where a clip has no other file.
-    paths = [path for clip in clips if isinstance(path := clip.media or clip.audio, Path) and path.is_file()]
+    there = [next((file for file in (clip.media, clip.audio) if file and _is_there(file)), None) for clip in clips]
+    paths = [file for file in there if isinstance(file, Path)]
     looked = evenly(paths, count)
     found = [(path, read_header(path)) for path in looked]
     fine = [header for _, header in found if not header.trouble]

@@ -53,6 +53,8 @@ def main() -> None:
 
 def run_main(command: Callable[[], int]) -> None:
     """Run a command and exit with its status; a UserError becomes one line and status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a file name, or a bar, that the terminal has no letter for
     try:
         status = command()
         _leave_group(status)

@@ -1,7 +1,7 @@
 """Clips as a person has them: media, words, labels, groups. What every layout reads into, and what `prepare` reads."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Clip:
                 return [None, -1]
             path = path.absolute()
             inside = path.relative_to(base) if path.is_relative_to(base) else path
-            return [str(inside), path.stat().st_size if path.is_file() else -1]
+            return [str(inside), path.stat().st_size if os.path.isfile(path) else -1]
 
         crops = None
         if self.crops is not None:
@@ -122,6 +122,8 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
     if not found.clips:
         why = f": {'; '.join(found.notes)}" if found.notes else ""
         raise UserError(f"{source}: no clips here (read with layout {layout!r}){why}")
+    # A file name on the disk may be no text at all; an id is.
+    found.clips = [replace(clip, id=clip.id.encode(errors="backslashreplace").decode()) for clip in found.clips]
     seen: set[str] = set()
     for clip in found.clips:
         if clip.id in seen:
@@ -148,13 +150,13 @@ def sidecar(media: Path | Stored | None) -> str | None:
     """The transcript in `<stem>.txt` beside a media file; None when there is none or it is empty."""
     if not isinstance(media, Path) or media.suffix.lower() == ".txt":
         return None
-    return read_words(media.with_suffix(".txt"))
+    return read_words(media.parent / f"{media.stem}.txt")
 
 
 def read_words(path: Path) -> str | None:
     """The words in a text file; None when there is no such file or it is empty."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace").strip()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no file can be called so
         return None
     return text or None

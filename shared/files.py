@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
+    # Not the process id: jobs on several machines may share it, and the folder.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    # A file name on the disk may be no text at all; what is written of it is.
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(partial, path)
 
 
@@ -39,7 +42,7 @@ def write_csv(path: Path, columns: list[str], rows: list[list]) -> None:
 def read_json(path: Path, what: str, how: str) -> Any:
     """Read JSON; UserError says that `what` is missing and `how` to make it."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError:
         raise UserError(f"{path}: no {what} here; {how}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """What the headers of media files say: how long, how many frames a second, which tracks. Nothing is decoded."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def read_header(path: Path) -> Header:
 
     from shared.media import video_stream
 
-    if not path.is_file():
+    if not os.path.isfile(path):
         return Header(trouble="no such file")
     if path.stat().st_size == 0:
         return Header(trouble="the file is empty")

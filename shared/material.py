@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from shared.clips import Clip, Stored
-from shared.media import Media, MediaError, decode, decode_windows, video_stream
+from shared.headers import read_header
+from shared.media import SHORTEST_TAIL, Media, MediaError, decode, decode_windows, video_stream
 
 CROP_NAME = re.compile(r"(\d+)\.(jpe?g|png)", re.IGNORECASE)
 USUAL_RATE = 30.0
@@ -27,9 +28,11 @@ class Material:
 
 def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, size: int) -> Material:
     """Decode a clip's files; of provided crops, those nearest to k / frame_rate, size x size pixels. What cannot be
-    read is remarked on; MediaError when there are files and nothing can."""
+    read is remarked on; MediaError when nothing can and there are no words alone."""
+    has_files = clip.media is not None or clip.audio is not None or clip.crops is not None
+    if not has_files and not clip.transcript:
+        raise MediaError("neither a file nor words")
     nothing = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32), np.zeros(0, np.float32), 0, 0.0
-    remarks = list(clip.remarks)
     troubles: list[str] = []
 
     def attempt(source: Path | Stored | None, rate: float) -> Media | None:
@@ -45,7 +48,11 @@ def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, siz
     silent = times is not None and not _has_sound(clip.media)
     media = None if silent else attempt(clip.media, 0.0 if clip.crops is not None else frame_rate)
     sound = attempt(clip.audio, 0.0)
-    absent = {"vision": "no file", "audio": "no sound track" if silent else "no file"}
+    absent = {
+        "vision": "no file" if clip.media is None else "its file cannot be read",
+        "audio": "no file" if clip.media is clip.audio is None else "its file cannot be read",
+    }
+    absent |= {"audio": "no sound track"} if silent else {}
     found = media or Media(*nothing, absent=absent)
     if sound is not None:
         found = replace(
@@ -54,21 +61,32 @@ def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, siz
             sample_rate=sound.sample_rate,
             duration=max(found.duration, sound.duration),
             damaged_packets=found.damaged_packets + sound.damaged_packets,
+            more=found.more or sound.more,
         )
     if clip.crops is not None:
-        frames, at, end, trouble = read_crops(clip.crops, times, found.duration, frame_rate, max_seconds, size)
+        heard = found.duration
+        if times is None and found.more:  # they last as long as all of the sound, not as what was decoded of it
+            heard = _seconds(clip.media if sound is None else clip.audio)
+        frames, at, end, trouble = read_crops(clip.crops, times, heard, frame_rate, max_seconds, size)
         troubles += [trouble] if trouble else []
         absent = {**found.absent, "vision": "no face crops that can be read"}
         lasts = max(found.duration, min(end, max_seconds))
-        found = replace(found, frames=frames, frame_times=at, duration=lasts, absent=absent)
-    has_files = clip.media is not None or clip.audio is not None or clip.crops is not None
+        more = found.more or end > max_seconds + SHORTEST_TAIL
+        found = replace(found, frames=frames, frame_times=at, duration=lasts, absent=absent, more=more)
     if has_files and not len(found.frames) and not len(found.waveform):
-        raise MediaError("; ".join([*(troubles or ["nothing in the files can be decoded"]), *remarks]))
-    return Material(found, clip.crops is not None, troubles + remarks)
+        raise MediaError("; ".join(troubles or ["nothing in the files can be decoded"]))
+    return Material(found, clip.crops is not None, [*troubles, *clip.remarks])
 
 
-def gather_windows(clip: Clip, frame_rate: float, max_seconds: float, max_side: int) -> Iterator[Material]:
-    """All of a clip that is one media file, window after window of `max_seconds`. MediaError when it cannot be read."""
+def gather_windows(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, size: int) -> Iterator[Material]:
+    """All of a clip that is one media file, window after window of `max_seconds`; of a clip with sound or crops in
+    files of their own the first. Otherwise as `gather`; MediaError too, after the windows, when some of it is left."""
+    if clip.media is None or clip.audio is not None or clip.crops is not None:
+        found = gather(clip, frame_rate, max_seconds, max_side, size)
+        yield found
+        if found.media.more:
+            raise MediaError("not looked at: sound or crops are files of their own, which are read for one window")
+        return
     for media in decode_windows(_content(clip.media), frame_rate, max_seconds, max_side):
         yield Material(media, False, list(clip.remarks))
 
@@ -148,6 +166,11 @@ def frame_times(path: Path) -> np.ndarray | None:
             return np.sort(np.array(stamps)) * float(stream.time_base) - start
     except (av.error.FFmpegError, OSError, ValueError):
         return None
+
+
+def _seconds(source: Path | Stored | None) -> float:
+    """How long a file lasts by its header; 0 when it does not say."""
+    return (read_header(source).seconds if isinstance(source, Path) else None) or 0.0
 
 
 def _has_sound(path: Path) -> bool:

@@ -11,6 +11,7 @@ way of interleaving them makes one wait in memory for the other.
 import contextlib
 import io
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,7 @@ def _open(source: Path | bytes):
     import av
 
     inside = isinstance(source, bytes)
-    if not inside and not Path(source).is_file():
+    if not inside and not os.path.isfile(source):
         raise MediaError("no such file")
     if (len(source) if inside else Path(source).stat().st_size) == 0:
         raise MediaError("the file is empty")

@@ -83,8 +83,7 @@ class _Worker:
         with _environment(ONE_THREAD):
             self.process.start()
         theirs.close()
-        self.ready = self.alive = True
-        self.ready, self.since = False, time.monotonic()
+        self.ready, self.alive = False, True
         self.give(entry)
 
     def give(self, entry: tuple[int, Any]) -> None:

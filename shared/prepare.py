@@ -110,7 +110,8 @@ def prepare_each(
 ) -> Iterator[tuple[Clip, dict | None, str]]:
     """Prepare clips in memory, whole however long, in windows of `recipe.max_seconds`; as they finish: (clip, sample as
     `ClipDataset` gives it with its "start" in seconds, "") or (clip, None, reason). The windows of a clip come in their
-    order, and a reason after its last readable one; each may take `seconds`."""
+    order, and a reason after its last readable one; each may take `seconds`. Only the first window of a clip whose
+    sound or crops are files of their own is read; the reason says so where there is more."""
     recipe.check()
     info = describe(Source(clips), recipe)
     job = partial(prepare_windows, recipe=Recipe(**recipe.recipe()))
@@ -172,8 +173,14 @@ def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, folder
     total = sum(len(shard) for shard in mine.values())
     if len(todo) < total:
         print(f"{config.out}: continuing; {total - len(todo)} of {total} clips are done")
-    kept = config.transcripts or config.out.with_name(f"{config.out.name}.transcripts")
-    job = partial(prepare_clip, recipe=Recipe(**config.recipe()), transcripts=kept if config.transcribe else None)
+    kept = None
+    if config.transcribe:
+        kept = config.transcripts or config.out.with_name(f"{config.out.name}.transcripts")
+        try:
+            kept.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{kept}: no folder for transcripts ({error.strerror}); choose another") from None
+    job = partial(prepare_clip, recipe=Recipe(**config.recipe()), transcripts=kept)
     waiting: dict[int, dict[int, tuple]] = {}
     with tqdm(total=total, initial=total - len(todo), desc="prepare", unit="clip", disable=None) as progress:
         for place, result, reason in run(job, [clips[i] for i in todo], config.workers, config.file_timeout):

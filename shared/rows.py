@@ -93,15 +93,14 @@ class Verdict:
 
 def failed(clip: Clip, reason: str) -> Verdict:
     """The verdict on a clip that gives no row."""
-    return Verdict(clip.id, str(clip.media or ""), "failed", ["vision", "audio", "text"], reason)
+    detail = "; ".join([reason, *clip.remarks])
+    return Verdict(clip.id, str(clip.media or ""), "failed", ["vision", "audio", "text"], detail)
 
 
 def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) -> tuple[dict | None, Verdict]:
     """A row (None when it failed; columns: see shared/dataset.py) and the verdict. Media problems never raise.
 
     transcripts: folder in which transcripts made here are kept."""
-    if clip.media is clip.audio is clip.crops is None and not clip.transcript:
-        return None, failed(clip, "; ".join(["neither a file nor words", *clip.remarks]))
     try:
         found = gather(clip, recipe.frame_rate, recipe.max_seconds, recipe.max_side, recipe.frame_size)
     except MediaError as error:
@@ -110,13 +109,10 @@ def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) ->
 
 
 def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, dict | None, str]]:
-    """(start in seconds, row, "") of all of a clip, window after window of `recipe.max_seconds`, or (0, None, why it
-    cannot be used). Words that are given have no times: every window has all of them."""
-    sizes = recipe.frame_rate, recipe.max_seconds, recipe.max_side
-    if clip.media is None or clip.audio is not None or clip.crops is not None:  # files of their own have one window
-        row, verdict = prepare_clip(clip, recipe)
-        yield 0.0, row, "" if row else verdict.detail
-        return
+    """(start in seconds, row, "") of all of a clip that `shared.material.gather_windows` gives, window after window of
+    `recipe.max_seconds`, then (0, None, why) where it, or the rest of it, cannot be used. Words that are given have no
+    times: every window has all of them."""
+    sizes = recipe.frame_rate, recipe.max_seconds, recipe.max_side, recipe.frame_size
     try:
         for found in gather_windows(clip, *sizes):
             yield found.media.start, _row(clip, found, recipe, None)[0], ""

@@ -1,6 +1,7 @@
 """Which column of a table holds what, and the clips that its rows are. Layouts csv and hf share it."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ NAMES = {
     "split": ("split",),
 }
 """Names by which a column is recognised, the first of them that is there, whatever its case."""
+ROW_NUMBERS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""What a column is called into which pandas wrote the numbers of its rows: no label."""
 GROUPS = ("subject", "speaker", "actor", "seed", "group")
 
 
@@ -100,7 +103,7 @@ def _guess_labels(header: list[str], rows, taken: set) -> tuple[dict[str, int], 
         missing = [name for name in EMI if name not in emi]
         note = [f"no column for {', '.join(missing)}"] if missing else []
         return {name: emi[name] for name in EMI if name in emi}, note
-    free = [i for i in range(len(header)) if i not in taken]
+    free = [i for i, name in enumerate(header) if i not in taken and not ROW_NUMBERS.fullmatch(name)]
     labels = {header[i]: i for i in free if _is_numeric(row[i] for row in rows)}
     return labels, [f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found"]
 

@@ -6,6 +6,7 @@ those of the dataset, of the files' names (train-00000-of-00002.parquet), or a c
 """
 
 import functools
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +49,11 @@ class HuggingFace(ColumnOptions):
             options = replace(self, media=stored[0])
         columns = choose(options, header, rows, str(source))
         finder = Finder(Path(self.root) if self.root else source if source.is_dir() else source.parent)
+        if not self.media and stored and columns.media is not None:
+            cells = [row[columns.media] or "" for row in rows]
+            if not any(isinstance(cell, _Inside) or os.path.isfile(finder.find(str(cell)) or "") for cell in cells):
+                # Where the files lay when the dataset was made; their bytes came along in another column.
+                columns = choose(replace(options, media=stored[0]), header, rows, str(source))
 
         def files(row: int, column: int | None) -> Path | Stored | None:
             if column is None:
@@ -87,9 +93,12 @@ def _files(source: Path) -> list[tuple[Path, str]]:
         for folder in parts:
             state = read_json(folder / "state.json", "saved dataset", "write it again with save_to_disk")
             split = "" if folder == source else split_name(folder.name)
-            found += [(folder / file["filename"], split) for file in state["_data_files"]]
+            try:
+                found += [(folder / file["filename"], split) for file in state["_data_files"]]
+            except (KeyError, TypeError):
+                raise UserError(f"{folder}/state.json: names no files as a saved dataset's does") from None
         return found
-    found = sorted(path for path in source.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     return [(path, _split_of(path)) for path in found]
 
 
@@ -138,7 +147,7 @@ def read_cell(cell: Stored) -> bytes:
 
 @functools.lru_cache(maxsize=2)
 def _open(file: Path) -> "_ArrowFile | _ParquetFile":
-    return _ParquetFile(file) if file.suffix == ".parquet" else _ArrowFile(file)
+    return _ParquetFile(file) if file.suffix.lower() == ".parquet" else _ArrowFile(file)
 
 
 class _ArrowFile:

@@ -1,8 +1,10 @@
 """Tables of text: separators, encodings, numbers, and files named in cells."""
 
+import contextlib
 import csv
 import io
 import math
+import os
 from pathlib import Path, PurePosixPath
 
 from shared.clips import MEDIA_SUFFIXES
@@ -83,11 +85,13 @@ class Finder:
         path = self.base / name.replace("\\", "/")
         folder = self.listed.get(path.parent)
         if folder is None:
-            folder = {p.name for p in path.parent.iterdir()} if path.parent.is_dir() else set()
+            folder = set()
+            with contextlib.suppress(OSError, ValueError):  # ValueError: no folder can be called so
+                folder.update(os.listdir(path.parent))
             self.listed[path.parent] = folder
         if path.name in folder:
             return path
-        return next((path.with_name(path.name + s) for s in MEDIA_SUFFIXES if path.name + s in folder), path)
+        return next((path.parent / (path.name + s) for s in MEDIA_SUFFIXES if path.name + s in folder), path)
 
     def find_by_id(self, name: str) -> Path | None:
         """The media file under the folder whose path, with or without folders and extension, is `name`."""

@@ -50,7 +50,7 @@ class Vidmimic2:
             rows, found_notes = read_split(table, split == "test")
             notes += found_notes
             if split == "test":
-                for identifier in sorted(folders.ids_of_test() - set(rows)):
+                for identifier in sorted(folders.ids_of_test() - set(rows) - set(clips)):
                     rows[identifier] = Clip(identifier, None, labels=(float("nan"),) * len(EMI))
             for identifier, clip in rows.items():
                 if identifier in clips:

@@ -116,3 +116,11 @@ def test_headers_never_raise_and_samples_are_even(tmp_path):
     assert "no such file" in read_header(tmp_path / "none").trouble and read_header(tmp_path / "t.mp4").trouble
     assert evenly(list(range(10)), 3) == [0, 3, 6] and evenly([1, 2], 5) == [1, 2]
     assert bars([0, 1, 100, 50]) == " ▁█▄"
+
+
+def test_sound_alone_is_something_and_its_headers_are_read(tmp_path, capsys):
+    write_wav(tmp_path / "a.wav", voice(0.5)[None])
+    (tmp_path / "t.csv").write_text("video,audio,joy\ngone.mp4,a.wav,0\ngone2.mp4,gone.wav,1\n")
+    report = run(tmp_path / "t.csv", tmp_path)
+    assert report["files"]["there"] == 0 and report["files"]["sound_of_its_own"] == 1
+    assert report["headers"]["of"] == 1 and report["headers"]["sample_rates"] == {"16000": 1}

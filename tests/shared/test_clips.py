@@ -3,7 +3,9 @@
 import math
 
 import pytest
+from media_files import prepared_here
 
+from shared.check import CheckConfig, check
 from shared.clips import EMI, read_source
 from shared.errors import UserError
 
@@ -103,3 +105,20 @@ def test_sources_without_clips(tmp_path):
         read_source(tmp_path)
     with pytest.raises(UserError, match="did you mean 'folder'"):
         read_source(tmp_path, "foldr")
+
+
+def test_cells_that_no_file_can_be_called(tmp_path):
+    cells = ("a" * 300 + ".mp4", "b/" + "c" * 300 + "/d.mp4", "e\0.mp4", "/")
+    lines = "".join(f"{i},{cell},0.5\n" for i, cell in enumerate(cells))
+    (tmp_path / "t.csv").write_text(f"id,path,Joy\n{lines}")
+    source = read_source(tmp_path / "t.csv")
+    assert [clip.fingerprint(tmp_path)[1][0][1] for clip in source.clips] == [-1] * 4
+    assert {verdict.detail for verdict in prepared_here(source)[1].values()} == {"no such file"}
+    found = check(CheckConfig(source=tmp_path / "t.csv"))
+    assert found["files"]["missing"] == ["0", "1", "2", "3"] and found["headers"]["of"] == 0
+
+
+def test_the_numbers_of_the_rows_are_no_label(tmp_path):
+    for name in ("", "Unnamed: 0", "__index_level_0__"):
+        (tmp_path / "t.csv").write_text(f"{name},path,valence,Unnamed\n0,a.mp4,0.5,1\n1,b.mp4,0.25,2\n")
+        assert read_source(tmp_path / "t.csv").label_names == ("valence", "Unnamed")

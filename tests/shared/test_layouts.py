@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from media_files import face, prepared_here, voice, write_video, write_wav
 
-from shared.clips import Stored, guess_layout, read_source
+from shared.clips import Clip, Stored, guess_layout, read_source
 from shared.dataset import ClipDataset
 from shared.errors import UserError
 from shared.prepare import main as prepare
+from shared.rows import Recipe, failed, prepare_clip
 
 
 def write(path: Path, text: str = "x") -> Path:
@@ -182,6 +183,25 @@ def test_folders_without_a_readable_dataset(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"no")
     with pytest.raises(UserError, match="cannot be read"):
         read_source(tmp_path)
+    for state in ("{}", "[]", '{"_data_files": 1}', '{"_data_files": [{}]}'):
+        (tmp_path / "state.json").write_text(state)
+        with pytest.raises(UserError, match="names no files as a saved dataset"):
+            read_source(tmp_path)
+
+
+def test_bytes_are_read_where_the_paths_beside_them_lead_nowhere(media, tmp_path):
+    """As in corpora of speech: path, where the file lay once, and audio, the file itself."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sound = (media / "s.wav").read_bytes()
+    columns = {"path": ["/gone/s.wav", "s.wav"], "audio": [{"bytes": sound, "path": "s.wav"}] * 2, "joy": [0.0, 1.0]}
+    pq.write_table(pa.table(columns), tmp_path / "T.PARQUET")
+    for clip in read_source(tmp_path / "T.PARQUET").clips:
+        assert isinstance(clip.media, Stored) and clip.media.read() == sound and clip.audio is None
+    (tmp_path / "s.wav").write_bytes(sound)
+    first, second = read_source(tmp_path / "T.PARQUET").clips
+    assert second.media == tmp_path / "s.wav" and isinstance(first.audio, Stored)
 
 
 # --- files of a clip -----------------------------------------------------------------------------------------------
@@ -204,3 +224,17 @@ def test_sound_of_its_own_is_heard_and_the_other_stays_the_substitute(tmp_path):
     assert len(b["waveform"]) == 7168  # its own track, in whole blocks of AAC
     assert "broken.wav: not a readable media file" in verdicts["b"].detail
     assert "d.mp4: not a readable media file" in verdicts["d"].detail and verdicts["a"].verdict == "ok"
+
+
+def test_what_was_wrong_with_a_file_is_said_of_what_it_lacks(tmp_path):
+    sound = write_wav(tmp_path / "x.wav", voice(0.4)[None])
+    said = {
+        media: prepare_clip(Clip("a", media, audio=sound, remarks=("odd",)), Recipe())[1].detail
+        for media in (None, tmp_path / "gone.mp4")
+    }
+    assert said[None] == "no picture: no file; odd; no words: no transcript"
+    gone = f"no picture: its file cannot be read; {tmp_path}/gone.mp4: no such file; odd; no words: no transcript"
+    assert said[tmp_path / "gone.mp4"] == gone
+    row, verdict = prepare_clip(Clip("a", tmp_path / "gone.mp4", remarks=("odd",)), Recipe())
+    assert row is None and verdict.detail == "no such file; odd"
+    assert failed(Clip("a", None, remarks=("odd",)), "took longer than 1 s").detail == "took longer than 1 s; odd"

@@ -273,3 +273,24 @@ def test_the_description_says_what_it_was_made_from(prepared):
     assert info["format"] == "emit-clips/1" and info["prepare"] == Recipe().recipe()
     assert info["label_names"] == ["Amusement", "Joy"] and info["group_names"] == ["subject"]
     assert set(info["quality"]) == {"vision", "audio", "text"} and info["digest"] == prepared.digest
+
+
+def test_names_that_are_no_text_are_prepared_as_well(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_wav(folder / "a.wav", voice(0.5)[None])
+    (folder / "a.wav").rename(os.fsdecode(os.fsencode(str(folder)) + b"/caf\xe9.wav"))
+    (folder / os.fsdecode(b"gone\xe9.wav")).write_bytes(b"")
+    found = prepare(folder, tmp_path / "out", "--workers", 1)
+    assert found.column("id") == ["caf\\udce9"] and len(found[0]["waveform"]) == 8000
+    assert rows(found.path / "failures.csv")[0]["id"] == "gone\\udce9"
+
+
+def test_what_is_left_of_a_clip_of_several_files_is_said(source, tmp_path):
+    long = write_wav(tmp_path / "long.wav", voice(2.5)[None])
+    clips = [Clip("both", source / "clips" / "silent.mp4", audio=long), Clip("one", long)]
+    given = {"both": [], "one": []}
+    for clip, sample, reason in preparing.prepare_each(clips, Recipe(max_seconds=1.0), workers=1):
+        given[clip.id].append(sample["start"] if sample else reason)
+    assert given["one"] == [0, 1, 2]
+    assert given["both"][0] == 0 and "read for one window" in given["both"][1] and len(given["both"]) == 2

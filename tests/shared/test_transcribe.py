@@ -157,3 +157,10 @@ def test_the_whole_command_keeps_transcripts_beside_the_dataset(tmp_path, monkey
     assert clips[0]["transcript"] == "" and clips.info["prepare"]["transcribe"] == str(model)
     (kept,) = (tmp_path / "out.transcripts").iterdir()
     assert json.loads(kept.read_text()) == {"text": "", "why": "nobody speaks"}
+
+
+def test_a_folder_for_transcripts_that_cannot_be_is_refused(tmp_path):
+    write_wav(tmp_path / "a.wav", voice(0.3)[None])
+    command = [str(tmp_path / "a.wav"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe", "parrot"]
+    with pytest.raises(UserError, match=r"a\.wav/kept: no folder for transcripts"):
+        main([*command, "--transcripts", str(tmp_path / "a.wav" / "kept")])

@@ -7,10 +7,10 @@ import pytest
 from media_files import clock, face, prepared_here, voice, write_video, write_wav
 
 from shared.alike import near_equal
-from shared.clips import read_source
+from shared.clips import Clip, read_source
 from shared.errors import UserError
 from shared.layouts.seeds import common_denominator
-from shared.material import crop_times, read_crops
+from shared.material import crop_times, gather, read_crops
 
 HEADER = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
 
@@ -301,3 +301,20 @@ def test_a_face_in_raw_is_used_unless_crops_are_asked_for(tmp_path):
     write_crops(root / "face_images" / "00000", {0: 255})
     frames = prepared_here(read_source(root))[0]["00000"]["frames"]
     assert len(frames) == 8 and frames.std() > 20
+
+
+def test_crops_keep_their_times_where_the_sound_goes_on_and_the_rest_is_said(tmp_path):
+    write_crops(tmp_path / "crops", {n: 2 * n for n in range(120)})
+    sound = write_wav(tmp_path / "a.wav", voice(4.0)[None])
+    found = gather(Clip("a", None, audio=sound, crops=tmp_path / "crops"), 10.0, 2.0, 480, 16)
+    np.testing.assert_allclose(found.media.frame_times, np.arange(20) / 10)
+    np.testing.assert_allclose(found.media.frames[:, 8, 8, 0], 2 * 3 * np.arange(20), atol=2)  # 30 of them a second
+    assert found.media.more and found.media.duration == 2.0 and len(found.media.waveform) == 32000
+    assert not gather(Clip("a", None, audio=sound, crops=tmp_path / "crops"), 10.0, 4.0, 480, 16).media.more
+
+
+def test_a_file_of_the_test_split_does_not_list_a_clip_twice(tmp_path):
+    root = make(tmp_path, "1,0,0,0,0,0,0.5\n")
+    put(root / "test_data" / "raw" / "00001.mp4")
+    clips, _ = clips_of(root)
+    assert clips["00001"].split == "train" and not clips["00001"].remarks
