@@ -13,12 +13,15 @@ from shared.registry import nearest
 class EncodeConfig:
     """Run the frozen encoders over a clip dataset once, so that fusion models train on their features."""
 
-    encoders: Path
-    """Folder of aligned encoders (`emit align` ... `emit export`)."""
     data: Path
     """Clip dataset (`emit prepare`)."""
     out: Path
     """Folder for the feature dataset."""
+    encoders: Path | None = None
+    """Folder of aligned encoders (`emit align` ... `emit export`)."""
+    provided: Path | None = None
+    """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ stand in for encoders
+    of vision and audio. Words are absent, or go through the text tower of `encoders` where those are given as well."""
     damaged_views: int = 3
     """Copies of every clip with one modality damaged on purpose: they teach the quality weights what damage looks like,
     and measure them. 0 encodes the clips as they are only."""
@@ -28,6 +31,10 @@ class EncodeConfig:
     """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
     seed: int = 0
     """Decides which modality of which clip is damaged, how, and how much."""
+
+    def __post_init__(self):
+        if self.encoders is None and self.provided is None:
+            raise ValueError("encoders is missing: give --encoders DIR, or --provided ROOT, or both")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """`emit encode`: frozen encoders over a clip dataset, once.
 
     emit encode --encoders DIR --data DIR --out DIR
+    emit encode --provided ROOT --data DIR --out DIR         features that came with Hume-Vidmimic2 (provided.py)
     accelerate launch --config_file accelerate_configs/multi_gpu.yaml stage2_fusion/encode.py --encoders DIR ...
 
 Clips are encoded SHARD at a time; OUT/.partial holds the finished ones until all are there, so that a run that was
@@ -23,7 +24,7 @@ import numpy as np
 from shared import config as configuration
 from shared.clips import MODALITIES
 from shared.errors import UserError
-from shared.files import read_json, write_json
+from shared.files import read_json, write_csv, write_json
 from stage2_fusion.config import EncodeConfig
 
 RAW = {"vision": "frames", "audio": "waveform", "text": "transcript"}
@@ -56,21 +57,21 @@ def _encode(config: EncodeConfig) -> None:
     from shared.dataset import ClipDataset
     from shared.launch import fast_bf16, start
     from shared.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
-    from stage1_align.encoders import AlignedEncoders
     from stage2_fusion import features
 
     # Precision is a matter of autocast here. The processes meet at the end only, after however long one of them takes.
     accelerator = start("no", minutes=24 * 60)
-    encoders = AlignedEncoders.from_pretrained(config.encoders).to(accelerator.device)
+    encoders = _load(config, accelerator.device)
     clips = ClipDataset.open(config.data)
+    provided = _provided(config, clips, encoders)
     bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
+    bf16 = bf16 and encoders is not None
     info = features.describe(
         {
             "label_names": list(clips.label_names),
             "group_names": list(clips.info["group_names"]),
-            "encoders": {"path": str(config.encoders.resolve()), "digest": encoders.digest, "config": encoders.config},
+            **(provided.describe() if provided else _describe(encoders, config.encoders)),
             "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info["prepare"]},
-            "widths": widths(encoders),
             "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
             "views": config.damaged_views,
             "seed": config.seed,
@@ -90,7 +91,8 @@ def _encode(config: EncodeConfig) -> None:
         accelerator.print(f"{config.out}: continuing; {len(shards) - len(missing)} of {len(shards)} parts are done")
     for number in _progress(missing[accelerator.process_index :: accelerator.num_processes], accelerator):
         rows = range(number * SHARD, min((number + 1) * SHARD, len(clips)))
-        samples = encode_all(encoders, clips, config.damaged_views, config.batch_size, config.seed, bf16, rows)
+        how = config.damaged_views, config.batch_size, config.seed, bf16
+        samples = provided.samples(rows, *how) if provided else encode_all(encoders, clips, *how, rows)
         features.write_shard(shards[number], samples, info)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -98,9 +100,37 @@ def _encode(config: EncodeConfig) -> None:
         features.gather(shards, folder / "data", info)
         shutil.rmtree(config.out / "data", ignore_errors=True)
         (folder / "data").rename(config.out / "data")
+        if provided:
+            write_csv(config.out / "provided.csv", ["id", "reason"], [list(pair) for pair in provided.troubles])
         write_json(config.out / "features.json", info)
         shutil.rmtree(folder)
-        print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {encoders.digest}")
+        made_by = info["encoders"]["digest"]
+        print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {made_by}")
+        if provided and provided.troubles:
+            (name, reason), count = provided.troubles[0], len(provided.troubles)
+            print(f"  {count} modalities left out, listed in provided.csv, such as {name}: {reason}")
+
+
+def _load(config: EncodeConfig, device):
+    """The encoders that are run: all of them, the text tower alone beside provided features, or None."""
+    if config.encoders is None:
+        return None
+    from stage1_align.encoders import AlignedEncoders
+
+    return AlignedEncoders.from_pretrained(config.encoders, ("text",) if config.provided else None).to(device)
+
+
+def _provided(config: EncodeConfig, clips, words):
+    if config.provided is None:
+        return None
+    from stage2_fusion.provided import ProvidedFeatures
+
+    return ProvidedFeatures(config.provided, clips, words)
+
+
+def _describe(encoders, path: Path) -> dict:
+    made_by = {"path": str(path.resolve()), "digest": encoders.digest, "config": encoders.config}
+    return {"encoders": made_by, "widths": widths(encoders)}
 
 
 def _progress(numbers: list[int], accelerator) -> Iterator[int]:
@@ -145,16 +175,17 @@ def for_encoders(clips, row: int, rate: int) -> dict:
 
 def encode_samples(encoders, clips: list[dict], bf16: bool = False) -> list[dict]:
     """Clips as they are to samples (view 0), in order."""
-    parts = {name: _encode_modality(encoders, name, clips, bf16) for name in MODALITIES}
-    return [
-        {
-            **{key: clip[key] for key in ("id", "split", "duration", "labels", "groups")},
-            "view": 0,
-            "damage": dict.fromkeys(MODALITIES, ""),
-            **{name: parts[name][i] for name in MODALITIES},
-        }
-        for i, clip in enumerate(clips)
-    ]
+    parts = {name: encode_modality(encoders, name, clips, bf16) for name in MODALITIES}
+    return [{**base_sample(clip), **{name: parts[name][i] for name in MODALITIES}} for i, clip in enumerate(clips)]
+
+
+def base_sample(clip: dict) -> dict:
+    """What a sample says of a clip as it is, but for its modalities."""
+    return {
+        **{key: clip[key] for key in ("id", "split", "duration", "labels", "groups")},
+        "view": 0,
+        "damage": dict.fromkeys(MODALITIES, ""),
+    }
 
 
 def encode_views(encoders, views: list[dict], clean: list[dict], bf16: bool = False) -> list[dict]:
@@ -165,7 +196,7 @@ def encode_views(encoders, views: list[dict], clean: list[dict], bf16: bool = Fa
     ]
     for name in MODALITIES:
         rows = [i for i, view in enumerate(views) if view["damage"][name]]
-        for i, part in zip(rows, _encode_modality(encoders, name, [views[i] for i in rows], bf16), strict=True):
+        for i, part in zip(rows, encode_modality(encoders, name, [views[i] for i in rows], bf16), strict=True):
             samples[i][name] = part
     return samples
 
@@ -205,7 +236,7 @@ def damaged_view(clip: dict, view: int, rate: int, seed: int) -> dict:
     return clip
 
 
-def _encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list[dict]:
+def encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list[dict]:
     """The parts of one modality: sequence, times, pooled, quality (see features.py); T = 0 where it is missing."""
     import torch
 
@@ -213,7 +244,7 @@ def _encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list
         return []
     tower = getattr(encoders, name)
     if tower is None:
-        return [_absent(name, clip, encoders.embed_dim) for clip in clips]
+        return [absent(name, clip, encoders.embed_dim) for clip in clips]
     device = next(tower.parameters()).device.type
     with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
         encoded = tower.encode([clip[RAW[name]] for clip in clips])
@@ -228,13 +259,13 @@ def _encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list
                 "sequence": sequence.astype(np.float16),
                 "times": np.zeros(0, np.float32) if name == "text" else times,
                 "pooled": pooled[i].astype(np.float16),
-                "quality": _quality(name, clip, times),
+                "quality": quality_at(name, clip, times),
             }
         )
     return parts
 
 
-def _absent(name: str, clip: dict, embed_dim: int) -> dict:
+def absent(name: str, clip: dict, embed_dim: int) -> dict:
     """What a modality without a tower leaves of a clip: nothing."""
     signals = np.asarray(clip[f"{name}_quality"]).shape[-1]
     return {
@@ -254,16 +285,17 @@ def _times(name: str, clip: dict, steps: int, rate: float | None) -> np.ndarray:
     return np.asarray(clip["frame_times"], dtype=np.float32)
 
 
-def _quality(name: str, clip: dict, times: np.ndarray) -> np.ndarray:
-    """Quality signals at the times of the steps: float32 (T, Q). Audio signals have a rate of their own."""
+def quality_at(name: str, clip: dict, times: np.ndarray) -> np.ndarray:
+    """Quality signals at the times of the steps: float32 (T, Q). Vision signals are those of the clip's pictures, audio
+    signals have a rate of their own."""
     values = np.asarray(clip[f"{name}_quality"], dtype=np.float32)
     if name == "text":
         return np.repeat(values[None], len(times), axis=0)  # (T, Q)
-    if name == "vision":
+    if name == "vision" and np.array_equal(times, clip["frame_times"]):
         return values
     from shared.quality import AUDIO_QUALITY_HZ
 
-    at = (np.arange(len(values)) + 0.5) / AUDIO_QUALITY_HZ
+    at = clip["frame_times"] if name == "vision" else (np.arange(len(values)) + 0.5) / AUDIO_QUALITY_HZ
     columns = [np.interp(times, at, column) for column in values.T] if len(values) else []
     return (
         np.stack(columns, axis=1).astype(np.float32) if columns else np.zeros((len(times), values.shape[1]), np.float32)
@@ -302,6 +334,7 @@ def _made_from(info: dict) -> dict:
     """What features depend on, under the names a person knows it by."""
     return {
         "encoders": info["encoders"]["digest"],
+        "provided features": info.get("provided", {}).get("digest"),
         "clips": info["data"]["digest"],
         "damaged views": info["views"],
         "seed": info["seed"],

@@ -4,7 +4,8 @@ config.json          model name and options, label names, widths, quality signal
                      the settings that clips were prepared with
 model.safetensors    averaged weights; input statistics of the training split among them
 metrics.json         scores of the epoch it is from
-encoders/            the aligned encoders it was trained on, or those that it was trained with, end to end
+encoders/            the aligned encoders it was trained on, or with, end to end; none where features came with the
+                     dataset
 """
 
 import shutil
@@ -94,9 +95,11 @@ def build(name: str, options: dict, info: dict):
 def check_features(info: dict, features: dict, path: Path) -> None:
     """Refuse features that the model `info` cannot read: other encoders, preparation, quality signals, dimensions."""
     if info["encoders"]["digest"] != features["encoders"]["digest"]:
+        kept = "the encoders kept in the model folder"
+        way = "--provided, as for its training clips" if info["encoders"].get("provided") else kept
         raise UserError(
             f"{path}: features of encoders {features['encoders']['digest']}, but the model was trained on those of "
-            f"{info['encoders']['digest']}; run `emit encode` with the encoders kept in the model folder"
+            f"{info['encoders']['digest']}; run `emit encode` with {way}"
         )
     theirs = features["data"].get("prepare", {})
     for key, value in info["prepare"].items():

@@ -157,6 +157,11 @@ def load_encoders(config: PredictConfig, info: dict):
     """The aligned encoders the model was trained on; UserError when they are not to be found or are others."""
     from stage1_align.encoders import AlignedEncoders
 
+    if info["encoders"].get("provided"):
+        raise UserError(
+            f"{config.model}: trained on features that came with its clips (`emit encode --provided`), which nothing "
+            "here can make of other media; train on features of encoders to predict, or `emit evaluate` this one"
+        )
     folder = config.encoders or config.model / "encoders"
     if not folder.is_dir():
         raise UserError(f"{folder}: no encoders here; give --encoders (digest {info['encoders']['digest']})")

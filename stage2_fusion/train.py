@@ -86,8 +86,9 @@ def _train(config: FuseConfig, stop) -> Path:
         accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
         return run.path / "model"
 
-    if towers is None and model_folder.find_encoders(features.info, Path(features.info["encoders"]["path"])) is None:
-        made_by = features.info["encoders"]
+    made_by = features.info["encoders"]
+    kept = towers or made_by.get("provided") or model_folder.find_encoders(features.info, Path(made_by["path"]))
+    if kept is None:
         accelerator.print(
             f"the encoders {made_by['digest']} are no longer at {made_by['path']}: the model gets no copy of them, "
             "and `emit predict` will ask for --encoders"
