@@ -20,8 +20,9 @@ def labelled(clips: list[dict], where: str) -> list[dict]:
     return found
 
 
-def describe(config: FuseConfig, options, features: dict) -> dict:
-    """The config.json of the model folder, without its format."""
+def describe(config: FuseConfig, options, features: dict, clips: list[dict], valid: list[dict]) -> dict:
+    """The config.json of the model folder, without its format. It names the clips that the model learns from and is
+    chosen by, so that scores on them can be told apart."""
     return {
         "model": config.model,
         "options": configuration.to_dict(options),
@@ -30,7 +31,13 @@ def describe(config: FuseConfig, options, features: dict) -> dict:
         "prepare": features["data"].get("prepare", {}),
         "precision": features["precision"],
         "finetune": config.finetune,
-        "trained_on": {"features": features["digest"], "data": features["data"].get("digest", "")},
+        "trained_on": {
+            "features": features["digest"],
+            "data": features["data"].get("digest", ""),
+            "seed": config.seed,
+            "clips": sorted(clip[0]["id"] for clip in clips),
+            "chosen_on": sorted(clip[0]["id"] for clip in valid),
+        },
     }
 
 

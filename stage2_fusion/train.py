@@ -100,8 +100,7 @@ def _train(config: FuseConfig, stop) -> Path:
     if towers:
         train_batch, valid_batch = towers.of(train_batch), towers.of(valid_batch)
     seed_everything(config.seed, "weights")
-    info = describe(config, model_options, features.info)
-    info["trained_on"] |= {"seed": config.seed, "clips": _ids(clips), "chosen_on": _ids(valid.by_clip())}
+    info = describe(config, model_options, features.info, clips, valid.by_clip())
     bare = model_folder.build(config.model, info["options"], features.info)
     bare.fit_statistics([clip[0] for clip in clips])
     if towers:
@@ -209,11 +208,6 @@ def validate(model, dataset, batch_of, accelerator) -> dict:
         predictions = run_model(model, dataset.samples, 64, batch_of)["predictions"]
         metrics = [score(predictions, dataset.labels(), dataset.info["label_names"], bootstrap=0)]
     return broadcast_object_list(metrics)[0]
-
-
-def _ids(clips: list[dict]) -> list[str]:
-    """Names of clips: scores on clips that a model learned from, or was chosen by, can then be told apart."""
-    return sorted(clip[0]["id"] for clip in clips)
 
 
 if __name__ == "__main__":

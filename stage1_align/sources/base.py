@@ -1,6 +1,5 @@
 """What every source promises, and how its files and options are read."""
 
-import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.files import digest
-from shared.registry import nearest
 from stage1_align.captions import Words
 
 T = TypeVar("T")
@@ -125,21 +123,7 @@ class Damage:
             sys.stderr.write(f"warning: {source}: {n} damaged so far, left out; this time {what}\n")
 
 
-# --- options and files -----------------------------------------------------------------------------------------------
-
-
-def read_options(options_class: type[T], values: dict, where: str) -> T:
-    """Options of a source; UserError names the nearest for an unknown one, and the type of a wrong one."""
-    known = {f.name: f for f in dataclasses.fields(options_class)}
-    defaults = options_class()
-    for name, value in values.items():
-        if name not in known:
-            raise UserError(f"{where}: no option {name!r}: {nearest(name, known)}")
-        wanted = type(getattr(defaults, name))
-        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
-        if not (fits or (name == "caption" and isinstance(value, list))):
-            raise UserError(f"{where}: option {name} is {value!r}, a {wanted.__name__} is needed")
-    return options_class(**values)
+# --- files ---------------------------------------------------------------------------------------------------------
 
 
 def expand(pattern: str, split: str, where: str) -> list[Path]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from shared import config as configuration
 from shared.dataset import ClipDataset
 from stage1_align.captions import Words
-from stage1_align.sources.base import Choose, Sample, Table, read_options
+from stage1_align.sources.base import Choose, Sample, Table
 
 
 @dataclass
@@ -46,5 +47,5 @@ class Clips(Table):
 
 
 def open_clips(path: str, split: str, options: dict) -> Clips:
-    read_options(NoOptions, options, path)
+    configuration.build(NoOptions, options, path)
     return Clips(Path(path), split)

@@ -7,11 +7,12 @@ item with several captions, as in tables with one row a caption. A column "split
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
 from shared.layouts.table import read_table
 from stage1_align.captions import Words
-from stage1_align.sources.base import Choose, Sample, Table, check_split, read_options
+from stage1_align.sources.base import Choose, Sample, Table, check_split
 from stage1_align.sources.columns import ColumnOptions, Columns
 from stage1_align.sources.records import Record, decode_record
 
@@ -82,4 +83,4 @@ class Csv(Table):
 
 
 def open_csv(path: str, split: str, options: dict) -> Csv:
-    return Csv(path, split, read_options(CsvOptions, options, path))
+    return Csv(path, split, configuration.build(CsvOptions, options, path))

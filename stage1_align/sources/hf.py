@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared import config as configuration
 from shared.errors import UserError
 from shared.files import read_json
 from stage1_align.captions import Words
@@ -27,7 +28,6 @@ from stage1_align.sources.base import (
     check_split,
     expand,
     files_digest,
-    read_options,
     short,
 )
 from stage1_align.sources.columns import ColumnOptions, Columns
@@ -121,7 +121,7 @@ class HfStream(_Rows, Stream):
 def open_hf(path: str, split: str, options: dict) -> HfTable | HfStream:
     import datasets
 
-    chosen = read_options(HfOptions, options, path)
+    chosen = configuration.build(HfOptions, options, path)
     folder = Path(path.replace("{split}", split))
     saved = _saved(folder, split)
     if saved is None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from shared import config as configuration
 from shared.errors import UserError
 from shared.registry import nearest
 from stage1_align.captions import Words
@@ -29,7 +30,6 @@ from stage1_align.sources.base import (
     check_split,
     expand,
     files_digest,
-    read_options,
     short,
 )
 from stage1_align.sources.columns import number, texts_in
@@ -149,4 +149,4 @@ def _member(item: dict[str, Part], suffixes: tuple[str, ...]) -> Part | None:
 
 
 def open_webdataset(path: str, split: str, options: dict) -> Webdataset:
-    return Webdataset(path, split, read_options(WebdatasetOptions, options, path))
+    return Webdataset(path, split, configuration.build(WebdatasetOptions, options, path))

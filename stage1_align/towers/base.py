@@ -63,7 +63,8 @@ class Tower(nn.Module):
 
     def config(self) -> dict:
         """What rebuilds this tower; its weights come from the exported file, not from where they once did."""
-        return {**dataclasses.asdict(self.options), "pretrained": None}
+        values = dataclasses.asdict(self.options)
+        return {name: None if name == "pretrained" else value for name, value in values.items()}
 
     def collate(self, items: list) -> dict[str, Tensor]:
         raise NotImplementedError

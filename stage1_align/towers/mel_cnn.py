@@ -45,8 +45,6 @@ class MelCnnOptions:
     """In training, stretches of bands and of time, up to a sixth of each, that are hidden."""
     peak: bool = True
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
-    pretrained: None = None
-    """There are no published weights of this tower."""
 
 
 class MelCnn(Tower):

@@ -34,7 +34,7 @@ class SmallCnn(nn.Module):
         return nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)  # what convolutions on CPUs are fastest with
+        x = x.contiguous(memory_format=torch.channels_last)  # 1.1 to 1.7 x faster on a CPU in fp32
         x = self.grid(self.stages(x)).flatten(1)  # (N, 96 * 16)
         return nn.functional.gelu(self.head(self.dropout(x)))  # (N, 96)
 

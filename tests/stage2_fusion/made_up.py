@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
+from stage2_fusion import train as trainer
 from stage2_fusion.features import write
 
 QUALITY = {"vision": ["face_found", "sharpness"], "audio": ["level", "snr", "clipping"], "text": ["present"]}
@@ -18,6 +21,24 @@ SMALL = {
     "text_anchored": {"width": 32},
 }
 """Options that make each model small."""
+
+
+def train_in_two_parts(monkeypatch, config):
+    """Train, stop at the third validation, and go on; the model folder."""
+    validate, calls = trainer.validate, []
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return validate(*args)
+
+    monkeypatch.setattr(trainer, "validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(config)
+    monkeypatch.setattr(trainer, "validate", validate)
+    torch.rand(7)  # whatever the generator's state is on resuming must not matter
+    return trainer.train(config)
 
 
 def features(rng: np.random.Generator, k: int = 2, steps=(3, 9, 4), missing=()) -> dict:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import made_up
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -191,19 +192,7 @@ def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(made, tmp_path, monkeypatch):
     options = ["--finetune", "{text: 1}", "--train.epochs", 3]
     whole = trainer.train(config(made, tmp_path / "whole", *options))
-    validate, calls = trainer.validate, []
-
-    def killed(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return validate(*args)
-
-    monkeypatch.setattr(trainer, "validate", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train(config(made, tmp_path / "parts", *options))
-    monkeypatch.setattr(trainer, "validate", validate)
-    parts = trainer.train(config(made, tmp_path / "parts", *options))
+    parts = made_up.train_in_two_parts(monkeypatch, config(made, tmp_path / "parts", *options))
     for folder in ("", "encoders"):
         a, b = weights(whole / folder), weights(parts / folder)
         assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -86,21 +86,7 @@ def test_the_kept_model_scores_what_training_said(data, tmp_path):
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, monkeypatch):
     options = ["--train.epochs", 4, "--loss.memory", 40]
     whole = trainer.train(config(data, tmp_path / "whole", *options))
-
-    validate, calls = trainer.validate, []
-
-    def killed(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return validate(*args)
-
-    monkeypatch.setattr(trainer, "validate", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train(config(data, tmp_path / "parts", *options))
-    monkeypatch.setattr(trainer, "validate", validate)
-    torch.rand(7)  # whatever the generator's state is on resuming must not matter
-    parts = trainer.train(config(data, tmp_path / "parts", *options))
+    parts = made_up.train_in_two_parts(monkeypatch, config(data, tmp_path / "parts", *options))
 
     a, b = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
