@@ -1,6 +1,7 @@
 """Validation: can a clip's face and voice find its words, and the words their clip? Shared by all processes."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,13 +13,25 @@ from stage1_align.pairs import ValidationSet
 KS = (1, 5, 10)
 
 
+class Halted(Exception):
+    """Somebody asked to stop before everything was embedded."""
+
+
 @torch.no_grad()
-def embed(model, accelerator, valid: ValidationSet, more: list[str] = (), batch_size: int = 32) -> dict:
+def embed(
+    model,
+    accelerator,
+    valid: ValidationSet,
+    more: list[str] = (),
+    batch_size: int = 32,
+    halt: Callable[[], bool] = lambda: False,
+) -> dict:
     """Embeddings of all validation items, each process computing its share; every process gets all of them.
 
     Returns {"vision", "audio": float32 (N, D), where the model has the tower; "texts": n arrays (M_k, D), one for each
     kind of text; "more": (len(more), D)} and "has_vision", "has_audio" bool (N,). Goes through the model's forward as
-    training does, so that it works however the model is spread, in evaluation mode, which it leaves on.
+    training does, so that it works however the model is spread, in evaluation mode, which it leaves on. `halt` is asked
+    after each batch, by all processes alike; where it says True they raise Halted.
     """
     encoders = accelerator.unwrap_model(model).encoders
     model.eval()
@@ -38,13 +51,16 @@ def embed(model, accelerator, valid: ValidationSet, more: list[str] = (), batch_
     def words(rows: list[int]) -> dict:
         return {"text": towers["text"].collate([everything[row] for row in rows])}
 
-    found = _shared(model, accelerator, media, len(valid), batch_size) if len(towers) > ("text" in towers) else {}
-    texts = _shared(model, accelerator, words, len(everything), batch_size)["text"]
+    how = batch_size, halt
+    found = _shared(model, accelerator, media, len(valid), *how) if len(towers) > ("text" in towers) else {}
+    texts = _shared(model, accelerator, words, len(everything), *how)["text"]
     *kinds, rest = np.split(texts, np.cumsum([len(kind) for kind in valid.texts]))
     return {**found, "texts": kinds, "more": rest}
 
 
-def _shared(model, accelerator, collate, count: int, batch_size: int) -> dict[str, np.ndarray]:
+def _shared(
+    model, accelerator, collate, count: int, batch_size: int, halt: Callable[[], bool]
+) -> dict[str, np.ndarray]:
     """Outputs of the model for rows 0 .. count - 1, of all processes: row r belongs to process r % world. All make the
     same number of calls, since a spread model computes together."""
     from accelerate.utils import gather_object
@@ -63,6 +79,8 @@ def _shared(model, accelerator, collate, count: int, batch_size: int) -> dict[st
             for name in (modality, f"has_{modality}")
         }
         mine += [(row, {name: value[i] for name, value in part.items()}) for i, row in enumerate(rows)]
+        if halt():
+            raise Halted
     everyone = dict(gather_object(mine)) if world > 1 else dict(mine)
     result = {name: np.stack([everyone[row][name] for row in range(count)]) for name in everyone[0]}
     return {name: value > 0 if name.startswith("has_") else value for name, value in result.items()}

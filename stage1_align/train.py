@@ -55,7 +55,7 @@ def _train(config: AlignConfig, stop) -> Path:
     from stage1_align.meter import Meter
     from stage1_align.model import ContrastiveModel
     from stage1_align.pairs import PairData
-    from stage1_align.retrieval import embed, retrieval
+    from stage1_align.retrieval import Halted, embed, retrieval
     from stage1_align.setup import build_encoders, parameter_groups, training_record
     from stage1_align.step import train_step
     from stage1_align.zero_shot import prompts, zero_shot
@@ -107,10 +107,19 @@ def _train(config: AlignConfig, stop) -> Path:
                 )
     progress |= here
 
+    def anyone_asked() -> bool:
+        asked = torch.tensor(float(stop.asked), device=accelerator.device)
+        return accelerator.reduce(asked, "sum").item() > 0
+
+    def pause() -> Path:
+        run.save(progress)
+        accelerator.print(f"{run.path}: stopped after step {progress['step']}; the same command goes on from here")
+        return run.path
+
     def validate() -> dict:
         with ema.applied_to(bare) if ema else contextlib.nullcontext():
             more = prompts(valid.label_names, config.pairs.label_template)
-            embedded = embed(model, accelerator, valid, more)
+            embedded = embed(model, accelerator, valid, more, halt=anyone_asked)
         model.train()
         found = retrieval(embedded, valid, config.pairs.captions)
         return {**found, **zero_shot(embedded, valid.labels, valid.label_names)}
@@ -127,7 +136,10 @@ def _train(config: AlignConfig, stop) -> Path:
 
     # --- the loop ---
     if progress["step"] == 0:
-        metrics = validate()
+        try:
+            metrics = validate()
+        except Halted:
+            return pause()
         accelerator.print(f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(data)} training clips")
         run.log(0, **metrics)
         if options.epochs == 0:  # frozen random towers, for comparison
@@ -168,16 +180,15 @@ def _train(config: AlignConfig, stop) -> Path:
                 **meter.figures(),
             )
             if asked > 0 or progress["step"] == config.max_steps:
-                run.save(progress)
-                accelerator.print(
-                    f"{run.path}: stopped after step {progress['step']}; the same command goes on from here"
-                )
-                return run.path
+                return pause()
             if index + 1 < per_epoch and options.checkpoint_every and progress["step"] % options.checkpoint_every == 0:
                 run.save(progress)  # an epoch's last step is saved after its validation
 
         # --- after each epoch: validate, keep the best, write a checkpoint ---
-        metrics = validate()
+        try:
+            metrics = validate()
+        except Halted:  # to be done again: this epoch has no steps left
+            return pause()
         mean = progress["losses"][0] / max(1, progress["losses"][1])
         run.log(progress["step"], epoch=epoch + 1, train_loss=mean, **metrics)
         accelerator.print(

@@ -1,7 +1,9 @@
 """The trainer on real files: it learns, it resumes to the bit, it exports what it trained."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from stage1_align.config import AlignConfig
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.export import main as export
 from stage1_align.model import ContrastiveModel
-from stage1_align.pairs import PairData
+from stage1_align.pairs import PairData, ValidationSet
 from stage1_align.setup import build_encoders, parameter_groups
 from stage1_align.train import train
 
@@ -54,6 +56,31 @@ def test_a_stopped_run_continues_to_the_bit(settings, clips, tmp_path):
     for which in ("best", "last"):
         folders = (whole, stopped, tmp_path / "between")
         assert len({AlignedEncoders.from_pretrained(folder / which).digest for folder in folders}) == 1
+
+
+@pytest.mark.parametrize("validation", [1, 2, 3], ids=["untrained", "of the first epoch", "of the last"])
+def test_sigterm_during_a_validation_is_heard_before_its_end(
+    settings, clips, tmp_path, validation, monkeypatch, capsys
+):
+    whole, real, calls = run(settings, clips, tmp_path / "whole"), ValidationSet.clip, []
+
+    def told_to_stop(self, *arguments):
+        calls.append(1)
+        if len(calls) == (validation - 1) * len(self) + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(ValidationSet, "clip", told_to_stop)
+    stopped = run(settings, clips, tmp_path / "stopped")
+    assert f"stopped after step {3 * (validation - 1)}" in capsys.readouterr().out
+    log = stopped / "log.jsonl"
+    assert (log.read_text() if log.exists() else "").count("mean_recall") == validation - 1
+    monkeypatch.setattr(ValidationSet, "clip", real)
+    run(settings, clips, stopped)
+    assert losses(whole) == losses(stopped)
+    for which in ("best", "last"):
+        assert weights(whole / which).keys() == weights(stopped / which).keys()
+        assert all(torch.equal(a, weights(stopped / which)[name]) for name, a in weights(whole / which).items())
 
 
 def still(settings) -> Path:
