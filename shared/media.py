@@ -239,6 +239,8 @@ class _Pictures(_Track):
     modality = "vision"
 
     def __init__(self, container, stream, frame_rate: float, max_side: int):
+        from av.video.reformatter import VideoReformatter
+
         super().__init__(container, stream)
         shape = float(stream.sample_aspect_ratio or 1)
         self.pixel_shape = shape if 0.25 <= shape <= 4 else 1.0
@@ -249,6 +251,7 @@ class _Pictures(_Track):
         self.last, self.last_time, self.gap, self.picture = None, -1.0, None, None
         self.next_index = 0
         self.size: tuple[int, int] | None = None
+        self.reformatter = VideoReformatter()  # a frame's own would be set up anew for each
 
     @property
     def over(self) -> bool:
@@ -309,7 +312,7 @@ class _Pictures(_Track):
             self.size = max(2, round(width * scale)), max(2, round(height * scale))
         same = self.size == (frame.width, frame.height)
         scaling = {} if same else {"width": self.size[0], "height": self.size[1], "interpolation": "AREA"}
-        image = frame.to_ndarray(format="rgb24", **scaling)
+        image = self.reformatter.reformat(frame, format="rgb24", **scaling).to_ndarray()
         turns = round((frame.rotation or 0) / 90) % 4
         return np.ascontiguousarray(np.rot90(image, turns))
 

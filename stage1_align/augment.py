@@ -16,10 +16,12 @@ def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     tint = rng.uniform(0.9, 1.1, 3).astype(np.float32)  # (3,)
     mirror = rng.random() < 0.5
     out = np.empty_like(frames)  # (T, H, W, 3)
+    lit = np.arange(256)[:, None] * (gain * tint) + offset  # (256, 3)
+    table = np.clip(lit, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
     for index, frame in enumerate(frames):
         moved = cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        lit = moved.astype(np.float32) * (gain * tint) + offset  # (H, W, 3)
-        out[index] = np.clip(lit, 0, 255)[:, ::-1] if mirror else np.clip(lit, 0, 255)
+        moved = cv2.LUT(moved, table)  # (H, W, 3)
+        out[index] = moved[:, ::-1] if mirror else moved
     return out
 
 
@@ -29,5 +31,5 @@ def augment_waveform(waveform: np.ndarray, rng: np.random.Generator, gain_db: fl
         return waveform
     gain = 10 ** (rng.uniform(-gain_db, gain_db) / 20)
     shift = int(rng.integers(0, 1 + len(waveform) // 10))
-    noise = rng.standard_normal(len(waveform)).astype(np.float32) * 10 ** (rng.uniform(-70, -45) / 20)  # (S,)
+    noise = rng.standard_normal(len(waveform), dtype=np.float32) * 10 ** (rng.uniform(-70, -45) / 20)  # (S,)
     return np.clip(gain * waveform + noise, -1, 1).astype(np.float32)[shift:]  # (S - shift,)
