@@ -5,6 +5,7 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from shared.errors import UserError
 from shared.registry import nearest
@@ -43,12 +44,13 @@ def main() -> None:
     if words[0] not in COMMANDS:
         print(f"error: no command called {words[0]!r}: {nearest(words[0], COMMANDS)}", file=sys.stderr)
         sys.exit(2)
+    run_main(partial(call, words))
+
+
+def call(words: list[str]) -> int:
+    """The command words[0] with the arguments after it, in this process; its status. UserError as it says."""
     module, function = COMMANDS[words[0]][0].split(":")
-
-    def command() -> int:
-        return getattr(importlib.import_module(module), function)(words[1:])
-
-    run_main(command)
+    return getattr(importlib.import_module(module), function)(words[1:])
 
 
 def run_main(command: Callable[[], int]) -> None:

@@ -8,16 +8,13 @@ import pytest
 import yaml
 from stage1_tiny import TOWERS
 
-from shared.cli import COMMANDS
+from shared.cli import call
 from shared.clips import EMI
 
 
 def emit(command: str, *arguments) -> int:
     """A command as the `emit` entry point would run it."""
-    import importlib
-
-    module, function = COMMANDS[command][0].split(":")
-    return getattr(importlib.import_module(module), function)([str(argument) for argument in arguments])
+    return call([command, *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,34 @@
+"""`emit demo` itself: real steps, a stop that names its step, and nothing done twice."""
+
+import json
+
+import pytest
+import yaml
+from stage1_tiny import TOWERS
+
+from shared.demo import main, run
+from shared.errors import UserError
+
+
+def test_a_step_that_fails_is_named_after_its_own_words(tmp_path, capsys):
+    with pytest.raises(UserError, match="the step 'export' failed"):
+        run("export", ["emit", "export", str(tmp_path / "nowhere"), "--out", str(tmp_path / "encoders")])
+    assert "nowhere" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"the step 'stage 2' failed \(status [1-9]"):
+        run("stage 2", ["accelerate", "launch", "stage2_fusion/train.py", "--data", str(tmp_path), "--run", "none"])
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_its_table_and_is_not_repeated(tmp_path, capsys):
+    align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}, "train": {"epochs": 1, "batch_size": 8}}
+    fuse = {"options": {"width": 16, "heads": 2, "steps": 8}, "train": {"epochs": 1, "batch_size": 8}}
+    words = ["--out", str(tmp_path / "demo"), "--clips", "40"]
+    for name, config in (("align", align), ("fuse", fuse)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        words += [f"--{name}_config", str(tmp_path / f"{name}.yaml")]
+    assert main(words) == 0
+    metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    assert f"  mean            {metrics['pcc']['mean']:.3f}" in capsys.readouterr().out
+    assert (tmp_path / "demo" / "predictions.csv").read_text().count("\n") == 5
+    assert main(words) == 0
+    assert "nothing to do" in capsys.readouterr().out
