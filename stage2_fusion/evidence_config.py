@@ -33,6 +33,8 @@ class LeaderboardConfig:
     options in which it differs from the others of that model; what differs otherwise (loss, features) needs a name."""
     out: list[Path] = field(default_factory=list)
     """Files to write the table to, .md or .csv, as in [board.md, board.csv]."""
+    against: str | None = None
+    """Name of a system: every other row tells how far it is from that one, with a paired interval."""
     bootstrap: int = 1000
     """Bootstrap samples behind the interval of several seeds; one seed keeps that of its evaluation."""
     seed: int = 0

@@ -2,16 +2,18 @@
 
 import statistics
 
-import numpy as np
-
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
 from stage2_fusion.evaluation import Evaluation
 from stage2_fusion.evidence_config import LeaderboardConfig
+from stage2_fusion.joint_bootstrap import clip_sets, joint_draws
 
 REFERENCES = {"ceiling": "(ceiling of the labels)", "leak_probe": "(labels of the nearest training transcript)"}
 """What an evaluation may hold besides its system's scores, and what it is called in the table."""
+
+PLAIN = ("system", "seeds", "clips", "pcc", "sd", "low", "high", "difference", "difference_low", "difference_high")
+"""Columns of the .csv before the dimensions."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,8 +32,8 @@ def leaderboard(config: LeaderboardConfig) -> tuple[list[dict], list[str]]:
     """The rows of the table, best first, and the table as lines of text; writes the files of `config.out`.
 
     A row: "system", "seeds", "clips" (of each seed), "pcc" (mean over seeds), "sd" over seeds or None, "low" and "high"
-    of its 95 % interval or None, "per_dimension", "note". The interval of several seeds is that of their mean over the
-    groups of their common clips; None where the seeds have clips of their own.
+    of its 95 % interval or None, "per_dimension", "note"; with `against`, the "difference" of its pcc from that of the
+    system so called and the "difference_interval" or None. Intervals of several seeds: see joint_bootstrap.py.
     """
     from shared.files import write_csv, write_text
 
@@ -39,11 +41,21 @@ def leaderboard(config: LeaderboardConfig) -> tuple[list[dict], list[str]]:
         if path.suffix not in (".md", ".csv"):
             raise UserError(f"--out {path}: a table is written as .md or .csv")
     systems = gather(config.evaluations)
+    if config.against is not None and config.against not in systems:
+        raise UserError(f"--against {config.against}: no such system; there are {', '.join(systems)}")
     rows = [_row(name, parts, config) for name, parts in systems.items()]
+    if config.against is not None:
+        reference = next(row["pcc"] for row in rows if row["system"] == config.against)
+        for row in rows:
+            if row["system"] != config.against:
+                row["difference"] = row["pcc"] - reference
+                row["difference_interval"] = _against(systems[row["system"]], systems[config.against], config)
     rows += _references([part for parts in systems.values() for part in parts])
     rows.sort(key=lambda row: -row["pcc"])
     names = next(iter(systems.values()))[0].names
-    columns, cells = ["system", "seeds", "PCC", "95 % interval", *names], [_cells(row, names) for row in rows]
+    extra = [] if config.against is None else [f"less {config.against}"]
+    columns = ["system", "seeds", "PCC", "95 % interval", *extra, *names]
+    cells = [_cells(row, names, bool(extra)) for row in rows]
     clips = {frozenset(part.metrics["clips"]["labels_digest"] for part in parts) for parts in systems.values()}
     notes = ["Not all systems were scored on the same clips: their rows do not compare."] if len(clips) > 1 else []
     notes += [f"{row['system']}: {row['note']}" for row in rows if row["note"]]
@@ -51,7 +63,7 @@ def leaderboard(config: LeaderboardConfig) -> tuple[list[dict], list[str]]:
         if path.suffix == ".md":
             write_text(path, "\n".join([*_markdown([columns, *cells]), *(f"\n{note}" for note in notes)]) + "\n")
         else:
-            header = ["system", "seeds", "clips", "pcc", "sd", "low", "high", *names, "note"]
+            header = [*PLAIN, *names, "note"]
             write_csv(path, header, [_plain(row, names) for row in rows])
     return rows, [*_aligned([columns, *cells]), *notes]
 
@@ -115,17 +127,22 @@ def _row(name: str, parts: list[Evaluation], config: LeaderboardConfig) -> dict:
 
 
 def _interval(parts: list[Evaluation], config: LeaderboardConfig) -> list[float] | None:
-    """Of the mean PCC of several seeds, over the groups of their common clips."""
-    from shared.metrics import bootstrap_pcc, interval
+    """Of the mean PCC of several seeds."""
+    from shared.metrics import interval
 
-    first = parts[0]
-    about = [{k: p.metrics["clips"][k] for k in ("digest", "labels_digest", "groups_digest")} for p in parts]
-    if any(other != about[0] for other in about):
+    draws = joint_draws(parts, config.bootstrap, config.seed)
+    return None if draws is None else interval(draws)
+
+
+def _against(parts: list[Evaluation], others: list[Evaluation], config: LeaderboardConfig) -> list[float] | None:
+    """The 95 % interval of the mean PCC of `parts` less that of `others`, paired; None where their clips differ."""
+    from shared.metrics import interval
+
+    sets = [clip_sets(some) for some in (parts, others)]
+    if None in sets or len({tuple(sorted((key, len(same)) for key, same in some.items())) for some in sets}) > 1:
         return None
-    known = ~np.isnan(first.labels).all(axis=0)  # (K,)
-    labels, groups = first.labels[:, known], np.array(first.groups)
-    draws = [bootstrap_pcc(p.predictions[:, known], labels, groups, config.bootstrap, config.seed) for p in parts]
-    return interval(np.mean(draws, axis=(0, 2)))
+    ours, theirs = (joint_draws(some, config.bootstrap, config.seed) for some in (parts, others))
+    return interval(ours - theirs)
 
 
 def _note(parts: list[Evaluation]) -> str:
@@ -161,19 +178,31 @@ def _references(parts: list[Evaluation]) -> list[dict]:
     return rows
 
 
-def _cells(row: dict, names: list[str]) -> list[str]:
+def _cells(row: dict, names: list[str], against: bool) -> list[str]:
     pcc = f"{row['pcc']:.3f}" + (f" ± {row['sd']:.3f}" if row["sd"] is not None else "")
     low_high = f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] is not None else ""
+    less = [_difference(row)] if against else []
     each = ["-" if row["per_dimension"][name] is None else f"{row['per_dimension'][name]:.3f}" for name in names]
-    return [row["system"], str(row["seeds"] or ""), pcc, low_high, *each]
+    return [row["system"], str(row["seeds"] or ""), pcc, low_high, *less, *each]
+
+
+def _difference(row: dict) -> str:
+    if row.get("difference") is None:
+        return ""
+    between = row["difference_interval"]
+    return f"{row['difference']:+.3f}" + (" ({:+.3f} to {:+.3f})".format(*between) if between else "")
 
 
 def _plain(row: dict, names: list[str]) -> list:
     def cell(value):
         return "" if value is None else f"{value:.6f}" if isinstance(value, float) else value
 
-    keys = ("system", "seeds", "clips", "pcc", "sd", "low", "high")
-    return [*(cell(row[key]) for key in keys), *(cell(row["per_dimension"][name]) for name in names), row["note"]]
+    low_high = dict(zip(("difference_low", "difference_high"), row.get("difference_interval") or (), strict=False))
+    return [
+        *(cell((row | low_high).get(key)) for key in PLAIN),
+        *(cell(row["per_dimension"][name]) for name in names),
+        row["note"],
+    ]
 
 
 def _markdown(table: list[list[str]]) -> list[str]:

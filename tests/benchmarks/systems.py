@@ -4,8 +4,8 @@
 
 Each folder is one that demo_evidence.py leaves: corpus, features, and the models it trained on them. Here the other
 systems are trained at each folder's own seed, chosen on the validation split, and all are scored on test subjects that
-none of them met. Writes board and ablations (.md, .csv: mean +- sd over seeds, whose clips are not the same; intervals
-where there is one seed) and robustness tables; evaluations that are there are kept, so an interrupted run goes on.
+none of them met. Writes board and ablations (.md, .csv: mean +- sd over seeds, its interval, and the difference from
+dual_stage) and robustness tables; evaluations that are there are kept, so an interrupted run goes on.
 """
 
 import json
@@ -105,7 +105,8 @@ def board(config: SystemsConfig, name: str, scores: dict[str, list[Path]]) -> No
     """One table, printed and written."""
     if scores:
         named = " ".join(shlex.quote(f"{system}={path}") for system, paths in scores.items() for path in paths)
-        print(emit(f"emit leaderboard {named} --out '[{config.out}/{name}.md, {config.out}/{name}.csv]'"))
+        against = "--against dual_stage" if "dual_stage" in scores else ""
+        print(emit(f"emit leaderboard {named} {against} --out '[{config.out}/{name}.md, {config.out}/{name}.csv]'"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from made_evaluations import write_evaluation
 
 from shared.errors import UserError
 from shared.metrics import pcc
+from shared.order import derive_seed
+from stage2_fusion.evaluation import read
 from stage2_fusion.evidence_config import LeaderboardConfig
 from stage2_fusion.leaderboard import leaderboard, main
 
@@ -76,6 +78,52 @@ def test_two_of_one_seed_are_not_two_seeds(tmp_path):
     assert {row["system"]: row["seeds"] for row in rows} == {"made_up": 1, "other": 1}
     fold = write_evaluation(tmp_path / "f.json", noisy(0.5)[:30], LABELS[:30], seeds={"training": 3})
     assert len(leaderboard(LeaderboardConfig([str(a), str(fold)], bootstrap=5))[0]) == 1
+
+
+def test_seeds_on_clips_of_their_own_have_a_joint_interval_and_a_paired_difference(tmp_path):
+    """Two corpora of 40 clips in 5 groups each; groups of each are drawn by themselves, and alike for both systems."""
+    labels = [RNG.random((40, 2)), RNG.random((40, 2))]
+    given, predicted = [], {}
+    for system, noise in (("a", 0.3), ("b", 0.5)):
+        for i, truth in enumerate(labels):
+            predicted[system, i] = np.float32(truth + RNG.normal(0, noise, truth.shape)).round(6)
+            path = tmp_path / f"{system}{i}.json"
+            given.append(f"{system}={write_evaluation(path, predicted[system, i], truth, seeds={'training': i})}")
+    out = tmp_path / "board.csv"
+    rows, text = leaderboard(LeaderboardConfig(given, [out], against="b", bootstrap=60))
+    truth = [np.float32(x) for x in labels]
+    clips = [read(tmp_path / f"a{i}.json").metrics["clips"] for i in range(2)]
+    draws = {"a": np.zeros(60), "b": np.zeros(60)}
+    for i, about in enumerate(clips):
+        seed = derive_seed("clips", 0, *(about[key] for key in ("digest", "labels_digest", "groups_digest")))
+        for r, counts in enumerate(np.random.default_rng(seed).multinomial(5, np.full(5, 0.2), size=60)):
+            chosen = np.concatenate(
+                [np.flatnonzero(np.arange(40) % 5 == g) for g in range(5) for _ in range(counts[g])]
+            )
+            for system in "ab":
+                one = [pcc(predicted[system, i][chosen, k], truth[i][chosen, k]) for k in range(2)]
+                draws[system][r] += np.mean(one) / 2
+    row = next(row for row in rows if row["system"] == "a")
+    np.testing.assert_allclose([row["low"], row["high"]], np.percentile(draws["a"], [2.5, 97.5]), atol=1e-4)
+    np.testing.assert_allclose(
+        row["difference_interval"], np.percentile(draws["a"] - draws["b"], [2.5, 97.5]), atol=1e-4
+    )
+    other = next(row for row in rows if row["system"] == "b")
+    assert row["difference"] == pytest.approx(row["pcc"] - other["pcc"]) and "difference" not in other
+    assert f"{row['difference']:+.3f} (" in text[1]
+    with out.open() as file:
+        table = list(csv.DictReader(file))
+    assert float(table[0]["difference_low"]) == pytest.approx(row["difference_interval"][0], abs=1e-6)
+    with pytest.raises(UserError, match="--against c: no such system; there are a, b"):
+        leaderboard(LeaderboardConfig(given, against="c"))
+
+
+def test_clips_shared_only_in_part_have_neither(tmp_path):
+    a = [write_evaluation(tmp_path / f"a{n}.json", noisy(0.5)[:n], LABELS[:n]) for n in (40, 30)]
+    b = write_evaluation(tmp_path / "b.json", noisy(0.5), LABELS)
+    rows, _ = leaderboard(LeaderboardConfig([f"a={a[0]}", f"a={a[1]}", f"b={b}"], against="b", bootstrap=5))
+    row = next(row for row in rows if row["system"] == "a")
+    assert row["low"] is None and row["difference_interval"] is None
 
 
 def test_what_flatters_is_said(tmp_path):

@@ -1,0 +1,44 @@
+"""Bootstrap samples of the mean PCC of several evaluations together: seeds on the same clips, or on clips of their
+own."""
+
+import numpy as np
+
+from stage2_fusion.evaluation import Evaluation
+
+
+def joint_draws(parts: list[Evaluation], resamples: int, seed: int) -> np.ndarray | None:
+    """Mean PCC over dimensions and evaluations in each bootstrap sample: float64 (resamples,).
+
+    Evaluations of the same clips see the same sample of their groups, those of other clips an independent one (Davison
+    and Hinkley 1997, section 3.2: several samples). Samples are a function of seed and clips alone, so that the
+    difference of two systems on the same clips is a paired one. None where clips or groups are shared only in part:
+    then neither holds.
+    """
+    from shared.metrics import bootstrap_pcc
+    from shared.order import derive_seed
+
+    sets = clip_sets(parts)
+    if sets is None:
+        return None
+    draws = []
+    for key, same in sets.items():
+        known = ~np.isnan(same[0].labels).all(axis=0)  # (K,)
+        labels, groups = same[0].labels[:, known], np.array(same[0].groups)
+        own = seed if len(sets) == 1 else derive_seed("clips", seed, *key)
+        draws += [bootstrap_pcc(p.predictions[:, known], labels, groups, resamples, own).mean(axis=1) for p in same]
+    return np.mean(draws, axis=0)
+
+
+def clip_sets(parts: list[Evaluation]) -> dict[tuple[str, ...], list[Evaluation]] | None:
+    """The evaluations by their clips, labels and groups; None where two sets overlap without being the same."""
+    sets: dict[tuple[str, ...], list[Evaluation]] = {}
+    for part in parts:
+        key = tuple(part.metrics["clips"][name] for name in ("digest", "labels_digest", "groups_digest"))
+        sets.setdefault(key, []).append(part)
+    seen = set()
+    for same in sets.values():
+        clips = {(name, row.tobytes()) for name, row in zip(same[0].ids, same[0].labels, strict=True)}
+        if clips & seen:
+            return None
+        seen |= clips
+    return sets
