@@ -67,7 +67,10 @@ class ContrastiveModel(nn.Module):
                 output[modality] = encoded.pooled.unflatten(0, (-1, clips))  # (1 or n, b, D)
                 output[f"has_{modality}"] = encoded.mask.any(1).unflatten(0, (-1, clips))  # (1 or n, b)
         for pair, log_scale in self.log_scale.items():
-            output[f"scale_{pair}"] = log_scale[0].exp()  # ()
+            # Held here as well as in clamp_scale, which a sharded optimiser (ZeRO) undoes with its own copy; the
+            # gradient passes, so that a scale beyond the limit can come back.
+            held = log_scale + (log_scale.clamp(0, math.log(MAX_SCALE)) - log_scale).detach()  # (1,)
+            output[f"scale_{pair}"] = held[0].exp()  # ()
         for pair, bias in self.bias.items():
             output[f"bias_{pair}"] = bias[0]  # ()
         return output

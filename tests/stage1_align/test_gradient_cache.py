@@ -83,3 +83,19 @@ def test_weights_cast_without_gradient_are_not_used_again(accelerator):
         model.total(losses(model(batch))).backward()
     wanted = cases.gradients(model)
     assert torch.nn.functional.cosine_similarity(got["encoder"], wanted["encoder"], dim=0) > 0.999
+
+
+@pytest.mark.parametrize("beyond, wanted", [(9.0, 100.0), (-2.0, 1.0), (2.5, 12.182494)])
+def test_a_temperature_beyond_its_limits_is_held_and_can_come_back(beyond, wanted):
+    """As when a sharded optimiser writes its own, unclamped copy over the parameter."""
+    model = cases.make_model("info_nce")
+    for log_scale in model.log_scale.values():
+        log_scale.data.fill_(beyond)
+    scales = {name: value for name, value in model(cases.make_batch()).items() if name.startswith("scale_")}
+    assert len(scales) == len(model.log_scale)
+    for value in scales.values():
+        assert value.item() == pytest.approx(wanted, rel=1e-5)
+    sum(scales.values()).backward()
+    assert all(p.grad.item() == pytest.approx(wanted, rel=1e-5) for p in model.log_scale.values())
+    model.clamp_scale()
+    assert all(0 <= p.item() <= 4.6052 for p in model.log_scale.values())
