@@ -122,16 +122,16 @@ def _audio() -> list[Checkpoint]:
 
 
 def _text() -> list[Checkpoint]:
-    remote = "its model is code on the hub (trust_remote_code), which is not run here; take FacebookAI/roberta-base"
     hub = [
-        ("FacebookAI/roberta-base", "mit", 512, ""),
-        ("FacebookAI/xlm-roberta-base", "mit", 512, ""),
-        ("Alibaba-NLP/gte-base-en-v1.5", "apache-2.0", 8192, remote),
+        ("FacebookAI/roberta-base", "mit", 512),
+        ("FacebookAI/xlm-roberta-base", "mit", 512),
+        ("Alibaba-NLP/gte-base-en-v1.5", "apache-2.0", 8192),
+        ("Alibaba-NLP/gte-large-en-v1.5", "apache-2.0", 8192),
+        ("Alibaba-NLP/gte-multilingual-base", "apache-2.0", 8192),
+        ("Alibaba-NLP/gte-en-mlm-base", "apache-2.0", 8192),
+        ("thenlper/gte-base", "mit", 512),
     ]
-    return [
-        Checkpoint(name, "text", "transformer", licence, name, f"{length} tokens", cannot=cannot)
-        for name, licence, length, cannot in hub
-    ]
+    return [Checkpoint(name, "text", "transformer", licence, name, f"{length} tokens") for name, licence, length in hub]
 
 
 CHECKPOINTS = {one.name: one for one in [*_open_clip(), *_audio(), *_text()]}

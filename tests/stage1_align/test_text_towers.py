@@ -313,7 +313,7 @@ def test_damaged_and_foreign_folders_give_one_line(folders, tmp_path):
     (tmp_path / "config.json").write_text(config.replace('"intermediate_size": 32', '"intermediate_size": 48'))
     save_file(weights, tmp_path / "model.safetensors")
     fails("lack|cannot be loaded", pretrained=str(tmp_path))
-    (tmp_path / "config.json").write_text('{"model_type": "new", "auto_map": {"AutoConfig": "x--y.Z"}}')
+    (tmp_path / "config.json").write_text('{"model_type": "bird", "auto_map": {"AutoConfig": "x--y.Z"}}')
     fails("cannot be loaded", pretrained=str(tmp_path))  # needs code of its own, which is never run
     with pytest.raises(UserError, match="damaged"):
         (tmp_path / SentencePieceTokenizer.FILE).write_bytes(b"no model")
