@@ -137,13 +137,16 @@ def _published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]
         if gte:
             config = AutoConfig.for_model("gte", **{**gte, **options.model_cfg})
         else:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, **options.model_cfg)
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **options.model_cfg
+            )
         with _quiet():
             net, report = _without_pooler(
                 lambda **kwargs: AutoModel.from_pretrained(
                     folder,
                     config=config,
                     local_files_only=True,
+                    trust_remote_code=False,
                     use_safetensors=True,
                     dtype=torch.float32,
                     output_loading_info=True,
@@ -164,9 +167,11 @@ def _published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]
     if options.context_length > room:
         raise UserError(f"context_length {options.context_length} is more than {folder} has positions for: {room}")
     rows = net.get_input_embeddings().num_embeddings
+    with _quiet():
+        tokenizer = HuggingFaceTokenizer.load(folder).check(rows)
     return (
         net,
-        HuggingFaceTokenizer.load(folder).check(rows),
+        tokenizer,
         dataclasses.replace(
             options,
             architecture=config.model_type,

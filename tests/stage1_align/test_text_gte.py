@@ -186,6 +186,23 @@ def test_batch_equals_single_and_the_tower_is_rebuilt_without_its_folder(tmp_pat
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.parametrize("kind", ["new", "bird"])
+def test_code_in_the_folder_is_neither_run_nor_asked_about(tmp_path, monkeypatch, capfd, kind):
+    """Left to itself, transformers asks at the terminal, where y would run it."""
+    mark = tmp_path / "was_run"
+    code = f"open({str(mark)!r}, 'w')\nfrom transformers import BertConfig as Theirs\n"
+    folder = publish(tmp_path / "gte", auto_map={"AutoConfig": "code.Theirs"}, model_type=kind)
+    (folder / "code.py").write_text(code)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+    if kind == "new":
+        tower_of(folder)
+    else:
+        with pytest.raises(UserError, match="cannot be loaded"):
+            tower_of(folder)
+    assert asked == [] and not mark.exists() and capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
