@@ -54,7 +54,7 @@ class Checkpoint:
 
 
 def _open_clip() -> list[Checkpoint]:
-    """Image towers of open_clip and, for the CLIP family, the text towers they are aligned with."""
+    """Image towers of open_clip and the text towers they are aligned with."""
     laion, datacomp = "laion/CLIP-{}-laion2B-{}", "laion/CLIP-{}-DataComp.XL-s13B-b90K"
     published = [
         ("ViT-B-32", "openai", "timm/vit_base_patch32_clip_224.openai", "apache-2.0"),
@@ -66,18 +66,18 @@ def _open_clip() -> list[Checkpoint]:
         ("ViT-B-32", "datacomp_xl_s13b_b90k", datacomp.format("ViT-B-32"), "mit"),
         ("ViT-B-16", "datacomp_xl_s13b_b90k", datacomp.format("ViT-B-16"), "mit"),
         ("ViT-L-14", "datacomp_xl_s13b_b90k", datacomp.format("ViT-L-14"), "mit"),
+        ("coca_ViT-B-32", "laion2b_s13b_b90k", "laion/CoCa-ViT-B-32-laion2B-s13B-b90k", "mit"),
+        ("coca_ViT-L-14", "laion2b_s13b_b90k", "laion/CoCa-ViT-L-14-laion2B-s13B-b90k", "mit"),
         ("ViT-B-16-SigLIP", "webli", "timm/ViT-B-16-SigLIP", "apache-2.0"),
         ("ViT-B-16-SigLIP2", "webli", "timm/ViT-B-16-SigLIP2", UNKNOWN),
     ]
     found = []
     for model, tag, origin, licence in published:
         options = {"model": model, "pretrained": tag}
-        siglip = "SigLIP" in model
-        cannot = "its tokenizer is not open_clip's own; take the text tower of a CLIP model" if siglip else ""
-        takes = f"{64 if siglip else 77} tokens"
+        takes = f"{64 if 'SigLIP' in model else 76 if 'coca' in model else 77} tokens"
         found += [
             Checkpoint(f"{model}/{tag}", "vision", "open_clip", licence, origin, "frames of 224 pixels", options),
-            Checkpoint(f"{model}/{tag}:text", "text", "open_clip", licence, origin, takes, options, cannot),
+            Checkpoint(f"{model}/{tag}:text", "text", "open_clip", licence, origin, takes, options),
         ]
     return found
 
@@ -122,16 +122,16 @@ def _audio() -> list[Checkpoint]:
 
 
 def _text() -> list[Checkpoint]:
-    remote = "its model is code on the hub (trust_remote_code), which is not run here; take FacebookAI/roberta-base"
     hub = [
-        ("FacebookAI/roberta-base", "mit", 512, ""),
-        ("FacebookAI/xlm-roberta-base", "mit", 512, ""),
-        ("Alibaba-NLP/gte-base-en-v1.5", "apache-2.0", 8192, remote),
+        ("FacebookAI/roberta-base", "mit", 512),
+        ("FacebookAI/xlm-roberta-base", "mit", 512),
+        ("Alibaba-NLP/gte-base-en-v1.5", "apache-2.0", 8192),
+        ("Alibaba-NLP/gte-large-en-v1.5", "apache-2.0", 8192),
+        ("Alibaba-NLP/gte-multilingual-base", "apache-2.0", 8192),
+        ("Alibaba-NLP/gte-en-mlm-base", "apache-2.0", 8192),
+        ("thenlper/gte-base", "mit", 512),
     ]
-    return [
-        Checkpoint(name, "text", "transformer", licence, name, f"{length} tokens", cannot=cannot)
-        for name, licence, length, cannot in hub
-    ]
+    return [Checkpoint(name, "text", "transformer", licence, name, f"{length} tokens") for name, licence, length in hub]
 
 
 CHECKPOINTS = {one.name: one for one in [*_open_clip(), *_audio(), *_text()]}
@@ -177,17 +177,20 @@ def options_for(name: str, path: str | Path | None = None) -> dict[str, Any]:
         return one.options | {"pretrained": str(_file(one, Path(path)))}
     if one.modality == "vision" and Path(path).is_dir():
         return {"pretrained": str(path)}  # the folder says the rest
-    return one.options | {"pretrained": str(_file(one, Path(path)))} | _not_in_the_file(one)
+    file = _file(one, Path(path))
+    return one.options | {"pretrained": str(file)} | _not_in_the_file(one, file.parent)
 
 
-def _not_in_the_file(one: Checkpoint) -> dict[str, Any]:
-    """What a bare file of open_clip does not say and its table of weights does: activation and normalisation."""
+def _not_in_the_file(one: Checkpoint, folder: Path) -> dict[str, Any]:
+    """What a bare file of open_clip does not say and its tables or the folder around it do: activation, normalisation
+    and a tokenizer that is not open_clip's own."""
     import open_clip
 
     tag = open_clip.get_pretrained_cfg(one.options["model"], one.options["pretrained"])
     quick_gelu = bool(tag.get("quick_gelu"))
     if one.modality == "text":
-        return {"quick_gelu": quick_gelu}
+        other = open_clip.get_model_config(one.options["model"])["text_cfg"].get("hf_tokenizer_name")
+        return {"quick_gelu": quick_gelu, **({"tokenizer": str(folder)} if other else {})}
     seen = {key: list(tag[key]) for key in ("mean", "std")} | {"interpolation": tag["interpolation"]}
     return {"vision_cfg": {"quick_gelu": quick_gelu}, **seen}
 

@@ -148,7 +148,8 @@ class HuggingFaceTokenizer(Tokenizer):
         if not Path(folder).is_dir():
             raise UserError(f"{folder}: no tokenizer here; give the folder that holds its files")
         try:
-            return cls(AutoTokenizer.from_pretrained(str(folder), local_files_only=True))
+            # Asked nothing, transformers would ask at the terminal whether to run the code a folder brings.
+            return cls(AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
         except Exception as error:  # one family of errors per file format, the Rust ones plain Exceptions
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{folder}: the tokenizer cannot be loaded ({reason}); fetch its files again") from None

@@ -104,7 +104,7 @@ def folder_config(folder: str | Path) -> Any:
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: no config.json here; give a local folder that transformers saved or downloaded")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}/config.json: {' '.join(str(error).split())[:200]}") from None
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from stage1_align.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 from stage1_align.towers.base import Encoded, Tower
+from stage1_align.towers.text_gte import gte_fields
 
 NOT_THE_MODEL = (
     "_name_or_path",
@@ -132,19 +133,28 @@ def _published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]
     if not (folder / "model.safetensors").is_file() and not (folder / "model.safetensors.index.json").is_file():
         raise UserError(f"{folder}: no model.safetensors here; download the folder again, or convert its weights")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, **options.model_cfg)
+        gte = gte_fields(folder)
+        if gte:
+            config = AutoConfig.for_model("gte", **{**gte, **options.model_cfg})
+        else:
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **options.model_cfg
+            )
         with _quiet():
             net, report = _without_pooler(
                 lambda **kwargs: AutoModel.from_pretrained(
                     folder,
                     config=config,
                     local_files_only=True,
+                    trust_remote_code=False,
                     use_safetensors=True,
                     dtype=torch.float32,
                     output_loading_info=True,
                     **kwargs,
                 )
             )
+    except UserError:
+        raise
     except Exception as error:  # safetensors, JSON, shapes and remote code each fail in a way of their own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: cannot be loaded as a transformers encoder ({reason})") from None
@@ -157,9 +167,11 @@ def _published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]
     if options.context_length > room:
         raise UserError(f"context_length {options.context_length} is more than {folder} has positions for: {room}")
     rows = net.get_input_embeddings().num_embeddings
+    with _quiet():
+        tokenizer = HuggingFaceTokenizer.load(folder).check(rows)
     return (
         net,
-        HuggingFaceTokenizer.load(folder).check(rows),
+        tokenizer,
         dataclasses.replace(
             options,
             architecture=config.model_type,

@@ -1,5 +1,6 @@
-"""Text: open_clip's own text towers with its own tokenizer, which comes with the package (Radford et al. 2021, arXiv
-2103.00020; Ilharco et al. 2021, doi 10.5281/zenodo.5143773). No hub is asked."""
+"""Text: open_clip's own text towers (Radford et al. 2021, arXiv 2103.00020; Ilharco et al. 2021, doi
+10.5281/zenodo.5143773; Zhai et al. 2023, arXiv 2303.15343; Yu et al. 2022, arXiv 2205.01917), with its own tokenizer,
+which comes with the package, or that of a folder. No hub is asked."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.registry import nearest
-from stage1_align.tokenizers import OpenClipTokenizer
+from stage1_align.tokenizers import HuggingFaceTokenizer, OpenClipTokenizer, Tokenizer
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.open_clip_source import read_state
 from stage1_align.towers.text import TextTower
@@ -24,6 +25,9 @@ class OpenClipTextOptions:
     pretrained: str | None = None
     """Checkpoint file of that model (.safetensors, .pt, .bin) in open_clip's layout, of which the text tower alone is
     taken; None starts from random weights. A tag is not followed: download its file first."""
+    tokenizer: str | None = None
+    """Folder of the tokenizer's files, where it is not open_clip's own (SigLIP): the model's published folder has
+    them."""
     text_cfg: dict = field(default_factory=dict)
     """Fields of open_clip's text configuration; with `model`, changes to that model's."""
     quick_gelu: bool | None = None
@@ -40,8 +44,9 @@ class OpenClipTextOptions:
 
 
 class OpenClipText(TextTower):
-    """Texts to token features (L, C) after the last norm, and, pooled where the model pools (CLIP: at the end mark),
-    one vector in the shared space.
+    """Texts to token features (L, C), and, pooled where the model pools (CLIP: at the end mark, SigLIP: at the last of
+    all positions, CoCa: at a class token behind them), one vector in the shared space. The features are those behind
+    the last norm; CoCa's, as open_clip gives them to its decoder, before it.
 
     What the options leave to the model stands in `self.options` once it is built.
     """
@@ -66,7 +71,9 @@ class OpenClipText(TextTower):
                 f"projection: own: it is {cfg['proj_type']} and gives {own_dim}; set towers.embed_dim to that and peak "
                 "to false, or projection to linear"
             )
-        filled = dataclasses.replace(options, model=None, text_cfg=cfg, quick_gelu=quick_gelu, context_length=length)
+        filled = dataclasses.replace(
+            options, model=None, tokenizer=None, text_cfg=cfg, quick_gelu=quick_gelu, context_length=length
+        )
         super().__init__(filled, embed_dim)
         self.net = _build_text_tower(own_dim, CLIPTextCfg(**cfg), quick_gelu)
         self.net.output_tokens = True
@@ -79,7 +86,19 @@ class OpenClipText(TextTower):
             self.net.text_projection = None
         else:
             self.project = self._projection()
-        self.tokenizer = OpenClipTokenizer().check(cfg["vocab_size"])
+        self.tokenizer = _tokenizer(options, cfg)
+
+    def collate(self, items: list[str]) -> dict[str, Tensor]:
+        """As the base does, of texts as the model's own preparation leaves them: SigLIP's is without punctuation."""
+        return super().collate([self._clean(text) for text in items])
+
+    def _clean(self, text: str) -> str:
+        cfg = self.options.text_cfg
+        if not cfg["hf_tokenizer_name"]:
+            return text  # open_clip's own tokenizer does it
+        from open_clip.tokenizer import get_clean_fn
+
+        return get_clean_fn((cfg["tokenizer_kwargs"] or {}).get("clean", "whitespace"))(text)
 
     @property
     def width(self) -> int:
@@ -105,8 +124,9 @@ class OpenClipText(TextTower):
         sequence (B, L, C). Under causal attention no token sees what is behind it, so the positions after the longest
         text are left out: the same numbers for a quarter of the work, with captions of 20 tokens in 77 positions."""
         net, length = self.net, ids.shape[1]
-        if net.attn_mask is None or net.pool_type not in self.POOLS_WITHIN:
-            pooled, sequence = net(nn.functional.pad(ids, (0, net.context_length - length)))  # (B, C), (B, room, C)
+        if net.attn_mask is None or net.cls_emb is not None or net.pool_type not in self.POOLS_WITHIN:
+            padding = (0, net.context_length - length)
+            pooled, sequence = net(nn.functional.pad(ids, padding, value=self.tokenizer.pad_id))  # (B, C), (B, room, C)
             return pooled, sequence[:, :length]
         from open_clip.transformer import text_global_pool
 
@@ -138,15 +158,29 @@ def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict, 
             f"{what}: its text tower is {cfg['hf_model_name']} of transformers; download that and "
             "use the tower `transformer` with pretrained: FOLDER"
         )
-    if cfg["hf_tokenizer_name"]:
-        raise UserError(
-            f"{what}: its tokenizer is {cfg['hf_tokenizer_name']}, not open_clip's own, which alone "
-            "is supported here; choose a model of the CLIP family"
-        )
-    if cfg["embed_cls"]:
-        raise UserError(f"{what}: text towers with a class token (CoCa) are not supported")
+    odd = sorted({*(cfg["tokenizer_kwargs"] or {})} - {"clean"})
+    if odd or cfg["tokenizer_mode"]:
+        raise UserError(f"{what}: its tokenizer needs {odd[0] if odd else 'a mode of its own'}, which is not supported")
     quick_gelu = options.quick_gelu if options.quick_gelu is not None else bool(model_cfg.get("quick_gelu"))
     return cfg, model_cfg.get("embed_dim", embed_dim), quick_gelu
+
+
+def _tokenizer(options: OpenClipTextOptions, cfg: dict) -> Tokenizer | None:
+    """open_clip's own, or that of the folder where the model names another; None where that comes later, with an
+    export."""
+    name = cfg["hf_tokenizer_name"]
+    if options.tokenizer and not name:
+        raise UserError(
+            f"tokenizer {options.tokenizer}: this model has open_clip's own tokenizer; leave the option out"
+        )
+    if options.tokenizer:
+        return HuggingFaceTokenizer.load(Path(options.tokenizer)).check(cfg["vocab_size"])
+    if name and (options.model or options.pretrained):
+        raise UserError(
+            f"{options.model or 'text_cfg'}: its tokenizer is {name}, not open_clip's own; download it "
+            f"(`hf download {name} --exclude '*.safetensors' '*.bin' --local-dir DIR`) and give tokenizer: DIR"
+        )
+    return None if name else OpenClipTokenizer().check(cfg["vocab_size"])
 
 
 def _load(net: nn.Module, path: Path) -> None:
