@@ -26,7 +26,7 @@ WRITERS = Registry(
     {"csv": "shared.synth.tables:PlainWriter", "vidmimic2": "shared.synth.vidmimic2:Vidmimic2Writer"},
 )
 """How the files are laid out; see PlainWriter for what each promises."""
-VERSION = 2
+VERSION = 3
 """Raised whenever the same configuration gives other clips, so that an older folder is not continued."""
 
 

@@ -16,7 +16,7 @@ from shared.synth.config import SynthConfig
 from shared.synth.visibility import show
 
 CLIPS_PER_SEED = 4
-CLIPS_PER_SUBJECT = 8
+CLIPS_PER_SUBJECT = 6
 
 LABEL_RATES = (0.447, 0.364, 0.325, 0.101, 0.382, 0.325)
 """Share of clips whose label is above zero: those of Hume-Vidmimic2's training split."""
@@ -131,7 +131,7 @@ def clip_truth(config: SynthConfig, index: int) -> ClipTruth:
 
 
 def subject_count(clips: int) -> int:
-    """One person for about eight clips, and never fewer than the three splits need."""
+    """One person for about six clips, and never fewer than the three splits need."""
     return max(3, round(clips / CLIPS_PER_SUBJECT))
 
 
