@@ -9,7 +9,6 @@ jobs of an array write other parts of the same, so any number of them gives what
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from shared.clips import Clip, Source, read_source
 from shared.dataset import FORMAT, decode_row, read_info, schema
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
+from shared.parts import is_whole, read_part, sealed, sweep
 from shared.pool import run
 from shared.rows import Recipe, Verdict, failed, prepare_clip, prepare_windows
 from shared.splits import assign
@@ -160,6 +160,8 @@ def _already_there(config: PrepareConfig, made_from: dict) -> bool:
         if found.get(what) != made_from[what]:
             state = "was prepared" if complete else "is being prepared"
             raise UserError(f"{out}: {state} {words}; choose another --out or delete it")
+    if complete:  # and perhaps killed before it had tidied up
+        shutil.rmtree(out / ".partial", ignore_errors=True)
     return complete
 
 
@@ -169,8 +171,11 @@ def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, folder
 
     share, count = (int(part) for part in (config.shard or "1/1").split("/"))
     mine = {number: shard for number, shard in enumerate(_shards(clips)) if number % count == share - 1}
-    todo = [i for number, shard in mine.items() if not _shard_path(folder, number).exists() for i in shard]
+    missing, damaged = _gaps(folder, mine)
+    todo = [i for number in missing for i in mine[number]]
     total = sum(len(shard) for shard in mine.values())
+    if damaged:
+        print(f"{config.out}: what was prepared of {damaged} clips is damaged; they are prepared again")
     if len(todo) < total:
         print(f"{config.out}: continuing; {total - len(todo)} of {total} clips are done")
     kept = None
@@ -198,13 +203,21 @@ def _shards(clips: list[Clip]) -> list[range]:
     return [range(start, min(start + SHARD, len(clips))) for start in range(0, len(clips), SHARD)]
 
 
+def _gaps(folder: Path, shards: dict[int, range]) -> tuple[list[int], int]:
+    """Numbers of the shards that are missing or damaged, and how many clips the damaged ones hold."""
+    missing = [number for number in shards if not is_whole(_shard_path(folder, number))]
+    return missing, sum(len(shards[number]) for number in missing if _shard_path(folder, number).exists())
+
+
 def _refuse_gaps(out: Path, folder: Path, clips: list[Clip]) -> None:
-    missing = [shard for number, shard in enumerate(_shards(clips)) if not _shard_path(folder, number).exists()]
+    shards = dict(enumerate(_shards(clips)))
+    missing, damaged = _gaps(folder, shards)
     if missing:
-        lost = sum(len(shard) for shard in missing)
+        lost = sum(len(shards[number]) for number in missing)
+        why = f" (what was prepared of {damaged} is damaged)" if damaged else ""
         raise UserError(
-            f"{out}: {lost} of {len(clips)} clips are not prepared yet, from {clips[missing[0][0]].id!r} on; run the "
-            "missing shares again, or the command without --merge, which prepares them itself"
+            f"{out}: {lost} of {len(clips)} clips are not prepared yet{why}, from {clips[shards[missing[0]][0]].id!r} "
+            "on; run the missing shares again, or the command without --merge, which prepares them itself"
         )
 
 
@@ -219,10 +232,8 @@ def _write_shard(path: Path, results: list[tuple[dict | None, Verdict]], info: d
     verdicts = json.dumps([asdict(verdict) for _, verdict in results])
     columns = schema(info).with_metadata({"verdicts": verdicts})
     table = pa.Table.from_pylist([row for row, _ in results if row is not None], schema=columns)
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    with pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, columns) as writer:
+    with sealed(path) as unfinished, pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, columns) as writer:
         writer.write_table(table)
-    unfinished.replace(path)
 
 
 def _finish(out: Path, folder: Path, source: Source, info: dict, made_from: dict) -> None:
@@ -233,7 +244,7 @@ def _finish(out: Path, folder: Path, source: Source, info: dict, made_from: dict
 
     tables, verdicts = [], []
     for number in range(-(-len(source.clips) // SHARD)):
-        table = pa.ipc.open_file(pa.memory_map(str(_shard_path(folder, number)))).read_all()
+        table = pa.ipc.open_file(read_part(_shard_path(folder, number))).read_all()
         verdicts += [Verdict(**entry) for entry in json.loads(table.schema.metadata[b"verdicts"])]
         tables.append(table.replace_schema_metadata(None))
     if [verdict.id for verdict in verdicts] != [clip.id for clip in source.clips]:
@@ -261,6 +272,7 @@ def _finish(out: Path, folder: Path, source: Source, info: dict, made_from: dict
     shutil.rmtree(out / "data", ignore_errors=True)
     (folder / "data").rename(out / "data")
     info["counts"] = _counts(verdicts, source.clips)
+    sweep(out)
     write_json(out / "dataset.json", {**info, "made_from": made_from})
     shutil.rmtree(folder)
     _summary(out, verdicts, info["digest"])

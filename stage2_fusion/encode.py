@@ -25,6 +25,7 @@ from shared import config as configuration
 from shared.clips import MODALITIES
 from shared.errors import UserError
 from shared.files import read_json, write_csv, write_json
+from shared.parts import is_whole, sweep
 from stage2_fusion.config import EncodeConfig
 
 RAW = {"vision": "frames", "audio": "waveform", "text": "transcript"}
@@ -85,8 +86,11 @@ def _encode(config: EncodeConfig) -> None:
         return
     folder = config.out / ".partial"
     shards = [folder / f"{number:06d}.arrow" for number in range(-(-len(clips) // SHARD))]
-    missing = [number for number, shard in enumerate(shards) if not shard.exists()]
+    missing = _missing(shards, accelerator)
+    damaged = sum(shards[number].exists() for number in missing)
     accelerator.wait_for_everyone()  # all have seen the same before anybody adds to it
+    if damaged:
+        accelerator.print(f"{config.out}: {damaged} of {len(shards)} parts are damaged; they are encoded again")
     if len(missing) < len(shards):
         accelerator.print(f"{config.out}: continuing; {len(shards) - len(missing)} of {len(shards)} parts are done")
     for number in _progress(missing[accelerator.process_index :: accelerator.num_processes], accelerator):
@@ -102,6 +106,7 @@ def _encode(config: EncodeConfig) -> None:
         (folder / "data").rename(config.out / "data")
         if provided:
             write_csv(config.out / "provided.csv", ["id", "reason"], [list(pair) for pair in provided.troubles])
+        sweep(config.out)
         write_json(config.out / "features.json", info)
         shutil.rmtree(folder)
         made_by = info["encoders"]["digest"]
@@ -131,6 +136,14 @@ def _provided(config: EncodeConfig, clips, words):
 def _describe(encoders, path: Path) -> dict:
     made_by = {"path": str(path.resolve()), "digest": encoders.digest, "config": encoders.config}
     return {"encoders": made_by, "widths": widths(encoders)}
+
+
+def _missing(shards: list[Path], accelerator) -> list[int]:
+    """Numbers of the shards that are missing or damaged. Each process reads its share of them, and all get the same."""
+    from accelerate.utils import gather_object
+
+    share = range(accelerator.process_index, len(shards), accelerator.num_processes)
+    return sorted(gather_object([number for number in share if not is_whole(shards[number])]))
 
 
 def _progress(numbers: list[int], accelerator) -> Iterator[int]:
@@ -327,6 +340,8 @@ def _already_there(config: EncodeConfig, info: dict) -> bool:
             f"{out}: holds{'' if complete else ' unfinished'} features of other {', '.join(differing)}; "
             "choose another --out or delete it"
         )
+    if complete:  # and perhaps killed before it had tidied up
+        shutil.rmtree(out / ".partial", ignore_errors=True)
     return complete
 
 

@@ -9,7 +9,6 @@ A sample, in memory, is a dictionary:
 On disk, DIR/features.json describes and DIR/data holds one row per sample (Hugging Face datasets, binary columns).
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 from shared.clips import MODALITIES
 from shared.errors import UserError
 from shared.files import atomic_folder, digest, read_json, write_json
+from shared.parts import read_part, sealed
 
 FORMAT = "emit-features/1"
 HOW = "make it with `emit encode`"
@@ -51,12 +51,11 @@ def write_shard(path: Path, samples: Iterable[dict], info: dict) -> None:
     """Samples as Arrow, as they come: one file, there whole or not at all."""
     from datasets.arrow_writer import ArrowWriter
 
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    with ArrowWriter(path=str(unfinished), features=_columns(info), writer_batch_size=256) as writer:
+    columns = _columns(info)
+    with sealed(path) as file, ArrowWriter(path=str(file), features=columns, writer_batch_size=256) as writer:
         for sample in samples:
             writer.write(_to_row(sample))
         writer.finalize()
-    unfinished.replace(path)
 
 
 def gather(shards: list[Path], out: Path, info: dict) -> None:
@@ -65,7 +64,7 @@ def gather(shards: list[Path], out: Path, info: dict) -> None:
     import datasets
     import pyarrow as pa
 
-    tables = [pa.ipc.open_stream(pa.memory_map(str(shard))).read_all() for shard in shards]
+    tables = [pa.ipc.open_stream(read_part(shard)).read_all() for shard in shards]
     datasets.disable_progress_bars()
     datasets.Dataset(pa.concat_tables(tables), fingerprint=info["digest"]).save_to_disk(str(out))
 

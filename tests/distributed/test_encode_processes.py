@@ -74,6 +74,23 @@ def test_a_killed_run_goes_on_with_what_is_missing_and_with_nothing_else(argumen
     assert files(out) == whole
 
 
+def test_damaged_parts_are_noticed_and_encoded_again_by_two(arguments, whole, tmp_path):
+    out = tmp_path / "features"
+    killed = Trainers([*arguments, "--out", out], tmp_path / "first", 1, killed_while_writing_the_third, "encode")
+    assert killed.wait() == [-signal.SIGKILL]
+    _, second = sorted((out / ".partial").glob("[0-9]*.arrow"))
+    second.write_bytes(second.read_bytes()[:-100])
+    (out / f".features.json.{7:032x}.partial").write_text("half")
+
+    again = Trainers([*arguments, "--out", out], tmp_path / "second", 2, watched, "encode")
+    assert again.wait() == [0, 0], again.said()
+    assert "1 of 7 parts are damaged; they are encoded again" in again.said()[0]
+    assert "1 of 7 parts are done" in again.said()[0]
+    written = sorted(line for said in again.said() for line in said.splitlines() if line.startswith("wrote "))
+    assert written == [f"wrote {number:06d}" for number in range(1, 7)]
+    assert files(out) == whole
+
+
 def watched() -> None:
     """Says which shards it writes."""
     from stage2_fusion import features

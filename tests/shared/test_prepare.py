@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from functools import partial
@@ -172,6 +173,42 @@ def test_the_jobs_of_an_array_give_what_one_run_gives(source, prepared, tmp_path
     second.write_bytes(content)
     job("--merge")
     assert files(out) == files(prepared.path)
+
+
+def damage(folder: Path) -> None:
+    """All but the last part, as a power cut or a bad disk leaves them."""
+    parts = sorted(folder.glob("*.arrow"))
+    for number, path in enumerate(parts[:-1]):
+        content = path.read_bytes()
+        middle = len(content) // 2
+        ways = (b"", content[:10], content[:middle], content[:-1], bytes(len(content)))
+        path.write_bytes([*ways, content[:middle] + bytes(64) + content[middle + 64 :]][number % 6])
+
+
+def test_damaged_parts_are_noticed_and_prepared_again(source, prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(preparing, "SHARD", 1)
+    out = tmp_path / "out"
+    assert preparing.main([str(source), "--out", str(out), "--workers", "1", "--shard", "1/1"]) == 0
+    damage(out / ".partial")
+    with pytest.raises(UserError, match=r"6 of 7 .* yet \(what was prepared of 6 is damaged\), from 'whole' on"):
+        preparing.main([str(source), "--out", str(out), "--merge"])
+    # what killed runs leave behind
+    (out / ".partial" / f".000002.arrow.{7:032x}.unfinished").write_bytes(b"half")
+    (out / f".failures.csv.{7:032x}.partial").write_text("half")
+    capsys.readouterr()
+    prepare(source, out, "--workers", 1)
+    said = capsys.readouterr().out
+    assert "what was prepared of 6 clips is damaged; they are prepared again" in said
+    assert "continuing; 1 of 7 clips are done" in said
+    assert files(out) == files(prepared.path)
+
+
+def test_a_run_that_was_killed_before_it_had_tidied_up(source, prepared, tmp_path):
+    shutil.copytree(prepared.path, tmp_path / "out")
+    (tmp_path / "out" / ".partial").mkdir()
+    (tmp_path / "out" / ".partial" / "000000.arrow").write_bytes(b"x")
+    prepare(source, tmp_path / "out", "--workers", 1)
+    assert files(tmp_path / "out") == files(prepared.path)
 
 
 def test_what_is_finished_is_left_alone_and_nothing_else_replaces_it(source, prepared, capsys):
