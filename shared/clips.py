@@ -7,6 +7,7 @@ from typing import Any
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.files import digest
 from shared.registry import Registry
 
 EMI = ("Admiration", "Amusement", "Determination", "Empathic Pain", "Excitement", "Joy")
@@ -77,7 +78,8 @@ class Clip:
     """train, valid, test, or "" when the source does not say."""
 
     def fingerprint(self, base: Path) -> list:
-        """Changes with anything about the clip, or the size of a file; not with where `base` lies. Absolute `base`."""
+        """Changes with anything about the clip, or the size of any of its files; not with where `base` lies. Absolute
+        `base`."""
 
         def named(path: Path | Stored | None) -> list:
             if isinstance(path, Stored):
@@ -90,9 +92,18 @@ class Clip:
 
         crops = None
         if self.crops is not None:
-            crops = [*named(self.crops), sorted(os.listdir(self.crops)) if self.crops.is_dir() else None]
+            crops = [*named(self.crops), _listing(self.crops)]
         files = [named(self.media), named(self.audio), crops]
         return [self.id, files, self.transcript, repr(self.labels), self.groups, self.split, self.remarks]
+
+
+def _listing(folder: Path) -> str | None:
+    """Changes with the name or the size of a file in a folder; None where there is none to be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return digest(sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file()))
+    except (OSError, ValueError):  # ValueError: no folder can be called so
+        return None
 
 
 @dataclass

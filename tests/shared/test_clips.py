@@ -1,12 +1,13 @@
 """What layouts make of tables and folders."""
 
 import math
+import shutil
 
 import pytest
 from media_files import prepared_here
 
 from shared.check import CheckConfig, check
-from shared.clips import EMI, read_source
+from shared.clips import EMI, Clip, read_source
 from shared.errors import UserError
 
 
@@ -116,6 +117,30 @@ def test_cells_that_no_file_can_be_called(tmp_path):
     assert {verdict.detail for verdict in prepared_here(source)[1].values()} == {"no such file"}
     found = check(CheckConfig(source=tmp_path / "t.csv"))
     assert found["files"]["missing"] == ["0", "1", "2", "3"] and found["headers"]["of"] == 0
+
+
+def test_a_changed_face_crop_changes_the_fingerprint(tmp_path):
+    crops = tmp_path / "a" / "crops"
+    crops.mkdir(parents=True)
+    for number in (2, 1):
+        (crops / f"{number}.jpg").write_bytes(b"picture")
+    clip = Clip("a", None, crops=crops)
+    first = clip.fingerprint(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert Clip("a", None, crops=tmp_path / "b" / "crops").fingerprint(tmp_path / "b") == first
+    seen = [first]
+    for change in (
+        lambda: (crops / "2.jpg").write_bytes(b"another picture"),
+        lambda: (crops / "3.jpg").write_bytes(b""),
+        lambda: (crops / "3.jpg").rename(crops / "4.jpg"),
+        lambda: shutil.rmtree(crops),
+        lambda: crops.write_bytes(b"no folder"),
+    ):
+        change()
+        seen.append(clip.fingerprint(tmp_path / "a"))
+    assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
+    for crops in ("e\0", "a" * 300):
+        assert Clip("a", None, crops=tmp_path / crops).fingerprint(tmp_path)[1][2][-1] is None
 
 
 def test_the_numbers_of_the_rows_are_no_label(tmp_path):
