@@ -1,4 +1,5 @@
-"""Face detectors with weights of their own, which a person brings: `--detector yunet:/path/model.onnx`."""
+"""Face models with weights of their own, which a person brings: detectors (`--detector yunet:/path/model.onnx`), and
+the vision tasks of MediaPipe."""
 
 from pathlib import Path
 
@@ -33,28 +34,38 @@ class YuNet:
         return _boxes(np.zeros((0, 4)) if found is None else found[:, :4] / scale)
 
 
-class MediaPipe:
-    """MediaPipe's FaceDetector task (package `mediapipe`): the file is one of its .tflite or .task models."""
+class MediaPipeTask:
+    """One of MediaPipe's vision tasks (package `mediapipe`), by its name and the file of its model: called with a
+    picture RGB uint8 (H, W, 3), it gives MediaPipe's own result."""
 
-    def __init__(self, path: str):
-        _check(path, "mediapipe", "a face detection model of MediaPipe")
+    def __init__(self, name: str, path: str, **options):
         try:
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError:
-            raise UserError("the face detector mediapipe needs its package: pip install mediapipe") from None
+            raise UserError(f"{path}: needs the package mediapipe: pip install mediapipe") from None
         self.image, self.format = mediapipe.Image, mediapipe.ImageFormat.SRGB
-        options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_path=path))
+        task, settings = getattr(vision, name), getattr(vision, f"{name}Options")
         try:
-            self.net = vision.FaceDetector.create_from_options(options)
+            self.net = task.create_from_options(settings(base_options=BaseOptions(model_asset_path=path), **options))
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
-            raise UserError(f"{path}: not a model that mediapipe reads ({reason})") from None
+            raise UserError(f"{path}: not a model that MediaPipe's {name} reads ({reason})") from None
+
+    def __call__(self, frame: np.ndarray):
+        return self.net.detect(self.image(image_format=self.format, data=np.ascontiguousarray(frame)))
+
+
+class MediaPipe:
+    """MediaPipe's FaceDetector task: the file is one of its .tflite or .task models."""
+
+    def __init__(self, path: str):
+        _check(path, "mediapipe", "a face detection model of MediaPipe")
+        self.net = MediaPipeTask("FaceDetector", path)
 
     def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
         """As `shared.faces.FaceDetector.find`; one size of picture is looked at."""
-        image = self.image(image_format=self.format, data=np.ascontiguousarray(frame))
-        found = [detection.bounding_box for detection in self.net.detect(image).detections]
+        found = [detection.bounding_box for detection in self.net(frame).detections]
         return _boxes(np.array([[box.origin_x, box.origin_y, box.width, box.height] for box in found]).reshape(-1, 4))
 
 

@@ -22,6 +22,9 @@ class EncodeConfig:
     provided: Path | None = None
     """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ stand in for encoders
     of vision and audio. Words are absent, or go through the text tower of `encoders` where those are given as well."""
+    blendshapes: Path | None = None
+    """MediaPipe's face_landmarker.task (needs its package): facial action units, 52 scores of every picture, become
+    further channels of the vision sequence, as late_fusion's source has them. Pictures without a face say so."""
     damaged_views: int = 3
     """Copies of every clip with one modality damaged on purpose: they teach the quality weights what damage looks like,
     and measure them. 0 encodes the clips as they are only."""
@@ -35,6 +38,8 @@ class EncodeConfig:
     def __post_init__(self):
         if self.encoders is None and self.provided is None:
             raise ValueError("encoders is missing: give --encoders DIR, or --provided ROOT, or both")
+        if self.provided and self.blendshapes:
+            raise ValueError("blendshapes are read from the pictures that encoders see: leave out provided")
 
 
 @dataclass
@@ -183,6 +188,8 @@ class PredictConfig:
     """One row per clip: Filename, then one column per dimension in [0, 1]."""
     encoders: Path | None = None
     """Aligned encoders; by default those kept inside the model folder."""
+    blendshapes: Path | None = None
+    """MediaPipe's face_landmarker.task, for a model that reads action units; by default that kept inside its folder."""
     batch_size: int = 16
     """Windows per forward pass; the predictions do not depend on it."""
     window: float | None = None

@@ -67,11 +67,13 @@ def _encode(config: EncodeConfig) -> None:
     provided = _provided(config, clips, encoders)
     bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
     bf16 = bf16 and encoders is not None
+    units = _action_units(config, encoders)
     info = features.describe(
         {
             "label_names": list(clips.label_names),
             "group_names": list(clips.info["group_names"]),
             **(provided.describe() if provided else _describe(encoders, config.encoders)),
+            **({"action_units": units.describe()} if units else {}),
             "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info["prepare"]},
             "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
             "views": config.damaged_views,
@@ -131,6 +133,14 @@ def _provided(config: EncodeConfig, clips, words):
     from stage2_fusion.provided import ProvidedFeatures
 
     return ProvidedFeatures(config.provided, clips, words)
+
+
+def _action_units(config: EncodeConfig, encoders):
+    if config.blendshapes is None:
+        return None
+    from stage2_fusion.action_units import add_action_units
+
+    return add_action_units(encoders, config.blendshapes)
 
 
 def _describe(encoders, path: Path) -> dict:
@@ -350,6 +360,7 @@ def _made_from(info: dict) -> dict:
     return {
         "encoders": info["encoders"]["digest"],
         "provided features": info.get("provided", {}).get("digest"),
+        "action units": info.get("action_units", {}).get("digest"),
         "clips": info["data"]["digest"],
         "damaged views": info["views"],
         "seed": info["seed"],

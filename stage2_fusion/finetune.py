@@ -71,7 +71,9 @@ class Tuned(nn.Module):
         if int(found.max()) > self.max_steps:
             steps = self._rounded(averaged(steps, found.tolist(), self.max_steps))
         x = steps.new_zeros(*part["mask"].shape, steps.shape[1])  # (B, T, C)
-        return {**part, "x": x.masked_scatter(part["mask"][..., None], steps), "pooled": pooled}
+        x = x.masked_scatter(part["mask"][..., None], steps)
+        # What follows the tower's channels in the features, action units, is as it is.
+        return {**part, "x": torch.cat([x, part["x"][..., steps.shape[1] :]], dim=-1), "pooled": pooled}
 
     def _rounded(self, x: Tensor) -> Tensor:
         return x.float() if self.training else x.half().float()

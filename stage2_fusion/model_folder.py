@@ -6,6 +6,7 @@ model.safetensors    averaged weights; input statistics of the training split am
 metrics.json         scores of the epoch it is from
 encoders/            the aligned encoders it was trained on, or with, end to end; none where features came with the
                      dataset
+face_landmarker.task of a model that reads action units: the file they are from
 """
 
 import shutil
@@ -13,22 +14,26 @@ from pathlib import Path
 
 from shared import config as configuration
 from shared.errors import UserError
-from shared.files import atomic_folder, link_or_copy, read_json, write_json
+from shared.files import atomic_folder, digest, link_or_copy, read_json, write_json
 
 FORMAT = "emit-fusion/1"
+LANDMARKER = "face_landmarker.task"
 
 
 def save(path: Path, model, info: dict, metrics: dict) -> None:
     """Write the folder whole or not at all. `info` goes into config.json; the encoders are taken from
     info["encoders"]["path"] (hard links where the disk allows), or from the folder that is replaced, and only when they
     are those of info["encoders"]["digest"]. Of a model with live towers (finetune.py) the encoders are written as they
-    are now, and config.json names those."""
+    are now, and config.json names those. The file of action units is taken likewise."""
     from safetensors.torch import save_file
 
     path = Path(path)
     fusion, encoders = getattr(model, "fusion", model), getattr(model, "encoders", None)
     source = find_encoders(info, path / "encoders", Path(info["encoders"]["path"])) if encoders is None else None
+    landmarker = find_landmarker(info, path / LANDMARKER, Path(info.get("action_units", {}).get("path", "")))
     with atomic_folder(path) as folder:
+        if landmarker:
+            link_or_copy(landmarker, folder / LANDMARKER)
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in fusion.state_dict().items()},
             folder / "model.safetensors",
@@ -61,6 +66,16 @@ def find_encoders(info: dict, *folders: Path) -> Path | None:
         ):
             return folder
     return None
+
+
+def action_units(info: dict) -> str | None:
+    """The digest of the file behind the action units of a features.json or a model's config.json, if there are any."""
+    return info.get("action_units", {}).get("digest")
+
+
+def find_landmarker(info: dict, *paths: Path) -> Path | None:
+    """The first of `paths` that is the file of info["action_units"]["digest"]."""
+    return next((path for path in paths if path.is_file() and digest(path) == action_units(info)), None)
 
 
 def load(path: Path):
@@ -100,6 +115,11 @@ def check_features(info: dict, features: dict, path: Path) -> None:
         raise UserError(
             f"{path}: features of encoders {features['encoders']['digest']}, but the model was trained on those of "
             f"{info['encoders']['digest']}; run `emit encode` with {way}"
+        )
+    if action_units(info) != action_units(features):
+        raise UserError(
+            f"{path}: action units of {action_units(features) or 'no file'}, but the model was trained on those of "
+            f"{action_units(info) or 'none'}; run `emit encode` with the same --blendshapes"
         )
     theirs = features["data"].get("prepare", {})
     for key, value in info["prepare"].items():

@@ -156,6 +156,7 @@ def _named(source: Path) -> list[Clip]:
 def load_encoders(config: PredictConfig, info: dict):
     """The aligned encoders the model was trained on; UserError when they are not to be found or are others."""
     from stage1_align.encoders import AlignedEncoders
+    from stage2_fusion.model_folder import LANDMARKER, action_units, find_landmarker
 
     if info["encoders"].get("provided"):
         raise UserError(
@@ -171,6 +172,18 @@ def load_encoders(config: PredictConfig, info: dict):
             f"{folder}: encoders {encoders.digest}, but the model was trained on {info['encoders']['digest']}; "
             "give --encoders with those"
         )
+    if action_units(info):
+        from stage2_fusion.action_units import add_action_units
+
+        given = config.blendshapes or config.model / LANDMARKER
+        if find_landmarker(info, given) is None:
+            raise UserError(
+                f"{given}: missing, or not the file that the model's action units are from; "
+                f"give --blendshapes (digest {action_units(info)})"
+            )
+        add_action_units(encoders, given)
+    elif config.blendshapes:
+        raise UserError(f"{config.model}: reads no action units; leave out --blendshapes")
     return encoders
 
 

@@ -28,6 +28,7 @@ def describe(config: FuseConfig, options, features: dict, clips: list[dict], val
         "options": configuration.to_dict(options),
         "max_steps": config.train.max_steps,
         **{key: features[key] for key in ("label_names", "widths", "quality", "encoders")},
+        **{key: features[key] for key in ("action_units",) if key in features},
         "prepare": features["data"].get("prepare", {}),
         "precision": features["precision"],
         "finetune": config.finetune,

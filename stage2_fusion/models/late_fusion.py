@@ -4,7 +4,8 @@ The source fixes: vision (face features and action units) -> TCN (5 levels, kern
 Transformer (4 heads, 256 hidden, 2 layers), softmax-weighted mean, linear, sigmoid; audio -> TCN, mean, linear,
 sigmoid; the plain average. Departures: every step is read under a mask, where the source samples or repeats to 300; the
 TCN is that of this package, centred and normalised over channels; positions are seconds, so that the frame rate does
-not matter; a branch without its modality is left out, where the source feeds it noise. The text is not read.
+not matter; a branch without its modality is left out, where the source feeds it noise. The text is not read;
+action units are MediaPipe's blendshapes, not OpenFace's, where the features have them (`emit encode --blendshapes`).
 """
 
 from dataclasses import dataclass
