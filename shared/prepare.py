@@ -28,7 +28,7 @@ from shared.splits import assign
 
 SHARD = 16
 """Clips that are written, and at worst done again, together."""
-VERSION = 2
+VERSION = 3
 """Raised whenever the same recipe gives other rows, so that an older folder is not continued."""
 
 
@@ -274,7 +274,7 @@ def _finish(out: Path, folder: Path, source: Source, info: dict, made_from: dict
     info["counts"] = _counts(verdicts, source.clips)
     sweep(out)
     write_json(out / "dataset.json", {**info, "made_from": made_from})
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     _summary(out, verdicts, info["digest"])
 
 

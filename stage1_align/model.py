@@ -67,10 +67,8 @@ class ContrastiveModel(nn.Module):
                 output[modality] = encoded.pooled.unflatten(0, (-1, clips))  # (1 or n, b, D)
                 output[f"has_{modality}"] = encoded.mask.any(1).unflatten(0, (-1, clips))  # (1 or n, b)
         for pair, log_scale in self.log_scale.items():
-            # Held here as well as in clamp_scale, which a sharded optimiser (ZeRO) undoes with its own copy; the
-            # gradient passes, so that a scale beyond the limit can come back.
-            held = log_scale + (log_scale.clamp(0, math.log(MAX_SCALE)) - log_scale).detach()  # (1,)
-            output[f"scale_{pair}"] = held[0].exp()  # ()
+            # Held here as well as in clamp_scale, which a sharded optimiser (ZeRO) undoes with its own copy.
+            output[f"scale_{pair}"] = _Hold.apply(log_scale)[0].exp()  # ()
         for pair, bias in self.bias.items():
             output[f"bias_{pair}"] = bias[0]  # ()
         return output
@@ -112,6 +110,22 @@ class ContrastiveModel(nn.Module):
         """Keep each inverse temperature in [1, 100] (CLIP, section 2.5)."""
         for log_scale in self.log_scale.values():
             log_scale.clamp_(0, math.log(MAX_SCALE))
+
+
+class _Hold(torch.autograd.Function):
+    """log_scale (1,) within its limits. Beyond them a gradient that leads back passes, one that leads further out does
+    not."""
+
+    @staticmethod
+    def forward(ctx, log_scale: Tensor) -> Tensor:
+        ctx.save_for_backward(log_scale)
+        return log_scale.clamp(0, math.log(MAX_SCALE))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (log_scale,) = ctx.saved_tensors
+        outwards = ((log_scale > math.log(MAX_SCALE)) & (gradient < 0)) | ((log_scale < 0) & (gradient > 0))
+        return gradient.masked_fill(outwards, 0)
 
 
 def _combinations(pair: str, texts: range) -> list[tuple[int, int]]:

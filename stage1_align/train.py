@@ -138,8 +138,9 @@ def _train(config: AlignConfig, stop) -> Path:
     if progress["step"] == 0:
         try:
             metrics = validate()
-        except Halted:
-            return pause()
+        except Halted:  # nothing is there to be saved yet
+            accelerator.print(f"{run.path}: stopped before the first step; the same command starts it")
+            return run.path
         accelerator.print(f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(data)} training clips")
         run.log(0, **metrics)
         if options.epochs == 0:  # frozen random towers, for comparison

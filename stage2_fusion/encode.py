@@ -110,7 +110,7 @@ def _encode(config: EncodeConfig) -> None:
             write_csv(config.out / "provided.csv", ["id", "reason"], [list(pair) for pair in provided.troubles])
         sweep(config.out)
         write_json(config.out / "features.json", info)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         made_by = info["encoders"]["digest"]
         print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {made_by}")
         if provided and provided.troubles:

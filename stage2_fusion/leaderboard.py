@@ -135,11 +135,18 @@ def _interval(parts: list[Evaluation], config: LeaderboardConfig) -> list[float]
 
 
 def _against(parts: list[Evaluation], others: list[Evaluation], config: LeaderboardConfig) -> list[float] | None:
-    """The 95 % interval of the mean PCC of `parts` less that of `others`, paired; None where their clips differ."""
+    """The 95 % interval of the mean PCC of `parts` less that of `others`, paired; None where their clips differ, or the
+    shares that each set of clips has in them."""
     from shared.metrics import interval
 
     sets = [clip_sets(some) for some in (parts, others)]
-    if None in sets or len({tuple(sorted((key, len(same)) for key, same in some.items())) for some in sets}) > 1:
+    if None in sets:
+        return None
+    shares = [
+        {key: len(same) / len(some) for key, same in found.items()}
+        for found, some in zip(sets, (parts, others), strict=True)
+    ]
+    if shares[0] != shares[1]:
         return None
     ours, theirs = (joint_draws(some, config.bootstrap, config.seed) for some in (parts, others))
     return interval(ours - theirs)

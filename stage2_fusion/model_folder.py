@@ -24,7 +24,7 @@ def save(path: Path, model, info: dict, metrics: dict) -> None:
     """Write the folder whole or not at all. `info` goes into config.json; the encoders are taken from
     info["encoders"]["path"] (hard links where the disk allows), or from the folder that is replaced, and only when they
     are those of info["encoders"]["digest"]. Of a model with live towers (finetune.py) the encoders are written as they
-    are now, and config.json names those. The file of action units is taken likewise."""
+    are now, and config.json names those. The file of action units is copied where it still is what it was."""
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -33,7 +33,7 @@ def save(path: Path, model, info: dict, metrics: dict) -> None:
     landmarker = find_landmarker(info, path / LANDMARKER, Path(info.get("action_units", {}).get("path", "")))
     with atomic_folder(path) as folder:
         if landmarker:
-            link_or_copy(landmarker, folder / LANDMARKER)
+            shutil.copyfile(landmarker, folder / LANDMARKER)  # not linked: it is the user's own file
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in fusion.state_dict().items()},
             folder / "model.safetensors",
@@ -117,9 +117,14 @@ def check_features(info: dict, features: dict, path: Path) -> None:
             f"{info['encoders']['digest']}; run `emit encode` with {way}"
         )
     if action_units(info) != action_units(features):
+        way = (
+            f"with --blendshapes, for which the model folder has {LANDMARKER}"
+            if action_units(info)
+            else "without --blendshapes"
+        )
         raise UserError(
             f"{path}: action units of {action_units(features) or 'no file'}, but the model was trained on those of "
-            f"{action_units(info) or 'none'}; run `emit encode` with the same --blendshapes"
+            f"{action_units(info) or 'none'}; run `emit encode` {way}"
         )
     theirs = features["data"].get("prepare", {})
     for key, value in info["prepare"].items():

@@ -14,12 +14,15 @@ def test_a_step_that_fails_is_named_after_its_own_words(tmp_path, capsys):
     with pytest.raises(UserError, match="the step 'export' failed"):
         run("export", ["emit", "export", str(tmp_path / "nowhere"), "--out", str(tmp_path / "encoders")])
     assert "nowhere" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"the step 'corpus' failed \(status 2\)"):
+        run("corpus", ["emit", "synth", "--out", str(tmp_path / "corpus"), "--clips", "none"])
     with pytest.raises(UserError, match=r"the step 'stage 2' failed \(status [1-9]"):
         run("stage 2", ["accelerate", "launch", "stage2_fusion/train.py", "--data", str(tmp_path), "--run", "none"])
 
 
 @pytest.mark.slow
-def test_the_demo_ends_with_its_table_and_is_not_repeated(tmp_path, capsys):
+def test_the_demo_ends_with_its_table_and_is_not_repeated(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # which the demo sets for good
     align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}, "train": {"epochs": 1, "batch_size": 8}}
     fuse = {"options": {"width": 16, "heads": 2, "steps": 8}, "train": {"epochs": 1, "batch_size": 8}}
     words = ["--out", str(tmp_path / "demo"), "--clips", "40"]

@@ -51,7 +51,7 @@ def gte_fields(folder: Path) -> dict[str, Any] | None:
                 f"{folder}/config.json: {name} {published[name]!r} is not supported, only {value!r}; take a GTE "
                 "checkpoint as Alibaba publishes it, such as Alibaba-NLP/gte-base-en-v1.5"
             )
-    fields = {name: published.get(name) for name in SHARED}
+    fields = {name: published[name] for name in SHARED if name in published}
     return {**fields, "rope_parameters": _rotation(folder, published)}
 
 

@@ -72,7 +72,8 @@ def test_sigterm_during_a_validation_is_heard_before_its_end(
 
     monkeypatch.setattr(ValidationSet, "clip", told_to_stop)
     stopped = run(settings, clips, tmp_path / "stopped")
-    assert f"stopped after step {3 * (validation - 1)}" in capsys.readouterr().out
+    where = f"after step {3 * (validation - 1)}" if validation > 1 else "before the first step"
+    assert f"stopped {where}" in capsys.readouterr().out
     log = stopped / "log.jsonl"
     assert (log.read_text() if log.exists() else "").count("mean_recall") == validation - 1
     monkeypatch.setattr(ValidationSet, "clip", real)

@@ -83,6 +83,7 @@ def test_two_of_one_seed_are_not_two_seeds(tmp_path):
 def test_seeds_on_clips_of_their_own_have_a_joint_interval_and_a_paired_difference(tmp_path):
     """Two corpora of 40 clips in 5 groups each; groups of each are drawn by themselves, and alike for both systems."""
     labels = [RNG.random((40, 2)), RNG.random((40, 2))]
+    labels[0][:4] = labels[1][2:6] = 0  # corpora name their clips alike, and rows of zeros are alike
     given, predicted = [], {}
     for system, noise in (("a", 0.3), ("b", 0.5)):
         for i, truth in enumerate(labels):
@@ -108,6 +109,11 @@ def test_seeds_on_clips_of_their_own_have_a_joint_interval_and_a_paired_differen
     np.testing.assert_allclose(
         row["difference_interval"], np.percentile(draws["a"] - draws["b"], [2.5, 97.5]), atol=1e-4
     )
+    fewer = leaderboard(LeaderboardConfig([*given[:2], f"b={tmp_path / 'b0.json'}"], against="b", bootstrap=5))[0]
+    assert next(row for row in fewer if row["system"] == "a")["difference_interval"] is None  # b is of one corpus alone
+    twice = [*given, f"once={tmp_path / 'a0.json'}", f"once={tmp_path / 'a1.json'}", *given[:2]]
+    again = leaderboard(LeaderboardConfig(twice, against="once", bootstrap=5))[0]
+    assert next(row for row in again if row["system"] == "a")["difference_interval"] == pytest.approx([0, 0])
     other = next(row for row in rows if row["system"] == "b")
     assert row["difference"] == pytest.approx(row["pcc"] - other["pcc"]) and "difference" not in other
     assert f"{row['difference']:+.3f} (" in text[1]
