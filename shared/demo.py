@@ -24,7 +24,7 @@ class DemoConfig:
 
     out: Path = Path("runs/demo")
     """Folder everything goes to; metrics.json is the result."""
-    clips: int = 1500
+    clips: int = 2000
     """Clips of the synthetic corpus."""
     seed: int = 0
     """Seed of the corpus and of both trainings."""
@@ -39,7 +39,7 @@ class DemoConfig:
 
 
 def main(argv: list[str] | None = None) -> int:
-    config = configuration.parse(DemoConfig, argv, prog="emit demo", example="emit demo --out runs/demo --clips 1500")
+    config = configuration.parse(DemoConfig, argv, prog="emit demo", example="emit demo --out runs/demo --clips 2000")
     result = config.out / "metrics.json"
     made_from = {"demo": configuration.to_dict(config), "version": version("emit-toolkit")}
     for path in (config.align_config, config.fuse_config):

@@ -28,7 +28,7 @@ class EvidenceConfig:
     """Folder of all runs."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """Each decides its own corpus and trainings."""
-    clips: int = 1500
+    clips: int = 2000
     """Clips of each corpus."""
 
 
