@@ -93,7 +93,7 @@ def steps(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
 
 def run(name: str, command: list[str]) -> None:
     """One step: trainings through `accelerate launch`, the rest in this process, which then imports torch, transformers
-    and open_clip once instead of five times; with a GPU all by themselves, which they leave free for the next.
+    and open_clip once for all of them; with a GPU all by themselves, which they leave free for the next.
     UserError where it fails."""
     import torch
 

@@ -27,6 +27,7 @@ from shared.errors import UserError
 from shared.files import read_json, write_csv, write_json
 from shared.parts import is_whole, sweep
 from stage2_fusion.config import EncodeConfig
+from stage2_fusion.model_folder import action_units
 
 RAW = {"vision": "frames", "audio": "waveform", "text": "transcript"}
 SHARD = 32
@@ -360,7 +361,7 @@ def _made_from(info: dict) -> dict:
     return {
         "encoders": info["encoders"]["digest"],
         "provided features": info.get("provided", {}).get("digest"),
-        "action units": info.get("action_units", {}).get("digest"),
+        "action units": action_units(info),
         "clips": info["data"]["digest"],
         "damaged views": info["views"],
         "seed": info["seed"],

@@ -101,6 +101,12 @@ def _train(config: FuseConfig, stop) -> Path:
         train_batch, valid_batch = towers.of(train_batch), towers.of(valid_batch)
     seed_everything(config.seed, "weights")
     info = describe(config, model_options, features.info, clips, valid.by_clip())
+    units = info.get("action_units")
+    if units and model_folder.find_landmarker(info, Path(units["path"])) is None:
+        accelerator.print(
+            f"warning: {units['path']} is not, or no longer, the file that the action units are from: the "
+            "model is saved without it, and `emit predict` will ask for --blendshapes"
+        )
     bare = model_folder.build(config.model, info["options"], features.info)
     bare.fit_statistics([clip[0] for clip in clips])
     if towers:

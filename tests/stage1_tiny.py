@@ -1,6 +1,7 @@
 """The smallest towers that are still the real ones."""
 
 import numpy as np
+import torch
 
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.towers.text import SentencePieceTokenizer
@@ -68,3 +69,15 @@ def items(seed: int = 0) -> dict[str, list]:
         "audio": [rng.uniform(-0.3, 0.3, s).astype(np.float32) for s in (9000, 70000, 0, 40000)],
         "text": [TEXTS[0], TEXTS[1], "dog", ""],
     }
+
+
+def same_alone(tower, items: list):
+    """The batch of items, after a check that each gives the same by itself."""
+    batch = tower.encode(items)
+    for row, item in enumerate(items):
+        single = tower.encode([item])
+        steps = int(single.mask.sum())
+        torch.testing.assert_close(batch.pooled[row], single.pooled[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(batch.sequence[row, :steps], single.sequence[0, :steps], rtol=0, atol=1e-5)
+        assert int(batch.mask[row].sum()) == steps
+    return batch

@@ -102,7 +102,7 @@ class TransformerText(TextTower):
 
 
 def _from_scratch(options: TextOptions) -> nn.Module:
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, __version__
 
     values = {
         "vocab_size": options.vocab_size,
@@ -115,7 +115,8 @@ def _from_scratch(options: TextOptions) -> nn.Module:
         config = AutoConfig.for_model(options.architecture, **values)
     except ValueError:
         raise UserError(
-            f"transformers knows no architecture {options.architecture!r}; see its list of model types"
+            f"transformers {__version__} knows no architecture {options.architecture!r}; see its list of model types, "
+            "or install a newer one"
         ) from None
     return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
 

@@ -160,7 +160,8 @@ def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict, 
         )
     odd = sorted({*(cfg["tokenizer_kwargs"] or {})} - {"clean"})
     if odd or cfg["tokenizer_mode"]:
-        raise UserError(f"{what}: its tokenizer needs {odd[0] if odd else 'a mode of its own'}, which is not supported")
+        needs = odd[0] if odd else "a mode of its own"
+        raise UserError(f"{what}: its tokenizer needs {needs}, which is not supported; take another model")
     quick_gelu = options.quick_gelu if options.quick_gelu is not None else bool(model_cfg.get("quick_gelu"))
     return cfg, model_cfg.get("embed_dim", embed_dim), quick_gelu
 

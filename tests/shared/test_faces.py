@@ -1,11 +1,11 @@
 """Faces: found where they are, one person per clip, crops that follow."""
 
-import sys
 import types
 
 import numpy as np
 import pytest
 from media_files import face
+from mediapipe_stand_in import stand_in
 
 from shared.errors import UserError
 from shared.faces import MARGIN, HaarDetector, crop_faces, detector, find_faces, smooth
@@ -162,16 +162,7 @@ def test_mediapipe_finds_where_its_boxes_say(monkeypatch, tmp_path):
     net = types.SimpleNamespace(
         detect=lambda image: found if image.data.any() else types.SimpleNamespace(detections=[])
     )
-    vision = types.SimpleNamespace(
-        FaceDetectorOptions=types.SimpleNamespace,
-        FaceDetector=types.SimpleNamespace(create_from_options=lambda options: net),
-    )
-    python = types.ModuleType("mediapipe.tasks.python")
-    python.BaseOptions, python.vision = types.SimpleNamespace, vision
-    package = types.ModuleType("mediapipe")
-    package.Image, package.ImageFormat = types.SimpleNamespace, types.SimpleNamespace(SRGB=1)
-    for name, module in (("mediapipe", package), ("mediapipe.tasks", python), ("mediapipe.tasks.python", python)):
-        monkeypatch.setitem(sys.modules, name, module)
+    stand_in(monkeypatch, "FaceDetector", lambda options: net)
     (tmp_path / "model.tflite").write_bytes(b"x")
     mediapipe = detector(f"mediapipe:{tmp_path / 'model.tflite'}")
     np.testing.assert_allclose(mediapipe.find(np.full((90, 90, 3), 9, np.uint8)), [[30, 50, 50]])

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from stage1_tiny import same_alone
 
 from shared.errors import UserError
 from stage1_align.tokenizers import TOKENIZERS
@@ -112,13 +113,7 @@ def test_it_gives_what_open_clip_gives(published, tower):
 
 
 def test_batch_equals_single_and_absent_and_long_texts(tower):
-    batch = tower.encode(GIVEN)
-    for row, text in enumerate(GIVEN):
-        single = tower.encode([text])
-        steps = int(single.mask.sum())
-        torch.testing.assert_close(batch.pooled[row], single.pooled[0], rtol=0, atol=1e-5)
-        torch.testing.assert_close(batch.sequence[row, :steps], single.sequence[0, :steps], rtol=0, atol=1e-5)
-        assert int(batch.mask[row].sum()) == steps
+    batch = same_alone(tower, GIVEN)
     assert not batch.mask[2].any() and (batch.pooled[2] == 0).all() and (batch.sequence[2] == 0).all()
     assert int(batch.mask[3].sum()) == 12  # cut to context_length
 

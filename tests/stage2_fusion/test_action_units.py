@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import stage1_tiny
 import torch
+from mediapipe_stand_in import stand_in
 
 from shared import config as configuration
 from shared.dataset import ClipDataset
@@ -57,16 +58,7 @@ class Net:
 
 @pytest.fixture
 def landmarker(monkeypatch, tmp_path):
-    vision = types.SimpleNamespace(
-        FaceLandmarkerOptions=types.SimpleNamespace,
-        FaceLandmarker=types.SimpleNamespace(create_from_options=Net),
-    )
-    python = types.ModuleType("mediapipe.tasks.python")
-    python.BaseOptions, python.vision = types.SimpleNamespace, vision
-    package = types.ModuleType("mediapipe")
-    package.Image, package.ImageFormat = types.SimpleNamespace, types.SimpleNamespace(SRGB=1)
-    for name, module in (("mediapipe", package), ("mediapipe.tasks", python), ("mediapipe.tasks.python", python)):
-        monkeypatch.setitem(sys.modules, name, module)
+    stand_in(monkeypatch, "FaceLandmarker", Net)
     path = tmp_path / "given.task"
     path.write_bytes(b"model")
     return path
