@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing the pinned dependencies into $(VENV) (about a minute and 6 GB the first time)"
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv && \
-	  $(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[test]' || \
+	  $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[test]' || \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $(STAMP)
 

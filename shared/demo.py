@@ -16,6 +16,7 @@ from shared import config as configuration
 from shared.cli import call
 from shared.errors import UserError
 from shared.files import digest, read_json, write_json
+from shared.pool import cores
 
 
 @dataclass
@@ -119,7 +120,7 @@ def executable(command: list[str]) -> list[str]:
     # What `accelerate launch` assumes without a configuration file, said aloud so that it prints no warning; and all
     # cores, where it would take one.
     plain = {"num_processes": 1, "num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no"}
-    plain["num_cpu_threads_per_process"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    plain["num_cpu_threads_per_process"] = cores()
     flags = [word for name, value in plain.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "accelerate.commands.launch", *flags, *command[2:]]
 

@@ -127,6 +127,14 @@ class Stop:
         self.asked = True
 
 
+def start_worker(worker: int) -> None:
+    """What a loader's process does first."""
+    import cv2
+
+    cv2.setNumThreads(1)  # OpenCV's threads would fight the other workers for the cores
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler tells every process; the trainer ends its workers
+
+
 @contextlib.contextmanager
 def companions(run: Path) -> Iterator[None]:
     """What no process can help, in one line: another process was lost, or waited for too long; the disk is full."""

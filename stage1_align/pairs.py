@@ -2,7 +2,6 @@
 (seed, epoch, address), so workers, processes and resumption change nothing."""
 
 import itertools
-import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from shared.errors import UserError
 from shared.files import digest
+from shared.launch import start_worker
 from shared.order import derive_seed
 from stage1_align.augment import augment_frames, augment_waveform
 from stage1_align.captions import check_template, degree_phrases, draw_text, text_key
@@ -118,7 +118,7 @@ class PairLoader(torch.utils.data.DataLoader):
             batch_sampler=steps,
             collate_fn=partial(collate, encoders),
             num_workers=workers,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),  # a copy to a GPU then runs beside its work
         )
 
@@ -265,10 +265,3 @@ def _stretch(waveform: np.ndarray, length: int, rng: np.random.Generator) -> np.
 def _texts(kind: str, words, names: list[str], rng: np.random.Generator, template: str) -> list[str]:
     texts = words.captions if kind == "caption" else [draw_text(kind, words, names, rng, template)]
     return [text for text in texts if text]
-
-
-def _start_worker(worker: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)  # OpenCV's threads would fight the other workers for the cores
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler tells every process; the trainer ends its workers

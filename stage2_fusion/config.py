@@ -30,6 +30,9 @@ class EncodeConfig:
     and measure them. 0 encodes the clips as they are only."""
     batch_size: int = 32
     """Clips per forward pass, 32 at most; the features do not depend on it."""
+    workers: int | None = None
+    """Processes that read and damage clips while the encoders run, by default one for each further core, 8 at most;
+    they never change the features."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
     seed: int = 0

@@ -11,10 +11,14 @@ A clip, on its way in, is the dictionary that `shared.dataset.ClipDataset` gives
 audio encoder; on its way out, the sample described in features.py.
 """
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":  # started as a file: the repository, not this folder, is where imports begin
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -26,8 +30,12 @@ from shared.clips import MODALITIES
 from shared.errors import UserError
 from shared.files import read_json, write_csv, write_json
 from shared.parts import is_whole, sweep
+from shared.pool import cores
 from stage2_fusion.config import EncodeConfig
 from stage2_fusion.model_folder import action_units
+
+if TYPE_CHECKING:
+    from shared.dataset import ClipDataset
 
 RAW = {"vision": "frames", "audio": "waveform", "text": "transcript"}
 SHARD = 32
@@ -96,11 +104,15 @@ def _encode(config: EncodeConfig) -> None:
         accelerator.print(f"{config.out}: {damaged} of {len(shards)} parts are damaged; they are encoded again")
     if len(missing) < len(shards):
         accelerator.print(f"{config.out}: continuing; {len(shards) - len(missing)} of {len(shards)} parts are done")
-    for number in _progress(missing[accelerator.process_index :: accelerator.num_processes], accelerator):
-        rows = range(number * SHARD, min((number + 1) * SHARD, len(clips)))
-        how = config.damaged_views, config.batch_size, config.seed, bf16
-        samples = provided.samples(rows, *how) if provided else encode_all(encoders, clips, *how, rows)
-        features.write_shard(shards[number], samples, info)
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    stretches = [range(number * SHARD, min((number + 1) * SHARD, len(clips))) for number in mine]
+    how = config.damaged_views, config.batch_size, config.seed, bf16
+    if provided:
+        samples = provided.samples(stretches, *how)
+    else:
+        samples = encode_all(encoders, clips, *how, stretches, _workers(config, accelerator))
+    for number, rows in zip(_progress(mine, accelerator), stretches, strict=True):
+        features.write_shard(shards[number], islice(samples, len(rows) * (1 + config.damaged_views)), info)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         shutil.rmtree(folder / "data", ignore_errors=True)
@@ -164,20 +176,71 @@ def _progress(numbers: list[int], accelerator) -> Iterator[int]:
     return iter(tqdm(numbers, desc="encode", unit=f"x {SHARD} clips", disable=hidden))
 
 
+def _workers(config: EncodeConfig, accelerator) -> int:
+    if config.workers is not None:
+        return config.workers
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))  # processes on this machine
+    return max(0, min(8, cores() // beside - 1))
+
+
 def encode_all(
-    encoders, clips, damaged_views: int, batch_size: int, seed: int, bf16: bool = False, rows: range | None = None
+    encoders,
+    clips,
+    damaged_views: int,
+    batch_size: int,
+    seed: int,
+    bf16: bool = False,
+    stretches: list[range] | None = None,
+    workers: int = 0,
 ) -> Iterator[dict]:
-    """Samples of the clips at `rows` (None: of all), in order, each clip as it is followed by its damaged views."""
-    rows = range(len(clips)) if rows is None else rows
-    rate = sound_rate(encoders, clips.sample_rates)
-    for start in range(0, len(rows), batch_size):
-        batch = [for_encoders(clips, row, rate) for row in rows[start : start + batch_size]]
+    """Samples of the clips in `stretches` of rows (None: of all), in order, each clip as it is followed by its damaged
+    views. No forward pass reaches over the end of a stretch."""
+    stretches = [range(len(clips))] if stretches is None else stretches
+    for batch, views in _loader(
+        _Views(clips, sound_rate(encoders, clips.sample_rates), damaged_views, seed),
+        batches(stretches, batch_size),
+        workers,
+    ):
         clean = encode_samples(encoders, batch, bf16)
-        views = [damaged_view(clip, view, rate, seed) for view in range(1, damaged_views + 1) for clip in batch]
         again = encode_views(encoders, views, clean * damaged_views, bf16)
         for i, sample in enumerate(clean):
             yield sample
             yield from again[i :: len(batch)]
+
+
+def batches(stretches: list[range], size: int) -> list[range]:
+    """Stretches of rows cut into pieces of at most `size`."""
+    return [rows[start : start + size] for rows in stretches for start in range(0, len(rows), size)]
+
+
+@dataclass
+class _Views:
+    """What the encoders are run on, by rows: the clips, and their damaged views one view after the other."""
+
+    clips: "ClipDataset"
+    rate: int
+    damaged_views: int
+    seed: int
+
+    def __getitem__(self, rows: range) -> tuple[list[dict], list[dict]]:
+        batch = [for_encoders(self.clips, row, self.rate) for row in rows]
+        numbers = range(1, self.damaged_views + 1)
+        return batch, [damaged_view(clip, view, self.rate, self.seed) for view in numbers for clip in batch]
+
+
+def _loader(views: _Views, batches: list[range], workers: int):
+    from torch.utils.data import DataLoader
+
+    from shared.launch import start_worker
+
+    start = start_worker if workers else None
+    return DataLoader(
+        views, sampler=batches, batch_size=None, num_workers=workers, collate_fn=_as_it_is, worker_init_fn=start
+    )
+
+
+def _as_it_is(item):
+    return item
 
 
 def widths(encoders) -> dict[str, int]:

@@ -24,7 +24,7 @@ from shared.layouts.vidmimic2 import Folders
 from shared.material import CROP_NAME, crop_times, frame_times
 from shared.order import derive_seed
 from shared.provided import AUDIO_HZ, FOLDERS, WIDTHS, provided_features
-from stage2_fusion.encode import absent, base_sample, encode_modality, quality_at
+from stage2_fusion.encode import absent, base_sample, batches, encode_modality, quality_at
 from stage2_fusion.robustness import without
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -115,10 +115,11 @@ class ProvidedFeatures:
             steps[modality] = values[modality][seen], times[modality][seen].astype(np.float32)
         return Rows(steps, troubles)
 
-    def samples(self, rows: range, damaged_views: int, batch_size: int, seed: int, bf16: bool) -> Iterator[dict]:
-        """Samples of the clips at `rows`, in order, each clip as it is followed by its damaged views."""
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
+    def samples(
+        self, stretches: list[range], damaged_views: int, batch_size: int, seed: int, bf16: bool
+    ) -> Iterator[dict]:
+        """Samples of the clips in `stretches` of rows, in order, each clip as it is followed by its damaged views."""
+        for batch in batches(stretches, batch_size):
             clips = [self.clips.clip(row, lambda count: []) for row in batch]
             if self.words is None:
                 words = [absent("text", clip, self.embed_dim) for clip in clips]

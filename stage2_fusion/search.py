@@ -28,6 +28,7 @@ from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json, write_text
 from shared.order import derive_seed
+from shared.pool import cores
 from shared.registry import nearest
 from stage2_fusion.config import FuseConfig
 
@@ -78,7 +79,7 @@ def search(config: SearchConfig) -> Path:
     _claim(config.out, {"base": base | {"run": ""}, "space": space, "method": config.method})
     drawn = list(itertools.islice(draws(space, config.method, config.seed), config.trials))
     files = [_write_trial(config.out, number, base, values) for number, values in enumerate(drawn)]
-    threads = max(1, len(os.sched_getaffinity(0)) // config.workers) if hasattr(os, "sched_getaffinity") else 1
+    threads = max(1, cores() // config.workers)
     errors = _run_all(files, config.workers, threads)
     rows = results(config.out, drawn, errors)
     names = list(space)

@@ -13,8 +13,8 @@ from shared.synth.baseline import statistics
 from shared.synth.config import SynthConfig
 from shared.synth.truth import ClipTruth, clip_truth, seed_said
 
-SIZES = ((256, 192), (320, 240), (240, 320), (256, 256))
-FRAME_RATES = (15.0, 24.0, 25.0, 30.0)
+SIZES = ((240, 180), (256, 192), (192, 256), (224, 224))
+FRAME_RATES = (12.0, 15.0, 20.0, 25.0)
 AUDIO_RATES = (16000, 24000, 48000)
 """Rates that both AAC and Opus take."""
 VARIABLE = 0.2

