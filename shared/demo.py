@@ -76,7 +76,7 @@ def steps(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
     fuse = [] if config.fuse_epochs is None else ["--train.epochs", str(config.fuse_epochs)]
     model = f"{out}/fuse/model"
     yield "corpus", ["emit", "synth", "--out", f"{out}/corpus", "--clips", str(config.clips), "--seed", seed]
-    yield "prepare", ["emit", "prepare", f"{out}/corpus", "--out", f"{out}/clips"]
+    yield "prepare", ["emit", "prepare", f"{out}/corpus", "--out", f"{out}/clips", "--frame_size", "64"]
     train = ["accelerate", "launch", "stage1_align/train.py", "--config", str(config.align_config)]
     yield "stage 1", [*train, "--data", f"{out}/clips", "--run", f"{out}/align", "--seed", seed, *align]
     yield "export", ["emit", "export", f"{out}/align", "--out", f"{out}/encoders"]
