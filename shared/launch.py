@@ -1,9 +1,11 @@
 """Starting and ending a process of a training run: Accelerate, precision, signals, lost companions."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from safetensors import SafetensorError
 from shared.errors import UserError
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio")
+PR_SET_PDEATHSIG = 1
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -131,6 +134,8 @@ def start_worker(worker: int) -> None:
     """What a loader's process does first."""
     import cv2
 
+    if sys.platform == "linux":  # where the trainer is killed, what it would have read must not wait for it for ever
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     cv2.setNumThreads(1)  # OpenCV's threads would fight the other workers for the cores
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler tells every process; the trainer ends its workers
 

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from shared.errors import UserError
 
+CAPTIONS = ("transcript", "labels", "caption")
+"""Kinds of texts a clip may have."""
+
 
 @dataclass
 class TowerConfig:
@@ -69,7 +72,7 @@ class PairConfig:
     its share is repeated in a new order, of a larger one each epoch sees another part."""
     frames: int = 6
     """Frames of a clip in one step; drawn anew each epoch, one from each equal stretch."""
-    captions: list[Literal["transcript", "labels", "caption"]] = field(default_factory=lambda: ["transcript", "labels"])
+    captions: list[Literal[CAPTIONS]] = field(default_factory=lambda: ["transcript", "labels"])
     """The texts a clip is paired with, each in a loss of its own: what was said, words made of its labels ("strong
     amusement, a little joy"), and a caption somebody wrote, drawn anew each epoch where there are several. A clip
     without a text of a kind takes no part in its loss. ["transcript"], with loss.soft 0, leaves labels out of stage 1.
@@ -106,8 +109,9 @@ class LossConfig:
     """info_nce (CLIP), or sigmoid (SigLIP), which judges each pair alone and suits noisy pairs."""
     pairs: dict[str, float] = field(default_factory=lambda: {"vision_text": 1.0, "audio_text": 1.0, "text_text": 1.0})
     """Weight of each pair's loss: vision_text, audio_text, text_text, vision_audio; a pair that is not named has none.
-    text_text is between the texts of a clip, where it has several: what was said is drawn to what it means. A pair has
-    a temperature of its own."""
+    vision_text is with all kinds of `pairs.captions`, vision_transcript, vision_labels and vision_caption with one of
+    them, and so for audio. text_text is between the texts of a clip, where it has several: what was said is drawn to
+    what it means. A pair has a temperature of its own."""
     soft: float = 0.0
     """Share of the target that goes to clips of near labels instead of the clip itself: a smile is no negative of a
     grin. 0: positives are equal texts alone."""

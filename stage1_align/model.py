@@ -2,13 +2,14 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.registry import nearest
-from stage1_align.config import LossConfig
+from stage1_align.config import CAPTIONS, LossConfig
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.loss import contrastive
 
@@ -17,6 +18,7 @@ PAIRS = {
     "audio_text": ("audio", "text"),
     "text_text": ("text", "text"),
     "vision_audio": ("vision", "audio"),
+    **{f"{side}_{kind}": (side, "text") for side in ("vision", "audio") for kind in CAPTIONS},
 }
 MAX_SCALE = 100.0
 
@@ -25,19 +27,24 @@ class ContrastiveModel(nn.Module):
     """forward(batch) returns the pooled embeddings of this process's clips and the inverse temperatures, so that one
     wrapped forward sees every parameter."""
 
-    def __init__(self, encoders: AlignedEncoders, config: LossConfig, texts: int = 2):
-        """texts: how many each clip has. A pair whose tower is missing takes no part, nor does text_text where there is
-        one text; UserError for a pair that does not exist, and for a tower that no pair is left to train."""
+    def __init__(
+        self, encoders: AlignedEncoders, config: LossConfig, captions: Sequence[str] = ("transcript", "labels")
+    ):
+        """captions: the kinds of texts each clip has. A pair whose tower is missing takes no part, nor does text_text
+        where there is one text; UserError for a pair that does not exist, one with a kind of text that is not there,
+        and for a tower that no pair is left to train."""
         super().__init__()
-        self.encoders, self.config = encoders, config
-        for name in config.pairs:
+        self.encoders, self.config, self.captions = encoders, config, tuple(captions)
+        for name, weight in config.pairs.items():
             if name not in PAIRS:
                 raise UserError(f"--loss.pairs: no {name!r}; {nearest(name, PAIRS)}")
+            if (kind := _kind(name)) in CAPTIONS and weight > 0 and kind not in captions:
+                raise UserError(f"--loss.pairs: {name}, but --pairs.captions is [{', '.join(captions)}]; add {kind}")
         here = encoders.towers()
         self.pairs = {
             name: weight
             for name, weight in config.pairs.items()
-            if weight > 0 and set(PAIRS[name]) <= set(here) and (name != "text_text" or texts > 1)
+            if weight > 0 and set(PAIRS[name]) <= set(here) and (name != "text_text" or len(captions) > 1)
         }
         for modality in here:
             if not any(modality in PAIRS[name] for name in self.pairs):
@@ -78,12 +85,20 @@ class ContrastiveModel(nn.Module):
 
         text_id int64 (n, b): of what equals each other. Two pictures and sounds of one first text count as equal.
         labels (b, K) or None."""
-        texts = range(len(text_id))
+        n = len(text_id)
         return {
             pair: sum(terms) / len(terms)
             for pair in self.pairs
-            if (terms := [self._between(pair, out, i, j, text_id, labels) for i, j in _combinations(pair, texts)])
+            if (terms := [self._between(pair, out, i, j, text_id, labels) for i, j in self._combinations(pair, n)])
         }
+
+    def _combinations(self, pair: str, texts: int) -> list[tuple[int, int]]:
+        """Which of the n texts, for each side of a pair; a picture or a sound is number 0."""
+        if pair == "text_text":
+            return list(itertools.combinations(range(texts), 2))
+        if PAIRS[pair][1] != "text":
+            return [(0, 0)]
+        return [(0, j) for j in range(texts) if _kind(pair) in ("text", self.captions[j])]
 
     def _between(self, pair: str, out: dict, i: int, j: int, text_id: Tensor, labels: Tensor | None) -> Tensor:
         a, b = PAIRS[pair]
@@ -128,8 +143,6 @@ class _Hold(torch.autograd.Function):
         return gradient.masked_fill(outwards, 0)
 
 
-def _combinations(pair: str, texts: range) -> list[tuple[int, int]]:
-    """Which of the n texts, for each side of a pair; a picture or a sound is number 0."""
-    if pair == "text_text":
-        return list(itertools.combinations(texts, 2))
-    return [(0, text) for text in texts] if PAIRS[pair][1] == "text" else [(0, 0)]
+def _kind(pair: str) -> str:
+    """The other side of a picture or a sound: all texts, those of one kind, or audio."""
+    return pair.partition("_")[2]

@@ -81,7 +81,7 @@ def _train(config: AlignConfig, stop) -> Path:
     # --- model, optimiser ---
     seed_everything(config.seed, "weights")
     encoders = build_encoders(config, data)
-    bare = ContrastiveModel(encoders, config.loss, texts=len(config.pairs.captions))
+    bare = ContrastiveModel(encoders, config.loss, config.pairs.captions)
     optimizer = torch.optim.AdamW(parameter_groups(bare, config), fused=True)
     model, optimizer = accelerator.prepare(bare, optimizer)
     if accelerator.is_fsdp2:  # where Accelerate leaves autocast out

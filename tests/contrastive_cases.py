@@ -14,7 +14,7 @@ from stage1_align.model import ContrastiveModel
 from stage1_align.towers.base import Encoded
 
 B, D = 12, 6
-WEIGHTS = {"vision_text": 1.0, "audio_text": 0.5, "text_text": 0.7, "vision_audio": 0.4}
+WEIGHTS = {"vision_text": 1.0, "audio_text": 0.5, "text_text": 0.7, "vision_audio": 0.4, "audio_labels": 0.3}
 TILES = (1, 4, 64)
 CHUNKS = (0, 1, 3)  # 0: the step without a cache
 CASES = list(itertools.product(LOSSES, TILES, CHUNKS))
@@ -100,6 +100,9 @@ def expected(name: str, chunks: int, world: int) -> dict:
         for n in range(2):
             value = term(out[m][0], out["text"][n], has[m][0] & has["text"][n], whole["text_id"][n], pair)
             loss = loss + WEIGHTS[pair] * value / 2
+    valid = has["audio"][0] & has["text"][1]
+    value = term(out["audio"][0], out["text"][1], valid, whole["text_id"][1], "audio_labels")
+    loss = loss + WEIGHTS["audio_labels"] * value
     valid = has["text"][0] & has["text"][1]
     loss = loss + WEIGHTS["text_text"] * term(out["text"][0], out["text"][1], valid, whole["text_id"][1], "text_text")
     valid = has["vision"][0] & has["audio"][0]

@@ -1,8 +1,11 @@
 """`emit encode` in real processes: however many there are, whenever they are killed, the same bytes."""
 
+import contextlib
 import os
+import re
 import signal
 
+import psutil
 import pytest
 from stage1_tiny import encoders
 from trainers import Trainers, run
@@ -35,7 +38,7 @@ def small_shards() -> None:
 
 
 def killed_while_writing_the_third() -> None:
-    """kill -9 when everything of the third shard is written but its name."""
+    """With one loader, kill -9 when everything of the third shard is written but its name."""
     from stage2_fusion import features
 
     small_shards()
@@ -44,6 +47,7 @@ def killed_while_writing_the_third() -> None:
     def write_and_die(path, samples, info):
         if len(done) == 2:
             write(path.with_suffix(".half"), samples, info)
+            print("loaders", *(child.pid for child in psutil.Process().children()), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         write(path, samples, info)
         done.append(path)
@@ -58,10 +62,15 @@ def test_two_processes_write_what_one_writes(arguments, whole, tmp_path):
 
 def test_a_killed_run_goes_on_with_what_is_missing_and_with_nothing_else(arguments, whole, tmp_path):
     out = tmp_path / "features"
-    killed = Trainers([*arguments, "--out", out], tmp_path / "first", 1, killed_while_writing_the_third, "encode")
+    killed = Trainers(
+        [*arguments, "--out", out, "--workers", 1], tmp_path / "first", 1, killed_while_writing_the_third, "encode"
+    )
     assert killed.wait() == [-signal.SIGKILL]
     kept = {path: path.stat().st_mtime_ns for path in (out / ".partial").glob("[0-9]*.arrow")}
     assert len(kept) == 2 and not (out / "features.json").exists()
+    (loader,) = [int(pid) for pid in re.search("^loaders(.*)$", killed.said()[0], re.M)[1].split()]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(loader).wait(timeout=20)  # it dies with the process it read for
 
     other = Trainers([*arguments, "--out", out, "--seed", 5], tmp_path / "other", 1, small_shards, "encode")
     assert other.wait() == [1] and "unfinished features of other seed 0 (now 5)" in other.said()[0]

@@ -254,6 +254,10 @@ def test_export_never_replaces_what_is_not_its_own(settings, clips, tmp_path):
 def test_unknown_names_of_pairs_and_towers_are_refused(settings, clips, tmp_path):
     with pytest.raises(UserError, match="did you mean 'audio'"):
         run(settings, clips, tmp_path / "run", "--train.tower_lr", "{audoi: 0.5}")
+    with pytest.raises(UserError, match="did you mean 'vision_labels'"):
+        run(settings, clips, tmp_path / "run", "--loss.pairs", "{vision_label: 1.0}")
+    with pytest.raises(UserError, match=r"captions is \[transcript\]; add labels"):
+        run(settings, clips, tmp_path / "run", "--loss.pairs", "{vision_labels: 1}", "--pairs.captions", "[transcript]")
 
 
 def test_export_of_an_unfinished_run_says_so(settings, clips, tmp_path):
