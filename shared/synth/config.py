@@ -11,7 +11,7 @@ class SynthConfig:
     out: Path = field()
     """Folder of the corpus. An unfinished one is continued."""
     clips: int = 2000
-    """How many clips: they take about a minute on two cores and suffice to train the small default models."""
+    """How many clips: they take a minute or two on two cores and suffice to train the small default models."""
     seed: int = 0
     """Another seed gives other people, seed videos, words and damage."""
     damage: float = 0.3
