@@ -1,8 +1,10 @@
 """Starting and ending a process of a training run: Accelerate, precision, signals, lost companions."""
 
+import atexit
 import contextlib
 import ctypes
 import errno
+import multiprocessing
 import os
 import signal
 import sys
@@ -134,10 +136,18 @@ def start_worker(worker: int) -> None:
     """What a loader's process does first."""
     import cv2
 
-    if sys.platform == "linux":  # where the trainer is killed, what it would have read must not wait for it for ever
+    if sys.platform == "linux":  # what nobody will read any more must not wait for its reader for ever
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     cv2.setNumThreads(1)  # OpenCV's threads would fight the other workers for the cores
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler tells every process; the trainer ends its workers
+
+
+@atexit.register  # after torch was imported, so before multiprocessing waits for what ignores its SIGTERM
+def _end_workers() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would report their end as a failure
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 @contextlib.contextmanager

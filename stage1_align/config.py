@@ -75,7 +75,8 @@ class PairConfig:
     captions: list[Literal[CAPTIONS]] = field(default_factory=lambda: ["transcript", "labels"])
     """The texts a clip is paired with, each in a loss of its own: what was said, words made of its labels ("strong
     amusement, a little joy"), and a caption somebody wrote, drawn anew each epoch where there are several. A clip
-    without a text of a kind takes no part in its loss. ["transcript"], with loss.soft 0, leaves labels out of stage 1.
+    without a text of a kind takes no part in its loss. ["transcript"], with loss.soft 0 and no pair of labels, leaves
+    them out of stage 1.
     """
     label_template: str = "{emotions}"
     """The sentence that words made of labels are set in, as in "a person showing {emotions}": pretrained text encoders

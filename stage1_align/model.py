@@ -39,7 +39,10 @@ class ContrastiveModel(nn.Module):
             if name not in PAIRS:
                 raise UserError(f"--loss.pairs: no {name!r}; {nearest(name, PAIRS)}")
             if (kind := _kind(name)) in CAPTIONS and weight > 0 and kind not in captions:
-                raise UserError(f"--loss.pairs: {name}, but --pairs.captions is [{', '.join(captions)}]; add {kind}")
+                raise UserError(
+                    f"--loss.pairs: {name}, but --pairs.captions is [{', '.join(captions)}]; add {kind} there, or take "
+                    f"{name} out"
+                )
         here = encoders.towers()
         self.pairs = {
             name: weight

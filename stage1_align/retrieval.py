@@ -62,15 +62,16 @@ def _shared(
     model, accelerator, collate, count: int, batch_size: int, halt: Callable[[], bool]
 ) -> dict[str, np.ndarray]:
     """Outputs of the model for rows 0 .. count - 1, of all processes: row r belongs to process r % world. All make the
-    same number of calls, since a spread model computes together."""
+    same calls of as many rows, row 0 standing in, since a spread model computes together."""
     from accelerate.utils import gather_object
 
     rank, world = accelerator.process_index, accelerator.num_processes
     mine: list[tuple[int, dict]] = []
     for start in range(0, math.ceil(count / world), batch_size):
         rows = [rank + world * i for i in range(start, start + batch_size) if rank + world * i < count]
-        batch = to_device(collate(rows or [0]), accelerator.device)
-        batch["text_id"] = torch.zeros(1, len(rows or [0]), dtype=torch.long)
+        even = rows + [0] * (min(batch_size, math.ceil(count / world) - start) - len(rows))
+        batch = to_device(collate(even), accelerator.device)
+        batch["text_id"] = torch.zeros(1, len(even), dtype=torch.long)
         out = model(batch)
         part = {
             name: out[name].flatten(0, 1).float().cpu().numpy()  # (b, D) or (b,)

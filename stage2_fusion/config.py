@@ -31,14 +31,16 @@ class EncodeConfig:
     batch_size: int = 32
     """Clips per forward pass, 32 at most; the features do not depend on it."""
     workers: int | None = None
-    """Processes that read and damage clips while the encoders run, by default one for each further core, 8 at most;
-    they never change the features."""
+    """Processes that read and damage clips while the encoders run, by default one for each further core, 4 at most.
+    Each holds a batch or two; they never change the features."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
     seed: int = 0
     """Decides which modality of which clip is damaged, how, and how much."""
 
     def __post_init__(self):
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers is {self.workers}: 0 or more is needed")
         if self.encoders is None and self.provided is None:
             raise ValueError("encoders is missing: give --encoders DIR, or --provided ROOT, or both")
         if self.provided and self.blendshapes:

@@ -11,6 +11,7 @@ A clip, on its way in, is the dictionary that `shared.dataset.ClipDataset` gives
 audio encoder; on its way out, the sample described in features.py.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -111,8 +112,9 @@ def _encode(config: EncodeConfig) -> None:
         samples = provided.samples(stretches, *how)
     else:
         samples = encode_all(encoders, clips, *how, stretches, _workers(config, accelerator))
-    for number, rows in zip(_progress(mine, accelerator), stretches, strict=True):
-        features.write_shard(shards[number], islice(samples, len(rows) * (1 + config.damaged_views)), info)
+    with contextlib.closing(samples):  # its loaders end with it, whatever happens
+        for number, rows in zip(_progress(mine, accelerator), stretches, strict=True):
+            features.write_shard(shards[number], islice(samples, len(rows) * (1 + config.damaged_views)), info)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         shutil.rmtree(folder / "data", ignore_errors=True)
@@ -180,7 +182,7 @@ def _workers(config: EncodeConfig, accelerator) -> int:
     if config.workers is not None:
         return config.workers
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))  # processes on this machine
-    return max(0, min(8, cores() // beside - 1))
+    return max(0, min(4, cores() // beside - 1))
 
 
 def encode_all(
@@ -196,11 +198,11 @@ def encode_all(
     """Samples of the clips in `stretches` of rows (None: of all), in order, each clip as it is followed by its damaged
     views. No forward pass reaches over the end of a stretch."""
     stretches = [range(len(clips))] if stretches is None else stretches
-    for batch, views in _loader(
-        _Views(clips, sound_rate(encoders, clips.sample_rates), damaged_views, seed),
-        batches(stretches, batch_size),
-        workers,
-    ):
+    given = _Views(clips, sound_rate(encoders, clips.sample_rates), damaged_views, seed)
+    for loaded in _loader(given, batches(stretches, batch_size), workers):
+        if isinstance(loaded, UserError):
+            raise loaded
+        batch, views = loaded
         clean = encode_samples(encoders, batch, bf16)
         again = encode_views(encoders, views, clean * damaged_views, bf16)
         for i, sample in enumerate(clean):
@@ -222,8 +224,12 @@ class _Views:
     damaged_views: int
     seed: int
 
-    def __getitem__(self, rows: range) -> tuple[list[dict], list[dict]]:
-        batch = [for_encoders(self.clips, row, self.rate) for row in rows]
+    def __getitem__(self, rows: range) -> tuple[list[dict], list[dict]] | UserError:
+        """An error to be told is returned: a loader would raise it with all of its own traceback."""
+        try:
+            batch = [for_encoders(self.clips, row, self.rate) for row in rows]
+        except UserError as error:
+            return error
         numbers = range(1, self.damaged_views + 1)
         return batch, [damaged_view(clip, view, self.rate, self.seed) for view in numbers for clip in batch]
 
@@ -233,9 +239,14 @@ def _loader(views: _Views, batches: list[range], workers: int):
 
     from shared.launch import start_worker
 
-    start = start_worker if workers else None
     return DataLoader(
-        views, sampler=batches, batch_size=None, num_workers=workers, collate_fn=_as_it_is, worker_init_fn=start
+        views,
+        sampler=batches,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=start_worker,
+        prefetch_factor=1 if workers else None,  # a batch of long clips with its views may take a GiB
     )
 
 

@@ -4,6 +4,8 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -112,3 +114,31 @@ def watched() -> None:
         write(path, samples, info)
 
     features.write_shard = say_and_write
+
+
+WRONG_RATE = "encode.sound_rate = lambda encoders, stored: 12345"  # an error inside the loader's process
+BREAKS_OFF = """
+def fail(path, samples, info):
+    next(samples)
+    raise RuntimeError("schema mismatch")
+encode.SHARD, features.write_shard = 2, fail
+"""  # one outside, while it reads on
+
+
+@pytest.mark.parametrize("change, said", [(WRONG_RATE, "not at 12345"), (BREAKS_OFF, "schema mismatch")])
+def test_an_error_ends_the_loaders_too(change, said, arguments, tmp_path):
+    words = ["encode", *(str(word) for word in arguments), "--out", str(tmp_path / "features"), "--workers", "1"]
+    program = "\n".join(
+        [
+            "from functools import partial",
+            "from shared.cli import call, run_main",
+            "from stage2_fusion import encode, features",
+            change,
+            f"run_main(partial(call, {words!r}))",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and said in done.stderr
+    if change is WRONG_RATE:
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert said in line and "Traceback" not in done.stderr

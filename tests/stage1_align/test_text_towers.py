@@ -358,3 +358,28 @@ def test_training_keeps_a_published_tokenizer(folders, clips):
     towers.text.options = {"pretrained": str(folders["roberta"]), "context_length": 24}
     kept = build_encoders(AlignConfig(clips, clips, towers), data).text
     assert kept.tokenizer.kind == "huggingface" and len(kept.tokenizer) == kept.options.vocab_size == 275
+
+
+def test_rows_of_like_length_go_together_and_come_back_in_their_places():
+    """Forty texts, some empty: outputs and gradients of all of them at once, padded to the longest."""
+    torch.manual_seed(0)
+    config = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, **SIZE}
+    tower = TransformerText(TransformerText.Options(vocab_size=30, context_length=20, model_cfg=config), 8)
+    ends = torch.randint(0, 21, (40,))  # (B,)
+    mask = torch.arange(20) < ends[:, None]  # (B, L)
+    ids = torch.randint(5, 30, (40, 20)) * mask  # (B, L)
+    assert (ends == 0).any() and (ends == 20).any()
+    given = torch.randn(40, 20, 16) * mask[..., None]  # (B, L, C)
+
+    def gradients(sequence):
+        tower.zero_grad()
+        (sequence * given).sum().backward()
+        return [parameter.grad.clone() for parameter in tower.net.parameters() if parameter.grad is not None]
+
+    grouped = tower(ids, mask).sequence
+    seen = mask | (torch.arange(20) == 0)
+    whole = tower.net(input_ids=ids, attention_mask=seen.long()).last_hidden_state * mask[..., None]
+    torch.testing.assert_close(grouped, whole, rtol=1e-5, atol=1e-6)
+    ours, theirs = gradients(grouped), gradients(whole)
+    assert len(ours) > 10
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
