@@ -28,7 +28,7 @@ from shared.splits import assign
 
 SHARD = 16
 """Clips that are written, and at worst done again, together."""
-VERSION = 4
+VERSION = 5
 """Raised whenever the same recipe gives other rows, so that an older folder is not continued."""
 
 
