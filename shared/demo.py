@@ -30,7 +30,7 @@ class DemoConfig:
     seed: int = 0
     """Seed of the corpus and of both trainings."""
     align_config: Path = Path("stage1_align/configs/tiny.yaml")
-    """Configuration of stage 1."""
+    """Configuration of stage 1. Its vision tower is given crops of 64 pixels."""
     fuse_config: Path = Path("stage2_fusion/configs/dual_stage.yaml")
     """Configuration of stage 2."""
     align_epochs: int | None = None

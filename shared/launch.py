@@ -139,7 +139,7 @@ def start_worker(worker: int) -> None:
     if sys.platform == "linux":  # what nobody will read any more must not wait for its reader for ever
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     cv2.setNumThreads(1)  # OpenCV's threads would fight the other workers for the cores
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler tells every process; the trainer ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler tells every process; who reads ends them
 
 
 @atexit.register  # after torch was imported, so before multiprocessing waits for what ignores its SIGTERM

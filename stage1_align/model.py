@@ -35,20 +35,21 @@ class ContrastiveModel(nn.Module):
         and for a tower that no pair is left to train."""
         super().__init__()
         self.encoders, self.config, self.captions = encoders, config, tuple(captions)
-        for name, weight in config.pairs.items():
+        for name in config.pairs:
             if name not in PAIRS:
                 raise UserError(f"--loss.pairs: no {name!r}; {nearest(name, PAIRS)}")
-            if (kind := _kind(name)) in CAPTIONS and weight > 0 and kind not in captions:
-                raise UserError(
-                    f"--loss.pairs: {name}, but --pairs.captions is [{', '.join(captions)}]; add {kind} there, or take "
-                    f"{name} out"
-                )
         here = encoders.towers()
         self.pairs = {
             name: weight
             for name, weight in config.pairs.items()
             if weight > 0 and set(PAIRS[name]) <= set(here) and (name != "text_text" or len(captions) > 1)
         }
+        for name in self.pairs:
+            if (kind := _kind(name)) in CAPTIONS and kind not in captions:
+                has = ", ".join(captions)
+                raise UserError(
+                    f"--loss.pairs: {name}, but --pairs.captions is [{has}]; add {kind} there, or take {name} out"
+                )
         for modality in here:
             if not any(modality in PAIRS[name] for name in self.pairs):
                 raise UserError(f"--loss.pairs: no pair trains the {modality} tower; add one, or leave the tower out")

@@ -111,7 +111,7 @@ class TransformerText(TextTower):
         order = ends.argsort(stable=True)  # (B,)
         parts = []
         for rows in order.chunk(max(1, min(3, len(order) // 8))):
-            end = int(ends[rows].max())
+            end = int(ends[rows[-1]])
             part = self.net(input_ids=ids[rows, :end], attention_mask=seen[rows, :end].long()).last_hidden_state
             parts.append(nn.functional.pad(part, (0, 0, 0, seen.shape[1] - end)))  # (b, L, C)
         return torch.cat(parts)[order.argsort()]  # (B, L, C)
