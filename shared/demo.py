@@ -16,7 +16,6 @@ from shared import config as configuration
 from shared.cli import call
 from shared.errors import UserError
 from shared.files import digest, read_json, write_json
-from shared.pool import cores
 
 
 @dataclass
@@ -77,12 +76,12 @@ def steps(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
     model = f"{out}/fuse/model"
     yield "corpus", ["emit", "synth", "--out", f"{out}/corpus", "--clips", str(config.clips), "--seed", seed]
     yield "prepare", ["emit", "prepare", f"{out}/corpus", "--out", f"{out}/clips", "--frame_size", "64"]
-    train = ["accelerate", "launch", "stage1_align/train.py", "--config", str(config.align_config)]
+    train = ["emit", "align", "--config", str(config.align_config)]
     yield "stage 1", [*train, "--data", f"{out}/clips", "--run", f"{out}/align", "--seed", seed, *align]
     yield "export", ["emit", "export", f"{out}/align", "--out", f"{out}/encoders"]
     encode = ["emit", "encode", "--encoders", f"{out}/encoders", "--data", f"{out}/clips", "--out", f"{out}/features"]
-    yield "encode", [*encode, "--damaged_views", "3"]
-    train = ["accelerate", "launch", "stage2_fusion/train.py", "--config", str(config.fuse_config)]
+    yield "encode", [*encode, "--damaged_views", "1"]
+    train = ["emit", "fuse", "--config", str(config.fuse_config)]
     yield "stage 2", [*train, "--data", f"{out}/features", "--run", f"{out}/fuse", "--seed", seed, *fuse]
     evaluate = ["emit", "evaluate", "--model", model, "--data", f"{out}/features"]
     yield "evaluate", [*evaluate, "--truth", f"{out}/corpus/truth.csv", "--out", f"{out}/metrics.json"]
@@ -93,13 +92,12 @@ def steps(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
 
 
 def run(name: str, command: list[str]) -> None:
-    """One step: trainings through `accelerate launch`, the rest in this process, which then imports torch, transformers
-    and open_clip once for all of them; with a GPU all by themselves, which they leave free for the next.
-    UserError where it fails."""
+    """One step, in this process, which imports torch, transformers and open_clip once for all of them; with a GPU in a
+    process of its own, which leaves the GPU free for the next. UserError where it fails."""
     import torch
 
     try:
-        here = command[0] == "emit" and not torch.cuda.is_available()
+        here = not torch.cuda.is_available()
         status = call(command[1:]) if here else subprocess.run(executable(command), check=False).returncode
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -115,14 +113,7 @@ def run(name: str, command: list[str]) -> None:
 
 def executable(command: list[str]) -> list[str]:
     """The same command, run by this Python whatever PATH holds."""
-    if command[0] == "emit":
-        return [sys.executable, "-m", "shared.cli", *command[1:]]
-    # What `accelerate launch` assumes without a configuration file, said aloud so that it prints no warning; and all
-    # cores, where it would take one.
-    plain = {"num_processes": 1, "num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no"}
-    plain["num_cpu_threads_per_process"] = cores()
-    flags = [word for name, value in plain.items() for word in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "accelerate.commands.launch", *flags, *command[2:]]
+    return [sys.executable, "-m", "shared.cli", *command[1:]]
 
 
 def show(result: Path, seconds: dict[str, float]) -> None:

@@ -17,7 +17,7 @@ def test_a_step_that_fails_is_named_after_its_own_words(tmp_path, capsys):
     with pytest.raises(UserError, match=r"the step 'corpus' failed \(status 2\)"):
         run("corpus", ["emit", "synth", "--out", str(tmp_path / "corpus"), "--clips", "none"])
     with pytest.raises(UserError, match=r"the step 'stage 2' failed \(status [1-9]"):
-        run("stage 2", ["accelerate", "launch", "stage2_fusion/train.py", "--data", str(tmp_path), "--run", "none"])
+        run("stage 2", ["emit", "fuse", "--data", str(tmp_path), "--run", "none"])
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from pathlib import Path
 from shared import config as configuration
 from shared.files import write_json
 
-FUSE = "accelerate launch stage2_fusion/train.py --config stage2_fusion/configs/dual_stage.yaml"
+FUSE = "emit fuse --config stage2_fusion/configs/dual_stage.yaml"
 
 
 @dataclass
@@ -51,10 +51,10 @@ def score(model: str, folder: Path, features: str) -> dict:
 def one_seed(config: EvidenceConfig, seed: int) -> dict[str, dict]:
     folder = config.out / f"seed{seed}"
     emit(f"emit demo --out {folder} --clips {config.clips} --seed {seed}")
-    align = "accelerate launch stage1_align/train.py --config stage1_align/configs/tiny.yaml --train.epochs 0"
+    align = "emit align --config stage1_align/configs/tiny.yaml --train.epochs 0"
     emit(f"{align} --data {folder}/clips --run {folder}/align_untrained --seed {seed}")
     emit(f"emit export {folder}/align_untrained --out {folder}/encoders_untrained")
-    encode = f"emit encode --data {folder}/clips --damaged_views 3"
+    encode = f"emit encode --data {folder}/clips --damaged_views 1"
     emit(f"{encode} --encoders {folder}/encoders_untrained --out {folder}/features_untrained")
     variants = {
         "untrained": ("features_untrained", ""),

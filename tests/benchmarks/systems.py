@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shared import config as configuration
 
-FUSE = "accelerate launch stage2_fusion/train.py --config stage2_fusion/configs"
+FUSE = "emit fuse --config stage2_fusion/configs"
 OURS = f"{FUSE}/dual_stage.yaml"
 THERE = {
     "dual_stage": "fuse",
