@@ -27,9 +27,7 @@ class ContrastiveModel(nn.Module):
     """forward(batch) returns the pooled embeddings of this process's clips and the inverse temperatures, so that one
     wrapped forward sees every parameter."""
 
-    def __init__(
-        self, encoders: AlignedEncoders, config: LossConfig, captions: Sequence[str] = ("transcript", "labels")
-    ):
+    def __init__(self, encoders: AlignedEncoders, config: LossConfig, captions: Sequence[str]):
         """captions: the kinds of texts each clip has. A pair whose tower is missing takes no part, nor does text_text
         where there is one text; UserError for a pair that does not exist, one with a kind of text that is not there,
         and for a tower that no pair is left to train."""

@@ -37,7 +37,7 @@ def make_model(name: str, tile: int = 1024) -> ContrastiveModel:
     torch.manual_seed(0)
     encoders = AlignedEncoders(Tower(5), Tower(7), Tower(9), embed_dim=D)
     options = {**LOSSES[name], "pairs": WEIGHTS, "initial_scale": 9.0, "initial_bias": -2.0, "tile": tile}
-    return ContrastiveModel(encoders, LossConfig(**options))
+    return ContrastiveModel(encoders, LossConfig(**options), ["transcript", "labels"])
 
 
 def make_batch(rows: slice = slice(None)) -> dict:

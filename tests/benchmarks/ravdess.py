@@ -162,7 +162,10 @@ def score_encoders(align: AlignConfig) -> dict[str, float]:
     accelerator = start("no")
     encoders = AlignedEncoders.from_pretrained(align.run / "best").to(accelerator.device)
     embedded = embed(
-        ContrastiveModel(encoders, align.loss), accelerator, test, prompts(NAMES, align.pairs.label_template)
+        ContrastiveModel(encoders, align.loss, align.pairs.captions),
+        accelerator,
+        test,
+        prompts(NAMES, align.pairs.label_template),
     )
     scores = intensities(embedded["audio"], embedded["more"], len(NAMES))  # (N, K)
     return retrieval(embedded, test, align.pairs.captions) | against_labels(scores, test.labels)

@@ -225,7 +225,7 @@ def ours(config: ThroughputConfig, weights: str) -> tuple[Timed, list[float]]:
     )
     accelerator = start_accelerator(NAMES[config.precision][0])
     encoders = build_encoders(align, Namespace(corpus=list))
-    bare = ContrastiveModel(encoders, align.loss)
+    bare = ContrastiveModel(encoders, align.loss, align.pairs.captions)
     optimizer = torch.optim.AdamW(parameter_groups(bare, align), fused=True)
     model, optimizer = accelerator.prepare(bare, optimizer)
     model.train()

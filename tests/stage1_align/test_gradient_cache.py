@@ -51,7 +51,7 @@ def test_real_towers_in_chunks(accelerator):
     batch = {name: getattr(encoders, name).collate(items[name] * 2) for name in ("vision", "audio")}
     batch["text"] = encoders.text.collate(items["text"] * 4)  # two texts for each of eight clips
     batch["text_id"] = torch.arange(16).view(2, 8)
-    model = ContrastiveModel(encoders, LossConfig()).train()
+    model = ContrastiveModel(encoders, LossConfig(), ["transcript", "labels"]).train()
     chunks = split(batch, 3)
 
     def loss_of(out):

@@ -188,7 +188,7 @@ def test_sources_of_any_kind_validate(mixed, clips, tmp_path, encoders):
     assert len(valid) == 8  # of the clips and the sounds; the pictures have no such part
     assert valid.texts[1] == [f"tone {i}" for i in (0, 1, 3, 4)] and valid.owners == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert valid.keys[1] == [""] * 4 + valid.texts[1] and all(valid.texts[0])
-    model = ContrastiveModel(encoders, LossConfig())
+    model = ContrastiveModel(encoders, LossConfig(), config.captions)
     metrics = retrieval(embed(model, Accelerator(cpu=True), valid), valid, config.captions)
     assert metrics["caption_to_audio_R@5"] == 1.0 and "vision_to_caption_R@1" not in metrics
     with pytest.raises(UserError, match="no source has a validation split"):

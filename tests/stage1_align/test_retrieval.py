@@ -82,7 +82,7 @@ def test_embeddings_are_those_of_one_item_at_a_time_in_evaluation_mode(clips):
     """Whatever the batch, in the order of the items."""
     encoders = tiny_encoders()
     valid = PairData(PairConfig(valid_limit=5), 8, 0, clips).valid()
-    model = ContrastiveModel(encoders, LossConfig()).train()
+    model = ContrastiveModel(encoders, LossConfig(), ["transcript", "labels"]).train()
     found = embed(model, Accelerator(cpu=True), valid, ["much joy"], batch_size=2)
     assert not model.training
     for row in range(5):

@@ -173,7 +173,9 @@ def test_frozen_parameters_stay_and_deep_ones_learn_slower(settings, clips, tmp_
     assert "vision.project.weight" in moved and any(name.startswith("text.") for name in moved)
 
     config = configuration.load(AlignConfig, settings, ["--data", str(clips), "--run", "x"])
-    model = ContrastiveModel(build_encoders(config, PairData(config.pairs, 8, 0, clips)), config.loss)
+    model = ContrastiveModel(
+        build_encoders(config, PairData(config.pairs, 8, 0, clips)), config.loss, config.pairs.captions
+    )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     rate = {
         names[id(parameter)]: (group["peak"] / config.train.lr, group["weight_decay"])
