@@ -1,0 +1,118 @@
+"""How fast `emit prepare` is on one core, and how much memory a long file takes.
+
+    python tests/benchmarks/prepare_speed.py
+
+Media are made on the spot: a drawn face that speaks, 640 x 480 at 25 frames a second, H.264 and AAC; the long files
+repeat its packets. Each run is a process of its own on one core, decoding, finding faces and measuring quality as
+`emit prepare` does by itself; its seconds include the start of Python, its memory is the peak of its largest process.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from shared import config as configuration
+from shared.synth import face, media, voice
+from shared.synth.truth import Course
+
+SIZE, RATE, AUDIO_RATE = (640, 480), 25.0, 48000
+
+
+@dataclass
+class PrepareSpeedConfig:
+    """Measure `emit prepare` on this machine."""
+
+    seconds: float = 10.0
+    """Length of a clip."""
+    clips: int = 60
+    """Clips of the folder that the speed is measured on."""
+    minutes: tuple[int, int] = (2, 20)
+    """Lengths of the two long files whose memory is compared."""
+    only: Path | None = None
+    """Prepare this folder and print what it took, as JSON: what the script starts itself with."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = configuration.parse(
+        PrepareSpeedConfig, argv, prog="prepare_speed.py", example="python tests/benchmarks/prepare_speed.py"
+    )
+    if config.only:
+        print(json.dumps(measure(config.only)))
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clip = film(folder / "clip.mp4", config.seconds)
+        (folder / "many").mkdir()
+        for index in range(config.clips):
+            (folder / "many" / f"{index:03d}.mp4").write_bytes(clip.read_bytes())
+        many, total = start(folder / "many"), config.clips * config.seconds
+        print(f"{config.clips} clips of {config.seconds:g} s, one core: {many['seconds']:.1f} s, {many['mib']:.0f} MiB")
+        print(f"{total / many['seconds']:.1f} times real time; faces in {many['faces']} of {many['clips']} clips")
+        for minutes in config.minutes:
+            (folder / f"long{minutes}").mkdir()
+            repeat(clip, folder / f"long{minutes}" / "long.mp4", round(minutes * 60 / config.seconds))
+            long = start(folder / f"long{minutes}")
+            print(f"one file of {minutes} min: {long['seconds']:.1f} s, {long['mib']:.0f} MiB, {long['clips']} clips")
+    return 0
+
+
+def film(path: Path, seconds: float) -> Path:
+    """A face that comes to a strong expression and goes again, speaking."""
+    rng = np.random.default_rng(0)
+    who, course = face.person(rng), Course(seconds, 0.1 * seconds, 0.4 * seconds, 0.7 * seconds, 0.2)
+    times, intensities = np.arange(int(seconds * RATE)) / RATE, np.full(6, 0.6)  # (T,), (6,)
+    units = face.units_over_time(intensities, course.at(times), times, who, rng)
+    frames = face.render(who, units, times, SIZE, rng)  # (T, H, W, 3)
+    sound = voice.speak(voice.speaker(rng), intensities, course.at, seconds, AUDIO_RATE, rng)  # (S,)
+    media.write(path, frames, times, RATE, sound[:, None], AUDIO_RATE)
+    return path
+
+
+def repeat(clip: Path, path: Path, turns: int) -> None:
+    """The packets of a clip again and again, not encoded anew."""
+    with av.open(str(clip)) as one, av.open(str(path), "w") as many:
+        streams = {stream.index: many.add_stream_from_template(stream) for stream in one.streams}
+        length = one.duration / av.time_base
+        for turn in range(turns):
+            one.seek(0)
+            for packet in one.demux():
+                if packet.dts is not None:
+                    shift = round(turn * length / packet.time_base)
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = streams[packet.stream.index]
+                    many.mux(packet)
+
+
+def start(source: Path) -> dict:
+    done = subprocess.run([sys.executable, __file__, "--only", str(source)], check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(source: Path) -> dict:
+    """Prepare a folder on one core: seconds, MiB, clips and how many of them have a face."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    out = source.with_name(source.name + "_clips")
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "shared.cli", "prepare", source, "--out", out, "--workers", "1"]
+    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    verdicts = (out / "verdicts.csv").read_text().splitlines()[1:]
+    return {
+        "seconds": seconds,
+        "mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "clips": len(verdicts),
+        "faces": sum("no face" not in line for line in verdicts),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
