@@ -53,6 +53,16 @@ def test_people_on_their_side_are_turned():
     assert np.abs(result.boxes[:, 0] - 160).max() < 12
 
 
+@pytest.mark.parametrize("turns", [0, 1])
+def test_a_face_of_a_quarter_of_the_picture_is_found_at_a_quick_look(turns):
+    """Upright and lying: a box of 69 in a picture of 480 x 270. A first look at larger faces alone is quicker."""
+    quick = HaarDetector()
+    quick.thorough = quick.quick
+    frames = np.stack([face(270, 480, x=250, y=140, side=55)] * 3)
+    result = find_faces(np.rot90(frames, turns, axes=(1, 2)), 1, quick)
+    assert result.found.all() and np.abs(result.boxes - (250, 140, 70)).max() < 8
+
+
 def test_between_looks_both_must_have_found_it():
     finds = {0: [(50, 50, 30)], 3: [(53, 50, 30)], 9: [(59, 50, 30)], 10: [(60, 50, 30)]}
     script = Script(finds)

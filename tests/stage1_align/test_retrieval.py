@@ -11,7 +11,7 @@ from stage1_tiny import encoders as tiny_encoders
 from stage1_align.config import LossConfig, PairConfig
 from stage1_align.model import ContrastiveModel
 from stage1_align.pairs import PairData
-from stage1_align.retrieval import embed, retrieval
+from stage1_align.retrieval import _shared, embed, retrieval
 
 
 class Valid(SimpleNamespace):
@@ -100,3 +100,34 @@ def test_embeddings_are_those_of_one_item_at_a_time_in_evaluation_mode(clips):
             torch.testing.assert_close(
                 torch.from_numpy(vector), encoders.text.encode([text]).pooled[0], atol=1e-5, rtol=0
             )
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(5, 2), (4, 2), (1, 8), (7, 3)])
+def test_two_processes_compute_as_many_rows_at_a_time(monkeypatch, count, batch_size):
+    """A model spread over both (FSDP2) waits for ever where one computes what the other does not."""
+    sizes, gathered = ([], []), []
+
+    def rank(number: int):
+        def collate(rows):
+            sizes[number].append(len(rows))
+            return {"text": {"rows": torch.tensor(rows)}}
+
+        def model(batch):
+            rows = batch["text"]["rows"].float()[None, :, None]  # (1, b, 1)
+            return {"text": rows * 10, "has_text": torch.ones_like(rows[..., 0])}
+
+        one = SimpleNamespace(process_index=number, num_processes=2, device=torch.device("cpu"))
+        return _shared(model, one, collate, count, batch_size, lambda: False)
+
+    def gather(mine):
+        gathered.extend(mine)
+        raise InterruptedError
+
+    monkeypatch.setattr("accelerate.utils.gather_object", gather)
+    for number in (0, 1):
+        with pytest.raises(InterruptedError):
+            rank(number)
+    assert sizes[0] == sizes[1] and sum(sizes[0]) == -(-count // 2)
+    monkeypatch.setattr("accelerate.utils.gather_object", lambda mine: gathered)
+    found = rank(0)
+    assert found["text"][:, 0].tolist() == [10 * row for row in range(count)] and found["has_text"].all()
