@@ -109,6 +109,8 @@ def run(name: str, command: list[str]) -> None:
         status = 1
     if status:
         raise UserError(f"the step {name!r} failed (status {status}); mend what it says and run the demo again")
+    if "--run" in command and not (Path(command[command.index("--run") + 1]) / "metrics.json").exists():
+        raise UserError(f"the step {name!r} was asked to stop; run the demo again to go on from its checkpoint")
 
 
 def executable(command: list[str]) -> list[str]:

@@ -20,6 +20,16 @@ def test_a_step_that_fails_is_named_after_its_own_words(tmp_path, capsys):
         run("stage 2", ["emit", "fuse", "--data", str(tmp_path), "--run", "none"])
 
 
+def test_a_training_that_was_stopped_is_not_taken_for_done(clips, tmp_path):
+    config = tmp_path / "tiny.yaml"
+    values = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}, "train": {"epochs": 1, "batch_size": 8}}
+    config.write_text(yaml.safe_dump(values))
+    words = ["--config", str(config), "--data", str(clips), "--run", str(tmp_path / "align")]
+    with pytest.raises(UserError, match="the step 'stage 1' was asked to stop; run the demo again"):
+        run("stage 1", ["emit", "align", *words, "--max_steps", "1"])
+    run("stage 1", ["emit", "align", *words])
+
+
 @pytest.mark.slow
 def test_the_demo_ends_with_its_table_and_is_not_repeated(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # which the demo sets for good
