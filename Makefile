@@ -30,8 +30,8 @@ evidence: $(STAMP)
 install: $(STAMP)
 
 # uv installs the pinned set in a fraction of pip's time; where it cannot be had, pip does the same. Unlike pip it leaves
-# compiling to the first import, which some environments never keep: what the commands import is compiled here, on all
-# cores, and what they do not is left out.
+# compiling to the first import, which some environments never keep: what the demo imports is compiled here, on all
+# cores, and most of what it does not is left out.
 UNUSED := /tests/|/transformers/models/[^_ab]|/torch/(_inductor|testing)/|/(pip|setuptools|pygments|onnx[a-z]*|sklearn|networkx|narwhals)/
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and was not found; name one: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv && \
 	  $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[test]' && \
-	  { $(BIN)/python -m compileall -q -j 0 -x '$(UNUSED)' $(VENV)/lib > /dev/null || true; } || \
+	  { $(BIN)/python -W ignore -m compileall -q -j 0 -x '$(UNUSED)' $(VENV)/lib > /dev/null || true; } || \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $(STAMP)
 

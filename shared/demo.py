@@ -102,6 +102,8 @@ def run(name: str, command: list[str]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    except BrokenPipeError:  # nobody reads any more
+        raise
     except SystemExit as stop:  # options that could not be read, which were told
         status = stop.code
     except Exception:

@@ -30,7 +30,9 @@ def start(mixed_precision: str, trackers: list[str] | None = None, folder: Path 
     --num_processes 2` does, silently), and when a tracker or an engine is not installed.
     """
     from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # a process that runs several commands: each has a precision of its own
     if mixed_precision == "auto":  # the launcher's word, where it gives one; else what the hardware is good at
         launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         mixed_precision = launcher if launcher in ("bf16", "fp16") else "bf16" if fast_bf16() else "no"

@@ -103,8 +103,10 @@ def measure(source: Path) -> dict:
     out = source.with_name(source.name + "_clips")
     began = time.perf_counter()
     command = [sys.executable, "-m", "shared.cli", "prepare", source, "--out", out, "--workers", "1"]
-    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     seconds = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(done.stderr[-2000:])
     verdicts = (out / "verdicts.csv").read_text().splitlines()[1:]
     return {
         "seconds": seconds,

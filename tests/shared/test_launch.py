@@ -62,6 +62,15 @@ def test_fp16_without_a_gpu_is_refused():
         start("fp16")
 
 
+def test_each_command_of_one_process_has_a_precision_of_its_own():
+    for precision in ("bf16", "no", "bf16"):
+        accelerator = start(precision)
+        assert accelerator.mixed_precision == precision
+        with accelerator.autocast():
+            product = torch.ones(2, 2, device=accelerator.device) @ torch.ones(2, 2, device=accelerator.device)
+        assert product.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
 def test_a_lost_pipe_is_no_success_but_a_lost_reader_is():
     def broken():
         raise BrokenPipeError
