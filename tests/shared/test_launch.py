@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 
 from shared.cli import run_main
@@ -62,7 +63,14 @@ def test_fp16_without_a_gpu_is_refused():
         start("fp16")
 
 
-def test_each_command_of_one_process_has_a_precision_of_its_own():
+@pytest.fixture
+def forgotten():
+    """Accelerators share a state, and tests their process."""
+    yield
+    AcceleratorState._reset_state()
+
+
+def test_each_command_of_one_process_has_a_precision_of_its_own(forgotten):
     for precision in ("bf16", "no", "bf16"):
         accelerator = start(precision)
         assert accelerator.mixed_precision == precision
