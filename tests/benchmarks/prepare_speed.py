@@ -5,6 +5,8 @@
 Media are made on the spot: a drawn face that speaks, 640 x 480 at 25 frames a second, H.264 and AAC; the long files
 repeat its packets. Each run is a process of its own on one core, decoding, finding faces and measuring quality as
 `emit prepare` does by itself; its seconds include the start of Python, its memory is the peak of its largest process.
+Of a long file prepare reads the first 20 s (`--max_seconds`): memory says that the rest is not held, and nothing of
+`emit predict`, which reads all of it.
 """
 
 import json
