@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import UserError
+from shared.faces import FaceDetector
 
 LONGEST = 320
 """Pixels that pictures are reduced to for a quick look."""
 
 
-class YuNet:
+class YuNet(FaceDetector):
     """OpenCV's FaceDetectorYN (Wu, Peng, Yu 2023): the file is face_detection_yunet_*.onnx of OpenCV's model zoo."""
 
     def __init__(self, path: str):
@@ -24,7 +25,7 @@ class YuNet:
             raise UserError(f"{path}: not a model that yunet reads ({' '.join(str(error).split())[:120]})") from None
 
     def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
-        """As `shared.faces.FaceDetector.find`."""
+        """As `FaceDetector.find`."""
         import cv2
 
         scale = 1.0 if thorough else min(1.0, LONGEST / max(frame.shape[:2]))
@@ -56,7 +57,7 @@ class MediaPipeTask:
         return self.net.detect(self.image(image_format=self.format, data=np.ascontiguousarray(frame)))
 
 
-class MediaPipe:
+class MediaPipe(FaceDetector):
     """MediaPipe's FaceDetector task: the file is one of its .tflite or .task models."""
 
     def __init__(self, path: str):
@@ -64,7 +65,7 @@ class MediaPipe:
         self.net = MediaPipeTask("FaceDetector", path)
 
     def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
-        """As `shared.faces.FaceDetector.find`; one size of picture is looked at."""
+        """As `FaceDetector.find`; one size of picture is looked at."""
         found = [detection.bounding_box for detection in self.net(frame).detections]
         return _boxes(np.array([[box.origin_x, box.origin_y, box.width, box.height] for box in found]).reshape(-1, 4))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.clips import Clip, Stored
+from shared.faces import resize_square
 from shared.headers import read_header
 from shared.media import SHORTEST_TAIL, Media, MediaError, decode, decode_windows, video_stream
 
@@ -194,5 +195,4 @@ def _read_square(path: Path, size: int) -> np.ndarray | None:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = picture[top : top + side, left : left + side]
-    way = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return cv2.cvtColor(cv2.resize(square, (size, size), interpolation=way), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(resize_square(square, size), cv2.COLOR_BGR2RGB)

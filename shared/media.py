@@ -306,15 +306,18 @@ class _Pictures(_Track):
 
     def _convert(self, frame) -> np.ndarray:
         """RGB uint8 (H, W, 3), upright, square pixels, no side longer than max_side."""
+        import cv2
+
         if self.size is None:
             width, height = frame.width * self.pixel_shape, frame.height
             scale = min(1.0, self.max_side / max(width, height))
             self.size = max(2, round(width * scale)), max(2, round(height * scale))
         same = self.size == (frame.width, frame.height)
         scaling = {} if same else {"width": self.size[0], "height": self.size[1], "interpolation": "AREA"}
-        image = self.reformatter.reformat(frame, format="rgb24", **scaling).to_ndarray()
+        # Blue first, then turned about: FFmpeg's way to red first is half as fast.
+        image = self.reformatter.reformat(frame, format="bgr24", **scaling).to_ndarray()  # (H, W, 3)
         turns = round((frame.rotation or 0) / 90) % 4
-        return np.ascontiguousarray(np.rot90(image, turns))
+        return np.ascontiguousarray(np.rot90(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), turns))
 
 
 class _Sound(_Track):
@@ -377,4 +380,4 @@ def to_mono(samples: np.ndarray, packed: bool, channels: int) -> np.ndarray:
         samples = (samples.astype(np.float32) - 128) / 128
     elif samples.dtype.kind == "i":
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    return samples.mean(axis=0, dtype=np.float32)
+    return samples.mean(axis=0, dtype=np.float32) if len(samples) > 1 else samples[0].astype(np.float32)

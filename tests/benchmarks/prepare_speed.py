@@ -1,12 +1,12 @@
 """How fast `emit prepare` is on one core, and how much memory a long file takes.
 
     python tests/benchmarks/prepare_speed.py
+    python tests/benchmarks/prepare_speed.py --model runs/demo/fuse/model      and memory of `emit predict`
 
 Media are made on the spot: a drawn face that speaks, 640 x 480 at 25 frames a second, H.264 and AAC; the long files
 repeat its packets. Each run is a process of its own on one core, decoding, finding faces and measuring quality as
 `emit prepare` does by itself; its seconds include the start of Python, its memory is the peak of its largest process.
-Of a long file prepare reads the first 20 s (`--max_seconds`): memory says that the rest is not held, and nothing of
-`emit predict`, which reads all of it.
+Of a long file prepare reads the first 20 s (`--max_seconds`); `emit predict` reads all of it, window after window.
 """
 
 import json
@@ -37,10 +37,13 @@ class PrepareSpeedConfig:
     """Length of a clip."""
     clips: int = 60
     """Clips of the folder that the speed is measured on."""
-    minutes: tuple[int, int] = (2, 20)
+    minutes: tuple[int, int] = (6, 20)
     """Lengths of the two long files whose memory is compared."""
+    model: Path | None = None
+    """Model folder of stage 2 to predict the long files with as well."""
     only: Path | None = None
-    """Prepare this folder and print what it took, as JSON: what the script starts itself with."""
+    """Prepare this folder (with --model: predict it) and print what it took, as JSON: what the script starts itself
+    with."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         PrepareSpeedConfig, argv, prog="prepare_speed.py", example="python tests/benchmarks/prepare_speed.py"
     )
     if config.only:
-        print(json.dumps(measure(config.only)))
+        print(json.dumps(measure(config.only, config.model)))
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -63,7 +66,10 @@ def main(argv: list[str] | None = None) -> int:
             (folder / f"long{minutes}").mkdir()
             repeat(clip, folder / f"long{minutes}" / "long.mp4", round(minutes * 60 / config.seconds))
             long = start(folder / f"long{minutes}")
-            print(f"one file of {minutes} min: {long['seconds']:.1f} s, {long['mib']:.0f} MiB, {long['clips']} clips")
+            print(f"one file of {minutes} min: {long['seconds']:.1f} s, {long['mib']:.0f} MiB")
+            if config.model:
+                long = start(folder / f"long{minutes}", "--model", str(config.model))
+                print(f"  predicted: {long['seconds']:.1f} s, {long['mib']:.0f} MiB, {long['windows']} windows")
     return 0
 
 
@@ -94,28 +100,28 @@ def repeat(clip: Path, path: Path, turns: int) -> None:
                     many.mux(packet)
 
 
-def start(source: Path) -> dict:
-    done = subprocess.run([sys.executable, __file__, "--only", str(source)], check=True, stdout=subprocess.PIPE)
+def start(source: Path, *more: str) -> dict:
+    command = [sys.executable, __file__, "--only", str(source), *more]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(source: Path) -> dict:
-    """Prepare a folder on one core: seconds, MiB, clips and how many of them have a face."""
+def measure(source: Path, model: Path | None) -> dict:
+    """Prepare or predict a folder on one core: seconds, MiB, and how many clips, clips with a face, or windows."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    out = source.with_name(source.name + "_clips")
+    out = source.with_name(source.name + ("_predictions.csv" if model else "_clips"))
+    command = ["predict", source, "--model", model] if model else ["prepare", source, "--workers", "1"]
     began = time.perf_counter()
-    command = [sys.executable, "-m", "shared.cli", "prepare", source, "--out", out, "--workers", "1"]
+    command = [sys.executable, "-m", "shared.cli", *command, "--out", out]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-    seconds = time.perf_counter() - began
+    took = {"seconds": time.perf_counter() - began}
     if done.returncode:
         sys.exit(done.stderr[-2000:])
+    took["mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    if model:
+        return took | {"windows": len(out.with_name(f"{out.stem}_timeline.csv").read_text().splitlines()) - 1}
     verdicts = (out / "verdicts.csv").read_text().splitlines()[1:]
-    return {
-        "seconds": seconds,
-        "mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
-        "clips": len(verdicts),
-        "faces": sum("no face" not in line for line in verdicts),
-    }
+    return took | {"clips": len(verdicts), "faces": sum("no face" not in line for line in verdicts)}
 
 
 if __name__ == "__main__":

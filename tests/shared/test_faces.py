@@ -8,10 +8,10 @@ from media_files import face
 from mediapipe_stand_in import stand_in
 
 from shared.errors import UserError
-from shared.faces import MARGIN, HaarDetector, crop_faces, detector, find_faces, smooth
+from shared.faces import MARGIN, FaceDetector, HaarDetector, crop_faces, detector, find_faces, smooth
 
 
-class Script:
+class Script(FaceDetector):
     """A detector that says what it is told: {frame number: boxes}. Frames carry their number in a pixel."""
 
     def __init__(self, boxes):
@@ -36,6 +36,45 @@ def test_a_drawn_face_is_found_and_followed():
     assert result.turns == 0 and result.found.all()
     assert np.abs(result.boxes[:, 0] - where).max() < 12
     assert np.abs(result.boxes[:, 1] - 125).max() < 20 and (np.abs(result.boxes[:, 2] / 110 - 1) < 0.3).all()
+
+
+@pytest.mark.parametrize("side", [100, 150, 220])
+def test_following_finds_what_a_look_at_the_whole_picture_finds(side):
+    haar = HaarDetector()
+    before, after = (face(480, 640, x=x, y=230, side=side) for x in (250, 250 + side / 4))
+    boxes = haar.find(before)
+    followed = haar.follow(after, boxes)
+    assert len(boxes) == 1 and np.abs(followed - haar.find(after)).max() < 0.15 * side
+    # Gone, or out of reach; and of two, both must be there.
+    assert haar.follow(np.full_like(after, 90), boxes) is None
+    assert haar.follow(np.roll(after, 320, axis=1), boxes) is None
+    assert haar.follow(after, np.stack([boxes[0], boxes[0] + (300, 0, 0)])) is None
+
+
+class Follower(Script):
+    """A detector that can also follow, until a face is lost."""
+
+    def follow(self, frame, boxes):
+        number = int(frame[0, 0, 0])
+        self.followed = [*getattr(self, "followed", []), number]
+        now = np.array(self.boxes.get(number, []), np.float32).reshape(-1, 3)
+        return now[: len(boxes)] if len(now) >= len(boxes) else None
+
+
+def test_every_third_look_and_one_after_a_loss_is_at_the_whole_picture():
+    finds = {i: [(50 + i, 50, 30)] for i in range(12) if i != 4}
+    script = Follower(finds)
+    result = find_faces(numbered(12), 1, script)
+    # 0 whole; 1, 2 followed; 3 whole; 4 lost, so whole, and nothing there; 5 whole; 6 whole; 7, 8; 9; 10, 11
+    assert script.asked == [0, 3, 4, 5, 6, 9] and script.followed == [1, 2, 4, 7, 8, 10, 11]
+    assert result.found.tolist() == [i != 4 for i in range(12)]
+
+
+def test_a_face_that_comes_later_is_seen_at_a_whole_look():
+    finds = {i: [(50, 50, 30)] + [(150, 50, 40)] * (i > 3) for i in range(12)}
+    result = find_faces(numbered(12), 1, Follower(finds))
+    assert result.others == 1 and result.found.all()
+    np.testing.assert_allclose(result.boxes[:, 2], 30)
 
 
 def test_there_is_no_face_on_a_wall():

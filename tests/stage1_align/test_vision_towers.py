@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from shared.errors import UserError
+from stage1_align.towers import vision
 from stage1_align.towers.vision import OpenClipVision, resize
 
 
@@ -139,6 +140,21 @@ def test_batch_equals_single_and_padding_changes_nothing(pool, peak):
         filled = built(**inputs)
     assert torch.equal(filled.pooled, batch.pooled) and torch.equal(filled.sequence, batch.sequence)
     assert (batch.pooled[1] == 0).all()
+
+
+def test_frames_in_parts_give_what_all_of_them_together_give(monkeypatch):
+    built, items, sizes = tower(8, model="tiny-vit", standardise=True), frames(3, 0, 5, 1, size=40), []
+    built.trunk.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    inputs = built.collate(items)
+    whole = built(**inputs)
+    monkeypatch.setattr(vision, "AT_ONCE", 4)
+    parts = built.encode(items)
+    again = built(**inputs)  # with gradient: batch statistics, and what is recomputed, are of the whole batch
+    assert sizes == [9, 4, 4, 1, 9]
+    for name in ("sequence", "pooled", "mask"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-5)
+    assert torch.equal(again.sequence, whole.sequence)
+    assert not built.encode(frames(0, 0)).mask.any()
 
 
 def test_attention_starts_as_the_mean_and_follows_its_query():
