@@ -82,7 +82,7 @@ def score(
         draws = bootstrap_pcc(predictions[rows][:, known], labels[rows][:, known], groups[rows], bootstrap, seed)
         return {
             **_with_mean(values),
-            "interval": interval(draws.mean(axis=1)) if known else None,
+            "interval": interval(mean_over_dimensions(draws)),
             "interval_per_dimension": dict.fromkeys(names)
             | {names[k]: interval(d) for k, d in zip(known, draws.T, strict=True)},
             "n": len(labels[rows]),
@@ -114,8 +114,16 @@ def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
 
 
 def interval(draws: np.ndarray) -> list[float] | None:
-    """The middle 95 % of bootstrap draws (R,); None without any."""
+    """The middle 95 % of bootstrap draws (R,) that are not NaN; None without any."""
+    draws = draws[~np.isnan(draws)]
     return [float(value) for value in np.percentile(draws, [2.5, 97.5])] if draws.size else None
+
+
+def mean_over_dimensions(draws: np.ndarray) -> np.ndarray:
+    """(R, K) -> (R,): the mean of what is not NaN; NaN where nothing is."""
+    known = ~np.isnan(draws)
+    count = known.sum(axis=1)
+    return np.where(count > 0, np.where(known, draws, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
 def bootstrap_pcc(
@@ -125,7 +133,8 @@ def bootstrap_pcc(
 
     Each sample draws as many groups as there are, with replacement, and takes all rows of each drawn group (the cluster
     bootstrap: rows of one subject are not independent). PCC needs only six sums per group and dimension, so all samples
-    are one matrix product. Constant columns count 0.
+    are one matrix product. Constant predictions count 0. A sample in which by chance no label of a dimension varies, as
+    happens to rare dimensions in few groups, says nothing about it: NaN, unless its labels never vary, which counts 0.
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if resamples == 0 or not len(labels):
@@ -142,8 +151,10 @@ def bootstrap_pcc(
     n, sx, sy, sxx, syy, sxy = np.einsum("rg,gsk->srk", drawn.astype(np.float64), sums, optimize=True)  # (R, K) each
     n = np.maximum(n, 1)
     vx, vy = sxx - sx * sx / n, syy - sy * sy / n
-    varied = (vx > 1e-12 * sxx) & (vy > 1e-12 * syy)
-    return np.where(varied, (sxy - sx * sy / n) / np.sqrt(np.where(varied, vx * vy, 1.0)), 0.0)
+    silent = ~(vy > 1e-12 * syy)  # (R, K)
+    varied = (vx > 1e-12 * sxx) & ~silent
+    found = np.where(varied, (sxy - sx * sy / n) / np.sqrt(np.where(varied, vx * vy, 1.0)), 0.0)
+    return np.where(silent & ~silent.all(axis=0), np.nan, found)
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray, strata: np.ndarray | None = None) -> float:

@@ -27,7 +27,7 @@ def compare(config: CompareConfig) -> dict:
     UserError when A and B are not of the same clips, labels and groups.
     """
     from shared.files import write_json
-    from shared.metrics import bootstrap_pcc, pcc
+    from shared.metrics import bootstrap_pcc, mean_over_dimensions, pcc
     from stage2_fusion import evaluation
 
     a, b = evaluation.read_all([config.a, config.b])
@@ -47,7 +47,7 @@ def compare(config: CompareConfig) -> dict:
         "groups": len(set(a.groups)),
         "bootstrap": config.bootstrap,
         "seed": config.seed,
-        "mean": _difference(*map(np.mean, scores), (draws[0] - draws[1]).mean(axis=1)) if known else None,
+        "mean": _difference(*map(np.mean, scores), mean_over_dimensions(draws[0] - draws[1])) if known else None,
         "per_dimension": each,
     }
     if config.out is not None:
@@ -58,6 +58,7 @@ def compare(config: CompareConfig) -> dict:
 def _difference(a: float, b: float, draws: np.ndarray) -> dict:
     from shared.metrics import interval
 
+    draws = draws[~np.isnan(draws)]
     ahead = float(((draws > 0) + 0.5 * (draws == 0)).mean()) if draws.size else None
     return {"a": float(a), "b": float(b), "difference": float(a - b), "interval": interval(draws), "a_ahead": ahead}
 

@@ -16,7 +16,7 @@ def joint_draws(parts: list[Evaluation], resamples: int, seed: int) -> np.ndarra
     difference of two systems on the same clips is a paired one. None where clips are shared only in part: then neither
     holds. That other clips are also of other people is for the caller to know: two corpora may name theirs alike.
     """
-    from shared.metrics import bootstrap_pcc
+    from shared.metrics import bootstrap_pcc, mean_over_dimensions
     from shared.order import derive_seed
 
     sets = clip_sets(parts)
@@ -27,7 +27,8 @@ def joint_draws(parts: list[Evaluation], resamples: int, seed: int) -> np.ndarra
         known = ~np.isnan(same[0].labels).all(axis=0)  # (K,)
         labels, groups = same[0].labels[:, known], np.array(same[0].groups)
         own = seed if len(sets) == 1 else derive_seed("clips", seed, *key)
-        draws += [bootstrap_pcc(p.predictions[:, known], labels, groups, resamples, own).mean(axis=1) for p in same]
+        drawn = [bootstrap_pcc(p.predictions[:, known], labels, groups, resamples, own) for p in same]  # (R, K) each
+        draws += map(mean_over_dimensions, drawn)
     return np.mean(draws, axis=0)
 
 

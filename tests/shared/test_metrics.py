@@ -80,6 +80,28 @@ def test_bootstrap_over_groups_equals_a_slow_loop():
         np.testing.assert_allclose(found[r], slow, atol=1e-12)
 
 
+def test_a_sample_without_a_varied_label_says_nothing_about_its_dimension():
+    """Eight groups, a dimension that two of them have: a sample that draws neither is no sample of PCC 0."""
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(8), 6)
+    labels = rng.random((48, 2))
+    labels[groups > 1, 1] = 0
+    predictions = labels + rng.normal(0, 0.05, labels.shape)
+    draws = metrics.bootstrap_pcc(predictions, labels, groups, 400, seed=0)
+    drawn = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), size=400)
+    neither = (drawn[:, :2] == 0).all(axis=1)
+    assert 20 < neither.sum() < 80 and (np.isnan(draws) == np.stack([np.zeros(400, bool), neither], axis=1)).all()
+    means = np.where(neither, draws[:, 0], draws.mean(axis=1))
+    np.testing.assert_allclose(metrics.mean_over_dimensions(draws), means)
+    found = metrics.score(predictions, labels, ["a", "b"], groups, bootstrap=400)["pcc"]
+    np.testing.assert_allclose(found["interval_per_dimension"]["b"], np.nanpercentile(draws[:, 1], [2.5, 97.5]))
+    np.testing.assert_allclose(found["interval"], np.percentile(means, [2.5, 97.5]))
+    assert found["interval_per_dimension"]["b"][0] > 0.5
+    assert metrics.interval(np.full(3, np.nan)) is None and np.isnan(metrics.mean_over_dimensions(np.full((1, 2), np.nan)))
+    # Labels that never vary count 0, in samples as in the score.
+    assert (metrics.bootstrap_pcc(predictions, labels * [1, 0], groups, 9, 0)[:, 1] == 0).all()
+
+
 def test_intervals_widen_when_rows_of_a_group_repeat_each_other():
     rng = np.random.default_rng(2)
     labels = np.repeat(rng.random((12, 1)), 10, axis=0)
