@@ -104,6 +104,9 @@ class TrainConfig:
     """no, bf16 or auto. The models are small: bf16 gains little and costs digits of PCC."""
     damaged_views: bool = True
     """Train on damaged views too, when the features hold them."""
+    feature_damage: float = 0.0
+    """Share of the clips of a step that bring, in place of a damaged view of their media, one of their features: for
+    features that came with a dataset (`emit encode --provided`), 0.5. Damage to media looks more like what happens."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where curves go, by Accelerate's names; log.jsonl is written whatever stands here."""
     max_steps: int = 128
@@ -113,6 +116,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "lr", "clip", "patience", "max_steps"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--train.{name} is {getattr(self, name)}: it must be above 0")
+        if not 0 <= self.feature_damage <= 1:
+            raise UserError(f"--train.feature_damage is {self.feature_damage}: it is a share, from 0 to 1")
 
 
 @dataclass
@@ -203,3 +208,5 @@ class PredictConfig:
     """What finds faces, as of `emit prepare`; by default what found those of the training clips."""
     transcribe: str | None = None
     """Whisper folder, as of `emit prepare`; by default that of the training clips, "" for none."""
+    explain: bool = False
+    """Also write OUT_explained.jsonl, as `emit evaluate` does, with a line for each window."""

@@ -17,6 +17,8 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
 """Pulls towards the average that are tried, in units of the members' variance."""
 FOLDS = 5
 """Parts of the groups: four choose weights for the fifth."""
+LEARNED_HERE = "the other groups"
+"""Of weights for one part that the others chose, what `made_from` says they were learned from."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,6 +48,9 @@ def ensemble(config: EnsembleConfig) -> dict:
 
     members, fit = _alike(config.members), _alike(config.fit) if config.fit else []
     for now, then in zip(members, fit, strict=bool(fit)) if fit else ():
+        trained = [_trained(part.metrics) for part in (now, then)]
+        if None not in trained and trained[0] != trained[1]:
+            raise UserError(f"{then.path}: not of the model of {now.path}; give --fit in the order of the members")
         for key in ("model", "configuration"):
             if now.metrics.get(key) != then.metrics.get(key):
                 raise UserError(
@@ -69,7 +74,7 @@ def ensemble(config: EnsembleConfig) -> dict:
     else:
         _unseen(members)
         predictions, weights = _cross_weigh(members)
-        learned = {"fit": "the other groups", "folds": FOLDS}
+        learned = {"fit": LEARNED_HERE, "folds": FOLDS}
     about = {
         "split": first.metrics["split"],
         "group": first.metrics["clips"]["group"],
@@ -182,6 +187,12 @@ def _alike(paths: list[Path]) -> list[Evaluation]:
     return found
 
 
+def _trained(metrics: dict) -> list[str] | None:
+    """Digests of the weights behind an evaluation, one a fold; None where it does not say."""
+    found = [part["made_from"].get("model_digest") for part in metrics.get("parts", [metrics])]
+    return None if None in found else found
+
+
 def _unseen(fit: list[Evaluation]) -> None:
     """Refuse to learn weights where a member was trained, or where nobody can tell."""
     for member in fit:
@@ -195,6 +206,11 @@ def _unseen(fit: list[Evaluation]) -> None:
             raise UserError(
                 f"{member.path}: its model was trained on {seen['in_training']} of these {len(member.ids)} clips; "
                 "learn weights from valid, or from pooled folds (`emit split`, `emit pool`)"
+            )
+        if member.metrics.get("seen_by_encoders"):
+            raise UserError(
+                f"{member.path}: its encoders were aligned on {member.metrics['seen_by_encoders']} of these "
+                f"{len(member.ids)} clips, and their labels may have been among the words; align on other clips"
             )
 
 

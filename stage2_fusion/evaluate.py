@@ -14,6 +14,9 @@ from stage2_fusion.config import EvaluateConfig
 ABSENT = ("no_track", "missing")
 """Kinds of damage that leave nothing to weigh: the modality is masked."""
 
+FEW_GROUPS = "; of fewer than 20 a bootstrap makes it too narrow"
+"""Groups of 6 rows with effects of their own, simulated: 95 % intervals cover 94 % at 20 groups, 87 at 10, 80 at 4."""
+
 
 def main(argv: list[str] | None = None) -> int:
     config = configuration.parse(
@@ -29,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(config: EvaluateConfig) -> dict:
     """Score the model, write metrics, predictions and labels (see evaluation.py), return the metrics."""
+    from shared.files import digest as file_digest
     from stage2_fusion import evaluation, explain, leak, model_folder
     from stage2_fusion.features import FeatureDataset, read_info
     from stage2_fusion.inference import best_device, run_model
@@ -52,11 +56,13 @@ def evaluate(config: EvaluateConfig) -> dict:
         "group": kind,
         "model": info["model"],
         "configuration": info["options"],
+        "training": {**info.get("training", {}), "finetune": info.get("finetune"), "seconds": _seconds(config.model)},
         "seeds": {"training": trained.get("seed")},
         "seen": seen(ids, trained),
         "seen_by_encoders": leak.seen_by_encoders(config.data, data.info, ids),
         "made_from": {
             "model": str(config.model),
+            "model_digest": file_digest(config.model / "model.safetensors"),
             "features": data.info["digest"],
             "encoders": info["encoders"]["digest"],
             "fold": data.info.get("split"),
@@ -84,6 +90,13 @@ def evaluate(config: EvaluateConfig) -> dict:
     metrics["seconds"] = round(time.perf_counter() - began, 2)
     evaluation.write(out, scored)
     return metrics
+
+
+def _seconds(model: Path) -> float | None:
+    """What training took until the epoch that was kept."""
+    from shared.files import read_json
+
+    return read_json(model / "metrics.json", "metrics of a model", "train it again").get("seconds")
 
 
 def seen(ids: list[str], trained: dict) -> dict | None:
@@ -225,7 +238,7 @@ def table(metrics: dict) -> str:
         low, high = interval
         lines.append(
             f"{metrics['n']} clips; mean PCC {metrics['pcc']['mean']:.3f}, 95 % interval {low:.3f} to {high:.3f} "
-            f"({metrics['groups']} groups)"
+            f"({metrics['groups']} groups{FEW_GROUPS if metrics['groups'] < 20 else ''})"
         )
     counts = metrics.get("seen")
     if counts and any(counts.values()):

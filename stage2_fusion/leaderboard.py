@@ -5,6 +5,7 @@ import statistics
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
+from stage2_fusion.ensemble import LEARNED_HERE
 from stage2_fusion.evaluation import Evaluation
 from stage2_fusion.evidence_config import LeaderboardConfig
 from stage2_fusion.joint_bootstrap import clip_sets, joint_draws
@@ -160,6 +161,10 @@ def _note(parts: list[Evaluation]) -> str:
             return f"{words} clips it is scored on"
     if any(part.metrics.get("seen_by_encoders") for part in parts):
         return "its encoders were aligned on clips it is scored on"
+    if any((part.metrics["made_from"].get("weights") or {}).get("fit") == LEARNED_HERE for part in parts):
+        return "its weights were learned on the clips it is scored on, each group's on the others"
+    if any("seen_by_encoders" in part.metrics and part.metrics["seen_by_encoders"] is None for part in parts):
+        return "whether its encoders have met clips it is scored on is not known"
     return ""
 
 

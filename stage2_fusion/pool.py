@@ -52,6 +52,7 @@ def pool(config: PoolConfig) -> dict:
         "configuration": metrics[0].get("configuration"),
         "seeds": {"training": _seeds([m["seeds"]["training"] for m in metrics])},
         **evaluation.add_seen(metrics, sum),
+        "training": _same([m.get("training") for m in metrics]),
         "made_from": {"pooled": [str(part.path) for part in parts]},
         "parts": [
             {
@@ -75,6 +76,15 @@ def pool(config: PoolConfig) -> dict:
     )
     evaluation.write(config.out, pooled)
     return pooled.metrics
+
+
+def _same(parts: list[dict | None]) -> dict | None:
+    """How all parts were trained, with the seconds of all; None where they were trained differently, or do not say."""
+    recipes = [None if part is None else {**part, "seconds": None} for part in parts]
+    if None in recipes or any(recipe != recipes[0] for recipe in recipes):
+        return None
+    seconds = [part["seconds"] for part in parts]
+    return {**recipes[0], "seconds": None if None in seconds else round(sum(seconds), 1)}
 
 
 def _seeds(parts: list[int | list[int] | None]) -> list[int] | None:

@@ -35,7 +35,7 @@ def predict(config: PredictConfig) -> int:
     clip's prediction is their mean, weighted by their lengths."""
     from shared.files import write_csv
     from shared.rows import Recipe
-    from stage2_fusion import model_folder
+    from stage2_fusion import explain, model_folder
     from stage2_fusion.encode import sound_rate
     from stage2_fusion.inference import best_device
 
@@ -46,7 +46,7 @@ def predict(config: PredictConfig) -> int:
     windows: list[Window] = []
     rate = sound_rate(encoders, Recipe.of(recipe).sample_rates)
     for batch in _batches(prepared(clips, recipe, rate, failures), config.batch_size):
-        windows += predict_batch(model, encoders, batch, info)
+        windows += predict_batch(model, encoders, batch, info, config.explain)
     seen = {window.clip for window in windows}
     failures += [
         (name, NOTHING) for name in sorted({clip.id for clip in clips} - seen - {name for name, _ in failures})
@@ -62,6 +62,9 @@ def predict(config: PredictConfig) -> int:
         ["Filename", "start", "end", *info["label_names"]],
         timeline,
     )
+    if config.explain:
+        explained = config.out.with_name(f"{config.out.stem}_explained.jsonl")
+        explain.write(explained, [w.clip for w in windows], [w.steps for w in windows], info["label_names"])
     missed = config.out.with_name(f"{config.out.stem}_failures.csv")
     write_csv(missed, ["Filename", "reason"], [list(pair) for pair in failures])
     print(f"{config.out}: {len(rows)} clips predicted, {len(failures)} failed")
@@ -78,9 +81,11 @@ class Window:
     end: float
     values: np.ndarray
     """float32 (K,) in [0, 1]."""
+    steps: dict | None = None
+    """What it went by, as `inference.run_model` gives it, with times from the start of the clip."""
 
 
-def predict_batch(model, encoders, batch: list[dict], info: dict) -> list[Window]:
+def predict_batch(model, encoders, batch: list[dict], info: dict, explain: bool = False) -> list[Window]:
     """Windows of prepared clips, encoded as the training clips were (`info` is the model's config.json); one with
     nothing in it is left out."""
     from stage2_fusion.encode import encode_samples
@@ -92,9 +97,18 @@ def predict_batch(model, encoders, batch: list[dict], info: dict) -> list[Window
     if not usable:
         return []
     samples = [shorten(encoded[i], info["max_steps"]) for i in usable]
-    values = np.clip(run_model(model, samples, len(samples))["predictions"], 0, 1)  # (B, K)
-    times = [(batch[i]["start"], batch[i]["start"] + batch[i]["duration"]) for i in usable]
-    return [Window(sample["id"], *time, row) for sample, time, row in zip(samples, times, values, strict=True)]
+    found = run_model(model, samples, len(samples), explain=explain)
+    values = np.clip(found["predictions"], 0, 1)  # (B, K)
+    windows = []
+    for row, i in enumerate(usable):
+        start = batch[i]["start"]
+        window = Window(samples[row]["id"], start, start + batch[i]["duration"], values[row])
+        if explain:
+            window.steps = found["steps"][row]
+            if window.steps["times"] is not None:
+                window.steps["times"] = window.steps["times"] + start
+        windows.append(window)
+    return windows
 
 
 def over_time(windows: list[Window]) -> dict[str, np.ndarray]:

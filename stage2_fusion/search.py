@@ -31,6 +31,7 @@ from shared.order import derive_seed
 from shared.pool import cores
 from shared.registry import nearest
 from stage2_fusion.config import FuseConfig
+from stage2_fusion.features import read_info
 
 
 @dataclass(kw_only=True)
@@ -76,7 +77,8 @@ def search(config: SearchConfig) -> Path:
     given = configuration.to_dict(config)
     base = {field.name: given[field.name] for field in fields(FuseConfig)}
     space = read_space(config.space, config)
-    _claim(config.out, {"base": base | {"run": ""}, "space": space, "method": config.method})
+    features = read_info(config.data)["digest"]
+    _claim(config.out, {"base": base | {"run": ""}, "features": features, "space": space, "method": config.method})
     drawn = list(itertools.islice(draws(space, config.method, config.seed), config.trials))
     files = [_write_trial(config.out, number, base, values) for number, values in enumerate(drawn)]
     threads = max(1, cores() // config.workers)
@@ -234,7 +236,7 @@ def _claim(out: Path, made_from: dict) -> None:
     stamp, mine = out / "search.json", {"search": digest(made_from), **made_from}
     if stamp.exists():
         if read_json(stamp, "search", "choose another --out")["search"] != mine["search"]:
-            raise UserError(f"{out}: holds a search of other options, space or seed; choose another --out")
+            raise UserError(f"{out}: holds a search of other options, features, space or seed; choose another --out")
     elif out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out}: holds something else than a search; choose another --out")
     else:

@@ -32,6 +32,10 @@ def describe(config: FuseConfig, options, features: dict, clips: list[dict], val
         "prepare": features["data"].get("prepare", {}),
         "precision": features["precision"],
         "finetune": config.finetune,
+        "training": {
+            "loss": configuration.to_dict(config.loss),
+            "train": {key: value for key, value in configuration.to_dict(config.train).items() if key != "trackers"},
+        },
         "trained_on": {
             "features": features["digest"],
             "data": features["data"].get("digest", ""),

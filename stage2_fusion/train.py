@@ -56,6 +56,7 @@ def _train(config: FuseConfig, stop) -> Path:
     from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
     from stage2_fusion import model_folder
     from stage2_fusion.batches import Batches
+    from stage2_fusion.feature_damage import FeatureDamage
     from stage2_fusion.features import FeatureDataset
     from stage2_fusion.losses import FusionLoss, Rows
     from stage2_fusion.setup import describe, labelled, parameter_groups
@@ -72,6 +73,8 @@ def _train(config: FuseConfig, stop) -> Path:
     labelled(valid.by_clip(), f"{config.data}, split {config.valid_split!r}")
     views = min(len(clip) for clip in clips) - 1  # damaged views that every clip has
     towers = None
+    if config.finetune and options.feature_damage:
+        raise UserError("--train.feature_damage is done to features that are there: leave out --finetune, or this")
     if config.finetune:
         from stage2_fusion.finetune import RawInputs
 
@@ -96,6 +99,8 @@ def _train(config: FuseConfig, stop) -> Path:
 
     # --- batches, model, optimiser, averages ---
     train_batch = Batches([clip[view] for clip in clips for view in range(1 + views)])
+    hurt = FeatureDamage(train_batch, options.feature_damage, config.seed) if options.feature_damage else None
+    paired = views > 0 or hurt is not None
     valid_batch = Batches(valid.samples)
     if towers:
         train_batch, valid_batch = towers.of(train_batch), towers.of(valid_batch)
@@ -118,15 +123,18 @@ def _train(config: FuseConfig, stop) -> Path:
     ema = Ema(bare, options.ema)
     criterion = FusionLoss(config.loss, bare.dimensions).to(accelerator.device)
     accelerator.register_for_checkpointing(ema, criterion)
-    progress = run.resume() or {"step": 0, "epoch": 0, "best": -math.inf, "waited": 0, "metrics": {}}
+    progress = {"step": 0, "epoch": 0, "best": -math.inf, "waited": 0, "seconds": 0.0, "metrics": {}}
+    progress |= run.resume() or {}
     if progress["step"]:
         accelerator.print(f"{run.path}: continuing after epoch {progress['epoch']} of {options.epochs}")
 
     def rows_of(epoch: int, step: int) -> np.ndarray:
-        """This process's rows: each clip as it is, followed by one of its damaged views when there are any."""
+        """This process's rows: each clip as it is, followed by one of its damaged views when there are any, or by
+        itself for its features to be damaged."""
         rows = batch_indices(len(clips), options.batch_size, config.seed, epoch, step, rank, world)
         clean = rows * (1 + views)
-        return np.stack([clean, clean + 1 + (epoch + rows) % views], axis=1).ravel() if views else clean
+        other = clean + 1 + (epoch + rows) % views if views else clean
+        return np.stack([clean, other], axis=1).ravel() if paired else clean
 
     def everyones(mine: torch.Tensor) -> torch.Tensor:
         """(n, ...) of this process to (n x world, ...) of all, with gradient through this process's rows only."""
@@ -145,7 +153,10 @@ def _train(config: FuseConfig, stop) -> Path:
             seed_everything(config.seed, epoch, step, rank)  # dropout and hidden modalities
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * cosine_with_warmup(progress["step"], total, warmup)
-            batch = train_batch(rows_of(epoch, step), accelerator.device)
+            mine = rows_of(epoch, step)
+            batch = train_batch(mine, accelerator.device)
+            if hurt is not None:
+                hurt(batch, mine, epoch)
             output = model(batch)
             rows = Rows(
                 output.prediction,
@@ -156,7 +167,7 @@ def _train(config: FuseConfig, stop) -> Path:
                 output.penalty,
             )
             rows = Rows(*(None if part is None else everyones(part) for part in rows))  # N = n x world
-            parts = criterion(rows, paired=views > 0, epoch=epoch + step / per_epoch)
+            parts = criterion(rows, paired=paired, epoch=epoch + step / per_epoch)
             accelerator.backward(parts["loss"] * world)
             norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
             optimizer.step()
@@ -172,8 +183,10 @@ def _train(config: FuseConfig, stop) -> Path:
         with ema.applied_to(bare):
             metrics = validate(bare, valid, valid_batch, accelerator)
             better = metrics["pcc"]["mean"] > progress["best"]
+            progress["seconds"] += time.perf_counter() - began
             if better:
                 progress |= {"best": metrics["pcc"]["mean"], "metrics": {"epoch": epoch + 1, "valid": metrics}}
+                progress["metrics"]["seconds"] = round(progress["seconds"], 1)
                 if accelerator.is_main_process:
                     model_folder.save(run.path / "model", bare, info, progress["metrics"])
         progress |= {"epoch": epoch + 1, "waited": 0 if better else progress["waited"] + 1}
@@ -194,7 +207,8 @@ def _train(config: FuseConfig, stop) -> Path:
             return run.path / "model"
 
     if accelerator.is_main_process:
-        write_json(run.path / "metrics.json", {**progress["metrics"], "epochs": progress["epoch"]})
+        took = {"epochs": progress["epoch"], "seconds": round(progress["seconds"], 1)}
+        write_json(run.path / "metrics.json", {**progress["metrics"], **took})
     accelerator.wait_for_everyone()
     run.close()
     accelerator.print(f"{run.path / 'model'}: best validation PCC {progress['best']:.4f}")

@@ -160,10 +160,17 @@ def test_flattering_clips_are_refused(tmp_path):
     refused("trained on 7 of these 20 clips; learn weights from valid", seen={"in_training": 7, "in_choosing": 0})
     refused("does not say which clips its model was trained on", seen=None)
     refused("of another model than", model="another")
+    refused("aligned on 3 of these 20 clips", seen_by_encoders=3)
     on = [
         write_evaluation(tmp_path / f"on{i}.json", x, labels, seeds={"training": i}) for i, x in enumerate(members)
     ]  # 0 and 1
     refused("of another seed than", seeds={"training": 0})
+    weights = [{"made_from": {"model_digest": name}} for name in "ab"]
+    on = [write_evaluation(tmp_path / f"on{i}.json", x, labels, **weights[i]) for i, x in enumerate(members)]
+    refused("not of the model of .*on0", made_from={"model_digest": "b"})
+    parts = {"parts": [{"made_from": {"model_digest": name}} for name in "cd"]}
+    on = [write_evaluation(tmp_path / f"on{i}.json", x, labels, **parts) for i, x in enumerate(members)]
+    refused("not of the model of", parts=parts["parts"][::-1])
     refused("1 of its clips are also to be scored, such as 'c003'", ids=["c003", *(f"v{i}" for i in range(19))])
     trained = [
         write_evaluation(tmp_path / f"t{i}.json", x, labels, seen={"in_training": 1, "in_choosing": 0})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shared.errors import UserError
+from shared.files import digest
 from shared.metrics import pcc
 from stage2_fusion import evaluation, model_folder
 from stage2_fusion.config import EvaluateConfig
@@ -25,8 +26,8 @@ def made(tmp_path_factory):
     model.fit_statistics(samples)
     described = {key: info[key] for key in ("label_names", "widths", "quality", "encoders")}
     described |= {"model": "dual_stage", "options": {"width": 16, "steps": 4}, "max_steps": 128}
-    described["prepare"] = info["data"]["prepare"]
-    model_folder.save(folder / "model", model, described, {})
+    described |= {"prepare": info["data"]["prepare"], "training": {"loss": {"mse": 1.0}}, "finetune": {}}
+    model_folder.save(folder / "model", model, described, {"seconds": 7.5})
     rows = []
     for i, sample in enumerate(s for s in samples if s["view"] == 0):
         latent = np.clip(sample["labels"] + 0.1 * np.sin(i), 0, 1)
@@ -55,7 +56,8 @@ def test_metrics_are_those_agreed(made, tmp_path):
     falls = metrics["damaged_on_purpose"]["by_modality"]
     assert sum(part["views"] for part in falls.values()) == metrics["damaged_on_purpose"]["views"] == 40
     assert metrics["made_from"]["encoders"] == "e" * 16
-
+    assert metrics["made_from"]["model_digest"] == digest(made / "model" / "model.safetensors")
+    assert metrics["training"] == {"loss": {"mse": 1.0}, "finetune": {}, "seconds": 7.5}
     assert metrics["leak_probe"]["pcc"] is None and "no labelled training clips" in metrics["leak_probe"]["why"]
     assert metrics["seen"] is None and metrics["seeds"] == {"training": None, "bootstrap": 0}
     assert metrics["configuration"] == {"width": 16, "steps": 4} and metrics["seconds"] > 0
@@ -130,7 +132,7 @@ def test_the_command_prints_a_table(made, tmp_path, capsys):
     argv = ["--model", made / "model", "--data", made / "features", "--truth", made / "truth.csv", "--bootstrap", 20]
     assert main([*map(str, argv), "--out", str(tmp_path / "m.json")]) == 0
     printed = capsys.readouterr().out
-    assert "mean" in printed and "95 % interval" in printed and "ceiling" in printed and "(7 groups)" in printed
+    assert "mean" in printed and "95 % interval" in printed and "ceiling" in printed and "(7 groups; of fewer than 20" in printed
 
 
 def test_features_that_do_not_fit_are_refused(made, tmp_path):

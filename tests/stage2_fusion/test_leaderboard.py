@@ -9,6 +9,7 @@ from made_evaluations import write_evaluation
 from shared.errors import UserError
 from shared.metrics import pcc
 from shared.order import derive_seed
+from stage2_fusion.ensemble import LEARNED_HERE
 from stage2_fusion.evaluation import read
 from stage2_fusion.evidence_config import LeaderboardConfig
 from stage2_fusion.leaderboard import leaderboard, main
@@ -138,6 +139,13 @@ def test_what_flatters_is_said(tmp_path):
     _, text = leaderboard(LeaderboardConfig([f"a={a}", f"b={b}"], bootstrap=5))
     assert "Not all systems were scored on the same clips: their rows do not compare." in text
     assert "a: was trained on clips it is scored on" in text and "b: was chosen by clips it is scored on" in text
+    c = write_evaluation(tmp_path / "c.json", noisy(0.5), LABELS, made_from={"weights": {"fit": LEARNED_HERE}})
+    d = write_evaluation(tmp_path / "d.json", noisy(0.6), LABELS, seen_by_encoders=None)
+    e = write_evaluation(tmp_path / "e.json", noisy(0.6), LABELS, seen_by_encoders=0)
+    _, text = leaderboard(LeaderboardConfig([f"c={c}", f"d={d}", f"e={e}"], bootstrap=5))
+    assert "c: its weights were learned on the clips it is scored on, each group's on the others" in text
+    assert "d: whether its encoders have met clips it is scored on is not known" in text
+    assert not any(line.startswith("e:") for line in text)
     rows, _ = leaderboard(LeaderboardConfig([f"a={a}", f"a={b}"], bootstrap=5))
     assert rows[0]["low"] is None and rows[0]["seeds"] == 2
     with pytest.raises(UserError, match=r"written as \.md or \.csv"):

@@ -1,6 +1,7 @@
 """`emit predict`: which clips are read, what is written, and what counts as a failure."""
 
 import csv
+import json
 
 import made_up
 import numpy as np
@@ -104,6 +105,18 @@ def test_a_long_clip_has_a_timeline_and_their_mean_by_length(predictor, tmp_path
         assert len({first, second, third}) == 3
         assert float(rows[0][name]) == pytest.approx((20 * first + 20 * second + 5 * third) / 45, abs=2e-6)
         assert float(rows[1][name]) == alone
+
+
+def test_windows_are_explained_with_their_times(predictor, tmp_path):
+    touch(tmp_path, "long.mp4")
+    predictor("long.mp4", batch_size=2, window=20, explain=True)
+    with (tmp_path / "out" / "predictions_explained.jsonl").open() as file:
+        first, second, third = (json.loads(line) for line in file)
+    assert {line["Filename"] for line in (first, second, third)} == {"long.mp4"}
+    for line, (start, end) in ((first, (0, 20)), (second, (20, 40)), (third, (40, 45))):
+        assert start <= line["times"][0] <= line["times"][-1] <= end
+        assert all(len(values) == len(line["times"]) for values in line["weights"].values())
+        assert any(sum(values) > 0 for values in line["weights"].values())
 
 
 def test_batches_change_nothing(predictor, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,14 @@ def test_finished_trials_are_kept_and_another_search_is_refused(data, tmp_path, 
     assert first.items() <= {row["trial"]: row["train.lr"] for row in rows(tmp_path)}.items()
     with pytest.raises(UserError, match="another --out"):
         searching.search(config(data, tmp_path, space, "--trials", 3, "--seed", 1))
+    counts = {"train": 16, "valid": 8}
+    mine = made_up.write_features(tmp_path / "f", counts, views=0, seed=0)
+    (tmp_path / "moved").mkdir()
+    searching.search(config(mine, tmp_path / "moved", space, "--trials", 1))
+    shutil.rmtree(mine)
+    made_up.write_features(mine, counts, views=0, seed=1)  # other features at the same place
+    with pytest.raises(UserError, match="other options, features, space or seed"):
+        searching.search(config(mine, tmp_path / "moved", space, "--trials", 2))
 
 
 @pytest.mark.parametrize(
