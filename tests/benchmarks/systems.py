@@ -31,7 +31,8 @@ THERE = {
 SYSTEMS = {
     name: f"{FUSE}/{name}.yaml"
     for name in ("concat_vad", "lstm_vad", "late_fusion", "concat_lstm", "text_anchored", "concat")
-}
+} | {"plain_concat": f"{FUSE}/concat.yaml --train.damaged_views false"}
+"""plain_concat has met no damage, as the published systems have not; concat has met what dual_stage has."""
 PARTS = {
     "without TCN": f"{OURS} --options.tcn_layers 0",
     "without BiLSTM": f"{OURS} --options.lstm_layers 0",

@@ -97,9 +97,8 @@ def test_a_sample_without_a_varied_label_says_nothing_about_its_dimension():
     np.testing.assert_allclose(found["interval_per_dimension"]["b"], np.nanpercentile(draws[:, 1], [2.5, 97.5]))
     np.testing.assert_allclose(found["interval"], np.percentile(means, [2.5, 97.5]))
     assert found["interval_per_dimension"]["b"][0] > 0.5
-    assert metrics.interval(np.full(3, np.nan)) is None and np.isnan(
-        metrics.mean_over_dimensions(np.full((1, 2), np.nan))
-    )
+    assert metrics.interval(np.full(3, np.nan)) is None
+    assert np.isnan(metrics.mean_over_dimensions(np.full((1, 2), np.nan)))
     # Labels that never vary count 0, in samples as in the score.
     assert (metrics.bootstrap_pcc(predictions, labels * [1, 0], groups, 9, 0)[:, 1] == 0).all()
 

@@ -109,6 +109,10 @@ def test_a_long_clip_has_a_timeline_and_their_mean_by_length(predictor, tmp_path
 
 def test_windows_are_explained_with_their_times(predictor, tmp_path):
     touch(tmp_path, "long.mp4")
+    described = json.loads((tmp_path / "model" / "config.json").read_text())
+    described |= {"model": "dual_stage", "options": {"width": 16, "steps": 4}}
+    model = model_folder.build("dual_stage", described["options"], made_up.info())
+    model_folder.save(tmp_path / "model", model, described, {})
     predictor("long.mp4", batch_size=2, window=20, explain=True)
     with (tmp_path / "out" / "predictions_explained.jsonl").open() as file:
         first, second, third = (json.loads(line) for line in file)
