@@ -98,6 +98,8 @@ class RobustnessConfig:
     """JSON file to write; the same as a table goes beside it (.csv)."""
     shares: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     """Shares of the clips; the clips of a smaller share are among those of a larger one."""
+    orders: int = 10
+    """Orders in which clips may lose it, over which each share's PCC is averaged: which half it hits is chance."""
     groups: str | None = None
     """Group that the bootstrap draws, by default the first the clips have."""
     bootstrap: int = 1000
@@ -110,6 +112,8 @@ class RobustnessConfig:
     def __post_init__(self):
         if not self.shares or any(not 0 <= share <= 1 for share in self.shares):
             raise UserError(f"--shares {self.shares}: one or more numbers from 0 to 1")
+        if self.orders < 1:
+            raise UserError(f"--orders is {self.orders}: it must be at least 1")
 
 
 @dataclass

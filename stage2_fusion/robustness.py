@@ -10,7 +10,7 @@ from shared.errors import UserError
 from stage2_fusion.evaluation import named
 from stage2_fusion.evidence_config import RobustnessConfig
 
-COLUMNS = ("model", "modality", "how", "share", "clips", "pcc", "low", "high")
+COLUMNS = ("model", "modality", "how", "share", "clips", "pcc", "low", "high", "fall", "fall_low", "fall_high")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,8 +29,9 @@ def robustness(config: RobustnessConfig) -> dict:
     """Score every model, write JSON and CSV, return what the JSON holds.
 
     Returns {"data", "split", "seed", "bootstrap", "rows"}. A row: "model", "modality", "how" (damaged or missing),
-    "share" of the "clips" that were so, mean "pcc" over all "clips" with "low" and "high" of its 95 % interval, and
-    "per_dimension". The clips of a modality are those that have it and, for damaged, a view in which it alone is
+    "share" of the "clips" that were so, mean "pcc" over all "clips" (and over orders in which they were made worse)
+    with "low" and "high" of its 95 % interval, its "fall" from the clips as they are with "fall_low" and "fall_high",
+    and "per_dimension". The clips of a modality are those that have it and, for damaged, a view in which it alone is
     damaged: at share 0 they are as they are, at 1 all are worse.
     """
     from shared.files import write_csv, write_json
@@ -77,15 +78,13 @@ def one_model(model, data, config: RobustnessConfig) -> list[dict]:
             usable = [i for i, sample in enumerate(versions) if sample is not None]
             if not usable:
                 continue
-            usable.sort(key=lambda i: _turn(config.seed, modality, clean[i]["id"]))
-            worse = whole.copy()
-            worse[usable] = predict([versions[i] for i in usable])
-            for share in config.shares:
-                hit = usable[: round(share * len(usable))]
-                mixed = whole.copy()
-                mixed[hit] = worse[hit]
-                scores = _scores(mixed[usable], labels[usable], names, groups[usable], config)
-                rows.append({"modality": modality, "how": how, "share": share, "clips": len(usable), **scores})
+            pair = whole[usable], predict([versions[i] for i in usable])  # (M, K) each: as they are, and worse
+            orders = [
+                np.argsort([_turn(config.seed, order, modality, clean[i]["id"]) for i in usable])
+                for order in range(config.orders)
+            ]
+            about = {"modality": modality, "how": how, "clips": len(usable)}
+            rows += [about | row for row in _curve(*pair, labels[usable], names, groups[usable], orders, config)]
     return rows
 
 
@@ -106,19 +105,41 @@ def _damaged(views: dict[int, dict], modality: str) -> dict | None:
     return None
 
 
-def _turn(seed: int, modality: str, name: str) -> int:
+def _turn(seed: int, order: int, modality: str, name: str) -> int:
     """When a clip's turn comes to be damaged: a smaller share is part of a larger one."""
     from shared.order import derive_seed
 
-    return derive_seed("robustness", seed, modality, name)
+    return derive_seed("robustness", seed, order, modality, name)
 
 
-def _scores(predictions: np.ndarray, labels: np.ndarray, names: list[str], groups: np.ndarray, config) -> dict:
-    from shared.metrics import score
+def _curve(clean, worse, labels, names: list[str], groups, orders: list[np.ndarray], config) -> list[dict]:
+    """A row for each share: clean, worse, labels (M, K), groups (M,); orders of (M,), by which clips become worse."""
+    from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc
 
-    pcc = score(predictions, labels, names, groups, config.bootstrap, config.seed)["pcc"]
-    low, high = pcc["interval"] or (None, None)
-    return {"pcc": pcc["mean"], "low": low, "high": high, "per_dimension": pcc["per_dimension"]}
+    known = [k for k in range(len(names)) if not np.isnan(labels[:, k]).all()]
+
+    def scored(share: float) -> tuple[np.ndarray, np.ndarray]:
+        """PCC (K',) of the dimensions that are labelled, and bootstrap samples (R,) of their mean."""
+        count = round(share * len(labels))
+        values, draws = [], []
+        for order in orders if 0 < count < len(labels) else orders[:1]:
+            mixed = clean.copy()
+            mixed[order[:count]] = worse[order[:count]]
+            values.append([pcc(mixed[:, k], labels[:, k]) for k in known])
+            drawn = bootstrap_pcc(mixed[:, known], labels[:, known], groups, config.bootstrap, config.seed)
+            draws.append(mean_over_dimensions(drawn))
+        return np.mean(values, axis=0), np.mean(draws, axis=0)
+
+    whole, before = scored(0.0)
+    rows = []
+    for share in config.shares:
+        values, draws = scored(share)
+        ends = [*(interval(draws) or (None, None)), *(interval(before - draws) or (None, None))]
+        row = {"share": share, "pcc": float(values.mean()), "fall": float((whole - values).mean())}
+        row |= dict(zip(("low", "high", "fall_low", "fall_high"), ends, strict=True))
+        each = dict.fromkeys(names) | {names[k]: float(value) for k, value in zip(known, values, strict=True)}
+        rows.append({**row, "per_dimension": each})
+    return rows
 
 
 def _named(given: list[str]) -> list[tuple[str, Path]]:

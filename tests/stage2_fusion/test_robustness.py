@@ -33,7 +33,7 @@ def made(tmp_path_factory):
 def test_curves_equal_a_slow_loop(made, tmp_path, capsys):
     models = [str(made / "concat" / "model"), f"ours={made / 'dual_stage' / 'model'}"]
     config = RobustnessConfig(
-        models, made / "features", out=tmp_path / "r.json", shares=[0, 0.3, 1], bootstrap=20, seed=4
+        models, made / "features", out=tmp_path / "r.json", shares=[0, 0.3, 1], bootstrap=20, seed=4, orders=3
     )
     found = robustness(config)
     assert json.loads((tmp_path / "r.json").read_text()) == found
@@ -51,14 +51,19 @@ def test_curves_equal_a_slow_loop(made, tmp_path, capsys):
                 if worse is None and views[view]["damage"][m]:
                     worse = views[view]
             if worse is not None:
-                usable.append((_turn(4, m, views[0]["id"]), views[0], worse))
-        usable.sort(key=lambda entry: entry[0])
-        count = round(row["share"] * len(usable))
-        mixed = [worse if i < count else clean for i, (_, clean, worse) in enumerate(usable)]
-        predictions = run_model(model, mixed, 7)["predictions"]
-        labels = np.stack([clean["labels"] for _, clean, _ in usable])
+                usable.append((views[0], worse))
+        count, scores = round(row["share"] * len(usable)), []
+        for order in range(3):
+            usable.sort(key=lambda entry, order=order, m=m: _turn(4, order, m, entry[0]["id"]))
+            for hit in (0, count):
+                mixed = [worse if i < hit else clean for i, (clean, worse) in enumerate(usable)]
+                predictions = run_model(model, mixed, 7)["predictions"]
+                labels = np.stack([clean["labels"] for clean, _ in usable])
+                scores.append(np.mean([pcc(predictions[:, k], labels[:, k]) for k in range(2)]))
         assert row["clips"] == len(usable)
-        assert row["pcc"] == pytest.approx(np.mean([pcc(predictions[:, k], labels[:, k]) for k in range(2)]), abs=1e-5)
+        assert row["pcc"] == pytest.approx(np.mean(scores[1::2]), abs=1e-5)
+        assert row["fall"] == pytest.approx(np.mean(scores[::2]) - np.mean(scores[1::2]), abs=1e-5)
+        assert row["fall_low"] <= row["fall_high"] and (row["share"] or row["fall"] == row["fall_high"] == 0)
     modes = {(row["modality"], row["how"]) for row in found["rows"]}
     assert {(m, "missing") for m in MODALITIES} <= modes and {("vision", "damaged"), ("audio", "damaged")} <= modes
     with (tmp_path / "r.csv").open() as file:
