@@ -1,32 +1,76 @@
 """Layout "csv": a table with one row per clip, or a folder with a labels.csv. Columns are named by options, or
 recognised by their usual names (shared/layouts/columns.py). Paths are relative to the table; a missing extension is
 looked for, and so is the file itself where the table has an id column alone.
+
+A row with too many or too few cells keeps its clip, without labels, where its file can be told.
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.clips import Source
-from shared.layouts.columns import ColumnOptions, choose, clips_of
-from shared.layouts.table import Finder, ids_of, read_table
+from shared.layouts.columns import ColumnOptions, Columns, choose, clips_of
+from shared.layouts.table import Finder, Row, ids_of, read_table
+
+SHOWN = 10
+"""Rows left out that a note names."""
 
 
 @dataclass
 class Csv(ColumnOptions):
     def read(self, source: Path) -> Source:
-        """The clips of a table, or of the labels.csv in a folder. UserError names the row of what cannot be read."""
+        """The clips of a table, or of the labels.csv in a folder. UserError names the line of what cannot be read."""
         table = source / "labels.csv" if source.is_dir() else source
-        header, rows = read_table(table)
-        columns = choose(self, header, rows, str(table))
+        found = read_table(table)
+        whole = [row.cells for row in found.rows if not row.wrong]
+        columns = choose(self, found.header, whole, str(table))
         finder = Finder(Path(self.root) if self.root else table.parent)
+        rows, notes = _trusted(found.rows, columns, finder)
+        cells = [row.cells for row in rows]
 
         def files(row: int, column: int | None) -> Path | None:
             if column is not None:
-                return finder.find(rows[row][column])
-            return finder.find_by_id(rows[row][columns.id])
+                return finder.find(cells[row][column])
+            return finder.find_by_id(cells[row][columns.id])
 
-        named = columns.media if columns.id is None else columns.id
-        ids = [row[named] for row in rows]
-        if columns.id is None:
-            ids = ids_of(ids)
-        return clips_of(columns, rows, ids, files, lambda row: f"{table}: row {row + 2}")
+        ids = (
+            ids_of([row[columns.media] for row in cells]) if columns.id is None else [row[columns.id] for row in cells]
+        )
+        out = clips_of(columns, cells, ids, files, lambda row: f"{table}: line {rows[row].line}")
+        remarks = [
+            (f"{table.name} line {row.line}: {row.wrong}; labels not read",) if row.wrong else () for row in rows
+        ]
+        out.clips = [replace(clip, remarks=said) for clip, said in zip(out.clips, remarks, strict=True)]
+        out.notes = found.notes + notes + out.notes
+        return out
+
+
+def _trusted(rows: list[Row], columns: Columns, finder: Finder) -> tuple[list[Row], list[str]]:
+    """Rows whose file can be told, and which are left out. Of a row that is not whole, the file is what its cell says
+    if that file exists and is no other row's; cells before it are in place then, those after it and labels are
+    blanked."""
+    last = columns.id if columns.media is None else columns.media
+
+    def file(row: Row) -> Path | None:
+        return finder.find_by_id(row.cells[last]) if columns.media is None else finder.find(row.cells[last])
+
+    if not any(row.wrong for row in rows):
+        return rows, []
+    taken = {file(row) for row in rows if not row.wrong}
+    kept, lost = [], []
+    for row in rows:
+        if row.wrong:
+            path = file(row)
+            if path is None or path in taken or not os.path.isfile(path) or (columns.id or 0) > last:
+                lost.append(f"line {row.line} ({row.wrong})")
+                continue
+            taken.add(path)
+            labels = columns.labels.values()
+            cells = ["" if i > last or i in labels else cell for i, cell in enumerate(row.cells)]
+            row = replace(row, cells=cells)
+        kept.append(row)
+    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    return kept, [f"{len(lost)} rows left out, whose files cannot be told: {', '.join(lost[:SHOWN])}{more}"] * bool(
+        lost
+    )

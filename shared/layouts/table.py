@@ -5,6 +5,8 @@ import csv
 import io
 import math
 import os
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from shared.clips import MEDIA_SUFFIXES
@@ -14,25 +16,98 @@ from shared.layouts.folder import shortest_ids
 NOT_LABELLED = ("", "nan", "na", "n/a", "none", "null")
 SPLITS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "development": "valid"}
 """What else the splits are called."""
+LEFT_OPEN = "a quotation mark is left open"
 
 
-def read_table(table: Path) -> tuple[list[str], list[list[str]]]:
-    """Column names, and rows as wide as the header, every cell stripped. UserError when it is not a table."""
+@dataclass(frozen=True)
+class Row:
+    """A row of a table."""
+
+    line: int
+    """In which it begins, counted from 1."""
+    cells: list[str]
+    """Stripped; as many as there are columns."""
+    wrong: str = ""
+    """Why cells may stand under the wrong column; "" for a whole row."""
+
+
+@dataclass
+class Table:
+    """A table as it was read."""
+
+    header: list[str]
+    rows: list[Row]
+    notes: list[str]
+    """What a person should look at."""
+
+
+def read_table(table: Path) -> Table:
+    """Column names, and the rows that are not blank. A row has all of the header's cells, or it says what is wrong with
+    it; a quotation mark left open costs its own row alone. UserError when it is not a table, or a name stands twice in
+    its header."""
     try:
         text = read_text(table)
     except FileNotFoundError:
         raise UserError(f"{table}: no such table; name a .csv, or a folder that holds a labels.csv") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{table}: not a readable UTF-8 table ({error})") from None
-    try:
-        found = list(csv.reader(io.StringIO(text, newline=""), delimiter=guess_delimiter(text)))
-    except csv.Error as error:
-        raise UserError(f"{table}: not a table ({error})") from None
-    rows = [[cell.strip() for cell in row] for row in found if any(cell.strip() for cell in row)]
-    if len(rows) < 2:
+    # A line more: a quotation mark open in the last line goes beyond it.
+    lines = [*io.StringIO(text, newline=""), ""]
+    at = next((i for i, line in enumerate(lines) if line.strip("\r\n")), 0)
+    delimiter = guess_delimiter(lines[at])
+    header, taken, wrong = _record(lines, at, delimiter)
+    header = [name.strip() for name in header]
+    if wrong:
+        raise UserError(f"{table}: line {at + 1}: {wrong}; close it")
+    twice = [name for name, times in Counter(header).items() if name and times > 1]
+    if twice:
+        raise UserError(f"{table}: two columns are called {twice[0]!r}; rename one")
+    rows, odd, at = [], [], at + taken
+    while at < len(lines) - 1:
+        cells, taken, wrong = _record(lines, at, delimiter)
+        inner = [
+            line for line in lines[at + 1 : at + taken] if len(header) > 1 and _fits(_alone(line, delimiter), header)
+        ]
+        if inner and not _fits(cells, header):  # the quotation mark closes in another row
+            cells, taken, wrong = _alone(lines[at], delimiter), 1, LEFT_OPEN
+        elif inner:
+            odd.append(at + 1)
+        if any(cell.strip() for cell in cells):
+            wrong = wrong or ("" if _fits(cells, header) else f"{len(cells)} cells instead of {len(header)}")
+            cells = [cell.strip() for cell in cells[: len(header)]]
+            rows.append(Row(at + 1, cells + [""] * (len(header) - len(cells)), wrong))
+        at += taken
+    if not rows:
         raise UserError(f"{table}: needs a header and at least one row")
-    width = len(rows[0])
-    return rows[0], [(row + [""] * width)[:width] for row in rows[1:]]
+    notes = []
+    if odd:
+        notes.append(f"{len(odd)} rows of several lines hold what looks like further rows, such as line {odd[0]}")
+    return Table(header, rows, notes)
+
+
+def _record(lines: list[str], at: int, delimiter: str) -> tuple[list[str], int, str]:
+    """Cells of what begins in line `at`, the lines it takes, and what is wrong with it. A cell in quotation marks may
+    have several lines; one whose mark is not closed as it should be has the rest of its own."""
+    reader = csv.reader((lines[i] for i in range(at, len(lines))), delimiter=delimiter, strict=True)
+    try:
+        return next(reader), reader.line_num, ""
+    except csv.Error:
+        return _alone(lines[at], delimiter), 1, LEFT_OPEN if reader.line_num > 1 else ""
+
+
+def _alone(line: str, delimiter: str) -> list[str]:
+    """The cells of a line, whatever its quotation marks."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # longer than csv reads
+        return line.split(delimiter)
+
+
+def _fits(cells: list[str], header: list[str]) -> bool:
+    """Whether there are as many cells as columns, blank ones at the end aside."""
+    most = max((i + 1 for i, cell in enumerate(cells) if cell.strip()), default=0)
+    least = max((i + 1 for i, name in enumerate(header) if name), default=0)
+    return most <= len(header) and least <= len(cells)
 
 
 def read_text(path: Path, errors: str = "strict") -> str:

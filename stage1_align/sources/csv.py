@@ -4,13 +4,14 @@ Columns are named by options or recognised by the usual names (sources/base.py).
 item with several captions, as in tables with one row a caption. A column "split" says which rows belong to a split.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
-from shared.layouts.table import read_table
+from shared.layouts.table import Row, read_table
 from stage1_align.captions import Words
 from stage1_align.sources.base import Choose, Sample, Table, check_split
 from stage1_align.sources.columns import ColumnOptions, Columns
@@ -31,7 +32,10 @@ class Csv(Table):
 
     def __init__(self, path: str, split: str, options: CsvOptions):
         table = Path(path.replace("{split}", split))
-        header, rows = read_table(table)
+        read = read_table(table)
+        header, rows = read.header, [row.cells for row in read.rows if not row.wrong]
+        for what in [*read.notes, *_left_out(read.rows)]:
+            sys.stderr.write(f"warning: {table}: {what}\n")
         self.name, self.digest = str(table), digest([header, rows])
         self.root = Path(options.root) if options.root else table.parent
         self.frame_rate = options.frame_rate
@@ -80,6 +84,11 @@ class Csv(Table):
         paths, words = self.items[item]
         media = {part: self._path(value) for part, value in paths.items()}
         return decode_record(Record(words, **media), rate, choose, self.frame_rate)
+
+
+def _left_out(rows: list[Row]) -> list[str]:
+    wrong = [row for row in rows if row.wrong]
+    return [f"{len(wrong)} rows left out, the first in line {row.line}: {row.wrong}" for row in wrong[:1]]
 
 
 def open_csv(path: str, split: str, options: dict) -> Csv:

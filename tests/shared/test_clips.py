@@ -65,6 +65,94 @@ def test_quotes_newlines_and_byte_order_marks(tmp_path):
     assert clip.id == "a, b" and clip.transcript == 'line one\nline "two"'
 
 
+def rows_of(folder, text, names="abcd"):
+    """{id: (first label, transcript, remarks)} and notes of a table beside files called a.mp3, b.mp3, ..."""
+    for name in names:
+        (folder / f"{name}.mp3").write_bytes(b"x")
+    source = read_source(table(folder, text))
+    clips = {c.id: (c.labels[0], c.transcript, c.remarks) for c in source.clips}
+    return clips, source.notes
+
+
+def unlabelled(row):
+    return math.isnan(row[0])
+
+
+@pytest.mark.parametrize("end", ["c.mp3,0.2,", "c.mp3,0.2,ok\n", 'c.mp3,0.2,"ok"\n', 'c.mp3,0.2,"two\nlines"\n'])
+def test_a_stray_quotation_mark_costs_its_own_row_alone(tmp_path, end):
+    clips, _ = rows_of(tmp_path, 'path,Joy,transcript\na.mp3,0.5,"he said\nb.mp3,0.1,fine\n' + end)
+    assert list(clips) == ["a", "b", "c"] and clips["b"] == (0.1, "fine", ()) and clips["c"][0] == 0.2
+    assert unlabelled(clips["a"]) and clips["a"][1] is None
+    assert clips["a"][2] == ("labels.csv line 2: a quotation mark is left open; labels not read",)
+
+
+def test_a_quotation_mark_open_in_the_last_line_is_noticed(tmp_path):
+    for end in ("", "\n"):
+        clips, _ = rows_of(tmp_path, f'path,Joy,transcript\na.mp3,0.5,"he\nsaid"\nb.mp3,0.1,"fine{end}')
+        assert clips["a"] == (0.5, "he\nsaid", ())
+        assert unlabelled(clips["b"]) and "line 4: a quotation mark is left open" in clips["b"][2][0]
+
+
+def test_a_quotation_mark_that_closes_in_a_later_row(tmp_path):
+    clips, _ = rows_of(tmp_path, 'path,transcript,Joy\na.mp3,"he said,0.5\nb.mp3,said" she,0.1\nc.mp3,x,0\n')
+    assert list(clips) == ["a", "b", "c"] and clips["b"] == (0.1, 'said" she', ())
+    # Three lines, and three columns in each reading of them: they are taken for one row, and shown.
+    clips, notes = rows_of(tmp_path, 'path,Joy,transcript\na.mp3,0.5,"he said\nb.mp3,0.1,fine"\nc.mp3,0.2,x\n')
+    assert list(clips) == ["a", "c"] and any("such as line 2" in note for note in notes)
+
+
+def test_quotation_marks_within_a_line_are_only_marks(tmp_path):
+    clips, _ = rows_of(
+        tmp_path, 'path,Joy,transcript\na.mp3,0.5,"no" he said\nb.mp3,0.1,say "x, not y\nc.mp3,1,5" tv\n'
+    )
+    assert clips["a"] == (0.5, "no he said", ()) and clips["c"] == (1.0, '5" tv', ())
+    assert unlabelled(clips["b"]) and "line 3: 4 cells instead of 3" in clips["b"][2][0]
+
+
+def test_rows_of_another_width_keep_their_clip_without_labels(tmp_path):
+    lines = "a.mp3,0.5,hello, world\nb.mp3,0.25,fine,,\nc.mp3,0.5\n\nd.mp3,0.75,last\n"
+    clips, _ = rows_of(tmp_path, "path,Joy,transcript\n" + lines)
+    assert list(clips) == ["a", "b", "c", "d"]
+    assert clips["b"] == (0.25, "fine", ()) and clips["d"] == (0.75, "last", ())  # blanks at the end are none
+    assert unlabelled(clips["a"]) and clips["a"][1] is None
+    assert clips["a"][2] == ("labels.csv line 2: 4 cells instead of 3; labels not read",)
+    assert unlabelled(clips["c"]) and clips["c"][2] == ("labels.csv line 4: 2 cells instead of 3; labels not read",)
+
+
+def test_labels_are_guessed_from_whole_rows(tmp_path):
+    clips, _ = rows_of(tmp_path, "path,transcript,valence\na.mp3,hello, world,0.5\nb.mp3,x,0.25\n")
+    assert unlabelled(clips["a"]) and clips["b"] == (0.25, "x", ())
+
+
+def test_cells_before_the_file_are_in_place_and_others_are_not(tmp_path):
+    (tmp_path / "a.mp3").write_bytes(b"x")
+    source = read_source(table(tmp_path, "speaker,id,path,split,Joy\ns1,k,a.mp3,train,0,5\n"))
+    (clip,) = source.clips
+    assert (clip.id, clip.media, clip.groups, clip.split) == ("k", tmp_path / "a.mp3", {"speaker": "s1"}, "")
+    assert math.isnan(clip.labels[0])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "b, the second.mp3,0.5",  # no file is called b
+        "a,0.5,",  # of the clip above
+        "gone.mp3,0.5,more",
+        ",b.mp3,0.5",
+    ],
+)
+def test_a_row_whose_file_cannot_be_told_is_named(tmp_path, line):
+    clips, notes = rows_of(tmp_path, f"path,Joy\na.mp3,1\n{line},x\n", "a")
+    assert list(clips) == ["a"] and any("1 rows left out" in note and "line 3 (" in note for note in notes)
+
+
+def test_a_file_that_is_not_of_the_rows_id_leaves_the_row_out(tmp_path):
+    (tmp_path / "a.mp3").write_bytes(b"x")
+    text = "path,Joy,id\na.mp3,0,5,k\n"
+    with pytest.raises(UserError, match=r"no clips here.*line 2 .4 cells instead of 3"):
+        read_source(table(tmp_path, text))
+
+
 def test_repeated_stems_keep_their_folders(tmp_path):
     source = read_source(table(tmp_path, "file\na/1.mp4\nb/1.mp4\n"))
     assert [clip.id for clip in source.clips] == ["a/1", "b/1"]
@@ -86,11 +174,14 @@ def test_a_folder_gives_its_media_files_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("file,Joy\na.mp4,great\n", "row 2, column Joy: 'great'"),
+        ("file,Joy\na.mp4,great\n", "line 2, column Joy: 'great'"),
         ("name,Joy\na.mp4,1\n", "media files"),
         ("file,Joy\n", "at least one row"),
         ("file\na.mp4\na.mp4\n", "two clips"),
-        ("file,Joy\n,1\n", "row 2"),
+        ("file,Joy\n,1\n", "line 2"),
+        ("\nfile,Joy\n\n\n,1\n", "line 5"),
+        ('file,"Joy\na.mp4,1\n', "line 1: a quotation mark is left open"),
+        ("file,Joy,Joy\na.mp4,1,0\n", "two columns are called 'Joy'"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_one_line(tmp_path, text, words):

@@ -195,6 +195,13 @@ def test_rows_of_one_file_are_one_item_with_several_captions(tmp_path):
         opened("csv", tmp_path / "t.csv", "valid", **options)
 
 
+def test_rows_that_are_not_whole_are_left_out_and_told(tmp_path, capsys):
+    (tmp_path / "0.wav").write_bytes(wav(0, tmp_path))
+    (tmp_path / "t.csv").write_text('audio,caption\n0.wav,"a dog\n0.wav,woof\n0.wav,a bark, loud\n')
+    assert opened("csv", tmp_path / "t.csv").words(0).captions == ["woof"]
+    assert "2 rows left out, the first in line 2: a quotation mark is left open" in capsys.readouterr().err
+
+
 def test_videos_give_pictures_and_sound(tmp_path):
     frames = clock(np.arange(25) / 25)
     write_video(tmp_path / "v.mp4", frames, sound=0.1 * np.ones((1, RATE), np.float32))
