@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.clips import EMI, Clip, Source, Stored, sidecar
 from shared.errors import UserError
-from shared.layouts.table import number, split_name
+from shared.layouts.table import Finder, number, split_name
 from shared.registry import nearest
 
 NAMES = {
@@ -126,21 +126,24 @@ def clips_of(
     columns: Columns,
     rows: Sequence[Sequence[Any]],
     ids: list[str],
-    files: Callable[[int, int | None], Path | Stored | None],
+    files: Callable[[int, int], Path | Stored | None],
+    finder: Finder,
     where: Callable[[int], str],
 ) -> Source:
-    """The clips of all rows. files(row, column): the media file in that cell; where(row): names it in errors.
-    UserError names the row of a label that is no number, and of a clip without a name."""
+    """The clips of all rows. files(row, column): the media file in that cell, without a media column `finder` looks for
+    the id; where(row): names it in errors. UserError names the row of a label that is no number, and of a clip without
+    a name."""
     clips = []
     for i, row in enumerate(rows):
         if not ids[i]:
             raise UserError(f"{where(i)} names neither a file nor an id")
-        media = files(i, columns.media)
+        media, doubt = finder.find_by_id(ids[i]) if columns.media is None else (files(i, columns.media), "")
         clips.append(
             Clip(
                 id=ids[i],
                 media=media,
                 audio=files(i, columns.audio) if columns.audio is not None else None,
+                remarks=(doubt,) if doubt else (),
                 transcript=_text(row, columns.transcript) or sidecar(media),
                 labels=tuple(_label(row[at], f"{where(i)}, column {name}") for name, at in columns.labels.items()),
                 groups={name: _text(row, at) for name, at in columns.groups.items()},

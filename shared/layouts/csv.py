@@ -29,19 +29,17 @@ class Csv(ColumnOptions):
         rows, notes = _trusted(found.rows, columns, finder)
         cells = [row.cells for row in rows]
 
-        def files(row: int, column: int | None) -> Path | None:
-            if column is not None:
-                return finder.find(cells[row][column])
-            return finder.find_by_id(cells[row][columns.id])
+        def files(row: int, column: int) -> Path | None:
+            return finder.find(cells[row][column])
 
         ids = (
             ids_of([row[columns.media] for row in cells]) if columns.id is None else [row[columns.id] for row in cells]
         )
-        out = clips_of(columns, cells, ids, files, lambda row: f"{table}: line {rows[row].line}")
+        out = clips_of(columns, cells, ids, files, finder, lambda row: f"{table}: line {rows[row].line}")
         remarks = [
             (f"{table.name} line {row.line}: {row.wrong}; labels not read",) if row.wrong else () for row in rows
         ]
-        out.clips = [replace(clip, remarks=said) for clip, said in zip(out.clips, remarks, strict=True)]
+        out.clips = [replace(clip, remarks=said + clip.remarks) for clip, said in zip(out.clips, remarks, strict=True)]
         out.notes = found.notes + notes + out.notes
         return out
 
@@ -53,7 +51,7 @@ def _trusted(rows: list[Row], columns: Columns, finder: Finder) -> tuple[list[Ro
     last = columns.id if columns.media is None else columns.media
 
     def file(row: Row) -> Path | None:
-        return finder.find_by_id(row.cells[last]) if columns.media is None else finder.find(row.cells[last])
+        return finder.find_by_id(row.cells[last])[0] if columns.media is None else finder.find(row.cells[last])
 
     if not any(row.wrong for row in rows):
         return rows, []

@@ -55,9 +55,7 @@ class HuggingFace(ColumnOptions):
                 # Where the files lay when the dataset was made; their bytes came along in another column.
                 columns = choose(replace(options, media=stored[0]), header, rows, str(source))
 
-        def files(row: int, column: int | None) -> Path | Stored | None:
-            if column is None:
-                return finder.find_by_id(str(rows[row][columns.id]))
+        def files(row: int, column: int) -> Path | Stored | None:
             value = rows[row][column]
             if isinstance(value, _Inside):
                 return Stored(*places[row], header[column])
@@ -69,7 +67,7 @@ class HuggingFace(ColumnOptions):
             ids = ids_of(ids)
             if not all(ids) or len(set(ids)) < len(ids):
                 ids = [f"{split or file.stem}-{row:06d}" for (file, row), split in zip(places, splits, strict=True)]
-        found = clips_of(columns, rows, ids, files, lambda row: f"{places[row][0]}: row {places[row][1]}")
+        found = clips_of(columns, rows, ids, files, finder, lambda row: f"{places[row][0]}: row {places[row][1]}")
         found.clips = [
             replace(clip, split=clip.split or split) for clip, split in zip(found.clips, splits, strict=True)
         ]

@@ -16,6 +16,8 @@ from shared.layouts.folder import shortest_ids
 NOT_LABELLED = ("", "nan", "na", "n/a", "none", "null")
 SPLITS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "development": "valid"}
 """What else the splits are called."""
+SHOWN = 3
+"""Examples in a note."""
 LEFT_OPEN = "a quotation mark is left open"
 
 
@@ -151,7 +153,7 @@ class Finder:
     """Finds media files named in a table; a folder is listed once, however many files are looked for in it."""
 
     def __init__(self, base: Path):
-        self.base, self.listed, self.stems = base, {}, None
+        self.base, self.listed, self.tails = base, {}, None
 
     def find(self, name: str) -> Path | None:
         """The file, with the first known extension that exists if it has none; None for an empty name."""
@@ -168,13 +170,30 @@ class Finder:
             return path
         return next((path.parent / (path.name + s) for s in MEDIA_SUFFIXES if path.name + s in folder), path)
 
-    def find_by_id(self, name: str) -> Path | None:
-        """The media file under the folder whose path, with or without folders and extension, is `name`."""
-        if self.stems is None:
+    def find_by_id(self, name: str) -> tuple[Path | None, str]:
+        """The media file under the folder whose path is `name`, with or without its extension, or the one whose path
+        ends so; None, and why, where there are several. Of files that differ in nothing but their extension it is the
+        one whose extension comes first, as in `find`."""
+        if self.tails is None:
             from shared.layouts.folder import media_files
 
-            self.stems = {}
+            self.tails = {}
             for path in media_files(self.base):
-                for key in (path.stem, path.name, path.with_suffix("").as_posix(), path.as_posix()):
-                    self.stems.setdefault(key, self.base / path)
-        return self.stems.get(name)
+                for whole in {path, path.with_suffix("")}:
+                    for depth in range(len(whole.parts)):
+                        self.tails.setdefault("/".join(whole.parts[depth:]), []).append(path)
+        found = self.tails.get(name, [])
+        # In the folder itself no longer name could tell a file from those further down.
+        found = [path for path in found if name in (path.as_posix(), path.with_suffix("").as_posix())] or found
+        found = sorted(found, key=lambda path: MEDIA_SUFFIXES.index(path.suffix.lower()))
+        files = {path.with_suffix(""): path for path in reversed(found)}
+        if len(files) > 1:
+            files = {os.path.realpath(self.base / path): path for path in files.values()}  # links to one file
+        several = sorted(path.as_posix() for path in files.values())
+        if len(several) > 1:
+            more = f" and {len(several) - SHOWN} more" if len(several) > SHOWN else ""
+            return None, (
+                f"{name!r} may be {', '.join(several[:SHOWN])}{more}; none is taken: name it in a path column, or by "
+                f"a longer id as {Path(several[0]).with_suffix('').as_posix()}"
+            )
+        return next((self.base / path for path in files.values()), None), ""

@@ -57,6 +57,38 @@ def test_files_are_looked_for_by_id_where_no_column_names_them(tmp_path):
     assert [clip.media for clip in clips] == [tmp_path / "deep/er/k1.mp4", tmp_path / "k2.wav", None]
 
 
+def test_an_id_that_several_files_have_is_not_guessed(tmp_path):
+    for name in ("s1/a.wav", "s2/a.wav", "deep/s2/b.mp4", "deep/s2/b.wav", "c.wav", "s1/c.wav"):
+        write(tmp_path / name)
+    ids = ["a", "s2/a", "s1/a.wav", "b", "s2/b.wav", "deep/s2/b", "c", "2/a"]
+    rows = "".join(f"{name},s2,0.5\n" for name in ids)
+    clips = {clip.id: clip for clip in read_source(write(tmp_path / "t.csv", f"id,speaker,valence\n{rows}")).clips}
+    assert clips["a"].media is None and clips["a"].labels == (0.5,)
+    (said,) = clips["a"].remarks
+    assert said.startswith("'a' may be s1/a.wav, s2/a.wav;") and said.endswith("by a longer id as s1/a")
+    assert "'a' may be s1/a.wav, s2/a.wav" in prepare_clip(clips["a"], Recipe())[1].detail
+    found = {name: clip.media and clip.media.relative_to(tmp_path).as_posix() for name, clip in clips.items()}
+    assert found == {
+        "a": None,
+        "s2/a": "s2/a.wav",
+        "s1/a.wav": "s1/a.wav",
+        "b": "deep/s2/b.mp4",
+        "s2/b.wav": "deep/s2/b.wav",
+        "deep/s2/b": "deep/s2/b.mp4",
+        "c": "c.wav",
+        "2/a": None,
+    }
+    assert all(not clip.remarks for name, clip in clips.items() if name != "a")
+
+
+def test_links_to_one_file_are_not_several(tmp_path):
+    write(tmp_path / "s1" / "a.wav")
+    (tmp_path / "s2").mkdir()
+    (tmp_path / "s2" / "a.wav").symlink_to(tmp_path / "s1" / "a.wav")
+    (clip,) = read_source(write(tmp_path / "t.csv", "id,valence\na,0.5\n")).clips
+    assert clip.media.name == "a.wav" and not clip.remarks
+
+
 def test_sound_in_files_of_its_own_and_a_root(tmp_path):
     table = write(tmp_path / "here" / "t.csv", "video;audio;Joy\na.mp4;a.wav;1\n")
     (clip,) = read_source(table, "csv", {"root": str(tmp_path)}).clips
