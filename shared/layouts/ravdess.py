@@ -26,7 +26,8 @@ class Ravdess:
         """One clip a recording, however often and in whatever parts it is there."""
         recordings: dict[str, dict[str, Path]] = {}
         others, copies = [], 0
-        for path in media_files(source) if source.is_dir() else [Path(source.name)]:
+        files = media_files(source) if source.is_dir() else [Path(source.name)]
+        for path in sorted(files, key=lambda path: source.is_dir() and not (source / path).exists()):  # dead links last
             if not NAME.fullmatch(path.stem):
                 others.append(path)
                 continue

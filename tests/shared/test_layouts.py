@@ -124,6 +124,7 @@ def test_ravdess_names_are_labels_groups_and_words(tmp_path):
         "sound/03-01-03-01-01-01-10.wav",
     ):
         write(tmp_path / name)
+    (tmp_path / "a" / "03-01-01-01-01-01-03.wav").symlink_to(tmp_path / "gone.wav")
     source = read_source(tmp_path, "ravdess")
     clips = {clip.id: clip for clip in source.clips}
     assert source.label_names == ("calm", "happy", "sad", "angry", "fearful", "disgust")
@@ -137,7 +138,8 @@ def test_ravdess_names_are_labels_groups_and_words(tmp_path):
     assert clips["01-01-07-02-01-01-09"].audio is None and "02-01-07-02-01-01-09" not in clips
     assert clips["02-01-03-01-01-01-10"].audio == tmp_path / "sound/03-01-03-01-01-01-10.wav"
     assert len(clips) == 6
-    assert "1 further copies" in source.notes[0] and "1 files are not named" in source.notes[1]
+    assert clips["03-01-01-01-01-01-03"].media.parent.name == "b"  # not the link that leads nowhere
+    assert "2 further copies" in source.notes[0] and "1 files are not named" in source.notes[1]
 
 
 # --- hf ------------------------------------------------------------------------------------------------------------
