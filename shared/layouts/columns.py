@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.clips import EMI, Clip, Source, Stored, sidecar
 from shared.errors import UserError
-from shared.layouts.table import Finder, number, split_name
+from shared.layouts.table import Finder, number, plain, split_name
 from shared.registry import nearest
 
 NAMES = {
@@ -19,10 +19,26 @@ NAMES = {
     "transcript": ("transcript", "text", "words", "sentence"),
     "split": ("split",),
 }
-"""Names by which a column is recognised, the first of them that is there, whatever its case."""
+"""Names by which a column is recognised, the first of them that is there, whatever its case, spaces and underscores."""
 ROW_NUMBERS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """What a column is called into which pandas wrote the numbers of its rows: no label."""
-GROUPS = ("subject", "speaker", "actor", "seed", "group")
+GROUPS = ("subject", "speaker", "actor", "participant", "seed", "group")
+"""Names of what clips have in common, with or without "id" behind them."""
+NO_LABELS = (
+    "age",
+    "sex",
+    "gender",
+    "fold",
+    "start",
+    "end",
+    "onset",
+    "offset",
+    "duration",
+    "length",
+    "timestamp",
+    "index",
+)
+"""First words of names under which numbers are no labels; nor are they where the last word is "id"."""
 
 
 @dataclass
@@ -36,11 +52,13 @@ class ColumnOptions:
     id: str = ""
     """Names of the clips; else the stems of the files. Without a media column, files are looked for by it."""
     labels: list[str] = field(default_factory=list)
-    """Any numbers; else the six EMI dimensions if any is there, else every other column that holds numbers."""
+    """Any numbers; else the six EMI dimensions if any is there, else every other column that holds numbers and is not
+    called as what is none: an id, a group, or age, sex, gender, fold, start, end, onset, offset, duration, length,
+    timestamp, index."""
     transcript: str = ""
     """What is said; else `<stem>.txt` beside the media file."""
     groups: list[str] = field(default_factory=list)
-    """What clips have in common; else those called subject, speaker, actor, seed or group."""
+    """What clips have in common; else those called subject, speaker, actor, participant, seed, group or subject_id."""
     split: str = ""
     """train, valid, test."""
     root: str = ""
@@ -61,15 +79,17 @@ class Columns:
     notes: list[str]
 
 
-def choose(options: ColumnOptions, header: list[str], rows: Sequence[Sequence[Any]], where: str) -> Columns:
-    """Named columns, and guesses for the others. UserError names the nearest for one that is not there, and lists
-    them all when none holds media."""
-    lower = {name.lower(): i for i, name in reversed(list(enumerate(header)))}
+def choose(
+    options: ColumnOptions, header: list[str], rows: Sequence[Sequence[Any]], where: str, at: Callable[[int], str]
+) -> Columns:
+    """Named columns, and guesses for the others. at(row): names it. UserError names the nearest for one that is not
+    there, and lists them all when none holds media."""
+    lower = {plain(name): i for i, name in reversed(list(enumerate(header)))}
 
     def place(name: str) -> int:
-        if name not in header and name.lower() not in lower:
+        if name not in header and plain(name) not in lower:
             raise UserError(f"{where}: no column {name!r}: {nearest(name, header)}")
-        return header.index(name) if name in header else lower[name.lower()]
+        return header.index(name) if name in header else lower[plain(name)]
 
     claimed = {getattr(options, part) for part in NAMES} | set(options.labels) | set(options.groups)
     claimed = {place(name) for name in claimed if name}
@@ -86,31 +106,58 @@ def choose(options: ColumnOptions, header: list[str], rows: Sequence[Sequence[An
         )
     groups = {name: place(name) for name in options.groups}
     if not options.groups:
-        groups = {name: lower[name] for name in GROUPS if name in lower and lower[name] not in claimed}
+        alike = {name: (lower[key] for key in (name, f"{name}id") if key in lower) for name in GROUPS}
+        there = {name: next((i for i in some if i not in claimed), None) for name, some in alike.items()}
+        groups = {name: i for name, i in there.items() if i is not None}
     taken = {*found.values(), *groups.values()}
     labels = {name: place(name) for name in options.labels}
     notes = []
     if not labels:
-        labels, notes = _guess_labels(header, rows, taken)
+        labels, notes = _guess_labels(header, rows, taken, where, at)
     return Columns(**found, labels=labels, groups=groups, notes=[*notes, _shown(header, found, labels, groups)])
 
 
-def _guess_labels(header: list[str], rows, taken: set) -> tuple[dict[str, int], list[str]]:
+def _guess_labels(header: list[str], rows, taken: set, where: str, at) -> tuple[dict[str, int], list[str]]:
     """{label name: position}, and what a person should know of it."""
-    known = {name.lower(): name for name in EMI}
-    emi = {known[name.lower()]: i for i, name in enumerate(header) if name.lower() in known}
+    known = {plain(name): name for name in EMI}
+    emi: dict[str, int] = {}
+    for i, cell in enumerate(header):
+        name = known.get(plain(cell))
+        if name in emi:
+            raise UserError(f"{where}: columns {header[emi[name]]!r} and {cell!r} are both {name}; rename one")
+        if name is not None:
+            emi[name] = i
     if emi:
         missing = [name for name in EMI if name not in emi]
         note = [f"no column for {', '.join(missing)}"] if missing else []
         return {name: emi[name] for name in EMI if name in emi}, note
-    free = [i for i, name in enumerate(header) if i not in taken and not ROW_NUMBERS.fullmatch(name)]
-    labels = {header[i]: i for i in free if _is_numeric(row[i] for row in rows)}
-    return labels, [f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found"]
+    labels, others, notes = {}, [], []
+    for i, name in enumerate(header):
+        if i in taken or ROW_NUMBERS.fullmatch(name):
+            continue
+        values = [number(row[i]) for row in rows]
+        wrong = [k for k, value in enumerate(values) if value is None]
+        numbers = len(values) - len(wrong) - sum(value is not None and math.isnan(value) for value in values)
+        if numbers and not wrong and _is_no_label(name):
+            others.append(name)
+        elif numbers and not wrong:
+            labels[name] = i
+        elif numbers > len(wrong) and not _is_no_label(name):
+            more = f", and {len(wrong) - 1} rows more" if len(wrong) > 1 else ""
+            notes.append(
+                f"{name!r} is not read: {at(wrong[0])} has {str(rows[wrong[0]][i])[:40]!r}, which is no number{more}"
+            )
+    notes = [f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found", *notes]
+    if others:
+        notes.append(f"not labels, by their names: {', '.join(others)}; the option labels names those that are")
+    return labels, notes
 
 
-def _is_numeric(cells) -> bool:
-    values = [number(cell) for cell in cells]
-    return None not in values and not all(math.isnan(value) for value in values)
+def _is_no_label(name: str) -> bool:
+    """Whether a column's name says that its numbers count, name or time something."""
+    words = [word.lower() for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", name) if word]
+    group = plain(name).removesuffix("id") in GROUPS
+    return group or bool(words and (words[0] in NO_LABELS or words[-1] == "id"))
 
 
 def _shown(header: list[str], found: dict, labels: dict, groups: dict) -> str:

@@ -23,8 +23,9 @@ class Csv(ColumnOptions):
         """The clips of a table, or of the labels.csv in a folder. UserError names the line of what cannot be read."""
         table = source / "labels.csv" if source.is_dir() else source
         found = read_table(table)
-        whole = [row.cells for row in found.rows if not row.wrong]
-        columns = choose(self, found.header, whole, str(table))
+        whole = [row for row in found.rows if not row.wrong]
+        cells = [row.cells for row in whole]
+        columns = choose(self, found.header, cells, str(table), lambda row: f"line {whole[row].line}")
         finder = Finder(Path(self.root) if self.root else table.parent)
         rows, notes = _trusted(found.rows, columns, finder)
         cells = [row.cells for row in rows]

@@ -47,13 +47,17 @@ class HuggingFace(ColumnOptions):
         usual = {name.lower() for name in header} & {*NAMES["media"], self.media.lower()}
         if not self.media and not usual and stored:
             options = replace(self, media=stored[0])
-        columns = choose(options, header, rows, str(source))
+
+        def at(row: int) -> str:
+            return f"{places[row][0]}: row {places[row][1]}"
+
+        columns = choose(options, header, rows, str(source), at)
         finder = Finder(Path(self.root) if self.root else source if source.is_dir() else source.parent)
         if not self.media and stored and columns.media is not None:
             cells = [row[columns.media] or "" for row in rows]
             if not any(isinstance(cell, _Inside) or os.path.isfile(finder.find(str(cell)) or "") for cell in cells):
                 # Where the files lay when the dataset was made; their bytes came along in another column.
-                columns = choose(replace(options, media=stored[0]), header, rows, str(source))
+                columns = choose(replace(options, media=stored[0]), header, rows, str(source), at)
 
         def files(row: int, column: int) -> Path | Stored | None:
             value = rows[row][column]
@@ -67,7 +71,7 @@ class HuggingFace(ColumnOptions):
             ids = ids_of(ids)
             if not all(ids) or len(set(ids)) < len(ids):
                 ids = [f"{split or file.stem}-{row:06d}" for (file, row), split in zip(places, splits, strict=True)]
-        found = clips_of(columns, rows, ids, files, finder, lambda row: f"{places[row][0]}: row {places[row][1]}")
+        found = clips_of(columns, rows, ids, files, finder, at)
         found.clips = [
             replace(clip, split=clip.split or split) for clip, split in zip(found.clips, splits, strict=True)
         ]

@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -123,6 +124,11 @@ def read_text(path: Path, errors: str = "strict") -> str:
 def guess_delimiter(text: str) -> str:
     """The comma, semicolon or tab of which the first line has most."""
     return max(",;\t", key=text.split("\n", 1)[0].count)
+
+
+def plain(name: str) -> str:
+    """A column's name without spaces, underscores, hyphens and capitals, in which copies of a table differ."""
+    return re.sub(r"[\s_-]", "", name).lower()
 
 
 def number(cell) -> float | None:

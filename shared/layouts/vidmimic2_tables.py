@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from shared.clips import EMI, MEDIA_SUFFIXES, Clip
-from shared.layouts.table import guess_delimiter, number, read_text
+from shared.layouts.table import guess_delimiter, number, plain, read_text
 
 NO_LABELS = (math.nan,) * len(EMI)
 ROUNDING = 1e-6
@@ -85,9 +85,9 @@ def _cells(line: str, delimiter: str) -> list[str]:
 def _columns(header: list[str], name: str) -> tuple[dict[str, int] | None, list[str]]:
     """Position of "Filename" and of the labels, whatever their case; "Empathic Pain" with a space, an underscore or
     neither. None when there is no telling."""
-    plain = [re.sub(r"[\s_]", "", cell).lower() for cell in header]
-    wanted = {column: re.sub(r"\s", "", column).lower() for column in ("Filename", *EMI)}
-    found = {column: plain.index(word) for column, word in wanted.items() if word in plain}
+    there = [plain(cell) for cell in header]
+    wanted = {column: plain(column) for column in ("Filename", *EMI)}
+    found = {column: there.index(word) for column, word in wanted.items() if word in there}
     absent = [column for column in wanted if column not in found]
     if not absent:
         return found, []

@@ -171,6 +171,35 @@ def test_a_folder_gives_its_media_files_in_order(tmp_path):
     assert "a.wav" in [clip.id for clip in read_source(tmp_path).clips]
 
 
+def test_linked_folders_are_searched_once_and_dead_links_are_clips_that_fail(tmp_path):
+    inside, outside = tmp_path / "clips", tmp_path / "store"
+    for path in (inside / "own" / "1.wav", outside / "2.wav", outside / "deep" / "3.wav", outside / ".x" / "4.wav"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (inside / "a_link").symlink_to(inside / "own")  # its files are there already
+    (inside / "more").symlink_to(outside)
+    (inside / "again").symlink_to(outside)
+    (outside / "deep" / "up").symlink_to(inside)
+    (outside / "deep" / "self").symlink_to(outside / "deep" / "self")
+    (inside / "5.mp4").symlink_to(tmp_path / "gone.mp4")
+    source = read_source(inside)
+    assert [clip.id for clip in source.clips] == ["5", "again/2", "again/deep/3", "own/1"]
+    assert prepared_here(source)[1]["5"].detail == "no such file"
+    assert source.notes == ["1 files of other kinds left out, such as again/deep/self"]
+
+
+def test_files_of_other_kinds_are_counted(tmp_path):
+    for name in ("a.wav", "a.txt", "b.txt", "c.jpg", "d.WAV", ".hidden"):
+        (tmp_path / name).write_bytes(b"x")
+    source = read_source(tmp_path)
+    assert [clip.id for clip in source.clips] == ["a", "d"]
+    assert source.notes == ["2 files of other kinds left out, such as b.txt"]
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "x.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"no clips here.*1 files of other kinds left out, such as x\.jpg"):
+        read_source(tmp_path / "none")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -238,3 +267,31 @@ def test_the_numbers_of_the_rows_are_no_label(tmp_path):
     for name in ("", "Unnamed: 0", "__index_level_0__"):
         (tmp_path / "t.csv").write_text(f"{name},path,valence,Unnamed\n0,a.mp4,0.5,1\n1,b.mp4,0.25,2\n")
         assert read_source(tmp_path / "t.csv").label_names == ("valence", "Unnamed")
+
+
+def test_ids_groups_and_times_are_no_labels(tmp_path):
+    header = "path,subject_id,SpeakerID,participant,clip_id,fold,duration_s,age,startTime,end,videoId,afraid,valence"
+    source = read_source(table(tmp_path, f"{header}\na.mp4,7,8,9,1,2,3.5,30,0,1,5,0.25,0.5\n"))
+    assert source.label_names == ("afraid", "valence")
+    assert source.clips[0].groups == {"subject": "7", "speaker": "8", "participant": "9"}
+    (note,) = (note for note in source.notes if note.startswith("not labels"))
+    assert "clip_id, fold, duration_s, age, startTime, end, videoId;" in note
+    named = read_source(tmp_path, "csv", {"labels": ["age"], "groups": ["fold"]})
+    assert named.label_names == ("age",) and named.clips[0].groups == {"fold": "2"}
+    both = read_source(table(tmp_path, "path,subject_id,subject,valence\na.mp4,7,x,0.5\n"))
+    assert both.clips[0].groups == {"subject": "x"} and both.label_names == ("valence",)
+
+
+def test_why_a_mostly_numeric_column_is_not_read(tmp_path):
+    text = 'path,valence,arousal,comment\na.mp4,0.5,1,x\nb.mp4,0.25,2,5\n\nc.mp4,"0,5",3,y\nd.mp4,low,,z\ne.mp4,1,1,\n'
+    source = read_source(table(tmp_path, text))
+    assert source.label_names == ("arousal",)
+    said = [note for note in source.notes if "is not read" in note]
+    assert said == ["'valence' is not read: line 5 has '0,5', which is no number, and 1 rows more"]
+
+
+def test_dimensions_are_recognised_however_they_are_spaced(tmp_path):
+    source = read_source(table(tmp_path, "File_Name,Empathic_Pain,JOY,fold\na.mp4,0.5,1,2\n"))
+    assert source.label_names == ("Empathic Pain", "Joy") and source.clips[0].labels == (0.5, 1.0)
+    with pytest.raises(UserError, match="columns 'Empathic Pain' and 'empathic_pain' are both Empathic Pain"):
+        read_source(table(tmp_path, "path,Empathic Pain,empathic_pain\na.mp4,0.5,1\n"))
