@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,17 @@ class Columns:
 
 
 def choose(
-    options: ColumnOptions, header: list[str], rows: Sequence[Sequence[Any]], where: str, at: Callable[[int], str]
+    options: ColumnOptions,
+    header: list[str],
+    rows: Sequence[Sequence[Any]],
+    where: str,
+    at: Callable[[int], str],
+    stored: Collection[str] = (),
+    classes: Collection[str] = (),
 ) -> Columns:
-    """Named columns, and guesses for the others. at(row): names it. UserError names the nearest for one that is not
-    there, and lists them all when none holds media."""
+    """Named columns, and guesses for the others: those that are `stored` media hold nothing else, those of `classes` no
+    labels. at(row): names it. UserError names the nearest for one that is not there, and lists them all when none holds
+    media."""
     lower = {plain(name): i for i, name in reversed(list(enumerate(header)))}
 
     def place(name: str) -> int:
@@ -93,10 +100,12 @@ def choose(
 
     claimed = {getattr(options, part) for part in NAMES} | set(options.labels) | set(options.groups)
     claimed = {place(name) for name in claimed if name}
+    inside = {i for i, name in enumerate(header) if name in stored}
     found: dict[str, int | None] = {}
     for part, usual in NAMES.items():
         given = getattr(options, part)
-        free = (lower[name] for name in usual if name in lower and lower[name] not in {*claimed, *found.values()})
+        others = {*claimed, *found.values(), *(() if part in ("media", "audio") else inside)}
+        free = (lower[name] for name in usual if name in lower and lower[name] not in others)
         found[part] = place(given) if given else next(free, None)
     if found["media"] is None and found["id"] is None:
         usual = ", ".join(NAMES["media"])
@@ -107,17 +116,17 @@ def choose(
     groups = {name: place(name) for name in options.groups}
     if not options.groups:
         alike = {name: (lower[key] for key in (name, f"{name}id") if key in lower) for name in GROUPS}
-        there = {name: next((i for i in some if i not in claimed), None) for name, some in alike.items()}
+        there = {name: next((i for i in some if i not in claimed | inside), None) for name, some in alike.items()}
         groups = {name: i for name, i in there.items() if i is not None}
-    taken = {*found.values(), *groups.values()}
+    taken = {*found.values(), *groups.values(), *inside}
     labels = {name: place(name) for name in options.labels}
     notes = []
     if not labels:
-        labels, notes = _guess_labels(header, rows, taken, where, at)
+        labels, notes = _guess_labels(header, rows, taken, classes, where, at)
     return Columns(**found, labels=labels, groups=groups, notes=[*notes, _shown(header, found, labels, groups)])
 
 
-def _guess_labels(header: list[str], rows, taken: set, where: str, at) -> tuple[dict[str, int], list[str]]:
+def _guess_labels(header: list[str], rows, taken: set, classes, where: str, at) -> tuple[dict[str, int], list[str]]:
     """{label name: position}, and what a person should know of it."""
     known = {plain(name): name for name in EMI}
     emi: dict[str, int] = {}
@@ -138,18 +147,21 @@ def _guess_labels(header: list[str], rows, taken: set, where: str, at) -> tuple[
         values = [number(row[i]) for row in rows]
         wrong = [k for k, value in enumerate(values) if value is None]
         numbers = len(values) - len(wrong) - sum(value is not None and math.isnan(value) for value in values)
-        if numbers and not wrong and _is_no_label(name):
+        no_label = name in classes or _is_no_label(name)
+        if numbers and not wrong and no_label:
             others.append(name)
         elif numbers and not wrong:
             labels[name] = i
-        elif numbers > len(wrong) and not _is_no_label(name):
+        elif numbers > len(wrong) and not no_label:
             more = f", and {len(wrong) - 1} rows more" if len(wrong) > 1 else ""
             notes.append(
                 f"{name!r} is not read: {at(wrong[0])} has {str(rows[wrong[0]][i])[:40]!r}, which is no number{more}"
             )
     notes = [f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found", *notes]
     if others:
-        notes.append(f"not labels, by their names: {', '.join(others)}; the option labels names those that are")
+        notes.append(
+            f"not labels, by their names or kinds: {', '.join(others)}; the option labels names those that are"
+        )
     return labels, notes
 
 

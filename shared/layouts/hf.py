@@ -1,11 +1,13 @@
 """Layout "hf": Hugging Face datasets on this machine, as `save_to_disk` wrote them, or parquet files.
 
-Media columns hold paths, bytes, or {"bytes", "path"}, as the Audio, Image and Video types are stored. Bytes stay in
-their file until a clip is decoded. Columns are named by options or recognised (shared/layouts/columns.py). Splits are
-those of the dataset, of the files' names (train-00000-of-00002.parquet), or a column.
+Media columns hold paths, bytes, or {"bytes", "path"}, as the Audio, Image and Video types are stored; of several, what
+the dataset calls video comes first, then sound. Bytes stay in their file until a clip is decoded. Columns are named by
+options or recognised (shared/layouts/columns.py). Splits are those of the dataset, of the files' names
+(train-00000-of-00002.parquet), or a column.
 """
 
 import functools
+import json
 import os
 import re
 from dataclasses import dataclass, replace
@@ -15,7 +17,7 @@ from shared.clips import Source, Stored
 from shared.errors import UserError
 from shared.files import read_json
 from shared.layouts.columns import NAMES, ColumnOptions, choose, clips_of
-from shared.layouts.table import Finder, ids_of, split_name
+from shared.layouts.table import Finder, ids_of, plain, split_name
 
 SUFFIXES = (".parquet", ".arrow")
 
@@ -27,12 +29,12 @@ class HuggingFace(ColumnOptions):
         header, rows, places, splits, notes = None, [], [], [], []
         for file, split in _files(source):
             try:
-                names, cells, media = _read_text_columns(file)
+                names, cells, media, types = _read_text_columns(file)
             except Exception as error:  # of pyarrow: whatever a damaged file leads to
                 notes.append(f"{file}: left out, it cannot be read ({' '.join(str(error).split())[:150]})")
                 continue
             if header is None:
-                header, stored = names, media
+                header, stored, kinds = names, media, types
             if names != header:
                 notes.append(f"{file}: left out, it has other columns ({', '.join(names)})")
                 continue
@@ -43,21 +45,13 @@ class HuggingFace(ColumnOptions):
             why = "; ".join(notes) or "neither parquet nor arrow files"
             raise UserError(f"{source}: no readable dataset here; {why}")
 
-        options = self
-        usual = {name.lower() for name in header} & {*NAMES["media"], self.media.lower()}
-        if not self.media and not usual and stored:
-            options = replace(self, media=stored[0])
-
         def at(row: int) -> str:
             return f"{places[row][0]}: row {places[row][1]}"
 
-        columns = choose(options, header, rows, str(source), at)
         finder = Finder(Path(self.root) if self.root else source if source.is_dir() else source.parent)
-        if not self.media and stored and columns.media is not None:
-            cells = [row[columns.media] or "" for row in rows]
-            if not any(isinstance(cell, _Inside) or os.path.isfile(finder.find(str(cell)) or "") for cell in cells):
-                # Where the files lay when the dataset was made; their bytes came along in another column.
-                columns = choose(replace(options, media=stored[0]), header, rows, str(source), at)
+        options = self if self.media else replace(self, media=self._media(header, rows, stored, kinds, finder))
+        classes = [name for name, kind in kinds.items() if kind == "ClassLabel"]
+        columns = choose(options, header, rows, str(source), at, stored, classes)
 
         def files(row: int, column: int) -> Path | Stored | None:
             value = rows[row][column]
@@ -77,6 +71,31 @@ class HuggingFace(ColumnOptions):
         ]
         found.notes = notes + found.notes
         return found
+
+    def _media(self, header: list[str], rows: list[list], stored: list[str], kinds: dict, finder: Finder) -> str:
+        """The column of the media where nothing is said: one of paths, by its name, if they lead to files; else the
+        first of those in the dataset. Paths that lead nowhere say where files lay when it was made."""
+        claimed = {
+            plain(name) for name in (self.audio, self.id, self.transcript, self.split, *self.labels, *self.groups)
+        }
+        free = {plain(name): i for i, name in reversed(list(enumerate(header))) if plain(name) not in claimed}
+        named = next((free[name] for name in NAMES["media"] if name in free and header[free[name]] not in stored), None)
+        if named is not None and any(os.path.isfile(finder.find(str(row[named] or "")) or "") for row in rows):
+            return header[named]
+        inside = [
+            name for name in stored if plain(name) in free and any(row[header.index(name)] is not None for row in rows)
+        ]
+        inside = sorted(inside, key=lambda name: _rank(name, kinds.get(name)))
+        if inside and (named is None or kinds.get(inside[0]) != "Image"):
+            return inside[0]
+        return "" if named is None else header[named]
+
+
+def _rank(name: str, kind: str | None) -> int:
+    """Video, what is called as media are, sound, anything else, pictures."""
+    if kind in ("Video", "Audio", "Image"):
+        return {"Video": 0, "Audio": 2, "Image": 4}[kind]
+    return 2 if plain(name) in NAMES["audio"] else 1 if plain(name) in NAMES["media"] else 3
 
 
 class _Inside(str):
@@ -112,8 +131,9 @@ def _split_of(path: Path) -> str:
     return ""
 
 
-def _read_text_columns(file: Path) -> tuple[list[str], list[list], list[str]]:
-    """Column names, rows without the bytes in them, and the names of the columns that hold media."""
+def _read_text_columns(file: Path) -> tuple[list[str], list[list], list[str], dict[str, str]]:
+    """Column names, rows without the bytes in them, the names of the columns that hold media, and the types that the
+    dataset gives to columns."""
     import pyarrow as pa
 
     table = _open(file)
@@ -127,7 +147,16 @@ def _read_text_columns(file: Path) -> tuple[list[str], list[list], list[str]]:
             continue
         media.append(name)
         columns.append([cell for chunk in table.chunks(name) for cell in _names(chunk, inside)])
-    return names, [list(row) for row in zip(*columns, strict=True)], media
+    return names, [list(row) for row in zip(*columns, strict=True)], media, _types(table.schema)
+
+
+def _types(schema) -> dict[str, str]:
+    """{column: Video, Audio, Image, ClassLabel, Value, ...} as a schema notes it; empty where it does not."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return {name: feature["_type"] for name, feature in features.items() if "_type" in feature}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
 
 
 def _names(chunk, inside: bool) -> list:

@@ -238,6 +238,42 @@ def test_bytes_are_read_where_the_paths_beside_them_lead_nowhere(media, tmp_path
     assert second.media == tmp_path / "s.wav" and isinstance(first.audio, Stored)
 
 
+def test_of_several_stored_columns_video_comes_first_then_sound(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Audio, ClassLabel, Features, Image, Value, Video
+
+    kinds = {
+        "image": Image(decode=False),
+        "speech": Audio(decode=False),
+        "clip": Video(decode=False),
+        "path": Value("string"),
+        "emotion": ClassLabel(names=["calm", "happy"]),
+        "valence": Value("float32"),
+    }
+    cells = {name: [{"bytes": name.encode(), "path": f"{name}.x"}] for name in ("image", "speech", "clip")}
+    cells |= {"path": ["/gone/1.mp4"], "emotion": [1], "valence": [0.5]}
+
+    def read(*names, **options):
+        picked = Features({name: kinds[name] for name in names})
+        table = pa.table({name: cells[name] for name in names}, schema=picked.arrow_schema)
+        file = tmp_path / f"{'-'.join([*names, *options])}.parquet"
+        pq.write_table(table, file)
+        return read_source(file, options=options)
+
+    source = read("image", "speech", "clip", "emotion", "valence")
+    (clip,) = source.clips
+    assert clip.media.read() == b"clip" and source.label_names == ("valence",)
+    assert any("kinds: emotion" in note for note in source.notes)
+    # Not an id, though it is called as one.
+    assert not any("id 'clip'" in note for note in source.notes) and clip.id == "clip.x"
+    assert read("image", "speech", "valence").clips[0].media.read() == b"speech"
+    assert read("path", "image", "speech").clips[0].media.read() == b"speech"
+    assert read("path", "image").clips[0].media == Path("/gone/1.mp4")
+    assert read("image", "clip", "emotion", labels=["emotion"]).clips[0].labels == (1.0,)
+    assert read("clip", "speech", "image", media="image").clips[0].media.read() == b"image"
+
+
 # --- files of a clip -----------------------------------------------------------------------------------------------
 
 
