@@ -141,7 +141,7 @@ def read_clips(sources: list[str]) -> tuple[list[Clip], list[tuple[str, str]]]:
     failures = []
     for source in map(Path, sources):
         try:
-            is_media = source.is_file() and source.suffix.lower() != ".csv"
+            is_media = source.is_file() and guess_layout(source) == "folder"
             found = [Clip(source.name, source, sidecar(source))] if is_media else _named(source)
         except UserError as error:
             failures.append((str(source), str(error)))
@@ -159,12 +159,14 @@ def read_clips(sources: list[str]) -> tuple[list[Clip], list[tuple[str, str]]]:
 
 
 def _named(source: Path) -> list[Clip]:
-    """Clips of a folder or table. Of a folder they are called as their files are, as files given one by one would be;
-    a table has names of its own."""
-    clips = read_source(source).clips
-    if source.is_file() or guess_layout(source) != "folder":
-        return clips
-    return [replace(clip, id=str(clip.media.relative_to(source))) for clip in clips]
+    """Clips of a folder or table; how it was read goes to stderr. Of a folder they are called as their files are, as
+    files given one by one would be; a table has names of its own."""
+    read = read_source(source)
+    for note in read.notes:
+        print(f"{source}: {note}", file=sys.stderr)
+    if guess_layout(source) != "folder":
+        return read.clips
+    return [replace(clip, id=str(clip.media.relative_to(source))) for clip in read.clips]
 
 
 def load_encoders(config: PredictConfig, info: dict):

@@ -137,6 +137,20 @@ def test_same_names_in_different_folders_are_told_apart(predictor, tmp_path):
     assert count == 2 and len({row["Filename"] for row in rows}) == 2
 
 
+def test_tables_of_every_kind_are_read_and_what_they_lack_is_said(predictor, tmp_path, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4", "e.xyz")
+    pq.write_table(pa.table({"path": ["a.mp4"]}), tmp_path / "t.parquet")
+    with pa.ipc.new_file(tmp_path / "t.arrow", pa.schema([("path", pa.string())])) as file:
+        file.write_table(pa.table({"path": ["b.mp4"]}))
+    (tmp_path / "t.TSV").write_text("path\ttext\nc.mp4\tso\nd.mp4\tso\tgood\n")
+    _, rows, failures = predictor("t.parquet", "t.arrow", "t.TSV", "e.xyz")
+    assert [row["Filename"] for row in rows] == ["a", "b", "c", "e.xyz"] and not failures
+    assert "t.TSV: 1 rows left out" in capsys.readouterr().err
+
+
 def test_a_clip_without_anything_is_no_success(predictor, tmp_path):
     touch(tmp_path, "broken.mp4")
     count, rows, failures = predictor("broken.mp4")
