@@ -25,18 +25,8 @@ ROW_NUMBERS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 GROUPS = ("subject", "speaker", "actor", "participant", "seed", "group")
 """Names of what clips have in common, with or without "id" behind them."""
 NO_LABELS = (
-    "age",
-    "sex",
-    "gender",
-    "fold",
-    "start",
-    "end",
-    "onset",
-    "offset",
-    "duration",
-    "length",
-    "timestamp",
-    "index",
+    *("age", "sex", "gender", "fold", "index"),
+    *("start", "end", "onset", "offset", "duration", "length", "timestamp"),
 )
 """First words of names under which numbers are no labels; nor are they where the last word is "id"."""
 

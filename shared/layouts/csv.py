@@ -33,14 +33,14 @@ class Csv(ColumnOptions):
         def files(row: int, column: int) -> Path | None:
             return finder.find(cells[row][column])
 
-        ids = (
-            ids_of([row[columns.media] for row in cells]) if columns.id is None else [row[columns.id] for row in cells]
-        )
+        ids = [row[columns.media if columns.id is None else columns.id] for row in cells]
+        if columns.id is None:
+            ids = ids_of(ids)
         out = clips_of(columns, cells, ids, files, finder, lambda row: f"{table}: line {rows[row].line}")
-        remarks = [
-            (f"{table.name} line {row.line}: {row.wrong}; labels not read",) if row.wrong else () for row in rows
-        ]
-        out.clips = [replace(clip, remarks=said + clip.remarks) for clip, said in zip(out.clips, remarks, strict=True)]
+        for i, row in enumerate(rows):
+            if row.wrong:
+                said = f"{table.name} line {row.line}: {row.wrong}; labels not read"
+                out.clips[i] = replace(out.clips[i], remarks=(said, *out.clips[i].remarks))
         out.notes = found.notes + notes + out.notes
         return out
 
@@ -69,7 +69,7 @@ def _trusted(rows: list[Row], columns: Columns, finder: Finder) -> tuple[list[Ro
             cells = ["" if i > last or i in labels else cell for i, cell in enumerate(row.cells)]
             row = replace(row, cells=cells)
         kept.append(row)
+    if not lost:
+        return kept, []
     more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
-    return kept, [f"{len(lost)} rows left out, whose files cannot be told: {', '.join(lost[:SHOWN])}{more}"] * bool(
-        lost
-    )
+    return kept, [f"{len(lost)} rows left out, whose files cannot be told: {', '.join(lost[:SHOWN])}{more}"]

@@ -84,7 +84,8 @@ def read_table(table: Path) -> Table:
         raise UserError(f"{table}: needs a header and at least one row")
     notes = []
     if odd:
-        notes.append(f"{len(odd)} rows of several lines hold what looks like further rows, such as line {odd[0]}")
+        said = f"{len(odd)} rows of several lines hold what looks like further rows, such as line {odd[0]}"
+        notes.append(f"{said}; see whether a quotation mark is astray")
     return Table(header, rows, notes)
 
 
