@@ -121,8 +121,8 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
     """All clips of a file or folder. options: of the layout, see its class.
 
     Without a layout: "csv" for a table or a folder with a labels.csv, "vidmimic2" where there is a train_split.csv,
-    "hf" for what Hugging Face datasets wrote, else "folder". UserError when there is nothing at `source`, no clip in
-    it, two clips with one id, or an option that the layout does not have.
+    "ravdess" for its manifest.csv, "hf" for what Hugging Face datasets wrote, else "folder". UserError when there is
+    nothing at `source`, no clip in it, two clips with one id, or an option that the layout does not have.
     """
     source = Path(source)
     if not source.exists():
@@ -145,12 +145,18 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
 
 def guess_layout(source: Path) -> str:
     """The layout of an existing file or folder, by the names of what is in it."""
+    from shared.layouts.ravdess import is_manifest
+
     if source.is_file():
+        if is_manifest(source):
+            return "ravdess"
         return {".csv": "csv", ".tsv": "csv", ".parquet": "hf", ".arrow": "hf"}.get(source.suffix.lower(), "folder")
     if (source / "labels.csv").is_file():
         return "csv"
     if (source / "train_split.csv").is_file():
         return "vidmimic2"
+    if is_manifest(source / "manifest.csv"):
+        return "ravdess"
     saved = (source / "dataset_dict.json").is_file() or (source / "state.json").is_file()
     if saved or any(source.glob("*.parquet")) or any(source.glob("data/*.parquet")):
         return "hf"
