@@ -29,11 +29,10 @@ class Material:
 
 def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, size: int) -> Material:
     """Decode a clip's files; of provided crops, those nearest to k / frame_rate, size x size pixels. What cannot be
-    read is remarked on; MediaError when nothing can and there are no words alone."""
+    read is remarked on; MediaError when there are files and nothing in them can, or neither files nor words."""
     has_files = clip.media is not None or clip.audio is not None or clip.crops is not None
     if not has_files and not clip.transcript:
         raise MediaError("neither a file nor words")
-    nothing = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32), np.zeros(0, np.float32), 0, 0.0
     troubles: list[str] = []
 
     def attempt(source: Path | Stored | None, rate: float) -> Media | None:
@@ -49,12 +48,7 @@ def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, siz
     silent = times is not None and not _has_sound(clip.media)
     media = None if silent else attempt(clip.media, 0.0 if clip.crops is not None else frame_rate)
     sound = attempt(clip.audio, 0.0)
-    absent = {
-        "vision": "no file" if clip.media is None else "its file cannot be read",
-        "audio": "no file" if clip.media is clip.audio is None else "its file cannot be read",
-    }
-    absent |= {"audio": "no sound track"} if silent else {}
-    found = media or Media(*nothing, absent=absent)
+    found = media or _nothing(clip, silent)
     if sound is not None:
         found = replace(
             found,
@@ -77,6 +71,22 @@ def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, siz
     if has_files and not len(found.frames) and not len(found.waveform):
         raise MediaError("; ".join(troubles or ["nothing in the files can be decoded"]))
     return Material(found, clip.crops is not None, [*troubles, *clip.remarks])
+
+
+def words_alone(clip: Clip, trouble: str) -> Material:
+    """What is left of a clip of whose files nothing can be decoded; the trouble is remarked on."""
+    return Material(_nothing(clip), remarks=[trouble, *clip.remarks])
+
+
+def _nothing(clip: Clip, silent: bool = False) -> Media:
+    """Neither picture nor sound, and why. silent: whether its file can be read, but has no sound."""
+    sound = "no file" if clip.media is clip.audio is None else "its file cannot be read"
+    absent = {
+        "vision": "no file" if clip.media is clip.crops is None else "its file cannot be read",
+        "audio": "no sound track" if silent else sound,
+    }
+    empty = np.zeros(0, np.float32)
+    return Media(np.zeros((0, 0, 0, 3), np.uint8), empty, empty, 0, 0.0, absent=absent)
 
 
 def gather_windows(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, size: int) -> Iterator[Material]:

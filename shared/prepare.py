@@ -23,12 +23,12 @@ from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
 from shared.parts import is_whole, read_part, sealed, sweep
 from shared.pool import run
-from shared.rows import Recipe, Verdict, failed, prepare_clip, prepare_windows
+from shared.rows import Recipe, Verdict, prepare_clip, prepare_windows, prepare_words
 from shared.splits import assign
 
 SHARD = 16
 """Clips that are written, and at worst done again, together."""
-VERSION = 5
+VERSION = 6
 """Raised whenever the same recipe gives other rows, so that an older folder is not continued."""
 
 
@@ -115,13 +115,19 @@ def prepare_each(
     recipe.check()
     info = describe(Source(clips), recipe)
     job = partial(prepare_windows, recipe=Recipe(**recipe.recipe()))
+    begun = set()
     for index, window, reason in run(job, clips, workers, seconds):
         clip = clips[index]
-        start, row, why = window or (0.0, None, reason)
-        if row is None:
-            yield clip, None, why
-        else:
-            yield clip, {**decode_row(row, {**info, "group_names": list(clip.groups)}), "start": start}, ""
+        windows = [window or (0.0, None, reason)]
+        if window is None and index not in begun:  # its files ended the process; its words do not
+            words, _ = prepare_words(clip, recipe, reason)
+            windows = windows if words is None else [(0.0, words, ""), *windows]
+        begun.add(index)
+        for start, row, why in windows:
+            if row is None:
+                yield clip, None, why
+            else:
+                yield clip, {**decode_row(row, {**info, "group_names": list(clip.groups)}), "start": start}, ""
 
 
 def describe(source: Source, recipe: Recipe) -> dict:
@@ -191,7 +197,7 @@ def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, folder
         for place, result, reason in run(job, [clips[i] for i in todo], config.workers, config.file_timeout):
             index = todo[place]
             number = index // SHARD
-            waiting.setdefault(number, {})[index] = result or (None, failed(clips[index], reason))
+            waiting.setdefault(number, {})[index] = result or prepare_words(clips[index], config, reason)
             if len(waiting[number]) == len(mine[number]):
                 done = waiting.pop(number)
                 _write_shard(_shard_path(folder, number), [done[i] for i in mine[number]], info)

@@ -13,7 +13,7 @@ from shared.clips import Clip
 from shared.errors import UserError
 from shared.faces import DETECTORS, Faces, crop_faces, detector, find_faces, smooth
 from shared.files import digest
-from shared.material import Material, gather, gather_windows
+from shared.material import Material, gather, gather_windows, words_alone
 from shared.media import Media, MediaError, resample
 from shared.quality import audio_quality, clip_quality, text_quality, vision_quality
 from shared.registry import nearest
@@ -94,7 +94,8 @@ class Verdict:
 def failed(clip: Clip, reason: str) -> Verdict:
     """The verdict on a clip that gives no row."""
     detail = "; ".join([reason, *clip.remarks])
-    return Verdict(clip.id, str(clip.media or ""), "failed", ["vision", "audio", "text"], detail)
+    missing = ["vision", "audio"] if clip.transcript else ["vision", "audio", "text"]
+    return Verdict(clip.id, str(clip.media or ""), "failed", missing, detail)
 
 
 def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) -> tuple[dict | None, Verdict]:
@@ -104,19 +105,31 @@ def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) ->
     try:
         found = gather(clip, recipe.frame_rate, recipe.max_seconds, recipe.max_side, recipe.frame_size)
     except MediaError as error:
-        return None, failed(clip, str(error))
+        return prepare_words(clip, recipe, str(error))
     return _row(clip, found, recipe, transcripts)
+
+
+def prepare_words(clip: Clip, recipe: Recipe, reason: str) -> tuple[dict | None, Verdict]:
+    """Row and verdict of a clip whose files give nothing, for this reason: its words stay, without them it failed."""
+    if not clip.transcript:
+        return None, failed(clip, reason)
+    return _row(clip, words_alone(clip, reason), recipe, None)
 
 
 def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, dict | None, str]]:
     """(start in seconds, row, "") of all of a clip that `shared.material.gather_windows` gives, window after window of
     `recipe.max_seconds`, then (0, None, why) where it, or the rest of it, cannot be used. Words that are given have no
-    times: every window has all of them."""
+    times: every window has all of them, and where there is none, they are one without picture and sound."""
+    given = False
     sizes = recipe.frame_rate, recipe.max_seconds, recipe.max_side, recipe.frame_size
     try:
         for found in gather_windows(clip, *sizes):
             yield found.media.start, _row(clip, found, recipe, None)[0], ""
+            given = True
     except MediaError as error:
+        words, _ = (None, None) if given else prepare_words(clip, recipe, str(error))
+        if words is not None:
+            yield 0.0, words, ""
         yield 0.0, None, str(error)
 
 

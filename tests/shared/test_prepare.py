@@ -19,7 +19,7 @@ from shared.clips import Clip
 from shared.dataset import ClipDataset
 from shared.errors import UserError
 from shared.pool import run
-from shared.rows import Recipe, prepare_clip
+from shared.rows import Recipe, failed, prepare_clip
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +234,69 @@ def test_a_source_of_which_nothing_can_be_read(tmp_path):
     with pytest.raises(UserError, match=r"failures\.csv"):
         prepare(tmp_path / "in", tmp_path / "out", "--workers", 1)
     assert rows(tmp_path / "out" / "failures.csv")[0]["reason"] == "the file is empty"
+
+
+def test_words_are_kept_where_no_file_of_a_clip_can_be_read(source, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "crops").mkdir(parents=True)
+    (folder / "page.mp4").write_text("<html>not found</html>")
+    rows_of = (
+        "page.mp4,0.5,well done",
+        "gone.mp4,0.25,so it goes",
+        "page.mp4,1,",
+        ",0,words alone",
+    )
+    lines = [f"{i},{row}" for i, row in enumerate(rows_of)]
+    (folder / "labels.csv").write_text("\n".join(["id,file,Joy,text", *lines]) + "\n")
+    found = prepare(folder, tmp_path / "out", "--workers", 1)
+    assert found.column("transcript") == ["well done", "so it goes", "words alone"]
+    assert found.labels().ravel().tolist() == [0.5, 0.25, 0]
+    first = found[0]
+    assert first["frames"].shape == (0, 96, 96, 3) and first["waveform"].shape == (0,) and first["duration"] == 0
+    verdicts = [(row["verdict"], row["missing"]) for row in rows(found.path / "verdicts.csv")]
+    kept = ("partial", "vision audio")
+    assert verdicts == [kept, kept, ("failed", "vision audio text"), kept]
+    detail = rows(found.path / "verdicts.csv")[0]["detail"]
+    assert detail.startswith(
+        "no picture: its file cannot be read; no sound: its file cannot be read; not a readable media"
+    )
+    assert failed(Clip("a", None, transcript="ha"), "it broke").missing == ["vision", "audio"]
+
+    crops = Clip("a", folder / "page.mp4", crops=folder / "crops", transcript="ha", remarks=("odd",))
+    row, verdict = prepare_clip(crops, Recipe())
+    assert row["transcript"] == "ha" and verdict.missing == ["vision", "audio"] and verdict.verdict == "partial"
+    assert "no face crops in it; odd" in verdict.detail and "page.mp4: not a readable media file" in verdict.detail
+
+
+def test_words_are_kept_where_the_files_of_a_clip_end_the_process(tmp_path, monkeypatch):
+    def die(job, items, workers, seconds):
+        yield from ((i, None, "the process that read it died (SIGSEGV)") for i in range(len(items)))
+
+    monkeypatch.setattr(preparing, "run", die)
+    (tmp_path / "t.csv").write_text("file,Joy,text\na.mp4,0.5,well done\nb.mp4,1,\n")
+    found = prepare(tmp_path / "t.csv", tmp_path / "out")
+    assert found.column("transcript") == ["well done"]
+    assert "its file cannot be read; the process that read it died" in rows(found.path / "verdicts.csv")[0]["detail"]
+    clips = [Clip("a", tmp_path / "a.mp4", "well done"), Clip("b", tmp_path / "b.mp4")]
+    given = list(preparing.prepare_each(clips, Recipe()))
+    assert [(clip.id, sample and sample["transcript"], reason[:11]) for clip, sample, reason in given] == [
+        ("a", "well done", ""),
+        ("a", None, "the process"),
+        ("b", None, "the process"),
+    ]
+
+
+def test_words_are_a_window_where_no_file_of_a_clip_can_be_read(source, tmp_path):
+    page, whole = (source / "clips" / name for name in ("page.mp4", "whole.mp4"))
+    clips = [Clip("page", page, "well done"), Clip("sound", None, "so", audio=page), Clip("no", page)]
+    clips.append(Clip("whole", whole, "ha"))
+    given = {clip.id: [] for clip in clips}
+    for clip, sample, reason in preparing.prepare_each(clips, Recipe(), workers=1):
+        words = sample and (sample["transcript"], len(sample["frames"]), len(sample["waveform"]), sample["start"])
+        given[clip.id].append(words or reason)
+    assert given["page"][0] == ("well done", 0, 0, 0) and "not a readable media file" in given["page"][1]
+    assert given["sound"][0] == ("so", 0, 0, 0) and len(given["page"]) == len(given["sound"]) == 2
+    assert len(given["no"]) == 1 and [window[1] for window in given["whole"]] == [8]
 
 
 def test_clips_are_prepared_in_memory_as_on_disk(source, prepared):
