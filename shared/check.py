@@ -3,6 +3,7 @@
 emit check my_videos/labels.csv --out report.json
 """
 
+import hashlib
 import math
 import os
 from collections import Counter, defaultdict
@@ -26,7 +27,9 @@ BINS = 10
 IMPLAUSIBLE_RATE = 121
 """Frames a second: beyond it the header gives a time base, not a rate."""
 HASHED = 1 << 20
-"""Bytes at either end of a file by which files of equal size are compared."""
+"""Bytes at either end of a file by which files of equal size are compared before they are read whole."""
+TABLES = 1 << 30
+"""Bytes of tables up to which the media in them are read to be compared."""
 
 
 @dataclass
@@ -72,12 +75,13 @@ def check(config: CheckConfig) -> dict:
     layout = config.layout or guess_layout(Path(config.source))
     source = read_source(config.source, layout, config.layout_options)
     clips = source.clips
-    files, copies = _files(clips)
+    files = _files(clips)
+    copies, sounds = _copies([clip.media for clip in clips]), _copies([clip.audio for clip in clips])
     alike = _alike(clips)
     return {
         "source": str(config.source),
         "layout": layout,
-        "notes": source.notes,
+        "notes": source.notes + _not_compared(clips),
         "clips": len(clips),
         "splits": dict(sorted(Counter(clip.split for clip in clips).items())),
         "files": files,
@@ -89,50 +93,92 @@ def check(config: CheckConfig) -> dict:
         "labels": _labels(source),
         "zero_rows": _zero_rows(clips),
         "groups": {name: _group(clips, name) for name in source.group_names},
-        "duplicates": {"files": _several(clips, copies), "transcripts": _several(clips, alike)},
-        "leakage": _leakage(source, copies, alike),
+        "duplicates": {
+            "files": _several(clips, copies),
+            "sounds": _several(clips, sounds),
+            "transcripts": _several(clips, alike),
+        },
+        "leakage": _leakage(source, {"same file": copies, "same sound": sounds, "nearly the same words": alike}),
         "remarks": {clip.id: list(clip.remarks) for clip in clips if clip.remarks},
     }
 
 
-def _files(clips: list[Clip]) -> tuple[dict, list[str]]:
-    """What of the clips' files is there, and for each clip a key that equal media files share ("" without one)."""
-    by_size: dict[int, list[int]] = defaultdict(list)
+def _files(clips: list[Clip]) -> dict:
+    """What of the clips' files is there."""
     there, missing, empty = 0, [], []
-    for i, clip in enumerate(clips):
-        if isinstance(clip.media, Stored):
-            there += 1
-        elif clip.media is not None and _is_there(clip.media):
-            there += 1
-            size = clip.media.stat().st_size
-            by_size[size].append(i)
-            if size == 0:
-                empty.append(clip.id)
-        else:
+    for clip in clips:
+        if clip.media is None or not _is_there(clip.media):
             missing.append(clip.id)
-    keys = [""] * len(clips)
-    for size, some in by_size.items():
-        if size and len(some) > 1:
-            for i in some:
-                keys[i] = _ends(clips[i].media, size)
+            continue
+        there += 1
+        if isinstance(clip.media, Path) and clip.media.stat().st_size == 0:
+            empty.append(clip.id)
     kinds = Counter(clip.media.suffix.lower() for clip in clips if isinstance(clip.media, Path))
     found = {"there": there, "missing": missing, "empty": empty, "kinds": dict(kinds.most_common())}
     found["sound_of_its_own"] = sum(clip.audio is not None and _is_there(clip.audio) for clip in clips)
     found["crops_of_its_own"] = sum(clip.crops is not None and clip.crops.is_dir() for clip in clips)
-    return found, keys
+    return found
 
 
 def _is_there(file: Path | Stored) -> bool:
     return isinstance(file, Stored) or os.path.isfile(file)
 
 
-def _ends(path: Path, size: int) -> str:
-    """A key that files of equal content share: their size, and digest of both ends."""
+def _copies(files: list[Path | Stored | None]) -> list[str]:
+    """For each file a key that files of equal content share; "" for one unlike all others, and for what is empty or
+    cannot be read. Only files of equal size are opened, and only those with equal ends are read whole."""
+    keys = [""] * len(files)
+
+    def alike(some: list[int], look: Callable) -> list[int]:
+        """Those of some files that share with another one of them what is looked at."""
+        found = {i: look(files[i]) for i in some}
+        count = Counter(found.values())
+        for i, key in found.items():
+            keys[i] = key if count[key] > 1 else ""
+        return [i for i in some if keys[i]]
+
+    cells = [i for i, file in enumerate(files) if isinstance(file, Stored)]
+    if _bytes_of_tables(files) <= TABLES:
+        alike(cells, _cell)
+    some = [i for i, file in enumerate(files) if isinstance(file, Path) and _is_there(file)]
+    for look in (_size, _ends, _whole):
+        some = alike(some, look)
+    return keys
+
+
+def _not_compared(clips: list[Clip]) -> list[str]:
+    size = max(_bytes_of_tables([clip.media for clip in clips]), _bytes_of_tables([clip.audio for clip in clips]))
+    return [f"media in tables of {size / 2**30:.1f} GiB are not read to be compared"] if size > TABLES else []
+
+
+def _bytes_of_tables(files: list[Path | Stored | None]) -> int:
+    return sum(path.stat().st_size for path in {file.file for file in files if isinstance(file, Stored)})
+
+
+def _cell(cell: Stored) -> str:
+    try:
+        return hashlib.sha256(cell.read()).hexdigest()
+    except Exception:  # of pyarrow: whatever a damaged table leads to
+        return ""
+
+
+def _size(path: Path) -> str:
+    return str(path.stat().st_size or "")
+
+
+def _ends(path: Path) -> str:
     try:
         with path.open("rb") as file:
             first = file.read(HASHED)
-            file.seek(max(0, size - HASHED))
-            return digest([size, first.hex(), file.read(HASHED).hex()])
+            file.seek(max(0, os.fstat(file.fileno()).st_size - HASHED))
+            return digest([first.hex(), file.read(HASHED).hex()])
+    except OSError:
+        return ""
+
+
+def _whole(path: Path) -> str:
+    try:
+        return digest(path)
     except OSError:
         return ""
 
@@ -228,12 +274,12 @@ def _several(clips: list[Clip], keys: list[str]) -> list[list[str]]:
     return sorted((some for some in sets.values() if len(some) > 1), key=lambda some: (-len(some), some))
 
 
-def _leakage(source: Source, copies: list[str], alike: list[str]) -> dict:
-    """What lies on both sides of a split: {what: {"sets": how many, "clips": how many, "examples": ids}}."""
+def _leakage(source: Source, alike: dict[str, list[str]]) -> dict:
+    """What lies on both sides of a split: {what: {"sets": how many, "clips": how many, "examples": ids}}. alike: beside
+    the groups, what equals what, as keys of the clips."""
     clips = source.clips
     keys: dict[str, list[str]] = {name: [clip.groups.get(name, "") for clip in clips] for name in source.group_names}
-    keys |= {"same file": copies, "nearly the same words": alike}
-    found = {what: _across(clips, lambda i, some=some: some[i]) for what, some in keys.items()}
+    found = {what: _across(clips, lambda i, some=some: some[i]) for what, some in (keys | alike).items()}
     return {what: value for what, value in found.items() if value["sets"]}
 
 

@@ -24,7 +24,11 @@ def page(report: dict) -> str:
     for what, sets in report["duplicates"].items():
         if sets:
             some = "; ".join(" = ".join(ids[:SHOWN]) for ids in sets[:SHOWN])
-            which = {"files": "files of equal content", "transcripts": "nearly equal words"}[what]
+            which = {
+                "files": "files of equal content",
+                "sounds": "sound files of equal content",
+                "transcripts": "nearly equal words",
+            }[what]
             lines.append(f"  duplicates   {sum(map(len, sets))} clips in {len(sets)} sets with {which}: {some}")
     for what, found in report["leakage"].items():
         lines.append(

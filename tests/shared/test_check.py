@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from media_files import clock, voice, write_video, write_wav
 
+from shared import check as checking
 from shared.check import main
 from shared.check_page import bars
 from shared.errors import UserError
@@ -77,12 +78,39 @@ def test_labels_and_rows_of_zeros(report):
 
 
 def test_duplicates_and_what_lies_on_both_sides(report):
-    assert report["duplicates"] == {"files": [["a", "c"]], "transcripts": [["a", "d"]]}
+    assert report["duplicates"] == {"files": [["a", "c"]], "sounds": [], "transcripts": [["a", "d"]]}
     leakage = report["leakage"]
     assert leakage["speaker"] == {"sets": 1, "clips": 3, "examples": ["a (train) and g (test)"]}
     assert leakage["same file"]["examples"] == ["a (train) and c (valid)"]
     assert leakage["nearly the same words"]["clips"] == 2
     assert report["groups"]["speaker"]["values"] == 5 and report["transcripts"]["there"] == 4
+
+
+def test_files_that_differ_in_the_middle_alone_are_no_duplicates(tmp_path, capsys):
+    """Longer than what is compared of their ends."""
+    sound = bytearray(np.random.default_rng(0).bytes(3 << 20))
+    for name in ("a.wav", "b.wav", "c.wav"):
+        (tmp_path / name).write_bytes(bytes(sound))
+        sound[len(sound) // 2] ^= name == "a.wav"
+    rows = ("1,x.mp4,a.wav,0,train", "2,y.mp4,b.wav,1,train", "3,z.mp4,c.wav,0,test")
+    (tmp_path / "t.csv").write_text("\n".join(["id,video,audio,joy,split", *rows]) + "\n")
+    report = run(tmp_path / "t.csv", tmp_path)
+    assert report["duplicates"] == {"files": [], "sounds": [["2", "3"]], "transcripts": []}
+    assert report["leakage"]["same sound"]["examples"] == ["2 (train) and 3 (test)"]
+    assert "2 clips in 1 sets with sound files of equal content: 2 = 3" in capsys.readouterr().out
+    assert run(tmp_path, tmp_path, "--layout", "folder")["duplicates"]["files"] == [["b", "c"]]
+
+
+def test_media_in_tables_are_compared_where_that_takes_no_time(tmp_path, monkeypatch, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"id": ["a", "b", "c", "d"], "video": [b"film", b"cinema", b"film", None], "joy": [0.0, 1.0, 0.5, 0.0]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert run(tmp_path / "t.parquet", tmp_path)["duplicates"]["files"] == [["a", "c"]]
+    monkeypatch.setattr(checking, "TABLES", 10)
+    assert run(tmp_path / "t.parquet", tmp_path)["duplicates"]["files"] == []
+    assert "are not read to be compared" in capsys.readouterr().out
 
 
 def test_one_screen_says_it_all(source, tmp_path, capsys):
