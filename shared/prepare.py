@@ -317,6 +317,18 @@ def _summary(out: Path, verdicts: list[Verdict], digits: str) -> None:
             print(f"  {word}: {verdict.id}: {verdict.detail}")
         if len(groups[word]) > 3:
             print(f"  {word}: and {len(groups[word]) - 3} more in {'failures' if word == 'failed' else 'verdicts'}.csv")
+    longer = sum(verdict.longer for verdict in verdicts)
+    if longer:
+        print(f"  {longer} {'clip is' if longer == 1 else 'clips are'} longer than max_seconds; the rest is left out")
+    equal: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        equal.setdefault(verdict.content or f"none of {verdict.id}", []).append(verdict.id)
+    sets = [ids for ids in equal.values() if len(ids) > 1]
+    if sets:
+        what = "pair" if all(len(ids) == 2 for ids in sets) else "set"
+        some = "; ".join(" = ".join(ids[:3]) + (" = ..." if len(ids) > 3 else "") for ids in sets[:3])
+        number = f"1 {what} of clips has" if len(sets) == 1 else f"{len(sets)} {what}s of clips have"
+        print(f"  {number} equal content: {some}" + (f" and {len(sets) - 3} more" if len(sets) > 3 else ""))
 
 
 if __name__ == "__main__":

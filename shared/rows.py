@@ -89,6 +89,10 @@ class Verdict:
     """Of the row's content."""
     quality: list[float | None] = field(default_factory=list)
     """The columns of shared.quality.CLIP_QUALITY; empty when it failed."""
+    content: str = ""
+    """Of its pictures and sound alone: equal where those are; "" without any."""
+    longer: bool = False
+    """Whether it goes on after `max_seconds`."""
 
 
 def failed(clip: Clip, reason: str) -> Verdict:
@@ -205,7 +209,10 @@ def _verdict(clip: Clip, row: dict, found: Material, faces: Faces | None, absent
     quality = clip_quality(row, media.frames.shape[1:3], faces)
     word = "partial" if wrong else "ok"
     detail = "; ".join(wrong + notes)
-    return Verdict(clip.id, str(clip.media or ""), word, missing, detail, row_digest(row), quality)
+    heard = {name: value for name, value in row.items() if name in ("frames", "frame_times") or "waveform" in name}
+    content = "" if {"vision", "audio"} <= set(missing) else row_digest(heard)
+    about = str(clip.media or ""), word, missing, detail
+    return Verdict(clip.id, *about, row_digest(row), quality, content, media.more)
 
 
 def _where(faces: Faces, media: Media) -> str:

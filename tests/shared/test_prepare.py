@@ -236,6 +236,24 @@ def test_a_source_of_which_nothing_can_be_read(tmp_path):
     assert rows(tmp_path / "out" / "failures.csv")[0]["reason"] == "the file is empty"
 
 
+def test_equal_and_long_clips_are_summed_up(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name, seconds, seed in (("a", 1.5, 0), ("b", 0.5, 1), ("c", 1.5, 0), ("d", 1.5, 2)):
+        write_wav(tmp_path / "in" / f"{name}.wav", voice(seconds, seed=seed)[None])
+    (tmp_path / "in" / "c.txt").write_text("said of one alone")
+    (tmp_path / "in" / "e.mp4").write_bytes(b"")
+    (tmp_path / "in" / "f.mp4").write_bytes(b"x")  # nothing is no content
+    for name in "ef":
+        (tmp_path / "in" / f"{name}.txt").write_text("said")
+    prepare(tmp_path / "in", tmp_path / "out", "--workers", 1, "--max_seconds", 1)
+    said = capsys.readouterr().out
+    assert "  3 clips are longer than max_seconds; the rest is left out\n" in said
+    assert "  1 pair of clips has equal content: a = c\n" in said
+    prepare(tmp_path / "in" / "b.wav", tmp_path / "alone", "--workers", 1)
+    said = capsys.readouterr().out
+    assert "longer than" not in said and "equal content" not in said
+
+
 def test_words_are_kept_where_no_file_of_a_clip_can_be_read(source, tmp_path):
     folder = tmp_path / "in"
     (folder / "crops").mkdir(parents=True)
