@@ -3,6 +3,7 @@
 Hume-Vidmimic2: vit/00000.pkl (T, 384), one row a face crop; wav2vec2/00000.pkl (T, 768), about 50 rows a second.
 """
 
+import codecs
 import io
 import pickle
 from dataclasses import dataclass, field
@@ -20,15 +21,44 @@ AUDIO_HZ = 50.0
 LARGEST = 1 << 30
 """Bytes of a pickle that are read: the longest clip distributed has 62,495 steps, 192 MB."""
 
-ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
+
+class _ArrayType:
+    """Stands for `numpy.ndarray`, which if called makes arrays of any shape, of whatever was in memory."""
+
+
+def _reconstruct(kind: type, shape: tuple, code: bytes) -> np.ndarray:
+    """The array that is filled afterwards; NumPy asks for an empty one always."""
+    if kind is not _ArrayType or shape != (0,):
+        raise pickle.UnpicklingError("it wants an array of something else than it holds")
+    return np.empty(0, np.int8)
+
+
+def _dtype(name: str, align: bool = False, copy: bool = True) -> np.dtype:
+    """Not of objects: the bytes of a pickle would be taken for pointers."""
+    found = np.dtype(name, align, copy)
+    if found.hasobject:
+        raise pickle.UnpicklingError("an array of objects; it is not run")
+    return found
+
+
+def _scalar(kind: np.dtype, data: bytes):
+    """Of its bytes: without them it may be of any size."""
+    return np.frombuffer(data, kind, 1)[0]
+
+
+def _frombuffer(data: bytes, kind: np.dtype, shape: tuple, order: str) -> np.ndarray:
+    return np.frombuffer(data, kind).reshape(shape, order=order)
+
+
+STANDS_FOR = {
+    ("numpy", "ndarray"): _ArrayType,
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("_codecs", "encode"): codecs.encode,
 }
-"""All that a pickled array needs; `_codecs.encode` is how old pickles spell bytes."""
+"""All that a pickled array needs, and what it gets; `_codecs.encode` is how old pickles spell bytes."""
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -37,9 +67,9 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         # NumPy 2 renamed the module; arrays it pickled are the same.
         module = module.replace("numpy._core", "numpy.core", 1) if module.startswith("numpy._core") else module
-        if (module, name) not in ALLOWED:
+        if (module, name) not in STANDS_FOR:
             raise pickle.UnpicklingError(f"it wants {module}.{name}, which features do not need; it is not run")
-        return super().find_class(module, name)
+        return STANDS_FOR[module, name]
 
 
 def read_features(path: Path, width: int | None = None) -> np.ndarray:

@@ -82,6 +82,40 @@ def test_code_in_a_pickle_is_not_run(tmp_path, kind, protocol):
     assert (tmp_path / "made").exists()  # it would have been
 
 
+class Calls:
+    """Pickled, it calls what it is given."""
+
+    def __init__(self, function, *given, state=None):
+        self.how = function, given, state
+
+    def __reduce__(self):
+        return self.how
+
+
+def test_memory_is_not_had_by_a_pickle(tmp_path):
+    """Neither as much of it as it likes, nor what was in it before, nor as pointers."""
+    rebuild, scalar = np.core.multiarray._reconstruct, np.core.multiarray.scalar
+    unpointed = Calls(np.dtype, "O", False, True, state=(3, "|", None, None, None, -1, -1, 0))
+    wide = Calls(np.dtype, "V4", False, True, state=(3, "|", None, None, None, 1 << 20, 1, 0))
+    crafted = {
+        "an array of what was in memory": Calls(np.ndarray, (4, 3), "f4"),
+        "the same as it is pickled": Calls(rebuild, np.ndarray, (4, 3), b"f"),
+        "of another type": Calls(rebuild, np.dtype, (0,), b"b"),
+        "bytes as pointers": Calls(np.core.numeric._frombuffer, b"\1" * 24, unpointed, (1, 3), "C"),
+        "a scalar without bytes": Calls(scalar, np.dtype("V4000")),
+        "a scalar of few bytes": Calls(scalar, wide, b"1234"),
+    }
+    for i, (what, call) in enumerate(crafted.items()):
+        for protocol in (2, 4):
+            with pytest.raises(MediaError, match="not a readable pickle"):
+                read_features(write(tmp_path / f"{i}.pkl", call, protocol), 3)
+                pytest.fail(what)
+    numbers = [[np.float32(1), np.float64(2)], [np.int64(3), 4.0]]  # scalars as they are pickled
+    np.testing.assert_array_equal(read_features(write(tmp_path / "n.pkl", numbers), 2), [[1, 2], [3, 4]])
+    big = np.arange(6, dtype=">f4").reshape(2, 3)
+    np.testing.assert_array_equal(read_features(write(tmp_path / "b.pkl", big), 3), big)
+
+
 def bad_files(folder):
     good = pickle.dumps(np.ones((40, 3), np.float32))
     nan = np.ones((4, 3), np.float32)
