@@ -1,5 +1,6 @@
 """Clips as a person has them: media, words, labels, groups. What every layout reads into, and what `prepare` reads."""
 
+import codecs
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -171,9 +172,15 @@ def sidecar(media: Path | Stored | None) -> str | None:
 
 
 def read_words(path: Path) -> str | None:
-    """The words in a text file; None when there is no such file or it is empty."""
+    """The words in a text file; None when there is no such file or it is empty. UTF-8, or UTF-16 where it says so, or
+    Windows-1252 where nothing in it beyond ASCII is UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace").strip()
+        data = path.read_bytes()
     except (OSError, ValueError):  # ValueError: no file can be called so
         return None
-    return text or None
+    marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    text = data.decode("utf-16" if marked else "utf-8-sig", errors="replace")
+    beyond = {character for character in text if not character.isascii()}
+    if not marked and beyond == {"\ufffd"}:
+        text = data.decode("cp1252", errors="replace")
+    return text.strip() or None

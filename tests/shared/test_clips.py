@@ -201,6 +201,25 @@ def test_files_of_other_kinds_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("Das fänd’ ich schön".encode(), "Das fänd’ ich schön"),
+        ("Das fänd’ ich schön".encode("cp1252"), "Das fänd’ ich schön"),
+        ("déjà vu".encode("latin-1"), "déjà vu"),
+        ("so é".encode("utf-16"), "so é"),
+        ("\ufeffhello\n".encode(), "hello"),
+        (b"what\x81\xe9", "what\ufffdé"),  # 81 is nothing there
+        ("日本語".encode()[:-1], "日本\ufffd"),  # cut off: the rest stays what it is
+        (b" \n", None),
+    ],
+)
+def test_words_beside_a_file_in_the_usual_encodings(tmp_path, content, words):
+    (tmp_path / "a.wav").write_bytes(b"x")
+    (tmp_path / "a.txt").write_bytes(content)
+    assert read_source(tmp_path).clips[0].transcript == words
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("file,Joy\na.mp4,great\n", "line 2, column Joy: 'great'"),
