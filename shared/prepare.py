@@ -25,6 +25,7 @@ from shared.parts import is_whole, read_part, sealed, sweep
 from shared.pool import run
 from shared.rows import Recipe, Verdict, prepare_clip, prepare_windows, prepare_words
 from shared.splits import assign
+from shared.transcribe import NOT_TRANSCRIBED
 
 SHARD = 16
 """Clips that are written, and at worst done again, together."""
@@ -317,6 +318,9 @@ def _summary(out: Path, verdicts: list[Verdict], digits: str) -> None:
             print(f"  {word}: {verdict.id}: {verdict.detail}")
         if len(groups[word]) > 3:
             print(f"  {word}: and {len(groups[word]) - 3} more in {'failures' if word == 'failed' else 'verdicts'}.csv")
+    mute = sum(NOT_TRANSCRIBED in verdict.detail for verdict in verdicts)
+    if mute:
+        print(f"  the sound of {mute} clip{'s' * (mute > 1)} could not be transcribed; verdicts.csv says why")
     longer = sum(verdict.longer for verdict in verdicts)
     if longer:
         print(f"  {longer} {'clip is' if longer == 1 else 'clips are'} longer than max_seconds; the rest is left out")

@@ -66,11 +66,15 @@ class Recipe:
         return Recipe(**values)
 
     def check(self) -> dict[str, str]:
-        """UserError when something it names is not there; else digests of the files it names."""
+        """UserError when something it names is not there or cannot be loaded; else digests of the files it names."""
         detector(self.detector)
         _, _, weights = self.detector.partition(":")
         digests = {"detector": digest(Path(weights))} if weights else {}
-        return digests | ({"transcribe": recogniser(self.transcribe).digest} if self.transcribe else {})
+        if self.transcribe:
+            listener = recogniser(self.transcribe)
+            listener.check()
+            digests["transcribe"] = listener.digest
+        return digests
 
 
 @dataclass

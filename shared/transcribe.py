@@ -23,6 +23,7 @@ RECOGNISERS = Registry("speech recogniser", {"faster-whisper": "shared.transcrib
 
 VERSION = 1
 """Raised whenever the same recogniser gives other words, so that kept transcripts are not used again."""
+NOT_TRANSCRIBED = "its sound could not be transcribed"
 SPEAKS = 0.5
 """Probability above which a step of 32 ms is speech."""
 LEAST_SPEECH = 0.2
@@ -50,6 +51,10 @@ class Recogniser(Protocol):
         """float32 (S,) at 16 kHz -> segments in order."""
         ...
 
+    def check(self) -> None:
+        """UserError when its weights cannot be loaded."""
+        ...
+
 
 class FasterWhisper:
     """Whisper by CTranslate2 (package `faster-whisper`), from a folder on the disk; no hub is asked."""
@@ -67,9 +72,19 @@ class FasterWhisper:
     @functools.cached_property
     def model(self):
         """Loaded when the first clip needs it."""
+        return self._load()
+
+    def _load(self):
         from faster_whisper import WhisperModel
 
         return WhisperModel(self.path, local_files_only=True)
+
+    def check(self) -> None:
+        try:
+            self._load()  # and forgotten: other processes load their own
+        except Exception as error:  # whatever damaged weights do to a library
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{self.path}: this Whisper model cannot be loaded ({reason}); fetch it again") from None
 
     def recognise(self, waveform: np.ndarray) -> list[Segment]:
         # Without the words before it: a misheard sentence would be repeated through the clip.
@@ -102,7 +117,7 @@ def transcribe(waveform: np.ndarray, rate: int, listener: Recogniser, kept: Path
         try:
             segments = listener.recognise(samples)
         except Exception as error:  # whatever a clip does to a library, it keeps its picture and sound
-            return "", f"its sound could not be transcribed ({' '.join(str(error).split())[:120]})"
+            return "", f"{NOT_TRANSCRIBED} ({' '.join(str(error).split())[:120]})"
         text = " ".join(" ".join(part.text.split()) for part in segments if _enough(_during(speech, part))).strip()
         why = "" if text else "no words were recognised"
     if file is not None:

@@ -26,6 +26,9 @@ class Parrot:
     def __init__(self, path: str = ""):
         self.digest = f"parrot {path}"
 
+    def check(self):
+        pass
+
     def recognise(self, waveform):
         type(self).asked += 1
         if self.digest == "parrot fails":
@@ -139,6 +142,34 @@ def test_what_is_not_there_is_named_before_anything_starts(tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_that_cannot_be_loaded_is_named_before_anything_starts(tmp_path, monkeypatch):
+    write_wav(tmp_path / "a.wav", voice(0.3)[None])
+
+    def damaged(path, local_files_only):
+        raise RuntimeError("File model.bin is\nincomplete")
+
+    module = types.ModuleType("faster_whisper")
+    module.WhisperModel, module.__spec__ = damaged, types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "faster_whisper", module)
+    (tmp_path / "model.bin").write_bytes(b"half")
+    command = [str(tmp_path / "a.wav"), "--out", str(tmp_path / "out"), "--transcribe", str(tmp_path)]
+    with pytest.raises(UserError, match=r"cannot be loaded \(File model.bin is incomplete\)"):
+        main(command)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sound_that_could_not_be_transcribed_is_counted(parrot, speech, tmp_path, monkeypatch, capsys):
+    def here(job, items, workers, seconds):
+        yield from ((i, job(item), "") for i, item in enumerate(items))
+
+    monkeypatch.setattr("shared.prepare.run", here)
+    (tmp_path / "in").mkdir()
+    write_wav(tmp_path / "in" / "loud.wav", voice(2.0)[None])
+    write_wav(tmp_path / "in" / "quiet.wav", np.zeros((1, 16000)))
+    assert main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--transcribe", "parrot:fails"]) == 0
+    assert "the sound of 1 clip could not be transcribed" in capsys.readouterr().out
+
+
 def test_the_whole_command_keeps_transcripts_beside_the_dataset(tmp_path, monkeypatch):
     """In a worker process, whose recogniser is a module that only it knows by name."""
     (tmp_path / "in").mkdir()
@@ -148,7 +179,7 @@ def test_the_whole_command_keeps_transcripts_beside_the_dataset(tmp_path, monkey
     (model / "model.bin").write_bytes(b"weights")
     package = tmp_path / "packages" / "faster_whisper.py"
     package.parent.mkdir()
-    package.write_text("")
+    package.write_text("class WhisperModel:\n    def __init__(self, path, local_files_only):\n        pass\n")
     monkeypatch.syspath_prepend(str(package.parent))
     assert (
         main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe", str(model)]) == 0
