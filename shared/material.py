@@ -57,6 +57,7 @@ def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, siz
             duration=max(found.duration, sound.duration),
             damaged_packets=found.damaged_packets + sound.damaged_packets,
             more=found.more or sound.more,
+            cancelled=sound.cancelled,
         )
     if clip.crops is not None:
         heard = found.duration

@@ -21,6 +21,9 @@ import numpy as np
 LONGEST_GAP = 0.05
 """Seconds by which sound may be off its time stamp before silence is put in or sound is cut."""
 
+SILENT = 1e-3
+"""Of full scale: a mean of channels that never exceeds it, while one of them is tenfold that, has cancelled them."""
+
 SHORTEST_TAIL = 0.1
 """Seconds. Less than this after the last whole window is what a codec pads with."""
 
@@ -51,6 +54,8 @@ class Media:
     """Whether the file goes on after this."""
     absent: dict[str, str] = field(default_factory=dict)
     """Why there is no "vision" or "audio", where there is none."""
+    cancelled: bool = False
+    """Whether channels can be heard, but their mean cannot: one is the other upside down."""
 
 
 def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -135,7 +140,9 @@ def _windows(tracks: list, start: float, seconds: float, absent: dict[str, str])
             damaged = sum(track.damaged for track in tracks) + max(track.unreadable for track in tracks)
             missing = [name for name, part in (("vision", frames), ("audio", waveform)) if not len(part)]
             why = {name: absent.get(name) or _why_empty(name, tracks) for name in missing}
-            yield Media(frames, times, waveform, rate if len(waveform) else 0, until, damaged, begin, not over, why)
+            rate = rate if len(waveform) else 0
+            cancelled = any(track.cancelled for track in tracks)
+            yield Media(frames, times, waveform, rate, until, damaged, begin, not over, why, cancelled)
             yielded = True
             for track in tracks:
                 track.damaged = track.unreadable = 0
@@ -185,6 +192,8 @@ class _Track:
         """Packets that did not decode, and places that cannot be read, since the last window."""
         self.begun = self.fresh = False
         """Whether anything was decoded at all, and whether anything begins in this window."""
+        self.cancelled = False
+        """Whether channels cancelled each other in this window."""
         self.end = 0.0
         """Seconds at which what was decoded so far ends."""
         self._frames = self._decoded(container, stream)
@@ -340,6 +349,7 @@ class _Sound(_Track):
     def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, int]:
         """waveform (S,) from `begin` to `end`, rate in Hz."""
         self.fresh = self.length > self.taken
+        mean_peak = channel_peak = 0.0
         while (frame := self.peek()) is not None:
             self.rate = self.rate or frame.sample_rate
             first, limit = int(begin * self.rate), int(end * self.rate)
@@ -354,12 +364,16 @@ class _Sound(_Track):
                 self._append(np.zeros(min(ahead, limit - self.length), np.float32))
             if self.length >= limit:
                 break
-            mono = to_mono(frame.to_ndarray(), frame.format.is_packed, frame.layout.nb_channels)
+            channels = to_channels(frame.to_ndarray(), frame.format.is_packed, frame.layout.nb_channels)
+            mono = to_mono(channels)
+            mean_peak = max(mean_peak, np.abs(mono).max(initial=0))
+            channel_peak = max(channel_peak, np.abs(channels).max(initial=0) if mean_peak <= SILENT else 0)
             mono = resample(mono, self.take().sample_rate, self.rate) if len(mono) else mono
             self._append(mono[-ahead:] if off and ahead < 0 else mono)
             self.begun = self.fresh = self.length > self.taken
         if not self.rate:
             return np.zeros(0, np.float32), 0
+        self.cancelled = mean_peak <= SILENT and channel_peak > 10 * SILENT
         self.end = self.length / self.rate
         waveform = np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
         room = max(0, int(end * self.rate) - self.taken)
@@ -372,12 +386,17 @@ class _Sound(_Track):
         self.length += len(samples)
 
 
-def to_mono(samples: np.ndarray, packed: bool, channels: int) -> np.ndarray:
-    """The mean of the channels, float32 (S,) in [-1, 1]. samples: (channels, S), or (1, S * channels) when packed."""
+def to_channels(samples: np.ndarray, packed: bool, count: int) -> np.ndarray:
+    """float32 (count, S) in [-1, 1]. samples: (count, S), or (1, S * count) when packed."""
     if packed:
-        samples = samples.reshape(-1, channels).T  # (channels, S)
+        samples = samples.reshape(-1, count).T  # (count, S)
     if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128) / 128
-    elif samples.dtype.kind == "i":
-        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    return samples.mean(axis=0, dtype=np.float32) if len(samples) > 1 else samples[0].astype(np.float32)
+        return (samples.astype(np.float32) - 128) / 128
+    if samples.dtype.kind == "i":
+        return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+    return samples.astype(np.float32)
+
+
+def to_mono(channels: np.ndarray) -> np.ndarray:
+    """The mean of the channels (C, S), float32 (S,)."""
+    return channels.mean(axis=0, dtype=np.float32) if len(channels) > 1 else channels[0]

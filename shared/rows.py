@@ -201,6 +201,8 @@ def _verdict(clip: Clip, row: dict, found: Material, faces: Faces | None, absent
     wrong = [f"{short[name]}: {absent[name]}" for name in missing if name != "text"] + found.remarks
     if faces is not None and len(media.frames) and not faces.found.any():
         wrong.append("no face found; the middle of the picture is kept")
+    if media.cancelled:
+        wrong.append("the channels of its sound cancel each other; their mean, which is heard, is silent")
     if media.damaged_packets:
         wrong.append(f"{media.damaged_packets} damaged packets left out")
     notes = [f"{short['text']}: {absent['text']}"] if "text" in missing else []

@@ -1,11 +1,15 @@
 """Decoding: times, rotation, levels, and files in bad shape."""
 
+from functools import partial
+
 import av
 import numpy as np
 import pytest
-from media_files import clock, read_clock, voice, write_rotation, write_video, write_wav
+from media_files import clock, face, read_clock, voice, write_rotation, write_video, write_wav
 
-from shared.media import MediaError, decode, decode_windows, resample, to_mono
+from shared.clips import Clip
+from shared.media import MediaError, decode, decode_windows, resample, to_channels, to_mono
+from shared.rows import Recipe, prepare_clip
 
 
 def test_frames_are_taken_by_their_time_stamps(tmp_path):
@@ -61,6 +65,26 @@ def test_channels_are_averaged_and_the_level_is_kept(tmp_path):
     assert abs(20 * np.log10(np.std(same.waveform) / np.std(left))) < 0.01  # not the 3 dB of a downmix
 
 
+def test_channels_that_cancel_each_other_are_told_from_silence(tmp_path):
+    said = voice(1.0)
+    sounds = {
+        "upside_down.wav": np.stack([said, -said]),
+        "upside_down.mkv": np.stack([said, -said]),
+        "silent.wav": np.zeros((2, 16000)),
+        "one_of_two.wav": np.stack([said, 0 * said]),
+        "mono.wav": said[None],
+    }
+    for name, sound in sounds.items():
+        write = write_wav if name.endswith("wav") else partial(write_video, frames=None)
+        path = write(tmp_path / name, sound=sound.astype(np.float32))
+        cancelled = name.startswith("upside")
+        assert decode(path, 8, 20).cancelled is cancelled, name
+        assert ("cancel each other" in prepare_clip(Clip("a", path), Recipe())[1].detail) is cancelled, name
+    video = write_video(tmp_path / "v.mp4", np.stack([face()] * 5), sound=said[None])
+    detail = prepare_clip(Clip("a", video, audio=tmp_path / "upside_down.wav"), Recipe())[1].detail
+    assert "cancel each other" in detail
+
+
 def test_resampling_keeps_level_and_length():
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100).astype(np.float32)
     out = resample(tone, 44100, 16000)
@@ -79,7 +103,7 @@ def test_resampling_keeps_level_and_length():
     ],
 )
 def test_sample_formats(samples, packed):
-    np.testing.assert_allclose(to_mono(samples, packed, 2), [-1 / 256, 0], atol=1e-7)
+    np.testing.assert_allclose(to_mono(to_channels(samples, packed, 2)), [-1 / 256, 0], atol=1e-7)
 
 
 def test_a_modality_that_is_missing_is_empty(tmp_path):
