@@ -138,7 +138,9 @@ def _by_rows(table: Path) -> tuple[list[Clip], list[str]]:
         media = Path(os.path.normpath(finder.find(cells["path"])))
         order, clip = _row(media, cells)
         if row.wrong:  # its cells may stand under the wrong columns
-            clip = replace(clip, labels=_labels(None, None), remarks=(f"line {row.line}: {row.wrong}; labels not read",))
+            clip = replace(
+                clip, labels=_labels(None, None), remarks=(f"line {row.line}: {row.wrong}; labels not read",)
+            )
         if str(media) not in found:
             found[str(media)] = order, cells["path"], clip
             continue

@@ -205,7 +205,7 @@ def test_rows_of_a_ravdess_manifest_that_are_not_understood_are_named(tmp_path):
     notes = "\n".join(source.notes)
     for words in (
         "1 rows name no file and are left out: line 6",
-        "2 rows name a file that another one names, and are left out: line 7 (./b/one.wav); row 8 (a/two.flac)",
+        "2 rows name a file that another one names, and are left out: line 7 (./b/one.wav); line 8 (a/two.flac)",
         f"1 files are not there: {tmp_path}/gone.wav",
         "1 files are in no row and left out: c/y.wav",
         "3 clips have rows that are not understood: ",
