@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from shared import config as configuration
 from shared.errors import UserError
 from shared.metrics import score
+from shared.runs import Ema
 from stage2_fusion import model_folder
 from stage2_fusion import train as trainer
 from stage2_fusion.config import EvaluateConfig, FuseConfig
@@ -81,6 +82,37 @@ def test_the_kept_model_scores_what_training_said(data, tmp_path):
     again = score(run_model(model, valid.samples, 7)["predictions"], valid.labels(), info["label_names"], bootstrap=0)
     expected = json.loads((folder / "metrics.json").read_text())["valid"]["pcc"]["mean"]
     assert again["pcc"]["mean"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_weights_that_are_kept_and_validated_are_the_averaged_ones(data, tmp_path, monkeypatch):
+    update, validate, raw, expected, validated = Ema.update, trainer.validate, {}, {}, {}
+
+    def seen(ema, model, step):  # min(0.3, (1 + step) / (10 + step)) of what was, the rest of what is
+        if step == 0:
+            expected.update({name: value.double() for name, value in ema.values.items()})
+        raw.update({name: value.detach().clone() for name, value in model.state_dict().items()})
+        decay = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3, 0.3][step]
+        expected.update({name: decay * expected[name] + (1 - decay) * value.double() for name, value in raw.items()})
+        update(ema, model, step)
+
+    def scored(model, *rest):
+        validated.update({name: value.detach().clone() for name, value in model.state_dict().items()})
+        return validate(model, *rest)
+
+    monkeypatch.setattr(Ema, "update", seen)
+    monkeypatch.setattr(trainer, "validate", scored)
+    options = ["--model", "concat", "--train.epochs", 1, "--train.ema", 0.3]
+    kept = load_file(trainer.train(config(data, tmp_path, *options)) / "model.safetensors")
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    averaged = torch.load(checkpoint / "custom_checkpoint_0.pkl", weights_only=True)
+    unaveraged = load_file(checkpoint / "model.safetensors")
+    assert kept.keys() == averaged.keys() == unaveraged.keys() == expected.keys() == validated.keys()
+    for name, value in kept.items():
+        assert torch.equal(value, averaged[name]) and torch.equal(value, validated[name]), name
+        assert torch.equal(unaveraged[name], raw[name]), name  # training goes on with these
+        torch.testing.assert_close(value.double(), expected[name], atol=1e-6, rtol=0)
+        if name.startswith("mlp."):
+            assert not torch.equal(value, raw[name]), name
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, monkeypatch):
