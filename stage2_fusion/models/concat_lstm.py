@@ -1,9 +1,10 @@
 """The system of arXiv 2504.11460 (winner of ABAW8): LSTM over vision, LSTM over audio, the text's vector, an MLP.
 
-The source fixes: the LSTMs' last states and the text encoder's CLS vector, concatenated, then an MLP whose output is
-linear and clipped to [0, 1] afterwards. Not found there and ours: depth and width of the LSTMs and shape of the MLP
-(after arXiv 2403.11879, by the same authors: as wide as the features, Tanh), dropout. Its text encoder is fine-tuned;
-ours is frozen, and the text's vector is the mean of the words' features: not every text tower has a CLS state.
+The source fixes: two layers in each LSTM, whose last states and the text encoder's CLS vector are concatenated, then
+Linear, Tanh, Linear, whose output is clipped to [0, 1] afterwards. Departures: vision's LSTM is as wide as its
+features, as audio's is, where the source goes from 1,280 channels to 768; the hidden layer's width is an option, 1,027
+in the source; dropout. Its text encoder is fine-tuned; ours is frozen, and the text's vector is the mean of the words'
+features: not every text tower has a CLS state.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,9 @@
 The source fixes: every sequence average-pooled to 128 steps; per modality LayerNorm, Linear, GELU, Dropout, the mean,
 LayerNorm, Linear(256); the three concatenated, LayerNorm, Linear, GELU, Dropout, Linear, Sigmoid; three sigmoid units
 on the mean audio vector, joined to every audio step, and kept near 0.5 by a penalty ("VAD-inspired": no valence,
-arousal or dominance is ever shown to them); in the loss, an auxiliary prediction of each modality. Departures: a
+arousal or dominance is ever shown to them); in the loss, an auxiliary prediction of each modality. Departures: the
+three units are one linear layer over the features, where the source's are two over projected steps, which are projected
+again once joined; an auxiliary prediction is one linear layer, where the source repeats the layers of the main one; a
 missing modality's vector is zero, where the source encodes a row of zeros; what it would predict does not count, nor
 does the penalty without audio.
 """

@@ -1,11 +1,14 @@
 """The system of arXiv 2403.11757 (ABAW6): vision and audio predict apart, and the predictions are averaged.
 
 The source fixes: vision (face features and action units) -> TCN (5 levels, kernel 3, 128 channels), positions,
-Transformer (4 heads, 256 hidden, 2 layers), softmax-weighted mean, linear, sigmoid; audio -> TCN, mean, linear,
-sigmoid; the plain average. Departures: every step is read under a mask, where the source samples or repeats to 300; the
-TCN is that of this package, centred and normalised over channels; positions are seconds, so that the frame rate does
-not matter; a branch without its modality is left out, where the source feeds it noise. The text is not read;
-action units are MediaPipe's blendshapes, not OpenFace's, where the features have them (`emit encode --blendshapes`).
+Transformer (4 heads, 256 hidden, 2 layers), softmax-weighted mean, linear, sigmoid; audio -> TCN, positions, mean, two
+linear layers with a ReLU, sigmoid; the plain average. Departures: every step, of the 1,024 that late_fusion.yaml lets
+through, is read under a mask, where the source samples or repeats to 300; the TCN is that of this package, centred and
+normalised over channels, and not scaled by the root of the width; the Transformer normalises after attention and
+feed-forward, the source before; positions are seconds, so that the frame rate does not matter, and audio, whose mean
+they would only shift, has none; audio ends in one linear layer; a branch without its modality is left out, where the
+source feeds it noise. The text is not read; action units are MediaPipe's blendshapes, not OpenFace's, where the
+features have them (`emit encode --blendshapes`).
 """
 
 from dataclasses import dataclass

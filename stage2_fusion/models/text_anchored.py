@@ -1,10 +1,12 @@
 """The system of arXiv 2603.14976 (winner of ABAW10): the text asks the audio and the vision.
 
 The source fixes: the text's vector as the single query of one cross-attention over the audio steps and one over the
-vision steps (4 heads, hidden 512); [text, audio', vision'] concatenated, then an MLP, linear, clipped to [0, 1]
-afterwards; learned vectors for what is missing; modality dropout 0.1. Not found there and ours: where these vectors
-stand (in place of text, audio' or vision'; that of the text also asks), the text's projection, shape of the MLP,
-dropout. Its text encoder is fine-tuned; ours is frozen, and the text's vector is the mean of the words' features.
+vision steps (4 heads, hidden 512); [text, audio', vision'] concatenated, then Linear(512), GELU, Dropout, Linear, whose
+output is clipped to [0, 1] afterwards; learned vectors for what is missing; modality dropout 0.1. Departures: the
+vectors stand in place of audio' and vision', where the source puts them in place of the steps that are asked (that of
+the text asks in both); the text is projected to 512, where the source takes it as it is; no LayerNorm on queries and
+keys; dropout before the MLP as well; modality dropout leaves one modality, where the source may hide all. Its text
+encoder is fine-tuned; ours is frozen, and the text's vector is the mean of the words' features, not the CLS state.
 """
 
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from stage2_fusion import model_folder
 from stage2_fusion import train as trainer
 from stage2_fusion.config import EvaluateConfig, FuseConfig
 from stage2_fusion.evaluate import evaluate
-from stage2_fusion.features import FeatureDataset, write
+from stage2_fusion.features import FeatureDataset, shorten, write
 from stage2_fusion.inference import run_model
 from stage2_fusion.models import MODELS
 
@@ -49,6 +49,17 @@ def test_every_shipped_configuration_trains(path, data, tmp_path):
     )
     model, info = model_folder.load(trainer.train(small(loaded)))
     assert info["model"] == loaded.model and not model.training
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_published_systems_read_whole_what_their_sources_read(path):
+    loaded = configuration.load(FuseConfig, path, ["--data", "d", "--run", "r"])
+    sample = made_up.features(np.random.default_rng(0), steps=(400, 602, 4))  # frames; 12 seconds of 50 steps
+    counts = [len(shorten(sample, loaded.train.max_steps)[name]["sequence"]) for name in ("vision", "audio")]
+    if loaded.model in ("concat", "dual_stage"):
+        assert counts == [128, 128]
+    else:
+        assert counts[0] >= 398 and counts[1] >= 600
 
 
 @pytest.mark.parametrize("model", MODELS.names())
