@@ -24,10 +24,15 @@ TEXT_QUALITY = ("present", "length")
 """present      1 when there are words, else 0
 length       log2(1 + number of words) / 6"""
 
-CLIP_QUALITY = ("seconds", "face_found", "face_size", "face_travel", *VISION_QUALITY[1:], *AUDIO_QUALITY, "words")
-"""Of a whole clip, for a person to sort by (quality.csv). face_found is a share of the frames; face_size the mean side
-of the face over the shorter side of the picture; face_travel how far its centre strays (standard deviation), in sides;
-words their number; the rest are means of the signals above."""
+FACE_QUALITY = ("face_size", "face_travel", "frontal")
+"""face_size    mean side of the face over the shorter side of the picture
+face_travel  how far its centre strays (standard deviation), in sides
+frontal      how alike the gradients of a crop and of its mirror image are (cosine, mean over some crops): falls as the
+             head turns away or leans to a side"""
+
+CLIP_QUALITY = ("seconds", "face_found", *FACE_QUALITY, *VISION_QUALITY[1:], *AUDIO_QUALITY, "words")
+"""Of a whole clip, for a person to sort by (quality.csv). face_found is a share of the frames; words their number; the
+rest are means of the signals above."""
 
 AUDIO_QUALITY_HZ = 10
 """Steps of the audio signals per second."""
@@ -35,6 +40,9 @@ AUDIO_QUALITY_RATE = 16000
 """Hz at which sound is judged, whatever rate it is stored at, so that a clip's signals never depend on that rate."""
 
 GRID = 6
+SYMMETRY = (48, 6)
+"""Side in pixels that crops are reduced to before they are mirrored, and how far the mirror image may be shifted: twice
+as far as the middle of the face is off that of the crop."""
 SILENCE = 1e-4
 """Root mean square (-80 dB) below which nothing is heard."""
 
@@ -68,6 +76,22 @@ def _cell_detail(grey: np.ndarray) -> np.ndarray:
     detail = grey - cv2.blur(grey, (reach, reach))  # (side, side)
     cells = detail.reshape(GRID, side // GRID, GRID, side // GRID)
     return cells.std(axis=(1, 3))
+
+
+def frontal(crop: np.ndarray) -> float:
+    """How alike the gradients of a crop RGB uint8 (H, W, 3) and of its mirror image are, at the best shift: the cosine,
+    but no less than 0. It needs no landmarks, so that every detector's crops are judged alike."""
+    import cv2
+
+    side, reach = SYMMETRY
+    grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(grey, (0, 0), 1)
+    slopes = np.stack([cv2.Sobel(small, cv2.CV_32F, *way) for way in ((1, 0), (0, 1))], axis=-1)  # (side, side, 2)
+    mirrored = np.ascontiguousarray(slopes[:, ::-1]) * np.float32([-1, 1])  # what grew to the right falls
+    middle = np.ascontiguousarray(slopes[:, reach:-reach])  # (side, side - 2 reach, 2)
+    product = cv2.matchTemplate(mirrored, middle, cv2.TM_CCORR)[0]  # (2 reach + 1,)
+    power = np.convolve(np.square(mirrored).sum(axis=(0, 2)), np.ones(side - 2 * reach), "valid")  # (2 reach + 1,)
+    return max(0.0, float(np.max(product / np.sqrt(power * np.square(middle).sum() + 1))))
 
 
 def audio_quality(waveform: np.ndarray, rate: int) -> np.ndarray:
@@ -124,14 +148,16 @@ def text_quality(transcript: str) -> np.ndarray:
     return np.array([float(words > 0), min(1.0, np.log2(1 + words) / 6)], np.float32)
 
 
-def clip_quality(row: dict, size: tuple[int, int], faces) -> list[float | None]:
+def clip_quality(row: dict, size: tuple[int, int], faces, crops: list[np.ndarray]) -> list[float | None]:
     """The columns CLIP_QUALITY of a row of the clip dataset whose pictures were `size` (height, width) and whose face
-    moved as `faces` (a shared.faces.Faces, or None for given crops) says; None where there is nothing to judge."""
+    moved as `faces` (a shared.faces.Faces, or None for given crops) says, some of its crops of a face being `crops`;
+    None where there is nothing to judge."""
     vision = np.frombuffer(row["vision_quality"], "<f4").reshape(-1, len(VISION_QUALITY))  # (T, 5)
     audio = np.frombuffer(row["audio_quality"], "<f4").reshape(-1, len(AUDIO_QUALITY))  # (Ta, 5)
     boxes = np.zeros((0, 3)) if faces is None else faces.boxes[faces.found].astype(np.float64)  # (N, 3)
     side = boxes[:, 2].mean() if len(boxes) else None
     means = [part.mean(axis=0, dtype=np.float64) if len(part) else [None] * 5 for part in (vision, audio)]
     face = [None, None] if side is None else [side / min(size), np.hypot(*boxes[:, :2].std(axis=0)) / side]
-    values = [row["duration"], means[0][0], *face, *means[0][1:], *means[1]]
+    pose = np.mean([frontal(crop) for crop in crops]) if crops else None
+    values = [row["duration"], means[0][0], *face, pose, *means[0][1:], *means[1]]
     return [*(None if value is None else round(float(value), 3) for value in values), len(row["transcript"].split())]

@@ -20,6 +20,10 @@ from shared.registry import nearest
 from shared.transcribe import recogniser, transcribe
 
 
+POSED = 8
+"""Crops, about, of which a clip's pose is judged."""
+
+
 @dataclass(kw_only=True)
 class Recipe:
     """Everything that decides what a prepared clip looks like; datasets and models carry it with them."""
@@ -212,7 +216,9 @@ def _verdict(clip: Clip, row: dict, found: Material, faces: Faces | None, absent
         notes.append(f"{1 + faces.others} faces: {_where(faces, media)} is followed, the largest and most persistent")
     if media.more:
         notes.append(f"longer than {media.duration:g} s, of which the rest is left out")
-    quality = clip_quality(row, media.frames.shape[1:3], faces)
+    looks = np.arange(len(row["frames"])) if faces is None else np.flatnonzero(faces.found)
+    some = [decode_jpeg(row["frames"][i]) for i in looks[:: max(1, len(looks) // POSED)]]
+    quality = clip_quality(row, media.frames.shape[1:3], faces, some)
     word = "partial" if wrong else "ok"
     detail = "; ".join(wrong + notes)
     heard = {name: value for name, value in row.items() if name in ("frames", "frame_times") or "waveform" in name}

@@ -94,7 +94,8 @@ def test_a_table_says_how_good_each_clip_is(prepared):
     whole, heard, nobody = quality["whole"], quality["heard"], quality["nobody"]
     assert float(whole["face_found"]) == 1 and float(nobody["face_found"]) == 0
     assert 0.3 < float(whole["face_size"]) < 0.7  # drawn 110 pixels wide in 240
-    assert float(whole["face_travel"]) < 0.2 and nobody["face_size"] == ""
+    assert float(whole["face_travel"]) < 0.2 and nobody["face_size"] == "" == nobody["frontal"] == heard["frontal"]
+    assert 0.6 < float(whole["frontal"]) < 1  # it looks straight ahead
     assert (
         whole["words"] == "4" and heard["words"] == "0" and heard["sharpness"] == "" and quality["silent"]["snr"] == ""
     )

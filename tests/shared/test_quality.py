@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from media_files import face, voice
@@ -9,7 +10,15 @@ from media_files import face, voice
 from shared import speech
 from shared.damage import damage_frames, damage_waveform
 from shared.media import resample
-from shared.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY, audio_quality, text_quality, vision_quality
+from shared.quality import (
+    AUDIO_QUALITY,
+    TEXT_QUALITY,
+    VISION_QUALITY,
+    audio_quality,
+    frontal,
+    text_quality,
+    vision_quality,
+)
 
 RATE = 16000
 
@@ -36,6 +45,43 @@ def test_plain_pictures_by_hand():
     half[:, :, 48:] = 80
     assert vision(half)["contrast"] == pytest.approx(40 / 80)
     assert vision(half)["brightness"] == pytest.approx(40 / 255)
+
+
+def symmetry(crop):
+    """`frontal`, slowly."""
+    grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (48, 48), interpolation=cv2.INTER_AREA)
+    both = [cv2.GaussianBlur(picture, (0, 0), 1) for picture in (grey, cv2.flip(grey, 1))]
+    slopes, mirrored = (
+        np.stack([cv2.Sobel(picture, cv2.CV_64F, *way) for way in ((1, 0), (0, 1))]) for picture in both
+    )
+    found = [0.0]
+    for shift in range(-6, 7):
+        a, b = slopes[..., 6:42].ravel(), mirrored[..., 6 + shift : 42 + shift].ravel()
+        found.append(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+    return max(found)
+
+
+def turned(crop, degrees):
+    """The crop wrapped around a cylinder that turns."""
+    x, y = np.meshgrid(np.arange(96, dtype=np.float32), np.arange(96, dtype=np.float32))
+    angle = np.arcsin(np.clip((x - 48) / 36, -1, 1)) - np.deg2rad(degrees)
+    source = 48 + 36 * np.sin(np.clip(angle, -np.pi / 2, np.pi / 2))
+    return cv2.remap(crop, np.where(np.abs(x - 48) < 36, source, x).astype(np.float32), y, cv2.INTER_LINEAR)
+
+
+def test_frontal_faces_are_those_that_look_like_their_mirror_image():
+    crop = crops()[1]
+    half = crop[:, :48]
+    both = np.concatenate([half, half[:, ::-1]], axis=1)
+    leans = [cv2.warpAffine(crop, cv2.getRotationMatrix2D((48, 48), a, 1), (96, 96), borderMode=1) for a in (8, 16)]
+    turns = [turned(crop, degrees) for degrees in (-40, -20, 20, 40)]
+    pictures = [both, np.roll(both, 4, axis=1), crop, *leans, *turns]
+    values = [frontal(picture) for picture in pictures]
+    np.testing.assert_allclose(values, [symmetry(picture) for picture in pictures], atol=1e-4)
+    perfect, moved, straight, lean, more, *turns = values
+    assert perfect > 0.999 and moved > 0.95 and straight > 0.8
+    assert straight > lean + 0.1 > more + 0.2 and all(straight > value + 0.3 for value in turns)
+    assert frontal(np.full((96, 96, 3), 51, np.uint8)) == 0
 
 
 @pytest.mark.parametrize(
