@@ -19,7 +19,6 @@ from shared.quality import audio_quality, clip_quality, text_quality, vision_qua
 from shared.registry import nearest
 from shared.transcribe import recogniser, transcribe
 
-
 POSED = 8
 """Crops, about, of which a clip's pose is judged."""
 
