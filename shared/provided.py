@@ -26,33 +26,45 @@ class _ArrayType:
     """Stands for `numpy.ndarray`, which if called makes arrays of any shape, of whatever was in memory."""
 
 
-def _reconstruct(kind: type, shape: tuple, code: bytes) -> np.ndarray:
+class _Kind:
+    """Stands for `numpy.dtype`. Of what a pickle sets in one only the byte order is taken: the rest follows from the
+    name, and set otherwise would make an array larger than its bytes."""
+
+    def __init__(self, name: str, align: bool = False, copy: bool = True):
+        self.dtype = np.dtype(name)
+        if self.dtype.hasobject:  # bytes would be taken for pointers
+            raise pickle.UnpicklingError("an array of objects; it is not run")
+
+    def __setstate__(self, state: tuple):
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """Filled by a pickle with as many bytes as it needs."""
+
+    def __setstate__(self, state: tuple):
+        version, shape, kind, fortran, data = state
+        super().__setstate__((version, shape, kind.dtype, fortran, data))
+
+
+def _reconstruct(kind: type, shape: tuple, code: bytes) -> _Array:
     """The array that is filled afterwards; NumPy asks for an empty one always."""
     if kind is not _ArrayType or shape != (0,):
         raise pickle.UnpicklingError("it wants an array of something else than it holds")
-    return np.empty(0, np.int8)
+    return np.empty(0, np.int8).view(_Array)
 
 
-def _dtype(name: str, align: bool = False, copy: bool = True) -> np.dtype:
-    """Not of objects: the bytes of a pickle would be taken for pointers."""
-    found = np.dtype(name, align, copy)
-    if found.hasobject:
-        raise pickle.UnpicklingError("an array of objects; it is not run")
-    return found
+def _frombuffer(data: bytes, kind: _Kind, shape: tuple, order: str) -> np.ndarray:
+    return np.frombuffer(data, kind.dtype).reshape(shape, order=order)
 
 
-def _scalar(kind: np.dtype, data: bytes):
-    """Of its bytes: without them it may be of any size."""
-    return np.frombuffer(data, kind, 1)[0]
-
-
-def _frombuffer(data: bytes, kind: np.dtype, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(data, kind).reshape(shape, order=order)
+def _scalar(kind: _Kind, data: bytes):
+    return np.frombuffer(data, kind.dtype, 1)[0]
 
 
 STANDS_FOR = {
     ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "dtype"): _Kind,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _frombuffer,

@@ -42,7 +42,7 @@ class Ravdess:
     def read(self, source: Path) -> Source:
         """The clips of a folder, of one file or of a manifest, in the order emotion, intensity, statement, repetition,
         actor. UserError when a manifest that is named outright cannot be read."""
-        if source.suffix.lower() in (".csv", ".tsv"):
+        if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
             clips, notes = _by_rows(source)
         elif source.is_dir() and (source / MANIFEST).is_file():
             try:

@@ -97,13 +97,18 @@ def test_memory_is_not_had_by_a_pickle(tmp_path):
     rebuild, scalar = np.core.multiarray._reconstruct, np.core.multiarray.scalar
     unpointed = Calls(np.dtype, "O", False, True, state=(3, "|", None, None, None, -1, -1, 0))
     wide = Calls(np.dtype, "V4", False, True, state=(3, "|", None, None, None, 1 << 20, 1, 0))
+    wider = Calls(np.dtype, "V4", False, True, state=(3, "|", (np.dtype("f4"), (1 << 20,)), None, None, 4, 1, 0))
     crafted = {
         "an array of what was in memory": Calls(np.ndarray, (4, 3), "f4"),
         "the same as it is pickled": Calls(rebuild, np.ndarray, (4, 3), b"f"),
         "of another type": Calls(rebuild, np.dtype, (0,), b"b"),
         "bytes as pointers": Calls(np.core.numeric._frombuffer, b"\1" * 24, unpointed, (1, 3), "C"),
+        "more bytes than there are": Calls(np.core.numeric._frombuffer, b"1234", wider, (1, 1 << 20), "C"),
+        "more of them as a state": Calls(
+            rebuild, np.ndarray, (0,), b"b", state=(1, (1, 1 << 20), wider, False, b"1234")
+        ),
         "a scalar without bytes": Calls(scalar, np.dtype("V4000")),
-        "a scalar of few bytes": Calls(scalar, wide, b"1234"),
+        "a scalar of few bytes": Calls(scalar, wide, b"123"),
     }
     for i, (what, call) in enumerate(crafted.items()):
         for protocol in (2, 4):
