@@ -179,8 +179,11 @@ def read_words(path: Path) -> str | None:
     except (OSError, ValueError):  # ValueError: no file can be called so
         return None
     marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    text = data.decode("utf-16" if marked else "utf-8-sig", errors="replace")
-    beyond = {character for character in text if not character.isascii()}
-    if not marked and beyond == {"\ufffd"}:
-        text = data.decode("cp1252", errors="replace")
+    encoding = "utf-16" if marked else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        text = data.decode(encoding, errors="replace")
+        if not marked and all(character.isascii() or character == "\ufffd" for character in text):
+            text = data.decode("cp1252", errors="replace")
     return text.strip() or None

@@ -148,12 +148,13 @@ def find_faces(frames: np.ndarray, every: int, faces: FaceDetector) -> Faces:
     """
     count = len(frames)
     looks = sorted({*range(0, count, every), count - 1}) if count else []
-    turns, tracks = 0, _tracks(_look(frames, looks, faces))
+    detections, whole = _look(frames, looks, faces)
+    turns, tracks = 0, _tracks(detections, whole)
     if not tracks:
         turns = _turns(frames, looks, faces)
         upright = np.rot90(frames, turns, axes=(1, 2))
         again = [(i, faces.find(np.ascontiguousarray(upright[i]), thorough=not turns)) for i in looks]
-        tracks = _tracks(again)
+        tracks = _tracks(again, set(looks))
     if not tracks:
         return Faces(0, np.full((count, 3), np.nan, np.float32), np.zeros(count, bool))
 
@@ -165,14 +166,17 @@ def find_faces(frames: np.ndarray, every: int, faces: FaceDetector) -> Faces:
     return Faces(turns, _fill(track, count), seen[before] & seen[after], others)
 
 
-def _look(frames: np.ndarray, looks: list[int], faces: FaceDetector) -> list[tuple[int, np.ndarray]]:
-    """What each look finds: every third one in the whole picture, the others where faces were, if they still are."""
-    found, boxes = [], np.zeros((0, 3), np.float32)
+def _look(frames: np.ndarray, looks: list[int], faces: FaceDetector) -> tuple[list[tuple[int, np.ndarray]], set[int]]:
+    """What each look finds, and which looks were at the whole picture: every third one, and where faces were lost; the
+    others are where faces were."""
+    found, whole, boxes = [], set(), np.zeros((0, 3), np.float32)
     for number, index in enumerate(looks):
         followed = faces.follow(frames[index], boxes) if number % WHOLE_LOOK and len(boxes) else None
+        if followed is None:
+            whole.add(index)
         boxes = faces.find(frames[index]) if followed is None else followed
         found.append((index, boxes))
-    return found
+    return found, whole
 
 
 def _turns(frames: np.ndarray, looks: list[int], faces: FaceDetector) -> int:
@@ -187,8 +191,9 @@ def _turns(frames: np.ndarray, looks: list[int], faces: FaceDetector) -> int:
     return 0
 
 
-def _tracks(detections: list[tuple[int, np.ndarray]]) -> list[Track]:
-    """Link detections frame by frame, each box to the nearest track within one side; return them, weightiest first."""
+def _tracks(detections: list[tuple[int, np.ndarray]], whole: set[int]) -> list[Track]:
+    """Link detections frame by frame, each box to the nearest track within one side; return them, weightiest first.
+    whole: the frames that were looked at as a whole; what was followed from one of them is no second hit."""
     tracks: list[Track] = []
     for index, boxes in detections:
         pairs = sorted((track.distance(box), t, b) for t, track in enumerate(tracks) for b, box in enumerate(boxes))
@@ -201,7 +206,7 @@ def _tracks(detections: list[tuple[int, np.ndarray]]) -> list[Track]:
         tracks += [Track({index: box}) for b, box in enumerate(boxes) if b not in taken_boxes]
     # One hit in many looks is a patch of wallpaper that happened to look like a face.
     enough = 1 if len(detections) < 4 else 2
-    return sorted((track for track in tracks if len(track.boxes) >= enough), key=lambda track: -track.weight)
+    return sorted((t for t in tracks if len(whole & t.boxes.keys()) >= enough), key=lambda track: -track.weight)
 
 
 def _fill(track: Track, count: int) -> np.ndarray:

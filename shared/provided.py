@@ -62,15 +62,22 @@ def _scalar(kind: _Kind, data: bytes):
     return np.frombuffer(data, kind.dtype, 1)[0]
 
 
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes as old pickles spell them."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it wants to encode as {encoding}; it is not run")
+    return codecs.encode(text, "latin1")
+
+
 STANDS_FOR = {
     ("numpy", "ndarray"): _ArrayType,
     ("numpy", "dtype"): _Kind,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _frombuffer,
-    ("_codecs", "encode"): codecs.encode,
+    ("_codecs", "encode"): _encode,
 }
-"""All that a pickled array needs, and what it gets; `_codecs.encode` is how old pickles spell bytes."""
+"""All that a pickled array needs, and what it gets."""
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -103,10 +103,9 @@ class Verdict:
 
 
 def failed(clip: Clip, reason: str) -> Verdict:
-    """The verdict on a clip that gives no row."""
+    """The verdict on a clip that gives no row: one without words."""
     detail = "; ".join([reason, *clip.remarks])
-    missing = ["vision", "audio"] if clip.transcript else ["vision", "audio", "text"]
-    return Verdict(clip.id, str(clip.media or ""), "failed", missing, detail)
+    return Verdict(clip.id, str(clip.media or ""), "failed", ["vision", "audio", "text"], detail)
 
 
 def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) -> tuple[dict | None, Verdict]:

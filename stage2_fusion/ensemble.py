@@ -49,7 +49,8 @@ def ensemble(config: EnsembleConfig) -> dict:
     members, fit = _alike(config.members), _alike(config.fit) if config.fit else []
     for now, then in zip(members, fit, strict=bool(fit)) if fit else ():
         trained = [_trained(part.metrics) for part in (now, then)]
-        if None not in trained and trained[0] != trained[1]:
+        told = None not in trained and len(trained[0]) == len(trained[1])  # pooled folds are other models by nature
+        if told and trained[0] != trained[1]:
             raise UserError(f"{then.path}: not of the model of {now.path}; give --fit in the order of the members")
         for key in ("model", "configuration"):
             if now.metrics.get(key) != then.metrics.get(key):

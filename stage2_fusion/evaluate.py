@@ -93,10 +93,11 @@ def evaluate(config: EvaluateConfig) -> dict:
 
 
 def _seconds(model: Path) -> float | None:
-    """What training took until the epoch that was kept."""
+    """What training took until the epoch that was kept; None where it is not said."""
     from shared.files import read_json
 
-    return read_json(model / "metrics.json", "metrics of a model", "train it again").get("seconds")
+    path = model / "metrics.json"
+    return read_json(path, "metrics of a model", "delete it").get("seconds") if path.exists() else None
 
 
 def seen(ids: list[str], trained: dict) -> dict | None:

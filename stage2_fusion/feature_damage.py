@@ -20,11 +20,14 @@ DAMAGED = ("vision", "audio")
 class FeatureDamage:
     """Puts damaged copies of clean rows in place of every second row of a batch; see `__call__`."""
 
-    def __init__(self, batches, share: float, seed: int):
-        """batches: the Batches of the training split, for the mean and deviation of its channels; share: of the pairs
-        that are drawn for damage."""
+    def __init__(self, model, share: float, seed: int):
+        """model: a FusionModel that has its statistics (mean and scale of every channel); share: of the pairs that are
+        drawn for damage."""
         self.share, self.seed = share, seed
-        self.usual = {name: _mean_and_deviation(batches.modalities[name]) for name in DAMAGED}
+        self.usual = {
+            name: (getattr(model, f"{name}_x_mean"), 1 / getattr(model, f"{name}_x_scale")) for name in DAMAGED
+        }
+        self.pooled = {name: getattr(model, f"{name}_pooled_mean") for name in DAMAGED}
 
     def __call__(self, batch: dict, rows: np.ndarray, epoch: int) -> None:
         """Rows of `batch` come in pairs: 2i is a clip as it is, 2i + 1 another view of it. For a share of the pairs the
@@ -46,7 +49,7 @@ class FeatureDamage:
             length = int(part["mask"][i].sum())
             damaged = damage(part["x"][i, :length], kind, *self.usual[name], rng)  # (T, C)
             part["x"][i + 1, :length] = damaged
-            part["pooled"][i + 1] = 0  # of the damaged sequence nobody knows it
+            part["pooled"][i + 1] = self.pooled[name]  # of the damaged sequence nobody knows it
             batch["damaged"][i + 1] = torch.tensor([other == name for other in MODALITIES])
 
 
@@ -62,11 +65,3 @@ def damage(x: Tensor, kind: str, mean: Tensor, deviation: Tensor, rng: np.random
     out = x.clone()
     out[start : start + count] = mean.to(x)
     return out
-
-
-def _mean_and_deviation(modality) -> tuple[Tensor, Tensor]:
-    """Of each channel over all steps of all samples: (C,), (C,)."""
-    steps = modality.steps["sequence"][1:].float()  # (sum of lengths, C)
-    if len(steps) == 0:
-        return (torch.zeros(steps.shape[1]),) * 2
-    return steps.mean(dim=0), steps.std(dim=0, correction=0)

@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> int:
 def robustness(config: RobustnessConfig) -> dict:
     """Score every model, write JSON and CSV, return what the JSON holds.
 
-    Returns {"data", "split", "seed", "bootstrap", "rows"}. A row: "model", "modality", "how" (damaged or missing),
-    "share" of the "clips" that were so, mean "pcc" over all "clips" (and over orders in which they were made worse)
+    Returns {"data", "split", "shares", "orders", "seed", "bootstrap", "rows"}. A row: "model", "modality", "how"
+    (damaged or missing), "share" of the "clips" that were so, mean "pcc" over all "clips" (and over orders in which they were made worse)
     with "low" and "high" of its 95 % interval, its "fall" from the clips as they are with "fall_low" and "fall_high",
     and "per_dimension". The clips of a modality are those that have it and, for damaged, a view in which it alone is
     damaged: at share 0 they are as they are, at 1 all are worse.
@@ -44,7 +44,8 @@ def robustness(config: RobustnessConfig) -> dict:
         model_folder.check_features(info, features, config.data)
         data = FeatureDataset.open(config.data, config.split, max_steps=info["max_steps"])
         rows += [{"model": name, **row} for row in one_model(model, data, config)]
-    result = {"data": features["digest"], "split": config.split, "seed": config.seed, "bootstrap": config.bootstrap}
+    result = {"data": features["digest"]}
+    result |= {key: getattr(config, key) for key in ("split", "shares", "orders", "seed", "bootstrap")}
     result["rows"] = rows
     names = features["label_names"]
     plain = [[*(row[key] for key in COLUMNS), *(row["per_dimension"][name] for name in names)] for row in rows]

@@ -99,8 +99,7 @@ def _train(config: FuseConfig, stop) -> Path:
 
     # --- batches, model, optimiser, averages ---
     train_batch = Batches([clip[view] for clip in clips for view in range(1 + views)])
-    hurt = FeatureDamage(train_batch, options.feature_damage, config.seed) if options.feature_damage else None
-    paired = views > 0 or hurt is not None
+    paired = views > 0 or options.feature_damage > 0
     valid_batch = Batches(valid.samples)
     if towers:
         train_batch, valid_batch = towers.of(train_batch), towers.of(valid_batch)
@@ -121,6 +120,7 @@ def _train(config: FuseConfig, stop) -> Path:
     model, optimizer = accelerator.prepare(bare, optimizer)
     bare = accelerator.unwrap_model(model)
     ema = Ema(bare, options.ema)
+    hurt = FeatureDamage(bare, options.feature_damage, config.seed) if options.feature_damage else None
     criterion = FusionLoss(config.loss, bare.dimensions).to(accelerator.device)
     accelerator.register_for_checkpointing(ema, criterion)
     progress = {"step": 0, "epoch": 0, "best": -math.inf, "waited": 0, "seconds": 0.0, "metrics": {}}

@@ -2,7 +2,7 @@
 recognised by their usual names (shared/layouts/columns.py). Paths are relative to the table; a missing extension is
 looked for, and so is the file itself where the table has an id column alone.
 
-A row with too many or too few cells keeps its clip, without labels, where its file can be told.
+A row with too many cells keeps its clip, without labels, where its file can be told.
 """
 
 import os

@@ -45,9 +45,9 @@ class Table:
 
 
 def read_table(table: Path) -> Table:
-    """Column names, and the rows that are not blank. A row has all of the header's cells, or it says what is wrong with
-    it; a quotation mark left open costs its own row alone. UserError when it is not a table, or a name stands twice in
-    its header."""
+    """Column names, and the rows that are not blank. A row that has more cells than the header says so; one that has
+    fewer is counted in the notes, and empty at its end; a quotation mark left open costs its own row alone. UserError
+    when it is not a table, or a name stands twice in its header."""
     try:
         text = read_text(table)
     except FileNotFoundError:
@@ -65,7 +65,7 @@ def read_table(table: Path) -> Table:
     twice = [name for name, times in Counter(header).items() if name and times > 1]
     if twice:
         raise UserError(f"{table}: two columns are called {twice[0]!r}; rename one")
-    rows, odd, at = [], [], at + taken
+    rows, odd, short, at = [], [], [], at + taken
     while at < len(lines) - 1:
         cells, taken, wrong = _record(lines, at, delimiter)
         inner = [
@@ -76,7 +76,10 @@ def read_table(table: Path) -> Table:
         elif inner:
             odd.append(at + 1)
         if any(cell.strip() for cell in cells):
-            wrong = wrong or ("" if _fits(cells, header) else f"{len(cells)} cells instead of {len(header)}")
+            if not wrong and len(cells) <= len(header) and not _fits(cells, header):
+                short.append(at + 1)
+            elif not _fits(cells, header):
+                wrong = wrong or f"{len(cells)} cells instead of {len(header)}"
             cells = [cell.strip() for cell in cells[: len(header)]]
             rows.append(Row(at + 1, cells + [""] * (len(header) - len(cells)), wrong))
         at += taken
@@ -86,6 +89,9 @@ def read_table(table: Path) -> Table:
     if odd:
         said = f"{len(odd)} rows of several lines hold what looks like further rows, such as line {odd[0]}"
         notes.append(f"{said}; see whether a quotation mark is astray")
+    if short:
+        said = f"{len(short)} rows have fewer cells than the header, such as line {short[0]}"
+        notes.append(f"{said}; those at their ends are taken for empty")
     return Table(header, rows, notes)
 
 

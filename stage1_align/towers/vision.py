@@ -17,7 +17,7 @@ from stage1_align.towers.base import Encoded, Tower, pad
 
 DEFAULTS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "interpolation": "area"}
 AT_ONCE = 256
-"""Frames that go through the trunk together where no gradient is wanted: memory does not grow with the clips then."""
+"""Frames that go through the trunk together in inference: memory does not grow with the clips then."""
 CHOICES = {
     "pool": ("mean", "attention"),
     "projection": ("linear", "own"),
@@ -118,7 +118,8 @@ class OpenClipVision(Tower):
         if len(x) == 0:  # no gradient hole on a process whose clips all lack video
             x = torch.zeros(1, *frames.shape[2:], device=frames.device)
         device = x.device.type
-        parts = (x,) if torch.is_grad_enabled() else x.split(AT_ONCE)
+        whole = self.training or torch.is_grad_enabled()  # random depth and batch statistics are of all of them
+        parts = (x,) if whole else x.split(AT_ONCE)
         with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and self.options.bf16):
             features = torch.cat([self.trunk(part).float() for part in parts])  # (N, C)
         count = int(mask.sum())

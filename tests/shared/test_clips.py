@@ -109,14 +109,15 @@ def test_quotation_marks_within_a_line_are_only_marks(tmp_path):
     assert unlabelled(clips["b"]) and "line 3: 4 cells instead of 3" in clips["b"][2][0]
 
 
-def test_rows_of_another_width_keep_their_clip_without_labels(tmp_path):
+def test_rows_of_another_width(tmp_path):
     lines = "a.mp3,0.5,hello, world\nb.mp3,0.25,fine,,\nc.mp3,0.5\n\nd.mp3,0.75,last\n"
-    clips, _ = rows_of(tmp_path, "path,Joy,transcript\n" + lines)
+    clips, notes = rows_of(tmp_path, "path,Joy,transcript\n" + lines)
     assert list(clips) == ["a", "b", "c", "d"]
     assert clips["b"] == (0.25, "fine", ()) and clips["d"] == (0.75, "last", ())  # blanks at the end are none
     assert unlabelled(clips["a"]) and clips["a"][1] is None
     assert clips["a"][2] == ("labels.csv line 2: 4 cells instead of 3; labels not read",)
-    assert unlabelled(clips["c"]) and clips["c"][2] == ("labels.csv line 4: 2 cells instead of 3; labels not read",)
+    assert clips["c"] == (0.5, None, ())
+    assert "1 rows have fewer cells than the header, such as line 4; those at their ends are taken for empty" in notes
 
 
 def test_labels_are_guessed_from_whole_rows(tmp_path):

@@ -70,6 +70,19 @@ def test_every_third_look_and_one_after_a_loss_is_at_the_whole_picture():
     assert result.found.tolist() == [i != 4 for i in range(12)]
 
 
+def test_what_was_followed_from_one_look_is_no_second_hit():
+    class Clinging(Script):
+        """Finds again what it has found once, for two looks."""
+
+        def follow(self, frame, boxes):
+            return boxes if int(frame[0, 0, 0]) % 3 else None
+
+    wallpaper = {3: [(50, 50, 30)]}
+    assert not find_faces(numbered(12), 1, Clinging(wallpaper)).found.any()
+    result = find_faces(numbered(12), 1, Clinging(wallpaper | {6: [(50, 50, 30)]}))
+    assert result.found.tolist() == [3 <= i < 9 for i in range(12)]
+
+
 def test_a_face_that_comes_later_is_seen_at_a_whole_look():
     finds = {i: [(50, 50, 30)] + [(150, 50, 40)] * (i > 3) for i in range(12)}
     result = find_faces(numbered(12), 1, Follower(finds))

@@ -1,5 +1,6 @@
 """Pickled features: what they hold is read, what else a pickle can do is not done."""
 
+import codecs
 import os
 import pickle
 
@@ -109,6 +110,7 @@ def test_memory_is_not_had_by_a_pickle(tmp_path):
         ),
         "a scalar without bytes": Calls(scalar, np.dtype("V4000")),
         "a scalar of few bytes": Calls(scalar, wide, b"123"),
+        "bytes that double": Calls(codecs.encode, b"1234", "hex"),
     }
     for i, (what, call) in enumerate(crafted.items()):
         for protocol in (2, 4):

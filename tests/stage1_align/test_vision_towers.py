@@ -149,8 +149,11 @@ def test_frames_in_parts_give_what_all_of_them_together_give(monkeypatch):
     whole = built(**inputs)
     monkeypatch.setattr(vision, "AT_ONCE", 4)
     parts = built.encode(items)
-    again = built(**inputs)  # with gradient: batch statistics, and what is recomputed, are of the whole batch
-    assert sizes == [9, 4, 4, 1, 9]
+    again = built(**inputs)  # with gradient, and in training without: random depth and batch statistics are of all
+    with torch.no_grad():
+        built.train()(**inputs)
+    assert sizes == [9, 4, 4, 1, 9, 9]
+    built.eval()
     for name in ("sequence", "pooled", "mask"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-5)
     assert torch.equal(again.sequence, whole.sequence)

@@ -171,6 +171,12 @@ def test_flattering_clips_are_refused(tmp_path):
     parts = {"parts": [{"made_from": {"model_digest": name}} for name in "cd"]}
     on = [write_evaluation(tmp_path / f"on{i}.json", x, labels, **parts) for i, x in enumerate(members)]
     refused("not of the model of", parts=parts["parts"][::-1])
+    on = [write_evaluation(tmp_path / f"on{i}.json", x, labels, **weights[i]) for i, x in enumerate(members)]
+    folds = [
+        write_evaluation(tmp_path / f"p{i}.json", x, labels, [f"v{i}" for i in range(20)], **parts)
+        for i, x in enumerate(members)
+    ]  # of pooled folds, whose models are others than the final one
+    assert ensemble(EnsembleConfig(on, tmp_path / "e.json", method="ridge", fit=folds))["member_weights"]
     refused("1 of its clips are also to be scored, such as 'c003'", ids=["c003", *(f"v{i}" for i in range(19))])
     trained = [
         write_evaluation(tmp_path / f"t{i}.json", x, labels, seen={"in_training": 1, "in_choosing": 0})

@@ -8,6 +8,7 @@ from test_fuse import config
 
 from shared.clips import MODALITIES
 from shared.errors import UserError
+from stage2_fusion import model_folder
 from stage2_fusion import train as trainer
 from stage2_fusion.batches import Batches
 from stage2_fusion.config import EvaluateConfig
@@ -16,9 +17,17 @@ from stage2_fusion.feature_damage import DAMAGED, KINDS, FeatureDamage, damage
 from stage2_fusion.features import write
 
 
+def fitted(samples):
+    """A model that has the statistics of the samples."""
+    model = model_folder.build("concat", {"width": 8}, made_up.info())
+    model.fit_statistics(samples)
+    return model
+
+
 @pytest.fixture(scope="module")
-def batches():
-    return Batches(made_up.samples({"train": 60}, views=0))
+def made():
+    samples = made_up.samples({"train": 60}, views=0)
+    return Batches(samples), fitted(samples)
 
 
 def test_each_kind_leaves_its_mark():
@@ -37,10 +46,11 @@ def test_each_kind_leaves_its_mark():
         assert not torch.equal(damage(x[:1], kind, mean, deviation, rng), x[:1])
 
 
-def test_second_rows_become_the_first_with_one_modality_damaged(batches):
+def test_second_rows_become_the_first_with_one_modality_damaged(made):
+    batches, model = made
     rows = np.repeat(np.arange(60), 2)
     clean, batch = batches(rows), batches(rows)
-    FeatureDamage(batches, 0.5, seed=3)(batch, rows, epoch=1)
+    FeatureDamage(model, 0.5, seed=3)(batch, rows, epoch=1)
     hit = batch["damaged"].any(dim=1)
     assert not hit[::2].any() and 15 < hit.sum() < 45 and (batch["damaged"].sum(dim=1) <= 1).all()
     for m, name in enumerate(MODALITIES):
@@ -49,11 +59,13 @@ def test_second_rows_become_the_first_with_one_modality_damaged(batches):
         assert (name in DAMAGED) == bool(batch["damaged"][:, m].any())
         for key in ("mask", "times", "quality", "present"):
             assert torch.equal(batch[name][key], clean[name][key])
+        pooled = batch[name]["pooled"][batch["damaged"][:, m]]
+        assert (pooled == getattr(model, f"{name}_pooled_mean")).all()
     # A pair's damage is its own: other company, or another process, changes nothing; another epoch does.
     some = rows[20:60]
     part, later = batches(some), batches(some)
-    FeatureDamage(batches, 0.5, seed=3)(part, some, epoch=1)
-    FeatureDamage(batches, 0.5, seed=3)(later, some, epoch=2)
+    FeatureDamage(model, 0.5, seed=3)(part, some, epoch=1)
+    FeatureDamage(model, 0.5, seed=3)(later, some, epoch=2)
     for name in DAMAGED:
         steps = part[name]["x"].shape[1]
         assert torch.equal(part[name]["x"], batch[name]["x"][20:60, :steps])
@@ -61,10 +73,11 @@ def test_second_rows_become_the_first_with_one_modality_damaged(batches):
 
 
 def test_a_view_gives_way_to_damaged_features():
-    batches = Batches(made_up.samples({"train": 30}, views=1))
+    samples = made_up.samples({"train": 30}, views=1)
+    batches, model = Batches(samples), fitted(samples)
     rows = np.arange(60)
     clean, batch = batches(rows), batches(rows)
-    FeatureDamage(batches, 1.0, seed=0)(batch, rows, epoch=0)
+    FeatureDamage(model, 1.0, seed=0)(batch, rows, epoch=0)
     for m, name in enumerate(MODALITIES):
         whole = ~batch["damaged"][1::2, m]
         there = (batch["vision"]["present"] | batch["audio"]["present"])[::2]  # else the view is what it was
@@ -97,7 +110,7 @@ def test_weights_learn_what_damage_looks_like_in_features(tmp_path, monkeypatch)
     assert found[0.7] > found[0.0] + 0.1 and found[0.7] > 0.6  # seen: 0.48 and 0.66
 
 
-def test_it_resumes_to_the_bit(batches, tmp_path, monkeypatch):
+def test_it_resumes_to_the_bit(tmp_path, monkeypatch):
     data = made_up.write_features(tmp_path / "f", {"train": 48, "valid": 16, "test": 16}, views=0)
     options = ["--train.epochs", 4, "--train.feature_damage", 0.5]
     whole = trainer.train(config(data, tmp_path / "whole", *options))
@@ -105,7 +118,7 @@ def test_it_resumes_to_the_bit(batches, tmp_path, monkeypatch):
     assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
 
 
-def test_a_share_is_a_share_and_towers_that_train_along_have_no_features(batches, tmp_path):
+def test_a_share_is_a_share_and_towers_that_train_along_have_no_features(tmp_path):
     with pytest.raises(UserError, match="a share, from 0 to 1"):
         config(tmp_path, tmp_path, "--train.feature_damage", 1.5)
     data = made_up.write_features(tmp_path / "f", {"train": 16, "valid": 8, "test": 8})
