@@ -29,10 +29,10 @@ def robustness(config: RobustnessConfig) -> dict:
     """Score every model, write JSON and CSV, return what the JSON holds.
 
     Returns {"data", "split", "shares", "orders", "seed", "bootstrap", "rows"}. A row: "model", "modality", "how"
-    (damaged or missing), "share" of the "clips" that were so, mean "pcc" over all "clips" (and over orders in which they were made worse)
-    with "low" and "high" of its 95 % interval, its "fall" from the clips as they are with "fall_low" and "fall_high",
-    and "per_dimension". The clips of a modality are those that have it and, for damaged, a view in which it alone is
-    damaged: at share 0 they are as they are, at 1 all are worse.
+    (damaged or missing), "share" of the "clips" that were so, mean "pcc" over all "clips" (and over orders in which
+    they were made worse) with "low" and "high" of its 95 % interval, its "fall" from the clips as they are with
+    "fall_low" and "fall_high", and "per_dimension". The clips of a modality are those that have it and, for damaged, a
+    view in which it alone is damaged: at share 0 they are as they are, at 1 all are worse.
     """
     from shared.files import write_csv, write_json
     from stage2_fusion import model_folder
