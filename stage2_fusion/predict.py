@@ -212,7 +212,9 @@ def prepared(clips: list[Clip], settings: dict, rate: int, failures: list[tuple[
     read: dict[str, float] = {}
     for clip, sample, reason in prepare_each(clips, Recipe.of({**settings, "sample_rates": [rate]})):
         if sample is None:
-            failures.append((clip.id, f"from {read[clip.id]:.1f} s on: {reason}" if clip.id in read else reason))
+            until = read.get(clip.id)  # 0 of words alone
+            before = "" if until is None else f"from {until:.1f} s on: " if until else "predicted by its words alone: "
+            failures.append((clip.id, before + reason))
         else:
             read[clip.id] = sample["start"] + sample["duration"]
             yield sample

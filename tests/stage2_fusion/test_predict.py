@@ -7,10 +7,12 @@ import made_up
 import numpy as np
 import pytest
 
+from shared.clips import Clip
 from shared.errors import UserError
 from stage2_fusion import encode, model_folder
 from stage2_fusion import predict as prediction
 from stage2_fusion.config import PredictConfig
+from stage2_fusion.predict import prepared
 
 
 @pytest.fixture
@@ -121,6 +123,17 @@ def test_windows_are_explained_with_their_times(predictor, tmp_path):
         assert start <= line["times"][0] <= line["times"][-1] <= end
         assert all(len(values) == len(line["times"]) for values in line["weights"].values())
         assert any(sum(values) > 0 for values in line["weights"].values())
+
+
+def test_what_a_prediction_rests_on_is_said_where_media_are_broken(tmp_path):
+    failures = []
+    (tmp_path / "broken.mp4").write_text("no film")
+    clips = [Clip(name, tmp_path / "broken.mp4", words) for name, words in (("a", "so it goes"), ("b", None))]
+    samples = list(prepared(clips, {"frame_rate": 4}, 16000, failures))
+    assert [(sample["id"], sample["transcript"]) for sample in samples] == [("a", "so it goes")]
+    reasons = dict(failures)
+    assert reasons["a"].startswith("predicted by its words alone: not a readable media file")
+    assert reasons["b"].startswith("not a readable media file")
 
 
 def test_batches_change_nothing(predictor, tmp_path):
