@@ -182,9 +182,9 @@ def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
 
 
 class Ema(torch.nn.Module):
-    """An exponential moving average of a model's floating-point state (Polyak averaging), by a decay that grows
-    with the step, so that the first weights are soon forgotten: min(decay, (1 + step) / (10 + step)). Frozen parameters are left out. Made of a model that
-    is on its device, and spread (FSDP), already."""
+    """An exponential moving average of a model's floating-point state (Polyak averaging), by a decay that grows with
+    the step, so that the first weights are soon forgotten: min(decay, (1 + step) / (10 + step)). Frozen parameters are
+    left out. Made of a model that is on its device, and spread (FSDP), already."""
 
     def __init__(self, model: torch.nn.Module, decay: float):
         super().__init__()
