@@ -123,8 +123,8 @@ def _train(config: FuseConfig, stop) -> Path:
     hurt = FeatureDamage(bare, options.feature_damage, config.seed) if options.feature_damage else None
     criterion = FusionLoss(config.loss, bare.dimensions).to(accelerator.device)
     accelerator.register_for_checkpointing(ema, criterion)
-    progress = {"step": 0, "epoch": 0, "best": -math.inf, "waited": 0, "seconds": 0.0, "metrics": {}}
-    progress |= run.resume() or {}
+    fresh = {"step": 0, "epoch": 0, "best": -math.inf, "waited": 0, "seconds": 0.0, "metrics": {}}
+    progress = run.resume() or fresh
     if progress["step"]:
         accelerator.print(f"{run.path}: continuing after epoch {progress['epoch']} of {options.epochs}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shared.clips import Source
 from shared.layouts.columns import ColumnOptions, Columns, choose, clips_of
-from shared.layouts.table import Finder, Row, ids_of, read_table
+from shared.layouts.table import Finder, Row, ids_of, read_table, some
 
 SHOWN = 10
 """Rows left out that a note names."""
@@ -69,7 +69,4 @@ def _trusted(rows: list[Row], columns: Columns, finder: Finder) -> tuple[list[Ro
             cells = ["" if i > last or i in labels else cell for i, cell in enumerate(row.cells)]
             row = replace(row, cells=cells)
         kept.append(row)
-    if not lost:
-        return kept, []
-    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
-    return kept, [f"{len(lost)} rows left out, whose files cannot be told: {', '.join(lost[:SHOWN])}{more}"]
+    return kept, [f"{len(lost)} rows left out, whose files cannot be told: {some(lost, SHOWN)}"] if lost else []

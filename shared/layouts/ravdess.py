@@ -20,7 +20,7 @@ from shared.clips import Clip, Source
 from shared.errors import UserError
 from shared.layouts.columns import NAMES
 from shared.layouts.folder import media_files
-from shared.layouts.table import Finder, ids_of, plain, read_table
+from shared.layouts.table import Finder, ids_of, plain, read_table, some
 
 MANIFEST = "manifest.csv"
 LABELS = ("calm", "happy", "sad", "angry", "fearful", "disgust")
@@ -30,8 +30,6 @@ VALUES = {"01": 0.5, "02": 1.0}
 """Of the label, at each intensity."""
 STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
 NAME = re.compile(r"(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
-SHOWN = 3
-"""Examples in a note."""
 
 
 @dataclass
@@ -70,7 +68,9 @@ def _by_names(source: Path) -> tuple[list[Clip], list[str]]:
         parts.setdefault(modality, (source if source.is_dir() else source.parent) / path)
     notes = [f"{copies} further copies of files are left out"] if copies else []
     if others:
-        notes.append(f"{len(others)} files are not named as RAVDESS names its own and are left out: {_some(others)}")
+        notes.append(
+            f"{len(others)} files are not named as RAVDESS names its own and are left out: {some(others, between='; ')}"
+        )
     return [_clip(recording, parts) for recording, parts in sorted(recordings.items())], notes
 
 
@@ -168,7 +168,7 @@ def _by_rows(table: Path) -> tuple[list[Clip], list[str]]:
         "files are in no row and left out": beyond,
         "clips have rows that are not understood": odd,
     }
-    counted = [f"{table.name}: {len(some)} {words}: {_some(some)}" for words, some in what.items() if some]
+    counted = [f"{table.name}: {len(rows)} {words}: {some(rows, between='; ')}" for words, rows in what.items() if rows]
     return clips, [*given.notes, *counted]
 
 
@@ -208,8 +208,3 @@ def _number(cell: str, known: dict[str, str]) -> str | None:
 def _two_digits(cell: str) -> str:
     """A number as the names of files have it; anything else as it is."""
     return cell.lstrip("0").zfill(2) if cell.isdecimal() else cell
-
-
-def _some(items: list[str]) -> str:
-    more = len(items) - SHOWN
-    return "; ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -133,6 +133,12 @@ def guess_delimiter(text: str) -> str:
     return max(",;\t", key=text.split("\n", 1)[0].count)
 
 
+def some(items: list[str], most: int = SHOWN, between: str = ", ") -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return between.join(items[:most]) + more
+
+
 def plain(name: str) -> str:
     """A column's name without spaces, underscores, hyphens and capitals, in which copies of a table differ."""
     return re.sub(r"[\s_-]", "", name).lower()
@@ -204,9 +210,8 @@ class Finder:
             files = {os.path.realpath(self.base / path): path for path in files.values()}  # links to one file
         several = sorted(path.as_posix() for path in files.values())
         if len(several) > 1:
-            more = f" and {len(several) - SHOWN} more" if len(several) > SHOWN else ""
             return None, (
-                f"{name!r} may be {', '.join(several[:SHOWN])}{more}; none is taken: name it in a path column, or by "
+                f"{name!r} may be {some(several)}; none is taken: name it in a path column, or by "
                 f"a longer id as {Path(several[0]).with_suffix('').as_posix()}"
             )
         return next((self.base / path for path in files.values()), None), ""
