@@ -134,14 +134,29 @@ class Stop:
         self.asked = True
 
 
-def start_worker(worker: int) -> None:
+class Loader(torch.utils.data.DataLoader):
+    """A DataLoader whose processes leave a SIGTERM to the one that reads: a scheduler sends it to all of them."""
+
+    def __init__(self, dataset, **options):
+        super().__init__(dataset, worker_init_fn=_start_worker, **options)
+
+    def __iter__(self):
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # processes inherit it until they ignore it
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _start_worker(worker: int) -> None:
     """What a loader's process does first."""
     import cv2
 
     if sys.platform == "linux":  # what nobody will read any more must not wait for its reader for ever
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     cv2.setNumThreads(1)  # OpenCV's threads would fight the other workers for the cores
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler tells every process; who reads ends them
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # who reads ends them
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
 @atexit.register  # after torch was imported, so before multiprocessing waits for what ignores its SIGTERM

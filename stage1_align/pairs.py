@@ -12,7 +12,7 @@ import torch
 
 from shared.errors import UserError
 from shared.files import digest
-from shared.launch import start_worker
+from shared.launch import Loader
 from shared.order import derive_seed
 from stage1_align.augment import augment_frames, augment_waveform
 from stage1_align.captions import check_template, degree_phrases, draw_text, text_key
@@ -108,7 +108,7 @@ class PairData:
         return ValidationSet([open_source(spec, split) for spec, split in self._valid], self.config)
 
 
-class PairLoader(torch.utils.data.DataLoader):
+class PairLoader(Loader):
     """Collated batches; what could not be decoded is counted and told on the way."""
 
     def __init__(self, pairs: "Pairs", steps: "_Steps", encoders: AlignedEncoders, workers: int, damage: Damage):
@@ -118,7 +118,6 @@ class PairLoader(torch.utils.data.DataLoader):
             batch_sampler=steps,
             collate_fn=partial(collate, encoders),
             num_workers=workers,
-            worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),  # a copy to a GPU then runs beside its work
         )
 

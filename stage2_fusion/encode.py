@@ -235,17 +235,14 @@ class _Views:
 
 
 def _loader(views: _Views, batches: list[range], workers: int):
-    from torch.utils.data import DataLoader
+    from shared.launch import Loader
 
-    from shared.launch import start_worker
-
-    return DataLoader(
+    return Loader(
         views,
         sampler=batches,
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
-        worker_init_fn=start_worker,
         prefetch_factor=1 if workers else None,  # a batch of long clips with its views may take a GiB
     )
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from shared.cli import run_main
 from shared.errors import UserError
-from shared.launch import Stop, companions, start
+from shared.launch import Loader, Stop, companions, start
 
 
 def test_stop_notes_sigterm_and_gives_the_earlier_handler_back():
@@ -32,6 +32,29 @@ def test_stop_notes_sigterm_and_gives_the_earlier_handler_back():
         assert heard == ["earlier", "earlier"]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_loaders_process_survives_a_sigterm_at_any_moment(monkeypatch):
+    """Also before and after torch has set its handlers, which end a process, and while it reads."""
+    from torch.utils.data._utils import signal_handling
+
+    before = signal.getsignal(signal.SIGTERM)
+    handlers = signal_handling._set_worker_signal_handlers
+
+    def set_handlers():
+        os.kill(os.getpid(), signal.SIGTERM)
+        handlers()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def collate(rows):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return rows
+
+    monkeypatch.setattr(signal_handling, "_set_worker_signal_handlers", set_handlers)
+    loader = Loader(range(4), batch_size=2, num_workers=2, collate_fn=collate, multiprocessing_context="fork")
+    assert list(loader) == [[0, 1], [2, 3]]
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(
