@@ -110,15 +110,37 @@ def build(config_class: type[T], values: dict[str, Any], where: str) -> T:
 
 def to_dict(config: Any) -> dict:
     """Plain dictionaries, lists, numbers and strings: what YAML and JSON can hold."""
+    return _plain(dataclasses.asdict(config))
 
-    def plain(value):
-        if isinstance(value, dict):
-            return {str(k): plain(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        return str(value) if isinstance(value, Path) else value
 
-    return plain(dataclasses.asdict(config))
+def _plain(value):
+    if dataclasses.is_dataclass(value):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def defaults(config_class: type) -> dict:
+    """What options are when nobody sets them, as `to_dict` has them; without those that have to be set."""
+    fields = dataclasses.fields(config_class)
+    made = {f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING}
+    return _plain(made | {f.name: f.default for f in fields if f.default is not dataclasses.MISSING})
+
+
+def load_yaml(path: Path, how: str) -> dict:
+    """The options of a file that `dump` wrote. UserError when it is not there or damaged, with `how` to mend that."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{path}: no configuration here; {how}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged configuration ({' '.join(str(error).split())}); {how}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: damaged configuration (no options in it); {how}")
+    return values
 
 
 def dump(config: Any, path: Path) -> None:

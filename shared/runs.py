@@ -1,7 +1,6 @@
 """What both trainers share: seeds, the run folder, checkpoints, trackers, schedules, averages."""
 
 import contextlib
-import functools
 import json
 import random
 import shutil
@@ -14,9 +13,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from shared.config import dump, to_dict
+from shared.config import defaults, dump, load_yaml, to_dict
 from shared.errors import UserError
-from shared.files import digest, read_json, write_json, write_text
+from shared.files import read_json, write_json, write_text
 from shared.launch import lost_companion
 from shared.order import derive_seed
 
@@ -42,7 +41,7 @@ class RunFolder:
     log.jsonl                  one line per logged step or epoch
     (trackers)                 whatever Accelerate's trackers write, such as TensorBoard's curves
     checkpoints/00000120/      whatever `accelerator.save_state` writes, plus progress.json; the newest `keep` of them
-    made_from.json             digests of configuration and data; another run is kept out of the folder by them
+    made_from.json             digests of the data; they and config.yaml keep another run out of the folder
     metrics.json               there when the run is finished
     """
 
@@ -54,28 +53,35 @@ class RunFolder:
 
     def claim(self, config: Any, free: tuple[str, ...] = (), **made_from: str) -> bool:
         """Take the folder for a run of `config` on data of the given digests, or recognise it; UserError when it is
-        another run's. Returns whether that run is finished.
+        another run's, with what differs. Returns whether that run is finished.
 
         free: options, as in "train.workers", that may change between the parts of one run."""
-        values = to_dict(config)
-        for name in ("run", "data", "max_steps", *free):
-            *rooms, last = name.split(".")
-            functools.reduce(dict.__getitem__, rooms, values).pop(last, None)
-        mine = {"configuration": digest(values), **made_from}
         path = self.path / "made_from.json"
         started = self.latest() is not None or (self.path / "metrics.json").exists()
         if path.exists() and started:  # a run that failed before its first checkpoint left nothing to protect
             theirs = read_json(path, "run", "choose another --run")
-            for what in mine:
-                if mine[what] != theirs.get(what):
-                    raise UserError(f"{self.path}: this run was started with another {what}; choose another --run")
+            others = [what for what in made_from if made_from[what] != theirs.get(what)]
+            changed = self._changed(config, ("run", "data", "max_steps", *free))
+            if others or changed:
+                what = others[0] if others else f"configuration ({changed})"
+                raise UserError(f"{self.path}: this run was started with another {what}; choose another --run")
         elif self.is_main:
             dump(config, self.path / "config.yaml")
-            write_json(path, mine)
+            write_json(path, made_from)
         finished = (self.path / "metrics.json").exists()
         if not finished and self.accelerator.log_with:
             self.accelerator.init_trackers("emit", config=_flat(to_dict(config)))
         return finished
+
+    def _changed(self, config: Any, free: tuple[str, ...]) -> str:
+        """Options other than those of config.yaml, in words. One that was not there yet had its default."""
+        standard, mine = _flat(defaults(type(config))), _flat(to_dict(config))
+        theirs = _flat(load_yaml(self.path / "config.yaml", "choose another --run"))
+        before = {name: theirs.get(name, standard.get(name)) for name in theirs | mine}
+        names = [name for name in sorted(before) if before[name] != mine.get(name)]
+        names = [name for name in names if not any(f"{name}.".startswith(f"{one}.") for one in free)]
+        said = [f"{name} was {before[name]}, is {mine.get(name)}" for name in names]
+        return "; ".join(said[:3]) + (f"; and {len(said) - 3} more" if len(said) > 3 else "")
 
     def log(self, step: int, **values: Any) -> None:
         """Append to log.jsonl; numbers reach the trackers too."""
@@ -152,7 +158,7 @@ def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
     """Nested options under dotted names, as plain as trackers want them."""
     flat = {}
     for name, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value if isinstance(value, int | float | str | bool) else str(value)

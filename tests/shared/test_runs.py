@@ -42,7 +42,7 @@ def test_a_folder_is_taken_once_and_knows_its_run(folder):
     (folder.path / "checkpoints" / "00000001" / "progress.json").write_text("{}")
     moved = Config(Path("elsewhere"), Path("other/place"), 7, Inner(workers=4))
     assert folder.claim(moved, ("train.workers",), data="one") is False  # places and free options may change
-    with pytest.raises(UserError, match="another configuration; choose another --run"):
+    with pytest.raises(UserError, match=r"another configuration \(train.lr was 0.1, is 0.2\); choose another --run"):
         folder.claim(Config(train=Inner(lr=0.2)), ("train.workers",), data="one")
     with pytest.raises(UserError, match="another data; choose another --run"):
         folder.claim(Config(), ("train.workers",), data="two")
@@ -50,6 +50,25 @@ def test_a_folder_is_taken_once_and_knows_its_run(folder):
         folder.claim(Config(train=Inner(workers=1)), (), data="one")  # not free here
     (folder.path / "metrics.json").write_text("{}")
     assert folder.claim(Config(), ("train.workers",), data="one") is True
+
+
+def test_a_run_of_an_earlier_version_goes_on_when_options_were_added_since(folder):
+    assert folder.claim(Config(train=Inner(lr=0.3)), data="one") is False
+    (folder.path / "metrics.json").write_text("{}")
+    path = folder.path / "config.yaml"
+    path.write_text(path.read_text().replace("  workers: 0\n", ""))
+    assert folder.claim(Config(train=Inner(lr=0.3)), data="one") is True
+    with pytest.raises(UserError, match=r"configuration \(train.workers was 0, is 1\)"):  # it had the default
+        folder.claim(Config(train=Inner(lr=0.3, workers=1)), data="one")
+    path.write_text(path.read_text() + "gone: 3\n")
+    with pytest.raises(UserError, match=r"configuration \(gone was 3, is None\)"):  # what it did is not known here
+        folder.claim(Config(train=Inner(lr=0.3)), data="one")
+    path.write_text("a: [")
+    with pytest.raises(UserError, match=r"config.yaml: damaged configuration .*; choose another --run"):
+        folder.claim(Config(train=Inner(lr=0.3)), data="one")
+    path.unlink()
+    with pytest.raises(UserError, match=r"config.yaml: no configuration here; choose another --run"):
+        folder.claim(Config(train=Inner(lr=0.3)), data="one")
 
 
 def test_what_was_logged_after_the_checkpoint_is_forgotten(folder):
