@@ -101,6 +101,9 @@ def report(results: dict[int, dict[str, dict]]) -> None:
 
         return of
 
+    def found(modality: str):
+        return lambda scores: scores["fuse"]["damaged_on_purpose"]["damage"][modality]["auc"]
+
     print(f"\nseeds {', '.join(map(str, results))}; PCC on held-out subjects, mean +- standard deviation (each)")
     line("ceiling", lambda scores: scores["fuse"]["ceiling"]["mean"])
     line("ridge regression on simple statistics, share of it", lambda scores: scores["baseline"]["share_of_ceiling"])
@@ -110,7 +113,8 @@ def report(results: dict[int, dict[str, dict]]) -> None:
     for modality in ("vision", "audio", "text"):
         line(f"{modality} alone", pcc(modality))
     line("uniform weights", pcc("uniform"))
-    line("damage found in damaged clips, ROC AUC", lambda scores: scores["fuse"]["damage"]["mean_auc"])
+    for modality in ("vision", "audio"):
+        line(f"damage done on purpose found, {modality}, ROC AUC", found(modality))
     for weights, model in (("learned", "fuse"), ("uniform", "uniform")):
         line(f"fall of PCC when a modality is damaged, {weights} weights", fall(model))
         for modality in ("vision", "audio", "text"):
