@@ -61,6 +61,7 @@ def start(mixed_precision: str, trackers: list[str] | None = None, folder: Path 
             f"{asked} processes were asked for but one was started: on a CPU use "
             "`accelerate launch --config_file accelerate_configs/cpu_2_processes.yaml ...`"
         )
+    accelerator.wait_for_everyone()  # one that refuses what it is given and ends would leave the others connecting
     return accelerator
 
 
@@ -141,19 +142,26 @@ class Loader(torch.utils.data.DataLoader):
         super().__init__(dataset, worker_init_fn=_start_worker, **options)
 
     def __iter__(self):
+        if not self.num_workers:
+            return super().__iter__()
+        import cv2
+
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # processes inherit it until they ignore it
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # ends OpenCV's threads: a fork has none of them, and would wait for them for ever
         try:
             return super().__iter__()
         finally:
+            cv2.setNumThreads(threads)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _start_worker(worker: int) -> None:
     """What a loader's process does first."""
-    import cv2
-
     if sys.platform == "linux":  # what nobody will read any more must not wait for its reader for ever
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    import cv2
+
     cv2.setNumThreads(1)  # OpenCV's threads would fight the other workers for the cores
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # who reads ends them
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])

@@ -19,7 +19,7 @@ LONE = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "n
 def launch(arguments, script):
     command = [sys.executable, "-m", "accelerate.commands.launch", *arguments, "stage1_align/train.py", *script]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_sigterm_to_every_process_saves_and_the_same_command_goes_on(command, wh
     )
     wait_for_step(tmp_path / "run", 1)
     os.killpg(process.pid, signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     stopped = max(losses(tmp_path / "run"))
     assert 1 <= stopped < 18 and f"stopped after step {stopped}; the same command goes on from here" in said

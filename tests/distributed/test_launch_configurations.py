@@ -150,7 +150,7 @@ def test_fsdp2_is_launched(settings, tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list((tmp_path / "run" / "checkpoints" / "00000001" / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2
@@ -189,7 +189,7 @@ def test_a_process_that_dies_ends_the_launch_and_the_run_goes_on(settings, tmp_p
         ranks[child.environ().get("RANK")] = child
     began = time.monotonic()
     ranks["1"].kill()
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode != 0 and time.monotonic() - began < 60
     assert "another process of this run was lost" in said and "to go on from the last checkpoint" in said
     complete = [name for name in checkpoints(tmp_path / "run") if not name.startswith(".")]
@@ -240,12 +240,12 @@ def test_slurm_script_saves_before_the_end_queues_again_and_goes_on(settings, tm
     job = submit("--train.epochs", "40")
     wait_for_step(tmp_path / "run", 2)
     os.kill(job.pid, signal.SIGTERM)
-    said, _ = job.communicate(timeout=120)
+    said, _ = job.communicate(timeout=600)
     assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n", said
     last = max(losses(tmp_path / "run"))
     assert checkpoints(tmp_path / "run")[-1] == f"{last:08d}", said
     job = submit("--train.epochs", "40", "--max_steps", str(last + 1))
-    said, _ = job.communicate(timeout=120)
+    said, _ = job.communicate(timeout=600)
     assert job.returncode == 0 and f"after step {last}" in said, said
     assert "was 2 and is" not in said and max(losses(tmp_path / "run")) == last + 1
     assert (tmp_path / "requeued").read_text().count("requeue") == 1

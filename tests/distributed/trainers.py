@@ -65,7 +65,7 @@ class Trainers:
         for process in self.processes:
             process.start()
 
-    def wait(self, seconds: float = 120) -> list[int]:
+    def wait(self, seconds: float = 600) -> list[int]:
         """Exit statuses, those of signals negative."""
         for process in self.processes:
             process.join(seconds)
@@ -91,7 +91,7 @@ def run(arguments, output: Path, world: int = 1, before=None, command: str = "al
     return trainers.said()
 
 
-def wait_for_step(folder: Path, step: int, seconds: float = 120) -> None:
+def wait_for_step(folder: Path, step: int, seconds: float = 600) -> None:
     """Until the run has logged this step."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -57,6 +57,22 @@ def test_a_loaders_process_survives_a_sigterm_at_any_moment(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_loaders_processes_start_after_opencv_has_used_its_threads():
+    """A fork that waits for threads it does not have never answers."""
+    program = """
+import time, cv2, numpy as np
+from shared.launch import Loader
+cv2.setNumThreads(2)
+cv2.cvtColor(np.zeros((1080, 1920, 3), np.uint8), cv2.COLOR_BGR2GRAY)
+time.sleep(1)  # its threads sleep now
+print(list(Loader(range(4), batch_size=2, num_workers=2, collate_fn=list, multiprocessing_context="fork")))
+print(cv2.getNumThreads())
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split("\n")[:2] == ["[[0, 1], [2, 3]]", "2"], done.stderr
+
+
 @pytest.mark.parametrize(
     "error, told",
     [
