@@ -80,7 +80,7 @@ class RunFolder:
         before = {name: theirs.get(name, standard.get(name)) for name in theirs | mine}
         names = [name for name in sorted(before) if before[name] != mine.get(name)]
         names = [name for name in names if not any(f"{name}.".startswith(f"{one}.") for one in free)]
-        said = [f"{name} was {before[name]}, is {mine.get(name)}" for name in names]
+        said = [f"{name} was {before[name]}, is {mine.get(name, 'no option')}" for name in names]
         return "; ".join(said[:3]) + (f"; and {len(said) - 3} more" if len(said) > 3 else "")
 
     def log(self, step: int, **values: Any) -> None:

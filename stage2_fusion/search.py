@@ -25,6 +25,7 @@ import numpy as np
 import yaml
 
 from shared import config as configuration
+from shared.config import load_yaml
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json, write_text
 from shared.order import derive_seed
@@ -93,7 +94,7 @@ def search(config: SearchConfig) -> Path:
     best = rows[0]
     if best["error"]:
         raise UserError(f"{config.out}: no trial came through; the first said: {best['error']}")
-    values = yaml.safe_load(_file(config.out, best["trial"]).read_text())
+    values = load_yaml(_file(config.out, best["trial"]), "choose another --out")
     values.pop("run")
     write_text(config.out / "best.yaml", yaml.safe_dump(values, sort_keys=False))
     print(f"{config.out / 'best.yaml'}: trial {best['trial']}; `emit fuse --config {config.out}/best.yaml --run RUN`")
@@ -191,7 +192,7 @@ def _run_all(files: list[Path], workers: int, threads: int) -> list[str]:
 
 def run_trial(file: Path, threads: int, running: list[subprocess.Popen]) -> str:
     """`emit fuse` on a trial's configuration, in a process of its own; what it said when it failed, else ""."""
-    run = Path(yaml.safe_load(file.read_text())["run"])
+    run = Path(load_yaml(file, "choose another --out")["run"])
     if (run / "metrics.json").exists():
         return ""
     log = file.parents[1] / "logs" / f"{file.stem}.txt"

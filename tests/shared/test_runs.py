@@ -61,7 +61,7 @@ def test_a_run_of_an_earlier_version_goes_on_when_options_were_added_since(folde
     with pytest.raises(UserError, match=r"configuration \(train.workers was 0, is 1\)"):  # it had the default
         folder.claim(Config(train=Inner(lr=0.3, workers=1)), data="one")
     path.write_text(path.read_text() + "gone: 3\n")
-    with pytest.raises(UserError, match=r"configuration \(gone was 3, is None\)"):  # what it did is not known here
+    with pytest.raises(UserError, match=r"configuration \(gone was 3, is no option\)"):  # what it did is not known here
         folder.claim(Config(train=Inner(lr=0.3)), data="one")
     path.write_text("a: [")
     with pytest.raises(UserError, match=r"config.yaml: damaged configuration .*; choose another --run"):
