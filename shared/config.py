@@ -17,6 +17,7 @@ import yaml
 from shared.errors import UserError
 from shared.files import write_text
 from shared.registry import nearest
+from shared.text import one_line
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ class _Parser(jsonargparse.ArgumentParser):
             if "." not in key:  # a nested YAML key arrives without its path
                 keys = keys + [k.rsplit(".", 1)[-1] for k in keys]
             message = f"no option called {key!r}: {nearest(key, keys)}"
-        message = " ".join(str(message).split())
+        message = one_line(message)
         sys.stderr.write(f"error: {message} (see {self.prog} --help)\n")
         sys.exit(2)
 
@@ -105,7 +106,7 @@ def build(config_class: type[T], values: dict[str, Any], where: str) -> T:
     try:
         return config_class(**vars(parser.instantiate_classes(parser.parse_object(values))))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{where}: {one_line(error, 300)}") from None
 
 
 def to_dict(config: Any) -> dict:
@@ -137,7 +138,7 @@ def load_yaml(path: Path, how: str) -> dict:
     except OSError:
         raise UserError(f"{path}: no configuration here; {how}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged configuration ({' '.join(str(error).split())}); {how}") from None
+        raise UserError(f"{path}: damaged configuration ({one_line(error)}); {how}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: damaged configuration (no options in it); {how}")
     return values

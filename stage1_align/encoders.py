@@ -15,10 +15,11 @@ from torch import nn
 from shared.errors import UserError
 from shared.files import atomic_folder, digest, read_json, write_json, write_text
 from shared.registry import nearest
-from stage1_align.card import model_card
-from stage1_align.tokenizers import TOKENIZERS
+from shared.text import one_line
+from stage1_align.export.card import model_card
 from stage1_align.towers import TOWERS
 from stage1_align.towers.base import Tower
+from stage1_align.towers.tokenizers import TOKENIZERS
 
 FORMAT = "emit-encoders/1"
 HUB = "hf-hub:"
@@ -105,7 +106,7 @@ class AlignedEncoders(nn.Module):
                     names = [name for name in file.keys() if name.startswith(f"{modality}.")]  # noqa: SIM118
                     tower.load_state_dict({name.removeprefix(f"{modality}."): file.get_tensor(name) for name in names})
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise UserError(f"{path}: damaged ({reason}); export the encoders again") from None
 
     def save_pretrained(self, folder: str | Path, training: dict | None = None, weights: dict | None = None) -> None:
@@ -155,7 +156,7 @@ class AlignedEncoders(nn.Module):
                 api.create_repo(repo_id, private=private, exist_ok=True)
                 api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Aligned encoders")
             except (OSError, ValueError) as error:  # every error of the hub is one of these
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error, 200)
                 raise UserError(f"{repo_id}: not uploaded ({reason}); check the name, and `hf auth login`") from None
 
 
@@ -166,7 +167,7 @@ def _download(repo_id: str) -> Path:
     try:
         return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.safetensors", "*.md", "tokenizer/*"]))
     except (OSError, ValueError) as error:  # every error of the hub is one of these
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(
             f"{HUB}{repo_id}: cannot be had from the hub ({reason}); download it elsewhere and give the folder"
         ) from None

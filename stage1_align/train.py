@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 def train(config: AlignConfig) -> Path:
     """Run to the end (or to `max_steps`, or to a SIGTERM); returns the run folder, which holds best/ and last/
     encoders when it is finished."""
-    from shared.launch import Stop, companions
+    from shared.training.distributed import Stop, companions
 
     with Stop() as stop, companions(config.run):
         return _train(config, stop)
@@ -49,16 +49,16 @@ def _train(config: AlignConfig, stop) -> Path:
 
     from shared.errors import UserError
     from shared.files import write_json
-    from shared.launch import start
-    from shared.order import own_share
-    from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything, to_device
+    from shared.training.distributed import start
+    from shared.training.run_folder import Ema, RunFolder, cosine_with_warmup, seed_everything, to_device
+    from shared.training.sampling import own_share
+    from stage1_align.data.pairs import PairData
+    from stage1_align.evaluation.retrieval import Halted, embed, retrieval
+    from stage1_align.evaluation.zero_shot import prompts, zero_shot
     from stage1_align.meter import Meter
     from stage1_align.model import ContrastiveModel
-    from stage1_align.pairs import PairData
-    from stage1_align.retrieval import Halted, embed, retrieval
     from stage1_align.setup import build_encoders, parameter_groups, training_record
     from stage1_align.step import train_step
-    from stage1_align.zero_shot import prompts, zero_shot
 
     # --- everything that can fail early ---
     options = config.train

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from shared.clips import MODALITIES
+from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.registry import nearest
 

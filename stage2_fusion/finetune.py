@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage2_fusion.batches import Batches
 from stage2_fusion.config import FuseConfig
-from stage2_fusion.encode import RAW, damaged_view
+from stage2_fusion.data.batches import Batches
+from stage2_fusion.data.encoding import RAW, damaged_view
 
 
 class Tuned(nn.Module):
@@ -96,7 +96,7 @@ class RawInputs:
     """Encoders to tune, and the clips they hear and read. UserError when either is not that of the features."""
 
     def __init__(self, config: FuseConfig, info: dict):
-        from shared.dataset import ClipDataset
+        from shared.dataset.clip_dataset import ClipDataset
         from stage1_align.encoders import AlignedEncoders
 
         self.blocks, self.info, self.max_steps = config.finetune, info, config.train.max_steps
@@ -118,7 +118,7 @@ class RawInputs:
     def of(self, batches: Batches) -> Callable[[np.ndarray, object], dict]:
         """The same batches with {"raw": {modality: {"inputs": what the tower collates, "rows": int64 (B,)}}}. Rows that
         share an input, as a clip and a view damaged elsewhere do, share its encoding."""
-        from shared.runs import to_device
+        from shared.training.run_folder import to_device
 
         def batch_of(rows: np.ndarray, device=None) -> dict:
             batch = {**batches(rows), "raw": {}}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from shared.clips import MODALITIES
+from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from stage2_fusion.config import LossConfig
 

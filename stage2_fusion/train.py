@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(config: FuseConfig) -> Path:
     """Train to the end, or to a SIGTERM; returns the model folder."""
-    from shared.launch import Stop, companions
+    from shared.training.distributed import Stop, companions
 
     with Stop() as stop, companions(config.run):
         return _train(config, stop)
@@ -51,14 +51,14 @@ def _train(config: FuseConfig, stop) -> Path:
     import torch
 
     from shared.files import write_json
-    from shared.launch import start
-    from shared.order import batch_indices, own_share, steps_per_epoch
-    from shared.runs import Ema, RunFolder, cosine_with_warmup, seed_everything
-    from stage2_fusion import model_folder
-    from stage2_fusion.batches import Batches
-    from stage2_fusion.feature_damage import FeatureDamage
-    from stage2_fusion.features import FeatureDataset
+    from shared.training.distributed import start
+    from shared.training.run_folder import Ema, RunFolder, cosine_with_warmup, seed_everything
+    from shared.training.sampling import batch_indices, own_share, steps_per_epoch
+    from stage2_fusion.data.batches import Batches
+    from stage2_fusion.data.feature_damage import FeatureDamage
+    from stage2_fusion.data.features import FeatureDataset
     from stage2_fusion.losses import FusionLoss, Rows
+    from stage2_fusion.models import model_folder
     from stage2_fusion.setup import describe, labelled, parameter_groups
 
     # --- everything that can fail early ---
@@ -221,7 +221,7 @@ def validate(model, dataset, batch_of, accelerator) -> dict:
     from accelerate.utils import broadcast_object_list
 
     from shared.metrics import score
-    from stage2_fusion.inference import run_model
+    from stage2_fusion.evaluation.inference import run_model
 
     metrics = [None]
     if accelerator.is_main_process:

@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
     """Forty clips with subjects, splits, damage and known truth."""
-    from shared.synth.command import main
+    from shared.commands.synth import main
 
     folder = tmp_path_factory.mktemp("corpus") / "corpus"
     assert main(["--out", str(folder), "--clips", "40", "--seed", "0", "--workers", "1"]) == 0
@@ -23,7 +23,7 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def clips(corpus, tmp_path_factory) -> Path:
     """The clip dataset of that corpus."""
-    from shared.prepare import main
+    from shared.commands.prepare import main
 
     folder = tmp_path_factory.mktemp("clips") / "clips"
     assert main([str(corpus), "--out", str(folder), "--workers", "1"]) == 0

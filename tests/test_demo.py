@@ -4,9 +4,9 @@ import json
 
 import pytest
 import yaml
-from stage1_tiny import TOWERS
+from helpers.stage1_tiny import TOWERS
 
-from shared.demo import main, run
+from shared.commands.demo import main, run
 from shared.errors import UserError
 
 

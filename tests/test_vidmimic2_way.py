@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from stage1_tiny import TOWERS
-from test_whole_way import emit
+from helpers.commands import emit
+from helpers.stage1_tiny import TOWERS
 
-from shared.clips import EMI
+from shared.dataset.clip import EMI
 from shared.errors import UserError
-from shared.provided import read_features
-from stage2_fusion.features import FeatureDataset
+from shared.layouts.vidmimic2.pickles import read_features
+from stage2_fusion.data.features import FeatureDataset
 
 pytestmark = pytest.mark.slow
 

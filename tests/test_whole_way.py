@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stage1_tiny import TOWERS
+from helpers.commands import emit
+from helpers.stage1_tiny import TOWERS
 
-from shared.cli import call
-from shared.clips import EMI
-
-
-def emit(command: str, *arguments) -> int:
-    """A command as the `emit` entry point would run it."""
-    return call([command, *map(str, arguments)])
+from shared.dataset.clip import EMI
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +64,7 @@ def test_predict_gives_a_row_or_a_failure_for_every_file(way, corpus, tmp_path, 
 
 def test_a_longer_clip_than_any_of_the_training_is_seen_to_its_end(way, tmp_path):
     import numpy as np
-    from media_files import face, voice, write_video
+    from helpers.media_files import face, voice, write_video
 
     film = np.stack([face(mouth=m) for m in np.linspace(0, 1, 63)])
     write_video(tmp_path / "long.mp4", film, sound=voice(2.52)[None])

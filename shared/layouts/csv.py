@@ -1,5 +1,5 @@
 """Layout "csv": a table with one row per clip, or a folder with a labels.csv. Columns are named by options, or
-recognised by their usual names (shared/layouts/columns.py). Paths are relative to the table; a missing extension is
+recognised by their usual names (shared/tables/columns.py). Paths are relative to the table; a missing extension is
 looked for, and so is the file itself where the table has an id column alone.
 
 A row with too many cells keeps its clip, without labels, where its file can be told.
@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.clips import Source
-from shared.layouts.columns import ColumnOptions, Columns, choose, clips_of
-from shared.layouts.table import Finder, Row, ids_of, read_table, some
+from shared.dataset.clip import Source
+from shared.tables.columns import ColumnOptions, Columns, choose, clips_of
+from shared.tables.table import Finder, Row, ids_of, read_table, some
 
 SHOWN = 10
 """Rows left out that a note names."""

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.clips import MEDIA_SUFFIXES, Clip, Source, sidecar
+from shared.dataset.clip import MEDIA_SUFFIXES, Clip, Source, sidecar
 
 
 @dataclass

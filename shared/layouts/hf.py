@@ -2,7 +2,7 @@
 
 Media columns hold paths, bytes, or {"bytes", "path"}, as the Audio, Image and Video types are stored; of several, what
 the dataset calls video comes first, then sound. Bytes stay in their file until a clip is decoded. Columns are named by
-options or recognised (shared/layouts/columns.py). Splits are those of the dataset, of the files' names
+options or recognised (shared/tables/columns.py). Splits are those of the dataset, of the files' names
 (train-00000-of-00002.parquet), or a column.
 """
 
@@ -13,11 +13,12 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.clips import Source, Stored
+from shared.dataset.clip import Source, Stored
 from shared.errors import UserError
 from shared.files import read_json
-from shared.layouts.columns import NAMES, ColumnOptions, choose, clips_of
-from shared.layouts.table import Finder, ids_of, plain, split_name
+from shared.tables.columns import NAMES, ColumnOptions, choose, clips_of
+from shared.tables.table import Finder, ids_of, plain, split_name
+from shared.text import one_line
 
 SUFFIXES = (".parquet", ".arrow")
 
@@ -31,7 +32,7 @@ class HuggingFace(ColumnOptions):
             try:
                 names, cells, media, types = _read_text_columns(file)
             except Exception as error:  # of pyarrow: whatever a damaged file leads to
-                notes.append(f"{file}: left out, it cannot be read ({' '.join(str(error).split())[:150]})")
+                notes.append(f"{file}: left out, it cannot be read ({one_line(error, 150)})")
                 continue
             if header is None:
                 header, stored, kinds = names, media, types

@@ -15,12 +15,12 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.alike import words_of
-from shared.clips import Clip, Source
+from shared.dataset.clip import Clip, Source
+from shared.dataset.near_duplicates import words_of
 from shared.errors import UserError
-from shared.layouts.columns import NAMES
 from shared.layouts.folder import media_files
-from shared.layouts.table import Finder, ids_of, plain, read_table, some
+from shared.tables.columns import NAMES
+from shared.tables.table import Finder, ids_of, plain, read_table, some
 
 MANIFEST = "manifest.csv"
 LABELS = ("calm", "happy", "sad", "angry", "fearful", "disgust")

@@ -6,12 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shared.damage import damage_frames, damage_waveform
-from shared.order import derive_seed
+from shared.media.damage import damage_frames, damage_waveform
 from shared.synth import face, media, voice, words
 from shared.synth.baseline import statistics
 from shared.synth.config import SynthConfig
 from shared.synth.truth import ClipTruth, clip_truth, seed_said
+from shared.training.sampling import derive_seed
 
 SIZES = ((240, 180), (256, 192), (192, 256), (224, 224))
 FRAME_RATES = (12.0, 15.0, 20.0, 25.0)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.clips import EMI, read_words
+from shared.dataset.clip import EMI, read_words
+from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.metrics import pcc
-from shared.pool import cores
 from shared.registry import Registry
 from shared.synth import baseline
 from shared.synth.config import SynthConfig

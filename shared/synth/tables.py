@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from shared.clips import EMI
+from shared.dataset.clip import EMI
 from shared.files import write_csv
 from shared.synth.clip import clip_format, make
 from shared.synth.config import SynthConfig

@@ -9,11 +9,11 @@ from statistics import NormalDist
 
 import numpy as np
 
-from shared.clips import EMI
-from shared.damage import AUDIO_DAMAGE, VISION_DAMAGE
-from shared.order import derive_seed
+from shared.dataset.clip import EMI
+from shared.media.damage import AUDIO_DAMAGE, VISION_DAMAGE
 from shared.synth.config import SynthConfig
 from shared.synth.visibility import show
+from shared.training.sampling import derive_seed
 
 CLIPS_PER_SEED = 4
 CLIPS_PER_SUBJECT = 6

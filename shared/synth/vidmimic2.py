@@ -1,4 +1,4 @@
-"""A synthetic corpus laid out as Hume-Vidmimic2 is distributed (shared/layouts/vidmimic2.py), so that code written for
+"""A synthetic corpus laid out as Hume-Vidmimic2 is distributed (layouts/vidmimic2/layout.py), so that code written for
 the one runs on the other. Its features are simple functions of the media, not those of ViT and wav2vec 2.0.
 
 As in the original, clips that repeat their seed video's line carry the labels of the seed video, rated by more than a
@@ -14,10 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shared.clips import EMI
+from shared.dataset.clip import EMI
 from shared.files import write_csv
-from shared.media import resample
-from shared.order import derive_seed
+from shared.media.decode import resample
 from shared.synth import media
 from shared.synth.baseline import log_mel
 from shared.synth.clip import clip_format, film, note
@@ -32,6 +31,7 @@ from shared.synth.truth import (
     subject_splits,
     to_intensities,
 )
+from shared.training.sampling import derive_seed
 
 SPLITS = ("train", "valid", "test")
 FOLDERS = ("raw", "audio", "face_images", "vit", "wav2vec2", "text")
@@ -144,7 +144,7 @@ def _as_float32(labels: np.ndarray) -> list[float]:
 
 def _crops(frames: np.ndarray) -> dict[int, np.ndarray]:
     """{frame number: face crop RGB uint8 (160, 160, 3)} for the frames in which a face was found."""
-    from shared.faces import crop_faces, detector, find_faces
+    from shared.media.faces import crop_faces, detector, find_faces
 
     faces = find_faces(frames, 3, detector("haar"))
     upright = np.rot90(frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)

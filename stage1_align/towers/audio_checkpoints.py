@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.text import one_line
 
 # Of the tagging head and the Fourier transform, which no tower of ours uses.
 UNUSED = ("spectrogram_extractor.", "tscam_conv.", "head.")
@@ -33,7 +34,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
             f"{path}: this pickle holds more than weights ({needs}); save its state_dict as .safetensors and give that"
         ) from None
     except (OSError, RuntimeError, EOFError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); download it again") from None
+        raise UserError(f"{path}: damaged ({one_line(error, 120)}); download it again") from None
 
 
 def _numpy_scalars() -> list:
@@ -84,7 +85,7 @@ def load_folder(model_class: type, folder: str | Path, config: Any) -> nn.Module
             folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"{folder}: cannot be loaded ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{folder}: cannot be loaded ({one_line(error, 200)})") from None
     finally:
         logging.set_verbosity(before)
     # The vector for masking in pretraining: not every file has it, and no tower uses it.
@@ -106,7 +107,7 @@ def folder_config(folder: str | Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}/config.json: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{folder}/config.json: {one_line(error, 200)}") from None
 
 
 def plain(config: Any) -> dict:

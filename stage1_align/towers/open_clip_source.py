@@ -15,6 +15,7 @@ from torch import nn
 from shared.errors import UserError
 from shared.files import read_json
 from shared.registry import nearest
+from shared.text import one_line
 
 PREPROCESSING = ("mean", "std", "interpolation")
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -164,4 +165,4 @@ def _file(path: str) -> Path:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return one_line(error, 200)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage1_align.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
+from shared.text import one_line
 from stage1_align.towers.base import Encoded, Tower
 from stage1_align.towers.text_gte import gte_fields
+from stage1_align.towers.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 
 NOT_THE_MODEL = (
     "_name_or_path",
@@ -173,7 +174,7 @@ def _published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]
     except UserError:
         raise
     except Exception as error:  # safetensors, JSON, shapes and remote code each fail in a way of their own
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{folder}: cannot be loaded as a transformers encoder ({reason})") from None
     lost = sorted([*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])])
     if lost:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.registry import nearest
-from stage1_align.tokenizers import HuggingFaceTokenizer, OpenClipTokenizer, Tokenizer
+from shared.text import one_line
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.open_clip_source import read_state
 from stage1_align.towers.text import TextTower
+from stage1_align.towers.tokenizers import HuggingFaceTokenizer, OpenClipTokenizer, Tokenizer
 
 
 @dataclass
@@ -203,7 +204,7 @@ def _load(net: nn.Module, path: Path) -> None:
     try:
         net.load_state_dict(text)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UserError(f"{path}: is of another model ({reason})") from None
 
 

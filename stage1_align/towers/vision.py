@@ -173,7 +173,7 @@ def _resolved(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, Pa
         if name not in decided:
             raise UserError(
                 f"{source.weights}: does not say the {name} it was trained with, and weights of this model differ in "
-                f"it; give {name} (`python -m stage1_align.checkpoints` lists what is known)"
+                f"it; give {name} (`python -m stage1_align.export.checkpoints` lists what is known)"
             )
     size = options.image_size or source.vision_cfg["image_size"]
     if not isinstance(size, int):

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from shared.clips import MODALITIES
+from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shared.clips import MODALITIES
-from stage2_fusion.layers.dropout import Dropout
+from shared.dataset.clip import MODALITIES
 from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, even_weights
+from stage2_fusion.models.layers.dropout import Dropout
 
 
 @dataclass

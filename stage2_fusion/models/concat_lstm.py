@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stage2_fusion.layers.temporal import LastState, masked_mean
 from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, clipped, even_weights
+from stage2_fusion.models.layers.temporal import LastState, masked_mean
 
 
 @dataclass

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shared.clips import MODALITIES
+from shared.dataset.clip import MODALITIES
 from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, even_weights
 
 PRIOR = 3  # units of the latent prior

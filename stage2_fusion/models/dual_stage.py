@@ -16,13 +16,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from shared.clips import MODALITIES
+from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
-from stage2_fusion.layers.decoder import DimensionDecoder
-from stage2_fusion.layers.dropout import Dropout
-from stage2_fusion.layers.quality import QualityWeights
-from stage2_fusion.layers.temporal import TCN, GatedBiLSTM, grid_times, grid_weights, masked_mean, positions_in_time
 from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec
+from stage2_fusion.models.layers.decoder import DimensionDecoder
+from stage2_fusion.models.layers.dropout import Dropout
+from stage2_fusion.models.layers.quality import QualityWeights
+from stage2_fusion.models.layers.temporal import (
+    TCN,
+    GatedBiLSTM,
+    grid_times,
+    grid_weights,
+    masked_mean,
+    positions_in_time,
+)
 
 
 @dataclass

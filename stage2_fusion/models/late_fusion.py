@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage2_fusion.layers.temporal import TCN, masked_mean, positions_in_time
 from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, even_weights
+from stage2_fusion.models.layers.temporal import TCN, masked_mean, positions_in_time
 
 
 @dataclass

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shared.clips import MODALITIES
+from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
-from stage2_fusion.layers.temporal import masked_mean
 from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, clipped, even_weights
+from stage2_fusion.models.layers.temporal import masked_mean
 
 
 @dataclass

@@ -33,7 +33,7 @@ class EvidenceConfig:
 
 
 def emit(command: str) -> None:
-    from shared.demo import executable
+    from shared.commands.demo import executable
 
     print(f"== {command}", flush=True)
     subprocess.run(executable(command.split()), check=True, stdout=subprocess.DEVNULL)

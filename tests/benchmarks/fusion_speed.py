@@ -107,7 +107,7 @@ def start(config: FusionSpeedConfig, folder: Path, side: str) -> dict:
 
 def make(folder: Path, clips: int, held_out: int) -> None:
     """folder/features for ours; folder/pickles/<id>_<modality>.pkl and folder/labels.pkl for the plain loop."""
-    from stage2_fusion.features import write
+    from stage2_fusion.data.features import write
 
     if (folder / "labels.pkl").exists():
         return
@@ -216,10 +216,10 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
     from torch.utils.data import DataLoader, Dataset
 
     from shared.metrics import score
-    from shared.runs import cosine_with_warmup
-    from stage2_fusion import model_folder
+    from shared.training.run_folder import cosine_with_warmup
     from stage2_fusion.config import LossConfig
     from stage2_fusion.losses import FusionLoss, Rows
+    from stage2_fusion.models import model_folder
 
     table = pickle.loads((config.folder / "labels.pkl").read_bytes())
 
@@ -287,12 +287,12 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
 
 
 def make_stock(model) -> None:
-    """PyTorch's own parts in place of those of stage2_fusion.layers that are faster on a CPU."""
+    """PyTorch's own parts in place of those of stage2_fusion.models.layers that are faster on a CPU."""
     import torch
     from torch import nn
 
-    from stage2_fusion.layers.dropout import Dropout
-    from stage2_fusion.layers.temporal import TCN, GatedBiLSTM
+    from stage2_fusion.models.layers.dropout import Dropout
+    from stage2_fusion.models.layers.temporal import TCN, GatedBiLSTM
 
     class StockTCN(TCN):
         def forward(self, x, mask):

@@ -144,7 +144,7 @@ def items_of(align: AlignConfig, split: str):
     """The clips of a split, as validation sees them."""
     import dataclasses
 
-    from stage1_align.pairs import PairData
+    from stage1_align.data.pairs import PairData
 
     sources = [dataclasses.replace(source, valid_split=split) for source in align.pairs.sources]
     pairs = dataclasses.replace(align.pairs, sources=sources)
@@ -152,11 +152,11 @@ def items_of(align: AlignConfig, split: str):
 
 
 def score_encoders(align: AlignConfig) -> dict[str, float]:
-    from shared.launch import start
+    from shared.training.distributed import start
     from stage1_align.encoders import AlignedEncoders
+    from stage1_align.evaluation.retrieval import embed, retrieval
+    from stage1_align.evaluation.zero_shot import intensities, prompts
     from stage1_align.model import ContrastiveModel
-    from stage1_align.retrieval import embed, retrieval
-    from stage1_align.zero_shot import intensities, prompts
 
     test = items_of(align, "test")
     accelerator = start("no")
@@ -182,7 +182,7 @@ def against_labels(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def chance(align: AlignConfig, draws: int = 200) -> dict[str, float]:
     """What random likenesses get, with equal texts as near as each other, as they are to any model."""
     from shared.metrics import recall_at
-    from stage1_align.retrieval import KS
+    from stage1_align.evaluation.retrieval import KS
 
     test, rng = items_of(align, "test"), np.random.default_rng(0)
     found = {"pcc": 0.0, "accuracy": 1 / len(NAMES)}

@@ -55,7 +55,7 @@ class SystemsConfig:
 
 
 def emit(command: str) -> str:
-    from shared.demo import executable
+    from shared.commands.demo import executable
 
     print(f"== {command}", flush=True)
     done = subprocess.run(executable(shlex.split(command)), check=True, stdout=subprocess.PIPE, text=True)

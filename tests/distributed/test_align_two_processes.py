@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stage1_tiny import TOWERS
+from helpers.stage1_tiny import TOWERS
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,10 @@ import time
 
 import psutil
 import pytest
-from stage1_tiny import encoders
-from trainers import Trainers, run
+from helpers.stage1_tiny import encoders
+from helpers.trainers import Trainers, run
 
-from stage2_fusion import encode
+from stage2_fusion.data import encoding as encode
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def alive(pid: int) -> bool:
 
 def killed_while_writing_the_third() -> None:
     """With one loader, kill -9 when everything of the third shard is written but its name."""
-    from stage2_fusion import features
+    from stage2_fusion.data import features
 
     small_shards()
     write, done = features.write_shard, []
@@ -114,7 +114,7 @@ def test_damaged_parts_are_noticed_and_encoded_again_by_two(arguments, whole, tm
 
 def watched() -> None:
     """Says which shards it writes."""
-    from stage2_fusion import features
+    from stage2_fusion.data import features
 
     small_shards()
     write = features.write_shard

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import made_up
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "stage2_fusion"))
-
-import made_up  # noqa: E402
 
 OPTIONS = {
     "options.width": 16,

@@ -1,8 +1,8 @@
 """Every loss, tile and chunk on two real processes under DistributedDataParallel against one with the whole batch."""
 
-import contrastive_cases as cases
 import pytest
-from two_processes import on_two_processes
+from helpers import contrastive_cases as cases
+from helpers.two_processes import on_two_processes
 
 
 def work(rank, world):

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from trainers import (
+from helpers.trainers import (
     ROOT,
     Trainers,
     checkpoints,
@@ -25,7 +25,7 @@ from trainers import (
 )
 
 from stage1_align.config import PairConfig
-from stage1_align.pairs import PairData
+from stage1_align.data.pairs import PairData
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ SEEN = "addresses.json"
 
 def noting_first_batches() -> None:
     """Each process writes down the addresses of its first batch."""
-    from stage1_align.mixture import Mixture
+    from stage1_align.data.mixture import Mixture
 
     draw = Mixture.addresses
 

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from helpers.trainers import ROOT, Trainers, checkpoints, digests, losses, records, run, wait_for_step, write_settings
 from safetensors.torch import load_file
-from trainers import ROOT, Trainers, checkpoints, digests, losses, records, run, wait_for_step, write_settings
 
 from shared.errors import UserError
-from shared.launch import _deepspeed, _sharding, start
+from shared.training.distributed import _deepspeed, _sharding, start
 from stage1_align.encoders import AlignedEncoders
 
 CONFIGS = ROOT / "accelerate_configs"

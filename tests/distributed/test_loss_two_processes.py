@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.two_processes import on_two_processes
 from torch import nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
-from two_processes import on_two_processes
 
 from stage1_align.loss import contrastive
 

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from stage1_tiny import encoders, items
+from helpers.stage1_tiny import encoders, items
 
 from shared.errors import UserError
-from stage1_align.captions import label_caption
+from stage1_align.data.captions import label_caption
 from stage1_align.encoders import AlignedEncoders
 
 

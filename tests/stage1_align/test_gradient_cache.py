@@ -1,9 +1,9 @@
 """The gradient of a step in chunks against that of the step in one piece, dropout and all."""
 
-import contrastive_cases as cases
 import pytest
-import stage1_tiny
 import torch
+from helpers import contrastive_cases as cases
+from helpers import stage1_tiny
 
 from shared.errors import UserError
 from stage1_align.config import LossConfig

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from contrastive_reference import LOSSES, make_inputs, reference
+from helpers.contrastive_reference import LOSSES, make_inputs, reference
 from torch.nn.functional import normalize
 
 from shared.errors import UserError

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.stage1_tiny import TOWERS
 from safetensors.torch import load_file
-from stage1_tiny import TOWERS
 
 import stage1_align
 from shared import config as configuration
 from shared.errors import UserError
 from stage1_align.config import AlignConfig
+from stage1_align.data.pairs import PairData, ValidationSet
 from stage1_align.encoders import AlignedEncoders
-from stage1_align.export import main as export
+from stage1_align.export.export import main as export
 from stage1_align.model import ContrastiveModel
-from stage1_align.pairs import PairData, ValidationSet
 from stage1_align.setup import build_encoders, parameter_groups
 from stage1_align.train import train
 

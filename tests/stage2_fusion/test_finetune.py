@@ -9,29 +9,29 @@ import sys
 from pathlib import Path
 
 import datasets
-import made_up
 import numpy as np
 import pyarrow as pa
 import pytest
-import stage1_tiny
 import torch
+from helpers import made_up, stage1_tiny
 from safetensors.torch import load_file
 
 from shared import config as configuration
-from shared.clips import MODALITIES
-from shared.dataset import ClipDataset, schema
+from shared.dataset.clip import MODALITIES
+from shared.dataset.clip_dataset import ClipDataset, schema
+from shared.dataset.prepare_clip import encode_jpeg, to_int16
 from shared.errors import UserError
 from shared.files import write_json
-from shared.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
-from shared.rows import encode_jpeg, to_int16
-from stage2_fusion import encode, model_folder
+from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from stage2_fusion import train as trainer
-from stage2_fusion.batches import Batches
+from stage2_fusion.commands.evaluate import evaluate
 from stage2_fusion.config import EncodeConfig, EvaluateConfig, FuseConfig, TrainConfig
-from stage2_fusion.evaluate import evaluate
-from stage2_fusion.features import FeatureDataset, collate
+from stage2_fusion.data import encoding as encode
+from stage2_fusion.data.batches import Batches
+from stage2_fusion.data.features import FeatureDataset, collate
+from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import RawInputs
-from stage2_fusion.inference import run_model
+from stage2_fusion.models import model_folder
 from stage2_fusion.setup import parameter_groups
 
 ROOT = Path(__file__).resolve().parents[2]

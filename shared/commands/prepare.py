@@ -1,0 +1,341 @@
+"""`emit prepare`: media files to a clip dataset. Parallel, resumable, and the same whatever the number of processes.
+
+    emit prepare my_videos/ --out runs/clips
+    emit prepare my_videos/ --out runs/clips --shard 3/8     one of eight jobs, on any machine that sees both folders
+    emit prepare my_videos/ --out runs/clips --merge         when all eight are done
+
+While it runs, OUT/.partial holds finished parts of SHARD clips; a run that was stopped goes on with the others. The
+jobs of an array write other parts of the same, so any number of them gives what one run gives.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shared import config as configuration
+from shared.dataset.clip import Clip, Source, read_source
+from shared.dataset.clip_dataset import FORMAT, decode_row, read_info, schema
+from shared.dataset.prepare_clip import Recipe, Verdict, prepare_clip, prepare_windows, prepare_words
+from shared.dataset.shards import is_whole, read_part, sealed, sweep
+from shared.dataset.splits import assign
+from shared.dataset.worker_pool import run
+from shared.errors import UserError
+from shared.files import digest, read_json, write_csv, write_json
+from shared.media.transcribe import NOT_TRANSCRIBED
+
+SHARD = 16
+"""Clips that are written, and at worst done again, together."""
+VERSION = 6
+"""Raised whenever the same recipe gives other rows, so that an older folder is not continued."""
+
+
+@dataclass(kw_only=True)
+class PrepareConfig(Recipe):
+    """Turn media files, their words and labels into a clip dataset."""
+
+    source: Path = field()
+    """A folder of media files, or a table of them (a .csv, or a folder with a labels.csv)."""
+    out: Path = field()
+    """Folder of the dataset. An unfinished one is continued."""
+    layout: str | None = None
+    """How the source is laid out: csv, folder, hf, ravdess or vidmimic2; by default what its files look like."""
+    layout_options: dict[str, Any] = field(default_factory=dict)
+    """The layout's own options, such as {media: path, labels: [valence, arousal]} for csv, or {crops: provided} for
+    vidmimic2; each is a field of its class in shared/layouts/."""
+    split_by: str | None = None
+    """Where the source says nothing of splits, the group that is kept whole when they are drawn; by default the first
+    there is."""
+    workers: int = 0
+    """Processes; 0 means one a core. The dataset does not depend on it."""
+    file_timeout: float = 120.0
+    """Seconds after which a file is given up."""
+    shard: str | None = None
+    """I/N: prepare only the I-th of N shares, as one job of an array. Any N gives the same dataset."""
+    merge: bool = False
+    """Put together what the jobs of an array have prepared; an error names what is missing."""
+    transcripts: Path | None = None
+    """Folder in which transcripts made by --transcribe are kept, by default OUT.transcripts: sound that was transcribed
+    is not transcribed again, whatever --out."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.shard is not None:
+            share, _, count = self.shard.partition("/")
+            if not (share.isdigit() and count.isdigit() and 1 <= int(share) <= int(count)):
+                raise ValueError(f"shard is {self.shard!r}: write it as I/N, with I from 1 to N")
+            if self.merge:
+                raise ValueError("shard and merge exclude each other: merge when all shards are done")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `emit prepare`; 0 when the dataset is complete."""
+    config = configuration.parse(
+        PrepareConfig,
+        argv,
+        prog="emit prepare",
+        example="emit prepare my_videos/ --out runs/clips",
+        positional=("source",),
+    )
+    prepare(config)
+    return 0
+
+
+def prepare(config: PrepareConfig) -> None:
+    """Write the clip dataset at `config.out`. UserError when the folder holds something else, or no clip is usable."""
+    source = assign(read_source(config.source, config.layout, config.layout_options), config.split_by)
+    info = describe(source, config)
+    recipe = digest([VERSION, info["prepare"], config.check()])
+    made_from = {"source": _source_digest(source, Path(config.source)), "recipe": recipe}
+    if _already_there(config, made_from):
+        print(f"{config.out}: already prepared; nothing to do")
+        return
+    for note in source.notes:
+        print(f"{config.source}: {note}")
+    partial_folder = config.out / ".partial"
+    if config.merge:
+        _refuse_gaps(config.out, partial_folder, source.clips)
+    else:
+        _prepare_shards(source.clips, config, info, partial_folder)
+    if config.shard is None:
+        _finish(config.out, partial_folder, source, info, made_from)
+    else:
+        print(f"{config.out}: share {config.shard} is done; when all are, run it with --merge instead")
+
+
+def prepare_each(
+    clips: list[Clip], recipe: Recipe, workers: int = 0, seconds: float = 120.0
+) -> Iterator[tuple[Clip, dict | None, str]]:
+    """Prepare clips in memory, whole however long, in windows of `recipe.max_seconds`; as they finish: (clip, sample as
+    `ClipDataset` gives it with its "start" in seconds, "") or (clip, None, reason). The windows of a clip come in their
+    order, and a reason after its last readable one; each may take `seconds`. Only the first window of a clip whose
+    sound or crops are files of their own is read; the reason says so where there is more."""
+    recipe.check()
+    info = describe(Source(clips), recipe)
+    job = partial(prepare_windows, recipe=Recipe(**recipe.recipe()))
+    begun = set()
+    for index, window, reason in run(job, clips, workers, seconds):
+        clip = clips[index]
+        windows = [window or (0.0, None, reason)]
+        if window is None and index not in begun:  # its files ended the process; its words do not
+            words, _ = prepare_words(clip, recipe, reason)
+            windows = windows if words is None else [(0.0, words, ""), *windows]
+        begun.add(index)
+        for start, row, why in windows:
+            if row is None:
+                yield clip, None, why
+            else:
+                yield clip, {**decode_row(row, {**info, "group_names": list(clip.groups)}), "start": start}, ""
+
+
+def describe(source: Source, recipe: Recipe) -> dict:
+    """What dataset.json says before anything is prepared."""
+    from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+
+    return {
+        "format": FORMAT,
+        "label_names": list(source.label_names),
+        "group_names": list(source.group_names),
+        "prepare": recipe.recipe(),
+        "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
+    }
+
+
+def _source_digest(source: Source, base: Path) -> str:
+    """Changes with anything about the clips, or the size of a file; not with where the source lies."""
+    base = (base if base.is_dir() else base.parent).absolute()
+    entries = [clip.fingerprint(base) for clip in source.clips]
+    return digest([source.label_names, source.group_names, entries])
+
+
+def _already_there(config: PrepareConfig, made_from: dict) -> bool:
+    """Whether `out` is complete and made from the same; takes the folder for this run otherwise."""
+    out, mark = config.out, config.out / ".partial" / "made_from.json"
+    if (out / "dataset.json").exists():
+        found, complete = read_info(out)["made_from"], True
+    elif mark.exists():
+        found, complete = read_json(mark, "unfinished dataset", f"delete {out}"), False
+    elif out.exists() and (not out.is_dir() or any(path.name != ".partial" for path in out.iterdir())):
+        raise UserError(f"{out}: holds something else than a clip dataset; choose another --out")
+    else:
+        write_json(mark, made_from)
+        return False
+    for what, words in (("recipe", "with other options"), ("source", "from other clips or labels")):
+        if found.get(what) != made_from[what]:
+            state = "was prepared" if complete else "is being prepared"
+            raise UserError(f"{out}: {state} {words}; choose another --out or delete it")
+    if complete:  # and perhaps killed before it had tidied up
+        shutil.rmtree(out / ".partial", ignore_errors=True)
+    return complete
+
+
+def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, folder: Path) -> None:
+    """Write the shards that are missing, of all or of one share, each when its last clip is done."""
+    from tqdm import tqdm
+
+    share, count = (int(part) for part in (config.shard or "1/1").split("/"))
+    mine = {number: shard for number, shard in enumerate(_shards(clips)) if number % count == share - 1}
+    missing, damaged = _gaps(folder, mine)
+    todo = [i for number in missing for i in mine[number]]
+    total = sum(len(shard) for shard in mine.values())
+    if damaged:
+        print(f"{config.out}: what was prepared of {damaged} clips is damaged; they are prepared again")
+    if len(todo) < total:
+        print(f"{config.out}: continuing; {total - len(todo)} of {total} clips are done")
+    kept = None
+    if config.transcribe:
+        kept = config.transcripts or config.out.with_name(f"{config.out.name}.transcripts")
+        try:
+            kept.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{kept}: no folder for transcripts ({error.strerror}); choose another") from None
+    job = partial(prepare_clip, recipe=Recipe(**config.recipe()), transcripts=kept)
+    waiting: dict[int, dict[int, tuple]] = {}
+    with tqdm(total=total, initial=total - len(todo), desc="prepare", unit="clip", disable=None) as progress:
+        for place, result, reason in run(job, [clips[i] for i in todo], config.workers, config.file_timeout):
+            index = todo[place]
+            number = index // SHARD
+            waiting.setdefault(number, {})[index] = result or prepare_words(clips[index], config, reason)
+            if len(waiting[number]) == len(mine[number]):
+                done = waiting.pop(number)
+                _write_shard(_shard_path(folder, number), [done[i] for i in mine[number]], info)
+            progress.update()
+
+
+def _shards(clips: list[Clip]) -> list[range]:
+    """Places of the clips that lie in one file together."""
+    return [range(start, min(start + SHARD, len(clips))) for start in range(0, len(clips), SHARD)]
+
+
+def _gaps(folder: Path, shards: dict[int, range]) -> tuple[list[int], int]:
+    """Numbers of the shards that are missing or damaged, and how many clips the damaged ones hold."""
+    missing = [number for number in shards if not is_whole(_shard_path(folder, number))]
+    return missing, sum(len(shards[number]) for number in missing if _shard_path(folder, number).exists())
+
+
+def _refuse_gaps(out: Path, folder: Path, clips: list[Clip]) -> None:
+    shards = dict(enumerate(_shards(clips)))
+    missing, damaged = _gaps(folder, shards)
+    if missing:
+        lost = sum(len(shards[number]) for number in missing)
+        why = f" (what was prepared of {damaged} is damaged)" if damaged else ""
+        raise UserError(
+            f"{out}: {lost} of {len(clips)} clips are not prepared yet{why}, from {clips[shards[missing[0]][0]].id!r} "
+            "on; run the missing shares again, or the command without --merge, which prepares them itself"
+        )
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.arrow"
+
+
+def _write_shard(path: Path, results: list[tuple[dict | None, Verdict]], info: dict) -> None:
+    """Rows as Arrow, verdicts in the metadata of its schema: one file, there whole or not at all."""
+    import pyarrow as pa
+
+    verdicts = json.dumps([asdict(verdict) for _, verdict in results])
+    columns = schema(info).with_metadata({"verdicts": verdicts})
+    table = pa.Table.from_pylist([row for row, _ in results if row is not None], schema=columns)
+    with sealed(path) as unfinished, pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, columns) as writer:
+        writer.write_table(table)
+
+
+def _finish(out: Path, folder: Path, source: Source, info: dict, made_from: dict) -> None:
+    """Put the shards together, write the tables and, last, dataset.json."""
+    import pyarrow as pa
+
+    from shared.media.quality import CLIP_QUALITY
+
+    tables, verdicts = [], []
+    for number in range(-(-len(source.clips) // SHARD)):
+        table = pa.ipc.open_file(read_part(_shard_path(folder, number))).read_all()
+        verdicts += [Verdict(**entry) for entry in json.loads(table.schema.metadata[b"verdicts"])]
+        tables.append(table.replace_schema_metadata(None))
+    if [verdict.id for verdict in verdicts] != [clip.id for clip in source.clips]:
+        raise UserError(f"{folder}: holds other clips than the source, or some of them twice; delete {out}")
+    # Words are missed only where other clips have them: a folder of videos without any is complete as it is.
+    if any("text" not in verdict.missing for verdict in verdicts):
+        for verdict in verdicts:
+            if verdict.verdict != "failed" and "text" in verdict.missing:
+                verdict.verdict = "partial"
+
+    lost = [verdict for verdict in verdicts if verdict.verdict == "failed"]
+    write_csv(out / "failures.csv", ["id", "media", "reason"], [[v.id, v.media, v.detail] for v in lost])
+    write_csv(
+        out / "verdicts.csv",
+        ["id", "verdict", "missing", "detail"],
+        [[v.id, v.verdict, " ".join(v.missing), v.detail] for v in verdicts],
+    )
+    write_csv(out / "quality.csv", ["id", *CLIP_QUALITY], [[v.id, *v.quality] for v in verdicts if v.quality])
+    if len(lost) == len(verdicts):
+        raise UserError(f"{out}: none of the {len(lost)} clips could be read; the reasons are in failures.csv")
+
+    kept = [verdict for verdict in verdicts if verdict.verdict != "failed"]
+    info["digest"] = digest([info, [[verdict.id, verdict.digest] for verdict in kept]])
+    _save(pa.concat_tables(tables), folder / "data", info["digest"])
+    shutil.rmtree(out / "data", ignore_errors=True)
+    (folder / "data").rename(out / "data")
+    info["counts"] = _counts(verdicts, source.clips)
+    sweep(out)
+    write_json(out / "dataset.json", {**info, "made_from": made_from})
+    shutil.rmtree(folder, ignore_errors=True)
+    _summary(out, verdicts, info["digest"])
+
+
+def _save(table, path: Path, fingerprint: str) -> None:
+    """As a Hugging Face dataset; the given fingerprint keeps its files the same in every run."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        datasets.Dataset(table, fingerprint=fingerprint).save_to_disk(str(path))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _counts(verdicts: list[Verdict], clips: list[Clip]) -> dict:
+    kept = [(verdict, clip) for verdict, clip in zip(verdicts, clips, strict=True) if verdict.verdict != "failed"]
+    splits = sorted({clip.split for _, clip in kept})
+    return {
+        "clips": len(kept),
+        **{word: sum(verdict.verdict == word for verdict in verdicts) for word in ("ok", "partial", "failed")},
+        "missing": {name: sum(name in verdict.missing for verdict, _ in kept) for name in ("vision", "audio", "text")},
+        "splits": {split: sum(clip.split == split for _, clip in kept) for split in splits},
+    }
+
+
+def _summary(out: Path, verdicts: list[Verdict], digits: str) -> None:
+    """The closing lines: how many of each, and the first few that a person should look at."""
+    groups = {word: [v for v in verdicts if v.verdict == word] for word in ("ok", "partial", "failed")}
+    print(f"{out}: " + ", ".join(f"{len(some)} {word}" for word, some in groups.items()) + f"; digest {digits}")
+    for word in ("partial", "failed"):
+        for verdict in groups[word][:3]:
+            print(f"  {word}: {verdict.id}: {verdict.detail}")
+        if len(groups[word]) > 3:
+            print(f"  {word}: and {len(groups[word]) - 3} more in {'failures' if word == 'failed' else 'verdicts'}.csv")
+    mute = sum(NOT_TRANSCRIBED in verdict.detail for verdict in verdicts)
+    if mute:
+        print(f"  the sound of {mute} clip{'s' * (mute > 1)} could not be transcribed; verdicts.csv says why")
+    longer = sum(verdict.longer for verdict in verdicts)
+    if longer:
+        print(f"  {longer} {'clip is' if longer == 1 else 'clips are'} longer than max_seconds; the rest is left out")
+    equal: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        equal.setdefault(verdict.content or f"none of {verdict.id}", []).append(verdict.id)
+    sets = [ids for ids in equal.values() if len(ids) > 1]
+    if sets:
+        what = "pair" if all(len(ids) == 2 for ids in sets) else "set"
+        some = "; ".join(" = ".join(ids[:3]) + (" = ..." if len(ids) > 3 else "") for ids in sets[:3])
+        number = f"1 {what} of clips has" if len(sets) == 1 else f"{len(sets)} {what}s of clips have"
+        print(f"  {number} equal content: {some}" + (f" and {len(sets) - 3} more" if len(sets) > 3 else ""))
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

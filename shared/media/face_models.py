@@ -1,0 +1,84 @@
+"""Face models with weights of their own, which a person brings: detectors (`--detector yunet:/path/model.onnx`), and
+the vision tasks of MediaPipe."""
+
+from pathlib import Path
+
+import numpy as np
+
+from shared.errors import UserError
+from shared.media.faces import FaceDetector
+from shared.text import one_line
+
+LONGEST = 320
+"""Pixels that pictures are reduced to for a quick look."""
+
+
+class YuNet(FaceDetector):
+    """OpenCV's FaceDetectorYN (Wu, Peng, Yu 2023): the file is face_detection_yunet_*.onnx of OpenCV's model zoo."""
+
+    def __init__(self, path: str):
+        import cv2
+
+        _check(path, "yunet", "the .onnx file of OpenCV's model zoo")
+        try:
+            self.net = cv2.FaceDetectorYN.create(path, "", (LONGEST, LONGEST), 0.6)
+        except cv2.error as error:
+            raise UserError(f"{path}: not a model that yunet reads ({one_line(error, 120)})") from None
+
+    def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
+        """As `FaceDetector.find`."""
+        import cv2
+
+        scale = 1.0 if thorough else min(1.0, LONGEST / max(frame.shape[:2]))
+        small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+        self.net.setInputSize((small.shape[1], small.shape[0]))
+        _, found = self.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        return _boxes(np.zeros((0, 4)) if found is None else found[:, :4] / scale)
+
+
+class MediaPipeTask:
+    """One of MediaPipe's vision tasks (package `mediapipe`), by its name and the file of its model: called with a
+    picture RGB uint8 (H, W, 3), it gives MediaPipe's own result."""
+
+    def __init__(self, name: str, path: str, **options):
+        try:
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
+        except ImportError:
+            raise UserError(f"{path}: needs the package mediapipe: pip install mediapipe") from None
+        self.image, self.format = mediapipe.Image, mediapipe.ImageFormat.SRGB
+        task, settings = getattr(vision, name), getattr(vision, f"{name}Options")
+        try:
+            self.net = task.create_from_options(settings(base_options=BaseOptions(model_asset_path=path), **options))
+        except (RuntimeError, ValueError) as error:
+            reason = one_line(error, 120)
+            raise UserError(f"{path}: not a model that MediaPipe's {name} reads ({reason})") from None
+
+    def __call__(self, frame: np.ndarray):
+        return self.net.detect(self.image(image_format=self.format, data=np.ascontiguousarray(frame)))
+
+
+class MediaPipe(FaceDetector):
+    """MediaPipe's FaceDetector task: the file is one of its .tflite or .task models."""
+
+    def __init__(self, path: str):
+        _check(path, "mediapipe", "a face detection model of MediaPipe")
+        self.net = MediaPipeTask("FaceDetector", path)
+
+    def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
+        """As `FaceDetector.find`; one size of picture is looked at."""
+        found = [detection.bounding_box for detection in self.net(frame).detections]
+        return _boxes(np.array([[box.origin_x, box.origin_y, box.width, box.height] for box in found]).reshape(-1, 4))
+
+
+def _check(path: str, name: str, what: str) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; --detector {name}:PATH names {what}")
+
+
+def _boxes(found: np.ndarray) -> np.ndarray:
+    """(N, 4) left, top, width, height -> float32 (N, 3) centre x, centre y, side, in an order that does not depend on
+    the detector's mood."""
+    x, y, w, h = np.asarray(found, np.float32).T
+    boxes = np.stack([x + w / 2, y + h / 2, (w + h) / 2], axis=1)  # (N, 3)
+    return boxes[np.lexsort(boxes.T)]

@@ -1,0 +1,218 @@
+"""Texts to token ids, behind one small interface: each kind of tokenizer is saved with its tower and loaded again
+without a hub."""
+
+import io
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from shared.errors import UserError
+from shared.registry import Registry
+from shared.text import one_line
+
+MINIMUM_VOCABULARY = 16  # a tokenizer that could not be loaded may come back with five entries and map any text to them
+AGAIN = "export the encoders again"
+
+
+class Tokenizer:
+    """Base. A kind gives `ids`, `save`, `load`, its number of entries (`len`) and the id that pads."""
+
+    kind: ClassVar[str]
+    pad_id: int = 0
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __call__(self, text: str) -> list[int]:
+        """All ids of a text, with the marks of its beginning and end where this kind has them."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs into a folder, which is made."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read what `save` wrote; UserError when it is missing or damaged. Never asks a hub."""
+        raise NotImplementedError
+
+    def cut(self, ids: list[int], length: int) -> list[int]:
+        """The first `length` ids."""
+        return ids[:length]
+
+    def encode(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
+        """ids int64 (B, L), padded on the right, and mask bool (B, L); L is the longest text's number of ids, at least
+        1 and at most `length`. A text without words is absent: its mask is all False."""
+        rows = [self.cut(self(text), length) if text.strip() else [] for text in texts]
+        longest = max(1, *(len(row) for row in rows))
+        ids = torch.full((len(rows), longest), self.pad_id, dtype=torch.long)  # (B, L)
+        mask = torch.zeros(len(rows), longest, dtype=torch.bool)  # (B, L)
+        for row, values in enumerate(rows):
+            ids[row, : len(values)] = torch.tensor(values, dtype=torch.long)
+            mask[row, : len(values)] = True
+        return ids, mask
+
+    def check(self, rows: int) -> "Tokenizer":
+        """This tokenizer, when it is whole: it fits a published model with `rows` embeddings (which may be padded to a
+        round number), and tells two texts apart. Without a hub, transformers hands out tokenizers of five entries that
+        map every text to the same."""
+        if len(self) < max(MINIMUM_VOCABULARY, 0.9 * rows):
+            raise UserError(
+                f"the tokenizer knows {len(self)} pieces only, the model {rows}: it was not loaded whole; put its "
+                "files (tokenizer.json, or vocab and merges, or a sentencepiece model) beside the weights"
+            )
+        if len(self) > rows:
+            raise UserError(
+                f"the tokenizer knows {len(self)} pieces and the model {rows}: they do not belong together; "
+                "take both from one published folder"
+            )
+        if self("we laughed together") == self("a sad old song"):
+            raise UserError("the tokenizer gives different texts the same ids: it was not loaded whole; replace it")
+        return self
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """Trained on the corpus; 0 pads, 1 is unknown. Nothing marks the beginning or the end."""
+
+    kind = "sentencepiece"
+    FILE = "sentencepiece.model"
+
+    def __init__(self, model: bytes):
+        import sentencepiece
+
+        self.model = model
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        if len(self) < MINIMUM_VOCABULARY:
+            raise UserError(f"the tokenizer knows {len(self)} pieces only: it was not loaded whole; {AGAIN}")
+
+    @classmethod
+    def train(cls, texts: list[str], vocab_size: int) -> "SentencePieceTokenizer":
+        """Train a unigram model (Kudo 2018, arXiv 1804.10959) on texts; fewer pieces when the texts hold no more."""
+        import sentencepiece
+
+        texts = sorted({text.strip() for text in texts if text.strip()})
+        if not texts:
+            raise UserError("no clip has words: a tokenizer cannot be trained on this dataset")
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            pad_id=0,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=-1,
+            normalization_rule_name="nmt_nfkc_cf",
+            num_threads=1,
+            minloglevel=2,
+        )
+        return cls(model.getvalue())
+
+    @classmethod
+    def load(cls, folder: Path) -> "SentencePieceTokenizer":
+        path = Path(folder) / cls.FILE
+        if not path.is_file():
+            raise UserError(f"{path}: no tokenizer here; {AGAIN}")
+        try:
+            return cls(path.read_bytes())
+        except RuntimeError:
+            raise UserError(f"{path}: damaged; {AGAIN}") from None
+
+    def save(self, folder: Path) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / self.FILE).write_bytes(self.model)
+
+    def __len__(self) -> int:
+        return self.processor.vocab_size()
+
+    def __call__(self, text: str) -> list[int]:
+        return self.processor.encode(text)
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """Any published tokenizer of transformers, from a local folder; it marks beginning and end as the model expects."""
+
+    kind = "huggingface"
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.pad_id = tokenizer.pad_token_id or 0
+
+    @classmethod
+    def load(cls, folder: Path) -> "HuggingFaceTokenizer":
+        from transformers import AutoTokenizer
+
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: no tokenizer here; give the folder that holds its files")
+        try:
+            # Asked nothing, transformers would ask at the terminal whether to run the code a folder brings.
+            return cls(AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
+        except Exception as error:  # one family of errors per file format, the Rust ones plain Exceptions
+            reason = one_line(error, 200)
+            raise UserError(f"{folder}: the tokenizer cannot be loaded ({reason}); fetch its files again") from None
+
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(str(folder))
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    def __call__(self, text: str) -> list[int]:
+        return self.tokenizer(text, verbose=False)["input_ids"]
+
+    def cut(self, ids: list[int], length: int) -> list[int]:
+        """The first ids, and the closing mark where the tokenizer has one. Its own truncation would do the same, but
+        leave the length behind in the file it saves."""
+        if len(ids) <= length or ids[-1] not in self.tokenizer.all_special_ids:
+            return ids[:length]
+        return [*ids[: length - 1], ids[-1]]
+
+
+class OpenClipTokenizer(Tokenizer):
+    """open_clip's own byte-pair encoding (Radford et al. 2021, arXiv 2103.00020); its merges travel with the tower."""
+
+    kind = "open_clip"
+    FILE = "bpe.txt.gz"
+
+    def __init__(self, path: Path | None = None):
+        from open_clip.tokenizer import SimpleTokenizer, default_bpe
+
+        self.path = Path(path or default_bpe())
+        self.tokenizer = SimpleTokenizer(bpe_path=str(self.path))
+
+    @classmethod
+    def load(cls, folder: Path) -> "OpenClipTokenizer":
+        path = Path(folder) / cls.FILE
+        if not path.is_file():
+            raise UserError(f"{path}: no tokenizer here; {AGAIN}")
+        try:
+            return cls(path)
+        except (OSError, EOFError, ValueError):
+            raise UserError(f"{path}: damaged; {AGAIN}") from None
+
+    def save(self, folder: Path) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.path, Path(folder) / self.FILE)
+
+    def __len__(self) -> int:
+        return self.tokenizer.vocab_size
+
+    def __call__(self, text: str) -> list[int]:
+        return [self.tokenizer.sot_token_id, *self.tokenizer.encode(text), self.tokenizer.eot_token_id]
+
+    def cut(self, ids: list[int], length: int) -> list[int]:
+        """The first ids and the end mark, from which these models are pooled."""
+        return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+
+
+TOKENIZERS = Registry(
+    "tokenizer",
+    {
+        cls.kind: f"{__name__}:{cls.__name__}"
+        for cls in (SentencePieceTokenizer, HuggingFaceTokenizer, OpenClipTokenizer)
+    },
+)

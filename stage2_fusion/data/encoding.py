@@ -1,0 +1,446 @@
+"""`emit encode`: frozen encoders over a clip dataset, once.
+
+    emit encode --encoders DIR --data DIR --out DIR
+    emit encode --provided ROOT --data DIR --out DIR         features that came with Hume-Vidmimic2 (provided.py)
+    accelerate launch --config_file accelerate_configs/multi_gpu.yaml stage2_fusion/data/encoding.py --encoders DIR ...
+
+Clips are encoded SHARD at a time; OUT/.partial holds the finished ones until all are there, so that a run that was
+stopped goes on with the others. Several processes, on several machines that see the same OUT, share them out.
+
+A clip, on its way in, is the dictionary that `shared.dataset.clip_dataset.ClipDataset` gives, with its waveform at the rate of the
+audio encoder; on its way out, the sample described in features.py.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__":  # started as a file: the repository, not this folder, is where imports begin
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import numpy as np
+
+from shared import config as configuration
+from shared.dataset.clip import MODALITIES
+from shared.errors import UserError
+from shared.files import read_json, write_csv, write_json
+from shared.dataset.shards import is_whole, sweep
+from shared.dataset.worker_pool import cores
+from stage2_fusion.config import EncodeConfig
+from stage2_fusion.models.model_folder import action_units
+
+if TYPE_CHECKING:
+    from shared.dataset.clip_dataset import ClipDataset
+
+RAW = {"vision": "frames", "audio": "waveform", "text": "transcript"}
+SHARD = 32
+"""Clips that are written, and at worst encoded again, together. Fixed, so that neither the number of processes nor an
+interruption changes which clips go through an encoder together, and with it the last bits."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = configuration.parse(
+        EncodeConfig,
+        argv,
+        prog="emit encode",
+        example="emit encode --encoders runs/demo/encoders --data runs/demo/clips --out runs/demo/features",
+    )
+    encode(config)
+    return 0
+
+
+def encode(config: EncodeConfig) -> None:
+    """Write the feature dataset; leave it alone when it is there; go on with an unfinished one; refuse to replace one
+    made from other things."""
+    from shared.training.distributed import companions
+
+    with companions(config.out):
+        _encode(config)
+
+
+def _encode(config: EncodeConfig) -> None:
+    from shared.dataset.clip_dataset import ClipDataset
+    from shared.training.distributed import fast_bf16, start
+    from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+    from stage2_fusion.data import features
+
+    # Precision is a matter of autocast here. The processes meet at the end only, after however long one of them takes.
+    accelerator = start("no", minutes=24 * 60)
+    encoders = _load(config, accelerator.device)
+    clips = ClipDataset.open(config.data)
+    provided = _provided(config, clips, encoders)
+    bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
+    bf16 = bf16 and encoders is not None
+    units = _action_units(config, encoders)
+    info = features.describe(
+        {
+            "label_names": list(clips.label_names),
+            "group_names": list(clips.info["group_names"]),
+            **(provided.describe() if provided else _describe(encoders, config.encoders)),
+            **({"action_units": units.describe()} if units else {}),
+            "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info["prepare"]},
+            "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
+            "views": config.damaged_views,
+            "seed": config.seed,
+            "precision": "bf16" if bf16 else "fp32",
+        }
+    )
+    with accelerator.main_process_first():
+        complete = _already_there(config, info)
+    if complete:
+        accelerator.print(f"{config.out}: already holds these features; nothing to do")
+        return
+    folder = config.out / ".partial"
+    shards = [folder / f"{number:06d}.arrow" for number in range(-(-len(clips) // SHARD))]
+    missing = _missing(shards, accelerator)
+    damaged = sum(shards[number].exists() for number in missing)
+    accelerator.wait_for_everyone()  # all have seen the same before anybody adds to it
+    if damaged:
+        accelerator.print(f"{config.out}: {damaged} of {len(shards)} parts are damaged; they are encoded again")
+    if len(missing) < len(shards):
+        accelerator.print(f"{config.out}: continuing; {len(shards) - len(missing)} of {len(shards)} parts are done")
+    mine = missing[accelerator.process_index :: accelerator.num_processes]
+    stretches = [range(number * SHARD, min((number + 1) * SHARD, len(clips))) for number in mine]
+    how = config.damaged_views, config.batch_size, config.seed, bf16
+    if provided:
+        samples = provided.samples(stretches, *how)
+    else:
+        samples = encode_all(encoders, clips, *how, stretches, _workers(config, accelerator))
+    with contextlib.closing(samples):  # its loaders end with it, whatever happens
+        for number, rows in zip(_progress(mine, accelerator), stretches, strict=True):
+            features.write_shard(shards[number], islice(samples, len(rows) * (1 + config.damaged_views)), info)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        features.gather(shards, folder / "data", info)
+        shutil.rmtree(config.out / "data", ignore_errors=True)
+        (folder / "data").rename(config.out / "data")
+        if provided:
+            write_csv(config.out / "provided.csv", ["id", "reason"], [list(pair) for pair in provided.troubles])
+        sweep(config.out)
+        write_json(config.out / "features.json", info)
+        shutil.rmtree(folder, ignore_errors=True)
+        made_by = info["encoders"]["digest"]
+        print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {made_by}")
+        if provided and provided.troubles:
+            (name, reason), count = provided.troubles[0], len(provided.troubles)
+            print(f"  {count} modalities left out, listed in provided.csv, such as {name}: {reason}")
+
+
+def _load(config: EncodeConfig, device):
+    """The encoders that are run: all of them, the text tower alone beside provided features, or None."""
+    if config.encoders is None:
+        return None
+    from stage1_align.encoders import AlignedEncoders
+
+    return AlignedEncoders.from_pretrained(config.encoders, ("text",) if config.provided else None).to(device)
+
+
+def _provided(config: EncodeConfig, clips, words):
+    if config.provided is None:
+        return None
+    from stage2_fusion.data.precomputed import ProvidedFeatures
+
+    return ProvidedFeatures(config.provided, clips, words)
+
+
+def _action_units(config: EncodeConfig, encoders):
+    if config.blendshapes is None:
+        return None
+    from stage2_fusion.data.action_units import add_action_units
+
+    return add_action_units(encoders, config.blendshapes)
+
+
+def _describe(encoders, path: Path) -> dict:
+    made_by = {"path": str(path.resolve()), "digest": encoders.digest, "config": encoders.config}
+    return {"encoders": made_by, "widths": widths(encoders)}
+
+
+def _missing(shards: list[Path], accelerator) -> list[int]:
+    """Numbers of the shards that are missing or damaged. Each process reads its share of them, and all get the same."""
+    from accelerate.utils import gather_object
+
+    share = range(accelerator.process_index, len(shards), accelerator.num_processes)
+    return sorted(gather_object([number for number in share if not is_whole(shards[number])]))
+
+
+def _progress(numbers: list[int], accelerator) -> Iterator[int]:
+    from tqdm import tqdm
+
+    hidden = None if accelerator.is_main_process else True
+    return iter(tqdm(numbers, desc="encode", unit=f"x {SHARD} clips", disable=hidden))
+
+
+def _workers(config: EncodeConfig, accelerator) -> int:
+    if config.workers is not None:
+        return config.workers
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))  # processes on this machine
+    return max(0, min(4, cores() // beside - 1))
+
+
+def encode_all(
+    encoders,
+    clips,
+    damaged_views: int,
+    batch_size: int,
+    seed: int,
+    bf16: bool = False,
+    stretches: list[range] | None = None,
+    workers: int = 0,
+) -> Iterator[dict]:
+    """Samples of the clips in `stretches` of rows (None: of all), in order, each clip as it is followed by its damaged
+    views. No forward pass reaches over the end of a stretch."""
+    stretches = [range(len(clips))] if stretches is None else stretches
+    given = _Views(clips, sound_rate(encoders, clips.sample_rates), damaged_views, seed)
+    for loaded in _loader(given, batches(stretches, batch_size), workers):
+        if isinstance(loaded, UserError):
+            raise loaded
+        batch, views = loaded
+        clean = encode_samples(encoders, batch, bf16)
+        again = encode_views(encoders, views, clean * damaged_views, bf16)
+        for i, sample in enumerate(clean):
+            yield sample
+            yield from again[i :: len(batch)]
+
+
+def batches(stretches: list[range], size: int) -> list[range]:
+    """Stretches of rows cut into pieces of at most `size`."""
+    return [rows[start : start + size] for rows in stretches for start in range(0, len(rows), size)]
+
+
+@dataclass
+class _Views:
+    """What the encoders are run on, by rows: the clips, and their damaged views one view after the other."""
+
+    clips: "ClipDataset"
+    rate: int
+    damaged_views: int
+    seed: int
+
+    def __getitem__(self, rows: range) -> tuple[list[dict], list[dict]] | UserError:
+        """An error to be told is returned: a loader would raise it with all of its own traceback."""
+        try:
+            batch = [for_encoders(self.clips, row, self.rate) for row in rows]
+        except UserError as error:
+            return error
+        numbers = range(1, self.damaged_views + 1)
+        return batch, [damaged_view(clip, view, self.rate, self.seed) for view in numbers for clip in batch]
+
+
+def _loader(views: _Views, batches: list[range], workers: int):
+    from shared.training.distributed import Loader
+
+    return Loader(
+        views,
+        sampler=batches,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        prefetch_factor=1 if workers else None,  # a batch of long clips with its views may take a GiB
+    )
+
+
+def _as_it_is(item):
+    return item
+
+
+def widths(encoders) -> dict[str, int]:
+    """Channels of each modality's sequence, and of the shared space. A modality without a tower is absent from every
+    clip; its width only keeps shapes whole."""
+    towers = encoders.towers()
+    return {name: towers[name].width if name in towers else 1 for name in MODALITIES} | {"embed": encoders.embed_dim}
+
+
+def sound_rate(encoders, stored: list[int]) -> int:
+    """Hz at which sound is heard; without an audio tower only its quality is judged, at the first stored rate."""
+    return encoders.audio.sample_rate if encoders.audio is not None else stored[0]
+
+
+def for_encoders(clips, row: int, rate: int) -> dict:
+    """One clip of a ClipDataset with its waveform at `rate` Hz."""
+    return {**clips[row], "waveform": clips.waveform(row, rate)}
+
+
+def encode_samples(encoders, clips: list[dict], bf16: bool = False) -> list[dict]:
+    """Clips as they are to samples (view 0), in order."""
+    parts = {name: encode_modality(encoders, name, clips, bf16) for name in MODALITIES}
+    return [{**base_sample(clip), **{name: parts[name][i] for name in MODALITIES}} for i, clip in enumerate(clips)]
+
+
+def base_sample(clip: dict) -> dict:
+    """What a sample says of a clip as it is, but for its modalities."""
+    return {
+        **{key: clip[key] for key in ("id", "split", "duration", "labels", "groups")},
+        "view": 0,
+        "damage": dict.fromkeys(MODALITIES, ""),
+    }
+
+
+def encode_views(encoders, views: list[dict], clean: list[dict], bf16: bool = False) -> list[dict]:
+    """Damaged clips to samples. Only the damaged modality goes through its encoder; the rest is that of `clean`, the
+    sample of the same clip as it is."""
+    samples = [
+        {**sample, "view": view["view"], "damage": view["damage"]} for view, sample in zip(views, clean, strict=True)
+    ]
+    for name in MODALITIES:
+        rows = [i for i, view in enumerate(views) if view["damage"][name]]
+        for i, part in zip(rows, encode_modality(encoders, name, [views[i] for i in rows], bf16), strict=True):
+            samples[i][name] = part
+    return samples
+
+
+def damaged_view(clip: dict, view: int, rate: int, seed: int) -> dict:
+    """The clip with one of its modalities damaged: which, how and how much is a function of (seed, id, view).
+
+    Quality signals of the damaged modality are computed again from what is left. Damage to text is its loss. A clip
+    without any modality stays as it is.
+    """
+    from shared.media import quality
+    from shared.media.damage import AUDIO_DAMAGE, VISION_DAMAGE, damage_frames, damage_waveform
+    from shared.training.sampling import derive_seed
+
+    rng = np.random.default_rng(derive_seed("damage", seed, clip["id"], view))
+    there = [name for name in MODALITIES if len(clip[RAW[name]])]
+    clip = {**clip, "view": view, "damage": dict.fromkeys(MODALITIES, "")}
+    if not there:
+        return clip
+    name, severity = str(rng.choice(there)), float(rng.uniform(0.4, 1.0))
+    if name == "text":
+        clip["damage"]["text"], clip["transcript"] = "missing", ""
+        clip["text_quality"] = quality.text_quality("")
+    elif name == "audio":
+        kind = str(rng.choice(AUDIO_DAMAGE))
+        clip["damage"]["audio"] = kind
+        clip["waveform"] = damage_waveform(clip["waveform"], rate, kind, rng, severity)
+        clip["audio_quality"] = quality.audio_quality(clip["waveform"], rate)
+    else:
+        kind = str(rng.choice(VISION_DAMAGE))
+        clip["damage"]["vision"] = kind
+        clip["frames"] = damage_frames(clip["frames"], kind, rng, severity)
+        face = clip["vision_quality"][:, quality.VISION_QUALITY.index("face_found")] > 0.5  # (T,)
+        # A detector would lose damaged faces, the more the worse the damage; without a face it finds none.
+        face = face & (rng.random(len(face)) >= (1.0 if kind == "no_face" else severity**2))
+        clip["vision_quality"] = quality.vision_quality(clip["frames"], face)
+    return clip
+
+
+def encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list[dict]:
+    """The parts of one modality: sequence, times, pooled, quality (see features.py); T = 0 where it is missing."""
+    import torch
+
+    if not clips:
+        return []
+    tower = getattr(encoders, name)
+    if tower is None:
+        return [absent(name, clip, encoders.embed_dim) for clip in clips]
+    device = next(tower.parameters()).device.type
+    with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+        encoded = tower.encode([clip[RAW[name]] for clip in clips])
+    pooled, sequences = encoded.pooled.float().cpu().numpy(), encoded.sequence.float().cpu().numpy()
+    mask = encoded.mask.cpu().numpy()  # (B, T)
+    parts = []
+    for i, clip in enumerate(clips):
+        sequence = sequences[i][mask[i]]  # (T, C)
+        times = _times(name, clip, len(sequence), encoded.rate)  # (T,)
+        parts.append(
+            {
+                "sequence": sequence.astype(np.float16),
+                "times": np.zeros(0, np.float32) if name == "text" else times,
+                "pooled": pooled[i].astype(np.float16),
+                "quality": quality_at(name, clip, times),
+            }
+        )
+    return parts
+
+
+def absent(name: str, clip: dict, embed_dim: int) -> dict:
+    """What a modality without a tower leaves of a clip: nothing."""
+    signals = np.asarray(clip[f"{name}_quality"]).shape[-1]
+    return {
+        "sequence": np.zeros((0, 1), np.float16),
+        "times": np.zeros(0, np.float32),
+        "pooled": np.zeros(embed_dim, np.float16),
+        "quality": np.zeros((0, signals), np.float32),
+    }
+
+
+def _times(name: str, clip: dict, steps: int, rate: float | None) -> np.ndarray:
+    """Seconds of each step, float32 (T,): centres of audio steps; the frames' own times; zeros for words."""
+    if name == "text":
+        return np.zeros(steps, np.float32)
+    if rate is not None:
+        return ((np.arange(steps) + 0.5) / rate).astype(np.float32)
+    return np.asarray(clip["frame_times"], dtype=np.float32)
+
+
+def quality_at(name: str, clip: dict, times: np.ndarray) -> np.ndarray:
+    """Quality signals at the times of the steps: float32 (T, Q). Vision signals are those of the clip's pictures, audio
+    signals have a rate of their own."""
+    values = np.asarray(clip[f"{name}_quality"], dtype=np.float32)
+    if name == "text":
+        return np.repeat(values[None], len(times), axis=0)  # (T, Q)
+    if name == "vision" and np.array_equal(times, clip["frame_times"]):
+        return values
+    from shared.media.quality import AUDIO_QUALITY_HZ
+
+    at = clip["frame_times"] if name == "vision" else (np.arange(len(values)) + 0.5) / AUDIO_QUALITY_HZ
+    columns = [np.interp(times, at, column) for column in values.T] if len(values) else []
+    return (
+        np.stack(columns, axis=1).astype(np.float32) if columns else np.zeros((len(times), values.shape[1]), np.float32)
+    )
+
+
+def _already_there(config: EncodeConfig, info: dict) -> bool:
+    """Whether `out` holds features made from the same things; takes the folder for this run when it is free or this
+    run's. UserError names what differs."""
+    from stage2_fusion.data.features import read_info
+
+    out, mark = config.out, config.out / ".partial" / "made_from.json"
+    mine = _made_from(info)
+    complete = (out / "features.json").exists()
+    if complete:
+        theirs = _made_from(read_info(out))
+        if config.mixed_precision == "auto":
+            mine["precision"] = theirs["precision"]
+    elif mark.exists():
+        theirs = read_json(mark, "unfinished features", f"delete {out}")
+    elif out.exists() and (not out.is_dir() or any(path.name != ".partial" for path in out.iterdir())):
+        raise UserError(f"{out}: this is, or holds, something else; choose another --out")
+    else:
+        write_json(mark, mine)
+        return False
+    differing = [f"{key} {theirs.get(key)} (now {value})" for key, value in mine.items() if theirs.get(key) != value]
+    if differing:
+        raise UserError(
+            f"{out}: holds{'' if complete else ' unfinished'} features of other {', '.join(differing)}; "
+            "choose another --out or delete it"
+        )
+    if complete:  # and perhaps killed before it had tidied up
+        shutil.rmtree(out / ".partial", ignore_errors=True)
+    return complete
+
+
+def _made_from(info: dict) -> dict:
+    """What features depend on, under the names a person knows it by."""
+    return {
+        "encoders": info["encoders"]["digest"],
+        "provided features": info.get("provided", {}).get("digest"),
+        "action units": action_units(info),
+        "clips": info["data"]["digest"],
+        "damaged views": info["views"],
+        "seed": info["seed"],
+        "precision": info["precision"],
+    }
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

@@ -1,0 +1,414 @@
+"""The whole way from files to a clip dataset: odd files, resuming, any number of processes."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.media_files import clock, face, voice, write_video, write_wav
+
+from shared.commands import prepare as preparing
+from shared.dataset.clip import Clip
+from shared.dataset.clip_dataset import ClipDataset
+from shared.dataset.prepare_clip import Recipe, prepare_clip
+from shared.dataset.worker_pool import run
+from shared.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """Clips of every kind, with a table and transcripts."""
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "clips").mkdir()
+    faces = np.stack([face(mouth=m) for m in np.linspace(0, 1, 25)])
+    write_video(folder / "clips" / "whole.mp4", faces, sound=voice(1)[None])
+    write_video(folder / "clips" / "silent.mp4", faces)
+    write_wav(folder / "clips" / "heard.wav", voice(1)[None])
+    write_video(folder / "clips" / "nobody.webm", clock(np.arange(25) / 25), sound=voice(1)[None], codec="libvpx")
+    (folder / "clips" / "empty.mp4").write_bytes(b"")
+    (folder / "clips" / "page.mp4").write_text("<html>not found</html>")
+    (folder / "clips" / "whole.txt").write_text("that was so funny\n")
+    (folder / "clips" / "nobody.txt").write_text("hello")
+    names = ("whole.mp4", "silent.mp4", "heard.wav", "nobody.webm", "empty.mp4", "page.mp4", "gone.mp4")
+    lines = [f"clips/{name},0.5,,s{i},{'train' if i < 3 else 'test'}" for i, name in enumerate(names)]
+    (folder / "labels.csv").write_text("\n".join(["Filename,Joy,Amusement,subject,split", *lines]) + "\n")
+    return folder
+
+
+def prepare(source, out, *options):
+    assert preparing.main([str(source), "--out", str(out), *map(str, options)]) == 0
+    return ClipDataset.open(out)
+
+
+@pytest.fixture(scope="module")
+def prepared(source, tmp_path_factory) -> ClipDataset:
+    return prepare(source, tmp_path_factory.mktemp("out") / "clips", "--workers", 1)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_clip_has_its_verdict(prepared):
+    verdicts = {row["id"]: row for row in rows(prepared.path / "verdicts.csv")}
+    found = {name: (row["verdict"], row["missing"]) for name, row in verdicts.items()}
+    assert found == {
+        "whole": ("ok", ""),
+        "silent": ("partial", "audio text"),
+        "heard": ("partial", "vision text"),
+        "nobody": ("partial", ""),
+        **{name: ("failed", "vision audio text") for name in ("empty", "page", "gone")},
+    }
+    assert "no face" in verdicts["nobody"]["detail"]
+    assert verdicts["silent"]["detail"] == "no sound: no sound track; no words: no transcript"
+    assert verdicts["heard"]["detail"] == "no picture: no video track; no words: no transcript"
+    reasons = {row["id"]: row["reason"] for row in rows(prepared.path / "failures.csv")}
+    assert list(reasons) == ["empty", "page", "gone"]
+    assert "empty" in reasons["empty"] and "readable" in reasons["page"] and "no such file" in reasons["gone"]
+    assert prepared.info["counts"]["clips"] == 4 and prepared.info["counts"]["splits"] == {"test": 1, "train": 3}
+
+
+def test_what_is_missing_is_empty_and_the_rest_is_there(prepared):
+    whole, silent, heard, nobody = (prepared[i] for i in range(4))
+    assert whole["transcript"] == "that was so funny" and silent["transcript"] == ""
+    assert whole["frames"].shape == (8, 96, 96, 3) and whole["vision_quality"][:, 0].all()
+    assert silent["waveform"].shape == (0,) and silent["audio_quality"].shape[0] == 0 and len(silent["frames"]) == 8
+    assert heard["frames"].shape == (0, 96, 96, 3) and heard["vision_quality"].shape[0] == 0
+    assert len(heard["waveform"]) == 16000 and heard["duration"] == 1.0
+    assert len(nobody["frames"]) == 8 and not nobody["vision_quality"][:, 0].any()
+    assert prepared.label_names == ["Amusement", "Joy"] and whole["labels"][1] == 0.5
+    assert whole["groups"] == {"subject": "s0"}
+
+
+def test_a_table_says_how_good_each_clip_is(prepared):
+    quality = {row["id"]: row for row in rows(prepared.path / "quality.csv")}
+    assert list(quality) == ["whole", "silent", "heard", "nobody"]
+    whole, heard, nobody = quality["whole"], quality["heard"], quality["nobody"]
+    assert float(whole["face_found"]) == 1 and float(nobody["face_found"]) == 0
+    assert 0.3 < float(whole["face_size"]) < 0.7  # drawn 110 pixels wide in 240
+    assert float(whole["face_travel"]) < 0.2 and nobody["face_size"] == "" == nobody["frontal"] == heard["frontal"]
+    assert 0.6 < float(whole["frontal"]) < 1  # it looks straight ahead
+    assert (
+        whole["words"] == "4" and heard["words"] == "0" and heard["sharpness"] == "" and quality["silent"]["snr"] == ""
+    )
+    mean = prepared[0]["audio_quality"][:, 1].mean()
+    assert float(whole["snr"]) == pytest.approx(mean, abs=1e-3)
+
+
+def test_the_face_that_is_followed_is_recorded_and_so_is_what_is_left_out(tmp_path):
+    two = np.stack([face(x=90, side=80, mouth=m) for m in np.linspace(0, 1, 50)])
+    two[:, :, 200:] = np.stack([face(width=120, x=60, side=100, mouth=1 - m) for m in np.linspace(0, 1, 50)])
+    path = write_video(tmp_path / "two.mp4", two)
+    row, verdict = prepare_clip(Clip("two", path), Recipe(max_seconds=1.5))
+    assert verdict.verdict == "partial" and verdict.missing == ["audio", "text"]  # there is no sound
+    said = verdict.detail.split("; ")
+    assert said[0] == "no sound: no sound track"
+    where = re.fullmatch(r"2 faces: the one (\d+)% from the left and (\d+)% from the top is followed, .*", said[2])
+    assert abs(int(where[1]) - 81) <= 3 and abs(int(where[2]) - 52) <= 6
+    assert said[3] == "longer than 1.5 s, of which the rest is left out" and len(row["frames"]) == 12
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_any_number_of_processes_gives_the_same_bytes(source, prepared, tmp_path):
+    two = prepare(source, tmp_path / "two", "--workers", 2)
+    assert two.digest == prepared.digest
+    assert files(tmp_path / "two") == files(prepared.path)
+
+
+def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(preparing, "SHARD", 2)
+    done = []
+    write = preparing._write_shard
+
+    def stop_after_two(path, results, info):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        write(path, results, info)
+        done.append(path)
+
+    monkeypatch.setattr(preparing, "_write_shard", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "out", "--workers", 1)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in done}
+
+    asked = []
+    monkeypatch.setattr(preparing, "_write_shard", lambda path, *rest: (asked.append(path), write(path, *rest)))
+    again = prepare(source, tmp_path / "out", "--workers", 1)
+    assert not set(asked) & set(kept) and len(asked) == 2
+    assert again.digest == prepared.digest and "4 of 7 clips are done" in capsys.readouterr().out
+    assert not (tmp_path / "out" / ".partial").exists()
+
+
+def test_the_jobs_of_an_array_give_what_one_run_gives(source, prepared, tmp_path, monkeypatch):
+    """Twice with other numbers of jobs, one of them with nothing to do, in any order."""
+    monkeypatch.setattr(preparing, "SHARD", 3)  # three parts
+    out = tmp_path / "out"
+
+    def job(*options):
+        assert preparing.main([str(source), "--out", str(out), "--workers", "1", *options]) == 0
+
+    job("--shard", "3/4")
+    with pytest.raises(UserError, match="6 of 7 clips are not prepared yet, from 'whole' on"):
+        job("--merge")
+    job("--shard", "4/4")
+    job("--shard", "1/2")
+    job("--shard", "2/4")
+    second = out / ".partial" / "000001.arrow"
+    content = second.read_bytes()
+    second.write_bytes((out / ".partial" / "000000.arrow").read_bytes())
+    with pytest.raises(UserError, match="other clips than the source, or some of them twice"):
+        job("--merge")
+    assert not (out / "dataset.json").exists()
+    second.write_bytes(content)
+    job("--merge")
+    assert files(out) == files(prepared.path)
+
+
+def damage(folder: Path) -> None:
+    """All but the last part, as a power cut or a bad disk leaves them."""
+    parts = sorted(folder.glob("*.arrow"))
+    for number, path in enumerate(parts[:-1]):
+        content = path.read_bytes()
+        middle = len(content) // 2
+        ways = (b"", content[:10], content[:middle], content[:-1], bytes(len(content)))
+        path.write_bytes([*ways, content[:middle] + bytes(64) + content[middle + 64 :]][number % 6])
+
+
+def test_damaged_parts_are_noticed_and_prepared_again(source, prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(preparing, "SHARD", 1)
+    out = tmp_path / "out"
+    assert preparing.main([str(source), "--out", str(out), "--workers", "1", "--shard", "1/1"]) == 0
+    damage(out / ".partial")
+    with pytest.raises(UserError, match=r"6 of 7 .* yet \(what was prepared of 6 is damaged\), from 'whole' on"):
+        preparing.main([str(source), "--out", str(out), "--merge"])
+    # what killed runs leave behind
+    (out / ".partial" / f".000002.arrow.{7:032x}.unfinished").write_bytes(b"half")
+    (out / f".failures.csv.{7:032x}.partial").write_text("half")
+    capsys.readouterr()
+    prepare(source, out, "--workers", 1)
+    said = capsys.readouterr().out
+    assert "what was prepared of 6 clips is damaged; they are prepared again" in said
+    assert "continuing; 1 of 7 clips are done" in said
+    assert files(out) == files(prepared.path)
+
+
+def test_a_run_that_was_killed_before_it_had_tidied_up(source, prepared, tmp_path):
+    shutil.copytree(prepared.path, tmp_path / "out")
+    (tmp_path / "out" / ".partial").mkdir()
+    (tmp_path / "out" / ".partial" / "000000.arrow").write_bytes(b"x")
+    prepare(source, tmp_path / "out", "--workers", 1)
+    assert files(tmp_path / "out") == files(prepared.path)
+
+
+def test_what_is_finished_is_left_alone_and_nothing_else_replaces_it(source, prepared, capsys):
+    before = (prepared.path / "dataset.json").stat().st_mtime_ns
+    prepare(source, prepared.path, "--workers", 2)
+    assert "nothing to do" in capsys.readouterr().out
+    assert (prepared.path / "dataset.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="other options"):
+        prepare(source, prepared.path, "--frame_rate", 5)
+    with pytest.raises(UserError, match="other clips"):
+        prepare(source / "clips", prepared.path)
+
+
+def test_folders_that_hold_something_else_are_refused(source, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="something else"):
+        prepare(source, tmp_path)
+
+
+def test_a_source_of_which_nothing_can_be_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match=r"failures\.csv"):
+        prepare(tmp_path / "in", tmp_path / "out", "--workers", 1)
+    assert rows(tmp_path / "out" / "failures.csv")[0]["reason"] == "the file is empty"
+
+
+def test_equal_and_long_clips_are_summed_up(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name, seconds, seed in (("a", 1.5, 0), ("b", 0.5, 1), ("c", 1.5, 0), ("d", 1.5, 2)):
+        write_wav(tmp_path / "in" / f"{name}.wav", voice(seconds, seed=seed)[None])
+    (tmp_path / "in" / "c.txt").write_text("said of one alone")
+    (tmp_path / "in" / "e.mp4").write_bytes(b"")
+    (tmp_path / "in" / "f.mp4").write_bytes(b"x")  # nothing is no content
+    for name in "ef":
+        (tmp_path / "in" / f"{name}.txt").write_text("said")
+    prepare(tmp_path / "in", tmp_path / "out", "--workers", 1, "--max_seconds", 1)
+    said = capsys.readouterr().out
+    assert "  3 clips are longer than max_seconds; the rest is left out\n" in said
+    assert "  1 pair of clips has equal content: a = c\n" in said
+    prepare(tmp_path / "in" / "b.wav", tmp_path / "alone", "--workers", 1)
+    said = capsys.readouterr().out
+    assert "longer than" not in said and "equal content" not in said
+
+
+def test_words_are_kept_where_no_file_of_a_clip_can_be_read(source, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "crops").mkdir(parents=True)
+    (folder / "page.mp4").write_text("<html>not found</html>")
+    rows_of = (
+        "page.mp4,0.5,well done",
+        "gone.mp4,0.25,so it goes",
+        "page.mp4,1,",
+        ",0,words alone",
+    )
+    lines = [f"{i},{row}" for i, row in enumerate(rows_of)]
+    (folder / "labels.csv").write_text("\n".join(["id,file,Joy,text", *lines]) + "\n")
+    found = prepare(folder, tmp_path / "out", "--workers", 1)
+    assert found.column("transcript") == ["well done", "so it goes", "words alone"]
+    assert found.labels().ravel().tolist() == [0.5, 0.25, 0]
+    first = found[0]
+    assert first["frames"].shape == (0, 96, 96, 3) and first["waveform"].shape == (0,) and first["duration"] == 0
+    verdicts = [(row["verdict"], row["missing"]) for row in rows(found.path / "verdicts.csv")]
+    kept = ("partial", "vision audio")
+    assert verdicts == [kept, kept, ("failed", "vision audio text"), kept]
+    detail = rows(found.path / "verdicts.csv")[0]["detail"]
+    assert detail.startswith(
+        "no picture: its file cannot be read; no sound: its file cannot be read; not a readable media"
+    )
+
+    crops = Clip("a", folder / "page.mp4", crops=folder / "crops", transcript="ha", remarks=("odd",))
+    row, verdict = prepare_clip(crops, Recipe())
+    assert row["transcript"] == "ha" and verdict.missing == ["vision", "audio"] and verdict.verdict == "partial"
+    assert "no face crops in it; odd" in verdict.detail and "page.mp4: not a readable media file" in verdict.detail
+
+
+def test_words_are_kept_where_the_files_of_a_clip_end_the_process(tmp_path, monkeypatch):
+    def die(job, items, workers, seconds):
+        yield from ((i, None, "the process that read it died (SIGSEGV)") for i in range(len(items)))
+
+    monkeypatch.setattr(preparing, "run", die)
+    (tmp_path / "t.csv").write_text("file,Joy,text\na.mp4,0.5,well done\nb.mp4,1,\n")
+    found = prepare(tmp_path / "t.csv", tmp_path / "out")
+    assert found.column("transcript") == ["well done"]
+    assert "its file cannot be read; the process that read it died" in rows(found.path / "verdicts.csv")[0]["detail"]
+    clips = [Clip("a", tmp_path / "a.mp4", "well done"), Clip("b", tmp_path / "b.mp4")]
+    given = list(preparing.prepare_each(clips, Recipe()))
+    assert [(clip.id, sample and sample["transcript"], reason[:11]) for clip, sample, reason in given] == [
+        ("a", "well done", ""),
+        ("a", None, "the process"),
+        ("b", None, "the process"),
+    ]
+
+
+def test_words_are_a_window_where_no_file_of_a_clip_can_be_read(source, tmp_path):
+    page, whole = (source / "clips" / name for name in ("page.mp4", "whole.mp4"))
+    clips = [Clip("page", page, "well done"), Clip("sound", None, "so", audio=page), Clip("no", page)]
+    clips.append(Clip("whole", whole, "ha"))
+    given = {clip.id: [] for clip in clips}
+    for clip, sample, reason in preparing.prepare_each(clips, Recipe(), workers=1):
+        words = sample and (sample["transcript"], len(sample["frames"]), len(sample["waveform"]), sample["start"])
+        given[clip.id].append(words or reason)
+    assert given["page"][0] == ("well done", 0, 0, 0) and "not a readable media file" in given["page"][1]
+    assert given["sound"][0] == ("so", 0, 0, 0) and len(given["page"]) == len(given["sound"]) == 2
+    assert len(given["no"]) == 1 and [window[1] for window in given["whole"]] == [8]
+
+
+def test_clips_are_prepared_in_memory_as_on_disk(source, prepared):
+    names = ("whole.mp4", "empty.mp4", "heard.wav")
+    clips = [Clip(id=Path(name).stem, media=source / "clips" / name) for name in names]
+    recipe = Recipe(**prepared.info["prepare"])
+    results = {clip.id: (sample, reason) for clip, sample, reason in preparing.prepare_each(clips, recipe, workers=2)}
+    assert results["empty"] == (None, "the file is empty")
+    assert [name for name, (sample, _) in sorted(results.items()) if sample is not None] == ["heard", "whole"]
+    for key in ("frames", "frame_times", "waveform", "vision_quality", "audio_quality"):
+        np.testing.assert_array_equal(results["whole"][0][key], prepared[0][key])
+
+
+def test_options_that_make_no_sense_are_refused(source, tmp_path, capsys):
+    with pytest.raises(UserError, match="face detector"):
+        prepare(source, tmp_path / "x", "--detector", "hare")
+    for option in (
+        ("--shard", "0/4"),
+        ("--shard", "5/4"),
+        ("--shard", "2"),
+        ("--frame_rate", "0"),
+        ("--sample_rates", "[]"),
+        ("--frame_sise", "9"),
+    ):
+        with pytest.raises(SystemExit):
+            prepare(source, tmp_path / "x", *option)
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def misbehave(item: str, folder: str) -> str:
+    """What a file may do to the process that reads it."""
+    if item == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "abort":
+        os.abort()  # as a library that finds its memory damaged
+    if item == "leave":
+        os._exit(3)
+    if item == "hang":
+        time.sleep(600)
+    if item == "raise":
+        raise ValueError("two\nlines")
+    with open(f"{folder}/{item}", "a") as file:
+        file.write("x")
+    return item.upper()
+
+
+def count_up(item: str):
+    """A long file: one result after the other."""
+    yield from range(int(item[0]))
+    if item[1:]:
+        misbehave(item[1:], "")
+
+
+def test_a_job_may_give_results_one_by_one_and_keeps_those_before_a_crash():
+    results = list(run(count_up, ["3", "2abort", "0", "1hang", "2raise", "1"], 2, seconds=1.0))
+    given = {i: [result for index, result, _ in results if index == i] for i in range(6)}
+    assert given == {0: [0, 1, 2], 1: [0, 1, None], 2: [], 3: [0, None], 4: [0, 1, None], 5: [0]}
+    reasons = {index: reason for index, _, reason in results if reason}
+    assert "SIGABRT" in reasons[1] and "longer than 1 s" in reasons[3] and reasons[4] == "ValueError: two lines"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_process_takes_only_its_file_down(tmp_path, workers):
+    items = ["a", "crash", "b", "hang", "c", "raise", "leave", "d"]
+    results = {i: rest for i, *rest in run(partial(misbehave, folder=str(tmp_path)), items, workers, seconds=1.0)}
+    assert [results[i][0] for i in range(8)] == ["A", None, "B", None, "C", None, None, "D"]
+    assert "SIGSEGV" in results[1][1] and "longer than 1 s" in results[3][1]
+    assert results[5][1] == "ValueError: two lines" and "status 3" in results[6][1]
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["x"] * 4
+
+
+def test_the_description_says_what_it_was_made_from(prepared):
+    info = json.loads((prepared.path / "dataset.json").read_text())
+    assert info["format"] == "emit-clips/1" and info["prepare"] == Recipe().recipe()
+    assert info["label_names"] == ["Amusement", "Joy"] and info["group_names"] == ["subject"]
+    assert set(info["quality"]) == {"vision", "audio", "text"} and info["digest"] == prepared.digest
+
+
+def test_names_that_are_no_text_are_prepared_as_well(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_wav(folder / "a.wav", voice(0.5)[None])
+    (folder / "a.wav").rename(os.fsdecode(os.fsencode(str(folder)) + b"/caf\xe9.wav"))
+    (folder / os.fsdecode(b"gone\xe9.wav")).write_bytes(b"")
+    found = prepare(folder, tmp_path / "out", "--workers", 1)
+    assert found.column("id") == ["caf\\udce9"] and len(found[0]["waveform"]) == 8000
+    assert rows(found.path / "failures.csv")[0]["id"] == "gone\\udce9"
+
+
+def test_what_is_left_of_a_clip_of_several_files_is_said(source, tmp_path):
+    long = write_wav(tmp_path / "long.wav", voice(2.5)[None])
+    clips = [Clip("both", source / "clips" / "silent.mp4", audio=long), Clip("one", long)]
+    given = {"both": [], "one": []}
+    for clip, sample, reason in preparing.prepare_each(clips, Recipe(max_seconds=1.0), workers=1):
+        given[clip.id].append(sample["start"] if sample else reason)
+    assert given["one"] == [0, 1, 2]
+    assert given["both"][0] == 0 and "read for one window" in given["both"][1] and len(given["both"]) == 2

@@ -1,0 +1,237 @@
+"""Faces: found where they are, one person per clip, crops that follow."""
+
+import types
+
+import numpy as np
+import pytest
+from helpers.media_files import face
+from helpers.mediapipe_stand_in import stand_in
+
+from shared.errors import UserError
+from shared.media.faces import MARGIN, FaceDetector, HaarDetector, crop_faces, detector, find_faces, smooth
+
+
+class Script(FaceDetector):
+    """A detector that says what it is told: {frame number: boxes}. Frames carry their number in a pixel."""
+
+    def __init__(self, boxes):
+        self.boxes, self.asked = boxes, []
+
+    def find(self, frame, thorough=False):
+        number = int(frame[0, 0, 0])
+        self.asked.append(number)
+        return np.array(self.boxes.get(number, []), np.float32).reshape(-1, 3)
+
+
+def numbered(count, height=100, width=200):
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    frames[:, 0, 0, 0] = np.arange(count)
+    return frames
+
+
+def test_a_drawn_face_is_found_and_followed():
+    where = np.linspace(110, 210, 13)
+    frames = np.stack([face(x=x) for x in where])
+    result = find_faces(frames, 3, HaarDetector())
+    assert result.turns == 0 and result.found.all()
+    assert np.abs(result.boxes[:, 0] - where).max() < 12
+    assert np.abs(result.boxes[:, 1] - 125).max() < 20 and (np.abs(result.boxes[:, 2] / 110 - 1) < 0.3).all()
+
+
+@pytest.mark.parametrize("side", [100, 150, 220])
+def test_following_finds_what_a_look_at_the_whole_picture_finds(side):
+    haar = HaarDetector()
+    before, after = (face(480, 640, x=x, y=230, side=side) for x in (250, 250 + side / 4))
+    boxes = haar.find(before)
+    followed = haar.follow(after, boxes)
+    assert len(boxes) == 1 and np.abs(followed - haar.find(after)).max() < 0.15 * side
+    # Gone, or out of reach; and of two, both must be there.
+    assert haar.follow(np.full_like(after, 90), boxes) is None
+    assert haar.follow(np.roll(after, 320, axis=1), boxes) is None
+    assert haar.follow(after, np.stack([boxes[0], boxes[0] + (300, 0, 0)])) is None
+
+
+class Follower(Script):
+    """A detector that can also follow, until a face is lost."""
+
+    def follow(self, frame, boxes):
+        number = int(frame[0, 0, 0])
+        self.followed = [*getattr(self, "followed", []), number]
+        now = np.array(self.boxes.get(number, []), np.float32).reshape(-1, 3)
+        return now[: len(boxes)] if len(now) >= len(boxes) else None
+
+
+def test_every_third_look_and_one_after_a_loss_is_at_the_whole_picture():
+    finds = {i: [(50 + i, 50, 30)] for i in range(12) if i != 4}
+    script = Follower(finds)
+    result = find_faces(numbered(12), 1, script)
+    # 0 whole; 1, 2 followed; 3 whole; 4 lost, so whole, and nothing there; 5 whole; 6 whole; 7, 8; 9; 10, 11
+    assert script.asked == [0, 3, 4, 5, 6, 9] and script.followed == [1, 2, 4, 7, 8, 10, 11]
+    assert result.found.tolist() == [i != 4 for i in range(12)]
+
+
+def test_what_was_followed_from_one_look_is_no_second_hit():
+    class Clinging(Script):
+        """Finds again what it has found once, for two looks."""
+
+        def follow(self, frame, boxes):
+            return boxes if int(frame[0, 0, 0]) % 3 else None
+
+    wallpaper = {3: [(50, 50, 30)]}
+    assert not find_faces(numbered(12), 1, Clinging(wallpaper)).found.any()
+    result = find_faces(numbered(12), 1, Clinging(wallpaper | {6: [(50, 50, 30)]}))
+    assert result.found.tolist() == [3 <= i < 9 for i in range(12)]
+
+
+def test_a_face_that_comes_later_is_seen_at_a_whole_look():
+    finds = {i: [(50, 50, 30)] + [(150, 50, 40)] * (i > 3) for i in range(12)}
+    result = find_faces(numbered(12), 1, Follower(finds))
+    assert result.others == 1 and result.found.all()
+    np.testing.assert_allclose(result.boxes[:, 2], 30)
+
+
+def test_there_is_no_face_on_a_wall():
+    rng = np.random.default_rng(0)
+    walls = rng.integers(0, 255, (4, 120, 160, 3)).astype(np.uint8)
+    result = find_faces(walls, 2, HaarDetector())
+    assert not result.found.any() and np.isnan(result.boxes).all()
+    assert len(find_faces(walls[:0], 2, HaarDetector()).boxes) == 0
+
+
+def test_people_on_their_side_are_turned():
+    frames = np.stack([face(mouth=m) for m in np.linspace(0, 1, 9)])
+    result = find_faces(np.rot90(frames, 1, axes=(1, 2)), 2, HaarDetector())
+    assert result.turns == 3 and result.found.all()
+    assert np.abs(result.boxes[:, 0] - 160).max() < 12
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_a_face_of_a_quarter_of_the_picture_is_found_at_a_quick_look(turns):
+    """Upright and lying: a box of 69 in a picture of 480 x 270. A first look at larger faces alone is quicker."""
+    quick = HaarDetector()
+    quick.thorough = quick.quick
+    frames = np.stack([face(270, 480, x=250, y=140, side=55)] * 3)
+    result = find_faces(np.rot90(frames, turns, axes=(1, 2)), 1, quick)
+    assert result.found.all() and np.abs(result.boxes - (250, 140, 70)).max() < 8
+
+
+def test_between_looks_both_must_have_found_it():
+    finds = {0: [(50, 50, 30)], 3: [(53, 50, 30)], 9: [(59, 50, 30)], 10: [(60, 50, 30)]}
+    script = Script(finds)
+    result = find_faces(numbered(11), 3, script)
+    assert script.asked == [0, 3, 6, 9, 10]
+    assert result.found.tolist() == [True] * 4 + [False] * 5 + [True] * 2
+    np.testing.assert_allclose(result.boxes[:, 0], np.arange(50, 61), atol=1.01)  # interpolated all the same
+
+
+def test_the_largest_most_persistent_face_is_kept():
+    small = {i: (30 + i, 50, 25) for i in range(12)}
+    large = {i: (140 - i, 50, 60) for i in range(12)}
+    flash = {5: (90, 40, 90)}
+    finds = {i: [track[i] for track in (small, large, flash) if i in track] for i in range(12)}
+    result = find_faces(numbered(12), 1, Script(finds))
+    np.testing.assert_allclose(result.boxes[:, 2], 60)
+    np.testing.assert_allclose(result.boxes[:, 0], 140 - np.arange(12), atol=1.01)
+    assert result.found.all()
+
+
+def test_one_hit_in_many_looks_is_no_face():
+    assert not find_faces(numbered(8), 1, Script({4: [(50, 50, 30)]})).found.any()
+    assert find_faces(numbered(1), 1, Script({0: [(50, 50, 30)]})).found.all()
+
+
+def test_an_outlier_does_not_shake_the_box():
+    finds = {i: [(50, 50, 30)] for i in range(9)} | {4: [(50, 62, 40)]}
+    result = find_faces(numbered(9), 1, Script(finds))
+    np.testing.assert_allclose(result.boxes, np.tile([50, 50, 30], (9, 1)), atol=1e-4)
+
+
+def test_smoothing_takes_jitter_and_leaves_constants():
+    rng = np.random.default_rng(0)
+    still = np.tile(np.float32([40, 50, 30]), (40, 1))
+    np.testing.assert_allclose(smooth(still, 8.0), still, rtol=1e-5)
+    shaken = still + rng.normal(0, 2, still.shape).astype(np.float32)
+    assert np.std(smooth(shaken, 8.0) - still) < 0.6 * np.std(shaken - still)
+    assert np.isnan(smooth(np.full((5, 3), np.nan, np.float32), 8.0)).all()
+
+
+def test_crops_hold_the_box_with_its_margin():
+    frame = np.zeros((1, 200, 300, 3), np.uint8)
+    frame[0, 80:120, 130:170] = 255  # a box of 40 around (150, 100)
+    crop = crop_faces(frame, np.float32([[150, 100, 40]]), 56)[0, :, :, 0]
+    assert abs((crop > 127).mean() - 1 / MARGIN**2) < 0.02
+    rows = np.flatnonzero(crop[28] > 127)
+    assert abs(rows[0] - (55 - rows[-1])) <= 1  # in the middle
+
+
+def test_crops_beyond_the_picture_repeat_its_edge_and_without_a_box_take_the_middle():
+    frame = np.full((1, 100, 160, 3), 200, np.uint8)
+    assert (crop_faces(frame, np.float32([[0, 0, 80]]), 48) == 200).all()
+    assert (crop_faces(frame, np.float32([[900, -700, 30]]), 48) == 200).all()
+    frame[0, :, :30] = frame[0, :, 130:] = 0  # beside the middle square
+    assert (crop_faces(frame, np.full((1, 3), np.nan, np.float32), 48) == 200).all()
+    assert crop_faces(frame[:0], np.zeros((0, 3), np.float32), 48).shape == (0, 48, 48, 3)
+
+
+def test_an_unknown_detector_is_named():
+    with pytest.raises(UserError, match="did you mean 'haar'"):
+        detector("harr")
+
+
+def test_detectors_with_weights_need_their_file(tmp_path):
+    for spec, words in (
+        ("yunet", "write yunet:/path/to/it"),
+        ("haar:/some/file", "takes no file"),
+        ("yunet:/no/where.onnx", "no such file"),
+        ("mediapipe:/no/where.task", "no such file"),
+    ):
+        with pytest.raises(UserError, match=words):
+            detector(spec)
+    (tmp_path / "noise.onnx").write_bytes(b"noise")
+    with pytest.raises(UserError, match="not a model that yunet reads"):
+        detector(f"yunet:{tmp_path / 'noise.onnx'}")
+
+
+def test_yunet_finds_where_its_boxes_say(monkeypatch, tmp_path):
+    """Its model is not here: a stand-in with the interface of OpenCV's class, which finds the white box."""
+    import cv2
+
+    class Net:
+        def setInputSize(self, size):
+            self.size = size
+
+        def detect(self, picture):
+            assert picture.shape[1::-1] == self.size and picture[..., 0].max() < 250 < picture[..., 2].max()  # BGR
+            y, x = np.nonzero(picture[..., 2] > 127)
+            if not len(x):
+                return 1, None
+            box = [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1, *[0] * 10, 0.9]
+            return 1, np.float32([box])
+
+    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *given: Net())
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    yunet = detector(f"yunet:{tmp_path / 'model.onnx'}")
+    frame = np.zeros((400, 640, 3), np.uint8)
+    frame[100:180, 200:260, 0] = 255
+    for thorough in (False, True):
+        np.testing.assert_allclose(yunet.find(frame, thorough), [[230, 140, 70]], atol=2)
+
+
+def test_mediapipe_finds_where_its_boxes_say(monkeypatch, tmp_path):
+    """The package is not here: a stand-in with the part of its interface that is used."""
+    box = types.SimpleNamespace(origin_x=10, origin_y=20, width=40, height=60)
+    found = types.SimpleNamespace(detections=[types.SimpleNamespace(bounding_box=box)])
+    net = types.SimpleNamespace(
+        detect=lambda image: found if image.data.any() else types.SimpleNamespace(detections=[])
+    )
+    stand_in(monkeypatch, "FaceDetector", lambda options: net)
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    mediapipe = detector(f"mediapipe:{tmp_path / 'model.tflite'}")
+    np.testing.assert_allclose(mediapipe.find(np.full((90, 90, 3), 9, np.uint8)), [[30, 50, 50]])
+    assert mediapipe.find(np.zeros((90, 90, 3), np.uint8)).shape == (0, 3)
+
+
+def test_other_faces_are_counted():
+    finds = {i: [(30, 50, 25), (140, 50, 60)] for i in range(12)} | {5: [(30, 50, 25), (140, 50, 60), (90, 90, 20)]}
+    assert find_faces(numbered(12), 1, Script(finds)).others == 1
+    assert find_faces(numbered(12), 1, Script({i: [(140, 50, 60)] for i in range(12)})).others == 0

@@ -1,0 +1,197 @@
+"""Transcripts made here: only of speech, kept, and second to those that are given."""
+
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+from helpers.media_files import voice, write_wav
+
+from shared.commands.prepare import main
+from shared.dataset.clip import Clip
+from shared.dataset.clip_dataset import ClipDataset
+from shared.dataset.prepare_clip import Recipe, prepare_clip
+from shared.errors import UserError
+from shared.media import transcribe
+from shared.media.speech import RATE, speech_probability
+from shared.media.transcribe import RECOGNISERS, Segment
+
+
+class Parrot:
+    """Says the same of everything, as recognisers do of silence; counts how often it is asked."""
+
+    asked = 0
+
+    def __init__(self, path: str = ""):
+        self.digest = f"parrot {path}"
+
+    def check(self):
+        pass
+
+    def recognise(self, waveform):
+        type(self).asked += 1
+        if self.digest == "parrot fails":
+            raise RuntimeError("out of\nmemory")
+        seconds = len(waveform) / RATE
+        return [Segment(0, seconds / 2, " So  funny,"), Segment(seconds / 2, seconds, "thank you for watching. ")]
+
+
+@pytest.fixture(autouse=True)
+def parrot(monkeypatch):
+    monkeypatch.setitem(RECOGNISERS.parts, "parrot", "test_transcribe:Parrot")
+    monkeypatch.setattr(Parrot, "asked", 0)
+    transcribe.recogniser.cache_clear()
+    return Parrot
+
+
+@pytest.fixture
+def speech(monkeypatch):
+    """The buzz of `voice` counts as speech where it is loud; the network behind it is tested elsewhere."""
+
+    def loud(samples, rate):
+        count = -(-len(samples) // 512)
+        padded = np.zeros(count * 512, np.float32)
+        padded[: len(samples)] = samples
+        return (np.abs(padded.reshape(-1, 512)).mean(axis=1) > 0.005).astype(np.float32)
+
+    monkeypatch.setattr(transcribe, "speech_probability", loud)
+
+
+def test_silence_and_noise_have_no_words(parrot, tmp_path):
+    """With the real network: the recogniser is not even asked."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
+    for samples in (np.zeros(32000, np.float32), noise, np.zeros(0, np.float32)):
+        assert (speech_probability(samples, RATE) < 0.5).all()
+        assert transcribe.transcribe(samples, RATE, parrot(), tmp_path) == ("", "nobody speaks")
+    assert parrot.asked == 0
+
+
+def test_all_segments_with_speech_are_joined_and_invented_ones_left_out(parrot, speech):
+    talk = voice(4.0)
+    assert transcribe.transcribe(talk, RATE, parrot()) == ("So funny, thank you for watching.", "")
+    talk[32000:] = 0
+    assert transcribe.transcribe(talk, RATE, parrot()) == ("So funny,", "")
+    assert transcribe.transcribe(np.repeat(talk, 3), 3 * RATE, parrot())[0] == "So funny,"  # at its own rate
+
+
+def test_what_was_transcribed_is_kept(parrot, speech, tmp_path):
+    talk = voice(2.0)
+    first = transcribe.transcribe(talk, RATE, parrot(), tmp_path)
+    assert transcribe.transcribe(talk, RATE, parrot(), tmp_path) == first and parrot.asked == 1
+    transcribe.transcribe(talk, RATE, parrot("other weights"), tmp_path)
+    transcribe.transcribe(voice(2.0, seed=5), RATE, parrot(), tmp_path)
+    assert parrot.asked == 3
+    for file in tmp_path.iterdir():
+        file.write_text("{")  # damaged: made again
+    assert transcribe.transcribe(talk, RATE, parrot(), tmp_path) == first and parrot.asked == 4
+
+
+def test_a_recogniser_that_fails_costs_the_words_only_and_is_asked_again(parrot, speech, tmp_path):
+    for times in (1, 2):
+        text, why = transcribe.transcribe(voice(2.0), RATE, parrot("fails"), tmp_path)
+        assert text == "" and why == "its sound could not be transcribed (out of memory)" and parrot.asked == times
+
+
+def test_given_words_win_and_clips_without_speech_miss_theirs(parrot, speech, tmp_path):
+    recipe = Recipe(transcribe="parrot:weights")
+    loud = write_wav(tmp_path / "loud.wav", voice(2.0)[None])
+    quiet = write_wav(tmp_path / "quiet.wav", np.zeros((1, 32000)))
+    row, verdict = prepare_clip(Clip("a", loud, "my own words"), recipe)
+    assert row["transcript"] == "my own words" and parrot.asked == 0
+    row, verdict = prepare_clip(Clip("a", loud), recipe)
+    assert row["transcript"].startswith("So funny") and "text" not in verdict.missing and row["text_quality"][0] == 1
+    row, verdict = prepare_clip(Clip("a", quiet), recipe)
+    assert row["transcript"] == "" and "text" in verdict.missing and "no words: nobody speaks" in verdict.detail
+    assert row["text_quality"][0] == 0
+
+
+def test_faster_whisper_is_asked_for_what_its_package_gives(monkeypatch, tmp_path, speech):
+    """The package is not installed here: a stand-in with its interface."""
+    heard = {}
+
+    class WhisperModel:
+        def __init__(self, path, **options):
+            heard.update(path=path, **options)
+
+        def transcribe(self, waveform, **options):
+            heard.update(shape=waveform.shape, dtype=waveform.dtype, **options)
+            parts = ((0.0, 1.0, " One."), (1.0, 2.0, " Two."))
+            return (types.SimpleNamespace(start=a, end=b, text=text) for a, b, text in parts), None
+
+    module = types.ModuleType("faster_whisper")
+    module.WhisperModel, module.__spec__ = WhisperModel, types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "faster_whisper", module)
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    listener = transcribe.recogniser(str(tmp_path))
+    assert transcribe.transcribe(voice(2.0), RATE, listener) == ("One. Two.", "")
+    assert heard["path"] == str(tmp_path) and heard["local_files_only"] is True
+    assert heard["shape"] == (32000,) and heard["dtype"] == np.float32
+
+
+def test_what_is_not_there_is_named_before_anything_starts(tmp_path, monkeypatch):
+    write_wav(tmp_path / "a.wav", voice(1.0)[None])
+    command = [str(tmp_path / "a.wav"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe"]
+    with pytest.raises(UserError, match="no Whisper model here"):
+        main([*command, str(tmp_path / "nowhere")])
+    (tmp_path / "model.bin").write_bytes(b"")
+    transcribe.recogniser.cache_clear()
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(UserError, match=r"pip install 'emit-toolkit\[asr\]'"):
+        main([*command, str(tmp_path)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_cannot_be_loaded_is_named_before_anything_starts(tmp_path, monkeypatch):
+    write_wav(tmp_path / "a.wav", voice(0.3)[None])
+
+    def damaged(path, local_files_only):
+        raise RuntimeError("File model.bin is\nincomplete")
+
+    module = types.ModuleType("faster_whisper")
+    module.WhisperModel, module.__spec__ = damaged, types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "faster_whisper", module)
+    (tmp_path / "model.bin").write_bytes(b"half")
+    command = [str(tmp_path / "a.wav"), "--out", str(tmp_path / "out"), "--transcribe", str(tmp_path)]
+    with pytest.raises(UserError, match=r"cannot be loaded \(File model.bin is incomplete\)"):
+        main(command)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sound_that_could_not_be_transcribed_is_counted(parrot, speech, tmp_path, monkeypatch, capsys):
+    def here(job, items, workers, seconds):
+        yield from ((i, job(item), "") for i, item in enumerate(items))
+
+    monkeypatch.setattr("shared.commands.prepare.run", here)
+    (tmp_path / "in").mkdir()
+    write_wav(tmp_path / "in" / "loud.wav", voice(2.0)[None])
+    write_wav(tmp_path / "in" / "quiet.wav", np.zeros((1, 16000)))
+    assert main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--transcribe", "parrot:fails"]) == 0
+    assert "the sound of 1 clip could not be transcribed" in capsys.readouterr().out
+
+
+def test_the_whole_command_keeps_transcripts_beside_the_dataset(tmp_path, monkeypatch):
+    """In a worker process, whose recogniser is a module that only it knows by name."""
+    (tmp_path / "in").mkdir()
+    write_wav(tmp_path / "in" / "quiet.wav", np.zeros((1, 16000)))
+    model = tmp_path / "whisper"
+    model.mkdir()
+    (model / "model.bin").write_bytes(b"weights")
+    package = tmp_path / "packages" / "faster_whisper.py"
+    package.parent.mkdir()
+    package.write_text("class WhisperModel:\n    def __init__(self, path, local_files_only):\n        pass\n")
+    monkeypatch.syspath_prepend(str(package.parent))
+    assert (
+        main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe", str(model)]) == 0
+    )
+    clips = ClipDataset.open(tmp_path / "out")
+    assert clips[0]["transcript"] == "" and clips.info["prepare"]["transcribe"] == str(model)
+    (kept,) = (tmp_path / "out.transcripts").iterdir()
+    assert json.loads(kept.read_text()) == {"text": "", "why": "nobody speaks"}
+
+
+def test_a_folder_for_transcripts_that_cannot_be_is_refused(tmp_path):
+    write_wav(tmp_path / "a.wav", voice(0.3)[None])
+    command = [str(tmp_path / "a.wav"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe", "parrot"]
+    with pytest.raises(UserError, match=r"a\.wav/kept: no folder for transcripts"):
+        main([*command, "--transcripts", str(tmp_path / "a.wav" / "kept")])

@@ -1,0 +1,284 @@
+"""Sources on real files: what they give, what they leave out, what they refuse."""
+
+import numpy as np
+import pytest
+from helpers.media_files import clock, write_video
+from helpers.stage1_corpora import RATE, dump, number_of, png, shade, wav, write_shard, write_shards, write_sounds
+
+from shared import config as configuration
+from shared.errors import UserError
+from stage1_align.config import AlignConfig, SourceConfig
+from stage1_align.data.sources import open_source
+
+
+def opened(kind, path, split="train", **options):
+    return open_source(SourceConfig(kind, str(path), options=options), split)
+
+
+def first(source, count):
+    return list(source.first(count))
+
+
+def everything(count):
+    return list(range(count))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    datasets.disable_progress_bars()
+
+
+# --- webdataset ----------------------------------------------------------------------------------------------------
+
+
+def test_members_of_one_basename_are_one_item(tmp_path):
+    told = {"caption": ["loud", " a tone "], "joy": 0.5, "said": "hello"}
+    records = {
+        "a/1.x": {"png": png(3), "txt": b"grey \n"},
+        "b/1": {"JPEG": png(5), "wav": wav(7, tmp_path), "json": dump(told)},
+        "b/2": {"txt": b"no media"},
+    }
+    records["a/1"] = {f"x.{suffix}": data for suffix, data in records.pop("a/1.x").items()}  # suffix "x.png": not ours
+    path = write_shard(tmp_path / "s.tar", {"b/1": records["b/1"], "a/1": records["a/1"], "b/2": records["b/2"]})
+    source = opened("webdataset", path, transcript="said", labels=["joy"])
+    items = first(source, 10)
+    sample = source.sample(items[0], RATE, everything)
+    assert sample.frames.shape == (1, 8, 8, 3) and tuple(sample.frames[0, 2, 5]) == shade(5)
+    assert len(sample.waveform) == 1607 and sample.damage == ""
+    assert 0.09 < np.abs(sample.waveform).max() < 0.11
+    assert sample.words.captions == ["loud", "a tone"] and sample.words.transcript == "hello"
+    assert sample.words.labels.tolist() == [0.5]
+    bare = source.sample(items[1], RATE, everything)
+    assert bare.frames.shape[0] == 0 and len(bare.waveform) == 0 and np.isnan(bare.words.labels).all()
+    assert source.words(items[2]).captions == ["no media"]
+    assert source.kinds == {"caption", "transcript", "labels"}
+
+
+def test_what_is_not_wanted_is_not_decoded(tmp_path):
+    source = opened("webdataset", write_shard(tmp_path / "s.tar", {"1": {"png": b"junk", "wav": b"junk", "txt": b"a"}}))
+    item = first(source, 1)[0]
+    assert source.sample(item, None, None).damage == ""
+    damage = source.sample(item, RATE, everything).damage
+    assert "not a readable picture" in damage and "not a readable media file" in damage
+    assert source.sample(item, RATE, everything).words.captions == ["a"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "header", "gone"])
+def test_the_rest_of_a_damaged_shard_is_left_out_and_told(tmp_path, harm):
+    pattern = write_shards(tmp_path, 3, 4)
+    middle = tmp_path / "001.tar"
+    data = bytearray(middle.read_bytes())
+    member = 512 + 512  # a header, and data padded to a block
+    if harm == "cut":
+        data = data[: 5 * member - 100 - 400]  # in the picture of the third record: two are whole
+    elif harm == "header":
+        data[4 * member : 4 * member + 512] = b"\xff" * 512
+    else:
+        data = data[:300]
+    middle.write_bytes(data)
+    source = opened("webdataset", pattern, buffer=2)
+    told = []
+    numbers = [
+        number_of(source.sample(item, None, everything))
+        for item in source.records(np.random.default_rng(0), told.append)
+    ]
+    assert sorted(numbers) == [0, 1, 2, 3, *([] if harm == "gone" else [4, 5]), 8, 9, 10, 11]
+    assert len(told) == 1 and "001.tar" in told[0]
+
+
+def test_the_order_of_a_stream_is_one_draw_of_all_records(tmp_path):
+    source = opened("webdataset", write_shards(tmp_path, 4, 8), buffer=6)
+
+    def order(seed):
+        records = source.records(np.random.default_rng(seed), pytest.fail)
+        return [number_of(source.sample(item, None, everything)) for item in records]
+
+    assert order(0) == order(0) != order(1)
+    assert sorted(order(0)) == list(range(32))
+    assert {number // 8 for number in order(0)[:8]} != {order(0)[0] // 8}  # the buffer mixes neighbouring shards
+    source.buffer = 1
+    assert {order(seed)[0] // 8 for seed in range(20)} == {0, 1, 2, 3}  # any shard may be the first
+
+
+# --- hf ------------------------------------------------------------------------------------------------------------
+
+
+def table_of(count, tmp_path):
+    import datasets
+
+    columns = {
+        "image": [{"bytes": png(i), "path": None} for i in range(count)],
+        "sound": [{"array": [0.0] * (1600 + i), "sampling_rate": RATE} for i in range(count)],
+        "caption": [[f"colour {i}", f"shade {i}"] for i in range(count)],
+        "joy": [i / 10 for i in range(count)],
+    }
+    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+
+
+def test_saved_folders_files_and_streams_give_the_same(tmp_path):
+    import datasets
+
+    table = table_of(6, tmp_path)
+    datasets.DatasetDict({"train": table, "dev": table.select([4, 2])}).save_to_disk(str(tmp_path / "saved"))
+    table.select(range(3)).to_parquet(str(tmp_path / "a.parquet"))
+    table.select(range(3, 6)).to_parquet(str(tmp_path / "b.parquet"))
+    sources = [
+        opened("hf", tmp_path / "saved", labels=["joy"]),
+        opened("hf", tmp_path / "saved", labels=["joy"], streaming=True),
+        opened("hf", tmp_path / "?.parquet", labels=["joy"]),
+        opened("hf", tmp_path / "{a,b}.parquet", labels=["joy"], streaming=True),
+    ]
+    for source in sources:
+        items = first(source, 10)
+        samples = [source.sample(item, RATE, everything) for item in items]
+        assert [number_of(sample) for sample in samples] == list(range(6))
+        assert [len(sample.waveform) for sample in samples] == list(range(1600, 1606))
+        assert [source.words(item).captions for item in items] == [[f"colour {i}", f"shade {i}"] for i in range(6)]
+        assert np.allclose([sample.words.labels for sample in samples], np.arange(6)[:, None] / 10)
+    dev = opened("hf", tmp_path / "saved", "dev")
+    assert [number_of(dev.sample(item, None, everything)) for item in first(dev, 9)] == [4, 2]
+    with pytest.raises(UserError, match="no split 'valid'; splits here: dev, train"):
+        opened("hf", tmp_path / "saved", "valid")
+
+
+def test_lines_of_json_name_files_beside_them(tmp_path):
+    (tmp_path / "1.png").write_bytes(png(1))
+    (tmp_path / "1.wav").write_bytes(wav(1, tmp_path))
+    lines = ['{"img": "1.png", "wav": "1.wav", "text": "one"}', '{"img": "2.png", "wav": null, "text": "two"}']
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    for streaming in (False, True):
+        source = opened("hf", tmp_path / "{split}.jsonl", streaming=streaming)
+        one, two = (source.sample(item, RATE, everything) for item in first(source, 2))
+        assert tuple(one.frames[0, 0, 0]) == shade(1) and len(one.waveform) == 1601 and one.damage == ""
+        assert len(two.frames) == len(two.waveform) == 0 and two.damage.endswith("2.png: no such file")
+        assert two.words.captions == ["two"]
+
+
+def test_a_damaged_file_is_left_out_of_a_stream_and_refused_by_a_table(tmp_path):
+    table = table_of(4, tmp_path)
+    table.to_parquet(str(tmp_path / "b.parquet"))
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing else")
+    source = opened("hf", tmp_path, streaming=True)
+    told = []
+    assert len(list(source.records(np.random.default_rng(0), told.append))) == 4
+    assert len(told) == 1 and "a.parquet" in told[0]
+    with pytest.raises(UserError, match="cannot be read"):
+        opened("hf", tmp_path)
+
+
+# --- csv -----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_one_file_are_one_item_with_several_captions(tmp_path):
+    (tmp_path / "media").mkdir()
+    for i in range(2):
+        (tmp_path / "media" / f"{i}.wav").write_bytes(wav(i, tmp_path))
+    rows = ["file;Caption_1;caption_2;joy;split", "0.wav;a dog;a bark, loud;0.5;train"]
+    rows += ["1.wav;a cat;;;train", "0.wav;woof;;0.5;train", "1.wav;unseen;;;test"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    options = {
+        "audio": "file",
+        "caption": ["Caption_1", "caption_2"],
+        "labels": ["joy"],
+        "root": str(tmp_path / "media"),
+    }
+    source = opened("csv", tmp_path / "t.csv", **options)
+    assert [source.words(i).captions for i in range(len(source))] == [["a dog", "a bark, loud", "woof"], ["a cat"]]
+    assert source.words(0).labels.tolist() == [0.5] and np.isnan(source.words(1).labels[0])
+    assert len(source.sample(1, RATE, everything).waveform) == 1601
+    assert len(source.sample(1, 2 * RATE, everything).waveform) == 3202
+    assert len(opened("csv", tmp_path / "t.csv", "test", **options)) == 1
+    with pytest.raises(UserError, match="no rows of split 'valid'; splits here: test, train"):
+        opened("csv", tmp_path / "t.csv", "valid", **options)
+
+
+def test_rows_that_are_not_whole_are_left_out_and_told(tmp_path, capsys):
+    (tmp_path / "0.wav").write_bytes(wav(0, tmp_path))
+    (tmp_path / "t.csv").write_text('audio,caption\n0.wav,"a dog\n0.wav,woof\n0.wav,a bark, loud\n')
+    assert opened("csv", tmp_path / "t.csv").words(0).captions == ["woof"]
+    assert "2 rows left out, the first in line 2: a quotation mark is left open" in capsys.readouterr().err
+
+
+def test_videos_give_pictures_and_sound(tmp_path):
+    frames = clock(np.arange(25) / 25)
+    write_video(tmp_path / "v.mp4", frames, sound=0.1 * np.ones((1, RATE), np.float32))
+    (tmp_path / "t.csv").write_text(f"video,text\nv.mp4,{'very ' * 20_000}long\n")
+    source = opened("csv", tmp_path / "t.csv", frame_rate=5)
+    sample = source.sample(0, RATE, lambda count: [0, count - 1])
+    assert sample.frames.shape == (2, 64, 96, 3) and 0.9 * RATE < len(sample.waveform) < 1.1 * RATE
+    alone = source.sample(0, RATE, None)
+    assert len(alone.frames) == 0 and np.array_equal(alone.waveform, sample.waveform)
+    assert len(source.words(0).captions[0]) == 5 * 20_000 + 4
+
+
+def test_large_pictures_are_reduced_and_tables_tell_apart_what_is_missing(tmp_path):
+    (tmp_path / "1.png").write_bytes(png(1, side=1500))
+    (tmp_path / "t.csv").write_text("image,audio,caption\n1.png,,big\n,gone.wav,no file\n")
+    source = opened("csv", tmp_path / "t.csv")
+    assert source.sample(0, RATE, everything).frames.shape == (1, 512, 512, 3)
+    assert source.sample(0, RATE, everything).damage == ""
+    assert "gone.wav: no such file" in source.sample(1, RATE, everything).damage
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind, path, options, message",
+    [
+        ("hff", "sounds.csv", {}, "did you mean 'hf'"),
+        ("csv", "", {}, "has no path"),
+        ("csv", "gone.csv", {}, "no such table"),
+        ("csv", "sounds.csv", {"audio": "audoi"}, "no column 'audoi': did you mean 'audio'"),
+        ("csv", "sounds.csv", {"caption": ["caption", "captoin"]}, "no column 'captoin': did you mean 'caption'"),
+        ("csv", "sounds.csv", {"labels": ["joy"]}, "no column 'joy'"),
+        ("csv", "sounds.csv", {"labels": ["caption"]}, "row 1, column caption: 'tone 0' is not a number"),
+        ("csv", "sounds.csv", {"captoin": "caption"}, "no option 'captoin': did you mean 'caption'"),
+        ("csv", "sounds.csv", {"frame_rate": "fast"}, "frame_rate.*Expected a .*float"),
+        ("csv", "sounds.csv", {"root": "/nowhere"}, "files are not there .the first row wants /nowhere/0.wav"),
+        ("csv", "bare.csv", {}, "which column holds pictures or sound.* one of: a, b"),
+        ("csv", "bare.csv", {"image": "a"}, "which column holds the words.* one of: a, b"),
+        ("hf", "gone/{0..3}.parquet", {}, "no file .*gone/0.parquet"),
+        ("hf", "*.arrow", {}, r"no file fits .*\*.arrow"),
+        ("hf", "sounds.csv", {}, "source csv reads tables"),
+        ("hf", "rows.jsonl", {"image": "imgae"}, "no column 'imgae': did you mean 'image'"),
+        ("webdataset", "000.tar", {"caption": "captoin"}, "no key 'captoin' in the .json: did you mean 'caption'"),
+        ("webdataset", "sounds.csv", {}, "none of its 1 shards holds a readable record"),
+        ("webdataset", "mute.tar", {}, "no words in the first record; set caption to a key of its .json: said"),
+        ("clips", "gone", {}, "no clip dataset here"),
+        ("clips", "gone", {"captions": 1}, "no option 'captions'"),
+    ],
+)
+def test_mistakes_are_errors_of_one_line_that_name_the_way_out(tmp_path, kind, path, options, message):
+    write_sounds(tmp_path, 2)
+    (tmp_path / "bare.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "rows.jsonl").write_text('{"image": "1.png", "caption": "one"}')
+    write_shard(tmp_path / "000.tar", {"1": {"png": png(1), "json": dump({"caption": "one"})}})
+    write_shard(tmp_path / "mute.tar", {"1": {"png": png(1), "json": dump({"said": "one"})}})
+    with pytest.raises(UserError, match=message) as caught:
+        opened(kind, tmp_path / path if path else "", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_without_splits_has_no_other_part(tmp_path):
+    for kind, path in (("csv", write_sounds(tmp_path / "s", 2)), ("webdataset", write_shards(tmp_path / "w", 1, 2))):
+        with pytest.raises(UserError, match=r"no split 'valid' here: put \{split\} into the path"):
+            opened(kind, path, "valid")
+
+
+def test_sources_are_configured_from_files_and_the_command_line(tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "pairs: {captions: [caption], sources: [{kind: csv, path: t.csv, weight: 2, options: {caption: text}}]}"
+    )
+    config = configuration.load(AlignConfig, path, ["--data", "x", "--run", "y"])
+    assert config.pairs.sources == [SourceConfig("csv", "t.csv", 2.0, options={"caption": "text"})]
+    other = configuration.load(AlignConfig, path, ["--data", "x", "--run", "y", "--pairs.sources", "[{path: z}]"])
+    assert other.pairs.sources == [SourceConfig("csv", "z", 2.0, options={"caption": "text"})]  # the rest stays
+    path.write_text("pairs: {sources: [{kind: csv, pathh: t.csv}]}")
+    with pytest.raises(SystemExit):
+        configuration.load(AlignConfig, path, ["--data", "x", "--run", "y"])
+    assert capsys.readouterr().err.count("\n") == 1

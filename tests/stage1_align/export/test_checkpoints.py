@@ -1,0 +1,118 @@
+"""The list of published checkpoints against what is installed, and its options on files of the published kind."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from helpers.open_clip_tiny import PREPROCESSING, embedded, frames, publish, register
+
+from shared.errors import UserError
+from stage1_align.export import checkpoints
+from stage1_align.export.checkpoints import CHECKPOINTS, Checkpoint, describe, options_for
+from stage1_align.towers import TOWERS
+from stage1_align.towers.vision import OpenClipVision
+
+AUDEERING = "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim"
+
+
+@pytest.mark.parametrize("name", [name for name, one in CHECKPOINTS.items() if one.modality == "vision"])
+def test_what_is_said_of_open_clips_weights_is_what_open_clip_says(name):
+    import open_clip
+
+    one = CHECKPOINTS[name]
+    tag = open_clip.get_pretrained_cfg(one.options["model"], one.options["pretrained"])
+    assert tag["hf_hub"].strip("/") == one.origin == CHECKPOINTS[f"{name}:text"].origin
+    cfg = open_clip.get_model_config(one.options["model"])
+    assert one.takes == f"frames of {cfg['vision_cfg']['image_size']} pixels"
+    text = CHECKPOINTS[f"{name}:text"]
+    assert text.takes == f"{cfg['text_cfg']['context_length']} tokens"
+    assert not text.cannot
+
+
+def test_every_checkpoint_names_a_tower_and_options_it_has():
+    if "clap" not in TOWERS["audio"].names():
+        pytest.skip("the towers of published audio weights are not installed")
+    for one in CHECKPOINTS.values():
+        known = {f.name for f in dataclasses.fields(TOWERS[one.modality].get(one.tower).Options)}
+        assert {"pretrained", *one.options} <= known, one.name
+
+
+def test_each_way_to_the_same_weights_gives_the_same_tower(tmp_path, monkeypatch):
+    import open_clip
+
+    register(monkeypatch)
+    model = publish("tiny-vit", tmp_path)
+    tag = {"file": str(tmp_path / "epoch_3.pt"), "hf_hub": "made/up/", "quick_gelu": True, **PREPROCESSING}
+    other = {**tag, "mean": [0, 0, 0]}  # so that the model's name alone does not tell
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-vit", {"made": tag, "other": other})
+    one = Checkpoint(
+        "tiny-vit/made", "vision", "open_clip", "mit", "made/up", "", {"model": "tiny-vit", "pretrained": "made"}
+    )
+    monkeypatch.setitem(CHECKPOINTS, one.name, one)
+    (clip,) = frames(1)
+    expected = embedded(model, clip)
+    for path in (None, tmp_path / "epoch_3.pt", tmp_path / "bare.safetensors", tmp_path / "hub"):
+        options = yaml.safe_load(yaml.safe_dump(options_for(one.name, path)))
+        built = OpenClipVision.from_options({**options, "projection": "own"}, 24).eval()
+        torch.testing.assert_close(built.encode([clip]).pooled, expected, rtol=0, atol=1e-5)
+
+
+def test_a_text_tower_is_given_the_file_in_the_folder_and_its_activation(tmp_path):
+    (tmp_path / "open_clip_model.safetensors").touch()
+    assert options_for("ViT-B-32/openai:text", tmp_path) == {
+        "model": "ViT-B-32",
+        "pretrained": str(tmp_path / "open_clip_model.safetensors"),
+        "quick_gelu": True,
+    }
+    assert options_for("ViT-B-32/laion2b_s34b_b79k:text", tmp_path)["quick_gelu"] is False
+    for path in (tmp_path, tmp_path / "open_clip_model.safetensors"):  # SigLIP's tokenizer lies beside its weights
+        assert options_for("ViT-B-16-SigLIP/webli:text", path)["tokenizer"] == str(tmp_path)
+
+
+def test_audio_files_and_folders(tmp_path):
+    file = tmp_path / "630k-audioset-best.pt"
+    file.touch()
+    expected = {"size": "tiny", "pretrained": str(file)}
+    assert options_for("laion_clap/630k-audioset-best", tmp_path) == expected
+    assert options_for("laion_clap/630k-audioset-best", file) == expected
+    assert options_for("facebook/wav2vec2-base", tmp_path) == {"pretrained": str(tmp_path)}
+    with pytest.raises(UserError, match="has no music_speech_audioset"):
+        options_for("laion_clap/music_speech_audioset_epoch_15_esc_89.98", tmp_path)
+
+
+def test_a_non_commercial_one_says_so_in_one_line_and_the_others_nothing(tmp_path, capsys):
+    options_for(AUDEERING, tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "cc-by-nc-sa-4.0, does not allow commercial use" in said
+    options_for("facebook/hubert-base-ls960", tmp_path)
+    options_for("microsoft/wavlm-base-plus", tmp_path)  # nothing known is not a no
+    assert capsys.readouterr().out == ""
+    assert "commercial use: not known" in describe("microsoft/wavlm-base-plus")
+
+
+def test_what_cannot_be_had_says_what_to_do(tmp_path):
+    for name, path, message in [
+        ("ViT-B-32/openia", None, "did you mean 'ViT-B-32/openai'"),
+        ("laion/clap-htsat-fused", tmp_path, "take the one without"),
+        ("facebook/wav2vec2-base", None, "hf download facebook/wav2vec2-base --local-dir DIR"),
+        ("facebook/wav2vec2-base", tmp_path / "nowhere", "no such file or folder"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            options_for(name, path)
+
+
+def test_the_command_prints_the_table_one_of_them_and_a_configuration(tmp_path, capsys):
+    table = subprocess.run([sys.executable, "-m", "stage1_align.export.checkpoints"], capture_output=True, text=True)
+    assert table.returncode == 0
+    rows = table.stdout.splitlines()
+    assert len(rows) == len(CHECKPOINTS) + 1
+    (row,) = [row for row in rows if row.startswith(AUDEERING)]
+    assert "cc-by-nc-sa-4.0  " in row and "not allowed" in row
+    assert checkpoints.main(["laion_clap/630k-best"]) == 0
+    assert "hf download lukewys/laion_clap 630k-best.pt" in capsys.readouterr().out
+    checkpoints.main(["FacebookAI/roberta-base", str(tmp_path)])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed == {"towers": {"text": {"name": "transformer", "options": {"pretrained": str(tmp_path)}}}}

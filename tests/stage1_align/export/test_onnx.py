@@ -1,0 +1,133 @@
+import copy
+import importlib.util
+
+import pytest
+import torch
+from helpers.audio_tiny import KINDS, build
+from helpers.open_clip_tiny import MODELS
+from helpers.stage1_tiny import TEXTS, TOWERS, encoders
+
+from shared.errors import UserError
+from stage1_align.encoders import AlignedEncoders
+from stage1_align.export import onnx
+from stage1_align.export.export import main as export
+from stage1_align.towers.base import Tower
+from stage1_align.towers.text_open_clip import OpenClipText
+from stage1_align.towers.vision import OpenClipVision
+
+INSTALLED = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
+
+
+@pytest.fixture(scope="module")
+def towers():
+    return encoders().towers()
+
+
+@pytest.fixture(scope="module")
+def other_towers():
+    """What the demo's towers do besides: standardised frames, centred spectra, the maximum over time."""
+    torch.manual_seed(0)
+    specs = copy.deepcopy(TOWERS)
+    specs["vision"]["options"] |= {
+        "vision_cfg": {"timm_model_name": "emit_small_cnn", "timm_proj": "linear"},
+        "standardise": True,
+        "peak": True,
+    }
+    specs["audio"]["options"] |= {"center": True, "peak": True}
+    built = AlignedEncoders.build({"vision": specs["vision"], "audio": specs["audio"]}, 8).eval().towers()
+    built["audio"].calibrate([torch.randn(70000).numpy() * 0.1])
+    cfg = {"context_length": 24, "width": 16, "heads": 2, "layers": 1}
+    return {**built, "text": OpenClipText.from_options({"text_cfg": cfg}, 8).eval()}
+
+
+@pytest.mark.parametrize("which", ["towers", "other_towers"])
+@pytest.mark.parametrize("modality", ["vision", "audio", "text"])
+def test_the_graph_gives_what_the_tower_gives_at_any_size(which, modality, request):
+    """The graph ONNX is written from, run at other batch sizes and lengths than it was traced at."""
+    tower = request.getfixturevalue(which)[modality]
+    graph = onnx.program(modality, tower).module()
+    for clips, longer in ((1, 0), (2, 0), (3, 0), (5, 4)):
+        inputs = onnx.examples(modality, tower, clips, longer)
+        expected = onnx.reference(tower, inputs)
+        assert onnx.difference(expected, graph(**inputs)) < 2e-5
+        assert (expected[0][-1] == 0).all() and (clips == 1 or (expected[0][0] != 0).any())
+
+
+def test_roberta_counts_its_positions_in_the_graph_too():
+    """From the ids that are not padding, as it was published."""
+    from stage1_align.towers.text import TransformerText
+
+    sizes = {**TOWERS["text"]["options"]["model_cfg"], "max_position_embeddings": 26, "pad_token_id": 1}
+    options = {"architecture": "roberta", "model_cfg": sizes, "vocab_size": 60, "context_length": 24}
+    tower = TransformerText.from_options(options, 8).eval()
+    tower.tokenizer = TransformerText.corpus_tokenizer(options, TEXTS)
+    tower.tokenizer.pad_id = 1
+    inputs = onnx.examples("text", tower, clips=6)
+    assert onnx.difference(onnx.reference(tower, inputs), onnx.program("text", tower).module()(**inputs)) < 1e-5
+
+
+def test_without_the_packages_the_command_says_what_to_install(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name.startswith("onnx") else find(name, *more)
+    )
+    install = "ONNX export needs onnx and onnxscript: pip install onnx onnxscript onnxruntime"
+    with pytest.raises(UserError, match=install):
+        export([str(tmp_path), "--out", str(tmp_path / "out"), "--onnx", "true"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
+@pytest.mark.parametrize("which", ["towers", "other_towers"])
+def test_the_written_files_give_what_the_towers_give(which, request, tmp_path):
+    towers = request.getfixturevalue(which)
+    worst = onnx.write(towers, tmp_path)
+    assert set(worst) == {"vision", "audio", "text"} and max(worst.values()) <= onnx.TOLERANCE
+    inputs = onnx.examples("text", towers["text"], clips=6)
+    expected = onnx.reference(towers["text"], inputs)
+    assert onnx.difference(expected, onnx._run(tmp_path / "text.onnx", inputs)) <= onnx.TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
+@pytest.mark.parametrize("kind", ["clap", "wav2vec2", "wav2vec2 layer", "hubert", "audeering"])
+def test_every_kind_of_audio_tower_is_written(kind, tmp_path):
+    tower = build(*KINDS[kind])
+    assert onnx.write({"audio": tower}, tmp_path)["audio"] <= onnx.TOLERANCE
+    for clips, longer in ((1, 1), (5, 0)):
+        inputs = onnx.examples("audio", tower, clips, longer)
+        assert onnx.difference(onnx.reference(tower, inputs), onnx._run(tmp_path / "audio.onnx", inputs)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_family_of_open_clip_is_written(kind, tmp_path):
+    torch.manual_seed(0)
+    beside = {name: value for name, value in MODELS[kind].items() if name in ("embed_dim", "quick_gelu")}
+    options = {"vision_cfg": {**MODELS[kind]["vision_cfg"], **beside}, "pool": "attention"}
+    tower = OpenClipVision.from_options(options, 8).eval()
+    tower.query.data.normal_()
+    assert onnx.write({"vision": tower}, tmp_path)["vision"] <= onnx.TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wavlm", "wavlm layer"])
+def test_what_cannot_be_traced_is_refused_in_one_line(kind):
+    with pytest.raises(UserError, match="audio tower Wav2vec2 cannot be written as ONNX: ") as refused:
+        onnx.program("audio", build(*KINDS[kind]))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_tower_without_a_graph_is_refused():
+    class Other(Tower):
+        pass
+
+    with pytest.raises(UserError, match="audio tower Other has no ONNX form"):
+        onnx._graph("audio", Other(None, 8))
+
+
+def test_the_difference_sees_shapes_and_values():
+    a, b = torch.zeros(2, 3), torch.zeros(2, 4)
+    assert onnx.difference((a, a), (a, b)) == float("inf")
+    assert onnx.difference((a, b), (a, b + 0.25)) == 0.25

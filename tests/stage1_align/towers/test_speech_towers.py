@@ -1,0 +1,154 @@
+"""The speech towers on checkpoints written here in the layout they are published in, against transformers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers.audio_tiny import GROUP, LAYER, build, randomise, sounds
+
+from shared.errors import UserError
+
+# -------------------------------------------------------------------------------- wav2vec2, HuBERT, WavLM: folders
+
+
+def speech_folder(folder, kind, model_cfg, do_normalize=True, binary=False):
+    """A folder as published: weight_g and weight_v of the positional convolution, `wav2vec2.` before the keys and a
+    quantizer beside them for wav2vec 2.0, no prefix for the others, and fields of old configurations."""
+    import transformers
+    from safetensors.torch import load_file, save_file
+
+    torch.manual_seed(4)
+    config = transformers.AutoConfig.for_model(kind, **model_cfg)
+    names = {"wav2vec2": "Wav2Vec2ForPreTraining", "hubert": "HubertModel", "wavlm": "WavLMModel"}
+    model = randomise(getattr(transformers, names[kind])(config))
+    model.save_pretrained(folder)
+    old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    weights = {}
+    for name, value in load_file(folder / "model.safetensors").items():
+        for new, published in old.items():
+            name = name.replace(new, published)
+        weights[name] = value
+    if binary:
+        (folder / "model.safetensors").unlink()
+        torch.save(weights, folder / "pytorch_model.bin")
+    else:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    values = json.loads((folder / "config.json").read_text())
+    values |= {"gradient_checkpointing": True, "feat_extract_dropout": 0.0}
+    (folder / "config.json").write_text(json.dumps(values))
+    settings = {"do_normalize": do_normalize, "feature_size": 1, "padding_value": 0.0, "sampling_rate": 16000}
+    settings["feature_extractor_type"] = "Wav2Vec2FeatureExtractor"
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return model.base_model, str(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model_cfg", "do_normalize", "binary"),
+    [
+        ("wav2vec2", GROUP, True, False),
+        ("wav2vec2", LAYER, True, True),
+        ("hubert", GROUP, True, True),
+        ("hubert", LAYER, True, False),
+        ("wavlm", GROUP, False, False),
+        ("wavlm", LAYER, True, True),
+    ],
+)
+def test_speech_models_give_what_transformers_gives_for_each_clip_alone(
+    kind, model_cfg, do_normalize, binary, tmp_path
+):
+    from transformers import AutoFeatureExtractor
+
+    model, folder = speech_folder(tmp_path, kind, model_cfg, do_normalize, binary)
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    given = [sound + 0.1 for sound in sounds(16000, 31007, 5000)]
+    alone = []
+    for sound in given:
+        values = extractor(sound, sampling_rate=16000, return_tensors="pt")["input_values"]
+        with torch.no_grad():
+            alone.append(model(values, output_hidden_states=True))
+    options = {"pretrained": folder}
+    last = build("wav2vec2", options)
+    second = build("wav2vec2", {**options, "layer": 2})
+    average = build("wav2vec2", {**options, "layer": "weighted"})
+    with torch.no_grad():
+        average.layer_weights.copy_(torch.tensor([0.0, 0.3, -0.2, 0.8]))
+    weights = average.layer_weights.detach().exp() / average.layer_weights.detach().exp().sum()  # (4,)
+    encoded = [tower.encode(given) for tower in (last, second, average)]
+    for row, output in enumerate(alone):
+        steps = output.last_hidden_state.shape[1]
+        states = [*output.hidden_states[:3], output.last_hidden_state]
+        expected = [states[3], states[2], sum(w * state for w, state in zip(weights, states, strict=True))]
+        for got, want in zip(encoded, expected, strict=True):
+            torch.testing.assert_close(got.sequence[row, :steps], want[0], rtol=0, atol=5e-5)
+            assert got.mask[row].sum() == steps
+    assert (encoded[0].sequence - encoded[1].sequence).abs().max() > 1e-2
+    assert last.config()["architecture"] == kind and last.config()["normalise"] is do_normalize
+    again = build("wav2vec2", json.loads(json.dumps(second.config())))
+    again.load_state_dict(second.state_dict())
+    assert torch.equal(again.encode(given).sequence, encoded[1].sequence)
+
+
+def test_wrong_speech_options_are_refused(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'hubert'"):
+        build("wav2vec2", {"architecture": "huberts"})
+    with pytest.raises(UserError, match='a number from 0 to 3, "last" or "weighted"'):
+        build("wav2vec2", {"model_cfg": GROUP, "layer": 4})
+    with pytest.raises(UserError, match="adapter"):
+        build("wav2vec2", {"model_cfg": {**GROUP, "add_adapter": True}})
+    with pytest.raises(UserError, match="no clip has sound"):
+        build("wav2vec2", {"model_cfg": GROUP}).calibrate(sounds(0, 0))
+    _, folder = speech_folder(tmp_path, "wav2vec2", GROUP)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        build("wav2vec2", {"pretrained": folder, "model_cfg": {"hidden_size": 32}})
+
+
+# ------------------------------------------------------------------------------------------------------- audeering
+
+
+def test_audeering_tells_arousal_dominance_valence(tmp_path):
+    """The published layout: wav2vec2.*, classifier.dense.*, classifier.out_proj.*, labels named in config.json."""
+    from safetensors.torch import load_file, save_file
+
+    labels = {"id2label": {"0": "arousal", "1": "dominance", "2": "valence"}}
+    model, folder = speech_folder(tmp_path, "wav2vec2", {**LAYER, **labels})
+    weights = load_file(tmp_path / "model.safetensors")
+    weights = {name: value for name, value in weights.items() if name.startswith("wav2vec2.")}
+    generator = torch.Generator().manual_seed(5)
+    dense, out = torch.randn(16, 16, generator=generator), torch.randn(3, 16, generator=generator)
+    biases = torch.randn(16, generator=generator), torch.randn(3, generator=generator)
+    weights |= {"classifier.dense.weight": dense, "classifier.dense.bias": biases[0]}
+    weights |= {"classifier.out_proj.weight": out, "classifier.out_proj.bias": biases[1]}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+
+    given = sounds(16000, 0, 31007)
+    expected = []
+    for sound in (given[0], given[2]):
+        values = torch.from_numpy((sound - sound.mean()) / np.sqrt(sound.var() + 1e-7))[None]  # (1, S)
+        with torch.no_grad():
+            pooled = model(values).last_hidden_state.mean(1)[0]  # (C,)
+        expected.append(out @ torch.tanh(dense @ pooled + biases[0]) + biases[1])  # (3,)
+    tower = build("audeering", {"pretrained": folder, "append_emotion": True})
+    emotion = tower.emotion(given)
+    torch.testing.assert_close(emotion[[0, 2]], torch.stack(expected), rtol=0, atol=1e-5)
+    assert emotion.shape == (3, 3) and emotion[1].isnan().all()
+
+    encoded = tower.encode(given)
+    assert tower.width == encoded.sequence.shape[-1] == 19
+    for row in (0, 2):
+        steps = int(encoded.mask[row].sum())
+        told = encoded.sequence[row, :steps, 16:]  # (T, 3)
+        torch.testing.assert_close(told, emotion[row].expand(steps, 3), rtol=0, atol=1e-6)
+    assert build("audeering", {"pretrained": folder}).encode(given).sequence.shape[-1] == 16
+    again = build("audeering", json.loads(json.dumps(tower.config())))
+    again.load_state_dict(tower.state_dict())
+    assert torch.equal(again.emotion(given)[[0, 2]], emotion[[0, 2]])
+
+    with pytest.raises(UserError, match="leave it at last"):
+        build("audeering", {"pretrained": folder, "layer": 1})
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["id2label"] = {"0": "valence", "1": "dominance", "2": "arousal"}
+    values["label2id"] = {"valence": 0, "dominance": 1, "arousal": 2}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="tells valence, dominance, arousal"):
+        build("audeering", {"pretrained": folder})

@@ -1,0 +1,234 @@
+"""Alibaba's GTE encoders, written here as they are published, against their arithmetic written out."""
+
+import json
+import math
+
+import pytest
+import torch
+from helpers.stage1_tiny import same_alone
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import layer_norm, normalize
+
+from shared.errors import UserError
+from stage1_align.towers.text import TransformerText
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "am", "dog", "funny", "i", "is", "laughed", "old", "sad"]
+WORDS += ["so", "song", "that", "the", "together", "we", ".", ","]
+TEXTS = ["we laughed together", "a sad old song", "a dog", "that is so funny , the old dog laughed ."]
+HIDDEN, HEADS, INNER, LAYERS = 16, 2, 24, 2
+NTK = {"factor": 2.0, "type": "ntk"}
+
+
+def publish(folder, prefix="new.", **changes):
+    """As Alibaba-NLP/gte-base-en-v1.5: code on the hub, packed weights, BERT's WordPiece; `changes` to config.json."""
+    folder.mkdir(exist_ok=True)
+    auto = ["AutoConfig", "AutoModel", "AutoModelForMaskedLM"]
+    config = {
+        "architectures": ["NewModel"],
+        "auto_map": {name: f"Alibaba-NLP/new-impl--{name}" for name in auto},
+        "model_type": "new",
+        "attention_probs_dropout_prob": 0.0,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": HIDDEN,
+        "initializer_range": 0.02,
+        "intermediate_size": INNER,
+        "layer_norm_eps": 1e-12,
+        "layer_norm_type": "layer_norm",
+        "logn_attention_clip1": False,
+        "logn_attention_scale": False,
+        "max_position_embeddings": 32,
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": LAYERS,
+        "pack_qkv": True,
+        "pad_token_id": 0,
+        "position_embedding_type": "rope",
+        "rope_scaling": NTK,
+        "rope_theta": 500,
+        "torch_dtype": "float32",
+        "transformers_version": "4.39.1",
+        "type_vocab_size": 0,
+        "unpad_inputs": False,
+        "use_memory_efficient_attention": False,
+        "vocab_size": len(WORDS) + 2,  # padded to a round number
+        **changes,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    generator = torch.Generator().manual_seed(0)
+    layer = {
+        "attention.qkv_proj.weight": (3 * HIDDEN, HIDDEN),
+        "attention.qkv_proj.bias": (3 * HIDDEN,),
+        "attention.o_proj.weight": (HIDDEN, HIDDEN),
+        "attention.o_proj.bias": (HIDDEN,),
+        "mlp.up_gate_proj.weight": (2 * INNER, HIDDEN),
+        "mlp.down_proj.weight": (HIDDEN, INNER),
+        "mlp.down_proj.bias": (HIDDEN,),
+        **{f"{norm}.{part}": (HIDDEN,) for norm in ("attn_ln", "mlp_ln") for part in ("weight", "bias")},
+    }
+    shapes = {
+        "embeddings.word_embeddings.weight": (config["vocab_size"], HIDDEN),
+        "embeddings.LayerNorm.weight": (HIDDEN,),
+        "embeddings.LayerNorm.bias": (HIDDEN,),
+        **{f"encoder.layer.{i}.{name}": shape for i in range(LAYERS) for name, shape in layer.items()},
+    }
+    if config["type_vocab_size"]:
+        shapes["embeddings.token_type_embeddings.weight"] = (config["type_vocab_size"], HIDDEN)
+    weights = {prefix + name: 0.5 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    if prefix:  # the head of its training beside it
+        weights["lm_head.dense.weight"] = torch.zeros(HIDDEN, HIDDEN)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    )
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    return folder
+
+
+def reference(folder, ids):
+    """last_hidden_state (L, HIDDEN) of one text's ids, in doubles and one head, query and pair at a time: a post-norm
+    BERT whose queries and keys are turned by their position and whose inner layer is gated (GeGLU)."""
+    config = json.loads((folder / "config.json").read_text())
+    weights = {name.removeprefix("new."): w.double() for name, w in load_file(folder / "model.safetensors").items()}
+    head, scaling = HIDDEN // HEADS, config["rope_scaling"]
+    factor = scaling["factor"] if scaling else 1.0
+
+    def norm(x, name):
+        return layer_norm(x, (HIDDEN,), weights[f"{name}.weight"], weights[f"{name}.bias"], config["layer_norm_eps"])
+
+    def turned(vector, position):
+        """Pair i is (i, i + head / 2)."""
+        out = vector.clone()
+        for i in range(head // 2):
+            speed = (config["rope_theta"] * factor) ** (-2 * i / head) / factor ** (2 / head)
+            cos, sin = math.cos(position * speed), math.sin(position * speed)
+            a, b = vector[i], vector[i + head // 2]
+            out[i], out[i + head // 2] = a * cos - b * sin, b * cos + a * sin
+        return out
+
+    x = weights["embeddings.word_embeddings.weight"][ids]  # (L, HIDDEN)
+    if config["type_vocab_size"]:
+        x = x + weights["embeddings.token_type_embeddings.weight"][0]
+    x = norm(x, "embeddings.LayerNorm")
+    for i in range(LAYERS):
+        layer = {n.removeprefix(f"encoder.layer.{i}."): w for n, w in weights.items() if f".{i}." in n}
+        packed = x @ layer["attention.qkv_proj.weight"].T + layer["attention.qkv_proj.bias"]  # (L, 3 HIDDEN)
+        mixed = torch.zeros_like(x)  # (L, HIDDEN)
+        for h in range(HEADS):
+            here = slice(h * head, (h + 1) * head)
+            q, k, v = (part[:, here] for part in packed.split(HIDDEN, 1))  # (L, head) each
+            for row in range(len(ids)):
+                query = turned(q[row], row)
+                scores = torch.stack([query @ turned(k[column], column) for column in range(len(ids))])  # (L,)
+                mixed[row, here] = (scores / math.sqrt(head)).softmax(0) @ v
+        x = x + mixed @ layer["attention.o_proj.weight"].T + layer["attention.o_proj.bias"]
+        x = norm(x, f"encoder.layer.{i}.attn_ln")
+        up, gate = (x @ layer["mlp.up_gate_proj.weight"].T).split(INNER, 1)  # (L, INNER) each
+        gated = up * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))  # (L, INNER)
+        x = x + gated @ layer["mlp.down_proj.weight"].T + layer["mlp.down_proj.bias"]
+        x = norm(x, f"encoder.layer.{i}.mlp_ln")
+    return x
+
+
+def tower_of(folder, **options):
+    return TransformerText.from_options({"pretrained": str(folder), "context_length": 24, **options}, 8).eval()
+
+
+@pytest.mark.parametrize(
+    "prefix, changes",
+    [
+        ("new.", {}),
+        ("", {"type_vocab_size": 1, "rope_theta": 20, "rope_scaling": {"factor": 8.0, "type": "ntk"}}),
+        ("new.", {"type_vocab_size": 2, "rope_scaling": None}),
+    ],
+)
+def test_a_folder_as_alibaba_publishes_it_gives_what_its_formulas_give(tmp_path, prefix, changes):
+    folder = publish(tmp_path, prefix, **changes)
+    tower = tower_of(folder)
+    assert tower.options.architecture == "gte" and tower.options.licence == "apache-2.0"
+    for text in TEXTS:
+        ids = [WORDS.index(word) for word in ["[CLS]", *text.split(), "[SEP]"]]
+        assert tower.tokenizer(text) == ids
+        expected = reference(folder, ids).float()  # (L, HIDDEN)
+        encoded = tower.encode([text])
+        torch.testing.assert_close(encoded.sequence[0], expected, rtol=0, atol=1e-5)
+        pooled = normalize(tower.project(expected.mean(0)), dim=0)  # (8,)
+        torch.testing.assert_close(encoded.pooled[0], pooled, rtol=0, atol=1e-5)
+    blocks = tower.blocks()
+    assert len(blocks) == LAYERS and all(type(block).__name__ == "GteLayer" for block in blocks)
+
+
+def test_the_reference_hears_positions_and_their_scaling(tmp_path):
+    """Else it would agree with anything."""
+    plain = publish(tmp_path / "plain", rope_scaling=None)
+    scaled = publish(tmp_path / "scaled", rope_scaling=NTK)
+    ids = [2, 5, 6, 7, 3]
+    assert (reference(plain, ids) - reference(scaled, ids)).abs().max() > 1e-2
+    assert (reference(plain, ids)[1] - reference(plain, [2, 6, 5, 7, 3])[2]).abs().max() > 1e-2
+
+
+def test_batch_equals_single_and_the_tower_is_rebuilt_without_its_folder(tmp_path):
+    tower = tower_of(publish(tmp_path), model_cfg={"hidden_dropout_prob": 0.0})
+    given = [*TEXTS, " ", "a dog " * 40]
+    batch = same_alone(tower, given)
+    assert batch.mask.sum(1).tolist() == [5, 6, 4, 12, 0, 24] and (batch.pooled[4] == 0).all()
+    config = json.loads(json.dumps(tower.config()))
+    assert config["pretrained"] is None and config["model_cfg"]["hidden_dropout_prob"] == 0.0
+    again = TransformerText.from_options(config, 8).eval()
+    again.load_state_dict(tower.state_dict())
+    again.tokenizer = tower.tokenizer
+    torch.testing.assert_close(again.encode(given).sequence, batch.sequence, rtol=0, atol=0)
+    tower.train()(**tower.collate(given)).pooled.sum().backward()
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("kind", ["new", "bird"])
+def test_code_in_the_folder_is_neither_run_nor_asked_about(tmp_path, monkeypatch, capfd, kind):
+    """Left to itself, transformers asks at the terminal, where y would run it."""
+    mark = tmp_path / "was_run"
+    code = f"open({str(mark)!r}, 'w')\nfrom transformers import BertConfig as Theirs\n"
+    folder = publish(tmp_path / "gte", auto_map={"AutoConfig": "code.Theirs"}, model_type=kind)
+    (folder / "code.py").write_text(code)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+    if kind == "new":
+        tower_of(folder)
+    else:
+        with pytest.raises(UserError, match="cannot be loaded"):
+            tower_of(folder)
+    assert asked == [] and not mark.exists() and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"logn_attention_scale": True}, "logn_attention_scale True is not supported, only False"),
+        ({"position_embedding_type": "absolute"}, "position_embedding_type 'absolute' is not supported"),
+        ({"layer_norm_type": "rms_norm"}, "layer_norm_type 'rms_norm' is not supported"),
+        ({"pack_qkv": False}, "pack_qkv False is not supported"),
+        ({"rope_parameters": {"rope_theta": 1}}, "rope_parameters .* is not supported"),
+        ({"rope_scaling": {**NTK, "mixed_b": 0.6}}, "mixed_b.* is not supported, only type ntk"),
+        ({"rope_scaling": {"factor": 2.0, "type": "dynamic"}}, "dynamic.* is not supported, only type ntk"),
+        ({"rope_scaling": {"factor": "2", "type": "ntk"}}, "only type ntk with a factor of 1 or more"),
+        ({"hidden_size": None}, "cannot be loaded"),
+        ({"num_attention_heads": 0}, "cannot be loaded"),
+        ({"intermediate_size": 48}, "cannot be loaded|lack"),
+    ],
+)
+def test_what_would_be_computed_differently_is_refused_in_one_line(tmp_path, changes, said):
+    publish(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(UserError, match=said) as error:
+        tower_of(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_transformers_without_gte_says_which_one_has_it(tmp_path, monkeypatch):
+    import transformers
+
+    monkeypatch.setattr(transformers, "CONFIG_MAPPING", set(transformers.CONFIG_MAPPING) - {"gte"})
+    monkeypatch.setattr(transformers, "__version__", "5.17.0")
+    with pytest.raises(UserError, match=r"need transformers 5\.18 or later, here is 5\.17\.0") as error:
+        tower_of(publish(tmp_path))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+from helpers.stage1_tiny import TEXTS, encoders, items
+
+from shared.errors import UserError
+from stage1_align.towers.audio import Htsat
+from stage1_align.towers.text import SentencePieceTokenizer
+
+MISSING = {"vision": 1, "audio": 2, "text": 3}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return encoders()
+
+
+@pytest.mark.parametrize("modality", ["vision", "audio", "text"])
+def test_batch_equals_single(model, modality):
+    tower, given = getattr(model, modality), items()[modality]
+    batch = tower.encode(given)
+    for row, item in enumerate(given):
+        single = tower.encode([item])
+        steps = single.sequence.shape[1]
+        torch.testing.assert_close(batch.pooled[row], single.pooled[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(batch.sequence[row, :steps], single.sequence[0], rtol=0, atol=1e-5)
+        assert batch.mask[row].sum() == single.mask[0].sum()
+
+
+@pytest.mark.parametrize("modality", ["vision", "audio", "text"])
+def test_absent_items_are_masked_and_zero(model, modality):
+    encoded = getattr(model, modality).encode(items()[modality])
+    absent = MISSING[modality]
+    assert not encoded.mask[absent].any()
+    assert (encoded.sequence[absent] == 0).all()
+    assert (encoded.pooled[absent] == 0).all()
+    present = [row for row in range(4) if row != absent]
+    torch.testing.assert_close(encoded.pooled[present].norm(dim=1), torch.ones(3))
+    assert encoded.sequence.shape[-1] == getattr(model, modality).width
+
+
+def test_audio_steps_are_distinct_and_at_the_stated_rate(model):
+    seconds = 5.0
+    sound = np.random.default_rng(0).uniform(-0.3, 0.3, int(seconds * 16000)).astype(np.float32)
+    encoded = model.audio.encode([sound])
+    assert int(encoded.mask.sum()) == int(np.ceil(seconds * encoded.rate))
+    steps = encoded.sequence[0][encoded.mask[0]]
+    assert (steps[1:] - steps[:-1]).abs().amax(1).min() > 1e-4  # HTS-AT itself repeats each frame
+
+
+def test_a_short_clip_is_padded_not_stretched(model):
+    """The first second sounds the same whether or not silence follows, so its frames are the same."""
+    sound = np.random.default_rng(0).uniform(-0.3, 0.3, 16000).astype(np.float32)
+    short = model.audio.encode([sound])
+    longer = model.audio.encode([np.concatenate([sound, np.zeros(8000, np.float32)])])
+    steps = int(short.mask.sum())
+    torch.testing.assert_close(short.sequence[0, :steps], longer.sequence[0, :steps], rtol=0, atol=1e-5)
+
+
+def test_laion_clap_itself_is_not_imported():
+    import subprocess
+    import sys
+
+    code = "import sys, stage1_align.towers.audio as a; a._htsat_module(); print('laion_clap' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_the_spectrum_is_that_of_laion_clap(model):
+    """torch.stft against the convolution HTS-AT was published with."""
+    from torchlibrosa.stft import Spectrogram
+
+    o = model.audio.options
+    published = Spectrogram(n_fft=o.n_fft, hop_length=o.hop, win_length=o.n_fft, freeze_parameters=True)
+    waveform = torch.from_numpy(np.random.default_rng(0).uniform(-0.5, 0.5, (2, model.audio.window)).astype(np.float32))
+    expected = model.audio.net.logmel_extractor(published(waveform))  # (2, 1, F + 1, M)
+    at = torch.tensor([[0, 1], [0, 0]])  # (2, N)
+    got = model.audio._mel(model.audio._power(waveform), at, torch.full((2,), model.audio.window))
+    torch.testing.assert_close(got, expected[:, :, : got.shape[2]], rtol=0, atol=1e-3)  # dB
+
+
+def test_calibration_takes_the_mel_statistics(model):
+    tower = encoders().audio
+    rng = np.random.default_rng(0)
+    sounds = [rng.uniform(-1, 1, tower.window).astype(np.float32) * level for level in (0.5, 0.01)]
+    tower.calibrate(sounds)
+    whole, at = torch.tensor([tower.window]), torch.zeros(2, 1, dtype=torch.long)  # (1,), (2, N)
+    mels = torch.cat([tower._mel(tower._power(torch.from_numpy(s)[None]), at, whole)[0, 0] for s in sounds])
+    torch.testing.assert_close(tower.net.bn0.running_mean, mels.mean(0))
+    before = tower.net.bn0.running_mean.clone()
+    tower.train()(**tower.collate(sounds))
+    torch.testing.assert_close(tower.net.bn0.running_mean, before)  # statistics never move in training
+    with pytest.raises(UserError, match="no clip has sound"):
+        tower.calibrate([np.zeros(0, np.float32)])
+
+
+def test_every_trained_parameter_gets_a_gradient():
+    """DistributedDataParallel stops at the first parameter that does not; also on a process whose clips all lack a
+    modality."""
+    for empty in (False, True):
+        model = encoders().train()
+        given = items()
+        if empty:
+            given = {"vision": given["vision"][1:2], "audio": given["audio"][2:3], "text": given["text"][3:4]}
+        total = 0
+        for modality, values in given.items():
+            tower = getattr(model, modality)
+            encoded = tower(**tower.collate(values))
+            total = total + encoded.pooled.sum() + 0 * encoded.sequence.sum()
+        total.backward()
+        assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_an_unknown_option_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'spec_size'"):
+        Htsat.from_options({"spec_sise": 64}, 8)
+
+
+def test_a_tokenizer_that_came_back_empty_is_refused(tmp_path):
+    tokenizer = SentencePieceTokenizer.train(TEXTS, 60)
+    tokenizer.save(tmp_path)
+    assert SentencePieceTokenizer.load(tmp_path)("so funny") == tokenizer("so funny")
+    with pytest.raises(UserError, match="no tokenizer here"):
+        SentencePieceTokenizer.load(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="pieces only"):
+        SentencePieceTokenizer.train(["aa"], 60)

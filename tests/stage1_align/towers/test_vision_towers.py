@@ -1,0 +1,218 @@
+"""The vision tower against open_clip itself, on checkpoints in the forms in which they are published."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers.open_clip_tiny import MODELS, PREPROCESSING, embedded, frames, publish, register
+from PIL import Image
+from safetensors.torch import save_file
+
+from shared.errors import UserError
+from stage1_align.towers import vision
+from stage1_align.towers.vision import OpenClipVision, resize
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch):
+    register(monkeypatch)
+
+
+def tower(embed_dim=24, **options):
+    return OpenClipVision.from_options(options, embed_dim).eval()
+
+
+@pytest.mark.parametrize("form", ["epoch_3.pt", "bare.safetensors", "hub"])
+def test_every_published_form_gives_open_clips_own_embeddings(form, tmp_path):
+    model = publish("tiny-vit", tmp_path)
+    options = {"pretrained": str(tmp_path / form), "projection": "own"}
+    if form != "hub":  # the folder says all by itself
+        options |= {"model": "tiny-vit", **{name: PREPROCESSING[name] for name in ("mean", "std", "interpolation")}}
+    built = tower(**options)
+    (clip,) = frames(3)
+    for frame, expected in zip(clip, embedded(model, clip), strict=True):
+        torch.testing.assert_close(built.encode([frame[None]]).pooled[0], expected, rtol=0, atol=1e-5)
+    config = built.config()
+    assert (config["image_size"], list(config["mean"]), list(config["std"])) == (32, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
+    assert config["interpolation"] == "bilinear" and config["vision_cfg"]["quick_gelu"] is True
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "tiny-vit"])
+def test_every_family_matches_open_clip_and_comes_back_from_its_config(name, tmp_path):
+    model = publish(name, tmp_path)
+    size = MODELS[name]["vision_cfg"]["image_size"]
+    built = tower(MODELS[name]["embed_dim"], pretrained=str(tmp_path / "hub"), projection="own")
+    (clip,) = frames(2, size=size)
+    for frame, expected in zip(clip, embedded(model, clip), strict=True):
+        torch.testing.assert_close(built.encode([frame[None]]).pooled[0], expected, rtol=0, atol=1e-5)
+    comes_back(built, frames(1, 2, size=size))
+
+
+def comes_back(built, items):
+    """config() through JSON, without the checkpoint, and the weights alone rebuild the tower."""
+    config = json.loads(json.dumps(built.config()))
+    assert config["model"] is None and config["pretrained"] is None
+    again = OpenClipVision.from_options(config, built.embed_dim).eval()
+    assert again.config() == built.config()
+    again.load_state_dict(built.state_dict())
+    a, b = built.encode(items), again.encode(items)
+    assert torch.equal(a.pooled, b.pooled) and torch.equal(a.sequence, b.sequence)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"pool": "attention", "peak": True}, {"image_size": 48}, {"standardise": True}]
+)
+def test_towers_of_named_models_come_back_from_their_config(options):
+    built = tower(8, model="tiny-vit", **options)
+    comes_back(built, frames(2, 1, size=40))
+
+
+def test_the_sequence_is_the_trunk_before_its_projection(tmp_path):
+    model = publish("tiny-vit", tmp_path)
+    built = tower(8, pretrained=str(tmp_path / "hub"))
+    (clip,) = frames(3)
+    x = (torch.from_numpy(clip).permute(0, 3, 1, 2) / 255 - built.mean) / built.std
+    with torch.no_grad():
+        tokens = model.visual.transformer(model.visual._embeds(x))
+        expected = model.visual.ln_post(tokens)[:, 0]  # (T, C)
+    torch.testing.assert_close(built.encode([clip]).sequence[0], expected, rtol=0, atol=1e-5)
+    assert built.width == 32 and built.encode([clip]).pooled.shape == (1, 8)
+
+
+def test_only_the_image_tower_is_kept(tmp_path):
+    model = publish("tiny-vit", tmp_path)
+    built = tower(pretrained=str(tmp_path / "hub"), projection="own")
+    count = sum(parameter.numel() for parameter in model.visual.parameters())
+    assert sum(parameter.numel() for parameter in built.parameters()) == count
+    assert not any("text" in name or "token_embedding" in name for name in built.state_dict())
+
+
+def test_a_tag_brings_its_weights_preprocessing_and_activation(tmp_path, monkeypatch):
+    import open_clip
+
+    model = publish("tiny-vit", tmp_path)
+    from open_clip import factory
+
+    plain = {**factory._MODEL_CONFIGS["tiny-vit"], "quick_gelu": False}  # as ViT-B-32, which openai trained with it
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "tiny-vit", plain)
+    tag = {"file": str(tmp_path / "epoch_3.pt"), "quick_gelu": True, **PREPROCESSING}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-vit", {"made": tag})
+    built = tower(model="tiny-vit", pretrained="made", projection="own")
+    (clip,) = frames(1)
+    torch.testing.assert_close(built.encode([clip]).pooled, embedded(model, clip), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("model, mean", [("ViT-B-16-SigLIP", 0.5), ("ViT-B-32", 0.48145466)])
+def test_a_bare_file_of_a_known_model_is_seen_with_that_models_normalisation(model, mean):
+    from stage1_align.towers.open_clip_source import _of_model
+
+    assert _of_model(model, None)[1]["mean"][0] == mean
+
+
+def test_other_sizes_resample_the_positions_as_open_clip_does(tmp_path):
+    import open_clip
+
+    publish("tiny-vit", tmp_path)
+    file = str(tmp_path / "bare.safetensors")
+    said = {name: PREPROCESSING[name] for name in ("mean", "std", "interpolation")}
+    built = tower(model="tiny-vit", pretrained=file, image_size=48, projection="own", **said)
+    model = open_clip.create_model("tiny-vit", file, force_image_size=48, force_preprocess_cfg=PREPROCESSING).eval()
+    (clip,) = frames(1, size=48)
+    torch.testing.assert_close(built.encode([clip]).pooled, embedded(model, clip), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool, peak", [("mean", False), ("attention", False), ("attention", True)])
+def test_batch_equals_single_and_padding_changes_nothing(pool, peak):
+    built = tower(8, model="tiny-vit", pool=pool, peak=peak)
+    if pool == "attention":
+        torch.nn.init.normal_(built.query)
+    items = frames(3, 0, 5, 1, size=40)
+    batch = built.encode(items)
+    for row, item in enumerate(items):
+        single = built.encode([item])
+        steps = single.sequence.shape[1]
+        torch.testing.assert_close(batch.pooled[row], single.pooled[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(batch.sequence[row, :steps], single.sequence[0], rtol=0, atol=1e-5)
+    inputs = built.collate(items)
+    inputs["frames"][~inputs["mask"]] = 255
+    with torch.no_grad():
+        filled = built(**inputs)
+    assert torch.equal(filled.pooled, batch.pooled) and torch.equal(filled.sequence, batch.sequence)
+    assert (batch.pooled[1] == 0).all()
+
+
+def test_frames_in_parts_give_what_all_of_them_together_give(monkeypatch):
+    built, items, sizes = tower(8, model="tiny-vit", standardise=True), frames(3, 0, 5, 1, size=40), []
+    built.trunk.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    inputs = built.collate(items)
+    whole = built(**inputs)
+    monkeypatch.setattr(vision, "AT_ONCE", 4)
+    parts = built.encode(items)
+    again = built(**inputs)  # with gradient, and in training without: random depth and batch statistics are of all
+    with torch.no_grad():
+        built.train()(**inputs)
+    assert sizes == [9, 4, 4, 1, 9, 9]
+    built.eval()
+    for name in ("sequence", "pooled", "mask"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-5)
+    assert torch.equal(again.sequence, whole.sequence)
+    assert not built.encode(frames(0, 0)).mask.any()
+
+
+def test_attention_starts_as_the_mean_and_follows_its_query():
+    plain = tower(8, model="tiny-vit")
+    attending = tower(8, model="tiny-vit", pool="attention")
+    attending.load_state_dict(plain.state_dict(), strict=False)
+    items = frames(4, 2)
+    torch.testing.assert_close(attending.encode(items).pooled, plain.encode(items).pooled, rtol=0, atol=1e-6)
+    sequence = torch.tensor([[[2.0, 0.0], [0.0, 4.0], [7.0, 7.0]]])  # normalised: (1, -1), (-1, 1), masked
+    mask = torch.tensor([[True, True, False]])
+    attending.query = torch.nn.Parameter(torch.tensor([0.5, -0.5]))  # scores 1 and -1
+    high = np.exp(1) / (np.exp(1) + np.exp(-1))
+    expected = torch.tensor([[2 * high, 4 * (1 - high)]], dtype=torch.float32)
+    torch.testing.assert_close(attending._summary(sequence * mask[..., None], mask), expected, rtol=0, atol=1e-4)
+
+
+def test_attention_over_clips_without_video_gives_every_parameter_a_finite_gradient():
+    built = tower(8, model="tiny-vit", pool="attention", peak=True).train()
+    built(**built.collate(frames(0, 0))).pooled.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in built.parameters())
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("side", [20, 75])
+def test_resizing_is_pillows(interpolation, side):
+    (noise,) = frames(2, size=side)
+    kind = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
+    expected = np.stack([np.asarray(Image.fromarray(frame).resize((32, 32), kind)) for frame in noise])
+    got = resize(noise, 32, interpolation).permute(0, 2, 3, 1).numpy()
+    assert np.abs(got.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_contradictions_and_what_does_not_exist_say_what_to_do(tmp_path):
+    publish("tiny-vit", tmp_path)
+    hub, file = str(tmp_path / "hub"), str(tmp_path / "bare.safetensors")
+    (tmp_path / "no.pt").write_bytes(b"not weights")
+    (tmp_path / "empty").mkdir()
+    save_file({"text.weight": torch.zeros(2)}, tmp_path / "text.safetensors")
+    said = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    for options, message in [
+        ({"model": "ViT-B-23"}, "did you mean 'ViT-B-32'"),
+        ({"model": "ViT-B-32", "pretrained": "openay"}, "did you mean 'openai'"),
+        ({"model": "ViT-B-32", "pretrained": "openai"}, "download timm/vit_base_patch32_clip_224.openai"),
+        ({"model": "ViT-L-14", "pretrained": file}, "does not say the mean"),  # laion2b's differs from openai's
+        ({"model": "tiny-vit", "pretrained": hub}, "leave out model"),
+        ({"model": "tiny-resnet", "pretrained": file, **said}, "is of another model"),
+        ({"model": "tiny-vit", "pretrained": str(tmp_path / "no.pt"), **said}, "cannot be read as weights"),
+        ({"model": "tiny-vit", "pretrained": str(tmp_path / "text.safetensors"), **said}, "holds no image tower"),
+        ({"pretrained": str(tmp_path / "empty")}, "no open_clip configuration here"),
+        ({"pretrained": "openai"}, "a tag needs `model`"),
+        ({"vision_cfg": {"layer": 2}}, "did you mean 'layers'"),
+        ({"model": "tiny-vit", "pool": "maen"}, "did you mean 'mean'"),
+        ({"model": "tiny-vit", "projection": "own", "peak": True}, "peak"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            tower(**options)
+    with pytest.raises(UserError, match="it gives 24, not 8"):
+        tower(8, pretrained=hub, projection="own")

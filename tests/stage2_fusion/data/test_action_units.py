@@ -1,0 +1,185 @@
+"""Blendshapes beside what a vision tower says: read, masked, encoded, learned from and predicted with. The package is
+not here: a stand-in with the part of its interface that is used."""
+
+import csv
+import sys
+import types
+
+from helpers import made_up
+import numpy as np
+import pytest
+from helpers import stage1_tiny
+import torch
+from helpers.mediapipe_stand_in import stand_in
+
+from shared import config as configuration
+from shared.dataset.clip_dataset import ClipDataset
+from shared.errors import UserError
+from stage2_fusion.data import encoding as encode
+from stage2_fusion.models import model_folder
+from stage2_fusion.commands import predict as prediction
+from stage2_fusion import train as trainer
+from stage2_fusion.data.action_units import BLENDSHAPES, CHANNELS, ActionUnits, add_action_units
+from stage2_fusion.data.batches import Batches
+from stage2_fusion.config import EncodeConfig, FuseConfig, PredictConfig
+from stage2_fusion.data.features import FeatureDataset, collate
+from stage2_fusion.finetune import RawInputs
+from stage2_fusion.evaluation.inference import run_model
+
+
+def scores(frame: np.ndarray) -> np.ndarray:
+    """What the stand-in says of a picture (52,); there is no face in a dark one."""
+    return (0.3 * frame.mean() / 255 + np.arange(52) / 100).astype(np.float32)
+
+
+def expected(frames: np.ndarray) -> np.ndarray:
+    rows = [np.append(1, scores(frame)) if frame.mean() > 40 else np.zeros(53) for frame in frames]
+    return np.array(rows, np.float32).reshape(-1, 53)
+
+
+class Net:
+    lacking = ""
+
+    def __init__(self, options):
+        assert options.output_face_blendshapes is True
+        with open(options.base_options.model_asset_path, "rb") as file:
+            if file.read() == b"noise":
+                raise ValueError("Unable to open\nzip archive.")
+
+    def detect(self, image):
+        if image.data.mean() <= 40:
+            return types.SimpleNamespace(face_blendshapes=[])
+        found = [
+            types.SimpleNamespace(category_name=name, score=float(score))
+            for name, score in zip(BLENDSHAPES, scores(image.data), strict=True)
+            if name != self.lacking
+        ]
+        return types.SimpleNamespace(face_blendshapes=[found[::-1]])
+
+
+@pytest.fixture
+def landmarker(monkeypatch, tmp_path):
+    stand_in(monkeypatch, "FaceLandmarker", Net)
+    path = tmp_path / "given.task"
+    path.write_bytes(b"model")
+    return path
+
+
+def test_scores_are_read_by_their_names_and_a_face_that_is_not_found_says_nothing(landmarker, monkeypatch):
+    assert len(BLENDSHAPES) == 52 and len(set(CHANNELS)) == 53
+    frames = np.stack([np.full((8, 8, 3), grey, np.uint8) for grey in (51, 0, 204)])
+    values = ActionUnits(landmarker).read(frames)
+    smile = CHANNELS.index("mouthSmileLeft")
+    np.testing.assert_allclose(values[:, smile], [0.06 + 0.44, 0, 0.24 + 0.44], atol=1e-6)
+    assert values[:, 0].tolist() == [1, 0, 1] and not values[1].any() and values.dtype == np.float32
+    assert ActionUnits(landmarker).read(frames[:0]).shape == (0, 53)
+    monkeypatch.setattr(Net, "lacking", "jawOpen")
+    with pytest.raises(UserError, match="gives no score jawOpen"):
+        ActionUnits(landmarker).read(frames)
+
+
+def test_what_cannot_be_read_is_one_line(landmarker, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="no such file; --blendshapes"):
+        ActionUnits(tmp_path / "nowhere.task")
+    (tmp_path / "noise.task").write_bytes(b"noise")
+    with pytest.raises(UserError, match=r"not a model that MediaPipe's FaceLandmarker reads \(Unable to open zip"):
+        ActionUnits(tmp_path / "noise.task")
+    encoders = stage1_tiny.encoders()
+    encoders.vision = None
+    with pytest.raises(UserError, match="have none"):
+        add_action_units(encoders, landmarker)
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(UserError, match="pip install mediapipe"):
+        ActionUnits(landmarker)
+    with pytest.raises(ValueError, match="leave out provided"):
+        EncodeConfig(tmp_path, tmp_path, provided=tmp_path, blendshapes=landmarker)
+
+
+def test_a_tower_says_them_after_its_own_channels(landmarker):
+    encoders, frames = stage1_tiny.encoders(), stage1_tiny.items()["vision"]
+    frames[0][1] = 0  # one picture without a face
+    alone, width = encoders.vision.encode(frames), encoders.vision.width
+    add_action_units(encoders, landmarker)
+    both = encoders.vision.encode(frames)
+    assert encode.widths(encoders)["vision"] == width + 53 == both.sequence.shape[2]
+    torch.testing.assert_close(both.sequence[..., :width], alone.sequence)
+    torch.testing.assert_close(both.pooled, alone.pooled)
+    for row, mask, pictures in zip(both.sequence[..., width:], both.mask, frames, strict=True):
+        np.testing.assert_allclose(row[mask], expected(pictures), atol=1e-6)
+        assert not row[~mask].any()
+    rest = types.SimpleNamespace(encode=lambda items: alone, width=width)
+    encoders.vision.tower = torch.nn.Identity()
+    encoders.vision.tower.encode = rest.encode
+    with pytest.raises(UserError, match="one step a picture"):
+        encoders.vision.encode([frames[0][:2], *frames[1:]])
+
+
+class Passing(torch.nn.Module):
+    """In place of a fusion model: gives back what it is given."""
+
+    dimensions = 6
+
+    def forward(self, batch):
+        return batch
+
+
+def test_the_whole_way(landmarker, clips, corpus, tmp_path):
+    stage1_tiny.encoders().save_pretrained(tmp_path / "encoders", {"data": "nothing"})
+    made = {"data": clips, "out": tmp_path / "features", "encoders": tmp_path / "encoders", "damaged_views": 2}
+    made["mixed_precision"] = "no"
+    encode.encode(EncodeConfig(**made, blendshapes=landmarker))
+    with pytest.raises(UserError, match=r"of other action units \w+ \(now None\)"):
+        encode.encode(EncodeConfig(**made))
+
+    # Of the clip as it is, and of each view as it was damaged.
+    features, prepared = FeatureDataset.open(tmp_path / "features"), ClipDataset.open(clips)
+    assert features.info["action_units"]["names"] == list(CHANNELS)
+    kinds = set()
+    for number, views in enumerate(features.by_clip()):
+        clip = encode.for_encoders(prepared, number, 16000)
+        assert views[0]["id"] == clip["id"]
+        for view, sample in views.items():
+            seen = encode.damaged_view(clip, view, 16000, 0) if view else clip
+            kinds.add(sample["damage"]["vision"])
+            units = sample["vision"]["sequence"][:, -53:]
+            np.testing.assert_allclose(units, expected(seen["frames"]), atol=1e-3)
+    assert len(kinds) > 3
+
+    words = {"--data": tmp_path / "features", "--run": tmp_path / "run", "--model": "late_fusion"}
+    words |= {"--options": made_up.SMALL["late_fusion"], "--train.epochs": 1, "--train.batch_size": 8}
+    argv = [str(word) for pair in words.items() for word in pair] + ["--train.trackers", "[]"]
+    settings = configuration.parse(FuseConfig, argv, prog="emit fuse", example="")
+    folder = trainer.train(settings)
+    assert (folder / model_folder.LANDMARKER).read_bytes() == b"model"
+    landmarker.unlink()  # the model folder is enough
+
+    model, info = model_folder.load(folder)
+    test = FeatureDataset.open(tmp_path / "features", "test", (0,), max_steps=info["max_steps"])
+    known = run_model(model, test.samples, 16)["predictions"]
+    chosen = next(i for i, sample in enumerate(test.samples) if len(sample["vision"]["sequence"]))
+    name = test.samples[chosen]["id"]
+    media = next(path for path in (corpus / "clips").glob(f"{name}.*") if path.suffix != ".txt")
+    out = tmp_path / "predictions.csv"
+    assert prediction.predict(PredictConfig(clips=[str(media)], model=folder, out=out)) == 1
+    with out.open() as file:
+        (row,) = csv.DictReader(file)
+    np.testing.assert_allclose([float(row[name]) for name in info["label_names"]], known[chosen], atol=2e-3)
+
+    # Towers that train along leave them as they are.
+    landmarker.write_bytes(b"other")
+    settings.finetune = {"vision": 0}
+    raw = RawInputs(settings, features.info)
+    rows = np.arange(12)
+    with torch.no_grad():
+        live = raw.under(Passing()).eval()(raw.of(Batches(features.samples))(rows))
+    cached = collate(features.samples[:12])
+    torch.testing.assert_close(live["vision"]["x"], cached["vision"]["x"], atol=3e-3, rtol=3e-3)
+
+    # Nothing else takes their place.
+    with pytest.raises(UserError, match="not the file that the model's action units are from"):
+        prediction.predict(PredictConfig(clips=[str(media)], model=folder, out=out, blendshapes=landmarker))
+    plain = {key: value for key, value in features.info.items() if key != "action_units"}
+    with pytest.raises(UserError, match="action units of no file"):
+        model_folder.check_features(info, plain, tmp_path)
+    with pytest.raises(UserError, match="trained on those of none"):
+        model_folder.check_features({**info, "action_units": {}}, features.info, tmp_path)

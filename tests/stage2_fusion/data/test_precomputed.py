@@ -1,0 +1,166 @@
+"""Features that came with a dataset: what is in the pickles, when it was, and what is left out."""
+
+import csv
+import pickle
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from shared import config as configuration
+from shared.dataset.clip_dataset import ClipDataset
+from shared.errors import UserError
+from shared.dataset.decode_clip import frame_times
+from stage2_fusion.data import encoding as encode
+from stage2_fusion.config import EncodeConfig
+from stage2_fusion.data.features import FeatureDataset, read_info
+from stage2_fusion.data.precomputed import ProvidedFeatures, vision_times
+
+RNG = np.random.default_rng(0)
+
+
+def put(root, folder, name, value):
+    path = root / folder / f"{name}.pkl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(value if isinstance(value, bytes) else pickle.dumps(value))
+
+
+def crops(root, name, numbers):
+    (root / "face_images" / name).mkdir(parents=True)
+    for number in numbers:
+        cv2.imwrite(str(root / "face_images" / name / f"{number}.jpg"), np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def whole(clips):
+    """Clips with pictures, sound and words."""
+    data = ClipDataset.open(clips)
+    rows = [i for i in range(len(data)) if len(data[i]["frames"]) > 3 and len(data[i]["audio_quality"]) > 3]
+    return data, [row for row in rows if data[row]["duration"] < 15]
+
+
+@pytest.fixture(scope="module")
+def made(clips, whole, tmp_path_factory):
+    """The root, names of its clips by what is theirs, and the features."""
+    root, (data, rows) = tmp_path_factory.mktemp("provided") / "root", whole
+    names = dict(zip(("both", "test", "huge", "broken", "long"), (data[row]["id"] for row in rows), strict=False))
+    values = {
+        "vit": RNG.standard_normal((5, 384)).astype(np.float32),
+        "wav2vec2": RNG.standard_normal((30, 768)).astype(np.float32),
+    }
+    for folder, array in values.items():
+        put(root, folder, names["both"], array)
+        put(root / "test_data", folder, names["test"], array + 1)
+        put(root, folder, names["test"], array + 2)
+    crops(root, names["both"], (0, 2, 3, 7, 9))
+    huge = values["vit"].copy()
+    huge[3, 7] = 1e5
+    put(root, "vit", names["huge"], huge)
+    put(root, "vit", names["broken"], b"not a pickle")
+    put(root, "wav2vec2", names["broken"], values["wav2vec2"])
+    put(root, "wav2vec2", names["long"], np.zeros((1500, 768), np.float32))  # 30 s
+    out = root.parent / "features"
+    assert encode.main(["--provided", str(root), "--data", str(clips), "--out", str(out)]) == 0
+    return root, names, values, out
+
+
+def test_sequences_times_and_quality_of_a_clip(made, clips):
+    _, names, values, out = made
+    sample = {s["id"]: s for s in FeatureDataset.open(out, views=(0,)).samples}[names["both"]]
+    data = ClipDataset.open(clips)
+    clip = data[data.column("id").index(names["both"])]
+    np.testing.assert_array_equal(sample["vision"]["sequence"], values["vit"].astype(np.float16))
+    np.testing.assert_array_equal(sample["audio"]["sequence"], values["wav2vec2"].astype(np.float16))
+    np.testing.assert_allclose(sample["audio"]["times"], 0.01 + 0.02 * np.arange(30), rtol=1e-6)
+    # ten frames over the clip, of which crops were found in five
+    wanted = np.array([0, 2, 3, 7, 9]) * clip["duration"] / 10
+    np.testing.assert_allclose(sample["vision"]["times"], wanted, rtol=1e-6)
+    for t, row in zip(wanted, sample["vision"]["quality"], strict=True):
+        times, signals = clip["frame_times"], clip["vision_quality"]
+        after = int(np.searchsorted(times, t))
+        expected = signals[min(after, len(times) - 1)]
+        if 0 < after < len(times):
+            share = (t - times[after - 1]) / (times[after] - times[after - 1])
+            expected = (1 - share) * signals[after - 1] + share * signals[after]
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+    # step 12 of 20 ms is centred on 0.25 s, as is signal 2 of 100 ms; step 14 lies two fifths of the way to the next
+    heard = clip["audio_quality"]
+    np.testing.assert_allclose(sample["audio"]["quality"][12], heard[2], atol=1e-5)
+    np.testing.assert_allclose(sample["audio"]["quality"][14], 0.6 * heard[2] + 0.4 * heard[3], atol=1e-5)
+    assert read_info(out)["widths"] == {"vision": 384, "audio": 768, "text": 1, "embed": 1}
+    assert not sample["vision"]["pooled"].any() and len(sample["text"]["sequence"]) == 0
+    np.testing.assert_array_equal(sample["labels"], clip["labels"])
+
+
+def test_what_cannot_be_used_is_masked_and_listed(made, clips):
+    _, names, values, out = made
+    samples = {s["id"]: s for s in FeatureDataset.open(out, views=(0,)).samples}
+    steps = {k: [len(samples[name][m]["sequence"]) for m in ("vision", "audio")] for k, name in names.items()}
+    assert steps == {"both": [5, 30], "test": [5, 30], "huge": [0, 0], "broken": [0, 30], "long": [0, 1000]}
+    assert samples[names["test"]]["vision"]["sequence"][0, 0] == np.float16(values["vit"][0, 0] + 1)
+    with (out / "provided.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    said = {(row["id"], row["reason"].split(".pkl: ")[0].split("/")[-2]): row["reason"] for row in rows}
+    assert "beyond 65504" in said[names["huge"], "vit"] and "No such file" in said[names["huge"], "wav2vec2"]
+    assert "not a readable pickle" in said[names["broken"], "vit"]
+    assert len(rows) == len(said) == 2 * len(samples) - 6
+
+
+def test_a_damaged_view_lost_one_of_several_modalities(made):
+    out = made[-1]
+    lost = []
+    for views in FeatureDataset.open(out).by_clip():
+        whole, there = views[0], [m for m in ("vision", "audio") if len(views[0][m]["sequence"])]
+        assert sorted(views) == [0, 1, 2, 3] and not any(whole["damage"].values())
+        for view in (views[1], views[2], views[3]):
+            gone = [m for m in there if not len(view[m]["sequence"])]
+            assert {m: kind for m, kind in view["damage"].items() if kind} == dict.fromkeys(gone, "missing")
+            assert len(gone) == (len(there) == 2)
+            lost += gone
+            for m in set(there) - set(gone):
+                np.testing.assert_array_equal(view[m]["sequence"], whole[m]["sequence"])
+                np.testing.assert_array_equal(view[m]["quality"], whole[m]["quality"])
+    assert len(lost) == 6 and set(lost) == {"vision", "audio"}
+
+
+def test_the_digest_is_of_what_was_read(made, clips, tmp_path, capsys):
+    root, names, values, out = made
+    arguments = ["--data", str(clips), "--out", str(out)]
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(root, copy)
+    encode.main(["--provided", str(copy), *arguments])
+    assert "nothing to do" in capsys.readouterr().out
+    changed = values["wav2vec2"].copy()
+    changed[7, 100] += 1  # the file is as large as before
+    put(copy, "wav2vec2", names["both"], changed)
+    with pytest.raises(UserError, match="features of other provided features"):
+        encode.main(["--provided", str(copy), *arguments])
+    put(copy, "wav2vec2", names["both"], values["wav2vec2"])
+    (copy / "face_images" / names["both"] / "9.jpg").rename(copy / "face_images" / names["both"] / "19.jpg")
+    with pytest.raises(UserError, match="features of other provided features"):  # other times
+        encode.main(["--provided", str(copy), *arguments])
+
+
+def test_crops_are_shown_when_the_frames_of_the_video_are(corpus, tmp_path):
+    video = next(path for path in sorted((corpus / "clips").iterdir()) if path.suffix == ".mp4")
+    shown = frame_times(video)
+    crops(tmp_path, "a", (1, 4, len(shown) - 1))
+    folder = tmp_path / "face_images" / "a"
+    np.testing.assert_allclose(vision_times(3, folder, video, 99.0), shown[[1, 4, -1]])
+    gap = np.median(np.diff(shown))
+    spread = np.arange(4) * (shown[-1] + gap) / 4  # four rows of three crops: there is no telling which
+    np.testing.assert_allclose(vision_times(4, folder, video, 99.0), spread)
+    np.testing.assert_allclose(vision_times(4, None, None, 8.0), [0, 2, 4, 6])
+
+
+def test_a_folder_without_features_is_refused(clips, tmp_path):
+    with pytest.raises(UserError, match=r"none of the \d+ clips has features in vit/ or wav2vec2/ here"):
+        ProvidedFeatures(tmp_path, ClipDataset.open(clips))
+    assert not list(tmp_path.iterdir())
+
+
+def test_neither_encoders_nor_features_is_an_error_of_one_line(capsys):
+    with pytest.raises(SystemExit):
+        configuration.parse(EncodeConfig, ["--data", "d", "--out", "o"], prog="emit encode", example="")
+    assert "give --encoders DIR, or --provided ROOT" in capsys.readouterr().err

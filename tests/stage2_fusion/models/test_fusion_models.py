@@ -1,0 +1,157 @@
+"""Every fusion model: any number of dimensions, missing modalities, batch equal to single, hiding of modalities."""
+
+import pytest
+import torch
+from helpers import made_up
+
+from shared.errors import UserError
+from stage2_fusion.data.features import MODALITIES, collate
+from stage2_fusion.models import MODELS, model_folder
+from stage2_fusion.models.base import drop_modalities
+
+
+def model_and_batch(name, k=2, count=10, **options):
+    torch.manual_seed(0)
+    samples = made_up.samples({"train": count}, k, views=0)
+    model = model_folder.build(name, {**made_up.SMALL[name], **options}, made_up.info(k))
+    model.fit_statistics(samples)
+    return model, samples
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("k", [1, 9])
+def test_any_number_of_dimensions(name, k):
+    model, samples = model_and_batch(name, k)
+    output = model(collate(samples))
+    assert output.prediction.shape == (10, k)
+    assert ((output.prediction >= 0) & (output.prediction <= 1)).all()
+    added = [part for part in (output.branches, output.penalty) if part is not None]
+    sum(part.nan_to_num().sum() for part in (output.prediction, *added)).backward()
+    assert all(p.grad is not None for p in model.parameters())  # DDP waits for every parameter
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_a_clip_in_a_batch_equals_the_clip_alone(name):
+    model, samples = model_and_batch(name)
+    model.eval()
+    together = model(collate(samples))
+    for i, sample in enumerate(samples):
+        alone = model(collate([sample]))
+        torch.testing.assert_close(alone.prediction[0], together.prediction[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.weights[0], together.weights[i], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_absent_modalities_weigh_nothing_and_say_nothing(name):
+    model, _ = model_and_batch(name)
+    model.eval()
+    batch = collate(made_up.samples({"train": 4}, views=0, seed=3))
+    for modality in MODALITIES:
+        batch[modality]["present"][:] = modality == "audio"
+        batch[modality]["mask"] &= batch[modality]["present"][:, None]
+    batch["audio"]["present"][0] = False
+    batch["audio"]["mask"][0] = False
+    before = model(batch)
+    assert (before.weights[..., [0, 2]] == 0).all() and (before.weights[0] == 0).all()
+    assert torch.isfinite(before.prediction).all()
+    torch.testing.assert_close(before.clip_weights()[1:, 1], torch.ones(3))
+    batch["vision"]["x"] += 100.0
+    batch["text"]["pooled"] += 100.0
+    batch["vision"]["quality"] -= 100.0
+    torch.testing.assert_close(model(batch).prediction, before.prediction)
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_what_stands_in_the_padding_changes_nothing(name):
+    model, samples = model_and_batch(name)
+    model.eval()
+    batch = collate(samples)
+    before = model(batch)
+    for modality in MODALITIES:
+        part = batch[modality]
+        assert not part["mask"].all()
+        for key in ("x", "quality", "times"):
+            part[key][~part["mask"]] = 1e3
+    after = model(batch)
+    for old, new in zip(before, after, strict=True):
+        if old is not None:
+            torch.testing.assert_close(new, old, equal_nan=old is before.branches)
+    assert torch.isfinite(after.weights).all() and (after.weights >= 0).all() and (after.weights <= 1).all()
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_modalities_outside_the_configuration_are_not_seen(name):
+    model, samples = model_and_batch(name, modalities=["audio"])
+    model.eval()
+    batch = collate(samples)
+    before = model(batch)
+    assert (before.weights[..., [0, 2]] == 0).all() and (before.weights[..., 1] > 0).any()
+    for modality in ("vision", "text"):
+        batch[modality]["x"] += 100.0
+        batch[modality]["pooled"] += 100.0
+    torch.testing.assert_close(model(batch).prediction, before.prediction)
+    batch["audio"]["x"] += 1.0
+    assert not torch.allclose(model(batch).prediction, before.prediction)
+
+
+def test_untrained_models_predict_about_the_mean_label():
+    for name in MODELS.names():
+        model, samples = model_and_batch(name, count=40)
+        prediction = model.eval()(collate(samples)).prediction.mean(0)
+        mean = torch.tensor([s["labels"].tolist() for s in samples]).mean(0)
+        assert (prediction - mean).abs().max() < 0.2
+
+
+def test_statistics_are_those_of_the_real_steps():
+    model, samples = model_and_batch("concat")
+    steps = torch.cat([torch.tensor(s["audio"]["sequence"], dtype=torch.float64) for s in samples])
+    torch.testing.assert_close(model.audio_x_mean.double(), steps.mean(0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(1 / model.audio_x_scale.double(), steps.std(0, correction=0), atol=1e-6, rtol=1e-5)
+
+
+def test_modality_dropout_hides_some_but_never_the_last():
+    torch.manual_seed(0)
+    present = torch.rand(500, 3) > 0.3
+    for rate in (0.3, 0.99, 1.0):
+        kept = drop_modalities(present, rate)
+        assert not (kept & ~present).any()
+        assert torch.equal(kept.any(1), present.any(1))
+        assert kept.sum() < present.sum()
+    assert torch.equal(drop_modalities(present, 0.0), present)
+    torch.manual_seed(5)
+    first = drop_modalities(present, 0.3)
+    torch.manual_seed(5)
+    assert torch.equal(first, drop_modalities(present, 0.3))
+
+
+def test_weights_of_the_paper_configuration_sum_to_one():
+    model, samples = model_and_batch("dual_stage")
+    output = model.eval()(collate(samples))
+    torch.testing.assert_close(output.weights.sum(2), output.step_mask.float())
+    assert output.attention.shape == (10, 2, 8)
+
+
+@pytest.mark.parametrize(
+    "ablation",
+    [{"tcn_layers": 0}, {"lstm_layers": 0}, {"decoder_layers": 0}, {"queries": "text"}, {"queries": "learned"}],
+    ids=str,
+)
+def test_parts_of_the_dual_stage_model_can_be_left_out(ablation):
+    model, samples = model_and_batch("dual_stage", **ablation)
+    whole, _ = model_and_batch("dual_stage")
+    output = model(collate(samples))
+    output.prediction.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert (output.attention is None) == ("decoder_layers" in ablation)
+    count = [sum(p.numel() for p in m.parameters()) for m in (model, whole)]
+    assert count[0] == count[1] if ablation == {"queries": "text"} else count[0] < count[1]
+
+
+def test_a_wrong_option_is_named():
+    with pytest.raises(UserError, match="fusion model concat has no option 'widht': did you mean 'width'"):
+        model_folder.build("concat", {"widht": 3}, made_up.info())
+    with pytest.raises(UserError, match=r"fusion model concat.*width"):
+        model_folder.build("concat", {"width": "wide"}, made_up.info())
+    for queries in ("learned", "text"):
+        with pytest.raises(UserError, match="decoder_layers 0"):
+            model_folder.build("dual_stage", {"decoder_layers": 0, "queries": queries}, made_up.info())

@@ -1,0 +1,415 @@
+"""Every fusion model: its forward pass against loops over clips, steps and heads that read the model's own weights."""
+
+import math
+
+import pytest
+import torch
+from helpers import made_up
+
+from shared.errors import UserError
+from stage2_fusion.config import LossConfig
+from stage2_fusion.data.features import MODALITIES, collate
+from stage2_fusion.losses import FusionLoss, Rows
+from stage2_fusion.models import MODELS, model_folder
+from stage2_fusion.models.base import Output, clipped
+from stage2_fusion.models.concat_vad import pool_steps
+
+# --- the obvious way: vectors (C,) in lists, one clip at a time ------------------------------------------------------
+
+
+def normalised(model, name, key, row):
+    mean, scale = getattr(model, f"{name}_{key}_mean"), getattr(model, f"{name}_{key}_scale")
+    return ((torch.tensor(row).float() - mean) * scale).clamp(-10, 10)
+
+
+def steps_of(model, sample, name):
+    """The clip's normalised steps, a list of (C,)."""
+    return [normalised(model, name, "x", row) for row in sample[name]["sequence"]]
+
+
+def mean_of(rows, width):
+    return sum(rows) / len(rows) if rows else torch.zeros(width)
+
+
+def linear(layer, x):
+    return layer.weight @ x + layer.bias
+
+
+def layer_norm(layer, x):
+    centred = x - x.mean()
+    return centred / (centred.square().mean() + layer.eps).sqrt() * layer.weight + layer.bias
+
+
+def gelu(x):
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def lstm_states(lstm, rows, level):
+    """Hochreiter's cell, one step after the other; level "0", or "0_reverse" for what reads rows that are reversed."""
+    w, u, bw, bu = (getattr(lstm, f"{key}_l{level}") for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    h, c, states = torch.zeros(lstm.hidden_size), torch.zeros(lstm.hidden_size), []
+    for x in rows:
+        i, f, g, o = (w @ x + bw + u @ h + bu).chunk(4)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        states.append(h)
+    return states
+
+
+def last_state(last, rows, width):
+    for level in range(last.lstm.num_layers):
+        rows = lstm_states(last.lstm, rows, f"{level}")
+    return rows[-1] if rows else torch.zeros(width)
+
+
+def attend(q, keys, values, heads):
+    """One query over steps: (d,), lists of S (d,) -> (d,), weights (S,) averaged over heads."""
+    size, parts, weights = len(q) // heads, [], []
+    for h in range(heads):
+        own = slice(h * size, (h + 1) * size)
+        weights.append(torch.stack([(q[own] * k[own]).sum() / math.sqrt(size) for k in keys]).softmax(0))
+        parts.append(sum(w * v[own] for w, v in zip(weights[-1], values, strict=True)))
+    return torch.cat(parts), mean_of(weights, 0)
+
+
+def attention_over(layer, queries, rows):
+    """What an nn.MultiheadAttention says to each of the queries of the rows, and its weights: lists of (d,), (S,)."""
+    wq, wk, wv = layer.in_proj_weight.chunk(3)
+    bq, bk, bv = layer.in_proj_bias.chunk(3)
+    keys, values = [wk @ x + bk for x in rows], [wv @ x + bv for x in rows]
+    answers = [attend(wq @ q + bq, keys, values, layer.num_heads) for q in queries]
+    return [linear(layer.out_proj, answer) for answer, _ in answers], [weights for _, weights in answers]
+
+
+def position(seconds, width):
+    periods = [0.5 * 128 ** (i / (width // 2 - 1)) for i in range(width // 2)]
+    angles = [2 * math.pi * seconds / period for period in periods]
+    return torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles])
+
+
+def tcn(layer, rows):
+    for norm, conv, mix in zip(layer.norms, layer.convolutions, layer.mixes, strict=True):
+        normed, out = [norm(x) for x in rows], []
+        for t, x in enumerate(rows):
+            y = conv.bias.clone()
+            for tap in (-1, 0, 1):
+                there = t + tap * conv.dilation[0]
+                if 0 <= there < len(rows):
+                    y += conv.weight[:, :, tap + 1] @ normed[there]
+            out.append(x + linear(mix, gelu(y)))
+        rows = out
+    return rows
+
+
+def gated_bilstm(layer, rows):
+    if layer is None or not rows:
+        return rows
+    states = [layer_norm(layer.norm, x) for x in rows]
+    for level in range(layer.lstm.num_layers):
+        ahead = lstm_states(layer.lstm, states, f"{level}")
+        back = lstm_states(layer.lstm, states[::-1], f"{level}_reverse")[::-1]
+        states = [torch.cat(pair) for pair in zip(ahead, back, strict=True)]
+    gates = [linear(layer.gate, torch.cat([x, y])).sigmoid() for x, y in zip(rows, states, strict=True)]
+    return [g * y + (1 - g) * x for g, x, y in zip(gates, rows, states, strict=True)]
+
+
+def even(sample, reads=MODALITIES):
+    """Weights (1, 3) and step mask (1,) of a model that weighs nothing."""
+    there = torch.tensor([float(name in reads and len(sample[name]["sequence"]) > 0) for name in MODALITIES])
+    return there[None] / max(1, there.sum()), there.sum()[None] > 0
+
+
+def lstm_vad(model, sample):
+    rows, width = steps_of(model, sample, "audio"), made_up.WIDTHS["audio"]
+    clip = torch.cat([mean_of(rows, width), last_state(model.last, rows, width)])
+    return Output(linear(model.head[3], linear(model.head[1], clip).tanh()).clamp(0, 1), *even(sample, ["audio"]))
+
+
+def concat_lstm(model, sample):
+    rows = {name: steps_of(model, sample, name) for name in MODALITIES}
+    parts = [last_state(model.last[name], rows[name], made_up.WIDTHS[name]) for name in ("vision", "audio")]
+    clip = torch.cat([*parts, mean_of(rows["text"], made_up.WIDTHS["text"])])
+    return Output(linear(model.head[4], linear(model.head[1], clip).tanh()).clamp(0, 1), *even(sample))
+
+
+def text_anchored(model, sample):
+    words = steps_of(model, sample, "text")
+    text = linear(model.text, mean_of(words, 0)) if words else model.missing[2]
+    parts = [text]
+    for m, name in ((0, "vision"), (1, "audio")):
+        rows, over = steps_of(model, sample, name), model.over[name]
+        bq, bk, bv = over.in_proj_bias.chunk(3)
+        if rows:
+            keys, values = [over.k_proj_weight @ x + bk for x in rows], [over.v_proj_weight @ x + bv for x in rows]
+            parts.append(linear(over.out_proj, attend(over.q_proj_weight @ text + bq, keys, values, 4)[0]))
+        else:
+            parts.append(model.missing[m])
+    hidden = gelu(linear(model.head[1], torch.cat(parts)))
+    return Output(linear(model.head[4], hidden).clamp(0, 1), *even(sample))
+
+
+def late_fusion(model, sample):
+    alone = {}
+    rows = [linear(model.projections["vision"], x) for x in steps_of(model, sample, "vision")]
+    if rows:
+        places = [position(float(t), len(rows[0])) for t in sample["vision"]["times"]]
+        rows = [x + place for x, place in zip(tcn(model.tcn["vision"], rows), places, strict=True)]
+        for layer in model.transformer.layers:
+            said, _ = attention_over(layer.self_attn, rows, rows)
+            rows = [layer_norm(layer.norm1, x + y) for x, y in zip(rows, said, strict=True)]
+            rows = [
+                layer_norm(layer.norm2, x + linear(layer.linear2, linear(layer.linear1, x).clamp(min=0))) for x in rows
+            ]
+        weights = torch.cat([linear(model.score, x) for x in rows]).softmax(0)
+        alone["vision"] = sum(w * x for w, x in zip(weights, rows, strict=True))
+    rows = tcn(model.tcn["audio"], [linear(model.projections["audio"], x) for x in steps_of(model, sample, "audio")])
+    if rows:
+        alone["audio"] = mean_of(rows, 0)
+    alone = {name: linear(model.heads[name], clip).sigmoid() for name, clip in alone.items()}
+    biases = [head.bias.sigmoid() for head in model.heads.values()]
+    nothing = torch.full_like(biases[0], torch.nan)
+    branches = torch.stack([alone.get(name, nothing) for name in MODALITIES])
+    seen = even(sample, ["vision", "audio"])
+    return Output(mean_of([*alone.values()] or biases, 0), *seen, branches=branches)
+
+
+def concat_vad(model, sample):
+    parts, branches, penalty = [], [], torch.zeros(())
+    for name in MODALITIES:
+        rows = steps_of(model, sample, name)
+        clip = torch.zeros(model.options.width)
+        if rows:
+            count, steps = len(rows), model.options.steps
+            windows = [rows[math.floor(s * count / steps) : math.ceil((s + 1) * count / steps)] for s in range(steps)]
+            rows = [mean_of(window, 0) for window in windows]
+            if name == "audio":
+                prior = linear(model.prior, mean_of(rows, 0)).sigmoid()
+                penalty = (prior - 0.5).square().mean()
+                rows = [torch.cat([x, prior]) for x in rows]
+            norm, project = model.steps[name][:2]
+            clip = mean_of([gelu(linear(project, layer_norm(norm, x))) for x in rows], 0)
+            clip = linear(model.clips[name][1], layer_norm(model.clips[name][0], clip))
+        alone = linear(model.branches[name], clip).sigmoid()
+        branches.append(alone if rows else torch.full_like(alone, torch.nan))
+        parts.append(clip)
+    hidden = gelu(linear(model.head[1], layer_norm(model.head[0], torch.cat(parts))))
+    prediction = linear(model.head[4], hidden).sigmoid()
+    return Output(prediction, *even(sample), branches=torch.stack(branches), penalty=penalty)
+
+
+def concat(model, sample):
+    parts = []
+    for name in MODALITIES:
+        rows, pooled = steps_of(model, sample, name), normalised(model, name, "pooled", sample[name]["pooled"])
+        parts += [mean_of(rows, made_up.WIDTHS[name]), pooled if rows else 0 * pooled]
+    hidden = gelu(layer_norm(model.mlp[2], linear(model.mlp[1], torch.cat(parts))))
+    return Output(linear(model.mlp[5], hidden).sigmoid(), *even(sample))
+
+
+def dual_stage(model, sample):
+    options, missing = model.options, model.missing
+    centres = [(s + 0.5) / options.steps * sample["duration"] for s in range(options.steps)]
+    features, quality = [], []  # per modality: one (d,), one (Q,) at each step of the grid, None where it is not there
+    for name in MODALITIES:
+        rows = [linear(model.projections[name], x) for x in steps_of(model, sample, name)]
+        signals = [normalised(model, name, "quality", row) for row in sample[name]["quality"]]
+        if name == "text":
+            shares = [torch.full((len(rows),), 1 / len(rows)) if rows else None] * options.steps
+        else:
+            rows = tcn(model.tcn, rows) if name == "vision" else gated_bilstm(model.bilstm, rows)
+            shares = [near(sample[name]["times"], centre, sample["duration"], options) for centre in centres]
+        at_steps = [None if share is None else weighted(share, rows) for share in shares]
+        quality.append([None if share is None else weighted(share, signals) for share in shares])
+        if options.pooled:
+            added = linear(model.pooled[name], normalised(model, name, "pooled", sample[name]["pooled"]))
+            at_steps = [None if x is None else x + added for x in at_steps]
+        features.append(at_steps)
+    there = [[x[s] is not None for x in features] for s in range(options.steps)]
+    weights = weigh(model.quality, features, quality, there)
+    slots = [
+        [features[m][s] * weights[s][m] if there[s][m] else missing[m] for m in range(3)] for s in range(options.steps)
+    ]
+    joined = [torch.cat(slot) for slot in slots]
+    memory = [linear(model.fuse[2], gelu(linear(model.fuse[0], x))) for x in joined]
+    memory = [x + position(centre, options.width) for x, centre in zip(memory, centres, strict=True)]
+    real = [s for s in range(options.steps) if any(there[s])]
+    logits, attention = decode(model.decoder, options, memory, real, mean_of([slot[2] for slot in slots], 0))
+    if options.shortcut:
+        seen = [joined[s] for s in real] or [torch.zeros(3 * options.width)]
+        logits = logits + linear(model.shortcut, torch.cat([mean_of(seen, 0), torch.stack(seen).amax(0)]))
+    step_mask = torch.tensor([any(row) for row in there])
+    return Output(logits.sigmoid(), torch.tensor(weights), step_mask, attention, times=torch.tensor(centres))
+
+
+def weighted(shares, rows):
+    """(T,), T of (C,) -> (C,)."""
+    return sum(share * row for share, row in zip(shares, rows, strict=True))
+
+
+def near(times, centre, duration, options):
+    """How much each of the times counts at the centre, (T,), or None where all are out of reach."""
+    sigma, distances = duration / options.steps / 2, [abs(float(t) - centre) for t in times]
+    if not distances or min(distances) > options.reach + sigma:
+        return None
+    return torch.tensor([-0.5 * (d / sigma) ** 2 for d in distances]).softmax(0)
+
+
+def weigh(layer, features, quality, there):
+    """Each modality's weight at each step, 0.0 where it is not there: S lists of 3."""
+
+    def score(m, s):
+        if layer.weighting == "uniform":
+            return 0.0
+        first, _, second = layer.scores[m]
+        return linear(second, gelu(linear(first, torch.cat([features[m][s], quality[m][s]])))).item()
+
+    scores = [[score(m, s) if there[s][m] else None for m in range(3)] for s in range(len(there))]
+    if layer.per == "clip":
+        for m in range(3):
+            own = [row[m] for row in scores if row[m] is not None]
+            for row in scores:
+                row[m] = None if row[m] is None else sum(own) / len(own)
+    if layer.normaliser == "sigmoid":
+        return [[0.0 if x is None else 1 / (1 + math.exp(-x)) for x in row] for row in scores]
+    raised = [[0.0 if x is None else math.exp(x) for x in row] for row in scores]
+    return [[x / (sum(row) or 1.0) for x in row] for row in raised]
+
+
+def decode(decoder, options, memory, real, words):
+    """Logits (K,), attention (K, S) or None."""
+    rows = [layer_norm(decoder.memory_norm, memory[s]) for s in real or range(len(memory))]
+    told = {"learned": None, "fused": mean_of(rows, 0), "text": words}[options.queries]
+    queries = [q if told is None else q + linear(decoder.summary, told) for q in decoder.queries]
+    attention = None
+    for block in decoder.blocks:
+        normed = [layer_norm(block.norms[0], q) for q in queries]
+        queries = [q + y for q, y in zip(queries, attention_over(block.among, normed, normed)[0], strict=True)]
+        said, weights = attention_over(block.over, [layer_norm(block.norms[1], q) for q in queries], rows)
+        queries = [q + y for q, y in zip(queries, said, strict=True)]
+        queries = [
+            q + linear(block.forth[3], gelu(linear(block.forth[0], layer_norm(block.norms[2], q)))) for q in queries
+        ]
+        attention = torch.zeros(len(queries), len(memory))
+        attention[:, real or range(len(memory))] = torch.stack(weights)
+    logits = [(layer_norm(decoder.norm, q) * w).sum() for q, w in zip(queries, decoder.head_weight, strict=True)]
+    return torch.stack(logits) + decoder.head_bias, attention
+
+
+REFERENCES = {
+    f.__name__: f for f in (concat, concat_lstm, concat_vad, dual_stage, late_fusion, lstm_vad, text_anchored)
+}
+VARIANTS = [
+    {"normaliser": "sigmoid"},
+    {"weight_per": "clip"},
+    {"weight_per": "clip", "normaliser": "sigmoid", "queries": "text"},
+    {"weighting": "uniform", "queries": "learned"},
+    {"queries": "text", "decoder_layers": 1},
+    {"decoder_layers": 0, "pooled": False},
+    {"tcn_layers": 0, "lstm_layers": 0, "shortcut": False},
+    {"lstm_layers": 2, "steps": 5},
+]
+"""Of dual_stage, which by default has: one weight a step, softmax, fused queries, and every part."""
+
+
+def build(name, k=2, **options):
+    """A model whose every parameter matters: none is left at zero or one, where mistakes would not show."""
+    torch.manual_seed(0)
+    samples = made_up.samples({"train": 12}, k, views=0, seed=4)
+    model = model_folder.build(name, {**made_up.SMALL[name], **options}, made_up.info(k))
+    model.fit_statistics(samples)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model, samples
+
+
+def test_every_model_has_its_reference():
+    assert set(REFERENCES) == set(MODELS.names())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in REFERENCES), *(("dual_stage", variant) for variant in VARIANTS)],
+    ids=str,
+)
+@torch.no_grad()
+def test_forward_is_what_the_loops_say(name, options):
+    model, samples = build(name, **options)
+    gone = ["vision", "audio", "text", "vision audio", "vision audio text", "text", ""]
+    for sample, absent in zip(samples, gone, strict=False):
+        for modality in absent.split():
+            for key in ("sequence", "quality", "times"):
+                sample[modality][key] = sample[modality][key][:0]
+    for sample in samples[5:8]:  # tracks that end long before the clip does
+        for modality in ("vision", "audio"):
+            sample[modality]["times"] *= 0.2
+    output = model.eval()(collate(samples))
+    assert output.prediction.std(dim=0).min() > 0.01  # not all clipped
+    for i, sample in enumerate(samples):
+        for own, expected in zip(output, REFERENCES[name](model, sample), strict=True):
+            assert (own is None) == (expected is None)
+            if own is not None:
+                torch.testing.assert_close(own[i], expected, atol=1e-5, rtol=0, equal_nan=True)
+
+
+@torch.no_grad()
+def test_steps_are_pooled_as_torch_pools_each_row_alone():
+    lengths = [1, 3, 16, 37, 0]
+    mask = torch.arange(40)[None] < torch.tensor(lengths)[:, None]
+    x = torch.randn(5, 40, 2) * mask[..., None]
+    pooled = pool_steps(x, mask, 16)
+    for row, length in enumerate(lengths[:4]):
+        alone = torch.nn.functional.adaptive_avg_pool1d(x[row : row + 1, :length].transpose(1, 2), 16)
+        torch.testing.assert_close(pooled[row], alone[0].T)
+    assert (pooled[4] == 0).all()
+
+
+def test_clipped_is_in_bounds_and_still_learns_outside_them():
+    x = torch.tensor([-0.5, 0.3, 1.5], requires_grad=True)
+    y = clipped(x)
+    torch.testing.assert_close(y, torch.tensor([0.0, 0.3, 1.0]))
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["late_fusion", "text_anchored"])
+def test_heads_that_do_not_divide_the_width_are_refused(name):
+    with pytest.raises(UserError, match=r"width 30 must be .*multiple of heads = 4"):
+        model_folder.build(name, {"width": 30, "heads": 4}, made_up.info())
+
+
+def test_a_model_that_reads_audio_alone_says_so_and_never_loses_it_to_modality_dropout():
+    with pytest.raises(UserError, match="modalities holds vision, text, but this model reads audio alone"):
+        model_folder.build("lstm_vad", {"modalities": ["vision", "text"]}, made_up.info())
+    model, samples = build("lstm_vad", modality_dropout=1.0)
+    batch = collate(samples)
+    inputs = model.train().inputs(batch)
+    assert torch.equal(inputs["audio"]["present"], batch["audio"]["present"])
+    assert not inputs["vision"]["present"].any() and not inputs["text"]["present"].any()
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("k", [1, 9])
+@pytest.mark.parametrize("labels", ["constant", "one row", "none"])
+def test_labels_that_teach_nothing_do_no_harm(name, k, labels):
+    model, samples = build(name, k)
+    batch = collate(samples)
+    batch["labels"][:] = {"constant": 0.5, "one row": torch.nan, "none": torch.nan}[labels]
+    if labels == "one row":
+        batch["labels"][3] = 0.2
+    has = model(batch)
+    branches = {} if has.branches is None else {"vision": 0.1, "audio": 0.1}
+    config = LossConfig(pcc=0.5, ccc=0.5, ramp_epochs=0, branches=branches, penalty=0.1 * (has.penalty is not None))
+    criterion, optimizer = FusionLoss(config, k), torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(3):
+        if step == 1:  # a model that has died: its predictions are constant
+            for parameter in model.parameters():
+                parameter.data.zero_()
+        output = model.train()(batch)
+        rows = (output.prediction, batch["labels"], output.clip_weights(), batch["damaged"])
+        loss = criterion(Rows(*rows, output.branches, output.penalty), paired=False, epoch=step)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in model.parameters())
+        optimizer.step()
+    assert torch.isfinite(model.eval()(batch).prediction).all()

@@ -1,0 +1,200 @@
+"""Training on made-up features: it learns, resumes to the bit, and refuses what does not fit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import made_up
+from helpers.made_up import config, small
+from safetensors.torch import load_file
+
+from shared import config as configuration
+from shared.errors import UserError
+from shared.metrics import score
+from shared.training.run_folder import Ema
+from stage2_fusion import train as trainer
+from stage2_fusion.commands.evaluate import evaluate
+from stage2_fusion.config import EvaluateConfig, FuseConfig
+from stage2_fusion.data.features import FeatureDataset, shorten, write
+from stage2_fusion.evaluation.inference import run_model
+from stage2_fusion.models import MODELS, model_folder
+
+CONFIGS = sorted((Path(trainer.__file__).parent / "configs").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return made_up.write_features(tmp_path_factory.mktemp("features") / "f", {"train": 96, "valid": 40, "test": 40})
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_shipped_configuration_trains(path, data, tmp_path):
+    loaded = configuration.load(
+        FuseConfig,
+        path,
+        ["--data", str(data), "--run", str(tmp_path / "r"), "--train.epochs", "1", "--train.batch_size", "32"],
+    )
+    model, info = model_folder.load(trainer.train(small(loaded)))
+    assert info["model"] == loaded.model and not model.training
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_published_systems_read_whole_what_their_sources_read(path):
+    loaded = configuration.load(FuseConfig, path, ["--data", "d", "--run", "r"])
+    sample = made_up.features(np.random.default_rng(0), steps=(400, 602, 4))  # frames; 12 seconds of 50 steps
+    counts = [len(shorten(sample, loaded.train.max_steps)[name]["sequence"]) for name in ("vision", "audio")]
+    if loaded.model in ("concat", "dual_stage"):
+        assert counts == [128, 128]
+    else:
+        assert counts[0] >= 398 and counts[1] >= 600
+
+
+@pytest.mark.parametrize("model", MODELS.names())
+def test_it_learns(model, data, tmp_path):
+    folder = trainer.train(config(data, tmp_path, "--model", model, "--train.epochs", 15, "--train.lr", 2e-3))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["valid"]["pcc"]["mean"] > 0.5  # a constant, the mean label, scores 0
+    info = json.loads((folder / "config.json").read_text())
+    assert info["label_names"] == ["d0", "d1"] and info["encoders"]["digest"] == "e" * 16
+    assert info["prepare"] == {"frame_rate": 4}
+
+
+def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves(tmp_path):
+    samples, rng = made_up.samples({"train": 64, "valid": 40}), np.random.default_rng(0)
+    for sample in samples:
+        sample["labels"] = rng.random(2).astype(np.float32)  # nothing to learn: validation goes up and down
+    write(tmp_path / "f", samples, made_up.info())
+    options = ["--model", "concat", "--train.epochs", 60, "--train.patience", 3, "--train.ema", 0.5]
+    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", *options))
+    log = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
+    best = max(log, key=lambda line: line["valid_pcc"])
+    kept = json.loads((folder / "metrics.json").read_text())
+    assert kept["epoch"] == best["epoch"] and kept["valid"]["pcc"]["mean"] == best["valid_pcc"]
+    assert len(log) < 60 and len(log) == best["epoch"] + 3
+
+
+def test_the_kept_model_scores_what_training_said(data, tmp_path):
+    folder = trainer.train(config(data, tmp_path, "--train.epochs", 3))
+    model, info = model_folder.load(folder)
+    valid = FeatureDataset.open(data, "valid", (0,), info["max_steps"])
+    again = score(run_model(model, valid.samples, 7)["predictions"], valid.labels(), info["label_names"], bootstrap=0)
+    expected = json.loads((folder / "metrics.json").read_text())["valid"]["pcc"]["mean"]
+    assert again["pcc"]["mean"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_weights_that_are_kept_and_validated_are_the_averaged_ones(data, tmp_path, monkeypatch):
+    update, validate, raw, expected, validated = Ema.update, trainer.validate, {}, {}, {}
+
+    def seen(ema, model, step):  # min(0.3, (1 + step) / (10 + step)) of what was, the rest of what is
+        if step == 0:
+            expected.update({name: value.double() for name, value in ema.values.items()})
+        raw.update({name: value.detach().clone() for name, value in model.state_dict().items()})
+        decay = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3, 0.3][step]
+        expected.update({name: decay * expected[name] + (1 - decay) * value.double() for name, value in raw.items()})
+        update(ema, model, step)
+
+    def scored(model, *rest):
+        validated.update({name: value.detach().clone() for name, value in model.state_dict().items()})
+        return validate(model, *rest)
+
+    monkeypatch.setattr(Ema, "update", seen)
+    monkeypatch.setattr(trainer, "validate", scored)
+    options = ["--model", "concat", "--train.epochs", 1, "--train.ema", 0.3]
+    kept = load_file(trainer.train(config(data, tmp_path, *options)) / "model.safetensors")
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    averaged = torch.load(checkpoint / "custom_checkpoint_0.pkl", weights_only=True)
+    unaveraged = load_file(checkpoint / "model.safetensors")
+    assert kept.keys() == averaged.keys() == unaveraged.keys() == expected.keys() == validated.keys()
+    for name, value in kept.items():
+        assert torch.equal(value, averaged[name]) and torch.equal(value, validated[name]), name
+        assert torch.equal(unaveraged[name], raw[name]), name  # training goes on with these
+        torch.testing.assert_close(value.double(), expected[name], atol=1e-6, rtol=0)
+        if name.startswith("mlp."):
+            assert not torch.equal(value, raw[name]), name
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, monkeypatch):
+    options = ["--train.epochs", 4, "--loss.memory", 40]
+    whole = trainer.train(config(data, tmp_path / "whole", *options))
+    parts = made_up.train_in_two_parts(monkeypatch, config(data, tmp_path / "parts", *options))
+
+    a, b = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    logs = [
+        [{k: v for k, v in json.loads(line).items() if k != "time"} for line in (run / "log.jsonl").open()]
+        for run in (tmp_path / "whole", tmp_path / "parts")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_run_is_left_as_it_is(data, tmp_path, capsys):
+    options = ["--model", "concat", "--train.epochs", 1]
+    folder = trainer.train(config(data, tmp_path, *options))
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert trainer.train(config(data, tmp_path, *options)) == folder
+    assert "finished" in capsys.readouterr().out
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="another configuration"):
+        trainer.train(config(data, tmp_path, *options, "--train.lr", 1e-5))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(data, tmp_path):
+    def weights(name, seed):
+        folder = trainer.train(config(data, tmp_path / name, "--train.epochs", 1, "--seed", seed))
+        return load_file(folder / "model.safetensors")
+
+    a, b, c = weights("a", 1), weights("b", 1), weights("c", 2)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_the_quality_loss_lowers_the_weight_of_damaged_modalities(data, tmp_path):
+
+    folder = trainer.train(config(data, tmp_path, "--train.epochs", 12, "--train.lr", 2e-3, "--loss.quality", 1.0))
+    found = evaluate(EvaluateConfig(model=folder, data=data))["damaged_on_purpose"]["damage"]
+    assert found["mean_auc"] > 0.9
+
+
+def test_encoders_travel_with_the_model(tmp_path):
+    encoders = tmp_path / "encoders"
+    encoders.mkdir()
+    (encoders / "config.json").write_text('{"digest": "x"}')
+    info = made_up.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
+    write(tmp_path / "f", made_up.samples({"train": 32, "valid": 8}), info)
+    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 3))
+    shutil.rmtree(encoders)
+    assert (folder / "encoders" / "config.json").read_text() == '{"digest": "x"}'
+
+
+def test_other_encoders_at_the_same_place_are_not_taken_along(tmp_path, capsys):
+    encoders = tmp_path / "encoders"
+    encoders.mkdir()
+    (encoders / "config.json").write_text('{"digest": "y"}')  # exported again since the features were made
+    info = made_up.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
+    write(tmp_path / "f", made_up.samples({"train": 32, "valid": 8}), info)
+    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 1))
+    assert not (folder / "encoders").exists()
+    assert "will ask for --encoders" in capsys.readouterr().out
+
+
+def test_unlabelled_clips_and_missing_labels(tmp_path):
+    samples = made_up.samples({"train": 40, "valid": 10}, k=3)
+    for i, sample in enumerate(samples):
+        sample["labels"][i % 3] = np.nan
+        if i % 8 < 2:
+            sample["labels"][:] = np.nan
+    write(tmp_path / "f", samples, made_up.info(3))
+    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--train.epochs", 2))
+    assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
+
+
+def test_mistakes_are_one_line(data, tmp_path):
+    with pytest.raises(UserError, match="did you mean 'dual_stage'"):
+        trainer.train(config(data, tmp_path, "--model", "dual_stag"))
+    with pytest.raises(UserError, match="no clips of split 'dev'"):
+        trainer.train(config(data, tmp_path, "--valid_split", "dev"))
+    with pytest.raises(UserError, match="fewer than one batch of 500"):
+        trainer.train(config(data, tmp_path, "--train.batch_size", 500))
