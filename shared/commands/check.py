@@ -16,11 +16,13 @@ import numpy as np
 
 from shared import config as configuration
 from shared.dataset.check_report import page
-from shared.dataset.clip import Clip, Source, Stored, guess_layout, read_source
-from shared.dataset.near_duplicates import near_equal, words_of
+from shared.dataset.clip import Clip, ClipSource, StoredMedia
+from shared.dataset.near_duplicates import near_equal
 from shared.errors import UserError
 from shared.files import digest, write_json
+from shared.layouts.registry import guess_layout, read_source
 from shared.media.headers import evenly, read_header
+from shared.text import words
 
 BINS = 10
 """Bars of a label's histogram."""
@@ -88,7 +90,7 @@ def check(config: CheckConfig) -> dict:
         "headers": _headers(clips, config.headers),
         "transcripts": {
             "there": sum(bool(clip.transcript) for clip in clips),
-            "words": _spread([len(words_of(clip.transcript)) for clip in clips if clip.transcript]),
+            "words": _spread([len(words(clip.transcript)) for clip in clips if clip.transcript]),
         },
         "labels": _labels(source),
         "zero_rows": _zero_rows(clips),
@@ -120,11 +122,11 @@ def _files(clips: list[Clip]) -> dict:
     return found
 
 
-def _is_there(file: Path | Stored) -> bool:
-    return isinstance(file, Stored) or os.path.isfile(file)
+def _is_there(file: Path | StoredMedia) -> bool:
+    return isinstance(file, StoredMedia) or os.path.isfile(file)
 
 
-def _copies(files: list[Path | Stored | None]) -> list[str]:
+def _copies(files: list[Path | StoredMedia | None]) -> list[str]:
     """For each file a key that files of equal content share; "" for one unlike all others, and for what is empty or
     cannot be read. Only files of equal size are opened, and only those with equal ends are read whole."""
     keys = [""] * len(files)
@@ -137,7 +139,7 @@ def _copies(files: list[Path | Stored | None]) -> list[str]:
             keys[i] = key if count[key] > 1 else ""
         return [i for i in some if keys[i]]
 
-    cells = [i for i, file in enumerate(files) if isinstance(file, Stored)]
+    cells = [i for i, file in enumerate(files) if isinstance(file, StoredMedia)]
     if _bytes_of_tables(files) <= TABLES:
         alike(cells, _cell)
     some = [i for i, file in enumerate(files) if isinstance(file, Path) and _is_there(file)]
@@ -151,11 +153,11 @@ def _not_compared(clips: list[Clip]) -> list[str]:
     return [f"media in tables of {size / 2**30:.1f} GiB are not read to be compared"] if size > TABLES else []
 
 
-def _bytes_of_tables(files: list[Path | Stored | None]) -> int:
-    return sum(path.stat().st_size for path in {file.file for file in files if isinstance(file, Stored)})
+def _bytes_of_tables(files: list[Path | StoredMedia | None]) -> int:
+    return sum(path.stat().st_size for path in {file.file for file in files if isinstance(file, StoredMedia)})
 
 
-def _cell(cell: Stored) -> str:
+def _cell(cell: StoredMedia) -> str:
     try:
         return hashlib.sha256(cell.read()).hexdigest()
     except Exception:  # of pyarrow: whatever a damaged table leads to
@@ -222,7 +224,7 @@ def _spread(values: list[float]) -> dict | None:
     return dict(zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 0.95, 1)).astype(float).tolist(), strict=True))
 
 
-def _labels(source: Source) -> dict:
+def _labels(source: ClipSource) -> dict:
     """Of each label: clips without it, share above 0, mean, histogram over its range ([0, 1] where it lies in it)."""
     out = {}
     for k, name in enumerate(source.label_names):
@@ -274,7 +276,7 @@ def _several(clips: list[Clip], keys: list[str]) -> list[list[str]]:
     return sorted((some for some in sets.values() if len(some) > 1), key=lambda some: (-len(some), some))
 
 
-def _leakage(source: Source, alike: dict[str, list[str]]) -> dict:
+def _leakage(source: ClipSource, alike: dict[str, list[str]]) -> dict:
     """What lies on both sides of a split: {what: {"sets": how many, "clips": how many, "examples": ids}}. alike: beside
     the groups, what equals what, as keys of the clips."""
     clips = source.clips

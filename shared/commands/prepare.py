@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import config as configuration
-from shared.dataset.clip import Clip, Source, read_source
+from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.clip_dataset import FORMAT, decode_row, read_info, schema
 from shared.dataset.prepare_clip import Recipe, Verdict, prepare_clip, prepare_windows, prepare_words
 from shared.dataset.shards import is_whole, read_part, sealed, sweep
@@ -25,6 +25,7 @@ from shared.dataset.splits import assign
 from shared.dataset.worker_pool import run
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
+from shared.layouts.registry import read_source
 from shared.media.transcribe import NOT_TRANSCRIBED
 
 SHARD = 16
@@ -114,7 +115,7 @@ def prepare_each(
     order, and a reason after its last readable one; each may take `seconds`. Only the first window of a clip whose
     sound or crops are files of their own is read; the reason says so where there is more."""
     recipe.check()
-    info = describe(Source(clips), recipe)
+    info = describe(ClipSource(clips), recipe)
     job = partial(prepare_windows, recipe=Recipe(**recipe.recipe()))
     begun = set()
     for index, window, reason in run(job, clips, workers, seconds):
@@ -131,7 +132,7 @@ def prepare_each(
                 yield clip, {**decode_row(row, {**info, "group_names": list(clip.groups)}), "start": start}, ""
 
 
-def describe(source: Source, recipe: Recipe) -> dict:
+def describe(source: ClipSource, recipe: Recipe) -> dict:
     """What dataset.json says before anything is prepared."""
     from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 
@@ -144,7 +145,7 @@ def describe(source: Source, recipe: Recipe) -> dict:
     }
 
 
-def _source_digest(source: Source, base: Path) -> str:
+def _source_digest(source: ClipSource, base: Path) -> str:
     """Changes with anything about the clips, or the size of a file; not with where the source lies."""
     base = (base if base.is_dir() else base.parent).absolute()
     entries = [clip.fingerprint(base) for clip in source.clips]
@@ -243,7 +244,7 @@ def _write_shard(path: Path, results: list[tuple[dict | None, Verdict]], info: d
         writer.write_table(table)
 
 
-def _finish(out: Path, folder: Path, source: Source, info: dict, made_from: dict) -> None:
+def _finish(out: Path, folder: Path, source: ClipSource, info: dict, made_from: dict) -> None:
     """Put the shards together, write the tables and, last, dataset.json."""
     import pyarrow as pa
 

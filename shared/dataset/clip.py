@@ -2,42 +2,20 @@
 
 import codecs
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from shared import config as configuration
-from shared.errors import UserError
 from shared.files import digest
-from shared.registry import Registry
+from shared.tables.arrow import read_cell
 
 EMI = ("Admiration", "Amusement", "Determination", "Empathic Pain", "Excitement", "Joy")
 """The six dimensions of emotional mimicry intensity, in the order of the published tables."""
 
 MODALITIES = ("vision", "audio", "text")
 
-MEDIA_SUFFIXES = (
-    *(".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv", ".3gp", ".ts"),
-    *(".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac", ".wma"),
-)
-"""What counts as media when a folder is searched, and what is tried when a path lacks its extension. A file named
-outright may be called anything."""
-
-LAYOUTS = Registry(
-    "layout",
-    {
-        "csv": "shared.layouts.csv:Csv",
-        "folder": "shared.layouts.folder:Folder",
-        "hf": "shared.layouts.hf:HuggingFace",
-        "ravdess": "shared.layouts.ravdess:Ravdess",
-        "vidmimic2": "shared.layouts.vidmimic2.layout:Vidmimic2",
-    },
-)
-"""Each is a dataclass whose fields are the layout's options, with `read(source: Path) -> Source`."""
-
 
 @dataclass(frozen=True)
-class Stored:
+class StoredMedia:
     """A media file inside a table: one cell of an Arrow or parquet file, read when it is decoded."""
 
     file: Path
@@ -46,9 +24,7 @@ class Stored:
 
     def read(self) -> bytes:
         """The bytes. ValueError or OSError when the table cannot be read any more."""
-        from shared.layouts.hf import read_cell
-
-        return read_cell(self)
+        return read_cell(self.file, self.row, self.column)
 
     def __str__(self) -> str:
         return f"{self.file} row {self.row} {self.column}"
@@ -60,9 +36,9 @@ class Clip:
 
     id: str
     """Unique in its source; predictions carry it."""
-    media: Path | Stored | None
+    media: Path | StoredMedia | None
     """The file; it need not exist (then preparing it fails, and is listed)."""
-    audio: Path | Stored | None = field(default=None, kw_only=True)
+    audio: Path | StoredMedia | None = field(default=None, kw_only=True)
     """A sound file of its own, heard in place of the sound of `media`, which is heard where this cannot be read."""
     crops: Path | None = field(default=None, kw_only=True)
     """Folder of face crops somebody made, one a frame, <number>.jpg; they are seen in place of the pictures of `media`.
@@ -82,8 +58,8 @@ class Clip:
         """Changes with anything about the clip, or the size of any of its files; not with where `base` lies. Absolute
         `base`."""
 
-        def named(path: Path | Stored | None) -> list:
-            if isinstance(path, Stored):
+        def named(path: Path | StoredMedia | None) -> list:
+            if isinstance(path, StoredMedia):
                 return [*named(path.file), path.row, path.column]
             if path is None:
                 return [None, -1]
@@ -108,7 +84,7 @@ def _listing(folder: Path) -> str | None:
 
 
 @dataclass
-class Source:
+class ClipSource:
     """All clips of a source."""
 
     clips: list[Clip]
@@ -118,60 +94,14 @@ class Source:
     """What a person should know of how the source was read: guesses, rows left out."""
 
 
-def read_source(source: Path, layout: str | None = None, options: dict[str, Any] | None = None) -> Source:
-    """All clips of a file or folder. options: of the layout, see its class.
-
-    Without a layout: "csv" for a table or a folder with a labels.csv, "vidmimic2" where there is a train_split.csv,
-    "ravdess" for its manifest.csv, "hf" for what Hugging Face datasets wrote, else "folder". UserError when there is
-    nothing at `source`, no clip in it, two clips with one id, or an option that the layout does not have.
-    """
-    source = Path(source)
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder")
-    layout = layout or guess_layout(source)
-    reader = configuration.build(LAYOUTS.get(layout), options or {}, f"layout {layout!r}")
-    found = reader.read(source)
-    if not found.clips:
-        why = f": {'; '.join(found.notes)}" if found.notes else ""
-        raise UserError(f"{source}: no clips here (read with layout {layout!r}){why}")
-    # A file name on the disk may be no text at all; an id is.
-    found.clips = [replace(clip, id=clip.id.encode(errors="backslashreplace").decode()) for clip in found.clips]
-    seen: set[str] = set()
-    for clip in found.clips:
-        if clip.id in seen:
-            raise UserError(f"{source}: two clips are called {clip.id!r}; ids must be unique")
-        seen.add(clip.id)
-    return found
-
-
-def guess_layout(source: Path) -> str:
-    """The layout of an existing file or folder, by the names of what is in it."""
-    from shared.layouts.ravdess import is_manifest
-
-    if source.is_file():
-        if is_manifest(source):
-            return "ravdess"
-        return {".csv": "csv", ".tsv": "csv", ".parquet": "hf", ".arrow": "hf"}.get(source.suffix.lower(), "folder")
-    if (source / "labels.csv").is_file():
-        return "csv"
-    if (source / "train_split.csv").is_file():
-        return "vidmimic2"
-    if is_manifest(source / "manifest.csv"):
-        return "ravdess"
-    saved = (source / "dataset_dict.json").is_file() or (source / "state.json").is_file()
-    if saved or any(source.glob("*.parquet")) or any(source.glob("data/*.parquet")):
-        return "hf"
-    return "folder"
-
-
-def sidecar(media: Path | Stored | None) -> str | None:
+def sidecar_transcript(media: Path | StoredMedia | None) -> str | None:
     """The transcript in `<stem>.txt` beside a media file; None when there is none or it is empty."""
     if not isinstance(media, Path) or media.suffix.lower() == ".txt":
         return None
-    return read_words(media.parent / f"{media.stem}.txt")
+    return read_transcript(media.parent / f"{media.stem}.txt")
 
 
-def read_words(path: Path) -> str | None:
+def read_transcript(path: Path) -> str | None:
     """The words in a text file; None when there is no such file or it is empty. UTF-8, or UTF-16 where it says so, or
     Windows-1252 where nothing in it beyond ASCII is UTF-8."""
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.dataset.clip import Clip, Stored
+from shared.dataset.clip import Clip, StoredMedia
 from shared.media.decode import SHORTEST_TAIL, Media, MediaError, decode, decode_windows, video_stream
 from shared.media.faces import resize_square
 from shared.media.headers import read_header
@@ -36,7 +36,7 @@ def gather(clip: Clip, frame_rate: float, max_seconds: float, max_side: int, siz
         raise MediaError("neither a file nor words")
     troubles: list[str] = []
 
-    def attempt(source: Path | Stored | None, rate: float) -> Media | None:
+    def attempt(source: Path | StoredMedia | None, rate: float) -> Media | None:
         try:
             return None if source is None else decode(_content(source), rate, max_seconds, max_side)
         except MediaError as error:
@@ -104,9 +104,9 @@ def gather_windows(clip: Clip, frame_rate: float, max_seconds: float, max_side: 
         yield Material(media, False, list(clip.remarks))
 
 
-def _content(source: Path | Stored) -> Path | bytes:
+def _content(source: Path | StoredMedia) -> Path | bytes:
     """What `decode` takes. MediaError when a table cannot be read."""
-    if not isinstance(source, Stored):
+    if not isinstance(source, StoredMedia):
         return source
     try:
         return source.read()
@@ -181,7 +181,7 @@ def frame_times(path: Path) -> np.ndarray | None:
         return None
 
 
-def _seconds(source: Path | Stored | None) -> float:
+def _seconds(source: Path | StoredMedia | None) -> float:
     """How long a file lasts by its header; 0 when it does not say."""
     return (read_header(source).seconds if isinstance(source, Path) else None) or 0.0
 

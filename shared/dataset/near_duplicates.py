@@ -1,9 +1,10 @@
 """Which texts say nearly the same, and groups that follow from pairs."""
 
 import difflib
-import re
 from collections import Counter, defaultdict
 from itertools import pairwise
+
+from shared.text import words
 
 LEAST_WORDS = 4
 """Shorter texts are never called alike: "oh my god" is said of everything."""
@@ -33,17 +34,12 @@ class Groups:
         self.parent[b] = a
 
 
-def words_of(text: str | None) -> list[str]:
-    """Words in lower case, without punctuation."""
-    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", (text or "").lower().replace("’", "'"))
-
-
 def near_equal(texts: list[str | None], groups: Groups | None = None) -> Groups:
     """Join the numbers of texts that say nearly the same. Missing and short texts stay alone."""
     groups = groups or Groups(len(texts))
     places: dict[tuple[str, ...], int] = {}
     for i, text in enumerate(texts):
-        said = tuple(words_of(text))
+        said = tuple(words(text))
         if len(said) >= LEAST_WORDS:
             groups.join(i, places.setdefault(said, i))
     different = list(places)

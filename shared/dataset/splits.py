@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from shared.dataset.clip import Clip, Source
+from shared.dataset.clip import Clip, ClipSource
 from shared.errors import UserError
 from shared.registry import nearest
 from shared.training.sampling import derive_seed
@@ -14,7 +14,7 @@ SHARES = {"test": 0.15, "valid": 0.15}
 """The rest is for training."""
 
 
-def assign(source: Source, group: str | None = None) -> Source:
+def assign(source: ClipSource, group: str | None = None) -> ClipSource:
     """Give every clip a split when none has one, whole groups at a time; a source with splits is returned as it is.
 
     group: name of the group that must not be torn; by default the first the source has, and without any each clip is

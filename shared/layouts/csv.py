@@ -9,9 +9,10 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.dataset.clip import Source
+from shared.dataset.clip import ClipSource
+from shared.dataset.media_files import ids_from_paths
 from shared.tables.columns import ColumnOptions, Columns, choose, clips_of
-from shared.tables.table import Finder, Row, ids_of, read_table, some
+from shared.tables.table import Finder, Row, read_table, some
 
 SHOWN = 10
 """Rows left out that a note names."""
@@ -19,7 +20,7 @@ SHOWN = 10
 
 @dataclass
 class Csv(ColumnOptions):
-    def read(self, source: Path) -> Source:
+    def read(self, source: Path) -> ClipSource:
         """The clips of a table, or of the labels.csv in a folder. UserError names the line of what cannot be read."""
         table = source / "labels.csv" if source.is_dir() else source
         found = read_table(table)
@@ -35,7 +36,7 @@ class Csv(ColumnOptions):
 
         ids = [row[columns.media if columns.id is None else columns.id] for row in cells]
         if columns.id is None:
-            ids = ids_of(ids)
+            ids = ids_from_paths(ids)
         out = clips_of(columns, cells, ids, files, finder, lambda row: f"{table}: line {rows[row].line}")
         for i, row in enumerate(rows):
             if row.wrong:

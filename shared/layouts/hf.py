@@ -6,18 +6,19 @@ options or recognised (shared/tables/columns.py). Splits are those of the datase
 (train-00000-of-00002.parquet), or a column.
 """
 
-import functools
 import json
 import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.dataset.clip import Source, Stored
+from shared.dataset.clip import ClipSource, StoredMedia
+from shared.dataset.media_files import ids_from_paths
 from shared.errors import UserError
 from shared.files import read_json
+from shared.tables.arrow import open_table
 from shared.tables.columns import NAMES, ColumnOptions, choose, clips_of
-from shared.tables.table import Finder, ids_of, plain, split_name
+from shared.tables.table import Finder, plain, split_name
 from shared.text import one_line
 
 SUFFIXES = (".parquet", ".arrow")
@@ -25,7 +26,7 @@ SUFFIXES = (".parquet", ".arrow")
 
 @dataclass
 class HuggingFace(ColumnOptions):
-    def read(self, source: Path) -> Source:
+    def read(self, source: Path) -> ClipSource:
         """The rows of all files. A damaged file is left out and noted; UserError when none can be read."""
         header, rows, places, splits, notes = None, [], [], [], []
         for file, split in _files(source):
@@ -54,16 +55,16 @@ class HuggingFace(ColumnOptions):
         classes = [name for name, kind in kinds.items() if kind == "ClassLabel"]
         columns = choose(options, header, rows, str(source), at, stored, classes)
 
-        def files(row: int, column: int) -> Path | Stored | None:
+        def files(row: int, column: int) -> Path | StoredMedia | None:
             value = rows[row][column]
             if isinstance(value, _Inside):
-                return Stored(*places[row], header[column])
+                return StoredMedia(*places[row], header[column])
             return finder.find(str(value or ""))
 
         named = columns.media if columns.id is None else columns.id
         ids = [str(row[named] if row[named] is not None else "") for row in rows]
         if columns.id is None:
-            ids = ids_of(ids)
+            ids = ids_from_paths(ids)
             if not all(ids) or len(set(ids)) < len(ids):
                 ids = [f"{split or file.stem}-{row:06d}" for (file, row), split in zip(places, splits, strict=True)]
         found = clips_of(columns, rows, ids, files, finder, at)
@@ -137,7 +138,7 @@ def _read_text_columns(file: Path) -> tuple[list[str], list[list], list[str], di
     dataset gives to columns."""
     import pyarrow as pa
 
-    table = _open(file)
+    table = open_table(file)
     names, columns, media = list(table.schema.names), [], []
     for name in names:
         kind = table.schema.field(name).type
@@ -166,66 +167,3 @@ def _names(chunk, inside: bool) -> list:
     paths = chunk.field("path").to_pylist() if inside else [None] * len(chunk)
     there = data.is_valid().to_pylist()
     return [_Inside(path or "") if some else path for some, path in zip(there, paths, strict=True)]
-
-
-def read_cell(cell: Stored) -> bytes:
-    """The bytes in a media cell."""
-    value = _open(cell.file).cell(cell.column, cell.row)
-    value = value["bytes"] if isinstance(value, dict) else value
-    if value is None:
-        raise ValueError(f"{cell}: no bytes here")
-    return value
-
-
-@functools.lru_cache(maxsize=2)
-def _open(file: Path) -> "_ArrowFile | _ParquetFile":
-    return _ParquetFile(file) if file.suffix.lower() == ".parquet" else _ArrowFile(file)
-
-
-class _ArrowFile:
-    """Memory-mapped."""
-
-    def __init__(self, file: Path):
-        import pyarrow as pa
-
-        try:
-            self.table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
-        except pa.ArrowInvalid:
-            self.table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-        self.schema = self.table.schema
-
-    def column(self, name: str):
-        return self.table.column(name)
-
-    def chunks(self, name: str):
-        return self.table.column(name).chunks
-
-    def cell(self, name: str, row: int):
-        return self.table.column(name)[row].as_py()
-
-
-class _ParquetFile:
-    """One row group at a time in memory."""
-
-    def __init__(self, file: Path):
-        import pyarrow.parquet as pq
-
-        self.file = pq.ParquetFile(file)
-        self.schema = self.file.schema_arrow
-        self.group = (None, None, None)  # number, column, values
-
-    def column(self, name: str):
-        return self.file.read([name]).column(name)
-
-    def chunks(self, name: str):
-        for group in range(self.file.num_row_groups):
-            yield from self.file.read_row_group(group, [name]).column(name).chunks
-
-    def cell(self, name: str, row: int):
-        group = 0
-        while row >= self.file.metadata.row_group(group).num_rows:
-            row -= self.file.metadata.row_group(group).num_rows
-            group += 1
-        if self.group[:2] != (group, name):
-            self.group = (group, name, self.file.read_row_group(group, [name]).column(name))
-        return self.group[2][row].as_py()

@@ -15,12 +15,12 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.dataset.clip import Clip, Source
-from shared.dataset.near_duplicates import words_of
+from shared.dataset.clip import Clip, ClipSource
+from shared.dataset.media_files import ids_from_paths, media_files
 from shared.errors import UserError
-from shared.layouts.folder import media_files
 from shared.tables.columns import NAMES
-from shared.tables.table import Finder, ids_of, plain, read_table, some
+from shared.tables.table import Finder, plain, read_table, some
+from shared.text import words
 
 MANIFEST = "manifest.csv"
 LABELS = ("calm", "happy", "sad", "angry", "fearful", "disgust")
@@ -37,7 +37,7 @@ class Ravdess:
     """Labels: the emotion acted is 0.5 at normal and 1 at strong intensity, the others 0; neutral and surprise are 0
     throughout. Groups: actor, statement. Transcripts: the statement."""
 
-    def read(self, source: Path) -> Source:
+    def read(self, source: Path) -> ClipSource:
         """The clips of a folder, of one file or of a manifest, in the order emotion, intensity, statement, repetition,
         actor. UserError when a manifest that is named outright cannot be read."""
         if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
@@ -50,7 +50,7 @@ class Ravdess:
                 notes.append(f"{error}; the names of the files are read in its place")
         else:
             clips, notes = _by_names(source)
-        return Source(clips, LABELS, ("actor", "statement"), notes)
+        return ClipSource(clips, LABELS, ("actor", "statement"), notes)
 
 
 def _by_names(source: Path) -> tuple[list[Clip], list[str]]:
@@ -153,7 +153,7 @@ def _by_rows(table: Path) -> tuple[list[Clip], list[str]]:
                 cell,
                 replace(first, labels=_labels(None, None), remarks=(*first.remarks, remark)),
             )
-    ids = ids_of([cell for _, cell, _ in found.values()])
+    ids = ids_from_paths([cell for _, cell, _ in found.values()])
     ordered = sorted((order, name, path) for name, (path, (order, _, _)) in zip(ids, found.items(), strict=True))
     clips = [replace(found[path][2], id=name) for _, name, path in ordered]
 
@@ -168,7 +168,9 @@ def _by_rows(table: Path) -> tuple[list[Clip], list[str]]:
         "files are in no row and left out": beyond,
         "clips have rows that are not understood": odd,
     }
-    counted = [f"{table.name}: {len(rows)} {words}: {some(rows, between='; ')}" for words, rows in what.items() if rows]
+    counted = [
+        f"{table.name}: {len(rows)} {problem}: {some(rows, between='; ')}" for problem, rows in what.items() if rows
+    ]
     return clips, [*given.notes, *counted]
 
 
@@ -201,8 +203,8 @@ def _row(media: Path, cells: dict[str, str]) -> tuple[list[str], Clip]:
 
 def _number(cell: str, known: dict[str, str]) -> str | None:
     """The number of what a cell names by its number or in words; None when it is none of those known."""
-    number, said = _two_digits(cell), words_of(cell)
-    return next((key for key, words in known.items() if key == number or words_of(words) == said), None)
+    number, said = _two_digits(cell), words(cell)
+    return next((key for key, name in known.items() if key == number or words(name) == said), None)
 
 
 def _two_digits(cell: str) -> str:

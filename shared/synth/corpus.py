@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.dataset.clip import EMI, read_words
+from shared.dataset.clip import EMI, read_transcript
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.metrics import pcc
@@ -143,7 +143,7 @@ def _ceiling(intensities: np.ndarray, labels: np.ndarray, splits: list[str]) -> 
 
 def _baseline(writer, truths: list[ClipTruth], labels: np.ndarray, splits: list[str], ceiling: float) -> dict:
     plain = np.stack([np.load(writer.config.out / "unfinished" / f"{t.id}.npy") for t in truths])  # (N, 336)
-    said = [read_words(writer.transcript(t)) or "" for t in truths]
+    said = [read_transcript(writer.transcript(t)) or "" for t in truths]
     bag = baseline.bag_of_words(said, np.asarray(splits) == "train")  # (N, V)
     found = baseline.evaluate(np.concatenate([plain, bag], axis=1), labels, splits, EMI)
     return {**found, "share_of_ceiling": found["pcc"] / ceiling if ceiling > 0 else 0.0}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.dataset.clip import EMI, Clip, Source, Stored, sidecar
+from shared.dataset.clip import EMI, Clip, ClipSource, StoredMedia, sidecar_transcript
 from shared.errors import UserError
 from shared.registry import nearest
 from shared.tables.table import Finder, number, plain, split_name
@@ -175,10 +175,10 @@ def clips_of(
     columns: Columns,
     rows: Sequence[Sequence[Any]],
     ids: list[str],
-    files: Callable[[int, int], Path | Stored | None],
+    files: Callable[[int, int], Path | StoredMedia | None],
     finder: Finder,
     where: Callable[[int], str],
-) -> Source:
+) -> ClipSource:
     """The clips of all rows. files(row, column): the media file in that cell, without a media column `finder` looks for
     the id; where(row): names it in errors. UserError names the row of a label that is no number, and of a clip without
     a name."""
@@ -193,13 +193,13 @@ def clips_of(
                 media=media,
                 audio=files(i, columns.audio) if columns.audio is not None else None,
                 remarks=(doubt,) if doubt else (),
-                transcript=_text(row, columns.transcript) or sidecar(media),
+                transcript=_text(row, columns.transcript) or sidecar_transcript(media),
                 labels=tuple(_label(row[at], f"{where(i)}, column {name}") for name, at in columns.labels.items()),
                 groups={name: _text(row, at) for name, at in columns.groups.items()},
                 split=split_name(_text(row, columns.split)),
             )
         )
-    return Source(clips, tuple(columns.labels), tuple(columns.groups), columns.notes)
+    return ClipSource(clips, tuple(columns.labels), tuple(columns.groups), columns.notes)
 
 
 def _text(row: Sequence[Any], column: int | None) -> str:

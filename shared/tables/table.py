@@ -8,11 +8,10 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from shared.dataset.clip import MEDIA_SUFFIXES
+from shared.dataset.media_files import MEDIA_SUFFIXES, media_files
 from shared.errors import UserError
-from shared.layouts.folder import shortest_ids
 
 NOT_LABELLED = ("", "nan", "na", "n/a", "none", "null")
 SPLITS = {"training": "train", "val": "valid", "validation": "valid", "dev": "valid", "development": "valid"}
@@ -160,14 +159,6 @@ def split_name(cell: str) -> str:
     return SPLITS.get(cell.strip().lower(), cell.strip())
 
 
-def ids_of(files: list[str]) -> list[str]:
-    """The stems of the files, or more of their paths where stems repeat."""
-    paths = [PurePosixPath(file.replace("\\", "/")) for file in files]
-    stems = [path.stem if path.suffix.lower() in MEDIA_SUFFIXES else path.name for path in paths]
-    whole = [path.with_name(stem).as_posix() if path.name else "" for path, stem in zip(paths, stems, strict=True)]
-    return shortest_ids([path.as_posix() if path.name else "" for path in paths], whole, stems)
-
-
 class Finder:
     """Finds media files named in a table; a folder is listed once, however many files are looked for in it."""
 
@@ -194,8 +185,6 @@ class Finder:
         ends so; None, and why, where there are several. Of files that differ in nothing but their extension it is the
         one whose extension comes first, as in `find`."""
         if self.tails is None:
-            from shared.layouts.folder import media_files
-
             self.tails = {}
             for path in media_files(self.base):
                 for whole in {path, path.with_suffix("")}:

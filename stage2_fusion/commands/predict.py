@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from shared import config as configuration
-from shared.dataset.clip import MODALITIES, Clip, guess_layout, read_source, sidecar
+from shared.dataset.clip import MODALITIES, Clip, sidecar_transcript
 from shared.errors import UserError
+from shared.layouts.registry import guess_layout, read_source
 from stage2_fusion.config import PredictConfig
 
 NOTHING = "neither picture, sound nor words could be used"
@@ -143,7 +144,7 @@ def read_clips(sources: list[str]) -> tuple[list[Clip], list[tuple[str, str]]]:
     for source in map(Path, sources):
         try:
             is_media = source.is_file() and guess_layout(source) == "folder"
-            found = [Clip(source.name, source, sidecar(source))] if is_media else _named(source)
+            found = [Clip(source.name, source, sidecar_transcript(source))] if is_media else _named(source)
         except UserError as error:
             failures.append((str(source), str(error)))
             continue

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from shared.dataset.clip import EMI, MEDIA_SUFFIXES, Clip, Source, read_words
+from shared.dataset.clip import EMI, Clip, ClipSource, read_transcript
+from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.errors import UserError
 from shared.layouts.vidmimic2.seeds import seed_names, unlabelled, zero_rows
 from shared.layouts.vidmimic2.tables import clip_id, read_split
@@ -37,7 +38,7 @@ class Vidmimic2:
     audio: Literal["provided", "raw"] = "provided"
     """Sound: audio/, which is what published figures rest on, or that of raw/. The other is the substitute."""
 
-    def read(self, source: Path) -> Source:
+    def read(self, source: Path) -> ClipSource:
         """The clips of all splits there are, in the order of their ids. UserError when there is no table at all."""
         if not source.is_dir():
             raise UserError(f"{source}: not a folder; name the one that holds train_split.csv")
@@ -63,7 +64,7 @@ class Vidmimic2:
         found = [clips[identifier] for identifier in sorted(clips)]
         seeds = seed_names(found)
         found = [replace(clip, groups={"seed": seed}) for clip, seed in zip(found, seeds, strict=True)]
-        return Source(found, EMI, ("seed",), [*notes, *_notes(found, folders)])
+        return ClipSource(found, EMI, ("seed",), [*notes, *_notes(found, folders)])
 
     def _with_files(self, clip: Clip, folders: "Folders") -> Clip:
         raw, sound, text = (folders.find(name, clip) for name in ("raw", "audio", "text"))
@@ -72,7 +73,7 @@ class Vidmimic2:
         crops = None
         if self.crops == "provided":
             crops = folders.find("face_images", clip) or folders.root / "face_images" / clip.id
-        words = read_words(text) if text else None
+        words = read_transcript(text) if text else None
         return replace(clip, media=media, audio=heard, crops=crops, transcript=words)
 
 

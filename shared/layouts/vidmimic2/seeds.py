@@ -10,8 +10,9 @@ import math
 import numpy as np
 
 from shared.dataset.clip import Clip
-from shared.dataset.near_duplicates import Groups, near_equal, words_of
+from shared.dataset.near_duplicates import Groups, near_equal
 from shared.files import digest
+from shared.text import words
 
 MOST_RATERS = 30
 """Above so many raters a label vector is that of a seed video."""
@@ -46,7 +47,7 @@ def seed_names(clips: list[Clip]) -> list[str]:
     for some in members.values():
         known = [names[i] for i in some if i in names]
         if not known and len(some) > 1:
-            known = [digest(words_of(clips[i].transcript))[:8] for i in some]
+            known = [digest(words(clips[i].transcript))[:8] for i in some]
         for i in some:
             out[i] = f"seed-{min(known)}" if known else ""
     return out

@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from shared.dataset.clip import EMI, MEDIA_SUFFIXES, Clip
+from shared.dataset.clip import EMI, Clip
+from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.tables.table import guess_delimiter, number, plain, read_text
 
 NO_LABELS = (math.nan,) * len(EMI)

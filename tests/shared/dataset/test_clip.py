@@ -7,8 +7,9 @@ import pytest
 from helpers.media_files import prepared_here
 
 from shared.commands.check import CheckConfig, check
-from shared.dataset.clip import EMI, Clip, read_source
+from shared.dataset.clip import EMI, Clip
 from shared.errors import UserError
+from shared.layouts.registry import read_source
 
 
 def table(folder, text, name="labels.csv"):

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from shared.dataset.clip import Clip, Source
+from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.splits import assign
 from shared.errors import UserError
 
@@ -11,7 +11,7 @@ def source(groups, split=""):
     clips = [
         Clip(str(i), None, "hi", (0.5,), {"subject": name} if name else {}, split) for i, name in enumerate(groups)
     ]
-    return Source(clips, ("Joy",), ("subject",) if any(groups) else ())
+    return ClipSource(clips, ("Joy",), ("subject",) if any(groups) else ())
 
 
 def test_people_are_never_torn_and_shares_are_about_right():

@@ -8,10 +8,11 @@ import pytest
 from helpers.media_files import face, prepared_here, voice, write_video, write_wav
 
 from shared.commands.prepare import main as prepare
-from shared.dataset.clip import Clip, Stored, guess_layout, read_source
+from shared.dataset.clip import Clip, StoredMedia
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.prepare_clip import Recipe, failed, prepare_clip
 from shared.errors import UserError
+from shared.layouts.registry import guess_layout, read_source
 
 
 def write(path: Path, text: str = "x") -> Path:
@@ -250,7 +251,7 @@ def test_a_saved_dataset_gives_the_clips_of_its_files(media, tmp_path):
     source = read_source(tmp_path / "saved")
     assert guess_layout(tmp_path / "saved") == "hf"
     assert [clip.split for clip in source.clips] == ["train", "train", "valid"]
-    assert isinstance(source.clips[0].media, Stored) and source.clips[1].media == tmp_path / "saved" / "v.mp4"
+    assert isinstance(source.clips[0].media, StoredMedia) and source.clips[1].media == tmp_path / "saved" / "v.mp4"
     assert source.clips[0].media.read() == (media / "v.mp4").read_bytes()
 
     dataset = list(prepared_here(source)[0].values())
@@ -303,10 +304,10 @@ def test_bytes_are_read_where_the_paths_beside_them_lead_nowhere(media, tmp_path
     columns = {"path": ["/gone/s.wav", "s.wav"], "audio": [{"bytes": sound, "path": "s.wav"}] * 2, "joy": [0.0, 1.0]}
     pq.write_table(pa.table(columns), tmp_path / "T.PARQUET")
     for clip in read_source(tmp_path / "T.PARQUET").clips:
-        assert isinstance(clip.media, Stored) and clip.media.read() == sound and clip.audio is None
+        assert isinstance(clip.media, StoredMedia) and clip.media.read() == sound and clip.audio is None
     (tmp_path / "s.wav").write_bytes(sound)
     first, second = read_source(tmp_path / "T.PARQUET").clips
-    assert second.media == tmp_path / "s.wav" and isinstance(first.audio, Stored)
+    assert second.media == tmp_path / "s.wav" and isinstance(first.audio, StoredMedia)
 
 
 def test_of_several_stored_columns_video_comes_first_then_sound(tmp_path):

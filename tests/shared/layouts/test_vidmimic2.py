@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from helpers.media_files import clock, face, prepared_here, voice, write_video, write_wav
 
-from shared.dataset.clip import Clip, read_source
+from shared.dataset.clip import Clip
 from shared.dataset.decode_clip import crop_times, gather, read_crops
 from shared.dataset.near_duplicates import near_equal
 from shared.errors import UserError
+from shared.layouts.registry import read_source
 from shared.layouts.vidmimic2.seeds import common_denominator
 
 HEADER = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from shared.commands.prepare import main as prepare
-from shared.dataset.clip import EMI, read_source
+from shared.dataset.clip import EMI
 from shared.dataset.clip_dataset import ClipDataset
+from shared.layouts.registry import read_source
 from shared.layouts.vidmimic2.pickles import provided_features, read_features
 from shared.media.decode import MediaError
 from shared.synth.config import SynthConfig

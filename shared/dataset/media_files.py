@@ -1,0 +1,57 @@
+"""Which files count as media, how the files under a folder are listed, and the shortest ids that tell them apart."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+MEDIA_SUFFIXES = (
+    *(".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv", ".3gp", ".ts"),
+    *(".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac", ".wma"),
+)
+"""What counts as media when a folder is searched, and what is tried when a path lacks its extension, in this order. A
+file that is named explicitly may have any extension."""
+
+
+def is_media(path: Path) -> bool:
+    return path.suffix.lower() in MEDIA_SUFFIXES
+
+
+def media_files(folder: Path) -> list[Path]:
+    """Those of `files_under` whose extension is a media extension."""
+    return [path for path in files_under(folder) if is_media(path)]
+
+
+def files_under(folder: Path) -> list[Path]:
+    """Sorted relative paths of all files under `folder`, and of broken links; hidden files and folders are skipped.
+    Linked folders are visited after the others, and every folder is visited once, however many links lead to it."""
+    paths: list[str] = []
+    visited: set[str] = set()
+    starts = [os.fspath(folder)]
+    for start in starts:
+        for parent, folders, names in os.walk(start):
+            real = os.path.realpath(parent)
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and real not in visited)
+            if real in visited:
+                continue
+            visited.add(real)
+            starts += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
+            files = [os.path.join(parent, name) for name in names if not name.startswith(".")]
+            paths += [path for path in files if os.path.isfile(path) or not os.path.exists(path)]
+    return sorted(Path(path).relative_to(folder) for path in paths)
+
+
+def ids_from_paths(files: list[str]) -> list[str]:
+    """The stems of the files, or longer parts of their paths where stems repeat."""
+    paths = [PurePosixPath(file.replace("\\", "/")) for file in files]
+    stems = [path.stem if path.suffix.lower() in MEDIA_SUFFIXES else path.name for path in paths]
+    without_suffix = [
+        path.with_name(stem).as_posix() if path.name else "" for path, stem in zip(paths, stems, strict=True)
+    ]
+    return shortest_ids([path.as_posix() if path.name else "" for path in paths], without_suffix, stems)
+
+
+def shortest_ids(*longest_first: list[str]) -> list[str]:
+    """The last of the given lists whose names are all different; the first list when none qualifies."""
+    for names in reversed(longest_first):
+        if len(set(names)) == len(names):
+            return names
+    return longest_first[0]

@@ -1,0 +1,69 @@
+"""The layouts a source of clips may have, and the function that reads a source in any of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from shared import config as configuration
+from shared.dataset.clip import ClipSource
+from shared.errors import UserError
+from shared.layouts.ravdess import is_manifest
+from shared.registry import Registry
+
+LAYOUTS = Registry(
+    "layout",
+    {
+        "csv": "shared.layouts.csv:Csv",
+        "folder": "shared.layouts.folder:Folder",
+        "hf": "shared.layouts.hf:HuggingFace",
+        "ravdess": "shared.layouts.ravdess:Ravdess",
+        "vidmimic2": "shared.layouts.vidmimic2.layout:Vidmimic2",
+    },
+)
+"""Each is a dataclass whose fields are the layout's options, with `read(source: Path) -> ClipSource`."""
+
+
+def read_source(source: Path, layout: str | None = None, options: dict[str, Any] | None = None) -> ClipSource:
+    """All clips of a file or folder. options: those of the layout, see its class.
+
+    Default layout: "csv" for a table or a folder with a labels.csv, "vidmimic2" for a folder with a train_split.csv,
+    "ravdess" for its manifest.csv, "hf" for files written by Hugging Face datasets, otherwise "folder". UserError when
+    `source` does not exist or has no clips, when two clips share an id, or when the layout has no such option.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    layout = layout or guess_layout(source)
+    reader = configuration.build(LAYOUTS.get(layout), options or {}, f"layout {layout!r}")
+    clip_source = reader.read(source)
+    if not clip_source.clips:
+        why = f": {'; '.join(clip_source.notes)}" if clip_source.notes else ""
+        raise UserError(f"{source}: no clips here (read with layout {layout!r}){why}")
+    # A file name on disk need not be valid Unicode; an id is.
+    clip_source.clips = [
+        replace(clip, id=clip.id.encode(errors="backslashreplace").decode()) for clip in clip_source.clips
+    ]
+    ids: set[str] = set()
+    for clip in clip_source.clips:
+        if clip.id in ids:
+            raise UserError(f"{source}: two clips are called {clip.id!r}; ids must be unique")
+        ids.add(clip.id)
+    return clip_source
+
+
+def guess_layout(source: Path) -> str:
+    """The layout of an existing file or folder, guessed from the names of its files."""
+    if source.is_file():
+        if is_manifest(source):
+            return "ravdess"
+        return {".csv": "csv", ".tsv": "csv", ".parquet": "hf", ".arrow": "hf"}.get(source.suffix.lower(), "folder")
+    if (source / "labels.csv").is_file():
+        return "csv"
+    if (source / "train_split.csv").is_file():
+        return "vidmimic2"
+    if is_manifest(source / "manifest.csv"):
+        return "ravdess"
+    saved = (source / "dataset_dict.json").is_file() or (source / "state.json").is_file()
+    if saved or any(source.glob("*.parquet")) or any(source.glob("data/*.parquet")):
+        return "hf"
+    return "folder"
