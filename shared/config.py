@@ -9,7 +9,7 @@ import re
 import sys
 import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 import yaml
@@ -34,16 +34,26 @@ jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 class _Parser(jsonargparse.ArgumentParser):
     """Errors become one line, with the nearest known key."""
 
-    def error(self, message, ex=None):
-        keys = [a.dest for a in self._actions if a.dest not in ("help", "config") and "print_" not in a.dest]
+    command: str
+    """What --help is asked of. jsonargparse makes parsers of this class for nested options, without a name."""
+    renamed: dict[str, str]
+    """{old name: new name} of options, both in full."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one line and exit with status 2."""
+        keys = [a.dest for a in self._actions if not re.search(r"(^|\.)(help|config)$|print_", a.dest)]
         unknown = re.search("|".join(UNKNOWN), message)
         if unknown:
             key = next(filter(None, unknown.groups()))
             if "." not in key:  # a nested YAML key arrives without its path
                 keys = keys + [k.rsplit(".", 1)[-1] for k in keys]
-            message = f"no option called {key!r}: {nearest(key, keys)}"
+            renamed = next((old for old in self.renamed if old == key or old.endswith(f".{key}")), None)
+            if renamed:
+                message = f"--{renamed} was renamed: use --{self.renamed[renamed]}"
+            else:
+                message = f"no option called {key!r}: {nearest(key, keys)}"
         message = one_line(message)
-        sys.stderr.write(f"error: {message} (see {self.prog} --help)\n")
+        sys.stderr.write(f"error: {message} (see {self.command} --help)\n")
         sys.exit(2)
 
 
@@ -60,8 +70,12 @@ def parse(
     `positional` names fields given without a flag; a field typed as a list takes all that remain.
     Exits with status 2 and one line on an unknown key, a wrong type or a missing value.
     """
+
+    class Parser(_Parser):
+        command, renamed = prog, renamed_options(config_class)
+
     text = (config_class.__doc__ or "").strip()
-    parser = _Parser(prog=prog, description=f"{text}\n\nexample:\n  {example}")
+    parser = Parser(prog=prog, description=f"{text}\n\nexample:\n  {example}")
     parser.formatter_class = _HelpFormatter
     fields = {f.name: f for f in dataclasses.fields(config_class)}
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
@@ -82,6 +96,17 @@ def parse(
         parser.error(str(error))
 
 
+def renamed_options(config_class: type, prefix: str = "") -> dict[str, str]:
+    """{old name: new name} of the options that `config_class` and the dataclasses of its fields declare as RENAMED."""
+    renamed = {prefix + old: prefix + new for old, new in getattr(config_class, "RENAMED", {}).items()}
+    types = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        for part in (types[field.name], *typing.get_args(types[field.name])):  # also Part | None and list[Part]
+            if dataclasses.is_dataclass(part):
+                renamed |= renamed_options(typing.cast(type, part), f"{prefix}{field.name}.")
+    return renamed
+
+
 def load(config_class: type[T], path: Path, overrides: list[str] | None = None) -> T:
     """The configuration in a YAML file, with command-line style overrides."""
     if not Path(path).is_file():
@@ -94,6 +119,8 @@ def build(config_class: type[T], values: dict[str, Any], where: str) -> T:
     names the nearest option for an unknown one, and says what a wrong type should be."""
     known = [f.name for f in dataclasses.fields(config_class)]
     for name in values:
+        if name in (renamed := renamed_options(config_class)):
+            raise UserError(f"{where}: {name} was renamed: use {renamed[name]}")
         if name not in known:
             hint = nearest(name, known) if known else "it has none"
             raise UserError(f"{where} has no option {name!r}: {hint}")

@@ -3,43 +3,76 @@
 import difflib
 import importlib
 import inspect
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from shared.errors import UserError
+from shared.text import one_line
+
+IMPORT_PATH = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*)(?::(.*))?")
+"""`package.module:Class`, perhaps followed by `:` and a file."""
 
 
-def nearest(name: str, names) -> str:
-    """A hint naming the closest of `names`, or all of them when none is close."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(sorted(names))}"
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint that names the closest of `names`, or all of them when none is close."""
+    known = sorted(set(names))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(known)}"
 
 
 class Registry:
-    """Maps a name to `"module:attribute"`; the module is imported only when its part is asked for."""
+    """Maps a name to `"module:attribute"`; the module is imported only when its part is asked for.
 
-    def __init__(self, family: str, parts: dict[str, str]):
+    Wherever a name is accepted, `package.module:Class` is too: a user's own part needs no fork.
+    """
+
+    def __init__(self, family: str, parts: dict[str, str]) -> None:
         self.family = family
         self.parts = dict(parts)
 
     def names(self) -> list[str]:
+        """The names of the built-in parts, sorted."""
         return sorted(self.parts)
 
     def get(self, name: str) -> Any:
-        """The part called `name`; UserError names the nearest one when there is none."""
-        if name not in self.parts:
-            raise UserError(f"no {self.family} called {name!r}: {nearest(name, self.parts)}")
-        module, attribute = self.parts[name].split(":")
-        return getattr(importlib.import_module(module), attribute)
+        """The part called `name`, or the one at the import path `package.module:Class`. UserError names the nearest
+        part when there is none of that name, and the reason when the import fails."""
+        if name in self.parts:
+            module, attribute = self.parts[name].split(":")
+            return getattr(importlib.import_module(module), attribute)
+        if ":" in name:
+            return self._imported(name)
+        raise UserError(f"no {self.family} called {name!r}: {nearest(name, self.parts)}")
+
+    def _imported(self, path: str) -> Any:
+        name, _, attribute = path.partition(":")
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:  # the module is the user's: its import may raise anything
+            reason = f"{type(error).__name__}: {one_line(error, 200)}"
+            hint = "; is its package installed, or its folder on PYTHONPATH?" if isinstance(error, ImportError) else ""
+            raise UserError(f"{self.family} {path!r} cannot be imported ({reason}){hint}") from None
+        if not hasattr(module, attribute):
+            public = [known for known in vars(module) if not known.startswith("_")]
+            hint = nearest(attribute, public) if public else "it is empty"
+            raise UserError(f"{self.family} {path!r}: the module {name} has no {attribute!r}: {hint}")
+        return getattr(module, attribute)
+
+    def split(self, spec: str) -> tuple[str, str]:
+        """The name and the file of "NAME" or "NAME:FILE", where NAME may be an import path; "" without a file."""
+        name, _, path = spec.partition(":")
+        own = None if name in self.parts else IMPORT_PATH.fullmatch(spec)
+        return (own[1], own[2] or "") if own else (name, path)
 
     def make(self, spec: str) -> Any:
-        """The part that "NAME" or "NAME:PATH" (with a file or folder of its own) describes, made; UserError when it is
-        written otherwise."""
-        name, _, path = spec.partition(":")
-        part, given = self.get(name), [path] if path else []
+        """An instance of the part that "NAME" or "NAME:FILE" describes; UserError when the part needs a file and `spec`
+        has none, or the other way round."""
+        name, path = self.split(spec)
+        part, arguments = self.get(name), [path] if path else []
         try:
-            inspect.signature(part).bind(*given)
+            inspect.signature(part).bind(*arguments)
         except TypeError:
-            needs = "takes no file" if given else f"needs a file of its own; write {name}:/path/to/it"
+            needs = "takes no file" if arguments else f"needs a file of its own; write {name}:/path/to/it"
             raise UserError(f"the {self.family} {name!r} {needs}") from None
-        return part(*given)
+        return part(*arguments)

@@ -51,7 +51,7 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
         if not self.sample_rates or any(rate < 1000 for rate in self.sample_rates):
             raise ValueError(f"sample_rates is {self.sample_rates}: one or more rates in Hz are needed, as in [16000]")
-        DETECTORS.get(self.detector.partition(":")[0])
+        DETECTORS.get(DETECTORS.split(self.detector)[0])
         self.sample_rates = list(dict.fromkeys(self.sample_rates))
 
     def recipe(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Recipe:
     def check(self) -> dict[str, str]:
         """UserError when something it names is not there or cannot be loaded; else digests of the files it names."""
         detector(self.detector)
-        _, _, weights = self.detector.partition(":")
+        _, weights = DETECTORS.split(self.detector)
         digests = {"detector": digest(Path(weights))} if weights else {}
         if self.transcribe:
             listener = recogniser(self.transcribe)
