@@ -82,6 +82,6 @@ def parity(a, b) -> float:
         "text": ["that was so funny", "no"],
     }
     return max(
-        float((tower.encode(items[m]).pooled - b.tower(m).encode(items[m]).pooled).abs().max())
+        float((tower.encode_prepared(items[m]).pooled - b.tower(m).encode_prepared(items[m]).pooled).abs().max())
         for m, tower in a.towers().items()
     )

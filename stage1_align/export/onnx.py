@@ -132,8 +132,8 @@ def _fixed_length(tower: Tower) -> bool:
 
 def _graph(modality: str, tower: Tower) -> nn.Module:
     from stage1_align.towers.audio_windows import WindowedTower
-    from stage1_align.towers.text import TextTower
-    from stage1_align.towers.vision import OpenClipVision
+    from stage1_align.towers.text_transformer import TextTower
+    from stage1_align.towers.vision_open_clip import OpenClipVision
     from stage1_align.towers.wav2vec2 import Wav2vec2
 
     graphs = {OpenClipVision: _Vision, WindowedTower: _Windowed, Wav2vec2: _Speech, TextTower: _Text}
@@ -207,7 +207,7 @@ class _Windowed(_Graph):
 @contextlib.contextmanager
 def _free_windows():
     """laion_clap's window_reverse finds the batch size by a division of floats, which fixes it in a graph."""
-    from stage1_align.towers.audio import _htsat_module
+    from stage1_align.towers.htsat import _htsat_module
 
     htsat = _htsat_module()
     original = htsat.window_reverse

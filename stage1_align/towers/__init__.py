@@ -3,11 +3,11 @@
 from shared.registry import Registry
 
 TOWERS = {
-    "vision": Registry("vision tower", {"open_clip": "stage1_align.towers.vision:OpenClipVision"}),
+    "vision": Registry("vision tower", {"open_clip": "stage1_align.towers.vision_open_clip:OpenClipVision"}),
     "audio": Registry(
         "audio tower",
         {
-            "htsat": "stage1_align.towers.audio:Htsat",
+            "htsat": "stage1_align.towers.htsat:Htsat",
             "clap": "stage1_align.towers.clap_audio:Clap",
             "wav2vec2": "stage1_align.towers.wav2vec2:Wav2vec2",
             "audeering": "stage1_align.towers.audeering:Audeering",
@@ -17,7 +17,7 @@ TOWERS = {
     "text": Registry(
         "text tower",
         {
-            "transformer": "stage1_align.towers.text:TransformerText",
+            "transformer": "stage1_align.towers.text_transformer:TransformerText",
             "open_clip": "stage1_align.towers.text_open_clip:OpenClipText",
         },
     ),

@@ -74,11 +74,14 @@ class Tower(nn.Module):
         return []
 
     @torch.no_grad()
-    def encode(self, items: list, **kwargs) -> Encoded:
+    def encode_prepared(self, items: list) -> Encoded:
         """Raw items to an Encoded, without gradient, on the tower's own device."""
         device = next(self.parameters()).device
-        batch = {name: value.to(device) for name, value in self.collate(items, **kwargs).items()}
+        batch = {name: value.to(device) for name, value in self.collate(items).items()}
         return self(**batch)
+
+    def encode(self, items: list) -> Encoded:
+        return self.encode_prepared(items)
 
     def freeze(self, unfreeze: int | None) -> None:
         """None: everything trains. 0: only ADDED trains. n: also the last n blocks and what follows them.

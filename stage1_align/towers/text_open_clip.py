@@ -15,7 +15,7 @@ from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.open_clip_source import read_state
-from stage1_align.towers.text import TextTower
+from stage1_align.towers.text_transformer import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, OpenClipTokenizer, Tokenizer
 
 

@@ -73,9 +73,9 @@ class WithActionUnits(nn.Module):
     def width(self) -> int:
         return self.tower.width + len(CHANNELS)
 
-    def encode(self, items: list[np.ndarray]):
-        """As `Tower.encode`. UserError for a tower whose steps are not the pictures."""
-        encoded = self.tower.encode(items)
+    def encode_prepared(self, items: list[np.ndarray]):
+        """As `Tower.encode_prepared`. UserError for a tower whose steps are not the pictures."""
+        encoded = self.tower.encode_prepared(items)
         sequence, mask = encoded.sequence.float(), encoded.mask  # (B, T, C), (B, T)
         if mask.sum(dim=1).tolist() != [len(frames) for frames in items]:
             raise UserError("--blendshapes needs a vision tower with one step a picture; this one has others")

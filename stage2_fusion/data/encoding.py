@@ -342,7 +342,7 @@ def encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list[
         return [absent(name, clip, encoders.embed_dim) for clip in clips]
     device = next(tower.parameters()).device.type
     with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
-        encoded = tower.encode([clip[RAW[name]] for clip in clips])
+        encoded = tower.encode_prepared([clip[RAW[name]] for clip in clips])
     pooled, sequences = encoded.pooled.float().cpu().numpy(), encoded.sequence.float().cpu().numpy()
     mask = encoded.mask.cpu().numpy()  # (B, T)
     parts = []

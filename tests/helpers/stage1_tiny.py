@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from stage1_align.encoders import AlignedEncoders
-from stage1_align.towers.text import SentencePieceTokenizer
+from stage1_align.towers.text_transformer import SentencePieceTokenizer
 
 TEXTS = [
     "that is so funny I cannot stop laughing",
@@ -73,9 +73,9 @@ def items(seed: int = 0) -> dict[str, list]:
 
 def same_alone(tower, items: list):
     """The batch of items, after a check that each gives the same by itself."""
-    batch = tower.encode(items)
+    batch = tower.encode_prepared(items)
     for row, item in enumerate(items):
-        single = tower.encode([item])
+        single = tower.encode_prepared([item])
         steps = int(single.mask.sum())
         torch.testing.assert_close(batch.pooled[row], single.pooled[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(batch.sequence[row, :steps], single.sequence[0, :steps], rtol=0, atol=1e-5)

@@ -17,7 +17,7 @@ def test_round_trip_keeps_embeddings_and_freezes(tmp_path):
     assert not any(p.requires_grad for p in loaded.parameters())
     assert not any(module.training for module in loaded.modules() if module is not loaded.audio.net.bn0)
     for modality, given in items().items():
-        a, b = (getattr(e, modality).encode(given) for e in (trained, loaded))
+        a, b = (getattr(e, modality).encode_prepared(given) for e in (trained, loaded))
         torch.testing.assert_close(a.pooled, b.pooled, rtol=0, atol=1e-6)
         torch.testing.assert_close(a.sequence, b.sequence, rtol=0, atol=1e-6)
         assert a.rate == b.rate

@@ -91,14 +91,14 @@ def test_embeddings_are_those_of_one_item_at_a_time_in_evaluation_mode(clips):
                 item = valid.waveform(row, encoders.audio.sample_rate)
             else:
                 item = valid.clip(row, lambda n: [int(i) for i in np.linspace(0, n - 1, min(n, 10)).round()])["frames"]
-            wanted = getattr(encoders, modality).encode([item])
+            wanted = getattr(encoders, modality).encode_prepared([item])
             np.testing.assert_allclose(found[modality][row], wanted.pooled[0].numpy(), atol=1e-5)
             assert found[f"has_{modality}"][row] == bool(wanted.mask.any())
     for texts, vectors in zip([*valid.texts, ["much joy"]], [*found["texts"], found["more"]], strict=True):
         assert len(vectors) == len(texts)
         for text, vector in zip(texts, vectors, strict=True):
             torch.testing.assert_close(
-                torch.from_numpy(vector), encoders.text.encode([text]).pooled[0], atol=1e-5, rtol=0
+                torch.from_numpy(vector), encoders.text.encode_prepared([text]).pooled[0], atol=1e-5, rtol=0
             )
 
 

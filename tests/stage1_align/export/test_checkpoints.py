@@ -13,7 +13,7 @@ from shared.errors import UserError
 from stage1_align.export import checkpoints
 from stage1_align.export.checkpoints import CHECKPOINTS, Checkpoint, describe, options_for
 from stage1_align.towers import TOWERS
-from stage1_align.towers.vision import OpenClipVision
+from stage1_align.towers.vision_open_clip import OpenClipVision
 
 AUDEERING = "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim"
 
@@ -57,7 +57,7 @@ def test_each_way_to_the_same_weights_gives_the_same_tower(tmp_path, monkeypatch
     for path in (None, tmp_path / "epoch_3.pt", tmp_path / "bare.safetensors", tmp_path / "hub"):
         options = yaml.safe_load(yaml.safe_dump(options_for(one.name, path)))
         built = OpenClipVision.from_options({**options, "projection": "own"}, 24).eval()
-        torch.testing.assert_close(built.encode([clip]).pooled, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(built.encode_prepared([clip]).pooled, expected, rtol=0, atol=1e-5)
 
 
 def test_a_text_tower_is_given_the_file_in_the_folder_and_its_activation(tmp_path):

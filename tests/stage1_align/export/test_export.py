@@ -52,7 +52,7 @@ def test_the_card_says_data_metrics_command_and_licence(folder):
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
 def test_one_tower_is_loaded_without_the_others(folder, modality, tmp_path, monkeypatch):
     """The others' registries, weights and tokenizer are gone."""
-    whole = AlignedEncoders.from_pretrained(folder).tower(modality).encode(items()[modality])
+    whole = AlignedEncoders.from_pretrained(folder).tower(modality).encode_prepared(items()[modality])
     for other in {"vision", "audio", "text"} - {modality}:
         monkeypatch.setattr(towers.TOWERS[other], "parts", {})
     part = shutil.copytree(folder, tmp_path / "part")
@@ -60,7 +60,7 @@ def test_one_tower_is_loaded_without_the_others(folder, modality, tmp_path, monk
         shutil.rmtree(part / "tokenizer")
     rewrite_weights(part, lambda name: name.startswith(f"{modality}."))
     alone = AlignedEncoders.from_pretrained(part, only=[modality])
-    encoded = alone.tower(modality).encode(items()[modality])
+    encoded = alone.tower(modality).encode_prepared(items()[modality])
     assert torch.equal(encoded.pooled, whole.pooled) and torch.equal(encoded.sequence, whole.sequence)
     others = {"vision", "audio", "text"} - {modality}
     assert list(alone.towers()) == [modality] and all(getattr(alone, other) is None for other in others)
@@ -118,7 +118,7 @@ def test_tokenizers_of_other_kinds_travel_along(tmp_path):
     built.save_pretrained(tmp_path / "out")
     loaded = AlignedEncoders.from_pretrained(tmp_path / "out")
     assert loaded.text.tokenizer.kind == "open_clip"
-    assert torch.equal(loaded.text.encode(TEXTS).pooled, built.text.encode(TEXTS).pooled)
+    assert torch.equal(loaded.text.encode_prepared(TEXTS).pooled, built.text.encode_prepared(TEXTS).pooled)
     loaded.save_pretrained(tmp_path / "again")
     assert AlignedEncoders.from_pretrained(tmp_path / "again").digest == loaded.digest
     (tmp_path / "out" / "tokenizer" / "bpe.txt.gz").unlink()

@@ -13,7 +13,7 @@ from stage1_align.export import onnx
 from stage1_align.export.export import main as export
 from stage1_align.towers.base import Tower
 from stage1_align.towers.text_open_clip import OpenClipText
-from stage1_align.towers.vision import OpenClipVision
+from stage1_align.towers.vision_open_clip import OpenClipVision
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
 
@@ -55,7 +55,7 @@ def test_the_graph_gives_what_the_tower_gives_at_any_size(which, modality, reque
 
 def test_roberta_counts_its_positions_in_the_graph_too():
     """From the ids that are not padding, as it was published."""
-    from stage1_align.towers.text import TransformerText
+    from stage1_align.towers.text_transformer import TransformerText
 
     sizes = {**TOWERS["text"]["options"]["model_cfg"], "max_position_embeddings": 26, "pad_token_id": 1}
     options = {"architecture": "roberta", "model_cfg": sizes, "vocab_size": 60, "context_length": 24}

@@ -17,9 +17,9 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 def test_batch_equals_single_and_what_is_absent_is_masked(kind):
     tower = build(*KINDS[kind])
     given = sounds(16000, 0, 100, 47001)
-    batch = tower.encode(given)
+    batch = tower.encode_prepared(given)
     for row, item in enumerate(given):
-        single = tower.encode([item])
+        single = tower.encode_prepared([item])
         steps = single.sequence.shape[1]
         torch.testing.assert_close(batch.pooled[row], single.pooled[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(batch.sequence[row, :steps], single.sequence[0], rtol=0, atol=1e-5)
@@ -36,17 +36,17 @@ def test_batch_equals_single_and_what_is_absent_is_masked(kind):
 def test_frames_come_at_the_stated_rate_and_stand_where_the_sound_is(kind):
     tower = build(*KINDS[kind])
     sound = sounds(48000)[0]
-    before = tower.encode([sound])
+    before = tower.encode_prepared([sound])
     steps = int(before.mask.sum())
     if kind in ("htsat", "clap", "mel_cnn"):
         assert steps == np.ceil(round(3 * before.rate, 6))
     else:
         assert before.rate == 50 and tower.least == 400 and steps == (48000 - 400) // 320 + 1
-    assert tower.encode([sound[:8000]]).rate == before.rate == tower.rate  # whatever the clip's length
+    assert tower.encode_prepared([sound[:8000]]).rate == before.rate == tower.rate  # whatever the clip's length
     for begin in (6400, 30400):  # 0.2 s of other noise
         other = sound.copy()
         other[begin : begin + 3200] = sound[:3200]
-        change = (tower.encode([other]).sequence - before.sequence)[0, :steps].abs().sum(-1)  # (T,)
+        change = (tower.encode_prepared([other]).sequence - before.sequence)[0, :steps].abs().sum(-1)  # (T,)
         changed = (float(change.argmax()) + 0.5) / before.rate  # s
         assert begin / 16000 - 1 / before.rate <= changed <= (begin + 3200) / 16000 + 1 / before.rate
 
@@ -62,7 +62,7 @@ def test_an_exported_tower_loads_without_its_checkpoint(kind, tmp_path):
     again = AlignedEncoders.from_pretrained(tmp_path / "encoders").audio
     assert json.loads(json.dumps(again.config())) == spec["options"]
     given = sounds(9000, 21000)
-    a, b = tower.encode(given), again.encode(given)
+    a, b = tower.encode_prepared(given), again.encode_prepared(given)
     torch.testing.assert_close(a.pooled, b.pooled, rtol=0, atol=1e-5)  # WavLM's attention rounds otherwise when frozen
     torch.testing.assert_close(a.sequence, b.sequence, rtol=0, atol=1e-5)
 

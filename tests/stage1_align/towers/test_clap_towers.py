@@ -10,7 +10,7 @@ from helpers.audio_tiny import CLAP, CLAP_FEATURES, HTSAT, build, randomise, sou
 from torch import nn
 
 from shared.errors import UserError
-from stage1_align.towers.audio import SIZES, _htsat_module
+from stage1_align.towers.htsat import SIZES, _htsat_module
 
 
 def laion_model():
@@ -65,7 +65,7 @@ def test_htsat_gives_what_laion_clap_gives(tmp_path, file, prefix, position_ids)
     with torch.no_grad():
         published = htsat({"waveform": torch.from_numpy(np.stack(given))}, device="cpu")
         pooled = nn.functional.normalize(projection(published["embedding"]), dim=-1)  # (2, 512)
-    encoded = tower.encode(given)
+    encoded = tower.encode_prepared(given)
     assert encoded.sequence.shape == (2, 16, 16) and encoded.rate == 16 * 16000 / 20000
     torch.testing.assert_close(encoded.pooled, pooled, rtol=0, atol=1e-5)
     torch.testing.assert_close(encoded.sequence, published["fine_grained_embedding"][:, ::32], rtol=0, atol=1e-4)
@@ -185,7 +185,7 @@ def test_clap_gives_what_transformers_gives(clap_folder):
     with torch.no_grad():
         output = model.audio_model(features["input_features"])
         pooled = nn.functional.normalize(model.audio_projection(output.pooler_output), dim=-1)  # (1, 8)
-    encoded = tower.encode([sound])
+    encoded = tower.encode_prepared([sound])
     torch.testing.assert_close(encoded.pooled, pooled, rtol=0, atol=1e-4)
     frames = output.last_hidden_state.mean(2).transpose(1, 2)  # (1, T, C)
     torch.testing.assert_close(encoded.sequence, frames, rtol=0, atol=1e-3)
@@ -193,7 +193,7 @@ def test_clap_gives_what_transformers_gives(clap_folder):
 
     again = build("clap", json.loads(json.dumps(tower.config())))
     again.load_state_dict(tower.state_dict())
-    assert torch.equal(again.encode([sound]).pooled, encoded.pooled)
+    assert torch.equal(again.encode_prepared([sound]).pooled, encoded.pooled)
 
 
 def test_the_log_mel_is_that_of_their_extractor():

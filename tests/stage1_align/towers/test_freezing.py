@@ -12,7 +12,7 @@ from torch import nn
 from shared.errors import UserError
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.towers.base import Tower
-from stage1_align.towers.vision import OpenClipVision
+from stage1_align.towers.vision_open_clip import OpenClipVision
 
 VIT = {"layers": 3, "width": 32, "patch_size": 16, "head_width": 16}
 
@@ -169,7 +169,9 @@ def test_a_recomputing_tower_copies_freezes_and_encodes_like_any_other():
             parameter.mul_(2)
     assert clone.blocks()[0].forward.args[0] is clone.blocks()[0]  # not the original's block
     plain = vision()
-    torch.testing.assert_close(tower.eval().encode(items()).pooled, plain.eval().encode(items()).pooled)
+    torch.testing.assert_close(
+        tower.eval().encode_prepared(items()).pooled, plain.eval().encode_prepared(items()).pooled
+    )
     got = gradients(tower.train())
     assert got.keys() == {n for n, p in tower.named_parameters() if p.requires_grad}
     assert any(name.startswith("trunk.transformer.resblocks.2.") for name in got)

@@ -74,7 +74,7 @@ def test_speech_models_give_what_transformers_gives_for_each_clip_alone(
     with torch.no_grad():
         average.layer_weights.copy_(torch.tensor([0.0, 0.3, -0.2, 0.8]))
     weights = average.layer_weights.detach().exp() / average.layer_weights.detach().exp().sum()  # (4,)
-    encoded = [tower.encode(given) for tower in (last, second, average)]
+    encoded = [tower.encode_prepared(given) for tower in (last, second, average)]
     for row, output in enumerate(alone):
         steps = output.last_hidden_state.shape[1]
         states = [*output.hidden_states[:3], output.last_hidden_state]
@@ -86,7 +86,7 @@ def test_speech_models_give_what_transformers_gives_for_each_clip_alone(
     assert last.config()["architecture"] == kind and last.config()["normalise"] is do_normalize
     again = build("wav2vec2", json.loads(json.dumps(second.config())))
     again.load_state_dict(second.state_dict())
-    assert torch.equal(again.encode(given).sequence, encoded[1].sequence)
+    assert torch.equal(again.encode_prepared(given).sequence, encoded[1].sequence)
 
 
 def test_wrong_speech_options_are_refused(tmp_path):
@@ -133,13 +133,13 @@ def test_audeering_tells_arousal_dominance_valence(tmp_path):
     torch.testing.assert_close(emotion[[0, 2]], torch.stack(expected), rtol=0, atol=1e-5)
     assert emotion.shape == (3, 3) and emotion[1].isnan().all()
 
-    encoded = tower.encode(given)
+    encoded = tower.encode_prepared(given)
     assert tower.width == encoded.sequence.shape[-1] == 19
     for row in (0, 2):
         steps = int(encoded.mask[row].sum())
         told = encoded.sequence[row, :steps, 16:]  # (T, 3)
         torch.testing.assert_close(told, emotion[row].expand(steps, 3), rtol=0, atol=1e-6)
-    assert build("audeering", {"pretrained": folder}).encode(given).sequence.shape[-1] == 16
+    assert build("audeering", {"pretrained": folder}).encode_prepared(given).sequence.shape[-1] == 16
     again = build("audeering", json.loads(json.dumps(tower.config())))
     again.load_state_dict(tower.state_dict())
     assert torch.equal(again.emotion(given)[[0, 2]], emotion[[0, 2]])

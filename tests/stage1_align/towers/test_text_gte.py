@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import layer_norm, normalize
 
 from shared.errors import UserError
-from stage1_align.towers.text import TransformerText
+from stage1_align.towers.text_transformer import TransformerText
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "am", "dog", "funny", "i", "is", "laughed", "old", "sad"]
 WORDS += ["so", "song", "that", "the", "together", "we", ".", ","]
@@ -150,7 +150,7 @@ def test_a_folder_as_alibaba_publishes_it_gives_what_its_formulas_give(tmp_path,
         ids = [WORDS.index(word) for word in ["[CLS]", *text.split(), "[SEP]"]]
         assert tower.tokenizer(text) == ids
         expected = reference(folder, ids).float()  # (L, HIDDEN)
-        encoded = tower.encode([text])
+        encoded = tower.encode_prepared([text])
         torch.testing.assert_close(encoded.sequence[0], expected, rtol=0, atol=1e-5)
         pooled = normalize(tower.project(expected.mean(0)), dim=0)  # (8,)
         torch.testing.assert_close(encoded.pooled[0], pooled, rtol=0, atol=1e-5)
@@ -177,7 +177,7 @@ def test_batch_equals_single_and_the_tower_is_rebuilt_without_its_folder(tmp_pat
     again = TransformerText.from_options(config, 8).eval()
     again.load_state_dict(tower.state_dict())
     again.tokenizer = tower.tokenizer
-    torch.testing.assert_close(again.encode(given).sequence, batch.sequence, rtol=0, atol=0)
+    torch.testing.assert_close(again.encode_prepared(given).sequence, batch.sequence, rtol=0, atol=0)
     tower.train()(**tower.collate(given)).pooled.sum().backward()
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 

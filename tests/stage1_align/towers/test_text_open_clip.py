@@ -99,7 +99,7 @@ def test_it_gives_what_open_clip_gives(published, tower):
     expected = model.encode_text(ids, normalize=True)
     model.text.output_tokens = True
     tokens = model.text(ids)[1]  # (5, 12, 16)
-    encoded = tower.encode(GIVEN)
+    encoded = tower.encode_prepared(GIVEN)
     here = [0, 1, 3, 4]  # the third is absent here
     torch.testing.assert_close(encoded.pooled[here], expected[here], rtol=0, atol=1e-5)
     for row in here:
@@ -109,7 +109,7 @@ def test_it_gives_what_open_clip_gives(published, tower):
     ends = int(tower.tokenizer.kind == "huggingface")  # SigLIP pads with the end mark, and the first one counts
     assert encoded.mask[here].sum(1).tolist() == [min(12, int((ids[row] != pad).sum()) + ends) for row in here]
     linear = OpenClipText.from_options({**options, "projection": "linear", "peak": True}, 5).eval()
-    torch.testing.assert_close(linear.encode(GIVEN).sequence, encoded.sequence, rtol=0, atol=1e-6)
+    torch.testing.assert_close(linear.encode_prepared(GIVEN).sequence, encoded.sequence, rtol=0, atol=1e-6)
 
 
 def test_batch_equals_single_and_absent_and_long_texts(tower):
@@ -125,7 +125,9 @@ def test_the_tower_is_rebuilt_without_its_files_and_trains(tower, tmp_path):
     again.load_state_dict(tower.state_dict())
     tower.tokenizer.save(tmp_path / "tokenizer")
     again.tokenizer = TOKENIZERS.get(tower.tokenizer.kind).load(tmp_path / "tokenizer")
-    torch.testing.assert_close(again.eval().encode(GIVEN).pooled, tower.encode(GIVEN).pooled, rtol=0, atol=0)
+    torch.testing.assert_close(
+        again.eval().encode_prepared(GIVEN).pooled, tower.encode_prepared(GIVEN).pooled, rtol=0, atol=0
+    )
     again.train()(**again.collate(GIVEN)).pooled.sum().backward()
     assert [name for name, parameter in again.named_parameters() if parameter.grad is None] == []
     again.freeze(1)

@@ -9,8 +9,8 @@ from helpers.stage1_tiny import same_alone
 from safetensors.torch import load_file, save_file
 
 from shared.errors import UserError
-from stage1_align.towers.text import TransformerText
 from stage1_align.towers.text_open_clip import OpenClipText
+from stage1_align.towers.text_transformer import TransformerText
 from stage1_align.towers.tokenizers import TOKENIZERS, HuggingFaceTokenizer, OpenClipTokenizer, SentencePieceTokenizer
 
 TEXTS = ["that is so funny I cannot stop laughing", "I am sad about the dog", "we laughed together", "a sad old song"]
@@ -88,7 +88,7 @@ def test_a_published_encoder_gives_what_it_was_published_with(folders, name):
     model = getattr(model, "roberta", model)
     ids = tower.tokenizer("we laughed together")
     expected = model(input_ids=torch.tensor([ids])).last_hidden_state  # (1, L, 16)
-    encoded = tower.encode(["we laughed together"])
+    encoded = tower.encode_prepared(["we laughed together"])
     torch.testing.assert_close(encoded.sequence, expected, rtol=0, atol=1e-6)
     pooled = torch.nn.functional.normalize(tower.project(expected.mean(1)), dim=-1)  # (1, 8)
     torch.testing.assert_close(encoded.pooled, pooled, rtol=0, atol=1e-6)
@@ -133,12 +133,12 @@ def test_open_clip_text_is_open_clips_own(tmp_path, file, prefix, wrap, layout):
     tower = OpenClipText.from_options(options, 8).eval()
     given = ["We laughed, together!", "dog " * 40]
     ids = SimpleTokenizer(context_length=12)(given)
-    encoded = tower.encode(given)
+    encoded = tower.encode_prepared(given)
     torch.testing.assert_close(encoded.pooled, model.encode_text(ids, normalize=True), rtol=0, atol=1e-6)
     assert encoded.mask.sum(1).tolist() == [7, 12]  # <start> we laughed , together ! <end>
     linear = OpenClipText.from_options({**options, "projection": "linear", "peak": True}, 5).eval()
-    torch.testing.assert_close(linear.encode(given).sequence, encoded.sequence, rtol=0, atol=1e-6)
-    assert linear.encode(given).pooled.shape == (2, 5) and len(linear.blocks()) == 2
+    torch.testing.assert_close(linear.encode_prepared(given).sequence, encoded.sequence, rtol=0, atol=1e-6)
+    assert linear.encode_prepared(given).pooled.shape == (2, 5) and len(linear.blocks()) == 2
 
 
 @pytest.mark.parametrize("kind", [{}, {"pool_type": "eos", "eos_id": 49407}, {"pool_type": "first"}])
@@ -221,7 +221,7 @@ def test_the_tower_is_rebuilt_without_its_checkpoint(tower, tmp_path):
     again.tokenizer.save(tmp_path / "b")
     for file in (tmp_path / "a").iterdir():  # the digest of an export does not depend on how often it was loaded
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
-    a, b = tower.encode(GIVEN), again.encode(GIVEN)
+    a, b = tower.encode_prepared(GIVEN), again.encode_prepared(GIVEN)
     torch.testing.assert_close(a.pooled, b.pooled, rtol=0, atol=0)
     assert again.config() == config
 

@@ -4,8 +4,8 @@ import torch
 from helpers.stage1_tiny import TEXTS, encoders, items
 
 from shared.errors import UserError
-from stage1_align.towers.audio import Htsat
-from stage1_align.towers.text import SentencePieceTokenizer
+from stage1_align.towers.htsat import Htsat
+from stage1_align.towers.text_transformer import SentencePieceTokenizer
 
 MISSING = {"vision": 1, "audio": 2, "text": 3}
 
@@ -18,9 +18,9 @@ def model():
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
 def test_batch_equals_single(model, modality):
     tower, given = getattr(model, modality), items()[modality]
-    batch = tower.encode(given)
+    batch = tower.encode_prepared(given)
     for row, item in enumerate(given):
-        single = tower.encode([item])
+        single = tower.encode_prepared([item])
         steps = single.sequence.shape[1]
         torch.testing.assert_close(batch.pooled[row], single.pooled[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(batch.sequence[row, :steps], single.sequence[0], rtol=0, atol=1e-5)
@@ -29,7 +29,7 @@ def test_batch_equals_single(model, modality):
 
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
 def test_absent_items_are_masked_and_zero(model, modality):
-    encoded = getattr(model, modality).encode(items()[modality])
+    encoded = getattr(model, modality).encode_prepared(items()[modality])
     absent = MISSING[modality]
     assert not encoded.mask[absent].any()
     assert (encoded.sequence[absent] == 0).all()
@@ -42,7 +42,7 @@ def test_absent_items_are_masked_and_zero(model, modality):
 def test_audio_steps_are_distinct_and_at_the_stated_rate(model):
     seconds = 5.0
     sound = np.random.default_rng(0).uniform(-0.3, 0.3, int(seconds * 16000)).astype(np.float32)
-    encoded = model.audio.encode([sound])
+    encoded = model.audio.encode_prepared([sound])
     assert int(encoded.mask.sum()) == int(np.ceil(seconds * encoded.rate))
     steps = encoded.sequence[0][encoded.mask[0]]
     assert (steps[1:] - steps[:-1]).abs().amax(1).min() > 1e-4  # HTS-AT itself repeats each frame
@@ -51,8 +51,8 @@ def test_audio_steps_are_distinct_and_at_the_stated_rate(model):
 def test_a_short_clip_is_padded_not_stretched(model):
     """The first second sounds the same whether or not silence follows, so its frames are the same."""
     sound = np.random.default_rng(0).uniform(-0.3, 0.3, 16000).astype(np.float32)
-    short = model.audio.encode([sound])
-    longer = model.audio.encode([np.concatenate([sound, np.zeros(8000, np.float32)])])
+    short = model.audio.encode_prepared([sound])
+    longer = model.audio.encode_prepared([np.concatenate([sound, np.zeros(8000, np.float32)])])
     steps = int(short.mask.sum())
     torch.testing.assert_close(short.sequence[0, :steps], longer.sequence[0, :steps], rtol=0, atol=1e-5)
 
@@ -61,7 +61,7 @@ def test_laion_clap_itself_is_not_imported():
     import subprocess
     import sys
 
-    code = "import sys, stage1_align.towers.audio as a; a._htsat_module(); print('laion_clap' in sys.modules)"
+    code = "import sys, stage1_align.towers.htsat as a; a._htsat_module(); print('laion_clap' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

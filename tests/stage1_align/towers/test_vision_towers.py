@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from shared.errors import UserError
-from stage1_align.towers import vision
-from stage1_align.towers.vision import OpenClipVision, resize
+from stage1_align.towers import vision_open_clip
+from stage1_align.towers.vision_open_clip import OpenClipVision, resize
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_every_published_form_gives_open_clips_own_embeddings(form, tmp_path):
     built = tower(**options)
     (clip,) = frames(3)
     for frame, expected in zip(clip, embedded(model, clip), strict=True):
-        torch.testing.assert_close(built.encode([frame[None]]).pooled[0], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(built.encode_prepared([frame[None]]).pooled[0], expected, rtol=0, atol=1e-5)
     config = built.config()
     assert (config["image_size"], list(config["mean"]), list(config["std"])) == (32, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
     assert config["interpolation"] == "bilinear" and config["vision_cfg"]["quick_gelu"] is True
@@ -45,7 +45,7 @@ def test_every_family_matches_open_clip_and_comes_back_from_its_config(name, tmp
     built = tower(MODELS[name]["embed_dim"], pretrained=str(tmp_path / "hub"), projection="own")
     (clip,) = frames(2, size=size)
     for frame, expected in zip(clip, embedded(model, clip), strict=True):
-        torch.testing.assert_close(built.encode([frame[None]]).pooled[0], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(built.encode_prepared([frame[None]]).pooled[0], expected, rtol=0, atol=1e-5)
     comes_back(built, frames(1, 2, size=size))
 
 
@@ -56,7 +56,7 @@ def comes_back(built, items):
     again = OpenClipVision.from_options(config, built.embed_dim).eval()
     assert again.config() == built.config()
     again.load_state_dict(built.state_dict())
-    a, b = built.encode(items), again.encode(items)
+    a, b = built.encode_prepared(items), again.encode_prepared(items)
     assert torch.equal(a.pooled, b.pooled) and torch.equal(a.sequence, b.sequence)
 
 
@@ -76,8 +76,8 @@ def test_the_sequence_is_the_trunk_before_its_projection(tmp_path):
     with torch.no_grad():
         tokens = model.visual.transformer(model.visual._embeds(x))
         expected = model.visual.ln_post(tokens)[:, 0]  # (T, C)
-    torch.testing.assert_close(built.encode([clip]).sequence[0], expected, rtol=0, atol=1e-5)
-    assert built.width == 32 and built.encode([clip]).pooled.shape == (1, 8)
+    torch.testing.assert_close(built.encode_prepared([clip]).sequence[0], expected, rtol=0, atol=1e-5)
+    assert built.width == 32 and built.encode_prepared([clip]).pooled.shape == (1, 8)
 
 
 def test_only_the_image_tower_is_kept(tmp_path):
@@ -100,7 +100,7 @@ def test_a_tag_brings_its_weights_preprocessing_and_activation(tmp_path, monkeyp
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-vit", {"made": tag})
     built = tower(model="tiny-vit", pretrained="made", projection="own")
     (clip,) = frames(1)
-    torch.testing.assert_close(built.encode([clip]).pooled, embedded(model, clip), rtol=0, atol=1e-5)
+    torch.testing.assert_close(built.encode_prepared([clip]).pooled, embedded(model, clip), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("model, mean", [("ViT-B-16-SigLIP", 0.5), ("ViT-B-32", 0.48145466)])
@@ -119,7 +119,7 @@ def test_other_sizes_resample_the_positions_as_open_clip_does(tmp_path):
     built = tower(model="tiny-vit", pretrained=file, image_size=48, projection="own", **said)
     model = open_clip.create_model("tiny-vit", file, force_image_size=48, force_preprocess_cfg=PREPROCESSING).eval()
     (clip,) = frames(1, size=48)
-    torch.testing.assert_close(built.encode([clip]).pooled, embedded(model, clip), rtol=0, atol=1e-5)
+    torch.testing.assert_close(built.encode_prepared([clip]).pooled, embedded(model, clip), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("pool, peak", [("mean", False), ("attention", False), ("attention", True)])
@@ -128,9 +128,9 @@ def test_batch_equals_single_and_padding_changes_nothing(pool, peak):
     if pool == "attention":
         torch.nn.init.normal_(built.query)
     items = frames(3, 0, 5, 1, size=40)
-    batch = built.encode(items)
+    batch = built.encode_prepared(items)
     for row, item in enumerate(items):
-        single = built.encode([item])
+        single = built.encode_prepared([item])
         steps = single.sequence.shape[1]
         torch.testing.assert_close(batch.pooled[row], single.pooled[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(batch.sequence[row, :steps], single.sequence[0], rtol=0, atol=1e-5)
@@ -147,8 +147,8 @@ def test_frames_in_parts_give_what_all_of_them_together_give(monkeypatch):
     built.trunk.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
     inputs = built.collate(items)
     whole = built(**inputs)
-    monkeypatch.setattr(vision, "AT_ONCE", 4)
-    parts = built.encode(items)
+    monkeypatch.setattr(vision_open_clip, "AT_ONCE", 4)
+    parts = built.encode_prepared(items)
     again = built(**inputs)  # with gradient, and in training without: random depth and batch statistics are of all
     with torch.no_grad():
         built.train()(**inputs)
@@ -157,7 +157,7 @@ def test_frames_in_parts_give_what_all_of_them_together_give(monkeypatch):
     for name in ("sequence", "pooled", "mask"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-5)
     assert torch.equal(again.sequence, whole.sequence)
-    assert not built.encode(frames(0, 0)).mask.any()
+    assert not built.encode_prepared(frames(0, 0)).mask.any()
 
 
 def test_attention_starts_as_the_mean_and_follows_its_query():
@@ -165,7 +165,9 @@ def test_attention_starts_as_the_mean_and_follows_its_query():
     attending = tower(8, model="tiny-vit", pool="attention")
     attending.load_state_dict(plain.state_dict(), strict=False)
     items = frames(4, 2)
-    torch.testing.assert_close(attending.encode(items).pooled, plain.encode(items).pooled, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        attending.encode_prepared(items).pooled, plain.encode_prepared(items).pooled, rtol=0, atol=1e-6
+    )
     sequence = torch.tensor([[[2.0, 0.0], [0.0, 4.0], [7.0, 7.0]]])  # normalised: (1, -1), (-1, 1), masked
     mask = torch.tensor([[True, True, False]])
     attending.query = torch.nn.Parameter(torch.tensor([0.5, -0.5]))  # scores 1 and -1

@@ -98,20 +98,20 @@ def test_what_cannot_be_read_is_one_line(landmarker, monkeypatch, tmp_path):
 def test_a_tower_says_them_after_its_own_channels(landmarker):
     encoders, frames = stage1_tiny.encoders(), stage1_tiny.items()["vision"]
     frames[0][1] = 0  # one picture without a face
-    alone, width = encoders.vision.encode(frames), encoders.vision.width
+    alone, width = encoders.vision.encode_prepared(frames), encoders.vision.width
     add_action_units(encoders, landmarker)
-    both = encoders.vision.encode(frames)
+    both = encoders.vision.encode_prepared(frames)
     assert encode.widths(encoders)["vision"] == width + 53 == both.sequence.shape[2]
     torch.testing.assert_close(both.sequence[..., :width], alone.sequence)
     torch.testing.assert_close(both.pooled, alone.pooled)
     for row, mask, pictures in zip(both.sequence[..., width:], both.mask, frames, strict=True):
         np.testing.assert_allclose(row[mask], expected(pictures), atol=1e-6)
         assert not row[~mask].any()
-    rest = types.SimpleNamespace(encode=lambda items: alone, width=width)
+    rest = types.SimpleNamespace(encode_prepared=lambda items: alone, width=width)
     encoders.vision.tower = torch.nn.Identity()
-    encoders.vision.tower.encode = rest.encode
+    encoders.vision.tower.encode_prepared = rest.encode_prepared
     with pytest.raises(UserError, match="one step a picture"):
-        encoders.vision.encode([frames[0][:2], *frames[1:]])
+        encoders.vision.encode_prepared([frames[0][:2], *frames[1:]])
 
 
 class Passing(torch.nn.Module):
