@@ -1,29 +1,85 @@
-"""Agreement of predictions with labels, damage detection, and retrieval. NumPy in, plain floats out, all in float64."""
+"""Scores: PCC, CCC, MAE with bootstrap intervals, ROC AUC, recall at k. NumPy in, plain floats out, all in float64.
+
+Every score is computed over all rows of a split at once, never averaged over batches.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-CONSTANT = 1e-6
-"""A column whose spread is below this share of its largest value is constant: float32 rounding, not information."""
+CONSTANT_TOLERANCE = 1e-6
+"""A column whose range is below this fraction of its largest magnitude is constant: float32 rounding, not signal."""
 
 
-def is_constant(values: np.ndarray) -> bool:
-    """Whether `values` (N,) hold no variation beyond float32 rounding."""
+@dataclass(frozen=True)
+class DimensionScores:
+    """One score of K dimensions. None marks a dimension without labels; JSON has no NaN."""
+
+    mean: float | None
+    """Over the dimensions that have labels."""
+    per_dimension: dict[str, float | None]
+
+    @classmethod
+    def from_values(cls, values: dict[str, float]) -> "DimensionScores":
+        """Scores in which NaN marks a dimension without labels."""
+        return cls(_mean(values), {name: None if np.isnan(value) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class CorrelationScores(DimensionScores):
+    """PCC with 95 % bootstrap intervals, each [low, high], or None without labels or without resamples."""
+
+    interval: list[float] | None
+    """Of the mean over dimensions."""
+    interval_per_dimension: dict[str, list[float] | None]
+    n: int
+    """Rows behind the scores."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of one split. `dataclasses.asdict` gives what metrics.json holds; `from_json` reads it back."""
+
+    n: int
+    """Rows."""
+    groups: int
+    """Distinct groups that the bootstrap draws from."""
+    pcc: CorrelationScores
+    pcc_nonzero: CorrelationScores
+    """Over the rows with at least one label above zero."""
+    ccc: DimensionScores
+    mae: DimensionScores
+    constant: list[str]
+    """Dimensions whose predictions are constant; their correlations count 0."""
+    constant_labels: list[str]
+    """Dimensions whose labels are constant; their correlations count 0."""
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Scores":
+        """The scores among the keys of a metrics.json. KeyError or TypeError when one is missing."""
+        correlations = {name: CorrelationScores(**values[name]) for name in ("pcc", "pcc_nonzero")}
+        errors = {name: DimensionScores(**values[name]) for name in ("ccc", "mae")}
+        plain = {name: values[name] for name in ("n", "groups", "constant", "constant_labels")}
+        return cls(**plain, **correlations, **errors)
+
+
+def is_constant(values: ArrayLike) -> bool:
+    """Whether `values` (N,) do not vary beyond float32 rounding."""
     values = np.asarray(values, dtype=np.float64)
-    return values.size < 2 or float(np.ptp(values)) <= CONSTANT * float(np.abs(values).max())
+    return values.size < 2 or float(np.ptp(values)) <= CONSTANT_TOLERANCE * float(np.abs(values).max())
 
 
-def _labelled(predictions, labels) -> tuple[np.ndarray, np.ndarray]:
-    predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    if predictions.shape != labels.shape:
-        raise ValueError(f"predictions {predictions.shape} and labels {labels.shape} differ in shape")
-    keep = ~np.isnan(labels)
-    return predictions[keep], labels[keep]
+def pcc(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Pearson correlation coefficient of predictions x (N,) and labels y (N,), the score of the EMI challenge:
 
+        PCC = sum((x - mean x)(y - mean y)) / sqrt(sum((x - mean x)^2) sum((y - mean y)^2))
 
-def pcc(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Pearson's correlation of two (N,) arrays over the rows whose label is not NaN; 0 when either is constant, NaN
-    when no row is labelled."""
-    x, y = _labelled(predictions, labels)
+    Rows with a NaN label are left out. 0 when x or y is constant; NaN when no row is labeled.
+    """
+    x, y = _labeled_rows(predictions, labels)
     if not x.size:
         return float("nan")
     if is_constant(x) or is_constant(y):
@@ -32,10 +88,14 @@ def pcc(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
 
 
-def ccc(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Concordance correlation (Lin 1989) with population variances; 0 when either side is constant, NaN when no row is
-    labelled."""
-    x, y = _labelled(predictions, labels)
+def ccc(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Concordance correlation coefficient (Lin 1989, Biometrics 45, 255-268) of x (N,) and y (N,):
+
+        CCC = 2 cov(x, y) / (var x + var y + (mean x - mean y)^2)
+
+    with population (1/N) moments. Unlike PCC it penalizes a wrong scale or offset. NaN and constants as in `pcc`.
+    """
+    x, y = _labeled_rows(predictions, labels)
     if not x.size:
         return float("nan")
     if is_constant(x) or is_constant(y):
@@ -43,84 +103,52 @@ def ccc(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float(2 * np.mean((x - x.mean()) * (y - y.mean())) / (x.var() + y.var() + (x.mean() - y.mean()) ** 2))
 
 
-def mae(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Mean absolute error over the rows whose label is not NaN; NaN when there are none."""
-    x, y = _labelled(predictions, labels)
+def mae(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Mean absolute error, mean |x - y|, over the rows whose label is not NaN; NaN when there are none."""
+    x, y = _labeled_rows(predictions, labels)
     return float(np.abs(x - y).mean()) if x.size else float("nan")
 
 
 def score(
     predictions: np.ndarray,
     labels: np.ndarray,
-    names: tuple[str, ...] | list[str],
-    groups: list[str] | None = None,
-    bootstrap: int = 1000,
+    names: Sequence[str],
+    groups: Sequence[str] | np.ndarray | None = None,
+    resamples: int = 1000,
     seed: int = 0,
-) -> dict:
-    """Every score of one split, computed over all of its rows at once.
+) -> Scores:
+    """All scores of one split.
 
-    predictions (N, K), labels (N, K) with NaN = not labelled, names: the K dimensions, groups: the N groups (such as
-    subjects) that the bootstrap draws with replacement; without them every row is a group of its own.
-    Returns {"n", "groups", "pcc", "pcc_nonzero", "ccc", "mae", "constant", "constant_labels"}. "pcc" and "pcc_nonzero"
-    (rows with at least one label above zero) hold "mean" (over the dimensions that are labelled at all),
-    "per_dimension", "interval" (95 %, of the mean), "interval_per_dimension" and "n". "constant" lists the dimensions
-    whose predictions do not vary, "constant_labels" those whose labels do not; both count 0.
+    predictions, labels: (N, K), NaN = not labeled; names: the K dimensions; groups: the group (such as the subject) of
+    each row, which the bootstrap draws as a whole; None makes each row its own group; resamples: bootstrap samples
+    behind the intervals. ValueError when the shapes do not match.
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if predictions.shape != labels.shape or predictions.ndim != 2 or predictions.shape[1] != len(names):
         raise ValueError(f"predictions {predictions.shape}, labels {labels.shape} and {len(names)} names do not match")
-    groups = np.asarray(groups if groups is not None else np.arange(len(labels)))
-    columns = range(len(names))
-    intensity = (np.nan_to_num(labels) > 0).any(axis=1)
-
-    def per_dimension(measure, rows=slice(None)) -> dict[str, float]:
-        return {names[k]: measure(predictions[rows, k], labels[rows, k]) for k in columns}
-
-    def correlation(rows) -> dict:
-        values = per_dimension(pcc, rows)
-        known = [k for k in columns if not np.isnan(labels[rows][:, k]).all()]
-        draws = bootstrap_pcc(predictions[rows][:, known], labels[rows][:, known], groups[rows], bootstrap, seed)
-        return {
-            **_with_mean(values),
-            "interval": interval(mean_over_dimensions(draws)),
-            "interval_per_dimension": dict.fromkeys(names)
-            | {names[k]: interval(d) for k, d in zip(known, draws.T, strict=True)},
-            "n": len(labels[rows]),
-        }
-
-    def constant(values) -> list[str]:
-        known = ~np.isnan(labels)  # (N, K)
-        return [names[k] for k in columns if known[:, k].any() and is_constant(values[known[:, k], k])]
-
-    return {
-        "n": len(labels),
-        "groups": len(np.unique(groups)),
-        "pcc": correlation(slice(None)),
-        "pcc_nonzero": correlation(intensity),
-        "ccc": _with_mean(per_dimension(ccc)),
-        "mae": _with_mean(per_dimension(mae)),
-        "constant": constant(predictions),
-        "constant_labels": constant(labels),
-    }
-
-
-def _with_mean(values: dict[str, float]) -> dict:
-    known = [value for value in values.values() if not np.isnan(value)]
-    return {"mean": float(np.mean(known)) if known else None, "per_dimension": _without_nan(values)}
-
-
-def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else value for name, value in values.items()}  # JSON has no NaN
+    group_ids = np.asarray(groups if groups is not None else np.arange(len(labels)))  # (N,)
+    nonzero = (np.nan_to_num(labels) > 0).any(axis=1)  # (N,)
+    return Scores(
+        n=len(labels),
+        groups=len(np.unique(group_ids)),
+        pcc=_correlation(predictions, labels, names, group_ids, resamples, seed),
+        pcc_nonzero=_correlation(predictions[nonzero], labels[nonzero], names, group_ids[nonzero], resamples, seed),
+        ccc=DimensionScores.from_values(_per_dimension(ccc, predictions, labels, names)),
+        mae=DimensionScores.from_values(_per_dimension(mae, predictions, labels, names)),
+        constant=_constant_dimensions(predictions, labels, names),
+        constant_labels=_constant_dimensions(labels, labels, names),
+    )
 
 
 def interval(draws: np.ndarray) -> list[float] | None:
-    """The middle 95 % of bootstrap draws (R,) that are not NaN; None without any."""
+    """The 95 % percentile interval [low, high] (Efron and Tibshirani 1993, chapter 13) of bootstrap draws (R,); NaN
+    draws are left out. None when no draw remains."""
     draws = draws[~np.isnan(draws)]
     return [float(value) for value in np.percentile(draws, [2.5, 97.5])] if draws.size else None
 
 
 def mean_over_dimensions(draws: np.ndarray) -> np.ndarray:
-    """(R, K) -> (R,): the mean of what is not NaN; NaN where nothing is."""
+    """(R, K) -> (R,): the mean of the entries that are not NaN; NaN for a row of NaN."""
     known = ~np.isnan(draws)
     count = known.sum(axis=1)
     return np.where(count > 0, np.where(known, draws, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
@@ -129,12 +157,16 @@ def mean_over_dimensions(draws: np.ndarray) -> np.ndarray:
 def bootstrap_pcc(
     predictions: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
-    """PCC of `resamples` bootstrap samples: (resamples, K) float64.
+    """PCC of `resamples` cluster-bootstrap samples (Field and Welsh 2007, JRSS B 69, 369-390): float64 (resamples, K).
 
-    Each sample draws as many groups as there are, with replacement, and takes all rows of each drawn group (the cluster
-    bootstrap: rows of one subject are not independent). PCC needs only six sums per group and dimension, so all samples
-    are one matrix product. Constant predictions count 0. A sample in which by chance no label of a dimension varies, as
-    happens to rare dimensions in few groups, says nothing about it: NaN, unless its labels never vary, which counts 0.
+    predictions, labels: (N, K), NaN = not labeled; groups: (N,). With G groups, each sample draws G of them with
+    replacement and takes all rows of each drawn group, because rows of one subject are not independent. PCC follows
+    from six sums per group and dimension, so that all samples are one matrix product:
+
+        PCC = (Sxy - Sx Sy / n) / sqrt((Sxx - Sx^2 / n) (Syy - Sy^2 / n))
+
+    Constant predictions count 0. A sample in which the labels of a dimension happen not to vary (a rare dimension, few
+    groups) tells nothing about that dimension and is NaN. Labels that are constant in every sample count 0.
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if resamples == 0 or not len(labels):
@@ -143,7 +175,7 @@ def bootstrap_pcc(
     known = ~np.isnan(labels)  # (N, K)
     count = np.maximum(known.sum(axis=0), 1)
     x, y = np.where(known, predictions, 0.0), np.where(known, labels, 0.0)
-    x = np.where(known, x - x.sum(axis=0) / count, 0.0)  # centred, so that the sums lose no digits
+    x = np.where(known, x - x.sum(axis=0) / count, 0.0)  # centered, so that the sums do not lose digits
     y = np.where(known, y - y.sum(axis=0) / count, 0.0)
     sums = np.zeros((len(names), 6, labels.shape[1]))  # (G, 6, K)
     np.add.at(sums, group, np.stack([known, x, y, x * x, y * y, x * y], axis=1))
@@ -151,43 +183,44 @@ def bootstrap_pcc(
     n, sx, sy, sxx, syy, sxy = np.einsum("rg,gsk->srk", drawn.astype(np.float64), sums, optimize=True)  # (R, K) each
     n = np.maximum(n, 1)
     vx, vy = sxx - sx * sx / n, syy - sy * sy / n
-    silent = ~(vy > 1e-12 * syy)  # (R, K)
-    varied = (vx > 1e-12 * sxx) & ~silent
-    found = np.where(varied, (sxy - sx * sy / n) / np.sqrt(np.where(varied, vx * vy, 1.0)), 0.0)
-    return np.where(silent & ~silent.all(axis=0), np.nan, found)
+    constant_labels = ~(vy > 1e-12 * syy)  # (R, K)
+    varied = (vx > 1e-12 * sxx) & ~constant_labels
+    draws = np.where(varied, (sxy - sx * sy / n) / np.sqrt(np.where(varied, vx * vy, 1.0)), 0.0)
+    return np.where(constant_labels & ~constant_labels.all(axis=0), np.nan, draws)
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray, strata: np.ndarray | None = None) -> float:
-    """The chance that a positive scores above a negative, ties counting half; NaN when there is no such pair.
+    """Area under the ROC curve: the probability that a positive scores above a negative, ties counting half (the
+    Mann-Whitney statistic; Hanley and McNeil 1982, Radiology 143, 29-36). NaN when there is no such pair.
 
-    scores (N,) float, positive (N,) bool; strata (N,): only rows of the same stratum are compared.
+    scores (N,) float; positive (N,) bool; strata (N,): only pairs within one stratum are compared.
     """
     from scipy.stats import rankdata
 
     scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
     strata = np.zeros(len(scores)) if strata is None else np.asarray(strata)
-    won, pairs = 0.0, 0
+    wins, pairs = 0.0, 0
     for stratum in np.unique(strata):
         inside = strata == stratum
         n, m = int(positive[inside].sum()), int((~positive[inside]).sum())
         if n and m:
-            won += rankdata(scores[inside])[positive[inside]].sum() - n * (n + 1) / 2
+            wins += rankdata(scores[inside])[positive[inside]].sum() - n * (n + 1) / 2
             pairs += n * m
-    return float(won / pairs) if pairs else float("nan")
+    return float(wins / pairs) if pairs else float("nan")
 
 
-def recall_at(similarity: np.ndarray, row_ids: np.ndarray, column_ids: np.ndarray, k: int) -> float:
-    """The share of rows that find a column of the same id among their k most similar; 0 when there is nothing to find.
+def recall_at(similarity: np.ndarray, row_ids: Sequence[Any], column_ids: Sequence[Any], k: int) -> float:
+    """The fraction of rows that have a column of the same id among their k most similar columns.
 
-    similarity (N, M), row_ids N, column_ids M: equal ids (equal texts, say) all count as hits, so a repeated text is no
-    error. A wrong column as similar as the best right one is ranked before it: a model that gives every pair the same
-    similarity earns nothing. Rows without any right column are left out; a row of NaN is a miss.
+    similarity (N, M), row_ids N, column_ids M. Equal ids (equal texts, for example) all count as hits. Ties count
+    against the model: a wrong column as similar as the best right one ranks before it. Rows without a right column are
+    left out; a row of NaN is a miss. 0 when no row has a right column.
     """
     similarity = np.asarray(similarity)
     codes = {value: code for code, value in enumerate(dict.fromkeys([*row_ids, *column_ids]))}
     rows, columns = np.array([codes[i] for i in row_ids]), np.array([codes[i] for i in column_ids])
     hits = possible = 0
-    for start in range(0, len(rows), 1024):  # a block at a time: the comparisons are as large as the matrix
+    for start in range(0, len(rows), 1024):  # in blocks: the comparisons are as large as the matrix
         block = similarity[start : start + 1024]
         right = rows[start : start + 1024, None] == columns[None]  # (n, M)
         best = np.where(right & ~np.isnan(block), block, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)  # (n, 1)
@@ -196,3 +229,42 @@ def recall_at(similarity: np.ndarray, row_ids: np.ndarray, column_ids: np.ndarra
         hits += int(((rank < k) & findable).sum())
         possible += int(right.any(axis=1).sum())
     return hits / possible if possible else 0.0
+
+
+def _labeled_rows(predictions: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    if x.shape != y.shape:
+        raise ValueError(f"predictions {x.shape} and labels {y.shape} differ in shape")
+    known = ~np.isnan(y)
+    return x[known], y[known]
+
+
+def _per_dimension(
+    measure: Callable[[np.ndarray, np.ndarray], float],
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+) -> dict[str, float]:
+    return {name: measure(predictions[:, k], labels[:, k]) for k, name in enumerate(names)}
+
+
+def _correlation(
+    predictions: np.ndarray, labels: np.ndarray, names: Sequence[str], groups: np.ndarray, resamples: int, seed: int
+) -> CorrelationScores:
+    point = DimensionScores.from_values(_per_dimension(pcc, predictions, labels, names))
+    known = [k for k in range(len(names)) if not np.isnan(labels[:, k]).all()]
+    draws = bootstrap_pcc(predictions[:, known], labels[:, known], groups, resamples, seed)  # (R, K')
+    intervals: dict[str, list[float] | None] = dict.fromkeys(names)
+    intervals |= {names[k]: interval(column) for k, column in zip(known, draws.T, strict=True)}
+    overall = interval(mean_over_dimensions(draws))
+    return CorrelationScores(point.mean, point.per_dimension, overall, intervals, len(labels))
+
+
+def _constant_dimensions(values: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[str]:
+    known = ~np.isnan(labels)  # (N, K)
+    return [name for k, name in enumerate(names) if known[:, k].any() and is_constant(values[known[:, k], k])]
+
+
+def _mean(values: dict[str, float]) -> float | None:
+    known = [value for value in values.values() if not np.isnan(value)]
+    return float(np.mean(known)) if known else None

@@ -1,28 +1,30 @@
-"""Ridge regression of several targets, some of whose values may be unknown."""
+"""Ridge regression of several targets, some of which may be unknown in some rows."""
 
 import numpy as np
 
-STRENGTHS = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
-"""Penalties worth trying on standardised features; the validation split decides."""
+PENALTIES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
+"""Penalties to try on standardized features; the validation split chooses."""
 
 
-def predict(train: np.ndarray, targets: np.ndarray, features: np.ndarray, strength: float) -> np.ndarray:
-    """Predictions (N, K) for features (N, F) of the ridge fit on train (n, F) and targets (n, K).
+def ridge_predict(train_features: np.ndarray, targets: np.ndarray, features: np.ndarray, penalty: float) -> np.ndarray:
+    """Fit ridge regression on train_features (n, F) and targets (n, K), predict features (N, F): float64 (N, K).
 
-    Rows whose target is NaN take no part in that target. The offset is free of the penalty; it is the targets' mean
-    where the features are centred. A target without any value is predicted as 0.
+        minimize  |y - b - X w|^2 + penalty |w|^2        (Hoerl and Kennard 1970, Technometrics 12, 55-67)
+
+    The offset b is not penalized. A row whose target is NaN takes no part in that target; a target without any value is
+    predicted as 0.
     """
     predictions = np.zeros((len(features), targets.shape[1]))  # (N, K)
     known = ~np.isnan(targets)  # (n, K)
     patterns = np.unique(known, axis=1).T  # targets known in the same rows share one solution
-    for pattern in patterns[patterns.any(axis=1)]:
-        columns = (known == pattern[:, None]).all(axis=0)
-        x, y = train[pattern], targets[pattern][:, columns]
-        centre, offset = x.mean(axis=0), y.mean(axis=0)
-        x, y = x - centre, y - offset
-        if x.shape[0] < x.shape[1]:  # the smaller of the two systems, the dual one
-            weights = x.T @ np.linalg.solve(x @ x.T + strength * np.eye(len(x)), y)  # (F, k)
+    for rows in patterns[patterns.any(axis=1)]:
+        columns = (known == rows[:, None]).all(axis=0)
+        x, y = train_features[rows], targets[rows][:, columns]
+        center, offset = x.mean(axis=0), y.mean(axis=0)
+        x, y = x - center, y - offset
+        if x.shape[0] < x.shape[1]:  # the dual system is the smaller one
+            weights = x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), y)  # (F, k)
         else:
-            weights = np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ y)  # (F, k)
-        predictions[:, columns] = (features - centre) @ weights + offset
+            weights = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)  # (F, k)
+        predictions[:, columns] = (features - center) @ weights + offset
     return predictions

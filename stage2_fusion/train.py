@@ -218,6 +218,8 @@ def _train(config: FuseConfig, stop) -> Path:
 def validate(model, dataset, batch_of, accelerator) -> dict:
     """Scores of the whole split at once. The main process computes them and tells the others, so that all agree to the
     bit on what is best."""
+    from dataclasses import asdict
+
     from accelerate.utils import broadcast_object_list
 
     from shared.metrics import score
@@ -225,8 +227,8 @@ def validate(model, dataset, batch_of, accelerator) -> dict:
 
     metrics = [None]
     if accelerator.is_main_process:
-        predictions = run_model(model, dataset.samples, 64, batch_of)["predictions"]
-        metrics = [score(predictions, dataset.labels(), dataset.info["label_names"], bootstrap=0)]
+        predictions = run_model(model, dataset.samples, 64, batch_of).predictions
+        metrics = [asdict(score(predictions, dataset.labels(), dataset.info["label_names"], resamples=0))]
     return broadcast_object_list(metrics)[0]
 
 

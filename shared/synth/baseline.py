@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from shared.metrics import pcc
-from shared.ridge import STRENGTHS, predict
+from shared.ridge import PENALTIES, ridge_predict
 
 FACE_SIDE = 16
 MELS = 40
@@ -54,8 +54,8 @@ def evaluate(features: np.ndarray, labels: np.ndarray, splits: list[str], names:
     centre, spread = features[train].mean(axis=0), features[train].std(axis=0)
     x = np.where(spread > 1e-6, (features - centre) / np.maximum(spread, 1e-6), 0)  # (N, F)
     best = (-np.inf, None, None)
-    for strength in STRENGTHS:
-        predictions = predict(x[train], labels[train], x, strength)  # (N, K)
+    for strength in PENALTIES:
+        predictions = ridge_predict(x[train], labels[train], x, strength)  # (N, K)
         score = np.mean([pcc(predictions[valid, k], labels[valid, k]) for k in range(labels.shape[1])])
         best = max(best, (score, strength, predictions), key=lambda entry: entry[0])
     _, strength, predictions = best

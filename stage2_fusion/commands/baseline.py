@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 def baseline(config: BaselineConfig) -> dict:
     """Fit on train, choose the penalty on valid, score and write the evaluation; returns the metrics."""
     from shared.metrics import score
-    from shared.ridge import STRENGTHS, predict
+    from shared.ridge import PENALTIES, ridge_predict
     from stage2_fusion.commands.evaluate import groups_of, seen
     from stage2_fusion.data.features import FeatureDataset
     from stage2_fusion.evaluation import leak
@@ -45,12 +45,12 @@ def baseline(config: BaselineConfig) -> dict:
     train, valid, test = standardised([pooled(part.samples, config.modalities) for part in parts])
 
     def predicted(x: np.ndarray, strength: float) -> np.ndarray:
-        return np.clip(predict(train, parts[0].labels().astype(np.float64), x, strength), 0, 1)  # (N, K)
+        return np.clip(ridge_predict(train, parts[0].labels().astype(np.float64), x, strength), 0, 1)  # (N, K)
 
     def validated(strength: float) -> float:
-        return score(predicted(valid, strength), parts[1].labels(), names, bootstrap=0)["pcc"]["mean"]
+        return score(predicted(valid, strength), parts[1].labels(), names, resamples=0).pcc.mean
 
-    strength = max(STRENGTHS, key=validated)
+    strength = max(PENALTIES, key=validated)
     kind, groups = groups_of(parts[2].samples, config.groups, list(info["group_names"]))
     about = {
         "split": config.split,

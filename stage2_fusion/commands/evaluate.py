@@ -70,24 +70,24 @@ def evaluate(config: EvaluateConfig) -> dict:
             "fold": data.info.get("split"),
             "trained_on": trained.get("features"),
         },
-        "weights": _mean_weights(found["weights"][clean]),
+        "weights": _mean_weights(found.weights[clean]),
         "leak_probe": leak.probe(config.data, data.info, ids, labels[clean], trained.get("clips")),
     }
     scored = evaluation.evaluation(
-        names, ids, groups, found["predictions"][clean], labels[clean], about, config.bootstrap, config.seed
+        names, ids, groups, found.predictions[clean], labels[clean], about, config.bootstrap, config.seed
     )
     metrics = scored.metrics
     if (view > 0).any():
         metrics["damaged_on_purpose"] = _damaged_views(found, data, labels, view, names)
     if config.truth is not None:
-        metrics |= against_truth(config.truth, samples, labels[clean], found["weights"][clean], names)
+        metrics |= against_truth(config.truth, samples, labels[clean], found.weights[clean], names)
         ceiling = metrics["ceiling"]["mean"]
         metrics["share_of_ceiling"] = metrics["pcc"]["mean"] / ceiling if ceiling > 0 else None
     out = config.out or config.model / "evaluation" / f"metrics_{config.split or 'all'}.json"
     if config.explain:
         rows = clean[np.argsort(np.array(ids, dtype=object), kind="stable")]
-        explain.write(
-            out.with_name(f"{out.stem}_explained.jsonl"), scored.ids, [found["steps"][row] for row in rows], names
+        explain.write_explanations(
+            out.with_name(f"{out.stem}_explained.jsonl"), scored.ids, [found.steps[row] for row in rows], names
         )
     metrics["seconds"] = round(time.perf_counter() - began, 2)
     evaluation.write(out, scored)
@@ -170,7 +170,7 @@ def _with_mean(damage: dict[str, dict | None]) -> dict:
     return {"mean_auc": float(np.mean(scores)) if scores else None, **damage}
 
 
-def _damaged_views(found: dict, data, labels: np.ndarray, view: np.ndarray, names: list[str]) -> dict:
+def _damaged_views(found, data, labels: np.ndarray, view: np.ndarray, names: list[str]) -> dict:
     """The same clips with one modality damaged on purpose: PCC before and after, and how often the damage is found."""
     from shared.metrics import pcc
 
@@ -179,7 +179,7 @@ def _damaged_views(found: dict, data, labels: np.ndarray, view: np.ndarray, name
     same = np.array([of[data[row]["id"]] for row in worse])
 
     def mean_pcc(rows) -> float:
-        values = [pcc(found["predictions"][rows, k], labels[rows, k]) for k in range(len(names))]
+        values = [pcc(found.predictions[rows, k], labels[rows, k]) for k in range(len(names))]
         return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0
 
     def fall(part) -> dict[str, float]:
@@ -191,7 +191,7 @@ def _damaged_views(found: dict, data, labels: np.ndarray, view: np.ndarray, name
         if (kinds != "").any():
             falls[modality] = fall(kinds != "")
         rows = worse[kinds != ""]
-        weights = np.concatenate([found["weights"][rows], found["weights"][view == 0]])
+        weights = np.concatenate([found.weights[rows], found.weights[view == 0]])
         damage[modality] = _found(weights, m, np.concatenate([kinds[kinds != ""], np.full((view == 0).sum(), "")]))
     return {**fall(np.full(len(worse), True)), "by_modality": falls, "damage": _with_mean(damage)}
 

@@ -12,6 +12,7 @@ from shared.dataset.clip import MODALITIES, Clip, sidecar_transcript
 from shared.errors import UserError
 from shared.layouts.registry import guess_layout, read_source
 from stage2_fusion.config import PredictConfig
+from stage2_fusion.evaluation.inference import StepExplanation
 
 NOTHING = "neither picture, sound nor words could be used"
 
@@ -66,7 +67,9 @@ def predict(config: PredictConfig) -> int:
     )
     if config.explain:
         explained = config.out.with_name(f"{config.out.stem}_explained.jsonl")
-        explain.write(explained, [w.clip for w in windows], [w.steps for w in windows], info["label_names"])
+        explain.write_explanations(
+            explained, [w.clip for w in windows], [w.steps for w in windows], info["label_names"]
+        )
     missed = config.out.with_name(f"{config.out.stem}_failures.csv")
     write_csv(missed, ["Filename", "reason"], [list(pair) for pair in failures])
     print(f"{config.out}: {len(rows)} clips predicted, {len(failures)} failed")
@@ -83,7 +86,7 @@ class Window:
     end: float
     values: np.ndarray
     """float32 (K,) in [0, 1]."""
-    steps: dict | None = None
+    steps: StepExplanation | None = None
     """What it went by, as `inference.run_model` gives it, with times from the start of the clip."""
 
 
@@ -100,15 +103,15 @@ def predict_batch(model, encoders, batch: list[dict], info: dict, explain: bool 
         return []
     samples = [shorten(encoded[i], info["max_steps"]) for i in usable]
     found = run_model(model, samples, len(samples), explain=explain)
-    values = np.clip(found["predictions"], 0, 1)  # (B, K)
+    values = np.clip(found.predictions, 0, 1)  # (B, K)
     windows = []
     for row, i in enumerate(usable):
         start = batch[i]["start"]
         window = Window(samples[row]["id"], start, start + batch[i]["duration"], values[row])
         if explain:
-            window.steps = found["steps"][row]
-            if window.steps["times"] is not None:
-                window.steps["times"] = window.steps["times"] + start
+            window.steps = found.steps[row]
+            if window.steps.times is not None:
+                window.steps.times = window.steps.times + start
         windows.append(window)
     return windows
 

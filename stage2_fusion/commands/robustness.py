@@ -68,7 +68,7 @@ def one_model(model, data, config: RobustnessConfig) -> list[dict]:
     names, model = list(data.info["label_names"]), model.to(best_device())
 
     def predict(samples: list[dict]) -> np.ndarray:
-        return run_model(model, samples, config.batch_size)["predictions"]
+        return run_model(model, samples, config.batch_size).predictions
 
     whole, rows = predict(clean), []  # (N, K)
     for modality in MODALITIES:

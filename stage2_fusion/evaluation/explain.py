@@ -1,4 +1,4 @@
-"""What a fusion model went by, clip by clip and step by step, as JSON lines."""
+"""Explanations of predictions as JSON lines: which modality counted when, and what each dimension attended to."""
 
 import json
 from pathlib import Path
@@ -7,20 +7,25 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.files import write_text
+from stage2_fusion.evaluation.inference import StepExplanation
 
 
-def write(path: Path, ids: list[str], steps: list[dict], names: list[str]) -> None:
-    """One line a clip, in the order of `ids`: Filename; times in seconds of the steps at which any modality is there
-    (null when the model has none); weights of each modality at those steps, 0 where absent; attention of each dimension
-    over them (null when the model has none). steps: as `inference.run_model` gives them."""
+def write_explanations(path: Path, ids: list[str], steps: list[StepExplanation], names: list[str]) -> None:
+    """Write one line per clip, in the order of `ids`; names: the K dimensions.
+
+    {"Filename": id, "times": seconds of the steps, "weights": {modality: one value per step},
+     "attention": {dimension: one value per step}}; "times" and "attention" are null for a model that has none.
+    """
     lines = []
     for name, step in zip(ids, steps, strict=True):
-        weights, times, attention = step["weights"], step["times"], step["attention"]
-        line = {"Filename": name, "times": None if times is None else _rounded(times)}
-        line["weights"] = {modality: _rounded(weights[:, m]) for m, modality in enumerate(MODALITIES)}
-        line["attention"] = attention
-        if attention is not None:
-            line["attention"] = {dimension: _rounded(attention[k]) for k, dimension in enumerate(names)}
+        line = {
+            "Filename": name,
+            "times": None if step.times is None else _rounded(step.times),
+            "weights": {modality: _rounded(step.weights[:, m]) for m, modality in enumerate(MODALITIES)},
+            "attention": None,
+        }
+        if step.attention is not None:
+            line["attention"] = {dimension: _rounded(step.attention[k]) for k, dimension in enumerate(names)}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
 

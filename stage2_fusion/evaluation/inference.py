@@ -1,11 +1,42 @@
-"""A fusion model over many samples: what validation, evaluation and prediction have in common."""
+"""Run a fusion model over many samples: shared by validation, evaluation and prediction."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import torch
 
-def best_device():
+    from stage2_fusion.models.base import FusionModel, Output
+
+
+@dataclass
+class StepExplanation:
+    """What a model used of one clip, at the S steps at which any modality is present."""
+
+    weights: np.ndarray
+    """float32 (S, 3) of vision, audio, text; 0 where a modality is absent."""
+    times: np.ndarray | None
+    """float32 (S,) in seconds; None for a model without a time axis."""
+    attention: np.ndarray | None
+    """float32 (K, S) of each dimension over the steps; None for a model without attention."""
+
+
+@dataclass
+class ModelPredictions:
+    """Predictions of N samples, in their order."""
+
+    predictions: np.ndarray
+    """float32 (N, K) in [0, 1]."""
+    weights: np.ndarray
+    """float32 (N, 3): mean weight of vision, audio, text over the steps of a clip; 0 where a modality is absent."""
+    steps: list[StepExplanation] = field(default_factory=list)
+    """One for each sample; empty unless asked for."""
+
+
+def best_device() -> "torch.device":
     """The GPU when there is one, else the CPU."""
     import torch
 
@@ -13,18 +44,16 @@ def best_device():
 
 
 def run_model(
-    model,
+    model: "FusionModel",
     samples: list[dict],
     batch_size: int,
-    batch_of: Callable[[range, object], dict] | None = None,
+    make_batch: Callable[[range, "torch.device"], dict] | None = None,
     explain: bool = False,
-) -> dict:
-    """Predictions of all samples, in their order, without gradients, in evaluation mode, on the model's device.
-    `batch_of(rows, device)` gives batches of them where they are not to be collated here.
+) -> ModelPredictions:
+    """Predictions of all samples without gradients, in evaluation mode, on the device of the model.
 
-    Returns "predictions" float32 (N, K) in [0, 1] and "weights" float32 (N, 3): the mean weight of vision, audio, text
-    over a clip's steps, 0 where absent. With `explain` also "steps": for each sample its S' steps at which any modality
-    is there, {"weights" (S', 3), "times" (S',) in seconds or None, "attention" (K, S') or None}.
+    make_batch(rows, device) builds the batch of `samples[rows]`; by default the samples are collated. explain: fill
+    `ModelPredictions.steps`.
     """
     import torch
 
@@ -32,28 +61,30 @@ def run_model(
 
     model.eval()
     device = next(model.parameters()).device
-    predictions, weights, steps = [], [], []
+    predictions: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    steps: list[StepExplanation] = []
     with torch.no_grad():
         for start in range(0, len(samples), batch_size):
             rows = range(start, min(start + batch_size, len(samples)))
-            batch = batch_of(rows, device) if batch_of else collate([samples[row] for row in rows], device)
+            batch = make_batch(rows, device) if make_batch else collate([samples[row] for row in rows], device)
             output = model(batch)
             predictions.append(output.prediction.float().cpu().numpy())  # (B, K)
             weights.append(output.clip_weights().cpu().numpy())  # (B, 3)
-            steps += _steps(output) if explain else []
-    found = {"predictions": np.concatenate(predictions), "weights": np.concatenate(weights)}
-    return {**found, "steps": steps} if explain else found
+            if explain:
+                steps += _explanations(output)
+    return ModelPredictions(np.concatenate(predictions), np.concatenate(weights), steps)
 
 
-def _steps(output) -> list[dict]:
-    mask = output.step_mask.cpu().numpy()  # (B, S)
+def _explanations(output: "Output") -> list[StepExplanation]:
+    step_mask = output.step_mask.cpu().numpy()  # (B, S)
     weights = output.weights.float().cpu().numpy()  # (B, S, 3)
     times, attention = (None if x is None else x.float().cpu().numpy() for x in (output.times, output.attention))
     return [
-        {
-            "weights": weights[b, there],
-            "times": None if times is None else times[b, there],
-            "attention": None if attention is None else attention[b][:, there],
-        }
-        for b, there in enumerate(mask)
+        StepExplanation(
+            weights[b, mask],
+            None if times is None else times[b, mask],
+            None if attention is None else attention[b][:, mask],
+        )
+        for b, mask in enumerate(step_mask)
     ]

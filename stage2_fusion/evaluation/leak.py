@@ -139,5 +139,5 @@ def _shared(clips: dict[str, dict], kind: str, ids: list[str], train: list[str])
 def _scores(guess: np.ndarray, labels: np.ndarray, names: list[str]) -> dict:
     from shared.metrics import score
 
-    pcc = score(guess, labels, names, bootstrap=0)["pcc"]
-    return {"mean": pcc["mean"], "per_dimension": pcc["per_dimension"]}
+    pcc = score(guess, labels, names, resamples=0).pcc
+    return {"mean": pcc.mean, "per_dimension": pcc.per_dimension}

@@ -6,7 +6,7 @@ X_labels.csv         Filename, group (what the bootstrap draws), one column a di
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,7 @@ def evaluation(
     metrics = {
         "split": about.pop("split"),
         "model": about.pop("model"),
-        **score(predictions, labels, names, groups, bootstrap, seed),
+        **asdict(score(predictions, labels, names, groups, bootstrap, seed)),
         "clips": {"n": len(ids), "group": kind, "groups": len(set(groups)), **digests(ids, groups, labels)},
         "seeds": {"training": None, "bootstrap": seed, **about.pop("seeds", {})},
         "bootstrap": bootstrap,

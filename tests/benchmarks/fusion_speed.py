@@ -281,7 +281,7 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
         with torch.no_grad():
             found = [model(batch_of(items)).prediction for items in valid_loader]
         labels = np.stack([labels for _, labels in valid.rows])
-        best = max(best, score(torch.cat(found).numpy(), labels, NAMES, bootstrap=0)["pcc"]["mean"])
+        best = max(best, score(torch.cat(found).numpy(), labels, NAMES, resamples=0).pcc.mean)
         ends.append(now())
     return ends, best
 

@@ -1,4 +1,4 @@
-"""Scores against values worked out by hand and against slow, obvious loops."""
+"""Scores against values computed by hand and against slow, obvious loops."""
 
 import numpy as np
 import pytest
@@ -6,66 +6,64 @@ import pytest
 from shared import metrics
 
 
-def test_pcc_by_hand():
+def test_pcc_matches_hand_computation():
     # deviations (-1, 0, 1) and (-1, 1, 0): 1 / sqrt(2 * 2)
     assert metrics.pcc([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
     assert metrics.pcc([1, 2, 3], [30, 20, 10]) == pytest.approx(-1)
 
 
-def test_pcc_ignores_unlabelled_rows():
+def test_pcc_ignores_unlabeled_rows():
     assert metrics.pcc([1, 2, 900, 3], [1, 3, np.nan, 2]) == pytest.approx(0.5)
     assert np.isnan(metrics.pcc([1, 2], [np.nan, np.nan]))
 
 
-def test_a_dimension_without_labels_takes_no_part_in_the_mean():
+def test_unlabeled_dimension_is_left_out_of_mean():
     labels = np.array([[0.1, np.nan], [0.5, np.nan], [0.9, np.nan]])
-    found = metrics.score(labels[:, [0, 0]], labels, ("Joy", "Awe"), bootstrap=50)
-    assert found["pcc"]["mean"] == pytest.approx(1) and found["pcc"]["per_dimension"]["Awe"] is None
-    assert found["pcc"]["interval"][0] > 0.99 or found["pcc"]["interval"][0] == 0  # a draw of one row repeated counts 0
-    assert found["constant"] == found["constant_labels"] == []
-    assert found["pcc"]["interval_per_dimension"]["Awe"] is None
-    assert found["pcc"]["interval_per_dimension"]["Joy"] == found["pcc"]["interval"]  # it is the mean's only dimension
+    found = metrics.score(labels[:, [0, 0]], labels, ("Joy", "Awe"), resamples=50)
+    assert found.pcc.mean == pytest.approx(1) and found.pcc.per_dimension["Awe"] is None
+    assert found.pcc.interval[0] > 0.99 or found.pcc.interval[0] == 0  # a sample of one repeated row counts 0
+    assert found.constant == found.constant_labels == []
+    assert found.pcc.interval_per_dimension["Awe"] is None
+    assert found.pcc.interval_per_dimension["Joy"] == found.pcc.interval  # the only dimension in the mean
 
 
-def test_a_constant_counts_zero_also_when_only_rounding_varies():
+def test_constant_up_to_rounding_counts_zero():
     labels = [0.1, 0.4, 0.2]
     assert metrics.pcc([0.3, 0.3, 0.3], labels) == 0
     assert metrics.pcc(np.float32(0.3) + np.array([0, 3e-8, -3e-8]), labels) == 0
-    assert metrics.pcc([1e-9, 3e-9, 2e-9], [1, 3, 2]) == pytest.approx(1)  # small is not constant
+    assert metrics.pcc([1e-9, 3e-9, 2e-9], [1, 3, 2]) == pytest.approx(1)  # small values are not constant
 
 
-def test_ccc_and_mae_by_hand():
+def test_ccc_and_mae_match_hand_computation():
     # covariance 2/3, variances 2/3, means 2 and 3: (4/3) / (4/3 + 1)
     assert metrics.ccc([1, 2, 3], [2, 3, 4]) == pytest.approx((4 / 3) / (7 / 3))
     assert metrics.mae([1, 2, 3], [2, np.nan, 5]) == pytest.approx(1.5)
 
 
-def test_score_holds_all_rows_and_non_zero_rows():
+def test_score_reports_all_rows_and_nonzero_rows():
     rng = np.random.default_rng(0)
     labels = rng.random((40, 2)) * (rng.random((40, 1)) > 0.4)
     labels[3, 0] = np.nan
     predictions = np.stack([rng.random(40), np.full(40, 0.2)], axis=1)
-    found = metrics.score(predictions, labels, ["a", "b"], bootstrap=50)
+    found = metrics.score(predictions, labels, ["a", "b"], resamples=50)
     rows = np.nan_to_num(labels).max(axis=1) > 0
     assert 0 < rows.sum() < 40
-    assert found["pcc"]["per_dimension"]["a"] == pytest.approx(
+    assert found.pcc.per_dimension["a"] == pytest.approx(
         np.corrcoef(np.delete(predictions[:, 0], 3), np.delete(labels[:, 0], 3))[0, 1]
     )
-    assert found["pcc"]["per_dimension"]["b"] == 0
-    assert found["pcc"]["mean"] == pytest.approx(found["pcc"]["per_dimension"]["a"] / 2)
-    assert found["pcc_nonzero"]["n"] == rows.sum()
-    assert found["pcc_nonzero"]["per_dimension"]["a"] == pytest.approx(
-        metrics.pcc(predictions[rows, 0], labels[rows, 0])
-    )
-    assert found["constant"] == ["b"] and found["constant_labels"] == []
-    low, high = found["pcc"]["interval"]
-    assert low < found["pcc"]["mean"] < high
+    assert found.pcc.per_dimension["b"] == 0
+    assert found.pcc.mean == pytest.approx(found.pcc.per_dimension["a"] / 2)
+    assert found.pcc_nonzero.n == rows.sum()
+    assert found.pcc_nonzero.per_dimension["a"] == pytest.approx(metrics.pcc(predictions[rows, 0], labels[rows, 0]))
+    assert found.constant == ["b"] and found.constant_labels == []
+    low, high = found.pcc.interval
+    assert low < found.pcc.mean < high
     draws = metrics.bootstrap_pcc(predictions, labels, np.arange(40), 50, 0)
-    np.testing.assert_allclose(found["pcc"]["interval_per_dimension"]["a"], np.percentile(draws[:, 0], [2.5, 97.5]))
-    assert found["pcc"]["interval_per_dimension"]["b"] == [0, 0]
+    np.testing.assert_allclose(found.pcc.interval_per_dimension["a"], np.percentile(draws[:, 0], [2.5, 97.5]))
+    assert found.pcc.interval_per_dimension["b"] == [0, 0]
 
 
-def test_bootstrap_over_groups_equals_a_slow_loop():
+def test_group_bootstrap_equals_slow_loop():
     rng = np.random.default_rng(1)
     groups = rng.integers(0, 7, 60)
     labels = rng.random((60, 3))
@@ -80,8 +78,8 @@ def test_bootstrap_over_groups_equals_a_slow_loop():
         np.testing.assert_allclose(found[r], slow, atol=1e-12)
 
 
-def test_a_sample_without_a_varied_label_says_nothing_about_its_dimension():
-    """Eight groups, a dimension that two of them have: a sample that draws neither is no sample of PCC 0."""
+def test_bootstrap_sample_with_constant_labels_is_nan():
+    """Two of eight groups have a non-zero label: a sample that draws neither must not count as PCC 0."""
     rng = np.random.default_rng(3)
     groups = np.repeat(np.arange(8), 6)
     labels = rng.random((48, 2))
@@ -93,23 +91,23 @@ def test_a_sample_without_a_varied_label_says_nothing_about_its_dimension():
     assert 20 < neither.sum() < 80 and (np.isnan(draws) == np.stack([np.zeros(400, bool), neither], axis=1)).all()
     means = np.where(neither, draws[:, 0], draws.mean(axis=1))
     np.testing.assert_allclose(metrics.mean_over_dimensions(draws), means)
-    found = metrics.score(predictions, labels, ["a", "b"], groups, bootstrap=400)["pcc"]
-    np.testing.assert_allclose(found["interval_per_dimension"]["b"], np.nanpercentile(draws[:, 1], [2.5, 97.5]))
-    np.testing.assert_allclose(found["interval"], np.percentile(means, [2.5, 97.5]))
-    assert found["interval_per_dimension"]["b"][0] > 0.5
+    found = metrics.score(predictions, labels, ["a", "b"], groups, resamples=400).pcc
+    np.testing.assert_allclose(found.interval_per_dimension["b"], np.nanpercentile(draws[:, 1], [2.5, 97.5]))
+    np.testing.assert_allclose(found.interval, np.percentile(means, [2.5, 97.5]))
+    assert found.interval_per_dimension["b"][0] > 0.5
     assert metrics.interval(np.full(3, np.nan)) is None
     assert np.isnan(metrics.mean_over_dimensions(np.full((1, 2), np.nan)))
-    # Labels that never vary count 0, in samples as in the score.
+    # Labels that never vary count 0, in bootstrap samples as in the score.
     assert (metrics.bootstrap_pcc(predictions, labels * [1, 0], groups, 9, 0)[:, 1] == 0).all()
 
 
-def test_intervals_widen_when_rows_of_a_group_repeat_each_other():
+def test_interval_widens_when_rows_of_a_group_repeat():
     rng = np.random.default_rng(2)
     labels = np.repeat(rng.random((12, 1)), 10, axis=0)
     predictions = labels + np.repeat(rng.normal(0, 0.3, (12, 1)), 10, axis=0)
-    rows = metrics.score(predictions, labels, ["a"])["pcc"]["interval"]
-    grouped = metrics.score(predictions, labels, ["a"], groups=np.repeat(np.arange(12), 10))["pcc"]["interval"]
-    assert grouped[1] - grouped[0] > 1.5 * (rows[1] - rows[0])
+    by_row = metrics.score(predictions, labels, ["a"]).pcc.interval
+    by_group = metrics.score(predictions, labels, ["a"], groups=np.repeat(np.arange(12), 10)).pcc.interval
+    assert by_group[1] - by_group[0] > 1.5 * (by_row[1] - by_row[0])
 
 
 def test_roc_auc_counts_ties_half():
@@ -118,13 +116,13 @@ def test_roc_auc_counts_ties_half():
     # pairs (positive, negative): (2, 2) tie, (2, 1) won, (0, 2) lost, (0, 1) lost
     assert metrics.roc_auc([2, 0, 2, 1], [True, True, False, False]) == pytest.approx(1.5 / 4)
     assert np.isnan(metrics.roc_auc([1, 2], [True, True]))
-    # within strata: (3 against 4) lost, (1 against 0) and (2 against 0) won; (3 against 0) is no pair
+    # within strata: (3 against 4) lost, (1 against 0) and (2 against 0) won; (3 against 0) is not a pair
     scores, strata = [3, 4, 1, 2, 0], ["a", "a", "b", "b", "b"]
     assert metrics.roc_auc(scores, [True, False, True, True, False], strata) == pytest.approx(2 / 3)
     assert np.isnan(metrics.roc_auc([1, 2], [True, False], ["a", "b"]))
 
 
-def test_recall_counts_equal_texts_as_hits_and_ties_against_the_model():
+def test_recall_counts_equal_texts_as_hits_and_ties_as_misses():
     similarity = np.array([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5], [0.2, 0.1, 0.3]])
     found = [metrics.recall_at(similarity, [0, 1, 2], [0, 1, 2], k) for k in (1, 2, 3)]
     assert found == [2 / 3, 2 / 3, 1.0]
@@ -136,7 +134,7 @@ def test_recall_counts_equal_texts_as_hits_and_ties_against_the_model():
     assert metrics.recall_at(np.zeros((0, 0)), [], [], 1) == 0
 
 
-def test_recall_equals_a_slow_loop():
+def test_recall_equals_slow_loop():
     rng = np.random.default_rng(3)
     similarity = rng.integers(0, 6, (40, 30)).astype(float)  # many ties
     rows, columns = rng.integers(0, 12, 40), rng.integers(0, 12, 30)

@@ -175,7 +175,7 @@ def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
     validate = trainer.validate
 
     def recorded(model, dataset, batch_of, accelerator):
-        seen.append(run_model(model, dataset.samples, 64, batch_of)["predictions"])
+        seen.append(run_model(model, dataset.samples, 64, batch_of).predictions)
         return validate(model, dataset, batch_of, accelerator)
 
     monkeypatch.setattr(trainer, "validate", recorded)
@@ -186,7 +186,7 @@ def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
     clips = ClipDataset.open(made / "clips", "valid")
     samples = encode.encode_samples(encoders, [encode.for_encoders(clips, row, 16000) for row in range(len(clips))])
     best = json.loads((folder / "metrics.json").read_text())["epoch"]
-    np.testing.assert_allclose(run_model(model, samples, 5)["predictions"], seen[best - 1], atol=1e-4)
+    np.testing.assert_allclose(run_model(model, samples, 5).predictions, seen[best - 1], atol=1e-4)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(made, tmp_path, monkeypatch):

@@ -80,9 +80,9 @@ def test_the_kept_model_scores_what_training_said(data, tmp_path):
     folder = trainer.train(config(data, tmp_path, "--train.epochs", 3))
     model, info = model_folder.load(folder)
     valid = FeatureDataset.open(data, "valid", (0,), info["max_steps"])
-    again = score(run_model(model, valid.samples, 7)["predictions"], valid.labels(), info["label_names"], bootstrap=0)
+    again = score(run_model(model, valid.samples, 7).predictions, valid.labels(), info["label_names"], resamples=0)
     expected = json.loads((folder / "metrics.json").read_text())["valid"]["pcc"]["mean"]
-    assert again["pcc"]["mean"] == pytest.approx(expected, abs=1e-6)
+    assert again.pcc.mean == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_weights_that_are_kept_and_validated_are_the_averaged_ones(data, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import made_up
 
-from shared.ridge import predict
+from shared.ridge import ridge_predict
 from stage2_fusion.commands.baseline import main, pooled, standardised
 from stage2_fusion.evaluation import results as evaluation
 
@@ -14,7 +14,7 @@ def test_ridge_is_the_minimum(width):
     rng = np.random.default_rng(0)
     x, y, new = rng.random((12, width)), rng.random((12, 3)), rng.random((5, width))
     y[2, 1], y[:, 2] = np.nan, np.nan
-    found = predict(x, y, new, 0.7)
+    found = ridge_predict(x, y, new, 0.7)
     for k, rows in ((0, np.arange(12)), (1, np.delete(np.arange(12), 2))):
         # the offset as a last column that costs nothing
         design = np.column_stack([x[rows], np.ones(len(rows))])

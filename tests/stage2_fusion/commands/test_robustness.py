@@ -57,7 +57,7 @@ def test_curves_equal_a_slow_loop(made, tmp_path, capsys):
             usable.sort(key=lambda entry, order=order, m=m: _turn(4, order, m, entry[0]["id"]))
             for hit in (0, count):
                 mixed = [worse if i < hit else clean for i, (clean, worse) in enumerate(usable)]
-                predictions = run_model(model, mixed, 7)["predictions"]
+                predictions = run_model(model, mixed, 7).predictions
                 labels = np.stack([clean["labels"] for clean, _ in usable])
                 scores.append(np.mean([pcc(predictions[:, k], labels[:, k]) for k in range(2)]))
         assert row["clips"] == len(usable)

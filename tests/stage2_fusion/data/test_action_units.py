@@ -155,7 +155,7 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
 
     model, info = model_folder.load(folder)
     test = FeatureDataset.open(tmp_path / "features", "test", (0,), max_steps=info["max_steps"])
-    known = run_model(model, test.samples, 16)["predictions"]
+    known = run_model(model, test.samples, 16).predictions
     chosen = next(i for i, sample in enumerate(test.samples) if len(sample["vision"]["sequence"]))
     name = test.samples[chosen]["id"]
     media = next(path for path in (corpus / "clips").glob(f"{name}.*") if path.suffix != ".txt")
