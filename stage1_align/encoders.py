@@ -1,6 +1,6 @@
 """What stage 1 exports and everyone loads again: aligned encoders in one folder.
 
-config.json          towers with their preprocessing, widths, rates, licences; digests of what they were trained on
+config.json          towers with their preprocessing, widths, rates, licenses; digests of what they were trained on
 model.safetensors    weights, keys starting with vision. audio. text.
 tokenizer/           the text tower's tokenizer
 README.md            the model card

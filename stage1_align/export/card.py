@@ -55,11 +55,11 @@ def _rate(rate: float | None) -> str:
 
 
 def _origin(config: dict, modality: str) -> str:
-    """Pretrained weights by name and licence. The tower's own options no longer name them: it is rebuilt without."""
+    """Pretrained weights by name and license. The tower's own options no longer name them: it is rebuilt without."""
     began = config["training"].get("config", {}).get("towers", {}).get(modality, {}).get("options", {})
     weights = began.get("pretrained")
     if not weights:
         return "random weights" if began else "not recorded"
     named = " ".join(str(part) for part in (began.get("model"), Path(weights).name) if part)
-    licence = config["towers"][modality]["options"].get("licence")
-    return f"{named} ({licence or 'licence not recorded: ask its publisher'})"
+    license = config["towers"][modality]["options"].get("license")
+    return f"{named} ({license or 'license not recorded: ask its publisher'})"

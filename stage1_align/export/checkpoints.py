@@ -1,4 +1,4 @@
-"""Well-known pretrained towers: which tower loads them, what they were trained on hearing or seeing, and their licence.
+"""Well-known pretrained towers: which tower loads them, what they were trained on hearing or seeing, and their license.
 
     python -m stage1_align.export.checkpoints                        a table of all
     python -m stage1_align.export.checkpoints ViT-B-32/openai        one of them, and how to get it
@@ -30,7 +30,7 @@ class Checkpoint:
     """vision, audio or text."""
     tower: str
     """The tower that loads it, by its name in the registry of its modality."""
-    licence: str
+    license: str
     """As its origin states it, by SPDX name in lower case."""
     origin: str
     """Hugging Face hub id; with a file name behind a colon where one file is meant."""
@@ -43,8 +43,8 @@ class Checkpoint:
 
     @property
     def commercial(self) -> bool | None:
-        """Whether the licence allows commercial use; None where it is not known."""
-        return COMMERCIAL.get(self.licence)
+        """Whether the license allows commercial use; None where it is not known."""
+        return COMMERCIAL.get(self.license)
 
     @property
     def get(self) -> str:
@@ -72,12 +72,12 @@ def _open_clip() -> list[Checkpoint]:
         ("ViT-B-16-SigLIP2", "webli", "timm/ViT-B-16-SigLIP2", UNKNOWN),
     ]
     found = []
-    for model, tag, origin, licence in published:
+    for model, tag, origin, license in published:
         options = {"model": model, "pretrained": tag}
         takes = f"{64 if 'SigLIP' in model else 76 if 'coca' in model else 77} tokens"
         found += [
-            Checkpoint(f"{model}/{tag}", "vision", "open_clip", licence, origin, "frames of 224 pixels", options),
-            Checkpoint(f"{model}/{tag}:text", "text", "open_clip", licence, origin, takes, options),
+            Checkpoint(f"{model}/{tag}", "vision", "open_clip", license, origin, "frames of 224 pixels", options),
+            Checkpoint(f"{model}/{tag}:text", "text", "open_clip", license, origin, takes, options),
         ]
     return found
 
@@ -116,8 +116,8 @@ def _audio() -> list[Checkpoint]:
         )
         for name, size, cannot in laion
     ] + [
-        Checkpoint(name, "audio", tower, licence, name, f"{rate} kHz", cannot=cannot)
-        for name, tower, licence, rate, cannot in hub
+        Checkpoint(name, "audio", tower, license, name, f"{rate} kHz", cannot=cannot)
+        for name, tower, license, rate, cannot in hub
     ]
 
 
@@ -131,7 +131,7 @@ def _text() -> list[Checkpoint]:
         ("Alibaba-NLP/gte-en-mlm-base", "apache-2.0", 8192),
         ("thenlper/gte-base", "mit", 512),
     ]
-    return [Checkpoint(name, "text", "transformer", licence, name, f"{length} tokens") for name, licence, length in hub]
+    return [Checkpoint(name, "text", "transformer", license, name, f"{length} tokens") for name, license, length in hub]
 
 
 CHECKPOINTS = {one.name: one for one in [*_open_clip(), *_audio(), *_text()]}
@@ -149,7 +149,7 @@ def describe(name: str) -> str:
     one = find(name)
     lines = [
         f"{one.name}: {one.modality} tower {one.tower!r}, trained on {one.takes}",
-        f"licence: {one.licence} (commercial use: {_allowed(one)})",
+        f"license: {one.license} (commercial use: {_allowed(one)})",
         f"origin: https://huggingface.co/{one.origin.partition(':')[0]}",
         f"get it: {one.get}",
     ]
@@ -170,7 +170,7 @@ def options_for(name: str, path: str | Path | None = None) -> dict[str, Any]:
     if path is not None and not Path(path).exists():
         raise UserError(f"{path}: no such file or folder; download {name} ({one.get})")
     if one.commercial is False:
-        print(f"{name}: its licence, {one.licence}, does not allow commercial use")
+        print(f"{name}: its license, {one.license}, does not allow commercial use")
     if path is None:
         return dict(one.options)
     if one.tower != "open_clip":
@@ -226,8 +226,8 @@ def main(argv: list[str] | None = None) -> int:
     elif arguments:
         print(describe(arguments[0]))
     else:
-        rows = [("name", "modality", "tower", "licence", "commercial use", "trained on")]
-        rows += [(c.name, c.modality, c.tower, c.licence, _allowed(c), c.takes) for c in CHECKPOINTS.values()]
+        rows = [("name", "modality", "tower", "license", "commercial use", "trained on")]
+        rows += [(c.name, c.modality, c.tower, c.license, _allowed(c), c.takes) for c in CHECKPOINTS.values()]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -167,7 +167,7 @@ class _Vision(_Graph):
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         tower = self.tower
         x = frames.float() / 255  # (B, T, 3, S, S)
-        if tower.options.standardise:
+        if tower.options.standardize:
             x = x - _clip_mean(x, mask)  # (B, T, 3, S, S)
             x = x / (_clip_mean(x.square(), mask).sqrt() + 0.05)  # (B, T, 3, S, S)
         else:

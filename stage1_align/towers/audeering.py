@@ -26,7 +26,7 @@ class Audeering(Wav2vec2):
     """The wav2vec2 tower with audeering's regression head, from a local folder of
     audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim.
 
-    Its weights are CC-BY-NC-SA-4.0: no commercial use, and what is trained from them falls under the same licence. The
+    Its weights are CC-BY-NC-SA-4.0: no commercial use, and what is trained from them falls under the same license. The
     head stays frozen: its values mean what audeering measured as long as the blocks below it stay frozen too.
     """
 

@@ -161,14 +161,14 @@ class Tower(nn.Module):
 
     def _projection(self) -> nn.Linear:
         """From what `_finish` pools to the shared space."""
-        return nn.Linear(self.width * (2 if self.options.peak else 1), self.embed_dim)
+        return nn.Linear(self.width * (2 if self.options.max_pool else 1), self.embed_dim)
 
     def _finish(self, sequence: Tensor, mask: Tensor, rate: float | None) -> Encoded:
-        """Pool over time (with `peak` also the maximum), project, unit length; all in fp32."""
+        """Pool over time (with `max_pool` also the maximum), project, unit length; all in fp32."""
         sequence = sequence.float() * mask[..., None]  # (B, T, C)
         with torch.autocast(sequence.device.type, enabled=False):
             summary = self._summary(sequence, mask)  # (B, C)
-            if self.options.peak:
+            if self.options.max_pool:
                 highest = sequence.masked_fill(~mask[..., None], -torch.inf).amax(1)  # (B, C)
                 highest = torch.where(mask.any(1, keepdim=True), highest, 0.0)  # (B, C)
                 summary = torch.cat([summary, highest], 1)  # (B, 2 C)

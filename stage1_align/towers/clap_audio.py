@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ FEATURES = {
 
 @dataclass
 class ClapOptions:
+    RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
+
     pretrained: str | None = None
     """Local folder of a CLAP model without fusion, config.json and model.safetensors (laion/clap-htsat-unfused and
     laion/larger_clap_general are Apache-2.0). None starts from random weights."""
@@ -37,7 +40,7 @@ class ClapOptions:
     projection: str = "linear"
     """Into the shared space: "linear", trained here, or "clap", the model's own two layers (needs embed_dim equal to
     their width, 512 for LAION's)."""
-    peak: bool = False
+    max_pool: bool = False
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
 
     def __post_init__(self):
@@ -95,9 +98,9 @@ class Clap(WindowedTower):
         self.net = model.audio_model.audio_encoder
         self.project = self._projection()
         if options.projection == "clap":
-            if embed_dim != config.projection_dim or options.peak:
+            if embed_dim != config.projection_dim or options.max_pool:
                 raise UserError(
-                    f"projection: clap gives CLAP's space: set embed_dim {config.projection_dim} and peak false"
+                    f"projection: clap gives CLAP's space: set embed_dim {config.projection_dim} and max_pool false"
                 )
             self.project = model.audio_projection
 

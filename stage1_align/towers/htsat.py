@@ -7,6 +7,7 @@ import types
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -41,6 +42,8 @@ LAION_SPACE = 512  # width of the space laion_clap was trained in
 
 @dataclass
 class HtsatOptions:
+    RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
+
     size: str | None = None
     """"tiny" or "base": LAION's own settings for everything from `sample_rate` to `window_size` below, as its published
     checkpoints need them. None keeps the small tower the fields say."""
@@ -83,7 +86,7 @@ class HtsatOptions:
     center: bool = False
     """Subtract each clip's own mean spectrum (cepstral mean normalisation, in dB): speakers and microphones then differ
     less than ways of speaking do. Off for pretrained weights, which have not seen it."""
-    peak: bool = False
+    max_pool: bool = False
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
     drop_path: float = 0.1
     """Stochastic depth."""
@@ -156,8 +159,8 @@ class Htsat(WindowedTower):
     def _projection(self) -> nn.Module:
         if self.options.projection == "linear":
             return super()._projection()
-        if self.embed_dim != LAION_SPACE or self.options.peak:
-            raise UserError(f"projection: clap gives LAION's space: set embed_dim {LAION_SPACE} and peak false")
+        if self.embed_dim != LAION_SPACE or self.options.max_pool:
+            raise UserError(f"projection: clap gives LAION's space: set embed_dim {LAION_SPACE} and max_pool false")
         hidden = nn.Linear(self.width, LAION_SPACE)
         return nn.Sequential(hidden, nn.ReLU(), nn.Linear(LAION_SPACE, LAION_SPACE))
 

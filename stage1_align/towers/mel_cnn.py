@@ -7,6 +7,7 @@ and bands and moments of it hidden (SpecAugment, Park et al. 2019, arXiv 1904.08
 
 import itertools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from stage1_align.towers.base import Encoded, Tower
 
 @dataclass
 class MelCnnOptions:
+    RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
+
     sample_rate: int = 16000
     """Hz of the waveform the tower hears."""
     n_fft: int = 1024
@@ -43,7 +46,7 @@ class MelCnnOptions:
     """In training, standard deviation of a smooth change of its spectrum, dB."""
     masks: int = 1
     """In training, stretches of bands and of time, up to a sixth of each, that are hidden."""
-    peak: bool = True
+    max_pool: bool = True
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
 
 
@@ -60,7 +63,7 @@ class MelCnn(Tower):
             raise UserError(f"mel_bins {o.mel_bins} must be a multiple of {halved}: each stage halves them")
         uneven = [width for width in o.channels if width % groups_of(width)]
         if uneven:
-            raise UserError(f"channels {uneven[0]}: they are normalised in groups of 8; give a multiple of 8")
+            raise UserError(f"channels {uneven[0]}: they are normalized in groups of 8; give a multiple of 8")
         self.sample_rate, self.rate = o.sample_rate, o.sample_rate / o.hop / halved
         self.register_buffer("hann", torch.hann_window(o.n_fft), persistent=False)  # (n_fft,)
         self.register_buffer("bank", mel_bank(o.sample_rate, o.n_fft, o.mel_bins), persistent=False)  # (bins, M)
@@ -191,7 +194,7 @@ class ClipNorm(nn.Module):
 
 
 def groups_of(width: int) -> int:
-    """Groups that a stage's channels are normalised in."""
+    """Groups that a stage's channels are normalized in."""
     return max(1, width // 8)
 
 

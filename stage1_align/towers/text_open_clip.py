@@ -21,6 +21,8 @@ from stage1_align.towers.tokenizers import HuggingFaceTokenizer, OpenClipTokeniz
 
 @dataclass
 class OpenClipTextOptions:
+    RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "licence": "license"}
+
     model: str | None = None
     """Name of an open_clip model (`ViT-B-32`); None builds the tower from `text_cfg`."""
     pretrained: str | None = None
@@ -38,10 +40,10 @@ class OpenClipTextOptions:
     projection: Literal["linear", "own"] = "linear"
     """From the pooled text to the shared space: a new layer, or the model's own, which keeps its alignment with its
     image tower; the towers' embed_dim must then be the model's."""
-    peak: bool = False
+    max_pool: bool = False
     """Pool the maximum over the tokens beside the model's own pooling."""
-    licence: str = ""
-    """Licence of the pretrained weights, for the model card."""
+    license: str = ""
+    """License of the pretrained weights, for the model card."""
 
 
 class OpenClipText(TextTower):
@@ -67,10 +69,10 @@ class OpenClipText(TextTower):
         if options.projection not in ("linear", "own"):
             raise UserError(f"no projection {options.projection!r}: {nearest(options.projection, ('linear', 'own'))}")
         keeps = options.projection == "own"
-        if keeps and (own_dim != embed_dim or options.peak or cfg["proj_type"] == "none"):
+        if keeps and (own_dim != embed_dim or options.max_pool or cfg["proj_type"] == "none"):
             raise UserError(
-                f"projection: own: it is {cfg['proj_type']} and gives {own_dim}; set towers.embed_dim to that and peak "
-                "to false, or projection to linear"
+                f"projection: own: it is {cfg['proj_type']} and gives {own_dim}; set towers.embed_dim to that and "
+                "max_pool to false, or projection to linear"
             )
         filled = dataclasses.replace(
             options, model=None, tokenizer=None, text_cfg=cfg, quick_gelu=quick_gelu, context_length=length
@@ -113,7 +115,7 @@ class OpenClipText(TextTower):
         """ids int64 (B, L), mask bool (B, L)."""
         pooled, sequence = self._read(ids)  # (B, C), (B, L, C)
         present = mask.any(1, keepdim=True)  # (B, 1)
-        if self.options.peak:
+        if self.options.max_pool:
             highest = sequence.float().masked_fill(~mask[..., None], -torch.inf).amax(1)  # (B, C)
             pooled = torch.cat([pooled.float(), torch.where(present, highest, 0.0)], 1)  # (B, 2 C)
         with torch.autocast(mask.device.type, enabled=False):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ NOT_THE_MODEL = (
 
 @dataclass
 class TextOptions:
+    RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "licence": "license"}
+
     pretrained: str | None = None
     """Folder of a published encoder (RoBERTa, XLM-R, BERT, GTE, ...): config.json, model.safetensors and its tokenizer
     files. None starts from random weights. A name on a hub is not followed: download it first."""
@@ -40,10 +43,10 @@ class TextOptions:
     with `pretrained`."""
     context_length: int = 48
     """Tokens a text is cut to."""
-    peak: bool = False
+    max_pool: bool = False
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
-    licence: str = ""
-    """Licence of the pretrained weights, for the model card; read from the folder's README when it says so."""
+    license: str = ""
+    """License of the pretrained weights, for the model card; read from the folder's README when it says so."""
 
 
 class TextTower(Tower):
@@ -195,7 +198,7 @@ def _published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]
             architecture=config.model_type,
             model_cfg={name: value for name, value in config.to_dict().items() if name not in NOT_THE_MODEL},
             vocab_size=rows,
-            licence=options.licence or licence_of(folder),
+            license=options.license or license_of(folder),
         ),
     )
 
@@ -231,8 +234,8 @@ def _quiet():
             logging.enable_progress_bar()
 
 
-def licence_of(folder: Path) -> str:
-    """The licence a published folder's README names in its front matter ("license: mit"); "" when it names none."""
+def license_of(folder: Path) -> str:
+    """The license a published folder's README names in its front matter ("license: mit"); "" when it names none."""
     readme = folder / "README.md"
     lines = readme.read_text(errors="replace").splitlines() if readme.is_file() else []
     if lines[:1] != ["---"]:

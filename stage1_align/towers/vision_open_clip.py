@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ CHOICES = {
 
 @dataclass
 class VisionOptions:
+    RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "standardise": "standardize"}
+
     model: str | None = None
     """Name of an open_clip model (`ViT-B-32`); None takes it from the folder in `pretrained`, or from `vision_cfg`."""
     pretrained: str | None = None
@@ -43,11 +45,11 @@ class VisionOptions:
     """What frames are divided by afterwards; None: as for `mean`, 0.25 for an own `vision_cfg`."""
     interpolation: Literal["area", "bilinear", "bicubic"] | None = None
     """How frames come to that size, always antialiased; None: as for `mean`, area for an own `vision_cfg`."""
-    standardise: bool = False
+    standardize: bool = False
     """Use each clip's own mean and deviation instead: light, skin and camera then differ less than expressions do."""
     pool: Literal["mean", "attention"] = "mean"
     """How frames become one vector: all alike, or weighted by a learned query, which starts from the mean."""
-    peak: bool = False
+    max_pool: bool = False
     """Pool the maximum over time beside that: an expression is over in a moment."""
     projection: Literal["linear", "own"] = "linear"
     """From the pooled frames to the shared space: a new layer, or the model's own, which keeps its alignment with its
@@ -83,9 +85,13 @@ class OpenClipVision(Tower):
             self._width = probe.shape[1]
             own_dim = own.eval()(probe).shape[1]
         if options.projection == "own":
-            if options.peak or own_dim != embed_dim:
-                what = "peak: true doubles what it takes" if options.peak else f"it gives {own_dim}, not {embed_dim}"
-                raise UserError(f"projection: own: {what}; set towers.embed_dim {own_dim}, peak: false")
+            if options.max_pool or own_dim != embed_dim:
+                what = (
+                    "max_pool: true doubles what it takes"
+                    if options.max_pool
+                    else f"it gives {own_dim}, not {embed_dim}"
+                )
+                raise UserError(f"projection: own: {what}; set towers.embed_dim {own_dim}, max_pool: false")
             self.project, self.ADDED = own.train(), ("query",)
         else:
             self.project = self._projection()
@@ -114,7 +120,7 @@ class OpenClipVision(Tower):
     def forward(self, frames: Tensor, mask: Tensor) -> Encoded:
         """frames uint8 or float [0, 255] (B, T, 3, S, S), mask bool (B, T)."""
         x = frames[mask].float() / 255  # (N, 3, S, S): the real frames alone
-        x = _standardise(x, mask) if self.options.standardise else (x - self.mean) / self.std  # (N, 3, S, S)
+        x = _standardize(x, mask) if self.options.standardize else (x - self.mean) / self.std  # (N, 3, S, S)
         if len(x) == 0:  # no gradient hole on a process whose clips all lack video
             x = torch.zeros(1, *frames.shape[2:], device=frames.device)
         device = x.device.type
@@ -130,7 +136,7 @@ class OpenClipVision(Tower):
         return self._finish(sequence, mask, None)
 
 
-def _standardise(x: Tensor, mask: Tensor) -> Tensor:
+def _standardize(x: Tensor, mask: Tensor) -> Tensor:
     """Frames (N, 3, S, S) of the clips in mask (B, T), each clip to mean 0 and about unit deviation."""
     clip = mask.nonzero()[:, 0]  # (N,)
     count = mask.sum(1).clamp(min=1).float()  # (B,)

@@ -6,6 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ ARCHITECTURES = ("wav2vec2", "hubert", "wavlm")
 
 @dataclass
 class Wav2vec2Options:
+    RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "normalise": "normalize"}
+
     pretrained: str | None = None
     """Local folder of transformers: config.json, the weights, preprocessor_config.json (facebook/wav2vec2-* and
     facebook/hubert-* are Apache-2.0; for microsoft/wavlm-* see its origin). None starts from random weights."""
@@ -31,7 +34,7 @@ class Wav2vec2Options:
     """Fields of its configuration, over those of the folder: hidden_size, num_hidden_layers, ..."""
     sample_rate: int = 16000
     """Hz of the waveform the tower hears; every published model wants 16000."""
-    normalise: bool | None = None
+    normalize: bool | None = None
     """Give each clip mean 0 and deviation 1 first (its loudness is then lost). None does what the folder's
     preprocessor_config.json says (`do_normalize`), and does it where there is none, as transformers would."""
     layer: int | str = "last"
@@ -40,7 +43,7 @@ class Wav2vec2Options:
     2021, arXiv 2105.01051): the last layer is seldom the one that tells emotion best."""
     train_features: bool = False
     """Train the convolutional feature encoder too; fine-tuning leaves it frozen since wav2vec 2.0, section 4.2."""
-    peak: bool = False
+    max_pool: bool = False
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
 
 
@@ -116,7 +119,7 @@ class Wav2vec2(Tower):
         return list(self.net.encoder.layers)
 
     def calibrate(self, items: list[np.ndarray]) -> None:
-        """Nothing to set: each clip is normalised by itself. UserError where no clip has sound, as for any tower."""
+        """Nothing to set: each clip is normalized by itself. UserError where no clip has sound, as for any tower."""
         if not any(len(item) for item in items):
             raise UserError("no clip has sound: an audio tower cannot be trained on this dataset")
 
@@ -126,7 +129,7 @@ class Wav2vec2(Tower):
         waveform = torch.zeros(len(items), max(self.least, int(samples.max())))  # (B, S)
         for row, item in enumerate(items):
             sound = np.asarray(item, dtype=np.float32)  # (S_i,)
-            if self.options.normalise and len(sound):
+            if self.options.normalize and len(sound):
                 sound = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)  # (S_i,), as Wav2Vec2FeatureExtractor does
             waveform[row, : len(sound)] = torch.from_numpy(sound)
         return {"waveform": waveform, "samples": samples}
@@ -182,7 +185,7 @@ def _model_class(config) -> type:
 
 
 def _from_folder(options: Wav2vec2Options) -> Wav2vec2Options:
-    """The options with what the folder says in them, and `normalise` decided."""
+    """The options with what the folder says in them, and `normalize` decided."""
     model_cfg, architecture, settings = options.model_cfg, options.architecture, {}
     if options.pretrained:
         config = folder_config(options.pretrained)
@@ -195,5 +198,5 @@ def _from_folder(options: Wav2vec2Options) -> Wav2vec2Options:
         model_cfg=model_cfg,
         architecture=architecture,
         sample_rate=settings.get("sampling_rate", options.sample_rate),
-        normalise=settings.get("do_normalize", True) if options.normalise is None else options.normalise,
+        normalize=settings.get("do_normalize", True) if options.normalize is None else options.normalize,
     )

@@ -58,7 +58,7 @@ KINDS = {
     "wav2vec2 layer": ("wav2vec2", {"model_cfg": LAYER, "layer": "weighted"}),
     "hubert": ("wav2vec2", {"architecture": "hubert", "model_cfg": GROUP, "layer": "weighted", "train_features": True}),
     "wavlm": ("wav2vec2", {"architecture": "wavlm", "model_cfg": GROUP}),
-    "wavlm layer": ("wav2vec2", {"architecture": "wavlm", "model_cfg": LAYER, "layer": 2, "peak": True}),
+    "wavlm layer": ("wav2vec2", {"architecture": "wavlm", "model_cfg": LAYER, "layer": 2, "max_pool": True}),
     "audeering": ("audeering", {"model_cfg": LAYER, "append_emotion": True}),
 }
 

@@ -29,7 +29,7 @@ TRAINING = {
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "encoders"
     trained = encoders(seed=3)
-    trained.text.options.licence = "mit"
+    trained.text.options.license = "mit"
     trained.save_pretrained(path, TRAINING)
     return path
 
@@ -106,7 +106,7 @@ def test_folders_of_the_first_kind_still_load(folder, tmp_path):
     old = shutil.copytree(folder, tmp_path / "old")
     config = json.loads((old / "config.json").read_text())
     del config["towers"]["text"]["tokenizer"]
-    for option in ("pretrained", "licence"):
+    for option in ("pretrained", "license"):
         del config["towers"]["text"]["options"][option]
     write_json(old / "config.json", config)
     assert parity(AlignedEncoders.from_pretrained(old), AlignedEncoders.from_pretrained(folder)) == 0

@@ -30,10 +30,10 @@ def other_towers():
     specs = copy.deepcopy(TOWERS)
     specs["vision"]["options"] |= {
         "vision_cfg": {"timm_model_name": "emit_small_cnn", "timm_proj": "linear"},
-        "standardise": True,
-        "peak": True,
+        "standardize": True,
+        "max_pool": True,
     }
-    specs["audio"]["options"] |= {"center": True, "peak": True}
+    specs["audio"]["options"] |= {"center": True, "max_pool": True}
     built = AlignedEncoders.build({"vision": specs["vision"], "audio": specs["audio"]}, 8).eval().towers()
     built["audio"].calibrate([torch.randn(70000).numpy() * 0.1])
     cfg = {"context_length": 24, "width": 16, "heads": 2, "layers": 1}

@@ -19,7 +19,7 @@ VIT = {"layers": 3, "width": 32, "patch_size": 16, "head_width": 16}
 
 @dataclasses.dataclass
 class MadeOptions:
-    peak: bool = False
+    max_pool: bool = False
 
 
 class Made(Tower):

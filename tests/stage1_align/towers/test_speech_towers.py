@@ -83,7 +83,7 @@ def test_speech_models_give_what_transformers_gives_for_each_clip_alone(
             torch.testing.assert_close(got.sequence[row, :steps], want[0], rtol=0, atol=5e-5)
             assert got.mask[row].sum() == steps
     assert (encoded[0].sequence - encoded[1].sequence).abs().max() > 1e-2
-    assert last.config()["architecture"] == kind and last.config()["normalise"] is do_normalize
+    assert last.config()["architecture"] == kind and last.config()["normalize"] is do_normalize
     again = build("wav2vec2", json.loads(json.dumps(second.config())))
     again.load_state_dict(second.state_dict())
     assert torch.equal(again.encode_prepared(given).sequence, encoded[1].sequence)

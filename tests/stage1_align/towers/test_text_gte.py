@@ -145,7 +145,7 @@ def tower_of(folder, **options):
 def test_a_folder_as_alibaba_publishes_it_gives_what_its_formulas_give(tmp_path, prefix, changes):
     folder = publish(tmp_path, prefix, **changes)
     tower = tower_of(folder)
-    assert tower.options.architecture == "gte" and tower.options.licence == "apache-2.0"
+    assert tower.options.architecture == "gte" and tower.options.license == "apache-2.0"
     for text in TEXTS:
         ids = [WORDS.index(word) for word in ["[CLS]", *text.split(), "[SEP]"]]
         assert tower.tokenizer(text) == ids

@@ -108,7 +108,7 @@ def test_it_gives_what_open_clip_gives(published, tower):
     pad = tokenizer("")[0, -1]
     ends = int(tower.tokenizer.kind == "huggingface")  # SigLIP pads with the end mark, and the first one counts
     assert encoded.mask[here].sum(1).tolist() == [min(12, int((ids[row] != pad).sum()) + ends) for row in here]
-    linear = OpenClipText.from_options({**options, "projection": "linear", "peak": True}, 5).eval()
+    linear = OpenClipText.from_options({**options, "projection": "linear", "max_pool": True}, 5).eval()
     torch.testing.assert_close(linear.encode_prepared(GIVEN).sequence, encoded.sequence, rtol=0, atol=1e-6)
 
 

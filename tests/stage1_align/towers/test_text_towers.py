@@ -136,7 +136,7 @@ def test_open_clip_text_is_open_clips_own(tmp_path, file, prefix, wrap, layout):
     encoded = tower.encode_prepared(given)
     torch.testing.assert_close(encoded.pooled, model.encode_text(ids, normalize=True), rtol=0, atol=1e-6)
     assert encoded.mask.sum(1).tolist() == [7, 12]  # <start> we laughed , together ! <end>
-    linear = OpenClipText.from_options({**options, "projection": "linear", "peak": True}, 5).eval()
+    linear = OpenClipText.from_options({**options, "projection": "linear", "max_pool": True}, 5).eval()
     torch.testing.assert_close(linear.encode_prepared(given).sequence, encoded.sequence, rtol=0, atol=1e-6)
     assert linear.encode_prepared(given).pooled.shape == (2, 5) and len(linear.blocks()) == 2
 
@@ -145,7 +145,7 @@ def test_open_clip_text_is_open_clips_own(tmp_path, file, prefix, wrap, layout):
 def test_short_texts_are_read_as_if_padded_and_cost_less(kind):
     cfg = {"context_length": 24, "width": 16, "heads": 2, "layers": 2, **kind}
     torch.manual_seed(0)
-    tower = OpenClipText.from_options({"text_cfg": cfg, "peak": True}, 8)
+    tower = OpenClipText.from_options({"text_cfg": cfg, "max_pool": True}, 8)
     ids, mask = tower.tokenizer.encode(["a dog", "we laughed, together!", " "], 24)
     positions = []
     tower.blocks()[0].register_forward_hook(lambda block, inputs, output: positions.append(output.shape[1]))
@@ -190,8 +190,8 @@ def tower(request, folders):
     if request.param == "open_clip":
         torch.manual_seed(0)
         cfg = {"context_length": 24, "width": 16, "heads": 2, "layers": 2}
-        return OpenClipText.from_options({"text_cfg": cfg, "peak": True}, 8).eval()
-    return published(folders[request.param], peak=request.param == "bert")
+        return OpenClipText.from_options({"text_cfg": cfg, "max_pool": True}, 8).eval()
+    return published(folders[request.param], max_pool=request.param == "bert")
 
 
 def test_batch_equals_single_and_absent_and_long_texts(tower):
@@ -256,7 +256,7 @@ def test_no_hub_is_asked(folders, monkeypatch):
 def test_changes_to_a_published_configuration_and_its_licence(folders):
     tower = published(folders["roberta"], model_cfg={"hidden_dropout_prob": 0.3})
     assert tower.config()["model_cfg"]["hidden_dropout_prob"] == 0.3
-    assert tower.config()["licence"] == "mit" and published(folders["bert"]).config()["licence"] == ""
+    assert tower.config()["license"] == "mit" and published(folders["bert"]).config()["license"] == ""
     assert TransformerText.corpus_tokenizer({"pretrained": "x"}, TEXTS) is None
     assert OpenClipText.corpus_tokenizer({}, TEXTS) is None
     assert len(TransformerText.corpus_tokenizer({"vocab_size": 60}, TEXTS)) <= 60

@@ -4,6 +4,7 @@ import torch
 from helpers.stage1_tiny import TEXTS, encoders, items
 
 from shared.errors import UserError
+from stage1_align.towers import TOWERS
 from stage1_align.towers.htsat import Htsat
 from stage1_align.towers.text_transformer import SentencePieceTokenizer
 
@@ -124,3 +125,18 @@ def test_a_tokenizer_that_came_back_empty_is_refused(tmp_path):
         SentencePieceTokenizer.load(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="pieces only"):
         SentencePieceTokenizer.train(["aa"], 60)
+
+
+@pytest.mark.parametrize(
+    "modality, name, old, new",
+    [
+        ("vision", "open_clip", "standardise", "standardize"),
+        ("audio", "wav2vec2", "normalise", "normalize"),
+        ("audio", "audeering", "peak", "max_pool"),
+        ("text", "transformer", "licence", "license"),
+        ("text", "open_clip", "peak", "max_pool"),
+    ],
+)
+def test_renamed_option_is_refused_with_its_new_name(modality, name, old, new):
+    with pytest.raises(UserError, match=f"{old} was renamed: use {new}"):
+        TOWERS[modality].get(name).from_options({old: True}, 8)

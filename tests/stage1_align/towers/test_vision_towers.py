@@ -61,7 +61,7 @@ def comes_back(built, items):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"pool": "attention", "peak": True}, {"image_size": 48}, {"standardise": True}]
+    "options", [{}, {"pool": "attention", "max_pool": True}, {"image_size": 48}, {"standardize": True}]
 )
 def test_towers_of_named_models_come_back_from_their_config(options):
     built = tower(8, model="tiny-vit", **options)
@@ -122,9 +122,9 @@ def test_other_sizes_resample_the_positions_as_open_clip_does(tmp_path):
     torch.testing.assert_close(built.encode_prepared([clip]).pooled, embedded(model, clip), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("pool, peak", [("mean", False), ("attention", False), ("attention", True)])
-def test_batch_equals_single_and_padding_changes_nothing(pool, peak):
-    built = tower(8, model="tiny-vit", pool=pool, peak=peak)
+@pytest.mark.parametrize("pool, max_pool", [("mean", False), ("attention", False), ("attention", True)])
+def test_batch_equals_single_and_padding_changes_nothing(pool, max_pool):
+    built = tower(8, model="tiny-vit", pool=pool, max_pool=max_pool)
     if pool == "attention":
         torch.nn.init.normal_(built.query)
     items = frames(3, 0, 5, 1, size=40)
@@ -143,7 +143,7 @@ def test_batch_equals_single_and_padding_changes_nothing(pool, peak):
 
 
 def test_frames_in_parts_give_what_all_of_them_together_give(monkeypatch):
-    built, items, sizes = tower(8, model="tiny-vit", standardise=True), frames(3, 0, 5, 1, size=40), []
+    built, items, sizes = tower(8, model="tiny-vit", standardize=True), frames(3, 0, 5, 1, size=40), []
     built.trunk.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
     inputs = built.collate(items)
     whole = built(**inputs)
@@ -177,7 +177,7 @@ def test_attention_starts_as_the_mean_and_follows_its_query():
 
 
 def test_attention_over_clips_without_video_gives_every_parameter_a_finite_gradient():
-    built = tower(8, model="tiny-vit", pool="attention", peak=True).train()
+    built = tower(8, model="tiny-vit", pool="attention", max_pool=True).train()
     built(**built.collate(frames(0, 0))).pooled.sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in built.parameters())
 
@@ -212,7 +212,7 @@ def test_contradictions_and_what_does_not_exist_say_what_to_do(tmp_path):
         ({"pretrained": "openai"}, "a tag needs `model`"),
         ({"vision_cfg": {"layer": 2}}, "did you mean 'layers'"),
         ({"model": "tiny-vit", "pool": "maen"}, "did you mean 'mean'"),
-        ({"model": "tiny-vit", "projection": "own", "peak": True}, "peak"),
+        ({"model": "tiny-vit", "projection": "own", "max_pool": True}, "max_pool"),
     ]:
         with pytest.raises(UserError, match=message):
             tower(**options)
