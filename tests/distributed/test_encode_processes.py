@@ -142,7 +142,7 @@ def test_an_error_ends_the_loaders_too(change, said, arguments, tmp_path):
         [
             "from functools import partial",
             "from shared.cli import call, run_main",
-            "from stage2_fusion import encode, features",
+            "from stage2_fusion.data import encoding as encode, features",
             change,
             f"run_main(partial(call, {words!r}))",
         ]
