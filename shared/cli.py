@@ -11,86 +11,100 @@ from shared.errors import UserError
 from shared.registry import nearest
 
 COMMANDS = {
-    "synth": ("shared.commands.synth:main", "make a synthetic corpus of media files whose truth is known"),
-    "check": (
-        "shared.commands.check:main",
-        "what a source holds and what is wrong with it, before anything takes long",
-    ),
+    "synth": ("shared.commands.synth:main", "make a synthetic corpus of media files with known truth"),
+    "check": ("shared.commands.check:main", "describe a source and what is wrong with it, before a long run"),
     "prepare": ("shared.commands.prepare:main", "turn media files into a clip dataset"),
-    "split": ("shared.commands.split:main", "other splits of a dataset: folds of whole groups"),
+    "split": ("shared.commands.split:main", "give a dataset other splits: folds of whole groups"),
     "align": ("stage1_align.train:main", "stage 1: contrastive training of vision-text and audio-text encoders"),
     "export": ("stage1_align.export.export:main", "write the frozen, aligned encoders of a stage-1 run"),
     "encode": ("stage2_fusion.data.encoding:main", "run frozen encoders over a clip dataset"),
     "fuse": ("stage2_fusion.train:main", "stage 2: train a fusion model on encoded clips"),
-    "search": ("stage2_fusion.commands.search:main", "try configurations of stage 2 in parallel and keep a table"),
+    "search": ("stage2_fusion.commands.search:main", "try configurations of stage 2 in parallel"),
     "evaluate": ("stage2_fusion.commands.evaluate:main", "score a fusion model"),
     "baseline": ("stage2_fusion.commands.baseline:main", "score ridge regression on the same features"),
-    "compare": ("stage2_fusion.commands.compare:main", "is one system better than another? paired bootstrap"),
+    "compare": ("stage2_fusion.commands.compare:main", "paired bootstrap of two systems"),
     "leaderboard": ("stage2_fusion.commands.leaderboard:main", "a table of systems"),
-    "ensemble": ("stage2_fusion.commands.ensemble:main", "several systems as one"),
-    "pool": ("stage2_fusion.commands.merge_folds:main", "the folds of a cross-validation as one evaluation"),
-    "robustness": ("stage2_fusion.commands.robustness:main", "PCC against the share of clips that lost a modality"),
-    "predict": ("stage2_fusion.commands.predict:main", "six intensities for media files"),
-    "doctor": ("shared.commands.doctor:main", "what is installed, what is missing, and how to get it"),
-    "demo": ("shared.commands.demo:main", "the whole way on the synthetic corpus"),
+    "ensemble": ("stage2_fusion.commands.ensemble:main", "combine several systems"),
+    "merge-folds": ("stage2_fusion.commands.merge_folds:main", "score the folds of a cross-validation as one"),
+    "robustness": ("stage2_fusion.commands.robustness:main", "PCC against the share of clips that lack a modality"),
+    "predict": ("stage2_fusion.commands.predict:main", "predict intensities of media files"),
+    "configs": ("shared.commands.configs:main", "list the shipped configurations, or print the path of one"),
+    "doctor": ("shared.commands.doctor:main", "show what is installed, what is missing, and how to get it"),
+    "demo": ("shared.commands.demo:main", "run every step on the synthetic corpus"),
 }
+"""{name: (import path, summary)}."""
+
+RENAMED = {"pool": "merge-folds"}
+"""{old name: new name} of commands."""
 
 
 def main() -> None:
     """Entry point of the `emit` command."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print("EMIT: emotional mimicry intensity from video, audio and words\n\nusage: emit COMMAND [options]\n")
-        print("\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items()))
+        print("EMIT: emotional mimicry intensity from video, audio and text\n\nusage: emit COMMAND [options]\n")
+        print("\n".join(f"  {name:<13}{summary}" for name, (_, summary) in COMMANDS.items()))
         print("\n`emit COMMAND --help` shows the options of one command, with an example.")
         return
-    if words[0] not in COMMANDS:
-        print(f"error: no command called {words[0]!r}: {nearest(words[0], COMMANDS)}", file=sys.stderr)
+    name = words[0]
+    if name not in COMMANDS:
+        reason = f"no command called {name!r}: {nearest(name, COMMANDS)}"
+        if name in RENAMED:
+            reason = f"emit {name} was renamed: use emit {RENAMED[name]}"
+        print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
     run_main(partial(call, words))
 
 
 def call(words: list[str]) -> int:
-    """The command words[0] with the arguments after it, in this process; its status. UserError as it says."""
+    """Run the command words[0] with the arguments after it in this process; returns its status, raises UserError."""
     module, function = COMMANDS[words[0]][0].split(":")
     return getattr(importlib.import_module(module), function)(words[1:])
+
+
+def emit_command(*words: object) -> list[str]:
+    """The argument list that runs `emit WORDS` in another process, whatever PATH holds and wherever it starts.
+
+    -P keeps the working directory off sys.path, so that a folder `shared` in it is not imported; PYTHONPATH counts.
+    """
+    return [sys.executable, "-P", "-m", "shared.cli", *map(str, words)]
 
 
 def run_main(command: Callable[[], int]) -> None:
     """Run a command and exit with its status; a UserError becomes one line and status 1."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a file name, or a bar, that the terminal has no letter for
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names that the terminal cannot show
     try:
         status = command()
-        _leave_group(status)
+        _exit_group(status)
         sys.exit(status)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        if not _reader_left():
-            raise  # another pipe: to a lost process, say
+        if not _stdout_closed():
+            raise  # another pipe, such as one to a process that ended
         sys.exit(0)
 
 
-def _reader_left() -> bool:
-    """Whether nobody reads what we print any more, as after `| head`."""
+def _stdout_closed() -> bool:
+    """Whether the reader of our output has closed it, as `| head` does."""
     output = select.poll()
     output.register(1, 0)
     return any(event & select.POLLERR for _, event in output.poll(0))
 
 
-def _leave_group(status: int) -> None:
-    """End a process of a group (`accelerate launch` on several) at once: gloo's threads outlive the group, and the
-    interpreter's own clean-up now and then aborts on them after everything is written and said."""
+def _exit_group(status: int) -> None:
+    """End each process of a group (`accelerate launch` on several) without the interpreter's cleanup: gloo's threads
+    outlive the group, and the cleanup sometimes aborts on them after everything is written."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return
     if distributed.get_world_size() > 1:
-        distributed.barrier()  # the first to leave would take the store with it
+        distributed.barrier()  # the store ends with the first process that leaves
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status or 0)

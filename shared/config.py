@@ -1,13 +1,16 @@
 """Configuration: a dataclass, filled from a YAML file, then from the command line.
 
-The dataclass is the only place where an option is declared: its field, its default, and (as the docstring under the
-field) its reason. Unknown keys and wrong types are errors of one line that name the nearest key.
+The dataclass is the only place where an option is declared: its field, its default, and its reason as the docstring
+under the field. Unknown options and wrong types are errors of one line that name the nearest option. A dataclass may
+declare `RENAMED: ClassVar[dict[str, str]] = {"old": "new"}`: the old name is then answered with the new one.
 """
 
 import dataclasses
+import inspect
 import re
 import sys
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -21,40 +24,48 @@ from shared.text import one_line
 
 T = TypeVar("T")
 
+ROOT = Path(__file__).parents[1]
+"""The folder that holds the packages: the repository, or site-packages."""
+
 UNKNOWN = (
     r"does not accept (?:option|key) '([^']+)'",
     r"Option '([^']+)' is not accepted",
     r"[Uu]nrecognized arguments: --([\w.]+)",
 )
-"""How jsonargparse says that there is no such option."""
+"""The messages of jsonargparse about an unknown option."""
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class _Parser(jsonargparse.ArgumentParser):
-    """Errors become one line, with the nearest known key."""
+    """Errors become one line that names the nearest option."""
 
     command: str
-    """What --help is asked of. jsonargparse makes parsers of this class for nested options, without a name."""
+    """The command whose --help is recommended: jsonargparse makes further parsers of this class, without a name."""
     renamed: dict[str, str]
     """{old name: new name} of options, both in full."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line and exit with status 2."""
-        keys = [a.dest for a in self._actions if not re.search(r"(^|\.)(help|config)$|print_", a.dest)]
+        known = [a.dest for a in self._actions if not re.search(r"(^|\.)(help|config)$|print_", a.dest)]
         unknown = re.search("|".join(UNKNOWN), message)
         if unknown:
             key = next(filter(None, unknown.groups()))
             if "." not in key:  # a nested YAML key arrives without its path
-                keys = keys + [k.rsplit(".", 1)[-1] for k in keys]
-            renamed = next((old for old in self.renamed if old == key or old.endswith(f".{key}")), None)
-            if renamed:
-                message = f"--{renamed} was renamed: use --{self.renamed[renamed]}"
-            else:
-                message = f"no option called {key!r}: {nearest(key, keys)}"
-        message = one_line(message)
-        sys.stderr.write(f"error: {message} (see {self.command} --help)\n")
+                known += [name.rsplit(".", 1)[-1] for name in known]
+            message = f"no option called {key!r}: {nearest(key, known)}"
+            old = next((old for old in self.renamed if old == key or old.endswith(f".{key}")), None)
+            if old:
+                message = f"--{old} was renamed: use --{self.renamed[old]}"
+        sys.stderr.write(f"error: {one_line(message)} (see {self.command} --help)\n")
         sys.exit(2)
+
+
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """Keeps the line breaks of the description, so that the example stays on a line of its own."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in text.splitlines())
 
 
 def parse(
@@ -65,10 +76,11 @@ def parse(
     example: str,
     positional: tuple[str, ...] = (),
 ) -> T:
-    """Build `config_class` from defaults, then `--config FILE.yaml`, then dotted overrides such as `--train.lr 1e-4`.
+    """Build `config_class` from defaults, then `--config`, then dotted options such as `--train.lr 1e-4`.
 
-    `positional` names fields given without a flag; a field typed as a list takes all that remain.
-    Exits with status 2 and one line on an unknown key, a wrong type or a missing value.
+    `--config` takes a YAML file, or the name of one that the package of `config_class` ships (`--config dual_stage`).
+    `positional` names fields given without a flag; a field typed as a list takes all remaining arguments.
+    Exits with status 2 and one line on an unknown option, a wrong type or a missing value.
     """
 
     class Parser(_Parser):
@@ -77,23 +89,84 @@ def parse(
     text = (config_class.__doc__ or "").strip()
     parser = Parser(prog=prog, description=f"{text}\n\nexample:\n  {example}")
     parser.formatter_class = _HelpFormatter
-    fields = {f.name: f for f in dataclasses.fields(config_class)}
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below, or a shipped name.")
     for name in positional:
-        many = "list" in str(fields[name].type)
-        kind = {"nargs": "+"} if many else {"type": fields[name].type}
+        kind = {"nargs": "+"} if "list" in str(fields[name].type) else {"type": fields[name].type}
+        if fields[name].default is not dataclasses.MISSING:
+            kind |= {"nargs": "?", "default": fields[name].default}
         parser.add_argument(name, help=field_help(config_class, name), **kind)
     parser.add_class_arguments(config_class, as_group=False, skip=set(positional))
     for action in parser._actions:
-        if fields.get(action.dest) and fields[action.dest].type in (bool, "bool"):
+        if action.dest in fields and fields[action.dest].type in (bool, "bool"):
             action.nargs, action.const = "?", True  # --flag alone means --flag true
-    known = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    values = dict(vars(parser.instantiate_classes(known)))
-    values = {name: value for name, value in values.items() if name in fields}
     try:
-        return config_class(**values)
+        words = _with_config_files(sys.argv[1:] if argv is None else argv, config_class.__module__.partition(".")[0])
+    except UserError as error:
+        parser.error(str(error))
+    namespace = parser.instantiate_classes(parser.parse_args(words))
+    try:
+        return config_class(**{name: value for name, value in vars(namespace).items() if name in fields})
     except (TypeError, ValueError) as error:
         parser.error(str(error))
+
+
+def _with_config_files(words: list[str], package: str) -> list[str]:
+    """The arguments, with the file in place of the name in `--config NAME` and `--config=NAME`."""
+    resolved = list(words)
+    for place, word in enumerate(words):
+        if word.startswith("--config=") and "{" not in word:
+            resolved[place] = f"--config={find_config(word.partition('=')[2], package)}"
+        elif place and words[place - 1] == "--config" and "{" not in word:  # else YAML itself
+            resolved[place] = str(find_config(word, package))
+    return resolved
+
+
+def find_config(name: str | Path, package: str) -> Path:
+    """The file of a configuration: `name` is a YAML file, or names one that `package` ships, from any directory.
+    UserError names the nearest one."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = shipped_configs(package)
+    if str(name) not in shipped:
+        hint = f"give a YAML file, or {nearest(str(name), shipped)}" if shipped else "give a YAML file"
+        raise UserError(f"{name}: no such configuration; {hint}")
+    return shipped[str(name)]
+
+
+def shipped_configs(package: str) -> dict[str, Path]:
+    """{name: file} of the YAML files that a package ships in its folder `configs`; accelerate_configs is flat."""
+    folder = ROOT / package
+    return {file.stem: file for file in sorted([*folder.glob("configs/*.yaml"), *folder.glob("*.yaml")])}
+
+
+def load(config_class: type[T], path: str | Path, overrides: list[str] | None = None) -> T:
+    """The configuration of a YAML file or a shipped name, with overrides in the style of the command line."""
+    file = find_config(path, config_class.__module__.partition(".")[0])
+    return parse(config_class, ["--config", str(file), *(overrides or [])], prog=str(file), example=f"--config {file}")
+
+
+def build(config_class: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build `config_class` from plain values, as a field of type dict holds them. UserError begins with `where`; it
+    names the nearest option for an unknown one, and the expected type for a wrong one."""
+    known = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    renamed = renamed_options(config_class)
+    types = typing.get_type_hints(config_class)
+    for name, value in values.items():
+        if name in renamed:
+            raise UserError(f"{where}: {name} was renamed: use {renamed[name]}")
+        if name not in known:
+            hint = nearest(name, known) if known else "it has none"
+            raise UserError(f"{where} has no option {name!r}: {hint}")
+        choices = typing.get_args(types[name]) if typing.get_origin(types[name]) is typing.Literal else ()
+        if choices and value not in choices:
+            raise UserError(f"{where}: {name} is {value!r}: {nearest(str(value), map(str, choices))}")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(config_class, as_group=False)
+    try:
+        return config_class(**vars(parser.instantiate_classes(parser.parse_object(dict(values)))))
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {one_line(error, 300)}") from None
 
 
 def renamed_options(config_class: type, prefix: str = "") -> dict[str, str]:
@@ -102,64 +175,35 @@ def renamed_options(config_class: type, prefix: str = "") -> dict[str, str]:
     types = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         for part in (types[field.name], *typing.get_args(types[field.name])):  # also Part | None and list[Part]
-            if dataclasses.is_dataclass(part):
-                renamed |= renamed_options(typing.cast(type, part), f"{prefix}{field.name}.")
+            if isinstance(part, type) and dataclasses.is_dataclass(part):
+                renamed |= renamed_options(part, f"{prefix}{field.name}.")
     return renamed
 
 
-def load(config_class: type[T], path: Path, overrides: list[str] | None = None) -> T:
-    """The configuration in a YAML file, with command-line style overrides."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such configuration file")
-    return parse(config_class, ["--config", str(path), *(overrides or [])], prog=str(path), example=f"--config {path}")
-
-
-def build(config_class: type[T], values: dict[str, Any], where: str) -> T:
-    """Build `config_class` from plain values, as a field of type dict holds them. UserError, beginning with `where`,
-    names the nearest option for an unknown one, and says what a wrong type should be."""
-    known = [f.name for f in dataclasses.fields(config_class)]
-    for name in values:
-        if name in (renamed := renamed_options(config_class)):
-            raise UserError(f"{where}: {name} was renamed: use {renamed[name]}")
-        if name not in known:
-            hint = nearest(name, known) if known else "it has none"
-            raise UserError(f"{where} has no option {name!r}: {hint}")
-    for name, kind in typing.get_type_hints(config_class).items():
-        choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
-        if choices and name in values and values[name] not in choices:
-            raise UserError(f"{where}: {name} is {values[name]!r}: {nearest(str(values[name]), map(str, choices))}")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(config_class, as_group=False)
-    try:
-        return config_class(**vars(parser.instantiate_classes(parser.parse_object(values))))
-    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: {one_line(error, 300)}") from None
-
-
-def to_dict(config: Any) -> dict:
-    """Plain dictionaries, lists, numbers and strings: what YAML and JSON can hold."""
+def to_dict(config: Any) -> dict[str, Any]:
+    """The options as plain dictionaries, lists, numbers and strings: what YAML and JSON can hold."""
     return _plain(dataclasses.asdict(config))
 
 
-def _plain(value):
-    if dataclasses.is_dataclass(value):
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
-def defaults(config_class: type) -> dict:
-    """What options are when nobody sets them, as `to_dict` has them; without those that have to be set."""
+def defaults(config_class: type) -> dict[str, Any]:
+    """The default of every option that has one, in the form of `to_dict`."""
     fields = dataclasses.fields(config_class)
-    made = {f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING}
-    return _plain(made | {f.name: f.default for f in fields if f.default is not dataclasses.MISSING})
+    values = {f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING}
+    return _plain(values | {f.name: f.default for f in fields if f.default is not dataclasses.MISSING})
 
 
-def load_yaml(path: Path, how: str) -> dict:
-    """The options of a file that `dump` wrote. UserError when it is not there or damaged, with `how` to mend that."""
+def load_yaml(path: Path, how: str) -> dict[str, Any]:
+    """The options in a file that `dump` wrote. UserError when it is missing or damaged; `how` says how to repair it."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError:
@@ -172,23 +216,14 @@ def load_yaml(path: Path, how: str) -> dict:
 
 
 def dump(config: Any, path: Path) -> None:
-    """Write the resolved configuration as YAML, whole or not at all; `load` reads it back."""
+    """Write the resolved configuration as YAML, atomically; `load` reads it back."""
     write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def field_help(config_class: type, name: str) -> str:
     """The docstring under a dataclass field, read from the source of the class that declares it."""
-    import inspect
-
     for owner in config_class.__mro__[:-1]:
         match = re.search(rf"^    {name}:[^\n]*\n    \"\"\"(.*?)\"\"\"", inspect.getsource(owner), re.S | re.M)
         if match:
             return " ".join(match.group(1).split())
     return ""
-
-
-class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
-    """Keeps the line breaks of the description, so that the example stays on its own line."""
-
-    def _fill_text(self, text, width, indent):
-        return "\n".join(indent + line for line in text.splitlines())

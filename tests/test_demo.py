@@ -1,4 +1,4 @@
-"""`emit demo` itself: real steps, a stop that names its step, and nothing done twice."""
+"""`emit demo`: real steps, an error that names its step, and no step repeated."""
 
 import json
 
@@ -10,7 +10,7 @@ from shared.commands.demo import main, run
 from shared.errors import UserError
 
 
-def test_a_step_that_fails_is_named_after_its_own_words(tmp_path, capsys):
+def test_failed_step_is_named_after_its_own_error(tmp_path, capsys):
     with pytest.raises(UserError, match="the step 'export' failed"):
         run("export", ["emit", "export", str(tmp_path / "nowhere"), "--out", str(tmp_path / "encoders")])
     assert "nowhere" in capsys.readouterr().err
@@ -21,19 +21,19 @@ def test_a_step_that_fails_is_named_after_its_own_words(tmp_path, capsys):
     assert str(tmp_path) in capsys.readouterr().err
 
 
-def test_a_training_that_was_stopped_is_not_taken_for_done(clips, tmp_path):
+def test_interrupted_training_does_not_count_as_done(clips, tmp_path):
     config = tmp_path / "tiny.yaml"
     values = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}, "train": {"epochs": 1, "batch_size": 8}}
     config.write_text(yaml.safe_dump(values))
     words = ["--config", str(config), "--data", str(clips), "--run", str(tmp_path / "align")]
-    with pytest.raises(UserError, match="the step 'stage 1' was asked to stop; run the demo again"):
+    with pytest.raises(UserError, match="the step 'stage 1' was stopped; run the demo again"):
         run("stage 1", ["emit", "align", *words, "--max_steps", "1"])
     run("stage 1", ["emit", "align", *words])
 
 
 @pytest.mark.slow
-def test_the_demo_ends_with_its_table_and_is_not_repeated(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # which the demo sets for good
+def test_demo_prints_its_table_and_is_not_repeated(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the demo sets it and leaves it set
     align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}, "train": {"epochs": 1, "batch_size": 8}}
     fuse = {"options": {"width": 16, "heads": 2, "steps": 8}, "train": {"epochs": 1, "batch_size": 8}}
     words = ["--out", str(tmp_path / "demo"), "--clips", "40"]

@@ -15,9 +15,9 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_command_is_described_and_every_described_command_exists():
-    sections = set(re.findall(r"^### emit (\w+)", README, re.M))
+    sections = set(re.findall(r"^### emit ([\w-]+)", README, re.M))
     assert sections == set(COMMANDS) - {"demo"}
-    assert set(re.findall(r"\bemit (\w+)", README)) <= set(COMMANDS)
+    assert set(re.findall(r"\bemit ([\w-]+)", README)) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:\w+/)+\w+\.(?:py|yaml)", README))))
@@ -40,10 +40,10 @@ def options_named() -> list[tuple[str, str]]:
     of_file = {f"{COMMANDS[name][0].split(':')[0].replace('.', '/')}.py": name for name in COMMANDS}
     found, command = set(), None
     for line in README.splitlines():
-        heading = re.match(r"##+ (?:emit (\w+))?", line)
+        heading = re.match(r"##+ (?:emit ([\w-]+))?", line)
         command = heading.group(1) if heading else command
         launched = re.search(r"accelerate launch .*?(\w+/train\.py)(.*)", line)
-        called = re.search(r"\bemit (\w+)(.*)", line)
+        called = re.search(r"\bemit ([\w-]+)(.*)", line)
         if launched:
             name, rest = of_file[launched.group(1)], launched.group(2)
         elif called:

@@ -1,4 +1,4 @@
-"""`emit demo`: the whole way, from a synthetic corpus to six numbers a clip. It only calls the other commands."""
+"""`emit demo`: every step, from a synthetic corpus to predictions. It only calls the other commands."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from shared import config as configuration
-from shared.cli import call
+from shared.cli import call, emit_command
 from shared.errors import UserError
 from shared.files import digest, read_json, write_json
 
@@ -23,53 +23,49 @@ class DemoConfig:
     """Synthetic corpus, prepare, stage 1, export, encode, stage 2, evaluate, predict: offline, on the CPU."""
 
     out: Path = Path("runs/demo")
-    """Folder everything goes to; metrics.json is the result."""
+    """Folder of all results; metrics.json is the main one."""
     clips: int = 2000
     """Clips of the synthetic corpus."""
     seed: int = 0
     """Seed of the corpus and of both trainings."""
-    align_config: Path = Path("stage1_align/configs/tiny.yaml")
-    """Configuration of stage 1. Its vision tower is given crops of 64 pixels."""
-    fuse_config: Path = Path("stage2_fusion/configs/dual_stage.yaml")
-    """Configuration of stage 2."""
+    align_config: Path = Path("tiny")
+    """Configuration of stage 1: a shipped one or a YAML file. Its vision tower gets crops of 64 pixels."""
+    fuse_config: Path = Path("dual_stage")
+    """Configuration of stage 2: a shipped one or a YAML file."""
     align_epochs: int | None = None
-    """Epochs of stage 1, when not those of its configuration."""
+    """Epochs of stage 1; by default those of its configuration."""
     fuse_epochs: int | None = None
-    """Epochs of stage 2, when not those of its configuration."""
+    """Epochs of stage 2; by default those of its configuration."""
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run `emit demo`; 0 when every step succeeded."""
     config = configuration.parse(DemoConfig, argv, prog="emit demo", example="emit demo --out runs/demo --clips 2000")
-    result = config.out / "metrics.json"
+    result, stamp = config.out / "metrics.json", config.out / "demo.json"
     made_from = {"demo": configuration.to_dict(config), "version": version("emit-toolkit")}
-    for path in (config.align_config, config.fuse_config):
-        if not path.is_file():
-            raise UserError(
-                f"{path}: not found; run `emit demo` from the repository, or name --align_config and --fuse_config"
-            )
-        made_from[path.name] = digest(path)
-    stamp = config.out / "demo.json"
-    if result.exists() and stamp.exists() and read_json(stamp, "demo stamp", "delete it")["made_from"] == made_from:
-        print(
-            f"{config.out}: the demo has already run with these settings; nothing to do (delete the folder to repeat)"
-        )
-        show(result, read_json(stamp, "demo stamp", "delete it")["seconds"])
-        return 0
+    for package, name in (("stage1_align", config.align_config), ("stage2_fusion", config.fuse_config)):
+        made_from[name.name] = digest(configuration.find_config(name, package))
+    if result.exists() and stamp.exists():
+        done = read_json(stamp, "demo stamp", "delete it")
+        if done["made_from"] == made_from:
+            print(f"{config.out}: the demo already ran with these settings; nothing to do (delete the folder to rerun)")
+            show(result, done["seconds"])
+            return 0
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     seconds = {}
     for name, command in steps(config):
         print(f"\n== {name}: {shlex.join(command)}", flush=True)
-        began = time.perf_counter()
+        start = time.perf_counter()
         run(name, command)
-        seconds[name] = round(time.perf_counter() - began, 1)
+        seconds[name] = round(time.perf_counter() - start, 1)
     write_json(stamp, {"made_from": made_from, "seconds": seconds})
     show(result, seconds)
     return 0
 
 
 def steps(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
-    """The commands a person would type, in order, each made when its turn comes."""
+    """(name, command line) of each step, in order. A step may read what the steps before it wrote."""
     out, seed = config.out, str(config.seed)
     align = [] if config.align_epochs is None else ["--train.epochs", str(config.align_epochs)]
     fuse = [] if config.fuse_epochs is None else ["--train.epochs", str(config.fuse_epochs)]
@@ -86,49 +82,47 @@ def steps(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
     evaluate = ["emit", "evaluate", "--model", model, "--data", f"{out}/features"]
     yield "evaluate", [*evaluate, "--truth", f"{out}/corpus/truth.csv", "--out", f"{out}/metrics.json"]
     with (out / "corpus" / "labels.csv").open() as file:
-        unseen = [row["Filename"] for row in csv.DictReader(file) if row["split"] == "test"]
-    files = [str(out / "corpus" / name) for name in unseen[:4]]
+        test_names = [row["Filename"] for row in csv.DictReader(file) if row["split"] == "test"]
+    files = [str(out / "corpus" / name) for name in test_names[:4]]
     yield "predict", ["emit", "predict", "--model", model, *files, "--out", f"{out}/predictions.csv"]
 
 
 def run(name: str, command: list[str]) -> None:
-    """One step, in this process, which imports torch, transformers and open_clip once for all of them; with a GPU in a
-    process of its own, which leaves the GPU free for the next. UserError where it fails."""
+    """Run one step. Without a GPU it runs in this process, which imports torch, transformers and open_clip once for all
+    steps; with a GPU it runs in a process of its own, which frees the GPU for the next step. UserError when it fails.
+    """
     import torch
 
+    words = command[1:]
+    status: int | str | None
     try:
-        here = not torch.cuda.is_available()
-        status = call(command[1:]) if here else subprocess.run(executable(command), check=False).returncode
+        in_process = not torch.cuda.is_available()
+        status = call(words) if in_process else subprocess.run(emit_command(*words), check=False).returncode
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
-    except BrokenPipeError:  # nobody reads any more
+    except BrokenPipeError:  # run_main handles it
         raise
-    except SystemExit as stop:  # options that could not be read, which were told
+    except SystemExit as stop:  # invalid options, already reported
         status = stop.code
     except Exception:
         traceback.print_exc()
         status = 1
     if status:
-        raise UserError(f"the step {name!r} failed (status {status}); mend what it says and run the demo again")
+        raise UserError(f"the step {name!r} failed (status {status}); fix the error above and run the demo again")
     if "--run" in command and not (Path(command[command.index("--run") + 1]) / "metrics.json").exists():
-        raise UserError(f"the step {name!r} was asked to stop; run the demo again to go on from its checkpoint")
-
-
-def executable(command: list[str]) -> list[str]:
-    """The same command, run by this Python whatever PATH holds."""
-    return [sys.executable, "-m", "shared.cli", *command[1:]]
+        raise UserError(f"the step {name!r} was stopped; run the demo again to continue from its checkpoint")
 
 
 def show(result: Path, seconds: dict[str, float]) -> None:
-    """The closing table."""
+    """Print the closing table."""
     metrics = read_json(result, "metrics", "run the demo again")
-    pcc, low_high = metrics["pcc"], metrics["pcc"]["interval"]
-    print("\nmean PCC on people the model has never met")
+    pcc, interval = metrics["pcc"], metrics["pcc"]["interval"]
+    print("\nmean PCC on the test subjects")
     for name, value in pcc["per_dimension"].items():
         print(f"  {name:<16}{value:.3f}")
-    interval = f"   95 % interval {low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else ""
-    print(f"  {'mean':<16}{pcc['mean']:.3f}{interval}")
+    shown = f"   95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+    print(f"  {'mean':<16}{pcc['mean']:.3f}{shown}")
     print(f"  {'ceiling':<16}{metrics['ceiling']['mean']:.3f}   {metrics['share_of_ceiling']:.0%} of it reached")
     print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
-    print(f"{result} holds everything; {result.parent / 'predictions.csv'} has four clips of the test split")
+    print(f"{result} holds all metrics; {result.parent / 'predictions.csv'} has four clips of the test split")

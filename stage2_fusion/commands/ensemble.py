@@ -206,7 +206,7 @@ def _unseen(fit: list[Evaluation]) -> None:
         if seen["in_training"]:
             raise UserError(
                 f"{member.path}: its model was trained on {seen['in_training']} of these {len(member.ids)} clips; "
-                "learn weights from valid, or from pooled folds (`emit split`, `emit pool`)"
+                "learn weights from valid, or from pooled folds (`emit split`, `emit merge-folds`)"
             )
         if member.metrics.get("seen_by_encoders"):
             raise UserError(

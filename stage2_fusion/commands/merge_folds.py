@@ -1,4 +1,4 @@
-"""`emit pool`: evaluations of disjoint clips, such as the folds of a cross-validation, as one."""
+"""`emit merge-folds`: evaluations of disjoint clips, such as the folds of a cross-validation, as one."""
 
 import numpy as np
 
@@ -13,8 +13,8 @@ def main(argv: list[str] | None = None) -> int:
     config = configuration.parse(
         PoolConfig,
         argv,
-        prog="emit pool",
-        example="emit pool runs/fold0/metrics.json runs/fold1/metrics.json --out runs/folds.json",
+        prog="emit merge-folds",
+        example="emit merge-folds runs/fold0/metrics.json runs/fold1/metrics.json --out runs/folds.json",
         positional=("evaluations",),
     )
     metrics = pool(config)

@@ -25,6 +25,7 @@ import numpy as np
 import yaml
 
 from shared import config as configuration
+from shared.cli import emit_command
 from shared.config import load_yaml
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
@@ -198,7 +199,7 @@ def run_trial(file: Path, threads: int, running: list[subprocess.Popen]) -> str:
         return ""
     log = file.parents[1] / "logs" / f"{file.stem}.txt"
     log.parent.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "shared.cli", "fuse", "--config", str(file)]
+    command = emit_command("fuse", "--config", file)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared import config as configuration
+from shared.cli import emit_command
 from shared.files import write_json
 
-FUSE = "emit fuse --config stage2_fusion/configs/dual_stage.yaml"
+FUSE = "emit fuse --config dual_stage"
 
 
 @dataclass
@@ -33,10 +34,8 @@ class EvidenceConfig:
 
 
 def emit(command: str) -> None:
-    from shared.commands.demo import executable
-
     print(f"== {command}", flush=True)
-    subprocess.run(executable(command.split()), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(emit_command(*command.split()[1:]), check=True, stdout=subprocess.DEVNULL)
 
 
 def score(model: str, folder: Path, features: str) -> dict:
@@ -51,7 +50,7 @@ def score(model: str, folder: Path, features: str) -> dict:
 def one_seed(config: EvidenceConfig, seed: int) -> dict[str, dict]:
     folder = config.out / f"seed{seed}"
     emit(f"emit demo --out {folder} --clips {config.clips} --seed {seed}")
-    align = "emit align --config stage1_align/configs/tiny.yaml --train.epochs 0"
+    align = "emit align --config tiny --train.epochs 0"
     emit(f"{align} --data {folder}/clips --run {folder}/align_untrained --seed {seed}")
     emit(f"emit export {folder}/align_untrained --out {folder}/encoders_untrained")
     encode = f"emit encode --data {folder}/clips --damaged_views 1"

@@ -23,6 +23,7 @@ import av
 import numpy as np
 
 from shared import config as configuration
+from shared.cli import emit_command
 from shared.synth import face, media, voice
 from shared.synth.truth import Course
 
@@ -112,8 +113,8 @@ def measure(source: Path, model: Path | None) -> dict:
     out = source.with_name(source.name + ("_predictions.csv" if model else "_clips"))
     command = ["predict", source, "--model", model] if model else ["prepare", source, "--workers", "1"]
     began = time.perf_counter()
-    command = [sys.executable, "-m", "shared.cli", *command, "--out", out]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    command = emit_command(*command, "--out", out)
+    done = subprocess.run(command, capture_output=True, text=True)
     took = {"seconds": time.perf_counter() - began}
     if done.returncode:
         sys.exit(done.stderr[-2000:])

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -24,6 +23,7 @@ from helpers.trainers import (
     write_settings,
 )
 
+from shared.cli import emit_command
 from stage1_align.config import PairConfig
 from stage1_align.data.pairs import PairData
 
@@ -54,7 +54,7 @@ def test_sigterm_to_every_process_saves_and_the_same_command_goes_on(command, wh
     """To the trainer and its loader's workers alike, as a scheduler sends it."""
     arguments = [*command, "--run", str(tmp_path / "run"), "--train.workers", "2", "--train.checkpoint_every", "0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "shared.cli", "align", *arguments],
+        emit_command("align", *arguments),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,12 +1,15 @@
 """Configuration from YAML and the command line: renamed options are named."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from shared import config as configuration
+from shared.commands import configs
 from shared.errors import UserError
+from stage1_align.config import AlignConfig
 
 
 @dataclass
@@ -69,3 +72,30 @@ def test_build_names_the_renamed_option():
     with pytest.raises(UserError, match=r"^the trainer: clip_norm was renamed: use max_grad_norm$"):
         configuration.build(TrainOptions, {"clip_norm": 1.0}, "the trainer")
     assert configuration.build(TrainOptions, {"max_grad_norm": 2.0}, "the trainer") == TrainOptions(2.0)
+
+
+def test_shipped_configuration_is_found_by_name_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (["--config", "tiny"], ["--config=tiny"]):
+        config = configuration.parse(AlignConfig, [*words, "--run", "r"], prog="emit align", example="")
+        assert config.towers.vision == configuration.load(AlignConfig, "tiny", ["--run", "r"]).towers.vision
+    (tmp_path / "tiny").write_text("seed: 7\n")  # a file of this name comes first
+    assert configuration.load(AlignConfig, "tiny", ["--run", "r"]).seed == 7
+
+
+def test_unknown_configuration_is_one_line(capsys):
+    with pytest.raises(UserError, match="tinny: no such configuration; give a YAML file, or did you mean 'tiny'"):
+        configuration.load(AlignConfig, "tinny", ["--run", "r"])
+    with pytest.raises(SystemExit) as stop:
+        configuration.parse(AlignConfig, ["--config", "tinny", "--run", "r"], prog="emit align", example="")
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_configs_lists_all_and_prints_one(capsys):
+    assert configs.main([]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in ("tiny", "dual_stage", "cpu_2_processes"))
+    assert configs.main(["cpu_2_processes"]) == 0
+    assert Path(capsys.readouterr().out.strip()).read_text().startswith("# Two processes")
+    with pytest.raises(UserError, match="did you mean 'dual_stage'"):
+        configs.main(["dual_stag"])

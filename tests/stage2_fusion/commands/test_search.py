@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import yaml
 from helpers import made_up
 
 from shared import config as configuration
+from shared.cli import emit_command
 from shared.errors import UserError
 from stage2_fusion import train as trainer
 from stage2_fusion.commands import search as searching
@@ -146,7 +146,7 @@ def test_real_processes_a_stop_and_a_failed_trial(data, tmp_path):
     space = {"options.width": [8, -1], "train.epochs": [100]}
     words = arguments(data, tmp_path, space, "--method", "grid", "--train.patience", 100)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "shared.cli", "search", *words]
+    command = emit_command("search", *words)
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     log = tmp_path / "out" / "trials" / "000" / "log.jsonl"
     while not (log.exists() and len(log.read_text().splitlines()) > 3):

@@ -1,0 +1,45 @@
+"""`emit configs`: the shipped configurations, and the path of one of them.
+
+accelerate launch --config_file "$(emit configs cpu_2_processes)" -m stage2_fusion.train --config dual_stage ...
+"""
+
+from dataclasses import dataclass
+
+from shared import config as configuration
+from shared.config import shipped_configs
+from shared.errors import UserError
+from shared.registry import nearest
+
+PACKAGES = {
+    "stage1_align": "stage 1: emit align --config NAME",
+    "stage2_fusion": "stage 2: emit fuse --config NAME",
+    "accelerate_configs": 'launcher: accelerate launch --config_file "$(emit configs NAME)"',
+}
+"""{package: where its configurations are used}."""
+
+
+@dataclass
+class ConfigsConfig:
+    """List the shipped configurations of both stages and of the launcher, or print the path of one."""
+
+    name: str = ""
+    """Print only the path of this configuration."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `emit configs`; UserError when no configuration has the given name."""
+    config = configuration.parse(
+        ConfigsConfig, argv, prog="emit configs", example="emit configs cpu_2_processes", positional=("name",)
+    )
+    files = {package: shipped_configs(package) for package in PACKAGES}
+    if config.name:
+        paths = {name: path for shipped in files.values() for name, path in shipped.items()}
+        if config.name not in paths:
+            raise UserError(f"no shipped configuration called {config.name!r}: {nearest(config.name, paths)}")
+        print(paths[config.name])
+        return 0
+    for package, use in PACKAGES.items():
+        print(use)
+        for name, path in files[package].items():
+            print(f"  {name:<24}{path}")
+    return 0
