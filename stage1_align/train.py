@@ -20,7 +20,7 @@ from shared import config as configuration
 from stage1_align.config import AlignConfig
 
 FREE = ("train.batch_size", "train.chunk", "train.workers", "train.checkpoint_every", "train.keep", "train.trackers")
-FREE += ("train.compile", "train.timeout_minutes", "loss.tile")
+FREE += ("train.compile", "train.timeout_minutes", "loss.tile", "max_steps")
 """Options that may change between the parts of one run."""
 
 
@@ -38,20 +38,24 @@ def main(argv: list[str] | None = None) -> int:
 def train(config: AlignConfig) -> Path:
     """Run to the end (or to `max_steps`, or to a SIGTERM); returns the run folder, which holds best/ and last/
     encoders when it is finished."""
-    from shared.training.distributed import Stop, companions
+    from shared.training.distributed import peer_failure_guard
+    from shared.training.signals import SigtermHandler
 
-    with Stop() as stop, companions(config.run):
-        return _train(config, stop)
+    with SigtermHandler() as sigterm, peer_failure_guard(config.run):
+        return _train(config, sigterm)
 
 
-def _train(config: AlignConfig, stop) -> Path:
+def _train(config: AlignConfig, sigterm) -> Path:
     import torch
 
     from shared.errors import UserError
     from shared.files import write_json
-    from shared.training.distributed import start
-    from shared.training.run_folder import Ema, RunFolder, cosine_with_warmup, seed_everything, to_device
-    from shared.training.sampling import own_share
+    from shared.training.distributed import start_accelerator
+    from shared.training.ema import Ema
+    from shared.training.loader import to_device
+    from shared.training.run_folder import RunFolder
+    from shared.training.sampling import local_rows, seed_everything
+    from shared.training.schedule import cosine_with_warmup
     from stage1_align.data.pairs import PairData
     from stage1_align.evaluation.retrieval import Halted, embed, retrieval
     from stage1_align.evaluation.zero_shot import prompts, zero_shot
@@ -68,11 +72,11 @@ def _train(config: AlignConfig, stop) -> Path:
     valid = data.valid()
     per_epoch = data.steps_per_epoch
     total = per_epoch * options.epochs
-    accelerator = start(options.mixed_precision, options.trackers, config.run, options.timeout_minutes)
+    accelerator = start_accelerator(options.mixed_precision, options.trackers, config.run, options.timeout_minutes)
     if options.chunk and accelerator.state.deepspeed_plugin:  # its backward pass is a whole step
         raise UserError("--train.chunk: DeepSpeed steps after every chunk; launch with accelerate_configs/fsdp2.yaml")
     rank, world = accelerator.process_index, accelerator.num_processes
-    own_share(options.batch_size, rank, world)  # has to come out even
+    local_rows(options.batch_size, rank, world)  # has to come out even
     run = RunFolder(config.run, accelerator, options.keep)
     if run.claim(config, FREE, data=data.digest):
         accelerator.print(f"{run.path}: this run is finished; nothing to do")
@@ -108,7 +112,7 @@ def _train(config: AlignConfig, stop) -> Path:
     progress |= here
 
     def anyone_asked() -> bool:
-        asked = torch.tensor(float(stop.asked), device=accelerator.device)
+        asked = torch.tensor(float(sigterm.requested), device=accelerator.device)
         return accelerator.reduce(asked, "sum").item() > 0
 
     def pause() -> Path:
@@ -164,7 +168,9 @@ def _train(config: AlignConfig, stop) -> Path:
                 ema.update(bare, done)
 
             # One exchange: the losses of the whole batch, and whether any process was asked to stop.
-            mine = torch.stack([*parts.values(), torch.tensor(float(stop.asked), device=accelerator.device)]).detach()
+            mine = torch.stack(
+                [*parts.values(), torch.tensor(float(sigterm.requested), device=accelerator.device)]
+            ).detach()
             *values, asked = accelerator.reduce(mine, "mean").tolist()
             loss = sum(bare.pairs[pair] * value for pair, value in zip(parts, values, strict=True))
             if not math.isfinite(loss):

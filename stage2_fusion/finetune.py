@@ -118,7 +118,7 @@ class RawInputs:
     def of(self, batches: Batches) -> Callable[[np.ndarray, object], dict]:
         """The same batches with {"raw": {modality: {"inputs": what the tower collates, "rows": int64 (B,)}}}. Rows that
         share an input, as a clip and a view damaged elsewhere do, share its encoding."""
-        from shared.training.run_folder import to_device
+        from shared.training.loader import to_device
 
         def batch_of(rows: np.ndarray, device=None) -> dict:
             batch = {**batches(rows), "raw": {}}

@@ -40,20 +40,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(config: FuseConfig) -> Path:
     """Train to the end, or to a SIGTERM; returns the model folder."""
-    from shared.training.distributed import Stop, companions
+    from shared.training.distributed import peer_failure_guard
+    from shared.training.signals import SigtermHandler
 
-    with Stop() as stop, companions(config.run):
-        return _train(config, stop)
+    with SigtermHandler() as sigterm, peer_failure_guard(config.run):
+        return _train(config, sigterm)
 
 
-def _train(config: FuseConfig, stop) -> Path:
+def _train(config: FuseConfig, sigterm) -> Path:
     import numpy as np
     import torch
 
     from shared.files import write_json
-    from shared.training.distributed import start
-    from shared.training.run_folder import Ema, RunFolder, cosine_with_warmup, seed_everything
-    from shared.training.sampling import batch_indices, own_share, steps_per_epoch
+    from shared.training.distributed import start_accelerator
+    from shared.training.ema import Ema
+    from shared.training.run_folder import RunFolder
+    from shared.training.sampling import batch_indices, local_rows, seed_everything, steps_per_epoch
+    from shared.training.schedule import cosine_with_warmup
     from stage2_fusion.data.batches import Batches
     from stage2_fusion.data.feature_damage import FeatureDamage
     from stage2_fusion.data.features import FeatureDataset
@@ -81,9 +84,9 @@ def _train(config: FuseConfig, stop) -> Path:
         towers = RawInputs(config, features.info)
     per_epoch = steps_per_epoch(len(clips), options.batch_size)
     total, warmup = per_epoch * options.epochs, int(per_epoch * options.warmup_epochs)
-    accelerator = start(options.mixed_precision, options.trackers, config.run)
+    accelerator = start_accelerator(options.mixed_precision, options.trackers, config.run)
     rank, world = accelerator.process_index, accelerator.num_processes
-    own_share(options.batch_size, rank, world)  # has to come out even
+    local_rows(options.batch_size, rank, world)  # has to come out even
     run = RunFolder(config.run, accelerator)
     if run.claim(config, ("train.trackers", "encoders", "clips"), features=features.info["digest"]):
         accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
@@ -202,7 +205,7 @@ def _train(config: FuseConfig, stop) -> Path:
             f"{' *' if better else '  '}  {time.perf_counter() - began:.1f} s"
         )
         run.save(progress)
-        if accelerator.reduce(torch.tensor(float(stop.asked), device=accelerator.device)) > 0:
+        if accelerator.reduce(torch.tensor(float(sigterm.requested), device=accelerator.device)) > 0:
             accelerator.print(f"{run.path}: stopped after epoch {epoch + 1}; the same command goes on from here")
             return run.path / "model"
 

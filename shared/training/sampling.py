@@ -1,10 +1,11 @@
-"""Which samples go to which process at which step: a pure function of (seed, epoch, step, rank).
+"""Random state and the order of samples, both pure functions of (seed, epoch, step, rank).
 
-Nothing here has state, so a killed run continues with the sample it would have seen, and W processes holding B/W rows
-each see together exactly the batch that one process would have seen.
+Nothing here keeps state: a resumed run continues with the sample that comes next, and W processes with B/W rows each
+see together exactly the batch that one process would see.
 """
 
 import hashlib
+import random
 
 import numpy as np
 
@@ -17,23 +18,34 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
+def seed_everything(*parts: int | str) -> None:
+    """Seed the generators of Python, NumPy and PyTorch. Trainers call this at each step with (seed, epoch, step, rank),
+    so that a checkpoint needs no generator state."""
+    import torch  # here: commands that only derive seeds start without it
+
+    seed = derive_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Whole global batches in an epoch; the remainder is left out, another remainder each epoch."""
+    """Whole global batches in an epoch of `count` samples. The remainder is left out; which samples those are changes
+    with each epoch."""
     if count < batch_size:
         raise UserError(f"{count} training clips are fewer than one batch of {batch_size}: lower the batch size")
     return count // batch_size
 
 
 def batch_indices(count: int, batch_size: int, seed: int, epoch: int, step: int, rank: int, world: int) -> np.ndarray:
-    """Rows of this process in this step: int64 (batch_size / world,). `batch_size` counts all processes together."""
-    mine = own_share(batch_size, rank, world)
-    order = np.random.default_rng(derive_seed("order", seed, epoch)).permutation(count)
-    return order[step * batch_size : (step + 1) * batch_size][mine]
+    """Samples of this process in this step: int64 (batch_size / world,). `batch_size` counts all processes together."""
+    order = np.random.default_rng(derive_seed("order", seed, epoch)).permutation(count)  # (count,)
+    return order[step * batch_size : (step + 1) * batch_size][local_rows(batch_size, rank, world)]
 
 
-def own_share(batch_size: int, rank: int, world: int) -> slice:
-    """The rows of a global batch that are this process's: batch_size / world in a row."""
+def local_rows(batch_size: int, rank: int, world: int) -> slice:
+    """The rows of a global batch that belong to this process: batch_size / world consecutive ones."""
     if batch_size % world:
         raise UserError(f"a batch of {batch_size} cannot be shared by {world} processes: make it a multiple of {world}")
-    mine = batch_size // world
-    return slice(rank * mine, (rank + 1) * mine)
+    count = batch_size // world
+    return slice(rank * count, (rank + 1) * count)

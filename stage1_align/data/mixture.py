@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.errors import UserError
-from shared.training.sampling import derive_seed, own_share, steps_per_epoch
+from shared.training.sampling import derive_seed, local_rows, steps_per_epoch
 from stage1_align.data.sources.base import Source, Stream
 
 
@@ -66,7 +66,7 @@ class Mixture:
     ) -> Iterator[list[Address]]:
         """This process's addresses of each step from `first_step` to the end of the epoch. What streams cannot read
         goes to report(source, what)."""
-        mine = own_share(self.batch_size, rank, world)
+        mine = local_rows(self.batch_size, rank, world)
         counts, before = self._shares(epoch)
         streams = {
             k: islice(self._stream(k, epoch, report), int(before[first_step, k]), None)

@@ -12,7 +12,7 @@ import torch
 
 from shared.errors import UserError
 from shared.files import digest
-from shared.training.distributed import Loader
+from shared.training.loader import SigtermSafeDataLoader
 from shared.training.sampling import derive_seed
 from stage1_align.data.augment import augment_frames, augment_waveform
 from stage1_align.data.captions import check_template, degree_phrases, draw_text, text_key
@@ -108,7 +108,7 @@ class PairData:
         return ValidationSet([open_source(spec, split) for spec, split in self._valid], self.config)
 
 
-class PairLoader(Loader):
+class PairLoader(SigtermSafeDataLoader):
     """Collated batches; what could not be decoded is counted and told on the way."""
 
     def __init__(self, pairs: "Pairs", steps: "_Steps", encoders: AlignedEncoders, workers: int, damage: Damage):

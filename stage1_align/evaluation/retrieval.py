@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from shared.metrics import recall_at
-from shared.training.run_folder import to_device
+from shared.training.loader import to_device
 from stage1_align.data.pairs import ValidationSet
 
 KS = (1, 5, 10)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from shared.dataset.clip import MODALITIES
-from shared.training.run_folder import to_device
+from shared.training.loader import to_device
 
 
 class Batches:

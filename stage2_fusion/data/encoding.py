@@ -58,20 +58,20 @@ def main(argv: list[str] | None = None) -> int:
 def encode(config: EncodeConfig) -> None:
     """Write the feature dataset; leave it alone when it is there; go on with an unfinished one; refuse to replace one
     made from other things."""
-    from shared.training.distributed import companions
+    from shared.training.distributed import peer_failure_guard
 
-    with companions(config.out):
+    with peer_failure_guard(config.out):
         _encode(config)
 
 
 def _encode(config: EncodeConfig) -> None:
     from shared.dataset.clip_dataset import ClipDataset
-    from shared.training.distributed import fast_bf16, start
+    from shared.training.distributed import fast_bf16, start_accelerator
     from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
     from stage2_fusion.data import features
 
     # Precision is a matter of autocast here. The processes meet at the end only, after however long one of them takes.
-    accelerator = start("no", minutes=24 * 60)
+    accelerator = start_accelerator("no", timeout_minutes=24 * 60)
     encoders = _load(config, accelerator.device)
     clips = ClipDataset.open(config.data)
     provided = _provided(config, clips, encoders)
@@ -235,9 +235,9 @@ class _Views:
 
 
 def _loader(views: _Views, batches: list[range], workers: int):
-    from shared.training.distributed import Loader
+    from shared.training.loader import SigtermSafeDataLoader
 
-    return Loader(
+    return SigtermSafeDataLoader(
         views,
         sampler=batches,
         batch_size=None,

@@ -211,7 +211,7 @@ def collate(samples: list[dict], device=None) -> dict:
         }
     if device is None:
         return batch
-    from shared.training.run_folder import to_device
+    from shared.training.loader import to_device
 
     return to_device(batch, device)
 

@@ -216,7 +216,7 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
     from torch.utils.data import DataLoader, Dataset
 
     from shared.metrics import score
-    from shared.training.run_folder import cosine_with_warmup
+    from shared.training.schedule import cosine_with_warmup
     from stage2_fusion.config import LossConfig
     from stage2_fusion.losses import FusionLoss, Rows
     from stage2_fusion.models import model_folder

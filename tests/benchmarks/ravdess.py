@@ -152,14 +152,14 @@ def items_of(align: AlignConfig, split: str):
 
 
 def score_encoders(align: AlignConfig) -> dict[str, float]:
-    from shared.training.distributed import start
+    from shared.training.distributed import start_accelerator
     from stage1_align.encoders import AlignedEncoders
     from stage1_align.evaluation.retrieval import embed, retrieval
     from stage1_align.evaluation.zero_shot import intensities, prompts
     from stage1_align.model import ContrastiveModel
 
     test = items_of(align, "test")
-    accelerator = start("no")
+    accelerator = start_accelerator("no")
     encoders = AlignedEncoders.from_pretrained(align.run / "best").to(accelerator.device)
     embedded = embed(
         ContrastiveModel(encoders, align.loss, align.pairs.captions),

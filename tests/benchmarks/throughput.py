@@ -203,8 +203,8 @@ def measure(config: ThroughputConfig, side: str, weights: str) -> dict:
 def ours(config: ThroughputConfig, weights: str) -> tuple[Timed, list[float]]:
     import torch
 
-    from shared.training.distributed import start as start_accelerator
-    from shared.training.run_folder import to_device
+    from shared.training.distributed import start_accelerator
+    from shared.training.loader import to_device
     from stage1_align.config import AlignConfig, LossConfig, TowerConfig, TowersConfig, TrainConfig
     from stage1_align.model import ContrastiveModel
     from stage1_align.setup import build_encoders, parameter_groups

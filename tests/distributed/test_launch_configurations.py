@@ -16,7 +16,7 @@ from helpers.trainers import ROOT, Trainers, checkpoints, digests, losses, recor
 from safetensors.torch import load_file
 
 from shared.errors import UserError
-from shared.training.distributed import _deepspeed, _sharding, start
+from shared.training.distributed import _deepspeed_settings, _fsdp_plugin, start_accelerator
 from stage1_align.encoders import AlignedEncoders
 
 CONFIGS = ROOT / "accelerate_configs"
@@ -89,25 +89,25 @@ def test_fsdp2_asks_for_whole_blocks_and_full_precision(monkeypatch):
         assert told["FSDP_STATE_DICT_TYPE"] == "SHARDED_STATE_DICT"
     for key, value in told.items():
         monkeypatch.setenv(key, value)
-    plugin = _sharding()
+    plugin = _fsdp_plugin()
     assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
     assert plugin.mixed_precision_policy.param_dtype is None and plugin.mixed_precision_policy.output_dtype is None
     monkeypatch.setenv("FSDP_VERSION", "1")
     with pytest.raises(UserError, match="set fsdp_version: 2"):
-        start("no")
+        start_accelerator("no")
 
 
 def test_an_engine_that_is_not_installed_is_one_line(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as a launcher with deepspeed_zero2.yaml says
     with pytest.raises(UserError, match=r"DeepSpeed is not installed.*launch with another configuration"):
-        start("no")
+        start_accelerator("no")
     values = yaml.safe_load((CONFIGS / "deepspeed_zero2.yaml").read_text())["deepspeed_config"]
     assert values["zero_stage"] == 2 and values["gradient_clipping"] == 1.0
 
 
 def test_deepspeed_is_asked_for_autocast_and_full_precision():
-    assert "torch_autocast" not in _deepspeed("no")
-    asked = _deepspeed("bf16")
+    assert "torch_autocast" not in _deepspeed_settings("no")
+    asked = _deepspeed_settings("bf16")
     assert asked["torch_autocast"] == {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
     assert not {"bf16", "fp16"} & set(asked) and asked["train_micro_batch_size_per_gpu"] == 1
 
@@ -189,7 +189,7 @@ def test_a_process_that_dies_ends_the_launch_and_the_run_goes_on(settings, tmp_p
     ranks["1"].kill()
     said, _ = process.communicate(timeout=600)
     assert process.returncode != 0
-    assert "another process of this run was lost" in said and "to go on from the last checkpoint" in said
+    assert "another process of this run was lost" in said and "to continue from the last checkpoint" in said
     complete = [name for name in checkpoints(tmp_path / "run") if not name.startswith(".")]
     last = int(complete[-1])
     assert last >= 1

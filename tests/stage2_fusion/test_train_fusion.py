@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from shared import config as configuration
 from shared.errors import UserError
 from shared.metrics import score
-from shared.training.run_folder import Ema
+from shared.training.ema import Ema
 from stage2_fusion import train as trainer
 from stage2_fusion.commands.evaluate import evaluate
 from stage2_fusion.config import EvaluateConfig, FuseConfig

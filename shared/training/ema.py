@@ -1,0 +1,63 @@
+"""Exponential moving average of weights."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema(nn.Module):
+    """Exponential moving average of a model's floating-point state (Polyak averaging). Frozen parameters are left out.
+
+    The decay grows with the step, min(decay, (1 + step) / (10 + step)), so that the initial weights are soon forgotten.
+    Create it when the model is on its device and, with FSDP, already sharded.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__()
+        self.decay = decay
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        state = model.state_dict().items()
+        self.values = {name: value.detach().clone() for name, value in state if name not in frozen}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        state = model.state_dict()
+        pairs = [(average, state[name]) for name, average in self.values.items()]
+        local = [pair for pair in pairs if pair[0].is_floating_point() and not _is_sharded(pair[0])]
+        if local:
+            torch._foreach_lerp_([average for average, _ in local], [value for _, value in local], weight)
+        for average, value in pairs:
+            if not average.is_floating_point():
+                average.copy_(value)
+            elif _is_sharded(average):
+                average.lerp_(value, weight)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Full tensors, also of a sharded model; every process must call this."""
+        return {name: value.full_tensor() if _is_sharded(value) else value for name, value in self.values.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
+        for name, average in self.values.items():
+            value = state[name].to(average.device)
+            if _is_sharded(average):
+                value = torch.distributed.tensor.distribute_tensor(value, average.device_mesh, average.placements)
+            average.copy_(value)
+
+    @contextlib.contextmanager
+    def applied_to(self, model: nn.Module) -> Iterator[None]:
+        """The model has the averaged weights inside this block, and its own again afterwards."""
+        original = {name: value.detach().clone() for name, value in model.state_dict().items() if name in self.values}
+        model.load_state_dict(self.values, strict=False)  # not strict: frozen parameters are not in the average
+        try:
+            yield
+        finally:
+            model.load_state_dict(original, strict=False)
+
+
+def _is_sharded(value: Tensor) -> bool:
+    """Whether this process holds only a part of the tensor (a DTensor)."""
+    return hasattr(value, "full_tensor")

@@ -1,0 +1,8 @@
+import pytest
+
+from shared.training.schedule import cosine_with_warmup
+
+
+def test_cosine_with_warmup_by_hand():
+    factors = [cosine_with_warmup(step, 5, 2) for step in range(6)]  # cosines of 0, 60, 120 and 180 degrees
+    assert factors == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.25, 0.0])
