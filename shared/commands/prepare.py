@@ -9,7 +9,6 @@ jobs of an array write other parts of the same, so any number of them gives what
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -20,11 +19,11 @@ from shared import config as configuration
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.clip_dataset import FORMAT, decode_row, read_info, schema
 from shared.dataset.prepare_clip import Recipe, Verdict, prepare_clip, prepare_windows, prepare_words
-from shared.dataset.shards import is_whole, read_part, sealed, sweep
+from shared.dataset.shards import ShardWriter, read_shard, write_shard
 from shared.dataset.splits import assign
 from shared.dataset.worker_pool import run
 from shared.errors import UserError
-from shared.files import digest, read_json, write_csv, write_json
+from shared.files import digest, write_csv
 from shared.layouts.registry import read_source
 from shared.media.transcribe import NOT_TRANSCRIBED
 
@@ -91,18 +90,19 @@ def prepare(config: PrepareConfig) -> None:
     info = describe(source, config)
     recipe = digest([VERSION, info["prepare"], config.check()])
     made_from = {"source": _source_digest(source, Path(config.source)), "recipe": recipe}
-    if _already_there(config, made_from):
+    writer = ShardWriter(config.out, "dataset.json", "clip dataset", len(source.clips), SHARD)
+    stored = read_info(config.out)["made_from"] if writer.is_complete() else None
+    if writer.claim(made_from, stored, lambda name, *_: {"recipe": "options", "source": "clips or labels"}[name]):
         print(f"{config.out}: already prepared; nothing to do")
         return
     for note in source.notes:
         print(f"{config.source}: {note}")
-    partial_folder = config.out / ".partial"
     if config.merge:
-        _refuse_gaps(config.out, partial_folder, source.clips)
+        _refuse_gaps(writer, source.clips)
     else:
-        _prepare_shards(source.clips, config, info, partial_folder)
+        _prepare_shards(source.clips, config, info, writer)
     if config.shard is None:
-        _finish(config.out, partial_folder, source, info, made_from)
+        _finish(writer, source, info, made_from)
     else:
         print(f"{config.out}: share {config.shard} is done; when all are, run it with --merge instead")
 
@@ -152,40 +152,16 @@ def _source_digest(source: ClipSource, base: Path) -> str:
     return digest([source.label_names, source.group_names, entries])
 
 
-def _already_there(config: PrepareConfig, made_from: dict) -> bool:
-    """Whether `out` is complete and made from the same; takes the folder for this run otherwise."""
-    out, mark = config.out, config.out / ".partial" / "made_from.json"
-    if (out / "dataset.json").exists():
-        found, complete = read_info(out)["made_from"], True
-    elif mark.exists():
-        found, complete = read_json(mark, "unfinished dataset", f"delete {out}"), False
-    elif out.exists() and (not out.is_dir() or any(path.name != ".partial" for path in out.iterdir())):
-        raise UserError(f"{out}: holds something else than a clip dataset; choose another --out")
-    else:
-        write_json(mark, made_from)
-        return False
-    for what, words in (("recipe", "with other options"), ("source", "from other clips or labels")):
-        if found.get(what) != made_from[what]:
-            state = "was prepared" if complete else "is being prepared"
-            raise UserError(f"{out}: {state} {words}; choose another --out or delete it")
-    if complete:  # and perhaps killed before it had tidied up
-        shutil.rmtree(out / ".partial", ignore_errors=True)
-    return complete
-
-
-def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, folder: Path) -> None:
+def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, writer: ShardWriter) -> None:
     """Write the shards that are missing, of all or of one share, each when its last clip is done."""
     from tqdm import tqdm
 
     share, count = (int(part) for part in (config.shard or "1/1").split("/"))
-    mine = {number: shard for number, shard in enumerate(_shards(clips)) if number % count == share - 1}
-    missing, damaged = _gaps(folder, mine)
-    todo = [i for number in missing for i in mine[number]]
-    total = sum(len(shard) for shard in mine.values())
-    if damaged:
-        print(f"{config.out}: what was prepared of {damaged} clips is damaged; they are prepared again")
-    if len(todo) < total:
-        print(f"{config.out}: continuing; {total - len(todo)} of {total} clips are done")
+    numbers = range(share - 1, len(writer.shards), count)
+    missing = writer.missing(numbers)
+    todo, total = [i for number in missing for i in writer.shards[number]], writer.clips_in(numbers)
+    for note in writer.progress_notes(numbers, missing):
+        print(note)
     kept = None
     if config.transcribe:
         kept = config.transcripts or config.out.with_name(f"{config.out.name}.transcripts")
@@ -200,63 +176,52 @@ def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, folder
             index = todo[place]
             number = index // SHARD
             waiting.setdefault(number, {})[index] = result or prepare_words(clips[index], config, reason)
-            if len(waiting[number]) == len(mine[number]):
+            if len(waiting[number]) == len(writer.shards[number]):
                 done = waiting.pop(number)
-                _write_shard(_shard_path(folder, number), [done[i] for i in mine[number]], info)
+                _write_results(writer.path(number), [done[i] for i in writer.shards[number]], info)
             progress.update()
 
 
-def _shards(clips: list[Clip]) -> list[range]:
-    """Places of the clips that lie in one file together."""
-    return [range(start, min(start + SHARD, len(clips))) for start in range(0, len(clips), SHARD)]
-
-
-def _gaps(folder: Path, shards: dict[int, range]) -> tuple[list[int], int]:
-    """Numbers of the shards that are missing or damaged, and how many clips the damaged ones hold."""
-    missing = [number for number in shards if not is_whole(_shard_path(folder, number))]
-    return missing, sum(len(shards[number]) for number in missing if _shard_path(folder, number).exists())
-
-
-def _refuse_gaps(out: Path, folder: Path, clips: list[Clip]) -> None:
-    shards = dict(enumerate(_shards(clips)))
-    missing, damaged = _gaps(folder, shards)
+def _refuse_gaps(writer: ShardWriter, clips: list[Clip]) -> None:
+    missing = writer.missing(range(len(writer.shards)))
     if missing:
-        lost = sum(len(shards[number]) for number in missing)
+        damaged = writer.clips_in_damaged(missing)
         why = f" (what was prepared of {damaged} is damaged)" if damaged else ""
+        first = clips[writer.shards[missing[0]][0]].id
         raise UserError(
-            f"{out}: {lost} of {len(clips)} clips are not prepared yet{why}, from {clips[shards[missing[0]][0]].id!r} "
+            f"{writer.out}: {writer.clips_in(missing)} of {len(clips)} clips are not prepared yet{why}, from {first!r} "
             "on; run the missing shares again, or the command without --merge, which prepares them itself"
         )
 
 
-def _shard_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.arrow"
-
-
-def _write_shard(path: Path, results: list[tuple[dict | None, Verdict]], info: dict) -> None:
-    """Rows as Arrow, verdicts in the metadata of its schema: one file, there whole or not at all."""
+def _write_results(path: Path, results: list[tuple[dict | None, Verdict]], info: dict) -> None:
+    """Write a shard: rows as an Arrow table, verdicts in the metadata of its schema."""
     import pyarrow as pa
 
     verdicts = json.dumps([asdict(verdict) for _, verdict in results])
     columns = schema(info).with_metadata({"verdicts": verdicts})
     table = pa.Table.from_pylist([row for row, _ in results if row is not None], schema=columns)
-    with sealed(path) as unfinished, pa.OSFile(str(unfinished), "wb") as file, pa.ipc.new_file(file, columns) as writer:
+    with (
+        write_shard(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        pa.ipc.new_file(file, columns) as writer,
+    ):
         writer.write_table(table)
 
 
-def _finish(out: Path, folder: Path, source: ClipSource, info: dict, made_from: dict) -> None:
+def _finish(writer: ShardWriter, source: ClipSource, info: dict, made_from: dict) -> None:
     """Put the shards together, write the tables and, last, dataset.json."""
     import pyarrow as pa
 
     from shared.media.quality import CLIP_QUALITY
 
-    tables, verdicts = [], []
-    for number in range(-(-len(source.clips) // SHARD)):
-        table = pa.ipc.open_file(read_part(_shard_path(folder, number))).read_all()
+    out, tables, verdicts = writer.out, [], []
+    for number in range(len(writer.shards)):
+        table = pa.ipc.open_file(read_shard(writer.path(number))).read_all()
         verdicts += [Verdict(**entry) for entry in json.loads(table.schema.metadata[b"verdicts"])]
         tables.append(table.replace_schema_metadata(None))
     if [verdict.id for verdict in verdicts] != [clip.id for clip in source.clips]:
-        raise UserError(f"{folder}: holds other clips than the source, or some of them twice; delete {out}")
+        raise UserError(f"{writer.folder}: holds other clips than the source, or some of them twice; delete {out}")
     # Words are missed only where other clips have them: a folder of videos without any is complete as it is.
     if any("text" not in verdict.missing for verdict in verdicts):
         for verdict in verdicts:
@@ -276,27 +241,9 @@ def _finish(out: Path, folder: Path, source: ClipSource, info: dict, made_from: 
 
     kept = [verdict for verdict in verdicts if verdict.verdict != "failed"]
     info["digest"] = digest([info, [[verdict.id, verdict.digest] for verdict in kept]])
-    _save(pa.concat_tables(tables), folder / "data", info["digest"])
-    shutil.rmtree(out / "data", ignore_errors=True)
-    (folder / "data").rename(out / "data")
     info["counts"] = _counts(verdicts, source.clips)
-    sweep(out)
-    write_json(out / "dataset.json", {**info, "made_from": made_from})
-    shutil.rmtree(folder, ignore_errors=True)
+    writer.finish(pa.concat_tables(tables), info["digest"], {**info, "made_from": made_from})
     _summary(out, verdicts, info["digest"])
-
-
-def _save(table, path: Path, fingerprint: str) -> None:
-    """As a Hugging Face dataset; the given fingerprint keeps its files the same in every run."""
-    import datasets
-
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        datasets.Dataset(table, fingerprint=fingerprint).save_to_disk(str(path))
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _counts(verdicts: list[Verdict], clips: list[Clip]) -> dict:

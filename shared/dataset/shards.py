@@ -1,43 +1,137 @@
-"""Parts of a dataset that is being made: files that carry their digest, so that a damaged one is made again.
+"""Write a dataset shard by shard, so that a stopped run continues where it stopped.
 
-A power cut may leave a file under its name with none, some or zeros of its content.
+OUT/.partial/made_from.json   what the finished shards are made from
+OUT/.partial/000000.arrow     a finished shard, with its digest at the end: a power cut may leave a file under its
+                              name with none, some or zeros of its content
+OUT/data                      all rows, as a Hugging Face dataset
+OUT/DESCRIPTION.json          written last: the dataset is complete
 """
 
 import contextlib
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-SEAL = hashlib.sha256().digest_size
-"""Bytes at the end of a part: the digest of all before them."""
+from shared.errors import UserError
+from shared.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DIGEST_SIZE = hashlib.sha256().digest_size
+"""Bytes at the end of a shard: the digest of all bytes before them."""
+
+
+def _describe_change(name: str, stored: Any, value: Any) -> str:
+    return f"{name} {stored} (now {value})"
+
+
+class ShardWriter:
+    """A dataset of `total` clips that is written in shards of `shard_size` clips.
+
+    shards: for each shard the range of its clips. Several processes may write different shards at the same time.
+    """
+
+    def __init__(self, out: Path, description: str, kind: str, total: int, shard_size: int):
+        """description: name of the JSON file of a complete dataset; kind: what error messages call the dataset."""
+        self.out, self.description, self.kind, self.total = out, out / description, kind, total
+        self.folder = out / ".partial"
+        self.shards = [range(start, min(start + shard_size, total)) for start in range(0, total, shard_size)]
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.arrow"
+
+    def is_complete(self) -> bool:
+        return self.description.exists()
+
+    def claim(
+        self,
+        made_from: dict[str, Any],
+        stored: dict[str, Any] | None,
+        describe_change: Callable[[str, Any, Any], str] = _describe_change,
+    ) -> bool:
+        """Whether the dataset is complete and made from `made_from`. If not, claim the folder for this run.
+
+        stored: what a complete dataset is made from; None for an incomplete one. describe_change(name, stored, value)
+        words an entry that differs. Raises UserError if the folder holds anything else.
+        """
+        mark = self.folder / "made_from.json"
+        complete = stored is not None
+        if stored is None and mark.exists():
+            stored = read_json(mark, f"unfinished {self.kind}", f"delete {self.out}")
+        elif stored is None:
+            if self.out.exists() and (not self.out.is_dir() or set(os.listdir(self.out)) - {self.folder.name}):
+                raise UserError(f"{self.out}: holds something else than a {self.kind}; choose another --out")
+            write_json(mark, made_from)
+            return False
+        pairs = {name: (stored.get(name), value) for name, value in made_from.items()}
+        changes = ", ".join(describe_change(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1])
+        if changes:
+            article = "a" if complete else "an unfinished"
+            raise UserError(
+                f"{self.out}: holds {article} {self.kind} made with other {changes}; choose another --out or delete it"
+            )
+        if complete:  # a run may have been killed before it removed the folder
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return complete
+
+    def missing(self, numbers: Iterable[int]) -> list[int]:
+        """Those of the shards `numbers` that are missing or damaged. Reads each of them once."""
+        return [number for number in numbers if not verify_shard(self.path(number))]
+
+    def clips_in(self, numbers: Iterable[int]) -> int:
+        return sum(len(self.shards[number]) for number in numbers)
+
+    def clips_in_damaged(self, missing: Iterable[int]) -> int:
+        """Clips in those of the missing shards that are there but damaged."""
+        return self.clips_in(number for number in missing if self.path(number).exists())
+
+    def progress_notes(self, numbers: Iterable[int], missing: Iterable[int]) -> list[str]:
+        """What a run that writes the shards `numbers` tells about those that an earlier run has written."""
+        total, todo, damaged = self.clips_in(numbers), self.clips_in(missing), self.clips_in_damaged(missing)
+        damage = f"{self.out}: the shards of {damaged} of {total} clips are damaged and written again"
+        state = f"{self.out}: continuing; {total - todo} of {total} clips are done"
+        return [damage] * (damaged > 0) + [state] * (todo < total)
+
+    def finish(self, table: "pa.Table", fingerprint: str, info: dict[str, Any]) -> None:
+        """Save the rows of all shards as OUT/data, then the description, and remove the shards. One process does."""
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
+        save_table(table, self.folder / "data", fingerprint)
+        shutil.rmtree(self.out / "data", ignore_errors=True)
+        (self.folder / "data").rename(self.out / "data")
+        remove_partials(self.out)
+        write_json(self.description, info)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def sealed(path: Path) -> Iterator[Path]:
-    """A file to write to, which appears as the part `path` when the block ends without an error."""
+def write_shard(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write to. If the block ends without an error, the file becomes the shard `path`."""
     # Not the process id: jobs on several machines may share it, and the folder.
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
     try:
         yield unfinished
         with unfinished.open("rb+") as file:
-            seal = hashlib.file_digest(file, "sha256").digest()
-            file.write(seal)
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.write(digest)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)  # a full disk has no room for half a file
+        unfinished.unlink(missing_ok=True)  # free the space on a full disk
         raise
 
 
-def is_whole(path: Path) -> bool:
-    """Whether there is a part as it was written."""
+def verify_shard(path: Path) -> bool:
+    """Whether the shard exists and matches its digest."""
     content = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            left = os.fstat(file.fileno()).st_size - SEAL
+            left = os.fstat(file.fileno()).st_size - DIGEST_SIZE
             while left > 0 and (block := file.read(min(left, 1 << 20))):
                 content.update(block)
                 left -= len(block)
@@ -46,17 +140,30 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def read_part(path: Path):
-    """What was written, as a pyarrow buffer that lies on the disk."""
+def read_shard(path: Path) -> "pa.Buffer":
+    """The content of a shard, memory-mapped."""
     import pyarrow as pa
 
     with pa.memory_map(str(path)) as file:
-        return file.read_buffer(file.size() - SEAL)
+        return file.read_buffer(file.size() - DIGEST_SIZE)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed runs left of the files that they wrote straight into a folder (shared/files.py); for when
-    nobody else writes there."""
+def save_table(table: "pa.Table", path: Path, fingerprint: str) -> None:
+    """Save a table as a Hugging Face dataset. The fingerprint is given, so that equal rows give equal bytes."""
+    import datasets
+
+    enabled = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        datasets.Dataset(table, fingerprint=fingerprint).save_to_disk(str(path))
+    finally:
+        if enabled:
+            datasets.enable_progress_bars()
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove temporary files that killed runs left in a folder (see shared/files.py). No other process may be writing
+    there."""
     for path in folder.glob(".*.partial"):
         if path.is_file():
             path.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ audio encoder; on its way out, the sample described in features.py.
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,8 +28,8 @@ import numpy as np
 from shared import config as configuration
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
-from shared.files import read_json, write_csv, write_json
-from shared.dataset.shards import is_whole, sweep
+from shared.dataset.shards import ShardWriter
+from shared.files import write_csv
 from shared.dataset.worker_pool import cores
 from stage2_fusion.config import EncodeConfig
 from stage2_fusion.models.model_folder import action_units
@@ -91,41 +90,33 @@ def _encode(config: EncodeConfig) -> None:
             "precision": "bf16" if bf16 else "fp32",
         }
     )
+    writer = ShardWriter(config.out, "features.json", "feature dataset", len(clips), SHARD)
     with accelerator.main_process_first():
-        complete = _already_there(config, info)
+        complete = _claim(writer, config, info)
     if complete:
         accelerator.print(f"{config.out}: already holds these features; nothing to do")
         return
-    folder = config.out / ".partial"
-    shards = [folder / f"{number:06d}.arrow" for number in range(-(-len(clips) // SHARD))]
-    missing = _missing(shards, accelerator)
-    damaged = sum(shards[number].exists() for number in missing)
-    accelerator.wait_for_everyone()  # all have seen the same before anybody adds to it
-    if damaged:
-        accelerator.print(f"{config.out}: {damaged} of {len(shards)} parts are damaged; they are encoded again")
-    if len(missing) < len(shards):
-        accelerator.print(f"{config.out}: continuing; {len(shards) - len(missing)} of {len(shards)} parts are done")
-    mine = missing[accelerator.process_index :: accelerator.num_processes]
-    stretches = [range(number * SHARD, min((number + 1) * SHARD, len(clips))) for number in mine]
+    missing = _missing(writer, accelerator)
+    notes = writer.progress_notes(range(len(writer.shards)), missing)
+    accelerator.wait_for_everyone()  # no process writes before all have listed the missing shards
+    for note in notes:
+        accelerator.print(note)
+    local_numbers = missing[accelerator.process_index :: accelerator.num_processes]
+    stretches = [writer.shards[number] for number in local_numbers]
     how = config.damaged_views, config.batch_size, config.seed, bf16
     if provided:
         samples = provided.samples(stretches, *how)
     else:
         samples = encode_all(encoders, clips, *how, stretches, _workers(config, accelerator))
     with contextlib.closing(samples):  # its loaders end with it, whatever happens
-        for number, rows in zip(_progress(mine, accelerator), stretches, strict=True):
-            features.write_shard(shards[number], islice(samples, len(rows) * (1 + config.damaged_views)), info)
+        for number, rows in zip(_progress(local_numbers, accelerator), stretches, strict=True):
+            features.write_samples(writer.path(number), islice(samples, len(rows) * (1 + config.damaged_views)), info)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        shutil.rmtree(folder / "data", ignore_errors=True)
-        features.gather(shards, folder / "data", info)
-        shutil.rmtree(config.out / "data", ignore_errors=True)
-        (folder / "data").rename(config.out / "data")
         if provided:
             write_csv(config.out / "provided.csv", ["id", "reason"], [list(pair) for pair in provided.troubles])
-        sweep(config.out)
-        write_json(config.out / "features.json", info)
-        shutil.rmtree(folder, ignore_errors=True)
+        shards = [writer.path(number) for number in range(len(writer.shards))]
+        writer.finish(features.read_samples(shards), info["digest"], info)
         made_by = info["encoders"]["digest"]
         print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {made_by}")
         if provided and provided.troubles:
@@ -163,12 +154,12 @@ def _describe(encoders, path: Path) -> dict:
     return {"encoders": made_by, "widths": widths(encoders)}
 
 
-def _missing(shards: list[Path], accelerator) -> list[int]:
-    """Numbers of the shards that are missing or damaged. Each process reads its share of them, and all get the same."""
+def _missing(writer: ShardWriter, accelerator) -> list[int]:
+    """Numbers of the missing and damaged shards, the same in all processes. Each process verifies its share of them."""
     from accelerate.utils import gather_object
 
-    share = range(accelerator.process_index, len(shards), accelerator.num_processes)
-    return sorted(gather_object([number for number in share if not is_whole(shards[number])]))
+    share = range(accelerator.process_index, len(writer.shards), accelerator.num_processes)
+    return sorted(gather_object(writer.missing(share)))
 
 
 def _progress(numbers: list[int], accelerator) -> Iterator[int]:
@@ -397,34 +388,15 @@ def quality_at(name: str, clip: dict, times: np.ndarray) -> np.ndarray:
     )
 
 
-def _already_there(config: EncodeConfig, info: dict) -> bool:
-    """Whether `out` holds features made from the same things; takes the folder for this run when it is free or this
-    run's. UserError names what differs."""
+def _claim(writer: ShardWriter, config: EncodeConfig, info: dict) -> bool:
+    """Whether the features of `info` are complete. If not, claim the folder; UserError if it holds something else."""
     from stage2_fusion.data.features import read_info
 
-    out, mark = config.out, config.out / ".partial" / "made_from.json"
-    mine = _made_from(info)
-    complete = (out / "features.json").exists()
-    if complete:
-        theirs = _made_from(read_info(out))
-        if config.mixed_precision == "auto":
-            mine["precision"] = theirs["precision"]
-    elif mark.exists():
-        theirs = read_json(mark, "unfinished features", f"delete {out}")
-    elif out.exists() and (not out.is_dir() or any(path.name != ".partial" for path in out.iterdir())):
-        raise UserError(f"{out}: this is, or holds, something else; choose another --out")
-    else:
-        write_json(mark, mine)
-        return False
-    differing = [f"{key} {theirs.get(key)} (now {value})" for key, value in mine.items() if theirs.get(key) != value]
-    if differing:
-        raise UserError(
-            f"{out}: holds{'' if complete else ' unfinished'} features of other {', '.join(differing)}; "
-            "choose another --out or delete it"
-        )
-    if complete:  # and perhaps killed before it had tidied up
-        shutil.rmtree(out / ".partial", ignore_errors=True)
-    return complete
+    made_from = _made_from(info)
+    stored = _made_from(read_info(config.out)) if writer.is_complete() else None
+    if stored is not None and config.mixed_precision == "auto":
+        made_from["precision"] = stored["precision"]
+    return writer.claim(made_from, stored)
 
 
 def _made_from(info: dict) -> dict:

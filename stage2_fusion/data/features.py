@@ -11,14 +11,18 @@ On disk, DIR/features.json describes and DIR/data holds one row per sample (Hugg
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.files import atomic_folder, digest, read_json, write_json
-from shared.dataset.shards import read_part, sealed
+from shared.dataset.shards import read_shard, save_table, write_shard
 from shared.text import one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = "emit-features/1"
 HOW = "make it with `emit encode`"
@@ -29,8 +33,8 @@ def write(out: Path, samples: Iterable[dict], info: dict) -> dict:
     info = describe(info)
     with atomic_folder(out) as folder:
         shard = folder / "rows.arrow"
-        write_shard(shard, samples, info)
-        gather([shard], folder / "data", info)
+        write_samples(shard, samples, info)
+        save_table(read_samples([shard]), folder / "data", info["digest"])
         shard.unlink()
         write_json(folder / "features.json", info)
     return info
@@ -48,26 +52,22 @@ def describe(info: dict) -> dict:
     return {**info, "digest": digest(content)}
 
 
-def write_shard(path: Path, samples: Iterable[dict], info: dict) -> None:
-    """Samples as Arrow, as they come: one file, there whole or not at all."""
+def write_samples(path: Path, samples: Iterable[dict], info: dict) -> None:
+    """Write samples to an Arrow shard as they come."""
     from datasets.arrow_writer import ArrowWriter
 
     columns = _columns(info)
-    with sealed(path) as file, ArrowWriter(path=str(file), features=columns, writer_batch_size=256) as writer:
+    with write_shard(path) as file, ArrowWriter(path=str(file), features=columns, writer_batch_size=256) as writer:
         for sample in samples:
             writer.write(_to_row(sample))
         writer.finalize()
 
 
-def gather(shards: list[Path], out: Path, info: dict) -> None:
-    """Put shards together into the Hugging Face dataset `out`, from the disk to the disk. The fingerprint is given, so
-    that the same samples are the same bytes."""
-    import datasets
+def read_samples(shards: list[Path]) -> "pa.Table":
+    """The rows of all shards, memory-mapped."""
     import pyarrow as pa
 
-    tables = [pa.ipc.open_stream(read_part(shard)).read_all() for shard in shards]
-    datasets.disable_progress_bars()
-    datasets.Dataset(pa.concat_tables(tables), fingerprint=info["digest"]).save_to_disk(str(out))
+    return pa.concat_tables([pa.ipc.open_stream(read_shard(shard)).read_all() for shard in shards])
 
 
 def read_info(path: Path) -> dict:

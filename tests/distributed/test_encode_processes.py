@@ -52,7 +52,7 @@ def killed_while_writing_the_third() -> None:
     from stage2_fusion.data import features
 
     small_shards()
-    write, done = features.write_shard, []
+    write, done = features.write_samples, []
 
     def write_and_die(path, samples, info):
         if len(done) == 2:
@@ -62,7 +62,7 @@ def killed_while_writing_the_third() -> None:
         write(path, samples, info)
         done.append(path)
 
-    features.write_shard = write_and_die
+    features.write_samples = write_and_die
 
 
 def test_two_processes_write_what_one_writes(arguments, whole, tmp_path):
@@ -85,11 +85,11 @@ def test_a_killed_run_goes_on_with_what_is_missing_and_with_nothing_else(argumen
     assert not alive(loader)
 
     other = Trainers([*arguments, "--out", out, "--seed", 5], tmp_path / "other", 1, small_shards, "encode")
-    assert other.wait() == [1] and "unfinished features of other seed 0 (now 5)" in other.said()[0]
+    assert other.wait() == [1] and "unfinished feature dataset made with other seed 0 (now 5)" in other.said()[0]
 
     again = Trainers([*arguments, "--out", out], tmp_path / "second", 2, watched, "encode")
     assert again.wait() == [0, 0], again.said()
-    assert "2 of 7 parts are done" in again.said()[0]
+    assert "12 of 40 clips are done" in again.said()[0]
     written = sorted(line for said in again.said() for line in said.splitlines() if line.startswith("wrote "))
     assert written == [f"wrote {number:06d}" for number in range(2, 7)]  # each once, by one of them
     assert files(out) == whole
@@ -105,8 +105,8 @@ def test_damaged_parts_are_noticed_and_encoded_again_by_two(arguments, whole, tm
 
     again = Trainers([*arguments, "--out", out], tmp_path / "second", 2, watched, "encode")
     assert again.wait() == [0, 0], again.said()
-    assert "1 of 7 parts are damaged; they are encoded again" in again.said()[0]
-    assert "1 of 7 parts are done" in again.said()[0]
+    assert "the shards of 6 of 40 clips are damaged and written again" in again.said()[0]
+    assert "6 of 40 clips are done" in again.said()[0]
     written = sorted(line for said in again.said() for line in said.splitlines() if line.startswith("wrote "))
     assert written == [f"wrote {number:06d}" for number in range(1, 7)]
     assert files(out) == whole
@@ -117,13 +117,13 @@ def watched() -> None:
     from stage2_fusion.data import features
 
     small_shards()
-    write = features.write_shard
+    write = features.write_samples
 
     def say_and_write(path, samples, info):
         print(f"wrote {path.stem}", flush=True)
         write(path, samples, info)
 
-    features.write_shard = say_and_write
+    features.write_samples = say_and_write
 
 
 WRONG_RATE = "encode.sound_rate = lambda encoders, stored: 12345"  # an error inside the loader's process
@@ -131,7 +131,7 @@ BREAKS_OFF = """
 def fail(path, samples, info):
     next(samples)
     raise RuntimeError("schema mismatch")
-encode.SHARD, features.write_shard = 2, fail
+encode.SHARD, features.write_samples = 2, fail
 """  # one outside, while it reads on
 
 

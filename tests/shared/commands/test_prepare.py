@@ -129,7 +129,7 @@ def test_any_number_of_processes_gives_the_same_bytes(source, prepared, tmp_path
 def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(preparing, "SHARD", 2)
     done = []
-    write = preparing._write_shard
+    write = preparing._write_results
 
     def stop_after_two(path, results, info):
         if len(done) == 2:
@@ -137,14 +137,14 @@ def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch,
         write(path, results, info)
         done.append(path)
 
-    monkeypatch.setattr(preparing, "_write_shard", stop_after_two)
+    monkeypatch.setattr(preparing, "_write_results", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         prepare(source, tmp_path / "out", "--workers", 1)
     assert not (tmp_path / "out" / "dataset.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in done}
 
     asked = []
-    monkeypatch.setattr(preparing, "_write_shard", lambda path, *rest: (asked.append(path), write(path, *rest)))
+    monkeypatch.setattr(preparing, "_write_results", lambda path, *rest: (asked.append(path), write(path, *rest)))
     again = prepare(source, tmp_path / "out", "--workers", 1)
     assert not set(asked) & set(kept) and len(asked) == 2
     assert again.digest == prepared.digest and "4 of 7 clips are done" in capsys.readouterr().out
@@ -199,7 +199,7 @@ def test_damaged_parts_are_noticed_and_prepared_again(source, prepared, tmp_path
     capsys.readouterr()
     prepare(source, out, "--workers", 1)
     said = capsys.readouterr().out
-    assert "what was prepared of 6 clips is damaged; they are prepared again" in said
+    assert "the shards of 6 of 7 clips are damaged and written again" in said
     assert "continuing; 1 of 7 clips are done" in said
     assert files(out) == files(prepared.path)
 

@@ -128,7 +128,7 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     made = {"data": clips, "out": tmp_path / "features", "encoders": tmp_path / "encoders", "damaged_views": 2}
     made["mixed_precision"] = "no"
     encode.encode(EncodeConfig(**made, blendshapes=landmarker))
-    with pytest.raises(UserError, match=r"of other action units \w+ \(now None\)"):
+    with pytest.raises(UserError, match=r"made with other action units \w+ \(now None\)"):
         encode.encode(EncodeConfig(**made))
 
     # Of the clip as it is, and of each view as it was damaged.

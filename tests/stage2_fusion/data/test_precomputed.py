@@ -134,11 +134,11 @@ def test_the_digest_is_of_what_was_read(made, clips, tmp_path, capsys):
     changed = values["wav2vec2"].copy()
     changed[7, 100] += 1  # the file is as large as before
     put(copy, "wav2vec2", names["both"], changed)
-    with pytest.raises(UserError, match="features of other provided features"):
+    with pytest.raises(UserError, match="made with other provided features"):
         encode.main(["--provided", str(copy), *arguments])
     put(copy, "wav2vec2", names["both"], values["wav2vec2"])
     (copy / "face_images" / names["both"] / "9.jpg").rename(copy / "face_images" / names["both"] / "19.jpg")
-    with pytest.raises(UserError, match="features of other provided features"):  # other times
+    with pytest.raises(UserError, match="made with other provided features"):  # other times
         encode.main(["--provided", str(copy), *arguments])
 
 
