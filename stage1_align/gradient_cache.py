@@ -20,33 +20,41 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from stage1_align.data.pairs import PairBatch
 
 
-def split(batch: dict[str, Any], chunks: int) -> list[dict[str, Any]]:
+def split(batch: PairBatch, chunks: int) -> list[PairBatch]:
     """A collated batch into `chunks` near-equal batches of consecutive clips; fewer when there are fewer clips.
 
-    batch["text_id"] is (n, b). Every other tensor has k * b rows in dim 0, b rows for each of k kinds (texts: k = n);
-    the batch's order is kept in each chunk. UserError for a tensor with any other number of rows."""
-    clips = batch["text_id"].shape[1]
+    Every input has k * b rows in dim 0, b rows for each of k kinds (texts: k = n); each chunk keeps the order of the
+    batch. UserError for an input with any other number of rows."""
+    clips = batch.text_id.shape[1]
 
-    def part(value, at: Tensor, name: str):
-        if isinstance(value, dict):
-            return {key: part(inner, at, f"{name}.{key}".lstrip(".")) for key, inner in value.items()}
-        if name == "text_id":
-            return value[:, at[0] : at[-1] + 1]  # (n, c)
+    def rows(value: Tensor, part: slice, name: str) -> Tensor:
         if len(value) % clips:
             raise UserError(
                 f"batch.{name} has {len(value)} rows, which is no multiple of {clips} clips: it has no split"
             )
-        return value.unflatten(0, (-1, clips))[:, at[0] : at[-1] + 1].flatten(0, 1)  # (k * c, ...)
+        return value.unflatten(0, (-1, clips))[:, part].flatten(0, 1)  # (k * c, ...)
 
-    return [part(batch, at, "") for at in torch.arange(clips).tensor_split(min(chunks, clips))]
+    parts = [slice(int(at[0]), int(at[-1]) + 1) for at in torch.arange(clips).tensor_split(min(chunks, clips))]
+    return [
+        PairBatch(
+            {
+                modality: {name: rows(value, part, f"{modality}.{name}") for name, value in inputs.items()}
+                for modality, inputs in batch.inputs.items()
+            },
+            batch.text_id[:, part],  # (n, c)
+            None if batch.labels is None else batch.labels[part],  # (c, K)
+        )
+        for part in parts
+    ]
 
 
 def cached_backward(
     accelerator: Any,
     model: nn.Module,
-    chunks: list[dict[str, Any]],
+    chunks: list[PairBatch],
     loss_of: Callable[[dict[str, Tensor]], Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Leave in the parameters what `accelerator.backward(loss_of(model(batch)))` would, with gradients averaged over
@@ -72,7 +80,7 @@ def cached_backward(
     first = 0
     for index, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
         last = index == len(chunks) - 1
-        clips = slice(first, first := first + chunk["text_id"].shape[1])
+        clips = slice(first, first := first + chunk.text_id.shape[1])
         _set_random_state(accelerator.device, state)
         with nullcontext() if last else accelerator.no_sync(model):
             out = model(chunk)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.registry import nearest
 from stage1_align.config import CAPTIONS, LossConfig
+from stage1_align.data.pairs import PairBatch
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.loss import contrastive
 
@@ -64,15 +65,14 @@ class ContrastiveModel(nn.Module):
         """Classes of what FSDP gathers and frees together, under the name Accelerate looks for."""
         return sorted({type(block).__name__ for tower in self.encoders.towers().values() for block in tower.blocks()})
 
-    def forward(self, batch: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-        """batch: the collated input of some towers, and text_id (n, b): n texts for each of b clips. Returns "vision",
-        "audio": (1, b, D) and "text": (n, b, D); "has_<modality>": bool (1 or n, b); "scale_<pair>" and, for sigmoid,
-        "bias_<pair>": ()."""
+    def forward(self, batch: PairBatch) -> dict[str, Tensor]:
+        """batch: the inputs of some towers; b clips with n texts each. Returns "vision", "audio": (1, b, D) and "text":
+        (n, b, D); "has_<modality>": bool (1 or n, b); "scale_<pair>" and, for sigmoid, "bias_<pair>": ()."""
         output = {}
-        clips = batch["text_id"].shape[1]
+        clips = batch.text_id.shape[1]
         for modality, tower in self.encoders.towers().items():
-            if modality in batch:
-                encoded = tower(**batch[modality])
+            if modality in batch.inputs:
+                encoded = tower(**batch.inputs[modality])
                 output[modality] = encoded.pooled.unflatten(0, (-1, clips))  # (1 or n, b, D)
                 output[f"has_{modality}"] = encoded.mask.any(1).unflatten(0, (-1, clips))  # (1 or n, b)
         for pair, log_scale in self.log_scale.items():

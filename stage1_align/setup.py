@@ -25,7 +25,7 @@ def build_encoders(config: AlignConfig, data) -> AlignedEncoders:
     encoders = AlignedEncoders.build(towers, config.towers.embed_dim)
     encoders.text.tokenizer = tokenizer or encoders.text.tokenizer
     if encoders.audio is not None:
-        encoders.audio.calibrate(data.sounds(encoders.audio.sample_rate))
+        encoders.audio.calibrate(data.waveforms(encoders.audio.sample_rate))
     for name, tower in encoders.towers().items():
         spec = getattr(config.towers, name)
         tower.freeze(spec.unfreeze)

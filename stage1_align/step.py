@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from stage1_align.config import TrainConfig
+from stage1_align.data.pairs import PairBatch
 from stage1_align.gradient_cache import cached_backward, split
 from stage1_align.model import ContrastiveModel
 
@@ -16,7 +17,7 @@ def train_step(
     model: torch.nn.Module,
     bare: ContrastiveModel,
     optimizer: torch.optim.Optimizer,
-    batch: dict[str, Any],
+    batch: PairBatch,
     options: TrainConfig,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
     """Update the parameters by this process's share of a global batch, collated and on its device; the gradients are
@@ -30,10 +31,10 @@ def train_step(
     parts: dict[str, Tensor] = {}
 
     def loss_of(out: dict[str, Tensor]) -> Tensor:
-        parts.update(bare.losses(out, batch["text_id"], batch.get("labels")))
+        parts.update(bare.losses(out, batch.text_id, batch.labels))
         return bare.total(parts)
 
-    chunks = math.ceil(batch["text_id"].shape[1] / options.chunk) if options.chunk else 1
+    chunks = math.ceil(batch.text_id.shape[1] / options.chunk) if options.chunk else 1
     if chunks > 1:
         _, out = cached_backward(accelerator, model, split(batch, chunks), loss_of)
     else:

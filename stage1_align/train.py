@@ -52,7 +52,6 @@ def _train(config: AlignConfig, sigterm) -> Path:
     from shared.files import write_json
     from shared.training.distributed import start_accelerator
     from shared.training.ema import Ema
-    from shared.training.loader import to_device
     from shared.training.run_folder import RunFolder
     from shared.training.sampling import local_rows, seed_everything
     from shared.training.schedule import cosine_with_warmup
@@ -162,7 +161,7 @@ def _train(config: AlignConfig, sigterm) -> Path:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * cosine_with_warmup(done, total, int(options.warmup_share * total))
 
-            batch = to_device(batch, accelerator.device)
+            batch = batch.to(accelerator.device)
             parts, temperatures, norm = train_step(accelerator, model, bare, optimizer, batch, options)
             if ema:
                 ema.update(bare, done)

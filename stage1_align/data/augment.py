@@ -1,11 +1,11 @@
-"""Changes to faces and sound that leave the emotion as it is."""
+"""Augmentation of faces and sound that preserves the emotion."""
 
 import cv2
 import numpy as np
 
 
 def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One random placement, mirroring and light for all frames of a clip: uint8 (T, H, W, 3) to the same."""
+    """One random position, mirroring and lighting for all frames of a clip: uint8 (T, H, W, 3) to the same shape."""
     if len(frames) == 0:
         return frames
     height, width = frames.shape[1:3]
@@ -16,17 +16,17 @@ def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     tint = rng.uniform(0.9, 1.1, 3).astype(np.float32)  # (3,)
     mirror = rng.random() < 0.5
     out = np.empty_like(frames)  # (T, H, W, 3)
-    lit = np.arange(256)[:, None] * (gain * tint) + offset  # (256, 3)
-    table = np.clip(lit, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
+    curve = np.arange(256)[:, None] * (gain * tint) + offset  # (256, 3)
+    table = np.clip(curve, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
     for index, frame in enumerate(frames):
-        moved = cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        moved = cv2.LUT(moved, table)  # (H, W, 3)
-        out[index] = moved[:, ::-1] if mirror else moved
+        warped = cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        warped = cv2.LUT(warped, table)  # (H, W, 3)
+        out[index] = warped[:, ::-1] if mirror else warped
     return out
 
 
 def augment_waveform(waveform: np.ndarray, rng: np.random.Generator, gain_db: float) -> np.ndarray:
-    """A change of level within +-gain_db and a little noise: float32 (S,) to the same, clipped to [-1, 1]."""
+    """A random gain within +-gain_db, a later start and a little noise: float32 (S,) to (S - shift,), in [-1, 1]."""
     if len(waveform) == 0:
         return waveform
     gain = 10 ** (rng.uniform(-gain_db, gain_db) / 20)

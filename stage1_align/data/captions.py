@@ -1,15 +1,15 @@
 """The texts an item is paired with, of three kinds, and the keys that say which texts mean the same.
 
-transcript  what was said in a clip
-labels      words made of its labels: "strong amusement, a little joy"
-caption     a description somebody wrote; an item may have several
+transcript  what is said in the clip
+labels      words made from its labels: "strong amusement, a little joy"
+caption     a description written by a person; an item may have several
 
-Keys decide which texts of one kind are positives of each other. They depend on all an item can say, never on what a
-step leaves out, chooses or draws:
+Keys decide which texts of one kind are positives of each other. They depend on everything an item says, never on the
+random choices of a step (dropped words, chosen caption, wording):
 
-transcript  the normalised text: clips of one sentence are positives
+transcript  the normalized text: clips of one sentence are positives
 labels      the degree of each emotion, with its name
-caption     the set of the item's captions: one caption drawn stands for all of them, and items that have the same
+caption     the set of the item's captions: the caption drawn stands for all of them, and items that have the same
             caption, or the same set of captions, are positives
 """
 
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shared.errors import UserError
+from shared.text import words
 
 DEGREES = (
     (0.2, ("a little", "slight")),
@@ -25,84 +26,94 @@ DEGREES = (
     (0.7, ("much", "clear")),
     (float("inf"), ("strong", "intense")),
 )
+"""Upper limit of a label, and the words for labels up to it."""
 
 
 @dataclass
-class Words:
+class TextAnnotations:
     """All texts and labels of an item; what it does not have is empty."""
 
     transcript: str = ""
     captions: list[str] = field(default_factory=list)
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    """float32 (K,), NaN = not labelled; K = 0 where the source has no labels."""
+    """float32 (K,), NaN = not labeled; K = 0 when the source has no labels."""
 
 
 def draw_text(
-    kind: str, words: Words, names: list[str], rng: np.random.Generator, template: str, word_dropout: float = 0.0
+    kind: str,
+    annotations: TextAnnotations,
+    label_names: list[str],
+    rng: np.random.Generator,
+    template: str,
+    word_dropout: float = 0.0,
 ) -> str:
-    """A text of this kind, "" where the item has none: wording, one of several captions and the words left out of a
-    transcript are drawn. names: those of the K labels; template: what a text made of labels is set in."""
+    """A text of this kind, "" when the item has none. The wording, the choice among several captions and the words
+    dropped from a transcript are random. label_names: names of the K labels; template: the sentence around a text made
+    from labels."""
     if kind == "transcript":
-        return drop_words(words.transcript, word_dropout, rng) if word_dropout else words.transcript
+        transcript = annotations.transcript
+        return drop_words(transcript, word_dropout, rng) if word_dropout else transcript
     if kind == "labels":
-        said = label_caption(words.labels, names, rng)
-        return template.replace("{emotions}", said) if said else ""
-    return words.captions[rng.integers(len(words.captions))] if words.captions else ""
+        emotions = label_caption(annotations.labels, label_names, rng)
+        return template.replace("{emotions}", emotions) if emotions else ""
+    captions = annotations.captions
+    return captions[rng.integers(len(captions))] if captions else ""
 
 
-def text_key(kind: str, words: Words, names: list[str]) -> str:
-    """What the texts of this kind say of an item, whatever a step draws: items of one key are positives of each other,
-    and each is a right answer to the other in retrieval. "" where the item has no text of this kind."""
+def text_key(kind: str, annotations: TextAnnotations, label_names: list[str]) -> str:
+    """What the texts of this kind say about an item, whatever a step draws. Items with the same key are positives of
+    each other, and each is a correct answer to the other in retrieval. "" when the item has no text of this kind."""
     if kind == "transcript":
-        return _normal(words.transcript)
+        return _normalize(annotations.transcript)
     if kind == "labels":
-        if np.isnan(words.labels).all():
+        labels = annotations.labels
+        if np.isnan(labels).all():
             return ""
-        degrees = sorted((name.lower(), _degree(label)) for name, label in zip(names, words.labels, strict=True))
+        degrees = sorted((name.lower(), _degree(label)) for name, label in zip(label_names, labels, strict=True))
         return "labels " + " ".join(f"{name}={degree}" for name, degree in degrees if degree >= 0)
-    return "\n".join(sorted({_normal(caption) for caption in words.captions}))
+    return "\n".join(sorted({_normalize(caption) for caption in annotations.captions}))
 
 
 def label_caption(labels: np.ndarray, names: list[str], rng: np.random.Generator) -> str:
     """Words for labels (K,) in [0, 1]: "strong amusement, a little joy"; "no emotion" when all are 0; "" when none is
-    labelled."""
+    labeled."""
     known = ~np.isnan(labels)
     if not known.any():
         return ""
-    parts = []
+    phrases = []
     for index in np.argsort(-np.where(known, labels, 0), kind="stable"):
         degree = _degree(labels[index])
         if degree >= 0:
-            words = DEGREES[degree][1]
-            parts.append(f"{words[rng.integers(len(words))]} {names[index].lower()}")
-    return ", ".join(parts) or "no emotion"
+            wordings = DEGREES[degree][1]
+            phrases.append(f"{wordings[rng.integers(len(wordings))]} {names[index].lower()}")
+    return ", ".join(phrases) or "no emotion"
 
 
 def degree_phrases(names: list[str]) -> list[str]:
     """Every degree with every label: the vocabulary of `label_caption`."""
-    return [f"{word} {name.lower()}" for _, words in DEGREES for word in words for name in names]
+    return [f"{word} {name.lower()}" for _, wordings in DEGREES for word in wordings for name in names]
 
 
-def drop_words(text: str, share: float, rng: np.random.Generator) -> str:
-    """Leave out each word with probability `share`, but never the last one that is left."""
-    words = text.split()
-    kept = [word for word, draw in zip(words, rng.random(len(words)), strict=True) if draw >= share]
-    return " ".join(kept or words[:1])
+def drop_words(text: str, probability: float, rng: np.random.Generator) -> str:
+    """Drop each word with this probability; at least one word stays."""
+    tokens = text.split()
+    kept = [word for word, draw in zip(tokens, rng.random(len(tokens)), strict=True) if draw >= probability]
+    return " ".join(kept or tokens[:1])
 
 
 def check_template(template: str) -> None:
-    """UserError when the emotions have no place in it."""
+    """UserError when the template has no place for the emotions."""
     if "{emotions}" not in template:
         raise UserError(f"label_template {template!r} leaves out the labels: put {{emotions}} where they belong")
 
 
 def _degree(label: float) -> int:
-    """Row of DEGREES for a label in [0, 1]; -1 for none worth a word, or not labelled."""
+    """Row of DEGREES for a label in [0, 1]; -1 when it is not labeled or too small for a word."""
     if np.isnan(label) or label <= 0.02:
         return -1
     return next(row for row, (limit, _) in enumerate(DEGREES) if label <= limit)
 
 
-def _normal(text: str) -> str:
-    """Without case, and without the width of its spaces."""
-    return " ".join(text.lower().split())
+def _normalize(text: str) -> str:
+    """Its words without case and punctuation; a text without words (an emoji) stays itself."""
+    return " ".join(words(text)) or text.strip()

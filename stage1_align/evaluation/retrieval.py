@@ -8,7 +8,7 @@ import torch
 
 from shared.metrics import recall_at
 from shared.training.loader import to_device
-from stage1_align.data.pairs import ValidationSet
+from stage1_align.data.pairs import PairBatch, ValidationSet
 
 KS = (1, 5, 10)
 
@@ -40,7 +40,7 @@ def embed(
     def media(rows: list[int]) -> dict:
         items = {}
         if "vision" in towers:
-            items["vision"] = towers["vision"].collate([valid.clip(row, _spread)["frames"] for row in rows])
+            items["vision"] = towers["vision"].collate([valid.frames(row, _spread) for row in rows])
         if "audio" in towers:
             rate = towers["audio"].sample_rate
             items["audio"] = towers["audio"].collate([valid.waveform(row, rate) for row in rows])
@@ -70,13 +70,12 @@ def _shared(
     for start in range(0, math.ceil(count / world), batch_size):
         rows = [rank + world * i for i in range(start, start + batch_size) if rank + world * i < count]
         even = rows + [0] * (min(batch_size, math.ceil(count / world) - start) - len(rows))
-        batch = to_device(collate(even), accelerator.device)
-        batch["text_id"] = torch.zeros(1, len(even), dtype=torch.long)
+        batch = PairBatch(to_device(collate(even), accelerator.device), torch.zeros(1, len(even), dtype=torch.long))
         out = model(batch)
         part = {
             name: out[name].flatten(0, 1).float().cpu().numpy()  # (b, D) or (b,)
             for modality in ("vision", "audio", "text")
-            if modality in batch
+            if modality in batch.inputs
             for name in (modality, f"has_{modality}")
         }
         mine += [(row, {name: value[i] for name, value in part.items()}) for i, row in enumerate(rows)]

@@ -25,6 +25,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torch.nn.parallel import DistributedDataParallel
 
 from shared import config as configuration
+from stage1_align.data.pairs import PairBatch
 
 WORLD = 2
 D = 16
@@ -48,15 +49,16 @@ class Pair(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.659))
         self.bias = nn.Parameter(torch.tensor(-3.0))
 
-    def forward(self, batch: dict) -> dict:
-        x, y = normalize(self.a(batch["x"]), dim=1), normalize(self.b(batch["y"]), dim=1)  # (b, D)
+    def forward(self, batch: PairBatch) -> dict:
+        items = batch.inputs["pair"]
+        x, y = normalize(self.a(items["x"]), dim=1), normalize(self.b(items["y"]), dim=1)  # (b, D)
         return {"x": x[None], "y": y[None], "scale": self.log_scale.exp(), "bias": self.bias.clone()}
 
 
-def make_batch(config: PeerConfig, rows: slice = slice(None)) -> dict:
+def make_batch(config: PeerConfig, rows: slice = slice(None)) -> PairBatch:
     generator = torch.Generator().manual_seed(config.seed + 1)
     x, y = (torch.randn(config.batch, 12, generator=generator)[rows] for _ in range(2))
-    return {"x": x, "y": y, "text_id": torch.arange(config.batch)[None, rows]}
+    return PairBatch({"pair": {"x": x, "y": y}}, torch.arange(config.batch)[None, rows])
 
 
 # --- references: one process, the whole batch ---
@@ -79,7 +81,7 @@ def by(loss_of):
     """A step that is loss_of(outputs, this process's ids).backward()."""
 
     def step(accelerator, model, batch):
-        loss = loss_of(model(batch), batch["text_id"][0])
+        loss = loss_of(model(batch), batch.text_id[0])
         loss.backward()
         return loss.detach()
 
@@ -158,8 +160,8 @@ def transformers_clap(out, ids):
 
 def transformers_clap_alone(accelerator, model, batch):
     """Every process holds the whole batch: what is left is the missing direction."""
-    whole = {name: accelerator.gather(batch[name]) for name in ("x", "y")}
-    return by(transformers_clap)(accelerator, model, {**whole, "text_id": batch["text_id"]})
+    whole = {name: accelerator.gather(value) for name, value in batch.inputs["pair"].items()}
+    return by(transformers_clap)(accelerator, model, PairBatch({"pair": whole}, batch.text_id))
 
 
 def per_process(out, ids):
@@ -169,7 +171,7 @@ def per_process(out, ids):
 def gather_then_own_rows(accelerator, model, batch):
     """accelerator.gather, which has no gradient, and the process's own rows of both matrices."""
     out = model(batch)
-    x, y, ids = out["x"][0], out["y"][0], batch["text_id"][0]
+    x, y, ids = out["x"][0], out["y"][0], batch.text_id[0]
     one = cross_entropy(out["scale"] * x @ accelerator.gather(y).T, ids)
     other = cross_entropy(out["scale"] * y @ accelerator.gather(x).T, ids)
     loss = (one + other) / 2
@@ -183,7 +185,7 @@ def ours(kind: str, chunks: int):
 
     def step(accelerator, model, batch):
         def loss_of(out):
-            ids, valid = batch["text_id"][0], torch.ones(len(batch["x"])).bool()
+            ids, valid = batch.text_id[0], torch.ones(batch.text_id.shape[1]).bool()
             return contrastive(out["x"][0], out["y"][0], out["scale"], ids, valid, kind=kind, bias=out["bias"], tile=5)
 
         if chunks:

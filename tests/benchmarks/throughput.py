@@ -204,8 +204,8 @@ def ours(config: ThroughputConfig, weights: str) -> tuple[Timed, list[float]]:
     import torch
 
     from shared.training.distributed import start_accelerator
-    from shared.training.loader import to_device
     from stage1_align.config import AlignConfig, LossConfig, TowerConfig, TowersConfig, TrainConfig
+    from stage1_align.data.pairs import PairBatch
     from stage1_align.model import ContrastiveModel
     from stage1_align.setup import build_encoders, parameter_groups
     from stage1_align.step import train_step
@@ -230,16 +230,18 @@ def ours(config: ThroughputConfig, weights: str) -> tuple[Timed, list[float]]:
     model, optimizer = accelerator.prepare(bare, optimizer)
     model.train()
     batches = [
-        {
-            "vision": {"frames": pictures[:, None], "mask": torch.ones(config.batch, 1, dtype=torch.bool)},
-            "text": encoders.text.collate(captions),
-            "text_id": torch.arange(config.batch)[None],
-        }
+        PairBatch(
+            {
+                "vision": {"frames": pictures[:, None], "mask": torch.ones(config.batch, 1, dtype=torch.bool)},
+                "text": encoders.text.collate(captions),
+            },
+            torch.arange(config.batch)[None],
+        )
         for pictures, captions in pictures_and_captions(config, encoders.vision.options.image_size)
     ]
     timed, losses = Timed(config, batches), []
     for batch in timed:
-        batch = to_device(batch, accelerator.device)
+        batch = batch.to(accelerator.device)
         parts, _, _ = train_step(accelerator, model, bare, optimizer, batch, align.train)
         losses.append(parts["vision_text"].item())
     return timed, losses

@@ -133,7 +133,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(command
 
 def addresses(clips, batch_size, rank=0, world=1, first=0):
     data = PairData(PairConfig(frames=2), batch_size, 0, clips)
-    return next(data.mixture.addresses(0, first, rank, world, print))
+    return next(data.mixture.sample_indices(0, first, rank, world, print))
 
 
 SEEN = "addresses.json"
@@ -143,7 +143,7 @@ def noting_first_batches() -> None:
     """Each process writes down the addresses of its first batch."""
     from stage1_align.data.mixture import Mixture
 
-    draw = Mixture.addresses
+    draw = Mixture.sample_indices
 
     def noted(self, epoch, first_step, rank, world, report):
         found = list(draw(self, epoch, first_step, rank, world, report))
@@ -152,7 +152,7 @@ def noting_first_batches() -> None:
             json.dump(found[0], file)
         return iter(found)
 
-    Mixture.addresses = noted
+    Mixture.sample_indices = noted
 
 
 class Noting:

@@ -8,6 +8,7 @@ from helpers.contrastive_reference import LOSSES, reference
 from torch import nn
 
 from stage1_align.config import LossConfig
+from stage1_align.data.pairs import PairBatch
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.gradient_cache import cached_backward, split
 from stage1_align.model import ContrastiveModel
@@ -40,22 +41,22 @@ def make_model(name: str, tile: int = 1024) -> ContrastiveModel:
     return ContrastiveModel(encoders, LossConfig(**options), ["transcript", "labels"])
 
 
-def make_batch(rows: slice = slice(None)) -> dict:
+def make_batch(rows: slice = slice(None)) -> PairBatch:
     """Two texts a clip; some clips lack an item, some texts are equal, some labels unknown."""
     generator = torch.Generator().manual_seed(1)
-    batch = {"text_id": torch.randint(0, 9, (2, B), generator=generator)[:, rows]}
+    text_id, inputs = torch.randint(0, 9, (2, B), generator=generator)[:, rows], {}
     for modality, width, kinds in (("vision", 5, 1), ("audio", 7, 1), ("text", 9, 2)):
         x = torch.randn(kinds, B, width, generator=generator)
         mask = (torch.rand(kinds, B, generator=generator) > 0.15)[..., None].expand(-1, -1, 3)
-        batch[modality] = {"x": x[:, rows].flatten(0, 1), "mask": mask[:, rows].flatten(0, 1)}
+        inputs[modality] = {"x": x[:, rows].flatten(0, 1), "mask": mask[:, rows].flatten(0, 1)}
     labels = torch.rand(B, 2, generator=generator)
     labels[3, 0] = labels[7] = torch.nan
-    return {**batch, "labels": labels[rows]}
+    return PairBatch(inputs, text_id, labels[rows])
 
 
-def soft_of(name: str, batch: dict) -> dict:
+def soft_of(name: str, batch: PairBatch) -> dict:
     options = {key: value for key, value in LOSSES[name].items() if key != "kind"}
-    return {**options, "labels": batch["labels"]} if options else {}
+    return {**options, "labels": batch.labels} if options else {}
 
 
 def step(accelerator, name: str, tile: int, chunks: int) -> dict:
@@ -67,7 +68,7 @@ def step(accelerator, name: str, tile: int, chunks: int) -> dict:
     torch.manual_seed(rank)  # dropout
 
     def loss_of(out):
-        return bare.total(bare.losses(out, batch["text_id"], batch["labels"]))
+        return bare.total(bare.losses(out, batch.text_id, batch.labels))
 
     if chunks:
         loss, _ = cached_backward(accelerator, model, split(batch, chunks), loss_of)
@@ -98,15 +99,15 @@ def expected(name: str, chunks: int, world: int) -> dict:
     for pair in ("vision_text", "audio_text"):
         m = pair.removesuffix("_text")
         for n in range(2):
-            value = term(out[m][0], out["text"][n], has[m][0] & has["text"][n], whole["text_id"][n], pair)
+            value = term(out[m][0], out["text"][n], has[m][0] & has["text"][n], whole.text_id[n], pair)
             loss = loss + WEIGHTS[pair] * value / 2
     valid = has["audio"][0] & has["text"][1]
-    value = term(out["audio"][0], out["text"][1], valid, whole["text_id"][1], "audio_labels")
+    value = term(out["audio"][0], out["text"][1], valid, whole.text_id[1], "audio_labels")
     loss = loss + WEIGHTS["audio_labels"] * value
     valid = has["text"][0] & has["text"][1]
-    loss = loss + WEIGHTS["text_text"] * term(out["text"][0], out["text"][1], valid, whole["text_id"][1], "text_text")
+    loss = loss + WEIGHTS["text_text"] * term(out["text"][0], out["text"][1], valid, whole.text_id[1], "text_text")
     valid = has["vision"][0] & has["audio"][0]
-    value = term(out["vision"][0], out["audio"][0], valid, whole["text_id"][0], "vision_audio")
+    value = term(out["vision"][0], out["audio"][0], valid, whole.text_id[0], "vision_audio")
     loss = loss + WEIGHTS["vision_audio"] * value
     loss.backward()
     return {"loss": loss.detach(), **gradients(model), "after": after[0]}

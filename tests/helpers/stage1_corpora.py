@@ -1,14 +1,17 @@
-"""Small corpora of pictures, sound and captions, made on the spot. Item i has a picture of one colour, shade(i), and
-sound whose length tells i."""
+"""Small generated corpora of pictures, sound and captions. Item i has a picture of one color, shade(i), and 1600 + i
+samples of sound."""
 
 import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from helpers.media_files import write_wav
+
+from stage1_align.data.sources.base import Sample
 
 RATE = 16000
 
@@ -28,8 +31,8 @@ def wav(i: int, folder: Path) -> bytes:
     return write_wav(folder / "tone.wav", sound).read_bytes()
 
 
-def number_of(sample) -> int:
-    """The item that a decoded sample is, by its picture or its sound."""
+def number_of(sample: Sample) -> int:
+    """The number i of a decoded item, read from its picture or its sound."""
     if len(sample.frames):
         red, green, _ = sample.frames[0, 0, 0].tolist()
         return red // 16 + green
@@ -48,17 +51,17 @@ def write_shard(path: Path, records: dict[str, dict[str, bytes]]) -> Path:
 
 
 def write_shards(folder: Path, shards: int, each: int) -> Path:
-    """Pictures with a caption; items are numbered through the shards. Returns the pattern of their names."""
+    """Pictures with a caption, numbered across the shards. Returns the pattern of the shards' names."""
     folder.mkdir(exist_ok=True)
     for shard in range(shards):
         numbers = range(shard * each, (shard + 1) * each)
-        records = {f"{i:04d}": {"png": png(i), "txt": f"colour {i}".encode()} for i in numbers}
+        records = {f"{i:04d}": {"png": png(i), "txt": f"color {i}".encode()} for i in numbers}
         write_shard(folder / f"{shard:03d}.tar", records)
     return folder / f"{{000..{shards - 1:03d}}}.tar"
 
 
 def write_sounds(folder: Path, count: int) -> Path:
-    """WAV files and a table of their captions."""
+    """WAV files and a table of their captions; returns the table."""
     folder.mkdir(exist_ok=True)
     for i in range(count):
         (folder / f"{i}.wav").write_bytes(wav(i, folder))
@@ -68,5 +71,5 @@ def write_sounds(folder: Path, count: int) -> Path:
     return table
 
 
-def dump(value) -> bytes:
+def dump(value: Any) -> bytes:
     return json.dumps(value).encode()

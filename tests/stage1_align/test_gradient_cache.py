@@ -7,6 +7,7 @@ from helpers import stage1_tiny
 
 from shared.errors import UserError
 from stage1_align.config import LossConfig
+from stage1_align.data.pairs import PairBatch
 from stage1_align.gradient_cache import cached_backward, split
 from stage1_align.model import ContrastiveModel
 
@@ -29,33 +30,34 @@ def test_one_process(accelerator, name, tile, chunks):
 def test_split_keeps_clips_together(chunks, sizes):
     batch = cases.make_batch()
     parts = split(batch, chunks)
-    assert [part["text_id"].shape[1] for part in parts] == sizes
+    assert [part.text_id.shape[1] for part in parts] == sizes
     first = 0
     for part, size in zip(parts, sizes, strict=True):
-        assert torch.equal(part["text_id"], batch["text_id"][:, first : first + size])
-        assert torch.equal(part["vision"]["x"], batch["vision"]["x"][first : first + size])
-        kinds = batch["text"]["x"][first : first + size], batch["text"]["x"][12 + first : 12 + first + size]
-        assert torch.equal(part["text"]["x"], torch.cat(kinds))  # all of the first kind first
+        assert torch.equal(part.text_id, batch.text_id[:, first : first + size])
+        assert torch.equal(part.inputs["vision"]["x"], batch.inputs["vision"]["x"][first : first + size])
+        texts = batch.inputs["text"]["x"]
+        kinds = texts[first : first + size], texts[12 + first : 12 + first + size]
+        assert torch.equal(part.inputs["text"]["x"], torch.cat(kinds))  # all of the first kind first
         first += size
 
 
 def test_split_refuses_a_tensor_that_has_no_rows_for_clips():
     with pytest.raises(UserError, match=r"batch\.audio\.window has 5 rows"):
-        split({"text_id": torch.zeros(1, 3).long(), "audio": {"window": torch.zeros(5)}}, 2)
+        split(PairBatch({"audio": {"window": torch.zeros(5)}}, torch.zeros(1, 3).long()), 2)
 
 
 def test_real_towers_in_chunks(accelerator):
     """Vision, audio and text as training collates them, random depth and dropout active."""
     encoders = stage1_tiny.encoders()
     items = stage1_tiny.items()
-    batch = {name: getattr(encoders, name).collate(items[name] * 2) for name in ("vision", "audio")}
-    batch["text"] = encoders.text.collate(items["text"] * 4)  # two texts for each of eight clips
-    batch["text_id"] = torch.arange(16).view(2, 8)
+    inputs = {name: getattr(encoders, name).collate(items[name] * 2) for name in ("vision", "audio")}
+    inputs["text"] = encoders.text.collate(items["text"] * 4)  # two texts for each of eight clips
+    batch = PairBatch(inputs, torch.arange(16).view(2, 8))
     model = ContrastiveModel(encoders, LossConfig(), ["transcript", "labels"]).train()
     chunks = split(batch, 3)
 
     def loss_of(out):
-        return model.total(model.losses(out, batch["text_id"], None))
+        return model.total(model.losses(out, batch.text_id, None))
 
     torch.manual_seed(5)
     cached_backward(accelerator, model, chunks, loss_of)
@@ -73,7 +75,7 @@ def test_weights_cast_without_gradient_are_not_used_again(accelerator):
     batch, model = cases.make_batch(), cases.make_model(name).eval()
 
     def losses(out):
-        return model.losses(out, batch["text_id"], None)
+        return model.losses(out, batch.text_id, None)
 
     with torch.autocast("cpu", torch.bfloat16):
         cached_backward(accelerator, model, split(batch, 3), lambda out: model.total(losses(out)))

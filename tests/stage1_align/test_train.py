@@ -62,7 +62,7 @@ def test_a_stopped_run_continues_to_the_bit(settings, clips, tmp_path):
 def test_sigterm_during_a_validation_is_heard_before_its_end(
     settings, clips, tmp_path, validation, monkeypatch, capsys
 ):
-    whole, real, calls = run(settings, clips, tmp_path / "whole"), ValidationSet.clip, []
+    whole, real, calls = run(settings, clips, tmp_path / "whole"), ValidationSet.frames, []
 
     def told_to_stop(self, *arguments):
         calls.append(1)
@@ -70,13 +70,13 @@ def test_sigterm_during_a_validation_is_heard_before_its_end(
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, *arguments)
 
-    monkeypatch.setattr(ValidationSet, "clip", told_to_stop)
+    monkeypatch.setattr(ValidationSet, "frames", told_to_stop)
     stopped = run(settings, clips, tmp_path / "stopped")
     where = f"after step {3 * (validation - 1)}" if validation > 1 else "before the first step"
     assert f"stopped {where}" in capsys.readouterr().out
     log = stopped / "log.jsonl"
     assert (log.read_text() if log.exists() else "").count("mean_recall") == validation - 1
-    monkeypatch.setattr(ValidationSet, "clip", real)
+    monkeypatch.setattr(ValidationSet, "frames", real)
     run(settings, clips, stopped)
     assert losses(whole) == losses(stopped)
     for which in ("best", "last"):

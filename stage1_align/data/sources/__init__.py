@@ -1,7 +1,7 @@
-"""Where pairs come from: one file a kind, all behind one registry.
+"""Where pairs come from: one file per kind, all behind one registry.
 
-A source is opened by `open_source` and gives items: places in a table (`Table`), or records of a stream (`Stream`).
-Neither opens media; `sample` does, in whichever process the item is needed.
+`open_source` opens a source. Its items are row numbers (`TableSource`) or records of a stream (`StreamSource`); neither
+opens media. `sample` does, in the process that needs the item.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from shared.registry import Registry
 
 if TYPE_CHECKING:
     from stage1_align.config import SourceConfig
-    from stage1_align.data.sources.base import Source
+    from stage1_align.data.sources.base import PairSource
 
 SOURCES = Registry(
     "source",
@@ -23,11 +23,11 @@ SOURCES = Registry(
         "webdataset": "stage1_align.data.sources.webdataset:open_webdataset",
     },
 )
-"""Each is `open(path: str, split: str, options: dict) -> Source`."""
+"""Each is `open(path: str, split: str, options: dict) -> PairSource`."""
 
 
-def open_source(config: "SourceConfig", split: str) -> "Source":
-    """One split of a source; UserError when there is nothing at its path, or no such split."""
+def open_source(config: "SourceConfig", split: str) -> "PairSource":
+    """One split of a source. UserError when nothing is at its path, or it has no such split."""
     if not config.path:
         raise UserError(f"a source of kind {config.kind!r} has no path: say where its files are")
     return SOURCES.get(config.kind)(str(Path(config.path).expanduser()), split, config.options)

@@ -7,7 +7,7 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.registry import nearest
-from stage1_align.data.captions import Words
+from stage1_align.data.captions import TextAnnotations
 
 
 @dataclass
@@ -59,19 +59,19 @@ class Columns:
             raise UserError(
                 f"{where}: which column holds pictures or sound? set image, audio or video to one of: {columns}"
             )
-        self.kinds = {kind for kind in ("caption", "transcript") if self.of[kind]}
-        self.kinds |= {"labels"} if options.labels else set()
-        if not self.kinds:
+        self.text_kinds = {kind for kind in ("caption", "transcript") if self.of[kind]}
+        self.text_kinds |= {"labels"} if options.labels else set()
+        if not self.text_kinds:
             raise UserError(
                 f"{where}: which column holds the words? set caption, transcript or labels to one of: {columns}"
             )
 
-    def words(self, row: dict[str, Any], where: str) -> Words:
+    def words(self, row: dict[str, Any], where: str) -> TextAnnotations:
         """Texts and labels of a row {column: value}."""
         captions = [text for name in self.of["caption"] for text in texts_in(row.get(name))]
         transcript = " ".join(text for name in self.of["transcript"] for text in texts_in(row.get(name)))
         labels = [number(row.get(name), f"{where}, column {name}") for name in self.labels]
-        return Words(transcript, captions, np.array(labels, np.float32))
+        return TextAnnotations(transcript, captions, np.array(labels, np.float32))
 
     def medium(self, part: str, row: dict[str, Any]) -> Any:
         """What the row holds in the image, audio or video column; None without one, or where it is empty."""

@@ -12,8 +12,8 @@ from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
 from shared.tables.table import Row, read_table
-from stage1_align.data.captions import Words
-from stage1_align.data.sources.base import Choose, Sample, Table, check_split
+from stage1_align.data.captions import TextAnnotations
+from stage1_align.data.sources.base import FrameSelector, Sample, TableSource, check_split
 from stage1_align.data.sources.columns import ColumnOptions, Columns
 from stage1_align.data.sources.records import Record, decode_record
 
@@ -27,7 +27,7 @@ class CsvOptions(ColumnOptions):
     """Pictures a second that the frames of a video are chosen from."""
 
 
-class Csv(Table):
+class Csv(TableSource):
     """Media are paths relative to the table's folder, or to the option `root`."""
 
     def __init__(self, path: str, split: str, options: CsvOptions):
@@ -40,7 +40,7 @@ class Csv(Table):
         self.root = Path(options.root) if options.root else table.parent
         self.frame_rate = options.frame_rate
         columns = Columns(options, header, self.name)
-        self.label_names, self.kinds = columns.labels, columns.kinds
+        self.label_names, self.text_kinds = columns.labels, columns.text_kinds
         if "split" in header and "{split}" not in path:
             column = header.index("split")
             there = sorted({row[column] for row in rows if row[column]})
@@ -49,12 +49,12 @@ class Csv(Table):
                 raise UserError(f"{table}: no rows of split {split!r}; splits here: {', '.join(there) or 'none'}")
         else:
             check_split(path, split)
-        self.items: list[tuple[dict[str, str], Words]] = self._grouped(columns, header, rows)
+        self.items: list[tuple[dict[str, str], TextAnnotations]] = self._grouped(columns, header, rows)
         self._look()
 
     def _grouped(self, columns: Columns, header: list[str], rows: list[list[str]]) -> list:
         """(paths by medium, words) of each item."""
-        items: dict[tuple, tuple[dict[str, str], Words]] = {}
+        items: dict[tuple, tuple[dict[str, str], TextAnnotations]] = {}
         for number, cells in enumerate(rows):
             row = dict(zip(header, cells, strict=True))
             paths = {part: columns.medium(part, row) for part in ("image", "audio", "video")}
@@ -77,13 +77,13 @@ class Csv(Table):
     def __len__(self) -> int:
         return len(self.items)
 
-    def words(self, item: int) -> Words:
+    def annotations(self, item: int) -> TextAnnotations:
         return self.items[item][1]
 
-    def sample(self, item: int, rate: int | None, choose: Choose | None) -> Sample:
+    def sample(self, item: int, sample_rate: int | None, select: FrameSelector | None) -> Sample:
         paths, words = self.items[item]
         media = {part: self._path(value) for part, value in paths.items()}
-        return decode_record(Record(words, **media), rate, choose, self.frame_rate)
+        return decode_record(Record(words, **media), sample_rate, select, self.frame_rate)
 
 
 def _left_out(rows: list[Row]) -> list[str]:

@@ -17,18 +17,18 @@ from typing import Any
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import read_json
-from stage1_align.data.captions import Words
+from shared.text import one_line
+from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import (
-    Choose,
-    Damaged,
+    FrameSelector,
+    DamagedShard,
     Sample,
-    Source,
-    Stream,
-    Table,
+    PairSource,
+    StreamSource,
+    TableSource,
     check_split,
-    expand,
+    expand_pattern,
     files_digest,
-    short,
 )
 from stage1_align.data.sources.columns import ColumnOptions, Columns
 from stage1_align.data.sources.records import Record, decode_record
@@ -46,7 +46,7 @@ class HfOptions(ColumnOptions):
     """Pictures a second that the frames of a video are chosen from."""
 
 
-class _Rows(Source):
+class _Rows(PairSource):
     """What both ways of reading have in common. An item becomes a row {column: value} by `_row`."""
 
     def _prepare(self, path: str, files: list[Path], options: HfOptions, there: list[str]) -> None:
@@ -54,15 +54,15 @@ class _Rows(Source):
         self.root = Path(options.root) if options.root else files[0].parent
         self.frame_rate = options.frame_rate
         self.columns = Columns(options, there, path)
-        self.label_names, self.kinds = self.columns.labels, self.columns.kinds
+        self.label_names, self.text_kinds = self.columns.labels, self.columns.text_kinds
 
     def _row(self, item: Any) -> dict[str, Any]:
         return item
 
-    def sample(self, item: Any, rate: int | None, choose: Choose | None) -> Sample:
+    def sample(self, item: Any, sample_rate: int | None, select: FrameSelector | None) -> Sample:
         row = self._row(item)
         media = {part: self._medium(self.columns.medium(part, row)) for part in ("image", "audio", "video")}
-        return decode_record(Record(self.columns.words(row, self.name), **media), rate, choose, self.frame_rate)
+        return decode_record(Record(self.columns.words(row, self.name), **media), sample_rate, select, self.frame_rate)
 
     def _medium(self, value: Any) -> Any:
         """What `decode_record` takes for a cell: bytes, a path, or {"bytes", "path"}, as `datasets` stores media."""
@@ -71,7 +71,7 @@ class _Rows(Source):
         return self.root / value if isinstance(value, str) else value
 
 
-class HfTable(_Rows, Table):
+class HfTable(_Rows, TableSource):
     """Rows by their number."""
 
     def __init__(self, path: str, files: list[Path], table, options: HfOptions):
@@ -80,19 +80,19 @@ class HfTable(_Rows, Table):
         words = [name for kind in ("caption", "transcript") for name in self.columns.of[kind]] + self.label_names
         self.table = table.with_format("arrow")  # rows as stored, nothing decoded
         self.texts = table.select_columns(list(dict.fromkeys(words))).with_format("arrow")
-        self.words(0)  # labels that are no numbers show at once
+        self.annotations(0)  # labels that are no numbers show at once
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def words(self, item: int) -> Words:
+    def annotations(self, item: int) -> TextAnnotations:
         return self.columns.words(self.texts[item].to_pylist()[0], self.name)
 
     def _row(self, item: int) -> dict[str, Any]:
         return self.table[item].to_pylist()[0]
 
 
-class HfStream(_Rows, Stream):
+class HfStream(_Rows, StreamSource):
     """Rows in passing, a file a shard."""
 
     def __init__(self, path: str, files: list[Path], options: HfOptions):
@@ -101,7 +101,7 @@ class HfStream(_Rows, Stream):
         if first is None:
             raise UserError(f"{path}: none of its {len(files)} files holds a readable row")
         self._prepare(path, files, options, list(first))
-        self.words(first)  # labels that are no numbers show at once
+        self.annotations(first)  # labels that are no numbers show at once
 
     def read(self, shard: Path) -> Iterator[dict[str, Any]]:
         import datasets
@@ -112,9 +112,9 @@ class HfStream(_Rows, Stream):
                 False
             )
         except Exception as error:  # of pyarrow, fsspec, json, datasets: whatever a damaged file leads to
-            raise Damaged(short(error)) from None
+            raise DamagedShard(one_line(error, 200)) from None
 
-    def words(self, item: dict[str, Any]) -> Words:
+    def annotations(self, item: dict[str, Any]) -> TextAnnotations:
         return self.columns.words(item, self.name)
 
 
@@ -127,7 +127,7 @@ def open_hf(path: str, split: str, options: dict) -> HfTable | HfStream:
     if saved is None:
         check_split(path, split)
         files = [file for file in sorted(folder.iterdir()) if file.suffix in BUILDERS] if folder.is_dir() else None
-        files = expand(path, split, path) if files is None else files
+        files = expand_pattern(path, split) if files is None else files
         if not files:
             raise UserError(f"{path}: no {', '.join(BUILDERS)} file here, and no dataset saved by save_to_disk")
     else:
@@ -144,7 +144,7 @@ def open_hf(path: str, split: str, options: dict) -> HfTable | HfStream:
             names = [str(file) for file in files]
             table = datasets.load_dataset(_builder(files[0]), data_files={"train": names}, split="train")
     except Exception as error:
-        raise UserError(f"{path}: cannot be read ({short(error)}); streaming: true leaves damaged files out") from None
+        raise UserError(f"{path}: cannot be read ({one_line(error, 200)}); streaming: true leaves damaged files out") from None
     if not len(table):
         raise UserError(f"{path}: no rows in split {split!r}")
     return HfTable(path, files, table, chosen)

@@ -1,24 +1,25 @@
-"""Items of loose media, as csv, hf and webdataset give them: pictures, sound or video that is decoded when needed."""
+"""Items of loose media, as csv, hf and webdataset give them: pictures, sound or video, decoded when needed."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from shared.media.decode import MediaError, decode, resample
-from stage1_align.data.captions import Words
-from stage1_align.data.sources.base import Choose, Sample
+from stage1_align.data.captions import TextAnnotations
+from stage1_align.data.sources.base import FrameSelector, Sample
 
 MAX_SIDE = 512
-"""Pixels. Larger pictures are reduced to it at once: no tower looks at more, and changing light costs by the pixel."""
-LONGEST = 600.0
+"""Pixels. Larger pictures are reduced at once: no tower needs more, and the cost of augmentation grows with pixels."""
+MAX_SECONDS = 600.0
 """Seconds of a file that are decoded at most, so that memory stays bounded."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Bytes that lie inside a larger file."""
+class FileSlice:
+    """Bytes inside a larger file."""
 
     path: Path
     offset: int
@@ -29,59 +30,65 @@ class Part:
             file.seek(self.offset)
             return file.read(self.size)
 
+    def __str__(self) -> str:
+        return f"{self.path} at byte {self.offset}"
+
+
+Medium = Path | FileSlice | bytes
+
 
 @dataclass
 class Record:
-    """An item that is not decoded yet. Media are a Path, a Part, bytes, or None; sound may be a dictionary of "array"
-    (S,) or (C, S) and "sampling_rate" as well."""
+    """An item that is not decoded yet."""
 
-    words: Words
-    image: Any = None
-    audio: Any = None
-    video: Any = None
-    """Pictures, and sound where `audio` is None."""
+    annotations: TextAnnotations
+    image: Medium | None = None
+    audio: Medium | dict[str, Any] | None = None
+    """A dictionary holds "array" (S,) or (C, S) and "sampling_rate"."""
+    video: Medium | None = None
+    """Pictures, and sound when `audio` is None."""
 
 
-def decode_record(record: Record, rate: int | None, choose: Choose | None, frame_rate: float = 8.0) -> Sample:
-    """See Source.sample. frame_rate: pictures a second that `choose` chooses from in a video."""
-    sample = Sample(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32), record.words)
-    damage = []
-    if choose is not None and record.image is not None:
-        try:
-            sample.frames = decode_image(record.image)[None][choose(1)]  # (1, H, W, 3)
-        except (MediaError, OSError) as error:
-            damage.append(f"{_place(record.image)}: {error}")
+def decode_record(
+    record: Record, sample_rate: int | None, select: FrameSelector | None, frame_rate: float = 8.0
+) -> Sample:
+    """See PairSource.sample. frame_rate: frames per second of a video among which `select` selects."""
+    sample = Sample(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32), record.annotations)
+    damage: list[str] = []
     sound = record.video if record.audio is None else record.audio
-    moving = choose is not None and record.video is not None and record.image is None
-    if moving:
+    if select is not None and record.image is not None:
         try:
-            media = decode(_media(record.video), frame_rate, LONGEST, MAX_SIDE)
+            sample.frames = decode_image(record.image)[None][select(1)]  # (1, H, W, 3)
+        except (MediaError, OSError) as error:
+            damage.append(f"{_describe(record.image)}: {error}")
+    elif select is not None and record.video is not None:
+        try:
+            media = decode(_content(record.video), frame_rate, MAX_SECONDS, MAX_SIDE)
             if len(media.frames):
-                sample.frames = media.frames[choose(len(media.frames))]  # (T, H, W, 3)
-            if sound is record.video and rate is not None:
-                sample.waveform = resample(media.waveform, media.sample_rate, rate)  # (S,)
+                sample.frames = media.frames[select(len(media.frames))]  # (T, H, W, 3)
+            if sound is record.video and sample_rate is not None:
+                sample.waveform = resample(media.waveform, media.sample_rate, sample_rate)  # (S,)
         except (MediaError, OSError) as error:
-            damage.append(f"{_place(record.video)}: {error}")
-    if rate is not None and sound is not None and not (moving and sound is record.video):
+            damage.append(f"{_describe(record.video)}: {error}")
+        sound = None if sound is record.video else sound
+    if sample_rate is not None and sound is not None:
         try:
-            sample.waveform = decode_sound(sound, rate)  # (S,)
+            sample.waveform = decode_sound(sound, sample_rate)  # (S,)
         except (MediaError, OSError) as error:
-            damage.append(f"{_place(sound)}: {error}")
+            damage.append(f"{_describe(sound)}: {error}")
     sample.damage = "; ".join(damage)
     return sample
 
 
-def decode_image(image: Path | Part | bytes) -> np.ndarray:
+def decode_image(image: Medium) -> np.ndarray:
     """RGB uint8 (H, W, 3), upright, no side longer than MAX_SIDE. MediaError when it cannot be decoded."""
-    import cv2
-
-    data = _media(image)
+    data = _content(image)
     if isinstance(data, Path):
         if not data.is_file():
             raise MediaError("no such file")
         data = data.read_bytes()
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # (H, W, 3), turned as EXIF says
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # (H, W, 3), rotated as EXIF says
     except cv2.error:
         picture = None
     if picture is None:
@@ -93,12 +100,12 @@ def decode_image(image: Path | Part | bytes) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-def decode_sound(sound: Path | Part | bytes | dict, rate: int) -> np.ndarray:
-    """float32 (S,) at `rate` Hz, the mean of the channels; S = 0 for a file of pictures alone. MediaError when it
-    cannot be decoded."""
+def decode_sound(sound: Medium | dict[str, Any], sample_rate: int) -> np.ndarray:
+    """float32 (S,) at `sample_rate` Hz, the mean of the channels; S = 0 for a file of pictures alone. MediaError when
+    it cannot be decoded."""
     if not isinstance(sound, dict):
-        media = decode(_media(sound), 0, LONGEST)
-        return resample(media.waveform, media.sample_rate, rate)
+        media = decode(_content(sound), 0, MAX_SECONDS)
+        return resample(media.waveform, media.sample_rate, sample_rate)
     if sound.get("array") is None:
         raise MediaError(f"sound as {{{', '.join(sound)}}}: bytes, path, or array and sampling_rate are needed")
     values = np.asarray(sound["array"])
@@ -109,18 +116,16 @@ def decode_sound(sound: Path | Part | bytes | dict, rate: int) -> np.ndarray:
     except (TypeError, ValueError):
         raise MediaError("the array of the sound is not of numbers") from None
     if values.ndim == 2:
-        values = values.mean(axis=int(np.argmin(values.shape)))  # there are fewer channels than samples
+        values = values.mean(axis=int(np.argmin(values.shape)))  # channels are fewer than samples
     own_rate = int(sound.get("sampling_rate") or 0)
     if values.ndim != 1 or own_rate < 1 or not np.isfinite(values).all():
         raise MediaError(f"sound of shape {values.shape} at {own_rate} Hz")
-    return resample(values[: int(LONGEST * own_rate)], own_rate, rate)
+    return resample(values[: int(MAX_SECONDS * own_rate)], own_rate, sample_rate)
 
 
-def _media(value: Path | Part | bytes) -> Path | bytes:
-    return value.read() if isinstance(value, Part) else value
+def _content(medium: Medium) -> Path | bytes:
+    return medium.read() if isinstance(medium, FileSlice) else medium
 
 
-def _place(value: Any) -> str:
-    if isinstance(value, Part):
-        return f"{value.path} at byte {value.offset}"
-    return str(value) if isinstance(value, Path) else "data in a column"
+def _describe(medium: Any) -> str:
+    return str(medium) if isinstance(medium, FileSlice | Path) else "data in a column"

@@ -21,19 +21,19 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from shared.registry import nearest
-from stage1_align.data.captions import Words
+from shared.text import one_line
+from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import (
-    Choose,
-    Damaged,
+    FrameSelector,
+    DamagedShard,
     Sample,
-    Stream,
+    StreamSource,
     check_split,
-    expand,
+    expand_pattern,
     files_digest,
-    short,
 )
 from stage1_align.data.sources.columns import number, texts_in
-from stage1_align.data.sources.records import Part, Record, decode_record
+from stage1_align.data.sources.records import FileSlice, Record, decode_record
 
 SUFFIXES = {
     "image": ("jpg", "jpeg", "png", "webp"),
@@ -56,20 +56,20 @@ class WebdatasetOptions:
     """Pictures a second that the frames of a video are chosen from."""
 
 
-class Webdataset(Stream):
-    """A record is {suffix: Part}."""
+class Webdataset(StreamSource):
+    """A record is {suffix: FileSlice}."""
 
     def __init__(self, path: str, split: str, options: WebdatasetOptions):
         check_split(path, split)
         self.name, self.options, self.buffer = path, options, options.buffer
-        self.shards = expand(path, split, path)
+        self.shards = expand_pattern(path, split)
         self.digest, self.label_names = files_digest(self.shards), options.labels
         first = next(self.first(1), None)
         if first is None:
             raise UserError(f"{path}: none of its {len(self.shards)} shards holds a readable record")
-        self.kinds = self._kinds(first)
+        self.text_kinds = self._kinds(first)
 
-    def read(self, shard: Path) -> Iterator[dict[str, Part]]:
+    def read(self, shard: Path) -> Iterator[dict[str, FileSlice]]:
         try:
             with tarfile.open(shard, "r:") as tar:
                 key, parts = "", {}
@@ -82,26 +82,26 @@ class Webdataset(Stream):
                         if parts:
                             yield parts
                         key, parts = f"{folder}/{stem}", {}
-                    parts[suffix.lower()] = Part(shard, member.offset_data, member.size)
+                    parts[suffix.lower()] = FileSlice(shard, member.offset_data, member.size)
                 if parts:
                     yield parts
                 tar.fileobj.seek(tar.offset)  # tarfile takes a header it cannot read for the end
                 if tar.fileobj.read(512).strip(b"\0"):
-                    raise Damaged(f"the header at byte {tar.offset} cannot be read")
+                    raise DamagedShard(f"the header at byte {tar.offset} cannot be read")
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise Damaged(short(error)) from None
+            raise DamagedShard(one_line(error, 200)) from None
 
-    def words(self, item: dict[str, Part]) -> Words:
+    def annotations(self, item: dict[str, FileSlice]) -> TextAnnotations:
         return self._words(item)[0]
 
-    def sample(self, item: dict[str, Part], rate: int | None, choose: Choose | None) -> Sample:
+    def sample(self, item: dict[str, FileSlice], sample_rate: int | None, select: FrameSelector | None) -> Sample:
         words, damage = self._words(item)
         media = {part: _member(item, suffixes) for part, suffixes in SUFFIXES.items()}
-        sample = decode_record(Record(words, **media), rate, choose, self.options.frame_rate)
+        sample = decode_record(Record(words, **media), sample_rate, select, self.options.frame_rate)
         sample.damage = "; ".join(filter(None, [damage, sample.damage]))
         return sample
 
-    def _words(self, item: dict[str, Part]) -> tuple[Words, str]:
+    def _words(self, item: dict[str, FileSlice]) -> tuple[TextAnnotations, str]:
         """Texts and labels, and what is damaged about them."""
         try:
             told = self._told(item)
@@ -114,17 +114,17 @@ class Webdataset(Stream):
         except (ValueError, UserError) as error:
             no_labels = np.full(len(self.options.labels), np.nan, np.float32)
             part = next(iter(item.values()))
-            return Words(labels=no_labels), f"{part.path} near byte {part.offset}: {short(error)}"
-        return Words(transcript, captions, np.array(labels, np.float32)), ""
+            return TextAnnotations(labels=no_labels), f"{part.path} near byte {part.offset}: {one_line(error, 200)}"
+        return TextAnnotations(transcript, captions, np.array(labels, np.float32)), ""
 
-    def _told(self, item: dict[str, Part]) -> dict[str, Any]:
+    def _told(self, item: dict[str, FileSlice]) -> dict[str, Any]:
         """The .json of an item; empty without one. ValueError when it cannot be read."""
         told = json.loads(item["json"].read()) if "json" in item else {}
         if not isinstance(told, dict):
             raise ValueError("the .json holds no dictionary")
         return told
 
-    def _kinds(self, first: dict[str, Part]) -> set[str]:
+    def _kinds(self, first: dict[str, FileSlice]) -> set[str]:
         """Kinds of text, as the first record has them. UserError when it lacks a key that was asked for."""
         if not any(_member(first, suffixes) for suffixes in SUFFIXES.values()):
             raise UserError(f"{self.name}: neither picture nor sound in the first record; it has .{', .'.join(first)}")
@@ -144,7 +144,7 @@ class Webdataset(Stream):
         return kinds
 
 
-def _member(item: dict[str, Part], suffixes: tuple[str, ...]) -> Part | None:
+def _member(item: dict[str, FileSlice], suffixes: tuple[str, ...]) -> FileSlice | None:
     return next((item[suffix] for suffix in suffixes if suffix in item), None)
 
 

@@ -1,4 +1,4 @@
-"""What makes up a batch: shares, orders, slices, resumption; on real shards and tables."""
+"""The composition of batches: shares, order, slices, resumption; on real shards and tables."""
 
 import numpy as np
 import pytest
@@ -21,25 +21,25 @@ def sources(tmp_path_factory):
 
 def drawn(mixture, epoch=0, first=0, rank=0, world=1):
     """(source, position, number of the item) of each row of each step."""
-    steps = mixture.addresses(epoch, first, rank, world, pytest.fail)
+    steps = mixture.sample_indices(epoch, first, rank, world, pytest.fail)
     return [[(a.source, a.position, number(mixture, a)) for a in step] for step in steps]
 
 
-def number(mixture, address):
-    return number_of(mixture.sources[address.source].sample(address.item, 16000, lambda count: [0]))
+def number(mixture, index):
+    return number_of(mixture.sources[index.source].sample(index.item, 16000, lambda count: [0]))
 
 
-def test_a_lone_table_is_gone_through_once_an_epoch(sources):
+def test_single_table_is_read_once_per_epoch(sources):
     mixture = Mixture([sources[1]], [3.0], 4, 0, seed=0)
     assert mixture.steps_per_epoch == 2
     first, second = drawn(mixture, 0), drawn(mixture, 1)
-    seen = [item for step in first for _, _, item in step]
-    assert len(set(seen)) == 8 and [position for step in first for _, position, _ in step] == list(range(8))
+    items = [item for step in first for _, _, item in step]
+    assert len(set(items)) == 8 and [position for step in first for _, position, _ in step] == list(range(8))
     assert first == drawn(mixture, 0) != second
     assert drawn(Mixture([sources[1]], [1.0], 4, 0, seed=1)) != first
 
 
-def test_a_source_smaller_than_its_share_is_repeated_in_a_new_order(sources):
+def test_source_smaller_than_its_share_repeats_in_a_new_order(sources):
     mixture = Mixture([sources[2], sources[0]], [1.0, 1.0], 12, 48, seed=0)
     steps = drawn(mixture)
     for source, size in ((0, 3), (1, 24)):
@@ -50,29 +50,29 @@ def test_a_source_smaller_than_its_share_is_repeated_in_a_new_order(sources):
         assert len({tuple(lap) for lap in laps}) > 1 or size == 24
 
 
-def test_shares_are_the_weights_in_the_mean_and_never_off_by_a_row(sources):
+def test_shares_equal_the_weights_on_average_and_are_never_off_by_a_row(sources):
     weights = [0.05, 5.0, 1.3]
     mixture = Mixture(sources, weights, 16, 16 * 4000, seed=0)
     counts = np.array([np.bincount(mixture.composition(0, step)[0], minlength=3) for step in range(4000)])  # (steps, 3)
     expected = 16 * np.array(weights) / sum(weights)  # (3,)
     assert (counts.sum(1) == 16).all() and (np.abs(counts - expected) < 1).all()
     assert counts.mean(0) == pytest.approx(expected, abs=0.03)
-    assert counts[:, 0].max() == 1  # a share below one row: now and then one
+    assert counts[:, 0].max() == 1  # a share below one row gives a row in some steps
 
 
-def test_positions_go_on_where_the_step_before_stopped(sources):
+def test_positions_continue_where_the_previous_step_stopped(sources):
     mixture = Mixture(sources, [2.0, 1.0, 0.7], 7, 7 * 50, seed=3)
-    upto = [0, 0, 0]
+    next_position = [0, 0, 0]
     for step in range(50):
         source, position = mixture.composition(1, step)
         for k in range(3):
-            mine = np.sort(position[source == k])
-            assert mine.tolist() == list(range(upto[k], upto[k] + len(mine)))
-            upto[k] += len(mine)
+            drawn_positions = np.sort(position[source == k])
+            assert drawn_positions.tolist() == list(range(next_position[k], next_position[k] + len(drawn_positions)))
+            next_position[k] += len(drawn_positions)
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_processes_see_together_what_one_would(sources, world):
+def test_processes_together_draw_the_batch_of_one_process(sources, world):
     mixture = Mixture(sources, [2.0, 1.0, 1.0], 8, 64, seed=0)
     whole = drawn(mixture, 2)
     shares = [drawn(mixture, 2, rank=rank, world=world) for rank in range(world)]
@@ -80,7 +80,7 @@ def test_processes_see_together_what_one_would(sources, world):
     assert all(len(part) == 8 // world for share in shares for part in share)
 
 
-def test_an_epoch_resumes_at_any_step(sources):
+def test_epoch_resumes_at_any_step(sources):
     mixture = Mixture(sources, [2.0, 1.0, 1.0], 8, 64, seed=0)
     whole = drawn(mixture, 1)
     for first in (1, 5, 8):
@@ -88,7 +88,7 @@ def test_an_epoch_resumes_at_any_step(sources):
         assert drawn(again, 1, first, rank=1, world=2) == [step[4:] for step in whole[first:]]
 
 
-def test_mistakes_are_refused(sources):
+def test_invalid_settings_raise(sources):
     with pytest.raises(UserError, match="a stream has no length; set samples_per_epoch"):
         Mixture(sources, [1.0, 1.0, 1.0], 4, 0, seed=0)
     with pytest.raises(UserError, match="each must be above 0"):

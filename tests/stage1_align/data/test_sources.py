@@ -49,12 +49,12 @@ def test_members_of_one_basename_are_one_item(tmp_path):
     assert sample.frames.shape == (1, 8, 8, 3) and tuple(sample.frames[0, 2, 5]) == shade(5)
     assert len(sample.waveform) == 1607 and sample.damage == ""
     assert 0.09 < np.abs(sample.waveform).max() < 0.11
-    assert sample.words.captions == ["loud", "a tone"] and sample.words.transcript == "hello"
-    assert sample.words.labels.tolist() == [0.5]
+    assert sample.annotations.captions == ["loud", "a tone"] and sample.annotations.transcript == "hello"
+    assert sample.annotations.labels.tolist() == [0.5]
     bare = source.sample(items[1], RATE, everything)
-    assert bare.frames.shape[0] == 0 and len(bare.waveform) == 0 and np.isnan(bare.words.labels).all()
-    assert source.words(items[2]).captions == ["no media"]
-    assert source.kinds == {"caption", "transcript", "labels"}
+    assert bare.frames.shape[0] == 0 and len(bare.waveform) == 0 and np.isnan(bare.annotations.labels).all()
+    assert source.annotations(items[2]).captions == ["no media"]
+    assert source.text_kinds == {"caption", "transcript", "labels"}
 
 
 def test_what_is_not_wanted_is_not_decoded(tmp_path):
@@ -63,7 +63,7 @@ def test_what_is_not_wanted_is_not_decoded(tmp_path):
     assert source.sample(item, None, None).damage == ""
     damage = source.sample(item, RATE, everything).damage
     assert "not a readable picture" in damage and "not a readable media file" in damage
-    assert source.sample(item, RATE, everything).words.captions == ["a"]
+    assert source.sample(item, RATE, everything).annotations.captions == ["a"]
 
 
 @pytest.mark.parametrize("harm", ["cut", "header", "gone"])
@@ -112,7 +112,7 @@ def table_of(count, tmp_path):
     columns = {
         "image": [{"bytes": png(i), "path": None} for i in range(count)],
         "sound": [{"array": [0.0] * (1600 + i), "sampling_rate": RATE} for i in range(count)],
-        "caption": [[f"colour {i}", f"shade {i}"] for i in range(count)],
+        "caption": [[f"color {i}", f"shade {i}"] for i in range(count)],
         "joy": [i / 10 for i in range(count)],
     }
     return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
@@ -136,8 +136,8 @@ def test_saved_folders_files_and_streams_give_the_same(tmp_path):
         samples = [source.sample(item, RATE, everything) for item in items]
         assert [number_of(sample) for sample in samples] == list(range(6))
         assert [len(sample.waveform) for sample in samples] == list(range(1600, 1606))
-        assert [source.words(item).captions for item in items] == [[f"colour {i}", f"shade {i}"] for i in range(6)]
-        assert np.allclose([sample.words.labels for sample in samples], np.arange(6)[:, None] / 10)
+        assert [source.annotations(item).captions for item in items] == [[f"color {i}", f"shade {i}"] for i in range(6)]
+        assert np.allclose([sample.annotations.labels for sample in samples], np.arange(6)[:, None] / 10)
     dev = opened("hf", tmp_path / "saved", "dev")
     assert [number_of(dev.sample(item, None, everything)) for item in first(dev, 9)] == [4, 2]
     with pytest.raises(UserError, match="no split 'valid'; splits here: dev, train"):
@@ -154,7 +154,7 @@ def test_lines_of_json_name_files_beside_them(tmp_path):
         one, two = (source.sample(item, RATE, everything) for item in first(source, 2))
         assert tuple(one.frames[0, 0, 0]) == shade(1) and len(one.waveform) == 1601 and one.damage == ""
         assert len(two.frames) == len(two.waveform) == 0 and two.damage.endswith("2.png: no such file")
-        assert two.words.captions == ["two"]
+        assert two.annotations.captions == ["two"]
 
 
 def test_a_damaged_file_is_left_out_of_a_stream_and_refused_by_a_table(tmp_path):
@@ -186,8 +186,8 @@ def test_rows_of_one_file_are_one_item_with_several_captions(tmp_path):
         "root": str(tmp_path / "media"),
     }
     source = opened("csv", tmp_path / "t.csv", **options)
-    assert [source.words(i).captions for i in range(len(source))] == [["a dog", "a bark, loud", "woof"], ["a cat"]]
-    assert source.words(0).labels.tolist() == [0.5] and np.isnan(source.words(1).labels[0])
+    assert [source.annotations(i).captions for i in range(len(source))] == [["a dog", "a bark, loud", "woof"], ["a cat"]]
+    assert source.annotations(0).labels.tolist() == [0.5] and np.isnan(source.annotations(1).labels[0])
     assert len(source.sample(1, RATE, everything).waveform) == 1601
     assert len(source.sample(1, 2 * RATE, everything).waveform) == 3202
     assert len(opened("csv", tmp_path / "t.csv", "test", **options)) == 1
@@ -198,7 +198,7 @@ def test_rows_of_one_file_are_one_item_with_several_captions(tmp_path):
 def test_rows_that_are_not_whole_are_left_out_and_told(tmp_path, capsys):
     (tmp_path / "0.wav").write_bytes(wav(0, tmp_path))
     (tmp_path / "t.csv").write_text('audio,caption\n0.wav,"a dog\n0.wav,woof\n0.wav,a bark, loud\n')
-    assert opened("csv", tmp_path / "t.csv").words(0).captions == ["woof"]
+    assert opened("csv", tmp_path / "t.csv").annotations(0).captions == ["woof"]
     assert "2 rows left out, the first in line 2: a quotation mark is left open" in capsys.readouterr().err
 
 
@@ -211,7 +211,7 @@ def test_videos_give_pictures_and_sound(tmp_path):
     assert sample.frames.shape == (2, 64, 96, 3) and 0.9 * RATE < len(sample.waveform) < 1.1 * RATE
     alone = source.sample(0, RATE, None)
     assert len(alone.frames) == 0 and np.array_equal(alone.waveform, sample.waveform)
-    assert len(source.words(0).captions[0]) == 5 * 20_000 + 4
+    assert len(source.annotations(0).captions[0]) == 5 * 20_000 + 4
 
 
 def test_large_pictures_are_reduced_and_tables_tell_apart_what_is_missing(tmp_path):

@@ -90,7 +90,7 @@ def test_embeddings_are_those_of_one_item_at_a_time_in_evaluation_mode(clips):
             if modality == "audio":
                 item = valid.waveform(row, encoders.audio.sample_rate)
             else:
-                item = valid.clip(row, lambda n: [int(i) for i in np.linspace(0, n - 1, min(n, 10)).round()])["frames"]
+                item = valid.frames(row, lambda n: [int(i) for i in np.linspace(0, n - 1, min(n, 10)).round()])
             wanted = getattr(encoders, modality).encode_prepared([item])
             np.testing.assert_allclose(found[modality][row], wanted.pooled[0].numpy(), atol=1e-5)
             assert found[f"has_{modality}"][row] == bool(wanted.mask.any())
@@ -113,7 +113,7 @@ def test_two_processes_compute_as_many_rows_at_a_time(monkeypatch, count, batch_
             return {"text": {"rows": torch.tensor(rows)}}
 
         def model(batch):
-            rows = batch["text"]["rows"].float()[None, :, None]  # (1, b, 1)
+            rows = batch.inputs["text"]["rows"].float()[None, :, None]  # (1, b, 1)
             return {"text": rows * 10, "has_text": torch.ones_like(rows[..., 0])}
 
         one = SimpleNamespace(process_index=number, num_processes=2, device=torch.device("cpu"))
