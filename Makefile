@@ -1,6 +1,7 @@
-# make demo       install, then the whole way on the synthetic corpus, offline
-# make test       install, then the fast tests         make test-all   every test
-# make lint       ruff                                 make evidence   the demo at three seeds, with ablations (long)
+# make demo       install, then run every step on the synthetic corpus, offline
+# make test       install, then run the fast tests     make test-all   run all tests
+# make lint       run ruff and mypy                    make evidence   the demo at three seeds, with ablations (long)
+# PYTEST_ARGS are passed to pytest:                    make test PYTEST_ARGS="--cov -k wheel"
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,23 +16,24 @@ demo: $(STAMP)
 	$(BIN)/emit demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 $(PYTEST_ARGS)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow" $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
 
 evidence: $(STAMP)
 	$(BIN)/python tests/benchmarks/demo_evidence.py
 
 install: $(STAMP)
 
-# uv installs the pinned set in a fraction of pip's time; where it cannot be had, pip does the same. Unlike pip it leaves
-# compiling to the first import, which some environments never keep: what the demo imports is compiled here, on all
-# cores, and most of what it does not is left out.
+# uv installs the pinned set in a fraction of pip's time; where uv is unavailable, pip installs the same set. Unlike pip,
+# uv leaves compiling to the first import, and some environments discard the result: the packages that the demo imports
+# are compiled here, on all cores, without most of the modules that it does not import.
 UNUSED := /tests/|/transformers/models/[^_ab]|/torch/(_inductor|testing)/|/(pip|setuptools|pygments|onnx[a-z]*|sklearn|networkx|narwhals)/
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and was not found; name one: make PYTHON=/path/to/python3.11"; exit 1; }

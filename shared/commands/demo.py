@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     config = configuration.parse(DemoConfig, argv, prog="emit demo", example="emit demo --out runs/demo --clips 2000")
     result, stamp = config.out / "metrics.json", config.out / "demo.json"
     made_from = {"demo": configuration.to_dict(config), "version": version("emit-toolkit")}
-    for package, name in (("stage1_align", config.align_config), ("stage2_fusion", config.fuse_config)):
-        made_from[name.name] = digest(configuration.find_config(name, package))
+    for package, chosen in (("stage1_align", config.align_config), ("stage2_fusion", config.fuse_config)):
+        made_from[chosen.name] = digest(configuration.find_config(chosen, package))
     if result.exists() and stamp.exists():
         done = read_json(stamp, "demo stamp", "delete it")
         if done["made_from"] == made_from:

@@ -1,12 +1,15 @@
-"""`emit doctor`: what this machine has, what is missing, and how to get it."""
+"""`emit doctor`: what is installed, what is missing, and how to get it."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from shared import config as configuration
 from shared.text import one_line
@@ -32,42 +35,56 @@ REPAIR = "pip install -c constraints.txt -e ."
 
 @dataclass
 class DoctorConfig:
-    """Check versions, devices and the parts that fail silently elsewhere."""
+    """Check versions, devices, and parts whose failure would otherwise go unnoticed."""
+
+
+class Check(NamedTuple):
+    """The result of one check."""
+
+    name: str
+    passed: bool
+    detail: str
+    """The version or part that was found, or what is wrong."""
+    repair: str
+    """What to do when the check failed."""
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run `emit doctor`; 1 when something is missing."""
     configuration.parse(DoctorConfig, argv, prog="emit doctor", example="emit doctor")
-    broken = 0
-    for name, good, detail, repair in checks():
-        broken += not good
-        print(f"{'ok  ' if good else 'MISS'}  {name:<24} {detail}" + ("" if good else f"  ->  {repair}"))
-    print("everything needed is here" if not broken else f"{broken} thing(s) missing; each line says how to get it")
-    return 1 if broken else 0
+    failed = 0
+    for check in checks():
+        failed += not check.passed
+        repair = "" if check.passed else f"  ->  {check.repair}"
+        print(f"{'ok  ' if check.passed else 'MISS'}  {check.name:<24} {check.detail}{repair}")
+    print(f"{failed} thing(s) missing; each line says how to get it" if failed else "nothing is missing")
+    return 1 if failed else 0
 
 
-def checks() -> Iterator[tuple[str, bool, str, str]]:
-    """(name, whether it is good, what was found, how to repair it)."""
-    good = (3, 11) <= sys.version_info < (3, 13)
-    yield "python", good, platform.python_version(), "use Python 3.11 or 3.12 (laion-clap needs numpy<2)"
+def checks() -> Iterator[Check]:
+    """Run all checks."""
+    supported = (3, 11) <= sys.version_info < (3, 13)
+    hint = "use Python 3.11 or 3.12 (laion-clap needs numpy<2)"
+    yield Check("python", supported, platform.python_version(), hint)
     for name in PACKAGES:
-        try:
-            yield name, True, importlib.metadata.version(name), ""
-        except importlib.metadata.PackageNotFoundError:
-            yield name, False, "not installed", REPAIR
+        yield _try(name, partial(importlib.metadata.version, name), REPAIR)
     yield _try("datasets can be imported", _import_datasets, 'pip install "pyarrow>=24,<26" "numpy<2"')
     yield _try("face cascade", _face_cascade, 'pip install "opencv-python-headless<4.12"')
     yield _try("audio tower of laion-clap", _audio_tower, REPAIR)
     yield _try("video codecs", _codecs, "pip install --force-reinstall av")
     yield _try("compute", _compute, REPAIR)
     free = shutil.disk_usage(os.getcwd()).free / 2**30
-    yield "disk", free > 2, f"{free:.0f} GiB free here", "free some space: the demo needs 1 GiB"
+    yield Check("disk", free > 2, f"{free:.0f} GiB free here", "free some space: the demo needs 1 GiB")
 
 
-def _try(name, probe, repair) -> tuple[str, bool, str, str]:
+def _try(name: str, probe: Callable[[], str], repair: str) -> Check:
+    """A check that passes when `probe` returns the detail; any exception of it is the detail of a failure."""
     try:
-        return name, True, probe(), ""
-    except Exception as error:  # a doctor names whatever is wrong
-        return name, False, one_line(error, 120), repair
+        return Check(name, True, probe(), "")
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, "not installed", repair)
+    except Exception as error:  # a library may raise anything
+        return Check(name, False, one_line(error, 120), repair)
 
 
 def _import_datasets() -> str:
@@ -77,7 +94,7 @@ def _import_datasets() -> str:
 
 
 def _face_cascade() -> str:
-    import cv2
+    import cv2.data
 
     path = cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml"
     if cv2.CascadeClassifier(path).empty():
@@ -86,8 +103,6 @@ def _face_cascade() -> str:
 
 
 def _audio_tower() -> str:
-    import importlib.util
-
     if importlib.util.find_spec("laion_clap") is None:
         raise RuntimeError("laion_clap not found")
     return "HTS-AT found"
@@ -96,11 +111,11 @@ def _audio_tower() -> str:
 def _codecs() -> str:
     import av
 
-    wanted = ("h264", "hevc", "vp8", "vp9", "av1", "aac", "opus", "mp3")
-    missing = [name for name in wanted if name not in av.codecs_available]
+    needed = ("h264", "hevc", "vp8", "vp9", "av1", "aac", "opus", "mp3")
+    missing = [name for name in needed if name not in av.codecs_available]
     if missing:
         raise RuntimeError(f"no decoder for {', '.join(missing)}")
-    return ", ".join(wanted)
+    return ", ".join(needed)
 
 
 def _compute() -> str:
