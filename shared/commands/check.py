@@ -17,7 +17,7 @@ import numpy as np
 from shared import config as configuration
 from shared.dataset.check_report import page
 from shared.dataset.clip import Clip, ClipSource, StoredMedia
-from shared.dataset.near_duplicates import near_equal
+from shared.dataset.near_duplicates import join_near_duplicates
 from shared.errors import UserError
 from shared.files import digest, write_json
 from shared.layouts.registry import guess_layout, read_source
@@ -187,7 +187,7 @@ def _whole(path: Path) -> str:
 
 def _alike(clips: list[Clip]) -> list[str]:
     """For each clip a key that clips with nearly the same words share; "" for those with few words or none."""
-    groups = near_equal([clip.transcript for clip in clips])
+    groups = join_near_duplicates([clip.transcript for clip in clips])
     size = Counter(groups.find(i) for i in range(len(clips)))
     return [str(groups.find(i)) if size[groups.find(i)] > 1 else "" for i in range(len(clips))]
 

@@ -1,4 +1,4 @@
-"""Which texts say nearly the same, and groups that follow from pairs."""
+"""Finds texts that say nearly the same, and groups them."""
 
 import difflib
 from collections import Counter, defaultdict
@@ -6,18 +6,18 @@ from itertools import pairwise
 
 from shared.text import words
 
-LEAST_WORDS = 4
-"""Shorter texts are never called alike: "oh my god" is said of everything."""
-ALIKE = 0.8
-"""Share of the words of two texts, in order, that they must have in common: a speech recogniser mishears one in ten."""
-RAREST = 4
-"""A text is compared with those that share one of its so many rarest pairs of words."""
-LARGEST = 60
-"""Texts it is compared with for each of them, at most."""
+MIN_WORDS = 4
+"""Shorter texts are never near duplicates: many people say "oh my god"."""
+MIN_SIMILARITY = 0.8
+"""Share of the words of two texts that must match, in order: a speech recognizer mishears one word in ten."""
+RAREST_PAIRS = 4
+"""A text is compared with the texts that share one of its rarest pairs of words; how many pairs are tried."""
+MAX_CANDIDATES = 60
+"""Texts it is compared with for each of these pairs, at most."""
 
 
-class Groups:
-    """Numbers 0 to count - 1 joined pair by pair (union-find)."""
+class UnionFind:
+    """Numbers 0 to count - 1, joined into groups pair by pair."""
 
     def __init__(self, count: int):
         self.parent = list(range(count))
@@ -34,34 +34,32 @@ class Groups:
         self.parent[b] = a
 
 
-def near_equal(texts: list[str | None], groups: Groups | None = None) -> Groups:
+def join_near_duplicates(texts: list[str | None], groups: UnionFind | None = None) -> UnionFind:
     """Join the numbers of texts that say nearly the same. Missing and short texts stay alone."""
-    groups = groups or Groups(len(texts))
-    places: dict[tuple[str, ...], int] = {}
-    for i, text in enumerate(texts):
-        said = tuple(words(text))
-        if len(said) >= LEAST_WORDS:
-            groups.join(i, places.setdefault(said, i))
-    different = list(places)
-    pairs = [set(pairwise(said)) for said in different]
-    count = Counter(pair for found in pairs for pair in found)
-    holders: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for i, found in enumerate(pairs):
-        # What one text alone says, a misheard word for instance, finds nothing.
-        shared = sorted((pair for pair in found if count[pair] > 1), key=lambda pair: (count[pair], pair))
-        for pair in shared[:RAREST]:
-            for other in holders[pair][:LARGEST]:
-                a, b = places[different[i]], places[different[other]]
-                if groups.find(a) != groups.find(b) and alike(different[i], different[other]):
+    groups = groups or UnionFind(len(texts))
+    first_row: dict[tuple[str, ...], int] = {}
+    for row, text in enumerate(texts):
+        tokens = tuple(words(text))
+        if len(tokens) >= MIN_WORDS:
+            groups.join(row, first_row.setdefault(tokens, row))
+    distinct = list(first_row)
+    word_pairs = [set(pairwise(tokens)) for tokens in distinct]
+    count = Counter(pair for pairs in word_pairs for pair in pairs)
+    texts_with: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, pairs in enumerate(word_pairs):
+        shared_pairs = {pair for pair in pairs if count[pair] > 1}  # a misheard word makes pairs of one text alone
+        for pair in sorted(shared_pairs, key=lambda pair: (count[pair], pair))[:RAREST_PAIRS]:
+            for other in texts_with[pair][:MAX_CANDIDATES]:
+                a, b = first_row[distinct[i]], first_row[distinct[other]]
+                if groups.find(a) != groups.find(b) and are_near_duplicates(distinct[i], distinct[other]):
                     groups.join(a, b)
-        for pair in found:
-            if count[pair] > 1:
-                holders[pair].append(i)
+        for pair in shared_pairs:
+            texts_with[pair].append(i)
     return groups
 
 
-def alike(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
+def are_near_duplicates(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
     """Whether two lists of words are nearly equal."""
     matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
     bounds = (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio)
-    return all(bound() >= ALIKE for bound in bounds)
+    return all(bound() >= MIN_SIMILARITY for bound in bounds)

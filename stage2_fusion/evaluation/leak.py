@@ -4,13 +4,13 @@ Clips of one seed video share its words and its raters' labels, so a split that 
 seed video on both sides.
 """
 
-import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from shared.errors import UserError
+from shared.text import words
 
 
 def probe(features: Path, info: dict, ids: list[str], labels: np.ndarray, trained_on: list[str] | None) -> dict:
@@ -43,9 +43,9 @@ def probe(features: Path, info: dict, ids: list[str], labels: np.ndarray, traine
     guess = nearest_labels(said, known, given, np.array(ids)[:, None] != np.array(train)[None])
     elsewhere = {}
     for name, text in zip(train, known, strict=True):
-        elsewhere.setdefault(plain(text), set()).add(name)
+        elsewhere.setdefault(tuple(words(text)), set()).add(name)
     same = [
-        bool(plain(text)) and bool(elsewhere.get(plain(text), set()) - {name})
+        bool(words(text)) and bool(elsewhere.get(tuple(words(text)), set()) - {name})
         for name, text in zip(ids, said, strict=True)
     ]
     return {
@@ -100,17 +100,12 @@ def nearest_labels(texts: list[str], train: list[str], labels: np.ndarray, allow
     return guess
 
 
-def plain(text: str) -> str:
-    """Words in lower case, without punctuation."""
-    return " ".join(re.findall(r"\w+", text.lower()))
-
-
 def _tf_idf(texts: list[str], train: int):
     """Rows of unit length (0 without a known word), sparse (len(texts), V); the last `train` texts decide the inverse
     document frequency ln((1 + n) / (1 + df)) + 1, and which words are known."""
     from scipy import sparse
 
-    counts = [Counter(plain(text).split()) for text in texts]
+    counts = [Counter(words(text)) for text in texts]
     frequency = Counter(word for count in counts[len(texts) - train :] for word in count)
     place = {word: i for i, word in enumerate(frequency)}
     idf = {word: np.log((1 + train) / (1 + n)) + 1 for word, n in frequency.items()}

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from shared.dataset.clip import Clip
-from shared.dataset.near_duplicates import Groups, near_equal
+from shared.dataset.near_duplicates import UnionFind, join_near_duplicates
 from shared.files import digest
 from shared.text import words
 
@@ -33,13 +33,13 @@ def common_denominator(labels: tuple[float, ...]) -> int | None:
 
 def seed_names(clips: list[Clip]) -> list[str]:
     """The name of each clip's seed video, "" where nothing tells. A name is a function of what its clips share."""
-    groups, names, first = Groups(len(clips)), {}, {}
+    groups, names, first = UnionFind(len(clips)), {}, {}
     for i, clip in enumerate(clips):
         if (common_denominator(clip.labels) or 0) > MOST_RATERS:
             key = tuple(round(value, 5) for value in clip.labels)
             names[i] = digest(key)[:8]
             groups.join(i, first.setdefault(key, i))
-    near_equal([clip.transcript for clip in clips], groups)
+    join_near_duplicates([clip.transcript for clip in clips], groups)
     members: dict[int, list[int]] = {}
     for i in range(len(clips)):
         members.setdefault(groups.find(i), []).append(i)

@@ -8,7 +8,7 @@ from helpers.media_files import clock, face, prepared_here, voice, write_video, 
 
 from shared.dataset.clip import Clip
 from shared.dataset.decode_clip import crop_times, gather, read_crops
-from shared.dataset.near_duplicates import near_equal
+from shared.dataset.near_duplicates import join_near_duplicates
 from shared.errors import UserError
 from shared.layouts.registry import read_source
 from shared.layouts.vidmimic2.seeds import common_denominator
@@ -213,7 +213,7 @@ def test_near_equal_texts_are_those_a_slow_comparison_joins():
         misheard = list(said)
         misheard[int(rng.integers(len(said)))] = "misheard"
         texts.append(" ".join(misheard).upper() + "!")
-    groups = near_equal([*texts, None, "", "w1 w2"])
+    groups = join_near_duplicates([*texts, None, "", "w1 w2"])
     import difflib
 
     for i, a in enumerate(texts):
