@@ -87,7 +87,8 @@ def parse(
         command, renamed = prog, renamed_options(config_class)
 
     text = (config_class.__doc__ or "").strip()
-    parser = Parser(prog=prog, description=f"{text}\n\nexample:\n  {example}")
+    # No abbreviations: the old name of an option may be the beginning of the new one.
+    parser = Parser(prog=prog, description=f"{text}\n\nexample:\n  {example}", allow_abbrev=False)
     parser.formatter_class = _HelpFormatter
     fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     parser.add_argument("--config", action="config", help="YAML file with any of the options below, or a shipped name.")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from shared.errors import UserError
 
@@ -135,13 +135,20 @@ class LossConfig:
 
 @dataclass
 class TrainConfig:
-    """Optimisation."""
+    """Optimization."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "warmup_share": "warmup_fraction",
+        "clip_norm": "max_grad_norm",
+        "keep": "keep_last",
+        "chunk": "chunk_size",
+    }
 
     epochs: int = 20
     """Passes over the training clips."""
     batch_size: int = 64
     """Clips in a step, over all processes together: the number of candidates of the loss."""
-    chunk: int = 0
+    chunk_size: int = 0
     """Clips a process encodes at once; a larger share of the batch goes through the gradient cache, twice as many
     forward passes for a batch of any size. 0: the whole share at once."""
     lr: float = 1e-3
@@ -150,10 +157,10 @@ class TrainConfig:
     """Factors on it for single towers, as in {audio: 0.5}; 1 where nothing is said."""
     weight_decay: float = 0.05
     """Decay of matrices; biases, norms and temperatures have none."""
-    warmup_share: float = 0.1
-    """Share of all steps in which the learning rate rises."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradient."""
+    warmup_fraction: float = 0.1
+    """Fraction of all optimizer steps in which the learning rate rises."""
+    max_grad_norm: float = 1.0
+    """The gradient is clipped to this norm."""
     ema: float = 0.0
     """Decay of an average of the weights, which is then validated and exported; 0: none. Short runs are over before it
     has caught up."""
@@ -165,7 +172,7 @@ class TrainConfig:
     """Loader processes; they never change the results."""
     checkpoint_every: int = 0
     """Steps between checkpoints besides the one after each epoch; 0: none."""
-    keep: int = 2
+    keep_last: int = 2
     """Checkpoints that stay on disk."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where curves go, by Accelerate's names; log.jsonl is written whatever stands here."""
@@ -173,9 +180,11 @@ class TrainConfig:
     """A process that waits so long for another one gives up: longer than the slowest validation on one process."""
 
     def __post_init__(self):
-        for name in ("batch_size", "lr", "clip_norm", "timeout_minutes", "keep"):
+        for name in ("batch_size", "lr", "max_grad_norm", "timeout_minutes", "keep_last"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--train.{name} is {getattr(self, name)}: it must be above 0")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise UserError(f"--train.warmup_fraction is {self.warmup_fraction}: a fraction lies in [0, 1]")
         if not 0 <= self.ema < 1:
             raise UserError(f"--train.ema is {self.ema}: a decay lies in [0, 1), such as 0.999")
 
@@ -183,6 +192,8 @@ class TrainConfig:
 @dataclass
 class AlignConfig:
     """Stage 1: train vision-text and audio-text encoders by contrast."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"max_steps": "max_optimizer_steps"}
 
     run: Path
     """Run folder; an unfinished run in it is continued."""
@@ -194,5 +205,5 @@ class AlignConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     """Decides initial weights, order, augmentation and dropout."""
-    max_steps: int = 0
+    max_optimizer_steps: int = 0
     """Stop after so many steps, as if interrupted; 0: never. For trying things out and for tests."""

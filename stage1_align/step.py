@@ -23,7 +23,7 @@ def train_step(
     """Update the parameters by this process's share of a global batch, collated and on its device; the gradients are
     zero again afterwards.
 
-    model, optimizer: as accelerator.prepare returned them, of `bare`. Above `options.chunk` clips the batch goes
+    model, optimizer: as accelerator.prepare returned them, of `bare`. Above `options.chunk_size` clips the batch goes
     through the gradient cache. Returns, detached, the losses of the pairs {pair: ()}, whose mean over processes is that
     of the global batch; the inverse temperatures and biases {"scale_<pair>": ()} the losses were computed with; and the
     norm of the gradient before clipping.
@@ -34,7 +34,7 @@ def train_step(
         parts.update(bare.losses(out, batch.text_id, batch.labels))
         return bare.total(parts)
 
-    chunks = math.ceil(batch.text_id.shape[1] / options.chunk) if options.chunk else 1
+    chunks = math.ceil(batch.text_id.shape[1] / options.chunk_size) if options.chunk_size else 1
     if chunks > 1:
         _, out = cached_backward(accelerator, model, split(batch, chunks), loss_of)
     else:
@@ -42,7 +42,7 @@ def train_step(
         accelerator.backward(loss_of(out))
     # Copies: a bias is the parameter itself, which the step moves.
     temperatures = {n: value.detach().clone() for n, value in out.items() if n.startswith(("scale_", "bias_"))}
-    norm = accelerator.clip_grad_norm_(model.parameters(), options.clip_norm)
+    norm = accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
     bare.clamp_scale()

@@ -19,8 +19,15 @@ if __name__ == "__main__":  # started as a file: the repository, not this folder
 from shared import config as configuration
 from stage1_align.config import AlignConfig
 
-FREE = ("train.batch_size", "train.chunk", "train.workers", "train.checkpoint_every", "train.keep", "train.trackers")
-FREE += ("train.compile", "train.timeout_minutes", "loss.tile", "max_steps")
+FREE = (
+    "train.batch_size",
+    "train.chunk_size",
+    "train.workers",
+    "train.checkpoint_every",
+    "train.keep_last",
+    "train.trackers",
+)
+FREE += ("train.compile", "train.timeout_minutes", "loss.tile", "max_optimizer_steps")
 """Options that may change between the parts of one run."""
 
 
@@ -36,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(config: AlignConfig) -> Path:
-    """Run to the end (or to `max_steps`, or to a SIGTERM); returns the run folder, which holds best/ and last/
-    encoders when it is finished."""
+    """Train to the end, to `max_optimizer_steps` or to a SIGTERM. Returns the run folder; when the run is finished, it
+    holds the encoders best/ and last/."""
     from shared.training.distributed import peer_failure_guard
     from shared.training.signals import SigtermHandler
 
@@ -54,7 +61,7 @@ def _train(config: AlignConfig, sigterm) -> Path:
     from shared.training.ema import Ema
     from shared.training.run_folder import RunFolder
     from shared.training.sampling import local_rows, seed_everything
-    from shared.training.schedule import cosine_with_warmup
+    from shared.training.schedule import cosine_with_warmup, count_warmup_steps
     from stage1_align.data.pairs import PairData
     from stage1_align.evaluation.retrieval import Halted, embed, retrieval
     from stage1_align.evaluation.zero_shot import prompts, zero_shot
@@ -71,12 +78,15 @@ def _train(config: AlignConfig, sigterm) -> Path:
     valid = data.valid()
     per_epoch = data.steps_per_epoch
     total = per_epoch * options.epochs
+    warmup = count_warmup_steps(total, options.warmup_fraction)
     accelerator = start_accelerator(options.mixed_precision, options.trackers, config.run, options.timeout_minutes)
-    if options.chunk and accelerator.state.deepspeed_plugin:  # its backward pass is a whole step
-        raise UserError("--train.chunk: DeepSpeed steps after every chunk; launch with accelerate_configs/fsdp2.yaml")
+    if options.chunk_size and accelerator.state.deepspeed_plugin:  # its backward pass is a whole step
+        raise UserError(
+            "--train.chunk_size: DeepSpeed steps after every chunk; launch with accelerate_configs/fsdp2.yaml"
+        )
     rank, world = accelerator.process_index, accelerator.num_processes
     local_rows(options.batch_size, rank, world)  # has to come out even
-    run = RunFolder(config.run, accelerator, options.keep)
+    run = RunFolder(config.run, accelerator, options.keep_last)
     if run.claim(config, FREE, data=data.digest):
         accelerator.print(f"{run.path}: this run is finished; nothing to do")
         return run.path
@@ -91,7 +101,7 @@ def _train(config: AlignConfig, sigterm) -> Path:
         model.forward = accelerator.autocast()(model.forward)
     ema = Ema(bare, options.ema) if options.ema else None
     norms = any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in bare.modules())
-    if norms and (world > 1 or options.chunk):
+    if norms and (world > 1 or options.chunk_size):
         accelerator.print("warning: a tower's batch norm sees a share of the batch only; freeze it, or choose another")
     if ema:
         accelerator.register_for_checkpointing(ema)
@@ -159,7 +169,7 @@ def _train(config: AlignConfig, sigterm) -> Path:
             seed_everything(config.seed, epoch, index, rank)  # dropout and stochastic depth
             done = epoch * per_epoch + index
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * cosine_with_warmup(done, total, int(options.warmup_share * total))
+                group["lr"] = group["peak"] * cosine_with_warmup(done, total, warmup)
 
             batch = batch.to(accelerator.device)
             parts, temperatures, norm = train_step(accelerator, model, bare, optimizer, batch, options)
@@ -185,7 +195,7 @@ def _train(config: AlignConfig, sigterm) -> Path:
                 lr=optimizer.param_groups[0]["lr"],
                 **meter.figures(),
             )
-            if asked > 0 or progress["step"] == config.max_steps:
+            if asked > 0 or progress["step"] == config.max_optimizer_steps:
                 return pause()
             if index + 1 < per_epoch and options.checkpoint_every and progress["step"] % options.checkpoint_every == 0:
                 run.save(progress)  # an epoch's last step is saved after its validation

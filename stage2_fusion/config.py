@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
@@ -82,6 +82,12 @@ class LossConfig:
 class TrainConfig:
     """The schedule."""
 
+    RENAMED: ClassVar[dict[str, str]] = {
+        "warmup_epochs": "warmup_fraction, a fraction of all steps: warm-up epochs / epochs",
+        "clip": "max_grad_norm",
+        "max_steps": "max_sequence_steps",
+    }
+
     epochs: int = 40
     """At most; `patience` usually ends it earlier."""
     batch_size: int = 32
@@ -92,10 +98,10 @@ class TrainConfig:
     """Learning rate of towers that train along (`finetune`), as a share of `lr`: what they know is easily lost."""
     weight_decay: float = 0.05
     """Of matrices only, not of biases, norms and tokens."""
-    warmup_epochs: float = 1.0
-    """Linear warm-up before the cosine."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
+    warmup_fraction: float = 0.025
+    """Fraction of all optimizer steps in which the learning rate rises; one of 40 epochs."""
+    max_grad_norm: float = 1.0
+    """The gradient is clipped to this norm."""
     ema: float = 0.99
     """Decay of the weight average that is validated and kept; grows to this over the first steps."""
     patience: int = 8
@@ -109,13 +115,15 @@ class TrainConfig:
     features that came with a dataset (`emit encode --provided`), 0.5. Damage to media looks more like what happens."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where curves go, by Accelerate's names; log.jsonl is written whatever stands here."""
-    max_steps: int = 128
+    max_sequence_steps: int = 128
     """Longer sequences are averaged over time to this many steps on loading, which bounds memory and time."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "lr", "clip", "patience", "max_steps"):
+        for name in ("epochs", "batch_size", "lr", "max_grad_norm", "patience", "max_sequence_steps"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--train.{name} is {getattr(self, name)}: it must be above 0")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise UserError(f"--train.warmup_fraction is {self.warmup_fraction}: a fraction lies in [0, 1]")
         if not 0 <= self.feature_damage <= 1:
             raise UserError(f"--train.feature_damage is {self.feature_damage}: it is a share, from 0 to 1")
 

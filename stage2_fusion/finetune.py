@@ -99,7 +99,7 @@ class RawInputs:
         from shared.dataset.clip_dataset import ClipDataset
         from stage1_align.encoders import AlignedEncoders
 
-        self.blocks, self.info, self.max_steps = config.finetune, info, config.train.max_steps
+        self.blocks, self.info, self.max_steps = config.finetune, info, config.train.max_sequence_steps
         self.encoders = AlignedEncoders.from_pretrained(config.encoders or Path(info["encoders"]["path"]), frozen=False)
         self.clips = ClipDataset.open(config.clips or Path(info["data"]["path"]))
         for what, mine, theirs, option in (

@@ -26,7 +26,7 @@ def describe(config: FuseConfig, options, features: dict, clips: list[dict], val
     return {
         "model": config.model,
         "options": configuration.to_dict(options),
-        "max_steps": config.train.max_steps,
+        "max_steps": config.train.max_sequence_steps,
         **{key: features[key] for key in ("label_names", "widths", "quality", "encoders")},
         **{key: features[key] for key in ("action_units",) if key in features},
         "prepare": features["data"].get("prepare", {}),

@@ -56,7 +56,7 @@ def _train(config: FuseConfig, sigterm) -> Path:
     from shared.training.ema import Ema
     from shared.training.run_folder import RunFolder
     from shared.training.sampling import batch_indices, local_rows, seed_everything, steps_per_epoch
-    from shared.training.schedule import cosine_with_warmup
+    from shared.training.schedule import cosine_with_warmup, count_warmup_steps
     from stage2_fusion.data.batches import Batches
     from stage2_fusion.data.feature_damage import FeatureDamage
     from stage2_fusion.data.features import FeatureDataset
@@ -70,8 +70,8 @@ def _train(config: FuseConfig, sigterm) -> Path:
         MODELS.get(config.model).Options, config.options, f"fusion model {config.model}"
     )
     seen = None if options.damaged_views else (0,)
-    features = FeatureDataset.open(config.data, config.train_split, seen, options.max_steps)
-    valid = FeatureDataset.open(config.data, config.valid_split, (0,), options.max_steps)
+    features = FeatureDataset.open(config.data, config.train_split, seen, options.max_sequence_steps)
+    valid = FeatureDataset.open(config.data, config.valid_split, (0,), options.max_sequence_steps)
     clips = labelled(features.by_clip(), f"{config.data}, split {config.train_split!r}")
     labelled(valid.by_clip(), f"{config.data}, split {config.valid_split!r}")
     views = min(len(clip) for clip in clips) - 1  # damaged views that every clip has
@@ -83,7 +83,8 @@ def _train(config: FuseConfig, sigterm) -> Path:
 
         towers = RawInputs(config, features.info)
     per_epoch = steps_per_epoch(len(clips), options.batch_size)
-    total, warmup = per_epoch * options.epochs, int(per_epoch * options.warmup_epochs)
+    total = per_epoch * options.epochs
+    warmup = count_warmup_steps(total, options.warmup_fraction)
     accelerator = start_accelerator(options.mixed_precision, options.trackers, config.run)
     rank, world = accelerator.process_index, accelerator.num_processes
     local_rows(options.batch_size, rank, world)  # has to come out even
@@ -172,7 +173,7 @@ def _train(config: FuseConfig, sigterm) -> Path:
             rows = Rows(*(None if part is None else everyones(part) for part in rows))  # N = n x world
             parts = criterion(rows, paired=paired, epoch=epoch + step / per_epoch)
             accelerator.backward(parts["loss"] * world)
-            norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
+            norm = accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
             ema.update(bare, progress["step"])

@@ -27,7 +27,7 @@ def test_interrupted_training_does_not_count_as_done(clips, tmp_path):
     config.write_text(yaml.safe_dump(values))
     words = ["--config", str(config), "--data", str(clips), "--run", str(tmp_path / "align")]
     with pytest.raises(UserError, match="the step 'stage 1' was stopped; run the demo again"):
-        run("stage 1", ["emit", "align", *words, "--max_steps", "1"])
+        run("stage 1", ["emit", "align", *words, "--max_optimizer_steps", "1"])
     run("stage 1", ["emit", "align", *words])
 
 

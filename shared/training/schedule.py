@@ -3,6 +3,11 @@
 import numpy as np
 
 
+def count_warmup_steps(total_steps: int, warmup_fraction: float) -> int:
+    """Warm-up steps of a run, rounded down."""
+    return int(warmup_fraction * total_steps)
+
+
 def cosine_with_warmup(step: int, total_steps: int, warmup_steps: int) -> float:
     """Factor of the peak learning rate at `step`: linear from 0 to 1 over `warmup_steps`, then half a cosine to 0."""
     if step < warmup_steps:

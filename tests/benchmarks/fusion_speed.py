@@ -190,8 +190,9 @@ def ours(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tupl
 
     values = {"data": config.folder / "features", "run": run, "model": "dual_stage", "options": json.dumps(MODEL)}
     values |= {"train.epochs": config.epochs, "train.batch_size": config.batch, "train.patience": config.epochs}
-    values |= {"train.mixed_precision": config.precision, "train.trackers": [], "train.warmup_epochs": WARMUP}
-    values |= {"train.lr": LR, "train.weight_decay": DECAY, "train.clip": CLIP, "train.damaged_views": "false"}
+    values |= {"train.mixed_precision": config.precision, "train.trackers": []}
+    values |= {"train.warmup_fraction": WARMUP / config.epochs}
+    values |= {"train.lr": LR, "train.weight_decay": DECAY, "train.max_grad_norm": CLIP, "train.damaged_views": "false"}
     if warm_up:
         values |= {"train_split": "valid", "train.epochs": 1, "train.batch_size": config.held_out}
     words = [str(word) for name, value in values.items() for word in (f"--{name}", value)]

@@ -10,7 +10,7 @@ ours        stage1_align.step.train_step on what stage1_align.setup builds: the 
 open_clip   open_clip_train.train.train_one_epoch with its own AdamW, reading a loss every 100 steps, as it does
 
 Both start from one checkpoint and train with the same batches, precision, learning rate, decay and clipping; their
-first losses must agree. The last line is with --chunk: ours goes through the gradient cache (`--train.chunk`),
+first losses must agree. The last line is with --chunk: ours goes through the gradient cache (`--train.chunk_size`),
 open_clip through its own (`--accum-freq`).
 
 Data stand in memory, and decoding is not measured: pictures uint8 (B, 1, 3, S, S) for ours, which normalises them on
@@ -221,7 +221,9 @@ def ours(config: ThroughputConfig, weights: str) -> tuple[Timed, list[float]]:
             embed_dim=width,
         ),
         loss=LossConfig(pairs={"vision_text": 1.0}, initial_scale=1 / 0.07),
-        train=TrainConfig(lr=LR, weight_decay=DECAY, clip_norm=CLIP, chunk=config.chunk, compile=config.compile),
+        train=TrainConfig(
+            lr=LR, weight_decay=DECAY, max_grad_norm=CLIP, chunk_size=config.chunk, compile=config.compile
+        ),
     )
     accelerator = start_accelerator(NAMES[config.precision][0])
     encoders = build_encoders(align, Namespace(corpus=list))

@@ -86,7 +86,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(command, who
 def test_a_full_disk_is_one_line_and_leaves_nothing_broken(command, whole, tmp_path, every, what):
     """Met in a checkpoint, and in the encoders after an epoch."""
     arguments = [*command, "--run", tmp_path / "run"]
-    run([*arguments, "--max_steps", 1], tmp_path / "said")
+    run([*arguments, "--max_optimizer_steps", 1], tmp_path / "said")
     before = (tmp_path / "run" / "checkpoints" / "00000001" / "model.safetensors").read_bytes()
     trainer = Trainers([*arguments, "--train.checkpoint_every", every], tmp_path / "said", before=small_disk)
     assert trainer.wait() == [1]
@@ -114,7 +114,7 @@ def test_a_loss_that_is_no_number_is_one_line_on_every_process(command, tmp_path
 
 def test_a_loss_that_is_no_number_leaves_the_checkpoints_before_it(command, tmp_path):
     """The learning rate that spoils the weights is reached in the second step."""
-    arguments = [*command, "--run", tmp_path / "run", "--train.lr", "1e38", "--train.clip_norm", "1e9"]
+    arguments = [*command, "--run", tmp_path / "run", "--train.lr", "1e38", "--train.max_grad_norm", "1e9"]
     trainer = Trainers(arguments, tmp_path / "said")
     assert trainer.wait() == [1] and "the loss is nan at step" in trainer.said()[0]
     steps = len(losses(tmp_path / "run"))
@@ -168,15 +168,15 @@ class Noting:
 
 def test_another_batch_size_or_number_of_processes_is_told_and_goes_on_at_the_same_sample(command, clips, tmp_path):
     arguments = [*command, "--run", tmp_path / "run"]
-    run([*arguments, "--max_steps", 1], tmp_path / "said")
-    again = [*arguments, "--train.batch_size", 4, "--max_steps", 3]
+    run([*arguments, "--max_optimizer_steps", 1], tmp_path / "said")
+    again = [*arguments, "--train.batch_size", 4, "--max_optimizer_steps", 3]
     (said,) = run(again, tmp_path / "said", before=Noting(tmp_path))
     assert "warning: the batch size was 8 and is 4 now: the run goes on at the nearest sample" in said
     assert "number of processes" not in said
     first = json.loads((tmp_path / f"{SEEN}.0").read_text())
     assert first == [list(address) for address in addresses(clips, 8, first=1)[:4]]  # sample 8 of the epoch and on
 
-    said, quiet = run([*arguments, "--max_steps", 4], tmp_path / "said", world=2, before=Noting(tmp_path))
+    said, quiet = run([*arguments, "--max_optimizer_steps", 4], tmp_path / "said", world=2, before=Noting(tmp_path))
     assert "warning: the batch size was 4 and is 8 now" in said and "warning" not in quiet
     assert "warning: the number of processes was 1 and is 2 now" in said
     for rank in range(2):  # after 1 batch of 8 and 2 of 4: the third of 8, in halves
@@ -207,7 +207,7 @@ def test_ten_kills_at_any_moment_change_nothing(command, whole, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_survive_sigterm_and_equal_the_uninterrupted_two(command, whole, tmp_path):
-    pair = [*command, "--train.chunk", 2]
+    pair = [*command, "--train.chunk_size", 2]
     run([*pair, "--run", tmp_path / "whole"], tmp_path / "said", world=2)
     arguments = [*pair, "--run", tmp_path / "run"]
     trainers = Trainers(arguments, tmp_path / "said", world=2)

@@ -118,8 +118,8 @@ def test_fsdp2_equals_one_process_resumes_and_exports(settings, tmp_path, precis
     more = ["--train.ema", "0.5", "--train.mixed_precision", precision]
     run([*settings, *more, "--run", tmp_path / "one"], tmp_path / "said")
     sharded = Environment("fsdp2_cpu_2_processes")
-    arguments = [*settings, *more, "--train.chunk", 2, "--run", tmp_path / "two"]
-    run([*arguments, "--max_steps", 2], tmp_path / "said", world=2, before=sharded)
+    arguments = [*settings, *more, "--train.chunk_size", 2, "--run", tmp_path / "two"]
+    run([*arguments, "--max_optimizer_steps", 2], tmp_path / "said", world=2, before=sharded)
     assert len(list((tmp_path / "two" / "checkpoints" / "00000002" / "pytorch_model_fsdp_0").glob("*.distcp"))) == 2
     run(arguments, tmp_path / "said", world=2, before=sharded)
     if precision == "bf16":  # slow
@@ -145,7 +145,7 @@ def launcher(name: str, *words) -> list[str]:
 @pytest.mark.slow
 def test_fsdp2_is_launched(settings, tmp_path):
     done = subprocess.run(
-        launcher("fsdp2_cpu_2_processes", *settings, "--run", tmp_path / "run", "--max_steps", 1),
+        launcher("fsdp2_cpu_2_processes", *settings, "--run", tmp_path / "run", "--max_optimizer_steps", 1),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -159,13 +159,13 @@ def test_fsdp2_is_launched(settings, tmp_path):
 @pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="needs DeepSpeed")
 def test_deepspeed_equals_one_process_and_resumes(settings, tmp_path):
     """By the shipped configuration, with two processes of the CPU in place of eight GPUs."""
-    run([*settings, "--run", tmp_path / "one", "--max_steps", 4], tmp_path / "said")
+    run([*settings, "--run", tmp_path / "one", "--max_optimizer_steps", 4], tmp_path / "said")
     shipped = (CONFIGS / "deepspeed_zero2.yaml").read_text()
     (tmp_path / "two.yaml").write_text(shipped.replace("num_processes: 8", "num_processes: 2"))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # ninja is there
     for steps in (2, 4):
         done = subprocess.run(
-            launcher(tmp_path / "two", *settings, "--run", tmp_path / "two", "--max_steps", steps),
+            launcher(tmp_path / "two", *settings, "--run", tmp_path / "two", "--max_optimizer_steps", steps),
             cwd=ROOT,
             env={**os.environ, "DS_ACCELERATOR": "cpu", "PATH": path},
             capture_output=True,
@@ -193,7 +193,7 @@ def test_a_process_that_dies_ends_the_launch_and_the_run_goes_on(settings, tmp_p
     complete = [name for name in checkpoints(tmp_path / "run") if not name.startswith(".")]
     last = int(complete[-1])
     assert last >= 1
-    (said, _) = run([*more, "--max_steps", last + 1], tmp_path / "said", world=2)
+    (said, _) = run([*more, "--max_optimizer_steps", last + 1], tmp_path / "said", world=2)
     assert f"after step {last}" in said and checkpoints(tmp_path / "run")[-1] == f"{last + 1:08d}"
 
 
@@ -242,7 +242,7 @@ def test_slurm_script_saves_before_the_end_queues_again_and_goes_on(settings, tm
     assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n", said
     last = max(losses(tmp_path / "run"))
     assert checkpoints(tmp_path / "run")[-1] == f"{last:08d}", said
-    job = submit("--train.epochs", "40", "--max_steps", str(last + 1))
+    job = submit("--train.epochs", "40", "--max_optimizer_steps", str(last + 1))
     said, _ = job.communicate(timeout=600)
     assert job.returncode == 0 and f"after step {last}" in said, said
     assert "was 2 and is" not in said and max(losses(tmp_path / "run")) == last + 1
@@ -253,7 +253,7 @@ def test_validation_is_the_same_on_two_processes(settings, tmp_path):
     found = []
     for world in (1, 2):
         arguments = [*settings, "--run", tmp_path / str(world), "--pairs.valid_limit", 5]  # no multiple of two
-        trainers = Trainers([*arguments, "--max_steps", 1], tmp_path / "said", world)
+        trainers = Trainers([*arguments, "--max_optimizer_steps", 1], tmp_path / "said", world)
         assert trainers.wait() == [0] * world, trainers.said()
         found.append(records(tmp_path / str(world))[0])
     one, two = found

@@ -45,11 +45,11 @@ def losses(folder):
 
 def test_a_stopped_run_continues_to_the_bit(settings, clips, tmp_path):
     whole = run(settings, clips, tmp_path / "whole")
-    run(settings, clips, tmp_path / "stopped", "--max_steps", "2")  # in the middle of the first epoch
+    run(settings, clips, tmp_path / "stopped", "--max_optimizer_steps", "2")  # in the middle of the first epoch
     with (tmp_path / "stopped" / "log.jsonl").open("a") as log:  # killed after more steps than were saved
         log.write('{"step": 3, "loss": 9.0}\n{"step": 4, "lo')
     stopped = run(settings, clips, tmp_path / "stopped")
-    run(settings, clips, tmp_path / "between", "--max_steps", "3")  # with the first epoch's last step
+    run(settings, clips, tmp_path / "between", "--max_optimizer_steps", "3")  # with the first epoch's last step
     assert run(settings, clips, tmp_path / "between").is_dir()
     assert len(losses(whole)) == 6
     assert losses(whole) == losses(stopped) == losses(tmp_path / "between")
@@ -114,9 +114,9 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_gradient_cache_changes_nothing(settings, clips, tmp_path, variant):
     """Chunks of 3 of a batch of 8, so that the last is smaller."""
-    more = [*VARIANTS[variant], "--max_steps", "3"]
+    more = [*VARIANTS[variant], "--max_optimizer_steps", "3"]
     whole = run(still(settings), clips, tmp_path / "whole", *more)
-    chunked = run(settings, clips, tmp_path / "chunked", *more, "--train.chunk", "3")
+    chunked = run(settings, clips, tmp_path / "chunked", *more, "--train.chunk_size", "3")
     assert len(losses(whole)) == 3 and losses(chunked) == pytest.approx(losses(whole), rel=1e-5)
     with (whole / "log.jsonl").open() as log:
         first = next(record for record in map(json.loads, log) if "loss" in record)
@@ -126,13 +126,13 @@ def test_the_gradient_cache_changes_nothing(settings, clips, tmp_path, variant):
 
 
 def test_kinds_of_loss_differ(settings, clips, tmp_path):
-    found = [run(still(settings), clips, tmp_path / v, *VARIANTS[v], "--max_steps", "1") for v in VARIANTS]
+    found = [run(still(settings), clips, tmp_path / v, *VARIANTS[v], "--max_optimizer_steps", "1") for v in VARIANTS]
     assert len({losses(folder)[1] for folder in found}) == len(VARIANTS)
 
 
 def test_exported_weights_are_the_average(settings, clips, tmp_path):
     """Kept by hand from the checkpoints of every step."""
-    more = ["--train.checkpoint_every", "1", "--train.keep", "9"]
+    more = ["--train.checkpoint_every", "1", "--train.keep_last", "9"]
     plain = run(still(settings), clips, tmp_path / "plain", *more)
     averaged = run(settings, clips, tmp_path / "averaged", *more, "--train.ema", "0.3")
     steps = [weights(path) for path in sorted((averaged / "checkpoints").iterdir())]
@@ -196,15 +196,15 @@ def test_frozen_parameters_stay_and_deep_ones_learn_slower(settings, clips, tmp_
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
 def test_compiled_blocks_give_the_same_losses(settings, clips, tmp_path):
-    plain = run(still(settings), clips, tmp_path / "plain", "--max_steps", "2")
-    compiled = run(settings, clips, tmp_path / "compiled", "--max_steps", "2", "--train.compile", "true")
+    plain = run(still(settings), clips, tmp_path / "plain", "--max_optimizer_steps", "2")
+    compiled = run(settings, clips, tmp_path / "compiled", "--max_optimizer_steps", "2", "--train.compile", "true")
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
     assert trained(compiled).keys() == trained(plain).keys()
 
 
 def test_workers_may_change_within_a_run(settings, clips, tmp_path):
     whole = run(settings, clips, tmp_path / "whole", "--train.epochs", "1")
-    run(settings, clips, tmp_path / "run", "--train.epochs", "1", "--max_steps", "1")
+    run(settings, clips, tmp_path / "run", "--train.epochs", "1", "--max_optimizer_steps", "1")
     folder = run(settings, clips, tmp_path / "run", "--train.epochs", "1", "--train.workers", "2")
     assert losses(folder) == losses(whole)
     digests = {AlignedEncoders.from_pretrained(path / "last").digest for path in (whole, folder)}
@@ -263,7 +263,7 @@ def test_unknown_names_of_pairs_and_towers_are_refused(settings, clips, tmp_path
 
 
 def test_export_of_an_unfinished_run_says_so(settings, clips, tmp_path):
-    folder = run(settings, clips, tmp_path / "run", "--max_steps", "1")
+    folder = run(settings, clips, tmp_path / "run", "--max_optimizer_steps", "1")
     with pytest.raises(UserError, match="no finished stage-1 run"):
         export([str(folder), "--out", str(tmp_path / "encoders")])
 
@@ -289,3 +289,19 @@ def test_every_shipped_configuration_loads_and_builds(path, tmp_path):
     config = configuration.load(AlignConfig, path, ["--data", "x", "--run", "y"])
     towers = configuration.to_dict(config.towers)
     AlignedEncoders.build({m: towers[m] for m in ("vision", "audio", "text") if towers[m]}, towers["embed_dim"])
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("--max_steps", "--max_optimizer_steps"),
+        ("--train.warmup_share", "--train.warmup_fraction"),
+        ("--train.clip_norm", "--train.max_grad_norm"),
+        ("--train.keep", "--train.keep_last"),
+        ("--train.chunk", "--train.chunk_size"),
+    ],
+)
+def test_old_name_of_an_option_is_answered_with_the_new_one(old, new, capsys):
+    with pytest.raises(SystemExit):
+        configuration.parse(AlignConfig, ["--run", "x", old, "1"], prog="emit align", example="")
+    assert f"{old} was renamed: use {new} " in capsys.readouterr().err

@@ -103,7 +103,9 @@ def moved(made, folder) -> set[str]:
 @pytest.mark.parametrize("max_steps", [128, 3])
 def test_live_towers_give_the_cached_features_of_every_view(made, tmp_path, max_steps):
     features = FeatureDataset.open(made / "features", max_steps=max_steps)
-    settings = config(made, tmp_path, "--finetune", "{vision: 0, audio: 0, text: 0}", "--train.max_steps", max_steps)
+    settings = config(
+        made, tmp_path, "--finetune", "{vision: 0, audio: 0, text: 0}", "--train.max_sequence_steps", max_steps
+    )
     raw = RawInputs(settings, features.info)
     model = raw.under(Passing()).eval()
     rows = np.arange(len(features))

@@ -15,6 +15,7 @@ from shared import config as configuration
 from shared.errors import UserError
 from shared.metrics import score
 from shared.training.ema import Ema
+from shared.training.schedule import count_warmup_steps
 from stage2_fusion import train as trainer
 from stage2_fusion.commands.evaluate import evaluate
 from stage2_fusion.config import EvaluateConfig, FuseConfig
@@ -45,7 +46,7 @@ def test_every_shipped_configuration_trains(path, data, tmp_path):
 def test_published_systems_read_whole_what_their_sources_read(path):
     loaded = configuration.load(FuseConfig, path, ["--data", "d", "--run", "r"])
     sample = made_up.features(np.random.default_rng(0), steps=(400, 602, 4))  # frames; 12 seconds of 50 steps
-    counts = [len(shorten(sample, loaded.train.max_steps)[name]["sequence"]) for name in ("vision", "audio")]
+    counts = [len(shorten(sample, loaded.train.max_sequence_steps)[name]["sequence"]) for name in ("vision", "audio")]
     if loaded.model in ("concat", "dual_stage"):
         assert counts == [128, 128]
     else:
@@ -189,6 +190,30 @@ def test_unlabelled_clips_and_missing_labels(tmp_path):
     write(tmp_path / "f", samples, made_up.info(3))
     folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--train.epochs", 2))
     assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("clip", "--train.max_grad_norm"),
+        ("max_steps", "--train.max_sequence_steps"),
+        ("warmup_epochs", "--train.warmup_fraction, a fraction of all steps: warm-up epochs / epochs"),
+    ],
+)
+def test_old_name_of_an_option_is_answered_with_the_new_one(old, new, capsys, tmp_path):
+    (tmp_path / "old.yaml").write_text(f"train:\n  {old}: 1\n")
+    for words in (["--config", str(tmp_path / "old.yaml")], [f"--train.{old}", "1"]):
+        with pytest.raises(SystemExit):
+            configuration.parse(FuseConfig, ["--data", "d", "--run", "r", *words], prog="emit fuse", example="")
+        assert f"--train.{old} was renamed: use {new} (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_configurations_warm_up_for_one_epoch_or_not_at_all(path):
+    options = configuration.load(FuseConfig, path, ["--data", "d", "--run", "r"]).train
+    epochs = 0 if path.stem in ("concat_vad", "late_fusion") else 1
+    for per_epoch in (1, 43, 500):  # 43 steps of 32 in the 1,400 training clips of the demo
+        assert count_warmup_steps(per_epoch * options.epochs, options.warmup_fraction) == epochs * per_epoch
 
 
 def test_mistakes_are_one_line(data, tmp_path):
