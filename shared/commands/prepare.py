@@ -10,15 +10,16 @@ jobs of an array write other parts of the same, so any number of them gives what
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from shared import config as configuration
 from shared.dataset.clip import Clip, ClipSource
-from shared.dataset.clip_dataset import FORMAT, decode_row, read_info, schema
-from shared.dataset.prepare_clip import Recipe, Verdict, prepare_clip, prepare_windows, prepare_words
+from shared.dataset.clip_dataset import ClipDatasetInfo, ClipSample, decode_row, schema
+from shared.dataset.prepare_clip import Verdict, prepare_clip, prepare_windows, prepare_words
+from shared.dataset.recipe import Recipe
 from shared.dataset.shards import ShardWriter, read_shard, write_shard
 from shared.dataset.splits import assign
 from shared.dataset.worker_pool import run
@@ -88,10 +89,10 @@ def prepare(config: PrepareConfig) -> None:
     """Write the clip dataset at `config.out`. UserError when the folder holds something else, or no clip is usable."""
     source = assign(read_source(config.source, config.layout, config.layout_options), config.split_by)
     info = describe(source, config)
-    recipe = digest([VERSION, info["prepare"], config.check()])
+    recipe = digest([VERSION, info.recipe.to_json(), config.file_digests()])
     made_from = {"source": _source_digest(source, Path(config.source)), "recipe": recipe}
     writer = ShardWriter(config.out, "dataset.json", "clip dataset", len(source.clips), SHARD)
-    stored = read_info(config.out)["made_from"] if writer.is_complete() else None
+    stored = ClipDatasetInfo.read(config.out).made_from if writer.is_complete() else None
     if writer.claim(made_from, stored, lambda name, *_: {"recipe": "options", "source": "clips or labels"}[name]):
         print(f"{config.out}: already prepared; nothing to do")
         return
@@ -109,14 +110,16 @@ def prepare(config: PrepareConfig) -> None:
 
 def prepare_each(
     clips: list[Clip], recipe: Recipe, workers: int = 0, seconds: float = 120.0
-) -> Iterator[tuple[Clip, dict | None, str]]:
-    """Prepare clips in memory, whole however long, in windows of `recipe.max_seconds`; as they finish: (clip, sample as
-    `ClipDataset` gives it with its "start" in seconds, "") or (clip, None, reason). The windows of a clip come in their
-    order, and a reason after its last readable one; each may take `seconds`. Only the first window of a clip whose
-    sound or crops are files of their own is read; the reason says so where there is more."""
-    recipe.check()
+) -> Iterator[tuple[Clip, ClipSample | None, str]]:
+    """Prepare clips in memory, without writing a dataset. Yields (clip, sample, "") or (clip, None, reason).
+
+    A recording of any length is prepared in windows of `recipe.max_seconds`. Clips come as they finish, the windows of
+    one clip in order, followed by a reason if the rest of it cannot be read. Of a clip with a sound file or face crops
+    of its own only the first window is read; if there is more, a reason says so. seconds: time limit of each window.
+    """
+    recipe.file_digests()
     info = describe(ClipSource(clips), recipe)
-    job = partial(prepare_windows, recipe=Recipe(**recipe.recipe()))
+    job = partial(prepare_windows, recipe=Recipe(**recipe.to_json()))
     begun = set()
     for index, window, reason in run(job, clips, workers, seconds):
         clip = clips[index]
@@ -129,20 +132,16 @@ def prepare_each(
             if row is None:
                 yield clip, None, why
             else:
-                yield clip, {**decode_row(row, {**info, "group_names": list(clip.groups)}), "start": start}, ""
+                yield clip, decode_row(row, replace(info, group_names=list(clip.groups)), start=start), ""
 
 
-def describe(source: ClipSource, recipe: Recipe) -> dict:
-    """What dataset.json says before anything is prepared."""
+def describe(source: ClipSource, recipe: Recipe) -> ClipDatasetInfo:
+    """The description of a dataset before its clips are prepared."""
     from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 
-    return {
-        "format": FORMAT,
-        "label_names": list(source.label_names),
-        "group_names": list(source.group_names),
-        "prepare": recipe.recipe(),
-        "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
-    }
+    quality = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
+    names = list(source.label_names), list(source.group_names)
+    return ClipDatasetInfo(*names, Recipe(**recipe.to_json()), quality)
 
 
 def _source_digest(source: ClipSource, base: Path) -> str:
@@ -152,7 +151,7 @@ def _source_digest(source: ClipSource, base: Path) -> str:
     return digest([source.label_names, source.group_names, entries])
 
 
-def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, writer: ShardWriter) -> None:
+def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: ClipDatasetInfo, writer: ShardWriter) -> None:
     """Write the shards that are missing, of all or of one share, each when its last clip is done."""
     from tqdm import tqdm
 
@@ -169,7 +168,7 @@ def _prepare_shards(clips: list[Clip], config: PrepareConfig, info: dict, writer
             kept.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{kept}: no folder for transcripts ({error.strerror}); choose another") from None
-    job = partial(prepare_clip, recipe=Recipe(**config.recipe()), transcripts=kept)
+    job = partial(prepare_clip, recipe=Recipe(**config.to_json()), transcripts=kept)
     waiting: dict[int, dict[int, tuple]] = {}
     with tqdm(total=total, initial=total - len(todo), desc="prepare", unit="clip", disable=None) as progress:
         for place, result, reason in run(job, [clips[i] for i in todo], config.workers, config.file_timeout):
@@ -194,7 +193,7 @@ def _refuse_gaps(writer: ShardWriter, clips: list[Clip]) -> None:
         )
 
 
-def _write_results(path: Path, results: list[tuple[dict | None, Verdict]], info: dict) -> None:
+def _write_results(path: Path, results: list[tuple[dict | None, Verdict]], info: ClipDatasetInfo) -> None:
     """Write a shard: rows as an Arrow table, verdicts in the metadata of its schema."""
     import pyarrow as pa
 
@@ -209,7 +208,7 @@ def _write_results(path: Path, results: list[tuple[dict | None, Verdict]], info:
         writer.write_table(table)
 
 
-def _finish(writer: ShardWriter, source: ClipSource, info: dict, made_from: dict) -> None:
+def _finish(writer: ShardWriter, source: ClipSource, info: ClipDatasetInfo, made_from: dict[str, str]) -> None:
     """Put the shards together, write the tables and, last, dataset.json."""
     import pyarrow as pa
 
@@ -240,10 +239,10 @@ def _finish(writer: ShardWriter, source: ClipSource, info: dict, made_from: dict
         raise UserError(f"{out}: none of the {len(lost)} clips could be read; the reasons are in failures.csv")
 
     kept = [verdict for verdict in verdicts if verdict.verdict != "failed"]
-    info["digest"] = digest([info, [[verdict.id, verdict.digest] for verdict in kept]])
-    info["counts"] = _counts(verdicts, source.clips)
-    writer.finish(pa.concat_tables(tables), info["digest"], {**info, "made_from": made_from})
-    _summary(out, verdicts, info["digest"])
+    info = info.with_digest((verdict.id, verdict.digest) for verdict in kept)
+    info = replace(info, counts=_counts(verdicts, source.clips), made_from=made_from)
+    writer.finish(pa.concat_tables(tables), info.digest, info.to_json())
+    _summary(out, verdicts, info.digest)
 
 
 def _counts(verdicts: list[Verdict], clips: list[Clip]) -> dict:

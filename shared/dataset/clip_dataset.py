@@ -1,45 +1,143 @@
-"""The clip dataset on disk, as `emit prepare` writes it: Hugging Face datasets, memory-mapped.
+"""The clip dataset on disk, as `emit prepare` writes it: a Hugging Face dataset, memory-mapped.
 
-    dataset.json     format, label and group names, the recipe, the digest, counts, names of the quality signals
+    dataset.json     see `ClipDatasetInfo`
     data/            one row per clip
-    splits.csv       only in a folder of `emit split`: splits in place of the stored ones
+    splits.csv       only in a folder that `emit split` wrote: replaces the stored splits
     failures.csv     clips that could not be prepared, with the reason
     verdicts.csv     every clip: ok, partial or failed, and what is missing
+    quality.csv      quality signals of each clip
 
-Columns: id, split, duration (s), transcript ("" = missing), labels (NaN = not labelled), group_<name>; frames (face
+Columns: id, split, duration (s), transcript ("" = missing), labels (NaN = not labeled), group_<name>; frames (face
 crops, JPEG), frame_times (s), vision_quality (float32, T rows); waveform_<rate> (int16, mono), audio_quality (float32);
 text_quality.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.dataset.prepare_clip import decode_jpeg, from_int16
+from shared.dataset.recipe import Recipe
 from shared.errors import UserError
-from shared.files import read_json
+from shared.files import digest, read_json
+from shared.media.storage import decode_jpeg, from_int16
 from shared.text import one_line
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
 
 FORMAT = "emit-clips/1"
 HOW = "make it with `emit prepare`"
 
+FrameSelector = Callable[[int], Sequence[int]]
+"""Given the number of frames, returns the indices of those to decode."""
+
+
+@dataclass
+class ClipSample:
+    """A prepared clip in memory. A missing modality has T = 0, S = 0 or an empty transcript."""
+
+    id: str
+    split: str
+    transcript: str
+    duration: float
+    """Seconds."""
+    labels: np.ndarray
+    """float32 (K,), NaN = not labeled."""
+    groups: dict[str, str]
+    frames: np.ndarray
+    """RGB uint8 (T, H, W, 3)."""
+    frame_times: np.ndarray
+    """float32 (T,), seconds."""
+    waveform: np.ndarray
+    """float32 (S,), at the first sample rate of the recipe."""
+    vision_quality: np.ndarray
+    """float32 (T, Qv)."""
+    audio_quality: np.ndarray
+    """float32 (Ta, Qa), at AUDIO_QUALITY_HZ of shared/media/quality.py."""
+    text_quality: np.ndarray
+    """float32 (Qt,)."""
+    start: float = 0.0
+    """Seconds of the recording before the clip, if the clip is a window of a longer recording."""
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def keys(self) -> list[str]:
+        return list(self.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class ClipDatasetInfo:
+    """What dataset.json describes."""
+
+    label_names: list[str]
+    group_names: list[str]
+    recipe: Recipe
+    """How the clips were prepared."""
+    quality_names: dict[str, list[str]]
+    """For each modality the names of its quality signals, in the order of their columns."""
+    digest: str = ""
+    """Changes with the rows and everything above."""
+    counts: dict[str, Any] = field(default_factory=dict)
+    """Numbers of clips: in total, by verdict, by missing modality, by split."""
+    split: dict[str, Any] = field(default_factory=dict)
+    """The options of `emit split`, if the splits were replaced."""
+    made_from: dict[str, str] = field(default_factory=dict)
+    """Digests of the source and of the recipe, which tell whether a dataset is up to date."""
+
+    def to_json(self) -> dict[str, Any]:
+        values = {
+            "format": FORMAT,
+            "label_names": self.label_names,
+            "group_names": self.group_names,
+            "prepare": self.recipe.to_json(),
+            "quality": self.quality_names,
+        }
+        optional = {name: getattr(self, name) for name in ("digest", "counts", "split", "made_from")}
+        return values | {name: value for name, value in optional.items() if value}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ClipDatasetInfo":
+        """Raises UserError if the recipe has options that this version does not know."""
+        optional = {name: values[name] for name in ("digest", "counts", "split", "made_from") if name in values}
+        names = list(values["label_names"]), list(values["group_names"])
+        return cls(*names, Recipe.from_json(values["prepare"]), values["quality"], **optional)
+
+    @classmethod
+    def read(cls, path: Path) -> "ClipDatasetInfo":
+        """Read dataset.json of the folder `path`. Raises UserError if there is none or it has another format."""
+        values = read_json(Path(path) / "dataset.json", "clip dataset", HOW)
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            other = values.get("format") if isinstance(values, dict) else None
+            raise UserError(f"{path}: not a clip dataset of format {FORMAT} (found {other}); {HOW}")
+        return cls.from_json(values)
+
+    def with_digest(self, row_digests: Iterable[tuple[str, str]]) -> "ClipDatasetInfo":
+        """The description of a dataset of these rows: (id, digest of the content) of each."""
+        return replace(self, digest=digest([self.to_json(), [list(pair) for pair in row_digests]]))
+
 
 class ClipDataset:
-    """Clips of a dataset, or of one split, as dictionaries of NumPy arrays."""
+    """The clips of a dataset, or of one of its splits."""
 
-    def __init__(self, path: Path, info: dict, table, rows: np.ndarray):
-        """Use `open`. table: a datasets.Dataset; rows: int64 (N,), those of the split."""
+    def __init__(self, path: Path, info: ClipDatasetInfo, table: "datasets.Dataset", rows: np.ndarray):
+        """Use `open`. rows: int64 (N,), those of the split."""
         self.path, self.info, self._table, self._rows = Path(path), info, table, rows
-        self.label_names: list[str] = list(info["label_names"])
-        self.digest: str = info["digest"]
-        self.sample_rates: list[int] = list(info["prepare"]["sample_rates"])
+        self.label_names = info.label_names
+        self.digest = info.digest
+        self.sample_rates = info.recipe.sample_rates
 
     @classmethod
     def open(cls, path: Path, split: str | None = None) -> "ClipDataset":
-        """A dataset, or one split of it. UserError when there is none, or no clip in that split."""
-        info = read_info(path)
+        """Open a dataset, or one split of it. Raises UserError if there is none, or no clip in that split."""
+        info = ClipDatasetInfo.read(path)
         import datasets
 
         from shared.dataset.splits import with_splits
@@ -56,23 +154,22 @@ class ClipDataset:
             splits = np.array(_values(table, "split"), dtype=object)
             rows = np.flatnonzero(splits == split)
             if not len(rows):
-                there = ", ".join(sorted({str(name) for name in splits if name})) or "none"
-                raise UserError(f"{path}: no clips in split {split!r}; splits here: {there}")
+                names = ", ".join(sorted({str(name) for name in splits if name})) or "none"
+                raise UserError(f"{path}: no clips in split {split!r}; splits here: {names}")
         return cls(path, info, table, rows)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One clip; the keys are those of `decode_row`."""
+    def __getitem__(self, index: int) -> ClipSample:
         return self.clip(index)
 
-    def clip(self, index: int, choose: Callable[[int], list[int]] | None = None) -> dict[str, Any]:
-        """One clip with the pictures that `choose`, given their number, picks: decoding the others takes longest."""
-        return decode_row(self._one(index).to_pylist()[0], self.info, choose)
+    def clip(self, index: int, select_frames: FrameSelector | None = None) -> ClipSample:
+        """One clip, with all frames or those that `select_frames` selects. Decoding frames takes most of the time."""
+        return decode_row(self._one(index).to_pylist()[0], self.info, select_frames)
 
     def waveform(self, index: int, rate: int) -> np.ndarray:
-        """Sound float32 (S,) at one of the stored rates; S = 0 without sound. UserError when it is not stored."""
+        """float32 (S,) at one of the stored rates; S = 0 without sound. Raises UserError at any other rate."""
         if rate not in self.sample_rates:
             raise UserError(
                 f"{self.path}: holds sound at {self.sample_rates} Hz, not at {rate}; "
@@ -82,18 +179,18 @@ class ClipDataset:
         return from_int16(np.frombuffer(data, "<i2"))
 
     def labels(self) -> np.ndarray:
-        """float32 (N, K), NaN = not labelled."""
+        """float32 (N, K), NaN = not labeled."""
         values = np.array(_values(self._table, "labels"), np.float32).reshape(len(self._table), len(self.label_names))
         return values[self._rows]
 
     def column(self, name: str) -> list:
-        """A column as plain values. UserError when there is none of that name."""
+        """A column as plain values. Raises UserError if there is none of that name."""
         if name not in self._table.column_names:
             raise UserError(f"{self.path}: no column {name!r}; columns: {', '.join(self._table.column_names)}")
         values = _values(self._table, name)
         return [values[row] for row in self._rows]
 
-    def _one(self, index: int):
+    def _one(self, index: int) -> "pa.Table":
         """The Arrow table of one row."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
@@ -101,55 +198,44 @@ class ClipDataset:
         return self._table.data.fast_slice(int(self._rows[index]), 1)
 
 
-def read_info(path: Path) -> dict:
-    """The dataset.json of a clip dataset; UserError when there is none or it is of another format."""
-    info = read_json(Path(path) / "dataset.json", "clip dataset", HOW)
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
-        found = info.get("format") if isinstance(info, dict) else None
-        raise UserError(f"{path}: not a clip dataset of format {FORMAT} (found {found}); {HOW}")
-    return info
+def decode_row(
+    row: dict[str, Any], info: ClipDatasetInfo, select_frames: FrameSelector | None = None, start: float = 0.0
+) -> ClipSample:
+    """Decode a stored row, with all frames or those that `select_frames` selects."""
+    size, rate = info.recipe.frame_size, info.recipe.sample_rates[0]
+    widths = {modality: len(names) for modality, names in info.quality_names.items()}
+    selected = range(len(row["frames"])) if select_frames is None else select_frames(len(row["frames"]))
+    frames = [decode_jpeg(row["frames"][i]) for i in selected]
+    vision_quality = np.frombuffer(row["vision_quality"], "<f4").reshape(-1, widths["vision"])  # (T, Qv)
+    return ClipSample(
+        id=row["id"],
+        split=row["split"],
+        transcript=row["transcript"],
+        duration=row["duration"],
+        labels=np.array(row["labels"], np.float32),  # (K,)
+        groups={name: row[f"group_{name}"] for name in info.group_names},
+        frames=np.stack(frames) if frames else np.zeros((0, size, size, 3), np.uint8),  # (T, H, W, 3)
+        frame_times=np.array([row["frame_times"][i] for i in selected], np.float32),  # (T,)
+        waveform=from_int16(np.frombuffer(row[f"waveform_{rate}"], "<i2")),  # (S,)
+        vision_quality=vision_quality[selected],
+        audio_quality=np.frombuffer(row["audio_quality"], "<f4").reshape(-1, widths["audio"]),  # (Ta, Qa)
+        text_quality=np.array(row["text_quality"], np.float32),  # (Qt,)
+        start=start,
+    )
 
 
-def decode_row(row: dict[str, Any], info: dict, choose: Callable[[int], list[int]] | None = None) -> dict[str, Any]:
-    """A stored row to arrays, of all pictures or those that `choose` picks of their number:
-
-    id, split, transcript str ("" = missing); duration float, seconds; labels float32 (K,), NaN = not labelled;
-    groups {name: value}; frames RGB uint8 (T, H, W, 3) and frame_times float32 (T,), T = 0 without a picture;
-    waveform float32 (S,) at the first sample rate, S = 0 without sound; vision_quality float32 (T, Qv),
-    audio_quality float32 (Ta, Qa) at 10 Hz, text_quality float32 (Qt,).
-    """
-    size, rate = info["prepare"]["frame_size"], info["prepare"]["sample_rates"][0]
-    widths = {name: len(names) for name, names in info["quality"].items()}
-    picked = range(len(row["frames"])) if choose is None else choose(len(row["frames"]))
-    frames = [decode_jpeg(row["frames"][i]) for i in picked]
-    return {
-        "id": row["id"],
-        "split": row["split"],
-        "duration": row["duration"],
-        "transcript": row["transcript"],
-        "labels": np.array(row["labels"], np.float32),  # (K,)
-        "groups": {name: row[f"group_{name}"] for name in info["group_names"]},
-        "frames": np.stack(frames) if frames else np.zeros((0, size, size, 3), np.uint8),  # (T, H, W, 3)
-        "frame_times": np.array([row["frame_times"][i] for i in picked], np.float32),  # (T,)
-        "waveform": from_int16(np.frombuffer(row[f"waveform_{rate}"], "<i2")),  # (S,)
-        "vision_quality": np.frombuffer(row["vision_quality"], "<f4").reshape(-1, widths["vision"])[picked],  # (T, Qv)
-        "audio_quality": np.frombuffer(row["audio_quality"], "<f4").reshape(-1, widths["audio"]),  # (Ta, Qa)
-        "text_quality": np.array(row["text_quality"], np.float32),  # (Qt,)
-    }
-
-
-def schema(info: dict):
-    """The Arrow schema of the rows. Large types: a shard of long clips outgrows 2 GiB."""
+def schema(info: ClipDatasetInfo) -> "pa.Schema":
+    """The Arrow schema of the rows. Large types, because a shard of long clips may exceed 2 GiB."""
     import pyarrow as pa
 
     floats = pa.list_(pa.float32())
     columns = {"id": pa.string(), "split": pa.string(), "duration": pa.float64(), "transcript": pa.string()}
-    columns |= {"labels": floats} | {f"group_{name}": pa.string() for name in info["group_names"]}
+    columns |= {"labels": floats} | {f"group_{name}": pa.string() for name in info.group_names}
     columns |= {"frames": pa.list_(pa.large_binary()), "frame_times": floats, "vision_quality": pa.binary()}
-    columns |= {f"waveform_{rate}": pa.large_binary() for rate in info["prepare"]["sample_rates"]}
+    columns |= {f"waveform_{rate}": pa.large_binary() for rate in info.recipe.sample_rates}
     columns |= {"audio_quality": pa.binary(), "text_quality": floats}
     return pa.schema(list(columns.items()))
 
 
-def _values(table, name: str) -> list:
+def _values(table: "datasets.Dataset", name: str) -> list:
     return table.data.column(name).to_pylist()

@@ -3,81 +3,22 @@
 import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from shared.dataset.clip import Clip
 from shared.dataset.decode_clip import Material, gather, gather_windows, words_alone
-from shared.errors import UserError
-from shared.files import digest
+from shared.dataset.recipe import Recipe
 from shared.media.decode import Media, MediaError, resample
-from shared.media.faces import DETECTORS, Faces, crop_faces, detector, find_faces, smooth
+from shared.media.faces import Faces, crop_faces, detector, find_faces, smooth
 from shared.media.quality import audio_quality, clip_quality, text_quality, vision_quality
+from shared.media.storage import decode_jpeg, encode_jpeg, from_int16, to_int16
 from shared.media.transcribe import recogniser, transcribe
-from shared.registry import nearest
 
 POSED = 8
 """Crops, about, of which a clip's pose is judged."""
-
-
-@dataclass(kw_only=True)
-class Recipe:
-    """Everything that decides what a prepared clip looks like; datasets and models carry it with them."""
-
-    frame_size: int = 96
-    """Side of the square face crops, in pixels. Small towers see no more; use 224 for pretrained ones."""
-    frame_rate: float = 8.0
-    """Pictures per second. An expression takes a third of a second or longer; more frames cost more time only."""
-    max_seconds: float = 20.0
-    """The rest of a longer clip is not looked at."""
-    sample_rates: list[int] = field(default_factory=lambda: [16000])
-    """Hz; sound is stored at each of them. 16000 suits speech models, laion-clap's wants 48000."""
-    detector: str = "haar"
-    """What finds faces: haar, which needs no file, or yunet:/path/model.onnx, or mediapipe:/path/model.tflite."""
-    face_every: int = 3
-    """Faces are looked for in every so manyeth picture and interpolated in between: heads move slowly."""
-    max_side: int = 480
-    """Pixels. Larger pictures are reduced to it before faces are looked for, so that memory stays bounded."""
-    transcribe: str = ""
-    """Folder of a Whisper model (faster-whisper's) that writes down what is said where nobody has; "" leaves it
-    unknown. Each process loads it."""
-
-    def __post_init__(self):
-        for name in ("frame_size", "frame_rate", "max_seconds", "face_every", "max_side"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
-        if not self.sample_rates or any(rate < 1000 for rate in self.sample_rates):
-            raise ValueError(f"sample_rates is {self.sample_rates}: one or more rates in Hz are needed, as in [16000]")
-        DETECTORS.get(DETECTORS.split(self.detector)[0])
-        self.sample_rates = list(dict.fromkeys(self.sample_rates))
-
-    def recipe(self) -> dict[str, Any]:
-        """The options above alone, also of a class that adds others."""
-        values = asdict(self)
-        return {name: values[name] for name in Recipe.__dataclass_fields__}
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> "Recipe":
-        """The recipe that a dataset or a model carries; UserError when it is of another version."""
-        for name in values:
-            if name not in Recipe.__dataclass_fields__:
-                hint = nearest(name, Recipe.__dataclass_fields__)
-                raise UserError(f"made by another version, with an option {name!r} ({hint}); make it again")
-        return Recipe(**values)
-
-    def check(self) -> dict[str, str]:
-        """UserError when something it names is not there or cannot be loaded; else digests of the files it names."""
-        detector(self.detector)
-        _, weights = DETECTORS.split(self.detector)
-        digests = {"detector": digest(Path(weights))} if weights else {}
-        if self.transcribe:
-            listener = recogniser(self.transcribe)
-            listener.check()
-            digests["transcribe"] = listener.digest
-        return digests
 
 
 @dataclass
@@ -242,33 +183,6 @@ def row_digest(row: dict) -> str:
             data = part if isinstance(part, bytes) else repr(part).encode()
             content.update(f"{len(data)}:".encode() + data)
     return content.hexdigest()[:16]
-
-
-# --- how pictures and sound are stored -----------------------------------------------------------------------------
-
-
-def encode_jpeg(frame: np.ndarray) -> bytes:
-    """RGB uint8 (H, W, 3) -> JPEG, quality 95."""
-    import cv2
-
-    return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-
-
-def decode_jpeg(data: bytes) -> np.ndarray:
-    """JPEG -> RGB uint8 (H, W, 3)."""
-    import cv2
-
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def to_int16(waveform: np.ndarray) -> np.ndarray:
-    """float32 in [-1, 1] -> little-endian int16; what lies beyond is clipped."""
-    return np.clip(np.round(waveform * 32768.0), -32768, 32767).astype("<i2")
-
-
-def from_int16(samples: np.ndarray) -> np.ndarray:
-    """int16 -> float32 in [-1, 1)."""
-    return samples.astype(np.float32) / np.float32(32768)
 
 
 @functools.cache

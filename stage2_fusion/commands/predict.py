@@ -35,7 +35,7 @@ def predict(config: PredictConfig) -> int:
 
     A clip is seen in windows as long as the longest clip of the training; the timeline has a row for each, and the
     clip's prediction is their mean, weighted by their lengths."""
-    from shared.dataset.prepare_clip import Recipe
+    from shared.dataset.recipe import Recipe
     from shared.files import write_csv
     from stage2_fusion.data.encoding import sound_rate
     from stage2_fusion.evaluation import explain
@@ -47,7 +47,7 @@ def predict(config: PredictConfig) -> int:
     recipe = _recipe(config, info["prepare"])
     model, encoders = model.to(best_device()), load_encoders(config, info).to(best_device())
     windows: list[Window] = []
-    rate = sound_rate(encoders, Recipe.of(recipe).sample_rates)
+    rate = sound_rate(encoders, Recipe.from_json(recipe).sample_rates)
     for batch in _batches(prepared(clips, recipe, rate, failures), config.batch_size):
         windows += predict_batch(model, encoders, batch, info, config.explain)
     seen = {window.clip for window in windows}
@@ -212,10 +212,10 @@ def prepared(clips: list[Clip], settings: dict, rate: int, failures: list[tuple[
     """Windows of clips as `encode_samples` takes them, prepared by the recipe `settings`, waveforms at `rate` Hz; clips
     that cannot be read, or not to their end, go to `failures`."""
     from shared.commands.prepare import prepare_each
-    from shared.dataset.prepare_clip import Recipe
+    from shared.dataset.recipe import Recipe
 
     read: dict[str, float] = {}
-    for clip, sample, reason in prepare_each(clips, Recipe.of({**settings, "sample_rates": [rate]})):
+    for clip, sample, reason in prepare_each(clips, Recipe.from_json({**settings, "sample_rates": [rate]})):
         if sample is None:
             until = read.get(clip.id)  # 0 of words alone
             before = "" if until is None else f"from {until:.1f} s on: " if until else "predicted by its words alone: "

@@ -80,10 +80,10 @@ def _encode(config: EncodeConfig) -> None:
     info = features.describe(
         {
             "label_names": list(clips.label_names),
-            "group_names": list(clips.info["group_names"]),
+            "group_names": list(clips.info.group_names),
             **(provided.describe() if provided else _describe(encoders, config.encoders)),
             **({"action_units": units.describe()} if units else {}),
-            "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info["prepare"]},
+            "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info.recipe.to_json()},
             "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
             "views": config.damaged_views,
             "seed": config.seed,

@@ -53,7 +53,7 @@ class ProvidedFeatures:
 
         self.root, self.clips, self.words = Path(root), clips, words
         self.folders = Folders(self.root)
-        self.seconds = float(clips.info["prepare"]["max_seconds"])
+        self.seconds = clips.info.recipe.max_seconds
         # Columns, so that no picture is decoded for its time.
         self.ids, self.durations, self.times = (clips.column(name) for name in ("id", "duration", "frame_times"))
         self.signals = clips.column("vision_quality")

@@ -130,7 +130,8 @@ def prepared_here(source):
     """All clips of a ClipSource prepared in this process: ({id: sample, or None}, {id: Verdict})."""
     from shared.commands.prepare import describe
     from shared.dataset.clip_dataset import decode_row
-    from shared.dataset.prepare_clip import Recipe, prepare_clip
+    from shared.dataset.prepare_clip import prepare_clip
+    from shared.dataset.recipe import Recipe
 
     recipe = Recipe()
     info = describe(source, recipe)

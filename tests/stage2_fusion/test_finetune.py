@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 
 from shared import config as configuration
 from shared.dataset.clip import MODALITIES
-from shared.dataset.clip_dataset import ClipDataset, schema
-from shared.dataset.prepare_clip import encode_jpeg, to_int16
+from shared.dataset.clip_dataset import ClipDataset, ClipDatasetInfo, schema
+from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.files import write_json
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+from shared.media.storage import encode_jpeg, to_int16
 from stage2_fusion import train as trainer
 from stage2_fusion.commands.evaluate import evaluate
 from stage2_fusion.config import EncodeConfig, EvaluateConfig, FuseConfig, TrainConfig
@@ -43,9 +44,8 @@ def write_clips(path: Path, count: int = 48) -> Path:
     nothing."""
     rng = np.random.default_rng(0)
     quality = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
-    prepare = {"sample_rates": [16000], "frame_size": 32, "frame_rate": 4}
-    info = {"format": "emit-clips/1", "label_names": ["a", "b"], "group_names": ["subject"], "prepare": prepare}
-    info |= {"quality": quality, "digest": "c" * 16}
+    recipe = Recipe(sample_rates=[16000], frame_size=32, frame_rate=4)
+    info = ClipDatasetInfo(["a", "b"], ["subject"], recipe, quality, digest="c" * 16)
     rows = []
     for i in range(count):
         word = str(rng.choice(["funny", "sad", "dog", "today"]))
@@ -59,7 +59,7 @@ def write_clips(path: Path, count: int = 48) -> Path:
         row |= {"audio_quality": rng.random((10, len(AUDIO_QUALITY)), np.float32).tobytes()}
         rows.append(row | {"text_quality": [1.0] * len(TEXT_QUALITY)})
     datasets.Dataset(pa.Table.from_pylist(rows, schema=schema(info))).save_to_disk(str(path / "data"))
-    write_json(path / "dataset.json", info)
+    write_json(path / "dataset.json", info.to_json())
     return path
 
 

@@ -17,7 +17,8 @@ from helpers.media_files import clock, face, voice, write_video, write_wav
 from shared.commands import prepare as preparing
 from shared.dataset.clip import Clip
 from shared.dataset.clip_dataset import ClipDataset
-from shared.dataset.prepare_clip import Recipe, prepare_clip
+from shared.dataset.prepare_clip import prepare_clip
+from shared.dataset.recipe import Recipe
 from shared.dataset.worker_pool import run
 from shared.errors import UserError
 
@@ -73,7 +74,7 @@ def test_every_clip_has_its_verdict(prepared):
     reasons = {row["id"]: row["reason"] for row in rows(prepared.path / "failures.csv")}
     assert list(reasons) == ["empty", "page", "gone"]
     assert "empty" in reasons["empty"] and "readable" in reasons["page"] and "no such file" in reasons["gone"]
-    assert prepared.info["counts"]["clips"] == 4 and prepared.info["counts"]["splits"] == {"test": 1, "train": 3}
+    assert prepared.info.counts["clips"] == 4 and prepared.info.counts["splits"] == {"test": 1, "train": 3}
 
 
 def test_what_is_missing_is_empty_and_the_rest_is_there(prepared):
@@ -320,7 +321,7 @@ def test_words_are_a_window_where_no_file_of_a_clip_can_be_read(source, tmp_path
 def test_clips_are_prepared_in_memory_as_on_disk(source, prepared):
     names = ("whole.mp4", "empty.mp4", "heard.wav")
     clips = [Clip(id=Path(name).stem, media=source / "clips" / name) for name in names]
-    recipe = Recipe(**prepared.info["prepare"])
+    recipe = prepared.info.recipe
     results = {clip.id: (sample, reason) for clip, sample, reason in preparing.prepare_each(clips, recipe, workers=2)}
     assert results["empty"] == (None, "the file is empty")
     assert [name for name, (sample, _) in sorted(results.items()) if sample is not None] == ["heard", "whole"]
@@ -388,7 +389,7 @@ def test_a_process_takes_only_its_file_down(tmp_path, workers):
 
 def test_the_description_says_what_it_was_made_from(prepared):
     info = json.loads((prepared.path / "dataset.json").read_text())
-    assert info["format"] == "emit-clips/1" and info["prepare"] == Recipe().recipe()
+    assert info["format"] == "emit-clips/1" and info["prepare"] == Recipe().to_json()
     assert info["label_names"] == ["Amusement", "Joy"] and info["group_names"] == ["subject"]
     assert set(info["quality"]) == {"vision", "audio", "text"} and info["digest"] == prepared.digest
 

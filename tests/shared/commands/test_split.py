@@ -61,7 +61,7 @@ def test_a_clip_dataset_keeps_its_rows(corpus, clips, tmp_path, capsys):
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(UserError, match="holds something else"):
         main([*argv, "--fold", "2"])
-    with pytest.raises(UserError, match="from other clips or labels"):
+    with pytest.raises(UserError, match="other clips or labels"):
         prepare(PrepareConfig(source=corpus, out=tmp_path / "fold"))
 
 

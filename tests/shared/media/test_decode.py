@@ -8,7 +8,8 @@ import pytest
 from helpers.media_files import clock, face, read_clock, voice, write_rotation, write_video, write_wav
 
 from shared.dataset.clip import Clip
-from shared.dataset.prepare_clip import Recipe, prepare_clip
+from shared.dataset.prepare_clip import prepare_clip
+from shared.dataset.recipe import Recipe
 from shared.media.decode import MediaError, decode, decode_windows, resample, to_channels, to_mono
 
 

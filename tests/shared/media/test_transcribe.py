@@ -11,7 +11,8 @@ from helpers.media_files import voice, write_wav
 from shared.commands.prepare import main
 from shared.dataset.clip import Clip
 from shared.dataset.clip_dataset import ClipDataset
-from shared.dataset.prepare_clip import Recipe, prepare_clip
+from shared.dataset.prepare_clip import prepare_clip
+from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.media import transcribe
 from shared.media.speech import RATE, speech_probability
@@ -185,7 +186,7 @@ def test_the_whole_command_keeps_transcripts_beside_the_dataset(tmp_path, monkey
         main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe", str(model)]) == 0
     )
     clips = ClipDataset.open(tmp_path / "out")
-    assert clips[0]["transcript"] == "" and clips.info["prepare"]["transcribe"] == str(model)
+    assert clips[0]["transcript"] == "" and clips.info.recipe.transcribe == str(model)
     (kept,) = (tmp_path / "out.transcripts").iterdir()
     assert json.loads(kept.read_text()) == {"text": "", "why": "nobody speaks"}
 

@@ -1,0 +1,68 @@
+"""The options that decide what a prepared clip contains."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.errors import UserError
+from shared.files import digest
+from shared.media.faces import DETECTORS, detector
+from shared.media.transcribe import recogniser
+from shared.registry import nearest
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """The options that decide what a prepared clip contains. Datasets and models store them."""
+
+    frame_size: int = 96
+    """Side of the square face crops, in pixels. Small towers need no more; use 224 for pretrained ones."""
+    frame_rate: float = 8.0
+    """Frames per second. An expression takes a third of a second or longer; more frames only cost time."""
+    max_seconds: float = 20.0
+    """Longer clips are cut off here."""
+    sample_rates: list[int] = field(default_factory=lambda: [16000])
+    """Hz; the waveform is stored at each of them. 16000 suits speech models, laion-clap needs 48000."""
+    detector: str = "haar"
+    """The face detector: haar, which needs no file, or yunet:/path/model.onnx, or mediapipe:/path/model.tflite."""
+    face_every: int = 3
+    """Detect faces in every n-th frame and interpolate in between: heads move slowly."""
+    max_side: int = 480
+    """Pixels. Larger frames are scaled down to it before faces are detected, which bounds memory."""
+    transcribe: str = ""
+    """Folder of a Whisper model (for faster-whisper) that transcribes clips without a transcript; "" leaves them
+    without one. Each process loads the model."""
+
+    def __post_init__(self):
+        for name in ("frame_size", "frame_rate", "max_seconds", "face_every", "max_side"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if not self.sample_rates or any(rate < 1000 for rate in self.sample_rates):
+            raise ValueError(f"sample_rates is {self.sample_rates}: one or more rates in Hz are needed, as in [16000]")
+        DETECTORS.get(self.detector.partition(":")[0])
+        self.sample_rates = list(dict.fromkeys(self.sample_rates))
+
+    def to_json(self) -> dict[str, Any]:
+        """The options above, without those that a subclass adds."""
+        values = asdict(self)
+        return {name: values[name] for name in Recipe.__dataclass_fields__}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Recipe":
+        """The recipe that a dataset or a model stores. Raises UserError if another version of EMIT wrote it."""
+        for name in values:
+            if name not in Recipe.__dataclass_fields__:
+                hint = nearest(name, Recipe.__dataclass_fields__)
+                raise UserError(f"made by another version, with an option {name!r} ({hint}); make it again")
+        return Recipe(**values)
+
+    def file_digests(self) -> dict[str, str]:
+        """Digests of the files that the recipe names. Raises UserError if one is missing or cannot be loaded."""
+        detector(self.detector)
+        _, _, weights = self.detector.partition(":")
+        digests = {"detector": digest(Path(weights))} if weights else {}
+        if self.transcribe:
+            listener = recogniser(self.transcribe)
+            listener.check()
+            digests["transcribe"] = listener.digest
+        return digests
