@@ -6,6 +6,7 @@ damaged on purpose is damaged again in the same way (encode.damaged_view).
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from stage2_fusion.config import FuseConfig
-from stage2_fusion.data.batches import Batches
+from stage2_fusion.data.batches import PackedSamples
 from stage2_fusion.data.encoding import RAW, damaged_view
 
 
@@ -41,7 +42,7 @@ class Tuned(nn.Module):
 
     def forward(self, batch: dict):
         live = {name: self._live(tower, batch[name], **batch["raw"][name]) for name, tower in self.towers.items()}
-        return self.fusion({**batch, **live})
+        return self.fusion(replace(batch, **live))
 
     def freeze_unread(self, batch: dict) -> None:
         """Freeze what no gradient reaches, such as the way into the shared space under a model that does not read
@@ -73,7 +74,7 @@ class Tuned(nn.Module):
         x = steps.new_zeros(*part["mask"].shape, steps.shape[1])  # (B, T, C)
         x = x.masked_scatter(part["mask"][..., None], steps)
         # What follows the tower's channels in the features, action units, is as it is.
-        return {**part, "x": torch.cat([x, part["x"][..., steps.shape[1] :]], dim=-1), "pooled": pooled}
+        return replace(part, x=torch.cat([x, part["x"][..., steps.shape[1] :]], dim=-1), pooled=pooled)
 
     def _rounded(self, x: Tensor) -> Tensor:
         return x.float() if self.training else x.half().float()
@@ -115,20 +116,19 @@ class RawInputs:
         """The fusion model with its towers."""
         return Tuned(fusion, self.encoders, self.blocks, self.info, self.max_steps)
 
-    def of(self, batches: Batches) -> Callable[[np.ndarray, object], dict]:
+    def of(self, batches: PackedSamples) -> Callable[[np.ndarray, object], dict]:
         """The same batches with {"raw": {modality: {"inputs": what the tower collates, "rows": int64 (B,)}}}. Rows that
         share an input, as a clip and a view damaged elsewhere do, share its encoding."""
-        from shared.training.loader import to_device
 
         def batch_of(rows: np.ndarray, device=None) -> dict:
-            batch = {**batches(rows), "raw": {}}
+            batch = replace(batches(rows), raw={})
             samples = [batches.samples[row] for row in rows]
             for name in self.blocks:
                 keys = [(sample["id"], sample["view"] if sample["damage"][name] else 0) for sample in samples]
                 place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
                 inputs = self.encoders.tower(name).collate([self._item(name, *key) for key in place])
                 batch["raw"][name] = {"inputs": inputs, "rows": torch.tensor([place[key] for key in keys])}
-            return batch if device is None else to_device(batch, device)
+            return batch if device is None else batch.to(device)
 
         return batch_of
 

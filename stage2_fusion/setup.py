@@ -5,6 +5,7 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from stage2_fusion.config import FuseConfig, TrainConfig
+from stage2_fusion.data.features import FeatureInfo
 
 
 def labelled(clips: list[dict], where: str) -> list[dict]:
@@ -20,15 +21,16 @@ def labelled(clips: list[dict], where: str) -> list[dict]:
     return found
 
 
-def describe(config: FuseConfig, options, features: dict, clips: list[dict], valid: list[dict]) -> dict:
+def describe(config: FuseConfig, options, features: FeatureInfo, clips: list[dict], valid: list[dict]) -> dict:
     """The config.json of the model folder, without its format. It names the clips that the model learns from and is
     chosen by, so that scores on them can be told apart."""
+    content = features.to_json()
     return {
         "model": config.model,
         "options": configuration.to_dict(options),
         "max_steps": config.train.max_sequence_steps,
-        **{key: features[key] for key in ("label_names", "widths", "quality", "encoders")},
-        **{key: features[key] for key in ("action_units",) if key in features},
+        **{key: content[key] for key in ("label_names", "widths", "quality", "encoders")},
+        **{key: content[key] for key in ("action_units",) if key in content},
         "prepare": features["data"].get("prepare", {}),
         "precision": features["precision"],
         "finetune": config.finetune,

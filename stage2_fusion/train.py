@@ -57,7 +57,7 @@ def _train(config: FuseConfig, sigterm) -> Path:
     from shared.training.run_folder import RunFolder
     from shared.training.sampling import batch_indices, local_rows, seed_everything, steps_per_epoch
     from shared.training.schedule import cosine_with_warmup, count_warmup_steps
-    from stage2_fusion.data.batches import Batches
+    from stage2_fusion.data.batches import PackedSamples
     from stage2_fusion.data.feature_damage import FeatureDamage
     from stage2_fusion.data.features import FeatureDataset
     from stage2_fusion.losses import FusionLoss, Rows
@@ -102,9 +102,9 @@ def _train(config: FuseConfig, sigterm) -> Path:
         )
 
     # --- batches, model, optimiser, averages ---
-    train_batch = Batches([clip[view] for clip in clips for view in range(1 + views)])
+    train_batch = PackedSamples([clip[view] for clip in clips for view in range(1 + views)])
     paired = views > 0 or options.feature_damage > 0
-    valid_batch = Batches(valid.samples)
+    valid_batch = PackedSamples(valid.samples)
     if towers:
         train_batch, valid_batch = towers.of(train_batch), towers.of(valid_batch)
     seed_everything(config.seed, "weights")

@@ -243,7 +243,11 @@ class ValidationSet:
         rng, template = np.random.default_rng(0), config.label_template
         annotations = [(source.annotations(item), source.label_names) for source, item in self.items]
         pairs = [
-            [(text, i) for i, (each, names) in enumerate(annotations) for text in _texts(kind, each, names, rng, template)]
+            [
+                (text, i)
+                for i, (each, names) in enumerate(annotations)
+                for text in _texts(kind, each, names, rng, template)
+            ]
             for kind in config.captions
         ]
         self.texts = [[text for text, _ in several] for several in pairs]
@@ -294,7 +298,7 @@ def _evenly_spaced(source: PairSource, limit: int) -> list:
 
 
 def _one_frame_per_segment(count: int, wanted: int, rng: np.random.Generator) -> list[int]:
-    """A random frame from each of `wanted` equal segments of a clip of `count` frames; all frames if there are fewer."""
+    """A random frame from each of `wanted` equal segments of a clip of `count` frames; all if there are fewer."""
     if count <= wanted:
         return list(range(count))
     edges = np.linspace(0, count, wanted + 1)

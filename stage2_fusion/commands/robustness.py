@@ -89,13 +89,9 @@ def one_model(model, data, config: RobustnessConfig) -> list[dict]:
     return rows
 
 
-def without(sample: dict, modality: str) -> dict | None:
+def without(sample, modality: str):
     """The sample without one modality; None when it has none of it."""
-    part = sample[modality]
-    if not len(part["sequence"]):
-        return None
-    empty = {key: part[key][:0] for key in ("sequence", "times", "quality")}
-    return {**sample, modality: {**empty, "pooled": np.zeros_like(part["pooled"])}}
+    return sample.without(modality) if sample.modality(modality).steps else None
 
 
 def _damaged(views: dict[int, dict], modality: str) -> dict | None:

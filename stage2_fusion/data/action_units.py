@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from shared.errors import UserError
-from shared.media.face_models import MediaPipeTask
 from shared.files import digest
+from shared.media.face_models import MediaPipeTask
+from stage2_fusion.data.features import ActionUnitInfo
 
 BLENDSHAPES = (
     "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
@@ -57,9 +58,9 @@ class ActionUnits:
             raise UserError(f"{self.path}: gives no score {lacking[0]}; take MediaPipe's face_landmarker.task")
         return out
 
-    def describe(self) -> dict:
-        """What features.json says of them."""
-        return {"path": str(self.path.resolve()), "digest": self.digest, "names": list(CHANNELS)}
+    def describe(self) -> ActionUnitInfo:
+        """Their part of features.json."""
+        return ActionUnitInfo(str(self.path.resolve()), self.digest, list(CHANNELS))
 
 
 class WithActionUnits(nn.Module):

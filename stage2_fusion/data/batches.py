@@ -1,4 +1,9 @@
-"""Batches of a split that is in memory: each modality is gathered by one indexing operation instead of clip by clip."""
+"""Batches of feature samples: what fusion models read."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -6,60 +11,119 @@ from torch import Tensor
 
 from shared.dataset.clip import MODALITIES
 from shared.training.loader import to_device
+from stage2_fusion.data.features import FeatureSample, KeyAccess, ModalityFeatures
 
 
-class Batches:
-    """Samples laid end to end. Their sequences become views of that memory, which is therefore not taken twice.
+@dataclass(eq=False)
+class ModalityBatch(KeyAccess):
+    """One modality of B clips, float32, padded with zeros to the longest: T >= 1."""
 
-    batches(rows, device) gives for the samples of these rows what `features.collate` gives, to the bit.
+    x: Tensor
+    """(B, T, C), the sequences."""
+    mask: Tensor
+    """bool (B, T), True = real step."""
+    times: Tensor
+    """(B, T), seconds; zeros for text."""
+    pooled: Tensor
+    """(B, D), the embeddings in the shared space."""
+    quality: Tensor
+    """(B, T, Q), the quality signals."""
+    present: Tensor
+    """bool (B,), False = the modality is missing."""
+
+    def to(self, device: torch.device | str) -> "ModalityBatch":
+        return ModalityBatch(**{field.name: to_device(self[field.name], device) for field in dataclasses.fields(self)})
+
+
+@dataclass(eq=False)
+class Batch(KeyAccess):
+    """B clips."""
+
+    ids: list[str]
+    duration: Tensor
+    """float32 (B,), seconds."""
+    labels: Tensor
+    """float32 (B, K), NaN = not labelled."""
+    damaged: Tensor
+    """bool (B, 3), True = the modality (vision, audio, text) is present but was damaged on purpose."""
+    vision: ModalityBatch
+    audio: ModalityBatch
+    text: ModalityBatch
+    raw: dict[str, Any] | None = None
+    """Modality to the input of its live tower, when towers train along (stage2_fusion/finetune.py)."""
+
+    def modality(self, name: str) -> ModalityBatch:
+        """The part of "vision", "audio" or "text"."""
+        return getattr(self, name)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with every tensor on `device`; pinned memory is copied asynchronously."""
+        moved = {name: self.modality(name).to(device) for name in MODALITIES}
+        moved |= {name: to_device(self[name], device) for name in ("duration", "labels", "damaged", "raw")}
+        return dataclasses.replace(self, **moved)
+
+
+def collate(samples: Sequence[FeatureSample], device: torch.device | str | None = None) -> Batch:
+    """A batch of these samples."""
+    return PackedSamples(samples, share_memory=False)(range(len(samples)), device)
+
+
+class PackedSamples:
+    """Samples in memory with their sequences packed end to end, so that a batch takes one indexing operation per
+    tensor. `packed(rows, device)` is the batch of the samples with these numbers.
+
+    share_memory: the samples' sequences become views of the packed memory, so that nothing is held twice.
     """
 
-    def __init__(self, samples: list[dict]):
+    def __init__(self, samples: Sequence[FeatureSample], share_memory: bool = True):
         self.samples = samples
-        self.durations = torch.tensor([sample["duration"] for sample in samples], dtype=torch.float32)  # (N,)
-        self.labels = torch.from_numpy(np.stack([sample["labels"] for sample in samples]).astype(np.float32))  # (N, K)
-        self.modalities = {name: _Modality([sample[name] for sample in samples]) for name in MODALITIES}
-        hurt = torch.tensor([[bool(sample["damage"][name]) for name in MODALITIES] for sample in samples])  # (N, 3)
-        there = torch.stack([self.modalities[name].lengths > 0 for name in MODALITIES], dim=1)  # (N, 3)
-        self.damaged = hurt & there
-
-    def __call__(self, rows: np.ndarray, device=None) -> dict:
-        index = torch.as_tensor(np.asarray(rows), dtype=torch.long)  # (B,)
-        batch = {
-            "ids": [self.samples[row]["id"] for row in rows],
-            "duration": self.durations[index],  # (B,)
-            "labels": self.labels[index],  # (B, K)
-            "damaged": self.damaged[index],  # (B, 3)
-            **{name: part.gather(index) for name, part in self.modalities.items()},
+        self.durations = torch.tensor([sample.duration for sample in samples], dtype=torch.float32)  # (N,)
+        self.labels = torch.from_numpy(np.stack([sample.labels for sample in samples]).astype(np.float32))  # (N, K)
+        self.modalities = {
+            name: _PackedModality([sample.modality(name) for sample in samples], share_memory) for name in MODALITIES
         }
-        return batch if device is None else to_device(batch, device)
+        damaged = torch.tensor([[bool(sample.damage[name]) for name in MODALITIES] for sample in samples])  # (N, 3)
+        present = torch.stack([self.modalities[name].lengths > 0 for name in MODALITIES], dim=1)  # (N, 3)
+        self.damaged = damaged & present
+
+    def __call__(self, rows: Sequence[int] | np.ndarray, device: torch.device | str | None = None) -> Batch:
+        index = torch.as_tensor(np.asarray(rows), dtype=torch.long)  # (B,)
+        batch = Batch(
+            ids=[self.samples[row].id for row in rows],
+            duration=self.durations[index],  # (B,)
+            labels=self.labels[index],  # (B, K)
+            damaged=self.damaged[index],  # (B, 3)
+            **{name: part.gather(index) for name, part in self.modalities.items()},
+        )
+        return batch if device is None else batch.to(device)
 
 
-class _Modality:
+class _PackedModality:
     """The steps of all samples one after the other, behind one step of zeros that stands for padding."""
 
-    def __init__(self, parts: list[dict]):
-        self.lengths = torch.tensor([len(part["sequence"]) for part in parts])  # (N,)
+    def __init__(self, parts: list[ModalityFeatures], share_memory: bool):
+        self.lengths = torch.tensor([part.steps for part in parts])  # (N,)
         self.starts = 1 + self.lengths.cumsum(0) - self.lengths  # (N,)
-        self.steps = {}  # name: (1 + sum of lengths, ...)
+        self.steps: dict[str, Tensor] = {}  # (1 + sum of lengths, ...) each
         for key in ("sequence", "times", "quality"):
-            first = parts[0][key]
-            flat = np.zeros((1 + int(self.lengths.sum()), *first.shape[1:]), first.dtype)
+            first = getattr(parts[0], key)
+            packed = np.zeros((1 + int(self.lengths.sum()), *first.shape[1:]), first.dtype)
             for part, start, length in zip(parts, self.starts.tolist(), self.lengths.tolist(), strict=True):
-                if len(part[key]):  # words have no times
-                    flat[start : start + length] = part[key]
-                    part[key] = flat[start : start + length]
-            self.steps[key] = torch.from_numpy(flat)
-        self.pooled = torch.from_numpy(np.stack([part["pooled"] for part in parts]))  # (N, D)
+                values = getattr(part, key)
+                if len(values):  # text has no times
+                    packed[start : start + length] = values
+                    if share_memory:
+                        setattr(part, key, packed[start : start + length])
+            self.steps[key] = torch.from_numpy(packed)
+        self.pooled = torch.from_numpy(np.stack([part.pooled for part in parts]))  # (N, D)
 
-    def gather(self, rows: Tensor) -> dict[str, Tensor]:
+    def gather(self, rows: Tensor) -> ModalityBatch:
         lengths = self.lengths[rows]  # (B,)
         steps = torch.arange(max(1, int(lengths.max())))  # (T,)
         mask = steps < lengths[:, None]  # (B, T)
-        where = torch.where(mask, self.starts[rows, None] + steps, 0).flatten()  # (B T,)
+        place = torch.where(mask, self.starts[rows, None] + steps, 0).flatten()  # (B T,)
         x, times, quality = (
-            self.steps[key].index_select(0, where).float().unflatten(0, mask.shape)
+            self.steps[key].index_select(0, place).float().unflatten(0, mask.shape)
             for key in ("sequence", "times", "quality")
         )  # (B, T, C), (B, T), (B, T, Q)
-        pooled = self.pooled[rows].float()  # (B, D)
-        return {"x": x, "mask": mask, "times": times, "pooled": pooled, "quality": quality, "present": mask.any(1)}
+        return ModalityBatch(x, mask, times, self.pooled[rows].float(), quality, mask.any(dim=1))

@@ -7,15 +7,14 @@
 Clips are encoded SHARD at a time; OUT/.partial holds the finished ones until all are there, so that a run that was
 stopped goes on with the others. Several processes, on several machines that see the same OUT, share them out.
 
-A clip, on its way in, is the dictionary that `shared.dataset.clip_dataset.ClipDataset` gives, with its waveform at the rate of the
-audio encoder; on its way out, the sample described in features.py.
+Clips are read from a `shared.dataset.clip_dataset.ClipDataset`, with the waveform at the rate of the audio encoder.
 """
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +26,12 @@ import numpy as np
 
 from shared import config as configuration
 from shared.dataset.clip import MODALITIES
-from shared.errors import UserError
 from shared.dataset.shards import ShardWriter
-from shared.files import write_csv
 from shared.dataset.worker_pool import cores
+from shared.errors import UserError
+from shared.files import write_csv
 from stage2_fusion.config import EncodeConfig
-from stage2_fusion.models.model_folder import action_units
+from stage2_fusion.data.features import FeatureInfo, FeatureSample, ModalityFeatures
 
 if TYPE_CHECKING:
     from shared.dataset.clip_dataset import ClipDataset
@@ -65,8 +64,8 @@ def encode(config: EncodeConfig) -> None:
 
 def _encode(config: EncodeConfig) -> None:
     from shared.dataset.clip_dataset import ClipDataset
-    from shared.training.distributed import fast_bf16, start_accelerator
     from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+    from shared.training.distributed import fast_bf16, start_accelerator
     from stage2_fusion.data import features
 
     # Precision is a matter of autocast here. The processes meet at the end only, after however long one of them takes.
@@ -77,19 +76,17 @@ def _encode(config: EncodeConfig) -> None:
     bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
     bf16 = bf16 and encoders is not None
     units = _action_units(config, encoders)
-    info = features.describe(
-        {
-            "label_names": list(clips.label_names),
-            "group_names": list(clips.info.group_names),
-            **(provided.describe() if provided else _describe(encoders, config.encoders)),
-            **({"action_units": units.describe()} if units else {}),
-            "data": {"path": str(config.data.resolve()), "digest": clips.digest, "prepare": clips.info.recipe.to_json()},
-            "quality": {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
-            "views": config.damaged_views,
-            "seed": config.seed,
-            "precision": "bf16" if bf16 else "fp32",
-        }
-    )
+    info = features.FeatureInfo(
+        label_names=list(clips.label_names),
+        group_names=list(clips.info.group_names),
+        **(provided.describe() if provided else _describe(encoders, config.encoders)),
+        action_units=units.describe() if units else None,
+        data=features.DataInfo(str(config.data.resolve()), clips.digest, clips.info.recipe.to_json()),
+        quality={"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
+        views=config.damaged_views,
+        seed=config.seed,
+        precision="bf16" if bf16 else "fp32",
+    ).with_digest()
     writer = ShardWriter(config.out, "features.json", "feature dataset", len(clips), SHARD)
     with accelerator.main_process_first():
         complete = _claim(writer, config, info)
@@ -116,8 +113,8 @@ def _encode(config: EncodeConfig) -> None:
         if provided:
             write_csv(config.out / "provided.csv", ["id", "reason"], [list(pair) for pair in provided.troubles])
         shards = [writer.path(number) for number in range(len(writer.shards))]
-        writer.finish(features.read_samples(shards), info["digest"], info)
-        made_by = info["encoders"]["digest"]
+        writer.finish(features.read_samples(shards), info.digest, info.to_json())
+        made_by = info.encoders.digest
         print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {made_by}")
         if provided and provided.troubles:
             (name, reason), count = provided.troubles[0], len(provided.troubles)
@@ -150,8 +147,12 @@ def _action_units(config: EncodeConfig, encoders):
 
 
 def _describe(encoders, path: Path) -> dict:
-    made_by = {"path": str(path.resolve()), "digest": encoders.digest, "config": encoders.config}
-    return {"encoders": made_by, "widths": widths(encoders)}
+    from stage2_fusion.data.features import EncoderInfo
+
+    return {
+        "encoders": EncoderInfo(str(path.resolve()), encoders.digest, encoders.config),
+        "widths": widths(encoders),
+    }
 
 
 def _missing(writer: ShardWriter, accelerator) -> list[int]:
@@ -185,7 +186,7 @@ def encode_all(
     bf16: bool = False,
     stretches: list[range] | None = None,
     workers: int = 0,
-) -> Iterator[dict]:
+) -> Iterator[FeatureSample]:
     """Samples of the clips in `stretches` of rows (None: of all), in order, each clip as it is followed by its damaged
     views. No forward pass reaches over the end of a stretch."""
     stretches = [range(len(clips))] if stretches is None else stretches
@@ -259,31 +260,36 @@ def for_encoders(clips, row: int, rate: int) -> dict:
     return {**clips[row], "waveform": clips.waveform(row, rate)}
 
 
-def encode_samples(encoders, clips: list[dict], bf16: bool = False) -> list[dict]:
+def encode_samples(encoders, clips: list[dict], bf16: bool = False) -> list[FeatureSample]:
     """Clips as they are to samples (view 0), in order."""
     parts = {name: encode_modality(encoders, name, clips, bf16) for name in MODALITIES}
-    return [{**base_sample(clip), **{name: parts[name][i] for name in MODALITIES}} for i, clip in enumerate(clips)]
+    return [clean_sample(clip, *(parts[name][i] for name in MODALITIES)) for i, clip in enumerate(clips)]
 
 
-def base_sample(clip: dict) -> dict:
-    """What a sample says of a clip as it is, but for its modalities."""
-    return {
+def clean_sample(
+    clip: dict, vision: ModalityFeatures, audio: ModalityFeatures, text: ModalityFeatures
+) -> FeatureSample:
+    """View 0 of a clip with these features."""
+    return FeatureSample(
         **{key: clip[key] for key in ("id", "split", "duration", "labels", "groups")},
-        "view": 0,
-        "damage": dict.fromkeys(MODALITIES, ""),
-    }
+        view=0,
+        damage=dict.fromkeys(MODALITIES, ""),
+        vision=vision,
+        audio=audio,
+        text=text,
+    )
 
 
-def encode_views(encoders, views: list[dict], clean: list[dict], bf16: bool = False) -> list[dict]:
+def encode_views(encoders, views: list[dict], clean: list[FeatureSample], bf16: bool = False) -> list[FeatureSample]:
     """Damaged clips to samples. Only the damaged modality goes through its encoder; the rest is that of `clean`, the
     sample of the same clip as it is."""
     samples = [
-        {**sample, "view": view["view"], "damage": view["damage"]} for view, sample in zip(views, clean, strict=True)
+        replace(sample, view=view["view"], damage=view["damage"]) for view, sample in zip(views, clean, strict=True)
     ]
     for name in MODALITIES:
         rows = [i for i, view in enumerate(views) if view["damage"][name]]
         for i, part in zip(rows, encode_modality(encoders, name, [views[i] for i in rows], bf16), strict=True):
-            samples[i][name] = part
+            setattr(samples[i], name, part)
     return samples
 
 
@@ -322,7 +328,7 @@ def damaged_view(clip: dict, view: int, rate: int, seed: int) -> dict:
     return clip
 
 
-def encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list[dict]:
+def encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list[ModalityFeatures]:
     """The parts of one modality: sequence, times, pooled, quality (see features.py); T = 0 where it is missing."""
     import torch
 
@@ -341,25 +347,25 @@ def encode_modality(encoders, name: str, clips: list[dict], bf16: bool) -> list[
         sequence = sequences[i][mask[i]]  # (T, C)
         times = _times(name, clip, len(sequence), encoded.rate)  # (T,)
         parts.append(
-            {
-                "sequence": sequence.astype(np.float16),
-                "times": np.zeros(0, np.float32) if name == "text" else times,
-                "pooled": pooled[i].astype(np.float16),
-                "quality": quality_at(name, clip, times),
-            }
+            ModalityFeatures(
+                sequence=sequence.astype(np.float16),
+                times=np.zeros(0, np.float32) if name == "text" else times,
+                pooled=pooled[i].astype(np.float16),
+                quality=quality_at(name, clip, times),
+            )
         )
     return parts
 
 
-def absent(name: str, clip: dict, embed_dim: int) -> dict:
+def absent(name: str, clip: dict, embed_dim: int) -> ModalityFeatures:
     """What a modality without a tower leaves of a clip: nothing."""
     signals = np.asarray(clip[f"{name}_quality"]).shape[-1]
-    return {
-        "sequence": np.zeros((0, 1), np.float16),
-        "times": np.zeros(0, np.float32),
-        "pooled": np.zeros(embed_dim, np.float16),
-        "quality": np.zeros((0, signals), np.float32),
-    }
+    return ModalityFeatures(
+        sequence=np.zeros((0, 1), np.float16),
+        times=np.zeros(0, np.float32),
+        pooled=np.zeros(embed_dim, np.float16),
+        quality=np.zeros((0, signals), np.float32),
+    )
 
 
 def _times(name: str, clip: dict, steps: int, rate: float | None) -> np.ndarray:
@@ -388,7 +394,7 @@ def quality_at(name: str, clip: dict, times: np.ndarray) -> np.ndarray:
     )
 
 
-def _claim(writer: ShardWriter, config: EncodeConfig, info: dict) -> bool:
+def _claim(writer: ShardWriter, config: EncodeConfig, info: FeatureInfo) -> bool:
     """Whether the features of `info` are complete. If not, claim the folder; UserError if it holds something else."""
     from stage2_fusion.data.features import read_info
 
@@ -399,16 +405,16 @@ def _claim(writer: ShardWriter, config: EncodeConfig, info: dict) -> bool:
     return writer.claim(made_from, stored)
 
 
-def _made_from(info: dict) -> dict:
+def _made_from(info: FeatureInfo) -> dict:
     """What features depend on, under the names a person knows it by."""
     return {
-        "encoders": info["encoders"]["digest"],
-        "provided features": info.get("provided", {}).get("digest"),
-        "action units": action_units(info),
-        "clips": info["data"]["digest"],
-        "damaged views": info["views"],
-        "seed": info["seed"],
-        "precision": info["precision"],
+        "encoders": info.encoders.digest,
+        "provided features": info.provided.digest if info.provided else None,
+        "action units": info.action_units.digest if info.action_units else None,
+        "clips": info.data.digest,
+        "damaged views": info.views,
+        "seed": info.seed,
+        "precision": info.precision,
     }
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shared.dataset.clip import MODALITIES
 from shared.training.sampling import derive_seed
+from stage2_fusion.data.batches import Batch
 
 KINDS = ("noise", "frozen", "blank")
 """noise    normal noise of one to three times each channel's deviation
@@ -29,28 +31,26 @@ class FeatureDamage:
         }
         self.pooled = {name: getattr(model, f"{name}_pooled_mean") for name in DAMAGED}
 
-    def __call__(self, batch: dict, rows: np.ndarray, epoch: int) -> None:
+    def __call__(self, batch: Batch, rows: np.ndarray, epoch: int) -> None:
         """Rows of `batch` come in pairs: 2i is a clip as it is, 2i + 1 another view of it. For a share of the pairs the
         second becomes a copy of the first with one of its modalities damaged, and says so in "damaged" (B, 3). What is
         done is a function of (seed, epoch, rows), rows (B,) being numbers of samples; a clip without pictures and sound
         stays as it is."""
-        from shared.dataset.clip import MODALITIES
-
         for i in range(0, len(rows), 2):
             rng = np.random.default_rng(derive_seed("feature damage", self.seed, epoch, int(rows[i])))
-            there = [name for name in DAMAGED if batch[name]["present"][i]]
-            if rng.random() >= self.share or not there:
+            present = [name for name in DAMAGED if batch.modality(name).present[i]]
+            if rng.random() >= self.share or not present:
                 continue
             for name in MODALITIES:
-                for values in batch[name].values():
+                for values in batch.modality(name).values():
                     values[i + 1] = values[i]
-            name, kind = str(rng.choice(there)), str(rng.choice(KINDS))
-            part = batch[name]
-            length = int(part["mask"][i].sum())
-            damaged = damage(part["x"][i, :length], kind, *self.usual[name], rng)  # (T, C)
-            part["x"][i + 1, :length] = damaged
-            part["pooled"][i + 1] = self.pooled[name]  # of the damaged sequence nobody knows it
-            batch["damaged"][i + 1] = torch.tensor([other == name for other in MODALITIES])
+            name, kind = str(rng.choice(present)), str(rng.choice(KINDS))
+            part = batch.modality(name)
+            length = int(part.mask[i].sum())
+            damaged = damage(part.x[i, :length], kind, *self.usual[name], rng)  # (T, C)
+            part.x[i + 1, :length] = damaged
+            part.pooled[i + 1] = self.pooled[name]  # of the damaged sequence nobody knows it
+            batch.damaged[i + 1] = torch.tensor([other == name for other in MODALITIES])
 
 
 def damage(x: Tensor, kind: str, mean: Tensor, deviation: Tensor, rng: np.random.Generator) -> Tensor:

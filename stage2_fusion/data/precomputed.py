@@ -1,4 +1,4 @@
-"""Features that came with Hume-Vidmimic2 (shared/layouts/vidmimic2/pickles.py) as samples of a feature dataset: no encoder is run.
+"""Features that came with Hume-Vidmimic2 (shared/layouts/vidmimic2/pickles.py) as samples of a feature dataset.
 
 vision   rows of vit/ID.pkl, at the seconds at which raw/ID.mp4 shows the crops of face_images/ID; without as many crops
          as rows, spread over the clip
@@ -12,20 +12,20 @@ damaged view is one that lost a modality.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from shared.dataset.clip import MODALITIES, Clip
+from shared.dataset.decode_clip import CROP_NAME, crop_times, frame_times
 from shared.errors import UserError
 from shared.files import digest
 from shared.layouts.vidmimic2.layout import Folders
-from shared.dataset.decode_clip import CROP_NAME, crop_times, frame_times
-from shared.training.sampling import derive_seed
 from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FOLDERS, WIDTHS, provided_features
-from stage2_fusion.data.encoding import absent, base_sample, batches, encode_modality, quality_at
-from stage2_fusion.commands.robustness import without
+from shared.training.sampling import derive_seed
+from stage2_fusion.data.encoding import absent, batches, clean_sample, encode_modality, quality_at
+from stage2_fusion.data.features import EncoderInfo, FeatureSample, ModalityFeatures, ProvidedInfo
 
 LARGEST = float(np.finfo(np.float16).max)
 """Feature datasets hold half precision."""
@@ -75,13 +75,13 @@ class ProvidedFeatures:
         folders and widths count as of the same encoders, and `provided` tells the files apart."""
         of_words = self.words.digest if self.words else None
         return {
-            "encoders": {
-                "path": str(self.root.resolve()),
-                "digest": digest(["provided", WIDTHS, of_words]),
-                "config": self.words.config if self.words else {},
-                "provided": list(FOLDERS),
-            },
-            "provided": {"path": str(self.root.resolve()), "digest": self.digest},
+            "encoders": EncoderInfo(
+                path=str(self.root.resolve()),
+                digest=digest(["provided", WIDTHS, of_words]),
+                config=self.words.config if self.words else {},
+                provided=list(FOLDERS),
+            ),
+            "provided": ProvidedInfo(str(self.root.resolve()), self.digest),
             "widths": {
                 **{modality: WIDTHS[folder] for modality, folder in FOLDERS.items()},
                 "text": self.words.text.width if self.words else 1,
@@ -117,7 +117,7 @@ class ProvidedFeatures:
 
     def samples(
         self, stretches: list[range], damaged_views: int, batch_size: int, seed: int, bf16: bool
-    ) -> Iterator[dict]:
+    ) -> Iterator[FeatureSample]:
         """Samples of the clips in `stretches` of rows, in order, each clip as it is followed by its damaged views."""
         for batch in batches(stretches, batch_size):
             clips = [self.clips.clip(row, lambda count: []) for row in batch]
@@ -130,18 +130,18 @@ class ProvidedFeatures:
                 clip["frame_times"] = np.array(self.times[row], np.float32)  # (Tf,)
                 clip["vision_quality"] = np.frombuffer(self.signals[row], "<f4").reshape(-1, width)  # (Tf, Q)
                 parts = {name: self._part(name, clip, *steps) for name, steps in self.rows(row).steps.items()}
-                sample = {**base_sample(clip), **parts, "text": text}
+                sample = clean_sample(clip, **parts, text=text)
                 yield sample
                 for view in range(1, damaged_views + 1):
                     yield missing_view(sample, view, seed)
 
-    def _part(self, name: str, clip: dict, values: np.ndarray, times: np.ndarray) -> dict:
-        return {
-            "sequence": values.astype(np.float16),
-            "times": times,
-            "pooled": np.zeros(self.embed_dim, np.float16),
-            "quality": quality_at(name, clip, times),
-        }
+    def _part(self, name: str, clip: dict, values: np.ndarray, times: np.ndarray) -> ModalityFeatures:
+        return ModalityFeatures(
+            sequence=values.astype(np.float16),
+            times=times,
+            pooled=np.zeros(self.embed_dim, np.float16),
+            quality=quality_at(name, clip, times),
+        )
 
 
 def vision_times(count: int, crops: Path | None, video: Path | None, duration: float) -> np.ndarray:
@@ -156,14 +156,14 @@ def vision_times(count: int, crops: Path | None, video: Path | None, duration: f
     return crop_times(np.array(numbers), frame_times(video) if video else None, duration)[0]
 
 
-def missing_view(sample: dict, view: int, seed: int) -> dict:
+def missing_view(sample: FeatureSample, view: int, seed: int) -> FeatureSample:
     """The sample without one of its modalities, which one being a function of (seed, id, view); as it is where it has
     but one."""
-    there = [name for name in MODALITIES if len(sample[name]["sequence"])]
-    if len(there) < 2:
-        return {**sample, "view": view}
-    lost = str(np.random.default_rng(derive_seed("damage", seed, sample["id"], view)).choice(there))
-    return {**without(sample, lost), "view": view, "damage": {**sample["damage"], lost: "missing"}}
+    present = [name for name in MODALITIES if sample.modality(name).steps]
+    if len(present) < 2:
+        return replace(sample, view=view)
+    lost = str(np.random.default_rng(derive_seed("damage", seed, sample.id, view)).choice(present))
+    return replace(sample.without(lost), view=view, damage={**sample.damage, lost: "missing"})
 
 
 def _places() -> str:

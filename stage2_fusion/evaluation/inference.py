@@ -57,7 +57,7 @@ def run_model(
     """
     import torch
 
-    from stage2_fusion.data.features import collate
+    from stage2_fusion.data.batches import collate
 
     model.eval()
     device = next(model.parameters()).device

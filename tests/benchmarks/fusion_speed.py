@@ -25,11 +25,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from shared import config as configuration
+
+if TYPE_CHECKING:
+    from stage2_fusion.data.features import FeatureInfo
 
 STEPS, WIDTH, NAMES = 64, 512, ["a", "b", "c", "d", "e", "f"]
 SIDES = ("ours", "plain", "stock")
@@ -107,7 +110,7 @@ def start(config: FusionSpeedConfig, folder: Path, side: str) -> dict:
 
 def make(folder: Path, clips: int, held_out: int) -> None:
     """folder/features for ours; folder/pickles/<id>_<modality>.pkl and folder/labels.pkl for the plain loop."""
-    from stage2_fusion.data.features import write
+    from stage2_fusion.data.features import FeatureSample, ModalityFeatures, write
 
     if (folder / "labels.pkl").exists():
         return
@@ -122,8 +125,7 @@ def make(folder: Path, clips: int, held_out: int) -> None:
             labels = np.clip(latent + rng.normal(0, 0.1, len(NAMES)), 0, 1).astype(np.float32)
             name, split = f"{i:05d}", "train" if i < clips else "valid"
             table.append((name, split, labels))
-            sample = {"id": name, "view": 0, "split": split, "duration": 6.4, "labels": labels, "groups": {}}
-            sample["damage"] = dict.fromkeys(ways, "")
+            parts = {}
             for modality, way in ways.items():
                 steps = 1 if modality == "text" else STEPS
                 when = rng.random((steps, 1), np.float32) > 0.5  # an expression comes and goes
@@ -134,28 +136,24 @@ def make(folder: Path, clips: int, held_out: int) -> None:
                     np.zeros(0, np.float32) if modality == "text" else (np.arange(steps, dtype=np.float32) + 0.5) / 10
                 )
                 quality = np.ones((steps, 1), np.float32)
-                sample[modality] = {
-                    "sequence": x,
-                    "times": times,
-                    "pooled": np.zeros(1, np.float16),
-                    "quality": quality,
-                }
-            yield sample
+                parts[modality] = ModalityFeatures(x, times, np.zeros(1, np.float16), quality)
+            yield FeatureSample(name, 0, split, 6.4, labels, {}, dict.fromkeys(ways, ""), **parts)
 
-    write(folder / "features", samples(), spec() | {"views": 0, "seed": 0})
+    write(folder / "features", samples(), spec())
     (folder / "labels.pkl").write_bytes(pickle.dumps(table))
 
 
-def spec() -> dict:
-    return {
-        "label_names": NAMES,
-        "group_names": [],
-        "encoders": {"path": "none", "digest": "none", "config": {}},
-        "data": {"path": "none", "digest": "none", "prepare": {}},
-        "widths": {"vision": WIDTH, "audio": WIDTH, "text": WIDTH, "embed": 1},
-        "quality": {"vision": ["one"], "audio": ["one"], "text": ["one"]},
-        "precision": "fp32",
-    }
+def spec() -> "FeatureInfo":
+    from stage2_fusion.data.features import DataInfo, EncoderInfo, FeatureInfo
+
+    return FeatureInfo(
+        label_names=NAMES,
+        group_names=[],
+        encoders=EncoderInfo("none", "none", {}),
+        data=DataInfo("none", "none"),
+        widths={"vision": WIDTH, "audio": WIDTH, "text": WIDTH, "embed": 1},
+        quality={"vision": ["one"], "audio": ["one"], "text": ["one"]},
+    )
 
 
 # --- one run -------------------------------------------------------------------------------------------------------
@@ -219,6 +217,7 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
     from shared.metrics import score
     from shared.training.schedule import cosine_with_warmup
     from stage2_fusion.config import LossConfig
+    from stage2_fusion.data.batches import Batch, ModalityBatch
     from stage2_fusion.losses import FusionLoss, Rows
     from stage2_fusion.models import model_folder
 
@@ -239,15 +238,15 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
                     item[modality] = torch.from_numpy(pickle.load(file)).float()  # (T, C)
             return item
 
-    def batch_of(items: dict) -> dict:
-        batch = {"duration": torch.full((len(items["labels"]),), 6.4), "damaged": torch.zeros(len(items["labels"]), 3)}
+    def batch_of(items: dict) -> Batch:
+        count, parts = len(items["labels"]), {}
         for modality in ("vision", "audio", "text"):
             x = items[modality]  # (B, T, C)
             mask = torch.ones(x.shape[:2], dtype=torch.bool)
             times = ((torch.arange(x.shape[1]) + 0.5) / 10).expand(x.shape[:2])
-            part = {"x": x, "mask": mask, "times": times, "quality": torch.zeros(*x.shape[:2], 1)}
-            batch[modality] = {**part, "pooled": torch.zeros(len(x), 1), "present": mask[:, 0]}
-        return batch
+            quality = torch.zeros(*x.shape[:2], 1)
+            parts[modality] = ModalityBatch(x, mask, times, torch.zeros(count, 1), quality, mask[:, 0])
+        return Batch([""] * count, torch.full((count,), 6.4), items["labels"], torch.zeros(count, 3), **parts)
 
     torch.manual_seed(0)
     train, valid = Clips("train"), Clips("valid")

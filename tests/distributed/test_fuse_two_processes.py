@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import made_up
+from helpers import synthetic_features
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ OPTIONS = {
 
 
 def test_one_and_two_processes_train_the_same_model(tmp_path):
-    data = made_up.write_features(tmp_path / "f", {"train": 32, "valid": 10})
+    data = synthetic_features.write_features(tmp_path / "f", {"train": 32, "valid": 10})
     weights, logs = [], []
     for config in ("cpu", "cpu_2_processes"):
         command = [sys.executable, "-m", "accelerate.commands.launch"]

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from helpers import made_up, stage1_tiny
+from helpers import stage1_tiny, synthetic_features
 from safetensors.torch import load_file
 
 from shared import config as configuration
@@ -28,8 +28,8 @@ from stage2_fusion import train as trainer
 from stage2_fusion.commands.evaluate import evaluate
 from stage2_fusion.config import EncodeConfig, EvaluateConfig, FuseConfig, TrainConfig
 from stage2_fusion.data import encoding as encode
-from stage2_fusion.data.batches import Batches
-from stage2_fusion.data.features import FeatureDataset, collate
+from stage2_fusion.data.batches import PackedSamples, collate
+from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import RawInputs
 from stage2_fusion.models import model_folder
@@ -110,7 +110,7 @@ def test_live_towers_give_the_cached_features_of_every_view(made, tmp_path, max_
     model = raw.under(Passing()).eval()
     rows = np.arange(len(features))
     with torch.no_grad():
-        live = model(raw.of(Batches(features.samples))(rows))
+        live = model(raw.of(PackedSamples(features.samples))(rows))
     cached = collate(features.samples)
     kinds = {name: {sample["damage"][name] for sample in features.samples} for name in MODALITIES}
     assert all(len(found) > 1 for found in kinds.values())  # every modality is damaged somewhere
@@ -194,7 +194,7 @@ def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(made, tmp_path, monkeypatch):
     options = ["--finetune", "{text: 1}", "--train.epochs", 3]
     whole = trainer.train(config(made, tmp_path / "whole", *options))
-    parts = made_up.train_in_two_parts(monkeypatch, config(made, tmp_path / "parts", *options))
+    parts = synthetic_features.train_interrupted(monkeypatch, config(made, tmp_path / "parts", *options))
     for folder in ("", "encoders"):
         a, b = weights(whole / folder), weights(parts / folder)
         assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

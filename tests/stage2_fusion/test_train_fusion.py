@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import made_up
-from helpers.made_up import config, small
+from helpers import synthetic_features
+from helpers.synthetic_features import config, small
 from safetensors.torch import load_file
 
 from shared import config as configuration
@@ -28,7 +28,9 @@ CONFIGS = sorted((Path(trainer.__file__).parent / "configs").glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return made_up.write_features(tmp_path_factory.mktemp("features") / "f", {"train": 96, "valid": 40, "test": 40})
+    return synthetic_features.write_features(
+        tmp_path_factory.mktemp("features") / "f", {"train": 96, "valid": 40, "test": 40}
+    )
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -45,8 +47,9 @@ def test_every_shipped_configuration_trains(path, data, tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_published_systems_read_whole_what_their_sources_read(path):
     loaded = configuration.load(FuseConfig, path, ["--data", "d", "--run", "r"])
-    sample = made_up.features(np.random.default_rng(0), steps=(400, 602, 4))  # frames; 12 seconds of 50 steps
-    counts = [len(shorten(sample, loaded.train.max_sequence_steps)[name]["sequence"]) for name in ("vision", "audio")]
+    sample = synthetic_features.sample(np.random.default_rng(0), steps=(400, 602, 4))  # frames; 12 seconds of 50 steps
+    short = shorten(sample, loaded.train.max_sequence_steps)
+    counts = [short.modality(name).steps for name in ("vision", "audio")]
     if loaded.model in ("concat", "dual_stage"):
         assert counts == [128, 128]
     else:
@@ -64,10 +67,10 @@ def test_it_learns(model, data, tmp_path):
 
 
 def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves(tmp_path):
-    samples, rng = made_up.samples({"train": 64, "valid": 40}), np.random.default_rng(0)
+    samples, rng = synthetic_features.samples({"train": 64, "valid": 40}), np.random.default_rng(0)
     for sample in samples:
         sample["labels"] = rng.random(2).astype(np.float32)  # nothing to learn: validation goes up and down
-    write(tmp_path / "f", samples, made_up.info())
+    write(tmp_path / "f", samples, synthetic_features.info())
     options = ["--model", "concat", "--train.epochs", 60, "--train.patience", 3, "--train.ema", 0.5]
     folder = trainer.train(config(tmp_path / "f", tmp_path / "r", *options))
     log = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
@@ -120,7 +123,7 @@ def test_the_weights_that_are_kept_and_validated_are_the_averaged_ones(data, tmp
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, monkeypatch):
     options = ["--train.epochs", 4, "--loss.memory", 40]
     whole = trainer.train(config(data, tmp_path / "whole", *options))
-    parts = made_up.train_in_two_parts(monkeypatch, config(data, tmp_path / "parts", *options))
+    parts = synthetic_features.train_interrupted(monkeypatch, config(data, tmp_path / "parts", *options))
 
     a, b = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -163,8 +166,8 @@ def test_encoders_travel_with_the_model(tmp_path):
     encoders = tmp_path / "encoders"
     encoders.mkdir()
     (encoders / "config.json").write_text('{"digest": "x"}')
-    info = made_up.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
-    write(tmp_path / "f", made_up.samples({"train": 32, "valid": 8}), info)
+    info = synthetic_features.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
+    write(tmp_path / "f", synthetic_features.samples({"train": 32, "valid": 8}), info)
     folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 3))
     shutil.rmtree(encoders)
     assert (folder / "encoders" / "config.json").read_text() == '{"digest": "x"}'
@@ -174,20 +177,20 @@ def test_other_encoders_at_the_same_place_are_not_taken_along(tmp_path, capsys):
     encoders = tmp_path / "encoders"
     encoders.mkdir()
     (encoders / "config.json").write_text('{"digest": "y"}')  # exported again since the features were made
-    info = made_up.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
-    write(tmp_path / "f", made_up.samples({"train": 32, "valid": 8}), info)
+    info = synthetic_features.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
+    write(tmp_path / "f", synthetic_features.samples({"train": 32, "valid": 8}), info)
     folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 1))
     assert not (folder / "encoders").exists()
     assert "will ask for --encoders" in capsys.readouterr().out
 
 
 def test_unlabelled_clips_and_missing_labels(tmp_path):
-    samples = made_up.samples({"train": 40, "valid": 10}, k=3)
+    samples = synthetic_features.samples({"train": 40, "valid": 10}, k=3)
     for i, sample in enumerate(samples):
         sample["labels"][i % 3] = np.nan
         if i % 8 < 2:
             sample["labels"][:] = np.nan
-    write(tmp_path / "f", samples, made_up.info(3))
+    write(tmp_path / "f", samples, synthetic_features.info(3))
     folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--train.epochs", 2))
     assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
 

@@ -20,10 +20,10 @@ from shared.files import read_json
 from shared.text import one_line
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import (
-    FrameSelector,
     DamagedShard,
-    Sample,
+    FrameSelector,
     PairSource,
+    Sample,
     StreamSource,
     TableSource,
     check_split,
@@ -144,7 +144,9 @@ def open_hf(path: str, split: str, options: dict) -> HfTable | HfStream:
             names = [str(file) for file in files]
             table = datasets.load_dataset(_builder(files[0]), data_files={"train": names}, split="train")
     except Exception as error:
-        raise UserError(f"{path}: cannot be read ({one_line(error, 200)}); streaming: true leaves damaged files out") from None
+        raise UserError(
+            f"{path}: cannot be read ({one_line(error, 200)}); streaming: true leaves damaged files out"
+        ) from None
     if not len(table):
         raise UserError(f"{path}: no rows in split {split!r}")
     return HfTable(path, files, table, chosen)

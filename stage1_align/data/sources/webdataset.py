@@ -24,8 +24,8 @@ from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import (
-    FrameSelector,
     DamagedShard,
+    FrameSelector,
     Sample,
     StreamSource,
     check_split,

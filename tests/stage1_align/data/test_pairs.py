@@ -11,12 +11,12 @@ from helpers.stage1_tiny import encoders as tiny_encoders
 
 from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
-from stage1_align.data.captions import TextAnnotations, draw_text, text_key
 from stage1_align.config import LossConfig, PairConfig, SourceConfig
+from stage1_align.data.captions import TextAnnotations, draw_text, text_key
 from stage1_align.data.mixture import SampleIndex
-from stage1_align.model import ContrastiveModel
 from stage1_align.data.pairs import PairData, Pairs
 from stage1_align.evaluation.retrieval import embed, retrieval
+from stage1_align.model import ContrastiveModel
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,10 @@ def test_all_captions_of_an_item_share_a_key():
     assert key("caption", captions=five) == key("caption", captions=["Woof", *five[::-1]])
     assert key("caption", captions=["A dog"]) == key("caption", captions=["a  dog", "a dog"])
     assert key("caption", captions=five) != key("caption", captions=["a dog"])
-    drawn = {draw_text("caption", TextAnnotations(captions=five), [], np.random.default_rng(s), "{emotions}") for s in range(30)}
+    drawn = {
+        draw_text("caption", TextAnnotations(captions=five), [], np.random.default_rng(s), "{emotions}")
+        for s in range(30)
+    }
     assert drawn == set(five)
 
 
@@ -161,7 +164,10 @@ def test_labels_fill_the_template_and_only_transcripts_lose_words():
     annotations = TextAnnotations("one two three four", ["a b c d e f g h"], np.array([0.9]))
     text = draw_text("labels", annotations, ["Joy"], rng, "a person showing {emotions}", 0.99)
     assert text in ("a person showing strong joy", "a person showing intense joy")
-    assert draw_text("labels", TextAnnotations(labels=np.array([np.nan])), ["Joy"], rng, "a person showing {emotions}") == ""
+    assert (
+        draw_text("labels", TextAnnotations(labels=np.array([np.nan])), ["Joy"], rng, "a person showing {emotions}")
+        == ""
+    )
     assert draw_text("caption", annotations, ["Joy"], rng, "", 0.99) == "a b c d e f g h"
     assert len(draw_text("transcript", annotations, ["Joy"], rng, "", 0.99).split()) == 1
     with pytest.raises(UserError, match="leaves out the labels"):

@@ -186,7 +186,10 @@ def test_rows_of_one_file_are_one_item_with_several_captions(tmp_path):
         "root": str(tmp_path / "media"),
     }
     source = opened("csv", tmp_path / "t.csv", **options)
-    assert [source.annotations(i).captions for i in range(len(source))] == [["a dog", "a bark, loud", "woof"], ["a cat"]]
+    assert [source.annotations(i).captions for i in range(len(source))] == [
+        ["a dog", "a bark, loud", "woof"],
+        ["a cat"],
+    ]
     assert source.annotations(0).labels.tolist() == [0.5] and np.isnan(source.annotations(1).labels[0])
     assert len(source.sample(1, RATE, everything).waveform) == 1601
     assert len(source.sample(1, 2 * RATE, everything).waveform) == 3202

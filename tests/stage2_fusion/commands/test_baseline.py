@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import made_up
+from helpers import synthetic_features
 
 from shared.ridge import ridge_predict
 from stage2_fusion.commands.baseline import main, pooled, standardised
@@ -26,7 +26,11 @@ def test_ridge_is_the_minimum(width):
 
 def test_pooling_by_hand_and_missing_modalities_stand_at_the_mean():
     rng = np.random.default_rng(0)
-    there, also, absent = made_up.features(rng), made_up.features(rng), made_up.features(rng, missing=("text",))
+    there, also, absent = (
+        synthetic_features.sample(rng),
+        synthetic_features.sample(rng),
+        synthetic_features.sample(rng, missing=("text",)),
+    )
     rows = pooled([there, also, absent], ["text"])
     sequence = there["text"]["sequence"].astype(float)
     np.testing.assert_allclose(rows[0], [*sequence.mean(0), *sequence.std(0), *there["text"]["pooled"], 1])
@@ -38,7 +42,7 @@ def test_pooling_by_hand_and_missing_modalities_stand_at_the_mean():
 
 
 def test_it_learns_and_writes_an_evaluation(tmp_path, capsys):
-    data = made_up.write_features(tmp_path / "f", {"train": 96, "valid": 40, "test": 40})
+    data = synthetic_features.write_features(tmp_path / "f", {"train": 96, "valid": 40, "test": 40})
     scores = {}
     for modalities in ("[vision]", "[vision, audio, text]"):
         out = tmp_path / f"{len(modalities)}.json"

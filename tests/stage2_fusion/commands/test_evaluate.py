@@ -5,14 +5,15 @@ import json
 
 import numpy as np
 import pytest
-from helpers import made_up
+from helpers import synthetic_features
 
 from shared.errors import UserError
 from shared.files import digest
 from shared.metrics import pcc
 from stage2_fusion.commands.evaluate import against_truth, evaluate, main
 from stage2_fusion.config import EvaluateConfig
-from stage2_fusion.data.features import MODALITIES, FeatureDataset, collate, write
+from stage2_fusion.data.batches import collate
+from stage2_fusion.data.features import MODALITIES, FeatureDataset, write
 from stage2_fusion.evaluation import results as evaluation
 from stage2_fusion.models import model_folder
 
@@ -21,11 +22,11 @@ from stage2_fusion.models import model_folder
 def made(tmp_path_factory):
     """Features, an untrained model and a truth.csv."""
     folder = tmp_path_factory.mktemp("evaluate")
-    samples = made_up.samples({"test": 40, "valid": 8}, zeros=0.2)
-    info = write(folder / "features", samples, made_up.info())
+    samples = synthetic_features.samples({"test": 40, "valid": 8}, zeros=0.2)
+    info = write(folder / "features", samples, synthetic_features.info())
     model = model_folder.build("dual_stage", {"width": 16, "steps": 4}, info)
     model.fit_statistics(samples)
-    described = {key: info[key] for key in ("label_names", "widths", "quality", "encoders")}
+    described = {key: info.to_json()[key] for key in ("label_names", "widths", "quality", "encoders")}
     described |= {"model": "dual_stage", "options": {"width": 16, "steps": 4}, "max_steps": 128}
     described |= {"prepare": info["data"]["prepare"], "training": {"loss": {"mse": 1.0}}, "finetune": {}}
     model_folder.save(folder / "model", model, described, {"seconds": 7.5})
@@ -139,14 +140,17 @@ def test_the_command_prints_a_table(made, tmp_path, capsys):
 
 def test_features_that_do_not_fit_are_refused(made, tmp_path):
     def refused(info, match):
-        write(tmp_path / "f", made_up.samples({"test": 3}, k=len(info["label_names"])), info)
+        write(tmp_path / "f", synthetic_features.samples({"test": 3}, k=len(info["label_names"])), info)
         with pytest.raises(UserError, match=match):
             evaluate(EvaluateConfig(model=made / "model", data=tmp_path / "f"))
 
-    refused(made_up.info() | {"encoders": {"path": "", "digest": "other", "config": {}}}, "features of encoders other")
-    refused(made_up.info(3), "label_names")
+    refused(
+        synthetic_features.info() | {"encoders": {"path": "", "digest": "other", "config": {}}},
+        "features of encoders other",
+    )
+    refused(synthetic_features.info(3), "label_names")
     slower = {"path": "", "digest": "d" * 16, "prepare": {"frame_rate": 2}}
-    refused(made_up.info() | {"data": slower}, "prepare them again with --frame_rate 4")
+    refused(synthetic_features.info() | {"data": slower}, "prepare them again with --frame_rate 4")
 
 
 def test_damaged_models_and_truths_are_one_line(made, tmp_path):

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from helpers.made_evaluations import write_evaluation
+from helpers.synthetic_evaluations import write_evaluation
 
 from shared.errors import UserError
 from shared.metrics import pcc

@@ -2,7 +2,7 @@
 
 import json
 
-from helpers import made_up
+from helpers import synthetic_features
 
 from shared.commands.split import SplitConfig, split
 from stage2_fusion import train as trainer
@@ -14,7 +14,7 @@ from stage2_fusion.data.features import FeatureDataset, read_clips
 
 
 def test_a_feature_dataset_trains_and_is_evaluated_on_its_fold(tmp_path):
-    data = made_up.write_features(tmp_path / "f", {"train": 30, "valid": 10, "hidden": 10})
+    data = synthetic_features.write_features(tmp_path / "f", {"train": 30, "valid": 10, "hidden": 10})
     found = []
     for fold in range(2):
         out = tmp_path / f"fold{fold}"

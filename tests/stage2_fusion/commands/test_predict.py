@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import made_up
+from helpers import synthetic_features
 
 from shared.dataset.clip import Clip
 from shared.errors import UserError
@@ -19,8 +19,10 @@ from stage2_fusion.models import model_folder
 @pytest.fixture
 def predictor(tmp_path, monkeypatch):
     """A model folder of an untrained model; clips are prepared and encoded by stand-ins. Gives run(names) -> rows."""
-    info = made_up.info()
-    described = {key: info[key] for key in ("label_names", "widths", "quality", "encoders", "prepare") if key in info}
+    info = synthetic_features.info()
+    described = {
+        key: info.to_json()[key] for key in ("label_names", "widths", "quality", "encoders", "prepare") if key in info
+    }
     described |= {
         "model": "concat",
         "options": {"width": 8},
@@ -54,7 +56,7 @@ def predictor(tmp_path, monkeypatch):
         missing = {"empty": ("vision", "audio", "text")}
         seeds = [sum(map(ord, clip["id"])) + clip["start"] for clip in batch]
         return [
-            made_up.features(np.random.default_rng(seed), missing=missing.get(clip["id"].split(".")[0], ()))
+            synthetic_features.sample(np.random.default_rng(seed), missing=missing.get(clip["id"].split(".")[0], ()))
             | {"id": clip["id"], "groups": {}}
             for clip, seed in zip(batch, seeds, strict=True)
         ]
@@ -114,7 +116,7 @@ def test_windows_are_explained_with_their_times(predictor, tmp_path):
     touch(tmp_path, "long.mp4")
     described = json.loads((tmp_path / "model" / "config.json").read_text())
     described |= {"model": "dual_stage", "options": {"width": 16, "steps": 4}}
-    model = model_folder.build("dual_stage", described["options"], made_up.info())
+    model = model_folder.build("dual_stage", described["options"], synthetic_features.info())
     model_folder.save(tmp_path / "model", model, described, {})
     predictor("long.mp4", batch_size=2, window=20, explain=True)
     with (tmp_path / "out" / "predictions_explained.jsonl").open() as file:

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import made_up
+from helpers import synthetic_features
 
 from shared.errors import UserError
 from shared.metrics import pcc
@@ -19,13 +19,18 @@ from stage2_fusion.models import model_folder
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("robustness")
-    samples = made_up.samples({"test": 40}, views=2)
-    info = write(folder / "features", samples, made_up.info() | {"views": 2})
+    samples = synthetic_features.samples({"test": 40}, views=2)
+    info = write(folder / "features", samples, synthetic_features.info() | {"views": 2})
     for name in ("concat", "dual_stage"):
-        model = model_folder.build(name, made_up.SMALL[name], info)
+        model = model_folder.build(name, synthetic_features.SMALL[name], info)
         model.fit_statistics(samples)
-        described = {key: info[key] for key in ("label_names", "widths", "quality", "encoders")}
-        described |= {"model": name, "options": made_up.SMALL[name], "max_steps": 128, "prepare": {"frame_rate": 4}}
+        described = {key: info.to_json()[key] for key in ("label_names", "widths", "quality", "encoders")}
+        described |= {
+            "model": name,
+            "options": synthetic_features.SMALL[name],
+            "max_steps": 128,
+            "prepare": {"frame_rate": 4},
+        }
         model_folder.save(folder / name / "model", model, described, {})
     return folder
 
@@ -77,9 +82,9 @@ def test_curves_equal_a_slow_loop(made, tmp_path, capsys):
 
 def test_a_sample_without_a_modality_is_one_that_never_had_it():
     rng = np.random.default_rng(0)
-    sample = made_up.features(rng)
+    sample = synthetic_features.sample(rng)
     bare = without(sample, "audio")
-    other = made_up.features(np.random.default_rng(1), missing=("audio",))["audio"]
-    for key, value in bare["audio"].items():
+    other = synthetic_features.sample(np.random.default_rng(1), missing=("audio",))["audio"]
+    for key, value in bare.audio.items():
         assert value.shape == other[key].shape and not value.any()
     assert bare["vision"] is sample["vision"] and without(bare, "audio") is None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import made_up
+from helpers import synthetic_features
 
 from shared import config as configuration
 from shared.cli import emit_command
@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return made_up.write_features(tmp_path_factory.mktemp("features") / "f", {"train": 32, "valid": 16}, views=0)
+    return synthetic_features.write_features(
+        tmp_path_factory.mktemp("features") / "f", {"train": 32, "valid": 16}, views=0
+    )
 
 
 def arguments(data, folder, space: dict, *more) -> list[str]:
@@ -116,11 +118,11 @@ def test_finished_trials_are_kept_and_another_search_is_refused(data, tmp_path, 
     with pytest.raises(UserError, match="another --out"):
         searching.search(config(data, tmp_path, space, "--trials", 3, "--seed", 1))
     counts = {"train": 16, "valid": 8}
-    mine = made_up.write_features(tmp_path / "f", counts, views=0, seed=0)
+    mine = synthetic_features.write_features(tmp_path / "f", counts, views=0, seed=0)
     (tmp_path / "moved").mkdir()
     searching.search(config(mine, tmp_path / "moved", space, "--trials", 1))
     shutil.rmtree(mine)
-    made_up.write_features(mine, counts, views=0, seed=1)  # other features at the same place
+    synthetic_features.write_features(mine, counts, views=0, seed=1)  # other features at the same place
     with pytest.raises(UserError, match="other options, features, space or seed"):
         searching.search(config(mine, tmp_path / "moved", space, "--trials", 2))
 

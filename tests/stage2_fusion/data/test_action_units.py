@@ -5,26 +5,25 @@ import csv
 import sys
 import types
 
-from helpers import made_up
 import numpy as np
 import pytest
-from helpers import stage1_tiny
 import torch
+from helpers import stage1_tiny, synthetic_features
 from helpers.mediapipe_stand_in import stand_in
 
 from shared import config as configuration
 from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
-from stage2_fusion.data import encoding as encode
-from stage2_fusion.models import model_folder
-from stage2_fusion.commands import predict as prediction
 from stage2_fusion import train as trainer
-from stage2_fusion.data.action_units import BLENDSHAPES, CHANNELS, ActionUnits, add_action_units
-from stage2_fusion.data.batches import Batches
+from stage2_fusion.commands import predict as prediction
 from stage2_fusion.config import EncodeConfig, FuseConfig, PredictConfig
-from stage2_fusion.data.features import FeatureDataset, collate
-from stage2_fusion.finetune import RawInputs
+from stage2_fusion.data import encoding as encode
+from stage2_fusion.data.action_units import BLENDSHAPES, CHANNELS, ActionUnits, add_action_units
+from stage2_fusion.data.batches import PackedSamples, collate
+from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.inference import run_model
+from stage2_fusion.finetune import RawInputs
+from stage2_fusion.models import model_folder
 
 
 def scores(frame: np.ndarray) -> np.ndarray:
@@ -146,7 +145,7 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     assert len(kinds) > 3
 
     words = {"--data": tmp_path / "features", "--run": tmp_path / "run", "--model": "late_fusion"}
-    words |= {"--options": made_up.SMALL["late_fusion"], "--train.epochs": 1, "--train.batch_size": 8}
+    words |= {"--options": synthetic_features.SMALL["late_fusion"], "--train.epochs": 1, "--train.batch_size": 8}
     argv = [str(word) for pair in words.items() for word in pair] + ["--train.trackers", "[]"]
     settings = configuration.parse(FuseConfig, argv, prog="emit fuse", example="")
     folder = trainer.train(settings)
@@ -171,7 +170,7 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     raw = RawInputs(settings, features.info)
     rows = np.arange(12)
     with torch.no_grad():
-        live = raw.under(Passing()).eval()(raw.of(Batches(features.samples))(rows))
+        live = raw.under(Passing()).eval()(raw.of(PackedSamples(features.samples))(rows))
     cached = collate(features.samples[:12])
     torch.testing.assert_close(live["vision"]["x"], cached["vision"]["x"], atol=3e-3, rtol=3e-3)
 

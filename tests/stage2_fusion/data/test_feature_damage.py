@@ -1,33 +1,36 @@
 """Damage done to features: what it does to a sequence, which rows it touches, and that weights learn from it."""
 
-from helpers import made_up
+import functools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from helpers.made_up import config
+from helpers import synthetic_features
+from helpers.synthetic_features import config
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
-from stage2_fusion.models import model_folder
 from stage2_fusion import train as trainer
-from stage2_fusion.data.batches import Batches
-from stage2_fusion.config import EvaluateConfig
 from stage2_fusion.commands.evaluate import evaluate
+from stage2_fusion.config import EvaluateConfig
+from stage2_fusion.data.batches import PackedSamples
 from stage2_fusion.data.feature_damage import DAMAGED, KINDS, FeatureDamage, damage
 from stage2_fusion.data.features import write
+from stage2_fusion.models import model_folder
 
 
 def fitted(samples):
     """A model that has the statistics of the samples."""
-    model = model_folder.build("concat", {"width": 8}, made_up.info())
+    model = model_folder.build("concat", {"width": 8}, synthetic_features.info())
     model.fit_statistics(samples)
     return model
 
 
 @pytest.fixture(scope="module")
 def made():
-    samples = made_up.samples({"train": 60}, views=0)
-    return Batches(samples), fitted(samples)
+    samples = synthetic_features.samples({"train": 60}, views=0)
+    return PackedSamples(samples), fitted(samples)
 
 
 def test_each_kind_leaves_its_mark():
@@ -73,8 +76,8 @@ def test_second_rows_become_the_first_with_one_modality_damaged(made):
 
 
 def test_a_view_gives_way_to_damaged_features():
-    samples = made_up.samples({"train": 30}, views=1)
-    batches, model = Batches(samples), fitted(samples)
+    samples = synthetic_features.samples({"train": 30}, views=1)
+    batches, model = PackedSamples(samples), fitted(samples)
     rows = np.arange(60)
     clean, batch = batches(rows), batches(rows)
     FeatureDamage(model, 1.0, seed=0)(batch, rows, epoch=0)
@@ -87,20 +90,21 @@ def test_a_view_gives_way_to_damaged_features():
 
 def test_weights_learn_what_damage_looks_like_in_features(tmp_path, monkeypatch):
     """Clips nobody trained on, one modality of each damaged in its features; quality signals say nothing."""
-    short = made_up.features
-    monkeypatch.setattr(made_up, "features", lambda rng, k, missing: short(rng, k, (30, 40, 4), missing))
-    clips, rng = made_up.samples({"train": 160, "valid": 40, "test": 200}, views=0), np.random.default_rng(1)
-    rows, usual = [], {n: (torch.full((made_up.WIDTHS[n],), 0.5),) * 2 for n in DAMAGED}
+    sample = synthetic_features.sample
+    monkeypatch.setattr(synthetic_features, "sample", functools.partial(sample, steps=(30, 40, 4)))
+    clips, rng = synthetic_features.samples({"train": 160, "valid": 40, "test": 200}, views=0), np.random.default_rng(1)
+    rows, usual = [], {n: (torch.full((synthetic_features.WIDTHS[n],), 0.5),) * 2 for n in DAMAGED}
     for clip in clips:
         there = [name for name in DAMAGED if len(clip[name]["sequence"])]
-        view = {**clip, "view": 1, "damage": dict(clip["damage"])}
+        view = replace(clip, view=1, damage=dict(clip.damage))
         if there:
             name, kind = str(rng.choice(there)), str(rng.choice(KINDS))
             x = torch.from_numpy(clip[name]["sequence"]).float()
-            view[name] = {**clip[name], "sequence": damage(x, kind, *usual[name], rng).numpy().astype(np.float16)}
+            part = replace(clip.modality(name), sequence=damage(x, kind, *usual[name], rng).numpy().astype(np.float16))
+            setattr(view, name, part)
             view["damage"][name] = kind
         rows += [clip, view]
-    write(tmp_path / "f", rows, made_up.info() | {"views": 1, "seed": 0})
+    write(tmp_path / "f", rows, synthetic_features.info() | {"views": 1, "seed": 0})
     found = {}
     for share in (0.0, 0.7):
         options = ["--train.damaged_views", "false", "--train.feature_damage", share, "--loss.quality", 1.0]
@@ -111,16 +115,16 @@ def test_weights_learn_what_damage_looks_like_in_features(tmp_path, monkeypatch)
 
 
 def test_it_resumes_to_the_bit(tmp_path, monkeypatch):
-    data = made_up.write_features(tmp_path / "f", {"train": 48, "valid": 16, "test": 16}, views=0)
+    data = synthetic_features.write_features(tmp_path / "f", {"train": 48, "valid": 16, "test": 16}, views=0)
     options = ["--train.epochs", 4, "--train.feature_damage", 0.5]
     whole = trainer.train(config(data, tmp_path / "whole", *options))
-    parts = made_up.train_in_two_parts(monkeypatch, config(data, tmp_path / "parts", *options))
+    parts = synthetic_features.train_interrupted(monkeypatch, config(data, tmp_path / "parts", *options))
     assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
 
 
 def test_a_share_is_a_share_and_towers_that_train_along_have_no_features(tmp_path):
     with pytest.raises(UserError, match="a share, from 0 to 1"):
         config(tmp_path, tmp_path, "--train.feature_damage", 1.5)
-    data = made_up.write_features(tmp_path / "f", {"train": 16, "valid": 8, "test": 8})
+    data = synthetic_features.write_features(tmp_path / "f", {"train": 16, "valid": 8, "test": 8})
     with pytest.raises(UserError, match="leave out --finetune"):
         trainer.train(config(data, tmp_path / "r", "--train.feature_damage", 0.5, "--finetune", "{text: 1}"))

@@ -1,18 +1,19 @@
 """The feature dataset: what is written is read, padded and masked as said."""
 
-from helpers import made_up
 import numpy as np
 import pytest
 import torch
+from helpers import synthetic_features
 
 from shared.errors import UserError
-from stage2_fusion.data.features import MODALITIES, FeatureDataset, collate, shorten, write
+from stage2_fusion.data.batches import collate
+from stage2_fusion.data.features import MODALITIES, FeatureDataset, shorten, write
 
 
 def test_what_is_written_is_read(tmp_path):
-    samples = made_up.samples({"train": 5, "test": 2}, k=3, views=2)
+    samples = synthetic_features.samples({"train": 5, "test": 2}, k=3, views=2)
     samples[0]["labels"][1] = np.nan
-    info = write(tmp_path / "f", samples, made_up.info(3))
+    info = write(tmp_path / "f", samples, synthetic_features.info(3))
     data = FeatureDataset.open(tmp_path / "f")
     assert data.info == info and len(data) == 21
     for before, after in zip(samples, data.samples, strict=True):
@@ -27,7 +28,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_splits_and_views(tmp_path):
-    path = made_up.write_features(tmp_path / "f", {"train": 4, "test": 3}, views=2)
+    path = synthetic_features.write_features(tmp_path / "f", {"train": 4, "test": 3}, views=2)
     assert len(FeatureDataset.open(path, "test")) == 9
     clean = FeatureDataset.open(path, "test", views=(0,))
     assert [sample["view"] for sample in clean.samples] == [0, 0, 0]
@@ -45,17 +46,21 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
 
 
 def test_the_digest_follows_what_features_are_made_from(tmp_path):
-    samples = made_up.samples({"train": 1})
-    a = write(tmp_path / "a", samples, made_up.info())
-    b = write(tmp_path / "b", samples, made_up.info() | {"encoders": {"path": "x", "digest": "other", "config": {}}})
-    elsewhere = made_up.info() | {"encoders": made_up.info()["encoders"] | {"path": "moved"}}
+    samples = synthetic_features.samples({"train": 1})
+    a = write(tmp_path / "a", samples, synthetic_features.info())
+    b = write(
+        tmp_path / "b",
+        samples,
+        synthetic_features.info() | {"encoders": {"path": "x", "digest": "other", "config": {}}},
+    )
+    elsewhere = synthetic_features.info() | {"encoders": synthetic_features.info()["encoders"] | {"path": "moved"}}
     assert a["digest"] == write(tmp_path / "c", samples, elsewhere)["digest"] != b["digest"]
-    other = write(tmp_path / "d", samples, made_up.info() | {"precision": "bf16"})
+    other = write(tmp_path / "d", samples, synthetic_features.info() | {"precision": "bf16"})
     assert other["digest"] != a["digest"]
 
 
 def test_damaged_data_is_one_line(tmp_path):
-    write(tmp_path / "a", made_up.samples({"train": 3}), made_up.info())
+    write(tmp_path / "a", synthetic_features.samples({"train": 3}), synthetic_features.info())
     for file in (tmp_path / "a" / "data").glob("*.arrow"):
         file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match=r"damaged .*encode"):
@@ -64,16 +69,16 @@ def test_damaged_data_is_one_line(tmp_path):
 
 def test_a_failing_source_leaves_no_folder(tmp_path):
     def samples():
-        yield from made_up.samples({"train": 1})
+        yield from synthetic_features.samples({"train": 1})
         raise UserError("stop")
 
     with pytest.raises(UserError):
-        write(tmp_path / "f", samples(), made_up.info())
+        write(tmp_path / "f", samples(), synthetic_features.info())
     assert not (tmp_path / "f").exists()
 
 
 def test_collate_pads_with_zeros_and_masks():
-    samples = made_up.samples({"train": 40}, views=0)
+    samples = synthetic_features.samples({"train": 40}, views=0)
     batch = collate(samples)
     for name in MODALITIES:
         part = batch[name]
@@ -88,14 +93,15 @@ def test_collate_pads_with_zeros_and_masks():
 
 
 def test_damage_of_a_missing_modality_is_not_counted():
-    sample = made_up.features(np.random.default_rng(0), missing=["audio"]) | {"id": "a", "groups": {}}
+    sample = synthetic_features.sample(np.random.default_rng(0), missing=["audio"])
     sample["damage"] = {"vision": "blur", "audio": "noise", "text": ""}
     assert collate([sample])["damaged"].tolist() == [[True, False, False]]
 
 
 def test_shorten_averages_equal_runs():
-    sample = made_up.features(np.random.default_rng(0), steps=(20, 2, 2))
-    vision = sample["vision"] = {**sample["vision"], "sequence": np.arange(8, dtype=np.float16).reshape(8, 1)}
+    sample = synthetic_features.sample(np.random.default_rng(0), steps=(20, 2, 2))
+    vision = sample["vision"]
+    vision["sequence"] = np.arange(8, dtype=np.float16).reshape(8, 1)
     vision["times"], vision["quality"] = np.arange(8, dtype=np.float32), np.ones((8, 2), np.float32)
     words = sample["text"]["sequence"]
     out = shorten(sample, 4)

@@ -10,10 +10,10 @@ import pytest
 
 from shared import config as configuration
 from shared.dataset.clip_dataset import ClipDataset
-from shared.errors import UserError
 from shared.dataset.decode_clip import frame_times
-from stage2_fusion.data import encoding as encode
+from shared.errors import UserError
 from stage2_fusion.config import EncodeConfig
+from stage2_fusion.data import encoding as encode
 from stage2_fusion.data.features import FeatureDataset, read_info
 from stage2_fusion.data.precomputed import ProvidedFeatures, vision_times
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import made_up
+from helpers import synthetic_features
 
 from shared.commands.split import SplitConfig, split
 from shared.files import write_json
@@ -46,10 +46,10 @@ def test_nearest_equals_a_slow_loop():
 @pytest.fixture()
 def features(tmp_path):
     """Four training clips, three to be scored; subjects s0 to s2."""
-    rows = made_up.samples({"train": 4, "test": 3}, views=0)
+    rows = synthetic_features.samples({"train": 4, "test": 3}, views=0)
     for i, row in enumerate(rows):
         row["groups"] = {"subject": f"s{i % 3}" if i < 6 else ""}
-    info = made_up.info() | {"views": 0}
+    info = synthetic_features.info() | {"views": 0}
     write(tmp_path / "f", rows, info)
     return tmp_path / "f", info, rows
 
@@ -67,8 +67,8 @@ def test_why_nothing_is_compared(features, tmp_path):
 
 def test_a_new_split_does_not_undo_what_the_encoders_saw(tmp_path):
     aligned = {"path": "nowhere", "digest": "e" * 16, "config": {"training": {"data_digest": "d" * 16}}}
-    rows = made_up.samples({"train": 20, "test": 10}, views=1)
-    info = write(tmp_path / "f", rows, made_up.info() | {"encoders": aligned})
+    rows = synthetic_features.samples({"train": 20, "test": 10}, views=1)
+    info = write(tmp_path / "f", rows, synthetic_features.info() | {"encoders": aligned})
     split(SplitConfig(tmp_path / "f", tmp_path / "fold", folds=2))
     test = [clip["id"] for clip in read_clips(tmp_path / "fold") if clip["split"] == "test"]
     found = seen_by_encoders(tmp_path / "fold", read_info(tmp_path / "fold"), test)
@@ -86,10 +86,10 @@ def test_real_transcripts(clips, tmp_path):
     info = {"data": {"path": str(clips), "digest": data.digest}, "label_names": data.label_names}
     transcripts = read_transcripts(info["data"])
     assert transcripts == dict(zip(data.column("id"), data.column("transcript"), strict=True))
-    rows = made_up.samples({"train": len(data)}, k=len(data.label_names), views=0)
+    rows = synthetic_features.samples({"train": len(data)}, k=len(data.label_names), views=0)
     for row, name, part, labels in zip(rows, data.column("id"), data.column("split"), data.labels(), strict=True):
         row |= {"id": name, "split": part, "labels": labels, "groups": {"subject": name}}
-    made = made_up.info(len(data.label_names)) | {"views": 0, "data": {**info["data"], "prepare": {}}}
+    made = synthetic_features.info(len(data.label_names)) | {"views": 0, "data": {**info["data"], "prepare": {}}}
     made["label_names"] = data.label_names
     write(tmp_path / "f", rows, made)
     test = [row for row in rows if row["split"] == "test"]

@@ -2,18 +2,19 @@
 
 import pytest
 import torch
-from helpers import made_up
+from helpers import synthetic_features
 
+from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
-from stage2_fusion.data.features import MODALITIES, collate
+from stage2_fusion.data.batches import collate
 from stage2_fusion.models import MODELS, model_folder
 from stage2_fusion.models.base import drop_modalities
 
 
 def model_and_batch(name, k=2, count=10, **options):
     torch.manual_seed(0)
-    samples = made_up.samples({"train": count}, k, views=0)
-    model = model_folder.build(name, {**made_up.SMALL[name], **options}, made_up.info(k))
+    samples = synthetic_features.samples({"train": count}, k, views=0)
+    model = model_folder.build(name, {**synthetic_features.SMALL[name], **options}, synthetic_features.info(k))
     model.fit_statistics(samples)
     return model, samples
 
@@ -45,7 +46,7 @@ def test_a_clip_in_a_batch_equals_the_clip_alone(name):
 def test_absent_modalities_weigh_nothing_and_say_nothing(name):
     model, _ = model_and_batch(name)
     model.eval()
-    batch = collate(made_up.samples({"train": 4}, views=0, seed=3))
+    batch = collate(synthetic_features.samples({"train": 4}, views=0, seed=3))
     for modality in MODALITIES:
         batch[modality]["present"][:] = modality == "audio"
         batch[modality]["mask"] &= batch[modality]["present"][:, None]
@@ -149,9 +150,9 @@ def test_parts_of_the_dual_stage_model_can_be_left_out(ablation):
 
 def test_a_wrong_option_is_named():
     with pytest.raises(UserError, match="fusion model concat has no option 'widht': did you mean 'width'"):
-        model_folder.build("concat", {"widht": 3}, made_up.info())
+        model_folder.build("concat", {"widht": 3}, synthetic_features.info())
     with pytest.raises(UserError, match=r"fusion model concat.*width"):
-        model_folder.build("concat", {"width": "wide"}, made_up.info())
+        model_folder.build("concat", {"width": "wide"}, synthetic_features.info())
     for queries in ("learned", "text"):
         with pytest.raises(UserError, match="decoder_layers 0"):
-            model_folder.build("dual_stage", {"decoder_layers": 0, "queries": queries}, made_up.info())
+            model_folder.build("dual_stage", {"decoder_layers": 0, "queries": queries}, synthetic_features.info())

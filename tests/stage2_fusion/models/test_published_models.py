@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from helpers import made_up
+from helpers import synthetic_features
 
+from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from stage2_fusion.config import LossConfig
-from stage2_fusion.data.features import MODALITIES, collate
+from stage2_fusion.data.batches import collate
 from stage2_fusion.losses import FusionLoss, Rows
 from stage2_fusion.models import MODELS, model_folder
 from stage2_fusion.models.base import Output, clipped
@@ -120,15 +121,15 @@ def even(sample, reads=MODALITIES):
 
 
 def lstm_vad(model, sample):
-    rows, width = steps_of(model, sample, "audio"), made_up.WIDTHS["audio"]
+    rows, width = steps_of(model, sample, "audio"), synthetic_features.WIDTHS["audio"]
     clip = torch.cat([mean_of(rows, width), last_state(model.last, rows, width)])
     return Output(linear(model.head[3], linear(model.head[1], clip).tanh()).clamp(0, 1), *even(sample, ["audio"]))
 
 
 def concat_lstm(model, sample):
     rows = {name: steps_of(model, sample, name) for name in MODALITIES}
-    parts = [last_state(model.last[name], rows[name], made_up.WIDTHS[name]) for name in ("vision", "audio")]
-    clip = torch.cat([*parts, mean_of(rows["text"], made_up.WIDTHS["text"])])
+    parts = [last_state(model.last[name], rows[name], synthetic_features.WIDTHS[name]) for name in ("vision", "audio")]
+    clip = torch.cat([*parts, mean_of(rows["text"], synthetic_features.WIDTHS["text"])])
     return Output(linear(model.head[4], linear(model.head[1], clip).tanh()).clamp(0, 1), *even(sample))
 
 
@@ -201,7 +202,7 @@ def concat(model, sample):
     parts = []
     for name in MODALITIES:
         rows, pooled = steps_of(model, sample, name), normalised(model, name, "pooled", sample[name]["pooled"])
-        parts += [mean_of(rows, made_up.WIDTHS[name]), pooled if rows else 0 * pooled]
+        parts += [mean_of(rows, synthetic_features.WIDTHS[name]), pooled if rows else 0 * pooled]
     hidden = gelu(layer_norm(model.mlp[2], linear(model.mlp[1], torch.cat(parts))))
     return Output(linear(model.mlp[5], hidden).sigmoid(), *even(sample))
 
@@ -314,8 +315,8 @@ VARIANTS = [
 def build(name, k=2, **options):
     """A model whose every parameter matters: none is left at zero or one, where mistakes would not show."""
     torch.manual_seed(0)
-    samples = made_up.samples({"train": 12}, k, views=0, seed=4)
-    model = model_folder.build(name, {**made_up.SMALL[name], **options}, made_up.info(k))
+    samples = synthetic_features.samples({"train": 12}, k, views=0, seed=4)
+    model = model_folder.build(name, {**synthetic_features.SMALL[name], **options}, synthetic_features.info(k))
     model.fit_statistics(samples)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -375,12 +376,12 @@ def test_clipped_is_in_bounds_and_still_learns_outside_them():
 @pytest.mark.parametrize("name", ["late_fusion", "text_anchored"])
 def test_heads_that_do_not_divide_the_width_are_refused(name):
     with pytest.raises(UserError, match=r"width 30 must be .*multiple of heads = 4"):
-        model_folder.build(name, {"width": 30, "heads": 4}, made_up.info())
+        model_folder.build(name, {"width": 30, "heads": 4}, synthetic_features.info())
 
 
 def test_a_model_that_reads_audio_alone_says_so_and_never_loses_it_to_modality_dropout():
     with pytest.raises(UserError, match="modalities holds vision, text, but this model reads audio alone"):
-        model_folder.build("lstm_vad", {"modalities": ["vision", "text"]}, made_up.info())
+        model_folder.build("lstm_vad", {"modalities": ["vision", "text"]}, synthetic_features.info())
     model, samples = build("lstm_vad", modality_dropout=1.0)
     batch = collate(samples)
     inputs = model.train().inputs(batch)
