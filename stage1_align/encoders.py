@@ -1,16 +1,19 @@
-"""What stage 1 exports and everyone loads again: aligned encoders in one folder.
+"""Aligned encoders: what stage 1 exports, in one folder that loads anywhere.
 
-config.json          towers with their preprocessing, widths, rates, licenses; digests of what they were trained on
+config.json          towers with their preprocessing, widths, rates and licenses; digests of the training data
 model.safetensors    weights, keys starting with vision. audio. text.
 tokenizer/           the text tower's tokenizer
 README.md            the model card
 """
 
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.files import atomic_folder, digest, read_json, write_json, write_text
@@ -18,62 +21,133 @@ from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.export.card import model_card
 from stage1_align.towers import TOWERS
+from stage1_align.towers.audio_tower import AudioTower
 from stage1_align.towers.base import Tower
+from stage1_align.towers.inputs import is_path, reject
+from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import TOKENIZERS
+from stage1_align.towers.vision_tower import VisionTower
 
 FORMAT = "emit-encoders/1"
 HUB = "hf-hub:"
+HUB_FILES = ["*.json", "*.safetensors", "*.md", "tokenizer/*"]
+BASES = {"vision": VisionTower, "audio": AudioTower, "text": TextTower}
+
+
+class RawClip(NamedTuple):
+    """One clip; None where a modality is absent."""
+
+    frames: Any = None
+    """A clip as `encoders.vision.encode` takes it."""
+    waveform: Any = None
+    """A sound as `encoders.audio.encode` takes it."""
+    rate: float | None = None
+    """Sample rate of the waveform in Hz, where that is an array."""
+    text: str | None = None
+    """What is said."""
 
 
 class AlignedEncoders(nn.Module):
-    """A vision, an audio and a text tower with one shared space. A tower that was not loaded, or not exported, is None.
+    """A vision, an audio and a text tower with one embedding space. A tower that was not exported or loaded is None.
 
     >>> encoders = AlignedEncoders.from_pretrained("runs/demo/encoders")
-    >>> encoders.text.encode(["that is so funny"]).pooled.shape
+    >>> encoders.text.encode("that is so funny").pooled.shape
     torch.Size([1, 64])
+    >>> encoders.audio.encode(waveform, rate=44100)  # and encoders.vision.encode("talk.mp4"); see their help
+    >>> encoders.similarity("talk.mp4", ["much joy", "no emotion"])["mean"]
+    tensor([0.31, 0.08])
     """
 
     def __init__(
-        self, vision: Tower | None = None, audio: Tower | None = None, text: Tower | None = None, *, embed_dim: int
+        self,
+        vision: VisionTower | None = None,
+        audio: AudioTower | None = None,
+        text: TextTower | None = None,
+        *,
+        embed_dim: int,
     ):
         super().__init__()
         self.vision, self.audio, self.text = vision, audio, text
         self.embed_dim = embed_dim
         self.names: dict[str, str] = {}
-        self.config: dict = {}
+        """The registered name of each tower."""
+        self.config: dict[str, Any] = {}
+        """The config.json these were loaded with."""
         self.digest = ""
 
     @classmethod
     def build(cls, towers: dict[str, dict], embed_dim: int) -> "AlignedEncoders":
-        """From {"vision": {"name": ..., "options": {...}}, "audio": ..., "text": ...}, or some of them."""
-        built = {
-            modality: TOWERS[modality].get(spec["name"]).from_options(spec.get("options", {}), embed_dim)
-            for modality, spec in towers.items()
-        }
+        """New encoders from {"vision": {"name": ..., "options": {...}}, "audio": ..., "text": ...}, or some of these.
+
+        A name is one of `stage1_align.towers.TOWERS` or a `package.module:Class` of your own. UserError for an unknown
+        name or option."""
+        built: dict[str, Any] = {}
+        for modality, spec in towers.items():
+            tower_class = _tower_class(modality, spec["name"])
+            built[modality] = tower_class.from_options(spec.get("options", {}), embed_dim)
         encoders = cls(**built, embed_dim=embed_dim)
         encoders.names = {modality: spec["name"] for modality, spec in towers.items()}
         return encoders
 
     def towers(self) -> dict[str, Tower]:
-        """Those that are here, by modality: vision, audio, text."""
+        """The towers these encoders have, by modality: vision, audio, text."""
         return {modality: getattr(self, modality) for modality in TOWERS if getattr(self, modality) is not None}
 
     def tower(self, modality: str) -> Tower:
-        """One of them; UserError says which there are when it is missing."""
-        here = self.towers()
-        if modality not in here:
-            raise UserError(f"these encoders have no {modality} tower: {nearest(modality, here)}")
-        return here[modality]
+        """The tower of a modality; UserError names the towers there are when it is missing."""
+        towers = self.towers()
+        if modality not in towers:
+            raise UserError(f"these encoders have no {modality} tower: {nearest(modality, towers)}")
+        return towers[modality]
+
+    @torch.no_grad()
+    def similarity(self, clip: Any, prompts: str | list[str]) -> dict[str, Tensor]:
+        """Cosine similarity of one clip to texts, for zero-shot classification.
+
+        clip: a path of a video, audio or image file, or a RawClip, or the plain tuple (frames, waveform, rate, text).
+        prompts: P texts, such as ["much joy", "no emotion"].
+
+        Returns float32 (P,) for each modality that the clip and the encoders have, and "mean", the mean over these:
+        {"vision": (P,), "audio": (P,), "mean": (P,)} for a video file. UserError when the clip has no such modality, a
+        prompt has no known character, or there is no text tower.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts: TextTower = self.tower("text")  # type: ignore[assignment]
+        targets = texts.encode(prompts)
+        for prompt, present in zip(prompts, targets.mask.any(1).tolist(), strict=True):
+            if not present:
+                raise UserError(f"similarity: the prompt {prompt!r} has no character that the tokenizer knows")
+        similarities = {
+            modality: (targets.pooled @ pooled.to(targets.pooled.device))  # (P,)
+            for modality, pooled in self._embed_clip(_raw_clip(clip)).items()
+        }
+        if not similarities:
+            raise UserError(f"similarity: the clip has none of the modalities {', '.join(self.towers())}")
+        return similarities | {"mean": torch.stack(list(similarities.values())).mean(0)}
+
+    def _embed_clip(self, clip: RawClip) -> dict[str, Tensor]:
+        """The pooled embedding (D,) of each modality that the clip and the encoders have."""
+        encoded = {}
+        if self.vision is not None and clip.frames is not None:
+            encoded["vision"] = self.vision.encode(clip.frames)
+        if self.audio is not None and clip.waveform is not None:
+            encoded["audio"] = self.audio.encode(clip.waveform, clip.rate)
+        if self.text is not None and clip.text is not None:
+            encoded["text"] = self.text.encode(clip.text)
+        for modality, value in encoded.items():
+            if len(value.pooled) != 1:
+                raise UserError(f"similarity: got {len(value.pooled)} clips for {modality}; give one")
+        return {modality: value.pooled[0] for modality, value in encoded.items() if value.mask.any()}
 
     @classmethod
     def from_pretrained(
         cls, source: str | Path, only: Iterable[str] | None = None, *, frozen: bool = True
     ) -> "AlignedEncoders":
-        """Load an exported folder, or "hf-hub:OWNER/NAME" from Hugging Face's hub: in evaluation mode and, unless told
-        otherwise, frozen.
+        """Load an exported folder, or "hf-hub:OWNER/NAME" from the Hugging Face hub, in evaluation mode and, unless
+        `frozen` is False, without gradients.
 
-        `only` names the modalities wanted, as in ("audio",): the others are neither built nor read. A hub is asked only
-        where the source says so. UserError for a folder that is missing, damaged or lacks a tower.
+        `only` names the modalities to load, as in ("audio",); the others are neither built nor read. The hub is asked
+        only for a source that starts with hf-hub:. UserError for a folder that is missing, damaged or lacks a tower.
         """
         folder = _download(str(source).removeprefix(HUB)) if str(source).startswith(HUB) else Path(source)
         config = read_json(folder / "config.json", "exported encoders", "make them with `emit export RUN --out DIR`")
@@ -81,11 +155,11 @@ class AlignedEncoders(nn.Module):
             raise UserError(
                 f"{folder}: format {config.get('format')!r}, expected {FORMAT!r}; export the encoders again"
             )
-        wanted = list(config["towers"]) if only is None else list(only)
-        for modality in wanted:
+        modalities = list(config["towers"]) if only is None else [only] if isinstance(only, str) else list(only)
+        for modality in modalities:
             if modality not in config["towers"]:
                 raise UserError(f"{folder}: has no {modality} tower: {nearest(modality, config['towers'])}")
-        encoders = cls.build({modality: config["towers"][modality] for modality in wanted}, config["embed_dim"])
+        encoders = cls.build({modality: config["towers"][modality] for modality in modalities}, config["embed_dim"])
         encoders._read_weights(folder / "model.safetensors")
         if encoders.text is not None:
             kind = config["towers"]["text"].get("tokenizer", "sentencepiece")
@@ -95,7 +169,7 @@ class AlignedEncoders(nn.Module):
         return encoders.eval().requires_grad_(False) if frozen else encoders.eval()
 
     def _read_weights(self, path: Path) -> None:
-        """Those of the towers that are here; the others stay on disk."""
+        """Load the weights of the towers these encoders have; other weights in the file are not read."""
         from safetensors import SafetensorError, safe_open
 
         if not path.is_file():
@@ -109,10 +183,14 @@ class AlignedEncoders(nn.Module):
             reason = one_line(error, 200)
             raise UserError(f"{path}: damaged ({reason}); export the encoders again") from None
 
-    def save_pretrained(self, folder: str | Path, training: dict | None = None, weights: dict | None = None) -> None:
-        """Write the folder, whole or not at all. `training` (data, metrics, command) goes into config and card; None
-        keeps what the encoders were loaded with. weights: a state dictionary gathered from a model that is spread over
-        processes; None takes the encoders' own."""
+    def save_pretrained(
+        self, folder: str | Path, training: dict | None = None, weights: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write the folder, whole or not at all; an older one is replaced.
+
+        training: the record of data, metrics and command for config and card; None keeps the one these encoders were
+        loaded with. weights: the state dictionary of a model that is sharded over processes, gathered; None takes the
+        encoders' own."""
         from safetensors.torch import save_file
 
         with atomic_folder(Path(folder)) as partial:
@@ -122,8 +200,8 @@ class AlignedEncoders(nn.Module):
             towers = {modality: self._describe(modality, tower) for modality, tower in self.towers().items()}
             files = [partial / "model.safetensors"]
             if self.text is not None:
-                self.text.tokenizer.save(partial / "tokenizer")
-                towers["text"]["tokenizer"] = self.text.tokenizer.kind
+                self.text.loaded_tokenizer().save(partial / "tokenizer")
+                towers["text"]["tokenizer"] = self.text.loaded_tokenizer().kind
                 files += sorted((partial / "tokenizer").iterdir())
             config = {
                 "format": FORMAT,
@@ -135,7 +213,7 @@ class AlignedEncoders(nn.Module):
             write_json(partial / "config.json", config)
             write_text(partial / "README.md", model_card(config))
 
-    def _describe(self, modality: str, tower: Tower) -> dict:
+    def _describe(self, modality: str, tower: Tower) -> dict[str, Any]:
         return {
             "name": self.names[modality],
             "options": tower.config(),
@@ -144,8 +222,9 @@ class AlignedEncoders(nn.Module):
         }
 
     def push_to_hub(self, repo_id: str, private: bool = True) -> None:
-        """Put the folder, card included, into a model repository ("OWNER/NAME") of Hugging Face's hub, which is made
-        when it is not there; private unless said otherwise: faces and voices trained these encoders."""
+        """Upload the folder, card included, to the model repository "OWNER/NAME" of the Hugging Face hub, which is
+        created when it does not exist; private by default, because these encoders were trained on faces and voices.
+        UserError when the hub refuses."""
         from huggingface_hub import HfApi
 
         with tempfile.TemporaryDirectory() as temporary:
@@ -160,14 +239,30 @@ class AlignedEncoders(nn.Module):
                 raise UserError(f"{repo_id}: not uploaded ({reason}); check the name, and `hf auth login`") from None
 
 
+def _tower_class(modality: str, name: str) -> type[Tower]:
+    """The class of a registered or imported tower. UserError unless it is a tower of that modality."""
+    tower, base = TOWERS[modality].get(name), BASES[modality]
+    if not (isinstance(tower, type) and issubclass(tower, base)):
+        raise UserError(f"{name}: no {modality} tower; it must be a subclass of stage1_align.{base.__name__}")
+    return tower
+
+
+def _raw_clip(clip: Any) -> RawClip:
+    if is_path(clip):
+        return RawClip(os.fspath(clip), os.fspath(clip))
+    if isinstance(clip, tuple) and len(clip) <= len(RawClip._fields):
+        return RawClip(*clip)
+    raise reject("similarity", clip, "a clip is a path or the tuple (frames, waveform, rate, text)")
+
+
 def _download(repo_id: str) -> Path:
-    """The repository's files, in the hub's own cache; what is there already is not fetched again."""
+    """The repository's files, in the hub's own cache; files that are there already are not fetched again."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=["*.json", "*.safetensors", "*.md", "tokenizer/*"]))
+        return Path(snapshot_download(repo_id, allow_patterns=HUB_FILES))
     except (OSError, ValueError) as error:  # every error of the hub is one of these
         reason = one_line(error, 200)
         raise UserError(
-            f"{HUB}{repo_id}: cannot be had from the hub ({reason}); download it elsewhere and give the folder"
+            f"{HUB}{repo_id}: cannot be downloaded ({reason}); download it elsewhere and give the folder"
         ) from None

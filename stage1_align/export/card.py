@@ -35,18 +35,18 @@ Command: `{training.get("command", "not recorded")}`
 {metrics or "| not recorded | |"}
 
 ```python
-from stage1_align.encoders import AlignedEncoders
+from stage1_align import AlignedEncoders
 
 encoders = AlignedEncoders.from_pretrained("DIR", only=["{modality}"])
-encoded = encoders.{modality}.encode([{example}])  # pooled (1, D), sequence (1, T, C), mask (1, T)
+encoded = encoders.{modality}.encode("{example}")  # pooled (1, D), sequence (1, T, C), mask (1, T)
 ```
 """
 
 
 EXAMPLES = {
-    "text": '"that is so funny"',
-    "audio": "waveform",
-    "vision": "frames",
+    "text": "that is so funny",
+    "audio": "talk.wav",
+    "vision": "talk.mp4",
 }
 
 

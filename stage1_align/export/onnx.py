@@ -132,7 +132,7 @@ def _fixed_length(tower: Tower) -> bool:
 
 def _graph(modality: str, tower: Tower) -> nn.Module:
     from stage1_align.towers.audio_windows import WindowedTower
-    from stage1_align.towers.text_transformer import TextTower
+    from stage1_align.towers.text_tower import TextTower
     from stage1_align.towers.vision_open_clip import OpenClipVision
     from stage1_align.towers.wav2vec2 import Wav2vec2
 

@@ -8,10 +8,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage1_align.towers.base import Encoded, Tower
+from stage1_align.towers.audio_tower import AudioTower
+from stage1_align.towers.base import Encoded
 
 
-class WindowedTower(Tower):
+class WindowedTower(AudioTower):
     """Waveforms of any length to distinct frames (T, C) at a stated rate and their mean in the shared space.
 
     HTS-AT stretches whatever is shorter than its window and repeats each output frame. Here every clip is cut into

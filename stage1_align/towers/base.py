@@ -16,14 +16,20 @@ from shared.errors import UserError
 
 @dataclass
 class Encoded:
-    """pooled: float32 (B, D), unit length, zeros where the item is absent. sequence: float32 (B, T, C) before the
-    projection into the shared space, zeros where masked. mask: bool (B, T), True = real. rate: steps a second, or None
-    where steps are the given frames (vision) or tokens (text)."""
+    """What a tower gives for B items. All on the tower's device but `truncated`."""
 
     pooled: Tensor
+    """float32 (B, D), unit length, in the space all towers share; zeros where the item is absent."""
     sequence: Tensor
+    """float32 (B, T, C), features over time before the projection to the shared space; zeros where masked."""
     mask: Tensor
+    """bool (B, T), True where a step is real; all False where the item is absent."""
     rate: float | None
+    """Steps per second (audio); None where a step is a frame (vision) or a token (text)."""
+    times: Tensor | None = None
+    """float32 (B, T), seconds of each step, NaN where masked or unknown; set by `encode`, None for texts."""
+    truncated: Tensor | None = None
+    """bool (B,), whether the end of an item was left out; set by `encode`."""
 
 
 class Tower(nn.Module):
@@ -79,9 +85,6 @@ class Tower(nn.Module):
         device = next(self.parameters()).device
         batch = {name: value.to(device) for name, value in self.collate(items).items()}
         return self(**batch)
-
-    def encode(self, items: list) -> Encoded:
-        return self.encode_prepared(items)
 
     def freeze(self, unfreeze: int | None) -> None:
         """None: everything trains. 0: only ADDED trains. n: also the last n blocks and what follows them.

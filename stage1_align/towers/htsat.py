@@ -112,9 +112,6 @@ class Htsat(WindowedTower):
 
     def __init__(self, options: HtsatOptions, embed_dim: int):
         super().__init__(options, embed_dim)
-        htsat = _htsat_module()
-        # Of its Swin blocks, on building: nothing a user could act on.
-        warnings.filterwarnings("ignore", message="torch.meshgrid")
         o = options
         folds = o.spec_size // o.mel_bins
         self._spectrogram(o.n_fft, o.hop)
@@ -123,25 +120,7 @@ class Htsat(WindowedTower):
         if self.window > self.most * o.hop:
             raise UserError(f"window_samples is {self.window}: at most {self.most * o.hop} fit spec_size {o.spec_size}")
         self.steps = folds * o.spec_size // o.patch_stride // 2 ** (len(o.depths) - 1)  # distinct frames of one window
-        self.net = htsat.HTSAT_Swin_Transformer(
-            spec_size=o.spec_size,
-            patch_size=o.patch_size,
-            patch_stride=(o.patch_stride, o.patch_stride),
-            num_classes=1,
-            embed_dim=o.embed_dim,
-            depths=list(o.depths),
-            num_heads=list(o.num_heads),
-            window_size=o.window_size,
-            drop_path_rate=o.drop_path,
-            config=types.SimpleNamespace(
-                mel_bins=o.mel_bins,
-                sample_rate=o.sample_rate,
-                window_size=o.n_fft,
-                hop_size=o.hop,
-                fmin=o.fmin,
-                fmax=o.fmax,
-            ),
-        )
+        self.net = _build_net(o)
         # Its Fourier transform is a convolution with a million frozen weights; torch.stft is the same, and faster.
         del self.net.spectrogram_extractor
         if o.patch_size == o.patch_stride and o.spec_size % o.patch_size == 0:
@@ -206,6 +185,32 @@ class _Patches(nn.Conv2d):
         high, wide = self.kernel_size
         x = rearrange(x, "n c (i h) (j w) -> n i j (c h w)", h=high, w=wide)
         return rearrange(nn.functional.linear(x, self.weight.flatten(1), self.bias), "n i j d -> n d i j")
+
+
+def _build_net(options: HtsatOptions) -> nn.Module:
+    """laion_clap's own HTS-AT, with random weights."""
+    htsat = _htsat_module()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.meshgrid")  # of its Swin blocks
+        return htsat.HTSAT_Swin_Transformer(
+            spec_size=options.spec_size,
+            patch_size=options.patch_size,
+            patch_stride=(options.patch_stride, options.patch_stride),
+            num_classes=1,
+            embed_dim=options.embed_dim,
+            depths=list(options.depths),
+            num_heads=list(options.num_heads),
+            window_size=options.window_size,
+            drop_path_rate=options.drop_path,
+            config=types.SimpleNamespace(
+                mel_bins=options.mel_bins,
+                sample_rate=options.sample_rate,
+                window_size=options.n_fft,
+                hop_size=options.hop,
+                fmin=options.fmin,
+                fmax=options.fmax,
+            ),
+        )
 
 
 def _size_hint(state: dict[str, Tensor], options: HtsatOptions) -> str:

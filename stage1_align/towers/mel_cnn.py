@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage1_align.towers.base import Encoded, Tower
+from stage1_align.towers.audio_tower import AudioTower
+from stage1_align.towers.base import Encoded
 
 
 @dataclass
@@ -50,7 +51,7 @@ class MelCnnOptions:
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
 
 
-class MelCnn(Tower):
+class MelCnn(AudioTower):
     """Waveforms of any length to frames at sample_rate / hop / 2 ** stages Hz (3.1 by default)."""
 
     Options = MelCnnOptions

@@ -15,7 +15,7 @@ from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.open_clip_source import read_state
-from stage1_align.towers.text_transformer import TextTower
+from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, OpenClipTokenizer, Tokenizer
 
 
@@ -91,11 +91,8 @@ class OpenClipText(TextTower):
             self.project = self._projection()
         self.tokenizer = _tokenizer(options, cfg)
 
-    def collate(self, items: list[str]) -> dict[str, Tensor]:
-        """As the base does, of texts as the model's own preparation leaves them: SigLIP's is without punctuation."""
-        return super().collate([self._clean(text) for text in items])
-
-    def _clean(self, text: str) -> str:
+    def prepare_text(self, text: str) -> str:
+        """The text as the model's own cleaning leaves it: SigLIP's drops punctuation."""
         cfg = self.options.text_cfg
         if not cfg["hf_tokenizer_name"]:
             return text  # open_clip's own tokenizer does it

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.text import one_line
-from stage1_align.towers.base import Encoded, Tower
+from stage1_align.towers.base import Encoded
 from stage1_align.towers.text_gte import gte_fields
+from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 
 NOT_THE_MODEL = (
@@ -47,25 +48,6 @@ class TextOptions:
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
     license: str = ""
     """License of the pretrained weights, for the model card; read from the folder's README when it says so."""
-
-
-class TextTower(Tower):
-    """Base of the text towers: a tokenizer that travels with the tower, and an empty text that is an absent one."""
-
-    tokenizer: Tokenizer | None = None
-
-    @classmethod
-    def corpus_tokenizer(cls, options: dict, texts: list[str]) -> Tokenizer | None:
-        """Trained on texts, for a tower of these options that brings none of its own; else None. Its length is the
-        tower's vocab_size."""
-        return None
-
-    def collate(self, items: list[str]) -> dict[str, Tensor]:
-        """Texts to ids int64 (B, L) and mask bool (B, L); a text without words has no token."""
-        if self.tokenizer is None:
-            raise UserError("this text tower has no tokenizer: train one, or load the tower with from_pretrained")
-        ids, mask = self.tokenizer.encode(items, self.options.context_length)
-        return {"ids": ids, "mask": mask}
 
 
 class TransformerText(TextTower):

@@ -43,6 +43,10 @@ class Tokenizer:
         """The first `length` ids."""
         return ids[:length]
 
+    def knows_any(self, ids: list[int]) -> bool:
+        """Whether any of the ids stands for a piece of text: unknown pieces and marks of beginning and end do not."""
+        raise NotImplementedError
+
     def encode(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
         """ids int64 (B, L), padded on the right, and mask bool (B, L); L is the longest text's number of ids, at least
         1 and at most `length`. A text without words is absent: its mask is all False."""
@@ -132,6 +136,9 @@ class SentencePieceTokenizer(Tokenizer):
     def __call__(self, text: str) -> list[int]:
         return self.processor.encode(text)
 
+    def knows_any(self, ids: list[int]) -> bool:
+        return bool(self.processor.decode([i for i in ids if i != self.processor.unk_id()]).strip())
+
 
 class HuggingFaceTokenizer(Tokenizer):
     """Any published tokenizer of transformers, from a local folder; it marks beginning and end as the model expects."""
@@ -163,6 +170,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def __call__(self, text: str) -> list[int]:
         return self.tokenizer(text, verbose=False)["input_ids"]
+
+    def knows_any(self, ids: list[int]) -> bool:
+        return bool(self.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         """The first ids, and the closing mark where the tokenizer has one. Its own truncation would do the same, but
@@ -203,6 +213,9 @@ class OpenClipTokenizer(Tokenizer):
 
     def __call__(self, text: str) -> list[int]:
         return [self.tokenizer.sot_token_id, *self.tokenizer.encode(text), self.tokenizer.eot_token_id]
+
+    def knows_any(self, ids: list[int]) -> bool:
+        return len(ids) > 2  # bytes are pieces: nothing is unknown
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         """The first ids and the end mark, from which these models are pooled."""

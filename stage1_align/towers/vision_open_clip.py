@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.registry import nearest
 from stage1_align.towers import open_clip_source
-from stage1_align.towers.base import Encoded, Tower, pad
+from stage1_align.towers.base import Encoded, pad
+from stage1_align.towers.vision_tower import VisionTower
 
 DEFAULTS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "interpolation": "area"}
 AT_ONCE = 256
@@ -58,7 +59,7 @@ class VisionOptions:
     """Whether this tower follows the run's bf16: depthwise convolutions are slower in it on a CPU."""
 
 
-class OpenClipVision(Tower):
+class OpenClipVision(VisionTower):
     """Frames (T, H, W, 3) of one clip to per-frame features (T, C), those that the model projects, and one vector of
     them in the shared space.
 

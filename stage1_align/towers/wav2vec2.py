@@ -16,7 +16,8 @@ from shared.errors import UserError
 from shared.files import read_json
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import folder_config, load_folder, plain
-from stage1_align.towers.base import Encoded, Tower
+from stage1_align.towers.audio_tower import AudioTower
+from stage1_align.towers.base import Encoded
 
 ARCHITECTURES = ("wav2vec2", "hubert", "wavlm")
 
@@ -47,7 +48,7 @@ class Wav2vec2Options:
     """Pool the maximum over time beside the mean: an expression is over in a moment."""
 
 
-class Wav2vec2(Tower):
+class Wav2vec2(AudioTower):
     """Waveforms at 16 kHz to frames (T, C) at 16000 / 320 = 50 Hz and their mean in the shared space.
 
     Frame i hears the samples from i * 320 to i * 320 + 400, and only whole frames count: a clip of S samples has

@@ -138,7 +138,7 @@ def test_a_hub_is_asked_only_when_the_source_says_so(folder, tmp_path, monkeypat
     shutil.copytree(folder, cached / "snapshots" / ("a" * 40))
     loaded = AlignedEncoders.from_pretrained("hf-hub:some/encoders", only=("text",))
     assert loaded.digest == AlignedEncoders.from_pretrained(folder).digest
-    for source, words in (("hf-hub:some/others", "cannot be had from the hub"), ("some/encoders", "emit export")):
+    for source, words in (("hf-hub:some/others", "cannot be downloaded"), ("some/encoders", "emit export")):
         with pytest.raises(UserError, match=words) as error:
             AlignedEncoders.from_pretrained(source)
         assert "\n" not in str(error.value)

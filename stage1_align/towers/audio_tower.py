@@ -1,0 +1,142 @@
+"""The base of the audio towers, and what their `encode` accepts."""
+
+import numbers
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from shared.errors import UserError
+from shared.media.decode import MediaError, decode, resample, to_channels, to_mono
+from shared.media.headers import read_header
+from stage1_align.towers.base import Encoded, Tower
+from stage1_align.towers.inputs import existing_file, is_path, reject, to_array, to_list, warn_truncated
+
+ENCODE = "audio.encode"
+MAX_CHANNELS = 8
+MAX_LEVEL = 2.0
+"""Float samples beyond this are no waveform in [-1, 1]; decoders of compressed audio overshoot by less."""
+RATES = (1000, 768000)
+"""Plausible sample rates, Hz."""
+
+Sound = str | os.PathLike | np.ndarray | torch.Tensor | None
+
+
+class AudioTower(Tower):
+    """A tower for waveforms. `collate` takes float32 (S,) arrays at `sample_rate`; S = 0 is an absent clip."""
+
+    sample_rate: int
+    """Hz of the waveforms in `collate`."""
+    rate: float
+    """Steps of the sequence per second."""
+
+    def encode(self, sounds: Sound | Sequence[Sound], rate: Any = None, *, max_seconds: float = 60.0) -> Encoded:
+        """Embed one sound or a list of sounds: a list is one batch, a single sound a batch of one.
+
+        sounds: each one of
+            a path of an audio or video file, of any sample rate and number of channels;
+            a NumPy array or tensor: (S,) mono, or (S, channels) or (channels, S) with up to 8 channels, which are
+            averaged. Samples are float in [-1, 1], or int16, int32 or uint8, which are scaled by their full range;
+            None: an absent sound. So is a file without an audio track.
+        rate: sample rate of the arrays in Hz, required for them: one number, or a list with one for each sound. Files
+            know theirs. Sounds are resampled to the tower's own `sample_rate` (soxr).
+        max_seconds: a file is read up to here. A longer one is marked in `truncated`, with a warning.
+
+        Returns an Encoded: pooled float32 (B, D), of unit length; sequence float32 (B, T, C); mask bool (B, T); rate,
+        steps per second; times float32 (B, T), the middle of each step in seconds; truncated bool (B,). An absent sound
+        has a mask of all False and a pooled vector of zeros. No gradient.
+
+        UserError, in one line, for a missing or unreadable file, an array without a rate, and samples that are empty,
+        ambiguous in shape, NaN or infinite, or far outside [-1, 1].
+
+        >>> encoders.audio.encode(waveform, rate=44100).pooled.shape  # waveform float32 (S,) or int16 (S, 2)
+        torch.Size([1, 64])
+        >>> encoders.audio.encode(["talk.mp4", "talk.wav"]).mask.shape
+        torch.Size([2, 31])
+        """
+        items = to_list(ENCODE, sounds)
+        rates = _rates(rate, items)
+        read = [self._read(item, item_rate, max_seconds) for item, item_rate in zip(items, rates, strict=True)]
+        encoded = self.encode_prepared([waveform for waveform, _ in read])
+        encoded.truncated = torch.tensor([more for _, more in read])  # (B,)
+        steps = torch.arange(encoded.mask.shape[1], device=encoded.mask.device)  # (T,)
+        times = ((steps + 0.5) / encoded.rate).expand(encoded.mask.shape)  # (B, T)
+        encoded.times = times.masked_fill(~encoded.mask, torch.nan)  # (B, T)
+        warn_truncated([more for _, more in read], f"max_seconds={max_seconds:g}")
+        return encoded
+
+    def _read(self, item: Any, rate: float | None, max_seconds: float) -> tuple[np.ndarray, bool]:
+        """A sound as float32 (S,) at the tower's rate, and whether its end was left out."""
+        if item is None:
+            return np.zeros(0, np.float32), False
+        if is_path(item):
+            return self._read_file(item, max_seconds)
+        waveform = to_waveform(item)  # (S,)
+        if rate is None:
+            own = f"rate=SAMPLE_RATE in Hz (it is resampled to the tower's {self.sample_rate})"
+            raise reject(ENCODE, item, f"an array does not say its sample rate; give {own}")
+        return resample(waveform, rate, self.sample_rate), False
+
+    def _read_file(self, item: str | os.PathLike, max_seconds: float) -> tuple[np.ndarray, bool]:
+        path = existing_file(ENCODE, item)
+        header = read_header(path)
+        if not header.trouble and header.sample_rate is None:
+            return np.zeros(0, np.float32), False
+        try:
+            media = decode(path, 0.0, max_seconds)
+        except MediaError as error:
+            raise UserError(f"{path}: {error}") from None
+        return resample(media.waveform, media.sample_rate, self.sample_rate), media.more
+
+
+def to_waveform(sound: Any) -> np.ndarray:
+    """Samples (S,), (S, channels) or (channels, S) to mono float32 (S,) in [-1, 1]. UserError when they are none."""
+    array = to_array(sound)
+    if array is None:
+        raise reject(ENCODE, sound, "a sound is a path, an array, a tensor or None")
+    if array.dtype not in (np.uint8, np.int16, np.int32) and array.dtype.kind != "f":
+        raise reject(ENCODE, sound, "samples are float in [-1, 1], int16, int32 or uint8")
+    if array.ndim not in (1, 2):
+        raise reject(ENCODE, sound, "a sound is (S,), (S, channels) or (channels, S); give several as a list")
+    if not array.size:
+        raise reject(ENCODE, sound, "it has no samples; give None for an absent sound")
+    if array.dtype.kind == "f":
+        level = np.abs(array).max()
+        if not np.isfinite(level):
+            raise reject(ENCODE, sound, "samples must be finite")
+        if level > MAX_LEVEL:
+            raise reject(ENCODE, sound, "float samples lie in [-1, 1]; divide them by their full scale")
+    if array.ndim == 1:
+        channels = array[None]  # (1, S)
+    else:
+        few = [axis for axis in (0, 1) if array.shape[axis] <= MAX_CHANNELS]
+        if len(few) != 1:
+            shapes = f"(S, channels) or (channels, S) with at most {MAX_CHANNELS} channels and more samples than that"
+            raise reject(ENCODE, sound, f"it is not clear which axis holds the channels; give {shapes}")
+        channels = array if few == [0] else array.T  # (channels, S)
+    return to_mono(to_channels(channels, False, len(channels)))
+
+
+def _rates(rate: Any, items: list) -> list[float | None]:
+    """The sample rate of each item: None for a file and an absent sound."""
+    if isinstance(rate, (list, tuple, np.ndarray, torch.Tensor)) and np.ndim(rate) > 0:
+        rates = list(rate)
+        if len(rates) != len(items):
+            raise UserError(
+                f"{ENCODE}: got {len(rates)} rates for {len(items)} sounds; give one number or one for each"
+            )
+    else:
+        if rate is not None and all(item is None or is_path(item) for item in items):
+            raise UserError(f"{ENCODE}: got rate={rate} for files, which know their own; leave it out")
+        rates = [None if item is None or is_path(item) else rate for item in items]
+    return [None if value is None else _hertz(value) for value in rates]
+
+
+def _hertz(value: Any) -> float:
+    if isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not RATES[0] <= value <= RATES[1]:
+        raise UserError(f"{ENCODE}: rate is {value!r}; give the sample rate in Hz, such as 44100")
+    return float(value)

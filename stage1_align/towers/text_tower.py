@@ -1,0 +1,71 @@
+"""The base of the text towers, and what their `encode` accepts."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from shared.errors import UserError
+from stage1_align.towers.base import Encoded, Tower
+from stage1_align.towers.inputs import reject, to_list, warn_truncated
+from stage1_align.towers.tokenizers import Tokenizer
+
+ENCODE = "text.encode"
+
+
+class TextTower(Tower):
+    """A tower for texts. Its tokenizer is saved with it; an empty text is an absent one."""
+
+    tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def corpus_tokenizer(cls, options: dict, texts: list[str]) -> Tokenizer | None:
+        """A tokenizer trained on texts, for a tower of these options that brings none of its own; else None. Its length
+        is the tower's vocab_size."""
+        return None
+
+    def encode(self, texts: str | Sequence[str | None] | None) -> Encoded:
+        """Embed one text or a list of texts: a list is one batch, a single text a batch of one.
+
+        A text is absent when it is None, blank, or has no character that the tokenizer knows: its mask is all False and
+        its pooled vector zero. A text longer than `options.context_length` tokens is cut there and marked in
+        `truncated`, with a warning.
+
+        Returns an Encoded: pooled float32 (B, D), of unit length; sequence float32 (B, T, C), one step per token;
+        mask bool (B, T); rate and times None; truncated bool (B,). No gradient. UserError for anything but texts.
+
+        >>> encoders.text.encode("that is so funny").pooled.shape
+        torch.Size([1, 64])
+        >>> encoders.text.encode(["that is so funny", None]).mask.any(1).tolist()
+        [True, False]
+        """
+        items = to_list(ENCODE, texts)
+        for item in items:
+            if item is not None and not isinstance(item, str):
+                raise reject(ENCODE, item, "a text is a str, or None where it is absent; give several as a list")
+        tokenizer = self.loaded_tokenizer()
+        present: list[str] = ["" if item is None or not item.strip() else item for item in items]
+        tokens = [tokenizer(self.prepare_text(text)) if text else [] for text in present]
+        present = [text if tokenizer.knows_any(ids) else "" for text, ids in zip(present, tokens, strict=True)]
+        length = self.options.context_length
+        truncated = [bool(text) and len(ids) > length for text, ids in zip(present, tokens, strict=True)]
+        encoded = self.encode_prepared(present)
+        encoded.truncated = torch.tensor(truncated)  # (B,)
+        warn_truncated(truncated, f"context_length={length} tokens")
+        return encoded
+
+    def prepare_text(self, text: str) -> str:
+        """The text as the published model was trained to read it."""
+        return text
+
+    def collate(self, items: list[str]) -> dict[str, Tensor]:
+        """Texts to ids int64 (B, L) and mask bool (B, L). A blank text has no token."""
+        texts = [self.prepare_text(text) for text in items]
+        ids, mask = self.loaded_tokenizer().encode(texts, self.options.context_length)  # (B, L) each
+        return {"ids": ids, "mask": mask}
+
+    def loaded_tokenizer(self) -> Tokenizer:
+        """The tokenizer; UserError where there is none yet."""
+        if self.tokenizer is None:
+            raise UserError("this text tower has no tokenizer: train one, or load the tower with from_pretrained")
+        return self.tokenizer

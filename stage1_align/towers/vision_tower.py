@@ -1,0 +1,267 @@
+"""The base of the vision towers, and what their `encode` accepts."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from shared.errors import UserError
+from stage1_align.towers.base import Encoded, Tower
+from stage1_align.towers.inputs import existing_file, is_path, reject, to_array, to_list, warn_truncated
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from shared.dataset.prepare_clip import Recipe
+
+    Frames = str | os.PathLike | np.ndarray | torch.Tensor | Image.Image | Sequence[Image.Image] | None
+
+ENCODE = "vision.encode"
+CHANNELS = (1, 3, 4)
+SHAPES = "(T, H, W, C) or (T, C, H, W) for a clip, (H, W), (H, W, C) or (C, H, W) for an image; C is 1, 3 or 4"
+PIL_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+OVERSHOOT = 0.01
+"""Float values this far outside [0, 1], as resampling leaves them, are clipped."""
+
+
+@dataclass
+class Clip:
+    """frames: RGB uint8 (T, H, W, 3). times: seconds, (T,), or None. truncated: whether the end was left out."""
+
+    frames: np.ndarray
+    times: np.ndarray | None = None
+    truncated: bool = False
+
+
+ABSENT = Clip(np.zeros((0, 1, 1, 3), np.uint8))
+
+
+@dataclass
+class FrameReader:
+    """How `encode` reads a file. size: side of the face crops, pixels."""
+
+    frame_rate: float
+    crop_faces: bool
+    detector: str
+    max_seconds: float
+    size: int
+
+    def read_video(self, path: Path) -> Clip:
+        """RGB frames of a video file. Without a video track: an absent clip."""
+        from shared.media.decode import MediaError, decode
+        from shared.media.headers import read_header
+
+        header = read_header(path)
+        if not header.trouble and header.frame_rate is None:
+            return ABSENT
+        try:
+            media = decode(path, self.frame_rate, self.max_seconds, _recipe().max_side)
+        except MediaError as error:
+            raise UserError(f"{path}: {error}") from None
+        if not len(media.frames):
+            raise UserError(f"{path}: {media.absent['vision']}")
+        return Clip(self.crop(media.frames), media.frame_times, media.more)
+
+    def crop(self, frames: np.ndarray) -> np.ndarray:
+        """Face crops (T, size, size, 3) as `emit prepare` makes them, or the frames themselves without crop_faces."""
+        if not self.crop_faces:
+            return frames
+        from shared.media.faces import crop_faces, detector, find_faces, smooth
+
+        faces = find_faces(frames, _recipe().face_every, detector(self.detector))
+        upright = np.rot90(frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)
+        return crop_faces(upright, smooth(faces.boxes, self.frame_rate), self.size)
+
+
+class VisionTower(Tower):
+    """A tower for frames. `collate` takes RGB uint8 (T, H, W, 3) arrays; T = 0 is an absent clip."""
+
+    def encode(
+        self,
+        clips: "Frames | Sequence[Frames]",
+        times: Any = None,
+        *,
+        crop_faces: bool = True,
+        frame_rate: float = 8.0,
+        max_seconds: float = 60.0,
+        detector: str = "haar",
+    ) -> Encoded:
+        """Embed one clip or a list of clips: a list is one batch, a single clip a batch of one.
+
+        clips: each one of
+            a path of a video or image file;
+            a NumPy array or tensor: a clip (T, H, W, C) or (T, C, H, W), or one image (H, W), (H, W, C) or (C, H, W).
+            C is 3 (RGB), 1 (gray, repeated) or 4 (RGBA, whose alpha is dropped). uint8 in [0, 255] or float in [0, 1];
+            a PIL image, or a list of PIL images, which are the frames of one clip (a list of lists: several clips);
+            None: an absent clip. So is a file without a video track.
+        times: seconds of the frames of an array or of PIL images, (T,), or a list with one (T,) or None for each clip.
+            It is passed on to the result; files know theirs.
+        crop_faces: the towers of this project are trained on face crops. True crops the face in a file as
+            `emit prepare` does: the largest and most persistent face is followed, and without any the largest square in
+            the middle is taken. False takes the pictures of a file as they are. Arrays and PIL images are always taken
+            as they are. Pictures that are not square are squeezed to a square.
+        frame_rate: frames per second taken from a video.
+        max_seconds: a video is read up to here. A longer one is marked in `truncated`, with a warning.
+        detector: what finds faces, as in `emit prepare --detector`.
+
+        Returns an Encoded: pooled float32 (B, D), of unit length; sequence float32 (B, T, C), one step per frame;
+        mask bool (B, T); rate None; times float32 (B, T) in seconds, NaN where unknown, or None when all are; truncated
+        bool (B,). An absent clip has a mask of all False and a pooled vector of zeros. No gradient.
+
+        UserError, in one line, for a missing or unreadable file and for arrays that are empty, ambiguous in shape, NaN,
+        or outside the range of their dtype.
+
+        >>> encoders.vision.encode("talk.mp4").pooled.shape
+        torch.Size([1, 64])
+        >>> encoders.vision.encode([frames_a, frames_b]).mask.shape  # uint8 (8, 96, 96, 3) and (5, 96, 96, 3)
+        torch.Size([2, 8])
+        """
+        items, is_single = _clips(clips)
+        size = max(_recipe().frame_size, getattr(self.options, "image_size", None) or 0)
+        reader = FrameReader(frame_rate, crop_faces, detector, max_seconds, size)
+        read = [_read(item, reader) for item in items]
+        if times is not None:
+            _set_times(read, items, [times] if is_single else times)
+        encoded = self.encode_prepared([clip.frames for clip in read])
+        truncated = [clip.truncated for clip in read]
+        encoded.truncated = torch.tensor(truncated)  # (B,)
+        encoded.times = _padded_times(read, encoded.mask)
+        warn_truncated(truncated, f"max_seconds={max_seconds:g}")
+        return encoded
+
+
+def _recipe() -> "Recipe":
+    """The defaults of `emit prepare`."""
+    from shared.dataset.prepare_clip import Recipe
+
+    return Recipe()
+
+
+def _is_pil(item: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(item, Image.Image)
+
+
+def _clips(clips: Any) -> tuple[list, bool]:
+    """The clips of a batch, and whether a single one was given."""
+    if not isinstance(clips, (list, tuple)):
+        return [clips], True
+    items = to_list(ENCODE, clips)
+    if all(map(_is_pil, items)):
+        return [items], True
+    images = [item for item in items if (array := to_array(item)) is not None and array.ndim < 4]
+    if images and len(items) > 1:
+        both = "stack them to (T, H, W, C) for the frames of one clip, or give each as (1, H, W, C)"
+        raise reject(ENCODE, images[0], f"a list of single images may be one clip or several; {both}")
+    return items, False
+
+
+def _read(item: Any, reader: FrameReader) -> Clip:
+    if item is None:
+        return ABSENT
+    if is_path(item):
+        path = existing_file(ENCODE, item)
+        image = _open_image(path)
+        return reader.read_video(path) if image is None else Clip(reader.crop(_pil_frame(image)[None]))
+    if _is_pil(item):
+        return Clip(_pil_frame(item)[None])
+    if isinstance(item, (list, tuple)) and item and all(map(_is_pil, item)):
+        frames = [_pil_frame(image) for image in item]
+        if len({frame.shape for frame in frames}) > 1:
+            raise UserError(f"{ENCODE}: the PIL images of one clip differ in size; resize or crop them first")
+        return Clip(np.stack(frames))
+    return Clip(to_frames(item))
+
+
+def _open_image(path: Path) -> "Image.Image | None":
+    """The image in a file; None for anything else, animations included."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return None if getattr(image, "n_frames", 1) > 1 else ImageOps.exif_transpose(image)
+    except Image.UnidentifiedImageError:
+        return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a readable image ({error})") from None
+
+
+def _pil_frame(image: "Image.Image") -> np.ndarray:
+    """RGB uint8 (H, W, 3)."""
+    if image.mode not in PIL_MODES:
+        raise UserError(f"{ENCODE}: got a PIL image of mode {image.mode}; convert it to RGB")
+    if 0 in image.size:
+        raise UserError(f"{ENCODE}: got a PIL image of size {image.size}; give None for an absent clip")
+    return np.array(image.convert("RGB"))
+
+
+def to_frames(clip: Any) -> np.ndarray:
+    """A clip or an image to RGB uint8 (T, H, W, 3). UserError when the array is neither."""
+    array = to_array(clip)
+    if array is None:
+        raise reject(ENCODE, clip, "a clip is a path, an array, a tensor, PIL images or None")
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise reject(ENCODE, clip, "pixels are uint8 in [0, 255] or float in [0, 1]")
+    if array.ndim not in (2, 3, 4):
+        raise reject(ENCODE, clip, f"the shape must be {SHAPES}")
+    if not array.size:
+        raise reject(ENCODE, clip, "it has no pixels; give None for an absent clip")
+    frames = {2: array[None, ..., None], 3: array[None]}.get(array.ndim, array)  # (T, H, W, C) or (T, C, H, W)
+    is_last, is_first = frames.shape[3] in CHANNELS, frames.shape[1] in CHANNELS
+    if array.ndim > 2 and is_last == is_first:
+        which = "more than one axis" if is_last else "no axis"
+        raise reject(ENCODE, clip, f"{which} can be the channels; the shape must be {SHAPES}")
+    if not is_last:
+        frames = frames.transpose(0, 2, 3, 1)  # (T, H, W, C)
+    if frames.dtype != np.uint8:
+        frames = _to_uint8(frames, clip)
+    if frames.shape[3] == 1:
+        frames = frames.repeat(3, axis=3)
+    return np.ascontiguousarray(frames[..., :3])
+
+
+def _to_uint8(frames: np.ndarray, clip: Any) -> np.ndarray:
+    """Float in [0, 1] to uint8. UserError for other values of `clip`, which the frames are from."""
+    low, high = frames.min(), frames.max()
+    if not np.isfinite(frames).all():
+        raise reject(ENCODE, clip, "pixels must be finite")
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        hint = "convert [0, 255] to uint8" if low >= 0 else "leave normalization to the tower"
+        raise reject(ENCODE, clip, f"float pixels lie in [0, 1]; {hint}")
+    return np.round(frames.clip(0, 1).astype(np.float32) * 255).astype(np.uint8)
+
+
+def _set_times(read: list[Clip], items: list, times: Any) -> None:
+    """Put the given times into the clips that are no files. UserError when they do not fit."""
+    if not isinstance(times, (list, tuple)) or len(times) != len(read):
+        raise reject(ENCODE, times, f"times must be a list of {len(read)}, (T,) or None for each clip")
+    for index, (clip, item, given) in enumerate(zip(read, items, times, strict=True)):
+        if given is None:
+            continue
+        if is_path(item):
+            raise reject(ENCODE, item, "a file knows the times of its frames; leave `times` out")
+        array = to_array(given)
+        try:
+            values = np.asarray(given if array is None else array, np.float32)
+        except (TypeError, ValueError):
+            raise reject(ENCODE, given, "times are numbers in seconds") from None
+        fits = values.shape == (len(clip.frames),) and np.isfinite(values).all() and (np.diff(values) >= 0).all()
+        if not fits:
+            raise reject(ENCODE, values, f"times must be {len(clip.frames)} increasing numbers, one for each frame")
+        read[index] = Clip(clip.frames, values)
+
+
+def _padded_times(read: list[Clip], mask: torch.Tensor) -> torch.Tensor | None:
+    """float32 (B, T), NaN where unknown; None when all are."""
+    if all(clip.times is None for clip in read):
+        return None
+    times = torch.full(mask.shape, torch.nan)  # (B, T)
+    for row, clip in enumerate(read):
+        if clip.times is not None and int(mask[row].sum()) == len(clip.times):
+            times[row, : len(clip.times)] = torch.from_numpy(clip.times)
+    return times.to(mask.device)
