@@ -13,13 +13,15 @@ from shared.registry import nearest
 class EncodeConfig:
     """Run the frozen encoders over a clip dataset once, so that fusion models train on their features."""
 
+    RENAMED: ClassVar[dict[str, str]] = {"provided": "precomputed"}
+
     data: Path
     """Clip dataset (`emit prepare`)."""
     out: Path
     """Folder for the feature dataset."""
     encoders: Path | None = None
     """Folder of aligned encoders (`emit align` ... `emit export`)."""
-    provided: Path | None = None
+    precomputed: Path | None = None
     """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ stand in for encoders
     of vision and audio. Words are absent, or go through the text tower of `encoders` where those are given as well."""
     blendshapes: Path | None = None
@@ -41,10 +43,10 @@ class EncodeConfig:
     def __post_init__(self):
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}: 0 or more is needed")
-        if self.encoders is None and self.provided is None:
-            raise ValueError("encoders is missing: give --encoders DIR, or --provided ROOT, or both")
-        if self.provided and self.blendshapes:
-            raise ValueError("blendshapes are read from the pictures that encoders see: leave out provided")
+        if self.encoders is None and self.precomputed is None:
+            raise ValueError("encoders is missing: give --encoders DIR, or --precomputed ROOT, or both")
+        if self.precomputed and self.blendshapes:
+            raise ValueError("blendshapes are read from the pictures that encoders see: leave out precomputed")
 
 
 @dataclass
@@ -112,7 +114,7 @@ class TrainConfig:
     """Train on damaged views too, when the features hold them."""
     feature_damage: float = 0.0
     """Share of the clips of a step that bring, in place of a damaged view of their media, one of their features: for
-    features that came with a dataset (`emit encode --provided`), 0.5. Damage to media looks more like what happens."""
+    features that came with a dataset (`emit encode --precomputed`), 0.5. Damage to media is closer to what happens."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where curves go, by Accelerate's names; log.jsonl is written whatever stands here."""
     max_sequence_steps: int = 128

@@ -94,7 +94,7 @@ def _train(config: FuseConfig, sigterm) -> Path:
         return run.path / "model"
 
     made_by = features.info["encoders"]
-    kept = towers or made_by.get("provided") or model_folder.find_encoders(features.info, Path(made_by["path"]))
+    kept = towers or made_by.get("precomputed") or model_folder.find_encoders(features.info, Path(made_by["path"]))
     if kept is None:
         accelerator.print(
             f"the encoders {made_by['digest']} are no longer at {made_by['path']}: the model gets no copy of them, "

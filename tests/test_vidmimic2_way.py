@@ -36,8 +36,8 @@ def way(tmp_path_factory) -> Path:
     assert emit("align", "--config", folder / "align.yaml", "--data", clips, "--run", folder / "align") == 0
     assert emit("export", folder / "align", "--out", encoders) == 0
     assert emit("encode", "--encoders", encoders, "--data", clips, "--out", folder / "own") == 0
-    assert emit("encode", "--provided", root, "--data", clips, "--out", folder / "given") == 0
-    both = ["--provided", root, "--encoders", encoders]
+    assert emit("encode", "--precomputed", root, "--data", clips, "--out", folder / "given") == 0
+    both = ["--precomputed", root, "--encoders", encoders]
     assert emit("encode", *both, "--data", clips, "--out", folder / "words", "--damaged_views", 1) == 0
     for name in ("own", "given", "words"):
         run = ["--data", folder / name, "--run", folder / f"fuse_{name}"]
@@ -108,7 +108,7 @@ def test_predicting_with_given_features_is_refused_in_one_line(way, more, tmp_pa
 
 
 def test_features_of_another_kind_are_refused(way):
-    with pytest.raises(UserError, match="run `emit encode` with --provided"):
+    with pytest.raises(UserError, match="run `emit encode` with --precomputed"):
         emit("evaluate", "--model", way / "fuse_given" / "model", "--data", way / "own", "--split", "valid")
     with pytest.raises(UserError, match="with the encoders kept in the model folder"):
         emit("evaluate", "--model", way / "fuse_own" / "model", "--data", way / "given", "--split", "valid")
@@ -122,7 +122,7 @@ def test_fewer_clips_of_the_same_features_are_scored(way, tmp_path):
         header = file.readline()
     (root / "train_split.csv").write_text(header)
     assert emit("prepare", root, "--layout", "vidmimic2", "--out", tmp_path / "clips", "--workers", 1) == 0
-    assert emit("encode", "--provided", root, "--data", tmp_path / "clips", "--out", tmp_path / "features") == 0
+    assert emit("encode", "--precomputed", root, "--data", tmp_path / "clips", "--out", tmp_path / "features") == 0
     model = way / "fuse_given" / "model"
     scored = []
     for data in (tmp_path / "features", way / "given"):

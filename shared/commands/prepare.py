@@ -45,7 +45,7 @@ class PrepareConfig(Recipe):
     layout: str | None = None
     """How the source is laid out: csv, folder, hf, ravdess or vidmimic2; by default what its files look like."""
     layout_options: dict[str, Any] = field(default_factory=dict)
-    """The layout's own options, such as {media: path, labels: [valence, arousal]} for csv, or {crops: provided} for
+    """The layout's own options, such as {media: path, labels: [valence, arousal]} for csv, or {crops: precomputed} for
     vidmimic2; each is a field of its class in shared/layouts/."""
     split_by: str | None = None
     """Where the source says nothing of splits, the group that is kept whole when they are drawn; by default the first

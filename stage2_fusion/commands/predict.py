@@ -179,10 +179,10 @@ def load_encoders(config: PredictConfig, info: dict):
     from stage1_align.encoders import AlignedEncoders
     from stage2_fusion.models.model_folder import LANDMARKER, action_units, find_landmarker
 
-    if info["encoders"].get("provided"):
+    if info["encoders"].get("precomputed"):
         raise UserError(
-            f"{config.model}: trained on features that came with its clips (`emit encode --provided`), which nothing "
-            "here can make of other media; train on features of encoders to predict, or `emit evaluate` this one"
+            f"{config.model}: trained on features that came with its clips (`emit encode --precomputed`), which "
+            "nothing here can make of other media; train on features of encoders to predict, or `emit evaluate` this"
         )
     folder = config.encoders or config.model / "encoders"
     if not folder.is_dir():

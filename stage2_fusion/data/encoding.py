@@ -1,7 +1,7 @@
 """`emit encode`: frozen encoders over a clip dataset, once.
 
     emit encode --encoders DIR --data DIR --out DIR
-    emit encode --provided ROOT --data DIR --out DIR         features that came with Hume-Vidmimic2 (provided.py)
+    emit encode --precomputed ROOT --data DIR --out DIR      features that came with Hume-Vidmimic2 (precomputed.py)
     accelerate launch --config_file accelerate_configs/multi_gpu.yaml stage2_fusion/data/encoding.py --encoders DIR ...
 
 Clips are encoded SHARD at a time; OUT/.partial holds the finished ones until all are there, so that a run that was
@@ -72,14 +72,14 @@ def _encode(config: EncodeConfig) -> None:
     accelerator = start_accelerator("no", timeout_minutes=24 * 60)
     encoders = _load(config, accelerator.device)
     clips = ClipDataset.open(config.data)
-    provided = _provided(config, clips, encoders)
+    precomputed = _precomputed(config, clips, encoders)
     bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
     bf16 = bf16 and encoders is not None
     units = _action_units(config, encoders)
     info = features.FeatureInfo(
         label_names=list(clips.label_names),
         group_names=list(clips.info.group_names),
-        **(provided.describe() if provided else _describe(encoders, config.encoders)),
+        **(precomputed.describe() if precomputed else _describe(encoders, config.encoders)),
         action_units=units.describe() if units else None,
         data=features.DataInfo(str(config.data.resolve()), clips.digest, clips.info.recipe.to_json()),
         quality={"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
@@ -101,8 +101,8 @@ def _encode(config: EncodeConfig) -> None:
     local_numbers = missing[accelerator.process_index :: accelerator.num_processes]
     stretches = [writer.shards[number] for number in local_numbers]
     how = config.damaged_views, config.batch_size, config.seed, bf16
-    if provided:
-        samples = provided.samples(stretches, *how)
+    if precomputed:
+        samples = precomputed.samples(stretches, *how)
     else:
         samples = encode_all(encoders, clips, *how, stretches, _workers(config, accelerator))
     with contextlib.closing(samples):  # its loaders end with it, whatever happens
@@ -110,32 +110,32 @@ def _encode(config: EncodeConfig) -> None:
             features.write_samples(writer.path(number), islice(samples, len(rows) * (1 + config.damaged_views)), info)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if provided:
-            write_csv(config.out / "provided.csv", ["id", "reason"], [list(pair) for pair in provided.troubles])
+        if precomputed:
+            write_csv(config.out / "precomputed.csv", ["id", "reason"], [list(pair) for pair in precomputed.troubles])
         shards = [writer.path(number) for number in range(len(writer.shards))]
         writer.finish(features.read_samples(shards), info.digest, info.to_json())
         made_by = info.encoders.digest
         print(f"{config.out}: {len(clips)} clips, {1 + config.damaged_views} views each, encoders {made_by}")
-        if provided and provided.troubles:
-            (name, reason), count = provided.troubles[0], len(provided.troubles)
-            print(f"  {count} modalities left out, listed in provided.csv, such as {name}: {reason}")
+        if precomputed and precomputed.troubles:
+            (name, reason), count = precomputed.troubles[0], len(precomputed.troubles)
+            print(f"  {count} modalities left out, listed in precomputed.csv, such as {name}: {reason}")
 
 
 def _load(config: EncodeConfig, device):
-    """The encoders that are run: all of them, the text tower alone beside provided features, or None."""
+    """The encoders that are run: all of them, the text tower alone beside precomputed features, or None."""
     if config.encoders is None:
         return None
     from stage1_align.encoders import AlignedEncoders
 
-    return AlignedEncoders.from_pretrained(config.encoders, ("text",) if config.provided else None).to(device)
+    return AlignedEncoders.from_pretrained(config.encoders, ("text",) if config.precomputed else None).to(device)
 
 
-def _provided(config: EncodeConfig, clips, words):
-    if config.provided is None:
+def _precomputed(config: EncodeConfig, clips, words):
+    if config.precomputed is None:
         return None
-    from stage2_fusion.data.precomputed import ProvidedFeatures
+    from stage2_fusion.data.precomputed import PrecomputedFeatures
 
-    return ProvidedFeatures(config.provided, clips, words)
+    return PrecomputedFeatures(config.precomputed, clips, words)
 
 
 def _action_units(config: EncodeConfig, encoders):
@@ -409,7 +409,7 @@ def _made_from(info: FeatureInfo) -> dict:
     """What features depend on, under the names a person knows it by."""
     return {
         "encoders": info.encoders.digest,
-        "provided features": info.provided.digest if info.provided else None,
+        "precomputed features": info.precomputed.digest if info.precomputed else None,
         "action units": info.action_units.digest if info.action_units else None,
         "clips": info.data.digest,
         "damaged views": info.views,

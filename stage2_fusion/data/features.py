@@ -133,8 +133,13 @@ class EncoderInfo(KeyAccess):
     digest: str
     config: dict[str, Any]
     """Their config.json."""
-    provided: list[str] | None = None
+    precomputed: list[str] | None = None
     """Modalities whose features came with the dataset: no encoder of ours computed them."""
+
+    @property
+    def provided(self) -> list[str] | None:
+        """Temporary: the old name."""
+        return self.precomputed
 
 
 @dataclass
@@ -158,7 +163,7 @@ class ActionUnitInfo(KeyAccess):
 
 
 @dataclass
-class ProvidedInfo(KeyAccess):
+class PrecomputedInfo(KeyAccess):
     """The files behind features that came with their dataset."""
 
     path: str
@@ -184,7 +189,7 @@ class FeatureInfo(KeyAccess):
     precision: str = "fp32"
     """fp32 or bf16: how the encoders ran."""
     action_units: ActionUnitInfo | None = None
-    provided: ProvidedInfo | None = None
+    precomputed: PrecomputedInfo | None = None
     split: dict[str, Any] | None = None
     """The settings of `emit split`, when it assigned the splits."""
     digest: str = ""
@@ -217,7 +222,7 @@ class FeatureInfo(KeyAccess):
         return dataclasses.replace(self, digest=digest(content))
 
 
-_NESTED = {"encoders": EncoderInfo, "data": DataInfo, "action_units": ActionUnitInfo, "provided": ProvidedInfo}
+_NESTED = {"encoders": EncoderInfo, "data": DataInfo, "action_units": ActionUnitInfo, "precomputed": PrecomputedInfo}
 
 
 def _to_json(value: Any) -> Any:

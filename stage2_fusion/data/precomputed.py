@@ -22,10 +22,10 @@ from shared.dataset.decode_clip import CROP_NAME, crop_times, frame_times
 from shared.errors import UserError
 from shared.files import digest
 from shared.layouts.vidmimic2.layout import Folders
-from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FOLDERS, WIDTHS, provided_features
+from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FOLDERS, WIDTHS, read_clip_features
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.encoding import absent, batches, clean_sample, encode_modality, quality_at
-from stage2_fusion.data.features import EncoderInfo, FeatureSample, ModalityFeatures, ProvidedInfo
+from stage2_fusion.data.features import EncoderInfo, FeatureSample, ModalityFeatures, PrecomputedInfo
 
 LARGEST = float(np.finfo(np.float16).max)
 """Feature datasets hold half precision."""
@@ -41,7 +41,7 @@ class Rows:
     """What could not be used, in words."""
 
 
-class ProvidedFeatures:
+class PrecomputedFeatures:
     """The features at `root` of the clips of a ClipDataset.
 
     words: AlignedEncoders with a text tower, or None. digest: of all that was read, which is done once here; troubles:
@@ -72,16 +72,16 @@ class ProvidedFeatures:
 
     def describe(self) -> dict:
         """What features.json says in place of encoders. Files do not tell which network wrote them: those of the same
-        folders and widths count as of the same encoders, and `provided` tells the files apart."""
+        folders and widths count as of the same encoders, and `precomputed` tells the files apart."""
         of_words = self.words.digest if self.words else None
         return {
             "encoders": EncoderInfo(
                 path=str(self.root.resolve()),
-                digest=digest(["provided", WIDTHS, of_words]),
+                digest=digest(["provided", WIDTHS, of_words]),  # not renamed, as it would change the digest
                 config=self.words.config if self.words else {},
-                provided=list(FOLDERS),
+                precomputed=list(FOLDERS),
             ),
-            "provided": ProvidedInfo(str(self.root.resolve()), self.digest),
+            "precomputed": PrecomputedInfo(str(self.root.resolve()), self.digest),
             "widths": {
                 **{modality: WIDTHS[folder] for modality, folder in FOLDERS.items()},
                 "text": self.words.text.width if self.words else 1,
@@ -97,7 +97,7 @@ class ProvidedFeatures:
         """The features of the clip at `row`, as far as preparing looked at it."""
         # Ids count through the splits, and `emit split` gives clips others: where the file lies is what matters.
         clip = Clip(self.ids[row], None, split="test")
-        read = provided_features(self.root, clip.id, clip.split)
+        read = read_clip_features(self.root, clip.id, clip.split)
         values = {"vision": read.vision, "audio": read.audio}
         troubles = list(read.troubles)
         for modality, features in values.items():

@@ -112,7 +112,7 @@ def check_features(info: dict, features: dict, path: Path) -> None:
     """Refuse features that the model `info` cannot read: other encoders, preparation, quality signals, dimensions."""
     if info["encoders"]["digest"] != features["encoders"]["digest"]:
         kept = "the encoders kept in the model folder"
-        way = "--provided, as for its training clips" if info["encoders"].get("provided") else kept
+        way = "--precomputed, as for its training clips" if info["encoders"].get("precomputed") else kept
         raise UserError(
             f"{path}: features of encoders {features['encoders']['digest']}, but the model was trained on those of "
             f"{info['encoders']['digest']}; run `emit encode` with {way}"

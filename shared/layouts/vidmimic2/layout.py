@@ -33,9 +33,9 @@ SHOWN = 3
 
 @dataclass
 class Vidmimic2:
-    crops: Literal["own", "provided"] = "own"
+    crops: Literal["own", "precomputed"] = "own"
     """Pictures: found in raw/ by this project's face finder, or those of face_images/."""
-    audio: Literal["provided", "raw"] = "provided"
+    audio: Literal["precomputed", "raw"] = "precomputed"
     """Sound: audio/, which is what published figures rest on, or that of raw/. The other is the substitute."""
 
     def read(self, source: Path) -> ClipSource:
@@ -68,10 +68,10 @@ class Vidmimic2:
 
     def _with_files(self, clip: Clip, folders: "Folders") -> Clip:
         raw, sound, text = (folders.find(name, clip) for name in ("raw", "audio", "text"))
-        heard = sound if self.audio == "provided" or raw is None else None
+        heard = sound if self.audio == "precomputed" or raw is None else None
         media = raw or folders.root / "raw" / f"{clip.id}.mp4"  # preparing says that it is not there
         crops = None
-        if self.crops == "provided":
+        if self.crops == "precomputed":
             crops = folders.find("face_images", clip) or folders.root / "face_images" / clip.id
         words = read_transcript(text) if text else None
         return replace(clip, media=media, audio=heard, crops=crops, transcript=words)

@@ -133,7 +133,7 @@ def read_features(path: Path, width: int | None = None) -> np.ndarray:
 
 
 @dataclass
-class Provided:
+class ClipFeatures:
     """The features of a clip. What is missing or unreadable has T = 0, and says why."""
 
     vision: np.ndarray
@@ -143,7 +143,7 @@ class Provided:
     troubles: list[str] = field(default_factory=list)
 
 
-def provided_features(root: Path, clip_id: str, split: str = "") -> Provided:
+def read_clip_features(root: Path, clip_id: str, split: str = "") -> ClipFeatures:
     """The features of a clip of Hume-Vidmimic2 at `root`; of the test split from test_data/ where they lie there."""
     found, troubles = {}, []
     for modality, folder in FOLDERS.items():
@@ -157,4 +157,4 @@ def provided_features(root: Path, clip_id: str, split: str = "") -> Provided:
         except MediaError as error:
             found[modality] = np.zeros((0, WIDTHS[folder]), np.float32)
             troubles.append(str(error))
-    return Provided(found["vision"], found["audio"], troubles)
+    return ClipFeatures(found["vision"], found["audio"], troubles)

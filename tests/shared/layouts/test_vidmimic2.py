@@ -61,7 +61,7 @@ def test_rows_files_and_transcripts_meet_by_five_digits(tmp_path):
     assert table["vit"] == ["no", "folder", "no", "folder", "no", "folder"]
     assert "1 in raw/ are in no table and left out: 00077" in notes
     assert "rows of zeros alone: 1 of 1 in valid" in notes
-    raw, _ = clips_of(root, audio="raw", crops="provided")
+    raw, _ = clips_of(root, audio="raw", crops="precomputed")
     assert raw["00000"].audio is None and raw["00000"].crops == root / "face_images/00000"
     with pytest.raises(UserError, match="layout 'vidmimic2'"):
         clips_of(root, crops="none")
@@ -225,7 +225,7 @@ def test_near_equal_texts_are_those_a_slow_comparison_joins():
     assert len({groups.find(i) for i in range(50)}) == 25 and [groups.find(i) for i in (50, 51, 52)] == [50, 51, 52]
 
 
-# --- provided crops ------------------------------------------------------------------------------------------------
+# --- precomputed crops ---------------------------------------------------------------------------------------------
 
 
 def test_crops_are_shown_when_their_frames_are():
@@ -264,7 +264,7 @@ def test_crops_are_taken_in_the_order_of_their_numbers(tmp_path):
         assert len(read_crops(tmp_path / folder, None, 0.0, 10.0, 2.0, 16)[0]) == 0
 
 
-def test_provided_crops_and_sound_become_the_clip(tmp_path):
+def test_precomputed_crops_and_sound_become_the_clip(tmp_path):
     root = make(tmp_path / "in", "".join(f"{i},0,0,0,0,0,0.5\n" for i in range(5)))
     (root / "valid_split.csv").unlink()
     (root / "raw").mkdir()
@@ -277,7 +277,7 @@ def test_provided_crops_and_sound_become_the_clip(tmp_path):
     (root / "face_images" / "00001").mkdir()
     for name in ("00000", "00003"):
         write_wav(root / "audio" / f"{name}.wav", np.full((1, 16000), 0.25, np.float32))
-    clips, verdicts = prepared_here(read_source(root, options={"crops": "provided"}))
+    clips, verdicts = prepared_here(read_source(root, options={"crops": "precomputed"}))
     shown = clips["00000"]
     np.testing.assert_allclose(shown["frame_times"], np.arange(8) / 8)
     nearest = np.round(np.arange(8) / 8 * 25 - 1e-9)  # of two equally near the first

@@ -16,7 +16,7 @@ from shared.commands.prepare import main as prepare
 from shared.dataset.clip import EMI
 from shared.dataset.clip_dataset import ClipDataset
 from shared.layouts.registry import read_source
-from shared.layouts.vidmimic2.pickles import provided_features, read_features
+from shared.layouts.vidmimic2.pickles import read_clip_features, read_features
 from shared.media.decode import MediaError
 from shared.synth.config import SynthConfig
 from shared.synth.corpus import build
@@ -75,7 +75,7 @@ def test_the_corpus_is_laid_out_as_the_dataset_is(corpus):
             count = sum(1 for _ in container.decode(video=0))
         crops = sorted((root / "face_images" / name).iterdir(), key=lambda path: int(path.stem))
         assert {path.suffix for path in crops} <= {".jpg"} and len(crops) <= count
-        features = provided_features(corpus, name, split)
+        features = read_clip_features(corpus, name, split)
         assert features.vision.shape == (len(crops), 384) and features.audio.shape[1] == 768
         assert abs(len(features.audio) / 50 - samples.shape[1] / 16000) < 0.1
         if crops:
@@ -218,7 +218,7 @@ def prepared(root, out, crops):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("crops", ["own", "provided"])
+@pytest.mark.parametrize("crops", ["own", "precomputed"])
 def test_each_damage_is_named_and_costs_its_clip_alone(corpus, tmp_path, capsys, crops):
     whole = tmp_path / "whole"
     shutil.copytree(corpus, whole)
@@ -241,11 +241,11 @@ def test_each_damage_is_named_and_costs_its_clip_alone(corpus, tmp_path, capsys,
             with pytest.raises(MediaError) as caught:
                 read_features(broken / feature / f"{name}.pkl", {"vit": 384, "wav2vec2": 768}[feature])
             assert words in str(caught.value), kind
-            assert any(words in trouble for trouble in provided_features(broken, name).troubles), kind
+            assert any(words in trouble for trouble in read_clip_features(broken, name).troubles), kind
             continue
         if crops == "own" and "crop" in kind:
             continue  # nobody looked at them
-        if crops == "provided" and kind in ("raw is a folder", "raw is cut off") and name in after:
+        if crops == "precomputed" and kind in ("raw is a folder", "raw is cut off") and name in after:
             words = ""  # pictures and sound came from elsewhere
         by_line = words.startswith("line") or not name
         assert any(words in line and (by_line or name in line) for line in lines), (kind, words)
@@ -268,7 +268,7 @@ def test_each_damage_is_named_and_costs_its_clip_alone(corpus, tmp_path, capsys,
             np.testing.assert_array_equal(after[name]["waveform"], before[name]["waveform"])
         if kind in ("another separator", "twice, the same", "in valid as well"):
             same(before[name], after[name], name)
-    gone = {"own": ("no id", "garbled id", "raw and audio are gone"), "provided": ("no id", "garbled id")}
+    gone = {"own": ("no id", "garbled id", "raw and audio are gone"), "precomputed": ("no id", "garbled id")}
     assert {name for name in before if name not in after} == {done[kind][0] for kind in gone[crops]}
 
 

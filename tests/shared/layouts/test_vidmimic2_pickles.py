@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from shared.layouts.vidmimic2.pickles import provided_features, read_features
+from shared.layouts.vidmimic2.pickles import read_clip_features, read_features
 from shared.media.decode import MediaError
 
 
@@ -157,12 +157,12 @@ def test_the_features_of_a_clip(tmp_path):
     write(tmp_path / "wav2vec2" / "00001.pkl", audio)
     write(tmp_path / "test_data" / "vit" / "00002.pkl", vision[:2])
     write(tmp_path / "wav2vec2" / "00002.pkl", audio[:, :5])
-    both = provided_features(tmp_path, "00001")
+    both = read_clip_features(tmp_path, "00001")
     np.testing.assert_array_equal(both.vision, vision)
     np.testing.assert_array_equal(both.audio, audio)
     assert both.troubles == []
-    of_test = provided_features(tmp_path, "00002", "test")
+    of_test = read_clip_features(tmp_path, "00002", "test")
     np.testing.assert_array_equal(of_test.vision, vision[:2])
     assert of_test.audio.shape == (0, 768) and "(30, 5)" in of_test.troubles[0]
-    nothing = provided_features(tmp_path, "00003")
+    nothing = read_clip_features(tmp_path, "00003")
     assert nothing.vision.shape == (0, 384) and len(nothing.troubles) == 2

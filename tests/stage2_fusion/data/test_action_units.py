@@ -90,8 +90,8 @@ def test_what_cannot_be_read_is_one_line(landmarker, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     with pytest.raises(UserError, match="pip install mediapipe"):
         ActionUnits(landmarker)
-    with pytest.raises(ValueError, match="leave out provided"):
-        EncodeConfig(tmp_path, tmp_path, provided=tmp_path, blendshapes=landmarker)
+    with pytest.raises(ValueError, match="leave out precomputed"):
+        EncodeConfig(tmp_path, tmp_path, precomputed=tmp_path, blendshapes=landmarker)
 
 
 def test_a_tower_says_them_after_its_own_channels(landmarker):

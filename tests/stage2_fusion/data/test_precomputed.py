@@ -15,7 +15,7 @@ from shared.errors import UserError
 from stage2_fusion.config import EncodeConfig
 from stage2_fusion.data import encoding as encode
 from stage2_fusion.data.features import FeatureDataset, read_info
-from stage2_fusion.data.precomputed import ProvidedFeatures, vision_times
+from stage2_fusion.data.precomputed import PrecomputedFeatures, vision_times
 
 RNG = np.random.default_rng(0)
 
@@ -43,7 +43,7 @@ def whole(clips):
 @pytest.fixture(scope="module")
 def made(clips, whole, tmp_path_factory):
     """The root, names of its clips by what is theirs, and the features."""
-    root, (data, rows) = tmp_path_factory.mktemp("provided") / "root", whole
+    root, (data, rows) = tmp_path_factory.mktemp("precomputed") / "root", whole
     names = dict(zip(("both", "test", "huge", "broken", "long"), (data[row]["id"] for row in rows), strict=False))
     values = {
         "vit": RNG.standard_normal((5, 384)).astype(np.float32),
@@ -61,7 +61,7 @@ def made(clips, whole, tmp_path_factory):
     put(root, "wav2vec2", names["broken"], values["wav2vec2"])
     put(root, "wav2vec2", names["long"], np.zeros((1500, 768), np.float32))  # 30 s
     out = root.parent / "features"
-    assert encode.main(["--provided", str(root), "--data", str(clips), "--out", str(out)]) == 0
+    assert encode.main(["--precomputed", str(root), "--data", str(clips), "--out", str(out)]) == 0
     return root, names, values, out
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_used_is_masked_and_listed(made, clips):
     steps = {k: [len(samples[name][m]["sequence"]) for m in ("vision", "audio")] for k, name in names.items()}
     assert steps == {"both": [5, 30], "test": [5, 30], "huge": [0, 0], "broken": [0, 30], "long": [0, 1000]}
     assert samples[names["test"]]["vision"]["sequence"][0, 0] == np.float16(values["vit"][0, 0] + 1)
-    with (out / "provided.csv").open() as file:
+    with (out / "precomputed.csv").open() as file:
         rows = list(csv.DictReader(file))
     said = {(row["id"], row["reason"].split(".pkl: ")[0].split("/")[-2]): row["reason"] for row in rows}
     assert "beyond 65504" in said[names["huge"], "vit"] and "No such file" in said[names["huge"], "wav2vec2"]
@@ -129,17 +129,17 @@ def test_the_digest_is_of_what_was_read(made, clips, tmp_path, capsys):
     arguments = ["--data", str(clips), "--out", str(out)]
     copy = tmp_path / "elsewhere"
     shutil.copytree(root, copy)
-    encode.main(["--provided", str(copy), *arguments])
+    encode.main(["--precomputed", str(copy), *arguments])
     assert "nothing to do" in capsys.readouterr().out
     changed = values["wav2vec2"].copy()
     changed[7, 100] += 1  # the file is as large as before
     put(copy, "wav2vec2", names["both"], changed)
-    with pytest.raises(UserError, match="made with other provided features"):
-        encode.main(["--provided", str(copy), *arguments])
+    with pytest.raises(UserError, match="made with other precomputed features"):
+        encode.main(["--precomputed", str(copy), *arguments])
     put(copy, "wav2vec2", names["both"], values["wav2vec2"])
     (copy / "face_images" / names["both"] / "9.jpg").rename(copy / "face_images" / names["both"] / "19.jpg")
-    with pytest.raises(UserError, match="made with other provided features"):  # other times
-        encode.main(["--provided", str(copy), *arguments])
+    with pytest.raises(UserError, match="made with other precomputed features"):  # other times
+        encode.main(["--precomputed", str(copy), *arguments])
 
 
 def test_crops_are_shown_when_the_frames_of_the_video_are(corpus, tmp_path):
@@ -156,11 +156,11 @@ def test_crops_are_shown_when_the_frames_of_the_video_are(corpus, tmp_path):
 
 def test_a_folder_without_features_is_refused(clips, tmp_path):
     with pytest.raises(UserError, match=r"none of the \d+ clips has features in vit/ or wav2vec2/ here"):
-        ProvidedFeatures(tmp_path, ClipDataset.open(clips))
+        PrecomputedFeatures(tmp_path, ClipDataset.open(clips))
     assert not list(tmp_path.iterdir())
 
 
 def test_neither_encoders_nor_features_is_an_error_of_one_line(capsys):
     with pytest.raises(SystemExit):
         configuration.parse(EncodeConfig, ["--data", "d", "--out", "o"], prog="emit encode", example="")
-    assert "give --encoders DIR, or --provided ROOT" in capsys.readouterr().err
+    assert "give --encoders DIR, or --precomputed ROOT" in capsys.readouterr().err
