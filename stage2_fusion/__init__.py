@@ -1,0 +1,27 @@
+"""Stage 2: fusion models on the features of frozen encoders. The public names are imported when they are used."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stage2_fusion.data.features import FeatureDataset
+    from stage2_fusion.models.base import FusionModel
+    from stage2_fusion.predictor import Predictor
+
+__all__ = ["FeatureDataset", "FusionModel", "Predictor"]
+
+_MODULES = {
+    "FeatureDataset": "stage2_fusion.data.features",
+    "FusionModel": "stage2_fusion.models.base",
+    "Predictor": "stage2_fusion.predictor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

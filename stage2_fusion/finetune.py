@@ -8,6 +8,7 @@ damaged on purpose is damaged again in the same way (encode.damaged_view).
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from shared.errors import UserError
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.batches import PackedSamples
 from stage2_fusion.data.encoding import RAW, damaged_view
+from stage2_fusion.models.model_config import FusionConfig
 
 
 class Tuned(nn.Module):
@@ -43,6 +45,10 @@ class Tuned(nn.Module):
     def forward(self, batch: dict):
         live = {name: self._live(tower, batch[name], **batch["raw"][name]) for name, tower in self.towers.items()}
         return self.fusion(replace(batch, **live))
+
+    def save_pretrained(self, folder: Path, config: FusionConfig, metrics: dict[str, Any]) -> None:
+        """Write the model folder with the encoders as they are now."""
+        self.fusion.save_pretrained(folder, config, metrics, self.encoders)
 
     def freeze_unread(self, batch: dict) -> None:
         """Freeze what no gradient reaches, such as the way into the shared space under a model that does not read

@@ -5,7 +5,9 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from stage2_fusion.config import FuseConfig, TrainConfig
-from stage2_fusion.data.features import FeatureInfo
+from stage2_fusion.data.features import FeatureInfo, FeatureSample
+from stage2_fusion.models.base import FusionOptions
+from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 
 
 def labelled(clips: list[dict], where: str) -> list[dict]:
@@ -21,31 +23,31 @@ def labelled(clips: list[dict], where: str) -> list[dict]:
     return found
 
 
-def describe(config: FuseConfig, options, features: FeatureInfo, clips: list[dict], valid: list[dict]) -> dict:
-    """The config.json of the model folder, without its format. It names the clips that the model learns from and is
-    chosen by, so that scores on them can be told apart."""
-    content = features.to_json()
-    return {
-        "model": config.model,
-        "options": configuration.to_dict(options),
-        "max_steps": config.train.max_sequence_steps,
-        **{key: content[key] for key in ("label_names", "widths", "quality", "encoders")},
-        **{key: content[key] for key in ("action_units",) if key in content},
-        "prepare": features["data"].get("prepare", {}),
-        "precision": features["precision"],
-        "finetune": config.finetune,
-        "training": {
-            "loss": configuration.to_dict(config.loss),
-            "train": {key: value for key, value in configuration.to_dict(config.train).items() if key != "trackers"},
-        },
-        "trained_on": {
-            "features": features["digest"],
-            "data": features["data"].get("digest", ""),
-            "seed": config.seed,
-            "clips": sorted(clip[0]["id"] for clip in clips),
-            "chosen_on": sorted(clip[0]["id"] for clip in valid),
-        },
-    }
+def describe(
+    config: FuseConfig,
+    options: FusionOptions,
+    features: FeatureInfo,
+    clips: list[dict[int, FeatureSample]],
+    valid: list[dict[int, FeatureSample]],
+) -> FusionConfig:
+    """The config.json of the model folder. It names the clips that the model learns from and is chosen by, so that
+    scores on them can be told apart."""
+    train = {key: value for key, value in configuration.to_dict(config.train).items() if key != "trackers"}
+    return FusionConfig.from_features(
+        features,
+        model=config.model,
+        options=configuration.to_dict(options),
+        max_sequence_steps=config.train.max_sequence_steps,
+        finetune=config.finetune,
+        training={"loss": configuration.to_dict(config.loss), "train": train},
+        trained_on=TrainedOn(
+            features=features.digest,
+            data=features.data.digest,
+            seed=config.seed,
+            clips=sorted(clip[0].id for clip in clips),
+            chosen_on=sorted(clip[0].id for clip in valid),
+        ),
+    )
 
 
 def parameter_groups(model, options: TrainConfig) -> list[dict]:

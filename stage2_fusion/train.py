@@ -6,7 +6,7 @@
     emit fuse --config ...
 
 An unfinished run in RUN goes on where it stopped, to the bit; a finished one is left as it is. The best model is in
-RUN/model (see model_folder.py).
+RUN/model (see models/saving.py).
 
 Several processes: each holds its share of the global batch. The loss is computed by every process on the rows of all of
 them, its own rows with gradient, times the number of processes; the mean over processes that DDP takes is then exactly
@@ -61,7 +61,8 @@ def _train(config: FuseConfig, sigterm) -> Path:
     from stage2_fusion.data.feature_damage import FeatureDamage
     from stage2_fusion.data.features import FeatureDataset
     from stage2_fusion.losses import FusionLoss, Rows
-    from stage2_fusion.models import model_folder
+    from stage2_fusion.models.base import FeatureSpec, FusionModel
+    from stage2_fusion.models.saving import find_encoders, find_landmarker
     from stage2_fusion.setup import describe, labelled, parameter_groups
 
     # --- everything that can fail early ---
@@ -93,11 +94,11 @@ def _train(config: FuseConfig, sigterm) -> Path:
         accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
         return run.path / "model"
 
-    made_by = features.info["encoders"]
-    kept = towers or made_by.get("precomputed") or model_folder.find_encoders(features.info, Path(made_by["path"]))
+    made_by = features.info.encoders
+    kept = towers or made_by.precomputed or find_encoders(made_by.digest, Path(made_by.path))
     if kept is None:
         accelerator.print(
-            f"the encoders {made_by['digest']} are no longer at {made_by['path']}: the model gets no copy of them, "
+            f"the encoders {made_by.digest} are no longer at {made_by.path}: the model gets no copy of them, "
             "and `emit predict` will ask for --encoders"
         )
 
@@ -109,13 +110,13 @@ def _train(config: FuseConfig, sigterm) -> Path:
         train_batch, valid_batch = towers.of(train_batch), towers.of(valid_batch)
     seed_everything(config.seed, "weights")
     info = describe(config, model_options, features.info, clips, valid.by_clip())
-    units = info.get("action_units")
-    if units and model_folder.find_landmarker(info, Path(units["path"])) is None:
+    units = info.action_units
+    if units and find_landmarker(units.digest, Path(units.path)) is None:
         accelerator.print(
-            f"warning: {units['path']} is not, or no longer, the file that the action units are from: the "
+            f"warning: {units.path} is not, or no longer, the file that the action units are from: the "
             "model is saved without it, and `emit predict` will ask for --blendshapes"
         )
-    bare = model_folder.build(config.model, info["options"], features.info)
+    bare = FusionModel.build(config.model, info.options, FeatureSpec.of(features.info))
     bare.fit_statistics([clip[0] for clip in clips])
     if towers:
         bare = towers.under(bare)
@@ -192,7 +193,7 @@ def _train(config: FuseConfig, sigterm) -> Path:
                 progress |= {"best": metrics["pcc"]["mean"], "metrics": {"epoch": epoch + 1, "valid": metrics}}
                 progress["metrics"]["seconds"] = round(progress["seconds"], 1)
                 if accelerator.is_main_process:
-                    model_folder.save(run.path / "model", bare, info, progress["metrics"])
+                    bare.save_pretrained(run.path / "model", info, progress["metrics"])
         progress |= {"epoch": epoch + 1, "waited": 0 if better else progress["waited"] + 1}
         run.log(
             progress["step"],

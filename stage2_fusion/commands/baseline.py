@@ -31,6 +31,7 @@ def baseline(config: BaselineConfig) -> dict:
     from stage2_fusion.data.features import FeatureDataset
     from stage2_fusion.evaluation import leak
     from stage2_fusion.evaluation import results as evaluation
+    from stage2_fusion.models.model_config import TrainedOn
 
     began = time.perf_counter()
     parts = [
@@ -58,7 +59,7 @@ def baseline(config: BaselineConfig) -> dict:
         "model": "ridge",
         "configuration": {"modalities": [name for name in MODALITIES if name in config.modalities]},
         "strength": strength,
-        "seen": seen(ids[2], {"clips": ids[0], "chosen_on": ids[1]}),
+        "seen": seen(ids[2], TrainedOn(clips=ids[0], chosen_on=ids[1])),
         "seen_by_encoders": leak.seen_by_encoders(config.data, info, ids[2]),
         "made_from": {
             "model": None,

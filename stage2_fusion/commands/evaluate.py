@@ -10,6 +10,7 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.registry import nearest
 from stage2_fusion.config import EvaluateConfig
+from stage2_fusion.models.model_config import TrainedOn
 
 ABSENT = ("no_track", "missing")
 """Kinds of damage that leave nothing to weigh: the modality is masked."""
@@ -37,13 +38,13 @@ def evaluate(config: EvaluateConfig) -> dict:
     from stage2_fusion.evaluation import explain, leak
     from stage2_fusion.evaluation import results as evaluation
     from stage2_fusion.evaluation.inference import best_device, run_model
-    from stage2_fusion.models import model_folder
+    from stage2_fusion.models.base import FusionModel
 
     began = time.perf_counter()
-    model, info = model_folder.load(config.model)
-    model_folder.check_features(info, read_info(config.data), config.data)
-    data = FeatureDataset.open(config.data, config.split, max_steps=info["max_steps"])
-    names = info["label_names"]
+    model = FusionModel.from_pretrained(config.model)
+    model.config.check_features(read_info(config.data), config.data)
+    data = FeatureDataset.open(config.data, config.split, max_steps=model.config.max_sequence_steps)
+    names = model.config.label_names
     found = run_model(model.to(best_device()), data.samples, config.batch_size, explain=config.explain)
     view = np.array([sample["view"] for sample in data.samples])  # (N,)
     clean, labels = np.flatnonzero(view == 0), data.labels()  # (N, K)
@@ -52,26 +53,30 @@ def evaluate(config: EvaluateConfig) -> dict:
     samples = [data[row] for row in clean]
     ids = [sample["id"] for sample in samples]
     kind, groups = groups_of(samples, config.groups, list(data.info["group_names"]))
-    trained = info.get("trained_on", {})
+    trained = model.config.trained_on
     about = {
         "split": config.split,
         "group": kind,
-        "model": info["model"],
-        "configuration": info["options"],
-        "training": {**info.get("training", {}), "finetune": info.get("finetune"), "seconds": _seconds(config.model)},
-        "seeds": {"training": trained.get("seed")},
+        "model": model.config.model,
+        "configuration": model.config.options,
+        "training": {
+            **model.config.training,
+            "finetune": model.config.finetune,
+            "seconds": model.metrics.get("seconds"),
+        },
+        "seeds": {"training": trained.seed},
         "seen": seen(ids, trained),
         "seen_by_encoders": leak.seen_by_encoders(config.data, data.info, ids),
         "made_from": {
             "model": str(config.model),
             "model_digest": file_digest(config.model / "model.safetensors"),
             "features": data.info["digest"],
-            "encoders": info["encoders"]["digest"],
+            "encoders": model.config.encoders.digest,
             "fold": data.info.get("split"),
-            "trained_on": trained.get("features"),
+            "trained_on": trained.features or None,
         },
         "weights": _mean_weights(found.weights[clean]),
-        "leak_probe": leak.probe(config.data, data.info, ids, labels[clean], trained.get("clips")),
+        "leak_probe": leak.probe(config.data, data.info, ids, labels[clean], trained.clips),
     }
     scored = evaluation.evaluation(
         names, ids, groups, found.predictions[clean], labels[clean], about, config.bootstrap, config.seed
@@ -94,20 +99,11 @@ def evaluate(config: EvaluateConfig) -> dict:
     return metrics
 
 
-def _seconds(model: Path) -> float | None:
-    """What training took until the epoch that was kept; None where it is not said."""
-    from shared.files import read_json
-
-    path = model / "metrics.json"
-    return read_json(path, "metrics of a model", "delete it").get("seconds") if path.exists() else None
-
-
-def seen(ids: list[str], trained: dict) -> dict | None:
-    """How many of the clips a model was trained on and chosen by, after "trained_on" in its config.json; None when that
-    does not say."""
-    if "clips" not in trained:
+def seen(ids: list[str], trained: TrainedOn) -> dict | None:
+    """How many of the clips a model was trained on and chosen by, None when that is not recorded."""
+    if trained.clips is None:
         return None
-    sets = {"in_training": trained["clips"], "in_choosing": trained["chosen_on"]}
+    sets = {"in_training": trained.clips, "in_choosing": trained.chosen_on or []}
     return {name: len(set(ids) & set(clips)) for name, clips in sets.items()}
 
 

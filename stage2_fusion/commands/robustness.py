@@ -36,13 +36,13 @@ def robustness(config: RobustnessConfig) -> dict:
     """
     from shared.files import write_csv, write_json
     from stage2_fusion.data.features import FeatureDataset, read_info
-    from stage2_fusion.models import model_folder
+    from stage2_fusion.models.base import FusionModel
 
     rows, features = [], read_info(config.data)
     for name, path in _named(config.models):
-        model, info = model_folder.load(path)
-        model_folder.check_features(info, features, config.data)
-        data = FeatureDataset.open(config.data, config.split, max_steps=info["max_steps"])
+        model = FusionModel.from_pretrained(path)
+        model.config.check_features(features, config.data)
+        data = FeatureDataset.open(config.data, config.split, max_steps=model.config.max_sequence_steps)
         rows += [{"model": name, **row} for row in one_model(model, data, config)]
     result = {"data": features["digest"]}
     result |= {key: getattr(config, key) for key in ("split", "shares", "orders", "seed", "bootstrap")}

@@ -1,25 +1,38 @@
-"""What every fusion model shares: its inputs, their normalisation, hiding of modalities, and its output."""
+"""What all fusion models share: inputs and their normalization, modality dropout, the output, saving and loading."""
 
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from shared import config as configuration
+from shared import hub
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from stage2_fusion.data.batches import Batch
+from stage2_fusion.data.features import FeatureInfo, FeatureSample
+from stage2_fusion.models import MODELS, saving
+from stage2_fusion.models.model_config import FusionConfig
+
+if TYPE_CHECKING:
+    from stage1_align.encoders import AlignedEncoders
 
 
 @dataclass
 class FusionOptions:
-    """What every fusion model can be told."""
+    """Options of every fusion model."""
 
     dropout: float = 0.2
     """As strong as small data needs."""
     modality_dropout: float = 0.1
-    """Chance that a modality (never the last) is hidden from a training clip, so that none is indispensable."""
+    """Probability that a present modality is hidden from a training clip (never the last one), so that the model does
+    not depend on any of them."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: list(MODALITIES))
-    """Which of vision, audio, text the model may see; the others count as missing."""
+    """Modalities the model may use; the others count as missing."""
 
     def __post_init__(self):
         if not self.modalities:
@@ -27,149 +40,235 @@ class FusionOptions:
 
 
 class Output(NamedTuple):
-    """prediction (B, K) in [0, 1]; weights (B, S, 3) of vision, audio, text at each step, exactly 0 where a modality is
-    absent; step_mask bool (B, S), True where any modality is there.
-
-    Models that have them add: attention (B, K, S) of each dimension over the steps; branches (B, 3, K), what each
-    modality predicts alone, NaN where it is absent; penalty (B,), what the model asks of itself, for loss.penalty;
-    times (B, S), seconds of the steps."""
+    """What `forward` returns for B clips, S steps, K dimensions."""
 
     prediction: Tensor
+    """float32 (B, K) in [0, 1]."""
     weights: Tensor
+    """(B, S, 3) of vision, audio, text at each step; exactly 0 where a modality is absent."""
     step_mask: Tensor
+    """bool (B, S), True where any modality is present."""
     attention: Tensor | None = None
+    """(B, K, S) of each dimension over the steps, in models that have it."""
     branches: Tensor | None = None
+    """(B, 3, K), what each modality predicts alone, NaN where it is absent, in models that have it."""
     penalty: Tensor | None = None
+    """(B,), a loss term of the model itself, weighted by loss.penalty."""
     times: Tensor | None = None
+    """(B, S) seconds of the steps, in models whose steps have times."""
 
     def clip_weights(self) -> Tensor:
-        """Mean weight of each modality over the steps at which it is there, 0 for an absent one: (B, 3) float32."""
+        """Mean weight of each modality over the steps where it is present, 0 if it is absent: float32 (B, 3)."""
         weights = self.weights.float()
         return weights.sum(dim=1) / (weights > 0).sum(dim=1).clamp(min=1)
 
 
+class ModalityInput(NamedTuple):
+    """Normalized input of one modality; everything is zero where the modality is absent or hidden."""
+
+    x: Tensor
+    """(B, T, C) features of the steps."""
+    quality: Tensor
+    """(B, T, Q) quality signals of the steps."""
+    pooled: Tensor
+    """(B, D) embedding in the shared space."""
+    mask: Tensor
+    """bool (B, T), True = real step."""
+    times: Tensor
+    """(B, T) seconds."""
+    present: Tensor
+    """bool (B,)."""
+
+
 @dataclass(frozen=True)
-class Spec:
-    """What the data decides about a model: names of the K dimensions, channels of each modality's sequence ("vision",
-    "audio", "text") and of the shared space ("embed"), names of each modality's quality signals."""
+class FeatureSpec:
+    """What a model needs to know about the features: names of the K dimensions; channels of each modality's sequence
+    ("vision", "audio", "text") and of the shared space ("embed"); names of each modality's quality signals."""
 
     label_names: list[str]
     widths: dict[str, int]
     quality: dict[str, list[str]]
 
     @classmethod
-    def of(cls, info: dict) -> "Spec":
-        """From a features.json or a model's config.json."""
-        return cls(list(info["label_names"]), dict(info["widths"]), {k: list(v) for k, v in info["quality"].items()})
+    def of(cls, info: FeatureInfo | FusionConfig) -> "FeatureSpec":
+        """From a features.json or from the config.json of a model."""
+        return cls(info.label_names, info.widths, info.quality)
 
 
 class FusionModel(nn.Module):
-    """Base of fusion models: `forward(batch)` takes what `features.collate` gives and returns an Output.
+    """Base class of fusion models: `forward(batch)` takes what `features.collate` returns and gives an Output.
 
-    `reads` names the modalities that the architecture has a place for; the others count as missing.
+    >>> model = FusionModel.from_pretrained("runs/demo/fuse/model")
+    >>> model.config.label_names[:2]
+    ['Admiration', 'Amusement']
+
+    config, metrics: of a model that was loaded; None and {} otherwise. folder: where it was loaded from.
     """
 
-    Options: ClassVar[type] = FusionOptions
+    Options: ClassVar[type[FusionOptions]] = FusionOptions
     reads: ClassVar[tuple[str, ...]] = MODALITIES
+    """Modalities the architecture has an input for; the others count as missing."""
 
-    def __init__(self, options, spec: Spec):
+    def __init__(self, options: FusionOptions, spec: FeatureSpec):
         super().__init__()
         if not set(options.modalities) & set(self.reads):
             own = " and ".join(self.reads)
             raise UserError(f"modalities holds {', '.join(options.modalities)}, but this model reads {own} alone")
-        self.options, self.spec = options, spec
+        self.options: Any = options  # an instance of Options
+        self.spec = spec
         self.dimensions = len(spec.label_names)
+        self.config: FusionConfig | None = None
+        self.metrics: dict[str, Any] = {}
+        self.folder: Path | None = None
         for name in MODALITIES:
             widths = {"x": spec.widths[name], "quality": len(spec.quality[name]), "pooled": spec.widths["embed"]}
             for key, width in widths.items():
                 self.register_buffer(f"{name}_{key}_mean", torch.zeros(width))
                 self.register_buffer(f"{name}_{key}_scale", torch.ones(width))
 
-    @torch.no_grad()
-    def fit_statistics(self, samples: list[dict]) -> None:
-        """Store mean and deviation of every input channel over the real steps of `samples` (the training split), and
-        let subclasses start from the mean label."""
-        keys = {"x": "sequence", "quality": "quality", "pooled": "pooled"}
-        for name in MODALITIES:
-            for key, stored in keys.items():
-                mean = getattr(self, f"{name}_{key}_mean")
-                total, square, count = torch.zeros_like(mean).double(), torch.zeros_like(mean).double(), 0
-                for sample in samples:
-                    if not len(sample[name]["sequence"]):
-                        continue
-                    values = torch.tensor(sample[name][stored], dtype=torch.float64).reshape(-1, len(mean))  # (T, C)
-                    total += values.sum(0)
-                    square += values.square().sum(0)
-                    count += len(values)
-                if count:
-                    centre = total / count
-                    deviation = (square / count - centre.square()).clamp(min=0).sqrt()
-                    mean.copy_(centre)
-                    # A channel that never varies says nothing, so it is left small rather than blown up.
-                    getattr(self, f"{name}_{key}_scale").copy_(1 / deviation.clamp(min=1e-3))
-        labels = torch.tensor([sample["labels"].tolist() for sample in samples], dtype=torch.float64)  # (N, K)
-        self.start_from(labels.nanmean(0).nan_to_num(0.5).clamp(0.01, 0.99).float())
+    # --- building, saving, loading ---------------------------------------------------------------------------------
 
-    def start_from(self, mean_label: Tensor) -> None:
+    @classmethod
+    def build(cls, name: str, options: dict[str, Any], spec: FeatureSpec) -> Self:
+        """An untrained model by its registered name or as "package.module:Class". UserError for an unknown name, an
+        unknown option, or a class that is not a subclass of this one."""
+        family = MODELS.get(name)
+        if not (isinstance(family, type) and issubclass(family, cls)):
+            raise UserError(f"fusion model {name} is not a {cls.__name__}")
+        return family(configuration.build(family.Options, options, f"fusion model {name}"), spec)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> Self:
+        """Load a model folder (RUN/model), or "hf-hub:OWNER/NAME" from the Hugging Face Hub, in evaluation mode and
+        frozen. UserError if the folder is missing, damaged or of another format."""
+        folder = hub.resolve(source, saving.FILES)
+        config = FusionConfig.read(folder)
+        model = cls.build(config.model, config.options, FeatureSpec.of(config))
+        saving.load_weights(model, folder)
+        model.config, model.metrics, model.folder = config, saving.read_metrics(folder), folder
+        return model.eval().requires_grad_(False)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        config: FusionConfig | None = None,
+        metrics: dict[str, Any] | None = None,
+        encoders: "AlignedEncoders | None" = None,
+    ) -> None:
+        """Write the model folder, completely or not at all: config.json, weights, metrics, the aligned encoders and a
+        model card.
+
+        config, metrics: by default those the model was loaded with. encoders: AlignedEncoders that were trained along
+        with the model; by default the folder of encoders named in the config is copied, if it still holds them.
+        UserError without a config.
+        """
+        config = config or self.config
+        if config is None:
+            raise UserError("a model that was not loaded has no config.json: give config=FusionConfig(...)")
+        metrics = self.metrics if metrics is None else metrics
+        saving.write_folder(Path(folder), self.state_dict(), config, metrics, encoders, self.folder)
+
+    def push_to_hub(self, repo_id: str, private: bool = True) -> None:
+        """Upload the model folder, with its card and encoders, to the model repository "OWNER/NAME" of the Hugging Face
+        Hub. Creates the repository if necessary, private by default: the model was trained on faces and voices."""
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            self.save_pretrained(folder)
+            hub.upload(folder, repo_id, private, "Fusion model")
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that take no weight decay, in addition to those with fewer than two dimensions (biases,
+        norms)."""
+        return set()
+
+    # --- inputs ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def fit_statistics(self, samples: Sequence[FeatureSample]) -> None:
+        """Store mean and standard deviation of every input channel over the real steps of `samples` (the training
+        split), and initialize the output bias from the mean label."""
+        attributes = {"x": "sequence", "quality": "quality", "pooled": "pooled"}
+        for name in MODALITIES:
+            parts = [sample.modality(name) for sample in samples if sample.modality(name).steps]
+            for key, attribute in attributes.items():
+                self._fit_channel(f"{name}_{key}", (getattr(part, attribute) for part in parts))
+        labels = torch.tensor([sample.labels.tolist() for sample in samples], dtype=torch.float64)  # (N, K)
+        self.init_output_bias(labels.nanmean(0).nan_to_num(0.5).clamp(0.01, 0.99).float())
+
+    def _fit_channel(self, prefix: str, arrays: Iterable[Any]) -> None:
+        """Mean and 1 / standard deviation of arrays (T, C) or (C,), into the buffers of this prefix."""
+        mean = getattr(self, f"{prefix}_mean")
+        total, square, count = torch.zeros_like(mean).double(), torch.zeros_like(mean).double(), 0
+        for array in arrays:
+            values = torch.tensor(array, dtype=torch.float64).reshape(-1, len(mean))  # (T, C)
+            total += values.sum(0)
+            square += values.square().sum(0)
+            count += len(values)
+        if count:
+            center = total / count
+            deviation = (square / count - center.square()).clamp(min=0).sqrt()
+            mean.copy_(center)
+            # A constant channel carries no information: keep it small instead of blowing it up.
+            getattr(self, f"{prefix}_scale").copy_(1 / deviation.clamp(min=1e-3))
+
+    def init_output_bias(self, mean_label: Tensor) -> None:
         """Set the output bias so that the untrained model predicts about `mean_label` (K,)."""
 
-    def inputs(self, batch: dict) -> dict[str, dict[str, Tensor]]:
-        """Per modality: x (B, T, C), quality (B, T, Q), pooled (B, D) normalised and zero where absent, mask (B, T),
-        times (B, T), present (B,). Absent are modalities outside `options.modalities` or `reads` and, in training, some
-        at random."""
+    def inputs(self, batch: Batch) -> dict[str, ModalityInput]:
+        """Normalized inputs of each modality. Modalities outside `options.modalities` or `reads` are absent, and in
+        training some are hidden at random."""
         visible = self._visible(batch)  # (B, 3)
-        result = {}
+        inputs = {}
         for m, name in enumerate(MODALITIES):
-            part = batch[name]
+            part = batch.modality(name)
             present = visible[:, m]  # (B,)
-            mask = part["mask"] & present[:, None]  # (B, T)
-            result[name] = {
-                "x": self._normalised(name, "x", part["x"], mask[..., None]),  # (B, T, C)
-                "quality": self._normalised(name, "quality", part["quality"], mask[..., None]),  # (B, T, Q)
-                "pooled": self._normalised(name, "pooled", part["pooled"], present[:, None]),  # (B, D)
-                "mask": mask,
-                "times": part["times"],
-                "present": present,
-            }
-        return result
+            mask = part.mask & present[:, None]  # (B, T)
+            inputs[name] = ModalityInput(
+                x=self._normalize(f"{name}_x", part.x, mask[..., None]),  # (B, T, C)
+                quality=self._normalize(f"{name}_quality", part.quality, mask[..., None]),  # (B, T, Q)
+                pooled=self._normalize(f"{name}_pooled", part.pooled, present[:, None]),  # (B, D)
+                mask=mask,
+                times=part.times,
+                present=present,
+            )
+        return inputs
 
-    def _normalised(self, name: str, key: str, values: Tensor, real: Tensor) -> Tensor:
-        mean, scale = getattr(self, f"{name}_{key}_mean"), getattr(self, f"{name}_{key}_scale")
-        # One broken channel must not drown the others. In place: these are the largest tensors of a step.
-        return (values - mean).mul_(scale).clamp_(-10, 10).mul_(real)
+    def _normalize(self, prefix: str, values: Tensor, mask: Tensor) -> Tensor:
+        mean, scale = getattr(self, f"{prefix}_mean"), getattr(self, f"{prefix}_scale")
+        # Clamped, so that one broken channel cannot drown the others. In place: these are the largest tensors of a
+        # step.
+        return (values - mean).mul_(scale).clamp_(-10, 10).mul_(mask)
 
-    def _visible(self, batch: dict) -> Tensor:
-        """bool (B, 3): present, read, allowed by the configuration, and not hidden by modality dropout."""
-        present = torch.stack([batch[name]["present"] for name in MODALITIES], dim=1)  # (B, 3)
-        seen = set(self.options.modalities) & set(self.reads)
-        allowed = torch.tensor([name in seen for name in MODALITIES], device=present.device)  # (3,)
+    def _visible(self, batch: Batch) -> Tensor:
+        """bool (B, 3): present, read by the model, allowed by its options, not hidden by modality dropout."""
+        present = torch.stack([batch.modality(name).present for name in MODALITIES], dim=1)  # (B, 3)
+        usable = set(self.options.modalities) & set(self.reads)
+        allowed = torch.tensor([name in usable for name in MODALITIES], device=present.device)  # (3,)
         present = present & allowed
         return drop_modalities(present, self.options.modality_dropout) if self.training else present
 
 
-def even_weights(inputs: dict) -> tuple[Tensor, Tensor]:
-    """What a model that weighs nothing reports of its `inputs`: weights (B, 1, 3), equal over the modalities present,
-    and step_mask (B, 1)."""
-    present = torch.stack([inputs[name]["present"] for name in MODALITIES], dim=1)  # (B, 3)
+def uniform_weights(inputs: dict[str, ModalityInput]) -> tuple[Tensor, Tensor]:
+    """Weights of a model that does not weight modalities: (B, 1, 3), equal over the modalities present, and step_mask
+    (B, 1)."""
+    present = torch.stack([inputs[name].present for name in MODALITIES], dim=1)  # (B, 3)
     weights = present / present.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 3)
     return weights[:, None], present.any(dim=1, keepdim=True)
 
 
-def clipped(x: Tensor) -> Tensor:
-    """float32 x limited to [0, 1], with the gradient of x itself: for systems that learn a linear output and clip it
-    afterwards. (Clamp alone has no gradient outside, and what has left [0, 1] would stay there.)"""
+def clamp_with_gradient(x: Tensor) -> Tensor:
+    """float32 x limited to [0, 1], with the gradient of x itself, for systems that learn a linear output and clip it
+    afterwards. (clamp has no gradient outside [0, 1]: an output that leaves it would never return.)"""
     x = x.float()
     return x.clamp(0, 1).detach() + (x - x.detach())
 
 
 def drop_modalities(present: Tensor, rate: float) -> Tensor:
-    """Hide each present modality of each row with chance `rate`, but never the last one: bool (B, 3) -> bool (B, 3).
-
-    Draws from torch's generator, which the trainer seeds at every step.
-    """
+    """Hide each present modality of each row with probability `rate`, but never the last one: bool (B, 3) -> bool
+    (B, 3). Draws from torch's generator, which the trainer seeds at every step."""
     if rate == 0:
         return present
     draw = torch.rand(present.shape, device=present.device)  # (B, 3)
     kept = present & (draw >= rate)
-    luckiest = nn.functional.one_hot(draw.masked_fill(~present, -1).argmax(dim=1), 3).bool()  # (B, 3)
-    return torch.where(kept.any(dim=1, keepdim=True), kept, present & luckiest)
+    fallback = nn.functional.one_hot(draw.masked_fill(~present, -1).argmax(dim=1), 3).bool()  # (B, 3)
+    return torch.where(kept.any(dim=1, keepdim=True), kept, present & fallback)

@@ -1,14 +1,13 @@
-"""The system of arXiv 2403.11757 (ABAW6): vision and audio predict apart, and the predictions are averaged.
+"""The system of arXiv 2403.11757 (ABAW6): vision and audio predict separately, and the predictions are averaged.
 
-The source fixes: vision (face features and action units) -> TCN (5 levels, kernel 3, 128 channels), positions,
-Transformer (4 heads, 256 hidden, 2 layers), softmax-weighted mean, linear, sigmoid; audio -> TCN, positions, mean, two
-linear layers with a ReLU, sigmoid; the plain average. Departures: every step, of the 1,024 that late_fusion.yaml lets
-through, is read under a mask, where the source samples or repeats to 300; the TCN is that of this package, centred and
-normalised over channels, and not scaled by the root of the width; the Transformer normalises after attention and
-feed-forward, the source before; positions are seconds, so that the frame rate does not matter, and audio, whose mean
-they would only shift, has none; audio ends in one linear layer; a branch without its modality is left out, where the
-source feeds it noise. The text is not read; action units are MediaPipe's blendshapes, not OpenFace's, where the
-features have them (`emit encode --blendshapes`).
+Source: vision (face features and action units) -> TCN (5 levels, kernel 3, 128 channels), positions, Transformer (4
+heads, 256 hidden, 2 layers), softmax-weighted mean, linear, sigmoid; audio -> TCN, positions, mean, two linear layers
+with a ReLU, sigmoid; plain average. Text is not used. Differences here: all steps, up to the 1,024 of late_fusion.yaml,
+with a mask (source: sampled or repeated to 300); the TCN of this package, centered, normalized over channels, not
+scaled by the root of the width; post-norm instead of pre-norm Transformer; positions in seconds, so that the frame rate
+does not matter, and none for audio, whose mean they would only shift; one linear layer after audio; a branch without
+its modality is left out of the average (source: it gets noise); action units are MediaPipe blendshapes instead of
+OpenFace's, if the features have them (`emit encode --blendshapes`).
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, even_weights
+from stage2_fusion.data.batches import Batch
+from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, ModalityInput, Output, uniform_weights
 from stage2_fusion.models.layers.temporal import TCN, masked_mean, positions_in_time
 
 
@@ -28,9 +28,9 @@ class LateFusionOptions(FusionOptions):
     tcn_layers: int = 5
     """Levels of both TCNs, with kernel 3, as published."""
     layers: int = 2
-    """Of the Transformer over vision, as published."""
+    """Layers of the Transformer over vision, as published."""
     heads: int = 4
-    """Its attention heads, as published; must divide width."""
+    """Attention heads of the Transformer, as published; must divide width."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -39,12 +39,12 @@ class LateFusionOptions(FusionOptions):
 
 
 class LateFusion(FusionModel):
-    """B clips, T steps of a modality, d width, K dimensions. Output.branches holds what each branch predicts."""
+    """B clips, T steps of a modality, d width, K dimensions. Output.branches holds the prediction of each branch."""
 
     Options = LateFusionOptions
-    reads = ("vision", "audio")  # the first two of MODALITIES: see branches below
+    reads = ("vision", "audio")  # the first two of MODALITIES: `forward` relies on it
 
-    def __init__(self, options: LateFusionOptions, spec: Spec):
+    def __init__(self, options: LateFusionOptions, spec: FeatureSpec):
         super().__init__(options, spec)
         width, dropout = options.width, options.dropout
         self.projections = nn.ModuleDict({name: nn.Linear(spec.widths[name], width) for name in self.reads})
@@ -54,32 +54,32 @@ class LateFusion(FusionModel):
         self.score = nn.Linear(width, 1)
         self.heads = nn.ModuleDict({name: nn.Linear(width, self.dimensions) for name in self.reads})
 
-    def start_from(self, mean_label: Tensor) -> None:
+    def init_output_bias(self, mean_label: Tensor) -> None:
         for head in self.heads.values():
             head.bias.data.copy_(mean_label.logit())
 
-    def forward(self, batch: dict) -> Output:
+    def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)
-        clips = {"vision": self._vision(inputs["vision"]), "audio": self._audio(inputs["audio"])}  # (B, d) each
-        logits = [self.heads[name](clips[name]) for name in self.reads]  # (B, K) each
-        alone = torch.stack(logits, dim=1).float().sigmoid()  # (B, 2, K)
-        present = torch.stack([inputs[name]["present"] for name in self.reads], dim=1)[..., None]  # (B, 2, 1)
-        # A clip with neither gets the average of both biases, about the mean label: both branches have read zeros.
+        vectors = {"vision": self._vision(inputs["vision"]), "audio": self._audio(inputs["audio"])}  # (B, d) each
+        logits = [self.heads[name](vectors[name]) for name in self.reads]  # (B, K) each
+        branches = torch.stack(logits, dim=1).float().sigmoid()  # (B, 2, K)
+        present = torch.stack([inputs[name].present for name in self.reads], dim=1)[..., None]  # (B, 2, 1)
+        # A clip with neither gets the average of both biases, about the mean label: both vectors are zero.
         counted = present | ~present.any(dim=1, keepdim=True)  # (B, 2, 1)
-        prediction = (alone * counted).sum(dim=1) / counted.sum(dim=1)  # (B, K)
-        branches = alone.masked_fill(~present, torch.nan)  # (B, 2, K)
-        branches = nn.functional.pad(branches, (0, 0, 0, 1), value=torch.nan)  # (B, 3, K): text says nothing
-        return Output(prediction, *even_weights(inputs), branches=branches)
+        prediction = (branches * counted).sum(dim=1) / counted.sum(dim=1)  # (B, K)
+        branches = branches.masked_fill(~present, torch.nan)  # (B, 2, K)
+        branches = nn.functional.pad(branches, (0, 0, 0, 1), value=torch.nan)  # (B, 3, K): no text branch
+        return Output(prediction, *uniform_weights(inputs), branches=branches)
 
-    def _vision(self, part: dict) -> Tensor:
+    def _vision(self, part: ModalityInput) -> Tensor:
         """(B, d), zero where vision is absent."""
-        x, mask = self.projections["vision"](part["x"]), part["mask"]  # (B, T, d), (B, T)
-        x = self.tcn["vision"](x, mask) + positions_in_time(part["times"], self.options.width)
-        padding = ~mask & part["present"][:, None]  # (B, T): a row without any step is read whole, and zeroed below
+        x, mask = self.projections["vision"](part.x), part.mask  # (B, T, d), (B, T)
+        x = self.tcn["vision"](x, mask) + positions_in_time(part.times, self.options.width)  # (B, T, d)
+        padding = ~mask & part.present[:, None]  # (B, T); all False for a row without steps, which is zeroed below
         x = self.transformer(x, src_key_padding_mask=padding)  # (B, T, d)
         scores = self.score(x).float().masked_fill(padding[..., None], -torch.inf)  # (B, T, 1)
-        return (scores.softmax(dim=1) * x).sum(dim=1) * part["present"][:, None]
+        return (scores.softmax(dim=1) * x).sum(dim=1) * part.present[:, None]
 
-    def _audio(self, part: dict) -> Tensor:
+    def _audio(self, part: ModalityInput) -> Tensor:
         """(B, d), zero where audio is absent."""
-        return masked_mean(self.tcn["audio"](self.projections["audio"](part["x"]), part["mask"]), part["mask"])
+        return masked_mean(self.tcn["audio"](self.projections["audio"](part.x), part.mask), part.mask)

@@ -1,9 +1,9 @@
-"""The audio system of arXiv 2403.11879 (second at ABAW6): the mean of the frames beside an LSTM's last state.
+"""The audio system of arXiv 2403.11879 (second at ABAW6): the mean of the frames and the last state of an LSTM.
 
-The source reads audeering's wav2vec 2.0, fine-tuned with it: 1,024 channels a frame and arousal, dominance and valence.
-Here the frames are those of the frozen audio encoder, whatever its channels; the audeering tower with `append_emotion`
-gives the same 1,027. The source's output is linear, its predictions clipped to [0, 1] afterwards: so here, inside the
-model (see `clipped`). Dropout is ours.
+Source: frames of audeering's wav2vec 2.0, fine-tuned along: 1,024 channels and arousal, dominance and valence; linear
+output, predictions clipped to [0, 1] afterwards. Differences here: frames of the frozen audio encoder, whatever its
+width (the audeering tower with `append_emotion` gives the same 1,027); clipping inside the model (see
+`clamp_with_gradient`); dropout.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, clipped, even_weights
+from stage2_fusion.data.batches import Batch
+from stage2_fusion.models.base import (
+    FeatureSpec,
+    FusionModel,
+    FusionOptions,
+    Output,
+    clamp_with_gradient,
+    uniform_weights,
+)
 from stage2_fusion.models.layers.temporal import LastState, masked_mean
 
 
 @dataclass
 class LSTMVADOptions(FusionOptions):
     lstm_layers: int = 2
-    """As published."""
+    """Layers of the LSTM, as published."""
 
 
 class LSTMVAD(FusionModel):
@@ -27,10 +35,10 @@ class LSTMVAD(FusionModel):
     Options = LSTMVADOptions
     reads = ("audio",)
 
-    def __init__(self, options: LSTMVADOptions, spec: Spec):
+    def __init__(self, options: LSTMVADOptions, spec: FeatureSpec):
         super().__init__(options, spec)
         width = spec.widths["audio"]
-        self.last = LastState(width, options.lstm_layers, options.dropout)
+        self.last_state = LastState(width, options.lstm_layers, options.dropout)
         self.head = nn.Sequential(
             nn.Dropout(options.dropout),
             nn.Linear(2 * width, 2 * width),
@@ -38,11 +46,11 @@ class LSTMVAD(FusionModel):
             nn.Linear(2 * width, self.dimensions),
         )
 
-    def start_from(self, mean_label: Tensor) -> None:
+    def init_output_bias(self, mean_label: Tensor) -> None:
         self.head[-1].bias.data.copy_(mean_label)
 
-    def forward(self, batch: dict) -> Output:
+    def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)
-        x, mask = inputs["audio"]["x"], inputs["audio"]["mask"]  # (B, T, C), (B, T)
-        clip = torch.cat([masked_mean(x, mask), self.last(x, mask)], dim=1)  # (B, 2 C)
-        return Output(clipped(self.head(clip)), *even_weights(inputs))
+        x, mask = inputs["audio"].x, inputs["audio"].mask  # (B, T, C), (B, T)
+        vector = torch.cat([masked_mean(x, mask), self.last_state(x, mask)], dim=1)  # (B, 2 C)
+        return Output(clamp_with_gradient(self.head(vector)), *uniform_weights(inputs))

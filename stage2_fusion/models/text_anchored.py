@@ -1,12 +1,12 @@
-"""The system of arXiv 2603.14976 (winner of ABAW10): the text asks the audio and the vision.
+"""The system of arXiv 2603.14976 (winner of ABAW10): text attends to audio and to vision.
 
-The source fixes: the text's vector as the single query of one cross-attention over the audio steps and one over the
-vision steps (4 heads, hidden 512); [text, audio', vision'] concatenated, then Linear(512), GELU, Dropout, Linear, whose
-output is clipped to [0, 1] afterwards; learned vectors for what is missing; modality dropout 0.1. Departures: the
-vectors stand in place of audio' and vision', where the source puts them in place of the steps that are asked (that of
-the text asks in both); the text is projected to 512, where the source takes it as it is; no LayerNorm on queries and
-keys; dropout before the MLP as well; modality dropout leaves one modality, where the source may hide all. Its text
-encoder is fine-tuned; ours is frozen, and the text's vector is the mean of the words' features, not the CLS state.
+Source: the text vector is the single query of one cross-attention over the audio steps and one over the vision steps (4
+heads, hidden 512); [text, audio', vision'] concatenated, then Linear(512), GELU, Dropout, Linear, and the output is
+clipped to [0, 1] afterwards; learned vectors for missing modalities; modality dropout 0.1. Differences here: the
+learned vectors replace audio' and vision' (source: they replace the steps that are attended to); the text is projected
+to 512 (source: used directly); no LayerNorm on queries and keys; dropout before the MLP as well; modality dropout never
+hides the last modality; the text encoder is frozen (fine-tuned in the source), and the text vector is the mean of its
+token features instead of the CLS state.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,22 @@ from torch import Tensor, nn
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
-from stage2_fusion.models.base import FusionModel, FusionOptions, Output, Spec, clipped, even_weights
+from stage2_fusion.data.batches import Batch
+from stage2_fusion.models.base import (
+    FeatureSpec,
+    FusionModel,
+    FusionOptions,
+    Output,
+    clamp_with_gradient,
+    uniform_weights,
+)
 from stage2_fusion.models.layers.temporal import masked_mean
 
 
 @dataclass
 class TextAnchoredOptions(FusionOptions):
     width: int = 512
-    """Channels of text, audio', vision' and of the MLP's hidden layer, as published."""
+    """Channels of text, audio', vision' and of the hidden layer of the MLP, as published."""
     heads: int = 4
     """Attention heads, as published; must divide width."""
 
@@ -38,11 +46,11 @@ class TextAnchored(FusionModel):
 
     Options = TextAnchoredOptions
 
-    def __init__(self, options: TextAnchoredOptions, spec: Spec):
+    def __init__(self, options: TextAnchoredOptions, spec: FeatureSpec):
         super().__init__(options, spec)
         width = options.width
-        self.text = nn.Linear(spec.widths["text"], width)
-        self.over = nn.ModuleDict(
+        self.text_projection = nn.Linear(spec.widths["text"], width)
+        self.cross_attn = nn.ModuleDict(
             {
                 name: nn.MultiheadAttention(
                     width, options.heads, options.dropout, kdim=channels, vdim=channels, batch_first=True
@@ -59,19 +67,22 @@ class TextAnchored(FusionModel):
             nn.Linear(width, self.dimensions),
         )
 
-    def start_from(self, mean_label: Tensor) -> None:
+    def no_weight_decay(self) -> set[str]:
+        return {"missing"}
+
+    def init_output_bias(self, mean_label: Tensor) -> None:
         self.head[-1].bias.data.copy_(mean_label)
 
-    def forward(self, batch: dict) -> Output:
+    def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)
         missing = dict(zip(MODALITIES, self.missing, strict=True))  # (d,) each
-        there = {name: inputs[name]["present"][:, None] for name in MODALITIES}  # (B, 1) each
-        words = masked_mean(inputs["text"]["x"], inputs["text"]["mask"])  # (B, C_t)
-        text = torch.where(there["text"], self.text(words), missing["text"])  # (B, d)
-        parts = [text]
-        for name, over in self.over.items():
-            x = inputs[name]["x"]  # (B, T, C)
-            padding = ~inputs[name]["mask"] & there[name]  # (B, T): a row without any step is read whole, and replaced
-            answer = over(text[:, None], x, x, key_padding_mask=padding, need_weights=False)[0][:, 0]  # (B, d)
-            parts.append(torch.where(there[name], answer, missing[name]))
-        return Output(clipped(self.head(torch.cat(parts, dim=1))), *even_weights(inputs))
+        present = {name: inputs[name].present[:, None] for name in MODALITIES}  # (B, 1) each
+        tokens = masked_mean(inputs["text"].x, inputs["text"].mask)  # (B, C_t)
+        text = torch.where(present["text"], self.text_projection(tokens), missing["text"])  # (B, d)
+        vectors = [text]
+        for name, attention in self.cross_attn.items():
+            x = inputs[name].x  # (B, T, C)
+            padding = ~inputs[name].mask & present[name]  # (B, T); all False for a row without steps, replaced below
+            attended = attention(text[:, None], x, x, key_padding_mask=padding, need_weights=False)[0][:, 0]  # (B, d)
+            vectors.append(torch.where(present[name], attended, missing[name]))
+        return Output(clamp_with_gradient(self.head(torch.cat(vectors, dim=1))), *uniform_weights(inputs))

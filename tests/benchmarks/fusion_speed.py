@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 STEPS, WIDTH, NAMES = 64, 512, ["a", "b", "c", "d", "e", "f"]
 SIDES = ("ours", "plain", "stock")
 LR, DECAY, CLIP, WARMUP = 1e-3, 0.05, 1.0, 1
-MODEL = {"width": 64, "dropout": 0.3, "normaliser": "sigmoid", "pooled": False}
+MODEL = {"width": 64, "dropout": 0.3, "normalizer": "sigmoid", "pooled": False}
 
 
 @dataclass
@@ -219,7 +219,7 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
     from stage2_fusion.config import LossConfig
     from stage2_fusion.data.batches import Batch, ModalityBatch
     from stage2_fusion.losses import FusionLoss, Rows
-    from stage2_fusion.models import model_folder
+    from stage2_fusion.models.base import FeatureSpec, FusionModel
 
     table = pickle.loads((config.folder / "labels.pkl").read_bytes())
 
@@ -252,8 +252,8 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
     train, valid = Clips("train"), Clips("valid")
     if warm_up:
         train = valid
-    model = model_folder.build("dual_stage", MODEL, spec())
-    model.start_from(torch.tensor(np.mean([labels for _, labels in train.rows], axis=0)).clamp(0.01, 0.99))
+    model = FusionModel.build("dual_stage", MODEL, FeatureSpec.of(spec()))
+    model.init_output_bias(torch.tensor(np.mean([labels for _, labels in train.rows], axis=0)).clamp(0.01, 0.99))
     if config.only == "stock":
         make_stock(model)
     batch_size, epochs = (config.held_out, 1) if warm_up else (config.batch, config.epochs)

@@ -32,7 +32,7 @@ from stage2_fusion.data.batches import PackedSamples, collate
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import RawInputs
-from stage2_fusion.models import model_folder
+from stage2_fusion.models.base import FusionModel
 from stage2_fusion.setup import parameter_groups
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,9 +182,9 @@ def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer, "validate", recorded)
     folder = trainer.train(config(made, tmp_path, "--finetune", "{text: 2, audio: 1}"))
-    model, info = model_folder.load(folder)
+    model = FusionModel.from_pretrained(folder)
     encoders = AlignedEncoders.from_pretrained(folder / "encoders")
-    assert encoders.digest == info["encoders"]["digest"]
+    assert encoders.digest == model.config.encoders.digest
     clips = ClipDataset.open(made / "clips", "valid")
     samples = encode.encode_samples(encoders, [encode.for_encoders(clips, row, 16000) for row in range(len(clips))])
     best = json.loads((folder / "metrics.json").read_text())["epoch"]

@@ -21,7 +21,8 @@ from stage2_fusion.commands.evaluate import evaluate
 from stage2_fusion.config import EvaluateConfig, FuseConfig
 from stage2_fusion.data.features import FeatureDataset, shorten, write
 from stage2_fusion.evaluation.inference import run_model
-from stage2_fusion.models import MODELS, model_folder
+from stage2_fusion.models import MODELS
+from stage2_fusion.models.base import FusionModel
 
 CONFIGS = sorted((Path(trainer.__file__).parent / "configs").glob("*.yaml"))
 
@@ -40,8 +41,8 @@ def test_every_shipped_configuration_trains(path, data, tmp_path):
         path,
         ["--data", str(data), "--run", str(tmp_path / "r"), "--train.epochs", "1", "--train.batch_size", "32"],
     )
-    model, info = model_folder.load(trainer.train(small(loaded)))
-    assert info["model"] == loaded.model and not model.training
+    model = FusionModel.from_pretrained(trainer.train(small(loaded)))
+    assert model.config.model == loaded.model and not model.training
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -82,9 +83,9 @@ def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves(tmp_path)
 
 def test_the_kept_model_scores_what_training_said(data, tmp_path):
     folder = trainer.train(config(data, tmp_path, "--train.epochs", 3))
-    model, info = model_folder.load(folder)
-    valid = FeatureDataset.open(data, "valid", (0,), info["max_steps"])
-    again = score(run_model(model, valid.samples, 7).predictions, valid.labels(), info["label_names"], resamples=0)
+    model = FusionModel.from_pretrained(folder)
+    valid = FeatureDataset.open(data, "valid", (0,), model.config.max_sequence_steps)
+    again = score(run_model(model, valid.samples, 7).predictions, valid.labels(), model.config.label_names, resamples=0)
     expected = json.loads((folder / "metrics.json").read_text())["valid"]["pcc"]["mean"]
     assert again.pcc.mean == pytest.approx(expected, abs=1e-6)
 

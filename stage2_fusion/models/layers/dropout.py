@@ -1,13 +1,13 @@
-"""Dropout whose random numbers cost less than what they are multiplied with."""
+"""Dropout with cheap random numbers on the CPU."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """As nn.Dropout. PyTorch draws 64 random bits for each element on the CPU, which takes longer there than a linear
-    layer of this stage's sizes; here each element gets 16 of them, so the rate is rounded to 1/65536. The scale is that
-    of the rounded rate: the expectation is exact."""
+    """Same as nn.Dropout, faster on the CPU. PyTorch draws 64 random bits per element there, which takes longer than a
+    linear layer of the sizes used here. This draws 16 bits per element, so the rate is rounded to 1/65536; the scale
+    uses the rounded rate, so the expectation is exact."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or not self.training or not 0 < self.p < 1:

@@ -15,7 +15,8 @@ from stage2_fusion.config import EvaluateConfig
 from stage2_fusion.data.batches import collate
 from stage2_fusion.data.features import MODALITIES, FeatureDataset, write
 from stage2_fusion.evaluation import results as evaluation
-from stage2_fusion.models import model_folder
+from stage2_fusion.models.base import FeatureSpec, FusionModel
+from stage2_fusion.models.model_config import FusionConfig
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +25,16 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     samples = synthetic_features.samples({"test": 40, "valid": 8}, zeros=0.2)
     info = write(folder / "features", samples, synthetic_features.info())
-    model = model_folder.build("dual_stage", {"width": 16, "steps": 4}, info)
+    config = FusionConfig.from_features(
+        info,
+        model="dual_stage",
+        options={"width": 16, "steps": 4},
+        max_sequence_steps=128,
+        training={"loss": {"mse": 1.0}},
+    )
+    model = FusionModel.build(config.model, config.options, FeatureSpec.of(info))
     model.fit_statistics(samples)
-    described = {key: info.to_json()[key] for key in ("label_names", "widths", "quality", "encoders")}
-    described |= {"model": "dual_stage", "options": {"width": 16, "steps": 4}, "max_steps": 128}
-    described |= {"prepare": info["data"]["prepare"], "training": {"loss": {"mse": 1.0}}, "finetune": {}}
-    model_folder.save(folder / "model", model, described, {"seconds": 7.5})
+    model.save_pretrained(folder / "model", config, {"seconds": 7.5})
     rows = []
     for i, sample in enumerate(s for s in samples if s["view"] == 0):
         latent = np.clip(sample["labels"] + 0.1 * np.sin(i), 0, 1)
@@ -90,7 +95,7 @@ def test_explanations_are_the_model_step_by_step(made, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics_explained.jsonl").read_text().splitlines()]
     clips = FeatureDataset.open(made / "features", "test", (0,))
     assert [line["Filename"] for line in lines] == [sample["id"] for sample in clips.samples]
-    model, _ = model_folder.load(made / "model")
+    model = FusionModel.from_pretrained(made / "model")
     for line, sample in zip(lines, clips.samples, strict=True):
         output = model(collate([sample]))
         there = output.step_mask[0].numpy()

@@ -1,38 +1,49 @@
 """`emit predict`: which clips are read, what is written, and what counts as a failure."""
 
 import csv
+import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import synthetic_features
 
+from shared.commands import prepare
 from shared.dataset.clip import Clip
+from shared.dataset.clip_dataset import ClipSample
+from shared.dataset.recipe import Recipe
 from shared.errors import UserError
+from stage2_fusion import predictor as library
 from stage2_fusion.commands import predict as prediction
-from stage2_fusion.commands.predict import prepared
 from stage2_fusion.config import PredictConfig
-from stage2_fusion.data import encoding as encode
-from stage2_fusion.models import model_folder
+from stage2_fusion.models.base import FeatureSpec, FusionModel
+from stage2_fusion.models.model_config import FusionConfig, TrainedOn
+from stage2_fusion.prediction.preparing import collect_failures, prepare_here
+
+CONFIG = {"model": "concat", "options": {"width": 8}, "max_sequence_steps": 4}
+
+
+def save_model(folder: Path, **values) -> None:
+    """An untrained model whose encoders ran in bf16."""
+    info = dataclasses.replace(synthetic_features.info(), precision="bf16")
+    config = FusionConfig.from_features(info, **{**CONFIG, **values})
+    FusionModel.build(config.model, config.options, FeatureSpec.of(config)).save_pretrained(folder, config)
+
+
+def clip_sample(name: str, start: float, duration: float) -> ClipSample:
+    empty = np.zeros(0, np.float32)
+    rows = np.zeros((1, 8, 8, 3), np.uint8), empty, empty, np.zeros((1, 5)), np.zeros((0, 5)), empty
+    return ClipSample(name, "", "", duration, empty, {}, *rows, start=start)
 
 
 @pytest.fixture
 def predictor(tmp_path, monkeypatch):
-    """A model folder of an untrained model; clips are prepared and encoded by stand-ins. Gives run(names) -> rows."""
-    info = synthetic_features.info()
-    described = {
-        key: info.to_json()[key] for key in ("label_names", "widths", "quality", "encoders", "prepare") if key in info
-    }
-    described |= {
-        "model": "concat",
-        "options": {"width": 8},
-        "max_steps": 4,
-        "prepare": {"frame_rate": 4},
-        "precision": "bf16",
-    }
-    model = model_folder.build("concat", {"width": 8}, info)
-    model_folder.save(tmp_path / "model", model, described, {})
-    seen = []
+    """A model folder of an untrained model; stand-ins prepare and encode the clips. Gives run(names) -> rows."""
+    save_model(tmp_path / "model")
+    clips_read = []
 
     class Encoders:
         audio = type("Audio", (), {"sample_rate": 16000})
@@ -40,30 +51,34 @@ def predictor(tmp_path, monkeypatch):
         def to(self, device):
             return self
 
-    def prepared(clips, settings, rate, failures):
-        assert settings["frame_rate"] == 4 and rate == 16000
-        run.settings = settings
+    def prepare_each(clips, recipe):
+        assert recipe.frame_rate == 4 and recipe.sample_rates == [16000]
+        run.recipe = recipe
         for clip in clips:
-            seen.append(clip)
+            clips_read.append(clip)
             if "broken" in clip.id:
-                failures.append((clip.id, "cannot be decoded"))
+                yield clip, None, "cannot be decoded"
                 continue
             for start, length in ((0, 20), (20, 20), (40, 5)) if "long" in clip.id else ((0, 3),):
-                yield {"id": clip.id, "start": start, "duration": length}
+                yield clip, clip_sample(clip.id, start, length), ""
 
     def encode_samples(encoders, batch, bf16):
         assert bf16, "as the training features were encoded"
         missing = {"empty": ("vision", "audio", "text")}
-        seeds = [sum(map(ord, clip["id"])) + clip["start"] for clip in batch]
         return [
-            synthetic_features.sample(np.random.default_rng(seed), missing=missing.get(clip["id"].split(".")[0], ()))
-            | {"id": clip["id"], "groups": {}}
-            for clip, seed in zip(batch, seeds, strict=True)
+            dataclasses.replace(
+                synthetic_features.sample(
+                    np.random.default_rng(sum(map(ord, clip.id)) + int(clip.start)),
+                    missing=missing.get(clip.id.split(".")[0], ()),
+                ),
+                id=clip.id,
+            )
+            for clip in batch
         ]
 
-    monkeypatch.setattr(prediction, "prepared", prepared)
-    monkeypatch.setattr(prediction, "load_encoders", lambda config, info: Encoders())
-    monkeypatch.setattr(encode, "encode_samples", encode_samples)
+    monkeypatch.setattr(prepare, "prepare_each", prepare_each)
+    monkeypatch.setattr(library, "load_encoders", lambda model, encoders, blendshapes: Encoders())
+    monkeypatch.setattr(library, "encode_samples", encode_samples)
 
     def run(*names, **options):
         out = tmp_path / "out" / "predictions.csv"
@@ -72,7 +87,7 @@ def predictor(tmp_path, monkeypatch):
         with out.open() as file, out.with_name(f"{out.stem}_failures.csv").open() as failed:
             return count, list(csv.DictReader(file)), list(csv.DictReader(failed))
 
-    run.seen = seen
+    run.clips_read = clips_read
     return run
 
 
@@ -82,7 +97,7 @@ def touch(folder, *names):
         (folder / name).write_bytes(b"media")
 
 
-def test_files_are_predicted_and_failures_named(predictor, tmp_path, capsys):
+def test_files_are_predicted_and_failures_are_named(predictor, tmp_path, capsys):
     touch(tmp_path, "b.mp4", "a.mp4", "broken.mp4", "empty.mp4")
     (tmp_path / "a.txt").write_text("so good")
     count, rows, failures = predictor("b.mp4", "a.mp4", "broken.mp4", "empty.mp4", "nowhere.mp4", batch_size=2)
@@ -94,13 +109,13 @@ def test_files_are_predicted_and_failures_named(predictor, tmp_path, capsys):
     assert "neither" in reasons["empty.mp4"]
     assert any(name.endswith("nowhere.mp4") and "no such file" in reason for name, reason in reasons.items())
     assert len(capsys.readouterr().err.strip().splitlines()) == 3
-    assert {clip.id: clip.transcript for clip in predictor.seen}["a.mp4"] == "so good"
+    assert {clip.id: clip.transcript for clip in predictor.clips_read}["a.mp4"] == "so good"
 
 
-def test_a_long_clip_has_a_timeline_and_their_mean_by_length(predictor, tmp_path):
+def test_long_clip_gets_a_timeline_and_its_length_weighted_mean(predictor, tmp_path):
     touch(tmp_path, "long.mp4", "short.mp4")
     count, rows, _ = predictor("long.mp4", "short.mp4", batch_size=2, window=20)
-    assert count == 2 and predictor.settings["max_seconds"] == 20
+    assert count == 2 and predictor.recipe.max_seconds == 20
     with (tmp_path / "out" / "predictions_timeline.csv").open() as file:
         timeline = list(csv.DictReader(file))
     times = [(row["Filename"], float(row["start"]), float(row["end"])) for row in timeline]
@@ -112,12 +127,9 @@ def test_a_long_clip_has_a_timeline_and_their_mean_by_length(predictor, tmp_path
         assert float(rows[1][name]) == alone
 
 
-def test_windows_are_explained_with_their_times(predictor, tmp_path):
+def test_windows_are_explained_with_times_of_the_clip(predictor, tmp_path):
     touch(tmp_path, "long.mp4")
-    described = json.loads((tmp_path / "model" / "config.json").read_text())
-    described |= {"model": "dual_stage", "options": {"width": 16, "steps": 4}}
-    model = model_folder.build("dual_stage", described["options"], synthetic_features.info())
-    model_folder.save(tmp_path / "model", model, described, {})
+    save_model(tmp_path / "model", model="dual_stage", options={"width": 16, "steps": 4})
     predictor("long.mp4", batch_size=2, window=20, explain=True)
     with (tmp_path / "out" / "predictions_explained.jsonl").open() as file:
         first, second, third = (json.loads(line) for line in file)
@@ -128,18 +140,19 @@ def test_windows_are_explained_with_their_times(predictor, tmp_path):
         assert any(sum(values) > 0 for values in line["weights"].values())
 
 
-def test_what_a_prediction_rests_on_is_said_where_media_are_broken(tmp_path):
-    failures = []
+def test_clip_with_broken_media_is_predicted_by_its_words(tmp_path):
     (tmp_path / "broken.mp4").write_text("no film")
     clips = [Clip(name, tmp_path / "broken.mp4", words) for name, words in (("a", "so it goes"), ("b", None))]
-    samples = list(prepared(clips, {"frame_rate": 4}, 16000, failures))
-    assert [(sample["id"], sample["transcript"]) for sample in samples] == [("a", "so it goes")]
-    reasons = dict(failures)
-    assert reasons["a"].startswith("predicted by its words alone: not a readable media file")
-    assert reasons["b"].startswith("not a readable media file")
+    recipe = Recipe(frame_rate=4)
+    for prepared in (prepare.prepare_each(clips, recipe), prepare_here([(clip, None) for clip in clips], recipe)):
+        failures = {}
+        samples = list(collect_failures(prepared, failures))
+        assert [(sample.id, sample.transcript) for sample in samples] == [("a", "so it goes")]
+        assert failures["a"].startswith("predicted by its words alone: not a readable media file")
+        assert failures["b"].startswith("not a readable media file")
 
 
-def test_batches_change_nothing(predictor, tmp_path):
+def test_predictions_do_not_depend_on_the_batch_size(predictor, tmp_path):
     names = [f"{i}.mp4" for i in range(5)]
     touch(tmp_path, *names)
     one, many = predictor(*names, batch_size=1)[1], predictor(*names, batch_size=5)[1]
@@ -147,13 +160,13 @@ def test_batches_change_nothing(predictor, tmp_path):
         assert a["Filename"] == b["Filename"] and float(a["d0"]) == pytest.approx(float(b["d0"]), abs=1e-5)
 
 
-def test_same_names_in_different_folders_are_told_apart(predictor, tmp_path):
+def test_clips_of_the_same_name_are_named_by_their_paths(predictor, tmp_path):
     touch(tmp_path, "x/a.mp4", "y/a.mp4")
     count, rows, _ = predictor("x/a.mp4", "y/a.mp4", "x/a.mp4")
     assert count == 2 and len({row["Filename"] for row in rows}) == 2
 
 
-def test_tables_of_every_kind_are_read_and_what_they_lack_is_said(predictor, tmp_path, capsys):
+def test_tables_of_every_kind_are_read_and_skipped_rows_are_reported(predictor, tmp_path, capsys):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -167,18 +180,24 @@ def test_tables_of_every_kind_are_read_and_what_they_lack_is_said(predictor, tmp
     assert "t.TSV: 1 rows left out" in capsys.readouterr().err
 
 
-def test_a_clip_without_anything_is_no_success(predictor, tmp_path):
+def test_run_without_a_prediction_is_not_a_success(predictor, tmp_path):
     touch(tmp_path, "broken.mp4")
     count, rows, failures = predictor("broken.mp4")
     assert count == 0 and rows == [] and len(failures) == 1
 
 
-def test_nothing_to_predict_is_one_line(predictor, tmp_path):
+def test_no_clips_is_an_error_of_one_line(predictor, tmp_path):
     with pytest.raises(UserError, match=r"no clips to predict: .*nowhere: no such file or folder"):
         predictor("nowhere")
 
 
-def test_missing_encoders_are_named(tmp_path):
-    info = {"encoders": {"digest": "abc"}}
-    with pytest.raises(UserError, match="no encoders here; give --encoders"):
-        prediction.load_encoders(PredictConfig(clips=["a"], model=tmp_path), info)
+def test_model_of_synthetic_faces_says_so(predictor, tmp_path, capsys):
+    touch(tmp_path, "a.mp4")
+    save_model(tmp_path / "model", trained_on=TrainedOn(synthetic=True))
+    predictor("a.mp4")
+    assert "note: " in (said := capsys.readouterr().err) and "trained on synthetic drawn faces" in said
+
+
+def test_command_does_not_import_torch_for_its_help():
+    code = "import sys, stage2_fusion.commands.predict, stage2_fusion; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

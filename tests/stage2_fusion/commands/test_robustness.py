@@ -13,7 +13,8 @@ from stage2_fusion.commands.evidence_config import RobustnessConfig
 from stage2_fusion.commands.robustness import _turn, main, robustness, without
 from stage2_fusion.data.features import MODALITIES, FeatureDataset, write
 from stage2_fusion.evaluation.inference import run_model
-from stage2_fusion.models import model_folder
+from stage2_fusion.models.base import FeatureSpec, FusionModel
+from stage2_fusion.models.model_config import FusionConfig
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +23,12 @@ def made(tmp_path_factory):
     samples = synthetic_features.samples({"test": 40}, views=2)
     info = write(folder / "features", samples, synthetic_features.info() | {"views": 2})
     for name in ("concat", "dual_stage"):
-        model = model_folder.build(name, synthetic_features.SMALL[name], info)
+        model = FusionModel.build(name, options := synthetic_features.SMALL[name], FeatureSpec.of(info))
         model.fit_statistics(samples)
-        described = {key: info.to_json()[key] for key in ("label_names", "widths", "quality", "encoders")}
-        described |= {
-            "model": name,
-            "options": synthetic_features.SMALL[name],
-            "max_steps": 128,
-            "prepare": {"frame_rate": 4},
-        }
-        model_folder.save(folder / name / "model", model, described, {})
+        model.save_pretrained(
+            folder / name / "model",
+            FusionConfig.from_features(info, model=name, options=options, max_sequence_steps=128),
+        )
     return folder
 
 
@@ -43,7 +40,7 @@ def test_curves_equal_a_slow_loop(made, tmp_path, capsys):
     found = robustness(config)
     assert json.loads((tmp_path / "r.json").read_text()) == found
     assert {row["model"] for row in found["rows"]} == {"concat", "ours"}
-    model, _ = model_folder.load(made / "concat" / "model")
+    model = FusionModel.from_pretrained(made / "concat" / "model")
     clips = FeatureDataset.open(made / "features", "test").by_clip()
     for row in found["rows"]:
         assert row["low"] <= row["high"]

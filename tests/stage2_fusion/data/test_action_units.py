@@ -2,6 +2,7 @@
 not here: a stand-in with the part of its interface that is used."""
 
 import csv
+import dataclasses
 import sys
 import types
 
@@ -23,7 +24,8 @@ from stage2_fusion.data.batches import PackedSamples, collate
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import RawInputs
-from stage2_fusion.models import model_folder
+from stage2_fusion.models.base import FusionModel
+from stage2_fusion.models.model_config import LANDMARKER
 
 
 def scores(frame: np.ndarray) -> np.ndarray:
@@ -149,11 +151,11 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     argv = [str(word) for pair in words.items() for word in pair] + ["--train.trackers", "[]"]
     settings = configuration.parse(FuseConfig, argv, prog="emit fuse", example="")
     folder = trainer.train(settings)
-    assert (folder / model_folder.LANDMARKER).read_bytes() == b"model"
+    assert (folder / LANDMARKER).read_bytes() == b"model"
     landmarker.unlink()  # the model folder is enough
 
-    model, info = model_folder.load(folder)
-    test = FeatureDataset.open(tmp_path / "features", "test", (0,), max_steps=info["max_steps"])
+    model = FusionModel.from_pretrained(folder)
+    test = FeatureDataset.open(tmp_path / "features", "test", (0,), max_steps=model.config.max_sequence_steps)
     known = run_model(model, test.samples, 16).predictions
     chosen = next(i for i, sample in enumerate(test.samples) if len(sample["vision"]["sequence"]))
     name = test.samples[chosen]["id"]
@@ -162,7 +164,7 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     assert prediction.predict(PredictConfig(clips=[str(media)], model=folder, out=out)) == 1
     with out.open() as file:
         (row,) = csv.DictReader(file)
-    np.testing.assert_allclose([float(row[name]) for name in info["label_names"]], known[chosen], atol=2e-3)
+    np.testing.assert_allclose([float(row[name]) for name in model.config.label_names], known[chosen], atol=2e-3)
 
     # Towers that train along leave them as they are.
     landmarker.write_bytes(b"other")
@@ -177,8 +179,8 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     # Nothing else takes their place.
     with pytest.raises(UserError, match="not the file that the model's action units are from"):
         prediction.predict(PredictConfig(clips=[str(media)], model=folder, out=out, blendshapes=landmarker))
-    plain = {key: value for key, value in features.info.items() if key != "action_units"}
+    plain = dataclasses.replace(features.info, action_units=None)
     with pytest.raises(UserError, match="action units of no file"):
-        model_folder.check_features(info, plain, tmp_path)
+        model.config.check_features(plain, tmp_path)
     with pytest.raises(UserError, match="trained on those of none"):
-        model_folder.check_features({**info, "action_units": {}}, features.info, tmp_path)
+        dataclasses.replace(model.config, action_units=None).check_features(features.info, tmp_path)

@@ -17,12 +17,12 @@ from stage2_fusion.config import EvaluateConfig
 from stage2_fusion.data.batches import PackedSamples
 from stage2_fusion.data.feature_damage import DAMAGED, KINDS, FeatureDamage, damage
 from stage2_fusion.data.features import write
-from stage2_fusion.models import model_folder
+from stage2_fusion.models.base import FeatureSpec, FusionModel
 
 
 def fitted(samples):
     """A model that has the statistics of the samples."""
-    model = model_folder.build("concat", {"width": 8}, synthetic_features.info())
+    model = FusionModel.build("concat", {"width": 8}, FeatureSpec.of(synthetic_features.info()))
     model.fit_statistics(samples)
     return model
 

@@ -7,14 +7,16 @@ from helpers import synthetic_features
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from stage2_fusion.data.batches import collate
-from stage2_fusion.models import MODELS, model_folder
-from stage2_fusion.models.base import drop_modalities
+from stage2_fusion.models import MODELS
+from stage2_fusion.models.base import FeatureSpec, FusionModel, drop_modalities
 
 
 def model_and_batch(name, k=2, count=10, **options):
     torch.manual_seed(0)
     samples = synthetic_features.samples({"train": count}, k, views=0)
-    model = model_folder.build(name, {**synthetic_features.SMALL[name], **options}, synthetic_features.info(k))
+    model = FusionModel.build(
+        name, {**synthetic_features.SMALL[name], **options}, FeatureSpec.of(synthetic_features.info(k))
+    )
     model.fit_statistics(samples)
     return model, samples
 
@@ -150,9 +152,11 @@ def test_parts_of_the_dual_stage_model_can_be_left_out(ablation):
 
 def test_a_wrong_option_is_named():
     with pytest.raises(UserError, match="fusion model concat has no option 'widht': did you mean 'width'"):
-        model_folder.build("concat", {"widht": 3}, synthetic_features.info())
+        FusionModel.build("concat", {"widht": 3}, FeatureSpec.of(synthetic_features.info()))
     with pytest.raises(UserError, match=r"fusion model concat.*width"):
-        model_folder.build("concat", {"width": "wide"}, synthetic_features.info())
+        FusionModel.build("concat", {"width": "wide"}, FeatureSpec.of(synthetic_features.info()))
     for queries in ("learned", "text"):
         with pytest.raises(UserError, match="decoder_layers 0"):
-            model_folder.build("dual_stage", {"decoder_layers": 0, "queries": queries}, synthetic_features.info())
+            FusionModel.build(
+                "dual_stage", {"decoder_layers": 0, "queries": queries}, FeatureSpec.of(synthetic_features.info())
+            )

@@ -66,7 +66,7 @@ def test_tcn_convolves_as_its_convolutions_do():
     x, mask = ragged((40, 31, 0))
     real = mask[..., None].float()
     expected = x * real
-    for norm, convolution, mix in zip(layer.norms, layer.convolutions, layer.mixes, strict=True):
+    for norm, convolution, mix in zip(layer.norms, layer.convs, layer.pointwise, strict=True):
         y = convolution((norm(expected) * real).transpose(1, 2)).transpose(1, 2)
         expected = (expected + mix(torch.nn.functional.gelu(y))) * real
     torch.testing.assert_close(layer(x, mask), expected, atol=1e-5, rtol=1e-4)
@@ -128,18 +128,18 @@ def test_grid_ignores_padding_and_steps_out_of_reach():
 
 @pytest.mark.parametrize("weighting", ["learned", "uniform"])
 @pytest.mark.parametrize("per", ["step", "clip"])
-@pytest.mark.parametrize("normaliser", ["softmax", "sigmoid"])
-def test_quality_weights(weighting, per, normaliser):
+@pytest.mark.parametrize("normalizer", ["softmax", "sigmoid"])
+def test_quality_weights(weighting, per, normalizer):
     torch.manual_seed(0)
-    layer = QualityWeights(8, [2, 3, 1], weighting, per, normaliser)
+    layer = QualityWeights(8, [2, 3, 1], weighting, per, normalizer)
     mask = torch.rand(5, 6, 3) > 0.4
     mask[0] = False
     mask[1, :, 2] = False
     weights = layer([torch.randn(5, 6, 8)] * 3, [torch.randn(5, 6, q) for q in (2, 3, 1)], mask)
     assert (weights[~mask] == 0).all() and (weights[mask] > 0).all()
-    if normaliser == "softmax":
+    if normalizer == "softmax":
         torch.testing.assert_close(weights.sum(2), mask.any(2).float())
-    if weighting == "uniform" and normaliser == "softmax":
+    if weighting == "uniform" and normalizer == "softmax":
         torch.testing.assert_close(weights, mask / mask.sum(2, keepdim=True).clamp(min=1))
     if per == "clip":
         both = mask[..., 0] & mask[..., 1]  # the ratio of two modalities is that of the clip

@@ -11,8 +11,8 @@ from shared.errors import UserError
 from stage2_fusion.config import LossConfig
 from stage2_fusion.data.batches import collate
 from stage2_fusion.losses import FusionLoss, Rows
-from stage2_fusion.models import MODELS, model_folder
-from stage2_fusion.models.base import Output, clipped
+from stage2_fusion.models import MODELS
+from stage2_fusion.models.base import FeatureSpec, FusionModel, Output, clamp_with_gradient
 from stage2_fusion.models.concat_vad import pool_steps
 
 # --- the obvious way: vectors (C,) in lists, one clip at a time ------------------------------------------------------
@@ -89,7 +89,7 @@ def position(seconds, width):
 
 
 def tcn(layer, rows):
-    for norm, conv, mix in zip(layer.norms, layer.convolutions, layer.mixes, strict=True):
+    for norm, conv, mix in zip(layer.norms, layer.convs, layer.pointwise, strict=True):
         normed, out = [norm(x) for x in rows], []
         for t, x in enumerate(rows):
             y = conv.bias.clone()
@@ -122,23 +122,25 @@ def even(sample, reads=MODALITIES):
 
 def lstm_vad(model, sample):
     rows, width = steps_of(model, sample, "audio"), synthetic_features.WIDTHS["audio"]
-    clip = torch.cat([mean_of(rows, width), last_state(model.last, rows, width)])
+    clip = torch.cat([mean_of(rows, width), last_state(model.last_state, rows, width)])
     return Output(linear(model.head[3], linear(model.head[1], clip).tanh()).clamp(0, 1), *even(sample, ["audio"]))
 
 
 def concat_lstm(model, sample):
     rows = {name: steps_of(model, sample, name) for name in MODALITIES}
-    parts = [last_state(model.last[name], rows[name], synthetic_features.WIDTHS[name]) for name in ("vision", "audio")]
+    parts = [
+        last_state(model.last_states[name], rows[name], synthetic_features.WIDTHS[name]) for name in ("vision", "audio")
+    ]
     clip = torch.cat([*parts, mean_of(rows["text"], synthetic_features.WIDTHS["text"])])
     return Output(linear(model.head[4], linear(model.head[1], clip).tanh()).clamp(0, 1), *even(sample))
 
 
 def text_anchored(model, sample):
     words = steps_of(model, sample, "text")
-    text = linear(model.text, mean_of(words, 0)) if words else model.missing[2]
+    text = linear(model.text_projection, mean_of(words, 0)) if words else model.missing[2]
     parts = [text]
     for m, name in ((0, "vision"), (1, "audio")):
-        rows, over = steps_of(model, sample, name), model.over[name]
+        rows, over = steps_of(model, sample, name), model.cross_attn[name]
         bq, bk, bv = over.in_proj_bias.chunk(3)
         if rows:
             keys, values = [over.k_proj_weight @ x + bk for x in rows], [over.v_proj_weight @ x + bv for x in rows]
@@ -187,10 +189,10 @@ def concat_vad(model, sample):
                 prior = linear(model.prior, mean_of(rows, 0)).sigmoid()
                 penalty = (prior - 0.5).square().mean()
                 rows = [torch.cat([x, prior]) for x in rows]
-            norm, project = model.steps[name][:2]
+            norm, project = model.step_mlps[name][:2]
             clip = mean_of([gelu(linear(project, layer_norm(norm, x))) for x in rows], 0)
-            clip = linear(model.clips[name][1], layer_norm(model.clips[name][0], clip))
-        alone = linear(model.branches[name], clip).sigmoid()
+            clip = linear(model.clip_mlps[name][1], layer_norm(model.clip_mlps[name][0], clip))
+        alone = linear(model.branch_heads[name], clip).sigmoid()
         branches.append(alone if rows else torch.full_like(alone, torch.nan))
         parts.append(clip)
     hidden = gelu(linear(model.head[1], layer_norm(model.head[0], torch.cat(parts))))
@@ -222,11 +224,11 @@ def dual_stage(model, sample):
         at_steps = [None if share is None else weighted(share, rows) for share in shares]
         quality.append([None if share is None else weighted(share, signals) for share in shares])
         if options.pooled:
-            added = linear(model.pooled[name], normalised(model, name, "pooled", sample[name]["pooled"]))
+            added = linear(model.pooled_projections[name], normalised(model, name, "pooled", sample[name]["pooled"]))
             at_steps = [None if x is None else x + added for x in at_steps]
         features.append(at_steps)
     there = [[x[s] is not None for x in features] for s in range(options.steps)]
-    weights = weigh(model.quality, features, quality, there)
+    weights = weigh(model.quality_weights, features, quality, there)
     slots = [
         [features[m][s] * weights[s][m] if there[s][m] else missing[m] for m in range(3)] for s in range(options.steps)
     ]
@@ -250,7 +252,7 @@ def weighted(shares, rows):
 def near(times, centre, duration, options):
     """How much each of the times counts at the centre, (T,), or None where all are out of reach."""
     sigma, distances = duration / options.steps / 2, [abs(float(t) - centre) for t in times]
-    if not distances or min(distances) > options.reach + sigma:
+    if not distances or min(distances) > options.max_gap_seconds + sigma:
         return None
     return torch.tensor([-0.5 * (d / sigma) ** 2 for d in distances]).softmax(0)
 
@@ -261,7 +263,7 @@ def weigh(layer, features, quality, there):
     def score(m, s):
         if layer.weighting == "uniform":
             return 0.0
-        first, _, second = layer.scores[m]
+        first, _, second = layer.scorers[m]
         return linear(second, gelu(linear(first, torch.cat([features[m][s], quality[m][s]])))).item()
 
     scores = [[score(m, s) if there[s][m] else None for m in range(3)] for s in range(len(there))]
@@ -270,7 +272,7 @@ def weigh(layer, features, quality, there):
             own = [row[m] for row in scores if row[m] is not None]
             for row in scores:
                 row[m] = None if row[m] is None else sum(own) / len(own)
-    if layer.normaliser == "sigmoid":
+    if layer.normalizer == "sigmoid":
         return [[0.0 if x is None else 1 / (1 + math.exp(-x)) for x in row] for row in scores]
     raised = [[0.0 if x is None else math.exp(x) for x in row] for row in scores]
     return [[x / (sum(row) or 1.0) for x in row] for row in raised]
@@ -282,14 +284,12 @@ def decode(decoder, options, memory, real, words):
     told = {"learned": None, "fused": mean_of(rows, 0), "text": words}[options.queries]
     queries = [q if told is None else q + linear(decoder.summary, told) for q in decoder.queries]
     attention = None
-    for block in decoder.blocks:
-        normed = [layer_norm(block.norms[0], q) for q in queries]
-        queries = [q + y for q, y in zip(queries, attention_over(block.among, normed, normed)[0], strict=True)]
-        said, weights = attention_over(block.over, [layer_norm(block.norms[1], q) for q in queries], rows)
+    for layer in decoder.layers:
+        normed = [layer_norm(layer.norms[0], q) for q in queries]
+        queries = [q + y for q, y in zip(queries, attention_over(layer.self_attn, normed, normed)[0], strict=True)]
+        said, weights = attention_over(layer.cross_attn, [layer_norm(layer.norms[1], q) for q in queries], rows)
         queries = [q + y for q, y in zip(queries, said, strict=True)]
-        queries = [
-            q + linear(block.forth[3], gelu(linear(block.forth[0], layer_norm(block.norms[2], q)))) for q in queries
-        ]
+        queries = [q + linear(layer.mlp[3], gelu(linear(layer.mlp[0], layer_norm(layer.norms[2], q)))) for q in queries]
         attention = torch.zeros(len(queries), len(memory))
         attention[:, real or range(len(memory))] = torch.stack(weights)
     logits = [(layer_norm(decoder.norm, q) * w).sum() for q, w in zip(queries, decoder.head_weight, strict=True)]
@@ -300,9 +300,9 @@ REFERENCES = {
     f.__name__: f for f in (concat, concat_lstm, concat_vad, dual_stage, late_fusion, lstm_vad, text_anchored)
 }
 VARIANTS = [
-    {"normaliser": "sigmoid"},
+    {"normalizer": "sigmoid"},
     {"weight_per": "clip"},
-    {"weight_per": "clip", "normaliser": "sigmoid", "queries": "text"},
+    {"weight_per": "clip", "normalizer": "sigmoid", "queries": "text"},
     {"weighting": "uniform", "queries": "learned"},
     {"queries": "text", "decoder_layers": 1},
     {"decoder_layers": 0, "pooled": False},
@@ -316,7 +316,9 @@ def build(name, k=2, **options):
     """A model whose every parameter matters: none is left at zero or one, where mistakes would not show."""
     torch.manual_seed(0)
     samples = synthetic_features.samples({"train": 12}, k, views=0, seed=4)
-    model = model_folder.build(name, {**synthetic_features.SMALL[name], **options}, synthetic_features.info(k))
+    model = FusionModel.build(
+        name, {**synthetic_features.SMALL[name], **options}, FeatureSpec.of(synthetic_features.info(k))
+    )
     model.fit_statistics(samples)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -367,7 +369,7 @@ def test_steps_are_pooled_as_torch_pools_each_row_alone():
 
 def test_clipped_is_in_bounds_and_still_learns_outside_them():
     x = torch.tensor([-0.5, 0.3, 1.5], requires_grad=True)
-    y = clipped(x)
+    y = clamp_with_gradient(x)
     torch.testing.assert_close(y, torch.tensor([0.0, 0.3, 1.0]))
     y.sum().backward()
     assert x.grad.tolist() == [1, 1, 1]
@@ -376,17 +378,17 @@ def test_clipped_is_in_bounds_and_still_learns_outside_them():
 @pytest.mark.parametrize("name", ["late_fusion", "text_anchored"])
 def test_heads_that_do_not_divide_the_width_are_refused(name):
     with pytest.raises(UserError, match=r"width 30 must be .*multiple of heads = 4"):
-        model_folder.build(name, {"width": 30, "heads": 4}, synthetic_features.info())
+        FusionModel.build(name, {"width": 30, "heads": 4}, FeatureSpec.of(synthetic_features.info()))
 
 
 def test_a_model_that_reads_audio_alone_says_so_and_never_loses_it_to_modality_dropout():
     with pytest.raises(UserError, match="modalities holds vision, text, but this model reads audio alone"):
-        model_folder.build("lstm_vad", {"modalities": ["vision", "text"]}, synthetic_features.info())
+        FusionModel.build("lstm_vad", {"modalities": ["vision", "text"]}, FeatureSpec.of(synthetic_features.info()))
     model, samples = build("lstm_vad", modality_dropout=1.0)
     batch = collate(samples)
     inputs = model.train().inputs(batch)
-    assert torch.equal(inputs["audio"]["present"], batch["audio"]["present"])
-    assert not inputs["vision"]["present"].any() and not inputs["text"]["present"].any()
+    assert torch.equal(inputs["audio"].present, batch.audio.present)
+    assert not inputs["vision"].present.any() and not inputs["text"].present.any()
 
 
 @pytest.mark.parametrize("name", REFERENCES)

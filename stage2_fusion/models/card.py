@@ -1,0 +1,120 @@
+"""The model card of a fusion model (Mitchell et al. 2019, arXiv 1810.03993): what it is, what it was trained on, its
+intended use and limits, its scores, and the licenses of what it was built from."""
+
+from pathlib import Path
+from typing import Any
+
+from stage2_fusion.models.model_config import FusionConfig
+
+SYNTHETIC = "trained on synthetic drawn faces and voices; its scores of real people mean nothing"
+
+SYNTHETIC_WARNING = """
+> **This model has never met a person.** It was trained on faces and voices that `emit synth` draws. It shows that the
+> pipeline works; its scores of real people mean nothing.
+"""
+
+USE = """## Intended use
+
+Research on emotional mimicry: it estimates how intensely a person in a short clip mimics an emotion, from face, voice
+and words. A score is relative to the training data: compare scores of one model only.
+
+## Limits
+
+- Not for decisions about people: not in hiring, education, insurance, health, policing, border control or credit, and
+  not to infer what a person feels or is. Several of these uses are illegal in places (EU AI Act, article 5).
+- The labels rate emotion that was mimicked or acted. That is not felt emotion, and the model does not measure felt
+  emotion.
+- Expect worse scores for people, languages, cameras and microphones that the training data lack. Measure the scores on
+  data of your own, by group, before you rely on them.
+- Missing modalities are masked, not imputed; damaged ones count less, but they still count."""
+
+
+def model_card(config: FusionConfig, metrics: dict[str, Any]) -> str:
+    """README.md of a model folder, with the front matter the Hub reads."""
+    modalities = config.options.get("modalities", ["vision", "audio", "text"])
+    names = ", ".join(config.label_names)
+    return f"""---
+library_name: emit-toolkit
+tags: [{", ".join(modalities)}, emotion, emotional-mimicry-intensity]
+---
+# Fusion model: {config.model}
+{SYNTHETIC_WARNING if config.trained_on.synthetic else ""}
+Predicts {len(config.label_names)} intensities in [0, 1] ({names}) from {", ".join(modalities)}, on frozen features of
+aligned encoders `{config.encoders.digest}`{_tuned(config)}.
+
+```python
+from stage2_fusion import Predictor
+
+predictor = Predictor.from_pretrained("DIR")  # or "hf-hub:OWNER/NAME"
+print(predictor("clip.mp4").intensities)
+```
+
+{USE}
+
+## Training data
+
+{_data(config)}
+
+## Scores
+
+{_scores(metrics)}
+
+## Built from
+
+{_origins(config)}
+"""
+
+
+def _tuned(config: FusionConfig) -> str:
+    return f", of which {', '.join(config.finetune)} trained along" if config.finetune else ""
+
+
+def _data(config: FusionConfig) -> str:
+    about, encoders = config.trained_on, config.encoders.config.get("training", {})
+    clips = f"{len(about.clips)} clips" if about.clips is not None else "Clips that are not recorded"
+    chosen = f", {len(about.chosen_on)} clips to choose the epoch" if about.chosen_on is not None else ""
+    kind = " Drawn by `emit synth`." if about.synthetic else ""
+    return (
+        f"{clips} of a clip dataset with digest `{about.data or 'not recorded'}`{chosen}.{kind} The license and the "
+        "consent of the people in these clips apply to this model as well.\n\n"
+        f"Encoders trained on: {encoders.get('data', 'not recorded')}"
+    )
+
+
+def _scores(metrics: dict[str, Any]) -> str:
+    pcc = metrics.get("valid", {}).get("pcc")
+    if not pcc:
+        return "Not recorded."
+    rows = "\n".join(f"| {name} | {_number(value)} |" for name, value in pcc["per_dimension"].items())
+    return (
+        f"Pearson correlation on the {metrics['valid']['n']} validation clips that chose the epoch: an optimistic "
+        f"estimate. `emit evaluate` scores a test split.\n\n| dimension | PCC |\n|---|---|\n{rows}\n"
+        f"| mean | {_number(pcc['mean'])} |"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "no labels" if value is None else f"{value:.3f}"
+
+
+def _origins(config: FusionConfig) -> str:
+    """A row for each modality: its encoder, the weights it started from, and their license."""
+    if config.encoders.precomputed:
+        return "Features that came with the dataset; ask its publisher for the licenses of the networks behind them."
+    return "\n".join(
+        ["| modality | encoder | initial weights (license) |", "|---|---|---|"]
+        + [
+            f"| {modality} | {tower['name']} | {_origin(config.encoders.config, modality)} |"
+            for modality, tower in config.encoders.config.get("towers", {}).items()
+        ]
+    )
+
+
+def _origin(encoders: dict[str, Any], modality: str) -> str:
+    """Weights the encoder was initialized from, and their license."""
+    options = encoders.get("training", {}).get("config", {}).get("towers", {}).get(modality, {}).get("options", {})
+    weights = options.get("pretrained")
+    if not weights:
+        return "random" if options else "not recorded"
+    name = " ".join(str(part) for part in (options.get("model"), Path(weights).name) if part)
+    return f"{name} ({encoders['towers'][modality]['options'].get('license') or 'license not recorded'})"

@@ -1,0 +1,135 @@
+"""The config.json of a model folder: what a fusion model is, what it reads, and what it was trained on."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from shared.errors import UserError
+from shared.files import read_json
+from shared.text import one_line
+from stage2_fusion.data.features import ActionUnitInfo, EncoderInfo, FeatureInfo
+
+FORMAT = "emit-fusion/2"
+HOW = "give the `model` folder of an `emit fuse` run"
+LANDMARKER = "face_landmarker.task"
+
+
+@dataclass
+class TrainedOn:
+    """What a model learned from, so that scores on the same clips can be told apart. None = not recorded."""
+
+    features: str = ""
+    """Digest of the feature dataset."""
+    data: str = ""
+    """Digest of the clip dataset."""
+    seed: int | None = None
+    clips: list[str] | None = None
+    """Ids of the training clips."""
+    chosen_on: list[str] | None = None
+    """Ids of the validation clips that chose the epoch."""
+    synthetic: bool = False
+    """Whether the clips are drawn by `emit synth`: such a model has never met a person."""
+
+
+@dataclass(kw_only=True)
+class FusionConfig:
+    """The config.json of a model folder."""
+
+    model: str
+    """Registered name, or "package.module:Class"."""
+    options: dict[str, Any]
+    """Of the model, as its `Options` hold them."""
+    max_sequence_steps: int
+    """Longer sequences are averaged over time to this many steps."""
+    label_names: list[str]
+    """The K dimensions."""
+    widths: dict[str, int]
+    """Channels of each modality's sequence and of the shared space ("embed")."""
+    quality: dict[str, list[str]]
+    """Names of each modality's quality signals."""
+    encoders: EncoderInfo
+    prepare: dict[str, Any] = field(default_factory=dict)
+    """Settings of `emit prepare` behind the training clips."""
+    precision: str = "fp32"
+    """fp32 or bf16: how the encoders ran."""
+    action_units: ActionUnitInfo | None = None
+    finetune: dict[str, int] = field(default_factory=dict)
+    """Towers that were trained along, with the number of their last blocks."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """The options under loss and train."""
+    trained_on: TrainedOn = field(default_factory=TrainedOn)
+
+    @classmethod
+    def from_features(cls, features: FeatureInfo, **values: Any) -> Self:
+        """What a features.json decides, and `values` for the other fields."""
+        shared_names = ("label_names", "widths", "quality", "encoders", "precision", "action_units")
+        return cls(**{name: getattr(features, name) for name in shared_names}, prepare=features.data.prepare, **values)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """From the content of a config.json. TypeError for a missing or an unknown key."""
+        values = {name: value for name, value in content.items() if name != "format"}
+        values["encoders"] = EncoderInfo(**values["encoders"])
+        values["trained_on"] = TrainedOn(**values.get("trained_on", {}))
+        if values.get("action_units"):
+            values["action_units"] = ActionUnitInfo(**values["action_units"])
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a config.json."""
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        for name in ("encoders", "trained_on"):
+            content[name] = {key: value for key, value in content[name].items() if value is not None}
+        return {name: value for name, value in content.items() if value is not None}
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The config.json of a model folder. UserError if it is missing, damaged or of another format."""
+        content = read_json(folder / "config.json", "fusion model", HOW)
+        if content.get("format") != FORMAT:
+            raise UserError(f"{folder}: format {content.get('format')!r} where {FORMAT!r} is read; {HOW}")
+        try:
+            return cls.from_json(content)
+        except (KeyError, TypeError) as error:
+            reason = one_line(error, 200)
+            raise UserError(f"{folder}/config.json: damaged ({reason}); train the model again") from None
+
+    @property
+    def landmarker_digest(self) -> str | None:
+        """Digest of the file behind the action units, None for a model that reads none."""
+        return self.action_units.digest if self.action_units else None
+
+    def check_features(self, features: FeatureInfo, path: Path) -> None:
+        """UserError for features at `path` that the model cannot read: of other encoders, preparation, quality signals
+        or dimensions."""
+        if self.encoders.digest != features.encoders.digest:
+            kept = "the encoders kept in the model folder"
+            way = "--precomputed, as for its training clips" if self.encoders.precomputed else kept
+            raise UserError(
+                f"{path}: features of encoders {features.encoders.digest}, but the model was trained on those of "
+                f"{self.encoders.digest}; run `emit encode` with {way}"
+            )
+        landmarker = features.action_units.digest if features.action_units else None
+        if self.landmarker_digest != landmarker:
+            with_file = f"with --blendshapes, for which the model folder has {LANDMARKER}"
+            raise UserError(
+                f"{path}: action units of {landmarker or 'no file'}, but the model was trained on those of "
+                f"{self.landmarker_digest or 'none'}; run `emit encode` "
+                f"{with_file if self.landmarker_digest else 'without --blendshapes'}"
+            )
+        self._check_preparation(features.data.prepare, path)
+        for name in ("label_names", "quality", "widths"):
+            if getattr(self, name) != getattr(features, name):
+                raise UserError(
+                    f"{path}: {name} {getattr(features, name)}, but the model was trained with {getattr(self, name)}"
+                )
+
+    def _check_preparation(self, prepare: dict[str, Any], path: Path) -> None:
+        for name, value in self.prepare.items():
+            # Quality signals and encoders resample sound to rates of their own; the source of a transcript is free.
+            if name not in ("sample_rates", "transcribe") and prepare.get(name) != value:
+                raise UserError(
+                    f"{path}: clips prepared with {name} {prepare.get(name)}, but the model was trained with {value}; "
+                    f"prepare them again with --{name} {value}"
+                )

@@ -1,0 +1,55 @@
+"""From clips to the windows that the encoders take, in this process or in isolated worker processes."""
+
+from collections.abc import Iterable, Iterator
+
+from shared.dataset.clip import Clip
+from shared.dataset.clip_dataset import ClipDatasetInfo, ClipSample, decode_row
+from shared.dataset.decode_clip import Material
+from shared.dataset.prepare_clip import _row, prepare_windows, prepare_words
+from shared.dataset.recipe import Recipe
+from shared.media.inputs import ClipArrays, array_windows
+from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+from shared.text import one_line
+
+Prepared = tuple[Clip, ClipSample | None, str]
+"""A clip with one of its windows and "", or with None and the reason why it, or the rest of it, cannot be used."""
+
+
+def prepare_here(clips: Iterable[tuple[Clip, ClipArrays | None]], recipe: Recipe) -> Iterator[Prepared]:
+    """Prepare clips one after the other in this process. Arrays, where given, take the place of the clip's files.
+
+    Results are those of `prepare_each`. A file that crashes or hangs its reader takes this process along.
+    """
+    quality = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
+    info = ClipDatasetInfo([], [], recipe, quality)
+    for clip, arrays in clips:
+        try:
+            rows = prepare_windows(clip, recipe) if arrays is None else _array_rows(clip, arrays, recipe)
+            for start, row, reason in rows:
+                sample = None if row is None else decode_row(row, info, start=start)
+                yield clip, sample, reason
+        except Exception as error:  # whatever a damaged file does to a library
+            yield clip, None, f"{type(error).__name__}: {one_line(error, 300)}"
+
+
+def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[tuple[float, dict | None, str]]:
+    windows = 0
+    for media in array_windows(arrays, recipe.frame_rate, recipe.max_seconds, recipe.max_side):
+        yield media.start, _row(clip, Material(media), recipe, None)[0], ""
+        windows += 1
+    if not windows:
+        row, _ = prepare_words(clip, recipe, "")
+        yield 0.0, row, "" if row else "neither frames nor sound nor text are given"
+
+
+def collect_failures(prepared: Iterable[Prepared], failures: dict[str, str]) -> Iterator[ClipSample]:
+    """Pass windows on; note in `failures` (id to reason) which clips could not be read, or from where on."""
+    read_until: dict[str, float] = {}
+    for clip, sample, reason in prepared:
+        if sample is None:
+            until = read_until.get(clip.id)  # 0 for text alone
+            where = "" if until is None else f"from {until:.1f} s on: " if until else "predicted by its words alone: "
+            failures[clip.id] = where + reason
+        else:
+            read_until[clip.id] = sample.start + sample.duration
+            yield sample

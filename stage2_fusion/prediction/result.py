@@ -1,0 +1,137 @@
+"""What a prediction of one clip holds."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shared.dataset.clip import MODALITIES
+from stage2_fusion.evaluation.inference import StepExplanation
+
+NOTHING = "neither picture, sound nor words could be used"
+
+
+@dataclass
+class Window:
+    """The prediction of one stretch of a clip."""
+
+    clip: str
+    """Id of the clip."""
+    start: float
+    """Seconds from the start of the clip, as `end`."""
+    end: float
+    values: np.ndarray
+    """float32 (K,) in [0, 1]."""
+    steps: StepExplanation
+    """Which modality counted when, and what each dimension attended to; times from the start of the clip."""
+    quality: dict[str, np.ndarray]
+    """Modality to its quality signals (T, Q); absent modalities are left out."""
+    transcript: str = ""
+
+
+@dataclass
+class Timeline:
+    """Predictions of the W windows of a clip."""
+
+    times: np.ndarray
+    """float64 (W, 2): start and end in seconds."""
+    values: np.ndarray
+    """float32 (W, K) in [0, 1]."""
+
+
+@dataclass
+class ModalityWeights:
+    """How much each modality counted over time."""
+
+    times: np.ndarray
+    """float64 (S,) in seconds; the middle of each window for a model without a time axis."""
+    weights: np.ndarray
+    """float32 (S, 3) of vision, audio, text; 0 where a modality is absent."""
+    attention: np.ndarray | None = None
+    """float32 (K, S) of each dimension over the steps of its window; None for a model without attention."""
+
+
+@dataclass
+class ModalityPresence:
+    """Whether a clip has a modality, and how good it is."""
+
+    present: bool
+    quality: dict[str, float] = field(default_factory=dict)
+    """Means of its quality signals (shared/media/quality.py), such as face_found, the share of pictures with a face, or
+    speech, the share of the time in which somebody speaks. Empty if it is absent."""
+
+
+@dataclass
+class Prediction:
+    """The prediction of one clip.
+
+    >>> result = predictor("clip.mp4")
+    >>> result.intensities
+    {'Admiration': 0.44, 'Amusement': 0.08, ...}
+    """
+
+    id: str
+    intensities: dict[str, float] = field(default_factory=dict)
+    """Dimension to its value in [0, 1]: the mean over the windows, weighted by their length. Empty after an error."""
+    timeline: Timeline | None = None
+    """None after an error, like `weights`."""
+    weights: ModalityWeights | None = None
+    found: dict[str, ModalityPresence] = field(default_factory=dict)
+    """By modality: vision, audio, text."""
+    transcript: str = ""
+    """The words that were used: given, read from a file beside the clip, or transcribed."""
+    error: str | None = None
+    """Why there is no prediction; in a list of clips only, a single one raises UserError instead."""
+    incomplete: str | None = None
+    """Why a part of the clip is not in the prediction, such as a damaged rest."""
+
+
+def average_windows(windows: list[Window]) -> dict[str, np.ndarray]:
+    """The mean over the windows of each clip, weighted by their length: {clip: float64 (K,)}, in their order."""
+    clips: dict[str, list[Window]] = {}
+    for window in windows:
+        clips.setdefault(window.clip, []).append(window)
+    return {name: _average(parts) for name, parts in clips.items()}
+
+
+def _average(windows: list[Window]) -> np.ndarray:
+    lengths = [max(window.end - window.start, 1e-3) for window in windows]  # text alone has no duration
+    return np.average([window.values.astype(np.float64) for window in windows], axis=0, weights=lengths)
+
+
+def merge_windows(
+    clip: str, windows: list[Window], label_names: list[str], signals: dict[str, list[str]], incomplete: str | None
+) -> Prediction:
+    """The prediction of a clip from its windows in order (at least one). signals: names of the quality signals."""
+    return Prediction(
+        id=clip,
+        intensities=dict(zip(label_names, _average(windows).tolist(), strict=True)),
+        timeline=Timeline(
+            np.array([[window.start, window.end] for window in windows]),
+            np.stack([window.values for window in windows]),
+        ),
+        weights=_merge_weights(windows),
+        found={name: _presence(name, windows, signals[name]) for name in MODALITIES},
+        transcript=windows[0].transcript,
+        incomplete=incomplete,
+    )
+
+
+def _merge_weights(windows: list[Window]) -> ModalityWeights:
+    times, attention = [], []
+    for window in windows:
+        steps, count = window.steps, len(window.steps.weights)
+        times.append(np.full(count, (window.start + window.end) / 2) if steps.times is None else steps.times)
+        attention += [] if steps.attention is None else [steps.attention]
+    return ModalityWeights(
+        np.concatenate(times).astype(np.float64),
+        np.concatenate([window.steps.weights for window in windows]),
+        np.concatenate(attention, axis=1) if attention else None,
+    )
+
+
+def _presence(name: str, windows: list[Window], signals: list[str]) -> ModalityPresence:
+    parts = [window.quality[name] for window in windows if name in window.quality]
+    if not parts:
+        return ModalityPresence(False)
+    means = np.concatenate(parts).astype(np.float64).mean(axis=0)  # (Q,)
+    return ModalityPresence(True, dict(zip(signals, means.tolist(), strict=True)))

@@ -1,0 +1,278 @@
+"""Predict intensities from clips in Python: files, or arrays of frames, sound and text.
+
+    from stage2_fusion import Predictor
+
+    predictor = Predictor.from_pretrained("runs/demo/fuse/model")  # or "hf-hub:OWNER/NAME"
+    result = predictor("clip.mp4")
+    print(result.intensities, result.found["vision"].quality["face_found"])
+    results = predictor(["a.mp4", "b.webm"])
+    result = predictor(frames=frames, frame_rate=25, waveform=waveform, rate=16000, text="that is so funny")
+
+Everything runs in this process and nothing is printed. `emit predict` gives the same numbers, and reads files in
+isolated processes, which survive a file that crashes or hangs a decoder.
+"""
+
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+import torch
+
+from shared.dataset.clip import MODALITIES, Clip
+from shared.dataset.clip_dataset import ClipSample
+from shared.dataset.recipe import Recipe
+from shared.errors import UserError
+from shared.media.inputs import ClipArrays
+from shared.text import one_line
+from stage1_align.encoders import AlignedEncoders
+from stage2_fusion.data.encoding import RAW, encode_samples, sound_rate
+from stage2_fusion.data.features import shorten
+from stage2_fusion.evaluation.inference import StepExplanation, best_device, run_model
+from stage2_fusion.models.base import FusionModel
+from stage2_fusion.models.card import SYNTHETIC
+from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
+from stage2_fusion.models.saving import find_landmarker
+from stage2_fusion.prediction.preparing import collect_failures, prepare_here
+from stage2_fusion.prediction.result import NOTHING, Prediction, Window, merge_windows
+from stage2_fusion.prediction.sources import media_clip
+
+Given = str | Path | ClipArrays
+"""What can be predicted: a media file, or a clip in memory."""
+
+
+class SyntheticModelWarning(UserWarning):
+    """A model of synthetic faces and voices is about to score a clip."""
+
+
+class Predictor:
+    """A fusion model with its encoders and the settings that its training clips were prepared with.
+
+    Frames are found, cropped and resampled as for training. Files bring a transcript in <stem>.txt beside them, if
+    there is one. A missing modality is masked.
+    """
+
+    def __init__(self, model: FusionModel, encoders: AlignedEncoders, recipe: Recipe):
+        """Use `from_pretrained`. recipe: how clips are prepared, with the sample rate of the encoders."""
+        if model.config is None:
+            raise UserError("the model has no config; load it with FusionModel.from_pretrained")
+        self.model, self.encoders, self.recipe = model, encoders, recipe
+        self.config: FusionConfig = model.config
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        encoders: str | Path | None = None,
+        blendshapes: str | Path | None = None,
+        window: float | None = None,
+        detector: str | None = None,
+        transcribe: str | None = None,
+    ) -> Self:
+        """Load a model folder (RUN/model) or "hf-hub:OWNER/NAME" with its encoders.
+
+        device: by default the GPU if there is one. encoders, blendshapes: by default those in the model folder. window:
+        longest window in seconds; detector, transcribe: as in `emit prepare`; by default as for the training clips.
+        UserError if something is missing or is not what the model was trained with. Warns if the model was trained on
+        synthetic faces.
+        """
+        model = FusionModel.from_pretrained(source)
+        config = model.config
+        loaded = load_encoders(model, encoders, blendshapes)
+        changes = {"max_seconds": window, "detector": detector, "transcribe": transcribe}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        recipe = make_recipe(config.prepare | changes)
+        recipe = dataclasses.replace(recipe, sample_rates=[sound_rate(loaded, recipe.sample_rates)])
+        recipe.file_digests()
+        if config.trained_on.synthetic:
+            warnings.warn(f"{source}: {SYNTHETIC}", SyntheticModelWarning, stacklevel=2)
+        return cls(model, loaded, recipe).to(device)
+
+    def to(self, device: str | torch.device | None) -> Self:
+        """Move model and encoders; None: to the GPU if there is one. UserError if there is no such device."""
+        try:
+            device = best_device() if device is None else torch.device(device)
+            self.model.to(device)
+            self.encoders.to(device)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            raise UserError(f"device {device}: {one_line(error, 200)}") from None
+        return self
+
+    @overload
+    def __call__(self, clips: Given | None = None, **arrays: Any) -> Prediction: ...
+
+    @overload
+    def __call__(self, clips: Sequence[Given]) -> list[Prediction]: ...
+
+    def __call__(self, clips: Given | Sequence[Given] | None = None, **arrays: Any) -> Prediction | list[Prediction]:
+        """As `predict`."""
+        return self.predict(clips, **arrays)
+
+    def predict(
+        self,
+        clips: Given | Sequence[Given] | None = None,
+        *,
+        frames: Any = None,
+        frame_times: Any = None,
+        frame_rate: float | None = None,
+        waveform: Any = None,
+        rate: int | None = None,
+        text: str | None = None,
+        batch_size: int = 16,
+        window: float | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Predict a media file, or a list of files and ClipArrays, or one clip in memory (see ClipArrays for `frames`
+        to `text`). `text` beside a file is its transcript.
+
+        batch_size: windows per forward pass, which the numbers do not depend on. window: longest window in seconds.
+
+        A single clip that cannot be read raises UserError. In a list, the result in its place has `error` set instead,
+        so that the others are not lost. Arguments that make no sense always raise UserError.
+        """
+        arrays = {"frames": frames, "frame_times": frame_times, "frame_rate": frame_rate}
+        arrays |= {"waveform": waveform, "rate": rate, "text": text}
+        single = not isinstance(clips, list | tuple)
+        items = [_single(clips, arrays)] if single else _several(clips, arrays)
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; expected 1 or more")
+        recipe = self.recipe if window is None else make_recipe(self.recipe.to_json() | {"max_seconds": window})
+        results = self._predict_items(items, recipe, batch_size)
+        if single and results[0].error:
+            raise UserError(f"{results[0].id}: {results[0].error}")
+        return results[0] if single else results
+
+    def _predict_items(
+        self, items: list[tuple[str, Clip, ClipArrays | None]], recipe: Recipe, batch_size: int
+    ) -> list[Prediction]:
+        """items: name of the result, clip, arrays."""
+        clips = [(dataclasses.replace(clip, id=str(i)), arrays) for i, (_, clip, arrays) in enumerate(items)]
+        failures: dict[str, str] = {}
+        windows: dict[str, list[Window]] = {clip.id: [] for clip, _ in clips}
+        for window in self.predict_windows(collect_failures(prepare_here(clips, recipe), failures), batch_size):
+            windows[window.clip].append(window)
+        results = []
+        for (name, _, _), (clip, _) in zip(items, clips, strict=True):
+            failure, parts = failures.get(clip.id), windows[clip.id]
+            if parts:
+                config = self.config
+                results.append(merge_windows(name, parts, config.label_names, config.quality, failure))
+            else:
+                results.append(Prediction(name, error=failure or NOTHING))
+        return results
+
+    def predict_windows(self, prepared: Iterable[ClipSample], batch_size: int) -> Iterator[Window]:
+        """Predict prepared windows (as `prepare_here` and `prepare_each` give them), encoded as the training clips
+        were. A window without any modality is left out."""
+        prepared = iter(prepared)
+        while batch := list(itertools.islice(prepared, batch_size)):
+            yield from self._predict_batch(batch)
+
+    def _predict_batch(self, samples: list[ClipSample]) -> Iterator[Window]:
+        encoded = encode_samples(self.encoders, samples, self.config.precision == "bf16")
+        usable = [i for i, sample in enumerate(encoded) if any(sample.modality(name).steps for name in MODALITIES)]
+        if not usable:
+            return
+        features = [shorten(encoded[i], self.config.max_sequence_steps) for i in usable]
+        result = run_model(self.model, features, len(features), explain=True)
+        values = np.clip(result.predictions, 0, 1)  # (B, K)
+        for i, row, steps in zip(usable, values, result.steps, strict=True):
+            yield _window(samples[i], row, steps)
+
+
+def _window(sample: ClipSample, values: np.ndarray, steps: StepExplanation) -> Window:
+    start = sample.start
+    if steps.times is not None:
+        steps = dataclasses.replace(steps, times=steps.times + start)
+    quality = {
+        name: np.atleast_2d(np.asarray(getattr(sample, f"{name}_quality"), dtype=np.float32))  # (T, Q)
+        for name in MODALITIES
+        if len(getattr(sample, RAW[name]))
+    }
+    return Window(sample.id, start, start + sample.duration, values, steps, quality, sample.transcript)
+
+
+def _single(clip: Given | None, arrays: dict[str, Any]) -> tuple[str, Clip, ClipArrays | None]:
+    given = {name: value for name, value in arrays.items() if value is not None}
+    if clip is None:
+        if not given:
+            raise UserError("nothing to predict: give a file, a list of files, or frames=, waveform=, text=")
+        return _item(ClipArrays(**given), "arrays")
+    text = given.pop("text", None)
+    if given:
+        raise UserError(f"a clip and {', '.join(given)} are given; give either a file or arrays")
+    name, item, stored = _item(clip, "arrays")
+    if text is not None:
+        if stored is not None:
+            raise UserError("text is given twice: beside ClipArrays and possibly in it; give it in ClipArrays")
+        item = dataclasses.replace(item, transcript=ClipArrays(text=text).text)
+    return name, item, stored
+
+
+def _several(clips: Sequence[Given], arrays: dict[str, Any]) -> list[tuple[str, Clip, ClipArrays | None]]:
+    given = [name for name, value in arrays.items() if value is not None]
+    if given:
+        raise UserError(f"a list of clips and {', '.join(given)} are given; put arrays into the list as ClipArrays")
+    return [_item(clip, f"arrays {i}") for i, clip in enumerate(clips)]
+
+
+def _item(clip: Any, name: str) -> tuple[str, Clip, ClipArrays | None]:
+    if isinstance(clip, ClipArrays):
+        return name, Clip(name, None, clip.text or None), clip
+    if isinstance(clip, str | Path):
+        if Path(clip).is_dir():
+            raise UserError(f"{clip}: is a folder; give a media file, or a list of them")
+        return str(clip), media_clip(Path(clip)), None
+    raise UserError(
+        f"a clip is {type(clip).__name__}; expected the path of a media file, ClipArrays, or frames=, waveform=, text="
+    )
+
+
+def make_recipe(settings: dict[str, Any]) -> Recipe:
+    """UserError for settings of another version or without meaning."""
+    try:
+        return Recipe.from_json(settings)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def load_encoders(
+    model: FusionModel, encoders: str | Path | None = None, blendshapes: str | Path | None = None
+) -> AlignedEncoders:
+    """The aligned encoders a model was trained on, from its folder unless they are given. UserError if they are missing
+    or others."""
+    config, home = model.config, model.folder
+    if config.encoders.precomputed:
+        raise UserError(
+            f"{home}: trained on features that came with its clips (`emit encode --precomputed`), which nothing "
+            "here can compute for other media; train on features of encoders to predict, or `emit evaluate` this one"
+        )
+    folder = Path(encoders) if encoders else home / "encoders"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no encoders here; give --encoders (digest {config.encoders.digest})")
+    loaded = AlignedEncoders.from_pretrained(folder)
+    if loaded.digest != config.encoders.digest:
+        raise UserError(
+            f"{folder}: encoders {loaded.digest}, but the model was trained on {config.encoders.digest}; "
+            "give --encoders with those"
+        )
+    if config.action_units:
+        _add_action_units(loaded, config, Path(blendshapes) if blendshapes else home / LANDMARKER)
+    elif blendshapes:
+        raise UserError(f"{home}: reads no action units; leave out --blendshapes")
+    return loaded
+
+
+def _add_action_units(encoders: AlignedEncoders, config: FusionConfig, path: Path) -> None:
+    from stage2_fusion.data.action_units import add_action_units
+
+    if find_landmarker(config.landmarker_digest or "", path) is None:
+        raise UserError(
+            f"{path}: missing, or not the file that the model's action units are from; "
+            f"give --blendshapes (digest {config.landmarker_digest})"
+        )
+    add_action_units(encoders, path)
