@@ -3,10 +3,12 @@
 import os
 from pathlib import Path, PurePosixPath
 
-MEDIA_SUFFIXES = (
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+VIDEO_SUFFIXES = (
     *(".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv", ".3gp", ".ts"),
-    *(".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac", ".wma"),
 )
+AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac", ".wma")
+MEDIA_SUFFIXES = VIDEO_SUFFIXES + AUDIO_SUFFIXES
 """What counts as media when a folder is searched, and what is tried when a path lacks its extension, in this order. A
 file that is named explicitly may have any extension."""
 

@@ -1,8 +1,8 @@
-"""Layout "csv": a table with one row per clip, or a folder with a labels.csv. Columns are named by options, or
-recognised by their usual names (shared/tables/columns.py). Paths are relative to the table; a missing extension is
-looked for, and so is the file itself where the table has an id column alone.
+"""Layout "csv": a table with one row per clip, or a folder with a labels.csv.
 
-A row with too many cells keeps its clip, without labels, where its file can be told.
+Columns are named by options, or recognized by their usual names (shared/tables/columns.py). Paths are relative to the
+table. A missing extension is completed, and a table that has an id column alone has its files looked up. A row with too
+many cells keeps its clip, without labels, if its file can be identified.
 """
 
 import os
@@ -11,63 +11,72 @@ from pathlib import Path
 
 from shared.dataset.clip import ClipSource
 from shared.dataset.media_files import ids_from_paths
-from shared.tables.columns import ColumnOptions, Columns, choose, clips_of
-from shared.tables.table import Finder, Row, read_table, some
+from shared.layouts.table_clips import ClipColumnOptions, ClipColumns, clips_from_rows, find_clip_columns
+from shared.tables.columns import Header
+from shared.tables.media_finder import MediaFinder
+from shared.tables.text_table import TableRow, read_table
+from shared.text import first_few
 
-SHOWN = 10
+SHOWN_ROWS = 10
 """Rows left out that a note names."""
 
 
 @dataclass
-class Csv(ColumnOptions):
+class Csv(ClipColumnOptions):
     def read(self, source: Path) -> ClipSource:
-        """The clips of a table, or of the labels.csv in a folder. UserError names the line of what cannot be read."""
-        table = source / "labels.csv" if source.is_dir() else source
-        found = read_table(table)
-        whole = [row for row in found.rows if not row.wrong]
-        cells = [row.cells for row in whole]
-        columns = choose(self, found.header, cells, str(table), lambda row: f"line {whole[row].line}")
-        finder = Finder(Path(self.root) if self.root else table.parent)
-        rows, notes = _trusted(found.rows, columns, finder)
+        """The clips of a table, or of the labels.csv in a folder. UserError names the line that cannot be read."""
+        path = source / "labels.csv" if source.is_dir() else source
+        table = read_table(path)
+        intact = [row for row in table.rows if not row.problem]
+        header, cells = Header(table.header, str(path)), [row.cells for row in intact]
+        columns = find_clip_columns(self, header, cells, lambda i: f"line {intact[i].line}")
+        finder = MediaFinder(self.root_or(path.parent))
+        rows, notes = _rows_with_known_file(table.rows, columns, finder)
         cells = [row.cells for row in rows]
 
-        def files(row: int, column: int) -> Path | None:
+        def media_file(row: int, column: int) -> Path | None:
             return finder.find(cells[row][column])
 
-        ids = [row[columns.media if columns.id is None else columns.id] for row in cells]
-        if columns.id is None:
-            ids = ids_from_paths(ids)
-        out = clips_of(columns, cells, ids, files, finder, lambda row: f"{table}: line {rows[row].line}")
+        if columns.id is not None:
+            ids = [row[columns.id] for row in cells]
+        else:
+            ids = ids_from_paths([row[columns.media] for row in cells])
+        clip_source = clips_from_rows(columns, cells, ids, media_file, finder, lambda i: f"{path}: line {rows[i].line}")
         for i, row in enumerate(rows):
-            if row.wrong:
-                said = f"{table.name} line {row.line}: {row.wrong}; labels not read"
-                out.clips[i] = replace(out.clips[i], remarks=(said, *out.clips[i].remarks))
-        out.notes = found.notes + notes + out.notes
-        return out
+            if row.problem:
+                remark = f"{path.name} line {row.line}: {row.problem}; labels not read"
+                clip = clip_source.clips[i]
+                clip_source.clips[i] = replace(clip, remarks=(remark, *clip.remarks))
+        clip_source.notes = table.notes + notes + clip_source.notes
+        return clip_source
 
 
-def _trusted(rows: list[Row], columns: Columns, finder: Finder) -> tuple[list[Row], list[str]]:
-    """Rows whose file can be told, and which are left out. Of a row that is not whole, the file is what its cell says
-    if that file exists and is no other row's; cells before it are in place then, those after it and labels are
-    blanked."""
-    last = columns.id if columns.media is None else columns.media
+def _rows_with_known_file(
+    rows: list[TableRow], columns: ClipColumns, finder: MediaFinder
+) -> tuple[list[TableRow], list[str]]:
+    """The rows whose file can be identified, and a note about the others. The file of a damaged row is the one its cell
+    names, if that file exists and belongs to no other row. The cells before it are then in place; those after it, and
+    the labels, are blanked."""
+    key_column = columns.id if columns.media is None else columns.media
 
-    def file(row: Row) -> Path | None:
-        return finder.find_by_id(row.cells[last])[0] if columns.media is None else finder.find(row.cells[last])
+    def file(row: TableRow) -> Path | None:
+        name = row.cells[key_column]
+        return finder.find_by_id(name)[0] if columns.media is None else finder.find(name)
 
-    if not any(row.wrong for row in rows):
+    if not any(row.problem for row in rows):
         return rows, []
-    taken = {file(row) for row in rows if not row.wrong}
+    taken = {file(row) for row in rows if not row.problem}
     kept, lost = [], []
     for row in rows:
-        if row.wrong:
+        if row.problem:
             path = file(row)
-            if path is None or path in taken or not os.path.isfile(path) or (columns.id or 0) > last:
-                lost.append(f"line {row.line} ({row.wrong})")
+            if path is None or path in taken or not os.path.isfile(path) or (columns.id or 0) > key_column:
+                lost.append(f"line {row.line} ({row.problem})")
                 continue
             taken.add(path)
             labels = columns.labels.values()
-            cells = ["" if i > last or i in labels else cell for i, cell in enumerate(row.cells)]
-            row = replace(row, cells=cells)
+            row = replace(row, cells=["" if i > key_column or i in labels else c for i, c in enumerate(row.cells)])
         kept.append(row)
-    return kept, [f"{len(lost)} rows left out, whose files cannot be told: {some(lost, SHOWN)}"] if lost else []
+    if not lost:
+        return kept, []
+    return kept, [f"{len(lost)} rows left out, whose files cannot be told: {first_few(lost, SHOWN_ROWS)}"]

@@ -1,169 +1,115 @@
 """Layout "hf": Hugging Face datasets on this machine, as `save_to_disk` wrote them, or parquet files.
 
-Media columns hold paths, bytes, or {"bytes", "path"}, as the Audio, Image and Video types are stored; of several, what
-the dataset calls video comes first, then sound. Bytes stay in their file until a clip is decoded. Columns are named by
-options or recognised (shared/tables/columns.py). Splits are those of the dataset, of the files' names
+Media columns hold paths, bytes, or {"bytes", "path"}, as the Audio, Image and Video types are stored. Among several,
+what the dataset calls video comes first, then sound. Bytes stay in their file until a clip is decoded. Columns are
+named by options or recognized (shared/tables/columns.py). Splits are those of the dataset, of the files' names
 (train-00000-of-00002.parquet), or a column.
 """
 
-import json
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from shared.dataset.clip import ClipSource, StoredMedia
 from shared.dataset.media_files import ids_from_paths
 from shared.errors import UserError
-from shared.files import read_json
-from shared.tables.arrow import open_table
-from shared.tables.columns import NAMES, ColumnOptions, choose, clips_of
-from shared.tables.table import Finder, plain, split_name
+from shared.layouts.table_clips import ClipColumnOptions, clips_from_rows, find_clip_columns
+from shared.tables.arrow import ArrowRows, EmbeddedMedia, read_rows
+from shared.tables.columns import USUAL_NAMES, Header, normalize_name
+from shared.tables.dataset_files import data_files, saved_files, saved_splits
+from shared.tables.media_finder import MediaFinder
 from shared.text import one_line
 
 SUFFIXES = (".parquet", ".arrow")
 
 
 @dataclass
-class HuggingFace(ColumnOptions):
+class HuggingFace(ClipColumnOptions):
     def read(self, source: Path) -> ClipSource:
         """The rows of all files. A damaged file is left out and noted; UserError when none can be read."""
-        header, rows, places, splits, notes = None, [], [], [], []
+        table: ArrowRows | None = None
+        rows: list[list[Any]] = []
+        origins: list[tuple[Path, int]] = []  # file and row
+        splits: list[str] = []
+        notes: list[str] = []
         for file, split in _files(source):
             try:
-                names, cells, media, types = _read_text_columns(file)
-            except Exception as error:  # of pyarrow: whatever a damaged file leads to
+                part = read_rows(file)
+            except Exception as error:  # pyarrow raises many types for damaged files
                 notes.append(f"{file}: left out, it cannot be read ({one_line(error, 150)})")
                 continue
-            if header is None:
-                header, stored, kinds = names, media, types
-            if names != header:
-                notes.append(f"{file}: left out, it has other columns ({', '.join(names)})")
+            table = table or part
+            if part.header != table.header:
+                notes.append(f"{file}: left out, it has other columns ({', '.join(part.header)})")
                 continue
-            rows += cells
-            places += [(file, row) for row in range(len(cells))]
-            splits += [split] * len(cells)
-        if header is None:
+            rows += part.rows
+            origins += [(file, row) for row in range(len(part.rows))]
+            splits += [split] * len(part.rows)
+        if table is None:
             why = "; ".join(notes) or "neither parquet nor arrow files"
             raise UserError(f"{source}: no readable dataset here; {why}")
 
-        def at(row: int) -> str:
-            return f"{places[row][0]}: row {places[row][1]}"
+        def row_name(row: int) -> str:
+            return f"{origins[row][0]}: row {origins[row][1]}"
 
-        finder = Finder(Path(self.root) if self.root else source if source.is_dir() else source.parent)
-        options = self if self.media else replace(self, media=self._media(header, rows, stored, kinds, finder))
-        classes = [name for name, kind in kinds.items() if kind == "ClassLabel"]
-        columns = choose(options, header, rows, str(source), at, stored, classes)
+        finder = MediaFinder(self.root_or(source if source.is_dir() else source.parent))
+        options = self if self.media else replace(self, media=self._guess_media(table, rows, finder))
+        classes = [name for name, kind in table.feature_types.items() if kind == "ClassLabel"]
+        header = Header(table.header, str(source))
+        columns = find_clip_columns(options, header, rows, row_name, table.media_columns, classes)
 
-        def files(row: int, column: int) -> Path | StoredMedia | None:
+        def media_file(row: int, column: int) -> Path | StoredMedia | None:
             value = rows[row][column]
-            if isinstance(value, _Inside):
-                return StoredMedia(*places[row], header[column])
+            if isinstance(value, EmbeddedMedia):
+                return StoredMedia(*origins[row], header.names[column])
             return finder.find(str(value or ""))
 
-        named = columns.media if columns.id is None else columns.id
-        ids = [str(row[named] if row[named] is not None else "") for row in rows]
+        name_column = columns.media if columns.id is None else columns.id
+        ids = [str(row[name_column] if row[name_column] is not None else "") for row in rows]
         if columns.id is None:
             ids = ids_from_paths(ids)
             if not all(ids) or len(set(ids)) < len(ids):
-                ids = [f"{split or file.stem}-{row:06d}" for (file, row), split in zip(places, splits, strict=True)]
-        found = clips_of(columns, rows, ids, files, finder, at)
-        found.clips = [
-            replace(clip, split=clip.split or split) for clip, split in zip(found.clips, splits, strict=True)
+                ids = [f"{split or file.stem}-{row:06d}" for (file, row), split in zip(origins, splits, strict=True)]
+        clip_source = clips_from_rows(columns, rows, ids, media_file, finder, row_name)
+        clip_source.clips = [
+            replace(clip, split=clip.split or split) for clip, split in zip(clip_source.clips, splits, strict=True)
         ]
-        found.notes = notes + found.notes
-        return found
+        clip_source.notes = notes + clip_source.notes
+        return clip_source
 
-    def _media(self, header: list[str], rows: list[list], stored: list[str], kinds: dict, finder: Finder) -> str:
-        """The column of the media where nothing is said: one of paths, by its name, if they lead to files; else the
-        first of those in the dataset. Paths that lead nowhere say where files lay when it was made."""
-        claimed = {
-            plain(name) for name in (self.audio, self.id, self.transcript, self.split, *self.labels, *self.groups)
-        }
-        free = {plain(name): i for i, name in reversed(list(enumerate(header))) if plain(name) not in claimed}
-        named = next((free[name] for name in NAMES["media"] if name in free and header[free[name]] not in stored), None)
-        if named is not None and any(os.path.isfile(finder.find(str(row[named] or "")) or "") for row in rows):
-            return header[named]
-        inside = [
-            name for name in stored if plain(name) in free and any(row[header.index(name)] is not None for row in rows)
-        ]
-        inside = sorted(inside, key=lambda name: _rank(name, kinds.get(name)))
-        if inside and (named is None or kinds.get(inside[0]) != "Image"):
-            return inside[0]
-        return "" if named is None else header[named]
-
-
-def _rank(name: str, kind: str | None) -> int:
-    """Video, what is called as media are, sound, anything else, pictures."""
-    if kind in ("Video", "Audio", "Image"):
-        return {"Video": 0, "Audio": 2, "Image": 4}[kind]
-    return 2 if plain(name) in NAMES["audio"] else 1 if plain(name) in NAMES["media"] else 3
+    def _guess_media(self, table: ArrowRows, rows: list[list[Any]], finder: MediaFinder) -> str:
+        """The media column when the option is not set: a column of paths, by its name, if they lead to files; otherwise
+        the first of the columns that hold media. Paths that lead nowhere tell where files were when the dataset was
+        made."""
+        header, types = table.header, table.feature_types
+        claimed = {self.audio, self.id, self.transcript, self.split, *self.labels, *self.groups}
+        claimed = {normalize_name(name) for name in claimed}
+        free = {normalize_name(name): i for i, name in reversed(list(enumerate(header)))}
+        free = {name: i for name, i in free.items() if name not in claimed}
+        paths = (free[name] for name in USUAL_NAMES["media"] if name in free)
+        paths = next((i for i in paths if header[i] not in table.media_columns), None)
+        if paths is not None and any(os.path.isfile(finder.find(str(row[paths] or "")) or "") for row in rows):
+            return header[paths]
+        embedded = [name for name in table.media_columns if normalize_name(name) in free]
+        embedded = [name for name in embedded if any(row[header.index(name)] is not None for row in rows)]
+        embedded = sorted(embedded, key=lambda name: _priority(name, types.get(name)))
+        if embedded and (paths is None or types.get(embedded[0]) != "Image"):
+            return embedded[0]
+        return "" if paths is None else header[paths]
 
 
-class _Inside(str):
-    """A cell whose media lie in the table itself; the text is the name they were given there."""
+def _priority(name: str, feature_type: str | None) -> int:
+    """Video first, then columns named like media, sound, anything else, pictures."""
+    if feature_type in ("Video", "Audio", "Image"):
+        return {"Video": 0, "Audio": 2, "Image": 4}[feature_type]
+    name = normalize_name(name)
+    return 2 if name in USUAL_NAMES["audio"] else 1 if name in USUAL_NAMES["media"] else 3
 
 
 def _files(source: Path) -> list[tuple[Path, str]]:
     """The files of a dataset with their splits."""
     if source.is_file():
         return [(source, "")]
-    parts = [source] if (source / "state.json").is_file() else []
-    if (source / "dataset_dict.json").is_file():
-        parts = sorted(folder for folder in source.iterdir() if (folder / "state.json").is_file())
-    if parts:
-        found = []
-        for folder in parts:
-            state = read_json(folder / "state.json", "saved dataset", "write it again with save_to_disk")
-            split = "" if folder == source else split_name(folder.name)
-            try:
-                found += [(folder / file["filename"], split) for file in state["_data_files"]]
-            except (KeyError, TypeError):
-                raise UserError(f"{folder}/state.json: names no files as a saved dataset's does") from None
-        return found
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return [(path, _split_of(path)) for path in found]
-
-
-def _split_of(path: Path) -> str:
-    """The split that a file's name begins with, or that its folder is called."""
-    for name in (re.split(r"[-_.]", path.stem)[0], path.parent.name):
-        if split_name(name) in ("train", "valid", "test"):
-            return split_name(name)
-    return ""
-
-
-def _read_text_columns(file: Path) -> tuple[list[str], list[list], list[str], dict[str, str]]:
-    """Column names, rows without the bytes in them, the names of the columns that hold media, and the types that the
-    dataset gives to columns."""
-    import pyarrow as pa
-
-    table = open_table(file)
-    names, columns, media = list(table.schema.names), [], []
-    for name in names:
-        kind = table.schema.field(name).type
-        inside = pa.types.is_struct(kind) and {kind.field(i).name for i in range(kind.num_fields)} >= {"bytes", "path"}
-        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-        if not (inside or binary):
-            columns.append(table.column(name).to_pylist())
-            continue
-        media.append(name)
-        columns.append([cell for chunk in table.chunks(name) for cell in _names(chunk, inside)])
-    return names, [list(row) for row in zip(*columns, strict=True)], media, _types(table.schema)
-
-
-def _types(schema) -> dict[str, str]:
-    """{column: Video, Audio, Image, ClassLabel, Value, ...} as a schema notes it; empty where it does not."""
-    try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        return {name: feature["_type"] for name, feature in features.items() if "_type" in feature}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
-
-
-def _names(chunk, inside: bool) -> list:
-    """What stands for each media cell of an Arrow array: its path, marked where the bytes are there; None if empty."""
-    data = chunk.field("bytes") if inside else chunk
-    paths = chunk.field("path").to_pylist() if inside else [None] * len(chunk)
-    there = data.is_valid().to_pylist()
-    return [_Inside(path or "") if some else path for some, path in zip(there, paths, strict=True)]
+    saved = [(file, split) for folder, split in saved_splits(source) for file in saved_files(folder)]
+    return saved or data_files(source, SUFFIXES)

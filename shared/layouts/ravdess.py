@@ -1,11 +1,11 @@
 """Layout "ravdess": the acted speech and song of RAVDESS (Livingstone and Russo 2018, PLoS ONE 13(5): e0196391), in any
-folders, known by the names of its files or, where there is a manifest.csv, by its rows.
+folders. Recordings are identified by their file names or, with a manifest.csv, by its rows.
 
 03-01-05-01-02-01-12.wav: modality (01 picture and sound, 02 picture, 03 sound), channel (01 speech, 02 song), emotion,
 intensity, statement, repetition, actor.
 
-manifest.csv: path, relative to it, of a file called anything; emotion, intensity and actor; text and repetition where
-they are known. Values are numbers as above, or words: angry, strong.
+manifest.csv: the relative path of a file with any name; emotion, intensity and actor; text and repetition if known.
+Values are numbers as above, or words: angry, strong.
 """
 
 import contextlib
@@ -18,66 +18,67 @@ from pathlib import Path
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.media_files import ids_from_paths, media_files
 from shared.errors import UserError
-from shared.tables.columns import NAMES
-from shared.tables.table import Finder, plain, read_table, some
-from shared.text import words
+from shared.tables.columns import USUAL_NAMES, Header
+from shared.tables.media_finder import MediaFinder
+from shared.tables.text_table import TableRow, TextTable, read_table
+from shared.text import first_few, words
 
 MANIFEST = "manifest.csv"
 LABELS = ("calm", "happy", "sad", "angry", "fearful", "disgust")
 EMOTIONS = {"01": "neutral", **dict(zip(("02", "03", "04", "05", "06", "07"), LABELS, strict=True)), "08": "surprised"}
 INTENSITIES = {"01": "normal", "02": "strong"}
 VALUES = {"01": 0.5, "02": 1.0}
-"""Of the label, at each intensity."""
+"""The label at each intensity."""
 STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
 NAME = re.compile(r"(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
+UNKNOWN = (math.nan,) * len(LABELS)
 
 
 @dataclass
 class Ravdess:
-    """Labels: the emotion acted is 0.5 at normal and 1 at strong intensity, the others 0; neutral and surprise are 0
-    throughout. Groups: actor, statement. Transcripts: the statement."""
+    """Labels: the acted emotion is 0.5 at normal and 1 at strong intensity, the others are 0; for neutral and surprised
+    all are 0. Groups: actor, statement. Transcripts: the statement."""
 
     def read(self, source: Path) -> ClipSource:
-        """The clips of a folder, of one file or of a manifest, in the order emotion, intensity, statement, repetition,
-        actor. UserError when a manifest that is named outright cannot be read."""
+        """The clips of a folder, a file or a manifest, ordered by emotion, intensity, statement, repetition and actor.
+        UserError when `source` is a manifest that cannot be read."""
         if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
-            clips, notes = _by_rows(source)
+            clips, notes = _read_manifest(source)
         elif source.is_dir() and (source / MANIFEST).is_file():
             try:
-                clips, notes = _by_rows(source / MANIFEST)
+                clips, notes = _read_manifest(source / MANIFEST)
             except UserError as error:
-                clips, notes = _by_names(source)
-                notes.append(f"{error}; the names of the files are read in its place")
+                clips, notes = _read_file_names(source)
+                notes.append(f"{error}; the names of the files are read instead")
         else:
-            clips, notes = _by_names(source)
+            clips, notes = _read_file_names(source)
         return ClipSource(clips, LABELS, ("actor", "statement"), notes)
 
 
-def _by_names(source: Path) -> tuple[list[Clip], list[str]]:
-    """One clip a recording, however often and in whatever parts it is there; and notes."""
+def _read_file_names(source: Path) -> tuple[list[Clip], list[str]]:
+    """One clip per recording, however many copies and parts exist; and notes."""
     recordings: dict[str, dict[str, Path]] = {}
     others, copies = [], 0
+    folder = source if source.is_dir() else source.parent
     files = media_files(source) if source.is_dir() else [Path(source.name)]
-    for path in sorted(files, key=lambda path: source.is_dir() and not (source / path).exists()):  # dead links last
+    for path in sorted(files, key=lambda path: source.is_dir() and not (source / path).exists()):  # broken links last
         if not NAME.fullmatch(path.stem):
             others.append(str(path))
             continue
         modality, _, recording = path.stem.partition("-")
         parts = recordings.setdefault(recording, {})
         copies += modality in parts
-        parts.setdefault(modality, (source if source.is_dir() else source.parent) / path)
+        parts.setdefault(modality, folder / path)
     notes = [f"{copies} further copies of files are left out"] if copies else []
     if others:
-        notes.append(
-            f"{len(others)} files are not named as RAVDESS names its own and are left out: {some(others, between='; ')}"
-        )
+        listed = first_few(others, separator="; ")
+        notes.append(f"{len(others)} files are not named as RAVDESS names its own and are left out: {listed}")
     return [_clip(recording, parts) for recording, parts in sorted(recordings.items())], notes
 
 
 def _clip(recording: str, parts: dict[str, Path]) -> Clip:
-    """parts: modality -> file. The file with both, or picture and sound from a file each."""
-    picture = parts.get("01") or parts.get("02")
-    media = picture or parts["03"]
+    """parts: modality -> file. One file with picture and sound, or one file for each."""
+    media = parts.get("01") or parts.get("02") or parts["03"]
     audio = parts.get("03") if "01" not in parts and "02" in parts else None
     _, emotion, intensity, statement, _, actor = recording.split("-")
     return Clip(
@@ -91,18 +92,18 @@ def _clip(recording: str, parts: dict[str, Path]) -> Clip:
 
 
 def _labels(emotion: str | None, intensity: str | None) -> tuple[float, ...]:
-    """By their numbers; None = unknown, and so is the label then (NaN)."""
+    """emotion, intensity: their numbers; None = unknown, which makes labels unknown (NaN)."""
     if emotion is None:
-        return (math.nan,) * len(LABELS)
-    value = VALUES.get(intensity, math.nan)
+        return UNKNOWN
+    value = math.nan if intensity is None else VALUES[intensity]
     return tuple(value if EMOTIONS[emotion] == name else 0.0 for name in LABELS)
 
 
-# --- by the rows of a manifest -------------------------------------------------------------------------------------
+# --- manifest ------------------------------------------------------------------------------------------------------
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file is called as a manifest is, and has its columns."""
+    """Whether a file has the name and the columns of a manifest."""
     if path.name.lower() != MANIFEST or not path.is_file():
         return False
     with contextlib.suppress(UserError):
@@ -110,103 +111,116 @@ def is_manifest(path: Path) -> bool:
     return False
 
 
-def _columns(header: list[str]) -> dict[str, int] | None:
-    """Places of the columns path, emotion, intensity, actor and, where they are, text and repetition; None when one of
-    the first four is not there."""
-    places = {plain(name): i for i, name in reversed(list(enumerate(header)))}
-    names = {name: (name,) for name in ("emotion", "intensity", "actor", "repetition")}
-    names |= {"path": NAMES["media"], "text": (*NAMES["transcript"], "statement")}
-    found = {part: next((places[name] for name in some if name in places), None) for part, some in names.items()}
-    found = {part: place for part, place in found.items() if place is not None}
-    return found if {"path", "emotion", "intensity", "actor"} <= set(found) else None
+def _columns(names: list[str]) -> dict[str, int] | None:
+    """Positions of the columns path, emotion, intensity, actor and, if present, text and repetition; None when one of
+    the first four is missing."""
+    header = Header(names, MANIFEST)
+    usual = {name: (name,) for name in ("emotion", "intensity", "actor", "repetition")}
+    usual |= {"path": USUAL_NAMES["media"], "text": (*USUAL_NAMES["transcript"], "statement")}
+    positions = {part: header.first(several) for part, several in usual.items()}
+    columns = {part: position for part, position in positions.items() if position is not None}
+    return columns if {"path", "emotion", "intensity", "actor"} <= set(columns) else None
 
 
-def _by_rows(table: Path) -> tuple[list[Clip], list[str]]:
-    """One clip a file that a row names, whatever it is called; and notes. UserError when it is no such table."""
-    given = read_table(table)
-    places = _columns(given.header)
-    if places is None:
-        raise UserError(f"{table}: no manifest of RAVDESS, which has the columns path, emotion, intensity and actor")
-    finder = Finder(table.parent)
-    found: dict[str, tuple[list[str], str, Clip]] = {}  # by file: order, cell, clip
-    nameless, again = [], []
-    for row in given.rows:
-        cells = {part: row.cells[place] for part, place in places.items()}
-        if not cells["path"].strip("./\\"):
-            nameless.append(f"line {row.line}")
-            continue
-        media = Path(os.path.normpath(finder.find(cells["path"])))
-        order, clip = _row(media, cells)
-        if row.wrong:  # its cells may stand under the wrong columns
-            clip = replace(
-                clip, labels=_labels(None, None), remarks=(f"line {row.line}: {row.wrong}; labels not read",)
-            )
-        if str(media) not in found:
-            found[str(media)] = order, cells["path"], clip
-            continue
-        again.append(f"line {row.line} ({cells['path']})")
-        order, cell, first = found[str(media)]
-        if repr(replace(clip, remarks=())) != repr(replace(first, remarks=())):  # by its text: NaN is not NaN
-            remark = f"line {row.line} of {table.name} says something else of it, so it is not labelled"
-            found[str(media)] = (
-                order,
-                cell,
-                replace(first, labels=_labels(None, None), remarks=(*first.remarks, remark)),
-            )
-    ids = ids_from_paths([cell for _, cell, _ in found.values()])
-    ordered = sorted((order, name, path) for name, (path, (order, _, _)) in zip(ids, found.items(), strict=True))
-    clips = [replace(found[path][2], id=name) for _, name, path in ordered]
+@dataclass
+class _Entry:
+    """What a manifest says about one file."""
 
-    missing = [name for name in found if not os.path.isfile(name)]
-    here = [Path(os.path.normpath(table.parent / path)) for path in media_files(table.parent)]
-    beyond = [str(path.relative_to(os.path.normpath(table.parent))) for path in here if str(path) not in found]
-    odd = [f"{clip.id} ({', '.join(clip.remarks)})" for clip in clips if clip.remarks]
-    what = {
-        "rows name no file and are left out": nameless,
-        "rows name a file that another one names, and are left out": again,
-        "files are not there": missing,
-        "files are in no row and left out": beyond,
-        "clips have rows that are not understood": odd,
+    path: str
+    """As the row spells it."""
+    order: list[str]
+    clip: Clip
+
+
+def _read_manifest(path: Path) -> tuple[list[Clip], list[str]]:
+    """One clip per file that a row names; and notes. UserError when the table is not a manifest."""
+    table = read_table(path)
+    columns = _columns(table.header)
+    if columns is None:
+        raise UserError(f"{path}: no manifest of RAVDESS, which has the columns path, emotion, intensity and actor")
+    entries, problems = _read_entries(path, table, columns)
+    ids = ids_from_paths([entry.path for entry in entries.values()])
+    named = [(entry.order, name, entry.clip) for name, entry in zip(ids, entries.values(), strict=True)]
+    clips = [replace(clip, id=name) for _, name, clip in sorted(named, key=lambda each: each[:2])]
+
+    folder = os.path.normpath(path.parent)
+    files = [Path(os.path.normpath(path.parent / file)) for file in media_files(path.parent)]
+    problems |= {
+        "files are not there": [name for name in entries if not os.path.isfile(name)],
+        "files are in no row and left out": [str(f.relative_to(folder)) for f in files if str(f) not in entries],
+        "clips have rows that are not understood": [f"{c.id} ({', '.join(c.remarks)})" for c in clips if c.remarks],
     }
-    counted = [
-        f"{table.name}: {len(rows)} {problem}: {some(rows, between='; ')}" for problem, rows in what.items() if rows
+    notes = [
+        f"{path.name}: {len(items)} {problem}: {first_few(items, separator='; ')}"
+        for problem, items in problems.items()
+        if items
     ]
-    return clips, [*given.notes, *counted]
+    return clips, [*table.notes, *notes]
 
 
-def _row(media: Path, cells: dict[str, str]) -> tuple[list[str], Clip]:
-    """Its place among the others, and the clip without its id. What is not understood is unknown, and remarked on."""
+def _read_entries(
+    path: Path, table: TextTable, columns: dict[str, int]
+) -> tuple[dict[str, _Entry], dict[str, list[str]]]:
+    """{file: what the manifest says of it}, and {problem: rows that have it}."""
+    finder = MediaFinder(path.parent)
+    entries: dict[str, _Entry] = {}
+    without_file, repeated = [], []
+    for row in table.rows:
+        cells = {part: row.cells[position] for part, position in columns.items()}
+        file = finder.find(cells["path"]) if cells["path"].strip("./\\") else None
+        if file is None:
+            without_file.append(f"line {row.line}")
+            continue
+        entry = _entry(Path(os.path.normpath(file)), cells, row)
+        first = entries.setdefault(str(entry.clip.media), entry)
+        if first is entry:
+            continue
+        repeated.append(f"line {row.line} ({cells['path']})")
+        # Compared as text, because NaN differs from NaN.
+        if repr(replace(entry.clip, remarks=())) != repr(replace(first.clip, remarks=())):
+            remark = f"line {row.line} of {path.name} says something else of it, so it is not labeled"
+            first.clip = replace(first.clip, labels=UNKNOWN, remarks=(*first.clip.remarks, remark))
+    return entries, {
+        "rows name no file and are left out": without_file,
+        "rows name a file that another one names, and are left out": repeated,
+    }
+
+
+def _entry(media: Path, cells: dict[str, str], row: TableRow) -> _Entry:
+    """The clip without its id. Values that are not understood are unknown, and remarked on."""
     remarks = []
 
-    def number(part: str, known: dict[str, str]) -> str | None:
-        found = _number(cells[part], known)
-        if found is None:
+    def parse(part: str, known: dict[str, str]) -> str | None:
+        key = _key(cells[part], known)
+        if key is None:
             remarks.append(f"its {part} {cells[part]!r} is none of {', '.join(known.values())}")
-        return found
+        return key
 
-    emotion, intensity = number("emotion", EMOTIONS), number("intensity", INTENSITIES)
+    emotion, intensity = parse("emotion", EMOTIONS), parse("intensity", INTENSITIES)
     actor = _two_digits(cells["actor"])
     remarks += [] if actor else ["it has no actor"]
     text = cells.get("text", "")
-    statement = _number(text, STATEMENTS)
+    statement = _key(text, STATEMENTS)
     clip = Clip(
         id="",
         media=media,
-        transcript=STATEMENTS.get(statement) or text or None,
+        transcript=STATEMENTS[statement] if statement else text or None,
         labels=_labels(emotion, intensity),
         groups={"actor": actor, "statement": statement or text},
         remarks=tuple(remarks),
     )
+    if row.problem:  # its cells may be under the wrong columns
+        clip = replace(clip, labels=UNKNOWN, remarks=(f"line {row.line}: {row.problem}; labels not read",))
     repetition = _two_digits(cells.get("repetition", ""))
-    return [emotion or "", intensity or "", statement or text, repetition, actor], clip
+    return _Entry(cells["path"], [emotion or "", intensity or "", statement or text, repetition, actor], clip)
 
 
-def _number(cell: str, known: dict[str, str]) -> str | None:
-    """The number of what a cell names by its number or in words; None when it is none of those known."""
-    number, said = _two_digits(cell), words(cell)
-    return next((key for key, name in known.items() if key == number or words(name) == said), None)
+def _key(cell: str, known: dict[str, str]) -> str | None:
+    """The key of a value that a cell gives as a number or in words; None when it is not known."""
+    number, cell_words = _two_digits(cell), words(cell)
+    return next((key for key, value in known.items() if key == number or words(value) == cell_words), None)
 
 
 def _two_digits(cell: str) -> str:
-    """A number as the names of files have it; anything else as it is."""
+    """A number as file names have it; anything else unchanged."""
     return cell.lstrip("0").zfill(2) if cell.isdecimal() else cell

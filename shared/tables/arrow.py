@@ -1,7 +1,9 @@
-"""Arrow and parquet files, read one column or one cell at a time."""
+"""Arrow and parquet files: their rows without the media in them, and single media cells."""
 
 import functools
+import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,3 +72,64 @@ class ParquetFile:
         if self.cached_group[:2] != (group, name):
             self.cached_group = (group, name, self.file.read_row_group(group, [name]).column(name))
         return self.cached_group[2][row].as_py()
+
+
+class EmbeddedMedia(str):
+    """A cell whose media are in the table itself; the text is the path stored with them."""
+
+
+@dataclass
+class ArrowRows:
+    """The rows of a file, without the media in them."""
+
+    header: list[str]
+    rows: list[list[Any]]
+    """A media cell is an EmbeddedMedia, a path, or None when it is empty."""
+    media_columns: list[str]
+    """Columns that hold bytes, or {"bytes", "path"} as the Audio, Image and Video types are stored."""
+    feature_types: dict[str, str]
+    """{column: Video, Audio, Image, ClassLabel, Value, ...}, as `datasets` notes them in the schema."""
+
+
+def read_rows(file: Path) -> ArrowRows:
+    table = open_table(file)
+    header, media = list(table.schema.names), media_columns(table.schema)
+    columns = [
+        [cell for chunk in table.chunks(name) for cell in _media_names(chunk)]
+        if name in media
+        else table.column(name).to_pylist()
+        for name in header
+    ]
+    return ArrowRows(header, [list(row) for row in zip(*columns, strict=True)], media, feature_types(table.schema))
+
+
+def media_columns(schema: "pa.Schema") -> list[str]:
+    """The columns of bytes, and of structures that hold "bytes" and "path"."""
+    import pyarrow as pa
+
+    def holds_media(kind: "pa.DataType") -> bool:
+        if pa.types.is_struct(kind):
+            return {kind.field(i).name for i in range(kind.num_fields)} >= {"bytes", "path"}
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    return [name for name in schema.names if holds_media(schema.field(name).type)]
+
+
+def feature_types(schema: "pa.Schema") -> dict[str, str]:
+    """{column: type} as `datasets` notes it in a schema; {} when it does not."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return {name: feature["_type"] for name, feature in features.items() if "_type" in feature}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _media_names(chunk: "pa.Array") -> list[EmbeddedMedia | str | None]:
+    """What stands for each media cell of an Arrow array."""
+    import pyarrow as pa
+
+    structured = pa.types.is_struct(chunk.type)
+    data = chunk.field("bytes") if structured else chunk
+    paths = chunk.field("path").to_pylist() if structured else [None] * len(chunk)
+    has_bytes = data.is_valid().to_pylist()
+    return [EmbeddedMedia(path or "") if valid else path for valid, path in zip(has_bytes, paths, strict=True)]

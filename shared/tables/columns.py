@@ -1,152 +1,138 @@
-"""Which column of a table holds what, and the clips that its rows are. Layouts csv and hf share it."""
+"""Which column of a table holds what. The layouts of clips and the sources of pairs both recognize columns here."""
 
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.dataset.clip import EMI, Clip, ClipSource, StoredMedia, sidecar_transcript
+from shared.dataset.clip import EMI
 from shared.errors import UserError
 from shared.registry import nearest
-from shared.tables.table import Finder, number, plain, split_name
+from shared.tables.cells import parse_number
 
-NAMES = {
+USUAL_NAMES = {
     "media": ("path", "file", "media", "filename", "video", "audio"),
-    "audio": ("audio", "sound"),
+    "image": ("image", "images", "img", "picture", "jpg", "png"),
+    "video": ("video", "mp4"),
+    "audio": ("audio", "sound", "wav", "flac", "mp3"),
     "id": ("id", "clip"),
     "transcript": ("transcript", "text", "words", "sentence"),
+    "caption": ("caption", "captions", "description"),
     "split": ("split",),
 }
-"""Names by which a column is recognised, the first of them that is there, whatever its case, spaces and underscores."""
+"""Names by which a column is recognized; the first one present wins. Case, spaces, underscores and hyphens do not
+matter. `text` and `sentence` are what is said; descriptions of an item are captions."""
+MEDIA_ROLES = ("media", "image", "video", "audio")
+GROUP_NAMES = ("subject", "speaker", "actor", "participant", "seed", "group")
+"""Names of what clips have in common, with or without a trailing "id"."""
 ROW_NUMBERS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
-"""What a column is called into which pandas wrote the numbers of its rows: no label."""
-GROUPS = ("subject", "speaker", "actor", "participant", "seed", "group")
-"""Names of what clips have in common, with or without "id" behind them."""
-NO_LABELS = (
+"""Names of columns into which pandas writes row numbers."""
+NOT_LABELS = (
     *("age", "sex", "gender", "fold", "index"),
     *("start", "end", "onset", "offset", "duration", "length", "timestamp"),
 )
-"""First words of names under which numbers are no labels; nor are they where the last word is "id"."""
+"""First words of the names of numeric columns that are not labels; neither are those whose last word is "id"."""
 
 
 @dataclass
 class ColumnOptions:
-    """Columns by name. Those left out are recognised by the usual names."""
+    """Columns by name. Those not set are recognized by their usual names, see USUAL_NAMES."""
 
-    media: str = ""
-    """Files with pictures, sound or both: path, file, media, filename, video or audio where nothing is said."""
     audio: str = ""
-    """Sound in files of its own, beside `media`."""
-    id: str = ""
-    """Names of the clips; else the stems of the files. Without a media column, files are looked for by it."""
-    labels: list[str] = field(default_factory=list)
-    """Any numbers; else the six EMI dimensions if any is there, else every other column that holds numbers and is not
-    called as what is none: an id, a group, or age, sex, gender, fold, start, end, onset, offset, duration, length,
-    timestamp, index."""
+    """Sound in files of its own, beside the files with pictures."""
     transcript: str = ""
-    """What is said; else `<stem>.txt` beside the media file."""
-    groups: list[str] = field(default_factory=list)
-    """What clips have in common; else those called subject, speaker, actor, participant, seed, group or subject_id."""
+    """What is said: transcript, text, words or sentence by default; otherwise `<stem>.txt` beside the media file."""
+    labels: list[str] = field(default_factory=list)
+    """Numbers. Default: the six EMI dimensions if any is present, otherwise every other numeric column whose name is
+    not that of an id, a group, or age, sex, gender, fold, start, end, onset, offset, duration, length, timestamp or
+    index."""
     split: str = ""
-    """train, valid, test."""
+    """train, valid or test."""
     root: str = ""
-    """Folder that relative paths start from; that of the table where nothing is said."""
+    """Folder that relative paths start from; by default that of the table."""
+
+    def root_or(self, default: Path) -> Path:
+        return Path(self.root) if self.root else default
 
 
-@dataclass
-class Columns:
-    """Positions in a header; None where there is no such column."""
-
-    media: int | None
-    audio: int | None
-    id: int | None
-    transcript: int | None
-    split: int | None
-    labels: dict[str, int]
-    groups: dict[str, int]
-    notes: list[str]
+def normalize_name(name: str) -> str:
+    """A column's name without spaces, underscores, hyphens and capitals, in which copies of a table differ."""
+    return re.sub(r"[\s_-]", "", name).lower()
 
 
-def choose(
-    options: ColumnOptions,
-    header: list[str],
+class Header:
+    """The column names of a table, found whatever their case, spaces, underscores and hyphens."""
+
+    def __init__(self, names: Sequence[str], where: str):
+        """where: the table, for messages."""
+        self.names, self.where = list(names), where
+        self._positions = {normalize_name(name): i for i, name in reversed(list(enumerate(names)))}
+
+    def position(self, name: str) -> int:
+        """Where a column is. UserError suggests the nearest name when there is no such column."""
+        if name in self.names:
+            return self.names.index(name)
+        if normalize_name(name) not in self._positions:
+            raise UserError(f"{self.where}: no column {name!r}: {nearest(name, self.names)}")
+        return self._positions[normalize_name(name)]
+
+    def first(self, usual_names: Iterable[str], excluded: Collection[int] = ()) -> int | None:
+        """The first of the usual names that is present, and not at an excluded position."""
+        positions = (self._positions[name] for name in usual_names if name in self._positions)
+        return next((i for i in positions if i not in excluded), None)
+
+    def resolve(
+        self,
+        roles: Iterable[str],
+        given: dict[str, list[str]],
+        claimed: Collection[str] = (),
+        media_columns: Collection[str] = (),
+    ) -> dict[str, list[int]]:
+        """{role: positions}: the columns given for a role, otherwise the one recognized by its usual names. Columns
+        that are given or claimed for anything are not recognized as anything else, and `media_columns`, whose cells are
+        media, only as media. UserError for a given column that does not exist."""
+        positions = {role: [self.position(name) for name in given.get(role, ()) if name] for role in roles}
+        taken = {i for several in positions.values() for i in several} | {self.position(name) for name in claimed}
+        media = {i for i, name in enumerate(self.names) if name in media_columns}
+        for role, several in positions.items():
+            if not several:
+                first = self.first(USUAL_NAMES[role], taken if role in MEDIA_ROLES else taken | media)
+                several += [] if first is None else [first]
+                taken |= set(several)
+        return positions
+
+
+def guess_labels(
+    header: Header,
     rows: Sequence[Sequence[Any]],
-    where: str,
-    at: Callable[[int], str],
-    stored: Collection[str] = (),
-    classes: Collection[str] = (),
-) -> Columns:
-    """Named columns, and guesses for the others: those that are `stored` media hold nothing else, those of `classes` no
-    labels. at(row): names it. UserError names the nearest for one that is not there, and lists them all when none holds
-    media."""
-    lower = {plain(name): i for i, name in reversed(list(enumerate(header)))}
-
-    def place(name: str) -> int:
-        if name not in header and plain(name) not in lower:
-            raise UserError(f"{where}: no column {name!r}: {nearest(name, header)}")
-        return header.index(name) if name in header else lower[plain(name)]
-
-    claimed = {getattr(options, part) for part in NAMES} | set(options.labels) | set(options.groups)
-    claimed = {place(name) for name in claimed if name}
-    inside = {i for i, name in enumerate(header) if name in stored}
-    found: dict[str, int | None] = {}
-    for part, usual in NAMES.items():
-        given = getattr(options, part)
-        others = {*claimed, *found.values(), *(() if part in ("media", "audio") else inside)}
-        free = (lower[name] for name in usual if name in lower and lower[name] not in others)
-        found[part] = place(given) if given else next(free, None)
-    if found["media"] is None and found["id"] is None:
-        usual = ", ".join(NAMES["media"])
-        raise UserError(
-            f"{where}: no column for the media files; call it one of: {usual}; "
-            f"or set media to one of: {', '.join(header)}"
-        )
-    groups = {name: place(name) for name in options.groups}
-    if not options.groups:
-        alike = {name: (lower[key] for key in (name, f"{name}id") if key in lower) for name in GROUPS}
-        there = {name: next((i for i in some if i not in claimed | inside), None) for name, some in alike.items()}
-        groups = {name: i for name, i in there.items() if i is not None}
-    taken = {*found.values(), *groups.values(), *inside}
-    labels = {name: place(name) for name in options.labels}
-    notes = []
-    if not labels:
-        labels, notes = _guess_labels(header, rows, taken, classes, where, at)
-    return Columns(**found, labels=labels, groups=groups, notes=[*notes, _shown(header, found, labels, groups)])
-
-
-def _guess_labels(header: list[str], rows, taken: set, classes, where: str, at) -> tuple[dict[str, int], list[str]]:
-    """{label name: position}, and what a person should know of it."""
-    known = {plain(name): name for name in EMI}
-    emi: dict[str, int] = {}
-    for i, cell in enumerate(header):
-        name = known.get(plain(cell))
-        if name in emi:
-            raise UserError(f"{where}: columns {header[emi[name]]!r} and {cell!r} are both {name}; rename one")
-        if name is not None:
-            emi[name] = i
-    if emi:
-        missing = [name for name in EMI if name not in emi]
-        note = [f"no column for {', '.join(missing)}"] if missing else []
-        return {name: emi[name] for name in EMI if name in emi}, note
-    labels, others, notes = {}, [], []
-    for i, name in enumerate(header):
+    taken: Collection[int],
+    row_name: Callable[[int], str],
+    not_labels: Collection[str] = (),
+) -> tuple[dict[str, int], list[str]]:
+    """{label name: position}, and notes for a person to check. taken: positions that hold something else; row_name(i)
+    names a row in notes; not_labels: columns whose type says that their numbers are no labels. UserError when two
+    columns are the same EMI dimension."""
+    labels, notes = _emi_columns(header)
+    if labels:
+        return labels, notes
+    others: list[str] = []
+    for i, name in enumerate(header.names):
         if i in taken or ROW_NUMBERS.fullmatch(name):
             continue
-        values = [number(row[i]) for row in rows]
+        values = [parse_number(row[i]) for row in rows]
         wrong = [k for k, value in enumerate(values) if value is None]
-        numbers = len(values) - len(wrong) - sum(value is not None and math.isnan(value) for value in values)
-        no_label = name in classes or _is_no_label(name)
-        if numbers and not wrong and no_label:
+        count = sum(value is not None and not math.isnan(value) for value in values)
+        excluded = name in not_labels or _is_not_label(name)
+        if count and not wrong and excluded:
             others.append(name)
-        elif numbers and not wrong:
+        elif count and not wrong:
             labels[name] = i
-        elif numbers > len(wrong) and not no_label:
+        elif count > len(wrong) and not excluded:
             more = f", and {len(wrong) - 1} rows more" if len(wrong) > 1 else ""
-            notes.append(
-                f"{name!r} is not read: {at(wrong[0])} has {str(rows[wrong[0]][i])[:40]!r}, which is no number{more}"
-            )
+            cell = str(rows[wrong[0]][i])[:40]
+            notes.append(f"{name!r} is not read: {row_name(wrong[0])} has {cell!r}, which is no number{more}")
     notes = [f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found", *notes]
     if others:
         notes.append(
@@ -155,59 +141,24 @@ def _guess_labels(header: list[str], rows, taken: set, classes, where: str, at) 
     return labels, notes
 
 
-def _is_no_label(name: str) -> bool:
-    """Whether a column's name says that its numbers count, name or time something."""
+def _emi_columns(header: Header) -> tuple[dict[str, int], list[str]]:
+    """The EMI dimensions that are present, in their published order, and a note of those that are not."""
+    dimensions = {normalize_name(name): name for name in EMI}
+    positions: dict[str, int] = {}
+    for i, column in enumerate(header.names):
+        name = dimensions.get(normalize_name(column))
+        if name in positions:
+            first = header.names[positions[name]]
+            raise UserError(f"{header.where}: columns {first!r} and {column!r} are both {name}; rename one")
+        if name is not None:
+            positions[name] = i
+    missing = [name for name in EMI if name not in positions]
+    notes = [f"no column for {', '.join(missing)}"] if positions and missing else []
+    return {name: positions[name] for name in EMI if name in positions}, notes
+
+
+def _is_not_label(name: str) -> bool:
+    """Whether a column's name says that its numbers identify, group or time something."""
     words = [word.lower() for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", name) if word]
-    group = plain(name).removesuffix("id") in GROUPS
-    return group or bool(words and (words[0] in NO_LABELS or words[-1] == "id"))
-
-
-def _shown(header: list[str], found: dict, labels: dict, groups: dict) -> str:
-    """The columns as they are read, in one line."""
-    parts = [f"{part} {header[i]!r}" for part, i in found.items() if i is not None]
-    parts += [f"{what} {', '.join(names)}" for what, names in (("labels", labels), ("groups", groups)) if names]
-    used = {*found.values(), *labels.values(), *groups.values()}
-    unused = [name for i, name in enumerate(header) if i not in used]
-    return "columns: " + "; ".join(parts + ([f"not read {', '.join(unused)}"] if unused else []))
-
-
-def clips_of(
-    columns: Columns,
-    rows: Sequence[Sequence[Any]],
-    ids: list[str],
-    files: Callable[[int, int], Path | StoredMedia | None],
-    finder: Finder,
-    where: Callable[[int], str],
-) -> ClipSource:
-    """The clips of all rows. files(row, column): the media file in that cell, without a media column `finder` looks for
-    the id; where(row): names it in errors. UserError names the row of a label that is no number, and of a clip without
-    a name."""
-    clips = []
-    for i, row in enumerate(rows):
-        if not ids[i]:
-            raise UserError(f"{where(i)} names neither a file nor an id")
-        media, doubt = finder.find_by_id(ids[i]) if columns.media is None else (files(i, columns.media), "")
-        clips.append(
-            Clip(
-                id=ids[i],
-                media=media,
-                audio=files(i, columns.audio) if columns.audio is not None else None,
-                remarks=(doubt,) if doubt else (),
-                transcript=_text(row, columns.transcript) or sidecar_transcript(media),
-                labels=tuple(_label(row[at], f"{where(i)}, column {name}") for name, at in columns.labels.items()),
-                groups={name: _text(row, at) for name, at in columns.groups.items()},
-                split=split_name(_text(row, columns.split)),
-            )
-        )
-    return ClipSource(clips, tuple(columns.labels), tuple(columns.groups), columns.notes)
-
-
-def _text(row: Sequence[Any], column: int | None) -> str:
-    return "" if column is None or row[column] is None else str(row[column]).strip()
-
-
-def _label(cell: Any, where: str) -> float:
-    value = number(cell)
-    if value is None:
-        raise UserError(f"{where}: {cell!r} is not a number; leave it empty if there is no label")
-    return value
+    group = normalize_name(name).removesuffix("id") in GROUP_NAMES
+    return group or bool(words and (words[0] in NOT_LABELS or words[-1] == "id"))

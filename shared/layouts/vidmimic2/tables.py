@@ -8,7 +8,9 @@ from pathlib import Path
 
 from shared.dataset.clip import EMI, Clip
 from shared.dataset.media_files import MEDIA_SUFFIXES
-from shared.tables.table import guess_delimiter, number, plain, read_text
+from shared.tables.cells import parse_number
+from shared.tables.columns import normalize_name
+from shared.tables.text_table import guess_delimiter, read_text
 
 NO_LABELS = (math.nan,) * len(EMI)
 ROUNDING = 1e-6
@@ -86,8 +88,8 @@ def _cells(line: str, delimiter: str) -> list[str]:
 def _columns(header: list[str], name: str) -> tuple[dict[str, int] | None, list[str]]:
     """Position of "Filename" and of the labels, whatever their case; "Empathic Pain" with a space, an underscore or
     neither. None when there is no telling."""
-    there = [plain(cell) for cell in header]
-    wanted = {column: plain(column) for column in ("Filename", *EMI)}
+    there = [normalize_name(cell) for cell in header]
+    wanted = {column: normalize_name(column) for column in ("Filename", *EMI)}
     found = {column: there.index(word) for column, word in wanted.items() if word in there}
     absent = [column for column in wanted if column not in found]
     if not absent:
@@ -134,7 +136,7 @@ class _Row:
         labels = []
         for column in EMI:
             cell = self.cells[columns[column]] if column in columns else ""
-            value = number(cell.replace(",", ".") if self.delimiter == ";" else cell)
+            value = parse_number(cell.replace(",", ".") if self.delimiter == ";" else cell)
             if value is None or value < -ROUNDING or value > 1 + ROUNDING:
                 remarks.append(f"{self.where}: {column} is {cell!r}, no number in [0, 1]; not read")
                 value = math.nan

@@ -1,95 +1,111 @@
-"""Which column of a table holds what."""
+"""The columns of a table of pairs: media, texts and labels."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from shared.dataset.media_files import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from shared.errors import UserError
-from shared.registry import nearest
+from shared.tables.cells import cell_text, cell_texts, media_content, parse_label, parse_number
+from shared.tables.columns import ColumnOptions, Header, guess_labels
 from stage1_align.data.captions import TextAnnotations
+
+MEDIA = ("image", "video", "audio")
 
 
 @dataclass
-class ColumnOptions:
-    """Columns by name. Those left out are recognised by the usual names, see NAMES."""
+class PairColumnOptions(ColumnOptions):
+    """Columns by name. Those not set are recognized by their usual names (shared/tables/columns.py)."""
 
     image: str = ""
     """Pictures."""
-    audio: str = ""
-    """Sound."""
     video: str = ""
-    """Files with pictures, and sound where there is no audio column."""
+    """Files with pictures, and with sound when there is no audio column."""
+    media: str = ""
+    """Files of any kind, when there is no image, video or audio column."""
     caption: str | list[str] = ""
-    """Descriptions: a text, or a list of several; several columns are several captions of one item."""
-    transcript: str = ""
-    """What is said."""
+    """Descriptions: a text, or a list of several. Several columns are several captions of one item."""
     labels: list[str] = field(default_factory=list)
-    """Intensities in [0, 1]."""
-    root: str = ""
-    """Folder that relative paths start from; that of the data files where nothing is said."""
+    """Intensities in [0, 1]. Default: the six EMI dimensions if any is present, otherwise the columns that the csv
+    layout takes for labels, if their values are in [0, 1]."""
+    frame_rate: float = 8.0
+    """Frames per second of a video among which frames are selected."""
 
 
-NAMES = {
-    "image": ("image", "images", "img", "picture", "jpg", "png"),
-    "audio": ("audio", "sound", "wav", "flac", "mp3"),
-    "video": ("video", "mp4"),
-    "caption": ("caption", "captions", "description", "text", "sentence"),
-    "transcript": ("transcript",),
-}
-"""Names by which a column is recognised, the first of them that is there, whatever its case."""
+class PairColumns:
+    """Which columns of a table hold what."""
 
-
-class Columns:
-    """Which columns hold what: one of `there` for each of image, audio, video, caption and transcript, or several."""
-
-    def __init__(self, options: ColumnOptions, there: list[str], where: str):
-        lower = {name.lower(): name for name in reversed(there)}
-        self.of: dict[str, list[str]] = {}
-        for part, usual in NAMES.items():
-            given = getattr(options, part)
-            names = [given] if isinstance(given, str) else given
-            self.of[part] = [name for name in names if name] or [lower[u] for u in usual if u in lower][:1]
-        self.labels = options.labels
-        for name in [name for names in self.of.values() for name in names] + options.labels:
-            if name not in there:
-                raise UserError(f"{where}: no column {name!r}: {nearest(name, there)}")
-        columns = ", ".join(there)
-        if not (self.of["image"] or self.of["audio"] or self.of["video"]):
+    def __init__(
+        self,
+        options: PairColumnOptions,
+        names: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        where: str,
+        media_columns: Collection[str] = (),
+        not_labels: Collection[str] = (),
+    ):
+        """rows: those from which labels are guessed; media_columns and not_labels: columns that hold media, and columns
+        whose type says that their numbers are no labels. UserError when no column holds pictures or sound."""
+        header, self.where = Header(names, where), where
+        captions = [options.caption] if isinstance(options.caption, str) else options.caption
+        given = {role: [getattr(options, role)] for role in (*MEDIA, "media", "transcript", "split")}
+        found = header.resolve([*given, "caption"], {**given, "caption": captions}, options.labels, media_columns)
+        self.columns = {role: [names[i] for i in positions] for role, positions in found.items()}
+        if any(self.columns[role] for role in MEDIA) and not options.media:
+            self.columns["media"] = []
+        self.all_columns = ", ".join(names)
+        if not any(self.columns[role] for role in (*MEDIA, "media")):
             raise UserError(
-                f"{where}: which column holds pictures or sound? set image, audio or video to one of: {columns}"
+                f"{where}: which column holds pictures or sound? set image, audio or video to one of: "
+                f"{self.all_columns}"
             )
-        self.text_kinds = {kind for kind in ("caption", "transcript") if self.of[kind]}
-        self.text_kinds |= {"labels"} if options.labels else set()
+        self.labels = {name: names[header.position(name)] for name in options.labels}
+        self.notes: list[str] = []
+        if not self.labels:
+            taken = {i for positions in found.values() for i in positions}
+            taken |= {i for i, name in enumerate(names) if name in media_columns}
+            labels, notes = guess_labels(header, rows, taken, lambda i: f"row {i + 1}", not_labels)
+            inside = {name: i for name, i in labels.items() if all(_is_intensity(row[i]) for row in rows)}
+            self.labels = {name: names[i] for name, i in inside.items()}
+            if outside := [name for name in labels if name not in inside]:
+                notes.append(f"not labels, since their values are not in [0, 1]: {', '.join(outside)}")
+            self.notes = notes if labels else []
+        self.text_kinds = {kind for kind in ("caption", "transcript") if self.columns[kind]}
+        self.text_kinds |= {"labels"} if self.labels else set()
+
+    def require_texts(self) -> None:
+        """UserError when no column holds texts or labels."""
         if not self.text_kinds:
             raise UserError(
-                f"{where}: which column holds the words? set caption, transcript or labels to one of: {columns}"
+                f"{self.where}: which column holds the words? set caption, transcript or labels to one of: "
+                f"{self.all_columns}"
             )
 
-    def words(self, row: dict[str, Any], where: str) -> TextAnnotations:
-        """Texts and labels of a row {column: value}."""
-        captions = [text for name in self.of["caption"] for text in texts_in(row.get(name))]
-        transcript = " ".join(text for name in self.of["transcript"] for text in texts_in(row.get(name)))
-        labels = [number(row.get(name), f"{where}, column {name}") for name in self.labels]
+    def annotations(self, row: Mapping[str, Any], where: str) -> TextAnnotations:
+        """Texts and labels of a row {column: value}; where: the row, for messages."""
+        captions = [text for name in self.columns["caption"] for text in cell_texts(row.get(name))]
+        transcript = " ".join(cell_text(row.get(name)) for name in self.columns["transcript"])
+        labels = [parse_label(row.get(column), f"{where}, column {column}") for column in self.labels.values()]
         return TextAnnotations(transcript, captions, np.array(labels, np.float32))
 
-    def medium(self, part: str, row: dict[str, Any]) -> Any:
-        """What the row holds in the image, audio or video column; None without one, or where it is empty."""
-        names = self.of[part]
-        return row.get(names[0]) or None if names else None
+    def media(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """{image, audio or video: a path, bytes, or sound as an array}, without empty cells."""
+        cells = {role: row.get(self.columns[role][0]) for role in MEDIA if self.columns[role]}
+        for name in self.columns["media"]:
+            cell = row.get(name)
+            cells[_media_kind(cell.get("path") if isinstance(cell, dict) else cell)] = cell
+        return {role: content for role, cell in cells.items() if (content := media_content(cell)) is not None}
 
 
-def texts_in(value: Any) -> list[str]:
-    """The texts of a cell: one, several in a list, or none; without those that are blank."""
-    values = value if isinstance(value, list) else [value]
-    return [str(text).strip() for text in values if text is not None and str(text).strip()]
+def _is_intensity(cell: Any) -> bool:
+    value = parse_number(cell)
+    return value is not None and not (value < 0 or value > 1)  # NaN is no contradiction
 
 
-def number(value: Any, where: str) -> float:
-    """A label; NaN where there is none. UserError when it is something else."""
-    if value is None or str(value).strip().lower() in ("", "nan", "na", "n/a", "none", "null"):
-        return float("nan")
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{where}: {value!r} is not a number; leave it empty if there is no label") from None
+def _media_kind(path: Any) -> str:
+    """image, audio or video, by the extension."""
+    suffix = PurePosixPath(path).suffix.lower() if isinstance(path, str) else ""
+    return "image" if suffix in IMAGE_SUFFIXES else "audio" if suffix in AUDIO_SUFFIXES else "video"

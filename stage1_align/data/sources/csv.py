@@ -1,78 +1,91 @@
-"""Source "csv": a table with a header, one row an item. The separator (comma, semicolon, tab) is guessed.
+"""Source "csv": a table with a header, one row per item. The separator (comma, semicolon, tab) is guessed.
 
-Columns are named by options or recognised by the usual names (sources/base.py). Rows that name the same files are one
-item with several captions, as in tables with one row a caption. A column "split" says which rows belong to a split.
+Columns are named by options or recognized by their usual names (shared/tables/columns.py). Rows that name the same
+files are one item with several captions, as in tables with one row per caption. A split column says which rows belong
+to a split. Without a transcript column, the transcript is `<stem>.txt` beside a file with sound.
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shared import config as configuration
+from shared.dataset.clip import sidecar_transcript
 from shared.errors import UserError
 from shared.files import digest
-from shared.tables.table import Row, read_table
+from shared.tables.cells import split_name
+from shared.tables.media_finder import MediaFinder
+from shared.tables.text_table import TableRow, read_table
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import FrameSelector, Sample, TableSource, check_split
-from stage1_align.data.sources.columns import ColumnOptions, Columns
+from stage1_align.data.sources.columns import PairColumnOptions, PairColumns
 from stage1_align.data.sources.records import Record, decode_record
 
-LOOKED_AT = 100
-"""Rows whose files are looked for at the start: a wrong folder shows in all of them."""
-
-
-@dataclass
-class CsvOptions(ColumnOptions):
-    frame_rate: float = 8.0
-    """Pictures a second that the frames of a video are chosen from."""
+CHECKED_ITEMS = 100
+"""Items whose files are looked up when the source is opened: a wrong folder shows in all of them."""
 
 
 class Csv(TableSource):
     """Media are paths relative to the table's folder, or to the option `root`."""
 
-    def __init__(self, path: str, split: str, options: CsvOptions):
-        table = Path(path.replace("{split}", split))
-        read = read_table(table)
-        header, rows = read.header, [row.cells for row in read.rows if not row.wrong]
-        for what in [*read.notes, *_left_out(read.rows)]:
-            sys.stderr.write(f"warning: {table}: {what}\n")
-        self.name, self.digest = str(table), digest([header, rows])
-        self.root = Path(options.root) if options.root else table.parent
-        self.frame_rate = options.frame_rate
-        columns = Columns(options, header, self.name)
-        self.label_names, self.text_kinds = columns.labels, columns.text_kinds
-        if "split" in header and "{split}" not in path:
-            column = header.index("split")
-            there = sorted({row[column] for row in rows if row[column]})
-            rows = [row for row in rows if row[column] == split]
-            if not rows:
-                raise UserError(f"{table}: no rows of split {split!r}; splits here: {', '.join(there) or 'none'}")
-        else:
-            check_split(path, split)
-        self.items: list[tuple[dict[str, str], TextAnnotations]] = self._grouped(columns, header, rows)
-        self._look()
+    def __init__(self, path: str, split: str, options: PairColumnOptions):
+        table_path = Path(path.replace("{split}", split))
+        table = read_table(table_path)
+        rows = [row for row in table.rows if not row.problem]
+        cells = [row.cells for row in rows]
+        self.name, self.frame_rate = str(table_path), options.frame_rate
+        self.columns = PairColumns(options, table.header, cells, self.name)
+        self.digest = digest([table.header, cells])
+        self.finder = MediaFinder(options.root_or(table_path.parent))
+        for note in [*table.notes, *_rows_left_out(table.rows), *self.columns.notes]:
+            sys.stderr.write(f"warning: {table_path}: {note}\n")
+        rows = self._rows_of_split(path, split, table.header, rows)
+        self.items = self._items(table.header, rows)
+        self._check_files()
+        if not self.columns.columns["transcript"]:
+            self._read_sidecars()
+        self.columns.require_texts()
+        self.label_names, self.text_kinds = list(self.columns.labels), self.columns.text_kinds
 
-    def _grouped(self, columns: Columns, header: list[str], rows: list[list[str]]) -> list:
-        """(paths by medium, words) of each item."""
-        items: dict[tuple, tuple[dict[str, str], TextAnnotations]] = {}
-        for number, cells in enumerate(rows):
-            row = dict(zip(header, cells, strict=True))
-            paths = {part: columns.medium(part, row) for part in ("image", "audio", "video")}
-            paths = {part: value for part, value in paths.items() if value}
-            words = columns.words(row, f"{self.name}, row {number + 1}")
-            held = items.setdefault(tuple(paths.items()) or (number,), (paths, words))[1]
-            if held is not words:
-                held.captions += words.captions
+    def _rows_of_split(self, path: str, split: str, header: list[str], rows: list[TableRow]) -> list[TableRow]:
+        column = self.columns.columns["split"]
+        if not column or "{split}" in path:
+            check_split(path, split)
+            return rows
+        position = header.index(column[0])
+        chosen = [row for row in rows if split_name(row.cells[position]) == split_name(split)]
+        if not chosen:
+            splits = ", ".join(sorted({row.cells[position] for row in rows} - {""})) or "none"
+            raise UserError(f"{self.name}: no rows of split {split!r}; splits here: {splits}")
+        return chosen
+
+    def _items(self, header: list[str], rows: list[TableRow]) -> list[tuple[dict[str, Path], TextAnnotations]]:
+        """(paths by kind of medium, texts and labels) of each item."""
+        items: dict[tuple, tuple[dict[str, Path], TextAnnotations]] = {}
+        for row in rows:
+            cells = dict(zip(header, row.cells, strict=True))
+            media = self.columns.media(cells)
+            annotations = self.columns.annotations(cells, f"{self.name}: line {row.line}")
+            if (key := tuple(media.items()) or (row.line,)) in items:
+                items[key][1].captions += annotations.captions
+            else:
+                files = {kind: self.finder.find(name) for kind, name in media.items()}
+                items[key] = {kind: file for kind, file in files.items() if file is not None}, annotations
         return list(items.values())
 
-    def _look(self) -> None:
-        paths = [self._path(value) for paths, _ in self.items[:LOOKED_AT] for value in paths.values()]
+    def _check_files(self) -> None:
+        paths = [path for media, _ in self.items[:CHECKED_ITEMS] for path in media.values()]
         if not any(path.is_file() for path in paths):
             what = f"the first row wants {paths[0]}" if paths else "no row names one"
             raise UserError(f"{self.name}: its files are not there ({what}); set root to the folder they lie in")
 
-    def _path(self, value: str) -> Path:
-        return self.root / value
+    def _read_sidecars(self) -> None:
+        """Transcripts beside the files with sound; if the first items have none, none are looked for."""
+        for i, (media, annotations) in enumerate(self.items):
+            if i == CHECKED_ITEMS and "transcript" not in self.columns.text_kinds:
+                return
+            annotations.transcript = sidecar_transcript(media.get("video") or media.get("audio")) or ""
+            self.columns.text_kinds |= {"transcript"} if annotations.transcript else set()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -81,15 +94,14 @@ class Csv(TableSource):
         return self.items[item][1]
 
     def sample(self, item: int, sample_rate: int | None, select: FrameSelector | None) -> Sample:
-        paths, words = self.items[item]
-        media = {part: self._path(value) for part, value in paths.items()}
-        return decode_record(Record(words, **media), sample_rate, select, self.frame_rate)
+        media, annotations = self.items[item]
+        return decode_record(Record(annotations, **media), sample_rate, select, self.frame_rate)
 
 
-def _left_out(rows: list[Row]) -> list[str]:
-    wrong = [row for row in rows if row.wrong]
-    return [f"{len(wrong)} rows left out, the first in line {row.line}: {row.wrong}" for row in wrong[:1]]
+def _rows_left_out(rows: list[TableRow]) -> list[str]:
+    damaged = [row for row in rows if row.problem]
+    return [f"{len(damaged)} rows left out, the first in line {row.line}: {row.problem}" for row in damaged[:1]]
 
 
-def open_csv(path: str, split: str, options: dict) -> Csv:
-    return Csv(path, split, configuration.build(CsvOptions, options, path))
+def open_csv(path: str, split: str, options: dict[str, Any]) -> Csv:
+    return Csv(path, split, configuration.build(PairColumnOptions, options, path))

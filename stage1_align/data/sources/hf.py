@@ -1,22 +1,24 @@
 """Source "hf": Hugging Face datasets on this machine.
 
-A folder that `save_to_disk` wrote (its splits by name), or parquet, arrow or jsonl files: a folder of them, or a
-pattern with {split}, braces and wildcards. With `streaming` nothing is copied or indexed: files are read one after the
-other.
+A folder that `save_to_disk` wrote (its splits by name), or parquet, arrow or jsonl files: a folder of them (their
+splits by file name, train-00000-of-00002.parquet), or a pattern with {split}, braces and wildcards. With `streaming`
+nothing is copied or indexed: files are read one after the other.
 
 Media columns are read as they are stored (bytes, paths, arrays) and decoded by this project's own decoders: the Audio
 and Image types of `datasets` would decode every row that is skipped, and need further packages.
 """
 
-import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared import config as configuration
 from shared.errors import UserError
-from shared.files import read_json
+from shared.tables.arrow import feature_types, media_columns
+from shared.tables.cells import split_name
+from shared.tables.dataset_files import data_files, saved_files, saved_splits
 from shared.text import one_line
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import (
@@ -30,113 +32,128 @@ from stage1_align.data.sources.base import (
     expand_pattern,
     files_digest,
 )
-from stage1_align.data.sources.columns import ColumnOptions, Columns
+from stage1_align.data.sources.columns import PairColumnOptions, PairColumns
 from stage1_align.data.sources.records import Record, decode_record
 
+if TYPE_CHECKING:
+    import datasets
+
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json", ".json": "json"}
+CHECKED_ROWS = 100
+"""Rows from which label columns are guessed."""
 
 
 @dataclass
-class HfOptions(ColumnOptions):
+class HfOptions(PairColumnOptions):
     streaming: bool = False
-    """Read the files in passing: for corpora too large to copy into the cache of `datasets`."""
+    """Read the files one after the other: for corpora too large to copy into the cache of `datasets`."""
     buffer: int = 1000
-    """Rows, not decoded, that the order of a stream is drawn from."""
-    frame_rate: float = 8.0
-    """Pictures a second that the frames of a video are chosen from."""
+    """Size of a stream's shuffle buffer, in rows that are not decoded."""
 
 
 class _Rows(PairSource):
     """What both ways of reading have in common. An item becomes a row {column: value} by `_row`."""
 
-    def _prepare(self, path: str, files: list[Path], options: HfOptions, there: list[str]) -> None:
-        self.name, self.digest = path, files_digest(files)
-        self.root = Path(options.root) if options.root else files[0].parent
-        self.frame_rate = options.frame_rate
-        self.columns = Columns(options, there, path)
-        self.label_names, self.text_kinds = self.columns.labels, self.columns.text_kinds
+    def _prepare(self, path: str, files: list[Path], columns: PairColumns, options: HfOptions) -> None:
+        columns.require_texts()
+        for note in columns.notes:
+            sys.stderr.write(f"warning: {path}: {note}\n")
+        self.name, self.digest, self.columns = path, files_digest(files), columns
+        self.root, self.frame_rate = options.root_or(files[0].parent), options.frame_rate
+        self.label_names, self.text_kinds = list(columns.labels), columns.text_kinds
 
     def _row(self, item: Any) -> dict[str, Any]:
         return item
 
     def sample(self, item: Any, sample_rate: int | None, select: FrameSelector | None) -> Sample:
         row = self._row(item)
-        media = {part: self._medium(self.columns.medium(part, row)) for part in ("image", "audio", "video")}
-        return decode_record(Record(self.columns.words(row, self.name), **media), sample_rate, select, self.frame_rate)
-
-    def _medium(self, value: Any) -> Any:
-        """What `decode_record` takes for a cell: bytes, a path, or {"bytes", "path"}, as `datasets` stores media."""
-        if isinstance(value, dict) and "array" not in value:
-            value = value.get("bytes") or value.get("path")
-        return self.root / value if isinstance(value, str) else value
+        media = self.columns.media(row)
+        media = {kind: self.root / value if isinstance(value, str) else value for kind, value in media.items()}
+        record = Record(self.columns.annotations(row, self.name), **media)
+        return decode_record(record, sample_rate, select, self.frame_rate)
 
 
 class HfTable(_Rows, TableSource):
     """Rows by their number."""
 
-    def __init__(self, path: str, files: list[Path], table, options: HfOptions):
-        """table: a datasets.Dataset of the files."""
-        self._prepare(path, files, options, table.column_names)
-        words = [name for kind in ("caption", "transcript") for name in self.columns.of[kind]] + self.label_names
+    def __init__(self, path: str, files: list[Path], table: "datasets.Dataset", options: HfOptions):
+        schema = table.features.arrow_schema
+        embedded, types = media_columns(schema), feature_types(schema)
+        scalars = [
+            name for name in table.column_names if types.get(name) in ("Value", "ClassLabel") and name not in embedded
+        ]
+        first = table.select_columns(scalars).with_format("arrow")[:CHECKED_ROWS].to_pylist()
+        classes = [name for name in scalars if types[name] == "ClassLabel"]
+        columns = _columns(path, options, table.column_names, first, embedded, classes)
+        self._prepare(path, files, columns, options)
+        texts = [*columns.columns["caption"], *columns.columns["transcript"], *columns.labels.values()]
         self.table = table.with_format("arrow")  # rows as stored, nothing decoded
-        self.texts = table.select_columns(list(dict.fromkeys(words))).with_format("arrow")
-        self.annotations(0)  # labels that are no numbers show at once
+        self.texts = table.select_columns(list(dict.fromkeys(texts))).with_format("arrow")
+        self.annotations(0)  # reports labels that are not numbers at once
 
     def __len__(self) -> int:
         return len(self.table)
 
     def annotations(self, item: int) -> TextAnnotations:
-        return self.columns.words(self.texts[item].to_pylist()[0], self.name)
+        return self.columns.annotations(self.texts[item].to_pylist()[0], self.name)
 
     def _row(self, item: int) -> dict[str, Any]:
         return self.table[item].to_pylist()[0]
 
 
 class HfStream(_Rows, StreamSource):
-    """Rows in passing, a file a shard."""
+    """Rows in the order of the files; each file is a shard."""
 
     def __init__(self, path: str, files: list[Path], options: HfOptions):
         self.shards, self.buffer = files, options.buffer
-        first = next(self.first(1), None)
-        if first is None:
+        names: list[str] = []
+        embedded: set[str] = set()
+        first: list[dict[str, Any]] = []
+        for row in self.first(CHECKED_ROWS):
+            names = names or list(row)
+            embedded |= {name for name, value in row.items() if isinstance(value, bytes | dict)}
+            # Media and arrays are large, and labels are neither.
+            first.append({name: value for name, value in row.items() if not isinstance(value, bytes | dict | list)})
+        if not first:
             raise UserError(f"{path}: none of its {len(files)} files holds a readable row")
-        self._prepare(path, files, options, list(first))
-        self.annotations(first)  # labels that are no numbers show at once
+        self._prepare(path, files, _columns(path, options, names, first, embedded, ()), options)
+        self.annotations(first[0])  # reports labels that are not numbers at once
 
     def read(self, shard: Path) -> Iterator[dict[str, Any]]:
         import datasets
 
         try:
             files = {"train": [str(shard)]}
-            yield from datasets.load_dataset(_builder(shard), data_files=files, split="train", streaming=True).decode(
-                False
-            )
-        except Exception as error:  # of pyarrow, fsspec, json, datasets: whatever a damaged file leads to
+            table = datasets.load_dataset(_builder(shard), data_files=files, split="train", streaming=True)
+            yield from table.decode(False)
+        except Exception as error:  # pyarrow, fsspec, json and datasets raise many types for damaged files
             raise DamagedShard(one_line(error, 200)) from None
 
     def annotations(self, item: dict[str, Any]) -> TextAnnotations:
-        return self.columns.words(item, self.name)
+        return self.columns.annotations(item, self.name)
 
 
-def open_hf(path: str, split: str, options: dict) -> HfTable | HfStream:
+def _columns(
+    path: str,
+    options: HfOptions,
+    names: list[str],
+    first: list[dict[str, Any]],
+    embedded: Collection[str],
+    classes: Collection[str],
+) -> PairColumns:
+    """first: the single values of the first rows. Text columns are no labels: later rows may hold no numbers."""
+    texts = {name for row in first for name, value in row.items() if isinstance(value, str)}
+    rows = [[row.get(name) for name in names] for row in first]
+    return PairColumns(options, names, rows, path, embedded, {*classes, *texts})
+
+
+def open_hf(path: str, split: str, options: dict[str, Any]) -> HfTable | HfStream:
     import datasets
 
-    chosen = configuration.build(HfOptions, options, path)
-    folder = Path(path.replace("{split}", split))
-    saved = _saved(folder, split)
-    if saved is None:
-        check_split(path, split)
-        files = [file for file in sorted(folder.iterdir()) if file.suffix in BUILDERS] if folder.is_dir() else None
-        files = expand_pattern(path, split) if files is None else files
-        if not files:
-            raise UserError(f"{path}: no {', '.join(BUILDERS)} file here, and no dataset saved by save_to_disk")
-    else:
-        state = read_json(saved / "state.json", "saved dataset", "write it again with save_to_disk")
-        files = [saved / file["filename"] for file in state["_data_files"]]
-        if saved == folder:  # one dataset rather than a dictionary of splits
-            check_split(path, split)
-    if chosen.streaming:
-        return HfStream(path, files, chosen)
+    hf_options = configuration.build(HfOptions, options, path)
+    saved, files = _find_files(path, split)
+    if hf_options.streaming:
+        return HfStream(path, files, hf_options)
     try:
         if saved is not None:
             table = datasets.load_from_disk(str(saved))
@@ -144,24 +161,42 @@ def open_hf(path: str, split: str, options: dict) -> HfTable | HfStream:
             names = [str(file) for file in files]
             table = datasets.load_dataset(_builder(files[0]), data_files={"train": names}, split="train")
     except Exception as error:
-        raise UserError(
-            f"{path}: cannot be read ({one_line(error, 200)}); streaming: true leaves damaged files out"
-        ) from None
+        why = one_line(error, 200)
+        raise UserError(f"{path}: cannot be read ({why}); streaming: true leaves damaged files out") from None
     if not len(table):
         raise UserError(f"{path}: no rows in split {split!r}")
-    return HfTable(path, files, table, chosen)
+    return HfTable(path, files, table, hf_options)
 
 
-def _saved(folder: Path, split: str) -> Path | None:
-    """The folder `save_to_disk` wrote this split into; None when it is none of its making."""
-    if (folder / "state.json").is_file():
-        return folder
-    if not (folder / "dataset_dict.json").is_file():
-        return None
-    if not (folder / split / "state.json").is_file():
-        there = ", ".join(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
-        raise UserError(f"{folder}: no split {split!r}; splits here: {there}")
-    return folder / split
+def _find_files(path: str, split: str) -> tuple[Path | None, list[Path]]:
+    """The folder that `save_to_disk` wrote this split into, if it did, and the files of the split."""
+    folder = Path(path.replace("{split}", split))
+    saved = saved_splits(folder)
+    if saved == [(folder, "")]:  # one dataset rather than a dictionary of splits
+        check_split(path, split)
+        return folder, saved_files(folder)
+    if saved:
+        chosen = min(_of_split(folder, saved, split), key=lambda part: part.name != split)  # the exact name first
+        return chosen, saved_files(chosen)
+    if not folder.is_dir():
+        check_split(path, split)
+        return None, expand_pattern(path, split)
+    files = data_files(folder, (".parquet", ".arrow")) or data_files(folder, (".jsonl", ".json"))
+    if not files:
+        raise UserError(f"{path}: no {', '.join(BUILDERS)} file here, and no dataset saved by save_to_disk")
+    if not any(name for _, name in files):
+        check_split(path, split)
+        return None, [file for file, _ in files]
+    return None, _of_split(folder, files, split)
+
+
+def _of_split(folder: Path, parts: list[tuple[Path, str]], split: str) -> list[Path]:
+    """The folders or files of a split."""
+    chosen = [part for part, name in parts if name == split_name(split)]
+    if not chosen:
+        splits = ", ".join(sorted({name for _, name in parts if name}))
+        raise UserError(f"{folder}: no split {split!r}; splits here: {splits}")
+    return chosen
 
 
 def _builder(file: Path) -> str:

@@ -1,12 +1,13 @@
-"""Source "webdataset": tar shards in which members of one basename are one item.
+"""Source "webdataset": tar shards in which members with the same base name are one item.
 
     0001.jpg | .png | .webp     a picture
     0001.wav | .flac | .mp3 ... sound
+    0001.mp4 | .webm ...        pictures and sound
     0001.txt | .json            its caption, or a dictionary that holds it
 
-While shards are read, only the members' headers are: a record is the place of its bytes, so that shuffling and skipping
-cost next to nothing, and the process that needs a picture reads it. That wants plain .tar files on a disk; compressed
-ones have to be unpacked once.
+Reading a shard reads the headers of its members only. A record is the place of its bytes, so shuffling and skipping
+cost next to nothing, and the process that needs a picture reads it. This requires plain .tar files on a disk;
+compressed shards have to be unpacked once.
 """
 
 import json
@@ -19,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from shared import config as configuration
+from shared.dataset.media_files import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from shared.errors import UserError
 from shared.registry import nearest
+from shared.tables.cells import cell_text, cell_texts, parse_label
 from shared.text import one_line
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import (
@@ -32,33 +35,28 @@ from stage1_align.data.sources.base import (
     expand_pattern,
     files_digest,
 )
-from stage1_align.data.sources.columns import number, texts_in
 from stage1_align.data.sources.records import FileSlice, Record, decode_record
 
-SUFFIXES = {
-    "image": ("jpg", "jpeg", "png", "webp"),
-    "audio": ("wav", "flac", "mp3", "ogg", "m4a", "opus"),
-    "video": ("mp4", "webm", "mkv", "mov", "avi"),
-}
+SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES}
+Members = dict[str, FileSlice]
+"""A record: the part of a member's name after the first dot, in lower case -> its bytes."""
 
 
 @dataclass
 class WebdatasetOptions:
     caption: str = ""
-    """Key of the caption in the .json, a text or a list of several. Where nothing is said: the .txt, else "caption"."""
+    """Key of the caption in the .json, a text or a list of several. Default: the .txt, otherwise "caption"."""
     transcript: str = ""
     """Key of what is said in the .json."""
     labels: list[str] = field(default_factory=list)
     """Keys of intensities in [0, 1] in the .json."""
     buffer: int = 1000
-    """Records that the order is drawn from."""
+    """Size of the shuffle buffer, in records."""
     frame_rate: float = 8.0
-    """Pictures a second that the frames of a video are chosen from."""
+    """Frames per second of a video among which frames are selected."""
 
 
 class Webdataset(StreamSource):
-    """A record is {suffix: FileSlice}."""
-
     def __init__(self, path: str, split: str, options: WebdatasetOptions):
         check_split(path, split)
         self.name, self.options, self.buffer = path, options, options.buffer
@@ -67,86 +65,88 @@ class Webdataset(StreamSource):
         first = next(self.first(1), None)
         if first is None:
             raise UserError(f"{path}: none of its {len(self.shards)} shards holds a readable record")
-        self.text_kinds = self._kinds(first)
+        self.text_kinds = self._find_text_kinds(first)
 
-    def read(self, shard: Path) -> Iterator[dict[str, FileSlice]]:
+    def read(self, shard: Path) -> Iterator[Members]:
         try:
             with tarfile.open(shard, "r:") as tar:
-                key, parts = "", {}
-                for member in tar:
-                    if not member.isfile():
+                key, members = "", {}
+                for entry in tar:
+                    if not entry.isfile():
                         continue
-                    folder, _, file = member.name.rpartition("/")
+                    folder, _, file = entry.name.rpartition("/")
                     stem, _, suffix = file.partition(".")
                     if f"{folder}/{stem}" != key:
-                        if parts:
-                            yield parts
-                        key, parts = f"{folder}/{stem}", {}
-                    parts[suffix.lower()] = FileSlice(shard, member.offset_data, member.size)
-                if parts:
-                    yield parts
-                tar.fileobj.seek(tar.offset)  # tarfile takes a header it cannot read for the end
-                if tar.fileobj.read(512).strip(b"\0"):
+                        if members:
+                            yield members
+                        key, members = f"{folder}/{stem}", {}
+                    members[suffix.lower()] = FileSlice(shard, entry.offset_data, entry.size)
+                if members:
+                    yield members
+                # tarfile takes a header that it cannot read for the end of the file.
+                if FileSlice(shard, tar.offset, tarfile.BLOCKSIZE).read().strip(b"\0"):
                     raise DamagedShard(f"the header at byte {tar.offset} cannot be read")
         except (tarfile.TarError, OSError, EOFError) as error:
             raise DamagedShard(one_line(error, 200)) from None
 
-    def annotations(self, item: dict[str, FileSlice]) -> TextAnnotations:
-        return self._words(item)[0]
+    def annotations(self, item: Members) -> TextAnnotations:
+        return self._read_annotations(item)[0]
 
-    def sample(self, item: dict[str, FileSlice], sample_rate: int | None, select: FrameSelector | None) -> Sample:
-        words, damage = self._words(item)
-        media = {part: _member(item, suffixes) for part, suffixes in SUFFIXES.items()}
-        sample = decode_record(Record(words, **media), sample_rate, select, self.options.frame_rate)
+    def sample(self, item: Members, sample_rate: int | None, select: FrameSelector | None) -> Sample:
+        annotations, damage = self._read_annotations(item)
+        media = {kind: _member(item, suffixes) for kind, suffixes in SUFFIXES.items()}
+        sample = decode_record(Record(annotations, **media), sample_rate, select, self.options.frame_rate)
         sample.damage = "; ".join(filter(None, [damage, sample.damage]))
         return sample
 
-    def _words(self, item: dict[str, FileSlice]) -> tuple[TextAnnotations, str]:
-        """Texts and labels, and what is damaged about them."""
+    def _read_annotations(self, item: Members) -> tuple[TextAnnotations, str]:
+        """Texts and labels, and why they could not be read."""
+        options = self.options
         try:
-            told = self._told(item)
-            if "txt" in item and not self.options.caption:
-                captions = texts_in(item["txt"].read().decode())
+            values = self._json(item)
+            if "txt" in item and not options.caption:
+                captions = cell_texts(item["txt"].read().decode())
             else:
-                captions = texts_in(told.get(self.options.caption or "caption"))
-            transcript = " ".join(texts_in(told.get(self.options.transcript)))
-            labels = [number(told.get(name), f"{self.name}, {name}") for name in self.options.labels]
+                captions = cell_texts(values.get(options.caption or "caption"))
+            transcript = cell_text(values.get(options.transcript))
+            labels = [parse_label(values.get(name), f"{self.name}, {name}") for name in options.labels]
         except (ValueError, UserError) as error:
-            no_labels = np.full(len(self.options.labels), np.nan, np.float32)
-            part = next(iter(item.values()))
-            return TextAnnotations(labels=no_labels), f"{part.path} near byte {part.offset}: {one_line(error, 200)}"
+            no_labels = np.full(len(options.labels), np.nan, np.float32)
+            first = next(iter(item.values()))
+            return TextAnnotations(labels=no_labels), f"{first.path} near byte {first.offset}: {one_line(error, 200)}"
         return TextAnnotations(transcript, captions, np.array(labels, np.float32)), ""
 
-    def _told(self, item: dict[str, FileSlice]) -> dict[str, Any]:
-        """The .json of an item; empty without one. ValueError when it cannot be read."""
-        told = json.loads(item["json"].read()) if "json" in item else {}
-        if not isinstance(told, dict):
+    def _json(self, item: Members) -> dict[str, Any]:
+        """The .json of an item; {} without one. ValueError when it cannot be read."""
+        values = json.loads(item["json"].read()) if "json" in item else {}
+        if not isinstance(values, dict):
             raise ValueError("the .json holds no dictionary")
-        return told
+        return values
 
-    def _kinds(self, first: dict[str, FileSlice]) -> set[str]:
-        """Kinds of text, as the first record has them. UserError when it lacks a key that was asked for."""
+    def _find_text_kinds(self, first: Members) -> set[str]:
+        """Kinds of text, as the first record has them. UserError when it lacks a key that an option names."""
         if not any(_member(first, suffixes) for suffixes in SUFFIXES.values()):
             raise UserError(f"{self.name}: neither picture nor sound in the first record; it has .{', .'.join(first)}")
         try:
-            keys = list(self._told(first))
+            keys = list(self._json(first))
         except ValueError as error:
             raise UserError(f"{self.name}: the .json of the first record cannot be read ({error})") from None
-        for name in filter(None, [self.options.caption, self.options.transcript, *self.options.labels]):
+        options = self.options
+        for name in filter(None, [options.caption, options.transcript, *options.labels]):
             if name not in keys:
                 raise UserError(f"{self.name}: no key {name!r} in the .json: {nearest(name, keys)}")
-        kinds = {"caption"} if self.options.caption or "txt" in first or "caption" in keys else set()
-        kinds |= {"transcript"} if self.options.transcript else set()
-        kinds |= {"labels"} if self.options.labels else set()
+        kinds = {"caption"} if options.caption or "txt" in first or "caption" in keys else set()
+        kinds |= {"transcript"} if options.transcript else set()
+        kinds |= {"labels"} if options.labels else set()
         if not kinds:
-            there = ", ".join(keys) or "it has none"
-            raise UserError(f"{self.name}: no words in the first record; set caption to a key of its .json: {there}")
+            listed = ", ".join(keys) or "it has none"
+            raise UserError(f"{self.name}: no words in the first record; set caption to a key of its .json: {listed}")
         return kinds
 
 
-def _member(item: dict[str, FileSlice], suffixes: tuple[str, ...]) -> FileSlice | None:
-    return next((item[suffix] for suffix in suffixes if suffix in item), None)
+def _member(item: Members, suffixes: tuple[str, ...]) -> FileSlice | None:
+    return next((item[suffix[1:]] for suffix in suffixes if suffix[1:] in item), None)
 
 
-def open_webdataset(path: str, split: str, options: dict) -> Webdataset:
+def open_webdataset(path: str, split: str, options: dict[str, Any]) -> Webdataset:
     return Webdataset(path, split, configuration.build(WebdatasetOptions, options, path))

@@ -118,7 +118,7 @@ def test_rows_of_another_width(tmp_path):
     assert unlabelled(clips["a"]) and clips["a"][1] is None
     assert clips["a"][2] == ("labels.csv line 2: 4 cells instead of 3; labels not read",)
     assert clips["c"] == (0.5, None, ())
-    assert "1 rows have fewer cells than the header, such as line 4; those at their ends are taken for empty" in notes
+    assert "1 rows have fewer cells than the header, such as line 4; the missing cells count as empty" in notes
 
 
 def test_labels_are_guessed_from_whole_rows(tmp_path):

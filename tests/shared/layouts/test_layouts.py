@@ -175,7 +175,7 @@ def test_ravdess_files_may_be_called_anything_where_a_manifest_says_what_they_ar
         assert (clip.labels, clip.groups, clip.transcript) == (other.labels, other.groups, other.transcript)
     write(tmp_path / "published" / "manifest.csv", MANIFEST.replace("path", "file").replace("emotion", "mood"))
     noted = read_source(tmp_path / "published", "ravdess")
-    assert noted.clips == by_names.clips and "the names of the files are read in its place" in noted.notes[0]
+    assert noted.clips == by_names.clips and "the names of the files are read instead" in noted.notes[0]
     assert guess_layout(tmp_path / "published") == "folder"
     with pytest.raises(UserError, match="no manifest of RAVDESS"):
         read_source(tmp_path / "published" / "manifest.csv", "ravdess")
@@ -203,7 +203,7 @@ def test_rows_of_a_ravdess_manifest_that_are_not_understood_are_named(tmp_path):
     assert "its emotion 'sleepy' is none of neutral, calm" in unknown.remarks[0] and "no actor" in unknown.remarks[1]
     assert math.isnan(unsure.labels[4]) and sum(map(math.isnan, unsure.labels)) == 1 and unsure.transcript is None
     assert unsure.media == tmp_path / "a/y.mp4" and "'loud' is none of normal, strong" in unsure.remarks[0]
-    assert torn.remarks == ("line 8 of manifest.csv says something else of it, so it is not labelled",)
+    assert torn.remarks == ("line 8 of manifest.csv says something else of it, so it is not labeled",)
     notes = "\n".join(source.notes)
     for words in (
         "1 rows name no file and are left out: line 6",

@@ -1,4 +1,4 @@
-"""Sources on real files: what they give, what they leave out, what they refuse."""
+"""Sources on real files: what they give, what they skip, what they refuse."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,9 @@ from helpers.media_files import clock, write_video
 from helpers.stage1_corpora import RATE, dump, number_of, png, shade, wav, write_shard, write_shards, write_sounds
 
 from shared import config as configuration
+from shared.dataset.clip import EMI
 from shared.errors import UserError
+from shared.layouts.registry import read_source
 from stage1_align.config import AlignConfig, SourceConfig
 from stage1_align.data.sources import open_source
 
@@ -34,14 +36,16 @@ def cache(tmp_path, monkeypatch):
 # --- webdataset ----------------------------------------------------------------------------------------------------
 
 
-def test_members_of_one_basename_are_one_item(tmp_path):
-    told = {"caption": ["loud", " a tone "], "joy": 0.5, "said": "hello"}
+def test_members_with_one_base_name_are_one_item(tmp_path):
+    values = {"caption": ["loud", " a tone "], "joy": 0.5, "said": "hello"}
     records = {
         "a/1.x": {"png": png(3), "txt": b"grey \n"},
-        "b/1": {"JPEG": png(5), "wav": wav(7, tmp_path), "json": dump(told)},
+        "b/1": {"JPEG": png(5), "wav": wav(7, tmp_path), "json": dump(values)},
         "b/2": {"txt": b"no media"},
     }
-    records["a/1"] = {f"x.{suffix}": data for suffix, data in records.pop("a/1.x").items()}  # suffix "x.png": not ours
+    records["a/1"] = {
+        f"x.{suffix}": data for suffix, data in records.pop("a/1.x").items()
+    }  # suffix "x.png": not a picture
     path = write_shard(tmp_path / "s.tar", {"b/1": records["b/1"], "a/1": records["a/1"], "b/2": records["b/2"]})
     source = opened("webdataset", path, transcript="said", labels=["joy"])
     items = first(source, 10)
@@ -57,7 +61,7 @@ def test_members_of_one_basename_are_one_item(tmp_path):
     assert source.text_kinds == {"caption", "transcript", "labels"}
 
 
-def test_what_is_not_wanted_is_not_decoded(tmp_path):
+def test_media_that_are_not_requested_are_not_decoded(tmp_path):
     source = opened("webdataset", write_shard(tmp_path / "s.tar", {"1": {"png": b"junk", "wav": b"junk", "txt": b"a"}}))
     item = first(source, 1)[0]
     assert source.sample(item, None, None).damage == ""
@@ -67,7 +71,7 @@ def test_what_is_not_wanted_is_not_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["cut", "header", "gone"])
-def test_the_rest_of_a_damaged_shard_is_left_out_and_told(tmp_path, harm):
+def test_rest_of_a_damaged_shard_is_skipped_and_reported(tmp_path, harm):
     pattern = write_shards(tmp_path, 3, 4)
     middle = tmp_path / "001.tar"
     data = bytearray(middle.read_bytes())
@@ -80,16 +84,16 @@ def test_the_rest_of_a_damaged_shard_is_left_out_and_told(tmp_path, harm):
         data = data[:300]
     middle.write_bytes(data)
     source = opened("webdataset", pattern, buffer=2)
-    told = []
+    reports = []
     numbers = [
         number_of(source.sample(item, None, everything))
-        for item in source.records(np.random.default_rng(0), told.append)
+        for item in source.records(np.random.default_rng(0), reports.append)
     ]
     assert sorted(numbers) == [0, 1, 2, 3, *([] if harm == "gone" else [4, 5]), 8, 9, 10, 11]
-    assert len(told) == 1 and "001.tar" in told[0]
+    assert len(reports) == 1 and "001.tar" in reports[0]
 
 
-def test_the_order_of_a_stream_is_one_draw_of_all_records(tmp_path):
+def test_stream_gives_every_record_once_in_shuffled_order(tmp_path):
     source = opened("webdataset", write_shards(tmp_path, 4, 8), buffer=6)
 
     def order(seed):
@@ -98,7 +102,7 @@ def test_the_order_of_a_stream_is_one_draw_of_all_records(tmp_path):
 
     assert order(0) == order(0) != order(1)
     assert sorted(order(0)) == list(range(32))
-    assert {number // 8 for number in order(0)[:8]} != {order(0)[0] // 8}  # the buffer mixes neighbouring shards
+    assert {number // 8 for number in order(0)[:8]} != {order(0)[0] // 8}  # the buffer mixes adjacent shards
     source.buffer = 1
     assert {order(seed)[0] // 8 for seed in range(20)} == {0, 1, 2, 3}  # any shard may be the first
 
@@ -118,7 +122,7 @@ def table_of(count, tmp_path):
     return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
 
 
-def test_saved_folders_files_and_streams_give_the_same(tmp_path):
+def test_saved_folders_files_and_streams_give_the_same_items(tmp_path):
     import datasets
 
     table = table_of(6, tmp_path)
@@ -140,14 +144,19 @@ def test_saved_folders_files_and_streams_give_the_same(tmp_path):
         assert np.allclose([sample.annotations.labels for sample in samples], np.arange(6)[:, None] / 10)
     dev = opened("hf", tmp_path / "saved", "dev")
     assert [number_of(dev.sample(item, None, everything)) for item in first(dev, 9)] == [4, 2]
-    with pytest.raises(UserError, match="no split 'valid'; splits here: dev, train"):
-        opened("hf", tmp_path / "saved", "valid")
+    valid = opened("hf", tmp_path / "saved", "valid")  # dev is another name of valid
+    assert [number_of(valid.sample(item, None, everything)) for item in first(valid, 9)] == [4, 2]
+    with pytest.raises(UserError, match="no split 'test'; splits here: train, valid"):
+        opened("hf", tmp_path / "saved", "test")
 
 
-def test_lines_of_json_name_files_beside_them(tmp_path):
+def test_json_lines_name_files_beside_them(tmp_path):
     (tmp_path / "1.png").write_bytes(png(1))
     (tmp_path / "1.wav").write_bytes(wav(1, tmp_path))
-    lines = ['{"img": "1.png", "wav": "1.wav", "text": "one"}', '{"img": "2.png", "wav": null, "text": "two"}']
+    lines = [
+        '{"img": "1.png", "wav": "1.wav", "description": "one"}',
+        '{"img": "2.png", "wav": null, "description": "two"}',
+    ]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     for streaming in (False, True):
         source = opened("hf", tmp_path / "{split}.jsonl", streaming=streaming)
@@ -157,27 +166,50 @@ def test_lines_of_json_name_files_beside_them(tmp_path):
         assert two.annotations.captions == ["two"]
 
 
-def test_a_damaged_file_is_left_out_of_a_stream_and_refused_by_a_table(tmp_path):
+def test_damaged_file_is_skipped_by_a_stream_and_refused_by_a_table(tmp_path):
     table = table_of(4, tmp_path)
     table.to_parquet(str(tmp_path / "b.parquet"))
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing else")
     source = opened("hf", tmp_path, streaming=True)
-    told = []
-    assert len(list(source.records(np.random.default_rng(0), told.append))) == 4
-    assert len(told) == 1 and "a.parquet" in told[0]
+    reports = []
+    assert len(list(source.records(np.random.default_rng(0), reports.append))) == 4
+    assert len(reports) == 1 and "a.parquet" in reports[0]
     with pytest.raises(UserError, match="cannot be read"):
         opened("hf", tmp_path)
+
+
+def test_file_names_and_folders_say_the_split_of_hf_files(tmp_path):
+    table = table_of(4, tmp_path)
+    (tmp_path / "data").mkdir()
+    for name, rows in (("train-00000-of-00001", [0, 1]), ("validation-00000-of-00001", [2, 3])):
+        table.select(rows).to_parquet(str(tmp_path / "data" / f"{name}.parquet"))
+    for split, numbers in (("train", [0, 1]), ("valid", [2, 3])):
+        source = opened("hf", tmp_path / "data", split)
+        assert [number_of(source.sample(item, None, everything)) for item in first(source, 9)] == numbers
+    with pytest.raises(UserError, match="no split 'test'; splits here: train, valid"):
+        opened("hf", tmp_path / "data", "test")
+
+
+def test_numeric_columns_between_0_and_1_are_labels_of_hf_rows(tmp_path, capsys):
+    lines = [f'{{"image": "{i}.png", "text": "x {i}", "calm": 0.5, "width": 640, "code": "1"}}' for i in range(2)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    for streaming in (False, True):
+        source = opened("hf", tmp_path / "a.jsonl", streaming=streaming)
+        item = next(source.first(1))
+        assert source.label_names == ["calm"] and source.annotations(item).labels.tolist() == [0.5]
+        assert source.annotations(item).transcript == "x 0" and source.text_kinds == {"transcript", "labels"}
+    assert "not labels, since their values are not in [0, 1]: width" in capsys.readouterr().err
 
 
 # --- csv -----------------------------------------------------------------------------------------------------------
 
 
-def test_rows_of_one_file_are_one_item_with_several_captions(tmp_path):
+def test_rows_naming_one_file_are_one_item_with_several_captions(tmp_path):
     (tmp_path / "media").mkdir()
     for i in range(2):
         (tmp_path / "media" / f"{i}.wav").write_bytes(wav(i, tmp_path))
     rows = ["file;Caption_1;caption_2;joy;split", "0.wav;a dog;a bark, loud;0.5;train"]
-    rows += ["1.wav;a cat;;;train", "0.wav;woof;;0.5;train", "1.wav;unseen;;;test"]
+    rows += ["1.wav;a cat;;;train", "0.wav;woof;;0.5;train", "1.wav;not read;;;test"]
     (tmp_path / "t.csv").write_text("\n".join(rows))
     options = {
         "audio": "file",
@@ -198,7 +230,7 @@ def test_rows_of_one_file_are_one_item_with_several_captions(tmp_path):
         opened("csv", tmp_path / "t.csv", "valid", **options)
 
 
-def test_rows_that_are_not_whole_are_left_out_and_told(tmp_path, capsys):
+def test_damaged_rows_are_skipped_and_reported(tmp_path, capsys):
     (tmp_path / "0.wav").write_bytes(wav(0, tmp_path))
     (tmp_path / "t.csv").write_text('audio,caption\n0.wav,"a dog\n0.wav,woof\n0.wav,a bark, loud\n')
     assert opened("csv", tmp_path / "t.csv").annotations(0).captions == ["woof"]
@@ -208,7 +240,7 @@ def test_rows_that_are_not_whole_are_left_out_and_told(tmp_path, capsys):
 def test_videos_give_pictures_and_sound(tmp_path):
     frames = clock(np.arange(25) / 25)
     write_video(tmp_path / "v.mp4", frames, sound=0.1 * np.ones((1, RATE), np.float32))
-    (tmp_path / "t.csv").write_text(f"video,text\nv.mp4,{'very ' * 20_000}long\n")
+    (tmp_path / "t.csv").write_text(f"video,caption\nv.mp4,{'very ' * 20_000}long\n")
     source = opened("csv", tmp_path / "t.csv", frame_rate=5)
     sample = source.sample(0, RATE, lambda count: [0, count - 1])
     assert sample.frames.shape == (2, 64, 96, 3) and 0.9 * RATE < len(sample.waveform) < 1.1 * RATE
@@ -217,7 +249,7 @@ def test_videos_give_pictures_and_sound(tmp_path):
     assert len(source.annotations(0).captions[0]) == 5 * 20_000 + 4
 
 
-def test_large_pictures_are_reduced_and_tables_tell_apart_what_is_missing(tmp_path):
+def test_large_pictures_are_reduced_and_missing_files_are_named(tmp_path):
     (tmp_path / "1.png").write_bytes(png(1, side=1500))
     (tmp_path / "t.csv").write_text("image,audio,caption\n1.png,,big\n,gone.wav,no file\n")
     source = opened("csv", tmp_path / "t.csv")
@@ -226,7 +258,34 @@ def test_large_pictures_are_reduced_and_tables_tell_apart_what_is_missing(tmp_pa
     assert "gone.wav: no such file" in source.sample(1, RATE, everything).damage
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------
+def test_labels_csv_of_a_synthetic_corpus_is_a_source_of_pairs(corpus):
+    """With the labels, transcripts and splits that the csv layout reads from it."""
+    clips = read_source(corpus / "labels.csv").clips
+    for split in ("train", "valid"):
+        source = opened("csv", corpus / "labels.csv", split)
+        wanted = [clip for clip in clips if clip.split == split]
+        annotations = [source.annotations(item) for item in range(len(source))]
+        assert source.label_names == list(EMI) and source.text_kinds == {"transcript", "labels"}
+        np.testing.assert_array_equal([a.labels for a in annotations], np.float32([clip.labels for clip in wanted]))
+        assert [a.transcript for a in annotations] == [clip.transcript or "" for clip in wanted]
+    sample = source.sample(0, RATE, everything)
+    assert len(sample.frames) and len(sample.waveform) and sample.damage == ""
+
+
+def test_a_column_of_paths_holds_files_of_any_kind(tmp_path):
+    (tmp_path / "1.png").write_bytes(png(1))
+    (tmp_path / "1.wav").write_bytes(wav(1, tmp_path))
+    write_video(tmp_path / "v.mp4", clock(np.arange(25) / 25), sound=0.1 * np.ones((1, RATE), np.float32))
+    (tmp_path / "t.csv").write_text("File_Name,description,text,valence\n1.png,a,,1\n1.wav,b,hello,0\nv,c,you,0.5\n")
+    source = opened("csv", tmp_path / "t.csv")
+    assert source.text_kinds == {"caption", "transcript", "labels"} and source.label_names == ["valence"]
+    picture, sound, video = (source.sample(i, RATE, everything) for i in range(3))
+    assert picture.frames.shape == (1, 8, 8, 3) and len(picture.waveform) == 0
+    assert len(sound.frames) == 0 and len(sound.waveform) == 1601 and sound.annotations.transcript == "hello"
+    assert len(video.frames) == 8 and len(video.waveform) > 0.9 * RATE and video.annotations.captions == ["c"]
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -238,7 +297,7 @@ def test_large_pictures_are_reduced_and_tables_tell_apart_what_is_missing(tmp_pa
         ("csv", "sounds.csv", {"audio": "audoi"}, "no column 'audoi': did you mean 'audio'"),
         ("csv", "sounds.csv", {"caption": ["caption", "captoin"]}, "no column 'captoin': did you mean 'caption'"),
         ("csv", "sounds.csv", {"labels": ["joy"]}, "no column 'joy'"),
-        ("csv", "sounds.csv", {"labels": ["caption"]}, "row 1, column caption: 'tone 0' is not a number"),
+        ("csv", "sounds.csv", {"labels": ["caption"]}, "line 2, column caption: 'tone 0' is not a number"),
         ("csv", "sounds.csv", {"captoin": "caption"}, "no option 'captoin': did you mean 'caption'"),
         ("csv", "sounds.csv", {"frame_rate": "fast"}, "frame_rate.*Expected a .*float"),
         ("csv", "sounds.csv", {"root": "/nowhere"}, "files are not there .the first row wants /nowhere/0.wav"),
@@ -255,7 +314,7 @@ def test_large_pictures_are_reduced_and_tables_tell_apart_what_is_missing(tmp_pa
         ("clips", "gone", {"captions": 1}, "no option 'captions'"),
     ],
 )
-def test_mistakes_are_errors_of_one_line_that_name_the_way_out(tmp_path, kind, path, options, message):
+def test_errors_are_one_line_that_says_what_to_do(tmp_path, kind, path, options, message):
     write_sounds(tmp_path, 2)
     (tmp_path / "bare.csv").write_text("a,b\n1,2\n")
     (tmp_path / "rows.jsonl").write_text('{"image": "1.png", "caption": "one"}')
@@ -266,13 +325,13 @@ def test_mistakes_are_errors_of_one_line_that_name_the_way_out(tmp_path, kind, p
     assert "\n" not in str(caught.value)
 
 
-def test_a_source_without_splits_has_no_other_part(tmp_path):
+def test_source_without_splits_has_training_data_only(tmp_path):
     for kind, path in (("csv", write_sounds(tmp_path / "s", 2)), ("webdataset", write_shards(tmp_path / "w", 1, 2))):
         with pytest.raises(UserError, match=r"no split 'valid' here: put \{split\} into the path"):
             opened(kind, path, "valid")
 
 
-def test_sources_are_configured_from_files_and_the_command_line(tmp_path, capsys):
+def test_sources_are_configured_by_yaml_and_command_line(tmp_path, capsys):
     path = tmp_path / "c.yaml"
     path.write_text(
         "pairs: {captions: [caption], sources: [{kind: csv, path: t.csv, weight: 2, options: {caption: text}}]}"
@@ -280,7 +339,7 @@ def test_sources_are_configured_from_files_and_the_command_line(tmp_path, capsys
     config = configuration.load(AlignConfig, path, ["--data", "x", "--run", "y"])
     assert config.pairs.sources == [SourceConfig("csv", "t.csv", 2.0, options={"caption": "text"})]
     other = configuration.load(AlignConfig, path, ["--data", "x", "--run", "y", "--pairs.sources", "[{path: z}]"])
-    assert other.pairs.sources == [SourceConfig("csv", "z", 2.0, options={"caption": "text"})]  # the rest stays
+    assert other.pairs.sources == [SourceConfig("csv", "z", 2.0, options={"caption": "text"})]  # the rest is kept
     path.write_text("pairs: {sources: [{kind: csv, pathh: t.csv}]}")
     with pytest.raises(SystemExit):
         configuration.load(AlignConfig, path, ["--data", "x", "--run", "y"])
