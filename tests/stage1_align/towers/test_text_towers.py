@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from helpers.rounding import assert_same_up_to_rounding
 from helpers.stage1_tiny import same_alone
 from safetensors.torch import load_file, save_file
 
@@ -89,9 +90,9 @@ def test_a_published_encoder_gives_what_it_was_published_with(folders, name):
     ids = tower.tokenizer("we laughed together")
     expected = model(input_ids=torch.tensor([ids])).last_hidden_state  # (1, L, 16)
     encoded = tower.encode_prepared(["we laughed together"])
-    torch.testing.assert_close(encoded.sequence, expected, rtol=0, atol=1e-6)
+    assert_same_up_to_rounding(encoded.sequence, expected)
     pooled = torch.nn.functional.normalize(tower.project(expected.mean(1)), dim=-1)  # (1, 8)
-    torch.testing.assert_close(encoded.pooled, pooled, rtol=0, atol=1e-6)
+    assert_same_up_to_rounding(encoded.pooled, pooled)
     assert len(tower.blocks()) == 2 and all(block in list(tower.net.modules()) for block in tower.blocks())
 
 
@@ -134,7 +135,7 @@ def test_open_clip_text_is_open_clips_own(tmp_path, file, prefix, wrap, layout):
     given = ["We laughed, together!", "dog " * 40]
     ids = SimpleTokenizer(context_length=12)(given)
     encoded = tower.encode_prepared(given)
-    torch.testing.assert_close(encoded.pooled, model.encode_text(ids, normalize=True), rtol=0, atol=1e-6)
+    assert_same_up_to_rounding(encoded.pooled, model.encode_text(ids, normalize=True))
     assert encoded.mask.sum(1).tolist() == [7, 12]  # <start> we laughed , together ! <end>
     linear = OpenClipText.from_options({**options, "projection": "linear", "max_pool": True}, 5).eval()
     torch.testing.assert_close(linear.encode_prepared(given).sequence, encoded.sequence, rtol=0, atol=1e-6)
@@ -160,11 +161,11 @@ def test_short_texts_are_read_as_if_padded_and_cost_less(kind):
 
     short, whole = tower(ids, mask), tower(*(torch.nn.functional.pad(x, (0, 24 - ids.shape[1])) for x in (ids, mask)))
     assert positions == [ids.shape[1], 24] == [7, 24]
-    torch.testing.assert_close(short.pooled, whole.pooled, rtol=0, atol=1e-5)
-    torch.testing.assert_close(short.sequence, whole.sequence[:, :7], rtol=0, atol=1e-5)
+    assert_same_up_to_rounding(short.pooled, whole.pooled)
+    assert_same_up_to_rounding(short.sequence, whole.sequence[:, :7])
     theirs = gradient(whole)
     for name, value in gradient(short).items():
-        assert (value - theirs[name]).abs().max() <= 1e-5 * theirs[name].abs().max(), name
+        assert_same_up_to_rounding(value, theirs[name])
 
 
 @pytest.mark.parametrize("kind", [{"pool_type": "last"}, {"no_causal_mask": True}])
@@ -360,26 +361,27 @@ def test_training_keeps_a_published_tokenizer(folders, clips):
     assert kept.tokenizer.kind == "huggingface" and len(kept.tokenizer) == kept.options.vocab_size == 275
 
 
-def test_rows_of_like_length_go_together_and_come_back_in_their_places():
-    """Forty texts, some empty: outputs and gradients of all of them at once, padded to the longest."""
+def test_rows_grouped_by_length_give_the_outputs_and_gradients_of_one_padded_batch():
+    """Forty texts, some of them empty, in float64."""
     torch.manual_seed(0)
     config = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, **SIZE}
-    tower = TransformerText(TransformerText.Options(vocab_size=30, context_length=20, model_cfg=config), 8)
+    tower = TransformerText(TransformerText.Options(vocab_size=30, context_length=20, model_cfg=config), 8).double()
     ends = torch.randint(0, 21, (40,))  # (B,)
     mask = torch.arange(20) < ends[:, None]  # (B, L)
     ids = torch.randint(5, 30, (40, 20)) * mask  # (B, L)
     assert (ends == 0).any() and (ends == 20).any()
-    given = torch.randn(40, 20, 16) * mask[..., None]  # (B, L, C)
+    weight = torch.randn(40, 20, 16, dtype=torch.float64) * mask[..., None]  # (B, L, C)
 
     def gradients(sequence):
         tower.zero_grad()
-        (sequence * given).sum().backward()
+        (sequence * weight).sum().backward()
         return [parameter.grad.clone() for parameter in tower.net.parameters() if parameter.grad is not None]
 
-    grouped = tower(ids, mask).sequence
-    seen = mask | (torch.arange(20) == 0)
-    whole = tower.net(input_ids=ids, attention_mask=seen.long()).last_hidden_state * mask[..., None]
-    torch.testing.assert_close(grouped, whole, rtol=1e-5, atol=1e-6)
+    seen = mask | (torch.arange(20) == 0)  # (B, L)
+    grouped = tower._by_length(ids, seen)  # (B, L, C)
+    whole = tower.net(input_ids=ids, attention_mask=seen.long()).last_hidden_state  # (B, L, C)
+    torch.testing.assert_close(grouped * mask[..., None], whole * mask[..., None], rtol=1e-10, atol=1e-12)
     ours, theirs = gradients(grouped), gradients(whole)
     assert len(ours) > 10
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    assert_same_up_to_rounding(tower.float()(ids, mask).sequence, (whole * mask[..., None]).float())
