@@ -1,17 +1,24 @@
-"""The findings of `emit check` on one screen of text."""
+"""The report of `emit check` as one screen of text."""
+
+from typing import Any
 
 BARS = " ▁▂▃▄▅▆▇█"
-SHOWN = 3
-"""Examples of each kind; the report has all."""
+EXAMPLES = 3
+"""Examples of each kind; the JSON report has all."""
+DUPLICATES = {
+    "files": "files of equal content",
+    "sounds": "sound files of equal content",
+    "transcripts": "nearly equal words",
+}
 
 
-def page(report: dict) -> str:
-    """Lines to print."""
+def format_report(report: dict[str, Any]) -> str:
+    """The text to print. report: of `check_source`."""
     lines = [f"{report['source']}: {report['clips']} clips, read with layout {report['layout']!r}"]
     splits = {name or "no split": count for name, count in report["splits"].items()}
     lines.append("  splits       " + ", ".join(f"{name} {count}" for name, count in splits.items()))
     lines += [f"  note         {_indented(note)}" for note in report["notes"]]
-    lines += _files(report) + _headers(report["headers"]) + _words(report) + _labels(report["labels"])
+    lines += _files(report) + _headers(report["headers"]) + _transcripts(report) + _labels(report["labels"])
     for split, counts in report["zero_rows"].items():
         if counts["zero"]:
             share = counts["zero"] / counts["rows"]
@@ -23,23 +30,19 @@ def page(report: dict) -> str:
         lines.append(f"  group        {name}: {group['values']} values{sizes}{without}")
     for what, sets in report["duplicates"].items():
         if sets:
-            some = "; ".join(" = ".join(ids[:SHOWN]) for ids in sets[:SHOWN])
-            which = {
-                "files": "files of equal content",
-                "sounds": "sound files of equal content",
-                "transcripts": "nearly equal words",
-            }[what]
-            lines.append(f"  duplicates   {sum(map(len, sets))} clips in {len(sets)} sets with {which}: {some}")
-    for what, found in report["leakage"].items():
+            examples = "; ".join(" = ".join(ids[:EXAMPLES]) for ids in sets[:EXAMPLES])
+            clips = sum(map(len, sets))
+            lines.append(f"  duplicates   {clips} clips in {len(sets)} sets with {DUPLICATES[what]}: {examples}")
+    for what, leak in report["leakage"].items():
         lines.append(
-            f"  LEAKAGE      {what}: {found['clips']} clips in {found['sets']} sets lie on both sides of a split: "
-            + "; ".join(found["examples"])
+            f"  LEAKAGE      {what}: {leak['clips']} clips in {leak['sets']} sets are in more than one split: "
+            + "; ".join(leak["examples"])
         )
     if not report["leakage"] and len([name for name in report["splits"] if name]) > 1:
         lines.append("  leakage      none found between the splits")
     if report["remarks"]:
-        some = [f"{name} {said[0]}" for name, said in list(report["remarks"].items())[:SHOWN]]
-        lines.append(f"  remarks      on {len(report['remarks'])} clips: {'; '.join(some)}")
+        examples = [f"{name} {remarks[0]}" for name, remarks in list(report["remarks"].items())[:EXAMPLES]]
+        lines.append(f"  remarks      on {len(report['remarks'])} clips: {'; '.join(examples)}")
     return "\n".join(lines)
 
 
@@ -47,20 +50,22 @@ def _indented(note: str) -> str:
     return note.replace("\n", "\n" + " " * 13)
 
 
-def _files(report: dict) -> list[str]:
+def _files(report: dict[str, Any]) -> list[str]:
     files = report["files"]
     kinds = ", ".join(f"{count} {kind or 'without a suffix'}" for kind, count in files["kinds"].items())
     lines = [f"  files        {files['there']} of {report['clips']} there ({kinds})"]
     for what in ("missing", "empty"):
         if files[what]:
-            lines.append(f"  {what:<13}{len(files[what])} files: {', '.join(files[what][:SHOWN])}" + _more(files[what]))
+            lines.append(
+                f"  {what:<13}{len(files[what])} files: {', '.join(files[what][:EXAMPLES])}" + _more(files[what])
+            )
     for what, words in (("sound_of_its_own", "sound"), ("crops_of_its_own", "face crops")):
         if files[what]:
             lines.append(f"  {'':<13}{files[what]} clips have {words} in files of their own")
     return lines
 
 
-def _headers(headers: dict) -> list[str]:
+def _headers(headers: dict[str, Any]) -> list[str]:
     if not headers["of"]:
         return []
     some = f"{headers['looked_at']} of {headers['of']} files" if headers["looked_at"] < headers["of"] else "all files"
@@ -73,7 +78,7 @@ def _headers(headers: dict) -> list[str]:
         )
     if headers["frame_rate"]:
         r, odd = headers["frame_rate"], headers["implausible_rates"]
-        doubt = f"; {odd} claim an impossible rate, frames are taken by their time stamps" if odd else ""
+        doubt = f"; {odd} claim an impossible rate, frames are selected by their timestamps" if odd else ""
         lines.append(f"  frames/s     {r['least']:.4g} to {r['most']:.4g}, median {r['median']:.4g}{doubt}")
     if headers["sample_rates"]:
         rates = ", ".join(f"{n} at {int(rate)}" for rate, n in headers["sample_rates"].items())
@@ -83,43 +88,42 @@ def _headers(headers: dict) -> list[str]:
             lines.append(f"  {words:<13}{headers[what]} of {headers['looked_at']}")
     bad = [f"{path.rsplit('/', 1)[-1]}: {reason}" for path, reason in headers["unreadable"].items()]
     if bad:
-        lines.append(f"  unreadable   {len(bad)}: {'; '.join(bad[:SHOWN])}" + _more(bad))
+        lines.append(f"  unreadable   {len(bad)}: {'; '.join(bad[:EXAMPLES])}" + _more(bad))
     return lines
 
 
-def _words(report: dict) -> list[str]:
-    found = report["transcripts"]
-    if not found["there"]:
+def _transcripts(report: dict[str, Any]) -> list[str]:
+    transcripts = report["transcripts"]
+    if not transcripts["there"]:
         return ["  words        none"]
-    words = found["words"]
-    return [
-        f"  words        {found['there']} of {report['clips']} clips; {words['least']:.0f} to {words['most']:.0f} "
-        f"words, median {words['median']:.0f}"
-    ]
+    words = transcripts["words"]
+    count = f"{transcripts['there']} of {report['clips']} clips"
+    spread = f"{words['least']:.0f} to {words['most']:.0f} words, median {words['median']:.0f}"
+    return [f"  words        {count}; {spread}"]
 
 
-def _labels(labels: dict) -> list[str]:
+def _labels(labels: dict[str, Any]) -> list[str]:
     lines = []
-    for name, found in labels.items():
-        if "histogram" not in found:
-            lines.append(f"  {name:<18}not labelled")
+    for name, label in labels.items():
+        if "histogram" not in label:
+            lines.append(f"  {name:<18}not labeled")
             continue
-        low, high = found["bins"]
-        lacking = f"; {found['missing']} clips without" if found["missing"] else ""
-        constant = "; CONSTANT, nothing can be learned" if found["constant"] else ""
-        shown = f"{low:>6.3g} |{bars(found['histogram'])}| {high:<6.3g}"
+        low, high = label["bins"]
+        missing = f"; {label['missing']} clips without" if label["missing"] else ""
+        constant = "; CONSTANT, nothing can be learned" if label["constant"] else ""
+        histogram = f"{low:>6.3g} |{bars(label['histogram'])}| {high:<6.3g}"
         lines.append(
-            f"  {name[:17]:<18}{shown} above 0: {found['above_zero']:>4.0%}, mean {found['mean']:.3f}, "
-            f"most {found['range'][1]:.3g}{lacking}{constant}"
+            f"  {name[:17]:<18}{histogram} above 0: {label['above_zero']:>4.0%}, mean {label['mean']:.3f}, "
+            f"max {label['range'][1]:.3g}{missing}{constant}"
         )
     return lines
 
 
 def bars(counts: list[int]) -> str:
-    """One character a bin: a blank for none, else the higher the more."""
-    most = max([1, *counts])
-    return "".join(BARS[0] if n == 0 else BARS[max(1, round(n / most * 8))] for n in counts)
+    """One character per bin: a blank for 0, else a bar of proportional height."""
+    maximum = max([1, *counts])
+    return "".join(BARS[0] if n == 0 else BARS[max(1, round(n / maximum * 8))] for n in counts)
 
 
-def _more(items) -> str:
-    return f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+def _more(items: list) -> str:
+    return f" and {len(items) - EXAMPLES} more" if len(items) > EXAMPLES else ""

@@ -1,178 +1,171 @@
-"""One clip to one row of the clip dataset: decode, follow the face, crop, listen, judge the quality."""
+"""Prepare one clip: decode it, follow and crop the face, transcribe it, measure its quality, and make a row of it."""
 
 import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from shared.dataset.clip import Clip
-from shared.dataset.decode_clip import Material, gather, gather_windows, words_alone
+from shared.dataset.decode_clip import DecodedClip, decode_clip, decode_clip_windows, undecoded_clip
 from shared.dataset.recipe import Recipe
+from shared.dataset.verdicts import Verdict, failed
 from shared.media.decode import Media, MediaError, resample
 from shared.media.faces import Faces, crop_faces, detector, find_faces, smooth
 from shared.media.quality import audio_quality, clip_quality, text_quality, vision_quality
 from shared.media.storage import decode_jpeg, encode_jpeg, from_int16, to_int16
-from shared.media.transcribe import recogniser, transcribe
+from shared.media.transcribe import recognizer, transcribe
 
-POSED = 8
-"""Crops, about, of which a clip's pose is judged."""
+POSE_CROPS = 8
+"""Number of crops, about, from which a clip's pose is measured."""
 
-
-@dataclass
-class Verdict:
-    """How preparing a clip went."""
-
-    id: str
-    media: str
-    verdict: str
-    """ok, partial (something is missing or damaged), or failed."""
-    missing: list[str]
-    """Modalities the clip does not have."""
-    detail: str
-    """In words: why it failed, why each modality is missing, what else a person should know."""
-    digest: str = ""
-    """Of the row's content."""
-    quality: list[float | None] = field(default_factory=list)
-    """The columns of shared.media.quality.CLIP_QUALITY; empty when it failed."""
-    content: str = ""
-    """Of its pictures and sound alone: equal where those are; "" without any."""
-    longer: bool = False
-    """Whether it goes on after `max_seconds`."""
+Row = dict[str, Any]
+"""A row of the clip dataset; columns: see clip_dataset.py."""
 
 
-def failed(clip: Clip, reason: str) -> Verdict:
-    """The verdict on a clip that gives no row: one without words."""
-    detail = "; ".join([reason, *clip.remarks])
-    return Verdict(clip.id, str(clip.media or ""), "failed", ["vision", "audio", "text"], detail)
+def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) -> tuple[Row | None, Verdict]:
+    """The row of a clip, None if it failed, and the verdict. Never raises because of what a file contains.
 
-
-def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) -> tuple[dict | None, Verdict]:
-    """A row (None when it failed; columns: see clip_dataset.py) and the verdict. Media problems never raise.
-
-    transcripts: folder in which transcripts made here are kept."""
+    transcripts: folder that caches transcripts made here.
+    """
     try:
-        found = gather(clip, recipe.frame_rate, recipe.max_seconds, recipe.max_side, recipe.frame_size)
+        decoded = decode_clip(clip, recipe)
     except MediaError as error:
         return prepare_words(clip, recipe, str(error))
-    return _row(clip, found, recipe, transcripts)
+    return _row(clip, decoded, recipe, transcripts)
 
 
-def prepare_words(clip: Clip, recipe: Recipe, reason: str) -> tuple[dict | None, Verdict]:
-    """Row and verdict of a clip whose files give nothing, for this reason: its words stay, without them it failed."""
+def prepare_words(clip: Clip, recipe: Recipe, reason: str) -> tuple[Row | None, Verdict]:
+    """Row and verdict of a clip whose files cannot be used for this reason: it fails unless it has a transcript."""
     if not clip.transcript:
         return None, failed(clip, reason)
-    return _row(clip, words_alone(clip, reason), recipe, None)
+    return _row(clip, undecoded_clip(clip, reason), recipe, None)
 
 
-def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, dict | None, str]]:
-    """(start in seconds, row, "") of all of a clip that `decode_clip.gather_windows` gives, window after window of
-    `recipe.max_seconds`, then (0, None, why) where it, or the rest of it, cannot be used. Words that are given have no
-    times: every window has all of them, and where there is none, they are one without picture and sound."""
-    given = False
-    sizes = recipe.frame_rate, recipe.max_seconds, recipe.max_side, recipe.frame_size
+def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, Row | None, str]]:
+    """Prepare all of a recording in windows of `recipe.max_seconds`: (start in seconds, row, "") of each.
+
+    If the recording or the rest of it cannot be used, (0, None, reason) follows. A given transcript has no times, so
+    each window has all of it; if no window can be decoded, the transcript alone makes one.
+    """
+    any_window = False
     try:
-        for found in gather_windows(clip, *sizes):
-            yield found.media.start, _row(clip, found, recipe, None)[0], ""
-            given = True
+        for decoded in decode_clip_windows(clip, recipe):
+            yield decoded.media.start, _row(clip, decoded, recipe, None)[0], ""
+            any_window = True
     except MediaError as error:
-        words, _ = (None, None) if given else prepare_words(clip, recipe, str(error))
-        if words is not None:
-            yield 0.0, words, ""
+        row = None if any_window else prepare_words(clip, recipe, str(error))[0]
+        if row is not None:
+            yield 0.0, row, ""
         yield 0.0, None, str(error)
 
 
-def _row(clip: Clip, found: Material, recipe: Recipe, transcripts: Path | None) -> tuple[dict, Verdict]:
-    media = found.media
-    words, absent = clip.transcript or "", dict(media.absent)
-    if not words:
+def _row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None) -> tuple[Row, Verdict]:
+    media = decoded.media
+    transcript, absent = clip.transcript or "", dict(media.absent)
+    if not transcript:
         absent["text"] = "no transcript"
         if recipe.transcribe and len(media.waveform):
-            listener = recogniser(recipe.transcribe)
-            words, absent["text"] = transcribe(media.waveform, media.sample_rate, listener, transcripts)
-    vision, faces = _vision(found, recipe)
+            model = recognizer(recipe.transcribe)
+            transcript, absent["text"] = transcribe(media.waveform, media.sample_rate, model, transcripts)
+    vision, faces = _vision_columns(decoded, recipe)
     row = {
         "id": clip.id,
         "split": clip.split,
         "duration": float(media.duration),
-        "transcript": words,
+        "transcript": transcript,
         "labels": [float(np.float32(value)) for value in clip.labels],
         **{f"group_{name}": value for name, value in clip.groups.items()},
         **vision,
-        **_audio(media, recipe),
-        "text_quality": text_quality(words).tolist(),
+        **_audio_columns(media, recipe),
+        "text_quality": text_quality(transcript).tolist(),
     }
-    return row, _verdict(clip, row, found, faces, absent)
+    return row, _verdict(clip, row, decoded, faces, absent)
 
 
-def _vision(found: Material, recipe: Recipe) -> tuple[dict, Faces | None]:
-    """Columns of the pictures, and the face that was followed; None where the pictures are crops already."""
-    _one_thread()
-    crops, seen, faces = found.media.frames, np.ones(len(found.media.frames), bool), None
-    if not found.cropped:
+def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, Faces | None]:
+    """Columns of the frames, and the followed face; None if the frames are face crops already."""
+    _limit_threads()
+    crops, faces = decoded.media.frames, None
+    face_found = np.ones(len(crops), bool)  # (T,)
+    if not decoded.cropped:
         faces = find_faces(crops, recipe.face_every, detector(recipe.detector))
         upright = np.rot90(crops, faces.turns, axes=(1, 2))  # (T, H, W, 3)
-        crops, seen = crop_faces(upright, smooth(faces.boxes, recipe.frame_rate), recipe.frame_size), faces.found
+        crops = crop_faces(upright, smooth(faces.boxes, recipe.frame_rate), recipe.frame_size)  # (T, size, size, 3)
+        face_found = faces.found
     jpegs = [encode_jpeg(crop) for crop in crops]
-    # Of what is stored, so that whoever reads the dataset computes the same.
+    # Quality is that of the stored crops, so that it can be computed again from the dataset.
     stored = np.stack([decode_jpeg(jpeg) for jpeg in jpegs]) if jpegs else crops
     columns = {
         "frames": jpegs,
-        "frame_times": found.media.frame_times.tolist(),
-        "vision_quality": vision_quality(stored, seen).tobytes(),
+        "frame_times": decoded.media.frame_times.tolist(),
+        "vision_quality": vision_quality(stored, face_found).tobytes(),
     }
     return columns, faces
 
 
-def _audio(media: Media, recipe: Recipe) -> dict:
-    sounds = {rate: to_int16(resample(media.waveform, media.sample_rate, rate)) for rate in recipe.sample_rates}
-    rate = max(recipe.sample_rates)  # the one that has lost least
+def _audio_columns(media: Media, recipe: Recipe) -> Row:
+    waveforms = {rate: to_int16(resample(media.waveform, media.sample_rate, rate)) for rate in recipe.sample_rates}
+    rate = max(recipe.sample_rates)  # the one with the least loss
     return {
-        **{f"waveform_{rate}": samples.tobytes() for rate, samples in sounds.items()},
-        "audio_quality": audio_quality(from_int16(sounds[rate]), rate).tobytes(),
+        **{f"waveform_{rate}": samples.tobytes() for rate, samples in waveforms.items()},
+        "audio_quality": audio_quality(from_int16(waveforms[rate]), rate).tobytes(),
     }
 
 
-def _verdict(clip: Clip, row: dict, found: Material, faces: Faces | None, absent: dict[str, str]) -> Verdict:
-    """ok or partial, and what a person should know. Missing words alone leave a clip ok: see prepare.py."""
-    media = found.media
-    lacking = {"vision": not len(media.frames), "audio": not len(media.waveform), "text": not row["transcript"]}
-    missing = [name for name, lacks in lacking.items() if lacks]
-    short = {"vision": "no picture", "audio": "no sound", "text": "no words"}
-    wrong = [f"{short[name]}: {absent[name]}" for name in missing if name != "text"] + found.remarks
+def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: Faces | None, absent: dict[str, str]) -> Verdict:
+    """ok or partial, and why. A missing transcript alone leaves a clip ok; see `require_transcripts`."""
+    media = decoded.media
+    is_missing = {"vision": not len(media.frames), "audio": not len(media.waveform), "text": not row["transcript"]}
+    missing = [name for name, value in is_missing.items() if value]
+    problems, notes = _problems(decoded, missing, faces, absent), _notes(media, missing, faces, absent)
+    face_frames = np.arange(len(row["frames"])) if faces is None else np.flatnonzero(faces.found)
+    crops = [decode_jpeg(row["frames"][i]) for i in face_frames[:: max(1, len(face_frames) // POSE_CROPS)]]
+    content = {name: value for name, value in row.items() if name in ("frames", "frame_times") or "waveform" in name}
+    return Verdict(
+        id=clip.id,
+        media=str(clip.media or ""),
+        verdict="partial" if problems else "ok",
+        missing=missing,
+        detail="; ".join(problems + notes),
+        digest=row_digest(row),
+        quality=clip_quality(row, media.frames.shape[1:3], faces, crops),
+        content="" if {"vision", "audio"} <= set(missing) else row_digest(content),
+        longer=media.more,
+    )
+
+
+def _problems(decoded: DecodedClip, missing: list[str], faces: Faces | None, absent: dict[str, str]) -> list[str]:
+    """What makes a clip partial."""
+    media, names = decoded.media, {"vision": "no picture", "audio": "no sound"}
+    problems = [f"{names[name]}: {absent[name]}" for name in missing if name != "text"] + decoded.remarks
     if faces is not None and len(media.frames) and not faces.found.any():
-        wrong.append("no face found; the middle of the picture is kept")
+        problems.append("no face found; the middle of the picture is kept")
     if media.cancelled:
-        wrong.append("the channels of its sound cancel each other; their mean, which is heard, is silent")
+        problems.append("the channels of its sound cancel each other; their mean is silent")
     if media.damaged_packets:
-        wrong.append(f"{media.damaged_packets} damaged packets left out")
-    notes = [f"{short['text']}: {absent['text']}"] if "text" in missing else []
+        problems.append(f"{media.damaged_packets} damaged packets left out")
+    return problems
+
+
+def _notes(media: Media, missing: list[str], faces: Faces | None, absent: dict[str, str]) -> list[str]:
+    """What a person should know about a clip without a problem."""
+    notes = [f"no words: {absent['text']}"] if "text" in missing else []
     if faces is not None and faces.turns:
         notes.append(f"people lay on their side; turned by {90 * faces.turns} degrees")
     if faces is not None and faces.others:
-        notes.append(f"{1 + faces.others} faces: {_where(faces, media)} is followed, the largest and most persistent")
+        height, width = media.frames.shape[1:3][:: -1 if faces.turns % 2 else 1]
+        x, y = np.mean(faces.boxes[faces.found], axis=0)[:2] / (width, height)
+        position = f"the one {x:.0%} from the left and {y:.0%} from the top"
+        notes.append(f"{1 + faces.others} faces: {position} is followed, the largest and most persistent")
     if media.more:
-        notes.append(f"longer than {media.duration:g} s, of which the rest is left out")
-    looks = np.arange(len(row["frames"])) if faces is None else np.flatnonzero(faces.found)
-    some = [decode_jpeg(row["frames"][i]) for i in looks[:: max(1, len(looks) // POSED)]]
-    quality = clip_quality(row, media.frames.shape[1:3], faces, some)
-    word = "partial" if wrong else "ok"
-    detail = "; ".join(wrong + notes)
-    heard = {name: value for name, value in row.items() if name in ("frames", "frame_times") or "waveform" in name}
-    content = "" if {"vision", "audio"} <= set(missing) else row_digest(heard)
-    about = str(clip.media or ""), word, missing, detail
-    return Verdict(clip.id, *about, row_digest(row), quality, content, media.more)
+        notes.append(f"longer than {media.duration:g} s: the rest is left out")
+    return notes
 
 
-def _where(faces: Faces, media: Media) -> str:
-    height, width = media.frames.shape[1:3][:: -1 if faces.turns % 2 else 1]
-    x, y = np.mean(faces.boxes[faces.found], axis=0)[:2] / (width, height)
-    return f"the one {x:.0%} from the left and {y:.0%} from the top"
-
-
-def row_digest(row: dict) -> str:
+def row_digest(row: Row) -> str:
     """Sixteen hexadecimal digits of a row's content."""
     content = hashlib.sha256()
     for name in sorted(row):
@@ -186,8 +179,8 @@ def row_digest(row: dict) -> str:
 
 
 @functools.cache
-def _one_thread() -> None:
-    """OpenCV's threads would fight the other processes for the cores."""
+def _limit_threads() -> None:
+    """Stop OpenCV's threads in worker processes from competing for the cores."""
     import multiprocessing
 
     if multiprocessing.parent_process() is not None:

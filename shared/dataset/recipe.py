@@ -7,7 +7,7 @@ from typing import Any
 from shared.errors import UserError
 from shared.files import digest
 from shared.media.faces import DETECTORS, detector
-from shared.media.transcribe import recogniser
+from shared.media.transcribe import recognizer
 from shared.registry import nearest
 
 
@@ -62,7 +62,7 @@ class Recipe:
         _, _, weights = self.detector.partition(":")
         digests = {"detector": digest(Path(weights))} if weights else {}
         if self.transcribe:
-            listener = recogniser(self.transcribe)
-            listener.check()
-            digests["transcribe"] = listener.digest
+            model = recognizer(self.transcribe)
+            model.check()
+            digests["transcribe"] = model.digest
         return digests

@@ -1,25 +1,34 @@
-"""Splits that keep together what belongs together: no person, or no seed video, on both sides of a comparison."""
+"""Splits that keep groups whole: no person, or no seed video, is in two splits."""
 
 import csv
+import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from shared.dataset.clip import Clip, ClipSource
 from shared.errors import UserError
+from shared.files import atomic_folder, digest, link_or_copy, read_json, write_csv, write_json
 from shared.registry import nearest
+from shared.text import one_line
 from shared.training.sampling import derive_seed
 
-SHARES = {"test": 0.15, "valid": 0.15}
+if TYPE_CHECKING:
+    import datasets
+
+FRACTIONS = {"test": 0.15, "valid": 0.15}
 """The rest is for training."""
+DESCRIPTIONS = {"dataset.json": "emit-clips/", "features.json": "emit-features/"}
+"""The file that describes each kind of dataset, and how its format begins."""
 
 
-def assign(source: ClipSource, group: str | None = None) -> ClipSource:
-    """Give every clip a split when none has one, whole groups at a time; a source with splits is returned as it is.
+def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
+    """Give every clip a split if none has one, whole groups at a time. A source with splits is returned as it is.
 
-    group: name of the group that must not be torn; by default the first the source has, and without any each clip is
-    its own. The same groups always fall to the same splits, whatever their order. Fewer than three groups stay in
-    train: nothing could be held out.
+    group: name of the group to keep whole, by default the first of the source; without groups each clip is its own.
+    The same groups always get the same splits, in any order. If there are fewer than three groups, all are in train.
     """
     without = sum(not clip.split for clip in source.clips)
     if without < len(source.clips):
@@ -29,63 +38,113 @@ def assign(source: ClipSource, group: str | None = None) -> ClipSource:
         raise UserError(f"--split_by {group}: the source has no such group; {nearest(group, source.group_names)}")
     group = group or (source.group_names[0] if source.group_names else None)
 
-    def belongs_to(clip: Clip) -> str:
-        return (clip.groups.get(group) if group else None) or f"clip {clip.id}"
+    def group_of(clip: Clip) -> str:
+        return _group_key(clip.id, clip.groups.get(group, "") if group else "")
 
-    names = sorted({belongs_to(clip) for clip in source.clips}, key=lambda name: derive_seed("split", name))
+    names = sorted({group_of(clip) for clip in source.clips}, key=lambda name: derive_seed("split", name))
     split = dict.fromkeys(names, "train")
     if len(names) >= 3:
         start = 0
-        for part, share in SHARES.items():
-            count = max(1, round(share * len(names)))
+        for part, fraction in FRACTIONS.items():
+            count = max(1, round(fraction * len(names)))
             split |= dict.fromkeys(names[start : start + count], part)
             start += count
-    clips = [replace(clip, split=split[belongs_to(clip)]) for clip in source.clips]
+    clips = [replace(clip, split=split[group_of(clip)]) for clip in source.clips]
     kept = f"groups of {group!r} are kept whole" if group else "there are no groups, so each clip stands alone"
     note = f"no splits given: about 70 / 15 / 15 % train / valid / test were drawn; {kept}"
     return replace(source, clips=clips, notes=[*source.notes, note])
 
 
-def deal(group_of: dict[str, str], folds: int, seed: int) -> dict[str, int]:
-    """{id: fold}, whole groups at a time: large groups first, each to the fold with the fewest clips. The same groups
-    always fall to the same folds, whatever their order. group_of: {id: group}; "" = a group of its own."""
-    sizes = Counter(_own(name, group) for name, group in group_of.items())
-    filled, place = [0] * folds, {}
+def assign_folds(group_of: dict[str, str], folds: int, seed: int) -> dict[str, int]:
+    """{id: fold}, whole groups at a time: large groups first, each to the fold with the fewest clips.
+
+    The same groups always get the same folds, in any order. group_of: {id: group}; "" = a group of its own.
+    """
+    sizes = Counter(_group_key(name, group) for name, group in group_of.items())
+    fold_sizes, fold_of = [0] * folds, {}
     for group in sorted(sizes, key=lambda group: (-sizes[group], derive_seed("fold", seed, group))):
-        place[group] = min(range(folds), key=lambda i: filled[i])
-        filled[place[group]] += sizes[group]
-    return {name: place[_own(name, group)] for name, group in group_of.items()}
+        fold_of[group] = min(range(folds), key=lambda i: fold_sizes[i])
+        fold_sizes[fold_of[group]] += sizes[group]
+    return {name: fold_of[_group_key(name, group)] for name, group in group_of.items()}
 
 
-def fold_of(group_of: dict[str, str], folds: int, fold: int, valid_share: float, seed: int) -> dict[str, str]:
-    """{id: split} of fold `fold` of `folds`: its groups are test, of the others about `valid_share` of the clips are
-    valid, again in whole groups, and the rest is train. Every clip is test in exactly one fold. group_of as for `deal`.
-    UserError when there are too few groups."""
-    place = deal(group_of, folds, seed)
-    split = {name: "test" for name, part in place.items() if part == fold}
+def fold_splits(group_of: dict[str, str], folds: int, fold: int, valid_share: float, seed: int) -> dict[str, str]:
+    """{id: split} of one of the folds: its groups are test; of the others about `valid_share` of the clips, in whole
+    groups, are valid; the rest is train. Every clip is test in exactly one fold.
+
+    group_of: as for `assign_folds`. Raises UserError if there are too few groups.
+    """
+    split = {name: "test" for name, number in assign_folds(group_of, folds, seed).items() if number == fold}
     rest: dict[str, list[str]] = {}
-    for name in place.keys() - split.keys():
-        rest.setdefault(_own(name, group_of[name]), []).append(name)
+    for name in group_of.keys() - split.keys():
+        rest.setdefault(_group_key(name, group_of[name]), []).append(name)
     if not split or len(rest) < 2:
         raise UserError(
-            f"{len({_own(*pair) for pair in group_of.items()})} groups are too few for {folds} folds that leave one to "
-            "test, one to train on and one to validate"
+            f"{len({_group_key(*pair) for pair in group_of.items()})} groups are too few for {folds} folds that leave "
+            "one to test, one to train on and one to validate"
         )
-    wanted, valid = valid_share * (len(group_of) - len(split)), 0
+    target, valid = valid_share * (len(group_of) - len(split)), 0
     for number, group in enumerate(sorted(rest, key=lambda group: derive_seed("valid", seed, fold, group))):
-        part = "valid" if valid < wanted and number < len(rest) - 1 else "train"
+        part = "valid" if valid < target and number < len(rest) - 1 else "train"
         valid += len(rest[group]) if part == "valid" else 0
         split |= dict.fromkeys(rest[group], part)
     return split
 
 
-def _own(name: str, group: str) -> str:
-    return group or f"clip {name}"
+def split_dataset(
+    data: Path,
+    out: Path,
+    *,
+    by: str | None = None,
+    folds: int = 4,
+    fold: int = 0,
+    valid_share: float = 0.15,
+    within: Sequence[str] = (),
+    seed: int = 0,
+) -> None:
+    """Write the folder `out`: the rows of a clip or feature dataset with the splits of one fold. Print a summary.
+
+    by: the group that is kept whole, by default the first; within: the splits whose clips take part, by default all.
+    Leaves `out` alone if it holds these splits already. Raises UserError if it holds anything else.
+    """
+    description, info = read_description(data)
+    by = by or next(iter(info["group_names"]), None)
+    if by is not None and by not in info["group_names"]:
+        raise UserError(f"--by {by}: the clips have no such group; {nearest(by, info['group_names'])}")
+    groups = _read_groups(data, by, within)
+    group_of = {name: group for name, group in groups.items() if group is not None}
+    splits = dict.fromkeys(groups, "") | fold_splits(group_of, folds, fold, valid_share, seed)
+    settings = {"by": by, "within": list(within), "from": info["digest"]}
+    settings |= {"folds": folds, "fold": fold, "valid_share": valid_share, "seed": seed}
+    new_digest = digest([info["digest"], sorted(splits.items())])
+    if (out / description).exists() and read_description(out)[1].get("digest") == new_digest:
+        print(f"{out}: already holds these splits; nothing to do")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: holds something else; choose another --out or delete it")
+    counts = Counter(splits.values())
+    _write_split(data, out, description, {**info, "split": settings, "digest": new_digest}, splits)
+    shown = ", ".join(f"{counts[name]} {name}" for name in ("train", "valid", "test"))
+    kept = f"groups of {by!r} are whole" if by else "there are no groups, so each clip stands alone"
+    print(f"{out}: fold {fold} of {folds}, {shown}; {kept}; digest {new_digest} (was {info['digest']})")
+    if description == "features.json":
+        print("the encoders stay as they were: if they were trained on clips that are now test, align in each fold")
 
 
-def with_splits(table, folder: Path):
-    """The rows of a dataset folder (a datasets.Dataset) with the splits of its splits.csv, when it has one, in place of
-    those stored. The rows themselves stay where they are."""
+def read_description(path: Path) -> tuple[str, dict[str, Any]]:
+    """Name and content of the file that describes a dataset. Raises UserError if `path` is not a dataset."""
+    for name, format_prefix in DESCRIPTIONS.items():
+        if (Path(path) / name).is_file():
+            info = read_json(Path(path) / name, "dataset", "make it again")
+            if str(info.get("format", "")).startswith(format_prefix):
+                return name, info
+    raise UserError(
+        f"{path}: neither a clip dataset nor a feature dataset; make one with `emit prepare` or `emit encode`"
+    )
+
+
+def with_splits(table: "datasets.Dataset", folder: Path) -> "datasets.Dataset":
+    """The rows of a dataset folder with the splits of its splits.csv, if it has one, in place of the stored splits."""
     path = folder / "splits.csv"
     if not path.exists():
         return table
@@ -96,3 +155,45 @@ def with_splits(table, folder: Path):
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: damaged, or of other clips ({error}); make it with `emit split`") from None
     return table.remove_columns("split").add_column("split", values)
+
+
+def _group_key(name: str, group: str) -> str:
+    return group or f"clip {name}"
+
+
+def _read_groups(data: Path, by: str | None, within: Sequence[str]) -> dict[str, str | None]:
+    """{id: group} of every clip; None for a clip that does not take part."""
+    import datasets
+
+    try:
+        table = with_splits(datasets.load_from_disk(str(data / "data")), data).data
+    except UserError:
+        raise
+    except Exception as error:  # the library raises errors of many types
+        reason = one_line(error, 200)
+        raise UserError(f"{data}/data: missing or damaged ({reason}); make it again") from None
+    ids, old_splits = table.column("id").to_pylist(), table.column("split").to_pylist()
+    groups = table.column(f"group_{by}").to_pylist() if by else [""] * len(ids)
+    for name in within:
+        if name not in old_splits:
+            raise UserError(f"--within {name}: no clip is in that split; {nearest(name, sorted(set(old_splits)))}")
+    return {
+        name: (group or "") if not within or split in within else None
+        for name, group, split in zip(ids, groups, old_splits, strict=True)
+    }
+
+
+def _write_split(data: Path, out: Path, description: str, info: dict[str, Any], splits: dict[str, str]) -> None:
+    """Write a dataset folder that shares the rows of `data`."""
+    if "counts" in info:
+        info["counts"] = {**info["counts"], "splits": dict(sorted(Counter(splits.values()).items()))}
+    if "made_from" in info:  # `emit prepare` into this folder would give other splits, so it must refuse
+        info["made_from"] = {**info["made_from"], "source": info["digest"]}
+    with atomic_folder(out) as folder:
+        for file in data.iterdir():
+            if file.is_dir() and file.name == "data":
+                shutil.copytree(file, folder / file.name, copy_function=link_or_copy)
+            elif file.suffix == ".csv" and file.name != "splits.csv":
+                link_or_copy(file, folder / file.name)
+        write_csv(folder / "splits.csv", ["id", "split"], [[name, splits[name]] for name in splits])
+        write_json(folder / description, info)

@@ -1,6 +1,6 @@
-"""A pool of processes for jobs that may crash or hang: whatever an item does, only that item is lost.
+"""A pool of processes for jobs that may crash or hang: only the item that does so is lost.
 
-`concurrent.futures` gives up on everything when one process dies, and cannot end one that hangs.
+`concurrent.futures` aborts all work when one process dies, and cannot end one that hangs.
 """
 
 import contextlib
@@ -9,123 +9,132 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from multiprocessing import connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.errors import UserError
 from shared.text import one_line
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Processes share the cores already, and sums come out the same however many threads a machine has."""
+"""Processes share the cores already, and sums do not depend on a machine's number of threads."""
+START_SECONDS = 60.0
+"""Time that a new process has to start, in addition to the time limit of its first item."""
+
+
+class JobResult(NamedTuple):
+    index: int
+    """Of the item."""
+    value: Any
+    """What the job returned or yielded; None if it failed."""
+    error: str
+    """Why the job failed, in one line; "" if it did not."""
+
+
+class _Message(NamedTuple):
+    """What a process sends. kind: ready (started), part (a value of several), end (no further values), done (the only
+    value, or an error)."""
+
+    kind: str
+    value: Any = None
+    error: str = ""
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(job: Callable, items: list, workers: int, seconds: float) -> Iterator[tuple[int, Any, str]]:
-    """Call `job(item)` in `workers` processes (0: one a core); yield (index, result, "") as they finish.
+def run_jobs(job: Callable[[Any], Any], items: list, workers: int, seconds: float) -> Iterator[JobResult]:
+    """Call `job(item)` in `workers` processes (0: one per core) and yield results as they finish.
 
-    An item whose process dies, or that takes more than `seconds`, gives (index, None, reason in one line), and a new
-    process takes over. `job` and items are pickled; an exception in `job` is such a reason too. Where `job` returns an
-    iterator, each of its values is a result, for which it has `seconds`; it waits while nobody takes them.
+    An item whose process dies, or that takes more than `seconds`, gives an error, and a new process takes over. An
+    exception in `job` gives an error too. If `job` returns an iterator, each of its values is a result with a time
+    limit of its own; the process waits until the value is consumed. `job` and items are pickled.
     """
     workers = max(1, min(workers or cores(), len(items)))
-    todo = iter(enumerate(items))
-    team: list[_Worker] = []
+    queue = iter(enumerate(items))
+    pool: list[_Worker] = []
     try:
-        for entry in _first(todo, workers):
-            team.append(_Worker(job, entry))
-        while team:
-            soonest = min(worker.deadline(seconds) for worker in team)
-            connection.wait([worker.pipe for worker in team], timeout=max(0.0, soonest - time.monotonic()))
-            for place, worker in enumerate(team):
-                answer = worker.answer(seconds)
-                if answer is None:
+        for entry in islice(queue, workers):
+            pool.append(_Worker(job, *entry))
+        while pool:
+            deadline = min(worker.deadline(seconds) for worker in pool)
+            connection.wait([worker.pipe for worker in pool], timeout=max(0.0, deadline - time.monotonic()))
+            for worker in list(pool):
+                message = worker.receive(seconds)
+                if message is None:
                     continue
-                index, (kind, *given) = worker.entry[0], answer
-                if kind == "part":
-                    yield index, *given
-                    continue
-                following = next(todo, None)
-                if following is not None and worker.alive:
-                    worker.give(following)
-                elif following is not None:
-                    team[place] = _Worker(job, following)
-                else:
-                    worker.end()
-                    team[place] = None
-                if kind != "end":
-                    yield index, *given
-            team = [worker for worker in team if worker is not None]
+                index = worker.index
+                if message.kind != "part":
+                    following = next(queue, None)
+                    if following is None:
+                        worker.stop()
+                        pool.remove(worker)
+                    elif worker.alive:
+                        worker.assign(*following)
+                    else:
+                        pool[pool.index(worker)] = _Worker(job, *following)
+                if message.kind != "end":
+                    yield JobResult(index, message.value, message.error)
     finally:
-        for worker in team:
-            if worker is not None:
-                worker.end()
-
-
-def _first(entries: Iterator, count: int) -> Iterator:
-    for _ in range(count):
-        entry = next(entries, None)
-        if entry is None:
-            return
-        yield entry
+        for worker in pool:
+            worker.stop()
 
 
 class _Worker:
-    """One process and the item it is at."""
+    """One process and the item it works on."""
 
-    def __init__(self, job: Callable, entry: tuple[int, Any]):
-        # Spawned: a fork of a process that runs threads may hang.
+    def __init__(self, job: Callable[[Any], Any], index: int, item: Any):
+        # Spawned, because a fork of a process with threads may hang.
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, job), daemon=True)
+        self.pipe, child_pipe = context.Pipe()
+        self.process = context.Process(target=_work, args=(child_pipe, job), daemon=True)
         with _environment(ONE_THREAD):
             self.process.start()
-        theirs.close()
+        child_pipe.close()
         self.ready, self.alive = False, True
-        self.give(entry)
+        self.assign(index, item)
 
-    def give(self, entry: tuple[int, Any]) -> None:
-        self.entry, self.since = entry, time.monotonic()
-        # A process that died at once is noticed when its answer is read.
+    def assign(self, index: int, item: Any) -> None:
+        self.index, self.start_time = index, time.monotonic()
+        # If the process has died, `receive` will notice.
         with contextlib.suppress(OSError):
-            self.pipe.send(entry[1])
+            self.pipe.send(item)
 
     def deadline(self, seconds: float) -> float:
-        return self.since + seconds + (0 if self.ready else 60)
+        return self.start_time + seconds + (0 if self.ready else START_SECONDS)
 
-    def answer(self, seconds: float) -> tuple[str, Any, str] | None:
-        """(kind, result, reason) when there is news, else None. Kinds: done, or part (others follow) and their end."""
+    def receive(self, seconds: float) -> _Message | None:
+        """The next message other than "ready"; None if there is none yet."""
         try:
             while self.pipe.poll():
-                kind, result, reason = self.pipe.recv()
-                self.ready, self.since = True, time.monotonic()
-                if kind != "ready":
-                    return kind, result, reason
+                message: _Message = self.pipe.recv()
+                self.ready, self.start_time = True, time.monotonic()
+                if message.kind != "ready":
+                    return message
         except (EOFError, OSError):
             self.process.join(5)
             if not self.ready:
-                raise UserError("a worker process could not start; its own words are above") from None
-            self.end()
-            return "done", None, f"the process that read it died ({_cause(self.process.exitcode)})"
+                raise UserError("a worker process could not start; its own error is above") from None
+            self.stop()
+            return _Message("done", error=f"the process that read it died ({_exit_reason(self.process.exitcode)})")
         if time.monotonic() < self.deadline(seconds):
             return None
-        self.end()
-        return "done", None, f"took longer than {seconds:g} s"
+        self.stop()
+        return _Message("done", error=f"took longer than {seconds:g} s")
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self.alive = False
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
-def _work(pipe, job: Callable) -> None:
-    """What a process does: one item after the other, until the pipe closes."""
+def _work(pipe: connection.Connection, job: Callable[[Any], Any]) -> None:
+    """The main function of a process: work on one item after the other until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipe.send(("ready", None, ""))
+    pipe.send(_Message("ready"))
     while True:
         try:
             item = pipe.recv()
@@ -133,26 +142,26 @@ def _work(pipe, job: Callable) -> None:
             return
         try:
             result = job(item)
-            answer = ("done", result, "")
+            message = _Message("done", result)
             if isinstance(result, Iterator):
                 for part in result:
-                    pipe.send(("part", part, ""))
-                answer = ("end", None, "")
-        except Exception as error:  # whatever a file does to a library, the run goes on
-            answer = ("done", None, f"{type(error).__name__}: {one_line(error)}"[:300])
-        pipe.send(answer)
+                    pipe.send(_Message("part", part))
+                message = _Message("end")
+        except Exception as error:  # a file may cause any error in a library
+            message = _Message("done", error=f"{type(error).__name__}: {one_line(error)}"[:300])
+        pipe.send(message)
 
 
-def _cause(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        return f"{name}, perhaps for want of memory" if name == "SIGKILL" else name
+        return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
     return f"status {code}"
 
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Variables that processes started inside inherit."""
+    """Set environment variables, which processes started inside inherit."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

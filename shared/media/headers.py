@@ -47,8 +47,8 @@ def read_header(path: Path) -> Header:
         return Header(trouble=f"not a readable media file ({reason})")
 
 
-def evenly(items: list, count: int) -> list:
-    """`count` of the items, evenly spaced; all of them where there are no more."""
+def evenly_spaced(items: list, count: int) -> list:
+    """`count` of the items, evenly spaced; all of them if there are fewer."""
     if len(items) <= count:
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]

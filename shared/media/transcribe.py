@@ -1,14 +1,15 @@
-"""Words of clips nobody wrote down, by a recogniser that a person brings: `--transcribe /path/to/whisper`.
+"""Transcribe clips with a speech recognizer that the user provides: `--transcribe /path/to/whisper`.
 
-Recognisers invent sentences where nobody speaks. So one is asked only where voice activity is heard, and of what it
-says only the segments in which somebody does speak are kept: silence has no words, and text counts as missing.
+Recognizers invent sentences in silence. So a clip without voice activity is not transcribed, and segments without voice
+activity are dropped. The transcript of silence is empty, and text counts as missing.
 """
 
 import functools
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,49 +17,53 @@ from shared.errors import UserError
 from shared.files import digest, write_json
 from shared.media.decode import resample
 from shared.media.speech import CHUNK, RATE, speech_probability
+from shared.media.storage import to_int16
 from shared.registry import Registry
 from shared.text import one_line
 
-RECOGNISERS = Registry("speech recogniser", {"faster-whisper": "shared.media.transcribe:FasterWhisper"})
-"""Named with the folder of their weights, as `faster-whisper:/path`; a bare path means faster-whisper."""
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel
+
+RECOGNIZERS = Registry("speech recognizer", {"faster-whisper": "shared.media.transcribe:FasterWhisper"})
+"""Given with the folder of their weights, as `faster-whisper:/path`; a bare path means faster-whisper."""
 
 VERSION = 1
-"""Raised whenever the same recogniser gives other words, so that kept transcripts are not used again."""
+"""Raised when the same recognizer gives other words, so that cached transcripts are not used again."""
 NOT_TRANSCRIBED = "its sound could not be transcribed"
-SPEAKS = 0.5
+SPEECH_THRESHOLD = 0.5
 """Probability above which a step of 32 ms is speech."""
-LEAST_SPEECH = 0.2
-"""Seconds of speech, of a clip or of a segment, below which nobody speaks."""
-SLACK = 0.2
-"""Seconds by which the bounds of segments may be off."""
+MIN_SPEECH_SECONDS = 0.2
+"""A clip or segment with less speech counts as silent."""
+SEGMENT_TOLERANCE = 0.2
+"""Seconds by which the times of segments may be off."""
 
 
 @dataclass
 class Segment:
-    """A stretch of recognised words, times in seconds."""
+    """Recognized words; times in seconds."""
 
     start: float
     end: float
     text: str
 
 
-class Recogniser(Protocol):
-    """What can write down speech."""
+class Recognizer(Protocol):
+    """A speech recognizer."""
 
     digest: str
-    """Changes with the weights."""
+    """Depends on the weights."""
 
-    def recognise(self, waveform: np.ndarray) -> list[Segment]:
-        """float32 (S,) at 16 kHz -> segments in order."""
+    def recognize(self, waveform: np.ndarray) -> list[Segment]:
+        """Segments, in order, of float32 (S,) at 16 kHz."""
         ...
 
     def check(self) -> None:
-        """UserError when its weights cannot be loaded."""
+        """Raises UserError if the weights cannot be loaded."""
         ...
 
 
 class FasterWhisper:
-    """Whisper by CTranslate2 (package `faster-whisper`), from a folder on the disk; no hub is asked."""
+    """Whisper by CTranslate2 (package `faster-whisper`), from a local folder; nothing is downloaded."""
 
     def __init__(self, path: str):
         folder = Path(path)
@@ -71,76 +76,74 @@ class FasterWhisper:
         self.digest = digest(["faster-whisper", files])
 
     @functools.cached_property
-    def model(self):
+    def model(self) -> "WhisperModel":
         """Loaded when the first clip needs it."""
         return self._load()
 
-    def _load(self):
+    def _load(self) -> "WhisperModel":
         from faster_whisper import WhisperModel
 
         return WhisperModel(self.path, local_files_only=True)
 
     def check(self) -> None:
         try:
-            self._load()  # and forgotten: other processes load their own
-        except Exception as error:  # whatever damaged weights do to a library
+            self._load()  # not kept: worker processes load their own
+        except Exception as error:  # damaged weights may cause any error in a library
             reason = one_line(error, 200)
             raise UserError(f"{self.path}: this Whisper model cannot be loaded ({reason}); fetch it again") from None
 
-    def recognise(self, waveform: np.ndarray) -> list[Segment]:
-        # Without the words before it: a misheard sentence would be repeated through the clip.
+    def recognize(self, waveform: np.ndarray) -> list[Segment]:
+        # Not conditioned on previous text, because a misheard sentence would be repeated through the clip.
         segments, _ = self.model.transcribe(waveform, condition_on_previous_text=False)
         return [Segment(segment.start, segment.end, segment.text) for segment in segments]
 
 
 @functools.cache
-def recogniser(spec: str) -> Recogniser:
-    """The recogniser that `spec` names, built once a process; UserError when it cannot be."""
-    return RECOGNISERS.make(spec if spec.partition(":")[0] in RECOGNISERS.parts else f"faster-whisper:{spec}")
+def recognizer(spec: str) -> Recognizer:
+    """The recognizer that `spec` names, built once per process. Raises UserError if it cannot be built."""
+    return RECOGNIZERS.make(spec if spec.partition(":")[0] in RECOGNIZERS.parts else f"faster-whisper:{spec}")
 
 
-def transcribe(waveform: np.ndarray, rate: int, listener: Recogniser, kept: Path | None = None) -> tuple[str, str]:
-    """What is said in float32 (S,) at `rate` Hz, and "" or, where that is nothing, why.
+def transcribe(waveform: np.ndarray, rate: int, model: Recognizer, cache: Path | None = None) -> tuple[str, str]:
+    """The transcript of float32 (S,) at `rate` Hz and, if it is empty, the reason.
 
-    kept: folder in which each answer is kept under a digest of the sound and the recogniser, and looked for first.
+    cache: folder of results under a digest of the sound and the recognizer.
     """
     samples = resample(waveform, rate, RATE)
-    content = np.clip(np.round(samples * 32768.0), -32768, 32767).astype("<i2").tobytes()
-    file = kept / f"{digest([VERSION, listener.digest, content.hex()])}.json" if kept is not None else None
-    if file is not None and file.is_file():
-        known = _read(file)
-        if known is not None:
-            return known
-    speech = speech_probability(samples, RATE) > SPEAKS  # (N,) per 32 ms
-    if not _enough(speech):
-        text, why = "", "nobody speaks"
+    file = cache / f"{digest([VERSION, model.digest, to_int16(samples).tobytes().hex()])}.json" if cache else None
+    cached = _read(file) if file is not None and file.is_file() else None
+    if cached is not None:
+        return cached
+    speech = speech_probability(samples, RATE) > SPEECH_THRESHOLD  # (N,) per 32 ms
+    if not _has_speech(speech):
+        text, reason = "", "nobody speaks"
     else:
         try:
-            segments = listener.recognise(samples)
-        except Exception as error:  # whatever a clip does to a library, it keeps its picture and sound
+            segments = model.recognize(samples)
+        except Exception as error:  # a clip may cause any error in a library, but it keeps its frames and sound
             return "", f"{NOT_TRANSCRIBED} ({one_line(error, 120)})"
-        text = " ".join(" ".join(part.text.split()) for part in segments if _enough(_during(speech, part))).strip()
-        why = "" if text else "no words were recognised"
+        spoken = [segment for segment in segments if _has_speech(_speech_during(speech, segment))]
+        text = " ".join(" ".join(segment.text.split()) for segment in spoken).strip()
+        reason = "" if text else "no words were recognized"
     if file is not None:
-        write_json(file, {"text": text, "why": why})
-    return text, why
+        write_json(file, {"text": text, "why": reason})
+    return text, reason
 
 
-def _enough(speech: np.ndarray) -> bool:
-    return float(speech.sum()) * CHUNK / RATE >= LEAST_SPEECH
+def _has_speech(speech: np.ndarray) -> bool:
+    return float(speech.sum()) * CHUNK / RATE >= MIN_SPEECH_SECONDS
 
 
-def _during(speech: np.ndarray, segment: Segment) -> np.ndarray:
-    first, last = (round(time * RATE / CHUNK) for time in (segment.start - SLACK, segment.end + SLACK))
+def _speech_during(speech: np.ndarray, segment: Segment) -> np.ndarray:
+    times = segment.start - SEGMENT_TOLERANCE, segment.end + SEGMENT_TOLERANCE
+    first, last = (round(time * RATE / CHUNK) for time in times)
     return speech[max(0, first) : max(0, last)]
 
 
 def _read(file: Path) -> tuple[str, str] | None:
-    """A kept answer; None when it is damaged."""
-    import json
-
+    """A cached result; None if it is damaged."""
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        return str(known["text"]), str(known["why"])
+        result = json.loads(file.read_text(encoding="utf-8"))
+        return str(result["text"]), str(result["why"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -171,11 +171,11 @@ def _cross_weigh(members: list[Evaluation]) -> tuple[np.ndarray, np.ndarray]:
 
 def _parts(groups: list[str]) -> np.ndarray:
     """The part of each row, int (N,), whole groups at a time. UserError when there is but one group."""
-    from shared.dataset.splits import deal
+    from shared.dataset.splits import assign_folds
 
     if len(set(groups)) < 2:
         raise UserError("too few groups: weights are learned on some, their strength on others, and judged on others")
-    dealt = deal({str(row): group for row, group in enumerate(groups)}, min(FOLDS, len(set(groups))), 0)
+    dealt = assign_folds({str(row): group for row, group in enumerate(groups)}, min(FOLDS, len(set(groups))), 0)
     return np.array([dealt[str(row)] for row in range(len(groups))])
 
 

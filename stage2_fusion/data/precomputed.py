@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from shared.dataset.clip import MODALITIES, Clip
-from shared.dataset.decode_clip import CROP_NAME, crop_times, frame_times
 from shared.errors import UserError
 from shared.files import digest
 from shared.layouts.vidmimic2.layout import Folders
 from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FOLDERS, WIDTHS, read_clip_features
+from shared.media.face_crops import CROP_NAME, crop_times, frame_times
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.encoding import absent, batches, clean_sample, encode_modality, quality_at
 from stage2_fusion.data.features import EncoderInfo, FeatureSample, ModalityFeatures, PrecomputedInfo

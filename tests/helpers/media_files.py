@@ -128,9 +128,9 @@ def voice(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
 
 def prepared_here(source):
     """All clips of a ClipSource prepared in this process: ({id: sample, or None}, {id: Verdict})."""
-    from shared.commands.prepare import describe
     from shared.dataset.clip_dataset import decode_row
     from shared.dataset.prepare_clip import prepare_clip
+    from shared.dataset.prepare_dataset import describe
     from shared.dataset.recipe import Recipe
 
     recipe = Recipe()

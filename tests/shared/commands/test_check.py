@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from helpers.media_files import clock, voice, write_video, write_wav
 
-from shared.commands import check as checking
 from shared.commands.check import main
+from shared.dataset import equal_files
 from shared.dataset.check_report import bars
 from shared.errors import UserError
-from shared.media.headers import evenly, read_header
+from shared.media.headers import evenly_spaced, read_header
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_media_in_tables_are_compared_where_that_takes_no_time(tmp_path, monkeyp
     columns = {"id": ["a", "b", "c", "d"], "video": [b"film", b"cinema", b"film", None], "joy": [0.0, 1.0, 0.5, 0.0]}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     assert run(tmp_path / "t.parquet", tmp_path)["duplicates"]["files"] == [["a", "c"]]
-    monkeypatch.setattr(checking, "TABLES", 10)
+    monkeypatch.setattr(equal_files, "MAX_TABLE_BYTES", 10)
     assert run(tmp_path / "t.parquet", tmp_path)["duplicates"]["files"] == []
     assert "are not read to be compared" in capsys.readouterr().out
 
@@ -142,7 +142,7 @@ def test_sources_of_which_nothing_can_be_read(tmp_path):
 def test_headers_never_raise_and_samples_are_even(tmp_path):
     (tmp_path / "t.mp4").write_text("text")
     assert "no such file" in read_header(tmp_path / "none").trouble and read_header(tmp_path / "t.mp4").trouble
-    assert evenly(list(range(10)), 3) == [0, 3, 6] and evenly([1, 2], 5) == [1, 2]
+    assert evenly_spaced(list(range(10)), 3) == [0, 3, 6] and evenly_spaced([1, 2], 5) == [1, 2]
     assert bars([0, 1, 100, 50]) == " ▁█▄"
 
 

@@ -5,21 +5,19 @@ import json
 import os
 import re
 import shutil
-import signal
-import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.media_files import clock, face, voice, write_video, write_wav
 
-from shared.commands import prepare as preparing
+from shared.commands.prepare import main
+from shared.dataset import prepare_dataset
 from shared.dataset.clip import Clip
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.prepare_clip import prepare_clip
 from shared.dataset.recipe import Recipe
-from shared.dataset.worker_pool import run
+from shared.dataset.worker_pool import JobResult
 from shared.errors import UserError
 
 
@@ -44,7 +42,7 @@ def source(tmp_path_factory) -> Path:
 
 
 def prepare(source, out, *options):
-    assert preparing.main([str(source), "--out", str(out), *map(str, options)]) == 0
+    assert main([str(source), "--out", str(out), *map(str, options)]) == 0
     return ClipDataset.open(out)
 
 
@@ -114,7 +112,7 @@ def test_the_face_that_is_followed_is_recorded_and_so_is_what_is_left_out(tmp_pa
     assert said[0] == "no sound: no sound track"
     where = re.fullmatch(r"2 faces: the one (\d+)% from the left and (\d+)% from the top is followed, .*", said[2])
     assert abs(int(where[1]) - 81) <= 3 and abs(int(where[2]) - 52) <= 6
-    assert said[3] == "longer than 1.5 s, of which the rest is left out" and len(row["frames"]) == 12
+    assert said[3] == "longer than 1.5 s: the rest is left out" and len(row["frames"]) == 12
 
 
 def files(folder):
@@ -128,9 +126,9 @@ def test_any_number_of_processes_gives_the_same_bytes(source, prepared, tmp_path
 
 
 def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(preparing, "SHARD", 2)
+    monkeypatch.setattr(prepare_dataset, "SHARD_SIZE", 2)
     done = []
-    write = preparing._write_results
+    write = prepare_dataset._write_results
 
     def stop_after_two(path, results, info):
         if len(done) == 2:
@@ -138,14 +136,14 @@ def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch,
         write(path, results, info)
         done.append(path)
 
-    monkeypatch.setattr(preparing, "_write_results", stop_after_two)
+    monkeypatch.setattr(prepare_dataset, "_write_results", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         prepare(source, tmp_path / "out", "--workers", 1)
     assert not (tmp_path / "out" / "dataset.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in done}
 
     asked = []
-    monkeypatch.setattr(preparing, "_write_results", lambda path, *rest: (asked.append(path), write(path, *rest)))
+    monkeypatch.setattr(prepare_dataset, "_write_results", lambda path, *rest: (asked.append(path), write(path, *rest)))
     again = prepare(source, tmp_path / "out", "--workers", 1)
     assert not set(asked) & set(kept) and len(asked) == 2
     assert again.digest == prepared.digest and "4 of 7 clips are done" in capsys.readouterr().out
@@ -154,11 +152,11 @@ def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch,
 
 def test_the_jobs_of_an_array_give_what_one_run_gives(source, prepared, tmp_path, monkeypatch):
     """Twice with other numbers of jobs, one of them with nothing to do, in any order."""
-    monkeypatch.setattr(preparing, "SHARD", 3)  # three parts
+    monkeypatch.setattr(prepare_dataset, "SHARD_SIZE", 3)  # three parts
     out = tmp_path / "out"
 
     def job(*options):
-        assert preparing.main([str(source), "--out", str(out), "--workers", "1", *options]) == 0
+        assert main([str(source), "--out", str(out), "--workers", "1", *options]) == 0
 
     job("--shard", "3/4")
     with pytest.raises(UserError, match="6 of 7 clips are not prepared yet, from 'whole' on"):
@@ -188,12 +186,12 @@ def damage(folder: Path) -> None:
 
 
 def test_damaged_parts_are_noticed_and_prepared_again(source, prepared, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(preparing, "SHARD", 1)
+    monkeypatch.setattr(prepare_dataset, "SHARD_SIZE", 1)
     out = tmp_path / "out"
-    assert preparing.main([str(source), "--out", str(out), "--workers", "1", "--shard", "1/1"]) == 0
+    assert main([str(source), "--out", str(out), "--workers", "1", "--shard", "1/1"]) == 0
     damage(out / ".partial")
     with pytest.raises(UserError, match=r"6 of 7 .* yet \(what was prepared of 6 is damaged\), from 'whole' on"):
-        preparing.main([str(source), "--out", str(out), "--merge"])
+        main([str(source), "--out", str(out), "--merge"])
     # what killed runs leave behind
     (out / ".partial" / f".000002.arrow.{7:032x}.unfinished").write_bytes(b"half")
     (out / f".failures.csv.{7:032x}.partial").write_text("half")
@@ -289,15 +287,15 @@ def test_words_are_kept_where_no_file_of_a_clip_can_be_read(source, tmp_path):
 
 def test_words_are_kept_where_the_files_of_a_clip_end_the_process(tmp_path, monkeypatch):
     def die(job, items, workers, seconds):
-        yield from ((i, None, "the process that read it died (SIGSEGV)") for i in range(len(items)))
+        yield from (JobResult(i, None, "the process that read it died (SIGSEGV)") for i in range(len(items)))
 
-    monkeypatch.setattr(preparing, "run", die)
+    monkeypatch.setattr(prepare_dataset, "run_jobs", die)
     (tmp_path / "t.csv").write_text("file,Joy,text\na.mp4,0.5,well done\nb.mp4,1,\n")
     found = prepare(tmp_path / "t.csv", tmp_path / "out")
     assert found.column("transcript") == ["well done"]
     assert "its file cannot be read; the process that read it died" in rows(found.path / "verdicts.csv")[0]["detail"]
     clips = [Clip("a", tmp_path / "a.mp4", "well done"), Clip("b", tmp_path / "b.mp4")]
-    given = list(preparing.prepare_each(clips, Recipe()))
+    given = list(prepare_dataset.prepare_each(clips, Recipe()))
     assert [(clip.id, sample and sample["transcript"], reason[:11]) for clip, sample, reason in given] == [
         ("a", "well done", ""),
         ("a", None, "the process"),
@@ -310,7 +308,7 @@ def test_words_are_a_window_where_no_file_of_a_clip_can_be_read(source, tmp_path
     clips = [Clip("page", page, "well done"), Clip("sound", None, "so", audio=page), Clip("no", page)]
     clips.append(Clip("whole", whole, "ha"))
     given = {clip.id: [] for clip in clips}
-    for clip, sample, reason in preparing.prepare_each(clips, Recipe(), workers=1):
+    for clip, sample, reason in prepare_dataset.prepare_each(clips, Recipe(), workers=1):
         words = sample and (sample["transcript"], len(sample["frames"]), len(sample["waveform"]), sample["start"])
         given[clip.id].append(words or reason)
     assert given["page"][0] == ("well done", 0, 0, 0) and "not a readable media file" in given["page"][1]
@@ -322,7 +320,9 @@ def test_clips_are_prepared_in_memory_as_on_disk(source, prepared):
     names = ("whole.mp4", "empty.mp4", "heard.wav")
     clips = [Clip(id=Path(name).stem, media=source / "clips" / name) for name in names]
     recipe = prepared.info.recipe
-    results = {clip.id: (sample, reason) for clip, sample, reason in preparing.prepare_each(clips, recipe, workers=2)}
+    results = {
+        clip.id: (sample, reason) for clip, sample, reason in prepare_dataset.prepare_each(clips, recipe, workers=2)
+    }
     assert results["empty"] == (None, "the file is empty")
     assert [name for name, (sample, _) in sorted(results.items()) if sample is not None] == ["heard", "whole"]
     for key in ("frames", "frame_times", "waveform", "vision_quality", "audio_quality"):
@@ -343,48 +343,6 @@ def test_options_that_make_no_sense_are_refused(source, tmp_path, capsys):
         with pytest.raises(SystemExit):
             prepare(source, tmp_path / "x", *option)
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
-
-
-def misbehave(item: str, folder: str) -> str:
-    """What a file may do to the process that reads it."""
-    if item == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if item == "abort":
-        os.abort()  # as a library that finds its memory damaged
-    if item == "leave":
-        os._exit(3)
-    if item == "hang":
-        time.sleep(600)
-    if item == "raise":
-        raise ValueError("two\nlines")
-    with open(f"{folder}/{item}", "a") as file:
-        file.write("x")
-    return item.upper()
-
-
-def count_up(item: str):
-    """A long file: one result after the other."""
-    yield from range(int(item[0]))
-    if item[1:]:
-        misbehave(item[1:], "")
-
-
-def test_a_job_may_give_results_one_by_one_and_keeps_those_before_a_crash():
-    results = list(run(count_up, ["3", "2abort", "0", "1hang", "2raise", "1"], 2, seconds=1.0))
-    given = {i: [result for index, result, _ in results if index == i] for i in range(6)}
-    assert given == {0: [0, 1, 2], 1: [0, 1, None], 2: [], 3: [0, None], 4: [0, 1, None], 5: [0]}
-    reasons = {index: reason for index, _, reason in results if reason}
-    assert "SIGABRT" in reasons[1] and "longer than 1 s" in reasons[3] and reasons[4] == "ValueError: two lines"
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_process_takes_only_its_file_down(tmp_path, workers):
-    items = ["a", "crash", "b", "hang", "c", "raise", "leave", "d"]
-    results = {i: rest for i, *rest in run(partial(misbehave, folder=str(tmp_path)), items, workers, seconds=1.0)}
-    assert [results[i][0] for i in range(8)] == ["A", None, "B", None, "C", None, None, "D"]
-    assert "SIGSEGV" in results[1][1] and "longer than 1 s" in results[3][1]
-    assert results[5][1] == "ValueError: two lines" and "status 3" in results[6][1]
-    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["x"] * 4
 
 
 def test_the_description_says_what_it_was_made_from(prepared):
@@ -409,7 +367,7 @@ def test_what_is_left_of_a_clip_of_several_files_is_said(source, tmp_path):
     long = write_wav(tmp_path / "long.wav", voice(2.5)[None])
     clips = [Clip("both", source / "clips" / "silent.mp4", audio=long), Clip("one", long)]
     given = {"both": [], "one": []}
-    for clip, sample, reason in preparing.prepare_each(clips, Recipe(max_seconds=1.0), workers=1):
+    for clip, sample, reason in prepare_dataset.prepare_each(clips, Recipe(max_seconds=1.0), workers=1):
         given[clip.id].append(sample["start"] if sample else reason)
     assert given["one"] == [0, 1, 2]
     assert given["both"][0] == 0 and "read for one window" in given["both"][1] and len(given["both"]) == 2

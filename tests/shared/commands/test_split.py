@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from shared.commands.prepare import PrepareConfig, prepare
-from shared.commands.split import SplitConfig, main, split
+from shared.commands.prepare import main as prepare
+from shared.commands.split import SplitConfig, main
 from shared.dataset.clip_dataset import ClipDataset
-from shared.dataset.splits import deal, fold_of
+from shared.dataset.splits import assign_folds, fold_splits
 from shared.errors import UserError
 
 
@@ -16,29 +16,29 @@ def test_every_clip_is_tested_once_and_no_group_is_torn():
     group_of = {f"c{i}": f"s{i % 11}" if i < 80 else "" for i in range(90)}
     tested = []
     for fold in range(4):
-        splits = fold_of(group_of, 4, fold, 0.2, seed=1)
+        splits = fold_splits(group_of, 4, fold, 0.2, seed=1)
         assert set(splits) == set(group_of) and set(splits.values()) == {"train", "valid", "test"}
         for group in {*group_of.values()} - {""}:
             assert len({splits[name] for name, other in group_of.items() if other == group}) == 1
         tested += [name for name, part in splits.items() if part == "test"]
         rest = sum(part != "test" for part in splits.values())
         assert 0.2 * rest <= sum(part == "valid" for part in splits.values()) <= 0.2 * rest + 8
-        assert fold_of(dict(reversed(group_of.items())), 4, fold, 0.2, seed=1) == splits
+        assert fold_splits(dict(reversed(group_of.items())), 4, fold, 0.2, seed=1) == splits
     assert sorted(tested) == sorted(group_of)
-    counts = list(deal(group_of, 4, 1).values())
+    counts = list(assign_folds(group_of, 4, 1).values())
     assert max(map(counts.count, range(4))) - min(map(counts.count, range(4))) <= 8
-    assert fold_of(group_of, 4, 0, 0.2, seed=2) != fold_of(group_of, 4, 0, 0.2, seed=1)
+    assert fold_splits(group_of, 4, 0, 0.2, seed=2) != fold_splits(group_of, 4, 0, 0.2, seed=1)
 
 
 def test_folds_by_hand():
     # sizes 3, 2, 2, 1 into two folds: 3 to the first, 2 and 2 to the second, 1 to the first
     group_of = {"a1": "a", "a2": "a", "a3": "a", "b1": "b", "b2": "b", "c1": "c", "c2": "c", "d1": "d"}
-    found = deal(group_of, 2, 0)
+    found = assign_folds(group_of, 2, 0)
     assert [found[name] for name in ("a1", "b1", "c1", "d1")] == [0, 1, 1, 0]
     with pytest.raises(UserError, match="4 groups are too few for 4 folds that leave"):
-        fold_of({"a": "a", "b": "b"} | {"c": "a", "d": "b", "e": "c", "f": "c", "g": "d"}, 4, 9, 0.5, 0)
+        fold_splits({"a": "a", "b": "b"} | {"c": "a", "d": "b", "e": "c", "f": "c", "g": "d"}, 4, 9, 0.5, 0)
     with pytest.raises(UserError, match="2 groups are too few"):
-        fold_of({"a": "", "b": ""}, 2, 0, 0.5, 0)
+        fold_splits({"a": "", "b": ""}, 2, 0, 0.5, 0)
 
 
 def test_a_clip_dataset_keeps_its_rows(corpus, clips, tmp_path, capsys):
@@ -62,19 +62,22 @@ def test_a_clip_dataset_keeps_its_rows(corpus, clips, tmp_path, capsys):
     with pytest.raises(UserError, match="holds something else"):
         main([*argv, "--fold", "2"])
     with pytest.raises(UserError, match="other clips or labels"):
-        prepare(PrepareConfig(source=corpus, out=tmp_path / "fold"))
+        prepare([str(corpus), "--out", str(tmp_path / "fold")])
 
 
-def test_what_cannot_be_split_is_said(clips, tmp_path):
+def test_invalid_splits_are_refused(clips, tmp_path):
+    def split(data, *options):
+        return main([str(data), "--out", str(tmp_path / "fold"), *options])
+
     with pytest.raises(UserError, match="did you mean 'subject'"):
-        split(SplitConfig(clips, tmp_path / "x", by="subjct"))
+        split(clips, "--by", "subjct")
     with pytest.raises(UserError, match="neither a clip dataset nor a feature dataset"):
-        split(SplitConfig(tmp_path, tmp_path / "x"))
+        split(tmp_path)
     with pytest.raises(UserError, match="--within tran"):
-        split(SplitConfig(clips, tmp_path / "x", within=["tran"]))
+        split(clips, "--within", "[tran]")
     with pytest.raises(UserError, match="counted from 0"):
         SplitConfig(clips, tmp_path / "x", folds=3, fold=3)
-    split(SplitConfig(clips, tmp_path / "fold", folds=2))
+    split(clips, "--folds", "2")
     (tmp_path / "fold" / "splits.csv").write_text("id,split\nsomebody,train\n")
     with pytest.raises(UserError, match=r"splits\.csv: damaged, or of other clips"):
         ClipDataset.open(tmp_path / "fold")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from helpers.media_files import prepared_here
 
-from shared.commands.check import CheckConfig, check
+from shared.dataset.check_source import check_source
 from shared.dataset.clip import EMI, Clip
 from shared.errors import UserError
 from shared.layouts.registry import read_source
@@ -256,7 +256,7 @@ def test_cells_that_no_file_can_be_called(tmp_path):
     source = read_source(tmp_path / "t.csv")
     assert [clip.fingerprint(tmp_path)[1][0][1] for clip in source.clips] == [-1] * 4
     assert {verdict.detail for verdict in prepared_here(source)[1].values()} == {"no such file"}
-    found = check(CheckConfig(source=tmp_path / "t.csv"))
+    found = check_source(tmp_path / "t.csv")
     assert found["files"]["missing"] == ["0", "1", "2", "3"] and found["headers"]["of"] == 0
 
 

@@ -10,8 +10,9 @@ from helpers.media_files import face, prepared_here, voice, write_video, write_w
 from shared.commands.prepare import main as prepare
 from shared.dataset.clip import Clip, StoredMedia
 from shared.dataset.clip_dataset import ClipDataset
-from shared.dataset.prepare_clip import failed, prepare_clip
+from shared.dataset.prepare_clip import prepare_clip
 from shared.dataset.recipe import Recipe
+from shared.dataset.verdicts import failed
 from shared.errors import UserError
 from shared.layouts.registry import guess_layout, read_source
 

@@ -7,11 +7,13 @@ import pytest
 from helpers.media_files import clock, face, prepared_here, voice, write_video, write_wav
 
 from shared.dataset.clip import Clip
-from shared.dataset.decode_clip import crop_times, gather, read_crops
+from shared.dataset.decode_clip import decode_clip
 from shared.dataset.near_duplicates import join_near_duplicates
+from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.layouts.registry import read_source
 from shared.layouts.vidmimic2.seeds import common_denominator
+from shared.media.face_crops import crop_times, read_crops
 
 HEADER = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
 
@@ -307,11 +309,12 @@ def test_a_face_in_raw_is_used_unless_crops_are_asked_for(tmp_path):
 def test_crops_keep_their_times_where_the_sound_goes_on_and_the_rest_is_said(tmp_path):
     write_crops(tmp_path / "crops", {n: 2 * n for n in range(120)})
     sound = write_wav(tmp_path / "a.wav", voice(4.0)[None])
-    found = gather(Clip("a", None, audio=sound, crops=tmp_path / "crops"), 10.0, 2.0, 480, 16)
+    clip = Clip("a", None, audio=sound, crops=tmp_path / "crops")
+    found = decode_clip(clip, Recipe(frame_rate=10, max_seconds=2, frame_size=16))
     np.testing.assert_allclose(found.media.frame_times, np.arange(20) / 10)
     np.testing.assert_allclose(found.media.frames[:, 8, 8, 0], 2 * 3 * np.arange(20), atol=2)  # 30 of them a second
     assert found.media.more and found.media.duration == 2.0 and len(found.media.waveform) == 32000
-    assert not gather(Clip("a", None, audio=sound, crops=tmp_path / "crops"), 10.0, 4.0, 480, 16).media.more
+    assert not decode_clip(clip, Recipe(frame_rate=10, max_seconds=4, frame_size=16)).media.more
 
 
 def test_a_file_of_the_test_split_does_not_list_a_clip_twice(tmp_path):

@@ -16,11 +16,11 @@ from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.media import transcribe
 from shared.media.speech import RATE, speech_probability
-from shared.media.transcribe import RECOGNISERS, Segment
+from shared.media.transcribe import RECOGNIZERS, Segment
 
 
 class Parrot:
-    """Says the same of everything, as recognisers do of silence; counts how often it is asked."""
+    """Says the same of everything, as recognizers do of silence; counts how often it is asked."""
 
     asked = 0
 
@@ -30,7 +30,7 @@ class Parrot:
     def check(self):
         pass
 
-    def recognise(self, waveform):
+    def recognize(self, waveform):
         type(self).asked += 1
         if self.digest == "parrot fails":
             raise RuntimeError("out of\nmemory")
@@ -40,9 +40,9 @@ class Parrot:
 
 @pytest.fixture(autouse=True)
 def parrot(monkeypatch):
-    monkeypatch.setitem(RECOGNISERS.parts, "parrot", "test_transcribe:Parrot")
+    monkeypatch.setitem(RECOGNIZERS.parts, "parrot", "test_transcribe:Parrot")
     monkeypatch.setattr(Parrot, "asked", 0)
-    transcribe.recogniser.cache_clear()
+    transcribe.recognizer.cache_clear()
     return Parrot
 
 
@@ -60,7 +60,7 @@ def speech(monkeypatch):
 
 
 def test_silence_and_noise_have_no_words(parrot, tmp_path):
-    """With the real network: the recogniser is not even asked."""
+    """With the real network: the recognizer is not even asked."""
     noise = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
     for samples in (np.zeros(32000, np.float32), noise, np.zeros(0, np.float32)):
         assert (speech_probability(samples, RATE) < 0.5).all()
@@ -88,7 +88,7 @@ def test_what_was_transcribed_is_kept(parrot, speech, tmp_path):
     assert transcribe.transcribe(talk, RATE, parrot(), tmp_path) == first and parrot.asked == 4
 
 
-def test_a_recogniser_that_fails_costs_the_words_only_and_is_asked_again(parrot, speech, tmp_path):
+def test_a_recognizer_that_fails_costs_the_words_only_and_is_asked_again(parrot, speech, tmp_path):
     for times in (1, 2):
         text, why = transcribe.transcribe(voice(2.0), RATE, parrot("fails"), tmp_path)
         assert text == "" and why == "its sound could not be transcribed (out of memory)" and parrot.asked == times
@@ -124,7 +124,7 @@ def test_faster_whisper_is_asked_for_what_its_package_gives(monkeypatch, tmp_pat
     module.WhisperModel, module.__spec__ = WhisperModel, types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "faster_whisper", module)
     (tmp_path / "model.bin").write_bytes(b"weights")
-    listener = transcribe.recogniser(str(tmp_path))
+    listener = transcribe.recognizer(str(tmp_path))
     assert transcribe.transcribe(voice(2.0), RATE, listener) == ("One. Two.", "")
     assert heard["path"] == str(tmp_path) and heard["local_files_only"] is True
     assert heard["shape"] == (32000,) and heard["dtype"] == np.float32
@@ -136,7 +136,7 @@ def test_what_is_not_there_is_named_before_anything_starts(tmp_path, monkeypatch
     with pytest.raises(UserError, match="no Whisper model here"):
         main([*command, str(tmp_path / "nowhere")])
     (tmp_path / "model.bin").write_bytes(b"")
-    transcribe.recogniser.cache_clear()
+    transcribe.recognizer.cache_clear()
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(UserError, match=r"pip install 'emit-toolkit\[asr\]'"):
         main([*command, str(tmp_path)])
@@ -163,7 +163,7 @@ def test_sound_that_could_not_be_transcribed_is_counted(parrot, speech, tmp_path
     def here(job, items, workers, seconds):
         yield from ((i, job(item), "") for i, item in enumerate(items))
 
-    monkeypatch.setattr("shared.commands.prepare.run", here)
+    monkeypatch.setattr("shared.dataset.prepare_dataset.run_jobs", here)
     (tmp_path / "in").mkdir()
     write_wav(tmp_path / "in" / "loud.wav", voice(2.0)[None])
     write_wav(tmp_path / "in" / "quiet.wav", np.zeros((1, 16000)))
@@ -172,7 +172,7 @@ def test_sound_that_could_not_be_transcribed_is_counted(parrot, speech, tmp_path
 
 
 def test_the_whole_command_keeps_transcripts_beside_the_dataset(tmp_path, monkeypatch):
-    """In a worker process, whose recogniser is a module that only it knows by name."""
+    """In a worker process, whose recognizer is a module that only it knows by name."""
     (tmp_path / "in").mkdir()
     write_wav(tmp_path / "in" / "quiet.wav", np.zeros((1, 16000)))
     model = tmp_path / "whisper"

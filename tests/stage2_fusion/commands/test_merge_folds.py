@@ -4,7 +4,7 @@ import json
 
 from helpers import synthetic_features
 
-from shared.commands.split import SplitConfig, split
+from shared.dataset.splits import split_dataset
 from stage2_fusion import train as trainer
 from stage2_fusion.commands.evaluate import evaluate
 from stage2_fusion.commands.evidence_config import PoolConfig
@@ -18,7 +18,7 @@ def test_a_feature_dataset_trains_and_is_evaluated_on_its_fold(tmp_path):
     found = []
     for fold in range(2):
         out = tmp_path / f"fold{fold}"
-        split(SplitConfig(data, out, folds=2, fold=fold, within=["train", "valid"]))
+        split_dataset(data, out, folds=2, fold=fold, within=["train", "valid"])
         parts = {clip["id"]: clip["split"] for clip in read_clips(out)}
         assert all((part == "") == name.startswith("hidden") for name, part in parts.items())
         test = FeatureDataset.open(out, "test")

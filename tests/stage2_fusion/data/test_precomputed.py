@@ -10,8 +10,8 @@ import pytest
 
 from shared import config as configuration
 from shared.dataset.clip_dataset import ClipDataset
-from shared.dataset.decode_clip import frame_times
 from shared.errors import UserError
+from shared.media.face_crops import frame_times
 from stage2_fusion.config import EncodeConfig
 from stage2_fusion.data import encoding as encode
 from stage2_fusion.data.features import FeatureDataset, read_info

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import synthetic_features
 
-from shared.commands.split import SplitConfig, split
+from shared.dataset.splits import split_dataset
 from shared.files import write_json
 from stage2_fusion.data.features import read_clips, read_info, write
 from stage2_fusion.evaluation.leak import nearest_labels, probe, read_transcripts, seen_by_encoders
@@ -69,7 +69,7 @@ def test_a_new_split_does_not_undo_what_the_encoders_saw(tmp_path):
     aligned = {"path": "nowhere", "digest": "e" * 16, "config": {"training": {"data_digest": "d" * 16}}}
     rows = synthetic_features.samples({"train": 20, "test": 10}, views=1)
     info = write(tmp_path / "f", rows, synthetic_features.info() | {"encoders": aligned})
-    split(SplitConfig(tmp_path / "f", tmp_path / "fold", folds=2))
+    split_dataset(tmp_path / "f", tmp_path / "fold", folds=2)
     test = [clip["id"] for clip in read_clips(tmp_path / "fold") if clip["split"] == "test"]
     found = seen_by_encoders(tmp_path / "fold", read_info(tmp_path / "fold"), test)
     assert found == sum(name.startswith("train") for name in test) > 0

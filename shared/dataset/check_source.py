@@ -1,0 +1,200 @@
+"""What a source holds and what is wrong with it. Nothing is decoded."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.dataset.clip import Clip, ClipSource
+from shared.dataset.equal_files import equal_file_keys, file_exists, not_compared_notes
+from shared.dataset.near_duplicates import join_near_duplicates
+from shared.errors import UserError
+from shared.layouts.registry import guess_layout, read_source
+from shared.media.headers import evenly_spaced, read_header
+from shared.text import words
+
+BINS = 10
+"""Bars of a label's histogram."""
+IMPLAUSIBLE_RATE = 121
+"""Frames per second above which a header gives a time base, not a rate."""
+DUPLICATES = {"files": "same file", "sounds": "same sound", "transcripts": "nearly the same words"}
+"""What clips may share, beside groups."""
+
+Report = dict[str, Any]
+"""A JSON document, or a section of it."""
+
+
+def check_source(
+    path: Path, layout: str | None = None, layout_options: dict[str, Any] | None = None, header_count: int = 200
+) -> Report:
+    """Report what a source holds and what is wrong with it. Nothing is decoded.
+
+    header_count: number of files whose headers are read. Raises UserError if the source has no clips.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    layout = layout or guess_layout(path)
+    source = read_source(path, layout, layout_options)
+    clips = source.clips
+    media_files, sound_files = [clip.media for clip in clips], [clip.audio for clip in clips]
+    keys = {
+        "files": equal_file_keys(media_files),
+        "sounds": equal_file_keys(sound_files),
+        "transcripts": _transcript_keys(clips),
+    }
+    return {
+        "source": str(path),
+        "layout": layout,
+        "notes": source.notes + not_compared_notes(media_files, sound_files),
+        "clips": len(clips),
+        "splits": dict(sorted(Counter(clip.split for clip in clips).items())),
+        "files": _files(clips),
+        "headers": _headers(clips, header_count),
+        "transcripts": {
+            "there": sum(bool(clip.transcript) for clip in clips),
+            "words": _quantiles([len(words(clip.transcript)) for clip in clips if clip.transcript]),
+        },
+        "labels": _labels(source),
+        "zero_rows": _zero_rows(clips),
+        "groups": {name: _group(clips, name) for name in source.group_names},
+        "duplicates": {kind: _duplicates(clips, values) for kind, values in keys.items()},
+        "leakage": _leakage(source, keys),
+        "remarks": {clip.id: list(clip.remarks) for clip in clips if clip.remarks},
+    }
+
+
+def _files(clips: list[Clip]) -> Report:
+    """Which of the clips' files exist."""
+    missing = [clip.id for clip in clips if clip.media is None or not file_exists(clip.media)]
+    paths = [(clip.id, clip.media) for clip in clips if isinstance(clip.media, Path)]
+    return {
+        "there": len(clips) - len(missing),
+        "missing": missing,
+        "empty": [name for name, path in paths if file_exists(path) and path.stat().st_size == 0],
+        "kinds": dict(Counter(path.suffix.lower() for _, path in paths).most_common()),
+        "sound_of_its_own": sum(clip.audio is not None and file_exists(clip.audio) for clip in clips),
+        "crops_of_its_own": sum(clip.crops is not None and clip.crops.is_dir() for clip in clips),
+    }
+
+
+def _transcript_keys(clips: list[Clip]) -> list[str]:
+    """For each clip a key that clips with nearly the same words share; "" for those with few words or none."""
+    groups = join_near_duplicates([clip.transcript for clip in clips])
+    size = Counter(groups.find(i) for i in range(len(clips)))
+    return [str(groups.find(i)) if size[groups.find(i)] > 1 else "" for i in range(len(clips))]
+
+
+def _headers(clips: list[Clip], count: int) -> Report:
+    """Durations and rates, as the headers of `count` files give them."""
+    # If the media file of a clip does not exist, its sound file is read.
+    first = [next((f for f in (clip.media, clip.audio) if f and file_exists(f)), None) for clip in clips]
+    paths = [file for file in first if isinstance(file, Path)]
+    headers = {path: read_header(path) for path in evenly_spaced(paths, count)}
+    readable = [header for header in headers.values() if not header.trouble]
+    seconds = [header.seconds for header in readable if header.seconds is not None]
+    rates = [header.frame_rate for header in readable if header.frame_rate is not None]
+    sample_rates = Counter(header.sample_rate for header in readable if header.sample_rate)
+    return {
+        "looked_at": len(headers),
+        "of": len(paths),
+        "seconds": _quantiles(seconds),
+        "hours": float(np.mean(seconds)) * len(paths) / 3600 if seconds else 0.0,
+        "frame_rate": _quantiles(rates),
+        "implausible_rates": sum(rate > IMPLAUSIBLE_RATE or rate <= 0 for rate in rates),
+        "no_picture": sum(header.frame_rate is None for header in readable),
+        "no_sound": sum(header.sample_rate is None for header in readable),
+        "sample_rates": {str(rate): number for rate, number in sample_rates.items()},
+        "unreadable": {str(path): header.trouble for path, header in headers.items() if header.trouble},
+    }
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
+    """Minimum, quartiles, 95th percentile and maximum; None without values."""
+    if not values:
+        return None
+    names = ("least", "quarter", "median", "three_quarters", "p95", "most")
+    return dict(zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 0.95, 1)).astype(float).tolist(), strict=True))
+
+
+def _labels(source: ClipSource) -> Report:
+    """For each label: clips without it, share above 0, mean, histogram over its range (over [0, 1] if it is inside)."""
+    out: Report = {}
+    for k, name in enumerate(source.label_names):
+        values = np.array([clip.labels[k] for clip in source.clips], np.float64)
+        known = values[np.isfinite(values)]
+        if not len(known):
+            out[name] = {"missing": len(values)}
+            continue
+        low, high = (0.0, 1.0) if known.min() >= 0 and known.max() <= 1 else (float(known.min()), float(known.max()))
+        bars = np.histogram(known, BINS, (low, high if high > low else low + 1))[0]
+        out[name] = {
+            "missing": int(len(values) - len(known)),
+            "above_zero": float((known > 0).mean()),
+            "mean": float(known.mean()),
+            "range": [float(known.min()), float(known.max())],
+            "bins": [low, high],
+            "histogram": bars.tolist(),
+            "constant": bool(known.min() == known.max()),
+        }
+    return out
+
+
+def _zero_rows(clips: list[Clip]) -> dict[str, dict[str, int]]:
+    """For each split: the number of rows with all labels known, and of those with all labels zero."""
+    out: dict[str, dict[str, int]] = {}
+    for clip in clips:
+        if clip.labels and not any(math.isnan(value) for value in clip.labels):
+            counts = out.setdefault(clip.split, {"rows": 0, "zero": 0})
+            counts["rows"] += 1
+            counts["zero"] += all(value == 0 for value in clip.labels)
+    return dict(sorted(out.items()))
+
+
+def _group(clips: list[Clip], name: str) -> Report:
+    count = Counter(value for clip in clips if (value := clip.groups.get(name)))
+    return {
+        "values": len(count),
+        "clips_each": _quantiles(list(count.values())),
+        "clips_without": sum(not clip.groups.get(name) for clip in clips),
+    }
+
+
+def _duplicates(clips: list[Clip], keys: list[str]) -> list[list[str]]:
+    """Ids of clips that share a key, the largest sets first."""
+    sets = _sets(clips, keys)
+    ids = [[clip.id for clip in group] for group in sets]
+    return sorted((names for names in ids if len(names) > 1), key=lambda names: (-len(names), names))
+
+
+def _leakage(source: ClipSource, keys: dict[str, list[str]]) -> Report:
+    """What is in more than one split: {what: {"sets": number, "clips": number, "examples": pairs of clips}}.
+
+    keys: keys of duplicates, by kind; groups are compared too.
+    """
+    clips = source.clips
+    named = {name: [clip.groups.get(name, "") for clip in clips] for name in source.group_names}
+    named |= {DUPLICATES[kind]: values for kind, values in keys.items()}
+    leaks = {name: _in_several_splits(clips, values) for name, values in named.items()}
+    return {name: leak for name, leak in leaks.items() if leak["sets"]}
+
+
+def _in_several_splits(clips: list[Clip], keys: list[str]) -> Report:
+    sets = [[clip for clip in group if clip.split] for group in _sets(clips, keys)]
+    leaking = [group for group in sets if len({clip.split for clip in group}) > 1]
+    examples = []
+    for group in leaking[:3]:
+        other = next(clip for clip in group if clip.split != group[0].split)
+        examples.append(f"{group[0].id} ({group[0].split}) and {other.id} ({other.split})")
+    return {"sets": len(leaking), "clips": sum(map(len, leaking)), "examples": examples}
+
+
+def _sets(clips: list[Clip], keys: list[str]) -> list[list[Clip]]:
+    """Clips that share a key; clips with the key "" are in none."""
+    sets: dict[str, list[Clip]] = defaultdict(list)
+    for clip, key in zip(clips, keys, strict=True):
+        if key:
+            sets[key].append(clip)
+    return list(sets.values())

@@ -1,0 +1,201 @@
+"""Prepare all clips of a source: in parallel, resumable, and with the same result for any number of processes.
+
+While it runs, OUT/.partial holds finished shards of SHARD_SIZE clips (see shards.py); a stopped run continues with the
+others. The jobs of an array write different shards of the same dataset.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+from shared.dataset.clip import Clip, ClipSource
+from shared.dataset.clip_dataset import ClipDatasetInfo, ClipSample, decode_row, schema
+from shared.dataset.prepare_clip import Row, prepare_clip, prepare_windows, prepare_words
+from shared.dataset.recipe import Recipe
+from shared.dataset.shards import ShardWriter, read_shard, write_shard
+from shared.dataset.verdicts import Verdict, count_clips, require_transcripts, summary, write_tables
+from shared.dataset.worker_pool import run_jobs
+from shared.errors import UserError
+from shared.files import digest
+from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+
+SHARD_SIZE = 16
+"""Clips per shard: an interruption costs this many at most."""
+VERSION = 6
+"""Raised when the same recipe gives other rows, so that an older folder is not continued."""
+
+
+def prepare_dataset(
+    source: ClipSource,
+    source_path: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    workers: int = 0,
+    file_timeout: float = 120.0,
+    share: tuple[int, int] | None = None,
+    merge: bool = False,
+    transcripts: Path | None = None,
+) -> None:
+    """Write the clip dataset of `source` to `out`, or continue it. Print notes and a summary.
+
+    workers: processes, 0 = one per core; file_timeout: seconds after which a file is given up; share: (I, N), write
+    only the I-th of N shares of the shards, counted from 0; merge: only finish the dataset from shards that are all
+    there; transcripts: folder that caches transcripts made here, by default OUT.transcripts.
+
+    Raises UserError if the folder holds anything else, or if no clip can be used.
+    """
+    info = describe(source, recipe)
+    made_from = {
+        "source": _source_digest(source, source_path),
+        "recipe": digest([VERSION, info.recipe.to_json(), recipe.file_digests()]),
+    }
+    writer = ShardWriter(out, "dataset.json", "clip dataset", len(source.clips), SHARD_SIZE)
+    stored = ClipDatasetInfo.read(out).made_from if writer.is_complete() else None
+    if writer.claim(made_from, stored, lambda name, *_: {"recipe": "options", "source": "clips or labels"}[name]):
+        print(f"{out}: already prepared; nothing to do")
+        return
+    for note in source.notes:
+        print(f"{source_path}: {note}")
+    if merge:
+        _refuse_gaps(writer, source.clips)
+    else:
+        if recipe.transcribe:
+            transcripts = _make_folder(transcripts or out.with_name(f"{out.name}.transcripts"))
+        numbers = range(len(writer.shards)) if share is None else range(share[0], len(writer.shards), share[1])
+        job = partial(prepare_clip, recipe=info.recipe, transcripts=transcripts if recipe.transcribe else None)
+        _prepare_shards(source.clips, writer, numbers, info, job, workers, file_timeout)
+    if share is None:
+        _finish(writer, source, info, made_from)
+    else:
+        shown = f"{share[0] + 1}/{share[1]}"
+        print(f"{out}: share {shown} is done; when all are, run it with --merge instead")
+
+
+def prepare_each(
+    clips: list[Clip], recipe: Recipe, workers: int = 0, seconds: float = 120.0
+) -> Iterator[tuple[Clip, ClipSample | None, str]]:
+    """Prepare clips in memory, without writing a dataset. Yields (clip, sample, "") or (clip, None, reason).
+
+    A recording of any length is prepared in windows of `recipe.max_seconds`. Clips come as they finish, the windows of
+    one clip in order, followed by a reason if the rest of it cannot be read. Of a clip with a sound file or face crops
+    of its own only the first window is read; if there is more, a reason says so. seconds: time limit of each window.
+    """
+    recipe.file_digests()
+    info = describe(ClipSource(clips), recipe)
+    started = set()
+    for index, window, error in run_jobs(partial(prepare_windows, recipe=info.recipe), clips, workers, seconds):
+        clip = clips[index]
+        windows = [window or (0.0, None, error)]
+        if window is None and index not in started:  # its files ended the process; the transcript can still be used
+            row, _ = prepare_words(clip, recipe, error)
+            windows = windows if row is None else [(0.0, row, ""), *windows]
+        started.add(index)
+        for start, row, reason in windows:
+            if row is None:
+                yield clip, None, reason
+            else:
+                yield clip, decode_row(row, replace(info, group_names=list(clip.groups)), start=start), ""
+
+
+def describe(source: ClipSource, recipe: Recipe) -> ClipDatasetInfo:
+    """The description of a dataset before its clips are prepared."""
+    quality = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
+    names = list(source.label_names), list(source.group_names)
+    return ClipDatasetInfo(*names, Recipe(**recipe.to_json()), quality)
+
+
+def _source_digest(source: ClipSource, path: Path) -> str:
+    """Changes with anything about the clips, or with the size of a file; not with the place of the source."""
+    base = (path if path.is_dir() else path.parent).absolute()
+    entries = [clip.fingerprint(base) for clip in source.clips]
+    return digest([source.label_names, source.group_names, entries])
+
+
+def _make_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: no folder for transcripts ({error.strerror}); choose another") from None
+    return folder
+
+
+def _prepare_shards(
+    clips: list[Clip],
+    writer: ShardWriter,
+    numbers: range,
+    info: ClipDatasetInfo,
+    job: partial,
+    workers: int,
+    file_timeout: float,
+) -> None:
+    """Write those of the shards `numbers` that are missing, each as soon as its last clip is prepared."""
+    from tqdm import tqdm
+
+    missing = writer.missing(numbers)
+    for note in writer.progress_notes(numbers, missing):
+        print(note)
+    todo, total = [i for number in missing for i in writer.shards[number]], writer.clips_in(numbers)
+    unfinished: dict[int, dict[int, tuple[Row | None, Verdict]]] = {}
+    with tqdm(total=total, initial=total - len(todo), desc="prepare", unit="clip", disable=None) as progress:
+        for place, result, error in run_jobs(job, [clips[i] for i in todo], workers, file_timeout):
+            index = todo[place]
+            number = index // SHARD_SIZE
+            results = unfinished.setdefault(number, {})
+            results[index] = result or prepare_words(clips[index], info.recipe, error)
+            if len(results) == len(writer.shards[number]):
+                del unfinished[number]
+                _write_results(writer.path(number), [results[i] for i in writer.shards[number]], info)
+            progress.update()
+
+
+def _refuse_gaps(writer: ShardWriter, clips: list[Clip]) -> None:
+    """Raise UserError if a shard is missing."""
+    missing = writer.missing(range(len(writer.shards)))
+    if missing:
+        damaged = writer.clips_in_damaged(missing)
+        why = f" (what was prepared of {damaged} is damaged)" if damaged else ""
+        first = clips[writer.shards[missing[0]][0]].id
+        raise UserError(
+            f"{writer.out}: {writer.clips_in(missing)} of {len(clips)} clips are not prepared yet{why}, from {first!r} "
+            "on; run the missing shares again, or the command without --merge, which prepares them itself"
+        )
+
+
+def _write_results(path: Path, results: list[tuple[Row | None, Verdict]], info: ClipDatasetInfo) -> None:
+    """Write a shard: rows as an Arrow table, verdicts in the metadata of its schema."""
+    import pyarrow as pa
+
+    verdicts = json.dumps([asdict(verdict) for _, verdict in results])
+    columns = schema(info).with_metadata({"verdicts": verdicts})
+    table = pa.Table.from_pylist([row for row, _ in results if row is not None], schema=columns)
+    with (
+        write_shard(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        pa.ipc.new_file(file, columns) as writer,
+    ):
+        writer.write_table(table)
+
+
+def _finish(writer: ShardWriter, source: ClipSource, info: ClipDatasetInfo, made_from: dict[str, str]) -> None:
+    """Gather the shards, write the tables and, last, dataset.json."""
+    import pyarrow as pa
+
+    out, tables, verdicts = writer.out, [], []
+    for number in range(len(writer.shards)):
+        table = pa.ipc.open_file(read_shard(writer.path(number))).read_all()
+        verdicts += [Verdict(**entry) for entry in json.loads(table.schema.metadata[b"verdicts"])]
+        tables.append(table.replace_schema_metadata(None))
+    if [verdict.id for verdict in verdicts] != [clip.id for clip in source.clips]:
+        raise UserError(f"{writer.folder}: holds other clips than the source, or some of them twice; delete {out}")
+    require_transcripts(verdicts)
+    write_tables(out, verdicts)
+    kept = [verdict for verdict in verdicts if verdict.verdict != "failed"]
+    if not kept:
+        raise UserError(f"{out}: none of the {len(verdicts)} clips could be read; the reasons are in failures.csv")
+    info = info.with_digest((verdict.id, verdict.digest) for verdict in kept)
+    info = replace(info, counts=count_clips(verdicts, source.clips), made_from=made_from)
+    writer.finish(pa.concat_tables(tables), info.digest, info.to_json())
+    print(summary(out, verdicts, info.digest))

@@ -1,0 +1,107 @@
+"""How the preparation of each clip went: verdicts, the tables of them, and the closing lines of `emit prepare`."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.dataset.clip import MODALITIES, Clip
+from shared.files import write_csv
+from shared.media.quality import CLIP_QUALITY
+from shared.media.transcribe import NOT_TRANSCRIBED
+
+EXAMPLES = 3
+"""Clips of each kind that the closing lines name."""
+
+
+@dataclass
+class Verdict:
+    """How the preparation of a clip went."""
+
+    id: str
+    media: str
+    verdict: str
+    """ok, partial (something is missing or damaged), or failed."""
+    missing: list[str]
+    """Modalities that the clip does not have."""
+    detail: str
+    """In words: why the clip failed, why each modality is missing, remarks."""
+    digest: str = ""
+    """Of the row."""
+    quality: list[float | None] = field(default_factory=list)
+    """The columns of CLIP_QUALITY; empty for a failed clip."""
+    content: str = ""
+    """Digest of frames and waveform alone, which clips with equal content share; "" without either."""
+    longer: bool = False
+    """Whether the recording is longer than `max_seconds`."""
+
+
+def failed(clip: Clip, reason: str) -> Verdict:
+    """The verdict on a clip that gives no row."""
+    detail = "; ".join([reason, *clip.remarks])
+    return Verdict(clip.id, str(clip.media or ""), "failed", list(MODALITIES), detail)
+
+
+def require_transcripts(verdicts: list[Verdict]) -> None:
+    """Mark clips without a transcript as partial if others have one. A folder of videos without any is complete."""
+    if any("text" not in verdict.missing for verdict in verdicts):
+        for verdict in verdicts:
+            if verdict.verdict != "failed" and "text" in verdict.missing:
+                verdict.verdict = "partial"
+
+
+def write_tables(out: Path, verdicts: list[Verdict]) -> None:
+    """Write failures.csv, verdicts.csv and quality.csv."""
+    failures = [[v.id, v.media, v.detail] for v in verdicts if v.verdict == "failed"]
+    write_csv(out / "failures.csv", ["id", "media", "reason"], failures)
+    rows = [[v.id, v.verdict, " ".join(v.missing), v.detail] for v in verdicts]
+    write_csv(out / "verdicts.csv", ["id", "verdict", "missing", "detail"], rows)
+    write_csv(out / "quality.csv", ["id", *CLIP_QUALITY], [[v.id, *v.quality] for v in verdicts if v.quality])
+
+
+def count_clips(verdicts: list[Verdict], clips: list[Clip]) -> dict[str, Any]:
+    """The "counts" of dataset.json."""
+    kept = [(verdict, clip) for verdict, clip in zip(verdicts, clips, strict=True) if verdict.verdict != "failed"]
+    splits = Counter(clip.split for _, clip in kept)
+    return {
+        "clips": len(kept),
+        **{word: sum(verdict.verdict == word for verdict in verdicts) for word in ("ok", "partial", "failed")},
+        "missing": {name: sum(name in verdict.missing for verdict, _ in kept) for name in MODALITIES},
+        "splits": dict(sorted(splits.items())),
+    }
+
+
+def summary(out: Path, verdicts: list[Verdict], digest: str) -> str:
+    """The closing lines: how many clips of each verdict, and examples of those to look at."""
+    groups = {word: [v for v in verdicts if v.verdict == word] for word in ("ok", "partial", "failed")}
+    lines = [f"{out}: " + ", ".join(f"{len(group)} {word}" for word, group in groups.items()) + f"; digest {digest}"]
+    for word, table in (("partial", "verdicts.csv"), ("failed", "failures.csv")):
+        lines += [f"  {word}: {verdict.id}: {verdict.detail}" for verdict in groups[word][:EXAMPLES]]
+        if len(groups[word]) > EXAMPLES:
+            lines.append(f"  {word}: and {len(groups[word]) - EXAMPLES} more in {table}")
+    silent = sum(NOT_TRANSCRIBED in verdict.detail for verdict in verdicts)
+    if silent:
+        lines.append(
+            f"  the sound of {silent} clip{'s' * (silent > 1)} could not be transcribed; verdicts.csv says why"
+        )
+    longer = sum(verdict.longer for verdict in verdicts)
+    if longer:
+        subject = "clip is" if longer == 1 else "clips are"
+        lines.append(f"  {longer} {subject} longer than max_seconds; the rest is left out")
+    return "\n".join(lines + _equal_content(verdicts))
+
+
+def _equal_content(verdicts: list[Verdict]) -> list[str]:
+    """A line about clips with equal frames and sound, if there are any."""
+    ids: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.content:
+            ids.setdefault(verdict.content, []).append(verdict.id)
+    sets = [group for group in ids.values() if len(group) > 1]
+    if not sets:
+        return []
+    kind = "pair" if all(len(group) == 2 for group in sets) else "set"
+    subject = f"1 {kind} of clips has" if len(sets) == 1 else f"{len(sets)} {kind}s of clips have"
+    examples = "; ".join(" = ".join(group[:3]) + (" = ..." if len(group) > 3 else "") for group in sets[:EXAMPLES])
+    more = f" and {len(sets) - EXAMPLES} more" if len(sets) > EXAMPLES else ""
+    return [f"  {subject} equal content: {examples}{more}"]

@@ -1,0 +1,108 @@
+"""Face crops that came with a dataset: a folder of pictures called <frame number>.jpg."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from shared.media.decode import video_stream
+from shared.media.faces import resize_square
+
+CROP_NAME = re.compile(r"(\d+)\.(jpe?g|png)", re.IGNORECASE)
+DEFAULT_RATE = 30.0
+"""Crops per second if neither a video nor a sound tells how long they last."""
+
+
+class FaceCrops(NamedTuple):
+    frames: np.ndarray
+    """RGB uint8 (T, size, size, 3)."""
+    times: np.ndarray
+    """float32 (T,), seconds."""
+    end: float
+    """Second at which the last crop ends."""
+    remark: str
+    """What is wrong with the crops; "" if nothing is."""
+
+
+def read_crops(
+    folder: Path, times: np.ndarray | None, duration: float, frame_rate: float, max_seconds: float, size: int
+) -> FaceCrops:
+    """Read the crops nearest to k / frame_rate, of the first `max_seconds`.
+
+    times: of the video's frames; None without a video. The crops then last for `duration` seconds if it is above 0.
+    """
+
+    def no_crops(remark: str) -> FaceCrops:
+        return FaceCrops(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.float32), 0.0, remark)
+
+    try:
+        paths = {int(m[1]): path for path in sorted(folder.iterdir()) if (m := CROP_NAME.fullmatch(path.name))}
+    except OSError:
+        return no_crops(f"{folder}: no such folder of face crops")
+    if not paths:
+        return no_crops(f"{folder}: no face crops in it")
+    numbers = np.array(sorted(paths))  # (N,)
+    stored_times, end = crop_times(numbers, times, duration)  # (N,)
+    grid = np.arange(0, min(end, max_seconds), 1 / frame_rate)  # (G,)
+    nearest = np.abs(grid[:, None] - stored_times[None]).argmin(axis=1)  # (G,)
+    distance = np.abs(grid - stored_times[nearest])  # (G,)
+    near = distance <= 0.5 / frame_rate + 1e-6
+    if not near.any():
+        near[distance.argmin()] = True
+    pictures = [_read_square(paths[int(number)], size) for number in numbers[nearest[near]]]
+    readable = [picture is not None for picture in pictures]
+    unreadable = readable.count(False)
+    remark = f"{folder}: {unreadable} unreadable face crops left out" if unreadable else ""
+    if not any(readable):
+        return no_crops(remark)
+    frames = np.stack([picture for picture in pictures if picture is not None])
+    return FaceCrops(frames, grid[near][readable].astype(np.float32), end, remark)
+
+
+def crop_times(numbers: np.ndarray, times: np.ndarray | None, duration: float) -> tuple[np.ndarray, float]:
+    """Seconds (N,) of the frames with these numbers (N,), and the second at which the last one ends."""
+    count = int(numbers[-1]) + 1
+    if times is not None and len(times) > 1:
+        gap = float(np.median(np.diff(times)))
+        if abs(count - len(times)) <= max(2, 0.1 * len(times)):
+            after = times[-1] + gap * np.arange(1, count + 1)
+            return np.concatenate([times, after])[numbers], float(times[-1] + gap)
+        duration = float(times[-1] + gap)  # the crops are from a copy of the video with another frame rate
+    step = duration / count if duration > 0 else 1 / DEFAULT_RATE
+    return numbers * step, count * step
+
+
+def frame_times(path: Path) -> np.ndarray | None:
+    """Seconds (T,) of the frames of a video, from its packets alone; None if there is no readable video."""
+    import av
+
+    try:
+        with av.open(f"file:{path}", metadata_errors="ignore") as container:
+            stream = video_stream(container)
+            if stream is None:
+                return None
+            stamps = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+            if not stamps:
+                return None
+            start = 0.0 if container.start_time is None else container.start_time / av.time_base
+            return np.sort(np.array(stamps)) * float(stream.time_base) - start
+    except (av.error.FFmpegError, OSError, ValueError):
+        return None
+
+
+def _read_square(path: Path, size: int) -> np.ndarray | None:
+    """RGB uint8 (size, size, 3): the largest central square of a picture; None if the picture cannot be read."""
+    import cv2
+
+    try:
+        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
+    if picture is None:
+        return None
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = picture[top : top + side, left : left + side]
+    return cv2.cvtColor(resize_square(square, size), cv2.COLOR_BGR2RGB)
