@@ -34,14 +34,14 @@ def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) ->
         decoded = decode_clip(clip, recipe)
     except MediaError as error:
         return prepare_words(clip, recipe, str(error))
-    return _row(clip, decoded, recipe, transcripts)
+    return clip_row(clip, decoded, recipe, transcripts)
 
 
 def prepare_words(clip: Clip, recipe: Recipe, reason: str) -> tuple[Row | None, Verdict]:
     """Row and verdict of a clip whose files cannot be used for this reason: it fails unless it has a transcript."""
     if not clip.transcript:
         return None, failed(clip, reason)
-    return _row(clip, undecoded_clip(clip, reason), recipe, None)
+    return clip_row(clip, undecoded_clip(clip, reason), recipe)
 
 
 def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, Row | None, str]]:
@@ -53,7 +53,7 @@ def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, Row | N
     any_window = False
     try:
         for decoded in decode_clip_windows(clip, recipe):
-            yield decoded.media.start, _row(clip, decoded, recipe, None)[0], ""
+            yield decoded.media.start, clip_row(clip, decoded, recipe)[0], ""
             any_window = True
     except MediaError as error:
         row = None if any_window else prepare_words(clip, recipe, str(error))[0]
@@ -62,7 +62,8 @@ def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, Row | N
         yield 0.0, None, str(error)
 
 
-def _row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None) -> tuple[Row, Verdict]:
+def clip_row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None = None) -> tuple[Row, Verdict]:
+    """Row and verdict of a decoded clip."""
     media = decoded.media
     transcript, absent = clip.transcript or "", dict(media.absent)
     if not transcript:

@@ -16,7 +16,7 @@ from stage1_align.towers.inputs import existing_file, is_path, reject, to_array,
 if TYPE_CHECKING:
     from PIL import Image
 
-    from shared.dataset.prepare_clip import Recipe
+    from shared.dataset.recipe import Recipe
 
     Frames = str | os.PathLike | np.ndarray | torch.Tensor | Image.Image | Sequence[Image.Image] | None
 
@@ -136,7 +136,7 @@ class VisionTower(Tower):
 
 def _recipe() -> "Recipe":
     """The defaults of `emit prepare`."""
-    from shared.dataset.prepare_clip import Recipe
+    from shared.dataset.recipe import Recipe
 
     return Recipe()
 

@@ -34,7 +34,7 @@ def predict(config: PredictConfig) -> int:
     prediction of the clip is their mean, weighted by their lengths. Files are read in isolated processes, so that one
     that crashes or hangs its reader loses that file only.
     """
-    from shared.commands.prepare import prepare_each
+    from shared.dataset.prepare_dataset import prepare_each
     from stage2_fusion.evaluation.explain import write_explanations
     from stage2_fusion.prediction.preparing import collect_failures
     from stage2_fusion.prediction.result import NOTHING, average_windows

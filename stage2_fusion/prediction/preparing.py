@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from shared.dataset.clip import Clip
 from shared.dataset.clip_dataset import ClipDatasetInfo, ClipSample, decode_row
-from shared.dataset.decode_clip import Material
-from shared.dataset.prepare_clip import _row, prepare_windows, prepare_words
+from shared.dataset.decode_clip import DecodedClip
+from shared.dataset.prepare_clip import clip_row, prepare_windows, prepare_words
 from shared.dataset.recipe import Recipe
 from shared.media.inputs import ClipArrays, array_windows
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
@@ -35,7 +35,7 @@ def prepare_here(clips: Iterable[tuple[Clip, ClipArrays | None]], recipe: Recipe
 def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[tuple[float, dict | None, str]]:
     windows = 0
     for media in array_windows(arrays, recipe.frame_rate, recipe.max_seconds, recipe.max_side):
-        yield media.start, _row(clip, Material(media), recipe, None)[0], ""
+        yield media.start, clip_row(clip, DecodedClip(media), recipe)[0], ""
         windows += 1
     if not windows:
         row, _ = prepare_words(clip, recipe, "")

@@ -13,7 +13,7 @@ from helpers.rounding import assert_same_up_to_rounding
 from helpers.stage1_tiny import TOWERS, encoders
 from PIL import Image
 
-from shared.dataset.prepare_clip import Recipe
+from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.media.decode import decode, resample
 from shared.media.faces import crop_faces, detector, find_faces, smooth
