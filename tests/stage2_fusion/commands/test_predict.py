@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import synthetic_features
 
-from shared.commands import prepare
+from shared.dataset import prepare_dataset
 from shared.dataset.clip import Clip
 from shared.dataset.clip_dataset import ClipSample
 from shared.dataset.recipe import Recipe
@@ -76,7 +76,7 @@ def predictor(tmp_path, monkeypatch):
             for clip in batch
         ]
 
-    monkeypatch.setattr(prepare, "prepare_each", prepare_each)
+    monkeypatch.setattr(prepare_dataset, "prepare_each", prepare_each)
     monkeypatch.setattr(library, "load_encoders", lambda model, encoders, blendshapes: Encoders())
     monkeypatch.setattr(library, "encode_samples", encode_samples)
 
@@ -144,7 +144,10 @@ def test_clip_with_broken_media_is_predicted_by_its_words(tmp_path):
     (tmp_path / "broken.mp4").write_text("no film")
     clips = [Clip(name, tmp_path / "broken.mp4", words) for name, words in (("a", "so it goes"), ("b", None))]
     recipe = Recipe(frame_rate=4)
-    for prepared in (prepare.prepare_each(clips, recipe), prepare_here([(clip, None) for clip in clips], recipe)):
+    for prepared in (
+        prepare_dataset.prepare_each(clips, recipe),
+        prepare_here([(clip, None) for clip in clips], recipe),
+    ):
         failures = {}
         samples = list(collect_failures(prepared, failures))
         assert [(sample.id, sample.transcript) for sample in samples] == [("a", "so it goes")]
