@@ -8,7 +8,7 @@ import numpy as np
 
 from shared.dataset.clip import Clip, StoredMedia
 from shared.dataset.recipe import Recipe
-from shared.media.decode import SHORTEST_TAIL, Media, MediaError, decode, decode_windows
+from shared.media.decode import MIN_TAIL_SECONDS, Media, MediaError, decode, decode_windows
 from shared.media.face_crops import frame_times, read_crops
 from shared.media.headers import read_header
 from shared.text import one_line
@@ -117,7 +117,7 @@ def _with_crops(
         frame_times=crops.times,
         absent={**media.absent, "vision": "no face crops that can be read"},
         duration=max(media.duration, min(crops.end, recipe.max_seconds)),
-        more=media.more or crops.end > recipe.max_seconds + SHORTEST_TAIL,
+        more=media.more or crops.end > recipe.max_seconds + MIN_TAIL_SECONDS,
     )
 
 

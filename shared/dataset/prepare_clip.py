@@ -12,11 +12,12 @@ from shared.dataset.clip import Clip
 from shared.dataset.decode_clip import DecodedClip, decode_clip, decode_clip_windows, undecoded_clip
 from shared.dataset.recipe import Recipe
 from shared.dataset.verdicts import Verdict, failed
-from shared.media.decode import Media, MediaError, resample
+from shared.media.decode import Media, MediaError
 from shared.media.faces import Faces, crop_faces, detector, find_faces, smooth
 from shared.media.quality import audio_quality, clip_quality, text_quality, vision_quality
 from shared.media.storage import decode_jpeg, encode_jpeg, from_int16, to_int16
 from shared.media.transcribe import recognizer, transcribe
+from shared.media.waveform import resample
 
 POSE_CROPS = 8
 """Number of crops, about, from which a clip's pose is measured."""

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shared.media.decode import video_stream
 from shared.media.faces import resize_square
+from shared.media.tracks import video_stream
 
 CROP_NAME = re.compile(r"(\d+)\.(jpe?g|png)", re.IGNORECASE)
 DEFAULT_RATE = 30.0

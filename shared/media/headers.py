@@ -24,7 +24,7 @@ def read_header(path: Path) -> Header:
     """Never raises."""
     import av
 
-    from shared.media.decode import video_stream
+    from shared.media.tracks import video_stream
 
     if not os.path.isfile(path):
         return Header(trouble="no such file")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import UserError
-from shared.media.decode import SHORTEST_TAIL, Media
+from shared.media.decode import MIN_TAIL_SECONDS, Media
 
 
 @dataclass
@@ -136,7 +136,7 @@ def array_windows(clip: ClipArrays, frame_rate: float, seconds: float, max_side:
     while number * seconds < end:
         start, stop = number * seconds, (number + 1) * seconds
         number += 1
-        if yielded and min(end, stop) - start < SHORTEST_TAIL:
+        if yielded and min(end, stop) - start < MIN_TAIL_SECONDS:
             break
         inside = (times >= start - 1e-6) & (times < stop - 1e-6)  # (G,)
         sound = waveform[int(start * clip.rate) : int(stop * clip.rate)] if clip.rate else waveform
@@ -151,7 +151,7 @@ def array_windows(clip: ClipArrays, frame_rate: float, seconds: float, max_side:
                 sample_rate=clip.rate or 0 if len(sound) else 0,
                 duration=min(end, stop) - start,
                 start=start,
-                more=end > stop + SHORTEST_TAIL,
+                more=end > stop + MIN_TAIL_SECONDS,
                 absent={name: absent[name] for name in missing},
             )
 

@@ -96,8 +96,8 @@ def frontal(crop: np.ndarray) -> float:
 
 def audio_quality(waveform: np.ndarray, rate: int) -> np.ndarray:
     """Waveform float32 (S,) at `rate` Hz -> float32 (Ta, 5), columns AUDIO_QUALITY, Ta = ceil(S / rate * 10)."""
-    from shared.media.decode import resample
     from shared.media.speech import at_steps, speech_probability
+    from shared.media.waveform import resample
 
     waveform, rate = resample(waveform, rate, AUDIO_QUALITY_RATE), AUDIO_QUALITY_RATE
     if len(waveform) == 0:

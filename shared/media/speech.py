@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.media.decode import resample
+from shared.media.waveform import resample
 
 RATE = 16000
 """Hz the network was trained for."""

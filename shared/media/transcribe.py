@@ -15,9 +15,9 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.files import digest, write_json
-from shared.media.decode import resample
 from shared.media.speech import CHUNK, RATE, speech_probability
 from shared.media.storage import to_int16
+from shared.media.waveform import resample
 from shared.registry import Registry
 from shared.text import one_line
 

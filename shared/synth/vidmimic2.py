@@ -16,7 +16,7 @@ import numpy as np
 
 from shared.dataset.clip import EMI
 from shared.files import write_csv
-from shared.media.decode import resample
+from shared.media.waveform import resample
 from shared.synth import media
 from shared.synth.baseline import log_mel
 from shared.synth.clip import clip_format, film, note

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from shared.errors import UserError
-from shared.media.decode import MediaError, decode, resample, to_channels, to_mono
+from shared.media.decode import MediaError, decode
 from shared.media.headers import read_header
+from shared.media.waveform import resample, to_channels, to_mono
 from stage1_align.towers.base import Encoded, Tower
 from stage1_align.towers.inputs import existing_file, is_path, reject, to_array, to_list, warn_truncated
 

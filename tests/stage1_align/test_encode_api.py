@@ -15,8 +15,9 @@ from PIL import Image
 
 from shared.dataset.recipe import Recipe
 from shared.errors import UserError
-from shared.media.decode import decode, resample
+from shared.media.decode import decode
 from shared.media.faces import crop_faces, detector, find_faces, smooth
+from shared.media.waveform import resample
 from stage1_align import AlignedEncoders, AudioTower, RawClip
 from stage1_align.towers.mel_cnn import MelCnn
 

@@ -7,7 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shared.media.decode import MediaError, decode, resample
+from shared.media.decode import MediaError, decode
+from shared.media.waveform import resample
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import FrameSelector, Sample
 

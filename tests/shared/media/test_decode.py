@@ -10,7 +10,8 @@ from helpers.media_files import clock, face, read_clock, voice, write_rotation, 
 from shared.dataset.clip import Clip
 from shared.dataset.prepare_clip import prepare_clip
 from shared.dataset.recipe import Recipe
-from shared.media.decode import MediaError, decode, decode_windows, resample, to_channels, to_mono
+from shared.media.decode import MediaError, decode, decode_windows
+from shared.media.waveform import resample, to_channels, to_mono
 
 
 def test_frames_are_taken_by_their_time_stamps(tmp_path):

@@ -9,7 +9,6 @@ from helpers.media_files import face, voice
 
 from shared.media import speech
 from shared.media.damage import damage_frames, damage_waveform
-from shared.media.decode import resample
 from shared.media.quality import (
     AUDIO_QUALITY,
     TEXT_QUALITY,
@@ -19,6 +18,7 @@ from shared.media.quality import (
     text_quality,
     vision_quality,
 )
+from shared.media.waveform import resample
 
 RATE = 16000
 

@@ -1,0 +1,263 @@
+"""The video and audio tracks of an open media file: decoded in order, and placed in time by their timestamps."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from shared.media.waveform import resample, to_channels, to_mono
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+MAX_AUDIO_DRIFT = 0.05
+"""Seconds by which sound may differ from its timestamp before silence is inserted or sound is cut."""
+SILENT_PEAK = 1e-3
+"""Of full scale: if the mean of the channels never exceeds it, and a channel exceeds ten times it, they cancel."""
+MAX_READ_FAILURES = 20
+"""Places of a file that cannot be read, after which the rest is given up."""
+
+
+def video_stream(container: "InputContainer") -> "VideoStream | None":
+    """The first stream of moving pictures. A cover picture does not count."""
+    import av
+
+    cover = av.stream.Disposition.attached_pic
+    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+
+
+class Track:
+    """One stream of an open file. Decodes its frames in order, one frame ahead."""
+
+    modality: ClassVar[str]
+
+    def __init__(self, container: "InputContainer", stream: "VideoStream | AudioStream"):
+        # One thread, because several clips are decoded in parallel.
+        stream.codec_context.thread_count = 1
+        self.damaged = self.unreadable = 0
+        """Packets that cannot be decoded, and places that cannot be read, since the last window."""
+        self.has_decoded = self.starts_in_window = False
+        """Whether anything has been decoded at all, and whether anything starts in the current window."""
+        self.cancelled = False
+        """Whether channels cancel each other in the current window."""
+        self.end = 0.0
+        """Seconds at which the last decoded frame ends."""
+        self._frames = self._decode(container, stream)
+        self._next: Any = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether no later window has a frame of this track."""
+        raise NotImplementedError
+
+    def expected_time(self) -> float:
+        """Seconds at which a frame without a timestamp starts."""
+        raise NotImplementedError
+
+    def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, Any]:
+        """What the track holds from `begin` to `end`. start: of the clip, by the clock of the file; all in seconds."""
+        raise NotImplementedError
+
+    def peek(self) -> "VideoFrame | AudioFrame | None":
+        """The next frame; None at the end."""
+        if self._next is None:
+            self._next = next(self._frames, None)
+        return self._next
+
+    def take(self) -> Any:
+        frame, self._next = self.peek(), None
+        return frame
+
+    def time(self, frame: "VideoFrame | AudioFrame", start: float) -> float:
+        """Seconds from the start of the clip."""
+        return frame.time - start if frame.time is not None else self.expected_time()
+
+    def next_time(self, start: float) -> float:
+        """Seconds at which the next frame starts."""
+        frame = self.peek()
+        return self.end if frame is None else self.time(frame, start)
+
+    def _decode(
+        self, container: "InputContainer", stream: "VideoStream | AudioStream"
+    ) -> "Iterator[VideoFrame | AudioFrame]":
+        import av
+
+        for packet in self._packets(container, stream):
+            try:
+                yield from packet.decode()
+            except (av.error.FFmpegError, ValueError):
+                self.damaged += 1
+
+    def _packets(self, container: "InputContainer", stream: "VideoStream | AudioStream") -> "Iterator[Packet]":
+        import av
+
+        failures = 0
+        while failures < MAX_READ_FAILURES:
+            try:
+                yield from container.demux(stream)
+                return
+            except (av.error.EOFError, StopIteration):
+                return
+            except (av.error.FFmpegError, ValueError):
+                failures += 1
+                self.unreadable += 1
+
+
+class VideoTrack(Track):
+    """Selects, for each time of a regular grid, the nearest frame."""
+
+    modality = "vision"
+
+    def __init__(self, container: "InputContainer", stream: "VideoStream", frame_rate: float, max_side: int):
+        from av.video.reformatter import VideoReformatter
+
+        super().__init__(container, stream)
+        aspect = float(stream.sample_aspect_ratio or 1)
+        self.pixel_aspect = aspect if 0.25 <= aspect <= 4 else 1.0
+        self.default_gap = float(1 / stream.average_rate) if stream.average_rate else 0.04
+        self.rate, self.max_side = frame_rate, max_side
+        self.images: list[np.ndarray] = []
+        """Images of the current window, and their times."""
+        self.times: list[float] = []
+        self.last: VideoFrame | None = None
+        """The frame before the next one, its time, the time since the frame before it, and its image once converted."""
+        self.last_time, self.gap = -1.0, 0.0
+        self.last_image: np.ndarray | None = None
+        self.next_index = 0
+        """The next grid time is next_index / rate."""
+        self.size: tuple[int, int] | None = None
+        self.reformatter = VideoReformatter()  # a frame's own reformatter would be set up again for each frame
+
+    @property
+    def finished(self) -> bool:
+        return self.peek() is None and (self.last is None or self.next_index / self.rate >= self.end - 1e-6)
+
+    def expected_time(self) -> float:
+        return 0.0 if self.last is None else self.last_time + self.default_gap
+
+    def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+        """Frames (T, H, W, 3) and their times (T,), which count from `begin`."""
+        self.images, self.times, self.starts_in_window = [], [], False
+        self.next_index = max(self.next_index, math.ceil(begin * self.rate - 1e-6))
+        while (frame := self.peek()) is not None:
+            time = self.time(frame, start)
+            if self.last is not None and self.last_time < time:
+                self._repeat_last((self.last_time + time) / 2, end)
+            if time >= end:
+                break
+            self._advance(self.take(), time)
+        if self.peek() is None and self.last is not None:
+            # The last frame lasts for one gap. A single frame is kept however short it is.
+            self.end = self.last_time + min(self.gap or self.default_gap, 1.0)
+            single = not self.has_decoded
+            self._repeat_last(max(self.end - 1e-6, self.next_index / self.rate if single else 0.0), end)
+        elif self.last is not None:
+            self.end = end
+        if not self.images:
+            return no_frames()
+        return np.stack(self.images), (np.array(self.times) - begin).astype(np.float32)
+
+    def _advance(self, frame: "VideoFrame", time: float) -> None:
+        """Make `frame` the last frame, unless its time is not later."""
+        if self.last is None:
+            # The grid starts with the first time that is within one step of this frame.
+            self.next_index = max(self.next_index, round(time * self.rate))
+        elif time <= self.last_time:
+            return
+        else:
+            self.gap = time - self.last_time
+        self.last, self.last_time, self.last_image, self.starts_in_window = frame, time, None, True
+
+    def _repeat_last(self, time: float, end: float) -> None:
+        """Use the last frame for all grid times up to `time` and before `end`."""
+        while self.next_index / self.rate <= time and self.next_index / self.rate < end:
+            if self.last_image is None:
+                self.last_image = self._convert(self.last)
+            self.images.append(self.last_image)
+            self.times.append(self.next_index / self.rate)
+            self.next_index += 1
+            self.has_decoded = True
+
+    def _convert(self, frame: "VideoFrame") -> np.ndarray:
+        """RGB uint8 (H, W, 3), upright, with square pixels, no side longer than max_side."""
+        import cv2
+
+        if self.size is None:
+            width, height = frame.width * self.pixel_aspect, frame.height
+            scale = min(1.0, self.max_side / max(width, height))
+            self.size = max(2, round(width * scale)), max(2, round(height * scale))
+        same = self.size == (frame.width, frame.height)
+        scaling = {} if same else {"width": self.size[0], "height": self.size[1], "interpolation": "AREA"}
+        # BGR first, then to RGB by OpenCV: FFmpeg's conversion to RGB takes twice as long.
+        image = self.reformatter.reformat(frame, format="bgr24", **scaling).to_ndarray()  # (H, W, 3)
+        turns = round((frame.rotation or 0) / 90) % 4
+        return np.ascontiguousarray(np.rot90(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), turns))
+
+
+class AudioTrack(Track):
+    """Averages channels and places sound in time: gaps become silence, overlaps are cut."""
+
+    modality = "audio"
+
+    def __init__(self, container: "InputContainer", stream: "AudioStream"):
+        super().__init__(container, stream)
+        self.parts: list[np.ndarray] = []
+        """Samples that no window has returned yet."""
+        self.rate, self.length, self.returned = 0, 0, 0
+        """Hz; samples placed so far; samples returned by windows."""
+
+    @property
+    def finished(self) -> bool:
+        return self.peek() is None and self.length == self.returned
+
+    def expected_time(self) -> float:
+        return self.length / self.rate if self.rate else 0.0
+
+    def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, int]:
+        """The waveform (S,) and its rate in Hz."""
+        self.starts_in_window = self.length > self.returned
+        mean_peak = channel_peak = 0.0
+        while (frame := self.peek()) is not None:
+            self.rate = self.rate or frame.sample_rate
+            first, limit = int(begin * self.rate), int(end * self.rate)
+            if self.length < first:
+                self.length = self.returned = first  # windows without sound were skipped
+            if self.length >= limit:
+                break
+            offset = round(self.time(frame, start) * self.rate) - self.length
+            # The first frame is placed exactly; later, the clocks of container and codec may drift a little.
+            misplaced = abs(offset) > (MAX_AUDIO_DRIFT * self.rate if self.has_decoded else 0)
+            if misplaced and offset > 0:
+                self._append(np.zeros(min(offset, limit - self.length), np.float32))
+            if self.length >= limit:
+                break
+            channels = to_channels(frame.to_ndarray(), frame.format.is_packed, frame.layout.nb_channels)
+            mono = to_mono(channels)
+            mean_peak = max(mean_peak, np.abs(mono).max(initial=0))
+            channel_peak = max(channel_peak, np.abs(channels).max(initial=0) if mean_peak <= SILENT_PEAK else 0)
+            mono = resample(mono, self.take().sample_rate, self.rate) if len(mono) else mono
+            self._append(mono[-offset:] if misplaced and offset < 0 else mono)
+            self.has_decoded = self.starts_in_window = self.length > self.returned
+        if not self.rate:
+            return np.zeros(0, np.float32), 0
+        self.cancelled = mean_peak <= SILENT_PEAK and channel_peak > 10 * SILENT_PEAK
+        self.end = self.length / self.rate
+        waveform = np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
+        room = max(0, int(end * self.rate) - self.returned)
+        self.parts = [waveform[room:].copy()] if len(waveform) > room else []
+        self.returned += min(room, len(waveform))
+        return np.nan_to_num(waveform[:room], posinf=1.0, neginf=-1.0), self.rate
+
+    def _append(self, samples: np.ndarray) -> None:
+        self.parts.append(samples)
+        self.length += len(samples)
+
+
+def no_frames() -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32)
