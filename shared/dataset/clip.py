@@ -1,4 +1,4 @@
-"""Clips as a person has them: media, words, labels, groups. What every layout reads into, and what `prepare` reads."""
+"""A clip as its source describes it. Layouts make clips, and `emit prepare` decodes them."""
 
 import codecs
 import os
@@ -23,7 +23,7 @@ class StoredMedia:
     column: str
 
     def read(self) -> bytes:
-        """The bytes. ValueError or OSError when the table cannot be read any more."""
+        """The bytes. ValueError or OSError when the table can no longer be read."""
         return read_cell(self.file, self.row, self.column)
 
     def __str__(self) -> str:
@@ -32,54 +32,53 @@ class StoredMedia:
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording of one person. Whatever is missing is None, "" or NaN; it is never made up."""
+    """One recording of one person. What is missing is None, "" or NaN, never an invented value."""
 
     id: str
     """Unique in its source; predictions carry it."""
     media: Path | StoredMedia | None
-    """The file; it need not exist (then preparing it fails, and is listed)."""
+    """The file. It need not exist; preparing the clip then fails, and the failure is listed."""
     audio: Path | StoredMedia | None = field(default=None, kw_only=True)
-    """A sound file of its own, heard in place of the sound of `media`, which is heard where this cannot be read."""
+    """A separate sound file that replaces the sound of `media`, which is the fallback when this file cannot be read."""
     crops: Path | None = field(default=None, kw_only=True)
-    """Folder of face crops somebody made, one a frame, <number>.jpg; they are seen in place of the pictures of `media`.
-    """
+    """Folder of precomputed face crops, one per frame, <number>.jpg; they replace the pictures of `media`."""
     remarks: tuple[str, ...] = field(default=(), kw_only=True)
-    """What was wrong with the clip's entry in its source; verdicts carry it on."""
+    """Problems of the clip's entry in its source; its verdict repeats them."""
     transcript: str | None = None
-    """What is said; None when nobody wrote it down."""
+    """What is said; None when there is no transcript."""
     labels: tuple[float, ...] = ()
-    """One number for each of the source's label names; NaN = not labelled."""
+    """One number for each of the source's label names; NaN = not labeled."""
     groups: dict[str, str] = field(default_factory=dict)
     """What clips may have in common (subject, seed video): splits and confidence intervals respect it."""
     split: str = ""
     """train, valid, test, or "" when the source does not say."""
 
     def fingerprint(self, base: Path) -> list:
-        """Changes with anything about the clip, or the size of any of its files; not with where `base` lies. Absolute
-        `base`."""
+        """Changes with the clip and with the size of any of its files, but not with the location of `base`, an absolute
+        path."""
 
-        def named(path: Path | StoredMedia | None) -> list:
+        def identify(path: Path | StoredMedia | None) -> list:
             if isinstance(path, StoredMedia):
-                return [*named(path.file), path.row, path.column]
+                return [*identify(path.file), path.row, path.column]
             if path is None:
                 return [None, -1]
             path = path.absolute()
-            inside = path.relative_to(base) if path.is_relative_to(base) else path
-            return [str(inside), path.stat().st_size if os.path.isfile(path) else -1]
+            relative = path.relative_to(base) if path.is_relative_to(base) else path
+            return [str(relative), path.stat().st_size if os.path.isfile(path) else -1]
 
         crops = None
         if self.crops is not None:
-            crops = [*named(self.crops), _listing(self.crops)]
-        files = [named(self.media), named(self.audio), crops]
+            crops = [*identify(self.crops), _listing(self.crops)]
+        files = [identify(self.media), identify(self.audio), crops]
         return [self.id, files, self.transcript, repr(self.labels), self.groups, self.split, self.remarks]
 
 
 def _listing(folder: Path) -> str | None:
-    """Changes with the name or the size of a file in a folder; None where there is none to be read."""
+    """Changes with the name or the size of any file in a folder; None when the folder cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return digest(sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file()))
-    except (OSError, ValueError):  # ValueError: no folder can be called so
+    except (OSError, ValueError):  # ValueError: no folder can have this name
         return None
 
 
@@ -91,7 +90,7 @@ class ClipSource:
     label_names: tuple[str, ...] = ()
     group_names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
-    """What a person should know of how the source was read: guesses, rows left out."""
+    """How the source was read: guesses, rows left out."""
 
 
 def sidecar_transcript(media: Path | StoredMedia | None) -> str | None:
@@ -102,18 +101,18 @@ def sidecar_transcript(media: Path | StoredMedia | None) -> str | None:
 
 
 def read_transcript(path: Path) -> str | None:
-    """The words in a text file; None when there is no such file or it is empty. UTF-8, or UTF-16 where it says so, or
-    Windows-1252 where nothing in it beyond ASCII is UTF-8."""
+    """The text of a file; None when the file is missing or empty. UTF-8, UTF-16 if the file starts with its byte order
+    mark, or Windows-1252 if no character beyond ASCII is valid UTF-8."""
     try:
         data = path.read_bytes()
-    except (OSError, ValueError):  # ValueError: no file can be called so
+    except (OSError, ValueError):  # ValueError: no file can have this name
         return None
-    marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    encoding = "utf-16" if marked else "utf-8-sig"
+    is_utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if is_utf16 else "utf-8-sig"
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:
         text = data.decode(encoding, errors="replace")
-        if not marked and all(character.isascii() or character == "\ufffd" for character in text):
+        if not is_utf16 and all(character.isascii() or character == "\ufffd" for character in text):
             text = data.decode("cp1252", errors="replace")
     return text.strip() or None

@@ -37,10 +37,8 @@ class Csv(ClipColumnOptions):
         def media_file(row: int, column: int) -> Path | None:
             return finder.find(cells[row][column])
 
-        if columns.id is not None:
-            ids = [row[columns.id] for row in cells]
-        else:
-            ids = ids_from_paths([row[columns.media] for row in cells])
+        ids = [row[columns.name_column] for row in cells]
+        ids = ids_from_paths(ids) if columns.id is None else ids
         clip_source = clips_from_rows(columns, cells, ids, media_file, finder, lambda i: f"{path}: line {rows[i].line}")
         for i, row in enumerate(rows):
             if row.problem:
@@ -57,7 +55,7 @@ def _rows_with_known_file(
     """The rows whose file can be identified, and a note about the others. The file of a damaged row is the one its cell
     names, if that file exists and belongs to no other row. The cells before it are then in place; those after it, and
     the labels, are blanked."""
-    key_column = columns.id if columns.media is None else columns.media
+    key_column = columns.file_column
 
     def file(row: TableRow) -> Path | None:
         name = row.cells[key_column]

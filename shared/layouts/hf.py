@@ -65,8 +65,8 @@ class HuggingFace(ClipColumnOptions):
                 return StoredMedia(*origins[row], header.names[column])
             return finder.find(str(value or ""))
 
-        name_column = columns.media if columns.id is None else columns.id
-        ids = [str(row[name_column] if row[name_column] is not None else "") for row in rows]
+        names = [row[columns.name_column] for row in rows]
+        ids = ["" if name is None else str(name) for name in names]
         if columns.id is None:
             ids = ids_from_paths(ids)
             if not all(ids) or len(set(ids)) < len(ids):
@@ -87,8 +87,8 @@ class HuggingFace(ClipColumnOptions):
         claimed = {normalize_name(name) for name in claimed}
         free = {normalize_name(name): i for i, name in reversed(list(enumerate(header)))}
         free = {name: i for name, i in free.items() if name not in claimed}
-        paths = (free[name] for name in USUAL_NAMES["media"] if name in free)
-        paths = next((i for i in paths if header[i] not in table.media_columns), None)
+        candidates = (free[name] for name in USUAL_NAMES["media"] if name in free)
+        paths = next((i for i in candidates if header[i] not in table.media_columns), None)
         if paths is not None and any(os.path.isfile(finder.find(str(row[paths] or "")) or "") for row in rows):
             return header[paths]
         embedded = [name for name in table.media_columns if normalize_name(name) in free]

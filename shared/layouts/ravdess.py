@@ -115,7 +115,7 @@ def _columns(names: list[str]) -> dict[str, int] | None:
     """Positions of the columns path, emotion, intensity, actor and, if present, text and repetition; None when one of
     the first four is missing."""
     header = Header(names, MANIFEST)
-    usual = {name: (name,) for name in ("emotion", "intensity", "actor", "repetition")}
+    usual: dict[str, tuple[str, ...]] = {name: (name,) for name in ("emotion", "intensity", "actor", "repetition")}
     usual |= {"path": USUAL_NAMES["media"], "text": (*USUAL_NAMES["transcript"], "statement")}
     positions = {part: header.first(several) for part, several in usual.items()}
     columns = {part: position for part, position in positions.items() if position is not None}

@@ -40,6 +40,19 @@ class ClipColumns:
     groups: dict[str, int]
     notes: list[str]
 
+    @property
+    def file_column(self) -> int:
+        """The column by which files are found: media, otherwise id."""
+        return self._first(self.media, self.id)
+
+    @property
+    def name_column(self) -> int:
+        """The column from which ids are made: id, otherwise media."""
+        return self._first(self.id, self.media)
+
+    def _first(self, *columns: int | None) -> int:
+        return next(column for column in columns if column is not None)
+
 
 def find_clip_columns(
     options: ClipColumnOptions,
@@ -70,7 +83,7 @@ def find_clip_columns(
     labels = {name: header.position(name) for name in options.labels}
     notes: list[str] = []
     if not labels:
-        taken = {*roles.values(), *groups.values(), *media} - {None}
+        taken = {i for i in [*roles.values(), *groups.values(), *media] if i is not None}
         labels, notes = guess_labels(header, rows, taken, row_name, not_labels)
     notes.append(_summary(header.names, roles, labels, groups))
     return ClipColumns(**roles, labels=labels, groups=groups, notes=notes)

@@ -11,7 +11,7 @@ def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = frames.shape[1:3]
     angle, zoom = rng.uniform(-3, 3), rng.uniform(0.95, 1.08)
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, zoom)  # (2, 3)
-    matrix[:, 2] += rng.uniform(-0.05, 0.05, 2) * (width, height)
+    matrix[:, 2] = matrix[:, 2] + rng.uniform(-0.05, 0.05, 2) * (width, height)
     gain, offset = rng.uniform(0.75, 1.25), rng.uniform(-20, 20)
     tint = rng.uniform(0.9, 1.1, 3).astype(np.float32)  # (3,)
     mirror = rng.random() < 0.5

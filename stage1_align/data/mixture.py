@@ -42,14 +42,15 @@ class Mixture:
     ):
         """weights: shares of a batch, relative to each other. samples_per_epoch: 0 for the length of all tables."""
         self.sources, self.batch_size, self.seed = sources, batch_size, seed
-        streams = [source.name for source in sources if isinstance(source, StreamSource)]
-        if streams and not samples_per_epoch:
-            raise UserError(f"{streams[0]}: a stream has no length; set samples_per_epoch")
+        self._streams = {k: source for k, source in enumerate(sources) if isinstance(source, StreamSource)}
+        self._lengths = {k: len(source) for k, source in enumerate(sources) if isinstance(source, TableSource)}
+        if self._streams and not samples_per_epoch:
+            name = next(iter(self._streams.values())).name
+            raise UserError(f"{name}: a stream has no length; set samples_per_epoch")
         if any(weight <= 0 for weight in weights):
             raise UserError(f"the weights of the sources are {weights}: each must be above 0")
         self.bounds = np.concatenate([[0], np.cumsum(weights) / np.sum(weights)])  # (K + 1,)
-        tables = [source for source in sources if isinstance(source, TableSource)]
-        self.steps_per_epoch = steps_per_epoch(samples_per_epoch or sum(map(len, tables)), batch_size)
+        self.steps_per_epoch = steps_per_epoch(samples_per_epoch or sum(self._lengths.values()), batch_size)
         self._row_counts = lru_cache(2)(self._draw_row_counts)
         self._order = lru_cache(len(sources) + 1)(self._draw_order)
 
@@ -72,8 +73,8 @@ class Mixture:
         counts, offsets = self._row_counts(epoch)
         streams = {
             k: islice(self._records(k, epoch, report), int(offsets[first_step, k]), None)
-            for k, source in enumerate(self.sources)
-            if isinstance(source, StreamSource) and first_step < self.steps_per_epoch
+            for k in self._streams
+            if first_step < self.steps_per_epoch
         }
         for step in range(first_step, self.steps_per_epoch):
             records = {k: list(islice(stream, int(counts[step, k]))) for k, stream in streams.items()}
@@ -95,13 +96,13 @@ class Mixture:
 
     def _table_row(self, k: int, epoch: int, position: int) -> int:
         """The row of a table at a position of its sequence."""
-        lap, place = divmod(position, len(self.sources[k]))
+        lap, place = divmod(position, self._lengths[k])
         return int(self._order(k, epoch, lap)[place])
 
     def _draw_order(self, k: int, epoch: int, lap: int) -> np.ndarray:
         """int64 (N,): the rows of a table in the order of one lap."""
         rng = np.random.default_rng(derive_seed("order", self.seed, epoch, k, lap))
-        return rng.permutation(len(self.sources[k]))
+        return rng.permutation(self._lengths[k])
 
     def _records(self, k: int, epoch: int, report: Callable[[int, str], None]) -> Iterator[Any]:
         """The records of a stream, lap after lap."""
@@ -109,9 +110,9 @@ class Mixture:
         while True:
             rng = np.random.default_rng(derive_seed("stream", self.seed, epoch, k, lap))
             empty = True
-            for record in self.sources[k].records(rng, lambda reason: report(k, reason)):
+            for record in self._streams[k].records(rng, lambda reason: report(k, reason)):
                 empty = False
                 yield record
             if empty:
-                raise UserError(f"{self.sources[k].name}: no readable record is left")
+                raise UserError(f"{self._streams[k].name}: no readable record is left")
             lap += 1

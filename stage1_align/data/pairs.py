@@ -42,7 +42,7 @@ class PairBatch(NamedTuple):
     damage: tuple[tuple[str, str], ...] = ()
     """(source, reason) of media that could not be decoded."""
 
-    def to(self, device: torch.device | str) -> "PairBatch":
+    def to(self, device: torch.device) -> "PairBatch":
         return self._replace(
             inputs=to_device(self.inputs, device),
             text_id=to_device(self.text_id, device),
@@ -173,7 +173,7 @@ class PairLoader(SigtermSafeDataLoader):
             pin_memory=torch.cuda.is_available(),  # pinned tensors are copied to the GPU while it computes
         )
 
-    def __iter__(self) -> Iterator[PairBatch]:
+    def __iter__(self) -> Iterator[PairBatch]:  # type: ignore[override]
         for batch in super().__iter__():
             for source, reason in batch.damage:
                 self.damage.add(source, reason)

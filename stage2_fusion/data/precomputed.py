@@ -20,8 +20,8 @@ import numpy as np
 from shared.dataset.clip import MODALITIES, Clip
 from shared.errors import UserError
 from shared.files import digest
-from shared.layouts.vidmimic2.layout import Folders
-from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FOLDERS, WIDTHS, read_clip_features
+from shared.layouts.vidmimic2.layout import DatasetFolders
+from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FEATURE_FOLDERS, WIDTHS, read_clip_features
 from shared.media.face_crops import CROP_NAME, crop_times, frame_times
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.encoding import absent, batches, clean_sample, encode_modality, quality_at
@@ -52,7 +52,7 @@ class PrecomputedFeatures:
         from tqdm import tqdm
 
         self.root, self.clips, self.words = Path(root), clips, words
-        self.folders = Folders(self.root)
+        self.folders = DatasetFolders(self.root)
         self.seconds = clips.info.recipe.max_seconds
         # Columns, so that no picture is decoded for its time.
         self.ids, self.durations, self.times = (clips.column(name) for name in ("id", "duration", "frame_times"))
@@ -79,11 +79,11 @@ class PrecomputedFeatures:
                 path=str(self.root.resolve()),
                 digest=digest(["provided", WIDTHS, of_words]),  # not renamed, as it would change the digest
                 config=self.words.config if self.words else {},
-                precomputed=list(FOLDERS),
+                precomputed=list(FEATURE_FOLDERS),
             ),
             "precomputed": PrecomputedInfo(str(self.root.resolve()), self.digest),
             "widths": {
-                **{modality: WIDTHS[folder] for modality, folder in FOLDERS.items()},
+                **{modality: WIDTHS[folder] for modality, folder in FEATURE_FOLDERS.items()},
                 "text": self.words.text.width if self.words else 1,
                 "embed": self.embed_dim,
             },
@@ -99,10 +99,10 @@ class PrecomputedFeatures:
         clip = Clip(self.ids[row], None, split="test")
         read = read_clip_features(self.root, clip.id, clip.split)
         values = {"vision": read.vision, "audio": read.audio}
-        troubles = list(read.troubles)
+        troubles = list(read.problems)
         for modality, features in values.items():
             if np.abs(features).max(initial=0) > LARGEST:
-                troubles.append(f"{self.root / FOLDERS[modality] / clip.id}.pkl: values beyond {LARGEST:g}")
+                troubles.append(f"{self.root / FEATURE_FOLDERS[modality] / clip.id}.pkl: values beyond {LARGEST:g}")
                 values[modality] = features[:0]
         times = {"audio": (np.arange(len(values["audio"])) + 0.5) / AUDIO_HZ}
         lasts = max(self.durations[row], len(values["audio"]) / AUDIO_HZ)  # preparing leaves out the rest
@@ -110,7 +110,7 @@ class PrecomputedFeatures:
             len(values["vision"]), self.folders.find("face_images", clip), self.folders.find("raw", clip), lasts
         )
         steps = {}
-        for modality in FOLDERS:
+        for modality in FEATURE_FOLDERS:
             seen = times[modality] < self.seconds  # (T,)
             steps[modality] = values[modality][seen], times[modality][seen].astype(np.float32)
         return Rows(steps, troubles)
@@ -167,4 +167,4 @@ def missing_view(sample: FeatureSample, view: int, seed: int) -> FeatureSample:
 
 
 def _places() -> str:
-    return " or ".join(f"{folder}/" for folder in FOLDERS.values())
+    return " or ".join(f"{folder}/" for folder in FEATURE_FOLDERS.values())

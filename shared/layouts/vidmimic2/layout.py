@@ -1,18 +1,19 @@
-"""Layout "vidmimic2": Hume-Vidmimic2 as it is distributed, and as teams have completed it.
+"""Layout "vidmimic2": Hume-Vidmimic2 as it is distributed, and with the files that teams have added to it.
 
     train_split.csv, valid_split.csv    Filename (five digits), six labels in [0, 1]
-    test_split.csv                      made by teams: Filename, and columns of zeros that are no labels
+    test_split.csv                      added by teams: Filename, and columns of zeros that are not labels
     raw/00000.mp4                       the clips
     audio/00000.mp3                     16 kHz, mono
-    face_images/00000/0.jpg, 1.jpg ...  face crops, one a frame; a folder may be empty
-    vit/00000.pkl, wav2vec2/00000.pkl   features (shared/layouts/vidmimic2/pickles.py)
-    text/00000.txt                      transcripts, made by teams
+    face_images/00000/0.jpg, 1.jpg ...  face crops, one per frame; a folder may be empty
+    vit/00000.pkl, wav2vec2/00000.pkl   features (pickles.py)
+    text/00000.txt                      transcripts, added by teams
     test_data/                          the same folders for the test split
 
-Whatever is wrong with a row or a file costs that clip alone, and is named in its verdict.
+A damaged row or file affects its own clip only, and is named in the clip's verdict.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,157 +21,160 @@ from typing import Literal
 from shared.dataset.clip import EMI, Clip, ClipSource, read_transcript
 from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.errors import UserError
-from shared.layouts.vidmimic2.seeds import seed_names, unlabelled, zero_rows
-from shared.layouts.vidmimic2.tables import clip_id, read_split
+from shared.layouts.vidmimic2.seeds import count_unlabeled, count_zero_rows, seed_names
+from shared.layouts.vidmimic2.tables import NO_LABELS, clip_id, read_split
+from shared.text import first_few
 
 SPLITS = ("train", "valid", "test")
 DISTRIBUTED = {"train": 8072, "valid": 4588, "test": 4586}
-"""Clips of each split."""
+"""Clips of each split in the distributed dataset."""
 FOLDERS = ("raw", "audio", "face_images", "vit", "wav2vec2", "text")
-SHOWN = 3
-"""Examples in a note; verdicts.csv has all."""
 
 
 @dataclass
 class Vidmimic2:
     crops: Literal["own", "precomputed"] = "own"
-    """Pictures: found in raw/ by this project's face finder, or those of face_images/."""
+    """Pictures: faces that this project finds in raw/, or the crops of face_images/."""
     audio: Literal["precomputed", "raw"] = "precomputed"
-    """Sound: audio/, which is what published figures rest on, or that of raw/. The other is the substitute."""
+    """Sound: audio/, on which published results rest, or the sound of raw/. The other one is the fallback."""
 
     def read(self, source: Path) -> ClipSource:
-        """The clips of all splits there are, in the order of their ids. UserError when there is no table at all."""
+        """The clips of all splits present, sorted by id. UserError when there is no table at all."""
         if not source.is_dir():
             raise UserError(f"{source}: not a folder; name the one that holds train_split.csv")
-        folders = Folders(source)
-        clips, notes = {}, []
+        folders = DatasetFolders(source)
+        clips: dict[str, Clip] = {}
+        notes: list[str] = []
         for split in SPLITS:
             table = source / f"{split}_split.csv"
             if split == "test" and not table.exists():
                 table = source / "test_data" / table.name
-            rows, found_notes = read_split(table, split == "test")
-            notes += found_notes
+            rows, table_notes = read_split(table, split == "test")
+            notes += table_notes
             if split == "test":
-                for identifier in sorted(folders.ids_of_test() - set(rows) - set(clips)):
-                    rows[identifier] = Clip(identifier, None, labels=(float("nan"),) * len(EMI))
-            for identifier, clip in rows.items():
-                if identifier in clips:
-                    also = f"is in {split}_split.csv as well; that row is left out"
-                    clips[identifier] = replace(clips[identifier], remarks=(*clips[identifier].remarks, also))
-                    continue
-                clips[identifier] = self._with_files(replace(clip, split=split), folders)
+                unlisted = folders.ids_in_test_data() - set(rows) - set(clips)
+                rows |= {name: Clip(name, None, labels=NO_LABELS) for name in sorted(unlisted)}
+            for name, clip in rows.items():
+                if name in clips:
+                    remark = f"is in {split}_split.csv as well; that row is left out"
+                    clips[name] = replace(clips[name], remarks=(*clips[name].remarks, remark))
+                else:
+                    clips[name] = self._add_files(replace(clip, split=split), folders)
         if not clips:
             raise UserError(f"{source}: no clips; {'; '.join(notes)}")
-        found = [clips[identifier] for identifier in sorted(clips)]
-        seeds = seed_names(found)
-        found = [replace(clip, groups={"seed": seed}) for clip, seed in zip(found, seeds, strict=True)]
-        return ClipSource(found, EMI, ("seed",), [*notes, *_notes(found, folders)])
+        ordered = [clips[name] for name in sorted(clips)]
+        ordered = [
+            replace(clip, groups={"seed": seed}) for clip, seed in zip(ordered, seed_names(ordered), strict=True)
+        ]
+        return ClipSource(ordered, EMI, ("seed",), [*notes, *_notes(ordered, folders)])
 
-    def _with_files(self, clip: Clip, folders: "Folders") -> Clip:
+    def _add_files(self, clip: Clip, folders: "DatasetFolders") -> Clip:
         raw, sound, text = (folders.find(name, clip) for name in ("raw", "audio", "text"))
-        heard = sound if self.audio == "precomputed" or raw is None else None
-        media = raw or folders.root / "raw" / f"{clip.id}.mp4"  # preparing says that it is not there
         crops = None
         if self.crops == "precomputed":
             crops = folders.find("face_images", clip) or folders.root / "face_images" / clip.id
-        words = read_transcript(text) if text else None
-        return replace(clip, media=media, audio=heard, crops=crops, transcript=words)
+        return replace(
+            clip,
+            media=raw or folders.root / "raw" / f"{clip.id}.mp4",  # preparing reports that it is missing
+            audio=sound if self.audio == "precomputed" or raw is None else None,
+            crops=crops,
+            transcript=read_transcript(text) if text else None,
+        )
 
 
-class Folders:
-    """What is in the folders, each listed once: ids of clips to paths."""
+class DatasetFolders:
+    """The contents of the folders, each listed once: clip ids to paths."""
 
     def __init__(self, root: Path):
         self.root = root
-        self.found = {
-            (test, name): _list(root / ("test_data" if test else ".") / name, name)
-            for test in (False, True)
+        self.paths = {
+            (in_test_data, name): _list(root / ("test_data" if in_test_data else ".") / name, name)
+            for in_test_data in (False, True)
             for name in FOLDERS
         }
 
     def find(self, name: str, clip: Clip) -> Path | None:
-        """The clip's file or folder in folder `name`; of the test split in test_data/ or where the others are."""
-        of_test = self.found[True, name].get(clip.id) if clip.split == "test" else None
-        return of_test or self.found[False, name].get(clip.id)
+        """The clip's file or folder in folder `name`; for the test split first in test_data/."""
+        test_path = self.paths[True, name].get(clip.id) if clip.split == "test" else None
+        return test_path or self.paths[False, name].get(clip.id)
 
-    def ids_of_test(self) -> set[str]:
-        """Clips that have a file in test_data/, listed in a table or not."""
-        return {identifier for name in FOLDERS for identifier in self.found[True, name]}
+    def ids_in_test_data(self) -> set[str]:
+        """Clips that have a file in test_data/, whether a table lists them or not."""
+        return {identifier for name in FOLDERS for identifier in self.paths[True, name]}
 
-    def there(self, name: str) -> bool:
+    def ids_in(self, name: str) -> set[str]:
+        return {*self.paths[False, name], *self.paths[True, name]}
+
+    def exists(self, name: str) -> bool:
         return any((self.root / part / name).is_dir() for part in (".", "test_data"))
 
 
 def _list(folder: Path, name: str) -> dict[str, Path]:
-    """id -> path; of face_images only folders that hold something, of the others files of the right kind."""
-    kinds = {"raw": MEDIA_SUFFIXES, "audio": MEDIA_SUFFIXES, "text": (".txt",)}.get(name, (".pkl",))
-    found = {}
+    """{id: path}: in face_images the folders that hold pictures, elsewhere the files of the right kind."""
+    suffixes = {"raw": MEDIA_SUFFIXES, "audio": MEDIA_SUFFIXES, "text": (".txt",)}.get(name, (".pkl",))
+    paths: dict[str, Path] = {}
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
-        return found
+        return paths
     for entry in entries:
         path = Path(entry.path)
         if name == "face_images":
-            fits = entry.is_dir() and any(inner.name.lower().endswith((".jpg", ".png")) for inner in os.scandir(path))
+            valid = entry.is_dir() and any(inner.name.lower().endswith((".jpg", ".png")) for inner in os.scandir(path))
         else:
-            fits = path.suffix.lower() in kinds and not entry.name.startswith(".") and entry.is_file()
-        identifier = clip_id(entry.name if name == "face_images" else path.stem) if fits else None
+            valid = path.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file()
+        identifier = clip_id(entry.name if name == "face_images" else path.stem) if valid else None
         if identifier:
-            found.setdefault(identifier, path)
-    return found
+            paths.setdefault(identifier, path)
+    return paths
 
 
-def _notes(clips: list[Clip], folders: Folders) -> list[str]:
+def _notes(clips: list[Clip], folders: DatasetFolders) -> list[str]:
     by_split = {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
-    notes = [_counts(by_split, folders)]
+    notes = [_completeness(by_split, folders)]
     listed = {clip.id for clip in clips}
     for name in FOLDERS:
-        beyond = sorted({*folders.found[False, name], *folders.found[True, name]} - listed)
-        if beyond:
-            notes.append(f"{len(beyond)} in {name}/ are in no table and left out: {_some(beyond)}")
-    zero = {split: zero_rows(some) for split, some in by_split.items()}
-    if any(zero.values()):
-        shares = ", ".join(f"{n} of {len(by_split[s])} in {s}" for s, n in zero.items() if n)
+        unlisted = sorted(folders.ids_in(name) - listed)
+        if unlisted:
+            notes.append(f"{len(unlisted)} in {name}/ are in no table and left out: {first_few(unlisted)}")
+    zero_rows = {split: count_zero_rows(members) for split, members in by_split.items()}
+    if any(zero_rows.values()):
+        shares = ", ".join(f"{n} of {len(by_split[s])} in {s}" for s, n in zero_rows.items() if n)
         notes.append(f"rows of zeros alone: {shares}; they are kept")
-    without = unlabelled([clip for clip in clips if clip.split != "test"])
-    if without:
-        notes.append(f"{without} clips of train and valid lack labels")
-    notes.append(_seeds(clips))
-    odd = [f"{clip.id} {remark}" for clip in clips for remark in clip.remarks]
-    if odd:
-        notes.append(f"{len(odd)} rows have something wrong (all in verdicts.csv): {_some(odd, '; ')}")
+    unlabeled = count_unlabeled([clip for clip in clips if clip.split != "test"])
+    if unlabeled:
+        notes.append(f"{unlabeled} clips of train and valid lack labels")
+    notes.append(_seed_summary(clips))
+    remarks = [f"{clip.id} {remark}" for clip in clips for remark in clip.remarks]
+    if remarks:
+        listed_remarks = first_few(remarks, separator="; ")
+        notes.append(f"{len(remarks)} rows have something wrong (all in verdicts.csv): {listed_remarks}")
     return notes
 
 
-def _counts(by_split: dict[str, list[Clip]], folders: Folders) -> str:
-    """A table: clips of each split beside those distributed, and what of them is absent in each folder."""
+def _completeness(by_split: Mapping[str, list[Clip]], folders: DatasetFolders) -> str:
+    """A table: the clips of each split beside the distributed number, and how many of them each folder lacks."""
     lines = [f"{'':<12}" + "".join(f"{split:>16}" for split in SPLITS)]
-    numbers = [f"{len(some)} of {DISTRIBUTED[split]}" for split, some in by_split.items()]
+    numbers = [f"{len(clips)} of {DISTRIBUTED[split]}" for split, clips in by_split.items()]
     lines.append(f"{'clips':<12}" + "".join(f"{number:>16}" for number in numbers))
     for name in FOLDERS:
-        absent = [sum(folders.find(name, clip) is None for clip in some) for some in by_split.values()]
-        words = [f"{n} absent" if n else "complete" for n in absent]
-        if not folders.there(name):
-            words = ["no folder"] * len(absent)
-        words = [word if some else "-" for word, some in zip(words, by_split.values(), strict=True)]
-        lines.append(f"{name:<12}" + "".join(f"{word:>16}" for word in words))
-    return "what is there, of Hume-Vidmimic2 as distributed\n" + "\n".join(f"  {line}" for line in lines)
+        cells = []
+        for clips in by_split.values():
+            absent = sum(folders.find(name, clip) is None for clip in clips)
+            state = f"{absent} absent" if absent else "complete"
+            cells.append("-" if not clips else state if folders.exists(name) else "no folder")
+        lines.append(f"{name:<12}" + "".join(f"{cell:>16}" for cell in cells))
+    return "files present, of Hume-Vidmimic2 as distributed\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _seeds(clips: list[Clip]) -> str:
+def _seed_summary(clips: list[Clip]) -> str:
     splits: dict[str, list[str]] = {}
     for clip in clips:
         if clip.groups["seed"]:
             splits.setdefault(clip.groups["seed"], []).append(clip.split)
-    several = [some for some in splits.values() if len(some) > 1]
-    across = sum(len(set(some)) > 1 for some in several)
+    shared = [members for members in splits.values() if len(members) > 1]
+    across = sum(len(set(members)) > 1 for members in shared)
     return (
-        f"seed videos: {sum(map(len, several))} clips share {len(several)} of them by their labels or words, "
+        f"seed videos: {sum(map(len, shared))} clips share {len(shared)} of them by their labels or words, "
         f"{across} across splits (group 'seed')"
     )
-
-
-def _some(items: list[str], between: str = ", ") -> str:
-    more = len(items) - SHOWN
-    return between.join(items[:SHOWN]) + (f"{between}and {more} more" if more > 0 else "")

@@ -1,6 +1,6 @@
-"""Features that came with a dataset, as pickles of one NumPy array a clip: read without running what is in them.
+"""The precomputed features of Hume-Vidmimic2, one pickled NumPy array per clip. Code in a pickle is never executed.
 
-Hume-Vidmimic2: vit/00000.pkl (T, 384), one row a face crop; wav2vec2/00000.pkl (T, 768), about 50 rows a second.
+vit/00000.pkl (T, 384), one row per face crop; wav2vec2/00000.pkl (T, 768), about 50 rows per second.
 """
 
 import codecs
@@ -8,6 +8,7 @@ import io
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,89 +17,89 @@ from shared.text import one_line
 
 WIDTHS = {"vit": 384, "wav2vec2": 768}
 """Folder -> columns of its features."""
-FOLDERS = {"vision": "vit", "audio": "wav2vec2"}
+FEATURE_FOLDERS = {"vision": "vit", "audio": "wav2vec2"}
 AUDIO_HZ = 50.0
-"""Steps of wav2vec 2.0 a second: 320 samples at 16 kHz."""
-LARGEST = 1 << 30
-"""Bytes of a pickle that are read: the longest clip distributed has 62,495 steps, 192 MB."""
+"""Steps of wav2vec 2.0 per second: one per 320 samples at 16 kHz."""
+MAX_BYTES = 1 << 30
+"""Larger pickles are refused: the longest clip of the dataset has 62,495 steps, 192 MB."""
 
 
 class _ArrayType:
-    """Stands for `numpy.ndarray`, which if called makes arrays of any shape, of whatever was in memory."""
+    """Replaces `numpy.ndarray`, which can be called to make arrays of any shape from uninitialized memory."""
 
 
-class _Kind:
-    """Stands for `numpy.dtype`. Of what a pickle sets in one only the byte order is taken: the rest follows from the
-    name, and set otherwise would make an array larger than its bytes."""
+class _DType:
+    """Replaces `numpy.dtype`. Of the state in a pickle only the byte order is used: the rest follows from the name, and
+    a different state could make an array larger than its bytes."""
 
     def __init__(self, name: str, align: bool = False, copy: bool = True):
         self.dtype = np.dtype(name)
-        if self.dtype.hasobject:  # bytes would be taken for pointers
+        if self.dtype.hasobject:  # its bytes would be read as pointers
             raise pickle.UnpicklingError("an array of objects; it is not run")
 
-    def __setstate__(self, state: tuple):
+    def __setstate__(self, state: tuple) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class _Array(np.ndarray):
-    """Filled by a pickle with as many bytes as it needs."""
+    """Filled from a pickle, which must hold as many bytes as the array needs."""
 
-    def __setstate__(self, state: tuple):
-        version, shape, kind, fortran, data = state
-        super().__setstate__((version, shape, kind.dtype, fortran, data))
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, fortran, data = state
+        super().__setstate__((version, shape, dtype.dtype, fortran, data))
 
 
 def _reconstruct(kind: type, shape: tuple, code: bytes) -> _Array:
-    """The array that is filled afterwards; NumPy asks for an empty one always."""
+    """The array that is filled afterwards; NumPy always asks for an empty one."""
     if kind is not _ArrayType or shape != (0,):
-        raise pickle.UnpicklingError("it wants an array of something else than it holds")
+        raise pickle.UnpicklingError("it asks for another array than the one it holds")
     return np.empty(0, np.int8).view(_Array)
 
 
-def _frombuffer(data: bytes, kind: _Kind, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(data, kind.dtype).reshape(shape, order=order)
+def _frombuffer(data: bytes, dtype: _DType, shape: tuple, order: Literal["C", "F"]) -> np.ndarray:
+    return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
 
 
-def _scalar(kind: _Kind, data: bytes):
-    return np.frombuffer(data, kind.dtype, 1)[0]
+def _scalar(dtype: _DType, data: bytes) -> np.generic:
+    return np.frombuffer(data, dtype.dtype, 1)[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Bytes as old pickles spell them."""
+    """Bytes as old pickles write them."""
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it wants to encode as {encoding}; it is not run")
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}; it is not run")
     return codecs.encode(text, "latin1")
 
 
-STANDS_FOR = {
+REPLACEMENTS = {
     ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): _Kind,
+    ("numpy", "dtype"): _DType,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _frombuffer,
     ("_codecs", "encode"): _encode,
 }
-"""All that a pickled array needs, and what it gets."""
+"""Everything a pickled array needs, and what it gets instead."""
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds NumPy arrays and Python's plain values, and calls nothing else."""
+    """Builds NumPy arrays and plain Python values, and calls nothing else."""
 
-    def find_class(self, module: str, name: str):
-        # NumPy 2 renamed the module; arrays it pickled are the same.
+    def find_class(self, module: str, name: str) -> Any:
+        # NumPy 2 renamed the module; its arrays are pickled the same way.
         module = module.replace("numpy._core", "numpy.core", 1) if module.startswith("numpy._core") else module
-        if (module, name) not in STANDS_FOR:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which features do not need; it is not run")
-        return STANDS_FOR[module, name]
+        if (module, name) not in REPLACEMENTS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which features do not need; it is not run")
+        return REPLACEMENTS[module, name]
 
 
 def read_features(path: Path, width: int | None = None) -> np.ndarray:
     """float32 (T, C) from a pickled array, list of rows, or {"...": array}; T may be 0. MediaError, in one line, when
-    the file cannot be read, holds something else, is not of `width` columns, or has values that are not finite."""
+    the file cannot be read, holds something else, does not have `width` columns, or has values that are not finite."""
     path = Path(path)
     try:
-        if path.stat().st_size > LARGEST:
-            raise MediaError(f"{path}: larger than {LARGEST >> 30} GiB")
+        if path.stat().st_size > MAX_BYTES:
+            raise MediaError(f"{path}: larger than {MAX_BYTES >> 30} GiB")
         data = path.read_bytes()
     except OSError as error:
         raise MediaError(f"{path}: {error.strerror or error}") from None
@@ -106,7 +107,7 @@ def read_features(path: Path, width: int | None = None) -> np.ndarray:
         raise MediaError(f"{path}: the file is empty")
     try:
         value = _ArraysOnly(io.BytesIO(data)).load()
-    except Exception as error:  # a damaged pickle raises what its garbled commands happen to raise
+    except Exception as error:  # a damaged pickle can raise any exception
         reason = one_line(error, 160)
         raise MediaError(f"{path}: not a readable pickle ({reason})") from None
     if isinstance(value, dict) and len(value) == 1:
@@ -134,27 +135,28 @@ def read_features(path: Path, width: int | None = None) -> np.ndarray:
 
 @dataclass
 class ClipFeatures:
-    """The features of a clip. What is missing or unreadable has T = 0, and says why."""
+    """The features of a clip. A missing or unreadable modality has T = 0 and a problem that says why."""
 
     vision: np.ndarray
-    """float32 (T, 384), one row a face crop."""
+    """float32 (T, 384), one row per face crop."""
     audio: np.ndarray
-    """float32 (T, 768), AUDIO_HZ rows a second."""
-    troubles: list[str] = field(default_factory=list)
+    """float32 (T, 768), AUDIO_HZ rows per second."""
+    problems: list[str] = field(default_factory=list)
 
 
 def read_clip_features(root: Path, clip_id: str, split: str = "") -> ClipFeatures:
-    """The features of a clip of Hume-Vidmimic2 at `root`; of the test split from test_data/ where they lie there."""
-    found, troubles = {}, []
-    for modality, folder in FOLDERS.items():
+    """The features of a clip of Hume-Vidmimic2 at `root`. Those of the test split may be in test_data/."""
+    features: dict[str, np.ndarray] = {}
+    problems: list[str] = []
+    for modality, folder in FEATURE_FOLDERS.items():
         path = Path(root) / folder / f"{clip_id}.pkl"
-        of_test = Path(root) / "test_data" / folder / path.name
-        if split == "test" and of_test.exists():
-            path = of_test
+        test_path = Path(root) / "test_data" / folder / path.name
+        if split == "test" and test_path.exists():
+            path = test_path
         try:
-            found[modality] = read_features(path, WIDTHS[folder])
-            troubles += [f"{path}: no steps in it"] if not len(found[modality]) else []
+            features[modality] = read_features(path, WIDTHS[folder])
+            problems += [f"{path}: no steps in it"] if not len(features[modality]) else []
         except MediaError as error:
-            found[modality] = np.zeros((0, WIDTHS[folder]), np.float32)
-            troubles.append(str(error))
-    return ClipFeatures(found["vision"], found["audio"], troubles)
+            features[modality] = np.zeros((0, WIDTHS[folder]), np.float32)
+            problems.append(str(error))
+    return ClipFeatures(features["vision"], features["audio"], problems)

@@ -1,8 +1,8 @@
 """Which clips of Hume-Vidmimic2 imitate the same seed video, as far as labels and words tell.
 
-Labels are shares of raters, k / N. Clips were rated by a few people each, seed videos by a hundred or more, and many
-clips carry the labels of their seed video: the same vector, in train and in valid, with a large N. Models that know
-seed videos by heart score on those clips what they would not score on others.
+Labels are shares of raters, k / N. A few people rated each clip, and a hundred or more rated each seed video. Many
+clips carry the labels of their seed video: the same vector with a large N, in train and in valid. A model that has
+memorized seed videos scores higher on those clips than on others.
 """
 
 import math
@@ -14,50 +14,52 @@ from shared.dataset.near_duplicates import UnionFind, join_near_duplicates
 from shared.files import digest
 from shared.text import words
 
-MOST_RATERS = 30
-"""Above so many raters a label vector is that of a seed video."""
-LARGEST = 150
-"""Most raters looked for: fractions of more lie closer to each other than rounded labels do to the truth."""
+MAX_CLIP_RATERS = 30
+"""A label vector with more raters is that of a seed video."""
+MAX_RATERS = 150
+"""Largest number of raters tried: fractions with a larger N differ less from each other than by rounding."""
 TOLERANCE = 0.005
 
 
 def common_denominator(labels: tuple[float, ...]) -> int | None:
-    """The smallest N of which all labels are multiples of 1 / N; None when there is none up to LARGEST."""
+    """The smallest N such that all labels are multiples of 1 / N; None when there is none up to MAX_RATERS."""
     values = np.array(labels)
     if not len(values) or not np.isfinite(values).all():
         return None
-    counts = values[None] * np.arange(1, LARGEST + 1)[:, None]  # (LARGEST, K)
-    fits = np.abs(counts - np.round(counts)).max(axis=1) < TOLERANCE
+    counts = values[None] * np.arange(1, MAX_RATERS + 1)[:, None]  # (MAX_RATERS, K)
+    fits = np.abs(counts - np.round(counts)).max(axis=1) < TOLERANCE  # (MAX_RATERS,)
     return int(np.argmax(fits)) + 1 if fits.any() else None
 
 
 def seed_names(clips: list[Clip]) -> list[str]:
-    """The name of each clip's seed video, "" where nothing tells. A name is a function of what its clips share."""
-    groups, names, first = UnionFind(len(clips)), {}, {}
-    for i, clip in enumerate(clips):
-        if (common_denominator(clip.labels) or 0) > MOST_RATERS:
+    """The name of each clip's seed video, "" when it is unknown. A name is a function of what its clips share."""
+    groups = UnionFind(len(clips))
+    label_names: dict[int, str] = {}
+    first_row: dict[tuple[float, ...], int] = {}
+    for row, clip in enumerate(clips):
+        if (common_denominator(clip.labels) or 0) > MAX_CLIP_RATERS:
             key = tuple(round(value, 5) for value in clip.labels)
-            names[i] = digest(key)[:8]
-            groups.join(i, first.setdefault(key, i))
+            label_names[row] = digest(key)[:8]
+            groups.join(row, first_row.setdefault(key, row))
     join_near_duplicates([clip.transcript for clip in clips], groups)
     members: dict[int, list[int]] = {}
-    for i in range(len(clips)):
-        members.setdefault(groups.find(i), []).append(i)
-    out = [""] * len(clips)
-    for some in members.values():
-        known = [names[i] for i in some if i in names]
-        if not known and len(some) > 1:
-            known = [digest(words(clips[i].transcript))[:8] for i in some]
-        for i in some:
-            out[i] = f"seed-{min(known)}" if known else ""
-    return out
+    for row in range(len(clips)):
+        members.setdefault(groups.find(row), []).append(row)
+    names = [""] * len(clips)
+    for rows in members.values():
+        candidates = [label_names[row] for row in rows if row in label_names]
+        if not candidates and len(rows) > 1:
+            candidates = [digest(words(clips[row].transcript))[:8] for row in rows]
+        for row in rows:
+            names[row] = f"seed-{min(candidates)}" if candidates else ""
+    return names
 
 
-def zero_rows(clips: list[Clip]) -> int:
+def count_zero_rows(clips: list[Clip]) -> int:
     """How many clips have labels, all of them 0."""
     return sum(bool(clip.labels) and all(value == 0 for value in clip.labels) for clip in clips)
 
 
-def unlabelled(clips: list[Clip]) -> int:
+def count_unlabeled(clips: list[Clip]) -> int:
     """How many clips lack a label."""
     return sum(any(math.isnan(value) for value in clip.labels) for clip in clips)

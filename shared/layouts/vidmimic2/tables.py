@@ -1,6 +1,5 @@
-"""The tables of Hume-Vidmimic2, also when something is wrong with them: a bad row costs its labels, not the others."""
+"""The tables of Hume-Vidmimic2, including damaged ones: a bad row loses its labels, and other rows are unaffected."""
 
-import csv
 import math
 import re
 from collections import Counter
@@ -10,15 +9,15 @@ from shared.dataset.clip import EMI, Clip
 from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.tables.cells import parse_number
 from shared.tables.columns import normalize_name
-from shared.tables.text_table import guess_delimiter, read_text
+from shared.tables.text_table import guess_delimiter, read_text, split_line
 
 NO_LABELS = (math.nan,) * len(EMI)
-ROUNDING = 1e-6
-"""By which a label may lie outside [0, 1]."""
+TOLERANCE = 1e-6
+"""By how much a label may lie outside [0, 1]."""
 
 
 def clip_id(cell: str) -> str | None:
-    """Five digits, however a copy writes them: 00007, 7, 7.0, raw/00007.mp4. Other names stay; None for none."""
+    """Five digits, however a copy writes them: 00007, 7, 7.0, raw/00007.mp4. Other names are kept; None without one."""
     name = cell.strip().replace("\\", "/").rsplit("/", 1)[-1]
     stem, dot, suffix = name.rpartition(".")
     if dot and f".{suffix.lower()}" in MEDIA_SUFFIXES:
@@ -29,7 +28,7 @@ def clip_id(cell: str) -> str | None:
 
 
 def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
-    """{id: clip without files} and notes. Labels of a row that cannot be read are NaN, and remarked on."""
+    """{id: clip without files} and notes. Labels of a row that cannot be read are NaN, with a remark."""
     name = table.name
     try:
         text = read_text(table, errors="replace")
@@ -42,27 +41,12 @@ def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
         return {}, [f"{name}: empty"]
     delimiter = guess_delimiter(lines[0][1])
     header = _cells(lines[0][1], delimiter)
-    columns, notes = _columns(header, name)
+    columns, notes = _find_columns(header, name)
     if columns is None:
         return {}, notes
     rows = [_Row(f"{name} line {i}", line, delimiter, len(header)) for i, line in lines]
-    rows = rows if notes and header[0][:1].isdigit() else rows[1:]
-    clips: dict[str, Clip] = {}
-    times = Counter(row.id(columns) for row in rows)
-    for row in rows:
-        identifier = row.id(columns)
-        if identifier is None:
-            notes.append(f"{row.where}: names no clip; left out")
-            continue
-        clip = row.clip(identifier, columns)
-        before = clips.get(identifier)
-        if before is None:
-            clips[identifier] = clip
-        elif repr(before.labels) == repr(clip.labels):
-            clips[identifier] = _again(before, f"is {times[identifier]} times in {name}", before.labels)
-        else:
-            said = f"is {times[identifier]} times in {name} with different labels; none is read"
-            clips[identifier] = _again(before, said, NO_LABELS)
+    is_headerless = bool(notes) and header[0][:1].isdigit()
+    clips = _clips(rows if is_headerless else rows[1:], columns, name, notes)
     if is_test and clips and all(value == 0 for clip in clips.values() for value in clip.labels):
         clips = {key: Clip(key, None, labels=NO_LABELS, remarks=clip.remarks) for key, clip in clips.items()}
         notes.append(f"{name}: zeros throughout, which are no labels")
@@ -71,36 +55,48 @@ def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
     return clips, notes
 
 
-def _again(clip: Clip, remark: str, labels: tuple[float, ...]) -> Clip:
-    remarks = clip.remarks if remark in clip.remarks else (*clip.remarks, remark)
-    return Clip(clip.id, None, labels=labels, remarks=remarks)
+def _clips(rows: list["_Row"], columns: dict[str, int], name: str, notes: list[str]) -> dict[str, Clip]:
+    """{id: clip} of the rows of table `name`; rows without an id are added to the notes."""
+    clips: dict[str, Clip] = {}
+    count = Counter(row.id(columns) for row in rows)
+    for row in rows:
+        identifier = row.id(columns)
+        if identifier is None:
+            notes.append(f"{row.where}: names no clip; left out")
+            continue
+        clip = row.clip(identifier, columns)
+        previous = clips.setdefault(identifier, clip)
+        if previous is clip:
+            continue
+        remark, labels = f"is {count[identifier]} times in {name}", previous.labels
+        if repr(previous.labels) != repr(clip.labels):  # NaN equals NaN as text
+            remark, labels = f"{remark} with different labels; none is read", NO_LABELS
+        remarks = previous.remarks if remark in previous.remarks else (*previous.remarks, remark)
+        clips[identifier] = Clip(identifier, None, labels=labels, remarks=remarks)
+    return clips
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
-    """One line at a time: a stray quotation mark must not swallow the lines after it."""
-    try:
-        found = next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:
-        found = line.split(delimiter)
-    return [cell.strip() for cell in found]
+    """The cells of a single line: a stray quotation mark must not swallow the lines after it."""
+    return [cell.strip() for cell in split_line(line, delimiter)]
 
 
-def _columns(header: list[str], name: str) -> tuple[dict[str, int] | None, list[str]]:
-    """Position of "Filename" and of the labels, whatever their case; "Empathic Pain" with a space, an underscore or
-    neither. None when there is no telling."""
-    there = [normalize_name(cell) for cell in header]
+def _find_columns(header: list[str], name: str) -> tuple[dict[str, int] | None, list[str]]:
+    """Positions of "Filename" and of the labels, whatever their case, spaces and underscores; None when they cannot be
+    determined."""
+    names = [normalize_name(cell) for cell in header]
     wanted = {column: normalize_name(column) for column in ("Filename", *EMI)}
-    found = {column: there.index(word) for column, word in wanted.items() if word in there}
-    absent = [column for column in wanted if column not in found]
+    columns = {column: names.index(word) for column, word in wanted.items() if word in names}
+    absent = [column for column in wanted if column not in columns]
     if not absent:
-        return found, []
+        return columns, []
     if len(header) == len(wanted) and len(absent) > len(wanted) // 2:
         return {column: i for i, column in enumerate(wanted)}, [
             f"{name}: its header is not readable ({', '.join(header)[:80]}); the official order of columns is assumed"
         ]
     if "Filename" in absent:
         return None, [f"{name}: no column Filename, so its rows are left out (columns: {', '.join(header)[:80]})"]
-    return found, [f"{name}: no column for {', '.join(absent)}"]
+    return columns, [f"{name}: no column for {', '.join(absent)}"]
 
 
 class _Row:
@@ -113,31 +109,31 @@ class _Row:
         while len(self.cells) > width and self.cells[-1] == "":
             self.cells.pop()  # a trailing separator
         others = [other for other in ",;\t" if other != delimiter and len(_cells(line, other)) == width]
-        if not self.whole and others:
+        if not self.is_intact and others:
             self.delimiter, self.cells = others[0], _cells(line, others[0])
             self.remarks.append(f"{where}: separated by {others[0]!r}, unlike the header")
 
     @property
-    def whole(self) -> bool:
+    def is_intact(self) -> bool:
         return len(self.cells) == self.width
 
     def id(self, columns: dict[str, int]) -> str | None:
-        """None where the row names no clip; of a row that is not whole, digits alone are a name."""
-        place = columns["Filename"]
-        found = clip_id(self.cells[place]) if place < len(self.cells) else None
-        return found if found and (self.whole or found.isdigit()) else None
+        """None when the row names no clip; in a damaged row only digits count as a name."""
+        position = columns["Filename"]
+        name = clip_id(self.cells[position]) if position < len(self.cells) else None
+        return name if name and (self.is_intact or name.isdigit()) else None
 
     def clip(self, identifier: str, columns: dict[str, int]) -> Clip:
-        """With the row's labels; NaN, with a remark, for those that are no shares of raters."""
+        """The clip with the row's labels. A label outside [0, 1] is NaN, with a remark."""
         remarks = list(self.remarks)
-        if not self.whole:
+        if not self.is_intact:
             remarks.append(f"{self.where}: {len(self.cells)} cells instead of {self.width}; labels not read")
             return Clip(identifier, None, labels=NO_LABELS, remarks=tuple(remarks))
         labels = []
         for column in EMI:
             cell = self.cells[columns[column]] if column in columns else ""
             value = parse_number(cell.replace(",", ".") if self.delimiter == ";" else cell)
-            if value is None or value < -ROUNDING or value > 1 + ROUNDING:
+            if value is None or value < -TOLERANCE or value > 1 + TOLERANCE:
                 remarks.append(f"{self.where}: {column} is {cell!r}, no number in [0, 1]; not read")
                 value = math.nan
             elif math.isnan(value) and column in columns:

@@ -70,7 +70,8 @@ class Webdataset(StreamSource):
     def read(self, shard: Path) -> Iterator[Members]:
         try:
             with tarfile.open(shard, "r:") as tar:
-                key, members = "", {}
+                key = ""
+                members: Members = {}
                 for entry in tar:
                     if not entry.isfile():
                         continue

@@ -241,7 +241,7 @@ def test_each_damage_is_named_and_costs_its_clip_alone(corpus, tmp_path, capsys,
             with pytest.raises(MediaError) as caught:
                 read_features(broken / feature / f"{name}.pkl", {"vit": 384, "wav2vec2": 768}[feature])
             assert words in str(caught.value), kind
-            assert any(words in trouble for trouble in read_clip_features(broken, name).troubles), kind
+            assert any(words in trouble for trouble in read_clip_features(broken, name).problems), kind
             continue
         if crops == "own" and "crop" in kind:
             continue  # nobody looked at them

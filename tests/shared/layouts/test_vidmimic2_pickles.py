@@ -160,9 +160,9 @@ def test_the_features_of_a_clip(tmp_path):
     both = read_clip_features(tmp_path, "00001")
     np.testing.assert_array_equal(both.vision, vision)
     np.testing.assert_array_equal(both.audio, audio)
-    assert both.troubles == []
+    assert both.problems == []
     of_test = read_clip_features(tmp_path, "00002", "test")
     np.testing.assert_array_equal(of_test.vision, vision[:2])
-    assert of_test.audio.shape == (0, 768) and "(30, 5)" in of_test.troubles[0]
+    assert of_test.audio.shape == (0, 768) and "(30, 5)" in of_test.problems[0]
     nothing = read_clip_features(tmp_path, "00003")
-    assert nothing.vision.shape == (0, 384) and len(nothing.troubles) == 2
+    assert nothing.vision.shape == (0, 384) and len(nothing.problems) == 2
