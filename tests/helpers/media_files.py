@@ -92,6 +92,13 @@ def read_clock(frames: np.ndarray) -> np.ndarray:
     return (bits << np.arange(8)).sum(axis=1) / 50
 
 
+def decode_every_frame(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """RGB uint8 (T, H, W, 3) and the seconds (T,) of all frames of a video."""
+    with av.open(str(path)) as container:
+        frames = [(frame.to_ndarray(format="bgr24")[..., ::-1], frame.time) for frame in container.decode(video=0)]
+    return np.stack([frame for frame, _ in frames]), np.array([time for _, time in frames])
+
+
 def face(height: int = 240, width: int = 320, x: float = 160, y: float = 120, side: float = 110, mouth: float = 0.3):
     """A drawn face that the cascade takes for one. RGB uint8 (H, W, 3)."""
     import cv2

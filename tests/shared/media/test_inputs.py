@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers.media_files import clock, voice, write_video
+from helpers.media_files import clock, decode_every_frame, voice, write_video
 
 from shared.errors import UserError
 from shared.media.decode import decode, decode_windows
@@ -67,14 +67,6 @@ def test_windows_equal_those_of_the_file(tmp_path, seconds, rate):
         np.testing.assert_array_equal(window.waveform, other.waveform)
         assert window.start == other.start and window.duration == pytest.approx(other.duration, abs=1e-3)
         assert window.more == other.more and window.absent.keys() == other.absent.keys()
-
-
-def decode_every_frame(path):
-    import av
-
-    with av.open(str(path)) as container:
-        frames = [(frame.to_ndarray(format="bgr24")[..., ::-1], frame.time) for frame in container.decode(video=0)]
-    return np.stack([frame for frame, _ in frames]), np.array([time for _, time in frames])
 
 
 def test_large_frames_are_reduced_and_missing_parts_are_named():

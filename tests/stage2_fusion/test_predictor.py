@@ -1,0 +1,192 @@
+"""Predictor: the numbers of `emit predict` in one process, from files and from arrays."""
+
+import csv
+import dataclasses
+import multiprocessing
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from helpers import stage1_tiny, synthetic_features
+from helpers.media_files import clock, decode_every_frame, voice, write_video
+
+from shared.errors import UserError
+from shared.media.decode import decode
+from shared.media.inputs import ClipArrays
+from stage2_fusion import FeatureDataset, FusionModel, Predictor
+from stage2_fusion.commands.predict import predict
+from stage2_fusion.config import EncodeConfig, PredictConfig
+from stage2_fusion.data.encoding import encode
+from stage2_fusion.models.base import FeatureSpec
+from stage2_fusion.models.model_config import FusionConfig, TrainedOn
+from stage2_fusion.predictor import SyntheticModelWarning
+
+
+@pytest.fixture(scope="module")
+def model_folder(clips, tmp_path_factory):
+    """An untrained model on tiny encoders."""
+    folder = tmp_path_factory.mktemp("predictor")
+    stage1_tiny.encoders().save_pretrained(folder / "encoders", {"data": "nothing"})
+    settings = {"damaged_views": 0, "mixed_precision": "no"}
+    encode(EncodeConfig(data=clips, out=folder / "features", encoders=folder / "encoders", **settings))
+    features = FeatureDataset.open(folder / "features")
+    options = synthetic_features.SMALL["dual_stage"]
+    config = FusionConfig.from_features(features.info, model="dual_stage", options=options, max_sequence_steps=128)
+    model = FusionModel.build("dual_stage", options, FeatureSpec.of(features.info))
+    model.fit_statistics(features.samples)
+    model.save_pretrained(folder / "model", config)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def predictor(model_folder):
+    return Predictor.from_pretrained(model_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """A clip of 3.2 seconds without a face, with a transcript beside it."""
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    times = np.arange(80) / 25
+    write_video(path, clock(times), times, voice(3.2)[None])
+    path.with_suffix(".txt").write_text("no emotion at all today")
+    return path
+
+
+def media_files(corpus, count):
+    return sorted(path for path in (corpus / "clips").iterdir() if path.suffix != ".txt")[:count]
+
+
+def test_predictions_equal_those_of_the_command(predictor, model_folder, corpus, tmp_path, capfd):
+    paths = media_files(corpus, 6)
+    out = tmp_path / "predictions.csv"
+    predict(PredictConfig(clips=[str(path) for path in paths], model=model_folder, out=out))
+    with out.open() as file:
+        rows = {row.pop("Filename"): row for row in csv.DictReader(file)}
+    capfd.readouterr()
+    results = predictor.predict(paths, batch_size=4)
+    assert capfd.readouterr() == ("", "") and not multiprocessing.active_children()
+    for path, result in zip(paths, results, strict=True):
+        assert result.id == str(path) and result.error is None
+        for name, value in result.intensities.items():
+            assert value == pytest.approx(float(rows[path.name][name]), abs=1e-6)
+            assert predictor(path).intensities[name] == pytest.approx(value, abs=1e-6)
+
+
+def test_arrays_give_the_numbers_of_the_file(predictor, video):
+    expected = predictor(video)
+    media = decode(video, 25.0, 100.0)
+    frames, times = decode_every_frame(video)
+    arrays = {"frames": frames, "frame_times": times, "waveform": media.waveform, "rate": media.sample_rate}
+    arrays["text"] = "no emotion at all today"
+    for result in (predictor(**arrays), predictor(ClipArrays(**arrays)), predictor([ClipArrays(**arrays)])[0]):
+        assert result.intensities == pytest.approx(expected.intensities, abs=1e-6)
+        np.testing.assert_allclose(result.weights.weights, expected.weights.weights, atol=1e-6)
+        assert result.transcript == expected.transcript == "no emotion at all today"
+
+
+def test_missing_modalities_are_masked(predictor, video):
+    result = predictor(text="strong joy")
+    assert [result.found[name].present for name in ("vision", "audio", "text")] == [False, False, True]
+    assert not result.weights.weights[:, :2].any() and result.found["audio"].quality == {}
+    silent = predictor(frames=decode_every_frame(video)[0], frame_rate=25)
+    assert [silent.found[name].present for name in ("vision", "audio", "text")] == [True, False, False]
+    assert silent.found["vision"].quality["face_found"] == 0.0
+    heard = predictor(waveform=voice(2.0), rate=16000)
+    assert 0 <= heard.found["audio"].quality["speech"] <= 1 and not heard.weights.weights[:, [0, 2]].any()
+
+
+def test_text_of_the_caller_replaces_the_file_beside_the_clip(predictor, video):
+    assert predictor(video, text="strong joy").transcript == "strong joy"
+
+
+def test_long_clip_gets_a_timeline(predictor, video):
+    result = predictor.predict(video, window=1.5)
+    np.testing.assert_allclose(result.timeline.times, [[0, 1.5], [1.5, 3], [3, 3.2]], atol=0.05)
+    assert result.timeline.values.shape == (3, 6) and len(result.weights.times) == len(result.weights.weights)
+    assert (np.diff(result.weights.times) > 0).all() and result.weights.times[-1] < 3.3
+    assert result.weights.attention.shape == (6, len(result.weights.times))
+    lengths = np.diff(result.timeline.times, axis=1)[:, 0]
+    mean = np.average(result.timeline.values, axis=0, weights=lengths)
+    np.testing.assert_allclose(list(result.intensities.values()), mean, atol=1e-6)
+
+
+def test_unreadable_file_raises_alone_and_is_marked_in_a_list(predictor, video, tmp_path):
+    broken, words = tmp_path / "broken.mp4", tmp_path / "words.mp4"
+    broken.write_bytes(b"no film")
+    words.write_bytes(b"no film")
+    words.with_suffix(".txt").write_text("strong joy")
+    with pytest.raises(UserError, match=r"broken\.mp4: not a readable media file"):
+        predictor(broken)
+    with pytest.raises(UserError, match=r"nowhere\.mp4: no such file"):
+        predictor("nowhere.mp4")
+    first, second, third, fourth = predictor([broken, video, words, ClipArrays()])
+    assert "not a readable media file" in first.error and first.intensities == {} and first.timeline is None
+    assert second.error is None and second.intensities == pytest.approx(predictor(video).intensities, abs=1e-5)
+    assert third.incomplete.startswith("predicted by its words alone") and third.intensities
+    assert "neither frames nor sound nor text" in fourth.error
+    assert predictor([]) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((), {}, "nothing to predict"),
+        ((7,), {}, "a clip is int; expected the path of a media file"),
+        (("a.mp4",), {"rate": 16000}, "give either a file or arrays"),
+        ((["a.mp4"],), {"text": "a"}, "put arrays into the list as ClipArrays"),
+        ((["a.mp4", None],), {}, "a clip is NoneType"),
+        (("a.mp4",), {"batch_size": 0}, "batch_size is 0"),
+        (("a.mp4",), {"window": -1.0}, "max_seconds is -1.0"),
+        ((), {"frames": np.zeros((2, 3, 8, 8), np.uint8), "frame_rate": 25}, "channels come last"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else None,
+)
+def test_arguments_without_meaning_are_refused(predictor, arguments, options, words):
+    with pytest.raises(UserError, match=words):
+        predictor.predict(*arguments, **options)
+
+
+def test_folder_is_refused_with_advice(predictor, tmp_path):
+    with pytest.raises(UserError, match="is a folder; give a media file, or a list of them"):
+        predictor(tmp_path)
+
+
+def test_unknown_device_is_one_line(model_folder):
+    with pytest.raises(UserError, match="device tpuu: "):
+        Predictor.from_pretrained(model_folder, device="tpuu")
+
+
+def test_missing_and_other_encoders_are_named(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "model", ignore=shutil.ignore_patterns("encoders"))
+    with pytest.raises(UserError, match="no encoders here; give --encoders"):
+        Predictor.from_pretrained(tmp_path / "model")
+    stage1_tiny.encoders(seed=1).save_pretrained(tmp_path / "other", {})
+    with pytest.raises(UserError, match="give --encoders with those"):
+        Predictor.from_pretrained(tmp_path / "model", encoders=tmp_path / "other")
+    with pytest.raises(UserError, match="reads no action units"):
+        Predictor.from_pretrained(model_folder, blendshapes=tmp_path)
+
+
+def test_model_of_synthetic_faces_warns_before_it_scores(model_folder, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Predictor.from_pretrained(model_folder)
+    model = FusionModel.from_pretrained(model_folder)
+    model.save_pretrained(tmp_path, dataclasses.replace(model.config, trained_on=TrainedOn(synthetic=True)))
+    with pytest.warns(SyntheticModelWarning, match="synthetic drawn faces"):
+        Predictor.from_pretrained(tmp_path)
+    assert "never met a person" in (tmp_path / "README.md").read_text()
+
+
+def test_script_without_a_main_guard_predicts(model_folder, video, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from stage2_fusion import Predictor\n"
+        f"print(sum(Predictor.from_pretrained({str(model_folder)!r})({str(video)!r}).intensities.values()) > 0)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n" and done.stderr == ""
