@@ -46,6 +46,7 @@ def describe(
             seed=config.seed,
             clips=sorted(clip[0].id for clip in clips),
             chosen_on=sorted(clip[0].id for clip in valid),
+            synthetic=bool(features.data.synthetic),
         ),
     )
 

@@ -91,6 +91,8 @@ class ClipDatasetInfo:
     """The options of `emit split`, if the splits were replaced."""
     made_from: dict[str, str] = field(default_factory=dict)
     """Digests of the source and of the recipe, which tell whether a dataset is up to date."""
+    synthetic: bool = False
+    """Whether `emit synth` made the clips: their faces are drawn."""
 
     def to_json(self) -> dict[str, Any]:
         values = {
@@ -100,15 +102,16 @@ class ClipDatasetInfo:
             "prepare": self.recipe.to_json(),
             "quality": self.quality_names,
         }
-        optional = {name: getattr(self, name) for name in ("digest", "counts", "split", "made_from")}
+        optional = {name: getattr(self, name) for name in ("digest", "counts", "split", "made_from", "synthetic")}
         return values | {name: value for name, value in optional.items() if value}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ClipDatasetInfo":
         """Raises UserError if the recipe has options that this version does not know."""
-        optional = {name: values[name] for name in ("digest", "counts", "split", "made_from") if name in values}
-        names = list(values["label_names"]), list(values["group_names"])
-        return cls(*names, Recipe.from_json(values["prepare"]), values["quality"], **optional)
+        names = ("digest", "counts", "split", "made_from", "synthetic")
+        optional = {name: values[name] for name in names if name in values}
+        columns = list(values["label_names"]), list(values["group_names"])
+        return cls(*columns, Recipe.from_json(values["prepare"]), values["quality"], **optional)
 
     @classmethod
     def read(cls, path: Path) -> "ClipDatasetInfo":

@@ -68,7 +68,7 @@ def prepare_dataset(
         job = partial(prepare_clip, recipe=info.recipe, transcripts=transcripts if recipe.transcribe else None)
         _prepare_shards(source.clips, writer, numbers, info, job, workers, file_timeout)
     if share is None:
-        _finish(writer, source, info, made_from)
+        _finish(writer, source, info, made_from, _is_synthetic(source_path))
     else:
         shown = f"{share[0] + 1}/{share[1]}"
         print(f"{out}: share {shown} is done; when all are, run it with --merge instead")
@@ -105,6 +105,12 @@ def describe(source: ClipSource, recipe: Recipe) -> ClipDatasetInfo:
     quality = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
     names = list(source.label_names), list(source.group_names)
     return ClipDatasetInfo(*names, Recipe(**recipe.to_json()), quality)
+
+
+def _is_synthetic(path: Path) -> bool:
+    """Whether a source is a corpus of `emit synth`, or lies in one."""
+    folder = path if path.is_dir() else path.parent
+    return any((place / "corpus.json").is_file() for place in (folder, folder.parent))
 
 
 def _source_digest(source: ClipSource, path: Path) -> str:
@@ -179,7 +185,9 @@ def _write_results(path: Path, results: list[tuple[Row | None, Verdict]], info: 
         writer.write_table(table)
 
 
-def _finish(writer: ShardWriter, source: ClipSource, info: ClipDatasetInfo, made_from: dict[str, str]) -> None:
+def _finish(
+    writer: ShardWriter, source: ClipSource, info: ClipDatasetInfo, made_from: dict[str, str], synthetic: bool
+) -> None:
     """Gather the shards, write the tables and, last, dataset.json."""
     import pyarrow as pa
 
@@ -196,6 +204,6 @@ def _finish(writer: ShardWriter, source: ClipSource, info: ClipDatasetInfo, made
     if not kept:
         raise UserError(f"{out}: none of the {len(verdicts)} clips could be read; the reasons are in failures.csv")
     info = info.with_digest((verdict.id, verdict.digest) for verdict in kept)
-    info = replace(info, counts=count_clips(verdicts, source.clips), made_from=made_from)
+    info = replace(info, counts=count_clips(verdicts, source.clips), made_from=made_from, synthetic=synthetic)
     writer.finish(pa.concat_tables(tables), info.digest, info.to_json())
     print(summary(out, verdicts, info.digest))

@@ -81,7 +81,9 @@ def _encode(config: EncodeConfig) -> None:
         group_names=list(clips.info.group_names),
         **(precomputed.describe() if precomputed else _describe(encoders, config.encoders)),
         action_units=units.describe() if units else None,
-        data=features.DataInfo(str(config.data.resolve()), clips.digest, clips.info.recipe.to_json()),
+        data=features.DataInfo(
+            str(config.data.resolve()), clips.digest, clips.info.recipe.to_json(), clips.info.synthetic or None
+        ),
         quality={"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
         views=config.damaged_views,
         seed=config.seed,

@@ -150,6 +150,8 @@ class DataInfo(KeyAccess):
     digest: str
     prepare: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The settings of `emit prepare`."""
+    synthetic: bool | None = None
+    """True if `emit synth` made the clips."""
 
 
 @dataclass

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 
-from shared.dataset.clip import Clip
-from shared.dataset.clip_dataset import ClipDatasetInfo, ClipSample, decode_row
+from shared.dataset.clip import Clip, ClipSource
+from shared.dataset.clip_dataset import ClipSample, decode_row
 from shared.dataset.decode_clip import DecodedClip
-from shared.dataset.prepare_clip import clip_row, prepare_windows, prepare_words
+from shared.dataset.prepare_clip import Row, clip_row, prepare_windows, prepare_words
+from shared.dataset.prepare_dataset import describe
 from shared.dataset.recipe import Recipe
 from shared.media.inputs import ClipArrays, array_windows
-from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.text import one_line
 
 Prepared = tuple[Clip, ClipSample | None, str]
@@ -20,19 +20,28 @@ def prepare_here(clips: Iterable[tuple[Clip, ClipArrays | None]], recipe: Recipe
 
     Results are those of `prepare_each`. A file that crashes or hangs its reader takes this process along.
     """
-    quality = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
-    info = ClipDatasetInfo([], [], recipe, quality)
+    info = describe(ClipSource([]), recipe)
     for clip, arrays in clips:
-        try:
-            rows = prepare_windows(clip, recipe) if arrays is None else _array_rows(clip, arrays, recipe)
-            for start, row, reason in rows:
-                sample = None if row is None else decode_row(row, info, start=start)
-                yield clip, sample, reason
-        except Exception as error:  # whatever a damaged file does to a library
-            yield clip, None, f"{type(error).__name__}: {one_line(error, 300)}"
+        for start, row, reason in _rows(clip, arrays, recipe):
+            yield clip, None if row is None else decode_row(row, info, start=start), reason
 
 
-def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[tuple[float, dict | None, str]]:
+def _rows(clip: Clip, arrays: ClipArrays | None, recipe: Recipe) -> Iterator[tuple[float, Row | None, str]]:
+    """As `prepare_windows`, whatever a damaged file does to a library."""
+    windows = 0
+    try:
+        for window in prepare_windows(clip, recipe) if arrays is None else _array_rows(clip, arrays, recipe):
+            yield window
+            windows += 1
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"[:300]
+        row = None if windows else prepare_words(clip, recipe, reason)[0]
+        if row is not None:
+            yield 0.0, row, ""
+        yield 0.0, None, reason
+
+
+def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[tuple[float, Row | None, str]]:
     windows = 0
     for media in array_windows(arrays, recipe.frame_rate, recipe.max_seconds, recipe.max_side):
         yield media.start, clip_row(clip, DecodedClip(media), recipe)[0], ""

@@ -33,6 +33,7 @@ def model_folder(clips, tmp_path_factory):
     settings = {"damaged_views": 0, "mixed_precision": "no"}
     encode(EncodeConfig(data=clips, out=folder / "features", encoders=folder / "encoders", **settings))
     features = FeatureDataset.open(folder / "features")
+    assert features.info.data.synthetic  # the corpus is drawn
     options = synthetic_features.SMALL["dual_stage"]
     config = FusionConfig.from_features(features.info, model="dual_stage", options=options, max_sequence_steps=128)
     model = FusionModel.build("dual_stage", options, FeatureSpec.of(features.info))
