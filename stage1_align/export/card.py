@@ -1,11 +1,18 @@
-"""The model card of exported encoders (Mitchell et al. 2019, arXiv 1810.03993): what they are, what they were trained
-on, how well they do, and whose weights they began from."""
+"""The model card of exported encoders (Mitchell et al. 2019, arXiv 1810.03993): what they are, the data and results of
+their training, and the pretrained weights they started from."""
 
 from pathlib import Path
+from typing import Any
+
+EXAMPLES = {
+    "text": "that is so funny",
+    "audio": "talk.wav",
+    "vision": "talk.mp4",
+}
 
 
-def model_card(config: dict) -> str:
-    """README.md for the config.json of exported encoders, with the front matter the hub reads."""
+def model_card(config: dict[str, Any]) -> str:
+    """README.md for the config.json of exported encoders, with the front matter that the hub reads."""
     training = config["training"]
     towers = "\n".join(
         f"| {modality} | {spec['name']} | {spec['width']} | {_rate(spec['rate'])} | {_origin(config, modality)} |"
@@ -22,7 +29,7 @@ tags: [{", ".join(config["towers"])}, contrastive-learning, emotion]
 {", ".join(config["towers"]).capitalize()} in one space of {config["embed_dim"]} dimensions, trained with symmetric
 InfoNCE (vision-text and audio-text). Digest `{config["digest"]}`.
 
-| modality | tower | sequence width | steps a second | began from |
+| modality | tower | sequence width | steps per second | started from |
 |---|---|---|---|---|
 {towers}
 
@@ -43,23 +50,17 @@ encoded = encoders.{modality}.encode("{example}")  # pooled (1, D), sequence (1,
 """
 
 
-EXAMPLES = {
-    "text": "that is so funny",
-    "audio": "talk.wav",
-    "vision": "talk.mp4",
-}
-
-
 def _rate(rate: float | None) -> str:
-    return f"{rate:.2f}" if rate else "one a frame or token"
+    return f"{rate:.2f}" if rate else "one per frame or token"
 
 
-def _origin(config: dict, modality: str) -> str:
-    """Pretrained weights by name and license. The tower's own options no longer name them: it is rebuilt without."""
-    began = config["training"].get("config", {}).get("towers", {}).get(modality, {}).get("options", {})
-    weights = began.get("pretrained")
+def _origin(config: dict[str, Any], modality: str) -> str:
+    """The pretrained weights and their license, from the training record: the exported tower is rebuilt without them
+    and its options no longer name them."""
+    options = config["training"].get("config", {}).get("towers", {}).get(modality, {}).get("options", {})
+    weights = options.get("pretrained")
     if not weights:
-        return "random weights" if began else "not recorded"
-    named = " ".join(str(part) for part in (began.get("model"), Path(weights).name) if part)
+        return "random weights" if options else "not recorded"
+    name = " ".join(str(part) for part in (options.get("model"), Path(weights).name) if part)
     license = config["towers"][modality]["options"].get("license")
-    return f"{named} ({license or 'license not recorded: ask its publisher'})"
+    return f"{name} ({license or 'license not recorded: ask its publisher'})"

@@ -1,11 +1,11 @@
-"""Well-known pretrained towers: which tower loads them, what they were trained on hearing or seeing, and their license.
+"""Well-known pretrained towers: which tower loads them, the form of their training inputs, and their license.
 
     python -m stage1_align.export.checkpoints                        a table of all
-    python -m stage1_align.export.checkpoints ViT-B-32/openai        one of them, and how to get it
-    python -m stage1_align.export.checkpoints ViT-B-32/openai PATH   what to write into a stage-1 configuration
+    python -m stage1_align.export.checkpoints ViT-B-32/openai        one checkpoint, and how to get it
+    python -m stage1_align.export.checkpoints ViT-B-32/openai PATH   its entry for a stage-1 configuration
 
-Licences are those the origin states for its weights; the data behind them may restrict more. Nothing is downloaded
-here, and every path is read by its tower without running code from it.
+Licenses are those that the origin states for its weights; the training data may restrict more. Nothing is downloaded
+here, and every tower loads its files without running code from them.
 """
 
 import sys
@@ -25,36 +25,36 @@ class Checkpoint:
     """One published set of weights for one tower."""
 
     name: str
-    """What it is called here: open_clip's model/tag, or where it is on the Hugging Face hub."""
+    """Its name here: open_clip's model/tag, or its place on the Hugging Face hub."""
     modality: str
     """vision, audio or text."""
     tower: str
-    """The tower that loads it, by its name in the registry of its modality."""
+    """The tower that loads it, by its registered name."""
     license: str
-    """As its origin states it, by SPDX name in lower case."""
+    """SPDX name in lower case, as stated by the origin."""
     origin: str
-    """Hugging Face hub id; with a file name behind a colon where one file is meant."""
-    takes: str
-    """What it was trained on: frame size, sample rate, length of texts."""
+    """Hugging Face hub id, followed by a colon and a file name when it is one file."""
+    inputs: str
+    """Its training inputs: frame size, sample rate, length of texts."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the tower besides the path."""
-    cannot: str = ""
-    """Why no tower loads it, and what to take instead."""
+    unsupported: str = ""
+    """Why no tower loads it, and what to use instead."""
 
     @property
     def commercial(self) -> bool | None:
-        """Whether the license allows commercial use; None where it is not known."""
+        """Whether the license allows commercial use; None when unknown."""
         return COMMERCIAL.get(self.license)
 
     @property
-    def get(self) -> str:
+    def download(self) -> str:
         """The command that downloads it."""
         repository, _, file = self.origin.partition(":")
         return " ".join(["hf download", repository, *([file] if file else []), "--local-dir DIR"])
 
 
 def _open_clip() -> list[Checkpoint]:
-    """Image towers of open_clip and the text towers they are aligned with."""
+    """Image towers of open_clip and the text towers that they are aligned with."""
     laion, datacomp = "laion/CLIP-{}-laion2B-{}", "laion/CLIP-{}-DataComp.XL-s13B-b90K"
     published = [
         ("ViT-B-32", "openai", "timm/vit_base_patch32_clip_224.openai", "apache-2.0"),
@@ -71,19 +71,19 @@ def _open_clip() -> list[Checkpoint]:
         ("ViT-B-16-SigLIP", "webli", "timm/ViT-B-16-SigLIP", "apache-2.0"),
         ("ViT-B-16-SigLIP2", "webli", "timm/ViT-B-16-SigLIP2", UNKNOWN),
     ]
-    found = []
+    checkpoints = []
     for model, tag, origin, license in published:
         options = {"model": model, "pretrained": tag}
-        takes = f"{64 if 'SigLIP' in model else 76 if 'coca' in model else 77} tokens"
-        found += [
+        length = f"{64 if 'SigLIP' in model else 76 if 'coca' in model else 77} tokens"
+        checkpoints += [
             Checkpoint(f"{model}/{tag}", "vision", "open_clip", license, origin, "frames of 224 pixels", options),
-            Checkpoint(f"{model}/{tag}:text", "text", "open_clip", license, origin, takes, options),
+            Checkpoint(f"{model}/{tag}:text", "text", "open_clip", license, origin, length, options),
         ]
-    return found
+    return checkpoints
 
 
 def _audio() -> list[Checkpoint]:
-    fused = "it was trained with fusion, which no tower here has; take the one without"
+    fused = "it was trained with fusion, which no tower here supports; use the checkpoint without"
     laion = [
         ("630k-best", "tiny", ""),
         ("630k-audioset-best", "tiny", ""),
@@ -112,12 +112,12 @@ def _audio() -> list[Checkpoint]:
             f"lukewys/laion_clap:{name}.pt",
             "48 kHz, 10 s",
             {"size": size},
-            cannot,
+            unsupported,
         )
-        for name, size, cannot in laion
+        for name, size, unsupported in laion
     ] + [
-        Checkpoint(name, "audio", tower, license, name, f"{rate} kHz", cannot=cannot)
-        for name, tower, license, rate, cannot in hub
+        Checkpoint(name, "audio", tower, license, name, f"{rate} kHz", unsupported=unsupported)
+        for name, tower, license, rate, unsupported in hub
     ]
 
 
@@ -134,7 +134,7 @@ def _text() -> list[Checkpoint]:
     return [Checkpoint(name, "text", "transformer", license, name, f"{length} tokens") for name, license, length in hub]
 
 
-CHECKPOINTS = {one.name: one for one in [*_open_clip(), *_audio(), *_text()]}
+CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in [*_open_clip(), *_audio(), *_text()]}
 
 
 def find(name: str) -> Checkpoint:
@@ -145,71 +145,73 @@ def find(name: str) -> Checkpoint:
 
 
 def describe(name: str) -> str:
-    """What a person wants to know of it before use: a few lines."""
-    one = find(name)
+    """Tower, inputs, license, origin and download command of a checkpoint, a few lines."""
+    checkpoint = find(name)
     lines = [
-        f"{one.name}: {one.modality} tower {one.tower!r}, trained on {one.takes}",
-        f"license: {one.license} (commercial use: {_allowed(one)})",
-        f"origin: https://huggingface.co/{one.origin.partition(':')[0]}",
-        f"get it: {one.get}",
+        f"{checkpoint.name}: {checkpoint.modality} tower {checkpoint.tower!r}, trained on {checkpoint.inputs}",
+        f"license: {checkpoint.license} (commercial use: {_allowed(checkpoint)})",
+        f"origin: https://huggingface.co/{checkpoint.origin.partition(':')[0]}",
+        f"download: {checkpoint.download}",
     ]
-    return "\n".join([*lines, *([f"cannot be loaded: {one.cannot}"] if one.cannot else [])])
+    return "\n".join([*lines, *([f"cannot be loaded: {checkpoint.unsupported}"] if checkpoint.unsupported else [])])
 
 
 def options_for(name: str, path: str | Path | None = None) -> dict[str, Any]:
-    """The options with which its tower loads it from `path`: the downloaded folder, or the file in it.
+    """The tower's options that load a checkpoint from `path`, the downloaded folder or the file in it.
 
-    Without a path open_clip's image towers are left to open_clip, which fetches them when there is a network. Says on
-    stdout when commercial use is not allowed. UserError when no tower loads it or the path does not exist.
+    Without a path, open_clip downloads its image towers itself, given a network. Prints a line when commercial use is
+    not allowed. UserError when no tower loads the checkpoint or the path does not exist.
     """
-    one = find(name)
-    if one.cannot:
-        raise UserError(f"{name}: {one.cannot}")
-    if path is None and one.modality != "vision":
-        raise UserError(f"{name}: download it ({one.get}) and give its path")
+    checkpoint = find(name)
+    if checkpoint.unsupported:
+        raise UserError(f"{name}: {checkpoint.unsupported}")
+    if path is None and checkpoint.modality != "vision":
+        raise UserError(f"{name}: download it ({checkpoint.download}) and give its path")
     if path is not None and not Path(path).exists():
-        raise UserError(f"{path}: no such file or folder; download {name} ({one.get})")
-    if one.commercial is False:
-        print(f"{name}: its license, {one.license}, does not allow commercial use")
+        raise UserError(f"{path}: no such file or folder; download {name} ({checkpoint.download})")
+    if checkpoint.commercial is False:
+        print(f"{name}: its license, {checkpoint.license}, does not allow commercial use")
     if path is None:
-        return dict(one.options)
-    if one.tower != "open_clip":
-        return one.options | {"pretrained": str(_file(one, Path(path)))}
-    if one.modality == "vision" and Path(path).is_dir():
-        return {"pretrained": str(path)}  # the folder says the rest
-    file = _file(one, Path(path))
-    return one.options | {"pretrained": str(file)} | _not_in_the_file(one, file.parent)
+        return dict(checkpoint.options)
+    if checkpoint.tower != "open_clip":
+        return checkpoint.options | {"pretrained": str(_file(checkpoint, Path(path)))}
+    if checkpoint.modality == "vision" and Path(path).is_dir():
+        return {"pretrained": str(path)}  # the folder holds the rest
+    file = _file(checkpoint, Path(path))
+    return checkpoint.options | {"pretrained": str(file)} | _options_beside_file(checkpoint, file.parent)
 
 
-def _not_in_the_file(one: Checkpoint, folder: Path) -> dict[str, Any]:
-    """What a bare file of open_clip does not say and its tables or the folder around it do: activation, normalisation
-    and a tokenizer that is not open_clip's own."""
+def _options_beside_file(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    """Options that a bare checkpoint file of open_clip lacks, from open_clip's tables and the folder of the file:
+    activation, normalization, and a tokenizer that is not open_clip's own."""
     import open_clip
 
-    tag = open_clip.get_pretrained_cfg(one.options["model"], one.options["pretrained"])
+    tag = open_clip.get_pretrained_cfg(checkpoint.options["model"], checkpoint.options["pretrained"])
     quick_gelu = bool(tag.get("quick_gelu"))
-    if one.modality == "text":
-        other = open_clip.get_model_config(one.options["model"])["text_cfg"].get("hf_tokenizer_name")
-        return {"quick_gelu": quick_gelu, **({"tokenizer": str(folder)} if other else {})}
-    seen = {key: list(tag[key]) for key in ("mean", "std")} | {"interpolation": tag["interpolation"]}
-    return {"vision_cfg": {"quick_gelu": quick_gelu}, **seen}
+    if checkpoint.modality == "text":
+        tokenizer = open_clip.get_model_config(checkpoint.options["model"])["text_cfg"].get("hf_tokenizer_name")
+        return {"quick_gelu": quick_gelu, **({"tokenizer": str(folder)} if tokenizer else {})}
+    preprocessing = {key: list(tag[key]) for key in ("mean", "std")} | {"interpolation": tag["interpolation"]}
+    return {"vision_cfg": {"quick_gelu": quick_gelu}, **preprocessing}
 
 
-def _file(one: Checkpoint, path: Path) -> Path:
-    """The file its tower reads, where that is a file and `path` the folder around it."""
+def _file(checkpoint: Checkpoint, path: Path) -> Path:
+    """The file that the tower reads, also when `path` is the folder around it."""
     from stage1_align.towers.open_clip_source import WEIGHTS
 
-    names = WEIGHTS if one.tower == "open_clip" else tuple(filter(None, [one.origin.partition(":")[2]]))
+    names = WEIGHTS if checkpoint.tower == "open_clip" else tuple(filter(None, [checkpoint.origin.partition(":")[2]]))
     if not path.is_dir() or not names:
         return path
     file = next((path / name for name in names if (path / name).is_file()), None)
     if file is None:
-        raise UserError(f"{path}: has no {' or '.join(names)}; download {one.name} again ({one.get})")
+        raise UserError(
+            f"{path}: has no {' or '.join(names)}; download {checkpoint.name} again ({checkpoint.download})"
+        )
     return file
 
 
-def _allowed(one: Checkpoint) -> str:
-    return {True: "allowed", False: "not allowed", None: "not known"}[one.commercial]
+def _allowed(checkpoint: Checkpoint) -> str:
+    return {True: "allowed", False: "not allowed", None: "unknown"}[checkpoint.commercial]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -220,14 +222,14 @@ def main(argv: list[str] | None = None) -> int:
         print(__doc__)
         return 0 if {"-h", "--help"} & set(arguments) else 2
     if len(arguments) == 2:
-        one = find(arguments[0])
-        tower = {"name": one.tower, "options": options_for(*arguments)}
-        print(yaml.safe_dump({"towers": {one.modality: tower}}, sort_keys=False), end="")
+        checkpoint = find(arguments[0])
+        tower = {"name": checkpoint.tower, "options": options_for(*arguments)}
+        print(yaml.safe_dump({"towers": {checkpoint.modality: tower}}, sort_keys=False), end="")
     elif arguments:
         print(describe(arguments[0]))
     else:
         rows = [("name", "modality", "tower", "license", "commercial use", "trained on")]
-        rows += [(c.name, c.modality, c.tower, c.license, _allowed(c), c.takes) for c in CHECKPOINTS.values()]
+        rows += [(c.name, c.modality, c.tower, c.license, _allowed(c), c.inputs) for c in CHECKPOINTS.values()]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

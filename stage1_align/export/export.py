@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
+
+if TYPE_CHECKING:
+    from stage1_align.encoders import AlignedEncoders
 
 TOLERANCE = 1e-6
 
@@ -17,12 +22,12 @@ class ExportConfig:
     run: Path
     """Run folder of `emit align`."""
     out: Path
-    """Folder to write; replaced when it holds other encoders."""
+    """Folder to write; encoders that it holds are replaced."""
     which: Literal["best", "last"] = "best"
     """best: the epoch with the highest mean recall on the validation split."""
     onnx: bool = False
-    """Also write each tower as an ONNX file, OUT/onnx/vision.onnx and so on, checked against the tower; needs the
-    packages onnx, onnxscript and, for a fast check, onnxruntime."""
+    """Also write each tower as an ONNX file, OUT/onnx/vision.onnx and so on, checked against the tower. Needs the
+    packages onnx and onnxscript; onnxruntime makes the check fast."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def export(config: ExportConfig) -> Path:
-    """Load, write, load again, and check that both give the same embeddings."""
+    """Write the encoders, load them again, and check that both give the same embeddings."""
     from stage1_align.encoders import AlignedEncoders
     from stage1_align.export import onnx
 
@@ -49,34 +54,30 @@ def export(config: ExportConfig) -> Path:
             f"{config.run}: no finished stage-1 run here; run `emit align --run {config.run} ...` to its end"
         )
     trained = AlignedEncoders.from_pretrained(config.run / config.which)
-    ours = (config.out / "config.json").is_file()
-    if config.out.exists() and not ours and (config.out.is_file() or any(config.out.iterdir())):
-        raise UserError(f"{config.out}: holds something else than encoders; choose another --out")
-    if ours and AlignedEncoders.from_pretrained(config.out).digest == trained.digest:
+    holds_encoders = (config.out / "config.json").is_file()
+    if config.out.exists() and not holds_encoders and (config.out.is_file() or any(config.out.iterdir())):
+        raise UserError(f"{config.out}: holds something other than encoders; choose another --out")
+    if holds_encoders and AlignedEncoders.from_pretrained(config.out).digest == trained.digest:
         print(f"{config.out}: already holds these encoders ({trained.digest}); nothing to do")
     else:
         trained.save_pretrained(config.out)
         exported = AlignedEncoders.from_pretrained(config.out)
-        worst = parity(trained, exported)
-        if worst > TOLERANCE:
+        difference = parity(trained, exported)
+        if difference > TOLERANCE:
             raise UserError(
-                f"{config.out}: the exported encoders differ from the trained ones by {worst:.2e}; export again"
+                f"{config.out}: the exported encoders differ from the trained ones by {difference:.2e}; export again"
             )
-        print(
-            f"{config.out}: aligned encoders {exported.digest} (largest difference from the trained ones {worst:.1e})"
-        )
+        print(f"{config.out}: aligned encoders {exported.digest} (largest difference from training {difference:.1e})")
     if config.onnx:
-        for modality, worst in onnx.write(trained.towers(), config.out / "onnx").items():
-            print(f"{config.out}/onnx/{modality}.onnx: largest difference from the tower {worst:.1e}")
+        for modality, difference in onnx.write(trained.towers(), config.out / "onnx").items():
+            print(f"{config.out}/onnx/{modality}.onnx: largest difference from the tower {difference:.1e}")
     return config.out
 
 
-def parity(a, b) -> float:
-    """Largest absolute difference of the pooled embeddings two encoders give for the same made-up clips."""
-    import numpy as np
-
+def parity(a: "AlignedEncoders", b: "AlignedEncoders") -> float:
+    """Largest absolute difference between the pooled embeddings that two encoders give for the same random clips."""
     rng = np.random.default_rng(0)
-    items = {
+    items: dict[str, list] = {
         "vision": [rng.integers(0, 256, (3, 48, 48, 3), dtype=np.uint8) for _ in range(2)],
         "audio": [rng.uniform(-0.3, 0.3, 9000 * n).astype(np.float32) for n in (1, 2)],
         "text": ["that was so funny", "no"],

@@ -1,19 +1,21 @@
-"""Each tower as an ONNX file that runs without this package, checked against the tower it came from.
+"""Each tower as an ONNX file that runs without this package, checked against the tower.
 
     vision.onnx   frames uint8 (B, T, 3, S, S), mask bool (B, T)       -> pooled (B, D), sequence (B, T, C)
     audio.onnx    waveform float32 (B, W, window), samples int64 (B,)  -> pooled (B, D), sequence (B, T, C)
-                  wav2vec2 and audeering: waveform (B, S), S of two frames at least (720)
+                  wav2vec2 and audeering: waveform (B, S), S of at least two frames (720)
     text.onnx     ids int64 (B, L), mask bool (B, L)                   -> pooled (B, D), sequence (B, L, C)
 
-B, T, W, S and L are free; an open_clip text tower alone wants L to be its context length. What comes in is what
-`collate` of the towers makes: frames of the tower's size, sound at its rate, in whole windows or normalised as the
-tower wants it, ids of its tokenizer. A graph cannot skip what is masked, as the towers do, so it runs everything and
-masks it after. WavLM is refused: its attention cannot be traced with a free length.
+B, T, W, S and L are dynamic, but an open_clip text tower needs L equal to its context length. Inputs are what `collate`
+of the tower gives: frames of its size, sound at its rate in whole windows or normalized, ids of its tokenizer. A graph
+cannot skip masked steps as the towers do: it computes everything and masks the result. WavLM is refused: its attention
+cannot be traced with a dynamic length.
 """
 
 import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -21,25 +23,31 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.text import one_line
+from stage1_align.towers.audio_windows import WindowedTower
 from stage1_align.towers.base import Tower
+from stage1_align.towers.htsat import htsat_module
+from stage1_align.towers.text_open_clip import OpenClipText
+from stage1_align.towers.text_tower import TextTower
+from stage1_align.towers.vision_open_clip import OpenClipVision
+from stage1_align.towers.wav2vec2 import Wav2vec2
 
-TOLERANCE = 1e-4  # other kernels add up in another order
+TOLERANCE = 1e-4  # kernels of another runtime sum in another order
 INSTALL = "pip install onnx onnxscript onnxruntime"
 
 
 def require() -> None:
-    """UserError unless the packages that write ONNX are installed."""
+    """UserError unless the packages for writing ONNX are installed."""
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"ONNX export needs {' and '.join(missing)}: {INSTALL}")
 
 
 def write(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
-    """Write MODALITY.onnx for each tower and run it at sizes it was not traced at. Returns the largest difference from
-    the tower's own output; UserError when one is above TOLERANCE, after taking the file away."""
+    """Write MODALITY.onnx for each tower, and run it at other sizes than it was traced at. Returns {modality: largest
+    difference from the tower's own output}; UserError when one exceeds TOLERANCE, after the file is removed."""
     require()
     folder.mkdir(parents=True, exist_ok=True)
-    worst = {}
+    differences = {}
     for modality, tower in towers.items():
         path = folder / f"{modality}.onnx"
         size = sum(value.nbytes for value in tower.state_dict().values())
@@ -49,39 +57,42 @@ def write(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
                 f=str(path),
                 input_names=list(examples(modality, tower)),
                 output_names=["pooled", "sequence"],
-                external_data=size > 2**30,  # one file may not pass 2 GiB; the weights then lie beside it
+                external_data=size > 2**30,  # a file is limited to 2 GiB; weights go beside it
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
             reason = one_line(error, 200)
-            raise UserError(f"{path}: the {modality} tower {type(tower).__name__} is not for ONNX: {reason}") from None
+            name = type(tower).__name__
+            raise UserError(f"{path}: the {modality} tower {name} cannot be written as ONNX: {reason}") from None
         inputs = examples(modality, tower, clips=4, longer=2)
-        worst[modality] = difference(reference(tower, inputs), _run(path, inputs))
-        if not worst[modality] <= TOLERANCE:
+        found = differences[modality] = difference(reference(tower, inputs), _run(path, inputs))
+        if not found <= TOLERANCE:
             path.unlink()
-            raise UserError(f"{path}: differs from the {modality} tower by {worst[modality]:.1e}; the file was removed")
-    return worst
+            raise UserError(f"{path}: differs from the {modality} tower by {found:.1e}; the file was removed")
+    return differences
 
 
 def program(modality: str, tower: Tower) -> torch.export.ExportedProgram:
-    """The tower's graph, with free sizes."""
+    """The tower's graph, with dynamic sizes. UserError when the tower cannot be traced."""
     inputs = examples(modality, tower)
     batch = torch.export.Dim("batch")
-    least = tower.least + round(tower.sample_rate / tower.rate) if hasattr(tower, "least") else None  # two frames
-    step = torch.export.Dim("step", min=least, max=tower.options.context_length if modality == "text" else None)
+    min_step = None
+    if isinstance(tower, Wav2vec2):  # two frames
+        min_step = tower.min_samples + round(tower.sample_rate / tower.rate)
+    step = torch.export.Dim("step", min=min_step, max=tower.options.context_length if modality == "text" else None)
     axes = {0: batch} if _fixed_length(tower) else {0: batch, 1: step}
-    free = {name: axes if value.ndim > 1 else {0: batch} for name, value in inputs.items()}
+    dynamic_shapes = {name: axes if value.ndim > 1 else {0: batch} for name, value in inputs.items()}
     graph = _graph(modality, tower).eval()
     try:
-        with torch.no_grad(), _free_windows():
-            return torch.export.export(graph, (), inputs, dynamic_shapes=free)
-    except Exception as error:  # the tracer has a dozen kinds
+        with torch.no_grad(), _dynamic_window_reverse():
+            return torch.export.export(graph, (), inputs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:  # the tracer raises a dozen types
         reason = one_line(error, 200)
         raise UserError(f"the {modality} tower {type(tower).__name__} cannot be written as ONNX: {reason}") from None
 
 
 def examples(modality: str, tower: Tower, clips: int = 3, longer: int = 0) -> dict[str, Tensor]:
-    """Inputs of the graph; clip i is i steps (or halves of a window) shorter than the first, the last one absent."""
+    """Inputs of the graph. Clip i is i steps (or half windows) shorter than the first; the last clip is absent."""
     generator = torch.Generator().manual_seed(clips)
     steps = tower.options.context_length if _fixed_length(tower) else clips + 1 + longer
     lengths = torch.tensor([max(0, steps - i) if i < clips - 1 else 0 for i in range(clips)])  # (B,)
@@ -112,7 +123,7 @@ def difference(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> float:
 
 
 def _run(path: Path, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """With onnxruntime, or, slowly, with onnx's own evaluator."""
+    """Outputs of an ONNX file, by onnxruntime or, more slowly, by onnx's own evaluator."""
     values = {name: value.numpy() for name, value in inputs.items()}
     if importlib.util.find_spec("onnxruntime"):
         import onnxruntime
@@ -125,45 +136,43 @@ def _run(path: Path, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
 
 
 def _fixed_length(tower: Tower) -> bool:
-    from stage1_align.towers.text_open_clip import OpenClipText
-
     return isinstance(tower, OpenClipText)
 
 
 def _graph(modality: str, tower: Tower) -> nn.Module:
-    from stage1_align.towers.audio_windows import WindowedTower
-    from stage1_align.towers.text_tower import TextTower
-    from stage1_align.towers.vision_open_clip import OpenClipVision
-    from stage1_align.towers.wav2vec2 import Wav2vec2
-
-    graphs = {OpenClipVision: _Vision, WindowedTower: _Windowed, Wav2vec2: _Speech, TextTower: _Text}
-    for kind, graph in graphs.items():
-        if isinstance(tower, kind):
+    graphs: dict[type[Tower], type[_Graph]] = {
+        OpenClipVision: _VisionGraph,
+        WindowedTower: _WindowedGraph,
+        Wav2vec2: _SpeechGraph,
+        TextTower: _TextGraph,
+    }
+    for tower_class, graph in graphs.items():
+        if isinstance(tower, tower_class):
             return graph(tower)
     raise UserError(f"the {modality} tower {type(tower).__name__} has no ONNX form yet; leave out --onnx")
 
 
 class _Graph(nn.Module):
-    """Of a tower; its forward names the inputs, which the tracer asks for."""
+    """The forward pass of a tower, with the inputs and outputs of the ONNX file."""
 
-    def __init__(self, tower: Tower):
+    def __init__(self, tower: Any):
         super().__init__()
         self.tower = tower
 
 
-class _Text(_Graph):
+class _TextGraph(_Graph):
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         encoded = self.tower(ids, mask)
         return encoded.pooled, encoded.sequence
 
 
-class _Speech(_Graph):
+class _SpeechGraph(_Graph):
     def forward(self, waveform: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         encoded = self.tower(waveform, samples)
         return encoded.pooled, encoded.sequence
 
 
-class _Vision(_Graph):
+class _VisionGraph(_Graph):
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         tower = self.tower
         x = frames.float() / 255  # (B, T, 3, S, S)
@@ -179,14 +188,14 @@ class _Vision(_Graph):
 
 def _clip_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean over the real frames of (B, T, 3, S, S): (B, 1, 1, 1, 1)."""
-    frame = x.flatten(2).mean(2) * mask  # (B, T)
-    return (frame.sum(1) / mask.sum(1).clamp(min=1)).view(-1, 1, 1, 1, 1)
+    frame_means = x.flatten(2).mean(2) * mask  # (B, T)
+    return (frame_means.sum(1) / mask.sum(1).clamp(min=1)).view(-1, 1, 1, 1, 1)
 
 
-class _Windowed(_Graph):
-    def __init__(self, tower: Tower):
+class _WindowedGraph(_Graph):
+    def __init__(self, tower: Any):
         super().__init__(tower)
-        # The Fourier transform as a convolution: its complex numbers are not for every ONNX runtime.
+        # The Fourier transform as a convolution: not every ONNX runtime supports complex numbers.
         basis = torch.fft.rfft(torch.eye(tower.n_fft, dtype=torch.float64)).T * tower.hann.cpu().double()  # (bins, n)
         self.register_buffer("basis", torch.cat([basis.real, basis.imag])[:, None].float())  # (2 * bins, 1, n_fft)
 
@@ -200,16 +209,14 @@ class _Windowed(_Graph):
         window = torch.arange(windows, device=samples.device).expand(clips, -1)  # (B, W)
         mel = tower._mel(power, torch.stack([clip.flatten(), window.flatten()]), samples)  # (B * W, 1, F, M)
         sequence = tower._frames(mel).unflatten(0, (clips, windows)).flatten(1, 2)  # (B, T, C)
-        encoded = tower._finish(sequence, tower._begun(sequence, samples), None)
+        encoded = tower._finish(sequence, tower._step_mask(sequence, samples), None)
         return encoded.pooled, encoded.sequence
 
 
 @contextlib.contextmanager
-def _free_windows():
-    """laion_clap's window_reverse finds the batch size by a division of floats, which fixes it in a graph."""
-    from stage1_align.towers.htsat import _htsat_module
-
-    htsat = _htsat_module()
+def _dynamic_window_reverse() -> Iterator[None]:
+    """Replace laion_clap's window_reverse, which computes the batch size by a float division, a constant in a graph."""
+    htsat = htsat_module()
     original = htsat.window_reverse
     htsat.window_reverse = lambda windows, side, height, width: rearrange(
         windows, "(b h w) i j c -> b (h i) (w j) c", h=height // side, w=width // side

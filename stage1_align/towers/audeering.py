@@ -1,4 +1,4 @@
-"""Audio: audeering's wav2vec 2.0 that tells arousal, dominance and valence (Wagner et al. 2023, arXiv 2203.07378)."""
+"""Audio: audeering's wav2vec 2.0 for arousal, dominance and valence (Wagner et al. 2023, arXiv 2203.07378)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage1_align.towers.audio_checkpoints import load_part, read_weights
+from stage1_align.towers.audio_checkpoints import load_prefix, read_weights
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.wav2vec2 import Wav2vec2, Wav2vec2Options
 
@@ -18,16 +18,16 @@ EMOTIONS = ("arousal", "dominance", "valence")
 @dataclass
 class AudeeringOptions(Wav2vec2Options):
     append_emotion: bool = False
-    """Three more channels at the end of the sequence, the clip's arousal, dominance and valence at every frame: stage 2
-    then has them without a file of its own."""
+    """Append the clip's arousal, dominance and valence to every frame, as three channels at the end of the sequence, so
+    that stage 2 needs no extra file for them."""
 
 
 class Audeering(Wav2vec2):
     """The wav2vec2 tower with audeering's regression head, from a local folder of
     audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim.
 
-    Its weights are CC-BY-NC-SA-4.0: no commercial use, and what is trained from them falls under the same license. The
-    head stays frozen: its values mean what audeering measured as long as the blocks below it stay frozen too.
+    The weights are CC-BY-NC-SA-4.0: no commercial use, and models trained from them have the same license. The head
+    stays frozen. Its values keep the meaning that audeering measured only while the blocks below are frozen too.
     """
 
     Options = AudeeringOptions
@@ -40,11 +40,11 @@ class Audeering(Wav2vec2):
         if options.pretrained:
             names = [str(name).lower() for _, name in sorted(self.net.config.id2label.items())]
             if names != list(EMOTIONS):
-                raise UserError(f"{options.pretrained}: tells {', '.join(names)}, not {', '.join(EMOTIONS)}")
+                raise UserError(f"{options.pretrained}: predicts {', '.join(names)}, not {', '.join(EMOTIONS)}")
             folder = Path(options.pretrained)
             path = folder / "model.safetensors"
             path = path if path.is_file() else folder / "pytorch_model.bin"
-            load_part(self.classifier, read_weights(path), "classifier.", path)
+            load_prefix(self.classifier, read_weights(path), "classifier.", path)
 
     @property
     def width(self) -> int:
@@ -52,7 +52,8 @@ class Audeering(Wav2vec2):
 
     @torch.no_grad()
     def emotion(self, items: list[np.ndarray]) -> Tensor:
-        """Waveforms float32 (S_i,) at 16 kHz to arousal, dominance, valence (B, 3), about 0 to 1; NaN without sound."""
+        """Arousal, dominance and valence (B, 3), about 0 to 1, of waveforms float32 (S_i,) at 16 kHz; NaN without
+        sound."""
         device = next(self.parameters()).device
         hidden, mask = self._hidden(**{name: value.to(device) for name, value in self.collate(items).items()})
         return self._emotion(hidden, mask).masked_fill(~mask.any(1, keepdim=True), torch.nan)  # (B, 3)
@@ -66,14 +67,14 @@ class Audeering(Wav2vec2):
         return self._finish(hidden, mask, self.rate)
 
     def _emotion(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states (B, T, C) and mask (B, T) to (B, 3): the head reads their mean over the clip's frames."""
+        """Hidden states (B, T, C) and mask (B, T) to (B, 3), from their mean over the clip's frames."""
         pooled = (hidden.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, C)
         with torch.autocast(pooled.device.type, enabled=False):
             return self.classifier(pooled)
 
 
 class Head(nn.Module):
-    """Two linear layers with a tanh between, named as they are published."""
+    """Two linear layers with a tanh between them, under their published names."""
 
     def __init__(self, width: int):
         super().__init__()

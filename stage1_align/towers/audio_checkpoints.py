@@ -1,4 +1,4 @@
-"""Published audio weights, files of laion_clap and folders of transformers, read without running what a pickle says."""
+"""Published audio weights: files of laion_clap and folders of transformers, loaded without running pickled code."""
 
 import pickle
 from pathlib import Path
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.text import one_line
 
-# Of the tagging head and the Fourier transform, which no tower of ours uses.
 UNUSED = ("spectrogram_extractor.", "tscam_conv.", "head.")
+"""Weights of the Fourier transform and the tagging head, which the towers do not use."""
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
-    """The dictionary in a .safetensors file or a torch pickle; UserError where it needs more than weights to load."""
+    """The dictionary in a .safetensors file or a torch pickle; UserError when the pickle holds more than weights."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -38,27 +38,27 @@ def read_weights(path: str | Path) -> dict[str, Any]:
 
 
 def _numpy_scalars() -> list:
-    """LAION's files keep a metric beside the weights, as a numpy number: plain data, under the names numpy 1 and 2 give
-    its constructor."""
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64")]
-    return [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [np.dtype, *kinds]
+    """Safe globals for the NumPy number that LAION's files hold beside the weights (a metric), under the names that
+    NumPy 1 and 2 give its constructor."""
+    scalar: Any = np.float64(0).__reduce__()[0]
+    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64")]
+    return [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [np.dtype, *dtypes]
 
 
 def read_laion(path: str | Path) -> dict[str, Tensor]:
-    """State of a laion_clap checkpoint (`state_dict` or bare), keys without the `module.` of its training."""
+    """The state dictionary of a laion_clap checkpoint, nested or bare, without the `module.` prefix of its training."""
     state = read_weights(path)
     state = state.get("state_dict", state)
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def load_part(module: nn.Module, state: dict[str, Tensor], prefix: str, path: str | Path, hint: str = "") -> None:
-    """Load the entries of `state` under `prefix` into `module`, every one of them and no other; UserError names the
-    first few that differ."""
+def load_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, path: str | Path, hint: str = "") -> None:
+    """Load all entries of `state` under `prefix` into `module`; UserError names the first that are missing, unexpected
+    or of another shape."""
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     part = {name: value for name, value in part.items() if not name.startswith(UNUSED)}
     if not part:
-        raise UserError(f"{path}: no {prefix}* in it; a checkpoint of laion_clap is expected here")
+        raise UserError(f"{path}: has no weights called {prefix}*; a checkpoint of laion_clap is expected here")
     own = {name: value for name, value in module.state_dict().items() if not name.startswith(UNUSED)}
     missing = [f"{name} is missing" for name in own if name not in part]
     unexpected = [f"{name} is not expected" for name in part if name not in own]
@@ -74,12 +74,14 @@ def load_part(module: nn.Module, state: dict[str, Tensor], prefix: str, path: st
 
 
 def load_folder(model_class: type, folder: str | Path, config: Any) -> nn.Module:
-    """A model of transformers from a local folder, in float32, nothing missing; what else is in the file is left."""
+    """A model of transformers from a local folder, in float32. Other weights in the file are ignored; UserError when
+    some of the model's are missing."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would list each weight of the parts that are left, of a text encoder for example
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # else it lists every weight that is ignored, such as those of a text encoder
+    logging.disable_progress_bar()
     try:
         model, info = model_class.from_pretrained(
             folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32
@@ -87,19 +89,21 @@ def load_folder(model_class: type, folder: str | Path, config: Any) -> nn.Module
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(f"{folder}: cannot be loaded ({one_line(error, 200)})") from None
     finally:
-        logging.set_verbosity(before)
-    # The vector for masking in pretraining: not every file has it, and no tower uses it.
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+    # The mask vector of pretraining: not every file has it, and no tower uses it.
     missing = sorted(name for name in info["missing_keys"] if not name.endswith("masked_spec_embed"))
     if missing:
         raise UserError(
             f"{folder}: {len(missing)} weights are missing, first {', '.join(missing[:3])}; "
-            f"does config.json belong to these weights?"
+            "does config.json belong to these weights?"
         )
     return model
 
 
 def folder_config(folder: str | Path) -> Any:
-    """The configuration in a local folder of transformers."""
+    """The configuration in a local folder of transformers; UserError when there is none."""
     from transformers import AutoConfig
 
     if not (Path(folder) / "config.json").is_file():
@@ -110,7 +114,7 @@ def folder_config(folder: str | Path) -> Any:
         raise UserError(f"{folder}/config.json: {one_line(error, 200)}") from None
 
 
-def plain(config: Any) -> dict:
-    """Every field of a transformers configuration, so that a later version's defaults change nothing."""
-    leave = ("transformers_version", "architectures", "dtype", "torch_dtype", "model_type", "_name_or_path")
-    return {name: value for name, value in config.to_dict().items() if name not in leave}
+def config_fields(config: Any) -> dict[str, Any]:
+    """Every field of a transformers configuration, so that the defaults of a later version change nothing."""
+    excluded = ("transformers_version", "architectures", "dtype", "torch_dtype", "model_type", "_name_or_path")
+    return {name: value for name, value in config.to_dict().items() if name not in excluded}

@@ -92,6 +92,16 @@ class AudioTower(Tower):
         return resample(media.waveform, media.sample_rate, self.sample_rate), media.more
 
 
+def pad_waveforms(items: list[np.ndarray], min_length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Waveforms float32 (S_i,), followed by zeros, as one tensor (B, S) with S >= min_length, and their lengths int64
+    (B,)."""
+    samples = torch.tensor([len(item) for item in items])  # (B,)
+    waveform = torch.zeros(len(items), max(min_length, int(samples.max())))  # (B, S)
+    for row, item in enumerate(items):
+        waveform[row, : len(item)] = torch.from_numpy(np.asarray(item, dtype=np.float32))
+    return waveform, samples
+
+
 def to_waveform(sound: Any) -> np.ndarray:
     """Samples (S,), (S, channels) or (channels, S) to mono float32 (S,) in [-1, 1]. UserError when they are none."""
     array = to_array(sound)

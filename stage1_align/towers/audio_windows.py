@@ -1,6 +1,7 @@
-"""Sound in whole windows: what HTS-AT towers share, whoever's implementation they run."""
+"""Audio in whole windows: the base of the HTS-AT towers, whichever implementation they run."""
 
 import math
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -8,28 +9,30 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage1_align.towers.audio_tower import AudioTower
+from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
 from stage1_align.towers.base import Encoded
 
 
 class WindowedTower(AudioTower):
-    """Waveforms of any length to distinct frames (T, C) at a stated rate and their mean in the shared space.
+    """Waveforms of any length to distinct frames (T, C) at a fixed rate and their mean in the shared space.
 
-    HTS-AT stretches whatever is shorter than its window and repeats each output frame. Here every clip is cut into
+    HTS-AT stretches a clip that is shorter than its window, and repeats each output frame. Here every clip is cut into
     whole windows, the last one padded with silence, and each distinct frame is taken once: the rate is the same for all
     clips, and a clip's output does not depend on its batch. Frames that start after the clip's end are masked.
 
-    A subclass sets `sample_rate` (Hz), `window` (samples of one window), `steps` (distinct frames of one window), the
-    `net`, whose stages are its `layers`, and what `_spectrogram` asks for, and says how a window is turned into frames.
+    A subclass sets `sample_rate`, `window`, `steps` and `net`, calls `_set_spectrogram`, and implements `_mel` and
+    `_frames`.
     """
 
-    sample_rate: int
     window: int
+    """Samples per window."""
     steps: int
-    net: nn.Module
+    """Distinct frames per window."""
+    net: Any
+    """The network; its `layers` are the stages."""
 
-    def _spectrogram(self, n_fft: int, hop: int) -> None:
-        """n_fft: samples of a spectrogram window; hop: samples between its frames."""
+    def _set_spectrogram(self, n_fft: int, hop: int) -> None:
+        """n_fft: samples per spectrogram window; hop: samples between spectrogram frames."""
         self.n_fft, self.hop = n_fft, hop
         self.register_buffer("hann", torch.hann_window(n_fft), persistent=False)  # (n_fft,)
 
@@ -43,7 +46,7 @@ class WindowedTower(AudioTower):
 
     @property
     def rate(self) -> float:
-        """Frames a second."""
+        """Frames per second."""
         return self.steps * self.sample_rate / self.window
 
     @property
@@ -52,7 +55,7 @@ class WindowedTower(AudioTower):
         raise NotImplementedError
 
     def _power(self, waveform: Tensor) -> Tensor:
-        """(N, S) to the power spectrum (N, F, bins), in fp32: bf16 cannot hold the range of one."""
+        """(N, S) to the power spectrum (N, F, bins), in fp32: bf16 is too coarse for it."""
         with torch.autocast(waveform.device.type, enabled=False):
             spectrum = torch.stft(
                 waveform.float(), self.n_fft, self.hop, window=self.hann, return_complex=True
@@ -60,41 +63,39 @@ class WindowedTower(AudioTower):
             return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)  # (N, F, bins)
 
     def _mel(self, power: Tensor, at: Tensor, samples: Tensor) -> Tensor:
-        """Power spectra (N, F, bins) of windows, each one's clip and number in it (2, N), samples (B,) to log-mel in
-        dB, as the batch norm is given it (N, 1, F', M)."""
+        """Log-mel in dB (N, 1, F', M), the input of the batch norm, from the power spectra (N, F, bins) of N windows.
+
+        at (2, N): the clip of each window and its number in the clip; samples (B,): the length of each clip."""
         raise NotImplementedError
 
     def _frames(self, mel: Tensor) -> Tensor:
         """(N, 1, F, M) to distinct frames (N, steps, C)."""
         raise NotImplementedError
 
-    def train(self, mode: bool = True) -> "WindowedTower":
-        """The batch norm of the mel bands keeps its statistics: batch statistics would differ between processes, and
-        between a batch and a single clip."""
+    def train(self, mode: bool = True) -> Self:
+        """The batch norm over mel bands keeps its statistics: batch statistics differ between processes, and between a
+        batch and a single clip."""
         super().train(mode)
         self.batch_norm.eval()
         return self
 
     def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
         """Waveforms float32 (S_i,) at `sample_rate` to whole windows (B, W, window), and samples int64 (B,)."""
-        samples = torch.tensor([len(item) for item in items])  # (B,)
-        windows = max(1, math.ceil(int(samples.max()) / self.window))
-        waveform = torch.zeros(len(items), windows * self.window)  # (B, W * window)
-        for row, item in enumerate(items):
-            waveform[row, : len(item)] = torch.from_numpy(np.asarray(item, dtype=np.float32))
+        windows = max(1, math.ceil(max(len(item) for item in items) / self.window))
+        waveform, samples = pad_waveforms(items, windows * self.window)  # (B, W * window), (B,)
         return {"waveform": rearrange(waveform, "b (w s) -> b w s", w=windows), "samples": samples}
 
     @torch.no_grad()
     def calibrate(self, items: list[np.ndarray]) -> None:
-        """Set the statistics of the mel bands (dB) from waveforms at `sample_rate`; for towers trained from scratch.
-        Pretrained ones keep the statistics they were trained with."""
+        """Set the batch-norm statistics of the mel bands (dB) from waveforms at `sample_rate`. A pretrained tower keeps
+        its own. UserError when no clip has sound."""
         mels = []
         for item in items:
             if len(item) > self.hop:
                 batch = self.collate([item])
                 at = torch.ones(batch["waveform"].shape[:2]).nonzero().T  # (2, W)
                 mel = self._mel(self._power(batch["waveform"][0]), at, batch["samples"])  # (W, 1, F, M)
-                mels.append(mel[:, 0][self._inside(at, batch["samples"], mel.shape[2])])  # (F_i, M)
+                mels.append(mel[:, 0][self._frame_mask(at, batch["samples"], mel.shape[2])])  # (F_i, M)
         if not mels:
             raise UserError("no clip has sound: an audio tower cannot be trained on this dataset")
         if self.options.pretrained:
@@ -109,21 +110,21 @@ class WindowedTower(AudioTower):
         starts = torch.arange(windows, device=waveform.device) * self.window  # (W,)
         real = starts[None] < samples[:, None]  # (B, W)
         if not real.any():
-            real[0, 0] = True  # no gradient hole on a process whose clips all lack sound; masked below
+            real[0, 0] = True  # every parameter needs a gradient, also without any sound; masked below
         mel = self._mel(self._power(waveform[real]), real.nonzero().T, samples)  # (N, 1, F, M)
         frames = self._frames(mel).float()  # (N, steps, C)
         sequence = frames.new_zeros(batch, windows, self.steps, frames.shape[-1])  # (B, W, steps, C)
         sequence[real] = frames
         sequence = rearrange(sequence, "b w t c -> b (w t) c")  # (B, T, C)
-        return self._finish(sequence, self._begun(sequence, samples), self.rate)
+        return self._finish(sequence, self._step_mask(sequence, samples), self.rate)
 
-    def _begun(self, sequence: Tensor, samples: Tensor) -> Tensor:
-        """Which frames of (B, T, C) begin before their clip's end, bool (B, T)."""
-        begins = torch.arange(sequence.shape[1], device=samples.device) * self.window // self.steps  # (T,)
-        return begins[None] < samples[:, None]
+    def _step_mask(self, sequence: Tensor, samples: Tensor) -> Tensor:
+        """Which frames of (B, T, C) start before the end of their clip: bool (B, T)."""
+        starts = torch.arange(sequence.shape[1], device=samples.device) * self.window // self.steps  # (T,)
+        return starts[None] < samples[:, None]
 
-    def _inside(self, at: Tensor, samples: Tensor, frames: int) -> Tensor:
-        """Which spectrogram frames of the windows at (2, N) lie within their clips, bool (N, F)."""
+    def _frame_mask(self, at: Tensor, samples: Tensor, frames: int) -> Tensor:
+        """Which spectrogram frames of the windows at (2, N) start before the end of their clip: bool (N, F)."""
         clip, window = at  # (N,), (N,)
-        begins = torch.arange(frames, device=samples.device) * self.hop  # (F,)
-        return window[:, None] * self.window + begins < samples[clip, None]
+        starts = torch.arange(frames, device=samples.device) * self.hop  # (F,)
+        return window[:, None] * self.window + starts < samples[clip, None]

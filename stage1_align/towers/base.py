@@ -1,10 +1,10 @@
-"""What every tower promises: a pooled vector in the shared space, and the sequence it was pooled from; and what every
-tower can do in fine-tuning: freeze, train deep layers slower, recompute instead of remember."""
+"""The base of all towers: pooled and sequence embeddings, freezing, layer-wise learning rates, recomputation."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,21 +33,22 @@ class Encoded:
 
 
 class Tower(nn.Module):
-    """Base of all towers. A tower owns its preprocessing: size, mean, deviation, sample rate, text length stand in its
-    `options` and nowhere else.
+    """Base of all towers. A tower owns its preprocessing: frame size, mean, standard deviation, sample rate and text
+    length are in its `options` and nowhere else.
 
-    collate(items) turns a list of raw items into a dictionary of tensors, and forward(**that) returns an Encoded.
+    collate(items) turns a list of prepared items into a dictionary of tensors, and forward(**tensors) returns an
+    Encoded.
 
-    Fine-tuning stands on `blocks()` alone. With N blocks every parameter has a depth: 0 for what is registered before
-    the first block (patches, embeddings, convolutions), i for block i = 1 .. N and what lies between it and the next,
-    N + 1 for what follows the last block (final norms), N + 2 for ADDED.
+    Fine-tuning relies on `blocks()` alone. With N blocks every parameter has a depth: 0 for what is registered before
+    the first block (patches, embeddings, convolutions), i for block i = 1 .. N and for what lies between it and the
+    next, N + 1 for what follows the last block (final norms), N + 2 for HEADS.
     """
 
     Options: ClassVar[type]
-    ADDED: tuple[str, ...] = ("project", "query")
-    """Parts on top of the trunk that no checkpoint brings; freezing never touches them."""
+    HEADS: tuple[str, ...] = ("project", "query")
+    """Modules on top of the trunk that are not in any checkpoint; freezing leaves them trainable."""
     LATE: tuple[str, ...] = ()
-    """Parts that act after the last block though they are registered before it, by their full names."""
+    """Modules that act after the last block although they are registered before it, by their full names."""
 
     def __init__(self, options: Any, embed_dim: int):
         super().__init__()
@@ -55,11 +56,11 @@ class Tower(nn.Module):
         self.embed_dim = embed_dim
         self.register_parameter("query", None)  # (C,) in a tower that pools by attention
         self._frozen: set[str] = set()
-        self._first_trained = 0  # lowest depth that trains
+        self._min_trained_depth = 0
 
     @classmethod
-    def from_options(cls, values: dict, embed_dim: int) -> "Tower":
-        """Build from plain values (YAML, JSON); UserError names the nearest option for an unknown one."""
+    def from_options(cls, values: dict[str, Any], embed_dim: int) -> Self:
+        """Build a tower from plain values (YAML, JSON); UserError names the nearest option for an unknown one."""
         return cls(configuration.build(cls.Options, values, cls.__name__), embed_dim)
 
     @property
@@ -67,58 +68,60 @@ class Tower(nn.Module):
         """C, the width of `sequence`."""
         raise NotImplementedError
 
-    def config(self) -> dict:
-        """What rebuilds this tower; its weights come from the exported file, not from where they once did."""
+    def config(self) -> dict[str, Any]:
+        """Options that rebuild this tower. `pretrained` is None: the weights come from the exported file."""
         values = dataclasses.asdict(self.options)
         return {name: None if name == "pretrained" else value for name, value in values.items()}
 
     def collate(self, items: list) -> dict[str, Tensor]:
+        """Prepared items to the tensors that `forward` takes."""
         raise NotImplementedError
 
     def blocks(self) -> list[nn.Module]:
-        """The trunk's repeated blocks, from input to output; [] for a trunk that has none."""
+        """The trunk's repeated blocks, from input to output; [] when it has none."""
         return []
 
     @torch.no_grad()
     def encode_prepared(self, items: list) -> Encoded:
-        """Raw items to an Encoded, without gradient, on the tower's own device."""
+        """Items that are prepared as `collate` takes them to an Encoded, without gradient, on the tower's device. This
+        is the path inside the project; `encode` checks and converts what people give and then calls it."""
         device = next(self.parameters()).device
         batch = {name: value.to(device) for name, value in self.collate(items).items()}
         return self(**batch)
 
     def freeze(self, unfreeze: int | None) -> None:
-        """None: everything trains. 0: only ADDED trains. n: also the last n blocks and what follows them.
+        """None: everything trains. 0: only HEADS train. n: the last n blocks and what follows them train too.
 
-        Frozen parts stay in evaluation mode through train(), so that neither dropout nor batch statistics disturb
-        them. Parameters that never trained (fixed filters) are left alone. UserError when there are fewer blocks.
+        Frozen modules stay in evaluation mode through train(): neither dropout nor batch statistics change them.
+        Parameters that are never trained (fixed filters) are left alone. UserError when there are fewer blocks.
         """
         count = len(self.blocks())
         if unfreeze is not None and not 0 <= unfreeze <= count:
             raise UserError(f"unfreeze {unfreeze}: {type(self).__name__} has {count} blocks; choose 0 to {count}")
-        self._first_trained = 0 if unfreeze is None else count + (2 if unfreeze == 0 else 1 - unfreeze)
+        self._min_trained_depth = 0 if unfreeze is None else count + (2 if unfreeze == 0 else 1 - unfreeze)
         depths = self._depths()
         for name, parameter in self.named_parameters():
             if name in self._frozen:
                 parameter.requires_grad_(True)
                 self._frozen.discard(name)
-            if depths[name] < self._first_trained and parameter.requires_grad:
+            if depths[name] < self._min_trained_depth and parameter.requires_grad:
                 parameter.requires_grad_(False)
                 self._frozen.add(name)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> "Tower":
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if mode and self._first_trained:
+        if mode and self._min_trained_depth:
             depths = self._depths()
             for name, module in self.named_modules():
-                if name and depths[name] < self._first_trained:
+                if name and depths[name] < self._min_trained_depth:
                     module.training = False
         return self
 
     def lr_factors(self, decay: float) -> dict[str, float]:
-        """Parameter name to its factor on the learning rate: decay ** (N + 1 - depth), at most 1. What follows the
-        blocks has 1, the last block decay, the first decay ** N, what stands before it decay ** (N + 1): BEiT's
-        layer-wise decay (Bao et al. 2021, arXiv 2106.08254). UserError for a decay without blocks."""
+        """{parameter name: factor on the learning rate}, BEiT's layer-wise decay (Bao et al. 2021, arXiv 2106.08254):
+        decay ** (N + 1 - depth), at most 1: 1 after the blocks, decay in the last block, decay ** N in the first, and
+        decay ** (N + 1) before it. UserError for a decay other than 1 without blocks."""
         count = len(self.blocks())
         if decay != 1 and not count:
             raise UserError(f"layer_decay {decay}: {type(self).__name__} has no blocks; leave it at 1")
@@ -127,62 +130,60 @@ class Tower(nn.Module):
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Recompute each block in the backward pass instead of keeping its activations (Chen et al. 2016, arXiv
-        1604.06174). Gradients stay the same, dropout included: the random state is restored. UserError without blocks.
+        1604.06174). Gradients stay the same, with dropout too: the random state is restored. UserError without blocks.
         """
         if enabled and not self.blocks():
             raise UserError(f"checkpointing: {type(self).__name__} has no blocks to recompute; set it to false")
         for block in self.blocks():
             block.__dict__.pop("forward", None)
             if enabled:
-                block.forward = functools.partial(_recomputed, block, block.forward)
+                block.forward = functools.partial(_checkpointed, block, block.forward)
 
     def _depths(self) -> dict[str, int]:
-        """Full name of each parameter and module to its depth. A module that contains blocks has the depth that stands
-        after them, so that it counts as frozen only when they all are."""
+        """{full name of a parameter or module: depth}. A module that contains blocks has the depth of what follows
+        them, so that it counts as frozen only when they all are."""
         blocks = self.blocks()
-        number = {id(block): i for i, block in enumerate(blocks, 1)}
+        block_depths = {id(block): i for i, block in enumerate(blocks, 1)}
         depths: dict[str, int] = {}
 
         def walk(module: nn.Module, prefix: str, depth: int) -> int:
             for name, _ in module.named_parameters(recurse=False):
-                depths[prefix + name] = len(blocks) + 2 if prefix + name in self.ADDED else depth
+                depths[prefix + name] = len(blocks) + 2 if prefix + name in self.HEADS else depth
             for name, child in module.named_children():
-                full = prefix + name
-                if full in self.ADDED or full in self.LATE:
-                    walk(child, f"{full}.", len(blocks) + (2 if full in self.ADDED else 1))
-                    depths[full] = len(blocks) + (2 if full in self.ADDED else 1)
-                elif id(child) in number:
-                    walk(child, f"{full}.", number[id(child)])
-                    depths[full] = number[id(child)]
-                    depth = depths[full] + (depths[full] == len(blocks))
+                full_name = prefix + name
+                if full_name in self.HEADS or full_name in self.LATE:
+                    depths[full_name] = len(blocks) + (2 if full_name in self.HEADS else 1)
+                    walk(child, f"{full_name}.", depths[full_name])
+                elif id(child) in block_depths:
+                    depths[full_name] = block_depths[id(child)]
+                    walk(child, f"{full_name}.", depths[full_name])
+                    depth = depths[full_name] + (depths[full_name] == len(blocks))
                 else:
-                    depth = depths[full] = walk(child, f"{full}.", depth)
+                    depth = depths[full_name] = walk(child, f"{full_name}.", depth)
             return depth
 
         walk(self, "", 0)
         return depths
 
-    def _projection(self) -> nn.Linear:
-        """From what `_finish` pools to the shared space."""
+    def _projection(self) -> nn.Module:
+        """A new layer from what `_finish` pools to the shared space."""
         return nn.Linear(self.width * (2 if self.options.max_pool else 1), self.embed_dim)
 
     def _finish(self, sequence: Tensor, mask: Tensor, rate: float | None) -> Encoded:
-        """Pool over time (with `max_pool` also the maximum), project, unit length; all in fp32."""
+        """Pool over time (with `max_pool` also the maximum), project and normalize to unit length, all in fp32."""
         sequence = sequence.float() * mask[..., None]  # (B, T, C)
         with torch.autocast(sequence.device.type, enabled=False):
-            summary = self._summary(sequence, mask)  # (B, C)
+            summary = self._mean(sequence, mask)  # (B, C)
             if self.options.max_pool:
-                highest = sequence.masked_fill(~mask[..., None], -torch.inf).amax(1)  # (B, C)
-                highest = torch.where(mask.any(1, keepdim=True), highest, 0.0)  # (B, C)
-                summary = torch.cat([summary, highest], 1)  # (B, 2 C)
+                summary = torch.cat([summary, masked_max(sequence, mask)], 1)  # (B, 2 C)
             pooled = self.project(summary)  # (B, D)
         pooled = nn.functional.normalize(pooled.float(), dim=-1)  # (B, D)
         return Encoded(pooled * mask.any(1, keepdim=True), sequence, mask, rate)
 
-    def _summary(self, sequence: Tensor, mask: Tensor) -> Tensor:
-        """The masked mean over time of a sequence (B, T, C), or, where the tower has a `query`, the mean weighted by
+    def _mean(self, sequence: Tensor, mask: Tensor) -> Tensor:
+        """The masked mean over time of a sequence (B, T, C), or, in a tower with a `query`, the mean weighted by
         softmax(query . layer_norm(step)) (attention pooling, Ilse et al. 2018, arXiv 1802.04712): (B, C). A query of
-        zeros gives the plain mean, so a pretrained tower starts from what it was."""
+        zeros gives the plain mean, so that a pretrained tower starts unchanged."""
         if self.query is None:
             return sequence.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, C)
         score = nn.functional.layer_norm(sequence, sequence.shape[-1:]) @ self.query  # (B, T)
@@ -190,14 +191,20 @@ class Tower(nn.Module):
         return (score.softmax(1)[..., None] * sequence).sum(1)  # (B, C)
 
 
-def _recomputed(block: nn.Module, forward, *args, **kwargs):
+def _checkpointed(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if block.training and torch.is_grad_enabled():
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
     return forward(*args, **kwargs)
 
 
+def masked_max(sequence: Tensor, mask: Tensor) -> Tensor:
+    """The maximum over the real steps of (B, T, C), zeros where there is none: (B, C)."""
+    highest = sequence.masked_fill(~mask[..., None], -torch.inf).amax(1)  # (B, C)
+    return torch.where(mask.any(1, keepdim=True), highest, 0.0)  # (B, C)
+
+
 def pad(items: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack items of shapes (T_i, ...) into (B, T, ...) with zeros, and a bool mask (B, T); T is at least 1."""
+    """Items of shapes (T_i, ...), padded with zeros, as one tensor (B, T, ...), and a bool mask (B, T); T >= 1."""
     length = max(1, *(len(item) for item in items))
     shape = next((item.shape[1:] for item in items if len(item)), items[0].shape[1:])
     padded = torch.zeros(len(items), length, *shape, dtype=items[0].dtype)  # (B, T, ...)

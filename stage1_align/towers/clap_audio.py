@@ -1,9 +1,9 @@
-"""Audio: the CLAP audio encoder of transformers (Wu et al. 2023, arXiv 2211.06687), an HTS-AT of its own."""
+"""Audio: the CLAP audio encoder of transformers (Wu et al. 2023, arXiv 2211.06687), its own version of HTS-AT."""
 
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.files import read_json
 from shared.registry import nearest
-from stage1_align.towers.audio_checkpoints import folder_config, load_folder, plain
+from stage1_align.towers.audio_checkpoints import config_fields, folder_config, load_folder
 from stage1_align.towers.audio_windows import WindowedTower
 
-# preprocessor_config.json of laion/clap-htsat-unfused.
-FEATURES = {
+FEATURES = {  # preprocessor_config.json of laion/clap-htsat-unfused
     "sampling_rate": 48000,
     "feature_size": 64,
     "fft_window_size": 1024,
@@ -32,16 +31,16 @@ class ClapOptions:
 
     pretrained: str | None = None
     """Local folder of a CLAP model without fusion, config.json and model.safetensors (laion/clap-htsat-unfused and
-    laion/larger_clap_general are Apache-2.0). None starts from random weights."""
+    laion/larger_clap_general are Apache-2.0). None: random weights."""
     model_cfg: dict = field(default_factory=dict)
-    """Fields of ClapAudioConfig, over those of the folder: patch_embeds_hidden_size, depths, hidden_size, ..."""
+    """Fields of ClapAudioConfig that replace the folder's: patch_embeds_hidden_size, depths, hidden_size, ..."""
     feature_cfg: dict = field(default_factory=dict)
-    """Fields of ClapFeatureExtractor, over those of the folder's preprocessor_config.json: sampling_rate, ..."""
+    """Fields of ClapFeatureExtractor that replace those of the folder's preprocessor_config.json: sampling_rate, ..."""
     projection: str = "linear"
-    """Into the shared space: "linear", trained here, or "clap", the model's own two layers (needs embed_dim equal to
+    """To the shared space: "linear", a new layer, or "clap", the model's own two layers (needs an embed_dim equal to
     their width, 512 for LAION's)."""
     max_pool: bool = False
-    """Pool the maximum over time beside the mean: an expression is over in a moment."""
+    """Also pool the maximum over time: an expression may last a moment."""
 
     def __post_init__(self):
         if self.projection not in ("linear", "clap"):
@@ -52,10 +51,10 @@ class ClapOptions:
 
 
 class Clap(WindowedTower):
-    """Waveforms at 48 kHz in windows of 10 s, log-mel as ClapFeatureExtractor makes it (truncation "rand_trunc",
-    padding "pad"), to 32 distinct frames a window: 3.2 Hz with LAION's settings.
+    """Waveforms at 48 kHz in windows of 10 s, as the log-mels of ClapFeatureExtractor (truncation "rand_trunc", padding
+    "pad"), to 32 distinct frames per window: 3.2 Hz with LAION's settings.
 
-    Their extractor draws one random 10 s of a longer clip; here every window is heard.
+    The extractor takes 10 random seconds of a longer clip; here every window is encoded.
     """
 
     Options = ClapOptions
@@ -63,7 +62,7 @@ class Clap(WindowedTower):
     def __init__(self, options: ClapOptions, embed_dim: int):
         from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeatureExtractor
 
-        features = dict(FEATURES)
+        features: dict[str, Any] = dict(FEATURES)
         config = ClapAudioConfig(**options.model_cfg)
         if options.pretrained:
             config = folder_config(options.pretrained)
@@ -75,19 +74,19 @@ class Clap(WindowedTower):
                 f"{options.pretrained or 'model_cfg'}: not a CLAP model without fusion; the clap tower needs one"
             )
         features |= options.feature_cfg
-        super().__init__(dataclasses.replace(options, model_cfg=plain(config), feature_cfg=features), embed_dim)
+        super().__init__(dataclasses.replace(options, model_cfg=config_fields(config), feature_cfg=features), embed_dim)
 
         extractor = ClapFeatureExtractor(**features)
-        self._spectrogram(extractor.fft_window_size, extractor.hop_length)
+        self._set_spectrogram(extractor.fft_window_size, extractor.hop_length)
         self.sample_rate, self.window = extractor.sampling_rate, extractor.nb_max_samples
         folds = config.spec_size // config.num_mel_bins
         if self.window // self.hop + 1 > folds * config.spec_size or extractor.feature_size != config.num_mel_bins:
             raise UserError(
-                f"feature_cfg gives {self.window // self.hop + 1} x {extractor.feature_size} mel values a window; "
+                f"feature_cfg gives {self.window // self.hop + 1} x {extractor.feature_size} mel values per window; "
                 f"the model takes at most {folds * config.spec_size} x {config.num_mel_bins}"
             )
         stride = config.patch_stride if isinstance(config.patch_stride, int) else config.patch_stride[1]
-        self.steps = folds * (config.spec_size // 2 ** (len(config.depths) - 1) // stride)  # frames of one window
+        self.steps = folds * (config.spec_size // 2 ** (len(config.depths) - 1) // stride)
         filters = torch.from_numpy(extractor.mel_filters_slaney).float()  # (bins, M)
         self.register_buffer("filters", filters, persistent=False)
 
@@ -100,7 +99,7 @@ class Clap(WindowedTower):
         if options.projection == "clap":
             if embed_dim != config.projection_dim or options.max_pool:
                 raise UserError(
-                    f"projection: clap gives CLAP's space: set embed_dim {config.projection_dim} and max_pool false"
+                    f"projection: clap keeps CLAP's space: set embed_dim {config.projection_dim} and max_pool false"
                 )
             self.project = model.audio_projection
 
@@ -118,8 +117,8 @@ class Clap(WindowedTower):
         return hidden.mean(2).transpose(1, 2)  # (N, steps, C)
 
 
-def _extractor_values(folder: Path) -> dict:
-    """What the folder says of its spectrogram; nothing where it has no preprocessor_config.json."""
+def _extractor_values(folder: Path) -> dict[str, Any]:
+    """The spectrogram settings of the folder; {} without a preprocessor_config.json."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return {}

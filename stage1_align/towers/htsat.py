@@ -1,4 +1,4 @@
-"""Audio: the HTS-AT of laion-clap (Chen et al. 2022, arXiv 2202.00874; Wu et al. 2023, arXiv 2211.06687)."""
+"""Audio: laion-clap's HTS-AT (Chen et al. 2022, arXiv 2202.00874; Wu et al. 2023, arXiv 2211.06687)."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ import types
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.registry import nearest
-from stage1_align.towers.audio_checkpoints import load_part, read_laion
+from stage1_align.towers.audio_checkpoints import load_prefix, read_laion
 from stage1_align.towers.audio_windows import WindowedTower
 
-# laion_clap's model_configs/HTSAT-*.json and htsat.create_htsat_model.
-LAION = {
+LAION: dict[str, Any] = {  # laion_clap's model_configs/HTSAT-*.json and htsat.create_htsat_model
     "sample_rate": 48000,
     "n_fft": 1024,
     "hop": 480,
@@ -33,11 +32,11 @@ LAION = {
     "window_size": 8,
     "num_heads": (4, 8, 16, 32),
 }
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {**LAION, "embed_dim": 96, "depths": (2, 2, 6, 2)},
     "base": {**LAION, "embed_dim": 128, "depths": (2, 2, 12, 2)},
 }
-LAION_SPACE = 512  # width of the space laion_clap was trained in
+LAION_DIM = 512  # width of laion_clap's embedding space
 
 
 @dataclass
@@ -45,19 +44,18 @@ class HtsatOptions:
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
 
     size: str | None = None
-    """"tiny" or "base": LAION's own settings for everything from `sample_rate` to `window_size` below, as its published
-    checkpoints need them. None keeps the small tower the fields say."""
+    """"tiny" or "base": LAION's settings for all fields from `sample_rate` to `window_size`, as its published
+    checkpoints need them. None: the fields below, by default a small tower."""
     pretrained: str | None = None
-    """A checkpoint of laion_clap on this disk, .pt or .safetensors (630k-audioset-best.pt is tiny,
-    music_speech_audioset_epoch_15_esc_89.98.pt is base; both CC0-1.0, without fusion). None starts from random
-    weights."""
+    """Path of a laion_clap checkpoint, .pt or .safetensors (630k-audioset-best.pt is tiny,
+    music_speech_audioset_epoch_15_esc_89.98.pt is base; both CC0-1.0, without fusion). None: random weights."""
     projection: str = "linear"
-    """Into the shared space: "linear", trained here, or "clap", LAION's own two layers (loaded with `pretrained`; needs
+    """To the shared space: "linear", a new layer, or "clap", LAION's own two layers (loaded with `pretrained`; needs
     embed_dim 512)."""
     sample_rate: int = 16000
-    """Hz of the waveform the tower hears; LAION's checkpoints want 48000."""
+    """Sample rate of the tower's input, Hz; LAION's checkpoints need 48000."""
     n_fft: int = 1024
-    """Samples of a spectrogram window."""
+    """Samples per spectrogram window."""
     hop: int = 256
     """Samples between spectrogram frames."""
     mel_bins: int = 64
@@ -67,16 +65,16 @@ class HtsatOptions:
     fmax: int = 8000
     """Highest frequency, Hz."""
     window_samples: int | None = None
-    """Samples of a window. LAION trained on 480000 (10 s), whose 1001 spectrogram frames HTS-AT stretches to the 1024
-    that fill its square; None takes exactly what fills it, spec_size**2 / mel_bins * hop, and nothing is stretched."""
+    """Samples per window. LAION trained on 480000 (10 s), whose 1001 spectrogram frames HTS-AT stretches to the 1024
+    that fill its square. None: exactly as many as fill it, spec_size**2 / mel_bins * hop, without stretching."""
     spec_size: int = 128
-    """Side of the square the spectrogram is folded into; it holds spec_size**2 / mel_bins spectrogram frames."""
+    """Side of the square into which the spectrogram is folded; it holds spec_size**2 / mel_bins spectrogram frames."""
     patch_size: int = 8
     """Side of a patch, in spectrogram frames and mel bands."""
     patch_stride: int = 8
-    """Distance of patches; smaller than their side, they overlap."""
+    """Distance between patches; below `patch_size` they overlap."""
     embed_dim: int = 48
-    """Width of the first stage; each further stage doubles it."""
+    """Width of the first stage; each later stage doubles it."""
     depths: tuple[int, ...] = (2, 2)
     """Blocks in each stage."""
     num_heads: tuple[int, ...] = (4, 8)
@@ -84,10 +82,10 @@ class HtsatOptions:
     window_size: int = 8
     """Side of an attention window, in patches."""
     center: bool = False
-    """Subtract each clip's own mean spectrum (cepstral mean normalisation, in dB): speakers and microphones then differ
-    less than ways of speaking do. Off for pretrained weights, which have not seen it."""
+    """Subtract each clip's own mean spectrum (cepstral mean normalization, in dB), so that speakers and microphones
+    differ less than ways of speaking. Leave it off for pretrained weights, which were trained without."""
     max_pool: bool = False
-    """Pool the maximum over time beside the mean: an expression is over in a moment."""
+    """Also pool the maximum over time: an expression may last a moment."""
     drop_path: float = 0.1
     """Stochastic depth."""
 
@@ -102,10 +100,10 @@ class HtsatOptions:
 
 
 class Htsat(WindowedTower):
-    """HTS-AT as LAION wrote it, from random weights or from LAION's published CLAP checkpoints.
+    """LAION's HTS-AT, from random weights or from a published CLAP checkpoint.
 
-    With those, 32 distinct frames of 10 s: 3.2 Hz. LAION repeats a short clip to fill the window; here it is followed
-    by silence, so that time stays time. laion_clap's code and checkpoints are CC0-1.0.
+    LAION's checkpoints give 32 distinct frames per 10 s: 3.2 Hz. LAION repeats a short clip to fill the window; here
+    silence follows it, so that the sequence keeps its time axis. laion_clap's code and checkpoints are CC0-1.0.
     """
 
     Options = HtsatOptions
@@ -114,34 +112,37 @@ class Htsat(WindowedTower):
         super().__init__(options, embed_dim)
         o = options
         folds = o.spec_size // o.mel_bins
-        self._spectrogram(o.n_fft, o.hop)
-        self.sample_rate, self.most = o.sample_rate, o.spec_size * folds
-        self.window = o.window_samples or self.most * o.hop  # samples of one window
-        if self.window > self.most * o.hop:
-            raise UserError(f"window_samples is {self.window}: at most {self.most * o.hop} fit spec_size {o.spec_size}")
-        self.steps = folds * o.spec_size // o.patch_stride // 2 ** (len(o.depths) - 1)  # distinct frames of one window
+        self._set_spectrogram(o.n_fft, o.hop)
+        self.sample_rate, self.max_frames = o.sample_rate, o.spec_size * folds
+        max_samples = self.max_frames * o.hop
+        self.window = o.window_samples or max_samples
+        if self.window > max_samples:
+            raise UserError(f"window_samples is {self.window}: at most {max_samples} fit spec_size {o.spec_size}")
+        self.steps = folds * o.spec_size // o.patch_stride // 2 ** (len(o.depths) - 1)
         self.net = _build_net(o)
-        # Its Fourier transform is a convolution with a million frozen weights; torch.stft is the same, and faster.
+        # Its Fourier transform is a convolution with a million frozen weights; torch.stft gives the same, faster.
         del self.net.spectrogram_extractor
         if o.patch_size == o.patch_stride and o.spec_size % o.patch_size == 0:
-            self.net.patch_embed.proj = _Patches.of(self.net.patch_embed.proj)
-        # The tagging head takes no part in contrastive training; without it no parameter is left without a gradient.
+            self.net.patch_embed.proj = _PatchLinear.from_convolution(self.net.patch_embed.proj)
+        # The tagging head is not used in contrastive training, and every trained parameter needs a gradient.
         self.net.tscam_conv.requires_grad_(False)
         self.net.head.requires_grad_(False)
         self.project = self._projection()
         if o.pretrained:
             state = read_laion(o.pretrained)
-            load_part(self.net, state, "audio_branch.", o.pretrained, _size_hint(state, o))
+            load_prefix(self.net, state, "audio_branch.", o.pretrained, _size_hint(state, o))
             if o.projection == "clap":
-                load_part(self.project, state, "audio_projection.", o.pretrained)
+                load_prefix(self.project, state, "audio_projection.", o.pretrained)
 
     def _projection(self) -> nn.Module:
         if self.options.projection == "linear":
             return super()._projection()
-        if self.embed_dim != LAION_SPACE or self.options.max_pool:
-            raise UserError(f"projection: clap gives LAION's space: set embed_dim {LAION_SPACE} and max_pool false")
-        hidden = nn.Linear(self.width, LAION_SPACE)
-        return nn.Sequential(hidden, nn.ReLU(), nn.Linear(LAION_SPACE, LAION_SPACE))
+        if self.embed_dim != LAION_DIM or self.options.max_pool:
+            raise UserError(
+                f"projection: clap gives LAION's embedding space: set embed_dim {LAION_DIM} and max_pool false"
+            )
+        hidden = nn.Linear(self.width, LAION_DIM)
+        return nn.Sequential(hidden, nn.ReLU(), nn.Linear(LAION_DIM, LAION_DIM))
 
     @property
     def batch_norm(self) -> nn.BatchNorm2d:
@@ -149,7 +150,7 @@ class Htsat(WindowedTower):
 
     def _mel(self, power: Tensor, at: Tensor, samples: Tensor) -> Tensor:
         with torch.autocast(power.device.type, enabled=False):
-            mel = self.net.logmel_extractor(power[:, None])[:, :, : self.most]  # (N, 1, F, M)
+            mel = self.net.logmel_extractor(power[:, None])[:, :, : self.max_frames]  # (N, 1, F, M)
         return self._centered(mel, at, samples) if self.options.center else mel
 
     def _frames(self, mel: Tensor) -> Tensor:
@@ -160,36 +161,36 @@ class Htsat(WindowedTower):
         return frames[:, :: frames.shape[1] // self.steps]  # (N, steps, C)
 
     def _centered(self, mel: Tensor, at: Tensor, samples: Tensor) -> Tensor:
-        """mel (N, 1, F, M) of the windows at (2, N), less the mean over each clip's own frames; padding is 0."""
+        """mel (N, 1, F, M) of the windows at (2, N), minus the mean over each clip's own frames; padding is 0."""
         clip = at[0]  # (N,)
-        inside = self._inside(at, samples, mel.shape[2])[:, None, :, None].float()  # (N, 1, F, 1)
+        inside = self._frame_mask(at, samples, mel.shape[2])[:, None, :, None].float()  # (N, 1, F, 1)
         total = mel.new_zeros(samples.shape[0], mel.shape[3]).index_add(0, clip, (mel * inside).sum((1, 2)))  # (B, M)
         count = mel.new_zeros(samples.shape[0]).index_add(0, clip, inside.sum((1, 2, 3)))  # (B,)
         mean = (total / count.clamp(min=1)[:, None])[clip]  # (N, M)
         return (mel - mean[:, None, None]) * inside
 
 
-class _Patches(nn.Conv2d):
-    """A convolution whose patches lie side by side, as one matrix product: seven times faster on a CPU."""
+class _PatchLinear(nn.Conv2d):
+    """A convolution over patches that do not overlap, as one matrix product: seven times faster on a CPU."""
 
     @classmethod
-    def of(cls, convolution: nn.Conv2d) -> "_Patches":
-        """Of the same parameters."""
-        shape = convolution.in_channels, convolution.out_channels, convolution.kernel_size, convolution.stride
-        patches = cls(*shape, device="meta")
-        patches.weight, patches.bias = convolution.weight, convolution.bias
-        return patches
+    def from_convolution(cls, convolution: nn.Conv2d) -> "_PatchLinear":
+        """The same convolution with the same parameters."""
+        channels = convolution.in_channels, convolution.out_channels
+        linear = cls(*channels, convolution.kernel_size, convolution.stride, device="meta")  # type: ignore[arg-type]
+        linear.weight, linear.bias = convolution.weight, convolution.bias
+        return linear
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), H and W whole numbers of patches, to (N, D, H / P, W / P)."""
-        high, wide = self.kernel_size
-        x = rearrange(x, "n c (i h) (j w) -> n i j (c h w)", h=high, w=wide)
+        """(N, C, H, W), H and W multiples of the patch size P, to (N, D, H / P, W / P)."""
+        height, width = self.kernel_size
+        x = rearrange(x, "n c (i h) (j w) -> n i j (c h w)", h=height, w=width)
         return rearrange(nn.functional.linear(x, self.weight.flatten(1), self.bias), "n i j d -> n d i j")
 
 
 def _build_net(options: HtsatOptions) -> nn.Module:
     """laion_clap's own HTS-AT, with random weights."""
-    htsat = _htsat_module()
+    htsat = htsat_module()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.meshgrid")  # of its Swin blocks
         return htsat.HTSAT_Swin_Transformer(
@@ -214,23 +215,23 @@ def _build_net(options: HtsatOptions) -> nn.Module:
 
 
 def _size_hint(state: dict[str, Tensor], options: HtsatOptions) -> str:
-    """Where the weights are those of another published size or kind, how to ask for it."""
+    """What to do when the weights do not fit: they may belong to another published size or kind."""
     if any(".fusion_model." in name for name in state):
         return "; it was trained with fusion: take a checkpoint without"
-    first = state.get("audio_branch.patch_embed.proj.weight")
+    patch_weight = state.get("audio_branch.patch_embed.proj.weight")
     for size, values in SIZES.items():
-        if first is not None and len(first) == values["embed_dim"] and size != options.size:
+        if patch_weight is not None and len(patch_weight) == values["embed_dim"] and size != options.size:
             return f"; these weights look like size: {size}"
     return "; check the tower's size"
 
 
-def _htsat_module():
-    """laion_clap's htsat.py without its package's __init__, which asks a hub for three tokenizers at import and, when
-    there is no hub, leaves them empty."""
+def htsat_module() -> Any:
+    """laion_clap's htsat.py without the package's __init__, which loads three tokenizers from a hub at import and,
+    without a hub, leaves them empty."""
     name = "_emit_laion_clap"
     if name not in sys.modules:
         spec = importlib.util.find_spec("laion_clap")
-        if spec is None:
+        if spec is None or spec.origin is None:
             raise UserError("laion-clap is not installed: pip install laion-clap")
         package = types.ModuleType(name)
         package.__path__ = [str(Path(spec.origin).parent / "clap_module")]

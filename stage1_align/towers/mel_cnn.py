@@ -1,8 +1,9 @@
-"""Audio: a small convolutional network over log-mel bands, for voices by the hundred rather than the million.
+"""Audio: a small convolutional network over log-mel bands, for hundreds of voices rather than millions.
 
-With few speakers a tower soon knows each by heart. Here every training clip is another speaker's at another pace: its
-mel axis is stretched (vocal tract length perturbation, Jaitly and Hinton 2013), its time axis too, its spectrum tilted,
-and bands and moments of it hidden (SpecAugment, Park et al. 2019, arXiv 1904.08779). Level is for `--pairs.gain_db`.
+A tower memorizes a few speakers quickly. In training, every clip is therefore varied to sound like another speaker at
+another pace: its mel axis (vocal tract length perturbation, Jaitly and Hinton 2013) and time axis are stretched, its
+spectrum is tilted, and spans of bands and of time are masked (SpecAugment, Park et al. 2019, arXiv 1904.08779).
+`--pairs.gain_db` varies the level.
 """
 
 import itertools
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from stage1_align.towers.audio_tower import AudioTower
+from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
 from stage1_align.towers.base import Encoded
 
 
@@ -23,32 +24,32 @@ class MelCnnOptions:
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
 
     sample_rate: int = 16000
-    """Hz of the waveform the tower hears."""
+    """Sample rate of the tower's input, Hz."""
     n_fft: int = 1024
-    """Samples of a spectrogram window."""
+    """Samples per spectrogram window."""
     hop: int = 320
     """Samples between spectrogram frames."""
     mel_bins: int = 64
     """Mel bands from 50 Hz to half the sample rate."""
     center: bool = True
-    """Subtract each clip's mean over time and bands (dB): microphones and distances differ more than intensities do.
-    False where level was recorded alike for all."""
+    """Subtract each clip's mean over time and bands (dB): microphones and distances differ more than intensities.
+    Set it to false when all clips were recorded at the same level."""
     channels: tuple[int, ...] = (32, 64, 96, 128)
-    """Of each stage; a stage halves time and bands."""
+    """Width of each stage; a stage halves time and bands."""
     width: int = 128
     """C, the width of a frame."""
     dropout: float = 0.3
-    """Of frames; a third as much of whole channels in the stages."""
+    """Dropout of frames; whole channels in the stages have a third of it."""
     tempo: float = 0.15
-    """In training, a clip's duration changes by at most this share."""
+    """In training, a clip's duration changes by at most this fraction."""
     formants: float = 0.08
-    """In training, its mel axis is stretched and moved by at most this share."""
+    """In training, its mel axis is stretched and shifted by at most this fraction."""
     tilt_db: float = 3.0
-    """In training, standard deviation of a smooth change of its spectrum, dB."""
+    """In training, standard deviation of a smooth change of its spectrum, in dB."""
     masks: int = 1
-    """In training, stretches of bands and of time, up to a sixth of each, that are hidden."""
+    """In training, number of masked spans of bands and of time, each up to a sixth of the axis."""
     max_pool: bool = True
-    """Pool the maximum over time beside the mean: an expression is over in a moment."""
+    """Also pool the maximum over time: an expression may last a moment."""
 
 
 class MelCnn(AudioTower):
@@ -59,19 +60,19 @@ class MelCnn(AudioTower):
     def __init__(self, options: MelCnnOptions, embed_dim: int):
         super().__init__(options, embed_dim)
         o = options
-        halved = 2 ** len(o.channels)
-        if o.mel_bins % halved:
-            raise UserError(f"mel_bins {o.mel_bins} must be a multiple of {halved}: each stage halves them")
-        uneven = [width for width in o.channels if width % groups_of(width)]
+        reduction = 2 ** len(o.channels)
+        if o.mel_bins % reduction:
+            raise UserError(f"mel_bins {o.mel_bins} must be a multiple of {reduction}: each stage halves them")
+        uneven = [width for width in o.channels if width % group_count(width)]
         if uneven:
             raise UserError(f"channels {uneven[0]}: they are normalized in groups of 8; give a multiple of 8")
-        self.sample_rate, self.rate = o.sample_rate, o.sample_rate / o.hop / halved
+        self.sample_rate, self.rate = o.sample_rate, o.sample_rate / o.hop / reduction
         self.register_buffer("hann", torch.hann_window(o.n_fft), persistent=False)  # (n_fft,)
         self.register_buffer("bank", mel_bank(o.sample_rate, o.n_fft, o.mel_bins), persistent=False)  # (bins, M)
         self.register_buffer("band_mean", torch.zeros(o.mel_bins))
         self.register_buffer("band_scale", torch.ones(o.mel_bins))
         self.stages = nn.ModuleList(Stage(a, b, o.dropout / 3) for a, b in itertools.pairwise((1, *o.channels)))
-        self.frames = nn.Linear(o.channels[-1] * (o.mel_bins // halved), o.width)
+        self.frames = nn.Linear(o.channels[-1] * (o.mel_bins // reduction), o.width)
         self.dropout = nn.Dropout(o.dropout)
         self.project = self._projection()
 
@@ -84,15 +85,12 @@ class MelCnn(AudioTower):
 
     def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
         """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), followed by zeros, and samples int64 (B,)."""
-        samples = torch.tensor([len(item) for item in items])  # (B,)
-        waveform = torch.zeros(len(items), max(self.options.n_fft, int(samples.max())))  # (B, S)
-        for row, item in enumerate(items):
-            waveform[row, : len(item)] = torch.from_numpy(np.asarray(item, dtype=np.float32))
+        waveform, samples = pad_waveforms(items, self.options.n_fft)  # (B, S), (B,)
         return {"waveform": waveform, "samples": samples}
 
     @torch.no_grad()
     def calibrate(self, items: list[np.ndarray]) -> None:
-        """Set mean and scale of the bands (dB) from waveforms at `sample_rate`. UserError where no clip has sound."""
+        """Set mean and scale of the bands (dB) from waveforms at `sample_rate`. UserError when no clip has sound."""
         mels = []
         for item in items:
             if len(item):
@@ -102,23 +100,23 @@ class MelCnn(AudioTower):
             raise UserError("no clip has sound: an audio tower cannot be trained on this dataset")
         mel = torch.cat(mels)  # (F_all, M)
         self.band_mean.copy_(mel.mean(0))
-        self.band_scale.copy_(1 / mel.std().clamp(min=1e-3))  # one for all bands: they are heard at one scale
+        self.band_scale.copy_(1 / mel.std().clamp(min=1e-3))  # one scale for all bands
 
     def forward(self, waveform: Tensor, samples: Tensor) -> Encoded:
         """waveform float32 (B, S), samples int64 (B,): the real length of each clip."""
         mel, lengths = self._log_mel(waveform, samples)  # (B, F, M), (B,)
         if self.training:
-            mel, lengths = self._varied(mel, lengths)
-        real = _within(lengths, mel.shape[1])  # (B, F)
+            mel, lengths = self._augment(mel, lengths)
+        real = length_mask(lengths, mel.shape[1])  # (B, F)
         x = ((mel - self.band_mean) * self.band_scale * real[..., None])[:, None]  # (B, 1, F, M)
         for stage in self.stages:
             x, lengths = stage(x, lengths)  # (B, C, F / 2, M / 2)
         x = nn.functional.gelu(self.frames(self.dropout(x.transpose(1, 2).flatten(2))))  # (B, T, width)
-        return self._finish(self.dropout(x), _within(lengths * (samples > 0), x.shape[1]), self.rate)
+        return self._finish(self.dropout(x), length_mask(lengths * (samples > 0), x.shape[1]), self.rate)
 
     def _log_mel(self, waveform: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S) to log-mel in dB (B, F, M) and frames of each clip (B,), at least 1; in fp32: bf16 cannot hold the
-        range of a spectrum."""
+        """(B, S) to log-mel in dB (B, F, M) and the frames of each clip (B,), at least 1; in fp32, because bf16 is too
+        coarse for a spectrum."""
         with torch.autocast(waveform.device.type, enabled=False):
             spectrum = torch.stft(
                 waveform.float(),
@@ -132,37 +130,37 @@ class MelCnn(AudioTower):
             mel = 10 * torch.log10((power @ self.bank).clamp(min=1e-8))  # (B, F, M)
         lengths = samples // self.options.hop + 1  # (B,)
         if self.options.center:
-            real = _within(lengths, mel.shape[1])[..., None]  # (B, F, 1)
+            real = length_mask(lengths, mel.shape[1])[..., None]  # (B, F, 1)
             mel = mel - (mel * real).sum((1, 2), keepdim=True) / (lengths * mel.shape[2])[:, None, None]
         return mel, lengths
 
-    def _varied(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Another pace, vocal tract and microphone for each clip, and parts of it hidden: mel (B, F, M), lengths (B,)
-        to the same kinds of things. Draws from torch's generator, which the trainer seeds at every step."""
+    def _augment(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """mel (B, F, M) and lengths (B,) with another pace, vocal tract and microphone for each clip, and spans masked.
+        Draws from torch's global generator, which the trainer seeds at every step."""
         o, rows = self.options, []
         draw = torch.rand(len(mel), 3, device="cpu") * 2 - 1  # (B, 3)
-        for clip, frames, (pace, stretch, move) in zip(mel, lengths.tolist(), draw.tolist(), strict=True):
-            wanted = max(1, round(frames * (1 + o.tempo * pace)))
-            time = torch.linspace(-1, 1, wanted, device=mel.device)  # (F',)
+        for clip, frames, (pace, stretch, shift) in zip(mel, lengths.tolist(), draw.tolist(), strict=True):
+            new_frames = max(1, round(frames * (1 + o.tempo * pace)))
+            time = torch.linspace(-1, 1, new_frames, device=mel.device)  # (F',)
             band = torch.linspace(-1, 1, mel.shape[2], device=mel.device) * (1 + o.formants * stretch)  # (M,)
-            band = band + o.formants * move / 2
+            band = band + o.formants * shift / 2
             grid = torch.stack(torch.broadcast_tensors(band[None], time[:, None]), -1)  # (F', M, 2)
             clip = nn.functional.grid_sample(
                 clip[None, None, :frames], grid[None], padding_mode="border", align_corners=True
             )[0, 0]  # (F', M)
             tilt = torch.randn(1, 1, 4, device=mel.device) * o.tilt_db
             clip = clip + nn.functional.interpolate(tilt, size=mel.shape[2], mode="linear", align_corners=True)[0]
-            rows.append(_hidden(clip, o.masks))
+            rows.append(_mask_spans(clip, o.masks))
         return nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows]).to(lengths)
 
 
 class Stage(nn.Module):
-    """Half the time and half the bands: (B, C, F, M) and lengths (B,) to (B, C', ceil(F / 2), ceil(M / 2)), (B,)."""
+    """Halves time and bands: (B, C, F, M) and lengths (B,) to (B, C', ceil(F / 2), ceil(M / 2)) and (B,)."""
 
     def __init__(self, width_in: int, width_out: int, dropout: float):
         super().__init__()
         self.convolution = nn.Conv2d(width_in, width_out, 3, stride=2, padding=1)
-        self.norm = ClipNorm(groups_of(width_out), width_out)
+        self.norm = ClipNorm(group_count(width_out), width_out)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,7 +169,7 @@ class Stage(nn.Module):
 
 
 class ClipNorm(nn.Module):
-    """Group norm over each clip's own frames: a clip gives the same alone and in a batch; zeros after its end."""
+    """Group norm over each clip's own frames: a clip gives the same alone and in a batch. Zeros after its end."""
 
     def __init__(self, groups: int, width: int):
         super().__init__()
@@ -181,46 +179,46 @@ class ClipNorm(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """x (B, C, F, M), lengths (B,) of F."""
         batch, width, frames, bands = x.shape
-        real = _within(lengths, frames)[:, None, :, None]  # (B, 1, F, 1)
+        real = length_mask(lengths, frames)[:, None, :, None]  # (B, 1, F, 1)
         x = x.float() * real  # (B, C, F, M)
         count = (lengths * bands * width // self.groups).clamp(min=1)[:, None]  # (B, 1)
         sums = torch.stack([x.sum((2, 3)), x.square().sum((2, 3))])  # (2, B, C)
         mean, square = sums.view(2, batch, self.groups, -1).sum(3) / count  # (B, G) each
         scale = (square - mean.square()).clamp(min=0).add(1e-5).rsqrt()  # (B, G)
-        # One multiplication and one addition an element: what is per group is brought to channels first.
+        # Expanded to channels first, so that each element takes one multiplication and one addition.
         scale, mean = (part.repeat_interleave(width // self.groups, 1) for part in (scale, mean))  # (B, C) each
         scale = scale * self.weight  # (B, C)
         shift = self.bias - mean * scale  # (B, C)
         return torch.addcmul(shift[..., None, None], x, scale[..., None, None]) * real
 
 
-def groups_of(width: int) -> int:
-    """Groups that a stage's channels are normalized in."""
+def group_count(width: int) -> int:
+    """The number of groups in which a stage's channels are normalized."""
     return max(1, width // 8)
 
 
 def mel_bank(sample_rate: int, n_fft: int, bands: int, lowest: float = 50.0) -> Tensor:
-    """Triangular filters, evenly spaced on O'Shaughnessy's mel scale, from `lowest` Hz to half the sample rate: float32
+    """Triangular filters, evenly spaced on O'Shaughnessy's mel scale from `lowest` Hz to half the sample rate: float32
     (n_fft // 2 + 1, bands)."""
     ends = 2595 * np.log10(1 + np.array([lowest, sample_rate / 2]) / 700)
     edges = 700 * (10 ** (np.linspace(*ends, bands + 2) / 2595) - 1)  # (bands + 2,) Hz
-    at = np.arange(n_fft // 2 + 1)[:, None] * sample_rate / n_fft  # (bins, 1) Hz
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    weights = np.minimum((at - low) / (centre - low), (high - at) / (high - centre))  # (bins, bands)
+    hertz = np.arange(n_fft // 2 + 1)[:, None] * sample_rate / n_fft  # (bins, 1)
+    low, center, high = edges[:-2], edges[1:-1], edges[2:]
+    weights = np.minimum((hertz - low) / (center - low), (high - hertz) / (high - center))  # (bins, bands)
     return torch.from_numpy(weights.clip(0).astype(np.float32))
 
 
-def _within(lengths: Tensor, frames: int) -> Tensor:
-    """(B,) to bool (B, frames)."""
+def length_mask(lengths: Tensor, frames: int) -> Tensor:
+    """Lengths (B,) to bool (B, frames), True before each end."""
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
-def _hidden(mel: Tensor, masks: int) -> Tensor:
-    """One clip (F, M) with `masks` stretches of bands, and as many of time, at its mean."""
+def _mask_spans(mel: Tensor, masks: int) -> Tensor:
+    """One clip (F, M) with `masks` spans of bands and as many of time set to its mean."""
     mel, mean = mel.clone(), mel.mean()
     for _ in range(masks):
-        for axis, most in ((0, len(mel) // 6), (1, mel.shape[1] // 6)):
-            width = int(torch.randint(most + 1, ()))
+        for axis, max_width in ((0, len(mel) // 6), (1, mel.shape[1] // 6)):
+            width = int(torch.randint(max_width + 1, ()))
             start = int(torch.randint(mel.shape[axis] - width + 1, ()))
             mel.narrow(axis, start, width).fill_(mean)
     return mel

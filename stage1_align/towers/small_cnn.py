@@ -1,11 +1,12 @@
-"""`emit_small_cnn`: a timm trunk of a quarter of a million parameters that learns faces from a few hundred clips.
+"""`emit_small_cnn`: a timm trunk of a quarter of a million parameters that learns from a few hundred clips of faces.
 
-open_clip finds it like any timm model (`timm_model_name: emit_small_cnn`). Where the mouth and the brows are is what an
-expression is, so the last map is kept as a 4 x 4 grid instead of being averaged away; group norm, unlike batch norm, is
-the same for a batch and a single clip, and at any number of processes.
+open_clip loads it like any timm model (`timm_model_name: emit_small_cnn`). An expression depends on where mouth and
+brows are, so the last feature map is kept as a 4 x 4 grid and not averaged. Group norm, unlike batch norm, gives the
+same for a batch and a single clip, and at any number of processes.
 """
 
 import itertools
+from typing import Any
 
 import torch
 from timm.models import register_model
@@ -27,10 +28,10 @@ class SmallCnn(nn.Module):
         self.head = nn.Linear(widths[-1] * 16, self.num_features)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """timm's way to ask for features; this trunk gives nothing else."""
+        """timm asks for features this way; this trunk returns nothing else."""
 
     def get_classifier(self) -> nn.Module:
-        """What timm calls its last layer; this trunk has none."""
+        """timm's last layer; this trunk has none."""
         return nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,12 +41,12 @@ class SmallCnn(nn.Module):
 
 
 def _stage(width_in: int, width_out: int) -> nn.Sequential:
-    """Half the resolution."""
+    """A convolution that halves the resolution."""
     conv = nn.Conv2d(width_in, width_out, 3, stride=2, padding=1)
     return nn.Sequential(conv, nn.GroupNorm(width_out // 8, width_out), nn.GELU())
 
 
 @register_model
-def emit_small_cnn(pretrained: bool = False, **kwargs) -> SmallCnn:
-    """Without pretrained weights; what timm passes besides does not apply."""
+def emit_small_cnn(pretrained: bool = False, **kwargs: Any) -> SmallCnn:
+    """The trunk with random weights; timm's other arguments are ignored."""
     return SmallCnn()

@@ -1,5 +1,5 @@
 """Alibaba's GTE text encoders (Zhang et al. 2024, arXiv 2407.19669). Their config.json names code on a hub, which is
-never run: transformers has the same architecture of its own, `gte`, and takes their weights by their own names."""
+never run: transformers has the same architecture, `gte`, and loads their weights by the published names."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from shared.errors import UserError
 from shared.files import read_json
 
 PUBLISHED = "new"
-"""What Alibaba calls the model type."""
+"""Alibaba's name of the model type."""
 SINCE = "5.18"
-"""The first transformers that has `gte`."""
+"""The first version of transformers with `gte`."""
 FIXED = {
     "position_embedding_type": "rope",
     "layer_norm_type": "layer_norm",
@@ -18,7 +18,7 @@ FIXED = {
     "logn_attention_scale": False,
     "rope_parameters": None,
 }
-"""Fields that transformers' architecture does not have, and the one value of each that it computes."""
+"""Fields that transformers' architecture lacks, each with the only value that it supports."""
 SHARED = (
     "vocab_size",
     "hidden_size",
@@ -39,7 +39,7 @@ SHARED = (
 def gte_fields(folder: Path) -> dict[str, Any] | None:
     """Fields of transformers' GteConfig for a folder in Alibaba's layout; None for any other folder.
 
-    UserError where transformers is too old for it, and for a configuration that it would compute differently.
+    UserError when transformers is too old, and for a configuration that it would compute differently.
     """
     published = read_json(folder / "config.json", "configuration of the encoder", "download the folder again")
     if not isinstance(published, dict) or published.get("model_type") != PUBLISHED:
@@ -52,7 +52,7 @@ def gte_fields(folder: Path) -> dict[str, Any] | None:
                 "checkpoint as Alibaba publishes it, such as Alibaba-NLP/gte-base-en-v1.5"
             )
     fields = {name: published[name] for name in SHARED if name in published}
-    return {**fields, "rope_parameters": _rotation(folder, published)}
+    return {**fields, "rope_parameters": _rope_parameters(folder, published)}
 
 
 def _check_version(folder: Path) -> None:
@@ -60,15 +60,15 @@ def _check_version(folder: Path) -> None:
 
     if "gte" not in transformers.CONFIG_MAPPING:
         raise UserError(
-            f"{folder}: GTE encoders need transformers {SINCE} or later, here is {transformers.__version__}; "
+            f"{folder}: GTE encoders need transformers {SINCE} or later, installed is {transformers.__version__}; "
             f"pip install 'transformers>={SINCE}'"
         )
 
 
-def _rotation(folder: Path, published: dict[str, Any]) -> dict[str, Any]:
-    """Their rotary positions in transformers' terms. Their fixed NTK scaling by a factor f (Su 2023, kexue.fm/9706) of
-    head dimension d and base b turns pair i by (b f)^(-2 i / d) / f^(2 / d) a token: what transformers calls linear
-    scaling, by f^(2 / d), of base b f."""
+def _rope_parameters(folder: Path, published: dict[str, Any]) -> dict[str, Any]:
+    """The rotary position embedding in transformers' terms. Fixed NTK scaling by a factor f (Su 2023, kexue.fm/9706),
+    with head dimension d and base b, turns pair i by (b f)^(-2 i / d) / f^(2 / d) per token. In transformers, that is
+    linear scaling by f^(2 / d) with base b f."""
     base, scaling = published.get("rope_theta", 10000.0), published.get("rope_scaling")
     if not scaling:
         return {"rope_type": "default", "rope_theta": base}

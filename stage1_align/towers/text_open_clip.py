@@ -1,11 +1,11 @@
-"""Text: open_clip's own text towers (Radford et al. 2021, arXiv 2103.00020; Ilharco et al. 2021, doi
-10.5281/zenodo.5143773; Zhai et al. 2023, arXiv 2303.15343; Yu et al. 2022, arXiv 2205.01917), with its own tokenizer,
-which comes with the package, or that of a folder. No hub is asked."""
+"""Text: open_clip's text towers (Radford et al. 2021, arXiv 2103.00020; Ilharco et al. 2021, doi
+10.5281/zenodo.5143773; Zhai et al. 2023, arXiv 2303.15343; Yu et al. 2022, arXiv 2205.01917), with open_clip's own
+tokenizer, which comes with the package, or with one from a folder. No hub is asked."""
 
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.registry import nearest
 from shared.text import one_line
-from stage1_align.towers.base import Encoded
+from stage1_align.towers.base import Encoded, masked_max
 from stage1_align.towers.open_clip_source import read_state
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, OpenClipTokenizer, Tokenizer
@@ -26,66 +26,66 @@ class OpenClipTextOptions:
     model: str | None = None
     """Name of an open_clip model (`ViT-B-32`); None builds the tower from `text_cfg`."""
     pretrained: str | None = None
-    """Checkpoint file of that model (.safetensors, .pt, .bin) in open_clip's layout, of which the text tower alone is
-    taken; None starts from random weights. A tag is not followed: download its file first."""
+    """Checkpoint file of that model (.safetensors, .pt, .bin) in open_clip's layout; only its text tower is loaded.
+    None: random weights. Download the file of a tag first: tags are not resolved."""
     tokenizer: str | None = None
-    """Folder of the tokenizer's files, where it is not open_clip's own (SigLIP): the model's published folder has
-    them."""
+    """Folder with the tokenizer's files, for a model that does not use open_clip's own (SigLIP): the model's published
+    folder has them."""
     text_cfg: dict = field(default_factory=dict)
-    """Fields of open_clip's text configuration; with `model`, changes to that model's."""
+    """Fields of open_clip's text configuration; with `model`, changes to that model's configuration."""
     quick_gelu: bool | None = None
-    """The activation of OpenAI's own weights; None: what the model says."""
+    """Whether to use the activation of OpenAI's own weights; None: as in the model's configuration."""
     context_length: int | None = None
-    """Tokens a text is cut to; None: all the model has positions for."""
+    """Longer texts are cut to this number of tokens; None: the number of positions of the model."""
     projection: Literal["linear", "own"] = "linear"
-    """From the pooled text to the shared space: a new layer, or the model's own, which keeps its alignment with its
-    image tower; the towers' embed_dim must then be the model's."""
+    """From the pooled text to the shared space: linear is a new layer; own is the model's, which keeps its alignment
+    with its image tower and needs an embed_dim equal to the model's."""
     max_pool: bool = False
-    """Pool the maximum over the tokens beside the model's own pooling."""
+    """Also pool the maximum over the tokens, beside the model's own pooling."""
     license: str = ""
     """License of the pretrained weights, for the model card."""
 
 
 class OpenClipText(TextTower):
-    """Texts to token features (L, C), and, pooled where the model pools (CLIP: at the end mark, SigLIP: at the last of
-    all positions, CoCa: at a class token behind them), one vector in the shared space. The features are those behind
-    the last norm; CoCa's, as open_clip gives them to its decoder, before it.
+    """Texts to token features (L, C) and one vector in the shared space, pooled where the model pools: CLIP at the end
+    token, SigLIP at the last of all positions, CoCa at a class token after them. The features are taken after the last
+    norm; for CoCa before it, as open_clip passes them to its decoder.
 
-    What the options leave to the model stands in `self.options` once it is built.
+    After construction, `self.options` also holds what the model decided.
     """
 
     Options = OpenClipTextOptions
-    POOLS_WITHIN: ClassVar[tuple[str, ...]] = ("argmax", "eos", "first")
-    """Poolings that take a token of the text itself; the others look at the padding behind it."""
+    TOKEN_POOLS: ClassVar[tuple[str, ...]] = ("argmax", "eos", "first")
+    """Pool types that select a token of the text; the others read the padding after it."""
 
     def __init__(self, options: OpenClipTextOptions, embed_dim: int):
         from open_clip.model import CLIPTextCfg, _build_text_tower
 
         cfg, own_dim, quick_gelu = _configuration(options, embed_dim)
-        room = cfg["context_length"]
-        length = options.context_length or room
-        if length > room:
-            raise UserError(f"context_length {length} is more than the model has positions for: {room}")
+        positions = cfg["context_length"]
+        length = options.context_length or positions
+        if length > positions:
+            raise UserError(f"context_length {length} is more than the model has positions for: {positions}")
         if options.projection not in ("linear", "own"):
             raise UserError(f"no projection {options.projection!r}: {nearest(options.projection, ('linear', 'own'))}")
-        keeps = options.projection == "own"
-        if keeps and (own_dim != embed_dim or options.max_pool or cfg["proj_type"] == "none"):
+        keeps_projection = options.projection == "own"
+        if keeps_projection and (own_dim != embed_dim or options.max_pool or cfg["proj_type"] == "none"):
             raise UserError(
                 f"projection: own: it is {cfg['proj_type']} and gives {own_dim}; set towers.embed_dim to that and "
                 "max_pool to false, or projection to linear"
             )
-        filled = dataclasses.replace(
+        resolved = dataclasses.replace(
             options, model=None, tokenizer=None, text_cfg=cfg, quick_gelu=quick_gelu, context_length=length
         )
-        super().__init__(filled, embed_dim)
+        super().__init__(resolved, embed_dim)
         self.net = _build_text_tower(own_dim, CLIPTextCfg(**cfg), quick_gelu)
         self.net.output_tokens = True
-        if not keeps:
+        if not keeps_projection:
             self.net.text_projection = None
         if options.pretrained:
             _load(self.net, Path(options.pretrained))
-        if keeps:
-            self.project, self.ADDED = _linear(self.net.text_projection), ("query",)
+        if keeps_projection:
+            self.project, self.HEADS = _to_linear(self.net.text_projection), ("query",)
             self.net.text_projection = None
         else:
             self.project = self._projection()
@@ -105,28 +105,29 @@ class OpenClipText(TextTower):
         return self.net.width
 
     def blocks(self) -> list[nn.Module]:
-        """The residual attention blocks, from the tokens to the output."""
+        """The residual attention blocks, from input to output."""
         return list(self.net.transformer.resblocks)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
         """ids int64 (B, L), mask bool (B, L)."""
-        pooled, sequence = self._read(ids)  # (B, C), (B, L, C)
-        present = mask.any(1, keepdim=True)  # (B, 1)
+        pooled, sequence = self._features(ids)  # (B, C), (B, L, C)
         if self.options.max_pool:
-            highest = sequence.float().masked_fill(~mask[..., None], -torch.inf).amax(1)  # (B, C)
-            pooled = torch.cat([pooled.float(), torch.where(present, highest, 0.0)], 1)  # (B, 2 C)
+            pooled = torch.cat([pooled.float(), masked_max(sequence.float(), mask)], 1)  # (B, 2 C)
         with torch.autocast(mask.device.type, enabled=False):
             pooled = nn.functional.normalize(self.project(pooled.float()), dim=-1)  # (B, D)
-        return Encoded(pooled * present, sequence.float() * mask[..., None], mask, None)
+        return Encoded(pooled * mask.any(1, keepdim=True), sequence.float() * mask[..., None], mask, None)
 
-    def _read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """What open_clip's tower, which always runs over all its positions, makes of ids (B, L): pooled (B, C) and
-        sequence (B, L, C). Under causal attention no token sees what is behind it, so the positions after the longest
-        text are left out: the same numbers for a quarter of the work, with captions of 20 tokens in 77 positions."""
+    def _features(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled (B, C) and sequence (B, L, C) of open_clip's tower for ids (B, L).
+
+        open_clip runs all positions. Under causal attention no token attends to later ones, so that the positions after
+        the longest text are left out here: the same numbers for a quarter of the work, with captions of 20 tokens in 77
+        positions."""
         net, length = self.net, ids.shape[1]
-        if net.attn_mask is None or net.cls_emb is not None or net.pool_type not in self.POOLS_WITHIN:
-            padding = (0, net.context_length - length)
-            pooled, sequence = net(nn.functional.pad(ids, padding, value=self.tokenizer.pad_id))  # (B, C), (B, room, C)
+        if net.attn_mask is None or net.cls_emb is not None or net.pool_type not in self.TOKEN_POOLS:
+            pad_id = self.loaded_tokenizer().pad_id
+            ids = nn.functional.pad(ids, (0, net.context_length - length), value=pad_id)  # (B, P)
+            pooled, sequence = net(ids)  # (B, C), (B, P, C)
             return pooled, sequence[:, :length]
         from open_clip.transformer import text_global_pool
 
@@ -135,12 +136,12 @@ class OpenClipText(TextTower):
         return text_global_pool(x, ids, net.pool_type, eos_token_id=net.eos_id), x
 
 
-def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict, int, bool]:
-    """open_clip's text configuration in full, the width its projection gives, and its activation."""
+def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict[str, Any], int, bool]:
+    """open_clip's text configuration in full, the width of its projection's output, and whether it uses QuickGELU."""
     import open_clip
     from open_clip.model import CLIPTextCfg
 
-    model_cfg = {}
+    model_cfg: dict[str, Any] = {}
     if options.model:
         name = options.model.replace("/", "-")  # OpenAI's spelling, ViT-B/32
         if name not in open_clip.list_models():
@@ -152,23 +153,23 @@ def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict, 
         if name not in known:
             raise UserError(f"text_cfg has no field {name!r}: {nearest(name, known)}")
     cfg = dataclasses.asdict(CLIPTextCfg(**values))
-    what = options.model or "text_cfg"
+    source = options.model or "text_cfg"
     if cfg["hf_model_name"]:
         raise UserError(
-            f"{what}: its text tower is {cfg['hf_model_name']} of transformers; download that and "
+            f"{source}: its text tower is {cfg['hf_model_name']} of transformers; download that and "
             "use the tower `transformer` with pretrained: FOLDER"
         )
-    odd = sorted({*(cfg["tokenizer_kwargs"] or {})} - {"clean"})
-    if odd or cfg["tokenizer_mode"]:
-        needs = odd[0] if odd else "a mode of its own"
-        raise UserError(f"{what}: its tokenizer needs {needs}, which is not supported; take another model")
+    unsupported = sorted({*(cfg["tokenizer_kwargs"] or {})} - {"clean"})
+    if unsupported or cfg["tokenizer_mode"]:
+        needs = unsupported[0] if unsupported else "a mode of its own"
+        raise UserError(f"{source}: its tokenizer needs {needs}, which is not supported; take another model")
     quick_gelu = options.quick_gelu if options.quick_gelu is not None else bool(model_cfg.get("quick_gelu"))
     return cfg, model_cfg.get("embed_dim", embed_dim), quick_gelu
 
 
-def _tokenizer(options: OpenClipTextOptions, cfg: dict) -> Tokenizer | None:
-    """open_clip's own, or that of the folder where the model names another; None where that comes later, with an
-    export."""
+def _tokenizer(options: OpenClipTextOptions, cfg: dict[str, Any]) -> Tokenizer | None:
+    """open_clip's own tokenizer, or the one in the folder for a model that uses another; None when it is loaded later,
+    from an export."""
     name = cfg["hf_tokenizer_name"]
     if options.tokenizer and not name:
         raise UserError(
@@ -185,30 +186,31 @@ def _tokenizer(options: OpenClipTextOptions, cfg: dict) -> Tokenizer | None:
 
 
 def _load(net: nn.Module, path: Path) -> None:
-    """The text weights of an open_clip checkpoint: under `text.`, or, in CLIP's older layout, beside `visual.`; with or
-    without the `module.` of distributed training. Read weights-only; UserError when they do not fit."""
+    """Load the text weights of an open_clip checkpoint: under `text.`, or, in CLIP's older layout, beside `visual.`.
+    UserError when they do not fit."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint file; download the model's open_clip_model.safetensors first")
     state = read_state(path)
-    inner = {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}
-    own = set(net.state_dict())
-    text = inner or {name: value for name, value in state.items() if name in own}
+    text = {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}
+    if not text:
+        names = set(net.state_dict())
+        text = {name: value for name, value in state.items() if name in names}
     if not text:
         raise UserError(
             f"{path}: holds no text tower (token_embedding.weight is missing); give an open_clip checkpoint"
         )
-    text.pop("attn_mask", None)  # a constant, kept in old files
+    text.pop("attn_mask", None)  # a constant that old files hold
     if net.text_projection is None:
         text = {name: value for name, value in text.items() if not name.startswith("text_projection")}
     try:
         net.load_state_dict(text)
     except RuntimeError as error:
         reason = one_line(error, 200)
-        raise UserError(f"{path}: is of another model ({reason})") from None
+        raise UserError(f"{path}: belongs to another model ({reason})") from None
 
 
-def _linear(projection: nn.Module | nn.Parameter) -> nn.Linear:
-    """open_clip's text projection, (C, D) or a layer, as a layer."""
+def _to_linear(projection: nn.Module | nn.Parameter) -> nn.Linear:
+    """open_clip's text projection, a layer or a parameter (C, D), as a layer."""
     if isinstance(projection, nn.Linear):
         return projection
     layer = nn.Linear(*projection.shape, bias=False)

@@ -1,6 +1,7 @@
 """The base of the text towers, and what their `encode` accepts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ class TextTower(Tower):
     tokenizer: Tokenizer | None = None
 
     @classmethod
-    def corpus_tokenizer(cls, options: dict, texts: list[str]) -> Tokenizer | None:
-        """A tokenizer trained on texts, for a tower of these options that brings none of its own; else None. Its length
-        is the tower's vocab_size."""
+    def corpus_tokenizer(cls, options: dict[str, Any], texts: list[str]) -> Tokenizer | None:
+        """A tokenizer trained on texts, for options that bring no tokenizer; else None. Its length is the tower's
+        vocab_size."""
         return None
 
     def encode(self, texts: str | Sequence[str | None] | None) -> Encoded:

@@ -1,10 +1,11 @@
-"""Text: a transformers encoder, its tokens from a sentencepiece model of the corpus or as published."""
+"""Text: an encoder of transformers, with a sentencepiece tokenizer trained on the corpus or the published tokenizer."""
 
 import contextlib
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from stage1_align.towers.text_gte import gte_fields
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 
-NOT_THE_MODEL = (
+NOT_ARCHITECTURE = (
     "_name_or_path",
     "architectures",
     "dtype",
@@ -33,21 +34,21 @@ class TextOptions:
 
     pretrained: str | None = None
     """Folder of a published encoder (RoBERTa, XLM-R, BERT, GTE, ...): config.json, model.safetensors and its tokenizer
-    files. None starts from random weights. A name on a hub is not followed: download it first."""
+    files. None: random weights. Download a model of a hub first: its name is not resolved."""
     architecture: str = "bert"
-    """Model type of transformers whose configuration `model_cfg` fills; the folder's own with `pretrained`."""
+    """Model type of transformers, whose configuration `model_cfg` fills; with `pretrained`, the folder's own."""
     model_cfg: dict = field(default_factory=dict)
-    """Fields of that configuration: hidden_size, num_hidden_layers, ...; with `pretrained`, changes to the folder's, as
-    in {hidden_dropout_prob: 0.0}."""
+    """Fields of that configuration: hidden_size, num_hidden_layers, ...; with `pretrained`, changes to the folder's
+    configuration, such as {hidden_dropout_prob: 0.0}."""
     vocab_size: int = 512
-    """Pieces of the sentencepiece model trained from the corpus; lowered when the corpus holds fewer. The folder's own
-    with `pretrained`."""
+    """Pieces of the sentencepiece model that is trained on the corpus; lowered when the corpus has fewer. With
+    `pretrained`, the folder's own."""
     context_length: int = 48
-    """Tokens a text is cut to."""
+    """Longer texts are cut to this number of tokens."""
     max_pool: bool = False
-    """Pool the maximum over time beside the mean: an expression is over in a moment."""
+    """Also pool the maximum over the tokens."""
     license: str = ""
-    """License of the pretrained weights, for the model card; read from the folder's README when it says so."""
+    """License of the pretrained weights, for the model card; "" takes the one in the folder's README."""
 
 
 class TransformerText(TextTower):
@@ -58,7 +59,7 @@ class TransformerText(TextTower):
 
     def __init__(self, options: TextOptions, embed_dim: int):
         if options.pretrained:
-            net, tokenizer, options = _published(options)
+            net, tokenizer, options = _load_published(options)
         else:
             net, tokenizer = _from_scratch(options), None
         super().__init__(options, embed_dim)
@@ -66,7 +67,7 @@ class TransformerText(TextTower):
         self.project = self._projection()
 
     @classmethod
-    def corpus_tokenizer(cls, options: dict, texts: list[str]) -> Tokenizer | None:
+    def corpus_tokenizer(cls, options: dict[str, Any], texts: list[str]) -> Tokenizer | None:
         if options.get("pretrained"):
             return None
         return SentencePieceTokenizer.train(texts, options.get("vocab_size", TextOptions.vocab_size))
@@ -76,34 +77,36 @@ class TransformerText(TextTower):
         return self.net.config.hidden_size
 
     def blocks(self) -> list[nn.Module]:
-        """The encoder's layers, from the tokens to the output."""
+        """The encoder's layers, from input to output."""
         return next((list(part) for part in self.net.modules() if isinstance(part, nn.ModuleList)), [])
 
     def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
         """ids int64 (B, L), mask bool (B, L)."""
-        # A row without any token would divide by zero in the attention; it is masked again below.
-        seen = mask | (torch.arange(mask.shape[1], device=mask.device) == 0)  # (B, L)
+        # A row without any token divides by zero in the attention: its first position is attended to here, and masked
+        # again in _finish.
+        attention = mask | (torch.arange(mask.shape[1], device=mask.device) == 0)  # (B, L)
         if ids.device.type == "cpu" and not torch.compiler.is_compiling():
-            sequence = self._by_length(ids, seen)  # (B, L, C)
+            sequence = self._forward_by_length(ids, attention)  # (B, L, C)
         else:
-            sequence = self.net(input_ids=ids, attention_mask=seen.long()).last_hidden_state  # (B, L, C)
+            sequence = self.net(input_ids=ids, attention_mask=attention.long()).last_hidden_state  # (B, L, C)
         return self._finish(sequence, mask, None)
 
-    def _by_length(self, ids: Tensor, seen: Tensor) -> Tensor:
-        """Up to three groups of rows alike in length, each no wider than its longest: two thirds of a batch of short
-        texts are padding, which costs a CPU what words cost. The number of groups follows from that of rows alone, so
-        that processes that share a model take as many steps."""
-        ends = (seen * torch.arange(1, 1 + seen.shape[1])).amax(1)  # (B,)
+    def _forward_by_length(self, ids: Tensor, attention: Tensor) -> Tensor:
+        """The hidden states (B, L, C), computed for up to three groups of rows of similar length, each padded to its
+        own longest row: two thirds of a batch of short texts are padding, which a CPU computes like any token. The
+        number of groups depends on the number of rows only, so that processes that share a model take equal steps."""
+        ends = (attention * torch.arange(1, 1 + attention.shape[1])).amax(1)  # (B,)
         order = ends.argsort(stable=True)  # (B,)
         parts = []
         for rows in order.chunk(max(1, min(3, len(order) // 8))):
             end = int(ends[rows[-1]])
-            part = self.net(input_ids=ids[rows, :end], attention_mask=seen[rows, :end].long()).last_hidden_state
-            parts.append(nn.functional.pad(part, (0, 0, 0, seen.shape[1] - end)))  # (b, L, C)
+            part = self.net(input_ids=ids[rows, :end], attention_mask=attention[rows, :end].long()).last_hidden_state
+            parts.append(nn.functional.pad(part, (0, 0, 0, attention.shape[1] - end)))  # (b, L, C)
         return torch.cat(parts)[order.argsort()]  # (B, L, C)
 
 
-def _from_scratch(options: TextOptions) -> nn.Module:
+def _from_scratch(options: TextOptions) -> Any:
+    """The encoder with random weights."""
     from transformers import AutoConfig, AutoModel, __version__
 
     values = {
@@ -117,17 +120,15 @@ def _from_scratch(options: TextOptions) -> nn.Module:
         config = AutoConfig.for_model(options.architecture, **values)
     except ValueError:
         raise UserError(
-            f"transformers {__version__} knows no architecture {options.architecture!r}; see its list of model types, "
-            "or install a newer one"
+            f"transformers {__version__} has no architecture {options.architecture!r}; see its list of model types, "
+            "or install a newer version"
         ) from None
     return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
 
 
-def _published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]:
-    """The net and tokenizer of a published folder, and the options with its configuration written out in full."""
-    from transformers import AutoConfig, AutoModel
-
-    folder = Path(options.pretrained)
+def _load_published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]:
+    """The net and tokenizer of a published folder, and the options with its configuration in full."""
+    folder = Path(options.pretrained or "")
     if not (folder / "config.json").is_file():
         raise UserError(
             f"{folder}: no pretrained text encoder here (config.json is missing); download one, for example with "
@@ -135,65 +136,58 @@ def _published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]
         )
     if not (folder / "model.safetensors").is_file() and not (folder / "model.safetensors.index.json").is_file():
         raise UserError(f"{folder}: no model.safetensors here; download the folder again, or convert its weights")
-    try:
-        gte = gte_fields(folder)
-        if gte:
-            config = AutoConfig.for_model("gte", **{**gte, **options.model_cfg})
-        else:
-            config = AutoConfig.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, **options.model_cfg
-            )
-        with _quiet():
-            net, report = _without_pooler(
-                lambda **kwargs: AutoModel.from_pretrained(
-                    folder,
-                    config=config,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                    dtype=torch.float32,
-                    output_loading_info=True,
-                    **kwargs,
-                )
-            )
-    except UserError:
-        raise
-    except Exception as error:  # safetensors, JSON, shapes and remote code each fail in a way of their own
-        reason = one_line(error, 200)
-        raise UserError(f"{folder}: cannot be loaded as a transformers encoder ({reason})") from None
-    lost = sorted([*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])])
-    if lost:
-        raise UserError(
-            f"{folder}: the weights lack {lost[0]} and {len(lost) - 1} more; they are not of this config.json"
-        )
-    room = _positions(net)
-    if options.context_length > room:
-        raise UserError(f"context_length {options.context_length} is more than {folder} has positions for: {room}")
+    net, config = _load_net(folder, options.model_cfg)
+    positions = _positions(net)
+    if options.context_length > positions:
+        raise UserError(f"context_length {options.context_length} is more than {folder} has positions for: {positions}")
     rows = net.get_input_embeddings().num_embeddings
     with _quiet():
         tokenizer = HuggingFaceTokenizer.load(folder).check(rows)
-    return (
-        net,
-        tokenizer,
-        dataclasses.replace(
-            options,
-            architecture=config.model_type,
-            model_cfg={name: value for name, value in config.to_dict().items() if name not in NOT_THE_MODEL},
-            vocab_size=rows,
-            license=options.license or license_of(folder),
-        ),
+    resolved = dataclasses.replace(
+        options,
+        architecture=config.model_type,
+        model_cfg={name: value for name, value in config.to_dict().items() if name not in NOT_ARCHITECTURE},
+        vocab_size=rows,
+        license=options.license or license_of(folder),
     )
+    return net, tokenizer, resolved
 
 
-def _positions(net: nn.Module) -> int:
-    """Tokens a text may have. RoBERTa and its kin count positions from after the padding id."""
+def _load_net(folder: Path, model_cfg: dict[str, Any]) -> tuple[Any, Any]:
+    """The encoder in a published folder and its configuration. UserError when its weights are incomplete."""
+    from transformers import AutoConfig, AutoModel
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        if gte := gte_fields(folder):
+            config = AutoConfig.for_model("gte", **{**gte, **model_cfg})
+        else:
+            config = AutoConfig.from_pretrained(folder, **local, **model_cfg)
+        local |= {"config": config, "use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+        with _quiet():
+            net, report = _without_pooler(lambda **kwargs: AutoModel.from_pretrained(folder, **local, **kwargs))
+    except UserError:
+        raise
+    except Exception as error:  # safetensors, JSON, shapes and remote code each raise their own
+        reason = one_line(error, 200)
+        raise UserError(f"{folder}: cannot be loaded as a transformers encoder ({reason})") from None
+    missing = sorted([*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])])
+    if missing:
+        raise UserError(
+            f"{folder}: the weights lack {missing[0]} and {len(missing) - 1} more; config.json is of another model"
+        )
+    return net, config
+
+
+def _positions(net: Any) -> int:
+    """The number of tokens a text may have. RoBERTa and its descendants count positions from after the padding id."""
     table = getattr(getattr(net, "embeddings", None), "position_embeddings", None)
     offset = table.padding_idx + 1 if getattr(table, "padding_idx", None) is not None else 0
     return net.config.max_position_embeddings - offset
 
 
-def _without_pooler(build):
-    """`build` without the pooler, which takes no part in mean pooling, where the architecture has one."""
+def _without_pooler(build: Callable[..., Any]) -> Any:
+    """The result of `build`, without the pooler of architectures that have one: mean pooling does not use it."""
     try:
         return build(add_pooling_layer=False)
     except TypeError:
@@ -201,8 +195,8 @@ def _without_pooler(build):
 
 
 @contextlib.contextmanager
-def _quiet():
-    """No bar and no table for heads that are left out on purpose; what is missing is checked and said."""
+def _quiet() -> Iterator[None]:
+    """Silence progress bars and the list of heads that are left out on purpose; missing weights are checked here."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

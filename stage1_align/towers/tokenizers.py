@@ -1,10 +1,9 @@
-"""Texts to token ids, behind one small interface: each kind of tokenizer is saved with its tower and loaded again
-without a hub."""
+"""Texts to token ids: each kind of tokenizer is saved with its tower and loaded again without a hub."""
 
 import io
 import shutil
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -13,12 +12,15 @@ from shared.errors import UserError
 from shared.registry import Registry
 from shared.text import one_line
 
-MINIMUM_VOCABULARY = 16  # a tokenizer that could not be loaded may come back with five entries and map any text to them
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MINIMUM_VOCABULARY = 16  # transformers may return a tokenizer of five entries where it failed to load one
 AGAIN = "export the encoders again"
 
 
 class Tokenizer:
-    """Base. A kind gives `ids`, `save`, `load`, its number of entries (`len`) and the id that pads."""
+    """Base of the tokenizers; `len` is the number of entries."""
 
     kind: ClassVar[str]
     pad_id: int = 0
@@ -27,16 +29,16 @@ class Tokenizer:
         raise NotImplementedError
 
     def __call__(self, text: str) -> list[int]:
-        """All ids of a text, with the marks of its beginning and end where this kind has them."""
+        """All ids of a text, with the start and end tokens of this kind."""
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
-        """Write what `load` needs into a folder, which is made."""
+        """Write the files that `load` needs to a folder, which is created."""
         raise NotImplementedError
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
-        """Read what `save` wrote; UserError when it is missing or damaged. Never asks a hub."""
+    def load(cls, folder: Path) -> Self:
+        """Read the files of `save`; UserError when they are missing or damaged. Never asks a hub."""
         raise NotImplementedError
 
     def cut(self, ids: list[int], length: int) -> list[int]:
@@ -44,12 +46,12 @@ class Tokenizer:
         return ids[:length]
 
     def knows_any(self, ids: list[int]) -> bool:
-        """Whether any of the ids stands for a piece of text: unknown pieces and marks of beginning and end do not."""
+        """Whether any of the ids stands for text; unknown pieces and start and end tokens do not."""
         raise NotImplementedError
 
     def encode(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
-        """ids int64 (B, L), padded on the right, and mask bool (B, L); L is the longest text's number of ids, at least
-        1 and at most `length`. A text without words is absent: its mask is all False."""
+        """ids int64 (B, L), padded on the right, and mask bool (B, L); L is the number of ids of the longest text, at
+        least 1 and at most `length`. A blank text is absent: its mask is all False."""
         rows = [self.cut(self(text), length) if text.strip() else [] for text in texts]
         longest = max(1, *(len(row) for row in rows))
         ids = torch.full((len(rows), longest), self.pad_id, dtype=torch.long)  # (B, L)
@@ -59,27 +61,27 @@ class Tokenizer:
             mask[row, : len(values)] = True
         return ids, mask
 
-    def check(self, rows: int) -> "Tokenizer":
-        """This tokenizer, when it is whole: it fits a published model with `rows` embeddings (which may be padded to a
-        round number), and tells two texts apart. Without a hub, transformers hands out tokenizers of five entries that
-        map every text to the same."""
+    def check(self, rows: int) -> Self:
+        """This tokenizer. UserError unless it fits a published model with `rows` embeddings (which may be padded to a
+        round number) and gives different texts different ids: offline, transformers may return a tokenizer of five
+        entries that maps every text to the same ids."""
         if len(self) < max(MINIMUM_VOCABULARY, 0.9 * rows):
             raise UserError(
-                f"the tokenizer knows {len(self)} pieces only, the model {rows}: it was not loaded whole; put its "
-                "files (tokenizer.json, or vocab and merges, or a sentencepiece model) beside the weights"
+                f"the tokenizer has only {len(self)} pieces, the model {rows}: its files are incomplete; put them "
+                "(tokenizer.json, or vocab and merges, or a sentencepiece model) beside the weights"
             )
         if len(self) > rows:
             raise UserError(
-                f"the tokenizer knows {len(self)} pieces and the model {rows}: they do not belong together; "
+                f"the tokenizer has {len(self)} pieces and the model {rows}: they do not belong together; "
                 "take both from one published folder"
             )
         if self("we laughed together") == self("a sad old song"):
-            raise UserError("the tokenizer gives different texts the same ids: it was not loaded whole; replace it")
+            raise UserError("the tokenizer gives different texts the same ids: its files are incomplete; replace them")
         return self
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Trained on the corpus; 0 pads, 1 is unknown. Nothing marks the beginning or the end."""
+    """Trained on the corpus; id 0 pads, id 1 is unknown. It has no start or end tokens."""
 
     kind = "sentencepiece"
     FILE = "sentencepiece.model"
@@ -90,11 +92,11 @@ class SentencePieceTokenizer(Tokenizer):
         self.model = model
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         if len(self) < MINIMUM_VOCABULARY:
-            raise UserError(f"the tokenizer knows {len(self)} pieces only: it was not loaded whole; {AGAIN}")
+            raise UserError(f"the tokenizer has only {len(self)} pieces: its files are incomplete; {AGAIN}")
 
     @classmethod
-    def train(cls, texts: list[str], vocab_size: int) -> "SentencePieceTokenizer":
-        """Train a unigram model (Kudo 2018, arXiv 1804.10959) on texts; fewer pieces when the texts hold no more."""
+    def train(cls, texts: list[str], vocab_size: int) -> Self:
+        """Train a unigram model (Kudo 2018, arXiv 1804.10959) on texts, with fewer pieces when the texts are few."""
         import sentencepiece
 
         texts = sorted({text.strip() for text in texts if text.strip()})
@@ -117,7 +119,7 @@ class SentencePieceTokenizer(Tokenizer):
         return cls(model.getvalue())
 
     @classmethod
-    def load(cls, folder: Path) -> "SentencePieceTokenizer":
+    def load(cls, folder: Path) -> Self:
         path = Path(folder) / cls.FILE
         if not path.is_file():
             raise UserError(f"{path}: no tokenizer here; {AGAIN}")
@@ -141,26 +143,26 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    """Any published tokenizer of transformers, from a local folder; it marks beginning and end as the model expects."""
+    """Any published tokenizer of transformers, from a local folder, with the start and end tokens of its model."""
 
     kind = "huggingface"
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
         self.tokenizer = tokenizer
         self.pad_id = tokenizer.pad_token_id or 0
 
     @classmethod
-    def load(cls, folder: Path) -> "HuggingFaceTokenizer":
+    def load(cls, folder: Path) -> Self:
         from transformers import AutoTokenizer
 
         if not Path(folder).is_dir():
             raise UserError(f"{folder}: no tokenizer here; give the folder that holds its files")
         try:
-            # Asked nothing, transformers would ask at the terminal whether to run the code a folder brings.
+            # By default, transformers asks at the terminal whether to run code from the folder.
             return cls(AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
-        except Exception as error:  # one family of errors per file format, the Rust ones plain Exceptions
+        except Exception as error:  # each file format raises its own; Rust raises plain Exceptions
             reason = one_line(error, 200)
-            raise UserError(f"{folder}: the tokenizer cannot be loaded ({reason}); fetch its files again") from None
+            raise UserError(f"{folder}: the tokenizer cannot be loaded ({reason}); download its files again") from None
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(str(folder))
@@ -175,15 +177,15 @@ class HuggingFaceTokenizer(Tokenizer):
         return bool(self.tokenizer.decode(ids, skip_special_tokens=True).strip())
 
     def cut(self, ids: list[int], length: int) -> list[int]:
-        """The first ids, and the closing mark where the tokenizer has one. Its own truncation would do the same, but
-        leave the length behind in the file it saves."""
+        """The first ids, and the end token if the tokenizer has one. The tokenizer's own truncation gives the same, but
+        saves the length with the tokenizer."""
         if len(ids) <= length or ids[-1] not in self.tokenizer.all_special_ids:
             return ids[:length]
         return [*ids[: length - 1], ids[-1]]
 
 
 class OpenClipTokenizer(Tokenizer):
-    """open_clip's own byte-pair encoding (Radford et al. 2021, arXiv 2103.00020); its merges travel with the tower."""
+    """open_clip's byte-pair encoding (Radford et al. 2021, arXiv 2103.00020); its merges are saved with the tower."""
 
     kind = "open_clip"
     FILE = "bpe.txt.gz"
@@ -195,7 +197,7 @@ class OpenClipTokenizer(Tokenizer):
         self.tokenizer = SimpleTokenizer(bpe_path=str(self.path))
 
     @classmethod
-    def load(cls, folder: Path) -> "OpenClipTokenizer":
+    def load(cls, folder: Path) -> Self:
         path = Path(folder) / cls.FILE
         if not path.is_file():
             raise UserError(f"{path}: no tokenizer here; {AGAIN}")
@@ -218,7 +220,7 @@ class OpenClipTokenizer(Tokenizer):
         return len(ids) > 2  # bytes are pieces: nothing is unknown
 
     def cut(self, ids: list[int], length: int) -> list[int]:
-        """The first ids and the end mark, from which these models are pooled."""
+        """The first ids and the end token, at which these models pool."""
         return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
 

@@ -1,9 +1,9 @@
-"""Vision: any open_clip image tower (timm trunks through it), run on each frame of a clip."""
+"""Vision: any open_clip image tower, timm trunks included, run on each frame of a clip."""
 
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from stage1_align.towers.base import Encoded, pad
 from stage1_align.towers.vision_tower import VisionTower
 
 DEFAULTS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "interpolation": "area"}
-AT_ONCE = 256
-"""Frames that go through the trunk together in inference: memory does not grow with the clips then."""
+MAX_FRAMES = 256
+"""Frames that go through the trunk together in inference, so that memory does not grow with the clips."""
 CHOICES = {
     "pool": ("mean", "attention"),
     "projection": ("linear", "own"),
@@ -31,40 +31,42 @@ class VisionOptions:
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "standardise": "standardize"}
 
     model: str | None = None
-    """Name of an open_clip model (`ViT-B-32`); None takes it from the folder in `pretrained`, or from `vision_cfg`."""
+    """Name of an open_clip model (`ViT-B-32`); None: the one in the folder `pretrained`, or `vision_cfg`."""
     pretrained: str | None = None
     """open_clip's tag of the weights, a checkpoint file (.pt, .safetensors), or a folder with open_clip_config.json and
-    open_clip_model.safetensors, as hubs publish it; None starts from random weights."""
+    open_clip_model.safetensors, as hubs publish it. None: random weights."""
     vision_cfg: dict = field(default_factory=dict)
-    """Fields of open_clip's vision configuration, and the `embed_dim` and `quick_gelu` it keeps beside it: the whole
-    tower where there is no model, else what differs from it ({patch_dropout: 0.5})."""
+    """Fields of open_clip's vision configuration, and the `embed_dim` and `quick_gelu` it keeps beside it. With a
+    model, changes to its configuration ({patch_dropout: 0.5}); else the whole tower."""
     image_size: int | None = None
-    """Side of the square frames the tower sees, pixels; None: the model's own, 64 for an own `vision_cfg`."""
+    """Side of the tower's square input frames, pixels; None: the model's own, 64 for a tower of `vision_cfg` alone."""
     mean: tuple[float, float, float] | None = None
-    """Subtracted from frames in [0, 1]; None: what the model was trained with, 0.5 for an own `vision_cfg`."""
+    """Subtracted from frames in [0, 1]; None: the model's own, 0.5 for a tower of `vision_cfg` alone."""
     std: tuple[float, float, float] | None = None
-    """What frames are divided by afterwards; None: as for `mean`, 0.25 for an own `vision_cfg`."""
+    """Frames are divided by it afterwards; None: as for `mean`, 0.25 for a tower of `vision_cfg` alone."""
     interpolation: Literal["area", "bilinear", "bicubic"] | None = None
-    """How frames come to that size, always antialiased; None: as for `mean`, area for an own `vision_cfg`."""
+    """How frames are resized, always antialiased; None: as for `mean`, area for a tower of `vision_cfg` alone."""
     standardize: bool = False
-    """Use each clip's own mean and deviation instead: light, skin and camera then differ less than expressions do."""
+    """Use each clip's own mean and standard deviation instead, so that lighting, skin and camera differ less between
+    clips than expressions do."""
     pool: Literal["mean", "attention"] = "mean"
-    """How frames become one vector: all alike, or weighted by a learned query, which starts from the mean."""
+    """How frames become one vector: their mean, or a mean weighted by a learned query, which starts as the plain
+    mean."""
     max_pool: bool = False
-    """Pool the maximum over time beside that: an expression is over in a moment."""
+    """Also pool the maximum over time: an expression may last a moment."""
     projection: Literal["linear", "own"] = "linear"
-    """From the pooled frames to the shared space: a new layer, or the model's own, which keeps its alignment with its
-    text tower; the towers' embed_dim must then be the model's."""
+    """From the pooled frames to the shared space: linear is a new layer; own is the model's, which keeps its alignment
+    with its text tower and needs an embed_dim equal to the model's."""
     bf16: bool = True
-    """Whether this tower follows the run's bf16: depthwise convolutions are slower in it on a CPU."""
+    """Whether this tower uses bf16 when the run does: on a CPU, depthwise convolutions are slower in bf16."""
 
 
 class OpenClipVision(VisionTower):
-    """Frames (T, H, W, 3) of one clip to per-frame features (T, C), those that the model projects, and one vector of
-    them in the shared space.
+    """Frames (T, H, W, 3) of one clip to per-frame features (T, C), taken before the model's own projection, and one
+    vector in the shared space.
 
-    What the options leave to the model stands in `self.options` once it is built, so that `config()` rebuilds the tower
-    without network and without the checkpoint. UserError for options that contradict each other or the checkpoint.
+    After construction, `self.options` also holds what the model decided, so that `config()` rebuilds the tower without
+    network and checkpoint. UserError for options that contradict each other or the checkpoint.
     """
 
     Options = VisionOptions
@@ -76,15 +78,16 @@ class OpenClipVision(VisionTower):
         if weights is not None:
             open_clip_source.load(visual, weights)
         self.trunk, own = _split(visual)
-        if hasattr(self.trunk, "set_input_size"):  # timm builds at the size of its name, whatever vision_cfg says
+        if hasattr(self.trunk, "set_input_size"):  # timm builds at the size in the model's name, not in vision_cfg
             self.trunk.set_input_size(img_size=(options.image_size, options.image_size))
         with torch.no_grad():
-            probe = self.trunk.eval()(torch.zeros(1, 3, options.image_size, options.image_size))  # (1, C)
-            if probe.ndim != 2:
-                raise UserError(f"vision_cfg: the tower gives {probe.ndim - 1} dimensions a frame; set timm_pool: avg")
+            features = self.trunk.eval()(torch.zeros(1, 3, options.image_size, options.image_size))  # (1, C)
+            if features.ndim != 2:
+                dimensions = features.ndim - 1
+                raise UserError(f"vision_cfg: the tower gives {dimensions} dimensions per frame; set timm_pool: avg")
             self.trunk.train()
-            self._width = probe.shape[1]
-            own_dim = own.eval()(probe).shape[1]
+            self._width = features.shape[1]
+            own_dim = own.eval()(features).shape[1]
         if options.projection == "own":
             if options.max_pool or own_dim != embed_dim:
                 what = (
@@ -93,7 +96,7 @@ class OpenClipVision(VisionTower):
                     else f"it gives {own_dim}, not {embed_dim}"
                 )
                 raise UserError(f"projection: own: {what}; set towers.embed_dim {own_dim}, max_pool: false")
-            self.project, self.ADDED = own.train(), ("query",)
+            self.project, self.HEADS = own.train(), ("query",)
         else:
             self.project = self._projection()
         if options.pool == "attention":
@@ -106,8 +109,8 @@ class OpenClipVision(VisionTower):
         return self._width
 
     def blocks(self) -> list[nn.Module]:
-        """Blocks of a ViT, stages of a convolutional network."""
-        trunk = getattr(self.trunk, "transformer", self.trunk)  # of open_clip's own ViT
+        """The blocks of a ViT, the stages of a convolutional network."""
+        trunk = getattr(self.trunk, "transformer", self.trunk)  # open_clip's own ViT keeps its blocks there
         for name in ("resblocks", "blocks", "stages", "layers"):  # open_clip; timm: ViT, ConvNeXt, Swin
             if isinstance(getattr(trunk, name, None), (nn.Sequential, nn.ModuleList)):
                 return list(getattr(trunk, name))
@@ -120,13 +123,13 @@ class OpenClipVision(VisionTower):
 
     def forward(self, frames: Tensor, mask: Tensor) -> Encoded:
         """frames uint8 or float [0, 255] (B, T, 3, S, S), mask bool (B, T)."""
-        x = frames[mask].float() / 255  # (N, 3, S, S): the real frames alone
+        x = frames[mask].float() / 255  # (N, 3, S, S), the real frames
         x = _standardize(x, mask) if self.options.standardize else (x - self.mean) / self.std  # (N, 3, S, S)
-        if len(x) == 0:  # no gradient hole on a process whose clips all lack video
+        if len(x) == 0:  # every parameter needs a gradient, also on a process whose clips all lack video
             x = torch.zeros(1, *frames.shape[2:], device=frames.device)
         device = x.device.type
-        whole = self.training or torch.is_grad_enabled()  # random depth and batch statistics are of all of them
-        parts = (x,) if whole else x.split(AT_ONCE)
+        # In training, drop path and batch statistics concern the whole batch.
+        parts = (x,) if self.training or torch.is_grad_enabled() else x.split(MAX_FRAMES)
         with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and self.options.bf16):
             features = torch.cat([self.trunk(part).float() for part in parts])  # (N, C)
         count = int(mask.sum())
@@ -138,7 +141,8 @@ class OpenClipVision(VisionTower):
 
 
 def _standardize(x: Tensor, mask: Tensor) -> Tensor:
-    """Frames (N, 3, S, S) of the clips in mask (B, T), each clip to mean 0 and about unit deviation."""
+    """The real frames (N, 3, S, S) of the clips in mask (B, T), scaled to mean 0 and about unit standard deviation in
+    each clip."""
     clip = mask.nonzero()[:, 0]  # (N,)
     count = mask.sum(1).clamp(min=1).float()  # (B,)
 
@@ -147,11 +151,11 @@ def _standardize(x: Tensor, mask: Tensor) -> Tensor:
         return mean[clip].view(-1, 1, 1, 1)  # (N, 1, 1, 1)
 
     x = x - per_clip(x)  # (N, 3, S, S)
-    return x / (per_clip(x.square()).sqrt() + 0.05)  # the constant keeps darkness dark
+    return x / (per_clip(x.square()).sqrt() + 0.05)  # the constant keeps dark clips dark
 
 
 def resize(frames: np.ndarray, size: int, interpolation: str = "area") -> Tensor:
-    """uint8 (T, H, W, 3) to uint8 (T, 3, size, size), antialiased; bilinear and bicubic as Pillow does them, within the
+    """uint8 (T, H, W, 3) to uint8 (T, 3, size, size), antialiased; bilinear and bicubic equal Pillow's up to
     rounding."""
     import cv2
 
@@ -160,58 +164,58 @@ def resize(frames: np.ndarray, size: int, interpolation: str = "area") -> Tensor
     elif interpolation == "area":
         frames = np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames])
     else:
-        given = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w")  # (T, 3, H, W)
-        return nn.functional.interpolate(given, (size, size), mode=interpolation, antialias=True).contiguous()
+        images = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "t h w c -> t c h w")  # (T, 3, H, W)
+        return nn.functional.interpolate(images, (size, size), mode=interpolation, antialias=True).contiguous()
     return torch.from_numpy(rearrange(frames, "t h w c -> t c h w").copy())  # (T, 3, S, S)
 
 
 def _resolved(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, Path | None]:
-    """The options with everything filled in that the model decides, and the checkpoint file or None."""
-    for name, known in CHOICES.items():
+    """The options with everything that the model decides filled in, and the checkpoint file or None."""
+    for name, choices in CHOICES.items():
         value = getattr(options, name)
-        if value is not None and value not in known:
-            raise UserError(f"vision tower: no {name} {value!r}: {nearest(value, known)}")
+        if value is not None and value not in choices:
+            raise UserError(f"vision tower: no {name} {value!r}: {nearest(value, choices)}")
     source = open_clip_source.find(options.model, options.pretrained, options.vision_cfg, embed_dim)
-    said = {name: getattr(options, name) for name in DEFAULTS if getattr(options, name) is not None}
-    # Bicubic is open_clip's own default; a wrong mean or deviation does more harm, so it is asked for.
-    unsaid = DEFAULTS if source.weights is None else {"interpolation": "bicubic"}
-    decided = unsaid | source.preprocessing | said
+    given = {name: getattr(options, name) for name in DEFAULTS if getattr(options, name) is not None}
+    # Bicubic is open_clip's own default. A wrong mean or standard deviation does more harm: those must be given.
+    defaults: dict[str, Any] = DEFAULTS if source.weights is None else {"interpolation": "bicubic"}
+    preprocessing = defaults | source.preprocessing | given
     for name in DEFAULTS:
-        if name not in decided:
+        if name not in preprocessing:
             raise UserError(
                 f"{source.weights}: does not say the {name} it was trained with, and weights of this model differ in "
-                f"it; give {name} (`python -m stage1_align.export.checkpoints` lists what is known)"
+                f"it; give {name} (`python -m stage1_align.export.checkpoints` lists known weights)"
             )
     size = options.image_size or source.vision_cfg["image_size"]
     if not isinstance(size, int):
         if len(set(size)) != 1:
             raise UserError(f"vision tower: frames are square, but the model's image_size is {tuple(size)}")
         size = size[0]
-    filled = dataclasses.replace(
+    resolved = dataclasses.replace(
         options,
         model=None,
         pretrained=None,
         vision_cfg=source.vision_cfg | {"image_size": size},
         image_size=size,
-        mean=tuple(decided["mean"]),
-        std=tuple(decided["std"]),
-        interpolation=decided["interpolation"],
+        mean=tuple(preprocessing["mean"]),
+        std=tuple(preprocessing["std"]),
+        interpolation=preprocessing["interpolation"],
     )
-    return filled, source.weights
+    return resolved, source.weights
 
 
 def _split(visual: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The trunk, which gives features (N, C), and open_clip's own projection of them: (N, C) to (N, E)."""
+    """The trunk, which gives features (N, C), and open_clip's own projection of them, (N, C) to (N, E)."""
     from open_clip.timm_model import TimmModel
 
-    visual.output_tokens = False  # CoCa's gives its patches too
+    visual.output_tokens = False  # CoCa's returns its patches too
     if isinstance(visual, TimmModel):
         if len(visual.head):
             return visual.trunk, visual.head
-        classifier = visual.trunk.get_classifier()  # timm's own last layer, used as the projection; else an identity
+        classifier = visual.trunk.get_classifier()  # timm's last layer is the projection; an identity where it has none
         visual.trunk.reset_classifier(0)
         return visual.trunk, classifier
-    if getattr(visual, "proj", None) is None:  # a ModifiedResNet projects within its attention pooling
+    if getattr(visual, "proj", None) is None:  # a ModifiedResNet projects inside its attention pooling
         return visual, nn.Identity()
     own = nn.Linear(*visual.proj.shape, bias=False)
     own.weight = nn.Parameter(visual.proj.detach().T.contiguous())  # (E, C)

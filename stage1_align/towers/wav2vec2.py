@@ -6,7 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.files import read_json
 from shared.registry import nearest
-from stage1_align.towers.audio_checkpoints import folder_config, load_folder, plain
-from stage1_align.towers.audio_tower import AudioTower
+from stage1_align.towers.audio_checkpoints import config_fields, folder_config, load_folder
+from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
 from stage1_align.towers.base import Encoded
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 ARCHITECTURES = ("wav2vec2", "hubert", "wavlm")
 
@@ -28,35 +31,35 @@ class Wav2vec2Options:
 
     pretrained: str | None = None
     """Local folder of transformers: config.json, the weights, preprocessor_config.json (facebook/wav2vec2-* and
-    facebook/hubert-* are Apache-2.0; for microsoft/wavlm-* see its origin). None starts from random weights."""
+    facebook/hubert-* are Apache-2.0; for microsoft/wavlm-* see its origin). None: random weights."""
     architecture: str = "wav2vec2"
-    """wav2vec2, hubert or wavlm; read from the folder where there is one."""
+    """wav2vec2, hubert or wavlm; with `pretrained`, the folder's own."""
     model_cfg: dict = field(default_factory=dict)
-    """Fields of its configuration, over those of the folder: hidden_size, num_hidden_layers, ..."""
+    """Fields of its configuration that replace the folder's: hidden_size, num_hidden_layers, ..."""
     sample_rate: int = 16000
-    """Hz of the waveform the tower hears; every published model wants 16000."""
+    """Sample rate of the tower's input, Hz; every published model needs 16000."""
     normalize: bool | None = None
-    """Give each clip mean 0 and deviation 1 first (its loudness is then lost). None does what the folder's
-    preprocessor_config.json says (`do_normalize`), and does it where there is none, as transformers would."""
+    """Scale each clip to mean 0 and standard deviation 1, which removes its loudness. None: `do_normalize` of the
+    folder's preprocessor_config.json, and true without one, as in transformers."""
     layer: int | str = "last"
-    """Which hidden state the sequence is: "last", the model's own output; an int, what that many blocks give (later
+    """Which hidden state is the sequence: "last", the model's output; an int, the output of that many blocks (later
     blocks are dropped); or "weighted", a learned average of all (softmax of one weight each, as in SUPERB, Yang et al.
-    2021, arXiv 2105.01051): the last layer is seldom the one that tells emotion best."""
+    2021, arXiv 2105.01051): the last layer is seldom the best for emotion."""
     train_features: bool = False
-    """Train the convolutional feature encoder too; fine-tuning leaves it frozen since wav2vec 2.0, section 4.2."""
+    """Also train the convolutional feature encoder, which fine-tuning keeps frozen since wav2vec 2.0, section 4.2."""
     max_pool: bool = False
-    """Pool the maximum over time beside the mean: an expression is over in a moment."""
+    """Also pool the maximum over time: an expression may last a moment."""
 
 
 class Wav2vec2(AudioTower):
     """Waveforms at 16 kHz to frames (T, C) at 16000 / 320 = 50 Hz and their mean in the shared space.
 
-    Frame i hears the samples from i * 320 to i * 320 + 400, and only whole frames count: a clip of S samples has
-    (S - 400) // 320 + 1 of them (numbers of the published models). One shorter than a frame is followed by silence.
+    Frame i covers the samples from i * 320 to i * 320 + 400, and only whole frames count: a clip of S samples has
+    (S - 400) // 320 + 1 of them (numbers of the published models). A clip shorter than a frame is padded with silence.
 
-    A clip's output is what the model gives for that clip alone: padding is hidden from attention in every model. The
-    models whose first layer has a group norm over time (`feat_extract_norm: group`) were never given an attention mask,
-    because padding would enter that norm whatever the mask; here the norm is taken over each clip's own frames.
+    A clip in a batch gives what the model gives for it alone: attention masks the padding in every model. Models whose
+    first layer has a group norm over time (`feat_extract_norm: group`) were trained without an attention mask, because
+    padding enters that norm whatever the mask; here the norm is computed over each clip's own frames.
     """
 
     Options = Wav2vec2Options
@@ -64,26 +67,26 @@ class Wav2vec2(AudioTower):
     def __init__(self, options: Wav2vec2Options, embed_dim: int):
         from transformers import AutoConfig, AutoModel
 
-        options = _from_folder(options)
+        options = _resolved(options)
         if options.architecture not in ARCHITECTURES:
             raise UserError(
                 f"this tower cannot run a {options.architecture!r}: {nearest(options.architecture, ARCHITECTURES)}"
             )
         config = AutoConfig.for_model(options.architecture, **options.model_cfg)
-        # Whole blocks left out at random would leave parameters without a gradient on some processes, and masked spans
-        # fail on clips shorter than a span.
+        # LayerDrop would leave parameters without a gradient on some processes; SpecAugment fails on clips shorter than
+        # a span.
         config.layerdrop, config.apply_spec_augment = 0.0, False
-        # Of WavLM's attention, which torch runs as before: nothing a user could act on.
+        # WavLM's attention raises this warning; torch still supports it.
         warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
         if getattr(config, "add_adapter", False):
-            raise UserError(f"{options.pretrained or 'model_cfg'}: has an adapter, which this tower cannot run")
-        super().__init__(dataclasses.replace(options, model_cfg=plain(config)), embed_dim)
+            raise UserError(f"{options.pretrained or 'model_cfg'}: has an adapter, which this tower does not support")
+        super().__init__(dataclasses.replace(options, model_cfg=config_fields(config)), embed_dim)
         if options.pretrained:
             self.net = load_folder(_model_class(config), options.pretrained, config)
         else:
             self.net = AutoModel.from_config(config)
         if hasattr(self.net, "masked_spec_embed"):
-            del self.net.masked_spec_embed  # of the masking switched off above
+            del self.net.masked_spec_embed  # used by SpecAugment only
         if config.feat_extract_norm == "group":
             first = self.net.feature_extractor.conv_layers[0]
             first.layer_norm = ClipNorm(first.layer_norm)
@@ -91,9 +94,9 @@ class Wav2vec2(AudioTower):
             self.net.feature_extractor._freeze_parameters()
         self._take_layer(options.layer)
         self.rate = options.sample_rate / math.prod(config.conv_stride)  # Hz
-        self.least = 1  # samples one frame hears
+        self.min_samples = 1  # the receptive field of one frame
         for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-            self.least = (self.least - 1) * stride + kernel
+            self.min_samples = (self.min_samples - 1) * stride + kernel
         self.project = self._projection()
 
     def _take_layer(self, layer: int | str) -> None:
@@ -103,7 +106,7 @@ class Wav2vec2(AudioTower):
         elif isinstance(layer, int) and 0 <= layer <= count:
             del encoder.layers[layer:]
             if self.net.config.do_stable_layer_norm:
-                encoder.layer_norm = nn.Identity()  # it belongs to the last block
+                encoder.layer_norm = nn.Identity()  # belongs to the last block, which is dropped
         elif layer != "last":
             raise UserError(f'layer is {layer!r}: a number from 0 to {count}, "last" or "weighted" is needed')
 
@@ -116,23 +119,20 @@ class Wav2vec2(AudioTower):
         return self.options.sample_rate
 
     def blocks(self) -> list[nn.Module]:
-        """The transformer blocks, from input to output; WavLM's return (features, position bias)."""
+        """The transformer blocks, from input to output; those of WavLM return (features, position bias)."""
         return list(self.net.encoder.layers)
 
     def calibrate(self, items: list[np.ndarray]) -> None:
-        """Nothing to set: each clip is normalized by itself. UserError where no clip has sound, as for any tower."""
+        """Nothing to set: each clip is normalized by itself. UserError when no clip has sound, as for any tower."""
         if not any(len(item) for item in items):
             raise UserError("no clip has sound: an audio tower cannot be trained on this dataset")
 
     def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
         """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), followed by zeros, and samples int64 (B,)."""
-        samples = torch.tensor([len(item) for item in items])  # (B,)
-        waveform = torch.zeros(len(items), max(self.least, int(samples.max())))  # (B, S)
-        for row, item in enumerate(items):
-            sound = np.asarray(item, dtype=np.float32)  # (S_i,)
-            if self.options.normalize and len(sound):
-                sound = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)  # (S_i,), as Wav2Vec2FeatureExtractor does
-            waveform[row, : len(sound)] = torch.from_numpy(sound)
+        sounds = [np.asarray(item, dtype=np.float32) for item in items]
+        if self.options.normalize:  # as Wav2Vec2FeatureExtractor does
+            sounds = [(sound - sound.mean()) / np.sqrt(sound.var() + 1e-7) if len(sound) else sound for sound in sounds]
+        waveform, samples = pad_waveforms(sounds, self.min_samples)  # (B, S), (B,)
         return {"waveform": waveform, "samples": samples}
 
     def forward(self, waveform: Tensor, samples: Tensor) -> Encoded:
@@ -141,26 +141,26 @@ class Wav2vec2(AudioTower):
 
     def _hidden(self, waveform: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states (B, T, C) and mask (B, T)."""
-        heard = samples.clamp(min=self.least)  # (B,); an absent clip is a moment of silence here, and masked below
-        attention = torch.arange(waveform.shape[1], device=samples.device) < heard[:, None]  # (B, S)
+        lengths = samples.clamp(min=self.min_samples)  # (B,); an absent clip is one frame of silence, masked below
+        attention = torch.arange(waveform.shape[1], device=samples.device) < lengths[:, None]  # (B, S)
         norm = getattr(self.net.feature_extractor.conv_layers[0], "layer_norm", None)
         if isinstance(norm, ClipNorm):
             kernel, stride = self.net.config.conv_kernel[0], self.net.config.conv_stride[0]
-            norm.lengths = (heard - kernel) // stride + 1  # (B,)
+            norm.lengths = (lengths - kernel) // stride + 1  # (B,)
         weighted = self.options.layer == "weighted"
         output = self.net(waveform, attention_mask=attention.long(), output_hidden_states=weighted)
         hidden = output.last_hidden_state  # (B, T, C)
         if weighted:
             states = torch.stack([*output.hidden_states[:-1], hidden], -1).float()  # (B, T, C, L + 1)
             hidden = (states * self.layer_weights.softmax(0)).sum(-1)  # (B, T, C)
-        frames = self.net._get_feat_extract_output_lengths(heard) * (samples > 0)  # (B,)
+        frames = self.net._get_feat_extract_output_lengths(lengths) * (samples > 0)  # (B,)
         return hidden, torch.arange(hidden.shape[1], device=samples.device) < frames[:, None]
 
 
 class ClipNorm(nn.GroupNorm):
-    """The group norm over time of a model's first layer, each channel a group, over each clip's own frames.
+    """The group norm over time of a model's first layer, with one group per channel, over each clip's own frames.
 
-    `lengths` int64 (B,), the frames of each clip at this layer, is set before each call, and gone after it.
+    `lengths` int64 (B,), the frames of each clip at this layer, is set before each call and cleared by it.
     """
 
     lengths: Tensor | None = None
@@ -170,7 +170,8 @@ class ClipNorm(nn.GroupNorm):
         self.load_state_dict(norm.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T) to fp32 of the same shape; zeros after a clip's end."""
+        """(B, C, T) to fp32 of the same shape, zeros after a clip's end."""
+        assert self.lengths is not None
         count, self.lengths = self.lengths[:, None, None], None  # (B, 1, 1)
         inside = torch.arange(x.shape[2], device=x.device) < count  # (B, 1, T)
         mean = x.float().masked_fill(~inside, 0.0).sum(2, keepdim=True) / count  # (B, C, 1)
@@ -179,18 +180,19 @@ class ClipNorm(nn.GroupNorm):
         return (x * (self.weight[:, None] / deviation) + self.bias[:, None]) * inside  # (B, C, T)
 
 
-def _model_class(config) -> type:
+def _model_class(config: "PretrainedConfig") -> type:
     from transformers import MODEL_MAPPING
 
     return MODEL_MAPPING[type(config)]
 
 
-def _from_folder(options: Wav2vec2Options) -> Wav2vec2Options:
-    """The options with what the folder says in them, and `normalize` decided."""
-    model_cfg, architecture, settings = options.model_cfg, options.architecture, {}
+def _resolved(options: Wav2vec2Options) -> Wav2vec2Options:
+    """The options with the folder's configuration and with `normalize` decided."""
+    model_cfg, architecture = options.model_cfg, options.architecture
+    settings: dict[str, Any] = {}
     if options.pretrained:
         config = folder_config(options.pretrained)
-        model_cfg, architecture = {**plain(config), **model_cfg}, config.model_type
+        model_cfg, architecture = {**config_fields(config), **model_cfg}, config.model_type
         path = Path(options.pretrained) / "preprocessor_config.json"
         if path.is_file():
             settings = read_json(path, "settings of a feature extractor", "download the folder again")

@@ -26,10 +26,10 @@ def test_what_is_said_of_open_clips_weights_is_what_open_clip_says(name):
     tag = open_clip.get_pretrained_cfg(one.options["model"], one.options["pretrained"])
     assert tag["hf_hub"].strip("/") == one.origin == CHECKPOINTS[f"{name}:text"].origin
     cfg = open_clip.get_model_config(one.options["model"])
-    assert one.takes == f"frames of {cfg['vision_cfg']['image_size']} pixels"
+    assert one.inputs == f"frames of {cfg['vision_cfg']['image_size']} pixels"
     text = CHECKPOINTS[f"{name}:text"]
-    assert text.takes == f"{cfg['text_cfg']['context_length']} tokens"
-    assert not text.cannot
+    assert text.inputs == f"{cfg['text_cfg']['context_length']} tokens"
+    assert not text.unsupported
 
 
 def test_every_checkpoint_names_a_tower_and_options_it_has():
@@ -90,13 +90,13 @@ def test_a_non_commercial_one_says_so_in_one_line_and_the_others_nothing(tmp_pat
     options_for("facebook/hubert-base-ls960", tmp_path)
     options_for("microsoft/wavlm-base-plus", tmp_path)  # nothing known is not a no
     assert capsys.readouterr().out == ""
-    assert "commercial use: not known" in describe("microsoft/wavlm-base-plus")
+    assert "commercial use: unknown" in describe("microsoft/wavlm-base-plus")
 
 
 def test_what_cannot_be_had_says_what_to_do(tmp_path):
     for name, path, message in [
         ("ViT-B-32/openia", None, "did you mean 'ViT-B-32/openai'"),
-        ("laion/clap-htsat-fused", tmp_path, "take the one without"),
+        ("laion/clap-htsat-fused", tmp_path, "use the checkpoint without"),
         ("facebook/wav2vec2-base", None, "hf download facebook/wav2vec2-base --local-dir DIR"),
         ("facebook/wav2vec2-base", tmp_path / "nowhere", "no such file or folder"),
     ]:

@@ -45,7 +45,7 @@ def test_the_card_says_data_metrics_command_and_licence(folder):
     card = (folder / "README.md").read_text()
     for words in ("made-up clips", "| mean_recall | 0.250 |", "`emit align --config tiny.yaml`"):
         assert words in card
-    assert "| text | transformer | 16 | one a frame or token | roberta-base (mit) |" in card
+    assert "| text | transformer | 16 | one per frame or token | roberta-base (mit) |" in card
     assert "| random weights |" in card and "| not recorded |" in card  # audio; vision, of which nothing is known
 
 
@@ -186,7 +186,7 @@ def test_what_is_missing_or_damaged_gives_one_line(run_folder, tmp_path, capsys)
     fails("no finished stage-1 run", str(tmp_path), "--out", str(tmp_path / "out"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    fails("holds something else", str(run_folder), "--out", str(tmp_path / "full"))
+    fails("holds something other", str(run_folder), "--out", str(tmp_path / "full"))
     rewrite_weights(run_folder / "best", lambda name: name != "audio.project.bias")
     fails("damaged", str(run_folder), "--out", str(tmp_path / "out"))
     (run_folder / "best" / "model.safetensors").unlink()

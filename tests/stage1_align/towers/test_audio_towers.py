@@ -42,7 +42,7 @@ def test_frames_come_at_the_stated_rate_and_stand_where_the_sound_is(kind):
     if kind in ("htsat", "clap", "mel_cnn"):
         assert steps == np.ceil(round(3 * before.rate, 6))
     else:
-        assert before.rate == 50 and tower.least == 400 and steps == (48000 - 400) // 320 + 1
+        assert before.rate == 50 and tower.min_samples == 400 and steps == (48000 - 400) // 320 + 1
     assert tower.encode_prepared([sound[:8000]]).rate == before.rate == tower.rate  # whatever the clip's length
     for begin in (6400, 30400):  # 0.2 s of other noise
         other = sound.copy()

@@ -10,13 +10,13 @@ from helpers.audio_tiny import CLAP, CLAP_FEATURES, HTSAT, build, randomise, sou
 from torch import nn
 
 from shared.errors import UserError
-from stage1_align.towers.htsat import SIZES, _htsat_module
+from stage1_align.towers.htsat import SIZES, htsat_module
 
 
 def laion_model():
     """HTS-AT as laion_clap builds it, with its tagging head and Fourier transform, and CLAP's projection."""
     torch.manual_seed(2)
-    htsat = _htsat_module().HTSAT_Swin_Transformer(
+    htsat = htsat_module().HTSAT_Swin_Transformer(
         spec_size=64,
         patch_size=4,
         patch_stride=(4, 4),
@@ -88,7 +88,7 @@ def test_named_sizes_are_laions_own(size, monkeypatch):
     from importlib.util import find_spec
     from pathlib import Path
 
-    htsat = _htsat_module()
+    htsat = htsat_module()
     configs = Path(find_spec("laion_clap").origin).parent / "clap_module" / "model_configs"
     audio = json.loads((configs / f"HTSAT-{size}.json").read_text())["audio_cfg"]
     asked = {}
@@ -129,7 +129,7 @@ def test_wrong_laion_files_are_refused_in_one_line(tmp_path):
     refused(r"patch_embed.proj.weight is \(8, 1, 4, 4\), not \(4, 1, 4, 4\).*check the tower's size", good, embed_dim=4)
     like_base = {**good, "module.audio_branch.patch_embed.proj.weight": torch.zeros(128, 1, 4, 4)}
     refused("look like size: base", like_base)
-    refused("no audio_branch", {"module.text_branch.x": torch.zeros(1)})
+    refused("has no weights called audio_branch", {"module.text_branch.x": torch.zeros(1)})
     refused("no such file", path=tmp_path / "nowhere.pt")
     torch.save({"state_dict": good, "config": RunsOnLoading()}, tmp_path / "unsafe.pt")
     refused("holds more than weights", path=tmp_path / "unsafe.pt")

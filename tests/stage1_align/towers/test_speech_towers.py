@@ -151,5 +151,5 @@ def test_audeering_tells_arousal_dominance_valence(tmp_path):
     values["id2label"] = {"0": "valence", "1": "dominance", "2": "arousal"}
     values["label2id"] = {"valence": 0, "dominance": 1, "arousal": 2}
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match="tells valence, dominance, arousal"):
+    with pytest.raises(UserError, match="predicts valence, dominance, arousal"):
         build("audeering", {"pretrained": folder})

@@ -230,6 +230,6 @@ def test_a_transformers_without_gte_says_which_one_has_it(tmp_path, monkeypatch)
 
     monkeypatch.setattr(transformers, "CONFIG_MAPPING", set(transformers.CONFIG_MAPPING) - {"gte"})
     monkeypatch.setattr(transformers, "__version__", "5.17.0")
-    with pytest.raises(UserError, match=r"need transformers 5\.18 or later, here is 5\.17\.0") as error:
+    with pytest.raises(UserError, match=r"need transformers 5\.18 or later, installed is 5\.17\.0") as error:
         tower_of(publish(tmp_path))
     assert "\n" not in str(error.value)

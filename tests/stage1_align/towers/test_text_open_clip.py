@@ -148,7 +148,7 @@ def test_a_tokenizer_that_is_missing_or_of_another_model_gives_one_line(tmp_path
     (tmp_path / "empty").mkdir()
     fails("tokenizer is timm/ViT-B-16-SigLIP, .*give tokenizer: DIR", model="ViT-B-16-SigLIP", text_cfg=SIZE)
     fails("no tokenizer here", text_cfg=small, tokenizer=str(tmp_path / "nowhere"))
-    fails("cannot be loaded|not loaded whole", text_cfg=small, tokenizer=str(tmp_path / "empty"))
+    fails("cannot be loaded|are incomplete", text_cfg=small, tokenizer=str(tmp_path / "empty"))
     fails("they do not belong together", text_cfg={**small, "vocab_size": pieces - 1}, tokenizer=str(hub))
     fails("leave the option out", text_cfg=SIZE, tokenizer=str(hub))
     fails("needs strip_sep_token, which is not supported", model="ViT-L-14-CLIPA", tokenizer=str(hub))

@@ -268,7 +268,7 @@ def test_an_empty_tokenizer_is_refused(tmp_path):
     roberta(tmp_path, vocab=False)
     empty = HuggingFaceTokenizer.load(tmp_path)
     assert empty("we laughed together") == empty("a sad old song")
-    with pytest.raises(UserError, match="knows 5 pieces only, the model 275"):
+    with pytest.raises(UserError, match="has only 5 pieces, the model 275"):
         published(tmp_path)
 
 
@@ -276,7 +276,7 @@ def test_a_tokenizer_of_another_model_is_refused(folders):
     bpe = HuggingFaceTokenizer.load(folders["roberta"])
     with pytest.raises(UserError, match="do not belong together"):
         bpe.check(200)
-    with pytest.raises(UserError, match="275 pieces only, the model 50265"):
+    with pytest.raises(UserError, match="only 275 pieces, the model 50265"):
         bpe.check(50265)
     assert bpe.check(300) is bpe  # padded to a round number
 
@@ -378,7 +378,7 @@ def test_rows_grouped_by_length_give_the_outputs_and_gradients_of_one_padded_bat
         return [parameter.grad.clone() for parameter in tower.net.parameters() if parameter.grad is not None]
 
     seen = mask | (torch.arange(20) == 0)  # (B, L)
-    grouped = tower._by_length(ids, seen)  # (B, L, C)
+    grouped = tower._forward_by_length(ids, seen)  # (B, L, C)
     whole = tower.net(input_ids=ids, attention_mask=seen.long()).last_hidden_state  # (B, L, C)
     torch.testing.assert_close(grouped * mask[..., None], whole * mask[..., None], rtol=1e-10, atol=1e-12)
     ours, theirs = gradients(grouped), gradients(whole)

@@ -106,9 +106,9 @@ def test_a_tag_brings_its_weights_preprocessing_and_activation(tmp_path, monkeyp
 
 @pytest.mark.parametrize("model, mean", [("ViT-B-16-SigLIP", 0.5), ("ViT-B-32", 0.48145466)])
 def test_a_bare_file_of_a_known_model_is_seen_with_that_models_normalisation(model, mean):
-    from stage1_align.towers.open_clip_source import _of_model
+    from stage1_align.towers.open_clip_source import _from_model
 
-    assert _of_model(model, None)[1]["mean"][0] == mean
+    assert _from_model(model, None)[1]["mean"][0] == mean
 
 
 def test_other_sizes_resample_the_positions_as_open_clip_does(tmp_path):
@@ -148,7 +148,7 @@ def test_frames_in_parts_give_what_all_of_them_together_give(monkeypatch):
     built.trunk.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
     inputs = built.collate(items)
     whole = built(**inputs)
-    monkeypatch.setattr(vision_open_clip, "AT_ONCE", 4)
+    monkeypatch.setattr(vision_open_clip, "MAX_FRAMES", 4)
     parts = built.encode_prepared(items)
     again = built(**inputs)  # with gradient, and in training without: random depth and batch statistics are of all
     with torch.no_grad():
@@ -175,7 +175,7 @@ def test_attention_starts_as_the_mean_and_follows_its_query():
     attending.query = torch.nn.Parameter(torch.tensor([0.5, -0.5]))  # scores 1 and -1
     high = np.exp(1) / (np.exp(1) + np.exp(-1))
     expected = torch.tensor([[2 * high, 4 * (1 - high)]], dtype=torch.float32)
-    torch.testing.assert_close(attending._summary(sequence * mask[..., None], mask), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(attending._mean(sequence * mask[..., None], mask), expected, rtol=0, atol=1e-4)
 
 
 def test_attention_over_clips_without_video_gives_every_parameter_a_finite_gradient():
@@ -207,7 +207,7 @@ def test_contradictions_and_what_does_not_exist_say_what_to_do(tmp_path):
         ({"model": "ViT-B-32", "pretrained": "openai"}, "download timm/vit_base_patch32_clip_224.openai"),
         ({"model": "ViT-L-14", "pretrained": file}, "does not say the mean"),  # laion2b's differs from openai's
         ({"model": "tiny-vit", "pretrained": hub}, "leave out model"),
-        ({"model": "tiny-resnet", "pretrained": file, **said}, "is of another model"),
+        ({"model": "tiny-resnet", "pretrained": file, **said}, "belongs to another model"),
         ({"model": "tiny-vit", "pretrained": str(tmp_path / "no.pt"), **said}, "cannot be read as weights"),
         ({"model": "tiny-vit", "pretrained": str(tmp_path / "text.safetensors"), **said}, "holds no image tower"),
         ({"pretrained": str(tmp_path / "empty")}, "no open_clip configuration here"),
