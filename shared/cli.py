@@ -17,7 +17,7 @@ COMMANDS = {
     "split": ("shared.commands.split:main", "give a dataset other splits: folds of whole groups"),
     "align": ("stage1_align.train:main", "stage 1: contrastive training of vision-text and audio-text encoders"),
     "export": ("stage1_align.export.export:main", "write the frozen, aligned encoders of a stage-1 run"),
-    "encode": ("stage2_fusion.data.encoding:main", "run frozen encoders over a clip dataset"),
+    "encode": ("stage2_fusion.commands.encode:main", "run frozen encoders over a clip dataset"),
     "fuse": ("stage2_fusion.train:main", "stage 2: train a fusion model on encoded clips"),
     "search": ("stage2_fusion.commands.search:main", "try configurations of stage 2 in parallel"),
     "evaluate": ("stage2_fusion.commands.evaluate:main", "score a fusion model"),

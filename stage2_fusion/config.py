@@ -10,46 +10,6 @@ from shared.registry import nearest
 
 
 @dataclass
-class EncodeConfig:
-    """Run the frozen encoders over a clip dataset once, so that fusion models train on their features."""
-
-    RENAMED: ClassVar[dict[str, str]] = {"provided": "precomputed"}
-
-    data: Path
-    """Clip dataset (`emit prepare`)."""
-    out: Path
-    """Folder for the feature dataset."""
-    encoders: Path | None = None
-    """Folder of aligned encoders (`emit align` ... `emit export`)."""
-    precomputed: Path | None = None
-    """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ stand in for encoders
-    of vision and audio. Words are absent, or go through the text tower of `encoders` where those are given as well."""
-    blendshapes: Path | None = None
-    """MediaPipe's face_landmarker.task (needs its package): facial action units, 52 scores of every picture, become
-    further channels of the vision sequence, as late_fusion's source has them. Pictures without a face say so."""
-    damaged_views: int = 3
-    """Copies of every clip with one modality damaged on purpose: they teach the quality weights what damage looks like,
-    and measure them. 0 encodes the clips as they are only."""
-    batch_size: int = 32
-    """Clips per forward pass, 32 at most; the features do not depend on it."""
-    workers: int | None = None
-    """Processes that read and damage clips while the encoders run, by default one for each further core, 4 at most.
-    Each holds a batch or two; they never change the features."""
-    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
-    """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
-    seed: int = 0
-    """Decides which modality of which clip is damaged, how, and how much."""
-
-    def __post_init__(self):
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers is {self.workers}: 0 or more is needed")
-        if self.encoders is None and self.precomputed is None:
-            raise ValueError("encoders is missing: give --encoders DIR, or --precomputed ROOT, or both")
-        if self.precomputed and self.blendshapes:
-            raise ValueError("blendshapes are read from the pictures that encoders see: leave out precomputed")
-
-
-@dataclass
 class LossConfig:
     """loss = mse * MSE + ramp * (pcc * (1 - PCC) + ccc * (1 - CCC)) + quality * ranking + branch losses + penalty."""
 

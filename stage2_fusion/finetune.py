@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.batches import PackedSamples
-from stage2_fusion.data.encoding import RAW, damaged_view
+from stage2_fusion.data.damaged_views import RAW, damaged_view
 from stage2_fusion.models.model_config import FusionConfig
 
 
@@ -148,5 +148,5 @@ class RawInputs:
             return self.clips.waveform(row, rate)
         # Which modality was damaged, and how, was drawn from those that were there: one picture says that some were.
         whole = self.clips.clip(row, None if name == "vision" else lambda count: range(min(1, count)))
-        whole["waveform"] = self.clips.waveform(row, rate)
-        return (damaged_view(whole, view, rate, self.info["seed"]) if view else whole)[RAW[name]]
+        whole = replace(whole, waveform=self.clips.waveform(row, rate))
+        return getattr(damaged_view(whole, view, rate, self.info["seed"]).clip if view else whole, RAW[name])

@@ -13,13 +13,11 @@ PUBLIC = ("stage1_align", "stage1_align.encoders")
 """What stage2_fusion may import of stage1_align."""
 
 TO_DO: dict[str, tuple[str, ...]] = {
-    "commands": ("stage2_fusion.commands.", "stage2_fusion.data.precomputed"),
-    "cycles": ("stage2_fusion.data.encoding",),
+    "commands": ("stage2_fusion.commands.",),
     "long": (
         "shared.synth.face:_shapes",
         "stage1_align.train:_train",
         "stage2_fusion.commands.evaluate:evaluate",
-        "stage2_fusion.data.encoding:_encode",
         "stage2_fusion.train:_train",
     ),
     "annotations": ("shared/", "stage1_align/", "stage2_fusion/"),

@@ -1,141 +1,158 @@
 """Features that came with Hume-Vidmimic2 (shared/layouts/vidmimic2/pickles.py) as samples of a feature dataset.
 
-vision   rows of vit/ID.pkl, at the seconds at which raw/ID.mp4 shows the crops of face_images/ID; without as many crops
-         as rows, spread over the clip
-audio    rows of wav2vec2/ID.pkl, AUDIO_HZ a second
-text     the clip's words through the text tower of aligned encoders where some are given, else absent
+vision   rows of vit/ID.pkl, at the seconds at which raw/ID.mp4 shows the crops of face_images/ID; spread over the clip
+         when there are not as many crops as rows
+audio    rows of wav2vec2/ID.pkl, AUDIO_HZ per second
+text     the transcript through the text tower of aligned encoders, else missing
 
-There is no space that these features share, so their pooled embeddings are zeros: only words have one. Quality is that
-of the prepared clip at those seconds, zeros where it has no picture or sound. Damage cannot be drawn on features: a
-damaged view is one that lost a modality.
+Vision and audio features share no space, so their pooled embeddings are zeros. Quality signals are those of the
+prepared clip at the times of the rows, zeros where it has no frames or sound. Features
+cannot be damaged like media: a damaged view lacks a modality.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared.dataset.clip import MODALITIES, Clip
+from shared.dataset.clip_dataset import ClipDataset, ClipSample
 from shared.errors import UserError
 from shared.files import digest
 from shared.layouts.vidmimic2.layout import DatasetFolders
 from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FEATURE_FOLDERS, WIDTHS, read_clip_features
 from shared.media.face_crops import CROP_NAME, crop_times, frame_times
 from shared.training.sampling import derive_seed
-from stage2_fusion.data.encoding import absent, batches, clean_sample, encode_modality, quality_at
+from stage2_fusion.data.encoding import clean_sample, encode_modality, missing_features, quality_at, split_ranges
 from stage2_fusion.data.features import EncoderInfo, FeatureSample, ModalityFeatures, PrecomputedInfo
 
-LARGEST = float(np.finfo(np.float16).max)
+if TYPE_CHECKING:
+    from stage1_align import AlignedEncoders
+
+MAX_VALUE = float(np.finfo(np.float16).max)
 """Feature datasets hold half precision."""
 
 
 @dataclass
-class Rows:
-    """The features of a clip."""
+class TimedFeatures:
+    """The precomputed features of a clip."""
 
     steps: dict[str, tuple[np.ndarray, np.ndarray]]
-    """Modality: float32 (T, C), and the seconds (T,) of its rows."""
-    troubles: list[str] = field(default_factory=list)
-    """What could not be used, in words."""
+    """Modality to float32 (T, C) and the times (T,) of its rows in seconds."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be used, and why."""
 
 
 class PrecomputedFeatures:
     """The features at `root` of the clips of a ClipDataset.
 
-    words: AlignedEncoders with a text tower, or None. digest: of all that was read, which is done once here; troubles:
-    [(id, reason)] of what could not be used. UserError where nothing could.
+    text_encoders: encoders whose text tower encodes the transcripts, or None. digest: of everything that was read; the
+    constructor reads all files once. problems: (id, reason) of what could not be used. Raises UserError when no clip
+    has features.
     """
 
-    def __init__(self, root: Path, clips, words=None):
+    def __init__(self, root: Path, clips: ClipDataset, text_encoders: "AlignedEncoders | None" = None):
         from tqdm import tqdm
 
-        self.root, self.clips, self.words = Path(root), clips, words
+        self.root, self.clips, self.text_encoders = Path(root), clips, text_encoders
         self.folders = DatasetFolders(self.root)
-        self.seconds = clips.info.recipe.max_seconds
-        # Columns, so that no picture is decoded for its time.
+        self.max_seconds = float(clips.info.recipe.max_seconds)
+        # Columns, so that no frame is decoded for its time.
         self.ids, self.durations, self.times = (clips.column(name) for name in ("id", "duration", "frame_times"))
-        self.signals = clips.column("vision_quality")
-        self.troubles: list[tuple[str, str]] = []
+        self.vision_quality = clips.column("vision_quality")
+        self.problems: list[tuple[str, str]] = []
         content, used = hashlib.sha256(), 0
-        for row, name in enumerate(tqdm(self.ids, desc="read", unit="clip", disable=None)):
-            found = self.rows(row)
-            self.troubles += [(name, trouble) for trouble in found.troubles]
-            for modality, (values, times) in found.steps.items():
+        for row, clip_id in enumerate(tqdm(self.ids, desc="read", unit="clip", disable=None)):
+            features = self.read(row)
+            self.problems += [(clip_id, problem) for problem in features.problems]
+            for modality, (values, times) in features.steps.items():
                 used += len(values) > 0
-                content.update(f"{name} {modality} {len(values)};".encode() + values.tobytes() + times.tobytes())
+                content.update(f"{clip_id} {modality} {len(values)};".encode() + values.tobytes() + times.tobytes())
         if not used:
-            why = f", such as {self.troubles[0][1]}" if self.troubles else ""
-            raise UserError(f"{root}: none of the {len(self.ids)} clips has features in {_places()} here{why}")
+            example = f", such as {self.problems[0][1]}" if self.problems else ""
+            folders = " or ".join(f"{folder}/" for folder in FEATURE_FOLDERS.values())
+            raise UserError(f"{root}: none of the {len(self.ids)} clips has features in {folders} here{example}")
         self.digest = content.hexdigest()[:16]
 
-    def describe(self) -> dict:
-        """What features.json says in place of encoders. Files do not tell which network wrote them: those of the same
-        folders and widths count as of the same encoders, and `precomputed` tells the files apart."""
-        of_words = self.words.digest if self.words else None
-        return {
-            "encoders": EncoderInfo(
-                path=str(self.root.resolve()),
-                digest=digest(["provided", WIDTHS, of_words]),  # not renamed, as it would change the digest
-                config=self.words.config if self.words else {},
-                precomputed=list(FEATURE_FOLDERS),
-            ),
-            "precomputed": PrecomputedInfo(str(self.root.resolve()), self.digest),
-            "widths": {
-                **{modality: WIDTHS[folder] for modality, folder in FEATURE_FOLDERS.items()},
-                "text": self.words.text.width if self.words else 1,
-                "embed": self.embed_dim,
-            },
+    def describe(self) -> PrecomputedInfo:
+        """The part of features.json that tells these files from others."""
+        return PrecomputedInfo(str(self.root.resolve()), self.digest)
+
+    def encoder_info(self) -> EncoderInfo:
+        """The part of features.json in place of encoders. Files do not tell which network wrote them: those of the same
+        folders and widths count as features of the same encoders."""
+        text_digest = self.text_encoders.digest if self.text_encoders else None
+        return EncoderInfo(
+            path=str(self.root.resolve()),
+            digest=digest(["provided", WIDTHS, text_digest]),  # an old name: another one would change the digest
+            config=self.text_encoders.config if self.text_encoders else {},
+            precomputed=list(FEATURE_FOLDERS),
+        )
+
+    def widths(self) -> dict[str, int]:
+        """As `encoding.widths`."""
+        encoders = self.text_encoders
+        text = encoders.towers()["text"].width if encoders else 1
+        return {name: WIDTHS[folder] for name, folder in FEATURE_FOLDERS.items()} | {
+            "text": text,
+            "embed": self.embed_dim,
         }
 
     @property
     def embed_dim(self) -> int:
-        return self.words.embed_dim if self.words else 1
+        return self.text_encoders.embed_dim if self.text_encoders else 1
 
-    def rows(self, row: int) -> Rows:
-        """The features of the clip at `row`, as far as preparing looked at it."""
-        # Ids count through the splits, and `emit split` gives clips others: where the file lies is what matters.
+    def read(self, row: int) -> TimedFeatures:
+        """The features of the clip in this row, up to the `max_seconds` that were prepared."""
+        # Ids are unique over all splits, and `emit split` changes the split: the folder that holds the file decides.
         clip = Clip(self.ids[row], None, split="test")
-        read = read_clip_features(self.root, clip.id, clip.split)
-        values = {"vision": read.vision, "audio": read.audio}
-        troubles = list(read.problems)
+        stored = read_clip_features(self.root, clip.id, clip.split)
+        values = {"vision": stored.vision, "audio": stored.audio}
+        problems = list(stored.problems)
         for modality, features in values.items():
-            if np.abs(features).max(initial=0) > LARGEST:
-                troubles.append(f"{self.root / FEATURE_FOLDERS[modality] / clip.id}.pkl: values beyond {LARGEST:g}")
+            if np.abs(features).max(initial=0) > MAX_VALUE:
+                problems.append(f"{self.root / FEATURE_FOLDERS[modality] / clip.id}.pkl: values beyond {MAX_VALUE:g}")
                 values[modality] = features[:0]
-        times = {"audio": (np.arange(len(values["audio"])) + 0.5) / AUDIO_HZ}
-        lasts = max(self.durations[row], len(values["audio"]) / AUDIO_HZ)  # preparing leaves out the rest
-        times["vision"] = vision_times(
-            len(values["vision"]), self.folders.find("face_images", clip), self.folders.find("raw", clip), lasts
-        )
+        seconds = max(self.durations[row], len(values["audio"]) / AUDIO_HZ)  # prepared clips may be cut short
+        crops, video = self.folders.find("face_images", clip), self.folders.find("raw", clip)
+        times = {
+            "vision": vision_times(len(values["vision"]), crops, video, seconds),
+            "audio": (np.arange(len(values["audio"])) + 0.5) / AUDIO_HZ,
+        }
         steps = {}
         for modality in FEATURE_FOLDERS:
-            seen = times[modality] < self.seconds  # (T,)
-            steps[modality] = values[modality][seen], times[modality][seen].astype(np.float32)
-        return Rows(steps, troubles)
+            kept = times[modality] < self.max_seconds  # (T,)
+            steps[modality] = values[modality][kept], times[modality][kept].astype(np.float32)
+        return TimedFeatures(steps, problems)
 
     def samples(
-        self, stretches: list[range], damaged_views: int, batch_size: int, seed: int, bf16: bool
+        self, shards: Sequence[range], *, damaged_views: int, batch_size: int, seed: int, bf16: bool
     ) -> Iterator[FeatureSample]:
-        """Samples of the clips in `stretches` of rows, in order, each clip as it is followed by its damaged views."""
-        for batch in batches(stretches, batch_size):
-            clips = [self.clips.clip(row, lambda count: []) for row in batch]
-            if self.words is None:
-                words = [absent("text", clip, self.embed_dim) for clip in clips]
+        """The clips of `shards`, which are ranges of rows; each clip is followed by its damaged views."""
+        for rows in split_ranges(shards, batch_size):
+            clips = [self.clips.clip(row, lambda count: []) for row in rows]
+            if self.text_encoders is None:
+                texts = [missing_features("text", clip, self.embed_dim) for clip in clips]
             else:
-                words = encode_modality(self.words, "text", clips, bf16)
-            for row, clip, text in zip(batch, clips, words, strict=True):
-                width = clip["vision_quality"].shape[1]
-                clip["frame_times"] = np.array(self.times[row], np.float32)  # (Tf,)
-                clip["vision_quality"] = np.frombuffer(self.signals[row], "<f4").reshape(-1, width)  # (Tf, Q)
-                parts = {name: self._part(name, clip, *steps) for name, steps in self.rows(row).steps.items()}
+                texts = encode_modality(self.text_encoders, "text", clips, bf16)
+            for row, clip, text in zip(rows, clips, texts, strict=True):
+                clip = replace(
+                    clip,
+                    frame_times=np.array(self.times[row], np.float32),  # (Tf,)
+                    vision_quality=np.frombuffer(self.vision_quality[row], "<f4").reshape(
+                        -1, clip.vision_quality.shape[1]
+                    ),  # (Tf, Q)
+                )
+                parts = {name: self._features(name, clip, *steps) for name, steps in self.read(row).steps.items()}
                 sample = clean_sample(clip, **parts, text=text)
                 yield sample
                 for view in range(1, damaged_views + 1):
                     yield missing_view(sample, view, seed)
 
-    def _part(self, name: str, clip: dict, values: np.ndarray, times: np.ndarray) -> ModalityFeatures:
+    def _features(self, name: str, clip: ClipSample, values: np.ndarray, times: np.ndarray) -> ModalityFeatures:
         return ModalityFeatures(
             sequence=values.astype(np.float16),
             times=times,
@@ -145,26 +162,22 @@ class PrecomputedFeatures:
 
 
 def vision_times(count: int, crops: Path | None, video: Path | None, duration: float) -> np.ndarray:
-    """Seconds (T,) of `count` rows, one a crop: when the frames of the crops are shown, or, where there are not as many
-    crops, spread over the video or, without one, over `duration` seconds."""
+    """Seconds (T,) of `count` rows, one per crop: when the video shows the frames of the crops. When there are not as
+    many crops, the rows are spread over the video or, without one, over `duration` seconds."""
     if not count:
         return np.zeros(0)
     names = [path.name for path in crops.iterdir()] if crops else []
     numbers = sorted({int(match[1]) for name in names if (match := CROP_NAME.fullmatch(name))})
     if len(numbers) != count:
-        numbers = range(count)
+        numbers = list(range(count))
     return crop_times(np.array(numbers), frame_times(video) if video else None, duration)[0]
 
 
 def missing_view(sample: FeatureSample, view: int, seed: int) -> FeatureSample:
-    """The sample without one of its modalities, which one being a function of (seed, id, view); as it is where it has
-    but one."""
+    """The sample without one of its modalities, which is a function of (seed, id, view); unchanged when it has only
+    one."""
     present = [name for name in MODALITIES if sample.modality(name).steps]
     if len(present) < 2:
         return replace(sample, view=view)
     lost = str(np.random.default_rng(derive_seed("damage", seed, sample.id, view)).choice(present))
     return replace(sample.without(lost), view=view, damage={**sample.damage, lost: "missing"})
-
-
-def _places() -> str:
-    return " or ".join(f"{folder}/" for folder in FEATURE_FOLDERS.values())

@@ -25,10 +25,11 @@ from shared.files import write_json
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.media.storage import encode_jpeg, to_int16
 from stage2_fusion import train as trainer
+from stage2_fusion.commands.encode import EncodeConfig, encode
 from stage2_fusion.commands.evaluate import evaluate
-from stage2_fusion.config import EncodeConfig, EvaluateConfig, FuseConfig, TrainConfig
-from stage2_fusion.data import encoding as encode
+from stage2_fusion.config import EvaluateConfig, FuseConfig, TrainConfig
 from stage2_fusion.data.batches import PackedSamples, collate
+from stage2_fusion.data.encoding import encode_samples, load_clip
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import RawInputs
@@ -80,7 +81,7 @@ def made(tmp_path_factory) -> Path:
     encoders.save_pretrained(folder / "encoders", {"data": "nothing"})
     datasets.disable_progress_bars()
     options = {"data": folder / "clips", "out": folder / "features", "damaged_views": 2, "mixed_precision": "no"}
-    encode.encode(EncodeConfig(encoders=folder / "encoders", **options))
+    encode(EncodeConfig(encoders=folder / "encoders", **options))
     return folder
 
 
@@ -165,7 +166,7 @@ def test_what_a_frozen_tower_does_not_say_is_learned_and_kept(made, tmp_path):
     with pytest.raises(UserError, match="encoders kept in the model folder"):
         evaluate(EvaluateConfig(model=tuned, data=made / "features", split="valid"))
     again = EncodeConfig(encoders=tuned / "encoders", data=made / "clips", out=tmp_path / "f", mixed_precision="no")
-    encode.encode(again)
+    encode(again)
     found = evaluate(EvaluateConfig(model=tuned, data=tmp_path / "f", split="valid", bootstrap=0))
     assert found["pcc"]["mean"] == pytest.approx(pcc[1], abs=1e-4)
 
@@ -186,7 +187,7 @@ def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
     encoders = AlignedEncoders.from_pretrained(folder / "encoders")
     assert encoders.digest == model.config.encoders.digest
     clips = ClipDataset.open(made / "clips", "valid")
-    samples = encode.encode_samples(encoders, [encode.for_encoders(clips, row, 16000) for row in range(len(clips))])
+    samples = encode_samples(encoders, [load_clip(clips, row, 16000) for row in range(len(clips))])
     best = json.loads((folder / "metrics.json").read_text())["epoch"]
     np.testing.assert_allclose(run_model(model, samples, 5).predictions, seen[best - 1], atol=1e-4)
 

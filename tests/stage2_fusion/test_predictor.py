@@ -17,9 +17,9 @@ from shared.errors import UserError
 from shared.media.decode import decode
 from shared.media.inputs import ClipArrays
 from stage2_fusion import FeatureDataset, FusionModel, Predictor
+from stage2_fusion.commands.encode import EncodeConfig, encode
 from stage2_fusion.commands.predict import predict
-from stage2_fusion.config import EncodeConfig, PredictConfig
-from stage2_fusion.data.encoding import encode
+from stage2_fusion.config import PredictConfig
 from stage2_fusion.models.base import FeatureSpec
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 from stage2_fusion.predictor import SyntheticModelWarning

@@ -17,10 +17,12 @@ from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
 from stage2_fusion import train as trainer
 from stage2_fusion.commands import predict as prediction
-from stage2_fusion.config import EncodeConfig, FuseConfig, PredictConfig
-from stage2_fusion.data import encoding as encode
+from stage2_fusion.commands.encode import EncodeConfig, encode
+from stage2_fusion.config import FuseConfig, PredictConfig
 from stage2_fusion.data.action_units import BLENDSHAPES, CHANNELS, ActionUnits, add_action_units
 from stage2_fusion.data.batches import PackedSamples, collate
+from stage2_fusion.data.damaged_views import damaged_view
+from stage2_fusion.data.encoding import load_clip, widths
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import RawInputs
@@ -102,7 +104,7 @@ def test_a_tower_says_them_after_its_own_channels(landmarker):
     alone, width = encoders.vision.encode_prepared(frames), encoders.vision.width
     add_action_units(encoders, landmarker)
     both = encoders.vision.encode_prepared(frames)
-    assert encode.widths(encoders)["vision"] == width + 53 == both.sequence.shape[2]
+    assert widths(encoders)["vision"] == width + 53 == both.sequence.shape[2]
     torch.testing.assert_close(both.sequence[..., :width], alone.sequence)
     torch.testing.assert_close(both.pooled, alone.pooled)
     for row, mask, pictures in zip(both.sequence[..., width:], both.mask, frames, strict=True):
@@ -128,22 +130,22 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     stage1_tiny.encoders().save_pretrained(tmp_path / "encoders", {"data": "nothing"})
     made = {"data": clips, "out": tmp_path / "features", "encoders": tmp_path / "encoders", "damaged_views": 2}
     made["mixed_precision"] = "no"
-    encode.encode(EncodeConfig(**made, blendshapes=landmarker))
+    encode(EncodeConfig(**made, blendshapes=landmarker))
     with pytest.raises(UserError, match=r"made with other action units \w+ \(now None\)"):
-        encode.encode(EncodeConfig(**made))
+        encode(EncodeConfig(**made))
 
     # Of the clip as it is, and of each view as it was damaged.
     features, prepared = FeatureDataset.open(tmp_path / "features"), ClipDataset.open(clips)
     assert features.info["action_units"]["names"] == list(CHANNELS)
     kinds = set()
     for number, views in enumerate(features.by_clip()):
-        clip = encode.for_encoders(prepared, number, 16000)
+        clip = load_clip(prepared, number, 16000)
         assert views[0]["id"] == clip["id"]
         for view, sample in views.items():
-            seen = encode.damaged_view(clip, view, 16000, 0) if view else clip
+            seen = damaged_view(clip, view, 16000, 0).clip if view else clip
             kinds.add(sample["damage"]["vision"])
             units = sample["vision"]["sequence"][:, -53:]
-            np.testing.assert_allclose(units, expected(seen["frames"]), atol=1e-3)
+            np.testing.assert_allclose(units, expected(seen.frames), atol=1e-3)
     assert len(kinds) > 3
 
     words = {"--data": tmp_path / "features", "--run": tmp_path / "run", "--model": "late_fusion"}

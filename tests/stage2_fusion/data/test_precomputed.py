@@ -12,8 +12,8 @@ from shared import config as configuration
 from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
 from shared.media.face_crops import frame_times
-from stage2_fusion.config import EncodeConfig
-from stage2_fusion.data import encoding as encode
+from stage2_fusion.commands import encode
+from stage2_fusion.commands.encode import EncodeConfig
 from stage2_fusion.data.features import FeatureDataset, read_info
 from stage2_fusion.data.precomputed import PrecomputedFeatures, vision_times
 

@@ -1,0 +1,277 @@
+"""`emit encode`: run frozen encoders over a clip dataset once.
+
+    emit encode --encoders DIR --data DIR --out DIR
+    emit encode --precomputed ROOT --data DIR --out DIR        features that came with Hume-Vidmimic2
+    accelerate launch --config_file accelerate_configs/multi_gpu.yaml -m stage2_fusion.commands.encode ...
+
+OUT/.partial holds the finished shards until all are written, so that a stopped run continues where it stopped. Several
+processes, on several machines that share OUT, divide the shards among them.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from shared import config as configuration
+from shared.dataset.shards import ShardWriter
+from shared.dataset.worker_pool import cores
+from shared.files import write_csv
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from shared.dataset.clip_dataset import ClipDataset
+    from stage1_align import AlignedEncoders
+    from stage2_fusion.data.features import FeatureInfo, FeatureSample
+    from stage2_fusion.data.precomputed import PrecomputedFeatures
+
+SHARD_SIZE = 32
+"""Clips in a shard. Fixed, because which clips share a forward pass decides the last bits of their features, and
+neither the number of processes nor an interruption may."""
+
+
+@dataclass
+class EncodeConfig:
+    """Run the frozen encoders over a clip dataset once, so that fusion models train on their features."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"provided": "precomputed"}
+
+    data: Path
+    """Clip dataset (`emit prepare`)."""
+    out: Path
+    """Folder for the feature dataset. An unfinished one is continued."""
+    encoders: Path | None = None
+    """Folder of aligned encoders (`emit align` ... `emit export`)."""
+    precomputed: Path | None = None
+    """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ replace the vision and
+    the audio encoder. Text goes through the text encoder of `encoders`; without `encoders` it is missing."""
+    blendshapes: Path | None = None
+    """MediaPipe's face_landmarker.task (needs its package): adds facial action units, 52 scores per frame, to the
+    channels of the vision sequence, as the source of late_fusion has them. One more channel says whether a face was
+    found."""
+    damaged_views: int = 3
+    """Copies of every clip with one modality damaged on purpose: quality weights learn from them what damage looks
+    like, and are scored on them. 0 encodes the undamaged clips only."""
+    batch_size: int = 32
+    """Clips per forward pass, 32 at most; the features do not depend on it."""
+    workers: int | None = None
+    """Processes that read and damage clips while the encoders run, by default one per remaining core, 4 at most. Each
+    holds a batch or two; they do not change the features."""
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
+    seed: int = 0
+    """Decides which modality of which clip is damaged, how, and how much."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers is {self.workers}: 0 or more is needed")
+        if self.encoders is None and self.precomputed is None:
+            raise ValueError("encoders is missing: give --encoders DIR, or --precomputed ROOT, or both")
+        if self.precomputed and self.blendshapes:
+            raise ValueError("blendshapes are read from the frames that encoders see: leave out precomputed")
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = configuration.parse(
+        EncodeConfig,
+        argv,
+        prog="emit encode",
+        example="emit encode --encoders runs/demo/encoders --data runs/demo/clips --out runs/demo/features",
+    )
+    encode(config)
+    return 0
+
+
+def encode(config: EncodeConfig) -> None:
+    """Write the feature dataset, or continue an unfinished one. A complete one is left alone; UserError when the folder
+    holds features of something else."""
+    from shared.training.distributed import peer_failure_guard
+
+    with peer_failure_guard(config.out):
+        _encode(config)
+
+
+def _encode(config: EncodeConfig) -> None:
+    from shared.dataset.clip_dataset import ClipDataset
+    from shared.training.distributed import start_accelerator
+    from stage2_fusion.data.features import write_samples
+
+    # Autocast decides the precision. Processes wait for each other only at the end, as long as the slowest one takes.
+    accelerator = start_accelerator("no", timeout_minutes=24 * 60)
+    encoders = _load_encoders(config, accelerator.device)
+    clips = ClipDataset.open(config.data)
+    precomputed = _load_precomputed(config, clips, encoders)
+    info = _describe(config, clips, encoders, precomputed)
+    writer = ShardWriter(config.out, "features.json", "feature dataset", len(clips), SHARD_SIZE)
+    with accelerator.main_process_first():
+        complete = _claim(writer, config, info)
+    if complete:
+        accelerator.print(f"{config.out}: already holds these features; nothing to do")
+        return
+    missing = _missing_shards(writer, accelerator)
+    notes = writer.progress_notes(range(len(writer.shards)), missing)
+    accelerator.wait_for_everyone()  # no process writes before all have listed the missing shards
+    for note in notes:
+        accelerator.print(note)
+    local_numbers = missing[accelerator.process_index :: accelerator.num_processes]
+    shards = [writer.shards[number] for number in local_numbers]
+    samples = _samples(config, clips, encoders, precomputed, shards, info, _workers(config, accelerator))
+    with contextlib.closing(samples):  # ends the workers, whatever happens
+        for number, rows in zip(_progress(local_numbers, accelerator), shards, strict=True):
+            write_samples(writer.path(number), islice(samples, len(rows) * (1 + config.damaged_views)), info)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        _finish(writer, config, info, precomputed)
+
+
+def _load_encoders(config: EncodeConfig, device: "torch.device") -> "AlignedEncoders | None":
+    """The encoders to run: all of them, or the text tower beside precomputed features."""
+    if config.encoders is None:
+        return None
+    from stage1_align import AlignedEncoders
+
+    return AlignedEncoders.from_pretrained(config.encoders, ("text",) if config.precomputed else None).to(device)
+
+
+def _load_precomputed(
+    config: EncodeConfig, clips: "ClipDataset", encoders: "AlignedEncoders | None"
+) -> "PrecomputedFeatures | None":
+    if config.precomputed is None:
+        return None
+    from stage2_fusion.data.precomputed import PrecomputedFeatures
+
+    return PrecomputedFeatures(config.precomputed, clips, encoders)
+
+
+def _describe(
+    config: EncodeConfig,
+    clips: "ClipDataset",
+    encoders: "AlignedEncoders | None",
+    precomputed: "PrecomputedFeatures | None",
+) -> "FeatureInfo":
+    """The features.json. Adds action units to the vision tower when they are asked for."""
+    from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+    from shared.training.distributed import fast_bf16
+    from stage2_fusion.data.action_units import add_action_units
+    from stage2_fusion.data.encoding import widths
+    from stage2_fusion.data.features import DataInfo, EncoderInfo, FeatureInfo
+
+    units = None
+    if precomputed is not None:
+        made_by, channels = precomputed.encoder_info(), precomputed.widths()
+    else:
+        assert encoders is not None and config.encoders is not None
+        units = add_action_units(encoders, config.blendshapes) if config.blendshapes else None
+        made_by = EncoderInfo(str(config.encoders.resolve()), encoders.digest, encoders.config)
+        channels = widths(encoders)
+    bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
+    info = FeatureInfo(
+        label_names=list(clips.label_names),
+        group_names=list(clips.info.group_names),
+        encoders=made_by,
+        widths=channels,
+        action_units=units.describe() if units else None,
+        precomputed=precomputed.describe() if precomputed else None,
+        data=DataInfo(
+            str(config.data.resolve()), clips.digest, clips.info.recipe.to_json(), clips.info.synthetic or None
+        ),
+        quality={"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
+        views=config.damaged_views,
+        seed=config.seed,
+        precision="bf16" if bf16 and encoders is not None else "fp32",
+    )
+    return info.with_digest()
+
+
+def _claim(writer: ShardWriter, config: EncodeConfig, info: "FeatureInfo") -> bool:
+    """Whether the features of `info` are complete. If not, claim the folder; UserError if it holds something else."""
+    from stage2_fusion.data.features import read_info
+
+    made_from = _made_from(info)
+    stored = _made_from(read_info(config.out)) if writer.is_complete() else None
+    if stored is not None and config.mixed_precision == "auto":
+        made_from["precision"] = stored["precision"]
+    return writer.claim(made_from, stored)
+
+
+def _made_from(info: "FeatureInfo") -> dict[str, Any]:
+    """What the features depend on, by the names that error messages use."""
+    return {
+        "encoders": info.encoders.digest,
+        "precomputed features": info.precomputed.digest if info.precomputed else None,
+        "action units": info.action_units.digest if info.action_units else None,
+        "clips": info.data.digest,
+        "damaged views": info.views,
+        "seed": info.seed,
+        "precision": info.precision,
+    }
+
+
+def _missing_shards(writer: ShardWriter, accelerator: "Accelerator") -> list[int]:
+    """Numbers of the missing and damaged shards, the same in all processes. Each process verifies its share of them."""
+    from accelerate.utils import gather_object
+
+    share = range(accelerator.process_index, len(writer.shards), accelerator.num_processes)
+    return sorted(gather_object(writer.missing(share)))
+
+
+def _samples(
+    config: EncodeConfig,
+    clips: "ClipDataset",
+    encoders: "AlignedEncoders | None",
+    precomputed: "PrecomputedFeatures | None",
+    shards: list[range],
+    info: "FeatureInfo",
+    workers: int,
+) -> "Iterator[FeatureSample]":
+    """The samples of these shards, in order."""
+    from stage2_fusion.data.encoding import encode_dataset
+
+    options = {"damaged_views": config.damaged_views, "batch_size": config.batch_size, "seed": config.seed}
+    bf16 = info.precision == "bf16"
+    if precomputed is not None:
+        return precomputed.samples(shards, **options, bf16=bf16)
+    assert encoders is not None
+    return encode_dataset(encoders, clips, shards, **options, bf16=bf16, workers=workers)
+
+
+def _workers(config: EncodeConfig, accelerator: "Accelerator") -> int:
+    if config.workers is not None:
+        return config.workers
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    return max(0, min(4, cores() // local_processes - 1))
+
+
+def _progress(numbers: list[int], accelerator: "Accelerator") -> Iterator[int]:
+    from tqdm import tqdm
+
+    hidden = None if accelerator.is_main_process else True
+    return iter(tqdm(numbers, desc="encode", unit=f"x {SHARD_SIZE} clips", disable=hidden))
+
+
+def _finish(
+    writer: ShardWriter, config: EncodeConfig, info: "FeatureInfo", precomputed: "PrecomputedFeatures | None"
+) -> None:
+    """Join the shards to the dataset and print what it holds."""
+    from stage2_fusion.data.features import read_samples
+
+    problems = precomputed.problems if precomputed else []
+    if precomputed:
+        write_csv(config.out / "precomputed.csv", ["id", "reason"], [list(pair) for pair in problems])
+    shards = [writer.path(number) for number in range(len(writer.shards))]
+    writer.finish(read_samples(shards), info.digest, info.to_json())
+    print(f"{config.out}: {writer.total} clips, {1 + config.damaged_views} views each, encoders {info.encoders.digest}")
+    if problems:
+        name, reason = problems[0]
+        print(f"  {len(problems)} modalities left out, listed in precomputed.csv, such as {name}: {reason}")
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)
