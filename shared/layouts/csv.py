@@ -77,4 +77,4 @@ def _rows_with_known_file(
         kept.append(row)
     if not lost:
         return kept, []
-    return kept, [f"{len(lost)} rows left out, whose files cannot be told: {first_few(lost, SHOWN_ROWS)}"]
+    return kept, [f"{len(lost)} rows left out, whose files cannot be identified: {first_few(lost, SHOWN_ROWS)}"]

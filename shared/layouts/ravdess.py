@@ -146,7 +146,7 @@ def _read_manifest(path: Path) -> tuple[list[Clip], list[str]]:
     folder = os.path.normpath(path.parent)
     files = [Path(os.path.normpath(path.parent / file)) for file in media_files(path.parent)]
     problems |= {
-        "files are not there": [name for name in entries if not os.path.isfile(name)],
+        "files are missing": [name for name in entries if not os.path.isfile(name)],
         "files are in no row and left out": [str(f.relative_to(folder)) for f in files if str(f) not in entries],
         "clips have rows that are not understood": [f"{c.id} ({', '.join(c.remarks)})" for c in clips if c.remarks],
     }

@@ -33,7 +33,7 @@ def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
     try:
         text = read_text(table, errors="replace")
     except FileNotFoundError:
-        return {}, [] if is_test else [f"{name}: not there"]
+        return {}, [] if is_test else [f"{name}: missing"]
     except OSError as error:
         return {}, [f"{name}: cannot be read ({error.strerror or error})"]
     lines = [(i + 1, line) for i, line in enumerate(text.splitlines()) if line.strip()]

@@ -77,7 +77,7 @@ class Csv(TableSource):
         paths = [path for media, _ in self.items[:CHECKED_ITEMS] for path in media.values()]
         if not any(path.is_file() for path in paths):
             what = f"the first row wants {paths[0]}" if paths else "no row names one"
-            raise UserError(f"{self.name}: its files are not there ({what}); set root to the folder they lie in")
+            raise UserError(f"{self.name}: its files are missing ({what}); set root to their folder")
 
     def _read_sidecars(self) -> None:
         """Transcripts beside the files with sound; if the first items have none, none are looked for."""

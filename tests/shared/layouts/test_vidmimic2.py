@@ -1,4 +1,4 @@
-"""Layout "vidmimic2" on tables and folders made here: counts, odd spellings, seed videos, damage to single rows."""
+"""The layout vidmimic2 on small generated tables and folders: counts, spellings, seed videos, damaged rows."""
 
 import math
 
@@ -38,7 +38,7 @@ def put(path, data=b"x"):
     return path
 
 
-def test_rows_files_and_transcripts_meet_by_five_digits(tmp_path):
+def test_rows_files_and_transcripts_are_matched_by_five_digits(tmp_path):
     root = make(tmp_path, "00000,0.5,0,0,0,0,1\n00001,0,0.3333333432674408,0,0,0,0\n")
     put(root / "raw" / "00000.mp4")
     put(root / "audio" / "00000.mp3")
@@ -52,7 +52,9 @@ def test_rows_files_and_transcripts_meet_by_five_digits(tmp_path):
     first = clips["00000"]
     assert first.labels == (0.5, 0, 0, 0, 0, 1) and first.split == "train" and first.transcript == "what a day"
     assert first.media == root / "raw/00000.mp4" and first.audio == root / "audio/00000.mp3" and first.crops is None
-    assert clips["00001"].media == root / "raw/00001.mp4" and clips["00001"].audio is None  # preparing says: not there
+    assert (
+        clips["00001"].media == root / "raw/00001.mp4" and clips["00001"].audio is None
+    )  # preparing reports that it is missing
     assert clips["00001"].labels[1] == 0.3333333432674408
     assert [clips[name].split for name in ("00900", "09000", "09001")] == ["valid", "test", "test"]
     assert clips["09001"].audio == root / "test_data/audio/09001.mp3" and math.isnan(clips["09001"].labels[0])
@@ -74,7 +76,7 @@ def test_rows_files_and_transcripts_meet_by_five_digits(tmp_path):
     "header",
     [HEADER, HEADER.replace("F", "f"), HEADER.replace("Empathic Pain", "empathic_pain"), HEADER.upper()],
 )
-def test_copies_of_the_table_are_read_alike(tmp_path, names, header):
+def test_copies_of_the_table_are_read_the_same_way(tmp_path, names, header):
     text = f"{header}\n{names[0]},0.5,0,0,0.25,0,1\n{names[1]},0,0,0,0,0.1,0\n"
     variants = {
         "plain": text.encode(),
@@ -94,7 +96,7 @@ def test_copies_of_the_table_are_read_alike(tmp_path, names, header):
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ("00001,0,0,0\n", "4 cells instead of 7"),
         ("00001,0,0,0,0,0,0,0\n", "8 cells instead of 7"),
@@ -114,19 +116,19 @@ def test_copies_of_the_table_are_read_alike(tmp_path, names, header):
         ("00001,0,0,0,0,0,0\x00\n", "Joy is '0\\x00'"),
     ],
 )
-def test_a_bad_row_is_named_and_costs_itself_alone(tmp_path, row, said):
+def test_damaged_row_is_named_and_affects_itself_only(tmp_path, row, message):
     good = "00000,0.5,0,0,0,0,1\n"
     clips, notes = clips_of(make(tmp_path, f"{good}{row}00002,0,1,0,0,0,0\n"))
-    assert said in notes
+    assert message in notes
     assert clips["00000"].labels == (0.5, 0, 0, 0, 0, 1) and clips["00002"].labels == (0, 1, 0, 0, 0, 0)
     assert not clips["00000"].remarks and not clips["00002"].remarks
-    if "separated" in said:
+    if "separated" in message:
         assert clips["00001"].labels == (0, 0, 0, 0, 0, 0.5)
-    if "cells" in said or "different" in said:
+    if "cells" in message or "different" in message:
         assert all(math.isnan(value) for value in clips["00001"].labels)
 
 
-def test_tables_that_are_broken_as_a_whole(tmp_path):
+def test_unreadable_tables_are_noted(tmp_path):
     clips, notes = clips_of(make(tmp_path / "a", "", valid="0,0,0,0,0,0,1\n"))
     assert "train_split.csv: no rows" in notes and list(clips) == ["00000"]
     root = make(tmp_path / "b", "")
@@ -136,7 +138,7 @@ def test_tables_that_are_broken_as_a_whole(tmp_path):
     (root / "train_split.csv").mkdir()
     assert "train_split.csv: cannot be read" in clips_of(root)[1]
     (root / "train_split.csv").rmdir()
-    assert "train_split.csv: not there" in clips_of(root)[1]
+    assert "train_split.csv: missing" in clips_of(root)[1]
     nameless = make(tmp_path / "c", "3,0,0,0,0,0,1\n", header="4,0,0,0,0,1,0")
     clips, notes = clips_of(nameless)
     assert clips["00004"].labels[4] == 1 and clips["00003"].labels[5] == 1 and "official order" in notes
@@ -149,7 +151,7 @@ def test_tables_that_are_broken_as_a_whole(tmp_path):
     assert clips["00003"].labels[5] == 0.5 and math.isnan(clips["00003"].labels[0]) and "no column for Adm" in notes
 
 
-def test_zeros_of_the_test_split_are_no_labels(tmp_path):
+def test_zeros_of_the_test_split_are_not_labels(tmp_path):
     rows = "8,0,0,0,0,0,0\n9,0,0,0,0,0,0\n"
     root = make(tmp_path, "1,0,0,0,0,0,0\n", test=f"{HEADER.lower()}\n{rows}")
     clips, notes = clips_of(root)
@@ -169,7 +171,7 @@ def slow_denominator(labels):
     return None
 
 
-def test_the_common_denominator_is_the_number_of_raters(tmp_path):
+def test_common_denominator_is_the_number_of_raters(tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(200):
         n = int(rng.integers(2, 129))
@@ -180,40 +182,40 @@ def test_the_common_denominator_is_the_number_of_raters(tmp_path):
     assert common_denominator((math.nan,) * 6) is None and common_denominator(()) is None
 
 
-def test_seed_videos_are_found_by_labels_and_by_words(tmp_path):
+def test_seed_videos_are_found_by_labels_and_words(tmp_path):
     shared = ",".join(str(float(np.float32(k / 122))) for k in (11, 3, 0, 1, 45, 60))
     other = ",".join(str(float(np.float32(k / 117))) for k in (11, 3, 0, 1, 45, 61))
     few = "0.5,0,0,0,0,0.25"  # 4 raters: many clips share it by chance
     train = f"0,{shared}\n1,{few}\n2,{few}\n3,{other}\n4,0.2,0,0,0,0,0\n5,0,0,0.1,0,0,0\n6,0,0,0,0,0,0\n"
     root = make(tmp_path, train, valid=f"10,{shared}\n11,0.75,0,0,0,0,0\n")
-    said = {
+    transcripts = {
         4: "I really never thought, that you would make it in the end.",
         11: "i really never thought that you would make it in the and",
         5: "oh my god",
         6: "oh my god",
         3: "somebody else says something else about other things today",
     }
-    for number, text in said.items():
+    for number, text in transcripts.items():
         put(root / "text" / f"{number:05d}.txt", text.encode())
     clips, notes = clips_of(root)
     seed = {int(name): clip.groups["seed"] for name, clip in clips.items()}
     assert seed[0] == seed[10] != "" and seed[4] == seed[11] != "" and len({seed[0], seed[3], seed[4]}) == 3
     assert seed[1] == seed[2] == seed[5] == seed[6] == ""
     assert "4 clips share 2 of them" in notes and "2 across splits" in notes
-    # A name follows from what is shared: other rows, or their absence, do not change it.
+    # A name depends on what is shared, not on other rows.
     alone, _ = clips_of(make(tmp_path / "again", f"77,{shared}\n"))
     assert alone["00077"].groups["seed"] == seed[0]
 
 
-def test_near_equal_texts_are_those_a_slow_comparison_joins():
+def test_near_duplicates_are_those_of_an_exhaustive_comparison():
     rng = np.random.default_rng(1)
     words = [f"w{i}" for i in range(40)]
     base = [[str(rng.choice(words)) for _ in range(rng.integers(5, 14))] for _ in range(25)]
     texts = []
-    for said in base:
-        texts.append(" ".join(said))
-        misheard = list(said)
-        misheard[int(rng.integers(len(said)))] = "misheard"
+    for tokens in base:
+        texts.append(" ".join(tokens))
+        misheard = list(tokens)
+        misheard[int(rng.integers(len(tokens)))] = "misheard"
         texts.append(" ".join(misheard).upper() + "!")
     groups = join_near_duplicates([*texts, None, "", "w1 w2"])
     import difflib
@@ -230,21 +232,21 @@ def test_near_equal_texts_are_those_a_slow_comparison_joins():
 # --- precomputed crops ---------------------------------------------------------------------------------------------
 
 
-def test_crops_are_shown_when_their_frames_are():
+def test_crops_have_the_times_of_their_frames():
     uneven = np.array([0.0, 0.1, 0.5, 0.9])
     times, end = crop_times(np.array([0, 2, 3]), uneven, 0.0)
     assert times.tolist() == [0.0, 0.5, 0.9] and end == pytest.approx(1.3)
-    # of another frame rate: spread over the video
+    # another frame rate: spread over the video
     times, end = crop_times(np.arange(30), np.arange(10) / 10, 0.0)
     np.testing.assert_allclose(times, np.arange(30) / 30, atol=1e-9)
     assert end == pytest.approx(1.0)
-    times, end = crop_times(np.array([0, 3]), None, 2.0)  # sound alone says how long
+    times, end = crop_times(np.array([0, 3]), None, 2.0)  # the duration is that of the sound
     assert times.tolist() == [0.0, 1.5] and end == 2.0
     assert crop_times(np.array([0, 30]), None, 0.0)[0].tolist() == [0.0, 1.0]
 
 
 def write_crops(folder, shades):
-    """One crop a frame, as bright as its number."""
+    """One crop per frame, as bright as its number."""
     import cv2
 
     folder.mkdir(parents=True)
@@ -252,7 +254,7 @@ def write_crops(folder, shades):
         cv2.imwrite(str(folder / f"{number}.jpg"), np.full((40, 30, 3), shade, np.uint8))
 
 
-def test_crops_are_taken_in_the_order_of_their_numbers(tmp_path):
+def test_crops_are_read_in_the_order_of_their_numbers(tmp_path):
     write_crops(tmp_path / "f", {number: 2 * number for number in range(0, 100)})
     (tmp_path / "f" / "Thumbs.db").write_bytes(b"x")
     (tmp_path / "f" / "9.jpg").write_bytes(b"broken")
@@ -282,12 +284,12 @@ def test_precomputed_crops_and_sound_become_the_clip(tmp_path):
     clips, verdicts = prepared_here(read_source(root, options={"crops": "precomputed"}))
     shown = clips["00000"]
     np.testing.assert_allclose(shown["frame_times"], np.arange(8) / 8)
-    nearest = np.round(np.arange(8) / 8 * 25 - 1e-9)  # of two equally near the first
+    nearest = np.round(np.arange(8) / 8 * 25 - 1e-9)  # the first of two equally near ones
     np.testing.assert_allclose(shown["frames"][:, 48, 48, 0], 8 * nearest, atol=3)
     assert shown["vision_quality"][:, 0].all()
     for name in ("00000", "00003"):
         np.testing.assert_array_equal(clips[name]["waveform"], np.full(16000, 0.25, np.float32))
-    assert len(clips["00003"]["frames"]) == 8  # without a video: the sound says how long it lasts
+    assert len(clips["00003"]["frames"]) == 8  # without a video, the sound gives the duration
     assert [len(clips[name]["frames"]) for name in ("00001", "00002", "00004")] == [0, 0, 8]
     assert len(clips["00004"]["waveform"]) == 0
     details = {name: verdict.detail for name, verdict in verdicts.items()}
@@ -296,7 +298,7 @@ def test_precomputed_crops_and_sound_become_the_clip(tmp_path):
     assert details["00004"] == "no sound: no sound track; no words: no transcript"
 
 
-def test_a_face_in_raw_is_used_unless_crops_are_asked_for(tmp_path):
+def test_faces_of_raw_are_used_unless_crops_are_requested(tmp_path):
     root = make(tmp_path / "in", "0,0,0,0,0,0,0.5\n")
     (root / "valid_split.csv").unlink()
     (root / "raw").mkdir()
@@ -306,18 +308,18 @@ def test_a_face_in_raw_is_used_unless_crops_are_asked_for(tmp_path):
     assert len(frames) == 8 and frames.std() > 20
 
 
-def test_crops_keep_their_times_where_the_sound_goes_on_and_the_rest_is_said(tmp_path):
+def test_crops_keep_their_times_when_the_sound_is_longer(tmp_path):
     write_crops(tmp_path / "crops", {n: 2 * n for n in range(120)})
     sound = write_wav(tmp_path / "a.wav", voice(4.0)[None])
     clip = Clip("a", None, audio=sound, crops=tmp_path / "crops")
     found = decode_clip(clip, Recipe(frame_rate=10, max_seconds=2, frame_size=16))
     np.testing.assert_allclose(found.media.frame_times, np.arange(20) / 10)
-    np.testing.assert_allclose(found.media.frames[:, 8, 8, 0], 2 * 3 * np.arange(20), atol=2)  # 30 of them a second
+    np.testing.assert_allclose(found.media.frames[:, 8, 8, 0], 2 * 3 * np.arange(20), atol=2)  # 30 per second
     assert found.media.more and found.media.duration == 2.0 and len(found.media.waveform) == 32000
     assert not decode_clip(clip, Recipe(frame_rate=10, max_seconds=4, frame_size=16)).media.more
 
 
-def test_a_file_of_the_test_split_does_not_list_a_clip_twice(tmp_path):
+def test_file_in_test_data_does_not_list_a_clip_twice(tmp_path):
     root = make(tmp_path, "1,0,0,0,0,0,0.5\n")
     put(root / "test_data" / "raw" / "00001.mp4")
     clips, _ = clips_of(root)

@@ -1,5 +1,5 @@
-"""The official layout, written, prepared, broken in many ways, and prepared again: each damage is named, and costs
-nobody but the clip it was done to. And the corpus in that layout is what other people's code for it expects."""
+"""A synthetic corpus in the layout of Hume-Vidmimic2: it equals the distributed one in form, and each of many kinds of
+damage is named and affects its own clip only."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def sound(path):
 
 
 @pytest.mark.slow
-def test_the_corpus_is_laid_out_as_the_dataset_is(corpus):
+def test_corpus_has_the_form_of_the_dataset(corpus):
     truth = {row["id"]: row for row in table(corpus / "truth.csv")}
     assert list(truth) == [f"{i:05d}" for i in range(CLIPS)]
     listed = []
@@ -61,7 +61,7 @@ def test_the_corpus_is_laid_out_as_the_dataset_is(corpus):
             if split == "test":
                 assert labels == ["0.0"] * 6
                 continue
-            # as float32 prints, and what the truth says
+            # printed as float32, and equal to the truth
             assert labels == [repr(float(np.float32(value))) for value in labels]
             wanted = [float(truth[row["Filename"]][f"label_{name}"]) for name in EMI]
             np.testing.assert_allclose([float(value) for value in labels], wanted, atol=1e-6)
@@ -83,13 +83,13 @@ def test_the_corpus_is_laid_out_as_the_dataset_is(corpus):
             pictures = np.stack([cv2.imread(str(path))[..., ::-1] for path in crops])
             np.testing.assert_allclose(vision_features(pictures), features.vision, atol=0.05)  # a function of the media
     name = next(name for name, split in listed if split == "train")
-    heard = audio_features(sound(corpus / "audio" / f"{name}.mp3")[0].mean(axis=0))
+    recomputed = audio_features(sound(corpus / "audio" / f"{name}.mp3")[0].mean(axis=0))
     stored = pickle.loads((corpus / "wav2vec2" / f"{name}.pkl").read_bytes())
     assert stored.dtype == np.float32
-    steps = min(len(heard), len(stored))
-    assert np.corrcoef(heard[:steps].ravel(), stored[:steps].ravel())[0, 1] > 0.9
+    steps = min(len(recomputed), len(stored))
+    assert np.corrcoef(recomputed[:steps].ravel(), stored[:steps].ravel())[0, 1] > 0.9
     assert json.loads((corpus / "corpus.json").read_text())["config"]["layout"] == "vidmimic2"
-    # who repeats the line of a seed video carries its labels, rated by more than a hundred
+    # clips that repeat the line of a seed video carry its labels, from more than a hundred raters
     raters = {int(row["rater_count"]) for row in truth.values()}
     assert any(count >= 110 for count in raters) and any(count <= 24 for count in raters)
     source = read_source(corpus)
@@ -113,7 +113,7 @@ def cell(lines, row, column, value):
 
 
 def damages(root: Path) -> dict[str, tuple[str, str]]:
-    """Do each kind of damage to a clip of its own; {kind: (id, words that must name it)}. The n-th kind hits clip n."""
+    """Damage one clip in each way; {kind: (id, words that must name it)}. The n-th kind damages clip n."""
     train = root / "train_split.csv"
     done: dict[str, tuple[str, str]] = {}
     files = {
@@ -196,7 +196,7 @@ def damages(root: Path) -> dict[str, tuple[str, str]]:
         done[kind] = (f"{number:05d}", f"line {row + 1}: {words}" if "names no" in words else words)
         harm(lines, row)
         number += 1
-    # The table as a whole: Windows line ends and a byte order mark harm nobody.
+    # Windows line endings and a byte order mark do no harm.
     train.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n")
     (root / "raw" / "90000.mp4").write_bytes(b"x")
     done["a file in no table"] = ("90000", "in no table and left out")
@@ -213,16 +213,18 @@ def prepared(root, out, crops):
     assert prepare(words) == 0
     dataset = ClipDataset.open(out)
     clips = {dataset[i]["id"]: dataset[i] for i in range(len(dataset))}
-    said = "\n".join(",".join(row.values()) for name in ("verdicts", "failures") for row in table(out / f"{name}.csv"))
-    return clips, said
+    messages = "\n".join(
+        ",".join(row.values()) for name in ("verdicts", "failures") for row in table(out / f"{name}.csv")
+    )
+    return clips, messages
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("crops", ["own", "precomputed"])
-def test_each_damage_is_named_and_costs_its_clip_alone(corpus, tmp_path, capsys, crops):
+def test_each_damage_is_named_and_affects_its_clip_only(corpus, tmp_path, capsys, crops):
     whole = tmp_path / "whole"
     shutil.copytree(corpus, whole)
-    for part in ("text", "test_data/text"):  # so that words are no difference between the two
+    for part in ("text", "test_data/text"):  # so that both have no transcripts
         shutil.rmtree(whole / part)
     before, _ = prepared(whole, tmp_path / "before", crops)
     assert len(before) == CLIPS
@@ -231,10 +233,10 @@ def test_each_damage_is_named_and_costs_its_clip_alone(corpus, tmp_path, capsys,
     done = damages(broken)
     assert len(done) >= 30
     capsys.readouterr()
-    after, said = prepared(broken, tmp_path / "after", crops)
-    said += capsys.readouterr().out
+    after, messages = prepared(broken, tmp_path / "after", crops)
+    messages += capsys.readouterr().out
 
-    lines = said.splitlines()
+    lines = messages.splitlines()
     for kind, (name, words) in done.items():
         feature = kind.split()[0]
         if feature in ("vit", "wav2vec2"):
@@ -244,9 +246,9 @@ def test_each_damage_is_named_and_costs_its_clip_alone(corpus, tmp_path, capsys,
             assert any(words in trouble for trouble in read_clip_features(broken, name).problems), kind
             continue
         if crops == "own" and "crop" in kind:
-            continue  # nobody looked at them
+            continue  # crops are not read
         if crops == "precomputed" and kind in ("raw is a folder", "raw is cut off") and name in after:
-            words = ""  # pictures and sound came from elsewhere
+            words = ""  # pictures and sound are read from other files
         by_line = words.startswith("line") or not name
         assert any(words in line and (by_line or name in line) for line in lines), (kind, words)
 
@@ -255,7 +257,7 @@ def test_each_damage_is_named_and_costs_its_clip_alone(corpus, tmp_path, capsys,
     assert len(unharmed) >= CLIPS - len(done) and unharmed <= set(after)
     for name in unharmed:
         same(before[name], after[name], name)
-    # What is not of the damaged part is as it was.
+    # The parts that are not damaged are unchanged.
     for kind, (name, _) in done.items():
         if kind.startswith(("audio", "vit", "wav2vec2")):
             np.testing.assert_array_equal(after[name]["frames"], before[name]["frames"])

@@ -1,4 +1,4 @@
-"""Pickled features: what they hold is read, what else a pickle can do is not done."""
+"""Pickled features: arrays are read, and no code in a pickle is executed."""
 
 import codecs
 import os
@@ -19,7 +19,7 @@ def write(path, value, protocol=4):
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_of_every_protocol_come_back(tmp_path, protocol, order):
+def test_arrays_of_every_protocol_are_read(tmp_path, protocol, order):
     array = np.asarray(np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32), order=order)
     found = read_features(write(tmp_path / "a.pkl", array, protocol), 5)
     assert found.dtype == np.float32 and found.flags["C_CONTIGUOUS"]
@@ -30,7 +30,7 @@ def test_arrays_pickled_by_numpy_2_are_read_by_numpy_1(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     for protocol in (2, 5):
         old = pickle.dumps(array, protocol=protocol)
-        if protocol == 2:  # names end with a newline there
+        if protocol == 2:  # names end with a newline
             assert b"cnumpy.core." in old
             new = old.replace(b"cnumpy.core.", b"cnumpy._core.")
         else:  # a length stands before the name, and the frame's before all
@@ -43,7 +43,7 @@ def test_arrays_pickled_by_numpy_2_are_read_by_numpy_1(tmp_path):
         np.testing.assert_array_equal(read_features(write(tmp_path / f"{protocol}.pkl", new)), array)
 
 
-def test_other_ways_to_write_rows(tmp_path):
+def test_lists_and_dictionaries_of_rows_are_read(tmp_path):
     rows = [[1.0, 2.0], [3.0, 4.0]]
     for i, value in enumerate(
         (rows, np.array(rows), np.array([rows]), {"features": np.array(rows)}, np.array(rows, "f2"))
@@ -55,7 +55,7 @@ def test_other_ways_to_write_rows(tmp_path):
 
 
 class Runs:
-    """Pickled, it calls os.mkdir when it is read."""
+    """Unpickling it calls os.mkdir."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -71,7 +71,7 @@ class Hidden(Runs):
 
 @pytest.mark.parametrize("kind", [Runs, Hidden])
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_code_in_a_pickle_is_not_run(tmp_path, kind, protocol):
+def test_code_in_a_pickle_is_not_executed(tmp_path, kind, protocol):
     path = write(tmp_path / "evil.pkl", {"features": kind(tmp_path / "made")}, protocol)
     with pytest.raises(MediaError, match="it is not run") as caught:
         read_features(path)
@@ -80,21 +80,21 @@ def test_code_in_a_pickle_is_not_run(tmp_path, kind, protocol):
         read_features(write(tmp_path / "o.pkl", np.array([kind(tmp_path / "made")], dtype=object), protocol))
     assert not (tmp_path / "made").exists()
     pickle.loads(path.read_bytes())
-    assert (tmp_path / "made").exists()  # it would have been
+    assert (tmp_path / "made").exists()  # plain pickle executes it
 
 
 class Calls:
-    """Pickled, it calls what it is given."""
+    """Unpickling it calls a function."""
 
-    def __init__(self, function, *given, state=None):
-        self.how = function, given, state
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = function, arguments, state
 
     def __reduce__(self):
-        return self.how
+        return self.reduced
 
 
-def test_memory_is_not_had_by_a_pickle(tmp_path):
-    """Neither as much of it as it likes, nor what was in it before, nor as pointers."""
+def test_pickle_cannot_reach_memory_beyond_its_bytes(tmp_path):
+    """No large allocations, no uninitialized memory, no bytes as pointers."""
     rebuild, scalar = np.core.multiarray._reconstruct, np.core.multiarray.scalar
     unpointed = Calls(np.dtype, "O", False, True, state=(3, "|", None, None, None, -1, -1, 0))
     wide = Calls(np.dtype, "V4", False, True, state=(3, "|", None, None, None, 1 << 20, 1, 0))
@@ -104,7 +104,7 @@ def test_memory_is_not_had_by_a_pickle(tmp_path):
         "the same as it is pickled": Calls(rebuild, np.ndarray, (4, 3), b"f"),
         "of another type": Calls(rebuild, np.dtype, (0,), b"b"),
         "bytes as pointers": Calls(np.core.numeric._frombuffer, b"\1" * 24, unpointed, (1, 3), "C"),
-        "more bytes than there are": Calls(np.core.numeric._frombuffer, b"1234", wider, (1, 1 << 20), "C"),
+        "more bytes than the pickle holds": Calls(np.core.numeric._frombuffer, b"1234", wider, (1, 1 << 20), "C"),
         "more of them as a state": Calls(
             rebuild, np.ndarray, (0,), b"b", state=(1, (1, 1 << 20), wider, False, b"1234")
         ),
@@ -142,7 +142,7 @@ def bad_files(folder):
     }
 
 
-def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path):
+def test_unreadable_files_raise_one_line(tmp_path):
     for words, path in bad_files(tmp_path).items():
         with pytest.raises(MediaError) as caught:
             read_features(path, 3)
@@ -150,7 +150,7 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path):
         assert words.strip() in message and "\n" not in message and str(path) in message
 
 
-def test_the_features_of_a_clip(tmp_path):
+def test_features_of_a_clip_are_read_from_both_folders(tmp_path):
     rng = np.random.default_rng(0)
     vision, audio = rng.random((9, 384), np.float32), rng.random((30, 768), np.float32)
     write(tmp_path / "vit" / "00001.pkl", vision)

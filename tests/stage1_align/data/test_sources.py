@@ -39,7 +39,7 @@ def cache(tmp_path, monkeypatch):
 def test_members_with_one_base_name_are_one_item(tmp_path):
     values = {"caption": ["loud", " a tone "], "joy": 0.5, "said": "hello"}
     records = {
-        "a/1.x": {"png": png(3), "txt": b"grey \n"},
+        "a/1.x": {"png": png(3), "txt": b"gray \n"},
         "b/1": {"JPEG": png(5), "wav": wav(7, tmp_path), "json": dump(values)},
         "b/2": {"txt": b"no media"},
     }
@@ -300,7 +300,7 @@ def test_a_column_of_paths_holds_files_of_any_kind(tmp_path):
         ("csv", "sounds.csv", {"labels": ["caption"]}, "line 2, column caption: 'tone 0' is not a number"),
         ("csv", "sounds.csv", {"captoin": "caption"}, "no option 'captoin': did you mean 'caption'"),
         ("csv", "sounds.csv", {"frame_rate": "fast"}, "frame_rate.*Expected a .*float"),
-        ("csv", "sounds.csv", {"root": "/nowhere"}, "files are not there .the first row wants /nowhere/0.wav"),
+        ("csv", "sounds.csv", {"root": "/nowhere"}, "files are missing .the first row wants /nowhere/0.wav"),
         ("csv", "bare.csv", {}, "which column holds pictures or sound.* one of: a, b"),
         ("csv", "bare.csv", {"image": "a"}, "which column holds the words.* one of: a, b"),
         ("hf", "gone/{0..3}.parquet", {}, "no file .*gone/0.parquet"),
