@@ -15,7 +15,6 @@ PUBLIC = ("stage1_align", "stage1_align.encoders")
 TO_DO: dict[str, tuple[str, ...]] = {
     "commands": ("stage2_fusion.commands.",),
     "long": (
-        "shared.synth.face:_shapes",
         "stage1_align.train:_train",
         "stage2_fusion.commands.evaluate:evaluate",
         "stage2_fusion.train:_train",

@@ -1,1 +1,1 @@
-"""A corpus of real media files whose truth is known: invented people mimic invented seed videos."""
+"""A synthetic corpus of real media files with known truth: invented people react to invented seed videos."""

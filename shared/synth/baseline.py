@@ -1,10 +1,11 @@
-"""What plain statistics and ridge regression get out of a corpus: the bar that a trained model has to clear.
+"""The score of simple statistics and ridge regression on a corpus: a trained model has to exceed it.
 
-The statistics are the mean face, means and spreads of a mel spectrogram, and a bag of words. They see who somebody is
-and which words occur, but not how features move, when the voice leaves its baseline, or what "not" refers to.
+The statistics are the mean frame, means and deviations of a mel spectrogram, and a bag of words. They contain who a
+person is and which words occur, but not how features move, when the voice leaves its baseline, or what "not" refers to.
 """
 
 from collections import Counter
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,50 +18,49 @@ MELS = 40
 
 
 def statistics(frames: np.ndarray, waveform: np.ndarray | None, rate: int) -> np.ndarray:
-    """The picture and sound of a clip in 336 numbers: the mean grey frame at 16 x 16, then mean and standard deviation
-    over time of 40 log-mel bands; zeros without a sound track.
+    """Frames and sound of a clip in 336 numbers: the mean gray frame at 16 x 16, then mean and standard deviation over
+    time of 40 log-mel bands; zeros without a sound track.
 
     frames RGB uint8 (T, H, W, 3), waveform float32 (S,) at `rate` Hz or None -> float32 (336,).
     """
     small = [cv2.resize(frame, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
-    grey = np.mean(small, axis=(0, 3)).reshape(-1)  # (256,)
+    gray = np.mean(small, axis=(0, 3)).reshape(-1)  # (256,)
     sound = np.zeros(2 * MELS)
     if waveform is not None:
         mel = log_mel(waveform, rate)  # (T, 40)
         sound = np.concatenate([mel.mean(axis=0), mel.std(axis=0)])  # (80,)
-    return np.concatenate([grey, sound]).astype(np.float32)
+    return np.concatenate([gray, sound]).astype(np.float32)
 
 
 def bag_of_words(transcripts: list[str], train: np.ndarray) -> np.ndarray:
     """Counts (N, V) of the words that at least two training transcripts contain; train: bool (N,)."""
-    words = [text.lower().split() for text in transcripts]
-    found = Counter(word for row in np.flatnonzero(train) for word in set(words[row]))
-    place = {word: i for i, word in enumerate(sorted(word for word, count in found.items() if count > 1))}
-    counts = np.zeros((len(words), len(place)))  # (N, V)
-    for row, said in enumerate(words):
-        for word in said:
-            if word in place:
-                counts[row, place[word]] += 1
+    tokens = [text.lower().split() for text in transcripts]
+    documents = Counter(word for row in np.flatnonzero(train) for word in set(tokens[row]))
+    column = {word: i for i, word in enumerate(sorted(word for word, count in documents.items() if count > 1))}
+    counts = np.zeros((len(tokens), len(column)))  # (N, V)
+    for row, transcript in enumerate(tokens):
+        for word in transcript:
+            if word in column:
+                counts[row, column[word]] += 1
     return counts
 
 
-def evaluate(features: np.ndarray, labels: np.ndarray, splits: list[str], names: tuple[str, ...]) -> dict:
+def evaluate(features: np.ndarray, labels: np.ndarray, splits: list[str], names: tuple[str, ...]) -> dict[str, Any]:
     """Fit on train, choose the penalty on valid, score on test. features (N, F), labels (N, K).
 
     Returns {"pcc": mean over dimensions, "per_dimension": {name: PCC}, "strength": the penalty}.
     """
-    splits = np.asarray(splits)
-    train, valid, test = (np.flatnonzero(splits == name) for name in ("train", "valid", "test"))
-    centre, spread = features[train].mean(axis=0), features[train].std(axis=0)
-    x = np.where(spread > 1e-6, (features - centre) / np.maximum(spread, 1e-6), 0)  # (N, F)
-    best = (-np.inf, None, None)
-    for strength in PENALTIES:
-        predictions = ridge_predict(x[train], labels[train], x, strength)  # (N, K)
-        score = np.mean([pcc(predictions[valid, k], labels[valid, k]) for k in range(labels.shape[1])])
-        best = max(best, (score, strength, predictions), key=lambda entry: entry[0])
-    _, strength, predictions = best
-    each = {name: pcc(predictions[test, k], labels[test, k]) for k, name in enumerate(names)}
-    return {"pcc": float(np.mean(list(each.values()))), "per_dimension": each, "strength": strength}
+    train, valid, test = (np.flatnonzero(np.asarray(splits) == name) for name in ("train", "valid", "test"))
+    center, spread = features[train].mean(axis=0), features[train].std(axis=0)
+    x = np.where(spread > 1e-6, (features - center) / np.maximum(spread, 1e-6), 0)  # (N, F)
+    best_score, strength, predictions = -np.inf, None, np.zeros(labels.shape)
+    for penalty in PENALTIES:
+        candidate = ridge_predict(x[train], labels[train], x, penalty)  # (N, K)
+        score = float(np.mean([pcc(candidate[valid, k], labels[valid, k]) for k in range(labels.shape[1])]))
+        if score > best_score:
+            best_score, strength, predictions = score, penalty, candidate
+    per_dimension = {name: pcc(predictions[test, k], labels[test, k]) for k, name in enumerate(names)}
+    return {"pcc": float(np.mean(list(per_dimension.values()))), "per_dimension": per_dimension, "strength": strength}
 
 
 def log_mel(waveform: np.ndarray, rate: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One clip from its number: truth, picture, sound, words, damage, file. What a worker process runs."""
+"""One clip from its index: truth, frames, sound, words, damage, file. Worker processes run this module."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,39 +7,44 @@ import cv2
 import numpy as np
 
 from shared.media.damage import damage_frames, damage_waveform
-from shared.synth import face, media, voice, words
+from shared.synth import media, voice, words
 from shared.synth.baseline import statistics
 from shared.synth.config import SynthConfig
-from shared.synth.truth import ClipTruth, clip_truth, seed_said
+from shared.synth.face import expression_units, invent_person
+from shared.synth.render import render
+from shared.synth.truth import ClipTruth, clip_truth, seed_line_intensities
 from shared.training.sampling import derive_seed
 
 SIZES = ((240, 180), (256, 192), (192, 256), (224, 224))
+"""Width and height in pixels."""
 FRAME_RATES = (12.0, 15.0, 20.0, 25.0)
 AUDIO_RATES = (16000, 24000, 48000)
-"""Rates that both AAC and Opus take."""
+"""Rates that AAC and Opus both support."""
 VARIABLE = 0.2
-"""Share of clips whose frames are not evenly spaced, as phones record them."""
+"""Share of clips with a variable frame rate, as phones record them."""
 WEBM = 0.35
 """Share of WebM files."""
 STEREO = 0.15
+"""Share of clips with two channels."""
 
 
 @dataclass(frozen=True)
-class Format:
-    """How a clip is filmed and stored."""
+class MediaFormat:
+    """The format of a clip's file."""
 
     suffix: str
     size: tuple[int, int]
+    """Width and height in pixels."""
     frame_rate: float
     variable: bool
     audio_rate: int
     stereo: bool
 
 
-def clip_format(config: SynthConfig, index: int) -> Format:
+def media_format(config: SynthConfig, index: int) -> MediaFormat:
     """Decide the file format of clip `index`."""
     rng = np.random.default_rng(derive_seed("synth", config.seed, "format", index))
-    return Format(
+    return MediaFormat(
         suffix=".webm" if rng.random() < WEBM else ".mp4",
         size=SIZES[rng.integers(len(SIZES))],
         frame_rate=FRAME_RATES[rng.integers(len(FRAME_RATES))],
@@ -49,98 +54,98 @@ def clip_format(config: SynthConfig, index: int) -> Format:
     )
 
 
-def frame_times(how: Format, duration: float, rng: np.random.Generator) -> np.ndarray:
-    """Seconds (T,) at which frames are taken: even, or with gaps and jitter when the rate is variable."""
-    times = np.arange(int(duration * how.frame_rate)) / how.frame_rate  # (T,)
-    if how.variable:
+def frame_times(form: MediaFormat, duration: float, rng: np.random.Generator) -> np.ndarray:
+    """Seconds (T,) of the frames: evenly spaced, or with gaps and jitter when the rate is variable."""
+    times = np.arange(int(duration * form.frame_rate)) / form.frame_rate  # (T,)
+    if form.variable:
         slow = np.sin(2 * np.pi * 0.4 * times + rng.uniform(0, 6)) > 0.2  # (T,) a busy phone drops frames
-        keep = ~slow | (np.arange(len(times)) % 3 == 0)
-        keep[0] = True
-        times = times[keep]
-        times[1:] += rng.uniform(-0.2, 0.2, len(times) - 1) / how.frame_rate
+        kept = ~slow | (np.arange(len(times)) % 3 == 0)  # (T,)
+        kept[0] = True
+        times = times[kept]
+        times[1:] += rng.uniform(-0.2, 0.2, len(times) - 1) / form.frame_rate
     return np.round(times, 3)
 
 
-def draw(config: SynthConfig, truth: ClipTruth, how: Format) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The undamaged picture: frames RGB uint8 (T, H, W, 3), seconds (T,), face units (T, 12)."""
-    who = face.person(np.random.default_rng(derive_seed("synth", config.seed, "face", truth.subject)))
+def clean_frames(config: SynthConfig, truth: ClipTruth, form: MediaFormat) -> tuple[np.ndarray, np.ndarray]:
+    """The undamaged frames, RGB uint8 (T, H, W, 3), and their times in seconds (T,)."""
+    person = invent_person(np.random.default_rng(derive_seed("synth", config.seed, "face", truth.subject)))
     rng = np.random.default_rng(derive_seed("synth", config.seed, "picture", truth.index))
-    times = frame_times(how, truth.course.duration, rng)
-    units = face.units_over_time(truth.seen, truth.course.at(times), times, who, rng)
-    return face.render(who, units, times, how.size, rng), times, units
+    times = frame_times(form, truth.envelope.duration, rng)
+    units = expression_units(truth.vision, truth.envelope.at(times), times, person, rng)
+    return render(person, units, times, form.size, rng), times
 
 
-def record(config: SynthConfig, truth: ClipTruth, rate: int) -> np.ndarray:
+def clean_waveform(config: SynthConfig, truth: ClipTruth, rate: int) -> np.ndarray:
     """The undamaged sound: float32 (S,) in [-1, 1] at `rate` Hz."""
-    who = voice.speaker(np.random.default_rng(derive_seed("synth", config.seed, "voice", truth.subject)))
+    speaker = voice.invent_speaker(np.random.default_rng(derive_seed("synth", config.seed, "voice", truth.subject)))
     rng = np.random.default_rng(derive_seed("synth", config.seed, "sound", truth.index))
-    return voice.speak(who, truth.heard, truth.course.at, truth.course.duration, rate, rng)
+    return voice.speak(speaker, truth.audio, truth.envelope.at, truth.envelope.duration, rate, rng)
 
 
-def transcribe(config: SynthConfig, truth: ClipTruth) -> str:
-    """The undamaged words. Clips that repeat the line of their seed video share it to the letter."""
+def clean_transcript(config: SynthConfig, truth: ClipTruth) -> str:
+    """The undamaged words. All clips that repeat the line of a seed video have the same words."""
     seed_rng = np.random.default_rng(derive_seed("synth", config.seed, "line", truth.seed_video))
-    about = words.topic(seed_rng)
+    topic = words.draw_topic(seed_rng)
     if truth.repeats_line:
-        return words.line(seed_said(config.seed, truth.seed_video), about, seed_rng)
+        return words.write_line(seed_line_intensities(config.seed, truth.seed_video), topic, seed_rng)
     rng = np.random.default_rng(derive_seed("synth", config.seed, "words", truth.index))
-    return words.line(truth.said, about, rng)
+    return words.write_line(truth.text, topic, rng)
 
 
 @dataclass
-class Made:
-    """A clip as it is filmed, damage and all. What is missing is None."""
+class SynthClip:
+    """The content of a clip, with its damage. A missing modality is None."""
 
     frames: np.ndarray
     """RGB uint8 (T, H, W, 3)."""
     times: np.ndarray
     """Seconds (T,)."""
     channels: np.ndarray | None
-    """float32 (S, channels) at the format's audio rate."""
-    words: str | None
+    """float32 (S, channels) at the audio rate of the format."""
+    transcript: str | None
 
     def statistics(self, rate: int) -> np.ndarray:
-        """What the baseline sees of picture and sound: float32 (336,)."""
+        """The baseline's statistics of frames and sound: float32 (336,)."""
         return statistics(self.frames, None if self.channels is None else self.channels.mean(axis=1), rate)
 
 
-def film(config: SynthConfig, truth: ClipTruth, how: Format) -> Made:
-    """Draw, record, transcribe and damage a clip."""
+def make_clip(config: SynthConfig, truth: ClipTruth, form: MediaFormat) -> SynthClip:
+    """Make frames, sound and words of a clip, and damage them."""
     cv2.setNumThreads(1)
     rng = np.random.default_rng(derive_seed("synth", config.seed, "damage", truth.index))
-    frames, times, _ = draw(config, truth, how)
-    waveform = record(config, truth, how.audio_rate)
-    if truth.damage["vision"]:
-        frames = damage_frames(frames, truth.damage["vision"], rng, float(rng.uniform(0.85, 1.0)))
-    if truth.damage["audio"] not in ("", "no_track"):
-        waveform = damage_waveform(waveform, how.audio_rate, truth.damage["audio"], rng, float(rng.uniform(0.85, 1.0)))
-    balance = np.array([1.0, rng.uniform(0.6, 1.0)] if how.stereo else [1.0])
-    mute = truth.damage["audio"] == "no_track"
-    return Made(
+    frames, times = clean_frames(config, truth, form)
+    waveform = clean_waveform(config, truth, form.audio_rate)
+    vision_damage, audio_damage = truth.damage["vision"], truth.damage["audio"]
+    if vision_damage:
+        frames = damage_frames(frames, vision_damage, rng, float(rng.uniform(0.85, 1.0)))
+    if audio_damage not in ("", "no_track"):
+        waveform = damage_waveform(waveform, form.audio_rate, audio_damage, rng, float(rng.uniform(0.85, 1.0)))
+    gains = np.array([1.0, rng.uniform(0.6, 1.0)] if form.stereo else [1.0])  # (channels,)
+    return SynthClip(
         frames=frames,
         times=times,
-        channels=None if mute else waveform[:, None] * balance.astype(np.float32),
-        words=None if truth.damage["text"] else transcribe(config, truth),
+        channels=None if audio_damage == "no_track" else waveform[:, None] * gains.astype(np.float32),
+        transcript=None if truth.damage["text"] else clean_transcript(config, truth),
     )
 
 
-def make(config: SynthConfig, index: int, folder: Path, notes: Path) -> None:
-    """Write `folder`/<id>.<suffix> and, unless its words are missing, <id>.txt.
+def write_clip(config: SynthConfig, index: int, folder: Path, progress: Path) -> None:
+    """Write `folder`/<id>.<suffix> and, unless the words are missing, `folder`/<id>.txt.
 
-    Last comes `notes`/<id>.npy, the plain statistics for the baseline: where it is, the clip is complete.
+    `progress`/<id>.npy comes last, the statistics for the baseline: it marks the clip as complete.
     """
-    truth, how = clip_truth(config, index), clip_format(config, index)
-    made = film(config, truth, how)
-    if made.words is not None:
-        (folder / f"{truth.id}.txt").write_text(made.words + "\n")
-    partial = folder / f".{truth.id}{how.suffix}"
-    media.write(partial, made.frames, made.times, how.frame_rate, made.channels, how.audio_rate)
-    partial.replace(folder / f"{truth.id}{how.suffix}")
-    note(notes, truth.id, made.statistics(how.audio_rate))
+    truth, form = clip_truth(config, index), media_format(config, index)
+    clip = make_clip(config, truth, form)
+    if clip.transcript is not None:
+        (folder / f"{truth.id}.txt").write_text(clip.transcript + "\n")
+    partial = folder / f".{truth.id}{form.suffix}"
+    media.write_video(partial, clip.frames, clip.times, form.frame_rate, clip.channels, form.audio_rate)
+    partial.replace(folder / f"{truth.id}{form.suffix}")
+    mark_complete(progress, truth.id, clip.statistics(form.audio_rate))
 
 
-def note(notes: Path, name: str, values: np.ndarray) -> None:
-    """Write `notes`/<name>.npy, whole or not at all: the clip is complete."""
-    partial = notes / f".{name}.npy"
+def mark_complete(progress: Path, name: str, values: np.ndarray) -> None:
+    """Write `progress`/<name>.npy atomically: the clip is complete."""
+    partial = progress / f".{name}.npy"
     np.save(partial, values)
-    partial.replace(notes / f"{name}.npy")
+    partial.replace(progress / f"{name}.npy")

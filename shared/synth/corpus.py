@@ -1,48 +1,47 @@
-"""Making the whole corpus: workers, continuing where an interrupted run stopped, the tables, the figures."""
+"""Makes a whole corpus: worker processes, continuing after an interruption, tables, figures."""
 
 import json
 import multiprocessing
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from shared.dataset.clip import EMI, read_transcript
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
+from shared.files import digest, write_json
 from shared.metrics import pcc
 from shared.registry import Registry
 from shared.synth import baseline
 from shared.synth.config import SynthConfig
+from shared.synth.tables import CsvWriter
 from shared.synth.truth import ClipTruth, clip_truth
 
 FORMAT = "emit-corpus/1"
 SPLITS = ("train", "valid", "test")
 WRITERS = Registry(
     "corpus layout",
-    {"csv": "shared.synth.tables:PlainWriter", "vidmimic2": "shared.synth.vidmimic2:Vidmimic2Writer"},
+    {"csv": "shared.synth.tables:CsvWriter", "vidmimic2": "shared.synth.vidmimic2:Vidmimic2Writer"},
 )
-"""How the files are laid out; see PlainWriter for what each promises."""
+"""Layouts of the files; each is a CsvWriter."""
 VERSION = 4
 """Raised whenever the same configuration gives other clips, so that an older folder is not continued."""
 
 
-def build(config: SynthConfig) -> dict:
-    """Make what is missing of the corpus and return corpus.json. UserError when the folder holds something else."""
-    writer = WRITERS.get(config.layout)(config)
+def build(config: SynthConfig) -> dict[str, Any]:
+    """Make the missing part of the corpus and return corpus.json. UserError when the folder holds something else."""
+    writer: CsvWriter = WRITERS.get(config.layout)(config)
     complete = _claim(config)
     if complete is not None:
         return complete
-    from shared.files import write_json
-
-    notes = config.out / "unfinished"
-    notes.mkdir(exist_ok=True)
-    writer.begin()
-    todo = [i for i in range(config.clips) if not (notes / f"{i:05d}.npy").is_file()]
-    _render(config, writer, todo)
+    writer.progress.mkdir(exist_ok=True)
+    writer.prepare_folders()
+    _write_clips(writer, [i for i in range(config.clips) if not (writer.progress / f"{i:05d}.npy").is_file()])
 
     truths = [clip_truth(config, i) for i in range(config.clips)]
     writer.write_tables(truths)
@@ -61,65 +60,65 @@ def build(config: SynthConfig) -> dict:
         "digest": _digest(writer),
     }
     write_json(config.out / "corpus.json", figures)
-    shutil.rmtree(notes)
+    shutil.rmtree(writer.progress)
     return figures
 
 
-def _identity(config: SynthConfig) -> dict:
-    """What decides the bytes of the corpus."""
+def _identity(config: SynthConfig) -> dict[str, Any]:
+    """The options that decide the bytes of the corpus."""
     options = {key: value for key, value in asdict(config).items() if key not in ("out", "workers")}
     if options["layout"] == "csv":
-        del options["layout"]  # what corpora are that do not say
+        del options["layout"]  # a corpus without this entry has layout csv
     return {"version": VERSION, **options}
 
 
-def _claim(config: SynthConfig) -> dict | None:
+def _claim(config: SynthConfig) -> dict[str, Any] | None:
     """Take the folder for this configuration; its corpus.json when the corpus is already complete."""
-    from shared.files import write_json
-
-    mark, finished = config.out / "synth.json", config.out / "corpus.json"
-    if not mark.is_file():
+    stamp, finished = config.out / "synth.json", config.out / "corpus.json"
+    if not stamp.is_file():
         if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
             raise UserError(f"{config.out}: holds something else than a synthetic corpus: choose another --out")
         config.out.mkdir(parents=True, exist_ok=True)
-        write_json(mark, _identity(config))
+        write_json(stamp, _identity(config))
         return None
     try:
-        found = json.loads(mark.read_text())
+        existing = json.loads(stamp.read_text())
         figures = json.loads(finished.read_text()) if finished.is_file() else None
     except ValueError:
         raise UserError(f"{config.out}: its synth.json or corpus.json is damaged: choose another --out") from None
-    wanted = _identity(config)
-    if found != wanted:
-        other = ", ".join(f"{k} {found.get(k)} instead of {v}" for k, v in wanted.items() if found.get(k) != v)
-        raise UserError(f"{config.out}: holds a corpus made with {other}: choose another --out")
+    identity = _identity(config)
+    if existing != identity:
+        changes = [f"{k} {existing.get(k)} instead of {v}" for k, v in identity.items() if existing.get(k) != v]
+        raise UserError(f"{config.out}: holds a corpus made with {', '.join(changes)}: choose another --out")
     return figures
 
 
-def _render(config: SynthConfig, writer, todo: list[int]) -> None:
-    """Make the clips `todo`, each in whatever process is free: a clip depends on nothing but its number."""
+def _write_clips(writer: CsvWriter, missing: list[int]) -> None:
+    """Write the missing clips on all workers: a clip depends on its index alone."""
     from tqdm import tqdm
 
-    workers = min(config.workers or cores(), max(1, len(todo) // 4))
-    bar = {"total": config.clips, "initial": config.clips - len(todo), "unit": "clip", "desc": "emit synth"}
-    for _ in tqdm(_run(writer.make, todo, workers), **bar):
-        pass
+    config = writer.config
+    workers = min(config.workers or cores(), max(1, len(missing) // 4))
+    progress = tqdm(total=config.clips, initial=config.clips - len(missing), unit="clip", desc="emit synth")
+    with progress:
+        for _ in _run(writer.write_clip, missing, workers):
+            progress.update()
 
 
-def _run(job, todo: list[int], workers: int) -> Iterator[None]:
+def _run(job: Callable[[int], None], indices: list[int], workers: int) -> Iterator[None]:
     if workers == 1:
-        yield from map(job, todo)
+        yield from map(job, indices)
         return
     # spawned, not forked: a fork of a process that has started threads may hang
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            yield from pool.map(job, todo, chunksize=4)
+            yield from pool.map(job, indices, chunksize=4)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _counts(truths: list[ClipTruth]) -> dict:
+def _counts(truths: list[ClipTruth]) -> dict[str, Any]:
     damage = {m: sum(bool(t.damage[m]) for t in truths) for m in ("vision", "audio", "text")}
     return {
         "clips": len(truths),
@@ -130,27 +129,29 @@ def _counts(truths: list[ClipTruth]) -> dict:
     }
 
 
-def _ceiling(intensities: np.ndarray, labels: np.ndarray, splits: list[str]) -> dict:
-    """PCC of the true intensities with the labels: what a perfect model would score. Overall ("all") and per split."""
+def _ceiling(intensities: np.ndarray, labels: np.ndarray, splits: list[str]) -> dict[str, dict[str, Any]]:
+    """PCC of the true intensities with the labels, the score of a perfect model: over all clips ("all") and per split.
+    intensities and labels (N, 6)."""
 
-    def one(rows) -> dict:
-        each = {name: pcc(intensities[rows, k], labels[rows, k]) for k, name in enumerate(EMI)}
-        return {"mean": float(np.mean(list(each.values()))), "per_dimension": each}
+    def score(rows: np.ndarray) -> dict[str, Any]:
+        per_dimension = {name: pcc(intensities[rows, k], labels[rows, k]) for k, name in enumerate(EMI)}
+        return {"mean": float(np.mean(list(per_dimension.values()))), "per_dimension": per_dimension}
 
-    everywhere = {"all": np.ones(len(splits), bool), **{s: np.asarray(splits) == s for s in SPLITS}}
-    return {name: one(rows) for name, rows in everywhere.items()}
-
-
-def _baseline(writer, truths: list[ClipTruth], labels: np.ndarray, splits: list[str], ceiling: float) -> dict:
-    plain = np.stack([np.load(writer.config.out / "unfinished" / f"{t.id}.npy") for t in truths])  # (N, 336)
-    said = [read_transcript(writer.transcript(t)) or "" for t in truths]
-    bag = baseline.bag_of_words(said, np.asarray(splits) == "train")  # (N, V)
-    found = baseline.evaluate(np.concatenate([plain, bag], axis=1), labels, splits, EMI)
-    return {**found, "share_of_ceiling": found["pcc"] / ceiling if ceiling > 0 else 0.0}
+    rows = {"all": np.ones(len(splits), bool), **{split: np.asarray(splits) == split for split in SPLITS}}  # (N,) each
+    return {name: score(selected) for name, selected in rows.items()}
 
 
-def _digest(writer) -> str:
-    """Sixteen hexadecimal digits of every file of the corpus."""
-    from shared.files import digest
+def _baseline(
+    writer: CsvWriter, truths: list[ClipTruth], labels: np.ndarray, splits: list[str], ceiling: float
+) -> dict[str, Any]:
+    """The score of ridge regression on simple statistics, and its share of the ceiling."""
+    statistics = np.stack([np.load(writer.progress / f"{t.id}.npy") for t in truths])  # (N, 336)
+    transcripts = [read_transcript(writer.transcript_path(t)) or "" for t in truths]
+    counts = baseline.bag_of_words(transcripts, np.asarray(splits) == "train")  # (N, V)
+    scores = baseline.evaluate(np.concatenate([statistics, counts], axis=1), labels, splits, EMI)
+    return {**scores, "share_of_ceiling": scores["pcc"] / ceiling if ceiling > 0 else 0.0}
 
+
+def _digest(writer: CsvWriter) -> str:
+    """Sixteen hexadecimal digits over every file of the corpus."""
     return digest([[Path(name).name, digest(writer.config.out / name)] for name in writer.files()])

@@ -1,41 +1,47 @@
-"""The layout of a synthetic corpus that this project reads by default: clips/, labels.csv, truth.csv."""
+"""The default layout of a synthetic corpus: clips/, labels.csv, truth.csv."""
 
+from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
 
 from shared.dataset.clip import EMI
 from shared.files import write_csv
-from shared.synth.clip import clip_format, make
+from shared.synth.clip import media_format, write_clip
 from shared.synth.config import SynthConfig
 from shared.synth.truth import ClipTruth
 
 
-class PlainWriter:
-    """Lays a corpus out. Pickled, it travels to the processes that make clips."""
+class CsvWriter:
+    """Writes a corpus in one layout; other layouts override its methods. It is pickled for the worker processes."""
 
-    def __init__(self, config: SynthConfig):
+    def __init__(self, config: SynthConfig) -> None:
         self.config = config
+        self.progress = config.out / "unfinished"
+        """Folder of the .npy files that mark complete clips."""
 
-    def begin(self) -> None:
-        """Make the folders, and remove what an interrupted process did not finish."""
+    def prepare_folders(self) -> None:
+        """Make the folders, and remove partial files of an interrupted run."""
         clips = self.config.out / "clips"
         clips.mkdir(exist_ok=True)
         for leftover in clips.glob(".*"):
             leftover.unlink()
 
-    def make(self, index: int) -> None:
-        """Write the files of a clip; last comes unfinished/<index>.npy, the plain statistics for the baseline."""
-        make(self.config, index, folder=self.config.out / "clips", notes=self.config.out / "unfinished")
+    def write_clip(self, index: int) -> None:
+        """Write the files of a clip; `progress`/<id>.npy comes last, the statistics for the baseline."""
+        write_clip(self.config, index, self.config.out / "clips", self.progress)
 
-    def labels(self, truth: ClipTruth):
-        """What raters said of the clip (6,)."""
+    def labels(self, truth: ClipTruth) -> np.ndarray:
+        """The labels (6,) of a clip in this layout."""
         return truth.labels
 
-    def transcript(self, truth: ClipTruth) -> Path:
-        """Where its words are, unless they are missing."""
+    def transcript_path(self, truth: ClipTruth) -> Path:
+        """The file of the transcript; it does not exist when the words are missing."""
         return self.config.out / "clips" / f"{truth.id}.txt"
 
     def write_tables(self, truths: list[ClipTruth]) -> None:
-        names = [f"clips/{t.id}{clip_format(self.config, t.index).suffix}" for t in truths]
+        """Write the tables of labels, splits and truth."""
+        names = [f"clips/{t.id}{media_format(self.config, t.index).suffix}" for t in truths]
         rows = [
             [name, *rounded(t.labels), f"subject{t.subject:03d}", f"seed{t.seed_video:04d}", t.split]
             for t, name in zip(truths, names, strict=True)
@@ -44,7 +50,7 @@ class PlainWriter:
         write_csv(self.config.out / "truth.csv", *truth_table(truths, [t.id for t in truths]))
 
     def files(self) -> list[str]:
-        """Every file of the finished corpus, inside its folder."""
+        """The files of the complete corpus, relative to its folder."""
         clips = sorted(f"clips/{path.name}" for path in (self.config.out / "clips").iterdir())
         return [*clips, "labels.csv", "truth.csv"]
 
@@ -53,14 +59,15 @@ def truth_table(truths: list[ClipTruth], ids: list[str]) -> tuple[list[str], lis
     """Columns and rows of truth.csv."""
     columns = ["id", *(f"true_{name}" for name in EMI), "rater_count"]
     columns += ["vision_damage", "audio_damage", "text_damage", "duration", "onset_time", "apex_time", "offset_time"]
-    columns += [f"{m}_{name}" for m in ("seen", "heard", "said") for name in EMI]
+    columns += [f"{shown}_{name}" for shown in ("seen", "heard", "said") for name in EMI]
     rows = []
     for t, identifier in zip(truths, ids, strict=True):
-        course = [t.course.duration, t.course.onset, t.course.apex, t.course.offset]
-        shown = [*rounded(t.seen), *rounded(t.heard), *rounded(t.said)]
-        rows.append([identifier, *rounded(t.intensities), t.raters, *t.damage.values(), *rounded(course), *shown])
+        times = [t.envelope.duration, t.envelope.onset, t.envelope.apex, t.envelope.offset]
+        shown = [*rounded(t.vision), *rounded(t.audio), *rounded(t.text)]
+        rows.append([identifier, *rounded(t.intensities), t.raters, *t.damage.values(), *rounded(times), *shown])
     return columns, rows
 
 
-def rounded(values) -> list[float]:
+def rounded(values: Iterable[float]) -> list[float]:
+    """The values with six decimals."""
     return [round(float(value), 6) for value in values]

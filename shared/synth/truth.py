@@ -1,4 +1,4 @@
-"""The truth behind each clip, before anything is drawn: people, seed videos, intensities, labels, splits, damage.
+"""The truth of each clip, before anything is rendered: people, seed videos, intensities, labels, splits, damage.
 
 Every function is pure: a clip follows from (config, index) alone, so any process can make any clip.
 """
@@ -12,24 +12,24 @@ import numpy as np
 from shared.dataset.clip import EMI
 from shared.media.damage import AUDIO_DAMAGE, VISION_DAMAGE
 from shared.synth.config import SynthConfig
-from shared.synth.visibility import show
+from shared.synth.visibility import shown_intensities
 from shared.training.sampling import derive_seed
 
 CLIPS_PER_SEED = 4
 CLIPS_PER_SUBJECT = 6
 
 LABEL_RATES = (0.447, 0.364, 0.325, 0.101, 0.382, 0.325)
-"""Share of clips whose label is above zero: those of Hume-Vidmimic2's training split."""
+"""Share of clips whose label is above zero: the rates of Hume-Vidmimic2's training split."""
 
 PRESENT = (0.441, 0.357, 0.317, 0.089, 0.377, 0.317)
-"""Share of clips in which a dimension is present in truth, found by bisection so that the labels meet LABEL_RATES: weak
-intensities find no rater, and a few raters see what is not there."""
+"""Share of clips in which a dimension is present. Bisection chose these values so that the labels meet LABEL_RATES:
+raters miss weak intensities, and a few of them name dimensions that are absent."""
 
 SEED_WEIGHT = 0.6
-"""Share of the variance of the propensities that the seed video decides; the rest is the person's own answer to it."""
+"""Share of the variance of the propensities that the seed video decides; the person decides the rest."""
 
 _CORRELATION = np.array(
-    [  # which emotions come together; the propensities are a Gaussian copula with this matrix
+    [  # which emotions occur together; the propensities are a Gaussian copula with this matrix
         [1.0, 0.05, 0.15, 0.10, 0.20, 0.20],
         [0.05, 1.0, -0.15, -0.25, 0.20, 0.35],
         [0.15, -0.15, 1.0, 0.05, 0.15, -0.10],
@@ -38,48 +38,47 @@ _CORRELATION = np.array(
         [0.20, 0.35, -0.10, -0.25, 0.30, 1.0],
     ]
 )
-_ROOT = np.linalg.cholesky(_CORRELATION)
+_CHOLESKY = np.linalg.cholesky(_CORRELATION)
 _THRESHOLDS = np.array([NormalDist().inv_cdf(1 - rate) for rate in PRESENT])
 
-FAINTEST = 0.12
-"""The weakest intensity a present dimension has."""
-RISE = 1.0
-"""Scale of the exponential by which a propensity above its threshold becomes an intensity: many weak, few strong."""
+MIN_INTENSITY = 0.12
+"""Lowest intensity of a present dimension."""
+INTENSITY_SCALE = 1.0
+"""Scale of the exponential that maps a propensity above its threshold to an intensity: many weak, few strong."""
 
 RATER_SPREAD = 0.35
-"""Standard deviation of the logarithm of how readily the raters of one clip name one dimension: they share what is
-ambiguous in it. With RATERS it sets the ceiling."""
+"""Standard deviation of the logarithm of how readily the raters of one clip name one dimension: the ambiguity of a clip
+affects all of its raters. RATER_SPREAD and RATERS set the ceiling."""
 RATERS = (10, 24)
-"""Fewest and most raters of a clip."""
+"""Smallest and largest number of raters of a clip."""
 FALSE_VOTE = 0.001
-"""Probability that a rater names a dimension that is absent."""
+"""Probability that a rater names an absent dimension."""
 
-VISION_KINDS = VISION_DAMAGE
-AUDIO_KINDS = (*AUDIO_DAMAGE, "no_track")
-TEXT_KINDS = ("missing",)
+DAMAGE_KINDS = {"vision": VISION_DAMAGE, "audio": (*AUDIO_DAMAGE, "no_track"), "text": ("missing",)}
+"""{modality: kinds of damage}."""
 
 
 @dataclass(frozen=True)
-class Course:
-    """How an expression comes and goes. All times in seconds from the start of the clip."""
+class Envelope:
+    """The strength of an expression over time. Times are seconds from the start of the clip."""
 
     duration: float
     onset: float
     apex: float
     offset: float
-    rest: float
-    """Share of the apex that is left at the end."""
+    residual: float
+    """Share of the apex at the end of the clip."""
 
     def at(self, times: np.ndarray) -> np.ndarray:
-        """Share of the apex, in [0, 1], at `times` (T,): flat, a smooth rise, a plateau, a smooth fall."""
+        """Share of the apex, in [0, 1], at `times` (T,): zero, a smooth rise, a plateau, a smooth fall."""
         rise = _smoothstep((times - self.onset) / (self.apex - self.onset))  # (T,)
         fall = _smoothstep((times - self.offset) / (self.duration - self.offset))  # (T,)
-        return rise * (1 - (1 - self.rest) * fall)
+        return rise * (1 - (1 - self.residual) * fall)  # (T,)
 
 
 @dataclass(frozen=True)
 class ClipTruth:
-    """Everything decided about a clip. Intensities are float64 (6,) in [0, 1]."""
+    """All decisions about a clip. Intensities are float64 (6,) in [0, 1]."""
 
     index: int
     subject: int
@@ -88,14 +87,18 @@ class ClipTruth:
     intensities: np.ndarray
     labels: np.ndarray
     raters: int
-    seen: np.ndarray
-    heard: np.ndarray
-    said: np.ndarray
+    """Number of raters behind the labels."""
+    vision: np.ndarray
+    """Intensities that the face shows."""
+    audio: np.ndarray
+    """Intensities that the voice shows."""
+    text: np.ndarray
+    """Intensities that the words express."""
     repeats_line: bool
-    """Whether the words are the seed video's line, so `said` is what that line says."""
-    course: Course
+    """Whether the transcript is the line of the seed video; `text` is then what that line expresses."""
+    envelope: Envelope
     damage: dict[str, str]
-    """Modality -> kind of damage, "" for none."""
+    """{modality: kind of damage, "" for none}."""
 
     @property
     def id(self) -> str:
@@ -107,12 +110,16 @@ def clip_truth(config: SynthConfig, index: int) -> ClipTruth:
     rng = np.random.default_rng(derive_seed("synth", config.seed, "clip", index))
     subjects = subject_count(config.clips)
     subject, seed_video = index % subjects, index // CLIPS_PER_SEED
-    base = seed_propensities(config.seed, seed_video)  # (6,)
-    own = _ROOT @ rng.standard_normal(len(EMI))  # (6,)
-    intensities = to_intensities(np.sqrt(SEED_WEIGHT) * base + np.sqrt(1 - SEED_WEIGHT) * own)  # (6,)
-    labels, raters = rate(intensities, rng)
+    from_seed = seed_propensities(config.seed, seed_video)  # (6,)
+    from_person = _CHOLESKY @ rng.standard_normal(len(EMI))  # (6,)
+    propensities = np.sqrt(SEED_WEIGHT) * from_seed + np.sqrt(1 - SEED_WEIGHT) * from_person  # (6,)
+    intensities = to_intensities(propensities)  # (6,)
+    labels, raters = draw_labels(intensities, rng)
     repeats_line = bool(rng.random() < 0.2)
-    said = seed_said(config.seed, seed_video) if repeats_line else show(intensities, "text", rng)  # (6,)
+    if repeats_line:
+        text = seed_line_intensities(config.seed, seed_video)  # (6,)
+    else:
+        text = shown_intensities(intensities, "text", rng)  # (6,)
     return ClipTruth(
         index=index,
         subject=subject,
@@ -121,17 +128,17 @@ def clip_truth(config: SynthConfig, index: int) -> ClipTruth:
         intensities=intensities,
         labels=labels,
         raters=raters,
-        seen=show(intensities, "vision", rng),
-        heard=show(intensities, "audio", rng),
-        said=said,
+        vision=shown_intensities(intensities, "vision", rng),
+        audio=shown_intensities(intensities, "audio", rng),
+        text=text,
         repeats_line=repeats_line,
-        course=_course(rng),
-        damage=_damage(config.damage, rng),
+        envelope=_draw_envelope(rng),
+        damage=_draw_damage(config.damage, rng),
     )
 
 
 def subject_count(clips: int) -> int:
-    """One person for about six clips, and never fewer than the three splits need."""
+    """One subject for about six clips, and at least one for each split."""
     return max(3, round(clips / CLIPS_PER_SUBJECT))
 
 
@@ -146,46 +153,46 @@ def subject_splits(seed: int, subjects: int) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def seed_propensities(seed: int, seed_video: int) -> np.ndarray:
-    """How strongly a seed video calls for each dimension: a standard normal vector (6,), correlated."""
+    """How strongly a seed video evokes each dimension: a correlated standard normal vector (6,)."""
     rng = np.random.default_rng(derive_seed("synth", seed, "seed video", seed_video))
-    return _ROOT @ rng.standard_normal(len(EMI))
+    return _CHOLESKY @ rng.standard_normal(len(EMI))
 
 
 @lru_cache(maxsize=4096)
-def seed_said(seed: int, seed_video: int) -> np.ndarray:
-    """What the seed video's own line says (6,)."""
+def seed_line_intensities(seed: int, seed_video: int) -> np.ndarray:
+    """The intensities (6,) that the line of a seed video expresses."""
     rng = np.random.default_rng(derive_seed("synth", seed, "seed line", seed_video))
-    return show(to_intensities(seed_propensities(seed, seed_video)), "text", rng)
+    return shown_intensities(to_intensities(seed_propensities(seed, seed_video)), "text", rng)
 
 
 def to_intensities(propensities: np.ndarray) -> np.ndarray:
-    """Intensities in [0, 1] from standard normal propensities (..., 6): zero up to a threshold, then saturating."""
-    above = propensities - _THRESHOLDS
-    return np.where(above > 0, FAINTEST + (1 - FAINTEST) * (1 - np.exp(-np.maximum(above, 0) / RISE)), 0.0)
+    """Intensities in [0, 1] of standard normal propensities (..., 6): zero up to a threshold, then saturating."""
+    above = propensities - _THRESHOLDS  # (..., 6)
+    saturating = 1 - np.exp(-np.maximum(above, 0) / INTENSITY_SCALE)  # (..., 6)
+    return np.where(above > 0, MIN_INTENSITY + (1 - MIN_INTENSITY) * saturating, 0.0)  # (..., 6)
 
 
-def rate(
-    intensities: np.ndarray, rng: np.random.Generator, fewest_most: tuple[int, int] = RATERS
+def draw_labels(
+    intensities: np.ndarray, rng: np.random.Generator, rater_range: tuple[int, int] = RATERS
 ) -> tuple[np.ndarray, int]:
-    """Labels (6,) = the share of raters who name each dimension, and how many raters there were."""
-    raters = int(rng.integers(fewest_most[0], fewest_most[1] + 1))
-    ready = np.exp(rng.normal(0, RATER_SPREAD, len(intensities)))  # (6,)
-    chance = np.clip(intensities * ready, FALSE_VOTE, 0.98)  # (6,)
-    return rng.binomial(raters, chance) / raters, raters
+    """Labels (6,), the share of raters who name each dimension, and the number of raters."""
+    raters = int(rng.integers(rater_range[0], rater_range[1] + 1))
+    readiness = np.exp(rng.normal(0, RATER_SPREAD, len(intensities)))  # (6,)
+    probability = np.clip(intensities * readiness, FALSE_VOTE, 0.98)  # (6,)
+    return rng.binomial(raters, probability) / raters, raters
 
 
-def _course(rng: np.random.Generator) -> Course:
+def _draw_envelope(rng: np.random.Generator) -> Envelope:
     duration = round(float(rng.uniform(1.5, 3.0)), 2)
     onset, apex, offset = rng.uniform((0.06, 0.28, 0.62), (0.2, 0.45, 0.8)) * duration
-    return Course(duration, float(onset), float(apex), float(offset), float(rng.uniform(0.0, 0.35)))
+    return Envelope(duration, float(onset), float(apex), float(offset), float(rng.uniform(0.0, 0.35)))
 
 
-def _damage(share: float, rng: np.random.Generator) -> dict[str, str]:
-    damage = {"vision": "", "audio": "", "text": ""}
-    kinds = {"vision": VISION_KINDS, "audio": AUDIO_KINDS, "text": TEXT_KINDS}
-    hit, modality = rng.random() < share, str(rng.choice(list(kinds)))
-    kind = str(rng.choice(kinds[modality]))
-    if hit:
+def _draw_damage(share: float, rng: np.random.Generator) -> dict[str, str]:
+    damage = dict.fromkeys(DAMAGE_KINDS, "")
+    damaged, modality = rng.random() < share, str(rng.choice(list(DAMAGE_KINDS)))
+    kind = str(rng.choice(DAMAGE_KINDS[modality]))
+    if damaged:
         damage[modality] = kind
     return damage
 

@@ -1,8 +1,8 @@
-"""A synthetic corpus laid out as Hume-Vidmimic2 is distributed (layouts/vidmimic2/layout.py), so that code written for
-the one runs on the other. Its features are simple functions of the media, not those of ViT and wav2vec 2.0.
+"""A synthetic corpus in the layout of Hume-Vidmimic2 (layouts/vidmimic2/layout.py), to run code written for that
+dataset. Its features are simple functions of the media, not the outputs of ViT and wav2vec 2.0.
 
-As in the original, clips that repeat their seed video's line carry the labels of the seed video, rated by more than a
-hundred people; ids count through train, valid and test; the test split lies in test_data/, without labels.
+As in the original, clips that repeat the line of their seed video have the labels of the seed video, from more than a
+hundred raters; ids count through train, valid and test; the test split is in test_data/, without labels.
 """
 
 import functools
@@ -19,13 +19,13 @@ from shared.files import write_csv
 from shared.media.waveform import resample
 from shared.synth import media
 from shared.synth.baseline import log_mel
-from shared.synth.clip import clip_format, film, note
+from shared.synth.clip import make_clip, mark_complete, media_format
 from shared.synth.config import SynthConfig
-from shared.synth.tables import PlainWriter, rounded, truth_table
+from shared.synth.tables import CsvWriter, rounded, truth_table
 from shared.synth.truth import (
     ClipTruth,
     clip_truth,
-    rate,
+    draw_labels,
     seed_propensities,
     subject_count,
     subject_splits,
@@ -36,63 +36,72 @@ from shared.training.sampling import derive_seed
 SPLITS = ("train", "valid", "test")
 FOLDERS = ("raw", "audio", "face_images", "vit", "wav2vec2", "text")
 SEED_RATERS = (110, 128)
-"""Fewest and most raters of a seed video."""
+"""Smallest and largest number of raters of a seed video."""
 CROP_SIDE = 160
 AUDIO_RATE = 16000
-SMALL = 16
-"""Side of the crops that the vision features are a projection of."""
+FEATURE_SIDE = 16
+"""Side of the crops that the vision features project."""
 
 
-class Vidmimic2Writer(PlainWriter):
-    def begin(self) -> None:
+class Vidmimic2Writer(CsvWriter):
+    """Writes a corpus in the layout of Hume-Vidmimic2."""
+
+    def prepare_folders(self) -> None:
         for test in (False, True):
             for name in FOLDERS:
                 self._folder(test, name).mkdir(parents=True, exist_ok=True)
 
-    def make(self, index: int) -> None:
+    def write_clip(self, index: int) -> None:
         truth = clip_truth(self.config, index)
-        how = replace(clip_format(self.config, index), suffix=".mp4")
-        made = film(self.config, truth, how)
-        name, unfinished = self.name(truth), self.config.out / "unfinished" / truth.id
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        media.write(unfinished / "raw", made.frames, made.times, how.frame_rate, made.channels, how.audio_rate, ".mp4")
-        if made.channels is not None:
-            waveform = resample(made.channels.mean(axis=1), how.audio_rate, AUDIO_RATE)  # (S,)
-            media.write_mp3(unfinished / "audio", waveform, AUDIO_RATE)
-            _pickle(unfinished / "wav2vec2", audio_features(waveform))
-        crops = _crops(made.frames)
-        (unfinished / "face_images").mkdir()
+        form = replace(media_format(self.config, index), suffix=".mp4")
+        clip = make_clip(self.config, truth, form)
+        partial = self.progress / truth.id
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        media.write_video(
+            partial / "raw", clip.frames, clip.times, form.frame_rate, clip.channels, form.audio_rate, ".mp4"
+        )
+        if clip.channels is not None:
+            waveform = resample(clip.channels.mean(axis=1), form.audio_rate, AUDIO_RATE)  # (S,)
+            media.write_mp3(partial / "audio", waveform, AUDIO_RATE)
+            _pickle(partial / "wav2vec2", audio_features(waveform))
+        crops = _crops(clip.frames)
+        (partial / "face_images").mkdir()
         for number, crop in crops.items():
-            cv2.imwrite(str(unfinished / "face_images" / f"{number}.jpg"), crop[..., ::-1])
+            cv2.imwrite(str(partial / "face_images" / f"{number}.jpg"), crop[..., ::-1])
         if crops:
-            _pickle(unfinished / "vit", vision_features(np.stack(list(crops.values()))))
-        if made.words is not None:
-            (unfinished / "text").write_text(made.words + "\n")
+            _pickle(partial / "vit", vision_features(np.stack(list(crops.values()))))
+        if clip.transcript is not None:
+            (partial / "text").write_text(clip.transcript + "\n")
+        self._move_into_place(partial, truth)
+        mark_complete(self.progress, truth.id, clip.statistics(form.audio_rate))
+
+    def _move_into_place(self, partial: Path, truth: ClipTruth) -> None:
+        """Move the files of a clip from its partial folder to the folders of its split."""
         suffixes = {"raw": ".mp4", "audio": ".mp3", "face_images": "", "text": ".txt"}
-        for part in unfinished.iterdir():
-            target = self._folder(truth.split == "test", part.name) / f"{name}{suffixes.get(part.name, '.pkl')}"
+        for part in partial.iterdir():
+            name = f"{self.name(truth)}{suffixes.get(part.name, '.pkl')}"
+            target = self._folder(truth.split == "test", part.name) / name
             if target.is_dir():
                 shutil.rmtree(target)
             part.replace(target)
-        unfinished.rmdir()
-        note(self.config.out / "unfinished", truth.id, made.statistics(how.audio_rate))
+        partial.rmdir()
 
     def name(self, truth: ClipTruth) -> str:
-        """Five digits: the clip's place, train before valid before test."""
-        return f"{_places(self.config.seed, self.config.clips)[truth.index]:05d}"
+        """Five digits: the position of the clip, train before valid before test."""
+        return f"{_positions(self.config.seed, self.config.clips)[truth.index]:05d}"
 
     def labels(self, truth: ClipTruth) -> np.ndarray:
-        """Those of the seed video where the clip repeats its line."""
+        """The labels (6,): those of the seed video when the clip repeats its line."""
         return _labels(self.config, truth)[0]
 
-    def transcript(self, truth: ClipTruth) -> Path:
+    def transcript_path(self, truth: ClipTruth) -> Path:
         return self._folder(truth.split == "test", "text") / f"{self.name(truth)}.txt"
 
     def write_tables(self, truths: list[ClipTruth]) -> None:
         truths = sorted(truths, key=self.name)
         for split in SPLITS:
-            # Teams write zeros where the organisers keep the labels.
+            # Teams write zeros for the labels that the organizers keep.
             rows = [
                 [self.name(t), *(np.zeros(6) if split == "test" else _as_float32(self.labels(t)))]
                 for t in truths
@@ -121,8 +130,8 @@ class Vidmimic2Writer(PlainWriter):
 
 
 @functools.lru_cache
-def _places(seed: int, clips: int) -> tuple[int, ...]:
-    """The place of each clip when train, valid and test follow each other."""
+def _positions(seed: int, clips: int) -> tuple[int, ...]:
+    """The position of each clip in the order train, valid, test."""
     subjects = subject_count(clips)
     splits = subject_splits(seed, subjects)
     order = sorted(range(clips), key=lambda index: (SPLITS.index(splits[index % subjects]), index))
@@ -134,16 +143,16 @@ def _labels(config: SynthConfig, truth: ClipTruth) -> tuple[np.ndarray, int]:
     if not truth.repeats_line:
         return truth.labels, truth.raters
     rng = np.random.default_rng(derive_seed("synth", config.seed, "seed raters", truth.seed_video))
-    return rate(to_intensities(seed_propensities(config.seed, truth.seed_video)), rng, SEED_RATERS)
+    return draw_labels(to_intensities(seed_propensities(config.seed, truth.seed_video)), rng, SEED_RATERS)
 
 
 def _as_float32(labels: np.ndarray) -> list[float]:
-    """As float32 prints: a third is 0.3333333432674408."""
+    """The labels as float32 prints them: a third is 0.3333333432674408."""
     return np.float32(labels).astype(float).tolist()
 
 
 def _crops(frames: np.ndarray) -> dict[int, np.ndarray]:
-    """{frame number: face crop RGB uint8 (160, 160, 3)} for the frames in which a face was found."""
+    """{frame number: face crop RGB uint8 (160, 160, 3)} for the frames with a detected face."""
     from shared.media.faces import crop_faces, detector, find_faces
 
     faces = find_faces(frames, 3, detector("haar"))
@@ -154,7 +163,7 @@ def _crops(frames: np.ndarray) -> dict[int, np.ndarray]:
 
 def vision_features(crops: np.ndarray) -> np.ndarray:
     """A fixed random projection of small crops. RGB uint8 (T, H, W, 3) -> float32 (T, 384)."""
-    small = [cv2.resize(crop, (SMALL, SMALL), interpolation=cv2.INTER_AREA) for crop in crops]
+    small = [cv2.resize(crop, (FEATURE_SIDE, FEATURE_SIDE), interpolation=cv2.INTER_AREA) for crop in crops]
     pixels = np.stack(small).reshape(len(small), -1).astype(np.float32) / 255 - 0.5  # (T, 768)
     return np.tanh(pixels @ _projection("vit", pixels.shape[1], 384)).astype(np.float32)
 

@@ -1,10 +1,10 @@
-"""What each modality lets through of the truth. The one table that decides how much fusing pays.
+"""How much of the truth each modality shows. This table alone decides how much fusion gains.
 
-People do not show everything everywhere: amusement is heard in laughter, determination is seen in the brow, admiration
-is put into words. So in each clip each dimension is *shown* in a modality with the probability below, independently of
-the other modalities, and is otherwise held back there. A dimension absent from the truth is never shown; what misleads
-instead is each modality's own clutter (resting faces, speaker baselines, negated words). What is shown is
-scaled by a noisy gain. With these numbers a perfect reader of one modality stays well below the ceiling of the labels,
+People do not show everything everywhere: laughter gives amusement away, the brow shows determination, and people put
+admiration into words. In each clip, each modality shows each dimension with the probability below, independently of the
+other modalities, and suppresses it otherwise. No modality shows a dimension that is absent from the truth; the
+distraction is each modality's own variation (resting faces, speaker baselines, negated words). A noisy gain scales the
+intensity that is shown. With these numbers a perfect reader of one modality stays well below the ceiling of the labels,
 and a perfect reader of all three comes close to it.
 """
 
@@ -13,20 +13,20 @@ import numpy as np
 # Admiration, Amusement, Determination, Empathic Pain, Excitement, Joy
 SHOWN = {
     "vision": (0.90, 0.92, 0.95, 0.95, 0.92, 0.95),  # the face is the main channel of mimicry
-    "audio": (0.75, 0.90, 0.80, 0.88, 0.90, 0.80),  # arousal is heard better than valence
-    "text": (0.85, 0.70, 0.80, 0.80, 0.70, 0.75),  # judgements are put into words, arousal seldom
+    "audio": (0.75, 0.90, 0.80, 0.88, 0.90, 0.80),  # a voice tells arousal better than valence
+    "text": (0.85, 0.70, 0.80, 0.80, 0.70, 0.75),  # people put judgments into words, arousal seldom
 }
-"""Probability that a present dimension is shown in a modality."""
+"""Probability that a modality shows a dimension that is present."""
 
-HELD_BACK = 0.1
-"""What remains of a dimension that is held back: nobody has a perfect mask."""
+SUPPRESSED = 0.1
+"""Factor on the intensity of a suppressed dimension: no one hides an emotion completely."""
 
 GAIN_SPREAD = {"vision": 0.10, "audio": 0.15, "text": 0.15}
-"""Standard deviation of the logarithm of the gain on what is shown."""
+"""Standard deviation of the logarithm of the gain."""
 
 
-def show(truth: np.ndarray, modality: str, rng: np.random.Generator) -> np.ndarray:
-    """The intensities (6,) in [0, 1] that `modality` shows of `truth` (6,)."""
-    shown = rng.random(len(truth)) < SHOWN[modality]  # (6,)
-    gain = np.exp(rng.normal(0, GAIN_SPREAD[modality], len(truth)))  # (6,)
-    return np.clip(truth * gain * np.where(shown, 1.0, HELD_BACK), 0, 1)
+def shown_intensities(intensities: np.ndarray, modality: str, rng: np.random.Generator) -> np.ndarray:
+    """The intensities (6,) in [0, 1] that `modality` shows of the true ones (6,)."""
+    shown = rng.random(len(intensities)) < SHOWN[modality]  # (6,)
+    gain = np.exp(rng.normal(0, GAIN_SPREAD[modality], len(intensities)))  # (6,)
+    return np.clip(intensities * gain * np.where(shown, 1.0, SUPPRESSED), 0, 1)  # (6,)

@@ -1,9 +1,10 @@
-"""A voice by source and filter (Klatt 1980): a glottal source through formant resonators, moved by the intensities.
+"""A voice by source and filter (Klatt 1980): a glottal source through formant resonators, controlled by intensities.
 
-Every speaker has a baseline of their own in pitch, level, rate, breath and timbre; an emotion moves the voice *away
-from that baseline along the course of the clip*. So what a dimension does is heard in the change, not in the mean.
+Each speaker has an individual baseline of pitch, level, rate, breath and timbre. An emotion moves the voice away from
+that baseline and back within the clip, so the change over time carries a dimension, not the mean.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +23,10 @@ EFFECT = np.array(
         [+3.0, 6.0, +2.0, +0.10, 0.0, 0.0, 0.0, 0.5],
     ]
 )
-"""What a full intensity of each dimension adds to the speaker's baseline at the apex."""
+"""What the full intensity of a dimension adds to the speaker's baseline at the apex."""
 
 VOWELS = np.array([[730, 1090, 2440], [300, 2290, 3010], [320, 870, 2240], [530, 1840, 2480]], float)
-"""Formants in Hz of a man's "ah", "ee", "oo", "eh" (Peterson and Barney 1952)."""
+"""Formants in Hz of a male "ah", "ee", "oo", "eh" (Peterson and Barney 1952)."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,21 @@ class Speaker:
     pitch: float
     """Hz."""
     tract: float
-    """Factor on the formants: small heads have high ones."""
+    """Factor on the formants: a short vocal tract raises them."""
     level: float
-    """dB full scale (RMS while speaking)."""
+    """RMS level while speaking, dB full scale."""
     rate: float
-    """Syllables a second."""
+    """Syllables per second."""
     breath: float
     melody: float
-    """Semitones of everyday intonation."""
+    """Intonation in semitones."""
     brightness: float
     room: float
-    """Level of the background noise below the voice, dB."""
+    """Level of the background noise relative to the voice, dB."""
     expressivity: float
 
 
-def speaker(rng: np.random.Generator) -> Speaker:
+def invent_speaker(rng: np.random.Generator) -> Speaker:
     """Invent a voice."""
     pitch = float(np.exp(rng.uniform(np.log(85), np.log(260))))
     return Speaker(
@@ -65,61 +66,93 @@ def speaker(rng: np.random.Generator) -> Speaker:
     )
 
 
-def speak(who: Speaker, heard: np.ndarray, course, duration: float, rate: int, rng: np.random.Generator) -> np.ndarray:
-    """A recording: heard (6,) intensities, course: times (S,) -> share of the apex (S,) -> float32 (S,) in [-1, 1].
+def speak(
+    speaker: Speaker,
+    intensities: np.ndarray,
+    envelope: Callable[[np.ndarray], np.ndarray],
+    duration: float,
+    rate: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """A recording of `duration` seconds at `rate` Hz that shows the intensities (6,): float32 (S,) in [-1, 1].
 
-    `course` is a callable; rate in Hz. The voice is computed at 16 kHz and below, as that is where it lives.
+    envelope: seconds (R,) -> share of the apex (R,). The voice is computed at 16 kHz at most and then resampled.
     """
-    inner = min(rate, 16000)
-    count = round(duration * inner)
-    times = np.arange(count) / inner  # (S,)
-    slow = np.arange(0, duration + 0.01, 0.01)  # (R,) the controls change slowly
-    stage = course(slow)[:, None] * (heard @ EFFECT) * who.expressivity  # (R, 8)
-    c = dict(zip(EFFECTS, stage.T, strict=True))
+    inner_rate = min(rate, 16000)
+    count = round(duration * inner_rate)
+    times = np.arange(count) / inner_rate  # (S,)
+    slow = np.arange(0, duration + 0.01, 0.01)  # (R,) times of the controls, which change slowly
+    controls = envelope(slow)[:, None] * (intensities @ EFFECT) * speaker.expressivity  # (R, 8)
+    effect = dict(zip(EFFECTS, controls.T, strict=True))
 
-    syllables = np.cumsum(who.rate * (1 + c["rate"])) * 0.01 + rng.random()  # (R,) how many were spoken so far
+    syllables = np.cumsum(speaker.rate * (1 + effect["rate"])) * 0.01 + rng.random()  # (R,) number spoken so far
     stress = rng.uniform(0.65, 1.0, int(syllables[-1]) + 2)
-    pause = (np.sin(2 * np.pi * 0.55 * slow + rng.uniform(0, 6)) < -0.9).astype(float)  # (R,)
-    loud = np.sin(np.pi * (syllables % 1)) ** 0.8 * stress[syllables.astype(int)] * (1 - pause)  # (R,)
-    laugh = np.clip(c["laughter"], 0, 1)  # (R,)
-    burst = np.clip(np.sin(2 * np.pi * rng.uniform(4.6, 5.6) * slow), 0, 1) ** 0.7  # (R,) "ha" five times a second
-    loud = loud * (1 - laugh) + burst * laugh  # (R,)
-    quiver = np.sin(2 * np.pi * rng.uniform(6, 7.5) * slow + rng.uniform(0, 6)) * c["tremor"]  # (R,)
-    loud = loud * (1 + 0.8 * np.clip(quiver, -1, 1)) * 10 ** (c["energy"] / 20)  # (R,)
+    loudness, tremor, laugh, burst = _loudness(effect, slow, syllables, stress, rng)
+    pitch = _pitch(speaker, effect, slow, duration, tremor, laugh * burst, rng)  # (R,) Hz
 
-    tune = who.melody * np.sin(2 * np.pi * rng.uniform(0.4, 0.9) * slow + rng.uniform(0, 6))  # (R,)
-    tune += c["melody"] * np.sin(2 * np.pi * 2.2 * slow + rng.uniform(0, 6))  # (R,) sing-song
-    tune += c["pitch"] + 0.9 * quiver + 4 * laugh * burst - 1.0 * slow / duration  # (R,)
-    hertz = np.clip(who.pitch * 2 ** (tune / 12), 55, 700)  # (R,)
-
-    cycles = np.cumsum(np.interp(times, slow, hertz)) / inner  # (S,)
+    cycles = np.cumsum(np.interp(times, slow, pitch)) / inner_rate  # (S,)
     phase = cycles % 1  # (S,)
-    shine = np.interp(times, slow, np.clip(who.brightness + c["brightness"], 0, 1.5))  # (S,)
-    pulse = np.where(phase < 0.6, np.sin(np.pi * phase / 0.6) ** 2, 0) - 0.3  # (S,) Rosenberg's glottal flow, about
+    brightness = np.interp(times, slow, np.clip(speaker.brightness + effect["brightness"], 0, 1.5))  # (S,)
+    pulse = np.where(phase < 0.6, np.sin(np.pi * phase / 0.6) ** 2, 0) - 0.3  # (S,) about Rosenberg's glottal flow
     edge = np.diff(pulse, prepend=pulse[:1]) * 3  # (S,)
-    hiss = rng.standard_normal(count)  # (S,)
-    air = np.interp(times, slow, np.clip(who.breath + c["breath"] + 0.5 * laugh, 0, 1.2))  # (S,)
-    source = pulse * (1 - 0.5 * np.clip(air, 0, 1)) + edge * (0.3 + 1.5 * shine) + 0.4 * air * hiss  # (S,)
+    noise = rng.standard_normal(count)  # (S,)
+    breath = np.interp(times, slow, np.clip(speaker.breath + effect["breath"] + 0.5 * laugh, 0, 1.2))  # (S,)
+    source = pulse * (1 - 0.5 * np.clip(breath, 0, 1)) + edge * (0.3 + 1.5 * brightness) + 0.4 * breath * noise  # (S,)
 
-    which = rng.integers(0, len(VOWELS), len(stress))
-    which_now = which[syllables.astype(int)]  # (R,)
+    vowels = rng.integers(0, len(VOWELS), len(stress))  # one per syllable
+    vowel_now = vowels[syllables.astype(int)]  # (R,)
     voice = np.zeros(count)
-    for index in np.unique(which):
-        share = np.convolve(which_now == index, np.ones(5) / 5, mode="same") * loud  # (R,)
-        voice += _formants(source * np.interp(times, slow, share), VOWELS[index] * who.tract, inner)  # (S,)
-    plain = 10 ** (-np.interp(times, slow, c["energy"]) / 20)  # (S,)
-    rest = np.sqrt(np.mean((voice * plain) ** 2)) + 1e-9  # the level without the emotion
-    voice = voice / rest + rng.standard_normal(count) * 10 ** (who.room / 20)  # (S,)
-    voice = np.tanh(voice * 10 ** ((who.level + rng.normal(0, 2)) / 20))  # (S,)
-    if inner != rate:
+    for index in np.unique(vowels):
+        share = np.convolve(vowel_now == index, np.ones(5) / 5, mode="same") * loudness  # (R,)
+        filtered = _formants(source * np.interp(times, slow, share), VOWELS[index] * speaker.tract, inner_rate)
+        voice += filtered  # (S,)
+    without_energy = 10 ** (-np.interp(times, slow, effect["energy"]) / 20)  # (S,)
+    neutral_level = np.sqrt(np.mean((voice * without_energy) ** 2)) + 1e-9
+    voice = voice / neutral_level + rng.standard_normal(count) * 10 ** (speaker.room / 20)  # (S,)
+    voice = np.tanh(voice * 10 ** ((speaker.level + rng.normal(0, 2)) / 20))  # (S,)
+    if inner_rate != rate:
         import soxr
 
-        voice = soxr.resample(voice, inner, rate)
+        voice = soxr.resample(voice, inner_rate, rate)
     return voice.astype(np.float32)
 
 
+def _loudness(
+    effect: dict[str, np.ndarray],
+    slow: np.ndarray,
+    syllables: np.ndarray,
+    stress: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Loudness, tremor, share of laughter and bursts of laughter at the times `slow`: (R,) each."""
+    pause = (np.sin(2 * np.pi * 0.55 * slow + rng.uniform(0, 6)) < -0.9).astype(float)  # (R,)
+    loudness = np.sin(np.pi * (syllables % 1)) ** 0.8 * stress[syllables.astype(int)] * (1 - pause)  # (R,)
+    laugh = np.clip(effect["laughter"], 0, 1)  # (R,)
+    burst = np.clip(np.sin(2 * np.pi * rng.uniform(4.6, 5.6) * slow), 0, 1) ** 0.7  # (R,) "ha" five times a second
+    loudness = loudness * (1 - laugh) + burst * laugh  # (R,)
+    tremor = np.sin(2 * np.pi * rng.uniform(6, 7.5) * slow + rng.uniform(0, 6)) * effect["tremor"]  # (R,)
+    loudness = loudness * (1 + 0.8 * np.clip(tremor, -1, 1)) * 10 ** (effect["energy"] / 20)  # (R,)
+    return loudness, tremor, laugh, burst
+
+
+def _pitch(
+    speaker: Speaker,
+    effect: dict[str, np.ndarray],
+    slow: np.ndarray,
+    duration: float,
+    tremor: np.ndarray,
+    laughter: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The fundamental frequency in Hz at the times `slow`: (R,)."""
+    semitones = speaker.melody * np.sin(2 * np.pi * rng.uniform(0.4, 0.9) * slow + rng.uniform(0, 6))  # (R,)
+    semitones += effect["melody"] * np.sin(2 * np.pi * 2.2 * slow + rng.uniform(0, 6))  # (R,) sing-song
+    semitones += effect["pitch"] + 0.9 * tremor + 4 * laughter - 1.0 * slow / duration  # (R,)
+    return np.clip(speaker.pitch * 2 ** (semitones / 12), 55, 700)  # (R,)
+
+
 def _formants(source: np.ndarray, formants: np.ndarray, rate: int) -> np.ndarray:
-    """source (S,) through resonators in parallel, at the formants in Hz."""
+    """`source` (S,) through parallel resonators at the formants, in Hz: (S,)."""
     out = np.zeros_like(source)
     for frequency, bandwidth, gain in zip(formants, (90, 110, 160), (1.0, 0.6, 0.3), strict=True):
         radius = np.exp(-np.pi * bandwidth / rate)

@@ -1,17 +1,22 @@
-"""What people say: a small grammar over the intensities. The meaning lies in how words combine, not in which occur.
+"""Transcripts from a small grammar over the intensities. Their meaning lies in how words combine, not in which occur.
 
-A dimension that is shown is said by one of many words, as strongly as it is felt. A dimension that is not shown may be
-named all the same, negated ("not funny at all") or as what was expected ("I thought it would be sad but ...").
+One of many words expresses a dimension that is shown, with a degree that follows its intensity. A line may also name a
+dimension that is not shown: negated ("not funny at all") or as an expectation ("I thought it would be sad but ...").
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+
+Pick = Callable[[Sequence[str]], str]
+"""Draws one of several strings."""
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# for each of the six dimensions: what a thing is, and how a person feels about it
+# for each of the six dimensions: words for a thing, and words for how a person feels
 THINGS = (
     _words("inspiring impressive remarkable brilliant admirable masterful gifted"),
     _words("funny hilarious ridiculous silly comical goofy amusing"),
@@ -33,9 +38,9 @@ DEGREES = (
     ("quite", "pretty", "rather", "fairly"),
     ("so", "really", "absolutely", "incredibly", "totally", "extremely"),
 )
-"""Said of an intensity in the lower, middle and upper part of the scale."""
+"""Degrees for an intensity in the lower, middle and upper part of the scale."""
 STEPS = (0.33, 0.6)
-"""Where the middle and the upper part begin."""
+"""Lower bounds of the middle and the upper part."""
 
 DECOYS = 0.5
 """Share of lines that name a dimension that is not shown."""
@@ -59,64 +64,74 @@ PLAIN = (
 )
 
 
-def line(said: np.ndarray, topic: tuple[str, str], rng: np.random.Generator) -> str:
-    """A sentence or two that say `said` (6,), intensities in [0, 1], about a topic (noun, place)."""
+def write_line(intensities: np.ndarray, topic: tuple[str, str], rng: np.random.Generator) -> str:
+    """A sentence or two about a topic (noun, place) that express the intensities (6,), in [0, 1]."""
     noun, place = topic
 
-    def pick(options):
+    def pick(options: Sequence[str]) -> str:
         return str(options[rng.integers(len(options))])
 
-    present = [k for k in np.argsort(-said) if said[k] > 0.1][:3]
-    absent = [k for k in range(len(said)) if said[k] <= 0.1]
-    mood = [_statement(k, said[k], noun, pick) for k in present]
+    present = [k for k in np.argsort(-intensities) if intensities[k] > 0.1][:3]
+    absent = [k for k in range(len(intensities)) if intensities[k] <= 0.1]
+    statements = [_statement(k, intensities[k], noun, pick) for k in present]
     decoy = int(rng.choice(absent)) if absent and rng.random() < DECOYS else None
-    opener, parts = pick(OPENERS), []
+    parts = [pick(OPENERS)]
     if decoy is not None:
-        word, about_thing = _word(decoy, pick)
-        be = f"the {noun}" if rng.random() < 0.5 else pick(("it", "this"))
-        if mood and rng.random() < 0.5:
-            expected = (
-                f"I thought {be} would be {word} but",
-                f"people call {be} {word} yet",
-                f"I expected something {word} and instead",
-                f"it should have been {word} but",
-            )
-            felt = (
-                f"I thought I would feel {word} but",
-                f"I was supposed to be {word} yet",
-                f"I expected to feel {word} and instead",
-                f"I should have been {word} but",
-            )
-            parts.append(pick(expected if about_thing else felt))
+        word, about_thing = _draw_word(decoy, pick)
+        subject = f"the {noun}" if rng.random() < 0.5 else pick(("it", "this"))
+        if statements and rng.random() < 0.5:
+            parts.append(_expectation(word, about_thing, subject, pick))
         else:
-            denied = (
-                f"{be} is not {word} at all",
-                f"{be} was never {word}",
-                f"{be} is hardly {word}",
-                f"nothing {word} about {be}",
-            )
-            unfelt = (
-                f"I am not {word} at all",
-                f"I was never {word}",
-                f"I am hardly {word}",
-                f"nobody could feel {word}",
-            )
-            mood.insert(int(rng.integers(len(mood) + 1)), pick(denied if about_thing else unfelt))
-    if not mood:
-        mood = [pick(PLAIN).format(topic=noun, place=place)]
+            statements.insert(int(rng.integers(len(statements) + 1)), _negation(word, about_thing, subject, pick))
+    if not statements:
+        statements = [pick(PLAIN).format(topic=noun, place=place)]
     elif rng.random() < 0.5 and place:
-        mood[-1] += f" {place}"
-    text = " and ".join(mood)
-    return " ".join([opener, *parts, text]).strip()
+        statements[-1] += f" {place}"
+    return " ".join([*parts, " and ".join(statements)]).strip()
 
 
-def _word(k: int, pick) -> tuple[str, bool]:
-    """A word for dimension k, and whether it is said of a thing."""
+def _expectation(word: str, about_thing: bool, subject: str, pick: Pick) -> str:
+    """A clause that names a dimension which was expected and did not come."""
+    of_thing = (
+        f"I thought {subject} would be {word} but",
+        f"people call {subject} {word} yet",
+        f"I expected something {word} and instead",
+        f"it should have been {word} but",
+    )
+    of_person = (
+        f"I thought I would feel {word} but",
+        f"I was supposed to be {word} yet",
+        f"I expected to feel {word} and instead",
+        f"I should have been {word} but",
+    )
+    return pick(of_thing if about_thing else of_person)
+
+
+def _negation(word: str, about_thing: bool, subject: str, pick: Pick) -> str:
+    """A statement that negates a dimension."""
+    of_thing = (
+        f"{subject} is not {word} at all",
+        f"{subject} was never {word}",
+        f"{subject} is hardly {word}",
+        f"nothing {word} about {subject}",
+    )
+    of_person = (
+        f"I am not {word} at all",
+        f"I was never {word}",
+        f"I am hardly {word}",
+        f"nobody could feel {word}",
+    )
+    return pick(of_thing if about_thing else of_person)
+
+
+def _draw_word(k: int, pick: Pick) -> tuple[str, bool]:
+    """A word for dimension k, and whether it describes a thing."""
     about_thing = pick("tf") == "t"
     return pick((THINGS if about_thing else FEELINGS)[k]), about_thing
 
 
-def _statement(k: int, intensity: float, noun: str, pick) -> str:
+def _statement(k: int, intensity: float, noun: str, pick: Pick) -> str:
+    """A statement that expresses dimension k at this intensity."""
     degree = pick(DEGREES[int(intensity > STEPS[0]) + int(intensity > STEPS[1])])
     if pick("tf") == "t":
         subject = pick((f"the {noun} is", f"the {noun} was", "it is", "this is", "that was"))
@@ -124,6 +139,6 @@ def _statement(k: int, intensity: float, noun: str, pick) -> str:
     return f"{pick(('I am', 'I feel', 'it makes me', 'I got', 'now I am'))} {degree} {pick(FEELINGS[k])}"
 
 
-def topic(rng: np.random.Generator) -> tuple[str, str]:
-    """What a seed video is about: a noun and a place or time ("" for none)."""
+def draw_topic(rng: np.random.Generator) -> tuple[str, str]:
+    """The topic of a seed video: a noun, and a place or time ("" for none)."""
     return TOPICS[rng.integers(len(TOPICS))], PLACES[rng.integers(len(PLACES))]

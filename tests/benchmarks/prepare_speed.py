@@ -25,7 +25,8 @@ import numpy as np
 from shared import config as configuration
 from shared.cli import emit_command
 from shared.synth import face, media, voice
-from shared.synth.truth import Course
+from shared.synth.render import render
+from shared.synth.truth import Envelope
 
 SIZE, RATE, AUDIO_RATE = (640, 480), 25.0, 48000
 
@@ -77,12 +78,13 @@ def main(argv: list[str] | None = None) -> int:
 def film(path: Path, seconds: float) -> Path:
     """A face that comes to a strong expression and goes again, speaking."""
     rng = np.random.default_rng(0)
-    who, course = face.person(rng), Course(seconds, 0.1 * seconds, 0.4 * seconds, 0.7 * seconds, 0.2)
+    person = face.invent_person(rng)
+    envelope = Envelope(seconds, 0.1 * seconds, 0.4 * seconds, 0.7 * seconds, 0.2)
     times, intensities = np.arange(int(seconds * RATE)) / RATE, np.full(6, 0.6)  # (T,), (6,)
-    units = face.units_over_time(intensities, course.at(times), times, who, rng)
-    frames = face.render(who, units, times, SIZE, rng)  # (T, H, W, 3)
-    sound = voice.speak(voice.speaker(rng), intensities, course.at, seconds, AUDIO_RATE, rng)  # (S,)
-    media.write(path, frames, times, RATE, sound[:, None], AUDIO_RATE)
+    units = face.expression_units(intensities, envelope.at(times), times, person, rng)
+    frames = render(person, units, times, SIZE, rng)  # (T, H, W, 3)
+    sound = voice.speak(voice.invent_speaker(rng), intensities, envelope.at, seconds, AUDIO_RATE, rng)  # (S,)
+    media.write_video(path, frames, times, RATE, sound[:, None], AUDIO_RATE)
     return path
 
 

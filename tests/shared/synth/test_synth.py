@@ -1,4 +1,4 @@
-"""The synthetic corpus: real files, a truth that is what the tables say, and the same wherever it is made."""
+"""The synthetic corpus: real files, tables that state the truth, and the same bytes on every machine."""
 
 import csv
 import hashlib
@@ -10,12 +10,13 @@ import av
 import numpy as np
 import pytest
 
-from shared.commands.synth import SynthConfig, main
+from shared.commands.synth import main
 from shared.dataset.clip import EMI
 from shared.errors import UserError
 from shared.synth import baseline, clip, face, words
+from shared.synth.config import SynthConfig
 from shared.synth.corpus import build
-from shared.synth.truth import LABEL_RATES, Course, clip_truth, subject_count, subject_splits
+from shared.synth.truth import LABEL_RATES, Envelope, clip_truth, subject_count, subject_splits
 
 CLIPS = 12
 
@@ -64,7 +65,7 @@ def content(folder):
     }
 
 
-# --- the same wherever it is made ------------------------------------------------------------------------------------
+# --- reproducible -----------------------------------------------------------------------------------------------------
 
 
 def test_two_workers_and_an_interruption_give_the_same_bytes_as_one(corpus, tmp_path):
@@ -74,22 +75,22 @@ def test_two_workers_and_an_interruption_give_the_same_bytes_as_one(corpus, tmp_
     notes.mkdir()
     shutil.copy(corpus.out / "synth.json", other.out)
     for index in (0, 5):
-        clip.make(other, index, clips, notes)
-    (clips / ".00003.mp4").write_bytes(b"cut off in the middle")
+        clip.write_clip(other, index, clips, notes)
+    (clips / ".00003.mp4").write_bytes(b"partial file")
     build(other)
     assert content(other.out) == content(corpus.out)
 
 
-def test_another_seed_gives_other_clips(corpus, tmp_path):
+def test_other_seed_gives_other_clips(corpus, tmp_path):
     other = SynthConfig(out=tmp_path, clips=CLIPS, seed=2)
     notes = tmp_path / "notes"
     notes.mkdir()
-    clip.make(other, 0, tmp_path, notes)
+    clip.write_clip(other, 0, tmp_path, notes)
     made = next(path for path in tmp_path.glob("00000.*") if path.suffix != ".txt")
     assert made.read_bytes() != media_of(corpus)[0].read_bytes()
 
 
-def test_a_complete_corpus_is_left_alone(corpus, capsys):
+def test_complete_corpus_is_not_touched(corpus, capsys):
     before = content(corpus.out)
     times = {path: path.stat().st_mtime_ns for path in corpus.out.rglob("*")}
     argv = ["--out", str(corpus.out), "--clips", str(CLIPS), "--seed", "1", "--damage", "1.0"]
@@ -99,7 +100,7 @@ def test_a_complete_corpus_is_left_alone(corpus, capsys):
     assert {path: path.stat().st_mtime_ns for path in corpus.out.rglob("*")} == times
 
 
-def test_a_folder_of_another_configuration_is_refused(corpus, tmp_path):
+def test_folder_of_another_configuration_is_refused(corpus, tmp_path):
     with pytest.raises(UserError, match=r"seed 1 instead of 9: choose another --out"):
         build(SynthConfig(out=corpus.out, clips=CLIPS, seed=9, damage=1.0))
     (tmp_path / "holiday.jpg").write_bytes(b"precious")
@@ -117,7 +118,7 @@ def test_impossible_options_are_refused(wrong):
 # --- the truth -------------------------------------------------------------------------------------------------------
 
 
-def test_labels_are_as_sparse_and_skewed_as_intended(many):
+def test_labels_have_the_rates_and_skew_of_the_real_dataset(many):
     labels = np.array([t.labels for t in many])
     assert (labels > 0).mean(axis=0) == pytest.approx(LABEL_RATES, abs=0.03)
     present = labels[labels > 0]
@@ -126,31 +127,31 @@ def test_labels_are_as_sparse_and_skewed_as_intended(many):
         assert np.allclose(t.labels * t.raters, np.round(t.labels * t.raters)) and 10 <= t.raters <= 24
 
 
-def test_no_modality_shows_everything_and_none_shows_what_is_absent(many):
+def test_each_modality_shows_a_part_of_the_truth_and_nothing_absent(many):
     truth = np.array([t.intensities for t in many])
-    for name in ("seen", "heard", "said"):
-        shown = np.array([getattr(t, name) for t in many if name != "said" or not t.repeats_line])
-        real = np.array([t.intensities for t in many if name != "said" or not t.repeats_line])
-        assert not shown[real == 0].any()
-        held_back = (shown < 0.3 * real)[real > 0].mean()
-        assert 0.03 < held_back < 0.5
+    for name in ("vision", "audio", "text"):
+        own = [t for t in many if name != "text" or not t.repeats_line]
+        shown, true = (np.array([getattr(t, field) for t in own]) for field in (name, "intensities"))
+        assert not shown[true == 0].any()
+        suppressed = (shown < 0.3 * true)[true > 0].mean()
+        assert 0.03 < suppressed < 0.5
     assert all(0.75 < np.corrcoef(truth[:, k], np.array([t.labels[k] for t in many]))[0, 1] < 0.95 for k in range(6))
 
 
 def test_clips_of_a_seed_video_resemble_each_other(many):
     truth = np.array([t.intensities for t in many])
-    mates = np.corrcoef(truth[0::4, 0], truth[1::4, 0])[0, 1]
-    strangers = np.corrcoef(truth[3:-1:4, 0], truth[4::4, 0])[0, 1]
-    assert mates > 0.3 and abs(strangers) < 0.1
+    same_seed = np.corrcoef(truth[0::4, 0], truth[1::4, 0])[0, 1]
+    other_seed = np.corrcoef(truth[3:-1:4, 0], truth[4::4, 0])[0, 1]
+    assert same_seed > 0.3 and abs(other_seed) < 0.1
 
 
-def test_damage_hits_the_stated_share_and_one_modality_only(many):
+def test_damage_affects_the_stated_share_and_one_modality_per_clip(many):
     hits = [[bool(kind) for kind in t.damage.values()] for t in many]
     assert np.mean(np.any(hits, axis=1)) == pytest.approx(0.3, abs=0.02) and np.sum(hits, axis=1).max() == 1
 
 
 @pytest.mark.parametrize("clips", [3, 6, 24, 100, 1000])
-def test_every_split_has_subjects_and_shares_none(clips):
+def test_every_split_has_subjects_of_its_own(clips):
     splits = subject_splits(0, subject_count(clips))
     assert {"train", "valid", "test"} == set(splits)
     config = SynthConfig(out=Path("unused"), clips=clips)
@@ -162,9 +163,9 @@ def test_every_split_has_subjects_and_shares_none(clips):
         assert splits.count("train") / len(splits) == pytest.approx(0.7, abs=0.02)
 
 
-def test_an_expression_rises_and_falls():
-    course = Course(duration=3.0, onset=0.5, apex=1.0, offset=2.0, rest=0.2)
-    assert course.at(np.array([0.0, 0.5, 0.75, 1.0, 2.0, 2.5, 3.0])) == pytest.approx([0, 0, 0.5, 1, 1, 0.6, 0.2])
+def test_envelope_rises_and_falls():
+    envelope = Envelope(duration=3.0, onset=0.5, apex=1.0, offset=2.0, residual=0.2)
+    assert envelope.at(np.array([0.0, 0.5, 0.75, 1.0, 2.0, 2.5, 3.0])) == pytest.approx([0, 0, 0.5, 1, 1, 0.6, 0.2])
 
 
 # --- the files -------------------------------------------------------------------------------------------------------
@@ -174,16 +175,16 @@ def test_files_decode_to_the_stated_durations_and_formats(corpus):
     truths = {row["id"]: row for row in table(corpus.out / "truth.csv")}
     suffixes = set()
     for path in media_of(corpus):
-        how, row = clip.clip_format(corpus, int(path.stem)), truths[path.stem]
+        form, row = clip.media_format(corpus, int(path.stem)), truths[path.stem]
         frames, times, sound, rate = decode(path)
         duration = float(row["duration"])
-        assert frames.shape[1:3] == how.size[::-1] and (np.diff(times) > 0).all()
+        assert frames.shape[1:3] == form.size[::-1] and (np.diff(times) > 0).all()
         assert duration - 0.5 < times[-1] < duration and times[0] == pytest.approx(0, abs=0.05)
         assert 0 < float(row["onset_time"]) < float(row["apex_time"]) < float(row["offset_time"]) < duration
-        if how.variable:
-            assert np.ptp(np.diff(times)) > 0.5 / how.frame_rate
+        if form.variable:
+            assert np.ptp(np.diff(times)) > 0.5 / form.frame_rate
         else:
-            assert np.diff(times) == pytest.approx(1 / how.frame_rate, abs=0.0015)
+            assert np.diff(times) == pytest.approx(1 / form.frame_rate, abs=0.0015)
         assert (sound is None) == (row["audio_damage"] == "no_track")
         if sound is not None:
             assert sound.shape[1] / rate == pytest.approx(duration, abs=0.1)
@@ -218,20 +219,20 @@ def test_damage_hides_the_face_from_a_detector(kind):
     detector = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
     config = SynthConfig(out=Path("unused"), clips=1000)
 
-    def found(frames):
-        grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames[:: len(frames) // 2]]
-        return np.mean([len(detector.detectMultiScale(g, 1.1, 3, minSize=(50, 50))) > 0 for g in grey])
+    def detection_rate(frames):
+        gray = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames[:: len(frames) // 2]]
+        return np.mean([len(detector.detectMultiScale(g, 1.1, 3, minSize=(50, 50))) > 0 for g in gray])
 
     clean, damaged = [], []
     for index in range(8):
         truth = clip_truth(config, index)
-        frames, _, _ = clip.draw(config, truth, clip.clip_format(config, index))
-        clean.append(found(frames))
-        damaged.append(found(damage_frames(frames, kind, np.random.default_rng(index), 0.9)))
+        frames, _ = clip.clean_frames(config, truth, clip.media_format(config, index))
+        clean.append(detection_rate(frames))
+        damaged.append(detection_rate(damage_frames(frames, kind, np.random.default_rng(index), 0.9)))
     assert np.mean(clean) > 0.85 and np.mean(damaged) < 0.3
 
 
-def test_tables_agree_with_each_other_and_with_the_ceiling(corpus):
+def test_tables_match_each_other_and_the_ceiling(corpus):
     labels, truths = table(corpus.out / "labels.csv"), table(corpus.out / "truth.csv")
     figures = json.loads((corpus.out / "corpus.json").read_text())
     assert list(labels[0]) == ["Filename", *EMI, "subject", "seed", "split"]
@@ -257,53 +258,58 @@ def test_tables_agree_with_each_other_and_with_the_ceiling(corpus):
 # --- face and words --------------------------------------------------------------------------------------------------
 
 
-def test_each_dimension_moves_its_own_combination_of_features():
+def test_each_dimension_moves_a_combination_of_units():
     assert np.linalg.matrix_rank(face.ACTION) == 6
     shared_units = (np.abs(face.ACTION) > 0.05).sum(axis=0)
-    assert (shared_units[:6] >= 2).all()  # what moves most tells least alone
+    assert (shared_units[:6] >= 2).all()  # no unit identifies a dimension
 
 
-def test_equal_lines_occur_within_seed_videos_only(many):
+def test_only_clips_of_one_seed_video_repeat_a_line(many):
     config = SynthConfig(out=Path("unused"), clips=6000)
     repeating = [t for t in many[:400] if t.repeats_line]
     assert 0.12 < len(repeating) / 400 < 0.28
     lines = {}
     for t in repeating:
-        lines.setdefault(t.seed_video, set()).add(clip.transcribe(config, t))
-    assert all(len(said) == 1 for said in lines.values()) and len(lines) < len(repeating)
+        lines.setdefault(t.seed_video, set()).add(clip.clean_transcript(config, t))
+    assert all(len(texts) == 1 for texts in lines.values()) and len(lines) < len(repeating)
 
 
-def test_words_say_what_is_shown_and_deny_what_is_not():
+def test_lines_express_what_is_shown_and_negate_decoys():
     rng = np.random.default_rng(0)
     names = [set(words.THINGS[k]) | set(words.FEELINGS[k]) for k in range(6)]
-    marks = ("not", "never", "hardly", "nothing", "nobody", "thought", "supposed", "expected", "should", "call")
-    said = np.array([0, 0.9, 0, 0, 0, 0])
+    negations = ("not", "never", "hardly", "nothing", "nobody", "thought", "supposed", "expected", "should", "call")
+    intensities = np.array([0, 0.9, 0, 0, 0, 0])
     lengths, decoys = [], 0
     for _ in range(300):
-        text = words.line(said, ("dog", "on stage"), rng)
+        text = words.write_line(intensities, ("dog", "on stage"), rng)
         tokens = text.split()
         lengths.append(len(tokens))
         assert any(word in names[1] for word in tokens)
         assert any(degree in text for degree in words.DEGREES[2])
         if any(word in names[k] for word in tokens for k in (0, 2, 3, 4, 5)):
             decoys += 1
-            assert any(mark in tokens for mark in marks)
+            assert any(word in tokens for word in negations)
     assert decoys / 300 == pytest.approx(words.DECOYS, abs=0.1) and np.median(lengths) < 20 and max(lengths) < 35
 
 
 # --- the baseline ----------------------------------------------------------------------------------------------------
 
 
-def test_ridge_finds_a_linear_law_and_nothing_in_noise():
+def test_ridge_learns_a_linear_target_and_not_noise():
     rng = np.random.default_rng(0)
     features = rng.standard_normal((300, 5))
     labels = np.stack([features[:, 0] - features[:, 1], rng.standard_normal(300)], axis=1)
     splits = ["train"] * 200 + ["valid"] * 50 + ["test"] * 50
-    found = baseline.evaluate(features, labels, splits, ("law", "noise"))
-    assert found["per_dimension"]["law"] > 0.98 and abs(found["per_dimension"]["noise"]) < 0.35
-    assert found["pcc"] == pytest.approx(np.mean(list(found["per_dimension"].values())))
+    scores = baseline.evaluate(features, labels, splits, ("linear", "noise"))
+    assert scores["per_dimension"]["linear"] > 0.98 and abs(scores["per_dimension"]["noise"]) < 0.35
+    assert scores["pcc"] == pytest.approx(np.mean(list(scores["per_dimension"].values())))
 
 
-def test_words_are_counted_when_training_knows_them():
+def test_bag_of_words_counts_words_of_two_training_transcripts():
     counts = baseline.bag_of_words(["so so sad", "so glad", "glad sad new", "new"], np.array([True, True, True, False]))
-    assert counts.tolist() == [[0, 1, 2], [1, 0, 1], [1, 1, 0], [0, 0, 0]]  # glad, sad, so; "new" was heard once
+    assert counts.tolist() == [
+        [0, 1, 2],
+        [1, 0, 1],
+        [1, 1, 0],
+        [0, 0, 0],
+    ]  # glad, sad, so; "new" is in one training transcript
