@@ -1,5 +1,5 @@
-"""The one exception a person is meant to read."""
+"""The error that a person reads."""
 
 
 class UserError(Exception):
-    """Says in one line what is wrong, where, and what to do. Commands print it and exit 1, without a traceback."""
+    """One line: what is wrong, where, and what to do. Commands print it and exit with status 1, without a traceback."""

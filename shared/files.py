@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, reading JSON with a word of advice, and digests. Imports nothing heavy."""
+"""Atomic writing of files and folders, reading JSON, and digests. Imports nothing heavy."""
 
 import contextlib
 import csv
@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,23 @@ from shared.errors import UserError
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
+    """Write JSON atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically: readers see the old file or the complete new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not the process id: jobs on several machines may share it, and the folder.
+    # A random name: jobs on several machines may share the folder, and have equal process ids.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    # A file name on the disk may be no text at all; what is written of it is.
+    # File names need not be valid Unicode; their invalid bytes are escaped.
     partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(partial, path)
 
 
-def write_csv(path: Path, columns: list[str], rows: list[list]) -> None:
-    """Write a CSV whole or not at all."""
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file atomically."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([columns, *rows])
@@ -40,7 +40,7 @@ def write_csv(path: Path, columns: list[str], rows: list[list]) -> None:
 
 
 def read_json(path: Path, what: str, how: str) -> Any:
-    """Read JSON; UserError says that `what` is missing and `how` to make it."""
+    """Read JSON. UserError when `what` is missing or damaged; `how` says how to make it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError:
@@ -51,7 +51,7 @@ def read_json(path: Path, what: str, how: str) -> Any:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block ends without an error; an older one is replaced."""
+    """A folder that gets its name when the block ends without an error, and then replaces an older one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -60,7 +60,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)  # a full disk has no room for half a folder
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the space
         raise
     replaced = path.with_name(f".{path.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
@@ -71,7 +71,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """A hard link where the disk allows one, else a copy."""
+    """A hard link where the file system supports it, otherwise a copy."""
     with contextlib.suppress(OSError):
         os.link(source, target)
         return
@@ -79,7 +79,7 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 
 def digest(value: Any) -> str:
-    """Sixteen hexadecimal digits that change when a JSON-like value, or the bytes of a file (Path), change."""
+    """Sixteen hexadecimal digits of the SHA-256 of a JSON-like value, or of the bytes of a file (Path)."""
     if isinstance(value, Path):
         with value.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Files are written whole, whoever else writes them, and whatever they say."""
+"""Files are written atomically, also by several processes, and with any content."""
 
 import io
 import os
@@ -10,13 +10,13 @@ from shared.cli import run_main
 from shared.files import read_json, write_json, write_text
 
 
-def test_two_machines_may_write_one_file_at_a_time(tmp_path, monkeypatch):
-    """The processes of both may have the same number."""
-    replace, asked = os.replace, []
+def test_two_machines_write_the_same_file(tmp_path, monkeypatch):
+    """Their processes may have the same id."""
+    replace, sources = os.replace, []
 
     def meanwhile(source, target):
-        if not asked:
-            asked.append(source)
+        if not sources:
+            sources.append(source)
             write_text(tmp_path / "a.txt", "theirs")
         replace(source, target)
 
@@ -25,14 +25,14 @@ def test_two_machines_may_write_one_file_at_a_time(tmp_path, monkeypatch):
     assert (tmp_path / "a.txt").read_text() == "ours" and list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
 
 
-def test_names_that_are_no_text_can_be_written(tmp_path):
+def test_file_names_that_are_not_unicode_are_escaped(tmp_path):
     write_json(tmp_path / "a.json", {"name": os.fsdecode(b"caf\xe9"), "word": "hé"})
     assert read_json(tmp_path / "a.json", "file", "") == {"name": "caf\udce9", "word": "hé"}
 
 
-def test_a_terminal_without_the_letters_gets_what_is_printed(monkeypatch):
+def test_output_is_escaped_where_the_terminal_encoding_lacks_a_character(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as stop:
         run_main(lambda: print("█"))
-    assert not ended.value.code and written.getvalue() == b"\\u2588\n"
+    assert not stop.value.code and written.getvalue() == b"\\u2588\n"
