@@ -13,10 +13,10 @@ from shared.dataset.decode_clip import DecodedClip, decode_clip, decode_clip_win
 from shared.dataset.recipe import Recipe
 from shared.dataset.verdicts import Verdict, failed
 from shared.media.decode import Media, MediaError
-from shared.media.faces import Faces, crop_faces, detector, find_faces, smooth
+from shared.media.faces import FaceTrack, crop_faces, load_detector, smooth, track_face
 from shared.media.quality import audio_quality, clip_quality, text_quality, vision_quality
 from shared.media.storage import decode_jpeg, encode_jpeg, from_int16, to_int16
-from shared.media.transcribe import recognizer, transcribe
+from shared.media.transcribe import load_recognizer, transcribe
 from shared.media.waveform import resample
 
 POSE_CROPS = 8
@@ -70,7 +70,7 @@ def clip_row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path
     if not transcript:
         absent["text"] = "no transcript"
         if recipe.transcribe and len(media.waveform):
-            model = recognizer(recipe.transcribe)
+            model = load_recognizer(recipe.transcribe)
             transcript, absent["text"] = transcribe(media.waveform, media.sample_rate, model, transcripts)
     vision, faces = _vision_columns(decoded, recipe)
     row = {
@@ -87,16 +87,16 @@ def clip_row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path
     return row, _verdict(clip, row, decoded, faces, absent)
 
 
-def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, Faces | None]:
+def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, FaceTrack | None]:
     """Columns of the frames, and the followed face; None if the frames are face crops already."""
     _limit_threads()
     crops, faces = decoded.media.frames, None
     face_found = np.ones(len(crops), bool)  # (T,)
     if not decoded.cropped:
-        faces = find_faces(crops, recipe.face_every, detector(recipe.detector))
+        faces = track_face(crops, recipe.face_every, load_detector(recipe.detector))
         upright = np.rot90(crops, faces.turns, axes=(1, 2))  # (T, H, W, 3)
         crops = crop_faces(upright, smooth(faces.boxes, recipe.frame_rate), recipe.frame_size)  # (T, size, size, 3)
-        face_found = faces.found
+        face_found = faces.detected
     jpegs = [encode_jpeg(crop) for crop in crops]
     # Quality is that of the stored crops, so that it can be computed again from the dataset.
     stored = np.stack([decode_jpeg(jpeg) for jpeg in jpegs]) if jpegs else crops
@@ -117,13 +117,13 @@ def _audio_columns(media: Media, recipe: Recipe) -> Row:
     }
 
 
-def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: Faces | None, absent: dict[str, str]) -> Verdict:
+def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: FaceTrack | None, absent: dict[str, str]) -> Verdict:
     """ok or partial, and why. A missing transcript alone leaves a clip ok; see `require_transcripts`."""
     media = decoded.media
     is_missing = {"vision": not len(media.frames), "audio": not len(media.waveform), "text": not row["transcript"]}
     missing = [name for name, value in is_missing.items() if value]
     problems, notes = _problems(decoded, missing, faces, absent), _notes(media, missing, faces, absent)
-    face_frames = np.arange(len(row["frames"])) if faces is None else np.flatnonzero(faces.found)
+    face_frames = np.arange(len(row["frames"])) if faces is None else np.flatnonzero(faces.detected)
     crops = [decode_jpeg(row["frames"][i]) for i in face_frames[:: max(1, len(face_frames) // POSE_CROPS)]]
     content = {name: value for name, value in row.items() if name in ("frames", "frame_times") or "waveform" in name}
     return Verdict(
@@ -139,11 +139,11 @@ def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: Faces | None, ab
     )
 
 
-def _problems(decoded: DecodedClip, missing: list[str], faces: Faces | None, absent: dict[str, str]) -> list[str]:
+def _problems(decoded: DecodedClip, missing: list[str], faces: FaceTrack | None, absent: dict[str, str]) -> list[str]:
     """What makes a clip partial."""
     media, names = decoded.media, {"vision": "no picture", "audio": "no sound"}
     problems = [f"{names[name]}: {absent[name]}" for name in missing if name != "text"] + decoded.remarks
-    if faces is not None and len(media.frames) and not faces.found.any():
+    if faces is not None and len(media.frames) and not faces.detected.any():
         problems.append("no face found; the middle of the picture is kept")
     if media.cancelled:
         problems.append("the channels of its sound cancel each other; their mean is silent")
@@ -152,16 +152,16 @@ def _problems(decoded: DecodedClip, missing: list[str], faces: Faces | None, abs
     return problems
 
 
-def _notes(media: Media, missing: list[str], faces: Faces | None, absent: dict[str, str]) -> list[str]:
+def _notes(media: Media, missing: list[str], faces: FaceTrack | None, absent: dict[str, str]) -> list[str]:
     """What a person should know about a clip without a problem."""
     notes = [f"no words: {absent['text']}"] if "text" in missing else []
     if faces is not None and faces.turns:
         notes.append(f"people lay on their side; turned by {90 * faces.turns} degrees")
-    if faces is not None and faces.others:
+    if faces is not None and faces.other_faces:
         height, width = media.frames.shape[1:3][:: -1 if faces.turns % 2 else 1]
-        x, y = np.mean(faces.boxes[faces.found], axis=0)[:2] / (width, height)
+        x, y = np.mean(faces.boxes[faces.detected], axis=0)[:2] / (width, height)
         position = f"the one {x:.0%} from the left and {y:.0%} from the top"
-        notes.append(f"{1 + faces.others} faces: {position} is followed, the largest and most persistent")
+        notes.append(f"{1 + faces.other_faces} faces: {position} is followed, the largest and most persistent")
     if media.more:
         notes.append(f"longer than {media.duration:g} s: the rest is left out")
     return notes

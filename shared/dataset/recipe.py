@@ -6,8 +6,8 @@ from typing import Any
 
 from shared.errors import UserError
 from shared.files import digest
-from shared.media.faces import DETECTORS, detector
-from shared.media.transcribe import recognizer
+from shared.media.faces import DETECTORS, load_detector
+from shared.media.transcribe import load_recognizer
 from shared.registry import nearest
 
 
@@ -58,11 +58,11 @@ class Recipe:
 
     def file_digests(self) -> dict[str, str]:
         """Digests of the files that the recipe names. Raises UserError if one is missing or cannot be loaded."""
-        detector(self.detector)
+        load_detector(self.detector)
         _, _, weights = self.detector.partition(":")
         digests = {"detector": digest(Path(weights))} if weights else {}
         if self.transcribe:
-            model = recognizer(self.transcribe)
+            model = load_recognizer(self.transcribe)
             model.check()
             digests["transcribe"] = model.digest
         return digests

@@ -1,7 +1,7 @@
-"""Face models with weights of their own, which a person brings: detectors (`--detector yunet:/path/model.onnx`), and
-the vision tasks of MediaPipe."""
+"""Face models with weights from the user: detectors (`--detector yunet:/path/model.onnx`) and MediaPipe's tasks."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,38 +9,40 @@ from shared.errors import UserError
 from shared.media.faces import FaceDetector
 from shared.text import one_line
 
-LONGEST = 320
-"""Pixels that pictures are reduced to for a quick look."""
+QUICK_SIDE = 320
+"""Pixels: longest side of frames in a quick search."""
 
 
 class YuNet(FaceDetector):
-    """OpenCV's FaceDetectorYN (Wu, Peng, Yu 2023): the file is face_detection_yunet_*.onnx of OpenCV's model zoo."""
+    """OpenCV's FaceDetectorYN (Wu, Peng, Yu 2023). The file is face_detection_yunet_*.onnx of OpenCV's model zoo."""
 
     def __init__(self, path: str):
         import cv2
 
         _check(path, "yunet", "the .onnx file of OpenCV's model zoo")
         try:
-            self.net = cv2.FaceDetectorYN.create(path, "", (LONGEST, LONGEST), 0.6)
+            self.net = cv2.FaceDetectorYN.create(path, "", (QUICK_SIDE, QUICK_SIDE), 0.6)
         except cv2.error as error:
             raise UserError(f"{path}: not a model that yunet reads ({one_line(error, 120)})") from None
 
-    def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
-        """As `FaceDetector.find`."""
+    def detect(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
+        """As `FaceDetector.detect`."""
         import cv2
 
-        scale = 1.0 if thorough else min(1.0, LONGEST / max(frame.shape[:2]))
+        scale = 1.0 if thorough else min(1.0, QUICK_SIDE / max(frame.shape[:2]))
         small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
         self.net.setInputSize((small.shape[1], small.shape[0]))
-        _, found = self.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        return _boxes(np.zeros((0, 4)) if found is None else found[:, :4] / scale)
+        _, faces = self.net.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        return _boxes(np.zeros((0, 4)) if faces is None else faces[:, :4] / scale)
 
 
 class MediaPipeTask:
-    """One of MediaPipe's vision tasks (package `mediapipe`), by its name and the file of its model: called with a
-    picture RGB uint8 (H, W, 3), it gives MediaPipe's own result."""
+    """One of MediaPipe's vision tasks (package `mediapipe`), by its name and the file of its model.
 
-    def __init__(self, name: str, path: str, **options):
+    Called with RGB uint8 (H, W, 3), it returns MediaPipe's own result.
+    """
+
+    def __init__(self, name: str, path: str, **options: Any):
         try:
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
@@ -54,21 +56,21 @@ class MediaPipeTask:
             reason = one_line(error, 120)
             raise UserError(f"{path}: not a model that MediaPipe's {name} reads ({reason})") from None
 
-    def __call__(self, frame: np.ndarray):
+    def __call__(self, frame: np.ndarray) -> Any:
         return self.net.detect(self.image(image_format=self.format, data=np.ascontiguousarray(frame)))
 
 
 class MediaPipe(FaceDetector):
-    """MediaPipe's FaceDetector task: the file is one of its .tflite or .task models."""
+    """MediaPipe's FaceDetector task. The file is one of its .tflite or .task models."""
 
     def __init__(self, path: str):
         _check(path, "mediapipe", "a face detection model of MediaPipe")
         self.net = MediaPipeTask("FaceDetector", path)
 
-    def find(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
-        """As `FaceDetector.find`; one size of picture is looked at."""
-        found = [detection.bounding_box for detection in self.net(frame).detections]
-        return _boxes(np.array([[box.origin_x, box.origin_y, box.width, box.height] for box in found]).reshape(-1, 4))
+    def detect(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
+        """As `FaceDetector.detect`; `thorough` makes no difference."""
+        boxes = [detection.bounding_box for detection in self.net(frame).detections]
+        return _boxes(np.array([[box.origin_x, box.origin_y, box.width, box.height] for box in boxes]).reshape(-1, 4))
 
 
 def _check(path: str, name: str, what: str) -> None:
@@ -76,9 +78,8 @@ def _check(path: str, name: str, what: str) -> None:
         raise UserError(f"{path}: no such file; --detector {name}:PATH names {what}")
 
 
-def _boxes(found: np.ndarray) -> np.ndarray:
-    """(N, 4) left, top, width, height -> float32 (N, 3) centre x, centre y, side, in an order that does not depend on
-    the detector's mood."""
-    x, y, w, h = np.asarray(found, np.float32).T
+def _boxes(rectangles: np.ndarray) -> np.ndarray:
+    """(N, 4) left, top, width, height to float32 (N, 3) center x, center y, side, sorted: detectors give any order."""
+    x, y, w, h = np.asarray(rectangles, np.float32).T
     boxes = np.stack([x + w / 2, y + h / 2, (w + h) / 2], axis=1)  # (N, 3)
     return boxes[np.lexsort(boxes.T)]

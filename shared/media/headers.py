@@ -1,4 +1,4 @@
-"""What the headers of media files say: how long, how many frames a second, which tracks. Nothing is decoded."""
+"""Headers of media files: duration, rates, tracks. Nothing is decoded."""
 
 import os
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from shared.text import one_line
 
 @dataclass
 class Header:
-    """What a container says of itself, which may be wrong: a fifth of Hume-Vidmimic2 claims 1000 frames a second."""
+    """What a header claims, which may be wrong: a fifth of Hume-Vidmimic2 claims 1000 frames per second."""
 
     seconds: float | None = None
     frame_rate: float | None = None
-    """None without pictures."""
+    """Frames per second; None without a video track."""
     sample_rate: int | None = None
-    """None without sound."""
+    """Hz; None without an audio track."""
     trouble: str = ""
-    """Why the file cannot be opened."""
+    """Why the file cannot be opened; "" if it can."""
 
 
 def read_header(path: Path) -> Header:
-    """Never raises."""
+    """Read the header of a file. Never raises; see `Header.trouble`."""
     import av
 
     from shared.media.tracks import video_stream

@@ -1,9 +1,9 @@
-"""Voice activity: how likely somebody speaks, step by step, by the network of silero-vad (silero.ai, MIT licence).
+"""Voice activity detection: the probability of speech in steps of 32 ms, by silero-vad (silero.ai, MIT license).
 
 The weights are the safetensors file of the silero-vad package. The network is small (a spectrogram, four convolutions,
 an LSTM of 128 units), so it is evaluated here in NumPy, the convolutions over a whole clip at once: 4 ms for three
-seconds, where calling the packaged model every 32 ms takes some 80, and no torch in every worker. Given the weights of
-the packaged model it gives that model's numbers (a test compares them).
+seconds, where the packaged model takes some 80 ms, and workers do not import torch. The results equal those of the
+packaged model (a test compares them).
 """
 
 import functools
@@ -15,14 +15,14 @@ import numpy as np
 from shared.media.waveform import resample
 
 RATE = 16000
-"""Hz the network was trained for."""
+"""Sample rate of the network, in Hz."""
 CHUNK, CONTEXT, PAD = 512, 64, 64
-"""Samples per decision (32 ms), samples of the chunk before it that it sees, samples of mirrored padding."""
+"""Samples per step (32 ms), samples of the previous step that are read too, samples of mirrored padding."""
 WINDOW, HOP = 256, 128
 
 
 def speech_probability(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """float32 (S,) at `rate` Hz -> float32 (ceil(S / 512 samples at 16 kHz),) in [0, 1], one value per 32 ms."""
+    """float32 (N,) in [0, 1], one value per started 32 ms, of float32 (S,) at `rate` Hz."""
     samples = resample(waveform, rate, RATE)
     if len(samples) == 0:
         return np.zeros(0, np.float32)
@@ -33,7 +33,7 @@ def speech_probability(waveform: np.ndarray, rate: int) -> np.ndarray:
     chunks = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + CHUNK)[::CHUNK]  # (N, 576)
     chunks = np.pad(chunks, ((0, 0), (0, PAD)), mode="reflect")  # (N, 640)
     windows = np.lib.stride_tricks.sliding_window_view(chunks, WINDOW, axis=1)[:, ::HOP]  # (N, 4, 256)
-    # A copy in one piece: BLAS does not multiply overlapping views.
+    # A contiguous copy: BLAS does not multiply overlapping views.
     windows = np.ascontiguousarray(windows).reshape(-1, WINDOW)  # (N * 4, 256)
     spectrum = (windows @ weights["stft_conv.weight"]).reshape(count, 4, -1)  # (N, 4, 258): real, then imaginary parts
     half = spectrum.shape[-1] // 2
@@ -46,7 +46,7 @@ def speech_probability(waveform: np.ndarray, rate: int) -> np.ndarray:
 
 
 def at_steps(probability: np.ndarray, steps: int, hertz: float) -> np.ndarray:
-    """Probabilities per 32 ms -> the mean over each of `steps` steps at `hertz`: float32 (steps,)."""
+    """The mean of probabilities per 32 ms (N,) over each of `steps` steps at `hertz`: float32 (steps,)."""
     if len(probability) == 0:
         return np.zeros(steps, np.float32)
     total = np.concatenate([[0.0], np.cumsum(probability, dtype=np.float64)])  # (N + 1,)
@@ -58,7 +58,7 @@ def at_steps(probability: np.ndarray, steps: int, hertz: float) -> np.ndarray:
 
 @functools.cache
 def _weights() -> dict[str, np.ndarray]:
-    """Read once a process, without importing the package (which would import torch)."""
+    """Read once per process, without importing the package (which would import torch)."""
     from safetensors.numpy import load_file
 
     package = importlib.util.find_spec("silero_vad")
@@ -66,7 +66,7 @@ def _weights() -> dict[str, np.ndarray]:
 
 
 def arrange(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The network's weights as matrices to multiply from the right, each in one piece of memory."""
+    """The weights as contiguous matrices to multiply from the right."""
     matrices = {name: np.ascontiguousarray(value.T) for name, value in weights.items() if value.ndim == 2}
     for name, value in weights.items():
         if value.ndim == 3:  # (out, C, taps) -> (taps * C, out)
@@ -76,25 +76,25 @@ def arrange(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _convolve(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
-    """x (N, t, C), kernel (3 * C, out), one step of zeros on both sides -> (N, ceil(t / stride), out)."""
+    """Convolve x (N, t, C) with kernel (3 * C, out), zero-padded by one step: (N, ceil(t / stride), out)."""
     padded = np.pad(x, ((0, 0), (1, 1), (0, 0)))  # (N, t + 2, C)
     taps = np.concatenate([padded[:, tap : tap + x.shape[1] : stride] for tap in range(3)], axis=2)  # (N, t', 3 * C)
     return (taps.reshape(-1, taps.shape[2]) @ kernel).reshape(*taps.shape[:2], -1)
 
 
 def _lstm(x: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
-    """x (N, 128), one step per chunk -> hidden states (N, 128)."""
+    """Hidden states (N, 128) of inputs x (N, 128), one per chunk."""
     size = x.shape[1]
     bias = weights["lstm_cell.bias_ih"] + weights["lstm_cell.bias_hh"]
-    given = x @ weights["lstm_cell.weight_ih"] + bias  # (N, 512): input, forget, candidate, output
+    inputs = x @ weights["lstm_cell.weight_ih"] + bias  # (N, 512): input, forget, candidate, output
     recurrent = weights["lstm_cell.weight_hh"]  # (128, 512)
     hidden = cell = np.zeros(size, np.float32)
     out = np.empty_like(x)
-    for step, row in enumerate(given):
-        gates = row + hidden @ recurrent  # (512,)
-        opened = _sigmoid(gates)
-        cell = opened[size : 2 * size] * cell + opened[:size] * np.tanh(gates[2 * size : 3 * size])
-        hidden = opened[3 * size :] * np.tanh(cell)
+    for step, row in enumerate(inputs):
+        pre = row + hidden @ recurrent  # (512,)
+        gates = _sigmoid(pre)
+        cell = gates[size : 2 * size] * cell + gates[:size] * np.tanh(pre[2 * size : 3 * size])
+        hidden = gates[3 * size :] * np.tanh(cell)
         out[step] = hidden
     return out
 

@@ -99,7 +99,7 @@ class FasterWhisper:
 
 
 @functools.cache
-def recognizer(spec: str) -> Recognizer:
+def load_recognizer(spec: str) -> Recognizer:
     """The recognizer that `spec` names, built once per process. Raises UserError if it cannot be built."""
     return RECOGNIZERS.make(spec if spec.partition(":")[0] in RECOGNIZERS.parts else f"faster-whisper:{spec}")
 

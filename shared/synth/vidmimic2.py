@@ -153,12 +153,12 @@ def _as_float32(labels: np.ndarray) -> list[float]:
 
 def _crops(frames: np.ndarray) -> dict[int, np.ndarray]:
     """{frame number: face crop RGB uint8 (160, 160, 3)} for the frames with a detected face."""
-    from shared.media.faces import crop_faces, detector, find_faces
+    from shared.media.faces import crop_faces, load_detector, track_face
 
-    faces = find_faces(frames, 3, detector("haar"))
+    faces = track_face(frames, 3, load_detector("haar"))
     upright = np.rot90(frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)
     crops = crop_faces(upright, faces.boxes, CROP_SIDE)  # (T, 160, 160, 3)
-    return {int(i): crops[i] for i in np.flatnonzero(faces.found)}
+    return {int(i): crops[i] for i in np.flatnonzero(faces.detected)}
 
 
 def vision_features(crops: np.ndarray) -> np.ndarray:

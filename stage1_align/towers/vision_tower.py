@@ -70,9 +70,9 @@ class FrameReader:
         """Face crops (T, size, size, 3) as `emit prepare` makes them, or the frames themselves without crop_faces."""
         if not self.crop_faces:
             return frames
-        from shared.media.faces import crop_faces, detector, find_faces, smooth
+        from shared.media.faces import crop_faces, load_detector, smooth, track_face
 
-        faces = find_faces(frames, _recipe().face_every, detector(self.detector))
+        faces = track_face(frames, _recipe().face_every, load_detector(self.detector))
         upright = np.rot90(frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)
         return crop_faces(upright, smooth(faces.boxes, self.frame_rate), self.size)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.media.decode import decode
-from shared.media.faces import crop_faces, detector, find_faces, smooth
+from shared.media.faces import crop_faces, load_detector, smooth, track_face
 from shared.media.waveform import resample
 from stage1_align import AlignedEncoders, AudioTower, RawClip
 from stage1_align.towers.mel_cnn import MelCnn
@@ -220,8 +220,8 @@ def test_video_file_is_cropped_to_the_face_as_prepare_does(model, tmp_path):
     frames = np.stack([face(x=100 + 2 * i) for i in range(30)])
     video = write_video(tmp_path / "a.mp4", frames, sound=voice(1.2)[None])
     media, recipe = decode(video, 8.0, 60.0, 480), Recipe()
-    faces = find_faces(media.frames, recipe.face_every, detector("haar"))
-    assert faces.found.all()
+    faces = track_face(media.frames, recipe.face_every, load_detector("haar"))
+    assert faces.detected.all()
     crops = crop_faces(media.frames, smooth(faces.boxes, 8.0), recipe.frame_size)
     encoded = model.vision.encode(video)
     same(encoded, model.vision.encode_prepared([crops]))
@@ -235,7 +235,7 @@ def test_video_file_is_cropped_to_the_face_as_prepare_does(model, tmp_path):
 def test_image_file_is_cropped_to_the_face_and_turned_upright(model, tmp_path):
     picture = face(x=110)
     Image.fromarray(picture).save(tmp_path / "a.png")
-    boxes = find_faces(picture[None], 1, detector("haar")).boxes
+    boxes = track_face(picture[None], 1, load_detector("haar")).boxes
     same(model.vision.encode(tmp_path / "a.png"), model.vision.encode_prepared([crop_faces(picture[None], boxes, 96)]))
     same(model.vision.encode(tmp_path / "a.png", crop_faces=False), model.vision.encode(picture))
     exif = Image.Exif()

@@ -8,7 +8,7 @@ from helpers.media_files import face
 from helpers.mediapipe_stand_in import stand_in
 
 from shared.errors import UserError
-from shared.media.faces import MARGIN, FaceDetector, HaarDetector, crop_faces, detector, find_faces, smooth
+from shared.media.faces import MARGIN, FaceDetector, HaarDetector, crop_faces, load_detector, smooth, track_face
 
 
 class Script(FaceDetector):
@@ -17,7 +17,7 @@ class Script(FaceDetector):
     def __init__(self, boxes):
         self.boxes, self.asked = boxes, []
 
-    def find(self, frame, thorough=False):
+    def detect(self, frame, thorough=False):
         number = int(frame[0, 0, 0])
         self.asked.append(number)
         return np.array(self.boxes.get(number, []), np.float32).reshape(-1, 3)
@@ -32,8 +32,8 @@ def numbered(count, height=100, width=200):
 def test_a_drawn_face_is_found_and_followed():
     where = np.linspace(110, 210, 13)
     frames = np.stack([face(x=x) for x in where])
-    result = find_faces(frames, 3, HaarDetector())
-    assert result.turns == 0 and result.found.all()
+    result = track_face(frames, 3, HaarDetector())
+    assert result.turns == 0 and result.detected.all()
     assert np.abs(result.boxes[:, 0] - where).max() < 12
     assert np.abs(result.boxes[:, 1] - 125).max() < 20 and (np.abs(result.boxes[:, 2] / 110 - 1) < 0.3).all()
 
@@ -42,19 +42,19 @@ def test_a_drawn_face_is_found_and_followed():
 def test_following_finds_what_a_look_at_the_whole_picture_finds(side):
     haar = HaarDetector()
     before, after = (face(480, 640, x=x, y=230, side=side) for x in (250, 250 + side / 4))
-    boxes = haar.find(before)
-    followed = haar.follow(after, boxes)
-    assert len(boxes) == 1 and np.abs(followed - haar.find(after)).max() < 0.15 * side
+    boxes = haar.detect(before)
+    followed = haar.track(after, boxes)
+    assert len(boxes) == 1 and np.abs(followed - haar.detect(after)).max() < 0.15 * side
     # Gone, or out of reach; and of two, both must be there.
-    assert haar.follow(np.full_like(after, 90), boxes) is None
-    assert haar.follow(np.roll(after, 320, axis=1), boxes) is None
-    assert haar.follow(after, np.stack([boxes[0], boxes[0] + (300, 0, 0)])) is None
+    assert haar.track(np.full_like(after, 90), boxes) is None
+    assert haar.track(np.roll(after, 320, axis=1), boxes) is None
+    assert haar.track(after, np.stack([boxes[0], boxes[0] + (300, 0, 0)])) is None
 
 
 class Follower(Script):
     """A detector that can also follow, until a face is lost."""
 
-    def follow(self, frame, boxes):
+    def track(self, frame, boxes):
         number = int(frame[0, 0, 0])
         self.followed = [*getattr(self, "followed", []), number]
         now = np.array(self.boxes.get(number, []), np.float32).reshape(-1, 3)
@@ -64,44 +64,44 @@ class Follower(Script):
 def test_every_third_look_and_one_after_a_loss_is_at_the_whole_picture():
     finds = {i: [(50 + i, 50, 30)] for i in range(12) if i != 4}
     script = Follower(finds)
-    result = find_faces(numbered(12), 1, script)
+    result = track_face(numbered(12), 1, script)
     # 0 whole; 1, 2 followed; 3 whole; 4 lost, so whole, and nothing there; 5 whole; 6 whole; 7, 8; 9; 10, 11
     assert script.asked == [0, 3, 4, 5, 6, 9] and script.followed == [1, 2, 4, 7, 8, 10, 11]
-    assert result.found.tolist() == [i != 4 for i in range(12)]
+    assert result.detected.tolist() == [i != 4 for i in range(12)]
 
 
 def test_what_was_followed_from_one_look_is_no_second_hit():
     class Clinging(Script):
         """Finds again what it has found once, for two looks."""
 
-        def follow(self, frame, boxes):
+        def track(self, frame, boxes):
             return boxes if int(frame[0, 0, 0]) % 3 else None
 
     wallpaper = {3: [(50, 50, 30)]}
-    assert not find_faces(numbered(12), 1, Clinging(wallpaper)).found.any()
-    result = find_faces(numbered(12), 1, Clinging(wallpaper | {6: [(50, 50, 30)]}))
-    assert result.found.tolist() == [3 <= i < 9 for i in range(12)]
+    assert not track_face(numbered(12), 1, Clinging(wallpaper)).detected.any()
+    result = track_face(numbered(12), 1, Clinging(wallpaper | {6: [(50, 50, 30)]}))
+    assert result.detected.tolist() == [3 <= i < 9 for i in range(12)]
 
 
 def test_a_face_that_comes_later_is_seen_at_a_whole_look():
     finds = {i: [(50, 50, 30)] + [(150, 50, 40)] * (i > 3) for i in range(12)}
-    result = find_faces(numbered(12), 1, Follower(finds))
-    assert result.others == 1 and result.found.all()
+    result = track_face(numbered(12), 1, Follower(finds))
+    assert result.other_faces == 1 and result.detected.all()
     np.testing.assert_allclose(result.boxes[:, 2], 30)
 
 
 def test_there_is_no_face_on_a_wall():
     rng = np.random.default_rng(0)
     walls = rng.integers(0, 255, (4, 120, 160, 3)).astype(np.uint8)
-    result = find_faces(walls, 2, HaarDetector())
-    assert not result.found.any() and np.isnan(result.boxes).all()
-    assert len(find_faces(walls[:0], 2, HaarDetector()).boxes) == 0
+    result = track_face(walls, 2, HaarDetector())
+    assert not result.detected.any() and np.isnan(result.boxes).all()
+    assert len(track_face(walls[:0], 2, HaarDetector()).boxes) == 0
 
 
 def test_people_on_their_side_are_turned():
     frames = np.stack([face(mouth=m) for m in np.linspace(0, 1, 9)])
-    result = find_faces(np.rot90(frames, 1, axes=(1, 2)), 2, HaarDetector())
-    assert result.turns == 3 and result.found.all()
+    result = track_face(np.rot90(frames, 1, axes=(1, 2)), 2, HaarDetector())
+    assert result.turns == 3 and result.detected.all()
     assert np.abs(result.boxes[:, 0] - 160).max() < 12
 
 
@@ -111,16 +111,16 @@ def test_a_face_of_a_quarter_of_the_picture_is_found_at_a_quick_look(turns):
     quick = HaarDetector()
     quick.thorough = quick.quick
     frames = np.stack([face(270, 480, x=250, y=140, side=55)] * 3)
-    result = find_faces(np.rot90(frames, turns, axes=(1, 2)), 1, quick)
-    assert result.found.all() and np.abs(result.boxes - (250, 140, 70)).max() < 8
+    result = track_face(np.rot90(frames, turns, axes=(1, 2)), 1, quick)
+    assert result.detected.all() and np.abs(result.boxes - (250, 140, 70)).max() < 8
 
 
 def test_between_looks_both_must_have_found_it():
     finds = {0: [(50, 50, 30)], 3: [(53, 50, 30)], 9: [(59, 50, 30)], 10: [(60, 50, 30)]}
     script = Script(finds)
-    result = find_faces(numbered(11), 3, script)
+    result = track_face(numbered(11), 3, script)
     assert script.asked == [0, 3, 6, 9, 10]
-    assert result.found.tolist() == [True] * 4 + [False] * 5 + [True] * 2
+    assert result.detected.tolist() == [True] * 4 + [False] * 5 + [True] * 2
     np.testing.assert_allclose(result.boxes[:, 0], np.arange(50, 61), atol=1.01)  # interpolated all the same
 
 
@@ -129,20 +129,20 @@ def test_the_largest_most_persistent_face_is_kept():
     large = {i: (140 - i, 50, 60) for i in range(12)}
     flash = {5: (90, 40, 90)}
     finds = {i: [track[i] for track in (small, large, flash) if i in track] for i in range(12)}
-    result = find_faces(numbered(12), 1, Script(finds))
+    result = track_face(numbered(12), 1, Script(finds))
     np.testing.assert_allclose(result.boxes[:, 2], 60)
     np.testing.assert_allclose(result.boxes[:, 0], 140 - np.arange(12), atol=1.01)
-    assert result.found.all()
+    assert result.detected.all()
 
 
 def test_one_hit_in_many_looks_is_no_face():
-    assert not find_faces(numbered(8), 1, Script({4: [(50, 50, 30)]})).found.any()
-    assert find_faces(numbered(1), 1, Script({0: [(50, 50, 30)]})).found.all()
+    assert not track_face(numbered(8), 1, Script({4: [(50, 50, 30)]})).detected.any()
+    assert track_face(numbered(1), 1, Script({0: [(50, 50, 30)]})).detected.all()
 
 
 def test_an_outlier_does_not_shake_the_box():
     finds = {i: [(50, 50, 30)] for i in range(9)} | {4: [(50, 62, 40)]}
-    result = find_faces(numbered(9), 1, Script(finds))
+    result = track_face(numbered(9), 1, Script(finds))
     np.testing.assert_allclose(result.boxes, np.tile([50, 50, 30], (9, 1)), atol=1e-4)
 
 
@@ -175,7 +175,7 @@ def test_crops_beyond_the_picture_repeat_its_edge_and_without_a_box_take_the_mid
 
 def test_an_unknown_detector_is_named():
     with pytest.raises(UserError, match="did you mean 'haar'"):
-        detector("harr")
+        load_detector("harr")
 
 
 def test_detectors_with_weights_need_their_file(tmp_path):
@@ -186,10 +186,10 @@ def test_detectors_with_weights_need_their_file(tmp_path):
         ("mediapipe:/no/where.task", "no such file"),
     ):
         with pytest.raises(UserError, match=words):
-            detector(spec)
+            load_detector(spec)
     (tmp_path / "noise.onnx").write_bytes(b"noise")
     with pytest.raises(UserError, match="not a model that yunet reads"):
-        detector(f"yunet:{tmp_path / 'noise.onnx'}")
+        load_detector(f"yunet:{tmp_path / 'noise.onnx'}")
 
 
 def test_yunet_finds_where_its_boxes_say(monkeypatch, tmp_path):
@@ -210,11 +210,11 @@ def test_yunet_finds_where_its_boxes_say(monkeypatch, tmp_path):
 
     monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *given: Net())
     (tmp_path / "model.onnx").write_bytes(b"x")
-    yunet = detector(f"yunet:{tmp_path / 'model.onnx'}")
+    yunet = load_detector(f"yunet:{tmp_path / 'model.onnx'}")
     frame = np.zeros((400, 640, 3), np.uint8)
     frame[100:180, 200:260, 0] = 255
     for thorough in (False, True):
-        np.testing.assert_allclose(yunet.find(frame, thorough), [[230, 140, 70]], atol=2)
+        np.testing.assert_allclose(yunet.detect(frame, thorough), [[230, 140, 70]], atol=2)
 
 
 def test_mediapipe_finds_where_its_boxes_say(monkeypatch, tmp_path):
@@ -226,12 +226,12 @@ def test_mediapipe_finds_where_its_boxes_say(monkeypatch, tmp_path):
     )
     stand_in(monkeypatch, "FaceDetector", lambda options: net)
     (tmp_path / "model.tflite").write_bytes(b"x")
-    mediapipe = detector(f"mediapipe:{tmp_path / 'model.tflite'}")
-    np.testing.assert_allclose(mediapipe.find(np.full((90, 90, 3), 9, np.uint8)), [[30, 50, 50]])
-    assert mediapipe.find(np.zeros((90, 90, 3), np.uint8)).shape == (0, 3)
+    mediapipe = load_detector(f"mediapipe:{tmp_path / 'model.tflite'}")
+    np.testing.assert_allclose(mediapipe.detect(np.full((90, 90, 3), 9, np.uint8)), [[30, 50, 50]])
+    assert mediapipe.detect(np.zeros((90, 90, 3), np.uint8)).shape == (0, 3)
 
 
 def test_other_faces_are_counted():
     finds = {i: [(30, 50, 25), (140, 50, 60)] for i in range(12)} | {5: [(30, 50, 25), (140, 50, 60), (90, 90, 20)]}
-    assert find_faces(numbered(12), 1, Script(finds)).others == 1
-    assert find_faces(numbered(12), 1, Script({i: [(140, 50, 60)] for i in range(12)})).others == 0
+    assert track_face(numbered(12), 1, Script(finds)).other_faces == 1
+    assert track_face(numbered(12), 1, Script({i: [(140, 50, 60)] for i in range(12)})).other_faces == 0

@@ -42,7 +42,7 @@ class Parrot:
 def parrot(monkeypatch):
     monkeypatch.setitem(RECOGNIZERS.parts, "parrot", "test_transcribe:Parrot")
     monkeypatch.setattr(Parrot, "asked", 0)
-    transcribe.recognizer.cache_clear()
+    transcribe.load_recognizer.cache_clear()
     return Parrot
 
 
@@ -124,7 +124,7 @@ def test_faster_whisper_is_asked_for_what_its_package_gives(monkeypatch, tmp_pat
     module.WhisperModel, module.__spec__ = WhisperModel, types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "faster_whisper", module)
     (tmp_path / "model.bin").write_bytes(b"weights")
-    listener = transcribe.recognizer(str(tmp_path))
+    listener = transcribe.load_recognizer(str(tmp_path))
     assert transcribe.transcribe(voice(2.0), RATE, listener) == ("One. Two.", "")
     assert heard["path"] == str(tmp_path) and heard["local_files_only"] is True
     assert heard["shape"] == (32000,) and heard["dtype"] == np.float32
@@ -136,7 +136,7 @@ def test_what_is_not_there_is_named_before_anything_starts(tmp_path, monkeypatch
     with pytest.raises(UserError, match="no Whisper model here"):
         main([*command, str(tmp_path / "nowhere")])
     (tmp_path / "model.bin").write_bytes(b"")
-    transcribe.recognizer.cache_clear()
+    transcribe.load_recognizer.cache_clear()
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(UserError, match=r"pip install 'emit-toolkit\[asr\]'"):
         main([*command, str(tmp_path)])
