@@ -1,119 +1,154 @@
-"""Validation: can a clip's face and voice find its words, and the words their clip? Shared by all processes."""
+"""Validation by retrieval: a clip's face and voice find its texts, and the texts find their clip. All processes share
+the work."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from shared.metrics import recall_at
 from shared.training.loader import to_device
 from stage1_align.data.pairs import PairBatch, ValidationSet
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from stage1_align.towers.base import Tower
+
 KS = (1, 5, 10)
+MAX_FRAMES = 10
+"""Frames per clip in validation: enough to compare epochs."""
+
+Inputs = dict[str, dict[str, Tensor]]
+"""{modality: the tensors that `collate` of its tower gives}."""
 
 
 class Halted(Exception):
-    """Somebody asked to stop before everything was embedded."""
+    """A process was asked to stop before everything was embedded."""
+
+
+@dataclass
+class ValidationEmbeddings:
+    """Pooled embeddings of N validation items and their texts, the same on all processes."""
+
+    media: dict[str, np.ndarray]
+    """"vision" and "audio", as far as the model has the towers: float32 (N, D)."""
+    present: dict[str, np.ndarray]
+    """Whether an item has the modality: bool (N,)."""
+    texts: list[np.ndarray]
+    """For each kind of text, float32 (M_k, D)."""
+    prompts: np.ndarray
+    """float32 (P, D)."""
 
 
 @torch.no_grad()
 def embed(
-    model,
-    accelerator,
+    model: nn.Module,
+    accelerator: "Accelerator",
     valid: ValidationSet,
-    more: list[str] = (),
+    prompts: Sequence[str] = (),
     batch_size: int = 32,
     halt: Callable[[], bool] = lambda: False,
-) -> dict:
-    """Embeddings of all validation items, each process computing its share; every process gets all of them.
+) -> ValidationEmbeddings:
+    """Embeddings of all validation items and of `prompts`. Each process computes its share and gets all of them.
 
-    Returns {"vision", "audio": float32 (N, D), where the model has the tower; "texts": n arrays (M_k, D), one for each
-    kind of text; "more": (len(more), D)} and "has_vision", "has_audio" bool (N,). Goes through the model's forward as
-    training does, so that it works however the model is spread, in evaluation mode, which it leaves on. `halt` is asked
-    after each batch, by all processes alike; where it says True they raise Halted.
+    Calls the model's forward as training does, so that it works for a sharded model. The model is set to evaluation
+    mode and left in it. `halt` is called after each batch on all processes; when it returns True, they raise Halted.
     """
-    encoders = accelerator.unwrap_model(model).encoders
+    towers: dict[str, Tower] = accelerator.unwrap_model(model).encoders.towers()
     model.eval()
-    towers = encoders.towers()
+    all_texts = [text for kind in valid.texts for text in kind] + list(prompts)
 
-    def media(rows: list[int]) -> dict:
-        items = {}
+    def collate_media(rows: list[int]) -> Inputs:
+        inputs = {}
         if "vision" in towers:
-            items["vision"] = towers["vision"].collate([valid.frames(row, _spread) for row in rows])
+            inputs["vision"] = towers["vision"].collate([valid.frames(row, _select_frames) for row in rows])
         if "audio" in towers:
             rate = towers["audio"].sample_rate
-            items["audio"] = towers["audio"].collate([valid.waveform(row, rate) for row in rows])
-        return items
+            inputs["audio"] = towers["audio"].collate([valid.waveform(row, rate) for row in rows])
+        return inputs
 
-    everything = [text for kind in valid.texts for text in kind] + list(more)
+    def collate_texts(rows: list[int]) -> Inputs:
+        return {"text": towers["text"].collate([all_texts[row] for row in rows])}
 
-    def words(rows: list[int]) -> dict:
-        return {"text": towers["text"].collate([everything[row] for row in rows])}
+    outputs: dict[str, np.ndarray] = {}
+    if set(towers) - {"text"}:
+        outputs = _forward_all(model, accelerator, collate_media, len(valid), batch_size, halt)
+    texts = _forward_all(model, accelerator, collate_texts, len(all_texts), batch_size, halt)["text"]
+    *kinds, prompt_embeddings = np.split(texts, np.cumsum([len(kind) for kind in valid.texts]))
+    modalities = [modality for modality in ("vision", "audio") if modality in outputs]
+    return ValidationEmbeddings(
+        {modality: outputs[modality] for modality in modalities},
+        {modality: outputs[f"has_{modality}"] > 0 for modality in modalities},
+        kinds,
+        prompt_embeddings,
+    )
 
-    how = batch_size, halt
-    found = _shared(model, accelerator, media, len(valid), *how) if len(towers) > ("text" in towers) else {}
-    texts = _shared(model, accelerator, words, len(everything), *how)["text"]
-    *kinds, rest = np.split(texts, np.cumsum([len(kind) for kind in valid.texts]))
-    return {**found, "texts": kinds, "more": rest}
 
-
-def _shared(
-    model, accelerator, collate, count: int, batch_size: int, halt: Callable[[], bool]
+def _forward_all(
+    model: nn.Module,
+    accelerator: "Accelerator",
+    collate: Callable[[list[int]], Inputs],
+    count: int,
+    batch_size: int,
+    halt: Callable[[], bool],
 ) -> dict[str, np.ndarray]:
-    """Outputs of the model for rows 0 .. count - 1, of all processes: row r belongs to process r % world. All make the
-    same calls of as many rows, row 0 standing in, since a spread model computes together."""
+    """Outputs of the model for rows 0 .. count - 1, gathered from all processes: row r belongs to process r % world.
+
+    All processes make the same number of calls with the same number of rows, filled up with row 0: the processes of a
+    sharded model compute together."""
     from accelerate.utils import gather_object
 
     rank, world = accelerator.process_index, accelerator.num_processes
-    mine: list[tuple[int, dict]] = []
-    for start in range(0, math.ceil(count / world), batch_size):
+    per_process = math.ceil(count / world)
+    local_rows: list[tuple[int, dict[str, np.ndarray]]] = []
+    for start in range(0, per_process, batch_size):
         rows = [rank + world * i for i in range(start, start + batch_size) if rank + world * i < count]
-        even = rows + [0] * (min(batch_size, math.ceil(count / world) - start) - len(rows))
-        batch = PairBatch(to_device(collate(even), accelerator.device), torch.zeros(1, len(even), dtype=torch.long))
-        out = model(batch)
-        part = {
+        padded = rows + [0] * (min(batch_size, per_process - start) - len(rows))
+        inputs = to_device(collate(padded), accelerator.device)
+        out = model(PairBatch(inputs, torch.zeros(1, len(padded), dtype=torch.long)))
+        arrays = {
             name: out[name].flatten(0, 1).float().cpu().numpy()  # (b, D) or (b,)
-            for modality in ("vision", "audio", "text")
-            if modality in batch.inputs
+            for modality in inputs
             for name in (modality, f"has_{modality}")
         }
-        mine += [(row, {name: value[i] for name, value in part.items()}) for i, row in enumerate(rows)]
+        local_rows += [(row, {name: array[i] for name, array in arrays.items()}) for i, row in enumerate(rows)]
         if halt():
             raise Halted
-    everyone = dict(gather_object(mine)) if world > 1 else dict(mine)
-    result = {name: np.stack([everyone[row][name] for row in range(count)]) for name in everyone[0]}
-    return {name: value > 0 if name.startswith("has_") else value for name, value in result.items()}
+    by_row = dict(gather_object(local_rows)) if world > 1 else dict(local_rows)
+    return {name: np.stack([by_row[row][name] for row in range(count)]) for name in by_row[0]}
 
 
-def _spread(count: int) -> list[int]:
-    """Up to ten frames, evenly over a clip of `count`: enough to tell an epoch from the next."""
-    return [int(i) for i in np.linspace(0, count - 1, min(count, 10)).round()]
+def _select_frames(count: int) -> list[int]:
+    """Up to MAX_FRAMES frames, evenly spaced over a clip of `count`."""
+    return [int(i) for i in np.linspace(0, count - 1, min(count, MAX_FRAMES)).round()]
 
 
-def retrieval(embedded: dict, valid: ValidationSet, kinds: list[str]) -> dict[str, float]:
-    """R@1, R@5 and R@10 of pictures and of sound against each kind of text, in both directions, and the mean of all.
+def retrieval(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Sequence[str]) -> dict[str, float]:
+    """R@1, R@5 and R@10 between each of vision and audio and each kind of text, in both directions, and their mean.
 
-    An item with several captions is found by any of them, and each of them has to find it. Texts of one key are right
-    answers to each other's items; a wrong answer as near as the right one is ranked before it. An item that lacks one
-    side takes no part.
+    An item with several captions counts as found by any of them, and each caption has to find the item. Texts with the
+    same key are correct answers to each other's items. A wrong answer that is as near as the right one ranks before it.
+    Items that lack one side are left out.
     """
     metrics = {}
-    for n, kind in enumerate(kinds):
-        ids = np.unique(valid.keys[n], return_inverse=True)[1]  # (N,)
-        owner = np.array(valid.owners[n], dtype=int)  # (M,) the item of each text
-        worded = np.isin(np.arange(len(valid)), owner)  # (N,)
-        for modality in ("vision", "audio"):
-            if modality not in embedded:
-                continue
-            items = embedded[f"has_{modality}"] & worded  # (N,)
-            texts = items[owner] if len(owner) else np.zeros(0, bool)  # (M,)
+    for kind, keys, owners, texts in zip(kinds, valid.keys, valid.owners, embedded.texts, strict=True):
+        item_ids = np.unique(keys, return_inverse=True)[1]  # (N,)
+        owner = np.array(owners, dtype=int)  # (M,), the item of each text
+        has_text = np.isin(np.arange(len(valid)), owner)  # (N,)
+        for modality, media in embedded.media.items():
+            items = embedded.present[modality] & has_text  # (N,)
+            used_texts = items[owner] if len(owner) else np.zeros(0, bool)  # (M,)
             if not items.any():
                 continue
-            similarity = embedded[modality][items] @ embedded["texts"][n][texts].T  # (N', M')
-            own, theirs = ids[items], ids[owner[texts]]  # (N',), (M',)
+            similarity = media[items] @ texts[used_texts].T  # (N', M')
+            ids, text_ids = item_ids[items], item_ids[owner[used_texts]]  # (N',), (M',)
             for k in KS:
-                metrics[f"{modality}_to_{kind}_R@{k}"] = recall_at(similarity, own, theirs, k)
-                metrics[f"{kind}_to_{modality}_R@{k}"] = recall_at(similarity.T, theirs, own, k)
+                metrics[f"{modality}_to_{kind}_R@{k}"] = recall_at(similarity, ids, text_ids, k)
+                metrics[f"{kind}_to_{modality}_R@{k}"] = recall_at(similarity.T, text_ids, ids, k)
     metrics["mean_recall"] = float(np.mean(list(metrics.values()))) if metrics else 0.0
     return metrics

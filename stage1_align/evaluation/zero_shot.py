@@ -1,54 +1,58 @@
-"""Zero-shot intensity: how far the likeness of a clip to words for an emotion follows the emotion's label.
+"""Zero-shot intensity: how well the similarity of a clip to texts about an emotion follows the emotion's label.
 
-The score of a clip for a dimension is its cosine to the words for it ("much joy", "strong joy", ...) less its cosine to
-the words for none ("no emotion"), as CLIP classifies by the words for classes (Radford et al. 2021, arXiv 2103.00020,
-section 3.1). No label was used, unless captions were made of labels, or soft targets, in training.
+The score of a clip for a dimension is its cosine similarity to texts about it ("much joy", "strong joy", ...) minus its
+similarity to the text for none ("no emotion"), as CLIP classifies by texts about classes (Radford et al. 2021, arXiv
+2103.00020, section 3.1). No label is used, unless training used captions made of labels, or soft targets.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from shared.metrics import pcc
 from stage1_align.data.captions import DEGREES
+from stage1_align.evaluation.retrieval import ValidationEmbeddings
 
 NONE = "no emotion"
 
 
-def prompts(label_names: list[str], template: str) -> list[str]:
-    """The words for none, then those for each dimension, as many for each."""
-    words = [word for _, several in DEGREES[2:] for word in several]
-    phrases = [NONE] + [f"{word} {name.lower()}" for name in label_names for word in words]
+def prompts(label_names: Sequence[str], template: str) -> list[str]:
+    """The text for none, then the texts for each dimension, the same number for each."""
+    degrees = [word for _, words in DEGREES[2:] for word in words]
+    phrases = [NONE] + [f"{degree} {name.lower()}" for name in label_names for degree in degrees]
     return [template.replace("{emotions}", phrase) for phrase in phrases]
 
 
 def intensities(embedded: np.ndarray, texts: np.ndarray, dimensions: int) -> np.ndarray:
-    """Unit embeddings of clips (N, D) and of `prompts` (1 + K P, D) -> scores float (N, K)."""
-    none, some = texts[0], texts[1:].reshape(dimensions, -1, texts.shape[1]).mean(1)  # (D,), (K, D)
-    some = some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-9)  # (K, D)
-    return embedded @ some.T - (embedded @ none)[:, None]  # (N, K)
+    """Unit embeddings of clips (N, D) and of `prompts` (1 + K P, D) to scores, float (N, K)."""
+    none, emotions = texts[0], texts[1:].reshape(dimensions, -1, texts.shape[1]).mean(1)  # (D,), (K, D)
+    emotions = emotions / np.maximum(np.linalg.norm(emotions, axis=1, keepdims=True), 1e-9)  # (K, D)
+    return embedded @ emotions.T - (embedded @ none)[:, None]  # (N, K)
 
 
-def zero_shot(embedded: dict, labels: np.ndarray, label_names: list[str]) -> dict[str, float]:
-    """Mean over the labelled dimensions of the PCC of scores with labels (N, K), for each modality, and for the sum of
-    their scores where both are there; {} without labels. `embedded` holds the prompts under "more"."""
-    labelled = ~np.isnan(labels).all(1)  # (N,)
-    if not label_names or not labelled.any():
+def zero_shot(embedded: ValidationEmbeddings, labels: np.ndarray, label_names: Sequence[str]) -> dict[str, float]:
+    """PCC of scores with labels (N, K), averaged over the labeled dimensions, for each modality, and for the sum of the
+    modalities' scores on clips that have both; {} without labels. `embedded.prompts` are those of `prompts`."""
+    labeled = ~np.isnan(labels).all(1)  # (N,)
+    if not label_names or not labeled.any():
         return {}
     scores = {
-        modality: intensities(embedded[modality], embedded["more"], len(label_names))  # (N, K)
-        for modality in ("vision", "audio")
-        if modality in embedded and (embedded[f"has_{modality}"] & labelled).any()
+        modality: intensities(media, embedded.prompts, len(label_names))  # (N, K)
+        for modality, media in embedded.media.items()
+        if (embedded.present[modality] & labeled).any()
     }
     metrics, total = {}, np.zeros(labels.shape)
     for modality, score in scores.items():
-        there = embedded[f"has_{modality}"]  # (N,)
-        metrics[f"zero_shot_{modality}"] = _mean_pcc(score[there], labels[there])
+        present = embedded.present[modality]  # (N,)
+        metrics[f"zero_shot_{modality}"] = _mean_pcc(score[present], labels[present])
         total += score
     if len(scores) > 1:
-        both = embedded["has_vision"] & embedded["has_audio"]  # (N,)
+        both = embedded.present["vision"] & embedded.present["audio"]  # (N,)
         metrics["zero_shot_both"] = _mean_pcc(total[both], labels[both])
     return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
 
 def _mean_pcc(scores: np.ndarray, labels: np.ndarray) -> float:
-    labelled = [k for k in range(labels.shape[1]) if not np.isnan(labels[:, k]).all()]
-    return float(np.mean([pcc(scores[:, k], labels[:, k]) for k in labelled])) if labelled else float("nan")
+    """The mean PCC over the labeled dimensions; NaN without one."""
+    labeled = [k for k in range(labels.shape[1]) if not np.isnan(labels[:, k]).all()]
+    return float(np.mean([pcc(scores[:, k], labels[:, k]) for k in labeled])) if labeled else float("nan")

@@ -167,7 +167,7 @@ def score_encoders(align: AlignConfig) -> dict[str, float]:
         test,
         prompts(NAMES, align.pairs.label_template),
     )
-    scores = intensities(embedded["audio"], embedded["more"], len(NAMES))  # (N, K)
+    scores = intensities(embedded.media["audio"], embedded.prompts, len(NAMES))  # (N, K)
     return retrieval(embedded, test, align.pairs.captions) | against_labels(scores, test.labels)
 
 
