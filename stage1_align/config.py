@@ -1,13 +1,15 @@
-"""Everything that decides a stage-1 run."""
+"""All options of a stage-1 run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from shared.errors import UserError
+from shared.training.options import require_fraction, require_positive
 
-CAPTIONS = ("transcript", "labels", "caption")
-"""Kinds of texts a clip may have."""
+TextKind = Literal["transcript", "labels", "caption"]
+CAPTIONS: tuple[TextKind, ...] = get_args(TextKind)
+"""Kinds of text that a clip may have."""
 
 
 @dataclass
@@ -15,50 +17,50 @@ class TowerConfig:
     """One encoder."""
 
     name: str
-    """Which tower, by its name in the registry."""
+    """Name of the tower in its registry."""
     options: dict[str, Any] = field(default_factory=dict)
-    """The tower's own options; an unknown one is an error that names the nearest."""
+    """Options of this tower; an unknown one is an error that names the nearest."""
     unfreeze: int | None = None
-    """Last blocks of the trunk that train, with what follows them; 0: only what was added to it; None: everything. A
-    few thousand clips can spoil a pretrained tower sooner than improve it."""
+    """Number of last blocks of the trunk that train, together with everything after them. 0: only the layers added on
+    top of the trunk; None: everything. A few thousand clips can degrade a pretrained tower before they improve it."""
     layer_decay: float = 1.0
-    """Factor on the learning rate for each block further from the output: early layers hold what is general."""
+    """Factor on the learning rate for each block further from the output: early layers hold general features."""
     checkpointing: bool = False
-    """Recompute the blocks' activations in the backward pass: less memory, more time."""
+    """Activation checkpointing: recompute the blocks' activations in the backward pass. Less memory, more time."""
 
 
 @dataclass
 class TowersConfig:
-    """The three encoders and the space they share."""
+    """The three encoders and their shared space."""
 
     vision: TowerConfig | None = field(default_factory=lambda: TowerConfig("open_clip"))
-    """Sees the frames of a clip; null for corpora without pictures."""
+    """Encodes the frames of a clip; null for corpora without pictures."""
     audio: TowerConfig | None = field(default_factory=lambda: TowerConfig("htsat"))
-    """Hears its sound; null for corpora without sound."""
+    """Encodes its sound; null for corpora without sound."""
     text: TowerConfig = field(default_factory=lambda: TowerConfig("transformer"))
-    """Reads its words, for both pairs: stage 2 has one text feature, so there is one text encoder."""
+    """Encodes its texts, for vision-text and audio-text pairs alike: stage 2 has one text feature, so there is one text
+    encoder."""
     embed_dim: int = 64
     """D, the width of the shared space."""
 
 
 @dataclass
 class SourceConfig:
-    """One corpus of pairs; image-text and audio-text corpora need not share anything."""
+    """One corpus of pairs. Corpora are independent: one may have images and text, another audio and text."""
 
     kind: str = "clips"
-    """clips (written by `emit prepare`), csv, hf or webdataset: a name from stage1_align/sources."""
+    """clips (written by `emit prepare`), csv, hf or webdataset: a name from stage1_align/data/sources."""
     path: str = ""
-    """Its folder, table or shards. {split} in it is replaced by a split's name; hf and webdataset know braces
-    ({000..012}) and wildcards as well."""
+    """Its folder, table or shards. {split} is replaced by the name of a split; hf and webdataset also expand braces
+    ({000..012}) and wildcards."""
     weight: float = 1.0
     """Its share of each global batch, relative to the other weights."""
     split: str = "train"
-    """The part that is trained on. Sources without splits of their own, and without {split} in the path, are all
-    training data."""
+    """Split to train on. A source without splits, and without {split} in its path, is training data as a whole."""
     valid_split: str = "valid"
-    """The part for validation; "" when there is none, and other sources validate."""
+    """Split for validation; "" if it has none and other sources validate."""
     options: dict[str, Any] = field(default_factory=dict)
-    """The source's own options, such as {caption: text}; an unknown one is an error that names the nearest."""
+    """Options of this kind of source, such as {caption: text}; an unknown one is an error that names the nearest."""
 
 
 @dataclass
@@ -66,38 +68,36 @@ class PairConfig:
     """Training pairs."""
 
     sources: list[SourceConfig] = field(default_factory=list)
-    """What batches are mixed from; empty: the clip dataset that `data` names."""
+    """Corpora that batches are mixed from; empty: the clip dataset that `data` names."""
     samples_per_epoch: int = 0
-    """Length of an epoch; 0: as many as all sources hold together, which streams do not know. A source smaller than
-    its share is repeated in a new order, of a larger one each epoch sees another part."""
+    """Length of an epoch; 0: the number of items of all sources, which streams do not know. A source that is smaller
+    than its share is repeated in a new order; of a larger one, each epoch uses another part."""
     frames: int = 6
-    """Frames of a clip in one step; drawn anew each epoch, one from each equal stretch."""
-    captions: list[Literal[CAPTIONS]] = field(default_factory=lambda: ["transcript", "labels"])
-    """The texts a clip is paired with, each in a loss of its own: what was said, words made of its labels ("strong
-    amusement, a little joy"), and a caption somebody wrote, drawn anew each epoch where there are several. A clip
-    without a text of a kind takes no part in its loss. ["transcript"], with loss.soft 0 and no pair of labels, leaves
-    them out of stage 1.
+    """Frames of a clip per step; a random one from each of as many equal parts of the clip, drawn anew each epoch."""
+    captions: list[TextKind] = field(default_factory=lambda: ["transcript", "labels"])
+    """The texts that a clip is paired with, each in a loss of its own: the transcript, words made of its labels
+    ("strong amusement, a little joy"), and a written caption (a random one each epoch if there are several). A clip
+    that lacks a kind of text is left out of that loss. With ["transcript"], loss.soft 0 and no pair of labels, stage 1
+    does not use labels.
     """
     label_template: str = "{emotions}"
-    """The sentence that words made of labels are set in, as in "a person showing {emotions}": pretrained text encoders
-    know sentences better than lists."""
+    """Sentence around the words made of labels, such as "a person showing {emotions}": pretrained text encoders know
+    sentences better than lists."""
     word_dropout: float = 0.15
-    """Share of a transcript's words left out in a step: a few hundred sentences are soon known by heart."""
+    """Fraction of a transcript's words that is dropped in a step: a few hundred sentences are soon memorized."""
     augment: bool = True
-    """Move, mirror and relight faces; change gain and add noise to sound within `gain_db`."""
+    """Shift, flip and relight faces; change the gain of sound within `gain_db` and add noise."""
     gain_db: float = 3.0
-    """Largest change of level, dB. Loudness carries intensity, so it stays small."""
+    """Largest change of gain in dB. Loudness carries intensity, so it stays small."""
     max_seconds: float = 20.0
-    """Of longer sound a stretch of this length is heard, drawn anew each epoch (in validation the first): memory grows
-    with the longest of a batch."""
+    """Longer sound is cropped to this length, at random in training, to the start in validation: memory grows with the
+    longest clip of a batch."""
     valid_limit: int = 2000
-    """Validation items of each source at most, evenly spaced: recall among more tells little more, and costs their
-    square."""
+    """Most validation items of each source, evenly spaced: recall among more items tells little more, and its cost is
+    quadratic."""
 
     def __post_init__(self):
-        for name in ("frames", "max_seconds", "valid_limit"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--pairs.{name} is {getattr(self, name)}: it must be above 0")
+        require_positive(self, "pairs", "frames", "max_seconds", "valid_limit")
         if not self.captions:
             raise UserError("--pairs.captions is empty: name transcript, labels or caption")
 
@@ -107,30 +107,27 @@ class LossConfig:
     """The contrastive loss."""
 
     kind: Literal["info_nce", "sigmoid"] = "info_nce"
-    """info_nce (CLIP), or sigmoid (SigLIP), which judges each pair alone and suits noisy pairs."""
+    """info_nce (CLIP), or sigmoid (SigLIP), which judges every pair on its own and suits noisy pairs."""
     pairs: dict[str, float] = field(default_factory=lambda: {"vision_text": 1.0, "audio_text": 1.0, "text_text": 1.0})
-    """Weight of each pair's loss: vision_text, audio_text, text_text, vision_audio; a pair that is not named has none.
-    vision_text is with all kinds of `pairs.captions`, vision_transcript, vision_labels and vision_caption with one of
-    them, and so for audio. text_text is between the texts of a clip, where it has several: what was said is drawn to
-    what it means. A pair has a temperature of its own."""
+    """Weight of each pair's loss: vision_text, audio_text, text_text, vision_audio; pairs that are not named have none.
+    vision_text uses every kind of text in `pairs.captions`; vision_transcript, vision_labels and vision_caption use
+    one; likewise for audio. text_text aligns the texts of a clip with each other, if it has several: a transcript with
+    what it expresses. Every pair has its own temperature."""
     soft: float = 0.0
-    """Share of the target that goes to clips of near labels instead of the clip itself: a smile is no negative of a
-    grin. 0: positives are equal texts alone."""
+    """Fraction of the target that goes to clips with near labels: a smile is not a negative of a grin. 0: only clips
+    with equal texts are positives."""
     soft_width: float = 0.1
-    """How near: the standard deviation of the kernel over label vectors, whose entries lie in [0, 1]."""
+    """What near means: standard deviation of the Gaussian kernel over label vectors, whose entries lie in [0, 1]."""
     initial_scale: float = 14.3
-    """First inverse temperature (CLIP's 1 / 0.07; SigLIP starts at 10)."""
+    """Initial inverse temperature (CLIP: 1 / 0.07; SigLIP: 10)."""
     initial_bias: float = -10.0
-    """First bias of the sigmoid loss: nearly all pairs are negatives."""
+    """Initial bias of the sigmoid loss: nearly all pairs are negatives."""
     tile: int = 1024
-    """Side of the blocks of the similarity matrix held at once; the result does not depend on it."""
+    """Side of the blocks of the similarity matrix that are in memory at once; the result does not depend on it."""
 
     def __post_init__(self):
-        for name in ("soft_width", "initial_scale", "tile"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--loss.{name} is {getattr(self, name)}: it must be above 0")
-        if not 0 <= self.soft <= 1:
-            raise UserError(f"--loss.soft is {self.soft}: a share lies in [0, 1]")
+        require_positive(self, "loss", "soft_width", "initial_scale", "tile")
+        require_fraction(self, "loss", "soft")
 
 
 @dataclass
@@ -145,46 +142,43 @@ class TrainConfig:
     }
 
     epochs: int = 20
-    """Passes over the training clips."""
+    """Passes over the training clips. 0 exports the untrained encoders, for comparison."""
     batch_size: int = 64
-    """Clips in a step, over all processes together: the number of candidates of the loss."""
+    """Clips per step, over all processes: the number of candidates in the loss."""
     chunk_size: int = 0
-    """Clips a process encodes at once; a larger share of the batch goes through the gradient cache, twice as many
-    forward passes for a batch of any size. 0: the whole share at once."""
+    """Clips that a process encodes at once. A larger share of the batch goes through the gradient cache: two forward
+    passes, for a batch of any size. 0: the whole share at once."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     tower_lr: dict[str, float] = field(default_factory=dict)
-    """Factors on it for single towers, as in {audio: 0.5}; 1 where nothing is said."""
+    """Factor on `lr` for single towers or the temperature, such as {audio: 0.5}; 1 by default."""
     weight_decay: float = 0.05
-    """Decay of matrices; biases, norms and temperatures have none."""
+    """Of matrices; biases, norms and temperatures have none."""
     warmup_fraction: float = 0.1
     """Fraction of all optimizer steps in which the learning rate rises."""
     max_grad_norm: float = 1.0
     """The gradient is clipped to this norm."""
     ema: float = 0.0
-    """Decay of an average of the weights, which is then validated and exported; 0: none. Short runs are over before it
-    has caught up."""
+    """Decay of an exponential moving average of the weights, which is then validated and exported; 0: none. In short
+    runs it lags too far behind."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """auto: what the launcher says, else bf16 where the hardware multiplies it, else full precision."""
+    """auto: as the launcher says, else bf16 where the hardware is fast at it, else full precision."""
     compile: bool = False
-    """torch.compile of the towers' blocks: minutes at the start, faster steps on GPUs."""
+    """torch.compile of the towers' blocks: minutes at the start, then faster steps on GPUs."""
     workers: int = 0
-    """Loader processes; they never change the results."""
+    """Data loading processes; they never change the results."""
     checkpoint_every: int = 0
-    """Steps between checkpoints besides the one after each epoch; 0: none."""
+    """Steps between checkpoints, in addition to the one after each epoch; 0: none."""
     keep_last: int = 2
     """Checkpoints that stay on disk."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
-    """Where curves go, by Accelerate's names; log.jsonl is written whatever stands here."""
+    """Where curves go besides log.jsonl, by Accelerate's names."""
     timeout_minutes: float = 30.0
-    """A process that waits so long for another one gives up: longer than the slowest validation on one process."""
+    """How long a process waits for another one: longer than the slowest validation."""
 
     def __post_init__(self):
-        for name in ("batch_size", "lr", "max_grad_norm", "timeout_minutes", "keep_last"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--train.{name} is {getattr(self, name)}: it must be above 0")
-        if not 0 <= self.warmup_fraction <= 1:
-            raise UserError(f"--train.warmup_fraction is {self.warmup_fraction}: a fraction lies in [0, 1]")
+        require_positive(self, "train", "batch_size", "lr", "max_grad_norm", "timeout_minutes", "keep_last")
+        require_fraction(self, "train", "warmup_fraction")
         if not 0 <= self.ema < 1:
             raise UserError(f"--train.ema is {self.ema}: a decay lies in [0, 1), such as 0.999")
 
@@ -196,9 +190,9 @@ class AlignConfig:
     RENAMED: ClassVar[dict[str, str]] = {"max_steps": "max_optimizer_steps"}
 
     run: Path
-    """Run folder; an unfinished run in it is continued."""
+    """Run folder; an unfinished run in it is resumed."""
     data: Path | None = None
-    """Clip dataset written by `emit prepare`; not needed where `pairs.sources` names other data."""
+    """Clip dataset written by `emit prepare`; not needed if `pairs.sources` names other data."""
     towers: TowersConfig = field(default_factory=TowersConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -206,4 +200,4 @@ class AlignConfig:
     seed: int = 0
     """Decides initial weights, order, augmentation and dropout."""
     max_optimizer_steps: int = 0
-    """Stop after so many steps, as if interrupted; 0: never. For trying things out and for tests."""
+    """Stop after this many steps, as if interrupted; 0: never. For trials and tests."""

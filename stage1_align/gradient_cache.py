@@ -1,20 +1,26 @@
-"""Batches beyond memory: the gradient of a whole batch with the activations of one chunk.
+"""Gradient cache (Gao et al. 2021, arXiv 2101.06983): the gradient of a whole batch with the activations of one chunk.
 
     for batch in loader:
-        chunks = split(batch, 4)
-        loss, out = cached_backward(accelerator, model, chunks, lambda out: bare.total(bare.losses(out, ...)))
+        chunks = split_into_chunks(batch, 4)
+        loss, outputs = cached_backward(accelerator, model, chunks, loss_fn)
         optimizer.step()
 
-Method: gradient cache (Gao et al. 2021, arXiv 2101.06983). The chunks are encoded without gradient; the loss over all
-of them gives the gradient of every embedding, and of each temperature, once; the chunks are encoded again, with the
-same random state and autocast, and pass their part of that gradient on.
+For encoders f with parameters w, and a loss L of the embeddings of all clips of the batch:
 
-What a tower computes over the rows of a batch (a batch norm that trains) it computes over a chunk; the trainer warns.
+    1. embed     e_c = f(chunk_c), without a graph; the random state of each chunk is saved
+    2. cache     g_c = dL / de_c, from one evaluation of L on all embeddings
+    3. backward  f(chunk_c) again, with a graph and the same random state; the surrogate <f(chunk_c), g_c> has the
+                 gradient g_c df(chunk_c)/dw, and their sum over the chunks is dL/dw
+
+Temperatures and biases, scalars that every chunk returns, are added to the surrogate of the last chunk only.
+
+What a tower computes across the rows of a batch (batch norm in training mode), it computes across a chunk instead; the
+trainer warns about that.
 """
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,26 +28,29 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from stage1_align.data.pairs import PairBatch
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-def split(batch: PairBatch, chunks: int) -> list[PairBatch]:
-    """A collated batch into `chunks` near-equal batches of consecutive clips; fewer when there are fewer clips.
+
+def split_into_chunks(batch: PairBatch, count: int) -> list[PairBatch]:
+    """Split a collated batch of b clips into `count` near-equal batches of consecutive clips, at most b.
 
     Every input has k * b rows in dim 0, b rows for each of k kinds (texts: k = n); each chunk keeps the order of the
     batch. UserError for an input with any other number of rows."""
     clips = batch.text_id.shape[1]
 
-    def rows(value: Tensor, part: slice, name: str) -> Tensor:
+    def take(value: Tensor, part: slice, name: str) -> Tensor:
         if len(value) % clips:
             raise UserError(
-                f"batch.{name} has {len(value)} rows, which is no multiple of {clips} clips: it has no split"
+                f"batch.{name} has {len(value)} rows, which is no multiple of {clips} clips: it cannot be split"
             )
         return value.unflatten(0, (-1, clips))[:, part].flatten(0, 1)  # (k * c, ...)
 
-    parts = [slice(int(at[0]), int(at[-1]) + 1) for at in torch.arange(clips).tensor_split(min(chunks, clips))]
+    parts = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in torch.arange(clips).tensor_split(min(count, clips))]
     return [
         PairBatch(
             {
-                modality: {name: rows(value, part, f"{modality}.{name}") for name, value in inputs.items()}
+                modality: {name: take(value, part, f"{modality}.{name}") for name, value in inputs.items()}
                 for modality, inputs in batch.inputs.items()
             },
             batch.text_id[:, part],  # (n, c)
@@ -52,56 +61,57 @@ def split(batch: PairBatch, chunks: int) -> list[PairBatch]:
 
 
 def cached_backward(
-    accelerator: Any,
+    accelerator: "Accelerator",
     model: nn.Module,
     chunks: list[PairBatch],
-    loss_of: Callable[[dict[str, Tensor]], Tensor],
+    loss_fn: Callable[[dict[str, Tensor]], Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Leave in the parameters what `accelerator.backward(loss_of(model(batch)))` would, with gradients averaged over
-    processes once and loss scaling (fp16) applied.
+    """Accumulate in the parameters the gradient that `accelerator.backward(loss_fn(model(batch)))` would, averaged over
+    processes once, and with loss scaling (fp16).
 
-    model: as accelerator.prepare returned it; model(chunk) gives a dictionary in which a tensor of no dimension
-    (temperature, bias) is the same for every chunk, and any other has its clips in dim 1, as (k, c, ...). loss_of gets
-    one dictionary of the same names with the chunks joined, and may use collectives. Every process must have the same
-    number of chunks. Returns the loss () and that dictionary, both detached.
+    model: as accelerator.prepare returned it. model(chunk) is a dictionary of tensors: scalars (temperature, bias) are
+    the same for every chunk, all others have the clips in dim 1: (k, c, ...). loss_fn: gets such a dictionary for the
+    whole batch; it may use collectives. Every process must have the same number of chunks. Returns the loss () and that
+    dictionary, both detached.
     """
-    states, encoded = [], []
+    random_states, embedded = [], []
     for chunk in chunks:
-        states.append(_random_state(accelerator.device))
+        random_states.append(_get_random_state(accelerator.device))
         with torch.no_grad():
-            encoded.append(model(chunk))
+            embedded.append(model(chunk))
 
-    joined = {name: _join([out[name].detach() for out in encoded]) for name in encoded[0]}
-    leaves = {name: value.requires_grad_() for name, value in joined.items() if value.is_floating_point()}
-    loss = loss_of(joined)
-    cached = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True))
-    del encoded
+    outputs = {name: _concatenate([part[name].detach() for part in embedded]) for name in embedded[0]}
+    del embedded
+    leaves = {name: value.requires_grad_() for name, value in outputs.items() if value.is_floating_point()}
+    loss = loss_fn(outputs)
+    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    cache = {name: gradient for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
 
     first = 0
-    for index, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
-        last = index == len(chunks) - 1
+    for index, (chunk, state) in enumerate(zip(chunks, random_states, strict=True)):
+        is_last = index == len(chunks) - 1
         clips = slice(first, first := first + chunk.text_id.shape[1])
         _set_random_state(accelerator.device, state)
-        with nullcontext() if last else accelerator.no_sync(model):
-            out = model(chunk)
-            surrogate = 0
-            for name, gradient in cached.items():
-                if gradient is not None and gradient.ndim:
-                    surrogate = surrogate + (out[name] * gradient[:, clips]).sum()
-                elif gradient is not None and last:  # once: every chunk has the same temperature
-                    surrogate = surrogate + out[name] * gradient
+        with nullcontext() if is_last else accelerator.no_sync(model):  # gradients are averaged with the last chunk
+            output = model(chunk)
+            surrogate = torch.zeros((), device=accelerator.device)  # ()
+            for name, gradient in cache.items():
+                if gradient.ndim:
+                    surrogate = surrogate + (output[name] * gradient[:, clips]).sum()
+                elif is_last:
+                    surrogate = surrogate + output[name] * gradient
             accelerator.backward(surrogate)
-    return loss.detach(), {name: value.detach() for name, value in joined.items()}
+    return loss.detach(), {name: value.detach() for name, value in outputs.items()}
 
 
-def _join(values: list[Tensor]) -> Tensor:
-    return torch.cat(values, 1) if values[0].ndim else values[0].clone()
+def _concatenate(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts, 1) if parts[0].ndim else parts[0].clone()
 
 
-def _random_state(device: torch.device) -> list[Tensor]:
-    """Of the CPU and, where there is one, of the accelerator this process computes on."""
-    own = [] if device.type == "cpu" else [torch.get_device_module(device).get_rng_state()]
-    return [torch.get_rng_state(), *own]
+def _get_random_state(device: torch.device) -> list[Tensor]:
+    """Of the CPU and, if there is one, of the accelerator of this process."""
+    accelerator = [] if device.type == "cpu" else [torch.get_device_module(device).get_rng_state()]
+    return [torch.get_rng_state(), *accelerator]
 
 
 def _set_random_state(device: torch.device, state: list[Tensor]) -> None:

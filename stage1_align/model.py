@@ -1,8 +1,9 @@
-"""The model contrastive training optimises: the towers, and one learned temperature (and bias) a pair."""
+"""The model that contrastive training optimizes: the towers, and a learned temperature (and bias) for each pair."""
 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,56 +20,65 @@ PAIRS = {
     "audio_text": ("audio", "text"),
     "text_text": ("text", "text"),
     "vision_audio": ("vision", "audio"),
-    **{f"{side}_{kind}": (side, "text") for side in ("vision", "audio") for kind in CAPTIONS},
+    **{f"{media}_{kind}": (media, "text") for media in ("vision", "audio") for kind in CAPTIONS},
 }
+"""Pair name to the modalities of its two sides."""
 MAX_SCALE = 100.0
 
 
 class ContrastiveModel(nn.Module):
-    """forward(batch) returns the pooled embeddings of this process's clips and the inverse temperatures, so that one
-    wrapped forward sees every parameter."""
+    """Towers and temperatures. `forward` returns embeddings and temperatures together, so that DDP and FSDP see every
+    parameter in it."""
 
     def __init__(self, encoders: AlignedEncoders, config: LossConfig, captions: Sequence[str]):
-        """captions: the kinds of texts each clip has. A pair whose tower is missing takes no part, nor does text_text
-        where there is one text; UserError for a pair that does not exist, one with a kind of text that is not there,
-        and for a tower that no pair is left to train."""
+        """captions: the kinds of text of each clip.
+
+        Pairs whose tower is missing are left out, and text_text where clips have one text. UserError for an unknown
+        pair, a pair with a kind of text that `captions` lacks, and a tower that no pair trains."""
         super().__init__()
         self.encoders, self.config, self.captions = encoders, config, tuple(captions)
-        for name in config.pairs:
-            if name not in PAIRS:
-                raise UserError(f"--loss.pairs: no {name!r}; {nearest(name, PAIRS)}")
-        here = encoders.towers()
-        self.pairs = {
-            name: weight
-            for name, weight in config.pairs.items()
-            if weight > 0 and set(PAIRS[name]) <= set(here) and (name != "text_text" or len(captions) > 1)
-        }
-        for name in self.pairs:
-            if (kind := _kind(name)) in CAPTIONS and kind not in captions:
-                has = ", ".join(captions)
-                raise UserError(
-                    f"--loss.pairs: {name}, but --pairs.captions is [{has}]; add {kind} there, or take {name} out"
-                )
-        for modality in here:
-            if not any(modality in PAIRS[name] for name in self.pairs):
+        towers = encoders.towers()
+        self.pairs = self._select_pairs(towers)
+        """Pair name to the weight of its loss."""
+        for modality in towers:
+            if not any(modality in PAIRS[pair] for pair in self.pairs):
                 raise UserError(f"--loss.pairs: no pair trains the {modality} tower; add one, or leave the tower out")
 
-        def parameter_of_each_pair(value: float) -> nn.ParameterDict:
+        def one_per_pair(value: float) -> nn.ParameterDict:
             return nn.ParameterDict({pair: nn.Parameter(torch.tensor([value])) for pair in self.pairs})
 
-        # Of one element, not of no dimension: FSDP shards no scalars.
-        self.log_scale = parameter_of_each_pair(math.log(config.initial_scale))
-        self.bias = parameter_of_each_pair(config.initial_bias) if config.kind == "sigmoid" else nn.ParameterDict()
+        # (1,) rather than (): FSDP does not shard scalars.
+        self.log_scale = one_per_pair(math.log(config.initial_scale))
+        self.bias = one_per_pair(config.initial_bias) if config.kind == "sigmoid" else nn.ParameterDict()
+
+    def _select_pairs(self, towers: dict[str, Any]) -> dict[str, float]:
+        for pair in self.config.pairs:
+            if pair not in PAIRS:
+                raise UserError(f"--loss.pairs: no {pair!r}; {nearest(pair, PAIRS)}")
+        pairs = {
+            pair: weight
+            for pair, weight in self.config.pairs.items()
+            if weight > 0 and set(PAIRS[pair]) <= set(towers) and (pair != "text_text" or len(self.captions) > 1)
+        }
+        for pair in pairs:
+            if (kind := _second_side(pair)) in CAPTIONS and kind not in self.captions:
+                kinds = ", ".join(self.captions)
+                raise UserError(
+                    f"--loss.pairs: {pair}, but --pairs.captions is [{kinds}]; add {kind} there, or take {pair} out"
+                )
+        return pairs
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """Classes of what FSDP gathers and frees together, under the name Accelerate looks for."""
+        """Classes of the modules that FSDP gathers and frees as a unit; Accelerate looks for this name."""
         return sorted({type(block).__name__ for tower in self.encoders.towers().values() for block in tower.blocks()})
 
     def forward(self, batch: PairBatch) -> dict[str, Tensor]:
-        """batch: the inputs of some towers; b clips with n texts each. Returns "vision", "audio": (1, b, D) and "text":
-        (n, b, D); "has_<modality>": bool (1 or n, b); "scale_<pair>" and, for sigmoid, "bias_<pair>": ()."""
-        output = {}
+        """Embed b clips with n texts each; batch.inputs may lack some towers' inputs.
+
+        Returns "vision", "audio": (1, b, D) and "text": (n, b, D); "has_<modality>": bool (1 or n, b); "scale_<pair>",
+        the inverse temperature, and for sigmoid "bias_<pair>": ()."""
+        output: dict[str, Tensor] = {}
         clips = batch.text_id.shape[1]
         for modality, tower in self.encoders.towers().items():
             if modality in batch.inputs:
@@ -76,42 +86,44 @@ class ContrastiveModel(nn.Module):
                 output[modality] = encoded.pooled.unflatten(0, (-1, clips))  # (1 or n, b, D)
                 output[f"has_{modality}"] = encoded.mask.any(1).unflatten(0, (-1, clips))  # (1 or n, b)
         for pair, log_scale in self.log_scale.items():
-            # Held here as well as in clamp_scale, which a sharded optimiser (ZeRO) undoes with its own copy.
-            output[f"scale_{pair}"] = _Hold.apply(log_scale)[0].exp()  # ()
+            # Clamped here as well as in clamp_scale: a sharded optimizer (ZeRO) overwrites that with its own copy.
+            output[f"scale_{pair}"] = ClampWithGrad.apply(log_scale)[0].exp()  # ()
         for pair, bias in self.bias.items():
             output[f"bias_{pair}"] = bias[0]  # ()
         return output
 
-    def losses(self, out: dict[str, Tensor], text_id: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        """The mean loss of each pair over the combinations of texts a clip has, unweighted: {pair: ()}.
+    def losses(self, output: dict[str, Tensor], text_id: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        """Unweighted loss of each pair, averaged over the kinds of text it applies to: {pair: ()}.
 
-        text_id int64 (n, b): of what equals each other. Two pictures and sounds of one first text count as equal.
-        labels (b, K) or None."""
-        n = len(text_id)
-        return {
-            pair: sum(terms) / len(terms)
-            for pair in self.pairs
-            if (terms := [self._between(pair, out, i, j, text_id, labels) for i, j in self._combinations(pair, n)])
-        }
+        output: of `forward`. text_id: int64 (n, b), equal for texts that mean the same; vision_audio has no text, so
+        clips with an equal first text are its positives. labels: float32 (b, K) or None."""
+        losses: dict[str, Tensor] = {}
+        for pair in self.pairs:
+            terms = [self._pair_loss(pair, output, i, j, text_id, labels) for i, j in self._sides(pair, len(text_id))]
+            if terms:
+                losses[pair] = _sum(terms) / len(terms)
+        return losses
 
-    def _combinations(self, pair: str, texts: int) -> list[tuple[int, int]]:
-        """Which of the n texts, for each side of a pair; a picture or a sound is number 0."""
+    def _sides(self, pair: str, texts: int) -> list[tuple[int, int]]:
+        """Index of the first and the second side in each loss of a pair: the kind of text, 0 for vision and audio."""
         if pair == "text_text":
             return list(itertools.combinations(range(texts), 2))
         if PAIRS[pair][1] != "text":
             return [(0, 0)]
-        return [(0, j) for j in range(texts) if _kind(pair) in ("text", self.captions[j])]
+        return [(0, j) for j in range(texts) if _second_side(pair) in ("text", self.captions[j])]
 
-    def _between(self, pair: str, out: dict, i: int, j: int, text_id: Tensor, labels: Tensor | None) -> Tensor:
-        a, b = PAIRS[pair]
+    def _pair_loss(
+        self, pair: str, output: dict[str, Tensor], i: int, j: int, text_id: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        first, second = PAIRS[pair]
         return contrastive(
-            out[a][i],  # (b, D)
-            out[b][j],  # (b, D)
-            out[f"scale_{pair}"],
-            text_id[j if b == "text" else 0],  # (b,)
-            out[f"has_{a}"][i] & out[f"has_{b}"][j],  # (b,)
+            output[first][i],  # (b, D)
+            output[second][j],  # (b, D)
+            output[f"scale_{pair}"],
+            text_id[j if second == "text" else 0],  # (b,)
+            output[f"has_{first}"][i] & output[f"has_{second}"][j],  # (b,)
             kind=self.config.kind,
-            bias=out.get(f"bias_{pair}"),
+            bias=output.get(f"bias_{pair}"),
             tile=self.config.tile,
             labels=labels,
             soft=self.config.soft if labels is not None else 0.0,
@@ -119,8 +131,8 @@ class ContrastiveModel(nn.Module):
         )
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum: ()."""
-        return sum(self.pairs[pair] * value for pair, value in losses.items())
+        """The weighted sum of the pairs' losses: ()."""
+        return _sum([self.pairs[pair] * loss for pair, loss in losses.items()])
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
@@ -129,22 +141,26 @@ class ContrastiveModel(nn.Module):
             log_scale.clamp_(0, math.log(MAX_SCALE))
 
 
-class _Hold(torch.autograd.Function):
-    """log_scale (1,) within its limits. Beyond them a gradient that leads back passes, one that leads further out does
-    not."""
+class ClampWithGrad(torch.autograd.Function):
+    """Clamp log_scale (1,) to [0, log MAX_SCALE]. Outside, a gradient whose step leads back inside passes, and one that
+    leads further outside does not; torch.clamp would stop both."""
 
     @staticmethod
-    def forward(ctx, log_scale: Tensor) -> Tensor:
+    def forward(ctx: Any, log_scale: Tensor) -> Tensor:
         ctx.save_for_backward(log_scale)
         return log_scale.clamp(0, math.log(MAX_SCALE))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (log_scale,) = ctx.saved_tensors
         outwards = ((log_scale > math.log(MAX_SCALE)) & (gradient < 0)) | ((log_scale < 0) & (gradient > 0))
         return gradient.masked_fill(outwards, 0)
 
 
-def _kind(pair: str) -> str:
-    """The other side of a picture or a sound: all texts, those of one kind, or audio."""
+def _sum(terms: list[Tensor]) -> Tensor:
+    return sum(terms[1:], terms[0])
+
+
+def _second_side(pair: str) -> str:
+    """What follows the first modality in a pair's name: text (of every kind), a kind of text, or audio."""
     return pair.partition("_")[2]

@@ -1,29 +1,36 @@
-"""From a configuration to the parts of a run: encoders, and the parameter groups of the optimiser."""
+"""The parts of a run that follow from its configuration: encoders, parameter groups, the training record."""
 
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from shared import config as configuration
 from shared.errors import UserError
 from shared.registry import nearest
-from stage1_align.config import AlignConfig, TrainConfig
+from shared.training import optimizer
+from stage1_align.config import AlignConfig
+from stage1_align.data.pairs import PairData
 from stage1_align.encoders import AlignedEncoders
+from stage1_align.model import ContrastiveModel
 from stage1_align.towers import TOWERS
 
-GROUPS = (*TOWERS, "temperature")
+TOWER_LR_NAMES = (*TOWERS, "temperature")
 
 
-def build_encoders(config: AlignConfig, data) -> AlignedEncoders:
-    """Towers, frozen and recomputing as asked, with their tokenizer trained on the texts of the training data, unless
-    the text tower brings one, and their mel statistics taken from the sound of the first 256 items of each source."""
+def build_encoders(config: AlignConfig, data: PairData) -> AlignedEncoders:
+    """Build the towers and prepare them for training: freezing, activation checkpointing, compilation.
+
+    A text tower that brings no tokenizer gets one trained on the texts of the training data. Mel statistics of the
+    audio tower come from the first 256 items of each source."""
     towers = {name: spec for name, spec in configuration.to_dict(config.towers).items() if spec and name in TOWERS}
     text = towers["text"]
     tokenizer = TOWERS["text"].get(text["name"]).corpus_tokenizer(text["options"], data.corpus())
     if tokenizer is not None:
         text["options"]["vocab_size"] = len(tokenizer)
     encoders = AlignedEncoders.build(towers, config.towers.embed_dim)
-    encoders.text.tokenizer = tokenizer or encoders.text.tokenizer
+    if tokenizer is not None:
+        encoders.tower("text").tokenizer = tokenizer
     if encoders.audio is not None:
         encoders.audio.calibrate(data.waveforms(encoders.audio.sample_rate))
     for name, tower in encoders.towers().items():
@@ -34,45 +41,37 @@ def build_encoders(config: AlignConfig, data) -> AlignedEncoders:
             for block in tower.blocks():
                 block.compile()
     for parameter in encoders.parameters():
-        parameter.data = parameter.data.contiguous()  # FSDP shards no transposed ones, as filter banks are
+        parameter.data = parameter.data.contiguous()  # FSDP does not shard transposed parameters (filter banks)
     return encoders
 
 
-def parameter_groups(model, config: AlignConfig) -> list[dict]:
-    """One group for each learning rate and kind of parameter: matrices decay; biases, norms and temperatures do not.
-    "peak" is the group's highest learning rate: that of the run, of its tower, and of its depth in it."""
-    options: TrainConfig = config.train
+def parameter_groups(model: ContrastiveModel, config: AlignConfig) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW. The peak learning rate of a parameter is that of the run, times the factor of its
+    tower, times the factor of its depth in the tower."""
+    options = config.train
     for name in options.tower_lr:
-        if name not in GROUPS:
-            raise UserError(f"--train.tower_lr: no {name!r}; {nearest(name, GROUPS)}")
+        if name not in TOWER_LR_NAMES:
+            raise UserError(f"--train.tower_lr: no {name!r}; {nearest(name, TOWER_LR_NAMES)}")
     factors = {
         f"encoders.{name}.{parameter}": factor * options.tower_lr.get(name, 1.0)
         for name, tower in model.encoders.towers().items()
         for parameter, factor in tower.lr_factors(getattr(config.towers, name).layer_decay).items()
     }
-    groups: dict[tuple[float, bool], list] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            factor = factors.get(name, options.tower_lr.get("temperature", 1.0))
-            groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": options.lr * factor,
-            "peak": options.lr * factor,
-            "weight_decay": options.weight_decay if decays else 0.0,
-        }
-        for (factor, decays), parameters in groups.items()
-    ]
+
+    def lr_factor(name: str) -> float:
+        return factors.get(name, options.tower_lr.get("temperature", 1.0))
+
+    return optimizer.parameter_groups(model, options.lr, options.weight_decay, lr_factor)
 
 
-def training_record(config: AlignConfig, data_digest: str, metrics: dict) -> dict:
-    """What the exported folder says of its origin."""
+def training_record(config: AlignConfig, data_digest: str, metrics: dict[str, float]) -> dict[str, Any]:
+    """Where exported encoders come from: the "training" entry of their config.json."""
     sources = [source.path for source in config.pairs.sources] or [str(config.data)]
+    arguments = [word for i, word in enumerate(sys.argv[1:]) if i or word != "align"]
     return {
         "data": f"{', '.join(map(str, map(Path, sources)))} (digest {data_digest}), seed {config.seed}",
         "data_digest": data_digest,
-        "command": shlex.join(["emit", "align", *(w for i, w in enumerate(sys.argv[1:]) if i or w != "align")]),
+        "command": shlex.join(["emit", "align", *arguments]),
         "metrics": metrics,
         "config": configuration.to_dict(config),
     }

@@ -1,49 +1,61 @@
-"""One step of contrastive training: the gradient of the global batch, clipped and applied."""
+"""One optimizer step of contrastive training, with the gradient of the global batch."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stage1_align.config import TrainConfig
 from stage1_align.data.pairs import PairBatch
-from stage1_align.gradient_cache import cached_backward, split
+from stage1_align.gradient_cache import cached_backward, split_into_chunks
 from stage1_align.model import ContrastiveModel
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class StepResult(NamedTuple):
+    """What a step computed, detached."""
+
+    losses: dict[str, Tensor]
+    """Pair name to its loss: (). The mean over processes is the loss of the global batch."""
+    temperatures: dict[str, Tensor]
+    """The scale_<pair> and bias_<pair> that the losses were computed with: ()."""
+    grad_norm: Tensor
+    """() before clipping."""
 
 
 def train_step(
-    accelerator: Any,
-    model: torch.nn.Module,
-    bare: ContrastiveModel,
+    accelerator: "Accelerator",
+    model: nn.Module,
+    unwrapped_model: ContrastiveModel,
     optimizer: torch.optim.Optimizer,
     batch: PairBatch,
     options: TrainConfig,
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """Update the parameters by this process's share of a global batch, collated and on its device; the gradients are
-    zero again afterwards.
+) -> StepResult:
+    """Update the parameters with this process's rows of a global batch. Gradients are zero before and after.
 
-    model, optimizer: as accelerator.prepare returned them, of `bare`. Above `options.chunk_size` clips the batch goes
-    through the gradient cache. Returns, detached, the losses of the pairs {pair: ()}, whose mean over processes is that
-    of the global batch; the inverse temperatures and biases {"scale_<pair>": ()} the losses were computed with; and the
-    norm of the gradient before clipping.
+    model, optimizer: as accelerator.prepare returned them. batch: collated, on the device. With more than
+    `options.chunk_size` clips, it goes through the gradient cache.
     """
-    parts: dict[str, Tensor] = {}
+    losses: dict[str, Tensor] = {}
 
-    def loss_of(out: dict[str, Tensor]) -> Tensor:
-        parts.update(bare.losses(out, batch.text_id, batch.labels))
-        return bare.total(parts)
+    def loss_fn(output: dict[str, Tensor]) -> Tensor:
+        losses.update(unwrapped_model.losses(output, batch.text_id, batch.labels))
+        return unwrapped_model.total(losses)
 
-    chunks = math.ceil(batch.text_id.shape[1] / options.chunk_size) if options.chunk_size else 1
+    clips = batch.text_id.shape[1]
+    chunks = math.ceil(clips / options.chunk_size) if options.chunk_size else 1
     if chunks > 1:
-        _, out = cached_backward(accelerator, model, split(batch, chunks), loss_of)
+        _, output = cached_backward(accelerator, model, split_into_chunks(batch, chunks), loss_fn)
     else:
-        out = model(batch)
-        accelerator.backward(loss_of(out))
-    # Copies: a bias is the parameter itself, which the step moves.
-    temperatures = {n: value.detach().clone() for n, value in out.items() if n.startswith(("scale_", "bias_"))}
-    norm = accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm)
+        output = model(batch)
+        accelerator.backward(loss_fn(output))
+    # Copies: a bias is a view of its parameter, which the optimizer changes in place.
+    temperatures = {n: value.detach().clone() for n, value in output.items() if n.startswith(("scale_", "bias_"))}
+    grad_norm = accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    bare.clamp_scale()
-    return {pair: value.detach() for pair, value in parts.items()}, temperatures, norm
+    unwrapped_model.clamp_scale()
+    return StepResult({pair: loss.detach() for pair, loss in losses.items()}, temperatures, grad_norm)

@@ -1,152 +1,186 @@
 """End to end: towers of the aligned encoders that train along with the fusion model.
 
-A tuned modality takes mask, times and quality signals from the feature dataset, like any other, but its sequence and
-its embedding from its tower, run on the raw input of the clip dataset that the features were made from. What was
-damaged on purpose is damaged again in the same way (encode.damaged_view).
+A tuned modality takes its mask, times and quality signals from the feature dataset. Its sequence and its pooled
+embedding come from its tower, which runs on the raw input in the clip dataset that the features were made from.
+Damaged views are damaged again in the same way (data/encoding.py:damaged_view).
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
+from stage1_align.encoders import AlignedEncoders
 from stage2_fusion.config import FuseConfig
-from stage2_fusion.data.batches import PackedSamples
+from stage2_fusion.data.batches import Batch, ModalityBatch, PackedSamples
 from stage2_fusion.data.damaged_views import RAW, damaged_view
+from stage2_fusion.data.encoding import sound_rate
+from stage2_fusion.data.features import FeatureInfo
+from stage2_fusion.models.base import FusionModel, Output
 from stage2_fusion.models.model_config import FusionConfig
 
 
-class Tuned(nn.Module):
-    """A fusion model on top of live towers. forward(batch of `RawInputs`) -> Output of the fusion model.
+class MakeBatch(Protocol):
+    """Builds the batch of the samples with these numbers."""
 
-    In evaluation mode a tower runs, and its output is rounded, as `emit encode` would do it, so that validation gives
-    what `emit predict` gives.
+    def __call__(self, rows: Sequence[int] | np.ndarray, device: torch.device | str | None = None) -> Batch: ...
+
+
+class EndToEndModel(nn.Module):
+    """A fusion model on top of live towers. `forward` takes batches of `RawInputs.batches`.
+
+    In training, towers run in full precision and their output stays as it is. In evaluation mode, they run, and their
+    output is rounded, as in `emit encode`: validation then gives what `emit predict` will give.
     """
 
-    def __init__(self, fusion: nn.Module, encoders, blocks: dict[str, int], info: dict, max_steps: int):
+    encoders: AlignedEncoders
+
+    def __init__(
+        self,
+        fusion: FusionModel,
+        encoders: AlignedEncoders,
+        blocks: dict[str, int],
+        precision: str,
+        max_sequence_steps: int,
+    ):
+        """blocks: modality to the number of last blocks of its tower that train. precision: fp32 or bf16, how `emit
+        encode` ran the encoders. max_sequence_steps: longer sequences are averaged over time to this many steps."""
         super().__init__()
         self.fusion, self.dimensions = fusion, fusion.dimensions
+        self.precision, self.max_sequence_steps = precision, max_sequence_steps
         self.towers = nn.ModuleDict({name: encoders.tower(name) for name in blocks})
-        self.info, self.max_steps = info, max_steps
-        self.__dict__["encoders"] = encoders  # the towers that do not train are no part of this model
-        for tower in encoders.towers().values():
-            if tower not in self.towers.values():
+        self.__dict__["encoders"] = encoders  # not a submodule: its other towers are no part of this model
+        for name, tower in encoders.towers().items():
+            if name in blocks:
+                tower.freeze(blocks[name])
+            else:
                 tower.requires_grad_(False)
-        for name, tower in self.towers.items():
-            tower.freeze(blocks[name])
-            for parameter in tower.parameters():
-                parameter.data = parameter.data.contiguous()
+        for parameter in self.towers.parameters():
+            parameter.data = parameter.data.contiguous()
 
-    def forward(self, batch: dict):
-        live = {name: self._live(tower, batch[name], **batch["raw"][name]) for name, tower in self.towers.items()}
+    def forward(self, batch: Batch) -> Output:
+        assert batch.raw is not None
+        live: dict[str, Any] = {}
+        for name, tower in self.towers.items():
+            live[name] = self._run_tower(tower, batch.modality(name), **batch.raw[name])
         return self.fusion(replace(batch, **live))
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that take no weight decay; see FusionModel."""
+        return {f"fusion.{name}" for name in self.fusion.no_weight_decay()}
+
     def save_pretrained(self, folder: Path, config: FusionConfig, metrics: dict[str, Any]) -> None:
-        """Write the model folder with the encoders as they are now."""
+        """Write the model folder, with the encoders as they are now."""
         self.fusion.save_pretrained(folder, config, metrics, self.encoders)
 
-    def freeze_unread(self, batch: dict) -> None:
-        """Freeze what no gradient reaches, such as the way into the shared space under a model that does not read
-        embeddings: DDP waits for every parameter that trains."""
+    def freeze_unread(self, batch: Batch) -> None:
+        """Freeze tower parameters that get no gradient, such as the projection into the shared space when the model
+        does not read pooled embeddings: DDP waits for a gradient of every parameter that requires one."""
         output = self.eval()(batch)
         sum(part.nan_to_num().sum() for part in (output.prediction, output.weights)).backward()
         for parameter in self.towers.parameters():
             parameter.requires_grad_(parameter.grad is not None)
         self.zero_grad()
 
-    def _live(self, tower, part: dict, inputs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-        """`part` of a batch with the tower's own x (B, T, C) and pooled (B, D). inputs: of E distinct items; rows int64
-        (B,): which of them each clip has."""
+    def _run_tower(
+        self, tower: nn.Module, part: ModalityBatch, inputs: dict[str, Tensor], rows: Tensor
+    ) -> ModalityBatch:
+        """`part` with x (B, T, C) and pooled (B, D) of the tower. inputs: the tower's, of the distinct items. rows:
+        int64 (B,), the item of each clip."""
         if self.training:
             encoded = tower(**inputs)
         else:
-            with torch.autocast(rows.device.type, torch.bfloat16, enabled=self.info["precision"] == "bf16"):
+            with torch.autocast(rows.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 encoded = tower(**inputs)
         mask = encoded.mask[rows]  # (B, T')
-        steps, pooled = self._rounded(encoded.sequence[rows][mask]), self._rounded(encoded.pooled[rows])  # (N, C)
-        found, wanted = mask.sum(1), part["mask"].sum(1)  # (B,)
-        if not torch.equal(found.clamp(max=self.max_steps), wanted):
+        steps = self._round(encoded.sequence[rows][mask])  # (N, C), N = real steps of all clips
+        lengths, stored_lengths = mask.sum(1), part.mask.sum(1)  # (B,)
+        if not torch.equal(lengths.clamp(max=self.max_sequence_steps), stored_lengths):
             raise UserError(
-                f"a tower gives {found.tolist()} steps where the features hold {wanted.tolist()}; "
+                f"a tower gives {lengths.tolist()} steps where the features hold {stored_lengths.tolist()}; "
                 "run `emit encode` again with these encoders and clips"
             )
-        if int(found.max()) > self.max_steps:
-            steps = self._rounded(averaged(steps, found.tolist(), self.max_steps))
-        x = steps.new_zeros(*part["mask"].shape, steps.shape[1])  # (B, T, C)
-        x = x.masked_scatter(part["mask"][..., None], steps)
-        # What follows the tower's channels in the features, action units, is as it is.
-        return replace(part, x=torch.cat([x, part["x"][..., steps.shape[1] :]], dim=-1), pooled=pooled)
+        if int(lengths.max()) > self.max_sequence_steps:
+            steps = self._round(average_runs(steps, lengths.tolist(), self.max_sequence_steps))  # (N', C)
+        x = steps.new_zeros(*part.mask.shape, steps.shape[1])  # (B, T, C)
+        x = x.masked_scatter(part.mask[..., None], steps)  # (B, T, C)
+        # The stored features may hold further channels after the tower's: action units.
+        x = torch.cat([x, part.x[..., steps.shape[1] :]], dim=-1)  # (B, T, C + U)
+        return replace(part, x=x, pooled=self._round(encoded.pooled[rows]))
 
-    def _rounded(self, x: Tensor) -> Tensor:
+    def _round(self, x: Tensor) -> Tensor:
+        """In evaluation mode, to the float16 that features are stored in."""
         return x.float() if self.training else x.half().float()
 
 
-def averaged(steps: Tensor, lengths: list[int], max_steps: int) -> Tensor:
-    """Rows of these lengths, one after the other (N, C), as `features.shorten` leaves them: (M, C)."""
+def average_runs(steps: Tensor, lengths: list[int], max_steps: int) -> Tensor:
+    """Average consecutive steps of sequences longer than max_steps, as `features.shorten` does. steps: (N, C), the
+    sequences of these lengths end to end. Returns (N', C)."""
     runs, first = [], 0
     for length in lengths:
         count = min(length, max_steps)
-        edges = np.linspace(0, length, count + 1).round().astype(int)[:-1]
+        edges = np.linspace(0, length, count + 1).round().astype(int)[:-1]  # (count,)
         runs.append(first + np.searchsorted(edges, np.arange(length), side="right") - 1)
         first += count
     run = torch.from_numpy(np.concatenate(runs)).to(steps.device)  # (N,)
-    total = steps.new_zeros(first, steps.shape[1]).index_add(0, run, steps)  # (M, C)
+    total = steps.new_zeros(first, steps.shape[1]).index_add(0, run, steps)  # (N', C)
     return total / torch.bincount(run, minlength=first)[:, None]
 
 
 class RawInputs:
-    """Encoders to tune, and the clips they hear and read. UserError when either is not that of the features."""
+    """The encoders to tune, and the clips they encode. UserError when the features were made from others."""
 
-    def __init__(self, config: FuseConfig, info: dict):
-        from shared.dataset.clip_dataset import ClipDataset
-        from stage1_align.encoders import AlignedEncoders
-
-        self.blocks, self.info, self.max_steps = config.finetune, info, config.train.max_sequence_steps
-        self.encoders = AlignedEncoders.from_pretrained(config.encoders or Path(info["encoders"]["path"]), frozen=False)
-        self.clips = ClipDataset.open(config.clips or Path(info["data"]["path"]))
-        for what, mine, theirs, option in (
-            ("encoders", self.encoders.digest, info["encoders"]["digest"], "--encoders"),
-            ("clips", self.clips.digest, info["data"]["digest"], "--clips"),
+    def __init__(self, config: FuseConfig, info: FeatureInfo):
+        self.blocks, self.info, self.max_sequence_steps = config.finetune, info, config.train.max_sequence_steps
+        self.encoders = AlignedEncoders.from_pretrained(config.encoders or Path(info.encoders.path), frozen=False)
+        self.clips = ClipDataset.open(config.clips or Path(info.data.path))
+        for what, digest, expected, option in (
+            ("encoders", self.encoders.digest, info.encoders.digest, "--encoders"),
+            ("clips", self.clips.digest, info.data.digest, "--clips"),
         ):
-            if mine != theirs:
-                raise UserError(f"{config.data}: made with other {what} ({theirs}, these are {mine}); give {option}")
-        self.row = {name: row for row, name in enumerate(self.clips.column("id"))}
-        self.texts = self.clips.column("transcript") if "text" in self.blocks else []
+            if digest != expected:
+                raise UserError(
+                    f"{config.data}: made with other {what} ({expected}, these are {digest}); give {option}"
+                )
+        self.row_of = {clip_id: row for row, clip_id in enumerate(self.clips.column("id"))}
+        self.transcripts = self.clips.column("transcript") if "text" in self.blocks else []
 
-    def under(self, fusion: nn.Module) -> Tuned:
-        """The fusion model with its towers."""
-        return Tuned(fusion, self.encoders, self.blocks, self.info, self.max_steps)
+    def wrap(self, fusion: FusionModel) -> EndToEndModel:
+        """The fusion model on top of its towers."""
+        return EndToEndModel(fusion, self.encoders, self.blocks, self.info.precision, self.max_sequence_steps)
 
-    def of(self, batches: PackedSamples) -> Callable[[np.ndarray, object], dict]:
-        """The same batches with {"raw": {modality: {"inputs": what the tower collates, "rows": int64 (B,)}}}. Rows that
-        share an input, as a clip and a view damaged elsewhere do, share its encoding."""
+    def batches(self, packed: PackedSamples) -> MakeBatch:
+        """The batches of `packed` with `raw`: modality to {"inputs": collated for its tower, "rows": int64 (B,)}. Rows
+        with the same input, such as a clip and a view in which another modality is damaged, share its encoding."""
 
-        def batch_of(rows: np.ndarray, device=None) -> dict:
-            batch = replace(batches(rows), raw={})
-            samples = [batches.samples[row] for row in rows]
+        def make_batch(rows: Sequence[int] | np.ndarray, device: torch.device | str | None = None) -> Batch:
+            samples = [packed.samples[row] for row in rows]
+            raw = {}
             for name in self.blocks:
-                keys = [(sample["id"], sample["view"] if sample["damage"][name] else 0) for sample in samples]
-                place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-                inputs = self.encoders.tower(name).collate([self._item(name, *key) for key in place])
-                batch["raw"][name] = {"inputs": inputs, "rows": torch.tensor([place[key] for key in keys])}
+                keys = [(sample.id, sample.view if sample.damage[name] else 0) for sample in samples]
+                index = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+                inputs = self.encoders.tower(name).collate([self._raw_input(name, *key) for key in index])
+                raw[name] = {"inputs": inputs, "rows": torch.tensor([index[key] for key in keys])}
+            batch = replace(packed(rows), raw=raw)
             return batch if device is None else batch.to(device)
 
-        return batch_of
+        return make_batch
 
-    def _item(self, name: str, clip: str, view: int):
-        """The raw input of one modality of a clip as it is (view 0), or of a view in which it was damaged."""
-        row = self.row[clip]
+    def _raw_input(self, name: str, clip_id: str, view: int) -> Any:
+        """Frames, waveform or transcript of a clip: undamaged (view 0), or of a view in which it is damaged."""
+        row = self.row_of[clip_id]
         if not view and name == "text":
-            return self.texts[row]
-        rate = self.encoders.audio.sample_rate
+            return self.transcripts[row]
+        rate = sound_rate(self.encoders, self.clips.sample_rates)
         if not view and name == "audio":
             return self.clips.waveform(row, rate)
-        # Which modality was damaged, and how, was drawn from those that were there: one picture says that some were.
-        whole = self.clips.clip(row, None if name == "vision" else lambda count: range(min(1, count)))
-        whole = replace(whole, waveform=self.clips.waveform(row, rate))
-        return getattr(damaged_view(whole, view, rate, self.info["seed"]).clip if view else whole, RAW[name])
+        # The damaged modality was drawn among those present, so all must be loaded; one frame shows that there are any.
+        clip = self.clips.clip(row, None if name == "vision" else lambda count: range(min(1, count)))
+        clip = replace(clip, waveform=self.clips.waveform(row, rate))
+        return getattr(damaged_view(clip, view, rate, self.info.seed).clip if view else clip, RAW[name])

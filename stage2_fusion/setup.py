@@ -1,72 +1,126 @@
-"""From a configuration to the parts of a run: labelled clips, what the model folder says, groups of parameters."""
+"""The parts of a run that follow from its configuration: training data, config.json, parameter groups."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.training import optimizer
+from shared.training.sampling import steps_per_epoch
 from stage2_fusion.config import FuseConfig, TrainConfig
-from stage2_fusion.data.features import FeatureInfo, FeatureSample
-from stage2_fusion.models.base import FusionOptions
+from stage2_fusion.data.features import FeatureDataset, FeatureInfo, FeatureSample
+from stage2_fusion.models import MODELS
+from stage2_fusion.models.base import FusionModel, FusionOptions
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
+from stage2_fusion.models.saving import find_encoders, find_landmarker
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from stage2_fusion.finetune import EndToEndModel
+
+Views = dict[int, FeatureSample]
+"""The views of one clip: 0 is undamaged."""
 
 
-def labelled(clips: list[dict], where: str) -> list[dict]:
-    """Of clips as `FeatureDataset.by_clip` gives them, those with a label; UserError when there is none, or one outside
-    [0, 1]."""
-    found = [clip for clip in clips if 0 in clip and not np.isnan(clip[0]["labels"]).all()]
-    if not found:
-        raise UserError(f"{where}: no labelled clips; give another split, or labels to `emit prepare`")
-    values = np.stack([clip[0]["labels"] for clip in found])  # (N, K)
-    if np.nanmin(values) < 0 or np.nanmax(values) > 1:
-        run = f"{np.nanmin(values):g} to {np.nanmax(values):g}"
-        raise UserError(f"{where}: labels run from {run}; intensities lie in [0, 1]: rescale them and prepare again")
-    return found
+@dataclass(frozen=True)
+class TrainingData:
+    """The labeled training clips, and the validation split."""
+
+    clips: list[Views]
+    damaged_views: int
+    """Of every clip; 0 when the run does not train on them."""
+    valid: FeatureDataset
+    info: FeatureInfo
+    steps_per_epoch: int
+
+    @property
+    def samples(self) -> list[FeatureSample]:
+        """Of all clips, each followed by its damaged views."""
+        return [clip[view] for clip in self.clips for view in range(1 + self.damaged_views)]
 
 
-def describe(
-    config: FuseConfig,
-    options: FusionOptions,
-    features: FeatureInfo,
-    clips: list[dict[int, FeatureSample]],
-    valid: list[dict[int, FeatureSample]],
-) -> FusionConfig:
+def load_training_data(config: FuseConfig) -> TrainingData:
+    """Load the features of both splits. UserError when a split is empty or has no usable labels, and when there are too
+    few clips for a batch."""
+    options = config.train
+    views = None if options.damaged_views else (0,)
+    features = FeatureDataset.open(config.data, config.train_split, views, options.max_sequence_steps)
+    valid = FeatureDataset.open(config.data, config.valid_split, (0,), options.max_sequence_steps)
+    clips = labeled_clips(features.by_clip(), f"{config.data}, split {config.train_split!r}")
+    labeled_clips(valid.by_clip(), f"{config.data}, split {config.valid_split!r}")
+    return TrainingData(
+        clips=clips,
+        damaged_views=min(len(clip) for clip in clips) - 1,
+        valid=valid,
+        info=features.info,
+        steps_per_epoch=steps_per_epoch(len(clips), options.batch_size),
+    )
+
+
+def labeled_clips(clips: list[Views], where: str) -> list[Views]:
+    """The clips that have a label. UserError when there are none, or a label lies outside [0, 1]."""
+    labeled = [clip for clip in clips if 0 in clip and not np.isnan(clip[0].labels).all()]
+    if not labeled:
+        raise UserError(f"{where}: no labeled clips; give another split, or labels to `emit prepare`")
+    labels = np.stack([clip[0].labels for clip in labeled])  # (N, K)
+    low, high = np.nanmin(labels), np.nanmax(labels)
+    if low < 0 or high > 1:
+        raise UserError(
+            f"{where}: labels run from {low:g} to {high:g}; intensities lie in [0, 1]: rescale them and prepare again"
+        )
+    return labeled
+
+
+def build_options(config: FuseConfig) -> FusionOptions:
+    """The options of the model. UserError for an unknown model or option."""
+    return configuration.build(MODELS.get(config.model).Options, config.options, f"fusion model {config.model}")
+
+
+def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData) -> FusionConfig:
     """The config.json of the model folder. It names the clips that the model learns from and is chosen by, so that
     scores on them can be told apart."""
     train = {key: value for key, value in configuration.to_dict(config.train).items() if key != "trackers"}
     return FusionConfig.from_features(
-        features,
+        data.info,
         model=config.model,
         options=configuration.to_dict(options),
         max_sequence_steps=config.train.max_sequence_steps,
         finetune=config.finetune,
         training={"loss": configuration.to_dict(config.loss), "train": train},
         trained_on=TrainedOn(
-            features=features.digest,
-            data=features.data.digest,
+            features=data.info.digest,
+            data=data.info.data.digest,
             seed=config.seed,
-            clips=sorted(clip[0].id for clip in clips),
-            chosen_on=sorted(clip[0].id for clip in valid),
-            synthetic=bool(features.data.synthetic),
+            clips=sorted(clip[0].id for clip in data.clips),
+            chosen_on=sorted(sample.id for sample in data.valid.samples),
+            synthetic=bool(data.info.data.synthetic),
         ),
     )
 
 
-def parameter_groups(model, options: TrainConfig) -> list[dict]:
-    """One group for each learning rate and kind of parameter: matrices decay; biases, norms, queries and
-    missing-modality tokens do not. "peak" is the group's highest learning rate; towers that train along have their own.
-    """
-    groups: dict[tuple[bool, bool], list] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            free = parameter.ndim < 2 or name.removeprefix("fusion.") in ("missing", "decoder.queries")
-            groups.setdefault((name.startswith("towers."), not free), []).append(parameter)
-    rates = {False: options.lr, True: options.lr * options.finetune_lr}
-    return [
-        {
-            "params": parameters,
-            "lr": rates[tower],
-            "peak": rates[tower],
-            "weight_decay": options.weight_decay if decays else 0.0,
-        }
-        for (tower, decays), parameters in groups.items()
-    ]
+def warn_of_missing_files(accelerator: "Accelerator", info: FeatureInfo, finetune: bool) -> None:
+    """Say which files the model folder will lack, because they are no longer where the features were made with them."""
+    encoders, units = info.encoders, info.action_units
+    if not finetune and not encoders.precomputed and find_encoders(encoders.digest, Path(encoders.path)) is None:
+        accelerator.print(
+            f"warning: the encoders {encoders.digest} are no longer at {encoders.path}: the model is saved without "
+            "them, and `emit predict` will ask for --encoders"
+        )
+    if units and find_landmarker(units.digest, Path(units.path)) is None:
+        accelerator.print(
+            f"warning: {units.path} is not, or no longer, the file behind the action units: the model is saved "
+            "without it, and `emit predict` will ask for --blendshapes"
+        )
+
+
+def parameter_groups(model: "FusionModel | EndToEndModel", options: TrainConfig) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW; towers that train end to end have a learning rate of their own."""
+
+    def lr_factor(name: str) -> float:
+        return options.finetune_lr if name.startswith("towers.") else 1.0
+
+    return optimizer.parameter_groups(model, options.lr, options.weight_decay, lr_factor, model.no_weight_decay())

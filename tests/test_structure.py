@@ -14,11 +14,7 @@ PUBLIC = ("stage1_align", "stage1_align.encoders")
 
 TO_DO: dict[str, tuple[str, ...]] = {
     "commands": ("stage2_fusion.commands.",),
-    "long": (
-        "stage1_align.train:_train",
-        "stage2_fusion.commands.evaluate:evaluate",
-        "stage2_fusion.train:_train",
-    ),
+    "long": ("stage2_fusion.commands.evaluate:evaluate",),
     "annotations": ("shared/", "stage1_align/", "stage2_fusion/"),
 }
 """{rule: beginnings of what still breaks it}. To be emptied; nothing is added."""

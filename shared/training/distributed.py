@@ -122,6 +122,12 @@ def _deepspeed_settings(precision: str) -> dict[str, Any]:
     return settings
 
 
+def any_process(accelerator: "Accelerator", flag: bool) -> bool:
+    """Whether `flag` is True in any process; every process must call this."""
+    count = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")  # ()
+    return count.item() > 0
+
+
 # --- errors that end a run from outside ------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """Exponential moving average of weights."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -36,11 +36,11 @@ class Ema(nn.Module):
             elif _is_sharded(average):
                 average.lerp_(value, weight)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Full tensors, also of a sharded model; every process must call this."""
         return {name: value.full_tensor() if _is_sharded(value) else value for name, value in self.values.items()}
 
-    def load_state_dict(self, state: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         for name, average in self.values.items():
             value = state[name].to(average.device)
             if _is_sharded(average):

@@ -20,7 +20,7 @@ class SigtermSafeDataLoader(torch.utils.data.DataLoader):
     def __init__(self, dataset: torch.utils.data.Dataset, **options: Any):
         super().__init__(dataset, worker_init_fn=_initialize_worker, **options)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if not self.num_workers:
             return super().__iter__()
         import cv2

@@ -3,8 +3,9 @@
 import json
 import shutil
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
@@ -14,6 +15,19 @@ from shared.errors import UserError
 from shared.files import read_json, write_json, write_text
 from shared.text import one_line
 from shared.training.distributed import is_peer_failure
+
+
+@dataclass
+class Progress:
+    """How far a run is: the content of progress.json. Each trainer adds fields of its own."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    epoch: int = 0
+    """Epochs done."""
+
+
+P = TypeVar("P", bound=Progress)
 
 
 class RunFolder:
@@ -30,12 +44,13 @@ class RunFolder:
     def __init__(self, path: Path, accelerator: Accelerator, keep_last: int = 2):
         self.path, self.accelerator, self.keep_last = Path(path), accelerator, keep_last
         self.is_main = accelerator.is_main_process
+        self.finished = False
         if self.is_main:
             self.path.mkdir(parents=True, exist_ok=True)
 
-    def claim(self, config: Any, mutable: tuple[str, ...] = (), **made_from: str) -> bool:
-        """Reserve the folder for a run of `config` on data of the given digests, or recognize that run. UserError names
-        the difference when the folder belongs to another run. Returns whether the run is finished.
+    def claim(self, config: Any, mutable: tuple[str, ...] = (), **made_from: str) -> None:
+        """Reserve the folder for a run of `config` on data of the given digests, or recognize that run; then `finished`
+        tells whether it is. UserError names the difference when the folder belongs to another run.
 
         mutable: options, such as "train.workers", that may change when a run resumes."""
         path = self.path / "made_from.json"
@@ -50,10 +65,9 @@ class RunFolder:
         elif self.is_main:
             dump(config, self.path / "config.yaml")
             write_json(path, made_from)
-        finished = (self.path / "metrics.json").exists()
-        if not finished and self.accelerator.log_with:
+        self.finished = (self.path / "metrics.json").exists()
+        if not self.finished and self.accelerator.log_with:
             self.accelerator.init_trackers("emit", config=_flatten(to_dict(config)))
-        return finished
 
     def _changed_options(self, config: Any, mutable: tuple[str, ...]) -> str:
         """The options that differ from config.yaml, in words. An option that is not in the file, which an earlier
@@ -76,10 +90,10 @@ class RunFolder:
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         self.accelerator.log(numbers, step=step)
 
-    def save(self, progress: dict[str, Any]) -> None:
+    def save(self, progress: Progress) -> None:
         """Write checkpoints/<step>/ atomically and delete the oldest ones; every process must call this. UserError when
         it cannot be written; earlier checkpoints are then left as they are."""
-        target = self.path / "checkpoints" / f"{progress['step']:08d}"
+        target = self.path / "checkpoints" / f"{progress.step:08d}"
         partial = target.with_name(f".{target.name}.partial")
         try:
             if self.is_main:
@@ -89,7 +103,7 @@ class RunFolder:
             self.accelerator.save_state(str(partial))
             self.accelerator.wait_for_everyone()
             if self.is_main:
-                write_json(partial / "progress.json", progress)
+                write_json(partial / "progress.json", asdict(progress))
                 shutil.rmtree(target, ignore_errors=True)
                 partial.rename(target)
         except (OSError, RuntimeError, SafetensorError) as error:  # each library reports a full disk in its own way
@@ -109,17 +123,22 @@ class RunFolder:
         complete = sorted((self.path / "checkpoints").glob("[0-9]*/progress.json"))
         return complete[-1].parent if complete else None
 
-    def resume(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint into what `accelerator` prepared. Returns its progress, or None without one."""
+    def resume(self, progress_class: type[P]) -> P:
+        """Load the newest checkpoint into what `accelerator` prepared, and return its progress; without a checkpoint,
+        that of a new run."""
         latest = self.latest()
         if latest is None:
             if self.is_main:
                 self._truncate_log(-1)
-            return None
-        progress = read_json(latest / "progress.json", "checkpoint", "delete this checkpoint folder and start again")
+            return progress_class()
+        remedy = "delete this checkpoint folder and start again"
+        try:
+            progress = progress_class(**read_json(latest / "progress.json", "checkpoint", remedy))
+        except TypeError as error:
+            raise UserError(f"{latest}/progress.json: damaged checkpoint ({one_line(error, 160)}); {remedy}") from None
         self.accelerator.load_state(str(latest))
         if self.is_main:
-            self._truncate_log(progress["step"])
+            self._truncate_log(progress.step)
         return progress
 
     def _truncate_log(self, step: int) -> None:

@@ -183,8 +183,9 @@ def now() -> tuple[float, float]:
 def ours(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tuple[float, float]], float]:
     import contextlib
 
-    from stage2_fusion import train as trainer
+    from stage2_fusion import trainer
     from stage2_fusion.config import FuseConfig
+    from stage2_fusion.train import train
 
     values = {"data": config.folder / "features", "run": run, "model": "dual_stage", "options": json.dumps(MODEL)}
     values |= {"train.epochs": config.epochs, "train.batch_size": config.batch, "train.patience": config.epochs}
@@ -204,7 +205,7 @@ def ours(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tupl
     trainer.validate = timed
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            folder = trainer.train(configuration.parse(FuseConfig, words, prog="emit fuse", example=""))
+            folder = train(configuration.parse(FuseConfig, words, prog="emit fuse", example=""))
     finally:
         trainer.validate = validate
     return ends, json.loads((folder / "metrics.json").read_text())["valid"]["pcc"]["mean"]
@@ -218,7 +219,7 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
     from shared.training.schedule import cosine_with_warmup
     from stage2_fusion.config import LossConfig
     from stage2_fusion.data.batches import Batch, ModalityBatch
-    from stage2_fusion.losses import FusionLoss, Rows
+    from stage2_fusion.losses import FusionLoss, LossInputs
     from stage2_fusion.models.base import FeatureSpec, FusionModel
 
     table = pickle.loads((config.folder / "labels.pkl").read_bytes())
@@ -269,7 +270,9 @@ def plain(config: FusionSpeedConfig, run: Path, warm_up: bool) -> tuple[list[tup
         model.train()
         for step, items in enumerate(train_loader):
             output = model(batch_of(items))
-            rows = Rows(output.prediction, items["labels"], output.clip_weights(), torch.zeros(batch_size, 3).bool())
+            rows = LossInputs(
+                output.prediction, items["labels"], output.clip_weights(), torch.zeros(batch_size, 3).bool()
+            )
             loss = criterion(rows, paired=False, epoch=epoch + step / per_epoch)["loss"]
             optimizer.zero_grad()
             loss.backward()

@@ -113,10 +113,10 @@ def open_clip_accumulation(accelerator, model, batch):
     among the kept features of the other, the loss of the whole through every chunk."""
     from open_clip.loss import ClipLoss
 
-    from stage1_align.gradient_cache import split
+    from stage1_align.gradient_cache import split_into_chunks
 
     loss_of = ClipLoss(local_loss=True, gather_with_grad=True, rank=dist.get_rank(), world_size=WORLD)
-    chunks = split(batch, 2)
+    chunks = split_into_chunks(batch, 2)
     with torch.no_grad():
         kept = [model(chunk) for chunk in chunks]
     for index, chunk in enumerate(chunks):
@@ -180,7 +180,7 @@ def gather_then_own_rows(accelerator, model, batch):
 
 
 def ours(kind: str, chunks: int):
-    from stage1_align.gradient_cache import cached_backward, split
+    from stage1_align.gradient_cache import cached_backward, split_into_chunks
     from stage1_align.loss import contrastive
 
     def step(accelerator, model, batch):
@@ -189,7 +189,7 @@ def ours(kind: str, chunks: int):
             return contrastive(out["x"][0], out["y"][0], out["scale"], ids, valid, kind=kind, bias=out["bias"], tile=5)
 
         if chunks:
-            return cached_backward(accelerator, model, split(batch, chunks), loss_of)[0]
+            return cached_backward(accelerator, model, split_into_chunks(batch, chunks), loss_of)[0]
         loss = loss_of(model(batch))
         accelerator.backward(loss)
         return loss.detach()

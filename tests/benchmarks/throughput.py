@@ -244,8 +244,8 @@ def ours(config: ThroughputConfig, weights: str) -> tuple[Timed, list[float]]:
     timed, losses = Timed(config, batches), []
     for batch in timed:
         batch = batch.to(accelerator.device)
-        parts, _, _ = train_step(accelerator, model, bare, optimizer, batch, align.train)
-        losses.append(parts["vision_text"].item())
+        result = train_step(accelerator, model, bare, optimizer, batch, align.train)
+        losses.append(result.losses["vision_text"].item())
     return timed, losses
 
 

@@ -66,7 +66,7 @@ def test_sigterm_to_every_process_saves_and_the_same_command_goes_on(command, wh
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     stopped = max(losses(tmp_path / "run"))
-    assert 1 <= stopped < 18 and f"stopped after step {stopped}; the same command goes on from here" in said
+    assert 1 <= stopped < 18 and f"stopped after step {stopped}; the same command continues from here" in said
     assert checkpoints(tmp_path / "run")[-1] == f"{stopped:08d}"
     (said,) = run(arguments, tmp_path / "said")
     assert f"after step {stopped}" in said
@@ -171,7 +171,7 @@ def test_another_batch_size_or_number_of_processes_is_told_and_goes_on_at_the_sa
     run([*arguments, "--max_optimizer_steps", 1], tmp_path / "said")
     again = [*arguments, "--train.batch_size", 4, "--max_optimizer_steps", 3]
     (said,) = run(again, tmp_path / "said", before=Noting(tmp_path))
-    assert "warning: the batch size was 8 and is 4 now: the run goes on at the nearest sample" in said
+    assert "warning: the batch size was 8 and is 4 now: the run continues at the nearest sample" in said
     assert "number of processes" not in said
     first = json.loads((tmp_path / f"{SEEN}.0").read_text())
     assert first == [list(address) for address in addresses(clips, 8, first=1)[:4]]  # sample 8 of the epoch and on

@@ -10,7 +10,7 @@ from torch import nn
 from stage1_align.config import LossConfig
 from stage1_align.data.pairs import PairBatch
 from stage1_align.encoders import AlignedEncoders
-from stage1_align.gradient_cache import cached_backward, split
+from stage1_align.gradient_cache import cached_backward, split_into_chunks
 from stage1_align.model import ContrastiveModel
 from stage1_align.towers.base import Encoded
 
@@ -67,13 +67,13 @@ def step(accelerator, name: str, tile: int, chunks: int) -> dict:
     model = accelerator.prepare(bare)
     torch.manual_seed(rank)  # dropout
 
-    def loss_of(out):
+    def loss_fn(out):
         return bare.total(bare.losses(out, batch.text_id, batch.labels))
 
     if chunks:
-        loss, _ = cached_backward(accelerator, model, split(batch, chunks), loss_of)
+        loss, _ = cached_backward(accelerator, model, split_into_chunks(batch, chunks), loss_fn)
     else:
-        loss = loss_of(model(batch))
+        loss = loss_fn(model(batch))
         accelerator.backward(loss)
     after = torch.rand(())  # where the random state stands after the step
     return {"loss": accelerator.reduce(loss.detach(), "mean"), **gradients(bare), "after": after}
@@ -86,7 +86,7 @@ def expected(name: str, chunks: int, world: int) -> dict:
     for rank in range(world):
         torch.manual_seed(rank)
         share = make_batch(slice(rank * B // world, (rank + 1) * B // world))
-        outs += [model(piece) for piece in split(share, max(1, chunks))]
+        outs += [model(piece) for piece in split_into_chunks(share, max(1, chunks))]
         after.append(torch.rand(()))
     out = {key: torch.cat([o[key] for o in outs], 1) if outs[0][key].ndim else outs[0][key] for key in outs[0]}
     options = {"kind": LOSSES[name]["kind"], **soft_of(name, whole)}

@@ -11,9 +11,10 @@ import torch
 
 from shared import config as configuration
 from shared.dataset.clip import MODALITIES
-from stage2_fusion import train as trainer
+from stage2_fusion import trainer
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.features import DataInfo, EncoderInfo, FeatureInfo, FeatureSample, ModalityFeatures, write
+from stage2_fusion.train import train
 
 QUALITY = {"vision": ["face_found", "sharpness"], "audio": ["level", "snr", "clipping"], "text": ["present"]}
 WIDTHS = {"vision": 8, "audio": 6, "text": 5, "embed": 4}
@@ -41,10 +42,10 @@ def train_interrupted(monkeypatch: pytest.MonkeyPatch, config: FuseConfig) -> Pa
 
     monkeypatch.setattr(trainer, "validate", killed)
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(config)
+        train(config)
     monkeypatch.setattr(trainer, "validate", validate)
     torch.rand(7)  # the generator's state on resuming must not matter
-    return trainer.train(config)
+    return train(config)
 
 
 def sample(

@@ -8,7 +8,7 @@ from helpers import stage1_tiny
 from shared.errors import UserError
 from stage1_align.config import LossConfig
 from stage1_align.data.pairs import PairBatch
-from stage1_align.gradient_cache import cached_backward, split
+from stage1_align.gradient_cache import cached_backward, split_into_chunks
 from stage1_align.model import ContrastiveModel
 
 
@@ -29,7 +29,7 @@ def test_one_process(accelerator, name, tile, chunks):
 @pytest.mark.parametrize("chunks, sizes", [(1, [12]), (3, [4, 4, 4]), (5, [3, 3, 2, 2, 2]), (99, [1] * 12)])
 def test_split_keeps_clips_together(chunks, sizes):
     batch = cases.make_batch()
-    parts = split(batch, chunks)
+    parts = split_into_chunks(batch, chunks)
     assert [part.text_id.shape[1] for part in parts] == sizes
     first = 0
     for part, size in zip(parts, sizes, strict=True):
@@ -43,7 +43,7 @@ def test_split_keeps_clips_together(chunks, sizes):
 
 def test_split_refuses_a_tensor_that_has_no_rows_for_clips():
     with pytest.raises(UserError, match=r"batch\.audio\.window has 5 rows"):
-        split(PairBatch({"audio": {"window": torch.zeros(5)}}, torch.zeros(1, 3).long()), 2)
+        split_into_chunks(PairBatch({"audio": {"window": torch.zeros(5)}}, torch.zeros(1, 3).long()), 2)
 
 
 def test_real_towers_in_chunks(accelerator):
@@ -54,18 +54,18 @@ def test_real_towers_in_chunks(accelerator):
     inputs["text"] = encoders.text.collate(items["text"] * 4)  # two texts for each of eight clips
     batch = PairBatch(inputs, torch.arange(16).view(2, 8))
     model = ContrastiveModel(encoders, LossConfig(), ["transcript", "labels"]).train()
-    chunks = split(batch, 3)
+    chunks = split_into_chunks(batch, 3)
 
-    def loss_of(out):
+    def loss_fn(out):
         return model.total(model.losses(out, batch.text_id, None))
 
     torch.manual_seed(5)
-    cached_backward(accelerator, model, chunks, loss_of)
+    cached_backward(accelerator, model, chunks, loss_fn)
     got = cases.gradients(model)
     model.zero_grad()
     torch.manual_seed(5)
     outs = [model(chunk) for chunk in chunks]
-    loss_of({k: torch.cat([o[k] for o in outs], 1) if outs[0][k].ndim else outs[0][k] for k in outs[0]}).backward()
+    loss_fn({k: torch.cat([o[k] for o in outs], 1) if outs[0][k].ndim else outs[0][k] for k in outs[0]}).backward()
     torch.testing.assert_close(got, cases.gradients(model), rtol=1e-5, atol=1e-6)
 
 
@@ -78,7 +78,7 @@ def test_weights_cast_without_gradient_are_not_used_again(accelerator):
         return model.losses(out, batch.text_id, None)
 
     with torch.autocast("cpu", torch.bfloat16):
-        cached_backward(accelerator, model, split(batch, 3), lambda out: model.total(losses(out)))
+        cached_backward(accelerator, model, split_into_chunks(batch, 3), lambda out: model.total(losses(out)))
     got = cases.gradients(model)
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):

@@ -178,7 +178,7 @@ def test_frozen_parameters_stay_and_deep_ones_learn_slower(settings, clips, tmp_
     )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     rate = {
-        names[id(parameter)]: (group["peak"] / config.train.lr, group["weight_decay"])
+        names[id(parameter)]: (group["peak_lr"] / config.train.lr, group["weight_decay"])
         for group in parameter_groups(model, config)
         for parameter in group["params"]
     }

@@ -1,5 +1,4 @@
-"""Towers that train along with the fusion model: which weights move, what they learn, and that what is kept is what was
-validated."""
+"""Towers that train end to end with the fusion model: which weights change, what they learn, what is saved."""
 
 import copy
 import json
@@ -24,25 +23,25 @@ from shared.errors import UserError
 from shared.files import write_json
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.media.storage import encode_jpeg, to_int16
-from stage2_fusion import train as trainer
+from stage2_fusion import trainer
 from stage2_fusion.commands.encode import EncodeConfig, encode
 from stage2_fusion.commands.evaluate import evaluate
 from stage2_fusion.config import EvaluateConfig, FuseConfig, TrainConfig
-from stage2_fusion.data.batches import PackedSamples, collate
+from stage2_fusion.data.batches import Batch, PackedSamples, collate
 from stage2_fusion.data.encoding import encode_samples, load_clip
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import RawInputs
 from stage2_fusion.models.base import FusionModel
 from stage2_fusion.setup import parameter_groups
+from stage2_fusion.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--model", "concat", "--options", "{width: 16, dropout: 0.0, modality_dropout: 0.0}", "--train.trackers", "[]"]
 
 
 def write_clips(path: Path, count: int = 48) -> Path:
-    """Noise to see and hear; a clip says one of four words, and the labels tell two of them. Every seventh says
-    nothing."""
+    """Clips of noise that say one of four words; the labels are two of the words. Every seventh clip has no text."""
     rng = np.random.default_rng(0)
     quality = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
     recipe = Recipe(sample_rates=[16000], frame_size=32, frame_rate=4)
@@ -66,7 +65,7 @@ def write_clips(path: Path, count: int = 48) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """clips, encoders whose text tower of two layers says the same of every text, and features of both."""
+    """Clips, encoders whose text tower of two layers maps every text to the same output, and the features of both."""
     folder = tmp_path_factory.mktemp("made")
     write_clips(folder / "clips")
     towers = copy.deepcopy(stage1_tiny.TOWERS)
@@ -95,65 +94,72 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def moved(made, folder) -> set[str]:
+def changed(made: Path, folder: Path) -> set[str]:
+    """Names of the encoder parameters that training changed."""
     before, after = weights(made / "encoders"), weights(folder / "encoders")
     assert before.keys() == after.keys()
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 @pytest.mark.parametrize("max_steps", [128, 3])
-def test_live_towers_give_the_cached_features_of_every_view(made, tmp_path, max_steps):
+def test_live_towers_give_the_stored_features_of_every_view(made: Path, tmp_path: Path, max_steps: int):
     features = FeatureDataset.open(made / "features", max_steps=max_steps)
     settings = config(
         made, tmp_path, "--finetune", "{vision: 0, audio: 0, text: 0}", "--train.max_sequence_steps", max_steps
     )
     raw = RawInputs(settings, features.info)
-    model = raw.under(Passing()).eval()
+    model = raw.wrap(PassThrough()).eval()
     rows = np.arange(len(features))
     with torch.no_grad():
-        live = model(raw.of(PackedSamples(features.samples))(rows))
+        live = model(raw.batches(PackedSamples(features.samples))(rows))
     cached = collate(features.samples)
-    kinds = {name: {sample["damage"][name] for sample in features.samples} for name in MODALITIES}
-    assert all(len(found) > 1 for found in kinds.values())  # every modality is damaged somewhere
+    damage = {name: {sample.damage[name] for sample in features.samples} for name in MODALITIES}
+    assert all(len(kinds) > 1 for kinds in damage.values())  # every modality is damaged somewhere
     for name in MODALITIES:
-        for key in ("x", "pooled"):
-            torch.testing.assert_close(live[name][key], cached[name][key], atol=3e-3, rtol=3e-3)
+        part, expected = live.modality(name), cached.modality(name)
+        torch.testing.assert_close(part.x, expected.x, atol=3e-3, rtol=3e-3)
+        torch.testing.assert_close(part.pooled, expected.pooled, atol=3e-3, rtol=3e-3)
 
 
-class Passing(torch.nn.Module):
-    """In place of a fusion model: gives back what it is given."""
+class PassThrough(torch.nn.Module):
+    """A fusion model that returns its input."""
 
     dimensions = 2
 
-    def forward(self, batch):
+    def forward(self, batch: Batch) -> Batch:
         return batch
 
 
-def test_only_the_last_blocks_move(made, tmp_path):
-    top = trainer.train(config(made, tmp_path / "0", "--finetune", "{text: 0}"))
-    assert moved(made, top) == {"text.project.weight", "text.project.bias"}
-    last = moved(made, trainer.train(config(made, tmp_path / "1", "--finetune", "{text: 1}")))
+def test_only_the_last_blocks_change(made: Path, tmp_path: Path):
+    top = train(config(made, tmp_path / "0", "--finetune", "{text: 0}"))
+    assert changed(made, top) == {"text.project.weight", "text.project.bias"}
+    last = changed(made, train(config(made, tmp_path / "1", "--finetune", "{text: 1}")))
     assert {name.split("layer.")[1][0] for name in last if "layer." in name} == {"1"}
     assert all("layer.1." in name or name.startswith("text.project") for name in last)
     assert "text.net.encoder.layer.1.output.LayerNorm.weight" in last and len(last) > 12
-    untouched = trainer.train(config(made, tmp_path / "none"))
-    assert moved(made, untouched) == set()
+    untouched = train(config(made, tmp_path / "none"))
+    assert changed(made, untouched) == set()
 
 
-def test_towers_learn_at_a_rate_of_their_own():
-    model = torch.nn.ModuleDict({"fusion": torch.nn.Linear(2, 2), "towers": torch.nn.Linear(3, 3)})
+class NoDecay(torch.nn.ModuleDict):
+    def no_weight_decay(self) -> set[str]:
+        return set()
+
+
+def test_towers_have_a_learning_rate_of_their_own():
+    model = NoDecay({"fusion": torch.nn.Linear(2, 2), "towers": torch.nn.Linear(3, 3)})
     groups = parameter_groups(model, TrainConfig(lr=0.5, finetune_lr=0.1, weight_decay=0.3))
-    sizes = {(group["peak"], group["weight_decay"]): sum(p.numel() for p in group["params"]) for group in groups}
+    sizes = {(group["peak_lr"], group["weight_decay"]): sum(p.numel() for p in group["params"]) for group in groups}
     assert sizes == {(0.5, 0.3): 4, (0.5, 0.0): 2, (0.05, 0.3): 9, (0.05, 0.0): 3}
     model["towers"].requires_grad_(False)
     assert len(parameter_groups(model, TrainConfig())) == 2
 
 
-def test_what_a_frozen_tower_does_not_say_is_learned_and_kept(made, tmp_path):
-    alone = "{width: 16, dropout: 0.0, modality_dropout: 0.0, modalities: [text]}"  # noise is not to be memorised
+def test_tuned_tower_learns_what_a_frozen_one_lacks(made: Path, tmp_path: Path):
+    alone = "{width: 16, dropout: 0.0, modality_dropout: 0.0, modalities: [text]}"  # others are noise to memorize
     options = ["--options", alone, "--train.epochs", 25, "--train.patience", 25, "--loss.ramp_epochs", 0]
-    frozen = trainer.train(config(made, tmp_path / "frozen", *options))
-    tuned = trainer.train(config(made, tmp_path / "tuned", *options, "--finetune", "{text: 1}"))
+    frozen = train(config(made, tmp_path / "frozen", *options))
+    tuned = train(config(made, tmp_path / "tuned", *options, "--finetune", "{text: 1}"))
     pcc = [json.loads((f / "metrics.json").read_text())["valid"]["pcc"]["mean"] for f in (frozen, tuned)]
     assert pcc[0] < 0.3 and pcc[1] > 0.6
 
@@ -171,7 +177,7 @@ def test_what_a_frozen_tower_does_not_say_is_learned_and_kept(made, tmp_path):
     assert found["pcc"]["mean"] == pytest.approx(pcc[1], abs=1e-4)
 
 
-def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
+def test_saved_model_predicts_as_in_validation(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from stage1_align.encoders import AlignedEncoders
 
     seen = []
@@ -182,7 +188,7 @@ def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
         return validate(model, dataset, batch_of, accelerator)
 
     monkeypatch.setattr(trainer, "validate", recorded)
-    folder = trainer.train(config(made, tmp_path, "--finetune", "{text: 2, audio: 1}"))
+    folder = train(config(made, tmp_path, "--finetune", "{text: 2, audio: 1}"))
     model = FusionModel.from_pretrained(folder)
     encoders = AlignedEncoders.from_pretrained(folder / "encoders")
     assert encoders.digest == model.config.encoders.digest
@@ -192,33 +198,33 @@ def test_predictions_are_those_of_validation(made, tmp_path, monkeypatch):
     np.testing.assert_allclose(run_model(model, samples, 5).predictions, seen[best - 1], atol=1e-4)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(made, tmp_path, monkeypatch):
+def test_resumed_run_equals_uninterrupted_run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options = ["--finetune", "{text: 1}", "--train.epochs", 3]
-    whole = trainer.train(config(made, tmp_path / "whole", *options))
+    whole = train(config(made, tmp_path / "whole", *options))
     parts = synthetic_features.train_interrupted(monkeypatch, config(made, tmp_path / "parts", *options))
     for folder in ("", "encoders"):
         a, b = weights(whole / folder), weights(parts / folder)
         assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_what_the_model_does_not_read_does_not_train(made, tmp_path):
+def test_unread_tower_output_is_frozen(made: Path, tmp_path: Path):
     more = ["--model", "dual_stage", "--options", "{width: 8, heads: 2, steps: 4, pooled: false}"]
-    folder = trainer.train(config(made, tmp_path, *more, "--finetune", "{text: 1}", "--train.epochs", 1))
-    assert moved(made, folder) and not any(name.startswith("text.project") for name in moved(made, folder))
+    folder = train(config(made, tmp_path, *more, "--finetune", "{text: 1}", "--train.epochs", 1))
+    assert changed(made, folder) and not any(name.startswith("text.project") for name in changed(made, folder))
 
 
-def test_mistakes_are_one_line(made, tmp_path):
+def test_mistakes_are_one_line(made: Path, tmp_path: Path):
     with pytest.raises(UserError, match="no modality 'texts': did you mean 'text'"):
         FuseConfig(made / "features", tmp_path, finetune={"texts": 1})
     with pytest.raises(UserError, match="has 2 blocks; choose 0 to 2"):
-        trainer.train(config(made, tmp_path / "a", "--finetune", "{text: 3}"))
+        train(config(made, tmp_path / "a", "--finetune", "{text: 3}"))
     stage1_tiny.encoders(seed=1).save_pretrained(tmp_path / "others")
     with pytest.raises(UserError, match=r"made with other encoders .*give --encoders"):
-        trainer.train(config(made, tmp_path / "b", "--finetune", "{text: 1}", "--encoders", tmp_path / "others"))
+        train(config(made, tmp_path / "b", "--finetune", "{text: 1}", "--encoders", tmp_path / "others"))
 
 
 @pytest.mark.slow
-def test_one_and_two_processes_tune_the_same(made, tmp_path):
+def test_two_processes_tune_like_one(made: Path, tmp_path: Path):
     logs = []
     for name in ("cpu", "cpu_2_processes"):
         launch = [

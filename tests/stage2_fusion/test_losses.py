@@ -8,7 +8,7 @@ import torch
 from shared.errors import UserError
 from shared.metrics import ccc
 from stage2_fusion.config import LossConfig
-from stage2_fusion.losses import FusionLoss, Rows, branch_loss, correlations, masked_mse, quality_ranking
+from stage2_fusion.losses import FusionLoss, LossInputs, branch_loss, correlations, masked_mse, quality_ranking
 
 NAN = float("nan")
 
@@ -63,7 +63,7 @@ def test_branches_by_hand():
 
 
 def test_what_a_model_does_not_give_cannot_be_weighted():
-    rows = Rows(*torch.rand(4, 4, 2)[:2], torch.ones(4, 3), torch.zeros(4, 3, dtype=torch.bool))
+    rows = LossInputs(*torch.rand(4, 4, 2)[:2], torch.ones(4, 3), torch.zeros(4, 3, dtype=torch.bool))
     for config in (LossConfig(branches={"audio": 1.0}), LossConfig(penalty=0.1)):
         with pytest.raises(UserError, match="this model"):
             FusionLoss(config, 2)(rows, False, 1.0)
@@ -86,7 +86,7 @@ def test_ranking_counts_only_pairs_whose_modality_is_on_both_sides():
 def call(criterion, prediction, labels, epoch=10.0):
     rows = len(prediction)
     nothing = torch.zeros(rows, 3, dtype=torch.bool)
-    return criterion(Rows(prediction, labels, torch.ones(rows, 3), nothing), False, epoch)
+    return criterion(LossInputs(prediction, labels, torch.ones(rows, 3), nothing), False, epoch)
 
 
 def test_memory_completes_the_batch():

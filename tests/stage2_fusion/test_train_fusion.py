@@ -1,4 +1,4 @@
-"""Training on made-up features: it learns, resumes to the bit, and refuses what does not fit."""
+"""Training on synthetic features: it learns, it resumes bit for bit, and it refuses what does not fit."""
 
 import json
 import shutil
@@ -11,20 +11,22 @@ from helpers import synthetic_features
 from helpers.synthetic_features import config, small
 from safetensors.torch import load_file
 
+import stage2_fusion
 from shared import config as configuration
 from shared.errors import UserError
 from shared.metrics import score
 from shared.training.ema import Ema
 from shared.training.schedule import count_warmup_steps
-from stage2_fusion import train as trainer
+from stage2_fusion import trainer
 from stage2_fusion.commands.evaluate import evaluate
 from stage2_fusion.config import EvaluateConfig, FuseConfig
 from stage2_fusion.data.features import FeatureDataset, shorten, write
 from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import FusionModel
+from stage2_fusion.train import train
 
-CONFIGS = sorted((Path(trainer.__file__).parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(stage2_fusion.__file__).parent / "configs").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +43,12 @@ def test_every_shipped_configuration_trains(path, data, tmp_path):
         path,
         ["--data", str(data), "--run", str(tmp_path / "r"), "--train.epochs", "1", "--train.batch_size", "32"],
     )
-    model = FusionModel.from_pretrained(trainer.train(small(loaded)))
+    model = FusionModel.from_pretrained(train(small(loaded)))
     assert model.config.model == loaded.model and not model.training
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_published_systems_read_whole_what_their_sources_read(path):
+def test_published_systems_keep_the_sequence_lengths_of_their_sources(path):
     loaded = configuration.load(FuseConfig, path, ["--data", "d", "--run", "r"])
     sample = synthetic_features.sample(np.random.default_rng(0), steps=(400, 602, 4))  # frames; 12 seconds of 50 steps
     short = shorten(sample, loaded.train.max_sequence_steps)
@@ -58,8 +60,8 @@ def test_published_systems_read_whole_what_their_sources_read(path):
 
 
 @pytest.mark.parametrize("model", MODELS.names())
-def test_it_learns(model, data, tmp_path):
-    folder = trainer.train(config(data, tmp_path, "--model", model, "--train.epochs", 15, "--train.lr", 2e-3))
+def test_every_model_learns(model, data, tmp_path):
+    folder = train(config(data, tmp_path, "--model", model, "--train.epochs", 15, "--train.lr", 2e-3))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["valid"]["pcc"]["mean"] > 0.5  # a constant, the mean label, scores 0
     info = json.loads((folder / "config.json").read_text())
@@ -67,13 +69,13 @@ def test_it_learns(model, data, tmp_path):
     assert info["prepare"] == {"frame_rate": 4}
 
 
-def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves(tmp_path):
+def test_training_keeps_the_best_epoch_and_stops_early(tmp_path):
     samples, rng = synthetic_features.samples({"train": 64, "valid": 40}), np.random.default_rng(0)
     for sample in samples:
         sample["labels"] = rng.random(2).astype(np.float32)  # nothing to learn: validation goes up and down
     write(tmp_path / "f", samples, synthetic_features.info())
     options = ["--model", "concat", "--train.epochs", 60, "--train.patience", 3, "--train.ema", 0.5]
-    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", *options))
+    folder = train(config(tmp_path / "f", tmp_path / "r", *options))
     log = [json.loads(line) for line in (tmp_path / "r" / "log.jsonl").read_text().splitlines()]
     best = max(log, key=lambda line: line["valid_pcc"])
     kept = json.loads((folder / "metrics.json").read_text())
@@ -81,8 +83,8 @@ def test_training_keeps_the_best_epoch_and_stops_when_nothing_improves(tmp_path)
     assert len(log) < 60 and len(log) == best["epoch"] + 3
 
 
-def test_the_kept_model_scores_what_training_said(data, tmp_path):
-    folder = trainer.train(config(data, tmp_path, "--train.epochs", 3))
+def test_saved_model_has_the_reported_score(data, tmp_path):
+    folder = train(config(data, tmp_path, "--train.epochs", 3))
     model = FusionModel.from_pretrained(folder)
     valid = FeatureDataset.open(data, "valid", (0,), model.config.max_sequence_steps)
     again = score(run_model(model, valid.samples, 7).predictions, valid.labels(), model.config.label_names, resamples=0)
@@ -90,10 +92,10 @@ def test_the_kept_model_scores_what_training_said(data, tmp_path):
     assert again.pcc.mean == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_weights_that_are_kept_and_validated_are_the_averaged_ones(data, tmp_path, monkeypatch):
+def test_averaged_weights_are_validated_and_saved(data, tmp_path, monkeypatch):
     update, validate, raw, expected, validated = Ema.update, trainer.validate, {}, {}, {}
 
-    def seen(ema, model, step):  # min(0.3, (1 + step) / (10 + step)) of what was, the rest of what is
+    def record_update(ema, model, step):  # the decay is min(0.3, (1 + step) / (10 + step))
         if step == 0:
             expected.update({name: value.double() for name, value in ema.values.items()})
         raw.update({name: value.detach().clone() for name, value in model.state_dict().items()})
@@ -101,14 +103,14 @@ def test_the_weights_that_are_kept_and_validated_are_the_averaged_ones(data, tmp
         expected.update({name: decay * expected[name] + (1 - decay) * value.double() for name, value in raw.items()})
         update(ema, model, step)
 
-    def scored(model, *rest):
+    def record_validation(model, *rest):
         validated.update({name: value.detach().clone() for name, value in model.state_dict().items()})
         return validate(model, *rest)
 
-    monkeypatch.setattr(Ema, "update", seen)
-    monkeypatch.setattr(trainer, "validate", scored)
+    monkeypatch.setattr(Ema, "update", record_update)
+    monkeypatch.setattr(trainer, "validate", record_validation)
     options = ["--model", "concat", "--train.epochs", 1, "--train.ema", 0.3]
-    kept = load_file(trainer.train(config(data, tmp_path, *options)) / "model.safetensors")
+    kept = load_file(train(config(data, tmp_path, *options)) / "model.safetensors")
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     averaged = torch.load(checkpoint / "custom_checkpoint_0.pkl", weights_only=True)
     unaveraged = load_file(checkpoint / "model.safetensors")
@@ -121,9 +123,9 @@ def test_the_weights_that_are_kept_and_validated_are_the_averaged_ones(data, tmp
             assert not torch.equal(value, raw[name]), name
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, monkeypatch):
+def test_resumed_run_equals_uninterrupted_run(data, tmp_path, monkeypatch):
     options = ["--train.epochs", 4, "--loss.memory", 40]
-    whole = trainer.train(config(data, tmp_path / "whole", *options))
+    whole = train(config(data, tmp_path / "whole", *options))
     parts = synthetic_features.train_interrupted(monkeypatch, config(data, tmp_path / "parts", *options))
 
     a, b = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
@@ -135,20 +137,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(data, tmp_path, mo
     assert logs[0] == logs[1]
 
 
-def test_a_finished_run_is_left_as_it_is(data, tmp_path, capsys):
+def test_finished_run_is_left_as_it_is(data, tmp_path, capsys):
     options = ["--model", "concat", "--train.epochs", 1]
-    folder = trainer.train(config(data, tmp_path, *options))
+    folder = train(config(data, tmp_path, *options))
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert trainer.train(config(data, tmp_path, *options)) == folder
+    assert train(config(data, tmp_path, *options)) == folder
     assert "finished" in capsys.readouterr().out
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="another configuration"):
-        trainer.train(config(data, tmp_path, *options, "--train.lr", 1e-5))
+        train(config(data, tmp_path, *options, "--train.lr", 1e-5))
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(data, tmp_path):
+def test_seed_decides_the_weights(data, tmp_path):
     def weights(name, seed):
-        folder = trainer.train(config(data, tmp_path / name, "--train.epochs", 1, "--seed", seed))
+        folder = train(config(data, tmp_path / name, "--train.epochs", 1, "--seed", seed))
         return load_file(folder / "model.safetensors")
 
     a, b, c = weights("a", 1), weights("b", 1), weights("c", 2)
@@ -156,43 +158,42 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(data, tmp_pat
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
-def test_the_quality_loss_lowers_the_weight_of_damaged_modalities(data, tmp_path):
-
-    folder = trainer.train(config(data, tmp_path, "--train.epochs", 12, "--train.lr", 2e-3, "--loss.quality", 1.0))
+def test_quality_loss_lowers_the_weight_of_damaged_modalities(data, tmp_path):
+    folder = train(config(data, tmp_path, "--train.epochs", 12, "--train.lr", 2e-3, "--loss.quality", 1.0))
     found = evaluate(EvaluateConfig(model=folder, data=data))["damaged_on_purpose"]["damage"]
     assert found["mean_auc"] > 0.9
 
 
-def test_encoders_travel_with_the_model(tmp_path):
+def test_model_folder_holds_the_encoders(tmp_path):
     encoders = tmp_path / "encoders"
     encoders.mkdir()
     (encoders / "config.json").write_text('{"digest": "x"}')
     info = synthetic_features.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
     write(tmp_path / "f", synthetic_features.samples({"train": 32, "valid": 8}), info)
-    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 3))
+    folder = train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 3))
     shutil.rmtree(encoders)
     assert (folder / "encoders" / "config.json").read_text() == '{"digest": "x"}'
 
 
-def test_other_encoders_at_the_same_place_are_not_taken_along(tmp_path, capsys):
+def test_encoders_that_changed_since_are_not_copied(tmp_path, capsys):
     encoders = tmp_path / "encoders"
     encoders.mkdir()
     (encoders / "config.json").write_text('{"digest": "y"}')  # exported again since the features were made
     info = synthetic_features.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
     write(tmp_path / "f", synthetic_features.samples({"train": 32, "valid": 8}), info)
-    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 1))
+    folder = train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 1))
     assert not (folder / "encoders").exists()
     assert "will ask for --encoders" in capsys.readouterr().out
 
 
-def test_unlabelled_clips_and_missing_labels(tmp_path):
+def test_clips_without_some_or_all_labels_do_not_harm_training(tmp_path):
     samples = synthetic_features.samples({"train": 40, "valid": 10}, k=3)
     for i, sample in enumerate(samples):
         sample["labels"][i % 3] = np.nan
         if i % 8 < 2:
             sample["labels"][:] = np.nan
     write(tmp_path / "f", samples, synthetic_features.info(3))
-    folder = trainer.train(config(tmp_path / "f", tmp_path / "r", "--train.epochs", 2))
+    folder = train(config(tmp_path / "f", tmp_path / "r", "--train.epochs", 2))
     assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
 
 
@@ -204,7 +205,7 @@ def test_unlabelled_clips_and_missing_labels(tmp_path):
         ("warmup_epochs", "--train.warmup_fraction, a fraction of all steps: warm-up epochs / epochs"),
     ],
 )
-def test_old_name_of_an_option_is_answered_with_the_new_one(old, new, capsys, tmp_path):
+def test_renamed_option_names_the_new_one(old, new, capsys, tmp_path):
     (tmp_path / "old.yaml").write_text(f"train:\n  {old}: 1\n")
     for words in (["--config", str(tmp_path / "old.yaml")], [f"--train.{old}", "1"]):
         with pytest.raises(SystemExit):
@@ -222,8 +223,8 @@ def test_shipped_configurations_warm_up_for_one_epoch_or_not_at_all(path):
 
 def test_mistakes_are_one_line(data, tmp_path):
     with pytest.raises(UserError, match="did you mean 'dual_stage'"):
-        trainer.train(config(data, tmp_path, "--model", "dual_stag"))
+        train(config(data, tmp_path, "--model", "dual_stag"))
     with pytest.raises(UserError, match="no clips of split 'dev'"):
-        trainer.train(config(data, tmp_path, "--valid_split", "dev"))
+        train(config(data, tmp_path, "--valid_split", "dev"))
     with pytest.raises(UserError, match="fewer than one batch of 500"):
-        trainer.train(config(data, tmp_path, "--train.batch_size", 500))
+        train(config(data, tmp_path, "--train.batch_size", 500))

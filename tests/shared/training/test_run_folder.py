@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from shared.errors import UserError
-from shared.training.run_folder import RunFolder
+from shared.training.run_folder import Progress, RunFolder
 
 
 @dataclass
@@ -29,6 +29,13 @@ class Config:
     train: Inner = field(default_factory=Inner)
 
 
+@dataclass
+class Scored(Progress):
+    """Progress of a trainer."""
+
+    best: float = 0.0
+
+
 MUTABLE = ("train.workers",)
 
 
@@ -38,12 +45,15 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def test_folder_recognizes_its_run_and_refuses_another(folder: RunFolder):
-    assert folder.claim(Config(train=Inner(lr=0.3)), data="zero") is False
-    assert folder.claim(Config(), MUTABLE, data="one") is False  # the first run wrote no checkpoint
+    folder.claim(Config(train=Inner(lr=0.3)), data="zero")
+    assert not folder.finished
+    folder.claim(Config(), MUTABLE, data="one")  # the first run wrote no checkpoint
+    assert not folder.finished
     (folder.path / "checkpoints" / "00000001").mkdir(parents=True)
     (folder.path / "checkpoints" / "00000001" / "progress.json").write_text("{}")
     moved = Config(Path("elsewhere"), Path("other/place"), Inner(workers=4))
-    assert folder.claim(moved, MUTABLE, data="one") is False  # paths and mutable options may change
+    folder.claim(moved, MUTABLE, data="one")  # paths and mutable options may change
+    assert not folder.finished
     with pytest.raises(UserError, match=r"another configuration \(train.lr was 0.1, is 0.2\); choose another --run"):
         folder.claim(Config(train=Inner(lr=0.2)), MUTABLE, data="one")
     with pytest.raises(UserError, match="another data; choose another --run"):
@@ -51,15 +61,18 @@ def test_folder_recognizes_its_run_and_refuses_another(folder: RunFolder):
     with pytest.raises(UserError, match="another configuration"):
         folder.claim(Config(train=Inner(workers=1)), (), data="one")  # not mutable here
     (folder.path / "metrics.json").write_text("{}")
-    assert folder.claim(Config(), MUTABLE, data="one") is True
+    folder.claim(Config(), MUTABLE, data="one")
+    assert folder.finished
 
 
 def test_option_that_config_yaml_lacks_had_its_default(folder: RunFolder):
-    assert folder.claim(Config(train=Inner(lr=0.3)), data="one") is False
+    folder.claim(Config(train=Inner(lr=0.3)), data="one")
+    assert not folder.finished
     (folder.path / "metrics.json").write_text("{}")
     path = folder.path / "config.yaml"
     path.write_text(path.read_text().replace("  workers: 0\n", ""))
-    assert folder.claim(Config(train=Inner(lr=0.3)), data="one") is True
+    folder.claim(Config(train=Inner(lr=0.3)), data="one")
+    assert folder.finished
     with pytest.raises(UserError, match=r"configuration \(train.workers was 0, is 1\)"):
         folder.claim(Config(train=Inner(lr=0.3, workers=1)), data="one")
     path.write_text(path.read_text() + "gone: 3\n")
@@ -89,19 +102,19 @@ def test_newest_checkpoint_is_loaded_and_the_oldest_deleted(folder: RunFolder):
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.AdamW(model.parameters())
     model, optimizer = accelerator.prepare(model, optimizer)
-    assert folder.resume() is None and folder.latest() is None
+    assert folder.resume(Scored) == Scored() and folder.latest() is None
     for step in (1, 2, 10):
         torch.nn.init.constant_(model.weight, step)
-        folder.save({"step": step, "best": 0.5})
+        folder.save(Scored(step=step, best=0.5))
     torch.nn.init.constant_(model.weight, -1)
     assert sorted(path.name for path in (folder.path / "checkpoints").iterdir()) == ["00000002", "00000010"]
     (folder.path / "checkpoints" / "00000011").mkdir()  # incomplete: it has no progress.json
-    assert folder.resume() == {"step": 10, "best": 0.5} and model.weight.tolist() == [[10, 10]]
+    assert folder.resume(Scored) == Scored(step=10, best=0.5) and model.weight.tolist() == [[10, 10]]
 
 
 def test_failed_checkpoint_leaves_the_previous_one(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
     model = folder.accelerator.prepare(torch.nn.Linear(2, 1))
-    folder.save({"step": 1})
+    folder.save(Progress(step=1))
     torch.nn.init.constant_(model.weight, float("nan"))
     before = {path.name: path.read_bytes() for path in folder.latest().iterdir()}
     for error in (OSError("No space left on device"), RuntimeError("PytorchStreamWriter failed\nwriting file")):
@@ -113,7 +126,7 @@ def test_failed_checkpoint_leaves_the_previous_one(folder: RunFolder, monkeypatc
         monkeypatch.setattr(folder.accelerator, "save_state", fail)
         message = r"could not be written .*; make room .* it continues from .*00000001"
         with pytest.raises(UserError, match=message) as caught:
-            folder.save({"step": 2})
+            folder.save(Progress(step=2))
         assert "\n" not in str(caught.value)
         assert [path.name for path in (folder.path / "checkpoints").iterdir()] == ["00000001"]
     assert {path.name: path.read_bytes() for path in folder.latest().iterdir()} == before
@@ -123,12 +136,13 @@ def test_failed_checkpoint_leaves_the_previous_one(folder: RunFolder, monkeypatc
 
     monkeypatch.setattr(folder.accelerator, "save_state", lose_peer)
     with pytest.raises(RuntimeError, match="gloo"):  # peer_failure_guard reports this one
-        folder.save({"step": 2})
+        folder.save(Progress(step=2))
 
 
 def test_damaged_progress_names_the_remedy(folder: RunFolder):
     folder.accelerator.prepare(torch.nn.Linear(2, 1))
-    folder.save({"step": 1})
-    (folder.latest() / "progress.json").write_text("{")
-    with pytest.raises(UserError, match=r"damaged checkpoint .*delete this checkpoint folder"):
-        folder.resume()
+    folder.save(Progress(step=1))
+    for content in ("{", '{"step": 1, "stage": 3}'):
+        (folder.latest() / "progress.json").write_text(content)
+        with pytest.raises(UserError, match=r"damaged checkpoint .*delete this checkpoint folder"):
+            folder.resume(Progress)

@@ -174,7 +174,7 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     raw = RawInputs(settings, features.info)
     rows = np.arange(12)
     with torch.no_grad():
-        live = raw.under(Passing()).eval()(raw.of(PackedSamples(features.samples))(rows))
+        live = raw.wrap(Passing()).eval()(raw.batches(PackedSamples(features.samples))(rows))
     cached = collate(features.samples[:12])
     torch.testing.assert_close(live["vision"]["x"], cached["vision"]["x"], atol=3e-3, rtol=3e-3)
 

@@ -10,7 +10,7 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from stage2_fusion.config import LossConfig
 from stage2_fusion.data.batches import collate
-from stage2_fusion.losses import FusionLoss, Rows
+from stage2_fusion.losses import FusionLoss, LossInputs
 from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import FeatureSpec, FusionModel, Output, clamp_with_gradient
 from stage2_fusion.models.concat_vad import pool_steps
@@ -410,7 +410,7 @@ def test_labels_that_teach_nothing_do_no_harm(name, k, labels):
                 parameter.data.zero_()
         output = model.train()(batch)
         rows = (output.prediction, batch["labels"], output.clip_weights(), batch["damaged"])
-        loss = criterion(Rows(*rows, output.branches, output.penalty), paired=False, epoch=step)["loss"]
+        loss = criterion(LossInputs(*rows, output.branches, output.penalty), paired=False, epoch=step)["loss"]
         optimizer.zero_grad()
         loss.backward()
         assert torch.isfinite(loss) and all(torch.isfinite(p.grad).all() for p in model.parameters())

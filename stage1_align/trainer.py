@@ -1,0 +1,281 @@
+"""The training loop of stage 1."""
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from shared.errors import UserError
+from shared.files import write_json
+from shared.training.distributed import any_process
+from shared.training.ema import Ema
+from shared.training.optimizer import set_learning_rates
+from shared.training.run_folder import Progress, RunFolder
+from shared.training.sampling import seed_everything
+from shared.training.schedule import cosine_with_warmup, count_warmup_steps
+from shared.training.signals import SigtermHandler
+from shared.training.startup import start_run
+from stage1_align.config import AlignConfig
+from stage1_align.data.pairs import PairData, ValidationSet
+from stage1_align.evaluation.retrieval import Halted, embed, retrieval
+from stage1_align.evaluation.zero_shot import prompts, zero_shot
+from stage1_align.meter import Meter
+from stage1_align.model import ContrastiveModel
+from stage1_align.setup import build_encoders, parameter_groups, training_record
+from stage1_align.step import StepResult, train_step
+
+MUTABLE_ON_RESUME = (
+    "loss.tile",
+    "max_optimizer_steps",
+    "train.batch_size",
+    "train.checkpoint_every",
+    "train.chunk_size",
+    "train.compile",
+    "train.keep_last",
+    "train.timeout_minutes",
+    "train.trackers",
+    "train.workers",
+)
+"""Options that may change when a run resumes."""
+
+
+@dataclass
+class AlignProgress(Progress):
+    """How far a stage-1 run is."""
+
+    samples: int = 0
+    """Samples of the current epoch done, over all processes."""
+    loss_sum: float = 0.0
+    """Over the steps of the current epoch."""
+    loss_steps: int = 0
+    best_recall: float = -1.0
+    """Highest mean recall of an epoch."""
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    """Validation metrics of that epoch."""
+    last_metrics: dict[str, float] = field(default_factory=dict)
+    """Validation metrics of the last epoch."""
+    batch_size: int = 0
+    world: int = 0
+    """Number of processes."""
+
+
+def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | None":
+    """Do everything that can fail early, then build the trainer; None for a finished run."""
+    if not config.data and not config.pairs.sources:
+        raise UserError("nothing to train on: give --data, or --pairs.sources")
+    options = config.train
+    data = PairData(config.pairs, options.batch_size, config.seed, config.data or "")
+    valid = data.valid()
+    run = start_run(config, MUTABLE_ON_RESUME, options.keep_last, options.timeout_minutes, data=data.digest)
+    if options.chunk_size and run.accelerator.state.deepspeed_plugin:  # its backward pass takes an optimizer step
+        raise UserError(
+            "--train.chunk_size: DeepSpeed steps after every chunk; launch with accelerate_configs/fsdp2.yaml"
+        )
+    if run.finished:
+        run.accelerator.print(f"{run.path}: this run is finished; nothing to do")
+        return None
+    return Trainer(config, data, valid, run, sigterm)
+
+
+class Trainer:
+    """A stage-1 run in one process.
+
+    model is the wrapped model (DDP, FSDP, DeepSpeed) that training steps go through; unwrapped_model holds the same
+    parameters.
+    """
+
+    def __init__(
+        self, config: AlignConfig, data: PairData, valid: ValidationSet, run: RunFolder, sigterm: SigtermHandler
+    ):
+        self.config, self.data, self.valid, self.run, self.sigterm = config, data, valid, run, sigterm
+        self.accelerator = accelerator = run.accelerator
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.total_steps = data.steps_per_epoch * config.train.epochs
+        self.warmup_steps = count_warmup_steps(self.total_steps, config.train.warmup_fraction)
+
+        seed_everything(config.seed, "weights")
+        self.encoders = build_encoders(config, data)
+        self.unwrapped_model = ContrastiveModel(self.encoders, config.loss, config.pairs.captions)
+        optimizer = torch.optim.AdamW(parameter_groups(self.unwrapped_model, config), fused=True)
+        self.model, self.optimizer = accelerator.prepare(self.unwrapped_model, optimizer)
+        if accelerator.is_fsdp2:  # Accelerate adds no autocast there
+            self.model.forward = accelerator.autocast()(self.model.forward)
+        self.ema = Ema(self.unwrapped_model, config.train.ema) if config.train.ema else None
+        if self.ema:
+            accelerator.register_for_checkpointing(self.ema)
+        self.warn_of_batch_norm()
+        self.progress = self.resume()
+
+    def warn_of_batch_norm(self) -> None:
+        batch_norm = nn.modules.batchnorm._BatchNorm
+        trains = any(isinstance(module, batch_norm) and module.training for module in self.unwrapped_model.modules())
+        if trains and (self.world > 1 or self.config.train.chunk_size):
+            self.accelerator.print(
+                "warning: a tower's batch norm sees only a part of the batch; freeze it, or choose another tower"
+            )
+
+    def resume(self) -> AlignProgress:
+        """Load the newest checkpoint. Warn of changes after which the run is not the uninterrupted one."""
+        progress = self.run.resume(AlignProgress)
+        batch_size, world = self.config.train.batch_size, self.world
+        if progress.step:
+            self.accelerator.print(
+                f"{self.run.path}: continuing in epoch {progress.epoch + 1}, after step {progress.step}"
+            )
+            for name, before, now in (
+                ("the batch size", progress.batch_size, batch_size),
+                ("the number of processes", progress.world, world),
+            ):
+                if before != now:
+                    self.accelerator.print(
+                        f"warning: {name} was {before} and is {now} now: the run continues at the nearest sample, "
+                        "but differs from an uninterrupted one"
+                    )
+        progress.batch_size, progress.world = batch_size, world
+        return progress
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train until the last epoch is done, or save a checkpoint and return early."""
+        try:
+            if self.progress.step == 0:
+                self.validate_untrained()
+            for epoch in range(self.progress.epoch, self.config.train.epochs):
+                self.train_epoch(epoch)
+        except Halted:
+            self.pause()
+        else:
+            self.finish()
+
+    def train_epoch(self, epoch: int) -> None:
+        """The remaining steps of an epoch, then its validation. Raises Halted at `max_optimizer_steps`, and after a
+        SIGTERM to any process."""
+        config, options, progress = self.config, self.config.train, self.progress
+        first = progress.samples // options.batch_size
+        meter = Meter(options.batch_size, self.world, self.accelerator.device)
+        loader = self.data.loader(epoch, first, self.rank, self.world, self.encoders, options.workers)
+        self.model.train()
+        for index, batch in enumerate(meter.iterate(loader), first):
+            seed_everything(config.seed, epoch, index, self.rank)  # dropout and stochastic depth
+            step = epoch * self.data.steps_per_epoch + index
+            set_learning_rates(self.optimizer, cosine_with_warmup(step, self.total_steps, self.warmup_steps))
+            batch = batch.to(self.accelerator.device)
+            result = train_step(self.accelerator, self.model, self.unwrapped_model, self.optimizer, batch, options)
+            if self.ema:
+                self.ema.update(self.unwrapped_model, step)
+
+            losses, sigterm = self.reduce_losses(result.losses)
+            loss = sum(self.unwrapped_model.pairs[pair] * value for pair, value in losses.items())
+            if not math.isfinite(loss):
+                raise UserError(f"{self.run.path}: the loss is {loss} at step {step}; lower --train.lr, or use fp32")
+            progress.step += 1
+            progress.samples = (index + 1) * options.batch_size
+            progress.loss_sum += loss
+            progress.loss_steps += 1
+            self.log_step(loss, losses, result, meter)
+
+            if sigterm or progress.step == config.max_optimizer_steps:
+                raise Halted
+            is_last = index + 1 == self.data.steps_per_epoch  # saved after the validation
+            if not is_last and options.checkpoint_every and progress.step % options.checkpoint_every == 0:
+                self.run.save(progress)
+        self.finish_epoch(epoch, meter)
+
+    def reduce_losses(self, local_losses: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
+        """Losses of the global batch, and whether any process received SIGTERM, in one all-reduce."""
+        sigterm = torch.tensor(float(self.sigterm.requested), device=self.accelerator.device)
+        values = torch.stack([*local_losses.values(), sigterm])  # (pairs + 1,)
+        *losses, requested = self.accelerator.reduce(values, "mean").tolist()
+        return dict(zip(local_losses, losses, strict=True)), requested > 0
+
+    def log_step(self, loss: float, losses: dict[str, float], result: StepResult, meter: Meter) -> None:
+        norm = result.grad_norm
+        self.run.log(
+            self.progress.step,
+            loss=loss,
+            **{f"loss_{pair}": value for pair, value in losses.items()},
+            **{name: value.item() for name, value in result.temperatures.items()},
+            grad_norm=float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm),
+            lr=self.optimizer.param_groups[0]["lr"],
+            **meter.measurements(),
+        )
+
+    def finish_epoch(self, epoch: int, meter: Meter) -> None:
+        """Validate, keep the best encoders, write a checkpoint. Halted during validation: a resumed run, which has no
+        steps left in this epoch, validates again."""
+        metrics, progress = self.validate(), self.progress
+        train_loss = progress.loss_sum / max(1, progress.loss_steps)
+        self.run.log(progress.step, epoch=epoch + 1, train_loss=train_loss, **metrics)
+        self.accelerator.print(
+            f"epoch {epoch + 1}/{self.config.train.epochs}  loss {train_loss:.3f}  "
+            f"valid mean recall {metrics['mean_recall']:.3f}  {meter.seconds:.1f} s"
+        )
+        if metrics["mean_recall"] > progress.best_recall:
+            progress.best_recall, progress.best_metrics = metrics["mean_recall"], metrics
+            self.save_encoders("best", metrics)
+        progress.last_metrics = metrics
+        progress.epoch, progress.samples, progress.loss_sum, progress.loss_steps = epoch + 1, 0, 0.0, 0
+        self.run.save(progress)
+
+    # --- validation and saving ---------------------------------------------------------------------------------------
+
+    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Inside this block the model has the averaged weights, if there are any."""
+        return self.ema.applied_to(self.unwrapped_model) if self.ema else contextlib.nullcontext()
+
+    def validate(self) -> dict[str, float]:
+        """Retrieval and zero-shot metrics of the validation items. Raises Halted after a SIGTERM to any process."""
+        with self.averaged_weights():
+            texts = prompts(self.valid.label_names, self.config.pairs.label_template)
+            embedded = embed(self.model, self.accelerator, self.valid, texts, halt=self.halt_requested)
+        metrics = retrieval(embedded, self.valid, self.config.pairs.captions)
+        return {**metrics, **zero_shot(embedded, self.valid.labels, self.valid.label_names)}
+
+    def halt_requested(self) -> bool:
+        return any_process(self.accelerator, self.sigterm.requested)
+
+    def validate_untrained(self) -> None:
+        metrics = self.validate()
+        self.accelerator.print(
+            f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(self.data)} training clips"
+        )
+        self.run.log(0, **metrics)
+        if self.config.train.epochs == 0:  # untrained towers, for comparison
+            self.save_encoders("best", metrics)
+            self.progress.best_metrics = self.progress.last_metrics = metrics
+
+    def save_encoders(self, folder: str, metrics: dict[str, float]) -> None:
+        """Write the encoders to RUN/<folder>."""
+        with self.averaged_weights():
+            state = self.accelerator.get_state_dict(self.model)  # complete on the main process, however it is sharded
+            weights = {  # copies: the averaged weights leave the model with this block
+                name.removeprefix("encoders."): value.cpu().clone()
+                for name, value in state.items()
+                if name.startswith("encoders.")
+            }
+        if self.accelerator.is_main_process:
+            record = training_record(self.config, self.data.digest, metrics)
+            self.encoders.save_pretrained(self.run.path / folder, record, weights)
+
+    def pause(self) -> None:
+        """Save a checkpoint, if there is anything to save."""
+        if self.progress.step == 0:
+            self.accelerator.print(f"{self.run.path}: stopped before the first step; the same command starts it")
+            return
+        self.run.save(self.progress)
+        self.accelerator.print(
+            f"{self.run.path}: stopped after step {self.progress.step}; the same command continues from here"
+        )
+
+    def finish(self) -> None:
+        """Write the last encoders and metrics.json, which marks the run as finished."""
+        progress = self.progress
+        self.save_encoders("last", progress.last_metrics)
+        if self.accelerator.is_main_process:
+            summary = {"best": progress.best_metrics, "last": progress.last_metrics, "steps": progress.step}
+            write_json(self.run.path / "metrics.json", summary)
+        self.accelerator.wait_for_everyone()
+        self.run.close()
