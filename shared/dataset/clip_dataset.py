@@ -63,15 +63,6 @@ class ClipSample:
     start: float = 0.0
     """Seconds of the recording before the clip, if the clip is a window of a longer recording."""
 
-    def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        setattr(self, name, value)
-
-    def keys(self) -> list[str]:
-        return list(self.__dataclass_fields__)
-
 
 @dataclass(frozen=True)
 class ClipDatasetInfo:

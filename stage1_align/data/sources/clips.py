@@ -34,7 +34,7 @@ class Clips(TableSource):
         return TextAnnotations(self._transcripts[item], [], self._labels[item])
 
     def sample(self, item: int, sample_rate: int | None, select: FrameSelector | None) -> Sample:
-        frames = self.clips.clip(item, select or (lambda count: []))["frames"]  # (T, H, W, 3)
+        frames = self.clips.clip(item, select or (lambda count: [])).frames  # (T, H, W, 3)
         waveform = np.zeros(0, np.float32) if sample_rate is None else self.clips.waveform(item, sample_rate)  # (S,)
         return Sample(frames, waveform, self.annotations(item))
 

@@ -77,14 +77,14 @@ def test_every_clip_has_its_verdict(prepared):
 
 def test_what_is_missing_is_empty_and_the_rest_is_there(prepared):
     whole, silent, heard, nobody = (prepared[i] for i in range(4))
-    assert whole["transcript"] == "that was so funny" and silent["transcript"] == ""
-    assert whole["frames"].shape == (8, 96, 96, 3) and whole["vision_quality"][:, 0].all()
-    assert silent["waveform"].shape == (0,) and silent["audio_quality"].shape[0] == 0 and len(silent["frames"]) == 8
-    assert heard["frames"].shape == (0, 96, 96, 3) and heard["vision_quality"].shape[0] == 0
-    assert len(heard["waveform"]) == 16000 and heard["duration"] == 1.0
-    assert len(nobody["frames"]) == 8 and not nobody["vision_quality"][:, 0].any()
-    assert prepared.label_names == ["Amusement", "Joy"] and whole["labels"][1] == 0.5
-    assert whole["groups"] == {"subject": "s0"}
+    assert whole.transcript == "that was so funny" and silent.transcript == ""
+    assert whole.frames.shape == (8, 96, 96, 3) and whole.vision_quality[:, 0].all()
+    assert silent.waveform.shape == (0,) and silent.audio_quality.shape[0] == 0 and len(silent.frames) == 8
+    assert heard.frames.shape == (0, 96, 96, 3) and heard.vision_quality.shape[0] == 0
+    assert len(heard.waveform) == 16000 and heard.duration == 1.0
+    assert len(nobody.frames) == 8 and not nobody.vision_quality[:, 0].any()
+    assert prepared.label_names == ["Amusement", "Joy"] and whole.labels[1] == 0.5
+    assert whole.groups == {"subject": "s0"}
 
 
 def test_a_table_says_how_good_each_clip_is(prepared):
@@ -98,7 +98,7 @@ def test_a_table_says_how_good_each_clip_is(prepared):
     assert (
         whole["words"] == "4" and heard["words"] == "0" and heard["sharpness"] == "" and quality["silent"]["snr"] == ""
     )
-    mean = prepared[0]["audio_quality"][:, 1].mean()
+    mean = prepared[0].audio_quality[:, 1].mean()
     assert float(whole["snr"]) == pytest.approx(mean, abs=1e-3)
 
 
@@ -270,7 +270,7 @@ def test_words_are_kept_where_no_file_of_a_clip_can_be_read(source, tmp_path):
     assert found.column("transcript") == ["well done", "so it goes", "words alone"]
     assert found.labels().ravel().tolist() == [0.5, 0.25, 0]
     first = found[0]
-    assert first["frames"].shape == (0, 96, 96, 3) and first["waveform"].shape == (0,) and first["duration"] == 0
+    assert first.frames.shape == (0, 96, 96, 3) and first.waveform.shape == (0,) and first.duration == 0
     verdicts = [(row["verdict"], row["missing"]) for row in rows(found.path / "verdicts.csv")]
     kept = ("partial", "vision audio")
     assert verdicts == [kept, kept, ("failed", "vision audio text"), kept]
@@ -296,7 +296,7 @@ def test_words_are_kept_where_the_files_of_a_clip_end_the_process(tmp_path, monk
     assert "its file cannot be read; the process that read it died" in rows(found.path / "verdicts.csv")[0]["detail"]
     clips = [Clip("a", tmp_path / "a.mp4", "well done"), Clip("b", tmp_path / "b.mp4")]
     given = list(prepare_dataset.prepare_each(clips, Recipe()))
-    assert [(clip.id, sample and sample["transcript"], reason[:11]) for clip, sample, reason in given] == [
+    assert [(clip.id, sample and sample.transcript, reason[:11]) for clip, sample, reason in given] == [
         ("a", "well done", ""),
         ("a", None, "the process"),
         ("b", None, "the process"),
@@ -309,7 +309,7 @@ def test_words_are_a_window_where_no_file_of_a_clip_can_be_read(source, tmp_path
     clips.append(Clip("whole", whole, "ha"))
     given = {clip.id: [] for clip in clips}
     for clip, sample, reason in prepare_dataset.prepare_each(clips, Recipe(), workers=1):
-        words = sample and (sample["transcript"], len(sample["frames"]), len(sample["waveform"]), sample["start"])
+        words = sample and (sample.transcript, len(sample.frames), len(sample.waveform), sample.start)
         given[clip.id].append(words or reason)
     assert given["page"][0] == ("well done", 0, 0, 0) and "not a readable media file" in given["page"][1]
     assert given["sound"][0] == ("so", 0, 0, 0) and len(given["page"]) == len(given["sound"]) == 2
@@ -326,7 +326,7 @@ def test_clips_are_prepared_in_memory_as_on_disk(source, prepared):
     assert results["empty"] == (None, "the file is empty")
     assert [name for name, (sample, _) in sorted(results.items()) if sample is not None] == ["heard", "whole"]
     for key in ("frames", "frame_times", "waveform", "vision_quality", "audio_quality"):
-        np.testing.assert_array_equal(results["whole"][0][key], prepared[0][key])
+        np.testing.assert_array_equal(getattr(results["whole"][0], key), getattr(prepared[0], key))
 
 
 def test_options_that_make_no_sense_are_refused(source, tmp_path, capsys):
@@ -359,7 +359,7 @@ def test_names_that_are_no_text_are_prepared_as_well(tmp_path):
     (folder / "a.wav").rename(os.fsdecode(os.fsencode(str(folder)) + b"/caf\xe9.wav"))
     (folder / os.fsdecode(b"gone\xe9.wav")).write_bytes(b"")
     found = prepare(folder, tmp_path / "out", "--workers", 1)
-    assert found.column("id") == ["caf\\udce9"] and len(found[0]["waveform"]) == 8000
+    assert found.column("id") == ["caf\\udce9"] and len(found[0].waveform) == 8000
     assert rows(found.path / "failures.csv")[0]["id"] == "gone\\udce9"
 
 
@@ -368,6 +368,6 @@ def test_what_is_left_of_a_clip_of_several_files_is_said(source, tmp_path):
     clips = [Clip("both", source / "clips" / "silent.mp4", audio=long), Clip("one", long)]
     given = {"both": [], "one": []}
     for clip, sample, reason in prepare_dataset.prepare_each(clips, Recipe(max_seconds=1.0), workers=1):
-        given[clip.id].append(sample["start"] if sample else reason)
+        given[clip.id].append(sample.start if sample else reason)
     assert given["one"] == [0, 1, 2]
     assert given["both"][0] == 0 and "read for one window" in given["both"][1] and len(given["both"]) == 2

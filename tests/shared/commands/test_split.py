@@ -46,13 +46,13 @@ def test_a_clip_dataset_keeps_its_rows(corpus, clips, tmp_path, capsys):
     assert main(argv) == 0
     before, after = ClipDataset.open(clips), ClipDataset.open(tmp_path / "fold")
     assert before.digest != after.digest and before.column("id") == after.column("id")
-    assert (before[3]["frames"] == after[3]["frames"]).all() and before[3]["groups"] == after[3]["groups"]
+    assert (before[3].frames == after[3].frames).all() and before[3].groups == after[3].groups
     of = {}
     for i, (subject, part) in enumerate(zip(after.column("group_subject"), after.column("split"), strict=True)):
-        assert of.setdefault(subject, part) == part == after[i]["split"]
+        assert of.setdefault(subject, part) == part == after[i].split
     assert set(of.values()) == {"train", "valid", "test"}
     test = ClipDataset.open(tmp_path / "fold", "test")
-    assert [clip["split"] for clip in test] == ["test"] * len(test)
+    assert [clip.split for clip in test] == ["test"] * len(test)
     info = json.loads((tmp_path / "fold" / "dataset.json").read_text())
     assert info["counts"]["splits"]["test"] == len(test)
     stored = next((clips / "data").glob("*.arrow"))

@@ -28,8 +28,8 @@ def folder(tmp_path_factory):
 def test_splits(folder):
     everything, train, valid = (ClipDataset.open(folder, split) for split in (None, "train", "valid"))
     assert (len(everything), len(train), len(valid)) == (5, 4, 1) and len(ClipDataset.open(folder, "")) == 5
-    assert valid[0]["id"] == "4" and valid.column("id") == ["4"] and train.column("id") == list("0123")
-    assert [clip["id"] for clip in train] == list("0123") and train[-1]["id"] == "3"
+    assert valid[0].id == "4" and valid.column("id") == ["4"] and train.column("id") == list("0123")
+    assert [clip.id for clip in train] == list("0123") and train[-1].id == "3"
     with pytest.raises(UserError, match="splits here: train, valid"):
         ClipDataset.open(folder, "tset")
     with pytest.raises(IndexError):
@@ -40,8 +40,8 @@ def test_labels_and_columns(folder):
     clips = ClipDataset.open(folder)
     assert clips.label_names == ["valence"] and clips.labels().dtype == np.float32
     np.testing.assert_array_equal(clips.labels(), np.float32([[np.nan], [0.25], [0.5], [0.75], [-1]]))
-    np.testing.assert_array_equal(clips[3]["labels"], np.float32([0.75]))
-    assert clips.column("group_actor") == ["p0", "p1", "p0", "p1", "p0"] and clips[1]["groups"] == {"actor": "p1"}
+    np.testing.assert_array_equal(clips[3].labels, np.float32([0.75]))
+    assert clips.column("group_actor") == ["p0", "p1", "p0", "p1", "p0"] and clips[1].groups == {"actor": "p1"}
     with pytest.raises(UserError, match="no column 'actor'"):
         clips.column("actor")
 
@@ -50,8 +50,8 @@ def test_sound_comes_back_to_the_bit(folder):
     clips = ClipDataset.open(folder)
     for i in range(4):
         sound = np.round(voice(0.5 + i / 10, seed=i) * 32768) / 32768
-        np.testing.assert_array_equal(clips[i]["waveform"], sound.astype(np.float32))
-        np.testing.assert_array_equal(clips.waveform(i, 16000), clips[i]["waveform"])
+        np.testing.assert_array_equal(clips[i].waveform, sound.astype(np.float32))
+        np.testing.assert_array_equal(clips.waveform(i, 16000), clips[i].waveform)
         assert len(clips.waveform(i, 48000)) == 3 * len(sound)
     with pytest.raises(UserError, match="not at 44100"):
         clips.waveform(0, 44100)
@@ -59,20 +59,20 @@ def test_sound_comes_back_to_the_bit(folder):
 
 def test_pictures_come_back_nearly(folder):
     clip = ClipDataset.open(folder)[4]
-    assert clip["frames"].shape == (7, 96, 96, 3) and clip["frames"].dtype == np.uint8
-    np.testing.assert_allclose(clip["frame_times"], np.arange(7) / 8)
-    assert clip["vision_quality"][:, 0].all()
+    assert clip.frames.shape == (7, 96, 96, 3) and clip.frames.dtype == np.uint8
+    np.testing.assert_allclose(clip.frame_times, np.arange(7) / 8)
+    assert clip.vision_quality[:, 0].all()
     # The drawn face fills the middle of the crop: skin there, red first, and the mouth opens over time.
-    nose = clip["frames"][:, 40:56, 40:56].mean(axis=(1, 2))  # (T, 3)
+    nose = clip.frames[:, 40:56, 40:56].mean(axis=(1, 2))  # (T, 3)
     assert (np.abs(nose - (225, 180, 150)) < 45).all()
-    again = vision_quality(clip["frames"], clip["vision_quality"][:, 0] > 0.5)
-    np.testing.assert_array_equal(again, clip["vision_quality"])  # of the stored crops, to the bit
+    again = vision_quality(clip.frames, clip.vision_quality[:, 0] > 0.5)
+    np.testing.assert_array_equal(again, clip.vision_quality)  # of the stored crops, to the bit
 
 
 def test_it_travels_to_worker_processes(folder):
     clips = ClipDataset.open(folder, "valid")
     copy = pickle.loads(pickle.dumps(clips))
-    np.testing.assert_array_equal(copy[0]["frames"], clips[0]["frames"])
+    np.testing.assert_array_equal(copy[0].frames, clips[0].frames)
     assert len(pickle.dumps(clips)) < 100_000  # by reference, not by value
 
 

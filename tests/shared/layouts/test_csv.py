@@ -191,7 +191,7 @@ def test_command_line_options_reach_the_layout(tmp_path):
     words = [str(table), "--out", str(tmp_path / "out"), "--workers", "1"]
     assert prepare([*words, "--layout_options.media", "clip_file", "--layout_options.labels", "[good]"]) == 0
     dataset = ClipDataset.open(tmp_path / "out")
-    assert dataset.label_names == ["good"] and dataset[0]["labels"].tolist() == [0.25]
+    assert dataset.label_names == ["good"] and dataset[0].labels.tolist() == [0.25]
 
 
 def test_separate_sound_replaces_the_video_sound_which_is_the_fallback(tmp_path):
@@ -205,9 +205,9 @@ def test_separate_sound_replaces_the_video_sound_which_is_the_fallback(tmp_path)
     write(tmp_path / "t.csv", "video,audio,Joy\na,x.wav,0\nb,broken.wav,0\nc,x.wav,0\nd.mp4,x.wav,0\n")
     clips, verdicts = prepared_here(read_source(tmp_path / "t.csv"))
     a, b, c, d = clips.values()
-    assert loud.exists() and len(a["frames"]) == len(c["frames"]) == 4 and len(d["frames"]) == 0
+    assert loud.exists() and len(a.frames) == len(c.frames) == 4 and len(d.frames) == 0
     for clip in (a, c, d):
-        np.testing.assert_array_equal(clip["waveform"], np.full(8000, 0.5, np.float32))
-    assert len(b["waveform"]) == 7168  # its own track, in whole blocks of AAC
+        np.testing.assert_array_equal(clip.waveform, np.full(8000, 0.5, np.float32))
+    assert len(b.waveform) == 7168  # its own track, in whole blocks of AAC
     assert "broken.wav: not a readable media file" in verdicts["b"].detail
     assert "d.mp4: not a readable media file" in verdicts["d"].detail and verdicts["a"].verdict == "ok"

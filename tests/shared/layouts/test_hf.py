@@ -33,7 +33,7 @@ def rows_of(media):
 
 def content(dataset, row):
     clip = dataset[row]
-    return clip["transcript"], clip["labels"].tolist(), clip["groups"], len(clip["frames"]), len(clip["waveform"])
+    return clip.transcript, clip.labels.tolist(), clip.groups, len(clip.frames), len(clip.waveform)
 
 
 def test_saved_dataset_gives_the_clips_of_its_files(media, tmp_path):
@@ -52,8 +52,8 @@ def test_saved_dataset_gives_the_clips_of_its_files(media, tmp_path):
     dataset = list(prepared_here(source)[0].values())
     assert content(dataset, 0) == ("one", [0.5], {"speaker": "7"}, 4, 7168)
     assert content(dataset, 2)[3:] == (0, 8000) and content(dataset, 2)[0] == ""
-    assert math.isnan(dataset[1]["labels"][0])
-    np.testing.assert_array_equal(dataset[0]["frames"], dataset[1]["frames"])  # inside and beside: one file
+    assert math.isnan(dataset[1].labels[0])
+    np.testing.assert_array_equal(dataset[0].frames, dataset[1].frames)  # inside and beside: one file
 
 
 def test_parquet_files_are_read_and_damaged_ones_left_out(media, tmp_path):

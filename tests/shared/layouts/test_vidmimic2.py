@@ -283,15 +283,15 @@ def test_precomputed_crops_and_sound_become_the_clip(tmp_path):
         write_wav(root / "audio" / f"{name}.wav", np.full((1, 16000), 0.25, np.float32))
     clips, verdicts = prepared_here(read_source(root, options={"crops": "precomputed"}))
     shown = clips["00000"]
-    np.testing.assert_allclose(shown["frame_times"], np.arange(8) / 8)
+    np.testing.assert_allclose(shown.frame_times, np.arange(8) / 8)
     nearest = np.round(np.arange(8) / 8 * 25 - 1e-9)  # the first of two equally near ones
-    np.testing.assert_allclose(shown["frames"][:, 48, 48, 0], 8 * nearest, atol=3)
-    assert shown["vision_quality"][:, 0].all()
+    np.testing.assert_allclose(shown.frames[:, 48, 48, 0], 8 * nearest, atol=3)
+    assert shown.vision_quality[:, 0].all()
     for name in ("00000", "00003"):
-        np.testing.assert_array_equal(clips[name]["waveform"], np.full(16000, 0.25, np.float32))
-    assert len(clips["00003"]["frames"]) == 8  # without a video, the sound gives the duration
-    assert [len(clips[name]["frames"]) for name in ("00001", "00002", "00004")] == [0, 0, 8]
-    assert len(clips["00004"]["waveform"]) == 0
+        np.testing.assert_array_equal(clips[name].waveform, np.full(16000, 0.25, np.float32))
+    assert len(clips["00003"].frames) == 8  # without a video, the sound gives the duration
+    assert [len(clips[name].frames) for name in ("00001", "00002", "00004")] == [0, 0, 8]
+    assert len(clips["00004"].waveform) == 0
     details = {name: verdict.detail for name, verdict in verdicts.items()}
     assert "no face crops in it" in details["00001"] and "no such folder of face crops" in details["00002"]
     assert "no such file" in details["00003"] and verdicts["00000"].verdict == "ok"
@@ -304,7 +304,7 @@ def test_faces_of_raw_are_used_unless_crops_are_requested(tmp_path):
     (root / "raw").mkdir()
     write_video(root / "raw" / "00000.mp4", np.stack([face()] * 25))
     write_crops(root / "face_images" / "00000", {0: 255})
-    frames = prepared_here(read_source(root))[0]["00000"]["frames"]
+    frames = prepared_here(read_source(root))[0]["00000"].frames
     assert len(frames) == 8 and frames.std() > 20
 
 

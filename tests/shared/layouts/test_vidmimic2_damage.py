@@ -212,7 +212,7 @@ def prepared(root, out, crops):
     words = [str(root), "--out", str(out), "--layout_options.crops", crops]
     assert prepare(words) == 0
     dataset = ClipDataset.open(out)
-    clips = {dataset[i]["id"]: dataset[i] for i in range(len(dataset))}
+    clips = {dataset[i].id: dataset[i] for i in range(len(dataset))}
     messages = "\n".join(
         ",".join(row.values()) for name in ("verdicts", "failures") for row in table(out / f"{name}.csv")
     )
@@ -260,14 +260,14 @@ def test_each_damage_is_named_and_affects_its_clip_only(corpus, tmp_path, capsys
     # The parts that are not damaged are unchanged.
     for kind, (name, _) in done.items():
         if kind.startswith(("audio", "vit", "wav2vec2")):
-            np.testing.assert_array_equal(after[name]["frames"], before[name]["frames"])
+            np.testing.assert_array_equal(after[name].frames, before[name].frames)
         if kind.startswith(("raw is", "crop", "vit", "wav2vec2")):
-            np.testing.assert_array_equal(after[name]["waveform"], before[name]["waveform"], err_msg=kind)
+            np.testing.assert_array_equal(after[name].waveform, before[name].waveform, err_msg=kind)
         if kind.startswith("a label") and name in after:
-            assert np.isnan(after[name]["labels"]).sum() == 1
+            assert np.isnan(after[name].labels).sum() == 1
         if kind in ("too few cells", "too many cells", "a quotation mark", "twice, differing"):
-            assert np.isnan(after[name]["labels"]).all()
-            np.testing.assert_array_equal(after[name]["waveform"], before[name]["waveform"])
+            assert np.isnan(after[name].labels).all()
+            np.testing.assert_array_equal(after[name].waveform, before[name].waveform)
         if kind in ("another separator", "twice, the same", "in valid as well"):
             same(before[name], after[name], name)
     gone = {"own": ("no id", "garbled id", "raw and audio are gone"), "precomputed": ("no id", "garbled id")}

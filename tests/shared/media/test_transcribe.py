@@ -186,7 +186,7 @@ def test_the_whole_command_keeps_transcripts_beside_the_dataset(tmp_path, monkey
         main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe", str(model)]) == 0
     )
     clips = ClipDataset.open(tmp_path / "out")
-    assert clips[0]["transcript"] == "" and clips.info.recipe.transcribe == str(model)
+    assert clips[0].transcript == "" and clips.info.recipe.transcribe == str(model)
     (kept,) = (tmp_path / "out.transcripts").iterdir()
     assert json.loads(kept.read_text()) == {"text": "", "why": "nobody speaks"}
 

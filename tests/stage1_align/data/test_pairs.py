@@ -209,7 +209,7 @@ def test_clips_validate_as_they_are(clips):
     np.testing.assert_array_equal(valid.labels, reference.labels())
     for row in range(len(valid)):
         assert np.array_equal(valid.waveform(row, RATE), reference.waveform(row, RATE))
-        assert np.array_equal(valid.frames(row, lambda n: list(range(n))), reference[row]["frames"])
+        assert np.array_equal(valid.frames(row, lambda n: list(range(n))), reference[row].frames)
 
 
 def test_corpus_holds_every_text_and_every_degree(mixed, clips):

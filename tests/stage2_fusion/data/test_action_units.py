@@ -140,7 +140,7 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     kinds = set()
     for number, views in enumerate(features.by_clip()):
         clip = load_clip(prepared, number, 16000)
-        assert views[0]["id"] == clip["id"]
+        assert views[0]["id"] == clip.id
         for view, sample in views.items():
             seen = damaged_view(clip, view, 16000, 0).clip if view else clip
             kinds.add(sample["damage"]["vision"])

@@ -36,15 +36,15 @@ def crops(root, name, numbers):
 def whole(clips):
     """Clips with pictures, sound and words."""
     data = ClipDataset.open(clips)
-    rows = [i for i in range(len(data)) if len(data[i]["frames"]) > 3 and len(data[i]["audio_quality"]) > 3]
-    return data, [row for row in rows if data[row]["duration"] < 15]
+    rows = [i for i in range(len(data)) if len(data[i].frames) > 3 and len(data[i].audio_quality) > 3]
+    return data, [row for row in rows if data[row].duration < 15]
 
 
 @pytest.fixture(scope="module")
 def made(clips, whole, tmp_path_factory):
     """The root, names of its clips by what is theirs, and the features."""
     root, (data, rows) = tmp_path_factory.mktemp("precomputed") / "root", whole
-    names = dict(zip(("both", "test", "huge", "broken", "long"), (data[row]["id"] for row in rows), strict=False))
+    names = dict(zip(("both", "test", "huge", "broken", "long"), (data[row].id for row in rows), strict=False))
     values = {
         "vit": RNG.standard_normal((5, 384)).astype(np.float32),
         "wav2vec2": RNG.standard_normal((30, 768)).astype(np.float32),
@@ -74,10 +74,10 @@ def test_sequences_times_and_quality_of_a_clip(made, clips):
     np.testing.assert_array_equal(sample["audio"]["sequence"], values["wav2vec2"].astype(np.float16))
     np.testing.assert_allclose(sample["audio"]["times"], 0.01 + 0.02 * np.arange(30), rtol=1e-6)
     # ten frames over the clip, of which crops were found in five
-    wanted = np.array([0, 2, 3, 7, 9]) * clip["duration"] / 10
+    wanted = np.array([0, 2, 3, 7, 9]) * clip.duration / 10
     np.testing.assert_allclose(sample["vision"]["times"], wanted, rtol=1e-6)
     for t, row in zip(wanted, sample["vision"]["quality"], strict=True):
-        times, signals = clip["frame_times"], clip["vision_quality"]
+        times, signals = clip.frame_times, clip.vision_quality
         after = int(np.searchsorted(times, t))
         expected = signals[min(after, len(times) - 1)]
         if 0 < after < len(times):
@@ -85,12 +85,12 @@ def test_sequences_times_and_quality_of_a_clip(made, clips):
             expected = (1 - share) * signals[after - 1] + share * signals[after]
         np.testing.assert_allclose(row, expected, atol=1e-5)
     # step 12 of 20 ms is centred on 0.25 s, as is signal 2 of 100 ms; step 14 lies two fifths of the way to the next
-    heard = clip["audio_quality"]
+    heard = clip.audio_quality
     np.testing.assert_allclose(sample["audio"]["quality"][12], heard[2], atol=1e-5)
     np.testing.assert_allclose(sample["audio"]["quality"][14], 0.6 * heard[2] + 0.4 * heard[3], atol=1e-5)
     assert read_info(out)["widths"] == {"vision": 384, "audio": 768, "text": 1, "embed": 1}
     assert not sample["vision"]["pooled"].any() and len(sample["text"]["sequence"]) == 0
-    np.testing.assert_array_equal(sample["labels"], clip["labels"])
+    np.testing.assert_array_equal(sample["labels"], clip.labels)
 
 
 def test_what_cannot_be_used_is_masked_and_listed(made, clips):
