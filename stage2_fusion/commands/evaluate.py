@@ -43,7 +43,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     began = time.perf_counter()
     model = FusionModel.from_pretrained(config.model)
     model.config.check_features(read_info(config.data), config.data)
-    data = FeatureDataset.open(config.data, config.split, max_steps=model.config.max_sequence_steps)
+    data = FeatureDataset.open(config.data, config.split, max_sequence_steps=model.config.max_sequence_steps)
     names = model.config.label_names
     found = run_model(model.to(best_device()), data.samples, config.batch_size, explain=config.explain)
     view = np.array([sample["view"] for sample in data.samples])  # (N,)

@@ -42,7 +42,7 @@ def robustness(config: RobustnessConfig) -> dict:
     for name, path in _named(config.models):
         model = FusionModel.from_pretrained(path)
         model.config.check_features(features, config.data)
-        data = FeatureDataset.open(config.data, config.split, max_steps=model.config.max_sequence_steps)
+        data = FeatureDataset.open(config.data, config.split, max_sequence_steps=model.config.max_sequence_steps)
         rows += [{"model": name, **row} for row in one_model(model, data, config)]
     result = {"data": features["digest"]}
     result |= {key: getattr(config, key) for key in ("split", "shares", "orders", "seed", "bootstrap")}

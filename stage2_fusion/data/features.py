@@ -4,8 +4,8 @@ DIR/features.json holds a FeatureInfo; DIR/data holds one row per FeatureSample 
 """
 
 import dataclasses
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from shared.files import atomic_folder, digest, read_json, write_json
 from shared.text import one_line
 
 if TYPE_CHECKING:
+    import datasets
     import pyarrow as pa
 
 FORMAT = "emit-features/1"
@@ -91,7 +92,7 @@ class FeatureSample(KeyAccess):
     duration: float
     """Seconds."""
     labels: np.ndarray
-    """float32 (K,), NaN = not labelled."""
+    """float32 (K,), NaN = not labeled."""
     groups: dict[str, str]
     """Group name to the clip's group, such as {"subject": "s03"}; "" = unknown."""
     damage: dict[str, str]
@@ -108,17 +109,17 @@ class FeatureSample(KeyAccess):
         """The same sample with one modality missing."""
         part = self.modality(name)
         empty = ModalityFeatures(part.sequence[:0], part.times[:0], np.zeros_like(part.pooled), part.quality[:0])
-        return dataclasses.replace(self, **{name: empty})
+        return replace(self, **{name: empty})
 
 
 @dataclass(eq=False)
 class ClipLabels(KeyAccess):
-    """What a feature dataset says of a clip besides its features."""
+    """A clip without its features."""
 
     id: str
     split: str
     labels: np.ndarray
-    """float32 (K,), NaN = not labelled."""
+    """float32 (K,), NaN = not labeled."""
     groups: dict[str, str]
 
 
@@ -221,7 +222,7 @@ class FeatureInfo(KeyAccess):
             for key, value in self.to_json().items()
             if key != "digest"
         }
-        return dataclasses.replace(self, digest=digest(content))
+        return replace(self, digest=digest(content))
 
 
 _NESTED = {"encoders": EncoderInfo, "data": DataInfo, "action_units": ActionUnitInfo, "precomputed": PrecomputedInfo}
@@ -239,7 +240,7 @@ def _to_json(value: Any) -> Any:
 
 
 def write(out: Path, samples: Iterable[FeatureSample], info: FeatureInfo) -> FeatureInfo:
-    """Write samples as they come; the folder appears when all are written. Returns `info` with its digest."""
+    """Write a feature dataset. The folder appears when all samples are written. Returns `info` with its digest."""
     info = info.with_digest()
     with atomic_folder(out) as folder:
         shard = folder / "rows.arrow"
@@ -251,7 +252,7 @@ def write(out: Path, samples: Iterable[FeatureSample], info: FeatureInfo) -> Fea
 
 
 def write_samples(path: Path, samples: Iterable[FeatureSample], info: FeatureInfo) -> None:
-    """Write samples to an Arrow shard as they come."""
+    """Write samples to an Arrow shard one by one."""
     from datasets.arrow_writer import ArrowWriter
 
     columns = _columns(info)
@@ -280,10 +281,10 @@ def read_info(path: Path) -> FeatureInfo:
 
 
 def read_clips(path: Path, stored: bool = False) -> list[ClipLabels]:
-    """Every clip without its features; with `stored`, the split it had when it was encoded, whatever `emit split` made
-    of it since."""
+    """The clips without their features. stored: give the splits at the time of encoding instead of those of `emit
+    split`."""
     info = read_info(path)
-    table = _load(path, stored)
+    table = _load_rows(Path(path), stored)
     columns = ["id", "split", "labels", "view", *(f"group_{name}" for name in info.group_names)]
     return [
         ClipLabels(
@@ -297,25 +298,32 @@ def read_clips(path: Path, stored: bool = False) -> list[ClipLabels]:
     ]
 
 
-def _load(path: Path, stored: bool = False):
-    """The stored rows, with the splits that stand beside them when there are any, unless the `stored` ones are asked
-    for; UserError when they are damaged."""
+def _load_rows(path: Path, stored: bool = False) -> "datasets.Dataset":
+    """The rows with the splits of `emit split`, or with the stored ones. UserError when the files are damaged."""
     import datasets
 
     from shared.dataset.splits import with_splits
 
     try:
-        table = datasets.load_from_disk(str(Path(path) / "data"))
-        return table if stored else with_splits(table, Path(path))
+        table = datasets.load_from_disk(str(path / "data"))
+        return table if stored else with_splits(table, path)
     except UserError:
         raise
-    except Exception as error:  # the library raises what its readers happen to raise
+    except Exception as error:  # the library lets the errors of its readers through
         reason = one_line(error, 200)
         raise UserError(f"{path}/data: missing or damaged ({reason}); delete {path} and {HOW}") from None
 
 
 class FeatureDataset:
-    """Samples of one split in memory.
+    """The samples of a feature dataset, or of one split of it, in memory.
+
+    >>> data = FeatureDataset.open("runs/demo/features", split="valid", views=(0,))
+    >>> len(data), data.info.label_names[:2]
+    (36, ['Admiration', 'Amusement'])
+    >>> data[0].id, data[0].audio.sequence.shape  # float16 (T, C); see FeatureSample
+    ('clip_0007', (42, 64))
+    >>> data.labels().shape  # float32 (N, K), NaN = not labeled
+    (36, 6)
 
     info: the features.json; samples: in stored order.
     """
@@ -325,12 +333,21 @@ class FeatureDataset:
 
     @classmethod
     def open(
-        cls, path: Path, split: str | None = None, views: tuple[int, ...] | None = None, max_steps: int | None = None
+        cls,
+        path: str | Path,
+        split: str | None = None,
+        views: Sequence[int] | None = None,
+        max_sequence_steps: int | None = None,
     ) -> "FeatureDataset":
-        """Read `split` ("" or None: all) and `views` (None: all). Sequences above `max_steps` are averaged over time
-        to that many steps, so a clip of an hour takes no more memory than one of seconds. UserError when nothing is
-        left, naming the splits there are."""
-        info, table = read_info(path), _load(path)
+        """Read a feature dataset that `emit encode` wrote.
+
+        split: "train", "valid", "test" or a name of your own; None or "" = all. views: numbers of the views, (0,) for
+        undamaged clips only; None = all. max_sequence_steps: longer sequences are averaged over time to this many
+        steps, so that a clip of an hour takes no more memory than one of seconds. Raises UserError when there is no
+        such dataset or split.
+        """
+        path = Path(path)
+        info, table = read_info(path), _load_rows(path)
         splits, row_views = table["split"][:], table["view"][:]
         rows = [
             i
@@ -338,9 +355,9 @@ class FeatureDataset:
             if (not split or name == split) and (views is None or view in views)
         ]
         if not rows:
-            there = ", ".join(sorted(set(splits) - {""})) or "none; give clips a split column"
-            raise UserError(f"{path}: no clips of split {split!r}; there are: {there}")
-        return cls(info, [shorten(_from_row(table[i], info), max_steps) for i in rows])
+            names = ", ".join(sorted(set(splits) - {""})) or "none; give clips a split column"
+            raise UserError(f"{path}: no clips of split {split!r}; there are: {names}")
+        return cls(info, [shorten(_from_row(table[i], info), max_sequence_steps) for i in rows])
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -348,39 +365,48 @@ class FeatureDataset:
     def __getitem__(self, index: int) -> FeatureSample:
         return self.samples[index]
 
+    def __repr__(self) -> str:
+        return f"FeatureDataset({len(self)} samples of {len(self.by_clip())} clips, labels {self.info.label_names})"
+
     def labels(self) -> np.ndarray:
-        """float32 (N, K), NaN = not labelled."""
+        """float32 (N, K), NaN = not labeled."""
         return np.stack([sample.labels for sample in self.samples])
 
     def by_clip(self) -> list[dict[int, FeatureSample]]:
-        """One {view: sample} per clip, in stored order."""
+        """{view: sample} of each clip, in stored order."""
         clips: dict[str, dict[int, FeatureSample]] = {}
         for sample in self.samples:
             clips.setdefault(sample.id, {})[sample.view] = sample
         return list(clips.values())
 
 
-def shorten(sample: FeatureSample, max_steps: int | None) -> FeatureSample:
-    """Average each sequence longer than `max_steps` over equal runs of steps; the rest is left alone."""
-    for name in MODALITIES:
-        part = sample.modality(name)
-        steps = part.steps
-        if max_steps is None or steps <= max_steps:
-            continue
-        edges = np.linspace(0, steps, max_steps + 1).round().astype(int)[:-1]
-        counts = np.diff([*edges, steps])[:, None]
-        for key in ("sequence", "quality", "times"):
-            values = getattr(part, key)
-            if len(values):
-                mean = np.add.reduceat(values.reshape(steps, -1).astype(np.float32), edges, axis=0) / counts
-                setattr(part, key, mean.reshape(max_steps, *values.shape[1:]).astype(values.dtype))
-    return sample
+def shorten(sample: FeatureSample, max_sequence_steps: int | None) -> FeatureSample:
+    """Average each longer sequence over equal runs of steps; the others are left alone."""
+    if max_sequence_steps is None:
+        return sample
+    parts = {name: sample.modality(name) for name in MODALITIES}
+    return replace(sample, **{name: _average_runs(part, max_sequence_steps) for name, part in parts.items()})
+
+
+def _average_runs(part: ModalityFeatures, count: int) -> ModalityFeatures:
+    steps = part.steps
+    if steps <= count:
+        return part
+    starts = np.linspace(0, steps, count + 1).round().astype(int)[:-1]  # (count,)
+    lengths = np.diff([*starts, steps])[:, None]  # (count, 1)
+
+    def average(values: np.ndarray) -> np.ndarray:
+        mean = np.add.reduceat(values.reshape(steps, -1).astype(np.float32), starts, axis=0) / lengths
+        return mean.reshape(count, *values.shape[1:]).astype(values.dtype)
+
+    times = average(part.times) if len(part.times) else part.times
+    return ModalityFeatures(average(part.sequence), times, part.pooled, average(part.quality))
 
 
 # --- rows on disk --------------------------------------------------------------------------------------------------
 
 
-def _columns(info: FeatureInfo):
+def _columns(info: FeatureInfo) -> "datasets.Features":
     from datasets import Features, List, Value
 
     columns = {"id": Value("string"), "view": Value("int32"), "split": Value("string"), "duration": Value("float32")}

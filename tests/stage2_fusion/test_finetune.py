@@ -103,7 +103,7 @@ def changed(made: Path, folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("max_steps", [128, 3])
 def test_live_towers_give_the_stored_features_of_every_view(made: Path, tmp_path: Path, max_steps: int):
-    features = FeatureDataset.open(made / "features", max_steps=max_steps)
+    features = FeatureDataset.open(made / "features", max_sequence_steps=max_steps)
     settings = config(
         made, tmp_path, "--finetune", "{vision: 0, audio: 0, text: 0}", "--train.max_sequence_steps", max_steps
     )

@@ -157,7 +157,7 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     landmarker.unlink()  # the model folder is enough
 
     model = FusionModel.from_pretrained(folder)
-    test = FeatureDataset.open(tmp_path / "features", "test", (0,), max_steps=model.config.max_sequence_steps)
+    test = FeatureDataset.open(tmp_path / "features", "test", (0,), max_sequence_steps=model.config.max_sequence_steps)
     known = run_model(model, test.samples, 16).predictions
     chosen = next(i for i, sample in enumerate(test.samples) if len(sample["vision"]["sequence"]))
     name = test.samples[chosen]["id"]
