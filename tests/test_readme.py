@@ -29,7 +29,7 @@ SMALL = {
     "align": "--train.epochs 1 --train.batch_size 8 --pairs.frames 1",
     "encode": "--damaged_views 1",
     "fuse": "--train.epochs 1 --train.batch_size 8",
-    "search": "--trials 2 --jobs 1 --train.epochs 1",
+    "search": "--trials 2 --workers 1 --train.epochs 1 --train.batch_size 8",
     "evaluate": "--bootstrap 20",
     "baseline": "--bootstrap 20",
     "compare": "--bootstrap 20",
