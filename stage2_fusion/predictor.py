@@ -57,8 +57,6 @@ class Predictor:
 
     def __init__(self, model: FusionModel, encoders: AlignedEncoders, recipe: Recipe):
         """Use `from_pretrained`. recipe: how clips are prepared, with the sample rate of the encoders."""
-        if model.config is None:
-            raise UserError("the model has no config; load it with FusionModel.from_pretrained")
         self.model, self.encoders, self.recipe = model, encoders, recipe
         self.config: FusionConfig = model.config
 
@@ -104,18 +102,18 @@ class Predictor:
         return self
 
     @overload
-    def __call__(self, clips: Given | None = None, **arrays: Any) -> Prediction: ...
+    def __call__(self, clips: list[Given] | tuple[Given, ...]) -> list[Prediction]: ...
 
     @overload
-    def __call__(self, clips: Sequence[Given]) -> list[Prediction]: ...
+    def __call__(self, clips: Given | None = None, **arrays: Any) -> Prediction: ...
 
-    def __call__(self, clips: Given | Sequence[Given] | None = None, **arrays: Any) -> Prediction | list[Prediction]:
+    def __call__(self, clips: Any = None, **arrays: Any) -> Prediction | list[Prediction]:
         """As `predict`."""
         return self.predict(clips, **arrays)
 
     def predict(
         self,
-        clips: Given | Sequence[Given] | None = None,
+        clips: Given | list[Given] | tuple[Given, ...] | None = None,
         *,
         frames: Any = None,
         frame_times: Any = None,
@@ -137,7 +135,7 @@ class Predictor:
         arrays = {"frames": frames, "frame_times": frame_times, "frame_rate": frame_rate}
         arrays |= {"waveform": waveform, "rate": rate, "text": text}
         single = not isinstance(clips, list | tuple)
-        items = [_single(clips, arrays)] if single else _several(clips, arrays)
+        items = _several(clips, arrays) if isinstance(clips, list | tuple) else [_single(clips, arrays)]
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; expected 1 or more")
         recipe = self.recipe if window is None else make_recipe(self.recipe.to_json() | {"max_seconds": window})
@@ -245,13 +243,13 @@ def load_encoders(
 ) -> AlignedEncoders:
     """The aligned encoders a model was trained on, from its folder unless they are given. UserError if they are missing
     or others."""
-    config, home = model.config, model.folder
+    config, home = model.config, model.folder or Path()
     if config.encoders.precomputed:
         raise UserError(
             f"{home}: trained on features that came with its clips (`emit encode --precomputed`), which nothing "
             "here can compute for other media; train on features of encoders to predict, or `emit evaluate` this one"
         )
-    folder = Path(encoders) if encoders else home / "encoders"
+    folder = Path(encoders or home / "encoders")
     if not folder.is_dir():
         raise UserError(f"{folder}: no encoders here; give --encoders (digest {config.encoders.digest})")
     loaded = AlignedEncoders.from_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Fusion models by name. Adding one: a file here, a line below."""
+"""Fusion models by name. To add one: a file in this folder and a line below, or "package.module:Class" of your own."""
 
 from shared.registry import Registry
 

@@ -1,4 +1,4 @@
-"""The fusion models there are, and their options.
+"""List the fusion models and their options.
 
 python -m stage2_fusion.models                 the names
 python -m stage2_fusion.models dual_stage      one model, its options, their defaults and reasons
@@ -14,8 +14,8 @@ from stage2_fusion.models import MODELS
 def main(argv: list[str]) -> int:
     for name in argv or MODELS.names():
         family = MODELS.get(name)
-        first = sys.modules[family.__module__].__doc__.split("\n")[0]
-        print(f"{name:<16}{first}")
+        summary = (sys.modules[family.__module__].__doc__ or "").partition("\n")[0]
+        print(f"{name:<16}{summary}")
         if argv:
             for option in dataclasses.fields(family.Options):
                 default = option.default if option.default_factory is dataclasses.MISSING else option.default_factory()

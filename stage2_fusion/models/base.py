@@ -31,7 +31,7 @@ class FusionOptions:
     modality_dropout: float = 0.1
     """Probability that a present modality is hidden from a training clip (never the last one), so that the model does
     not depend on any of them."""
-    modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: list(MODALITIES))
+    modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
     """Modalities the model may use; the others count as missing."""
 
     def __post_init__(self):
@@ -102,12 +102,14 @@ class FusionModel(nn.Module):
     >>> model.config.label_names[:2]
     ['Admiration', 'Amusement']
 
-    config, metrics: of a model that was loaded; None and {} otherwise. folder: where it was loaded from.
+    metrics: scores of a model that was loaded, {} otherwise. folder: where it was loaded from, None otherwise.
     """
 
     Options: ClassVar[type[FusionOptions]] = FusionOptions
     reads: ClassVar[tuple[str, ...]] = MODALITIES
     """Modalities the architecture has an input for; the others count as missing."""
+    config: FusionConfig
+    """Of a model that was loaded."""
 
     def __init__(self, options: FusionOptions, spec: FeatureSpec):
         super().__init__()
@@ -117,7 +119,6 @@ class FusionModel(nn.Module):
         self.options: Any = options  # an instance of Options
         self.spec = spec
         self.dimensions = len(spec.label_names)
-        self.config: FusionConfig | None = None
         self.metrics: dict[str, Any] = {}
         self.folder: Path | None = None
         for name in MODALITIES:
@@ -162,7 +163,7 @@ class FusionModel(nn.Module):
         with the model; by default the folder of encoders named in the config is copied, if it still holds them.
         UserError without a config.
         """
-        config = config or self.config
+        config = config or getattr(self, "config", None)
         if config is None:
             raise UserError("a model that was not loaded has no config.json: give config=FusionConfig(...)")
         metrics = self.metrics if metrics is None else metrics
@@ -254,6 +255,12 @@ def uniform_weights(inputs: dict[str, ModalityInput]) -> tuple[Tensor, Tensor]:
     present = torch.stack([inputs[name].present for name in MODALITIES], dim=1)  # (B, 3)
     weights = present / present.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 3)
     return weights[:, None], present.any(dim=1, keepdim=True)
+
+
+def set_bias(layer: nn.Module, bias: Tensor) -> None:
+    """Set the bias of a linear layer."""
+    assert isinstance(layer, nn.Linear)
+    layer.bias.data.copy_(bias)
 
 
 def clamp_with_gradient(x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The model card of a fusion model (Mitchell et al. 2019, arXiv 1810.03993): what it is, what it was trained on, its
 intended use and limits, its scores, and the licenses of what it was built from."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,13 @@ and words. A score is relative to the training data: compare scores of one model
 def model_card(config: FusionConfig, metrics: dict[str, Any]) -> str:
     """README.md of a model folder, with the front matter the Hub reads."""
     modalities = config.options.get("modalities", ["vision", "audio", "text"])
-    names = ", ".join(config.label_names)
     return f"""---
 library_name: emit-toolkit
 tags: [{", ".join(modalities)}, emotion, emotional-mimicry-intensity]
 ---
 # Fusion model: {config.model}
 {SYNTHETIC_WARNING if config.trained_on.synthetic else ""}
-Predicts {len(config.label_names)} intensities in [0, 1] ({names}) from {", ".join(modalities)}, on frozen features of
-aligned encoders `{config.encoders.digest}`{_tuned(config)}.
+{_fill(_what(config, modalities))}
 
 ```python
 from stage2_fusion import Predictor
@@ -65,31 +64,44 @@ print(predictor("clip.mp4").intensities)
 """
 
 
-def _tuned(config: FusionConfig) -> str:
-    return f", of which {', '.join(config.finetune)} trained along" if config.finetune else ""
+def _what(config: FusionConfig, modalities: list[str]) -> str:
+    tuned = f", of which {', '.join(config.finetune)} trained along" if config.finetune else ""
+    return (
+        f"Predicts {len(config.label_names)} intensities in [0, 1] ({', '.join(config.label_names)}) from "
+        f"{', '.join(modalities)}, on features of the aligned encoders `{config.encoders.digest}`{tuned}."
+    )
 
 
 def _data(config: FusionConfig) -> str:
     about, encoders = config.trained_on, config.encoders.config.get("training", {})
-    clips = f"{len(about.clips)} clips" if about.clips is not None else "Clips that are not recorded"
-    chosen = f", {len(about.chosen_on)} clips to choose the epoch" if about.chosen_on is not None else ""
+    clips = "Clips that are not recorded" if about.clips is None else _count(about.clips)
+    chosen = "" if about.chosen_on is None else f", {_count(about.chosen_on)} to choose the epoch"
     kind = " Drawn by `emit synth`." if about.synthetic else ""
+    terms = "The license of the clips and the consent of the people in them apply to this model as well."
     return (
-        f"{clips} of a clip dataset with digest `{about.data or 'not recorded'}`{chosen}.{kind} The license and the "
-        "consent of the people in these clips apply to this model as well.\n\n"
-        f"Encoders trained on: {encoders.get('data', 'not recorded')}"
+        _fill(f"{clips} of a clip dataset with digest `{about.data or 'not recorded'}`{chosen}.{kind} {terms}")
+        + f"\n\nEncoders trained on: {encoders.get('data', 'not recorded')}"
     )
+
+
+def _count(clips: list[str]) -> str:
+    return "1 clip" if len(clips) == 1 else f"{len(clips)} clips"
+
+
+def _fill(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _scores(metrics: dict[str, Any]) -> str:
     pcc = metrics.get("valid", {}).get("pcc")
     if not pcc:
         return "Not recorded."
-    rows = "\n".join(f"| {name} | {_number(value)} |" for name, value in pcc["per_dimension"].items())
+    scores = [(name, _number(value)) for name, value in (pcc["per_dimension"] | {"mean": pcc["mean"]}).items()]
+    count = metrics["valid"]["n"]
+    table = "\n".join(f"| {name} | {value} |" for name, value in [("dimension", "PCC"), ("---", "---"), *scores])
     return (
-        f"Pearson correlation on the {metrics['valid']['n']} validation clips that chose the epoch: an optimistic "
-        f"estimate. `emit evaluate` scores a test split.\n\n| dimension | PCC |\n|---|---|\n{rows}\n"
-        f"| mean | {_number(pcc['mean'])} |"
+        f"Pearson correlation on the {count} validation clips that chose the epoch, an optimistic estimate.\n"
+        f"`emit evaluate` scores a test split.\n\n{table}"
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from shared.dataset.clip import MODALITIES
 from stage2_fusion.data.batches import Batch
-from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, Output, uniform_weights
+from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, Output, set_bias, uniform_weights
 from stage2_fusion.models.layers.dropout import Dropout
 from stage2_fusion.models.layers.temporal import masked_mean
 
@@ -38,7 +38,7 @@ class Concat(FusionModel):
         )
 
     def init_output_bias(self, mean_label: Tensor) -> None:
-        self.mlp[-1].bias.data.copy_(mean_label.logit())
+        set_bias(self.mlp[-1], mean_label.logit())
 
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)

@@ -19,6 +19,7 @@ from stage2_fusion.models.base import (
     FusionOptions,
     Output,
     clamp_with_gradient,
+    set_bias,
     uniform_weights,
 )
 from stage2_fusion.models.layers.temporal import LastState, masked_mean
@@ -52,7 +53,7 @@ class ConcatLSTM(FusionModel):
         )
 
     def init_output_bias(self, mean_label: Tensor) -> None:
-        self.head[-1].bias.data.copy_(mean_label)
+        set_bias(self.head[-1], mean_label)
 
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from shared.dataset.clip import MODALITIES
 from stage2_fusion.data.batches import Batch
-from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, Output, uniform_weights
+from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, Output, set_bias, uniform_weights
 
 PRIOR_UNITS = 3
 
@@ -58,7 +58,7 @@ class ConcatVAD(FusionModel):
 
     def init_output_bias(self, mean_label: Tensor) -> None:
         for layer in (self.head[-1], *self.branch_heads.values()):
-            layer.bias.data.copy_(mean_label.logit())
+            set_bias(layer, mean_label.logit())
 
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)

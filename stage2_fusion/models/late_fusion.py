@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from stage2_fusion.data.batches import Batch
-from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, ModalityInput, Output, uniform_weights
+from stage2_fusion.models.base import (
+    FeatureSpec,
+    FusionModel,
+    FusionOptions,
+    ModalityInput,
+    Output,
+    set_bias,
+    uniform_weights,
+)
 from stage2_fusion.models.layers.temporal import TCN, masked_mean, positions_in_time
 
 
@@ -56,7 +64,7 @@ class LateFusion(FusionModel):
 
     def init_output_bias(self, mean_label: Tensor) -> None:
         for head in self.heads.values():
-            head.bias.data.copy_(mean_label.logit())
+            set_bias(head, mean_label.logit())
 
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)

@@ -23,6 +23,7 @@ from stage2_fusion.models.base import (
     FusionOptions,
     Output,
     clamp_with_gradient,
+    set_bias,
     uniform_weights,
 )
 from stage2_fusion.models.layers.temporal import masked_mean
@@ -71,7 +72,7 @@ class TextAnchored(FusionModel):
         return {"missing"}
 
     def init_output_bias(self, mean_label: Tensor) -> None:
-        self.head[-1].bias.data.copy_(mean_label)
+        set_bias(self.head[-1], mean_label)
 
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)

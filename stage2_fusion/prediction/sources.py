@@ -47,4 +47,5 @@ def _read_folder_or_table(source: Path) -> list[Clip]:
         print(f"{source}: {note}", file=sys.stderr)
     if guess_layout(source) != "folder":
         return read.clips
-    return [replace(clip, id=str(clip.media.relative_to(source))) for clip in read.clips]
+    paths = [(clip, clip.media) for clip in read.clips]
+    return [replace(clip, id=str(path.relative_to(source))) for clip, path in paths if isinstance(path, Path)]

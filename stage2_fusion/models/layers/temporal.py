@@ -38,8 +38,9 @@ class TCN(nn.Module):
         return x
 
 
-def _conv_over_time(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """A centered convolution of (B, T, d) over T as one matrix product, without moving the channels."""
+def _conv_over_time(conv: nn.Module, x: Tensor) -> Tensor:
+    """A centered nn.Conv1d of (B, T, d) over T as one matrix product, without moving the channels."""
+    assert isinstance(conv, nn.Conv1d)
     kernel, dilation = conv.kernel_size[0], conv.dilation[0]
     margin = dilation * (kernel // 2)
     padded = nn.functional.pad(x, (0, 0, margin, margin))  # (B, T + 2 margin, d)
@@ -85,12 +86,12 @@ class GatedBiLSTM(nn.Module):
         with torch.autocast("cpu", enabled=False):
             x = x.float()
             for layer in range(self.lstm.num_layers):
-                forward_weights, backward_weights = self.lstm.all_weights[2 * layer : 2 * layer + 2]
+                weights: list[list[Any]] = [list(w) for w in self.lstm.all_weights[2 * layer : 2 * layer + 2]]
                 if layer:
                     x = nn.functional.dropout(x, self.lstm.dropout, self.training)
                 settings = (True, 1, 0.0, self.training, False, True)
-                ahead = torch.lstm(x, (zeros, zeros), forward_weights, *settings)[0]  # (B, T, d / 2)
-                back = torch.lstm(_Permute.apply(x, order), (zeros, zeros), backward_weights, *settings)[0]
+                ahead = torch.lstm(x, (zeros, zeros), weights[0], *settings)[0]  # (B, T, d / 2)
+                back = torch.lstm(_Permute.apply(x, order), (zeros, zeros), weights[1], *settings)[0]
                 x = torch.cat([ahead, _Permute.apply(back, order)], dim=-1)  # (B, T, d)
         return x
 
