@@ -1,11 +1,11 @@
-"""What every test stands on: no network, and one small synthetic corpus made of real media files."""
+"""Shared by all tests: no network, and one small synthetic corpus of real media files."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-# Before anything imports transformers or huggingface_hub: tests never look for a network.
+# Set before anything imports transformers or huggingface_hub: tests never use a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -1,4 +1,4 @@
-"""Commands as a person runs them."""
+"""Commands as a user runs them."""
 
 from shared.cli import call
 

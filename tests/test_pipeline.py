@@ -1,4 +1,4 @@
-"""From media files to six numbers, through both stages, at the smallest size: every arrow of the way is real."""
+"""From media files to predictions, through both stages, at the smallest size: every step is the real command."""
 
 import csv
 import json
@@ -13,9 +13,9 @@ from shared.dataset.clip import EMI
 
 
 @pytest.fixture(scope="module")
-def way(corpus, clips, tmp_path_factory) -> Path:
+def pipeline(corpus, clips, tmp_path_factory) -> Path:
     """A folder with aligned encoders, features and a fusion model."""
-    folder = tmp_path_factory.mktemp("way")
+    folder = tmp_path_factory.mktemp("pipeline")
     align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}}
     align["train"] = {"epochs": 1, "batch_size": 8, "mixed_precision": "no"}
     (folder / "align.yaml").write_text(yaml.safe_dump(align))
@@ -29,9 +29,9 @@ def way(corpus, clips, tmp_path_factory) -> Path:
     return folder
 
 
-def test_evaluate_scores_the_held_out_subjects(way, corpus):
-    out = way / "metrics.json"
-    model, features = way / "fuse" / "model", way / "features"
+def test_evaluate_scores_the_test_subjects(pipeline, corpus):
+    out = pipeline / "metrics.json"
+    model, features = pipeline / "fuse" / "model", pipeline / "features"
     assert emit("evaluate", "--model", model, "--data", features, "--truth", corpus / "truth.csv", "--out", out) == 0
     metrics = json.loads(out.read_text())
     assert set(metrics["pcc"]["per_dimension"]) == set(EMI)
@@ -44,13 +44,13 @@ def test_evaluate_scores_the_held_out_subjects(way, corpus):
     assert metrics["n"] == len(test)
 
 
-def test_predict_gives_a_row_or_a_failure_for_every_file(way, corpus, tmp_path, capsys):
+def test_predict_writes_a_row_or_a_failure_for_every_file(pipeline, corpus, tmp_path, capsys):
     media = sorted(path for path in (corpus / "clips").iterdir() if path.suffix != ".txt")[:2]
     broken, empty = tmp_path / "text.mp4", tmp_path / "empty.webm"
     broken.write_text("not a video")
     empty.touch()
     out = tmp_path / "predictions.csv"
-    assert emit("predict", "--model", way / "fuse" / "model", *media, broken, empty, "--out", out) == 0
+    assert emit("predict", "--model", pipeline / "fuse" / "model", *media, broken, empty, "--out", out) == 0
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["Filename", *EMI]
@@ -62,14 +62,14 @@ def test_predict_gives_a_row_or_a_failure_for_every_file(way, corpus, tmp_path, 
     assert all(failed.values())
 
 
-def test_a_longer_clip_than_any_of_the_training_is_seen_to_its_end(way, tmp_path):
+def test_clip_longer_than_training_clips_is_predicted_to_its_end(pipeline, tmp_path):
     import numpy as np
     from helpers.media_files import face, voice, write_video
 
     film = np.stack([face(mouth=m) for m in np.linspace(0, 1, 63)])
     write_video(tmp_path / "long.mp4", film, sound=voice(2.52)[None])
     out = tmp_path / "predictions.csv"
-    model = way / "fuse" / "model"
+    model = pipeline / "fuse" / "model"
     assert emit("predict", "--model", model, tmp_path / "long.mp4", "--window", "1", "--out", out) == 0
     with out.open() as file, (tmp_path / "predictions_timeline.csv").open() as parts:
         row, timeline = list(csv.DictReader(file)), list(csv.DictReader(parts))
@@ -83,29 +83,29 @@ def test_a_longer_clip_than_any_of_the_training_is_seen_to_its_end(way, tmp_path
         assert float(row[0][name]) == pytest.approx(mean, abs=2e-6)
 
 
-def test_a_folder_and_its_files_get_the_same_names_and_numbers(way, corpus, tmp_path):
+def test_folder_and_its_files_get_the_same_predictions(pipeline, corpus, tmp_path):
     media = sorted(path for path in (corpus / "clips").iterdir() if path.suffix != ".txt")[:2]
     (tmp_path / "folder").mkdir()
     for path in media:
         (tmp_path / "folder" / path.name).write_bytes(path.read_bytes())
-    model, files = way / "fuse" / "model", sorted((tmp_path / "folder").iterdir())
+    model, files = pipeline / "fuse" / "model", sorted((tmp_path / "folder").iterdir())
     assert emit("predict", "--model", model, tmp_path / "folder", "--out", tmp_path / "a.csv") == 0
     assert emit("predict", "--model", model, *files, "--out", tmp_path / "b.csv") == 0
     assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
 
 
-def test_features_made_by_other_encoders_are_refused(way, clips, tmp_path):
+def test_features_of_other_encoders_are_refused(pipeline, clips, tmp_path):
     from shared.errors import UserError
     from stage1_align.encoders import AlignedEncoders
 
-    other = AlignedEncoders.from_pretrained(way / "encoders")
+    other = AlignedEncoders.from_pretrained(pipeline / "encoders")
     other.vision.project.bias.data += 0.1
     other.save_pretrained(tmp_path / "encoders")
-    with pytest.raises(UserError, match="holds features of other encoders"):
-        emit("encode", "--encoders", tmp_path / "encoders", "--data", clips, "--out", way / "features")
+    with pytest.raises(UserError, match="made with other encoders"):
+        emit("encode", "--encoders", tmp_path / "encoders", "--data", clips, "--out", pipeline / "features")
 
 
-def test_every_step_done_says_so(way, clips, capsys):
-    emit("export", way / "align", "--out", way / "encoders")
-    emit("encode", "--encoders", way / "encoders", "--data", clips, "--out", way / "features")
+def test_finished_steps_report_nothing_to_do(pipeline, clips, capsys):
+    emit("export", pipeline / "align", "--out", pipeline / "encoders")
+    emit("encode", "--encoders", pipeline / "encoders", "--data", clips, "--out", pipeline / "features")
     assert capsys.readouterr().out.count("nothing to do") == 2

@@ -1,5 +1,5 @@
-"""Hume-Vidmimic2 as distributed, from its folders to scores: by encoders of one's own, and by the features that came
-with it."""
+"""Hume-Vidmimic2 as distributed, from its folders to scores: with our own encoders, and with the features that come
+with the dataset."""
 
 import csv
 import json
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory) -> Path:
-    """A folder with a corpus of the official layout, encoders, both kinds of features, and a fusion model of each."""
+def pipeline(tmp_path_factory) -> Path:
+    """A folder with a corpus in the official layout, encoders, both kinds of features, and a fusion model of each."""
     folder = tmp_path_factory.mktemp("vidmimic2")
     root, clips, encoders = folder / "root", folder / "clips", folder / "encoders"
     align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}}
@@ -36,10 +36,10 @@ def way(tmp_path_factory) -> Path:
     assert emit("align", "--config", folder / "align.yaml", "--data", clips, "--run", folder / "align") == 0
     assert emit("export", folder / "align", "--out", encoders) == 0
     assert emit("encode", "--encoders", encoders, "--data", clips, "--out", folder / "own") == 0
-    assert emit("encode", "--precomputed", root, "--data", clips, "--out", folder / "given") == 0
+    assert emit("encode", "--precomputed", root, "--data", clips, "--out", folder / "precomputed") == 0
     both = ["--precomputed", root, "--encoders", encoders]
     assert emit("encode", *both, "--data", clips, "--out", folder / "words", "--damaged_views", 1) == 0
-    for name in ("own", "given", "words"):
+    for name in ("own", "precomputed", "words"):
         run = ["--data", folder / name, "--run", folder / f"fuse_{name}"]
         assert emit("fuse", "--config", folder / "fuse.yaml", *run) == 0
     return folder
@@ -50,47 +50,55 @@ def ids(root: Path, split: str) -> set[str]:
         return {row["Filename"] for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("name", ["own", "given", "words"])
-def test_validation_clips_are_scored(way, name):
-    out = way / f"{name}.json"
-    model = way / f"fuse_{name}" / "model"
-    assert emit("evaluate", "--model", model, "--data", way / name, "--split", "valid", "--out", out) == 0
+@pytest.mark.parametrize("name", ["own", "precomputed", "words"])
+def test_validation_clips_are_scored(pipeline, name):
+    out = pipeline / f"{name}.json"
+    model = pipeline / f"fuse_{name}" / "model"
+    assert emit("evaluate", "--model", model, "--data", pipeline / name, "--split", "valid", "--out", out) == 0
     metrics = json.loads(out.read_text())
     assert set(metrics["pcc"]["per_dimension"]) == set(EMI) and -1 <= metrics["pcc"]["mean"] <= 1
-    assert metrics["n"] == len(ids(way / "root", "valid")) and metrics["clips"]["group"] == "seed"
-    assert (metrics["weights"]["text"] is None) == (name == "given")
-    # Encoders aligned on the training split have seen none of these clips; of given features nobody knows.
-    assert metrics["seen_by_encoders"] == (None if name == "given" else 0)
+    assert metrics["n"] == len(ids(pipeline / "root", "valid")) and metrics["clips"]["group"] == "seed"
+    assert (metrics["weights"]["text"] is None) == (name == "precomputed")
+    # Encoders aligned on the training split have seen none of these clips; for precomputed features it is unknown.
+    assert metrics["seen_by_encoders"] == (None if name == "precomputed" else 0)
     assert (model / "encoders").is_dir() == (name == "own")
 
 
-def test_the_test_split_has_no_labels_to_score(way):
+def test_test_split_has_no_labels_to_score(pipeline):
     with pytest.raises(UserError, match="no clip of split 'test' is labelled"):
-        emit("evaluate", "--model", way / "fuse_given" / "model", "--data", way / "given", "--split", "test")
+        emit(
+            "evaluate",
+            "--model",
+            pipeline / "fuse_precomputed" / "model",
+            "--data",
+            pipeline / "precomputed",
+            "--split",
+            "test",
+        )
 
 
-def test_given_features_are_those_of_the_pickles(way):
-    data, seen = FeatureDataset.open(way / "given"), {"vision": 0, "audio": 0}
+def test_precomputed_features_equal_the_pickles(pipeline):
+    data, counts = FeatureDataset.open(pipeline / "precomputed"), {"vision": 0, "audio": 0}
     assert {sample["split"] for sample in data.samples} == {"train", "valid", "test"}
     for views in data.by_clip():
         sample = views[0]
-        place = way / "root" / ("test_data" if sample["split"] == "test" else ".")
+        place = pipeline / "root" / ("test_data" if sample["split"] == "test" else ".")
         for modality, folder in (("vision", "vit"), ("audio", "wav2vec2")):
             path = place / folder / f"{sample['id']}.pkl"
-            there = read_features(path) if path.exists() else np.zeros((0, 1), np.float32)
-            assert len(sample[modality]["sequence"]) == len(there)
-            if len(there):
-                np.testing.assert_array_equal(sample[modality]["sequence"], there.astype(np.float16))
-                assert sample[modality]["quality"].any() and len(sample[modality]["quality"]) == len(there)
+            stored = read_features(path) if path.exists() else np.zeros((0, 1), np.float32)
+            assert len(sample[modality]["sequence"]) == len(stored)
+            if len(stored):
+                np.testing.assert_array_equal(sample[modality]["sequence"], stored.astype(np.float16))
+                assert sample[modality]["quality"].any() and len(sample[modality]["quality"]) == len(stored)
                 times = sample[modality]["times"]
                 assert (np.diff(times) > 0).all() and times[-1] < sample["duration"] + 0.1
-                seen[modality] += 1
-        assert not len(sample["text"]["sequence"]) and not any(sample[m]["pooled"].any() for m in seen)
-    assert min(seen.values()) > 12
+                counts[modality] += 1
+        assert not len(sample["text"]["sequence"]) and not any(sample[m]["pooled"].any() for m in counts)
+    assert min(counts.values()) > 12
 
 
-def test_words_beside_given_features_are_those_of_the_encoders(way):
-    own, words = (FeatureDataset.open(way / name, views=(0,)) for name in ("own", "words"))
+def test_text_features_beside_precomputed_ones_come_from_the_encoders(pipeline):
+    own, words = (FeatureDataset.open(pipeline / name, views=(0,)) for name in ("own", "words"))
     assert words.info["widths"] == {**own.info["widths"], "vision": 384, "audio": 768}
     for a, b in zip(own.samples, words.samples, strict=True):
         for key in ("sequence", "pooled", "quality"):
@@ -99,33 +107,49 @@ def test_words_beside_given_features_are_those_of_the_encoders(way):
 
 
 @pytest.mark.parametrize("more", [[], ["--encoders"]])
-def test_predicting_with_given_features_is_refused_in_one_line(way, more, tmp_path):
-    video = next((way / "root" / "raw").iterdir())
-    more = [*more, way / "encoders"] if more else []
+def test_prediction_with_precomputed_features_is_refused_in_one_line(pipeline, more, tmp_path):
+    video = next((pipeline / "root" / "raw").iterdir())
+    more = [*more, pipeline / "encoders"] if more else []
     with pytest.raises(UserError, match="features that came with its clips") as caught:
-        emit("predict", "--model", way / "fuse_given" / "model", video, *more, "--out", tmp_path / "p.csv")
+        emit("predict", "--model", pipeline / "fuse_precomputed" / "model", video, *more, "--out", tmp_path / "p.csv")
     assert "\n" not in str(caught.value) and not (tmp_path / "p.csv").exists()
 
 
-def test_features_of_another_kind_are_refused(way):
+def test_features_of_another_kind_are_refused(pipeline):
     with pytest.raises(UserError, match="run `emit encode` with --precomputed"):
-        emit("evaluate", "--model", way / "fuse_given" / "model", "--data", way / "own", "--split", "valid")
+        emit(
+            "evaluate",
+            "--model",
+            pipeline / "fuse_precomputed" / "model",
+            "--data",
+            pipeline / "own",
+            "--split",
+            "valid",
+        )
     with pytest.raises(UserError, match="with the encoders kept in the model folder"):
-        emit("evaluate", "--model", way / "fuse_own" / "model", "--data", way / "given", "--split", "valid")
+        emit(
+            "evaluate",
+            "--model",
+            pipeline / "fuse_own" / "model",
+            "--data",
+            pipeline / "precomputed",
+            "--split",
+            "valid",
+        )
 
 
-def test_fewer_clips_of_the_same_features_are_scored(way, tmp_path):
-    """A dataset of the validation clips alone is of the same features, though of other files."""
+def test_subset_of_the_clips_gets_the_same_scores(pipeline, tmp_path):
+    """A dataset of the validation clips alone has the same features in other files."""
     root = tmp_path / "root"
-    shutil.copytree(way / "root", root, ignore=shutil.ignore_patterns("test_data", "test_split.csv", "truth.csv"))
+    shutil.copytree(pipeline / "root", root, ignore=shutil.ignore_patterns("test_data", "test_split.csv", "truth.csv"))
     with (root / "train_split.csv").open() as file:
         header = file.readline()
     (root / "train_split.csv").write_text(header)
     assert emit("prepare", root, "--layout", "vidmimic2", "--out", tmp_path / "clips", "--workers", 1) == 0
     assert emit("encode", "--precomputed", root, "--data", tmp_path / "clips", "--out", tmp_path / "features") == 0
-    model = way / "fuse_given" / "model"
+    model = pipeline / "fuse_precomputed" / "model"
     scored = []
-    for data in (tmp_path / "features", way / "given"):
+    for data in (tmp_path / "features", pipeline / "precomputed"):
         out = tmp_path / "m.json"
         assert emit("evaluate", "--model", model, "--data", data, "--split", "valid", "--out", out) == 0
         scored.append(json.loads(out.read_text())["pcc"])
