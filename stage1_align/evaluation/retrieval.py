@@ -4,7 +4,7 @@ the work."""
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,8 +16,6 @@ from stage1_align.data.pairs import PairBatch, ValidationSet
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from stage1_align.towers.base import Tower
 
 KS = (1, 5, 10)
 MAX_FRAMES = 10
@@ -59,7 +57,7 @@ def embed(
     Calls the model's forward as training does, so that it works for a sharded model. The model is set to evaluation
     mode and left in it. `halt` is called after each batch on all processes; when it returns True, they raise Halted.
     """
-    towers: dict[str, Tower] = accelerator.unwrap_model(model).encoders.towers()
+    towers: dict[str, Any] = accelerator.unwrap_model(model).encoders.towers()
     model.eval()
     all_texts = [text for kind in valid.texts for text in kind] + list(prompts)
 
@@ -146,7 +144,7 @@ def retrieval(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Seque
             if not items.any():
                 continue
             similarity = media[items] @ texts[used_texts].T  # (N', M')
-            ids, text_ids = item_ids[items], item_ids[owner[used_texts]]  # (N',), (M',)
+            ids, text_ids = item_ids[items].tolist(), item_ids[owner[used_texts]].tolist()  # N', M'
             for k in KS:
                 metrics[f"{modality}_to_{kind}_R@{k}"] = recall_at(similarity, ids, text_ids, k)
                 metrics[f"{kind}_to_{modality}_R@{k}"] = recall_at(similarity.T, text_ids, ids, k)

@@ -91,7 +91,7 @@ def program(modality: str, tower: Tower) -> torch.export.ExportedProgram:
         raise UserError(f"the {modality} tower {type(tower).__name__} cannot be written as ONNX: {reason}") from None
 
 
-def examples(modality: str, tower: Tower, clips: int = 3, longer: int = 0) -> dict[str, Tensor]:
+def examples(modality: str, tower: Any, clips: int = 3, longer: int = 0) -> dict[str, Tensor]:
     """Inputs of the graph. Clip i is i steps (or half windows) shorter than the first; the last clip is absent."""
     generator = torch.Generator().manual_seed(clips)
     steps = tower.options.context_length if _fixed_length(tower) else clips + 1 + longer
@@ -193,6 +193,8 @@ def _clip_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 class _WindowedGraph(_Graph):
+    basis: Tensor
+
     def __init__(self, tower: Any):
         super().__init__(tower)
         # The Fourier transform as a convolution: not every ONNX runtime supports complex numbers.

@@ -73,7 +73,7 @@ def load_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, path: 
     module.load_state_dict(part, strict=False)
 
 
-def load_folder(model_class: type, folder: str | Path, config: Any) -> nn.Module:
+def load_folder(model_class: Any, folder: str | Path, config: Any) -> nn.Module:
     """A model of transformers from a local folder, in float32. Other weights in the file are ignored; UserError when
     some of the model's are missing."""
     from safetensors import SafetensorError

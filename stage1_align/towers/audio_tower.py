@@ -1,6 +1,5 @@
 """The base of the audio towers, and what their `encode` accepts."""
 
-import numbers
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -63,12 +62,12 @@ class AudioTower(Tower):
         encoded = self.encode_prepared([waveform for waveform, _ in read])
         encoded.truncated = torch.tensor([more for _, more in read])  # (B,)
         steps = torch.arange(encoded.mask.shape[1], device=encoded.mask.device)  # (T,)
-        times = ((steps + 0.5) / encoded.rate).expand(encoded.mask.shape)  # (B, T)
+        times = ((steps + 0.5) / self.rate).expand(encoded.mask.shape)  # (B, T)
         encoded.times = times.masked_fill(~encoded.mask, torch.nan)  # (B, T)
         warn_truncated([more for _, more in read], f"max_seconds={max_seconds:g}")
         return encoded
 
-    def _read(self, item: Any, rate: float | None, max_seconds: float) -> tuple[np.ndarray, bool]:
+    def _read(self, item: Any, rate: int | None, max_seconds: float) -> tuple[np.ndarray, bool]:
         """A sound as float32 (S,) at the tower's rate, and whether its end was left out."""
         if item is None:
             return np.zeros(0, np.float32), False
@@ -130,7 +129,7 @@ def to_waveform(sound: Any) -> np.ndarray:
     return to_mono(to_channels(channels, False, len(channels)))
 
 
-def _rates(rate: Any, items: list) -> list[float | None]:
+def _rates(rate: Any, items: list) -> list[int | None]:
     """The sample rate of each item: None for a file and an absent sound."""
     if isinstance(rate, (list, tuple, np.ndarray, torch.Tensor)) and np.ndim(rate) > 0:
         rates = list(rate)
@@ -145,9 +144,9 @@ def _rates(rate: Any, items: list) -> list[float | None]:
     return [None if value is None else _hertz(value) for value in rates]
 
 
-def _hertz(value: Any) -> float:
-    if isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim == 0:
+def _hertz(value: Any) -> int:
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)) and value.ndim == 0:
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not RATES[0] <= value <= RATES[1]:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not RATES[0] <= value <= RATES[1]:
         raise UserError(f"{ENCODE}: rate is {value!r}; give the sample rate in Hz, such as 44100")
-    return float(value)
+    return round(value)

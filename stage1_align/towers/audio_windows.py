@@ -20,8 +20,7 @@ class WindowedTower(AudioTower):
     whole windows, the last one padded with silence, and each distinct frame is taken once: the rate is the same for all
     clips, and a clip's output does not depend on its batch. Frames that start after the clip's end are masked.
 
-    A subclass sets `sample_rate`, `window`, `steps` and `net`, calls `_set_spectrogram`, and implements `_mel` and
-    `_frames`.
+    A subclass calls `_set_windows` and `_set_spectrogram`, sets `net`, and implements `_mel` and `_frames`.
     """
 
     window: int
@@ -30,6 +29,12 @@ class WindowedTower(AudioTower):
     """Distinct frames per window."""
     net: Any
     """The network; its `layers` are the stages."""
+
+    hann: Tensor
+
+    def _set_windows(self, sample_rate: int, window: int, steps: int) -> None:
+        self.sample_rate, self.window, self.steps = sample_rate, window, steps
+        self.rate = steps * sample_rate / window
 
     def _set_spectrogram(self, n_fft: int, hop: int) -> None:
         """n_fft: samples per spectrogram window; hop: samples between spectrogram frames."""
@@ -43,11 +48,6 @@ class WindowedTower(AudioTower):
     def blocks(self) -> list[nn.Module]:
         """The Swin blocks, from input to output."""
         return [block for stage in self.net.layers for block in stage.blocks]
-
-    @property
-    def rate(self) -> float:
-        """Frames per second."""
-        return self.steps * self.sample_rate / self.window
 
     @property
     def batch_norm(self) -> nn.BatchNorm2d:
@@ -101,8 +101,10 @@ class WindowedTower(AudioTower):
         if self.options.pretrained:
             return
         mel = torch.cat(mels)  # (F_all, M)
-        self.batch_norm.running_mean.copy_(mel.mean(0))
-        self.batch_norm.running_var.copy_(mel.var(0))
+        norm = self.batch_norm
+        assert norm.running_mean is not None and norm.running_var is not None
+        norm.running_mean.copy_(mel.mean(0))
+        norm.running_var.copy_(mel.var(0))
 
     def forward(self, waveform: Tensor, samples: Tensor) -> Encoded:
         """waveform float32 (B, W, window), samples int64 (B,): the real length of each clip."""

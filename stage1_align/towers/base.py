@@ -45,6 +45,10 @@ class Tower(nn.Module):
     """
 
     Options: ClassVar[type]
+    project: nn.Module
+    """From the pooled features to the shared space."""
+    query: nn.Parameter | None
+    """The query (C,) of a tower that pools by attention."""
     HEADS: tuple[str, ...] = ("project", "query")
     """Modules on top of the trunk that are not in any checkpoint; freezing leaves them trainable."""
     LATE: tuple[str, ...] = ()
@@ -54,7 +58,7 @@ class Tower(nn.Module):
         super().__init__()
         self.options = options
         self.embed_dim = embed_dim
-        self.register_parameter("query", None)  # (C,) in a tower that pools by attention
+        self.register_parameter("query", None)
         self._frozen: set[str] = set()
         self._min_trained_depth = 0
 

@@ -58,6 +58,7 @@ class Clap(WindowedTower):
     """
 
     Options = ClapOptions
+    filters: Tensor
 
     def __init__(self, options: ClapOptions, embed_dim: int):
         from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeatureExtractor
@@ -78,20 +79,21 @@ class Clap(WindowedTower):
 
         extractor = ClapFeatureExtractor(**features)
         self._set_spectrogram(extractor.fft_window_size, extractor.hop_length)
-        self.sample_rate, self.window = extractor.sampling_rate, extractor.nb_max_samples
+        window = extractor.nb_max_samples
         folds = config.spec_size // config.num_mel_bins
-        if self.window // self.hop + 1 > folds * config.spec_size or extractor.feature_size != config.num_mel_bins:
+        if window // self.hop + 1 > folds * config.spec_size or extractor.feature_size != config.num_mel_bins:
             raise UserError(
-                f"feature_cfg gives {self.window // self.hop + 1} x {extractor.feature_size} mel values per window; "
+                f"feature_cfg gives {window // self.hop + 1} x {extractor.feature_size} mel values per window; "
                 f"the model takes at most {folds * config.spec_size} x {config.num_mel_bins}"
             )
         stride = config.patch_stride if isinstance(config.patch_stride, int) else config.patch_stride[1]
-        self.steps = folds * (config.spec_size // 2 ** (len(config.depths) - 1) // stride)
+        steps = folds * (config.spec_size // 2 ** (len(config.depths) - 1) // stride)
+        self._set_windows(extractor.sampling_rate, window, steps)
         filters = torch.from_numpy(extractor.mel_filters_slaney).float()  # (bins, M)
         self.register_buffer("filters", filters, persistent=False)
 
         if options.pretrained:
-            model = load_folder(ClapAudioModelWithProjection, options.pretrained, config)
+            model: Any = load_folder(ClapAudioModelWithProjection, options.pretrained, config)
         else:
             model = ClapAudioModelWithProjection(config)
         self.net = model.audio_model.audio_encoder

@@ -113,12 +113,13 @@ class Htsat(WindowedTower):
         o = options
         folds = o.spec_size // o.mel_bins
         self._set_spectrogram(o.n_fft, o.hop)
-        self.sample_rate, self.max_frames = o.sample_rate, o.spec_size * folds
+        self.max_frames = o.spec_size * folds  # spectrogram frames per window
         max_samples = self.max_frames * o.hop
-        self.window = o.window_samples or max_samples
-        if self.window > max_samples:
-            raise UserError(f"window_samples is {self.window}: at most {max_samples} fit spec_size {o.spec_size}")
-        self.steps = folds * o.spec_size // o.patch_stride // 2 ** (len(o.depths) - 1)
+        window = o.window_samples or max_samples
+        if window > max_samples:
+            raise UserError(f"window_samples is {window}: at most {max_samples} fit spec_size {o.spec_size}")
+        steps = folds * o.spec_size // o.patch_stride // 2 ** (len(o.depths) - 1)
+        self._set_windows(o.sample_rate, window, steps)
         self.net = _build_net(o)
         # Its Fourier transform is a convolution with a million frozen weights; torch.stft gives the same, faster.
         del self.net.spectrogram_extractor

@@ -56,6 +56,10 @@ class MelCnn(AudioTower):
     """Waveforms of any length to frames at sample_rate / hop / 2 ** stages Hz (3.1 by default)."""
 
     Options = MelCnnOptions
+    hann: Tensor
+    bank: Tensor
+    band_mean: Tensor
+    band_scale: Tensor
 
     def __init__(self, options: MelCnnOptions, embed_dim: int):
         super().__init__(options, embed_dim)
@@ -200,8 +204,8 @@ def group_count(width: int) -> int:
 def mel_bank(sample_rate: int, n_fft: int, bands: int, lowest: float = 50.0) -> Tensor:
     """Triangular filters, evenly spaced on O'Shaughnessy's mel scale from `lowest` Hz to half the sample rate: float32
     (n_fft // 2 + 1, bands)."""
-    ends = 2595 * np.log10(1 + np.array([lowest, sample_rate / 2]) / 700)
-    edges = 700 * (10 ** (np.linspace(*ends, bands + 2) / 2595) - 1)  # (bands + 2,) Hz
+    start, stop = 2595 * np.log10(1 + np.array([lowest, sample_rate / 2]) / 700)
+    edges = 700 * (10 ** (np.linspace(float(start), float(stop), bands + 2) / 2595) - 1)  # (bands + 2,) Hz
     hertz = np.arange(n_fft // 2 + 1)[:, None] * sample_rate / n_fft  # (bins, 1)
     low, center, high = edges[:-2], edges[1:-1], edges[2:]
     weights = np.minimum((hertz - low) / (center - low), (high - hertz) / (high - center))  # (bins, bands)

@@ -39,6 +39,7 @@ def find(model: str | None, pretrained: str | None, overrides: dict, embed_dim: 
     UserError for an unknown model, tag, file or field, and for a tag that is not cached and cannot be downloaded.
     """
     folder = Path(pretrained) if pretrained and Path(pretrained).is_dir() else None
+    weights: Path | None
     if folder is not None:
         if model:
             raise UserError(f"pretrained {folder}: the folder says which model it holds; leave out model {model!r}")

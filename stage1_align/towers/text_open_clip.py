@@ -55,6 +55,7 @@ class OpenClipText(TextTower):
     """
 
     Options = OpenClipTextOptions
+    net: Any
     TOKEN_POOLS: ClassVar[tuple[str, ...]] = ("argmax", "eos", "first")
     """Pool types that select a token of the text; the others read the padding after it."""
 
@@ -209,10 +210,11 @@ def _load(net: nn.Module, path: Path) -> None:
         raise UserError(f"{path}: belongs to another model ({reason})") from None
 
 
-def _to_linear(projection: nn.Module | nn.Parameter) -> nn.Linear:
+def _to_linear(projection: nn.Linear | nn.Parameter) -> nn.Linear:
     """open_clip's text projection, a layer or a parameter (C, D), as a layer."""
     if isinstance(projection, nn.Linear):
         return projection
-    layer = nn.Linear(*projection.shape, bias=False)
+    width, dim = projection.shape
+    layer = nn.Linear(width, dim, bias=False)
     layer.weight = nn.Parameter(projection.detach().T.contiguous())  # (D, C)
     return layer

@@ -56,6 +56,7 @@ class TransformerText(TextTower):
     Gurevych 2019, arXiv 1908.10084, section 3)."""
 
     Options = TextOptions
+    net: Any
 
     def __init__(self, options: TextOptions, embed_dim: int):
         if options.pretrained:
@@ -182,7 +183,8 @@ def _load_net(folder: Path, model_cfg: dict[str, Any]) -> tuple[Any, Any]:
 def _positions(net: Any) -> int:
     """The number of tokens a text may have. RoBERTa and its descendants count positions from after the padding id."""
     table = getattr(getattr(net, "embeddings", None), "position_embeddings", None)
-    offset = table.padding_idx + 1 if getattr(table, "padding_idx", None) is not None else 0
+    padding_id = getattr(table, "padding_idx", None)
+    offset = 0 if padding_id is None else padding_id + 1
     return net.config.max_position_embeddings - offset
 
 

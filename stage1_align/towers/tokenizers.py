@@ -174,7 +174,7 @@ class HuggingFaceTokenizer(Tokenizer):
         return self.tokenizer(text, verbose=False)["input_ids"]
 
     def knows_any(self, ids: list[int]) -> bool:
-        return bool(self.tokenizer.decode(ids, skip_special_tokens=True).strip())
+        return bool(str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip())
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         """The first ids, and the end token if the tokenizer has one. The tokenizer's own truncation gives the same, but

@@ -70,18 +70,22 @@ class OpenClipVision(VisionTower):
     """
 
     Options = VisionOptions
+    trunk: Any
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, options: VisionOptions, embed_dim: int):
         options, weights = _resolved(options, embed_dim)
         super().__init__(options, embed_dim)
+        size: Any = options.image_size  # resolved
         visual = open_clip_source.build(options.vision_cfg)
         if weights is not None:
             open_clip_source.load(visual, weights)
         self.trunk, own = _split(visual)
         if hasattr(self.trunk, "set_input_size"):  # timm builds at the size in the model's name, not in vision_cfg
-            self.trunk.set_input_size(img_size=(options.image_size, options.image_size))
+            self.trunk.set_input_size(img_size=(size, size))
         with torch.no_grad():
-            features = self.trunk.eval()(torch.zeros(1, 3, options.image_size, options.image_size))  # (1, C)
+            features = self.trunk.eval()(torch.zeros(1, 3, size, size))  # (1, C)
             if features.ndim != 2:
                 dimensions = features.ndim - 1
                 raise UserError(f"vision_cfg: the tower gives {dimensions} dimensions per frame; set timm_pool: avg")
@@ -90,12 +94,10 @@ class OpenClipVision(VisionTower):
             own_dim = own.eval()(features).shape[1]
         if options.projection == "own":
             if options.max_pool or own_dim != embed_dim:
-                what = (
-                    "max_pool: true doubles what it takes"
-                    if options.max_pool
-                    else f"it gives {own_dim}, not {embed_dim}"
+                reason = (
+                    "max_pool: true doubles its input" if options.max_pool else f"it gives {own_dim}, not {embed_dim}"
                 )
-                raise UserError(f"projection: own: {what}; set towers.embed_dim {own_dim}, max_pool: false")
+                raise UserError(f"projection: own: {reason}; set towers.embed_dim {own_dim}, max_pool: false")
             self.project, self.HEADS = own.train(), ("query",)
         else:
             self.project = self._projection()
@@ -204,7 +206,7 @@ def _resolved(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, Pa
     return resolved, source.weights
 
 
-def _split(visual: nn.Module) -> tuple[nn.Module, nn.Module]:
+def _split(visual: Any) -> tuple[nn.Module, nn.Module]:
     """The trunk, which gives features (N, C), and open_clip's own projection of them, (N, C) to (N, E)."""
     from open_clip.timm_model import TimmModel
 
@@ -217,7 +219,8 @@ def _split(visual: nn.Module) -> tuple[nn.Module, nn.Module]:
         return visual.trunk, classifier
     if getattr(visual, "proj", None) is None:  # a ModifiedResNet projects inside its attention pooling
         return visual, nn.Identity()
-    own = nn.Linear(*visual.proj.shape, bias=False)
+    width, dim = visual.proj.shape
+    own = nn.Linear(width, dim, bias=False)
     own.weight = nn.Parameter(visual.proj.detach().T.contiguous())  # (E, C)
     visual.proj = None
     return visual, own

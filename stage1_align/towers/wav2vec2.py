@@ -63,6 +63,7 @@ class Wav2vec2(AudioTower):
     """
 
     Options = Wav2vec2Options
+    net: Any
 
     def __init__(self, options: Wav2vec2Options, embed_dim: int):
         from transformers import AutoConfig, AutoModel
@@ -93,6 +94,7 @@ class Wav2vec2(AudioTower):
         if not options.train_features:
             self.net.feature_extractor._freeze_parameters()
         self._take_layer(options.layer)
+        self.sample_rate = options.sample_rate
         self.rate = options.sample_rate / math.prod(config.conv_stride)  # Hz
         self.min_samples = 1  # the receptive field of one frame
         for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
@@ -113,10 +115,6 @@ class Wav2vec2(AudioTower):
     @property
     def width(self) -> int:
         return self.net.config.hidden_size
-
-    @property
-    def sample_rate(self) -> int:
-        return self.options.sample_rate
 
     def blocks(self) -> list[nn.Module]:
         """The transformer blocks, from input to output; those of WavLM return (features, position bias)."""
@@ -180,7 +178,7 @@ class ClipNorm(nn.GroupNorm):
         return (x * (self.weight[:, None] / deviation) + self.bias[:, None]) * inside  # (B, C, T)
 
 
-def _model_class(config: "PretrainedConfig") -> type:
+def _model_class(config: "PretrainedConfig") -> Any:
     from transformers import MODEL_MAPPING
 
     return MODEL_MAPPING[type(config)]
