@@ -1,4 +1,4 @@
-"""Small media files made on the spot, for tests of what reads them."""
+"""Small media files for tests."""
 
 import wave
 from fractions import Fraction
@@ -6,6 +6,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+
+from shared.dataset.clip import ClipSource
+from shared.dataset.clip_dataset import ClipSample, decode_row
+from shared.dataset.prepare_clip import prepare_clip
+from shared.dataset.prepare_dataset import describe
+from shared.dataset.recipe import Recipe
+from shared.dataset.verdicts import Verdict
 
 TICK = Fraction(1, 1000)
 
@@ -23,8 +30,8 @@ def write_video(
     sound_from: float = 0.0,
     claims: int = 25,
 ) -> Path:
-    """frames RGB uint8 (T, H, W, 3) shown from times (T,) seconds (25 a second when not given); sound (channels, S),
-    heard from `sound_from` seconds on. claims: frames per second that the file says it has."""
+    """Write frames RGB uint8 (T, H, W, 3) at times (T,) in seconds (by default 25 per second), and sound (channels, S)
+    from `sound_from` seconds on. claims: frames per second that the header claims."""
     with av.open(str(path), "w") as container:
         video = audio = None
         if frames is not None:
@@ -33,7 +40,7 @@ def write_video(
             video = container.add_stream(codec, rate=claims, options=best)
             video.height, video.width = frames.shape[1:3]
             video.pix_fmt = pixels
-            if codec not in ("mpeg1video", "mpeg2video"):  # those know the usual frame rates only
+            if codec not in ("mpeg1video", "mpeg2video"):  # they support only common frame rates
                 video.codec_context.time_base = TICK
             video.codec_context.sample_aspect_ratio = pixel_shape
         if sound is not None:
@@ -54,7 +61,7 @@ def write_video(
 
 
 def write_wav(path: Path, sound: np.ndarray, rate: int = 16000) -> Path:
-    """sound (channels, S) in [-1, 1), as 16 bit PCM."""
+    """Write sound (channels, S) in [-1, 1) as 16-bit PCM."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(len(sound))
         file.setsampwidth(2)
@@ -64,7 +71,7 @@ def write_wav(path: Path, sound: np.ndarray, rate: int = 16000) -> Path:
 
 
 def write_rotation(path: Path, degrees: int) -> Path:
-    """Put a display matrix into the track header of an MP4: a player shows it turned by `degrees` anticlockwise."""
+    """Write a display matrix into the track header of an MP4: players rotate it by `degrees` counterclockwise."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4
     matrix = at + (40 if data[at] == 0 else 52)
@@ -77,7 +84,7 @@ def write_rotation(path: Path, degrees: int) -> Path:
 
 
 def clock(times: np.ndarray, height: int = 64, width: int = 96) -> np.ndarray:
-    """Pictures that tell their time: eight grey bars hold 20 ms units in binary. uint8 (T, H, W, 3)."""
+    """Frames that encode their time: eight gray bars hold units of 20 ms in binary. uint8 (T, H, W, 3)."""
     units = np.round(np.asarray(times) * 50).astype(int)
     bits = (units[:, None] >> np.arange(8)) & 1  # (T, 8)
     bars = np.repeat(bits, width // 8, axis=1)  # (T, W)
@@ -85,7 +92,7 @@ def clock(times: np.ndarray, height: int = 64, width: int = 96) -> np.ndarray:
 
 
 def read_clock(frames: np.ndarray) -> np.ndarray:
-    """The times in seconds that `clock` painted: (T,)."""
+    """The times in seconds (T,) of frames from `clock`."""
     height, width = frames.shape[1:3]
     middles = (np.arange(8) * 2 + 1) * width // 16
     bits = frames[:, height // 2][:, middles].mean(axis=-1) > 125  # (T, 8)
@@ -99,8 +106,10 @@ def decode_every_frame(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([frame for frame, _ in frames]), np.array([time for _, time in frames])
 
 
-def face(height: int = 240, width: int = 320, x: float = 160, y: float = 120, side: float = 110, mouth: float = 0.3):
-    """A drawn face that the cascade takes for one. RGB uint8 (H, W, 3)."""
+def face(
+    height: int = 240, width: int = 320, x: float = 160, y: float = 120, side: float = 110, mouth: float = 0.3
+) -> np.ndarray:
+    """A drawn face that the cascade detects. RGB uint8 (H, W, 3)."""
     import cv2
 
     picture = np.full((height, width, 3), (120, 150, 170), np.uint8)
@@ -108,9 +117,9 @@ def face(height: int = 240, width: int = 320, x: float = 160, y: float = 120, si
     def at(dx, dy):
         return round(x + dx * side), round(y + dy * side)
 
-    def oval(dx, dy, rx, ry, colour):
+    def oval(dx, dy, rx, ry, color):
         size = max(1, round(rx * side)), max(1, round(ry * side))
-        cv2.ellipse(picture, at(dx, dy), size, 0, 0, 360, colour, -1, cv2.LINE_AA)
+        cv2.ellipse(picture, at(dx, dy), size, 0, 0, 360, color, -1, cv2.LINE_AA)
 
     oval(0, -0.05, 0.56, 0.72, (70, 45, 30))  # hair
     oval(0, 0.05, 0.48, 0.62, (225, 180, 150))
@@ -133,15 +142,10 @@ def voice(seconds: float, rate: int = 16000, seed: int = 0) -> np.ndarray:
     return (0.08 * buzz * syllables + 0.0005 * rng.standard_normal(len(time))).astype(np.float32)
 
 
-def prepared_here(source):
-    """All clips of a ClipSource prepared in this process: ({id: sample, or None}, {id: Verdict})."""
-    from shared.dataset.clip_dataset import decode_row
-    from shared.dataset.prepare_clip import prepare_clip
-    from shared.dataset.prepare_dataset import describe
-    from shared.dataset.recipe import Recipe
-
+def prepared_here(source: ClipSource) -> tuple[dict[str, ClipSample | None], dict[str, Verdict]]:
+    """The samples (None if failed) and verdicts of all clips of a source, prepared in this process."""
     recipe = Recipe()
     info = describe(source, recipe)
-    found = {clip.id: prepare_clip(clip, recipe) for clip in source.clips}
-    samples = {name: None if row is None else decode_row(row, info) for name, (row, _) in found.items()}
-    return samples, {name: verdict for name, (_, verdict) in found.items()}
+    results = {clip.id: prepare_clip(clip, recipe) for clip in source.clips}
+    samples = {name: None if row is None else decode_row(row, info) for name, (row, _) in results.items()}
+    return samples, {name: verdict for name, (_, verdict) in results.items()}

@@ -1,11 +1,11 @@
-"""The part of mediapipe's interface that is used, for tests without the package."""
+"""The used part of the interface of mediapipe, for tests without the package."""
 
 import sys
 import types
 
 
 def stand_in(monkeypatch, task: str, create) -> None:
-    """Let `mediapipe.tasks.python.vision` have one task, such as "FaceDetector", made by create(options)."""
+    """Give `mediapipe.tasks.python.vision` one task, such as "FaceDetector", which create(options) builds."""
     vision = types.SimpleNamespace(
         **{f"{task}Options": types.SimpleNamespace, task: types.SimpleNamespace(create_from_options=create)}
     )

@@ -1,4 +1,4 @@
-"""What `emit check` finds in sources whose faults are known."""
+"""`emit check` on sources with known faults."""
 
 import json
 
@@ -21,7 +21,7 @@ def source(tmp_path_factory):
     (folder / "c.wav").write_bytes((folder / "a.wav").read_bytes())
     data = bytearray((folder / "a.wav").read_bytes())
     data[-1] ^= 1
-    (folder / "d.wav").write_bytes(bytes(data))  # as large as a.wav, and another sound
+    (folder / "d.wav").write_bytes(bytes(data))  # as large as a.wav, with different content
     write_video(folder / "e.mp4", clock(np.arange(25) / 25))
     (folder / "f.mp4").write_bytes(b"")
     (folder / "g.mp4").write_bytes(b"no film at all")
@@ -49,7 +49,7 @@ def report(source, tmp_path_factory):
     return run(source, tmp_path_factory.mktemp("report"))
 
 
-def test_files_and_headers(report, source):
+def test_files_and_headers_are_counted(report, source):
     assert (
         report["clips"] == 8 and report["layout"] == "csv" and report["splits"] == {"test": 3, "train": 3, "valid": 2}
     )
@@ -65,7 +65,7 @@ def test_files_and_headers(report, source):
     assert headers["hours"] == pytest.approx(8 / 5 * 7 / 3600, rel=0.03)
 
 
-def test_labels_and_rows_of_zeros(report):
+def test_labels_and_zero_rows_are_counted(report):
     glad, fear = report["labels"]["glad"], report["labels"]["fear"]
     assert glad["missing"] == 1 and glad["above_zero"] == pytest.approx(4 / 7) and glad["bins"] == [0, 1]
     assert glad["histogram"] == [4, 0, 0, 0, 0, 1, 0, 0, 0, 2] and glad["mean"] == pytest.approx(2.54 / 7)
@@ -77,7 +77,7 @@ def test_labels_and_rows_of_zeros(report):
     }
 
 
-def test_duplicates_and_what_lies_on_both_sides(report):
+def test_duplicates_and_leakage_are_found(report):
     assert report["duplicates"] == {"files": [["a", "c"]], "sounds": [], "transcripts": [["a", "d"]]}
     leakage = report["leakage"]
     assert leakage["speaker"] == {"sets": 1, "clips": 3, "examples": ["a (train) and g (test)"]}
@@ -86,8 +86,8 @@ def test_duplicates_and_what_lies_on_both_sides(report):
     assert report["groups"]["speaker"]["values"] == 5 and report["transcripts"]["there"] == 4
 
 
-def test_files_that_differ_in_the_middle_alone_are_no_duplicates(tmp_path, capsys):
-    """Longer than what is compared of their ends."""
+def test_files_that_differ_in_the_middle_are_no_duplicates(tmp_path, capsys):
+    """Files longer than the parts that are compared first."""
     sound = bytearray(np.random.default_rng(0).bytes(3 << 20))
     for name in ("a.wav", "b.wav", "c.wav"):
         (tmp_path / name).write_bytes(bytes(sound))
@@ -101,7 +101,7 @@ def test_files_that_differ_in_the_middle_alone_are_no_duplicates(tmp_path, capsy
     assert run(tmp_path, tmp_path, "--layout", "folder")["duplicates"]["files"] == [["b", "c"]]
 
 
-def test_media_in_tables_are_compared_where_that_takes_no_time(tmp_path, monkeypatch, capsys):
+def test_media_in_small_tables_are_compared(tmp_path, monkeypatch, capsys):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -113,7 +113,7 @@ def test_media_in_tables_are_compared_where_that_takes_no_time(tmp_path, monkeyp
     assert "are not read to be compared" in capsys.readouterr().out
 
 
-def test_one_screen_says_it_all(source, tmp_path, capsys):
+def test_report_fits_on_a_screen(source, tmp_path, capsys):
     run(source, tmp_path, "--headers", "3")
     text = capsys.readouterr().out
     assert len(text.splitlines()) < 40
@@ -122,14 +122,14 @@ def test_one_screen_says_it_all(source, tmp_path, capsys):
     assert "1 of 3 in train (33%)" in text
 
 
-def test_no_leakage_is_said_too(tmp_path, capsys):
+def test_report_says_that_there_is_no_leakage(tmp_path, capsys):
     write_wav(tmp_path / "a.wav", voice(0.2)[None])
     (tmp_path / "labels.csv").write_text("file,joy,split\na.wav,0,train\nb.wav,1,test\n")
     assert run(tmp_path, tmp_path)["leakage"] == {}
     assert "none found" in capsys.readouterr().out
 
 
-def test_sources_of_which_nothing_can_be_read(tmp_path):
+def test_unreadable_source_is_an_error(tmp_path):
     (tmp_path / "labels.csv").write_text("file,joy\na.wav,0\n")
     with pytest.raises(UserError, match="none of its 1 clips"):
         main([str(tmp_path)])
@@ -139,14 +139,14 @@ def test_sources_of_which_nothing_can_be_read(tmp_path):
         main([str(tmp_path), "--layout_options.labels", "[jo]"])
 
 
-def test_headers_never_raise_and_samples_are_even(tmp_path):
+def test_header_of_any_file_is_read_without_an_error(tmp_path):
     (tmp_path / "t.mp4").write_text("text")
     assert "no such file" in read_header(tmp_path / "none").trouble and read_header(tmp_path / "t.mp4").trouble
     assert evenly_spaced(list(range(10)), 3) == [0, 3, 6] and evenly_spaced([1, 2], 5) == [1, 2]
     assert bars([0, 1, 100, 50]) == " ▁█▄"
 
 
-def test_sound_alone_is_something_and_its_headers_are_read(tmp_path, capsys):
+def test_sound_files_alone_are_a_source(tmp_path, capsys):
     write_wav(tmp_path / "a.wav", voice(0.5)[None])
     (tmp_path / "t.csv").write_text("video,audio,joy\ngone.mp4,a.wav,0\ngone2.mp4,gone.wav,1\n")
     report = run(tmp_path / "t.csv", tmp_path)

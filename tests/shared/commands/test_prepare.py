@@ -1,4 +1,4 @@
-"""The whole way from files to a clip dataset: odd files, resuming, any number of processes."""
+"""From files to a clip dataset: unusual files, resuming, any number of processes."""
 
 import csv
 import json
@@ -29,13 +29,13 @@ def source(tmp_path_factory) -> Path:
     faces = np.stack([face(mouth=m) for m in np.linspace(0, 1, 25)])
     write_video(folder / "clips" / "whole.mp4", faces, sound=voice(1)[None])
     write_video(folder / "clips" / "silent.mp4", faces)
-    write_wav(folder / "clips" / "heard.wav", voice(1)[None])
-    write_video(folder / "clips" / "nobody.webm", clock(np.arange(25) / 25), sound=voice(1)[None], codec="libvpx")
+    write_wav(folder / "clips" / "audio_only.wav", voice(1)[None])
+    write_video(folder / "clips" / "faceless.webm", clock(np.arange(25) / 25), sound=voice(1)[None], codec="libvpx")
     (folder / "clips" / "empty.mp4").write_bytes(b"")
     (folder / "clips" / "page.mp4").write_text("<html>not found</html>")
     (folder / "clips" / "whole.txt").write_text("that was so funny\n")
-    (folder / "clips" / "nobody.txt").write_text("hello")
-    names = ("whole.mp4", "silent.mp4", "heard.wav", "nobody.webm", "empty.mp4", "page.mp4", "gone.mp4")
+    (folder / "clips" / "faceless.txt").write_text("hello")
+    names = ("whole.mp4", "silent.mp4", "audio_only.wav", "faceless.webm", "empty.mp4", "page.mp4", "gone.mp4")
     lines = [f"clips/{name},0.5,,s{i},{'train' if i < 3 else 'test'}" for i, name in enumerate(names)]
     (folder / "labels.csv").write_text("\n".join(["Filename,Joy,Amusement,subject,split", *lines]) + "\n")
     return folder
@@ -56,63 +56,69 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_every_clip_has_its_verdict(prepared):
+def test_every_clip_has_a_verdict(prepared):
     verdicts = {row["id"]: row for row in rows(prepared.path / "verdicts.csv")}
     found = {name: (row["verdict"], row["missing"]) for name, row in verdicts.items()}
     assert found == {
         "whole": ("ok", ""),
         "silent": ("partial", "audio text"),
-        "heard": ("partial", "vision text"),
-        "nobody": ("partial", ""),
+        "audio_only": ("partial", "vision text"),
+        "faceless": ("partial", ""),
         **{name: ("failed", "vision audio text") for name in ("empty", "page", "gone")},
     }
-    assert "no face" in verdicts["nobody"]["detail"]
+    assert "no face" in verdicts["faceless"]["detail"]
     assert verdicts["silent"]["detail"] == "no sound: no sound track; no words: no transcript"
-    assert verdicts["heard"]["detail"] == "no picture: no video track; no words: no transcript"
+    assert verdicts["audio_only"]["detail"] == "no picture: no video track; no words: no transcript"
     reasons = {row["id"]: row["reason"] for row in rows(prepared.path / "failures.csv")}
     assert list(reasons) == ["empty", "page", "gone"]
     assert "empty" in reasons["empty"] and "readable" in reasons["page"] and "no such file" in reasons["gone"]
     assert prepared.info.counts["clips"] == 4 and prepared.info.counts["splits"] == {"test": 1, "train": 3}
 
 
-def test_what_is_missing_is_empty_and_the_rest_is_there(prepared):
-    whole, silent, heard, nobody = (prepared[i] for i in range(4))
+def test_missing_modalities_are_empty(prepared):
+    whole, silent, audio_only, faceless = (prepared[i] for i in range(4))
     assert whole.transcript == "that was so funny" and silent.transcript == ""
     assert whole.frames.shape == (8, 96, 96, 3) and whole.vision_quality[:, 0].all()
     assert silent.waveform.shape == (0,) and silent.audio_quality.shape[0] == 0 and len(silent.frames) == 8
-    assert heard.frames.shape == (0, 96, 96, 3) and heard.vision_quality.shape[0] == 0
-    assert len(heard.waveform) == 16000 and heard.duration == 1.0
-    assert len(nobody.frames) == 8 and not nobody.vision_quality[:, 0].any()
+    assert audio_only.frames.shape == (0, 96, 96, 3) and audio_only.vision_quality.shape[0] == 0
+    assert len(audio_only.waveform) == 16000 and audio_only.duration == 1.0
+    assert len(faceless.frames) == 8 and not faceless.vision_quality[:, 0].any()
     assert prepared.label_names == ["Amusement", "Joy"] and whole.labels[1] == 0.5
     assert whole.groups == {"subject": "s0"}
 
 
-def test_a_table_says_how_good_each_clip_is(prepared):
+def test_quality_table_lists_every_clip(prepared):
     quality = {row["id"]: row for row in rows(prepared.path / "quality.csv")}
-    assert list(quality) == ["whole", "silent", "heard", "nobody"]
-    whole, heard, nobody = quality["whole"], quality["heard"], quality["nobody"]
-    assert float(whole["face_found"]) == 1 and float(nobody["face_found"]) == 0
+    assert list(quality) == ["whole", "silent", "audio_only", "faceless"]
+    whole, audio_only, faceless = quality["whole"], quality["audio_only"], quality["faceless"]
+    assert float(whole["face_found"]) == 1 and float(faceless["face_found"]) == 0
     assert 0.3 < float(whole["face_size"]) < 0.7  # drawn 110 pixels wide in 240
-    assert float(whole["face_travel"]) < 0.2 and nobody["face_size"] == "" == nobody["frontal"] == heard["frontal"]
+    assert (
+        float(whole["face_travel"]) < 0.2
+        and faceless["face_size"] == "" == faceless["frontal"] == audio_only["frontal"]
+    )
     assert 0.6 < float(whole["frontal"]) < 1  # it looks straight ahead
     assert (
-        whole["words"] == "4" and heard["words"] == "0" and heard["sharpness"] == "" and quality["silent"]["snr"] == ""
+        whole["words"] == "4"
+        and audio_only["words"] == "0"
+        and audio_only["sharpness"] == ""
+        and quality["silent"]["snr"] == ""
     )
     mean = prepared[0].audio_quality[:, 1].mean()
     assert float(whole["snr"]) == pytest.approx(mean, abs=1e-3)
 
 
-def test_the_face_that_is_followed_is_recorded_and_so_is_what_is_left_out(tmp_path):
+def test_verdict_names_the_tracked_face_and_the_cut(tmp_path):
     two = np.stack([face(x=90, side=80, mouth=m) for m in np.linspace(0, 1, 50)])
     two[:, :, 200:] = np.stack([face(width=120, x=60, side=100, mouth=1 - m) for m in np.linspace(0, 1, 50)])
     path = write_video(tmp_path / "two.mp4", two)
     row, verdict = prepare_clip(Clip("two", path), Recipe(max_seconds=1.5))
     assert verdict.verdict == "partial" and verdict.missing == ["audio", "text"]  # there is no sound
-    said = verdict.detail.split("; ")
-    assert said[0] == "no sound: no sound track"
-    where = re.fullmatch(r"2 faces: the one (\d+)% from the left and (\d+)% from the top is followed, .*", said[2])
+    details = verdict.detail.split("; ")
+    assert details[0] == "no sound: no sound track"
+    where = re.fullmatch(r"2 faces: the one (\d+)% from the left and (\d+)% from the top is followed, .*", details[2])
     assert abs(int(where[1]) - 81) <= 3 and abs(int(where[2]) - 52) <= 6
-    assert said[3] == "longer than 1.5 s: the rest is left out" and len(row["frames"]) == 12
+    assert details[3] == "longer than 1.5 s: the rest is left out" and len(row["frames"]) == 12
 
 
 def files(folder):
@@ -125,7 +131,7 @@ def test_any_number_of_processes_gives_the_same_bytes(source, prepared, tmp_path
     assert files(tmp_path / "two") == files(prepared.path)
 
 
-def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch, capsys):
+def test_stopped_run_continues(source, prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare_dataset, "SHARD_SIZE", 2)
     done = []
     write = prepare_dataset._write_results
@@ -142,17 +148,19 @@ def test_a_run_that_was_stopped_goes_on(source, prepared, tmp_path, monkeypatch,
     assert not (tmp_path / "out" / "dataset.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in done}
 
-    asked = []
-    monkeypatch.setattr(prepare_dataset, "_write_results", lambda path, *rest: (asked.append(path), write(path, *rest)))
+    written = []
+    monkeypatch.setattr(
+        prepare_dataset, "_write_results", lambda path, *rest: (written.append(path), write(path, *rest))
+    )
     again = prepare(source, tmp_path / "out", "--workers", 1)
-    assert not set(asked) & set(kept) and len(asked) == 2
+    assert not set(written) & set(kept) and len(written) == 2
     assert again.digest == prepared.digest and "4 of 7 clips are done" in capsys.readouterr().out
     assert not (tmp_path / "out" / ".partial").exists()
 
 
-def test_the_jobs_of_an_array_give_what_one_run_gives(source, prepared, tmp_path, monkeypatch):
-    """Twice with other numbers of jobs, one of them with nothing to do, in any order."""
-    monkeypatch.setattr(prepare_dataset, "SHARD_SIZE", 3)  # three parts
+def test_jobs_of_an_array_equal_one_run(source, prepared, tmp_path, monkeypatch):
+    """In any order, with different numbers of jobs, one of them without a shard."""
+    monkeypatch.setattr(prepare_dataset, "SHARD_SIZE", 3)  # three shards
     out = tmp_path / "out"
 
     def job(*options):
@@ -176,34 +184,34 @@ def test_the_jobs_of_an_array_give_what_one_run_gives(source, prepared, tmp_path
 
 
 def damage(folder: Path) -> None:
-    """All but the last part, as a power cut or a bad disk leaves them."""
-    parts = sorted(folder.glob("*.arrow"))
-    for number, path in enumerate(parts[:-1]):
+    """Damage all but the last shard, as a power cut or a bad disk does."""
+    shards = sorted(folder.glob("*.arrow"))
+    for number, path in enumerate(shards[:-1]):
         content = path.read_bytes()
         middle = len(content) // 2
-        ways = (b"", content[:10], content[:middle], content[:-1], bytes(len(content)))
-        path.write_bytes([*ways, content[:middle] + bytes(64) + content[middle + 64 :]][number % 6])
+        versions = (b"", content[:10], content[:middle], content[:-1], bytes(len(content)))
+        path.write_bytes([*versions, content[:middle] + bytes(64) + content[middle + 64 :]][number % 6])
 
 
-def test_damaged_parts_are_noticed_and_prepared_again(source, prepared, tmp_path, monkeypatch, capsys):
+def test_damaged_shards_are_prepared_again(source, prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare_dataset, "SHARD_SIZE", 1)
     out = tmp_path / "out"
     assert main([str(source), "--out", str(out), "--workers", "1", "--shard", "1/1"]) == 0
     damage(out / ".partial")
     with pytest.raises(UserError, match=r"6 of 7 .* yet \(what was prepared of 6 is damaged\), from 'whole' on"):
         main([str(source), "--out", str(out), "--merge"])
-    # what killed runs leave behind
+    # leftovers of killed runs
     (out / ".partial" / f".000002.arrow.{7:032x}.unfinished").write_bytes(b"half")
     (out / f".failures.csv.{7:032x}.partial").write_text("half")
     capsys.readouterr()
     prepare(source, out, "--workers", 1)
-    said = capsys.readouterr().out
-    assert "the shards of 6 of 7 clips are damaged and written again" in said
-    assert "continuing; 1 of 7 clips are done" in said
+    output = capsys.readouterr().out
+    assert "the shards of 6 of 7 clips are damaged and written again" in output
+    assert "continuing; 1 of 7 clips are done" in output
     assert files(out) == files(prepared.path)
 
 
-def test_a_run_that_was_killed_before_it_had_tidied_up(source, prepared, tmp_path):
+def test_leftover_shards_of_a_complete_dataset_are_removed(source, prepared, tmp_path):
     shutil.copytree(prepared.path, tmp_path / "out")
     (tmp_path / "out" / ".partial").mkdir()
     (tmp_path / "out" / ".partial" / "000000.arrow").write_bytes(b"x")
@@ -211,7 +219,7 @@ def test_a_run_that_was_killed_before_it_had_tidied_up(source, prepared, tmp_pat
     assert files(tmp_path / "out") == files(prepared.path)
 
 
-def test_what_is_finished_is_left_alone_and_nothing_else_replaces_it(source, prepared, capsys):
+def test_complete_dataset_is_not_replaced(source, prepared, capsys):
     before = (prepared.path / "dataset.json").stat().st_mtime_ns
     prepare(source, prepared.path, "--workers", 2)
     assert "nothing to do" in capsys.readouterr().out
@@ -222,13 +230,13 @@ def test_what_is_finished_is_left_alone_and_nothing_else_replaces_it(source, pre
         prepare(source / "clips", prepared.path)
 
 
-def test_folders_that_hold_something_else_are_refused(source, tmp_path):
+def test_folder_with_other_files_is_an_error(source, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UserError, match="something else"):
         prepare(source, tmp_path)
 
 
-def test_a_source_of_which_nothing_can_be_read(tmp_path):
+def test_source_without_a_readable_clip_is_an_error(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.mp4").write_bytes(b"")
     with pytest.raises(UserError, match=r"failures\.csv"):
@@ -236,25 +244,25 @@ def test_a_source_of_which_nothing_can_be_read(tmp_path):
     assert rows(tmp_path / "out" / "failures.csv")[0]["reason"] == "the file is empty"
 
 
-def test_equal_and_long_clips_are_summed_up(tmp_path, capsys):
+def test_summary_counts_equal_and_long_clips(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for name, seconds, seed in (("a", 1.5, 0), ("b", 0.5, 1), ("c", 1.5, 0), ("d", 1.5, 2)):
         write_wav(tmp_path / "in" / f"{name}.wav", voice(seconds, seed=seed)[None])
     (tmp_path / "in" / "c.txt").write_text("said of one alone")
     (tmp_path / "in" / "e.mp4").write_bytes(b"")
-    (tmp_path / "in" / "f.mp4").write_bytes(b"x")  # nothing is no content
+    (tmp_path / "in" / "f.mp4").write_bytes(b"x")  # without frames and sound there is no content
     for name in "ef":
         (tmp_path / "in" / f"{name}.txt").write_text("said")
     prepare(tmp_path / "in", tmp_path / "out", "--workers", 1, "--max_seconds", 1)
-    said = capsys.readouterr().out
-    assert "  3 clips are longer than max_seconds; the rest is left out\n" in said
-    assert "  1 pair of clips has equal content: a = c\n" in said
+    output = capsys.readouterr().out
+    assert "  3 clips are longer than max_seconds; the rest is left out\n" in output
+    assert "  1 pair of clips has equal content: a = c\n" in output
     prepare(tmp_path / "in" / "b.wav", tmp_path / "alone", "--workers", 1)
-    said = capsys.readouterr().out
-    assert "longer than" not in said and "equal content" not in said
+    output = capsys.readouterr().out
+    assert "longer than" not in output and "equal content" not in output
 
 
-def test_words_are_kept_where_no_file_of_a_clip_can_be_read(source, tmp_path):
+def test_transcript_is_kept_without_readable_files(source, tmp_path):
     folder = tmp_path / "in"
     (folder / "crops").mkdir(parents=True)
     (folder / "page.mp4").write_text("<html>not found</html>")
@@ -285,7 +293,7 @@ def test_words_are_kept_where_no_file_of_a_clip_can_be_read(source, tmp_path):
     assert "no face crops in it; odd" in verdict.detail and "page.mp4: not a readable media file" in verdict.detail
 
 
-def test_words_are_kept_where_the_files_of_a_clip_end_the_process(tmp_path, monkeypatch):
+def test_transcript_is_kept_if_files_crash_the_process(tmp_path, monkeypatch):
     def die(job, items, workers, seconds):
         yield from (JobResult(i, None, "the process that read it died (SIGSEGV)") for i in range(len(items)))
 
@@ -303,7 +311,7 @@ def test_words_are_kept_where_the_files_of_a_clip_end_the_process(tmp_path, monk
     ]
 
 
-def test_words_are_a_window_where_no_file_of_a_clip_can_be_read(source, tmp_path):
+def test_transcript_alone_is_a_window(source, tmp_path):
     page, whole = (source / "clips" / name for name in ("page.mp4", "whole.mp4"))
     clips = [Clip("page", page, "well done"), Clip("sound", None, "so", audio=page), Clip("no", page)]
     clips.append(Clip("whole", whole, "ha"))
@@ -316,20 +324,20 @@ def test_words_are_a_window_where_no_file_of_a_clip_can_be_read(source, tmp_path
     assert len(given["no"]) == 1 and [window[1] for window in given["whole"]] == [8]
 
 
-def test_clips_are_prepared_in_memory_as_on_disk(source, prepared):
-    names = ("whole.mp4", "empty.mp4", "heard.wav")
+def test_clips_in_memory_equal_those_on_disk(source, prepared):
+    names = ("whole.mp4", "empty.mp4", "audio_only.wav")
     clips = [Clip(id=Path(name).stem, media=source / "clips" / name) for name in names]
     recipe = prepared.info.recipe
     results = {
         clip.id: (sample, reason) for clip, sample, reason in prepare_dataset.prepare_each(clips, recipe, workers=2)
     }
     assert results["empty"] == (None, "the file is empty")
-    assert [name for name, (sample, _) in sorted(results.items()) if sample is not None] == ["heard", "whole"]
+    assert [name for name, (sample, _) in sorted(results.items()) if sample is not None] == ["audio_only", "whole"]
     for key in ("frames", "frame_times", "waveform", "vision_quality", "audio_quality"):
         np.testing.assert_array_equal(getattr(results["whole"][0], key), getattr(prepared[0], key))
 
 
-def test_options_that_make_no_sense_are_refused(source, tmp_path, capsys):
+def test_invalid_options_are_errors(source, tmp_path, capsys):
     with pytest.raises(UserError, match="face detector"):
         prepare(source, tmp_path / "x", "--detector", "hare")
     for option in (
@@ -345,14 +353,14 @@ def test_options_that_make_no_sense_are_refused(source, tmp_path, capsys):
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_the_description_says_what_it_was_made_from(prepared):
+def test_description_records_the_recipe(prepared):
     info = json.loads((prepared.path / "dataset.json").read_text())
     assert info["format"] == "emit-clips/1" and info["prepare"] == Recipe().to_json()
     assert info["label_names"] == ["Amusement", "Joy"] and info["group_names"] == ["subject"]
     assert set(info["quality"]) == {"vision", "audio", "text"} and info["digest"] == prepared.digest
 
 
-def test_names_that_are_no_text_are_prepared_as_well(tmp_path):
+def test_undecodable_file_names_are_prepared(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     write_wav(folder / "a.wav", voice(0.5)[None])
@@ -363,7 +371,7 @@ def test_names_that_are_no_text_are_prepared_as_well(tmp_path):
     assert rows(found.path / "failures.csv")[0]["id"] == "gone\\udce9"
 
 
-def test_what_is_left_of_a_clip_of_several_files_is_said(source, tmp_path):
+def test_unread_rest_of_a_clip_of_several_files_is_reported(source, tmp_path):
     long = write_wav(tmp_path / "long.wav", voice(2.5)[None])
     clips = [Clip("both", source / "clips" / "silent.mp4", audio=long), Clip("one", long)]
     given = {"both": [], "one": []}

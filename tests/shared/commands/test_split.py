@@ -1,4 +1,4 @@
-"""`emit split`: whole groups, every clip tested once, the same rows, everything downstream unchanged."""
+"""`emit split`: whole groups, every clip tested once, the same rows."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from shared.dataset.splits import assign_folds, fold_splits
 from shared.errors import UserError
 
 
-def test_every_clip_is_tested_once_and_no_group_is_torn():
+def test_every_clip_is_tested_once_and_groups_are_whole():
     group_of = {f"c{i}": f"s{i % 11}" if i < 80 else "" for i in range(90)}
     tested = []
     for fold in range(4):
@@ -30,18 +30,18 @@ def test_every_clip_is_tested_once_and_no_group_is_torn():
     assert fold_splits(group_of, 4, 0, 0.2, seed=2) != fold_splits(group_of, 4, 0, 0.2, seed=1)
 
 
-def test_folds_by_hand():
+def test_folds_of_small_groups():
     # sizes 3, 2, 2, 1 into two folds: 3 to the first, 2 and 2 to the second, 1 to the first
     group_of = {"a1": "a", "a2": "a", "a3": "a", "b1": "b", "b2": "b", "c1": "c", "c2": "c", "d1": "d"}
-    found = assign_folds(group_of, 2, 0)
-    assert [found[name] for name in ("a1", "b1", "c1", "d1")] == [0, 1, 1, 0]
+    fold_of = assign_folds(group_of, 2, 0)
+    assert [fold_of[name] for name in ("a1", "b1", "c1", "d1")] == [0, 1, 1, 0]
     with pytest.raises(UserError, match="4 groups are too few for 4 folds that leave"):
         fold_splits({"a": "a", "b": "b"} | {"c": "a", "d": "b", "e": "c", "f": "c", "g": "d"}, 4, 9, 0.5, 0)
     with pytest.raises(UserError, match="2 groups are too few"):
         fold_splits({"a": "", "b": ""}, 2, 0, 0.5, 0)
 
 
-def test_a_clip_dataset_keeps_its_rows(corpus, clips, tmp_path, capsys):
+def test_split_dataset_shares_the_rows(corpus, clips, tmp_path, capsys):
     argv = [str(clips), "--by", "subject", "--folds", "3", "--fold", "1", "--out", str(tmp_path / "fold")]
     assert main(argv) == 0
     before, after = ClipDataset.open(clips), ClipDataset.open(tmp_path / "fold")
@@ -65,7 +65,7 @@ def test_a_clip_dataset_keeps_its_rows(corpus, clips, tmp_path, capsys):
         prepare([str(corpus), "--out", str(tmp_path / "fold")])
 
 
-def test_invalid_splits_are_refused(clips, tmp_path):
+def test_invalid_split_is_an_error(clips, tmp_path):
     def split(data, *options):
         return main([str(data), "--out", str(tmp_path / "fold"), *options])
 

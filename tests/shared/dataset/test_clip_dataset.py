@@ -1,4 +1,4 @@
-"""Reading clip datasets: splits, what comes back, padding."""
+"""Reading clip datasets."""
 
 import pickle
 
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     return place / "out"
 
 
-def test_splits(folder):
+def test_splits_are_opened_by_name(folder):
     everything, train, valid = (ClipDataset.open(folder, split) for split in (None, "train", "valid"))
     assert (len(everything), len(train), len(valid)) == (5, 4, 1) and len(ClipDataset.open(folder, "")) == 5
     assert valid[0].id == "4" and valid.column("id") == ["4"] and train.column("id") == list("0123")
@@ -36,7 +36,7 @@ def test_splits(folder):
         train[4]
 
 
-def test_labels_and_columns(folder):
+def test_labels_and_columns_are_read(folder):
     clips = ClipDataset.open(folder)
     assert clips.label_names == ["valence"] and clips.labels().dtype == np.float32
     np.testing.assert_array_equal(clips.labels(), np.float32([[np.nan], [0.25], [0.5], [0.75], [-1]]))
@@ -46,7 +46,7 @@ def test_labels_and_columns(folder):
         clips.column("actor")
 
 
-def test_sound_comes_back_to_the_bit(folder):
+def test_waveform_is_stored_exactly(folder):
     clips = ClipDataset.open(folder)
     for i in range(4):
         sound = np.round(voice(0.5 + i / 10, seed=i) * 32768) / 32768
@@ -57,7 +57,7 @@ def test_sound_comes_back_to_the_bit(folder):
         clips.waveform(0, 44100)
 
 
-def test_pictures_come_back_nearly(folder):
+def test_frames_and_their_quality_are_stored(folder):
     clip = ClipDataset.open(folder)[4]
     assert clip.frames.shape == (7, 96, 96, 3) and clip.frames.dtype == np.uint8
     np.testing.assert_allclose(clip.frame_times, np.arange(7) / 8)
@@ -66,17 +66,17 @@ def test_pictures_come_back_nearly(folder):
     nose = clip.frames[:, 40:56, 40:56].mean(axis=(1, 2))  # (T, 3)
     assert (np.abs(nose - (225, 180, 150)) < 45).all()
     again = vision_quality(clip.frames, clip.vision_quality[:, 0] > 0.5)
-    np.testing.assert_array_equal(again, clip.vision_quality)  # of the stored crops, to the bit
+    np.testing.assert_array_equal(again, clip.vision_quality)  # computed from the stored crops
 
 
-def test_it_travels_to_worker_processes(folder):
+def test_dataset_is_pickled_by_reference(folder):
     clips = ClipDataset.open(folder, "valid")
     copy = pickle.loads(pickle.dumps(clips))
     np.testing.assert_array_equal(copy[0].frames, clips[0].frames)
-    assert len(pickle.dumps(clips)) < 100_000  # by reference, not by value
+    assert len(pickle.dumps(clips)) < 100_000
 
 
-def test_what_is_no_dataset_is_said(folder, tmp_path):
+def test_other_folder_is_an_error(folder, tmp_path):
     with pytest.raises(UserError, match="emit prepare"):
         ClipDataset.open(tmp_path)
     (tmp_path / "dataset.json").write_text('{"format": "other/1"}')

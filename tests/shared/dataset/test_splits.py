@@ -14,7 +14,7 @@ def source(groups, split=""):
     return ClipSource(clips, ("Joy",), ("subject",) if any(groups) else ())
 
 
-def test_people_are_never_torn_and_shares_are_about_right():
+def test_groups_are_kept_whole_and_fractions_are_close():
     split = assign_splits(source([f"s{i % 40}" for i in range(400)]))
     of = {}
     for clip in split.clips:
@@ -23,7 +23,7 @@ def test_people_are_never_torn_and_shares_are_about_right():
     assert "no splits given" in split.notes[-1]
 
 
-def test_the_order_of_the_clips_changes_nothing():
+def test_splits_do_not_depend_on_the_order_of_clips():
     forward, backward = source([f"s{i % 9}" for i in range(90)]), source([f"s{i % 9}" for i in range(90)])
     backward.clips.reverse()
     assert {c.id: c.split for c in assign_splits(forward).clips} == {
@@ -36,11 +36,11 @@ def test_given_splits_are_kept():
     assert assign_splits(given) is given
 
 
-def test_an_unknown_group_is_refused():
+def test_unknown_group_is_an_error():
     with pytest.raises(UserError, match="did you mean 'subject'"):
         assign_splits(source(["a", "b", "c"]), "Subject")
 
 
-def test_without_groups_each_clip_is_its_own_and_two_clips_are_not_torn():
+def test_clips_without_groups_are_split_one_by_one():
     assert Counter(c.split for c in assign_splits(source([""] * 20)).clips) == {"train": 14, "valid": 3, "test": 3}
     assert {c.split for c in assign_splits(source([""] * 2)).clips} == {"train"}

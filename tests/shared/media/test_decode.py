@@ -1,4 +1,4 @@
-"""Decoding: times, rotation, levels, and files in bad shape."""
+"""Decoding: times, rotation, levels, and damaged files."""
 
 from functools import partial
 
@@ -14,13 +14,13 @@ from shared.media.decode import MediaError, decode, decode_windows
 from shared.media.waveform import resample, to_channels, to_mono
 
 
-def test_frames_are_taken_by_their_time_stamps(tmp_path):
-    """Twenty-five a second, then five, then a jump: an index would be seconds off."""
+def test_frames_are_selected_by_their_timestamps(tmp_path):
+    """25 frames per second, then 5, then a gap: selection by index would be seconds off."""
     times = np.concatenate([np.arange(0, 2, 1 / 25), np.arange(2, 4, 0.2), [4.6, 4.64]])
     media = decode(write_video(tmp_path / "vfr.mp4", clock(times), times), 10, 20)
     nearest = times[np.abs(times[None] - media.frame_times[:, None].astype(float)).argmin(axis=1)]
     np.testing.assert_allclose(media.frame_times, np.arange(len(media.frame_times)) / 10, atol=1e-6)
-    assert len(media.frame_times) == 47  # up to 4.64 s and the 40 ms that the last picture stays
+    assert len(media.frame_times) == 47  # up to 4.64 s plus 40 ms for the last frame
     shown = read_clock(media.frames)
     distance = np.abs(shown - media.frame_times)
     best = np.abs(nearest - media.frame_times)
@@ -28,8 +28,8 @@ def test_frames_are_taken_by_their_time_stamps(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".mkv"])
-def test_containers_agree_and_sound_stays_in_step(tmp_path, suffix):
-    """A click at 1 s, heard at 1 s, whatever the container adds in front."""
+def test_containers_agree_and_sound_stays_in_sync(tmp_path, suffix):
+    """A click at 1 s stays at 1 s, whatever padding the container adds."""
     times = np.arange(0, 2, 1 / 25)
     sound = np.zeros((1, 96000), np.float32)
     sound[0, 48000:48480] = 0.8 * np.sin(np.arange(480) * 0.3)
@@ -37,8 +37,8 @@ def test_containers_agree_and_sound_stays_in_step(tmp_path, suffix):
     media = decode(write_video(tmp_path / f"a{suffix}", clock(times), sound=sound, rate=48000, codec=codec), 8, 20)
     np.testing.assert_allclose(media.frame_times, np.arange(16) / 8, atol=1e-6)
     assert np.abs(read_clock(media.frames) - media.frame_times).max() <= 0.04
-    heard = np.flatnonzero(np.abs(media.waveform) > 0.3)[0] / media.sample_rate
-    assert abs(heard - 1.0) < 0.01 and abs(media.duration - 2) < 0.06
+    start = np.flatnonzero(np.abs(media.waveform) > 0.3)[0] / media.sample_rate
+    assert abs(start - 1.0) < 0.01 and abs(media.duration - 2) < 0.06
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
@@ -53,13 +53,13 @@ def test_rotation_is_applied(tmp_path, degrees):
     assert frame.shape == expected.shape and np.abs(frame.astype(int) - expected).mean() < 6
 
 
-def test_pixels_that_are_not_square_are_made_so(tmp_path):
+def test_pixel_aspect_is_applied(tmp_path):
     path = write_video(tmp_path / "wide.mkv", clock(np.arange(5) / 25), pixel_shape=2)
     media = decode(path, 8, 20)
     assert media.frames.shape[1:3] == (64, 192) and read_clock(media.frames)[0] == 0
 
 
-def test_channels_are_averaged_and_the_level_is_kept(tmp_path):
+def test_channels_are_averaged_at_their_level(tmp_path):
     left, right = voice(1.0), 0.5 * voice(1.0, seed=1)
     media = decode(write_wav(tmp_path / "stereo.wav", np.stack([left, right])), 8, 20)
     np.testing.assert_allclose(media.waveform, (left + right) / 2, atol=1 / 32768)
@@ -67,14 +67,14 @@ def test_channels_are_averaged_and_the_level_is_kept(tmp_path):
     assert abs(20 * np.log10(np.std(same.waveform) / np.std(left))) < 0.01  # not the 3 dB of a downmix
 
 
-def test_channels_that_cancel_each_other_are_told_from_silence(tmp_path):
-    said = voice(1.0)
+def test_cancelling_channels_are_not_silence(tmp_path):
+    speech = voice(1.0)
     sounds = {
-        "upside_down.wav": np.stack([said, -said]),
-        "upside_down.mkv": np.stack([said, -said]),
+        "upside_down.wav": np.stack([speech, -speech]),
+        "upside_down.mkv": np.stack([speech, -speech]),
         "silent.wav": np.zeros((2, 16000)),
-        "one_of_two.wav": np.stack([said, 0 * said]),
-        "mono.wav": said[None],
+        "one_of_two.wav": np.stack([speech, 0 * speech]),
+        "mono.wav": speech[None],
     }
     for name, sound in sounds.items():
         write = write_wav if name.endswith("wav") else partial(write_video, frames=None)
@@ -82,12 +82,12 @@ def test_channels_that_cancel_each_other_are_told_from_silence(tmp_path):
         cancelled = name.startswith("upside")
         assert decode(path, 8, 20).cancelled is cancelled, name
         assert ("cancel each other" in prepare_clip(Clip("a", path), Recipe())[1].detail) is cancelled, name
-    video = write_video(tmp_path / "v.mp4", np.stack([face()] * 5), sound=said[None])
+    video = write_video(tmp_path / "v.mp4", np.stack([face()] * 5), sound=speech[None])
     detail = prepare_clip(Clip("a", video, audio=tmp_path / "upside_down.wav"), Recipe())[1].detail
     assert "cancel each other" in detail
 
 
-def test_resampling_keeps_level_and_length():
+def test_resampling_keeps_level_and_duration():
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100).astype(np.float32)
     out = resample(tone, 44100, 16000)
     assert len(out) == 16000 and abs(out[2000:14000].std() / tone.std() - 1) < 1e-3
@@ -104,11 +104,11 @@ def test_resampling_keeps_level_and_length():
         (np.array([[-1.0, 0.9921875, 0, 0]], np.float64), True),
     ],
 )
-def test_sample_formats(samples, packed):
+def test_sample_formats_are_scaled(samples, packed):
     np.testing.assert_allclose(to_mono(to_channels(samples, packed, 2)), [-1 / 256, 0], atol=1e-7)
 
 
-def test_a_modality_that_is_missing_is_empty(tmp_path):
+def test_missing_modality_is_empty(tmp_path):
     picture = decode(write_video(tmp_path / "silent.mp4", clock(np.arange(25) / 25)), 8, 20)
     assert picture.frames.shape == (8, 64, 96, 3) and picture.waveform.shape == (0,) and picture.sample_rate == 0
     sound = decode(write_video(tmp_path / "heard.mp4", None, sound=voice(1.0)[None]), 8, 20)
@@ -119,7 +119,7 @@ def test_a_modality_that_is_missing_is_empty(tmp_path):
     assert len(short.frames) == 1 and len(short.waveform) > 0
 
 
-def test_a_cover_is_not_a_video(tmp_path):
+def test_cover_picture_is_not_a_video(tmp_path):
     path = tmp_path / "song.mp3"
     with av.open(str(path), "w") as container:
         audio = container.add_stream("mp3", rate=16000, layout="mono")
@@ -133,20 +133,20 @@ def test_a_cover_is_not_a_video(tmp_path):
         container.mux(audio.encode(block))
         container.mux(audio.encode())
     with av.open(str(path)) as container:
-        assert len(container.streams.video) == 1  # the file does hold one
+        assert len(container.streams.video) == 1  # the cover
     media = decode(path, 8, 20)
     assert len(media.frames) == 0 and len(media.waveform) > 15000
     assert media.absent == {"vision": "no moving pictures, only a cover"}
 
 
-def test_only_the_beginning_of_a_long_file_is_read_and_large_pictures_are_reduced(tmp_path):
+def test_long_file_is_cut_and_large_frames_are_scaled_down(tmp_path):
     times = np.arange(0, 6, 0.1)
     frames = clock(times, 128, 256)
     media = decode(write_video(tmp_path / "long.mp4", frames, times, sound=voice(6)[None]), 4, 2.0, max_side=64)
     assert media.frames.shape == (8, 32, 64, 3) and len(media.waveform) == 32000 and media.duration == 2.0
 
 
-def test_damaged_files_give_what_is_left(tmp_path):
+def test_undamaged_parts_of_damaged_files_are_decoded(tmp_path):
     times = np.arange(0, 4, 1 / 25)
     noise = np.random.default_rng(0).integers(0, 255, (len(times), 64, 96, 3)).astype(np.uint8)
     path = write_video(tmp_path / "a.mkv", noise, sound=voice(4)[None])
@@ -170,7 +170,7 @@ def test_damaged_files_give_what_is_left(tmp_path):
     ("content", "words"),
     [(b"", "empty"), (b"hello world", "not a readable"), (bytes(5000), "not a readable"), (None, "no such file")],
 )
-def test_unreadable_files_have_a_reason_of_one_line(tmp_path, content, words):
+def test_unreadable_file_has_a_reason_of_one_line(tmp_path, content, words):
     path = tmp_path / "-bad: file.mp4"
     if content is not None:
         path.write_bytes(content)
@@ -179,7 +179,7 @@ def test_unreadable_files_have_a_reason_of_one_line(tmp_path, content, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_file_without_its_index_is_unreadable(tmp_path):
+def test_file_without_its_index_is_unreadable(tmp_path):
     path = write_video(tmp_path / "a.mp4", clock(np.arange(50) / 25))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(MediaError):
@@ -190,7 +190,7 @@ def test_a_file_without_its_index_is_unreadable(tmp_path):
     ("name", "codec", "pixels"),
     [
         ("ten_bit.mp4", "libx264", "yuv420p10le"),
-        ("full_colour.mp4", "libx264", "yuv444p"),
+        ("full_color.mp4", "libx264", "yuv444p"),
         ("hevc.mp4", "libx265", "yuv420p"),
         ("hevc_ten_bit.mkv", "libx265", "yuv420p10le"),
         ("vp9.webm", "libvpx-vp9", "yuv420p"),
@@ -203,17 +203,17 @@ def test_a_file_without_its_index_is_unreadable(tmp_path):
         ("prores.mov", "prores_ks", "yuv422p10le"),
     ],
 )
-def test_codecs(tmp_path, name, codec, pixels):
+def test_codecs_are_decoded(tmp_path, name, codec, pixels):
     path = write_video(tmp_path / name, clock(np.arange(20) / 25, 128, 192), codec=codec, pixels=pixels)
     media = decode(path, 5, 20)
     assert media.frames.shape == (4, 128, 192, 3) and media.damaged_packets == 0
     assert np.abs(read_clock(media.frames) - np.arange(4) / 5).max() <= 0.021
-    grey = media.frames[0].astype(int)
-    assert np.abs(grey - grey.mean(axis=-1, keepdims=True)).max() <= 12 and np.abs(grey - 40).mean() < 8
+    gray = media.frames[0].astype(int)
+    assert np.abs(gray - gray.mean(axis=-1, keepdims=True)).max() <= 12 and np.abs(gray - 40).mean() < 8
 
 
-def test_a_file_that_claims_a_thousand_frames_a_second(tmp_path):
-    """As WebM's time base makes a fifth of Hume-Vidmimic2's files do."""
+def test_claimed_frame_rate_is_ignored(tmp_path):
+    """A fifth of the files of Hume-Vidmimic2 claim 1000 frames per second, the time base of WebM."""
     times = np.arange(0, 2, 1 / 25)
     path = write_video(tmp_path / "webm.mkv", clock(times), times, claims=1000)
     with av.open(str(path)) as container:
@@ -223,7 +223,7 @@ def test_a_file_that_claims_a_thousand_frames_a_second(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 96000, 192000])
-def test_sample_rates(tmp_path, rate):
+def test_sample_rates_are_kept(tmp_path, rate):
     tone = (0.5 * np.sin(2 * np.pi * 300 * np.arange(rate // 2) / rate)).astype(np.float32)
     media = decode(write_wav(tmp_path / "tone.wav", tone[None], rate), 8, 20)
     heard = resample(media.waveform, media.sample_rate, 16000)
@@ -239,23 +239,25 @@ def test_six_channels_are_averaged(tmp_path):
         assert container.streams.audio[0].layout.nb_channels == 6
     heard = decode(path, 8, 20).waveform[4800:19200]
     power = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
-    peaks = power[[round((200 + 90 * k) * len(heard) / 48000) for k in (0, 1, 2, 4, 5)]]  # the fourth is for low tones
-    assert peaks.max() / peaks.min() < 1.5  # all as loud as each other
+    peaks = power[
+        [round((200 + 90 * k) * len(heard) / 48000) for k in (0, 1, 2, 4, 5)]
+    ]  # without the low-frequency channel
+    assert peaks.max() / peaks.min() < 1.5  # equally loud
     assert heard.std() < 0.3 * np.sqrt(6 / 2) / 6 * 1.3  # a mean, not a sum
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_sound_that_starts_later_is_heard_later(tmp_path, suffix):
+def test_late_sound_starts_late(tmp_path, suffix):
     click = np.zeros((1, 24000), np.float32)
     click[0, 12000:12240] = 0.8 * np.sin(np.arange(240) * 0.3)  # half a second into the sound
     path = write_video(tmp_path / f"late{suffix}", clock(np.arange(50) / 25), sound=click, rate=24000, sound_from=0.7)
     media = decode(path, 8, 20)
-    heard = np.flatnonzero(np.abs(media.waveform) > 0.3)[0] / media.sample_rate
-    assert abs(heard - 1.2) < 0.01 and not media.waveform[: round(0.6 * 24000)].any()
+    start = np.flatnonzero(np.abs(media.waveform) > 0.3)[0] / media.sample_rate
+    assert abs(start - 1.2) < 0.01 and not media.waveform[: round(0.6 * 24000)].any()
     assert read_clock(media.frames)[0] == 0 and media.frame_times[0] == 0
 
 
-def test_why_a_modality_is_missing(tmp_path):
+def test_missing_modality_has_a_reason(tmp_path):
     silent = decode(write_video(tmp_path / "silent.mp4", clock(np.arange(5) / 25)), 8, 20)
     assert silent.absent == {"audio": "no sound track"}
     heard = decode(write_wav(tmp_path / "heard.wav", voice(1.0)[None]), 8, 20)
@@ -267,15 +269,15 @@ def test_why_a_modality_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["-rf.mp4", "two words: a.mp4", "Käse und 顔.mp4", "%d%03d.mp4", "a'b\"c#d?.mp4"])
-def test_names_and_links(tmp_path, name):
+def test_unusual_file_names_and_links_are_decoded(tmp_path, name):
     path = write_video(tmp_path / "plain.mp4", clock(np.arange(5) / 25)).rename(tmp_path / name)
     (tmp_path / "link.mp4").symlink_to(path)
     for found in (path, tmp_path / "link.mp4"):
         assert len(decode(found, 8, 20).frames) == 2
 
 
-def test_windows_make_up_the_whole(tmp_path):
-    """Of a file whose frames come at odd times and whose sound starts late and has a gap."""
+def test_windows_add_up_to_the_whole_file(tmp_path):
+    """For a file with irregular frame times, and sound that starts late and has a gap."""
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.uniform(0.02, 0.3, 40))
     times -= times[0]
@@ -292,15 +294,15 @@ def test_windows_make_up_the_whole(tmp_path):
     assert sum(part.duration for part in parts) == pytest.approx(whole.duration)
 
 
-def test_a_time_stamp_years_ahead_does_not_fill_the_years(tmp_path):
+def test_far_timestamp_gives_no_empty_windows(tmp_path):
     times = np.r_[np.arange(30) / 25, 2e5 + np.arange(30) / 25]
     path = write_video(tmp_path / "years.mkv", clock(times % 2e5), times)
     starts = [part.start for part in decode_windows(path, 8, 20)]
     assert starts == [0, 200000]
 
 
-def test_pictures_and_sound_that_lie_apart_in_the_file(tmp_path):
-    """All pictures first, then all sound: both are in every window."""
+def test_badly_interleaved_file_has_frames_and_sound_in_every_window(tmp_path):
+    """All frames are stored first, then all sound."""
     together = write_video(tmp_path / "together.mkv", clock(np.arange(150) / 25), sound=voice(6)[None])
     path = tmp_path / "apart.mkv"
     options = {"max_interleave_delta": "1"}  # microseconds after which the muxer stops waiting for the other stream
@@ -312,7 +314,7 @@ def test_pictures_and_sound_that_lie_apart_in_the_file(tmp_path):
             target.mux(packet)
     with av.open(str(path)) as container:
         kinds = "".join(packet.stream.type[0] for packet in container.demux() if packet.size)
-    assert kinds.index("a") >= 149, "the file is not what this test is about"
+    assert kinds.index("a") >= 149, "the file is interleaved"
     parts = list(decode_windows(path, 8, 2.0))
     assert [len(part.frames) for part in parts] == [16, 16, 16] and all(not part.absent for part in parts)
     assert [round(len(part.waveform) / 16000, 1) for part in parts] == [2, 2, 2]

@@ -1,4 +1,4 @@
-"""Faces: found where they are, one person per clip, crops that follow."""
+"""Face detection, tracking and crops."""
 
 import types
 
@@ -11,15 +11,15 @@ from shared.errors import UserError
 from shared.media.faces import MARGIN, FaceDetector, HaarDetector, crop_faces, load_detector, smooth, track_face
 
 
-class Script(FaceDetector):
-    """A detector that says what it is told: {frame number: boxes}. Frames carry their number in a pixel."""
+class ScriptedDetector(FaceDetector):
+    """Returns given boxes: {frame number: boxes}. Frames store their number in a pixel."""
 
     def __init__(self, boxes):
-        self.boxes, self.asked = boxes, []
+        self.boxes, self.searched = boxes, []
 
     def detect(self, frame, thorough=False):
         number = int(frame[0, 0, 0])
-        self.asked.append(number)
+        self.searched.append(number)
         return np.array(self.boxes.get(number, []), np.float32).reshape(-1, 3)
 
 
@@ -29,7 +29,7 @@ def numbered(count, height=100, width=200):
     return frames
 
 
-def test_a_drawn_face_is_found_and_followed():
+def test_moving_face_is_tracked():
     where = np.linspace(110, 210, 13)
     frames = np.stack([face(x=x) for x in where])
     result = track_face(frames, 3, HaarDetector())
@@ -39,58 +39,58 @@ def test_a_drawn_face_is_found_and_followed():
 
 
 @pytest.mark.parametrize("side", [100, 150, 220])
-def test_following_finds_what_a_look_at_the_whole_picture_finds(side):
+def test_tracking_finds_what_detection_finds(side):
     haar = HaarDetector()
     before, after = (face(480, 640, x=x, y=230, side=side) for x in (250, 250 + side / 4))
     boxes = haar.detect(before)
-    followed = haar.track(after, boxes)
-    assert len(boxes) == 1 and np.abs(followed - haar.detect(after)).max() < 0.15 * side
-    # Gone, or out of reach; and of two, both must be there.
+    tracked = haar.track(after, boxes)
+    assert len(boxes) == 1 and np.abs(tracked - haar.detect(after)).max() < 0.15 * side
+    # The face has disappeared or is too far away; one of two faces is missing.
     assert haar.track(np.full_like(after, 90), boxes) is None
     assert haar.track(np.roll(after, 320, axis=1), boxes) is None
     assert haar.track(after, np.stack([boxes[0], boxes[0] + (300, 0, 0)])) is None
 
 
-class Follower(Script):
-    """A detector that can also follow, until a face is lost."""
+class ScriptedTracker(ScriptedDetector):
+    """Tracks too, until a face is lost."""
 
     def track(self, frame, boxes):
         number = int(frame[0, 0, 0])
-        self.followed = [*getattr(self, "followed", []), number]
+        self.tracked = [*getattr(self, "tracked", []), number]
         now = np.array(self.boxes.get(number, []), np.float32).reshape(-1, 3)
         return now[: len(boxes)] if len(now) >= len(boxes) else None
 
 
-def test_every_third_look_and_one_after_a_loss_is_at_the_whole_picture():
+def test_every_third_frame_and_one_with_a_lost_face_is_searched_completely():
     finds = {i: [(50 + i, 50, 30)] for i in range(12) if i != 4}
-    script = Follower(finds)
+    script = ScriptedTracker(finds)
     result = track_face(numbered(12), 1, script)
-    # 0 whole; 1, 2 followed; 3 whole; 4 lost, so whole, and nothing there; 5 whole; 6 whole; 7, 8; 9; 10, 11
-    assert script.asked == [0, 3, 4, 5, 6, 9] and script.followed == [1, 2, 4, 7, 8, 10, 11]
+    # 4 has no face, so it and 5 are searched.
+    assert script.searched == [0, 3, 4, 5, 6, 9] and script.tracked == [1, 2, 4, 7, 8, 10, 11]
     assert result.detected.tolist() == [i != 4 for i in range(12)]
 
 
-def test_what_was_followed_from_one_look_is_no_second_hit():
-    class Clinging(Script):
-        """Finds again what it has found once, for two looks."""
+def test_tracked_face_is_not_counted_twice():
+    class StickyTracker(ScriptedDetector):
+        """Keeps a detected face for two more frames."""
 
         def track(self, frame, boxes):
             return boxes if int(frame[0, 0, 0]) % 3 else None
 
     wallpaper = {3: [(50, 50, 30)]}
-    assert not track_face(numbered(12), 1, Clinging(wallpaper)).detected.any()
-    result = track_face(numbered(12), 1, Clinging(wallpaper | {6: [(50, 50, 30)]}))
+    assert not track_face(numbered(12), 1, StickyTracker(wallpaper)).detected.any()
+    result = track_face(numbered(12), 1, StickyTracker(wallpaper | {6: [(50, 50, 30)]}))
     assert result.detected.tolist() == [3 <= i < 9 for i in range(12)]
 
 
-def test_a_face_that_comes_later_is_seen_at_a_whole_look():
+def test_new_face_is_detected_by_a_complete_search():
     finds = {i: [(50, 50, 30)] + [(150, 50, 40)] * (i > 3) for i in range(12)}
-    result = track_face(numbered(12), 1, Follower(finds))
+    result = track_face(numbered(12), 1, ScriptedTracker(finds))
     assert result.other_faces == 1 and result.detected.all()
     np.testing.assert_allclose(result.boxes[:, 2], 30)
 
 
-def test_there_is_no_face_on_a_wall():
+def test_noise_has_no_face():
     rng = np.random.default_rng(0)
     walls = rng.integers(0, 255, (4, 120, 160, 3)).astype(np.uint8)
     result = track_face(walls, 2, HaarDetector())
@@ -98,7 +98,7 @@ def test_there_is_no_face_on_a_wall():
     assert len(track_face(walls[:0], 2, HaarDetector()).boxes) == 0
 
 
-def test_people_on_their_side_are_turned():
+def test_rotated_frames_are_turned_upright():
     frames = np.stack([face(mouth=m) for m in np.linspace(0, 1, 9)])
     result = track_face(np.rot90(frames, 1, axes=(1, 2)), 2, HaarDetector())
     assert result.turns == 3 and result.detected.all()
@@ -106,8 +106,8 @@ def test_people_on_their_side_are_turned():
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-def test_a_face_of_a_quarter_of_the_picture_is_found_at_a_quick_look(turns):
-    """Upright and lying: a box of 69 in a picture of 480 x 270. A first look at larger faces alone is quicker."""
+def test_quick_search_finds_a_face_of_a_quarter_of_the_frame(turns):
+    """Upright and rotated: a box of 69 pixels in a frame of 480 x 270."""
     quick = HaarDetector()
     quick.thorough = quick.quick
     frames = np.stack([face(270, 480, x=250, y=140, side=55)] * 3)
@@ -115,38 +115,38 @@ def test_a_face_of_a_quarter_of_the_picture_is_found_at_a_quick_look(turns):
     assert result.detected.all() and np.abs(result.boxes - (250, 140, 70)).max() < 8
 
 
-def test_between_looks_both_must_have_found_it():
+def test_frame_between_samples_needs_a_face_in_both():
     finds = {0: [(50, 50, 30)], 3: [(53, 50, 30)], 9: [(59, 50, 30)], 10: [(60, 50, 30)]}
-    script = Script(finds)
+    script = ScriptedDetector(finds)
     result = track_face(numbered(11), 3, script)
-    assert script.asked == [0, 3, 6, 9, 10]
+    assert script.searched == [0, 3, 6, 9, 10]
     assert result.detected.tolist() == [True] * 4 + [False] * 5 + [True] * 2
-    np.testing.assert_allclose(result.boxes[:, 0], np.arange(50, 61), atol=1.01)  # interpolated all the same
+    np.testing.assert_allclose(result.boxes[:, 0], np.arange(50, 61), atol=1.01)  # interpolated without a detection
 
 
-def test_the_largest_most_persistent_face_is_kept():
+def test_largest_and_most_persistent_face_is_tracked():
     small = {i: (30 + i, 50, 25) for i in range(12)}
     large = {i: (140 - i, 50, 60) for i in range(12)}
     flash = {5: (90, 40, 90)}
     finds = {i: [track[i] for track in (small, large, flash) if i in track] for i in range(12)}
-    result = track_face(numbered(12), 1, Script(finds))
+    result = track_face(numbered(12), 1, ScriptedDetector(finds))
     np.testing.assert_allclose(result.boxes[:, 2], 60)
     np.testing.assert_allclose(result.boxes[:, 0], 140 - np.arange(12), atol=1.01)
     assert result.detected.all()
 
 
-def test_one_hit_in_many_looks_is_no_face():
-    assert not track_face(numbered(8), 1, Script({4: [(50, 50, 30)]})).detected.any()
-    assert track_face(numbered(1), 1, Script({0: [(50, 50, 30)]})).detected.all()
+def test_single_hit_in_many_frames_is_no_face():
+    assert not track_face(numbered(8), 1, ScriptedDetector({4: [(50, 50, 30)]})).detected.any()
+    assert track_face(numbered(1), 1, ScriptedDetector({0: [(50, 50, 30)]})).detected.all()
 
 
-def test_an_outlier_does_not_shake_the_box():
+def test_outlier_does_not_move_the_box():
     finds = {i: [(50, 50, 30)] for i in range(9)} | {4: [(50, 62, 40)]}
-    result = track_face(numbered(9), 1, Script(finds))
+    result = track_face(numbered(9), 1, ScriptedDetector(finds))
     np.testing.assert_allclose(result.boxes, np.tile([50, 50, 30], (9, 1)), atol=1e-4)
 
 
-def test_smoothing_takes_jitter_and_leaves_constants():
+def test_smoothing_removes_jitter_and_keeps_constants():
     rng = np.random.default_rng(0)
     still = np.tile(np.float32([40, 50, 30]), (40, 1))
     np.testing.assert_allclose(smooth(still, 8.0), still, rtol=1e-5)
@@ -155,7 +155,7 @@ def test_smoothing_takes_jitter_and_leaves_constants():
     assert np.isnan(smooth(np.full((5, 3), np.nan, np.float32), 8.0)).all()
 
 
-def test_crops_hold_the_box_with_its_margin():
+def test_crop_contains_the_box_and_its_margin():
     frame = np.zeros((1, 200, 300, 3), np.uint8)
     frame[0, 80:120, 130:170] = 255  # a box of 40 around (150, 100)
     crop = crop_faces(frame, np.float32([[150, 100, 40]]), 56)[0, :, :, 0]
@@ -164,7 +164,7 @@ def test_crops_hold_the_box_with_its_margin():
     assert abs(rows[0] - (55 - rows[-1])) <= 1  # in the middle
 
 
-def test_crops_beyond_the_picture_repeat_its_edge_and_without_a_box_take_the_middle():
+def test_crop_outside_the_frame_repeats_its_border_and_without_a_box_is_central():
     frame = np.full((1, 100, 160, 3), 200, np.uint8)
     assert (crop_faces(frame, np.float32([[0, 0, 80]]), 48) == 200).all()
     assert (crop_faces(frame, np.float32([[900, -700, 30]]), 48) == 200).all()
@@ -173,12 +173,12 @@ def test_crops_beyond_the_picture_repeat_its_edge_and_without_a_box_take_the_mid
     assert crop_faces(frame[:0], np.zeros((0, 3), np.float32), 48).shape == (0, 48, 48, 3)
 
 
-def test_an_unknown_detector_is_named():
+def test_unknown_detector_is_an_error():
     with pytest.raises(UserError, match="did you mean 'haar'"):
         load_detector("harr")
 
 
-def test_detectors_with_weights_need_their_file(tmp_path):
+def test_missing_or_wrong_detector_file_is_an_error(tmp_path):
     for spec, words in (
         ("yunet", "write yunet:/path/to/it"),
         ("haar:/some/file", "takes no file"),
@@ -192,8 +192,8 @@ def test_detectors_with_weights_need_their_file(tmp_path):
         load_detector(f"yunet:{tmp_path / 'noise.onnx'}")
 
 
-def test_yunet_finds_where_its_boxes_say(monkeypatch, tmp_path):
-    """Its model is not here: a stand-in with the interface of OpenCV's class, which finds the white box."""
+def test_yunet_boxes_are_converted(monkeypatch, tmp_path):
+    """A stand-in with the interface of OpenCV's class detects the white box."""
     import cv2
 
     class Net:
@@ -217,8 +217,8 @@ def test_yunet_finds_where_its_boxes_say(monkeypatch, tmp_path):
         np.testing.assert_allclose(yunet.detect(frame, thorough), [[230, 140, 70]], atol=2)
 
 
-def test_mediapipe_finds_where_its_boxes_say(monkeypatch, tmp_path):
-    """The package is not here: a stand-in with the part of its interface that is used."""
+def test_mediapipe_boxes_are_converted(monkeypatch, tmp_path):
+    """A stand-in with the used part of the interface of the package."""
     box = types.SimpleNamespace(origin_x=10, origin_y=20, width=40, height=60)
     found = types.SimpleNamespace(detections=[types.SimpleNamespace(bounding_box=box)])
     net = types.SimpleNamespace(
@@ -231,7 +231,7 @@ def test_mediapipe_finds_where_its_boxes_say(monkeypatch, tmp_path):
     assert mediapipe.detect(np.zeros((90, 90, 3), np.uint8)).shape == (0, 3)
 
 
-def test_other_faces_are_counted():
+def test_other_persistent_faces_are_counted():
     finds = {i: [(30, 50, 25), (140, 50, 60)] for i in range(12)} | {5: [(30, 50, 25), (140, 50, 60), (90, 90, 20)]}
-    assert track_face(numbered(12), 1, Script(finds)).other_faces == 1
-    assert track_face(numbered(12), 1, Script({i: [(140, 50, 60)] for i in range(12)})).other_faces == 0
+    assert track_face(numbered(12), 1, ScriptedDetector(finds)).other_faces == 1
+    assert track_face(numbered(12), 1, ScriptedDetector({i: [(140, 50, 60)] for i in range(12)})).other_faces == 0

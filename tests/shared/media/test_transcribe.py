@@ -1,4 +1,4 @@
-"""Transcripts made here: only of speech, kept, and second to those that are given."""
+"""Transcription: of speech only, cached, and only of clips without a transcript."""
 
 import json
 import sys
@@ -20,9 +20,9 @@ from shared.media.transcribe import RECOGNIZERS, Segment
 
 
 class Parrot:
-    """Says the same of everything, as recognizers do of silence; counts how often it is asked."""
+    """Returns the same segments for any sound, as recognizers do for silence; counts its calls."""
 
-    asked = 0
+    calls = 0
 
     def __init__(self, path: str = ""):
         self.digest = f"parrot {path}"
@@ -31,7 +31,7 @@ class Parrot:
         pass
 
     def recognize(self, waveform):
-        type(self).asked += 1
+        type(self).calls += 1
         if self.digest == "parrot fails":
             raise RuntimeError("out of\nmemory")
         seconds = len(waveform) / RATE
@@ -41,14 +41,14 @@ class Parrot:
 @pytest.fixture(autouse=True)
 def parrot(monkeypatch):
     monkeypatch.setitem(RECOGNIZERS.parts, "parrot", "test_transcribe:Parrot")
-    monkeypatch.setattr(Parrot, "asked", 0)
+    monkeypatch.setattr(Parrot, "calls", 0)
     transcribe.load_recognizer.cache_clear()
     return Parrot
 
 
 @pytest.fixture
 def speech(monkeypatch):
-    """The buzz of `voice` counts as speech where it is loud; the network behind it is tested elsewhere."""
+    """Loud parts of `voice` count as speech, without the network."""
 
     def loud(samples, rate):
         count = -(-len(samples) // 512)
@@ -59,16 +59,16 @@ def speech(monkeypatch):
     monkeypatch.setattr(transcribe, "speech_probability", loud)
 
 
-def test_silence_and_noise_have_no_words(parrot, tmp_path):
-    """With the real network: the recognizer is not even asked."""
+def test_silence_and_noise_are_not_transcribed(parrot, tmp_path):
+    """With the real network; the recognizer is not called."""
     noise = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
     for samples in (np.zeros(32000, np.float32), noise, np.zeros(0, np.float32)):
         assert (speech_probability(samples, RATE) < 0.5).all()
         assert transcribe.transcribe(samples, RATE, parrot(), tmp_path) == ("", "nobody speaks")
-    assert parrot.asked == 0
+    assert parrot.calls == 0
 
 
-def test_all_segments_with_speech_are_joined_and_invented_ones_left_out(parrot, speech):
+def test_segments_without_speech_are_dropped(parrot, speech):
     talk = voice(4.0)
     assert transcribe.transcribe(talk, RATE, parrot()) == ("So funny, thank you for watching.", "")
     talk[32000:] = 0
@@ -76,30 +76,30 @@ def test_all_segments_with_speech_are_joined_and_invented_ones_left_out(parrot, 
     assert transcribe.transcribe(np.repeat(talk, 3), 3 * RATE, parrot())[0] == "So funny,"  # at its own rate
 
 
-def test_what_was_transcribed_is_kept(parrot, speech, tmp_path):
+def test_transcripts_are_cached(parrot, speech, tmp_path):
     talk = voice(2.0)
     first = transcribe.transcribe(talk, RATE, parrot(), tmp_path)
-    assert transcribe.transcribe(talk, RATE, parrot(), tmp_path) == first and parrot.asked == 1
+    assert transcribe.transcribe(talk, RATE, parrot(), tmp_path) == first and parrot.calls == 1
     transcribe.transcribe(talk, RATE, parrot("other weights"), tmp_path)
     transcribe.transcribe(voice(2.0, seed=5), RATE, parrot(), tmp_path)
-    assert parrot.asked == 3
+    assert parrot.calls == 3
     for file in tmp_path.iterdir():
-        file.write_text("{")  # damaged: made again
-    assert transcribe.transcribe(talk, RATE, parrot(), tmp_path) == first and parrot.asked == 4
+        file.write_text("{")  # a damaged file is written again
+    assert transcribe.transcribe(talk, RATE, parrot(), tmp_path) == first and parrot.calls == 4
 
 
-def test_a_recognizer_that_fails_costs_the_words_only_and_is_asked_again(parrot, speech, tmp_path):
+def test_failed_transcription_is_not_cached(parrot, speech, tmp_path):
     for times in (1, 2):
-        text, why = transcribe.transcribe(voice(2.0), RATE, parrot("fails"), tmp_path)
-        assert text == "" and why == "its sound could not be transcribed (out of memory)" and parrot.asked == times
+        text, reason = transcribe.transcribe(voice(2.0), RATE, parrot("fails"), tmp_path)
+        assert text == "" and reason == "its sound could not be transcribed (out of memory)" and parrot.calls == times
 
 
-def test_given_words_win_and_clips_without_speech_miss_theirs(parrot, speech, tmp_path):
+def test_given_transcript_wins_and_silent_clip_misses_text(parrot, speech, tmp_path):
     recipe = Recipe(transcribe="parrot:weights")
     loud = write_wav(tmp_path / "loud.wav", voice(2.0)[None])
     quiet = write_wav(tmp_path / "quiet.wav", np.zeros((1, 32000)))
     row, verdict = prepare_clip(Clip("a", loud, "my own words"), recipe)
-    assert row["transcript"] == "my own words" and parrot.asked == 0
+    assert row["transcript"] == "my own words" and parrot.calls == 0
     row, verdict = prepare_clip(Clip("a", loud), recipe)
     assert row["transcript"].startswith("So funny") and "text" not in verdict.missing and row["text_quality"][0] == 1
     row, verdict = prepare_clip(Clip("a", quiet), recipe)
@@ -107,16 +107,16 @@ def test_given_words_win_and_clips_without_speech_miss_theirs(parrot, speech, tm
     assert row["text_quality"][0] == 0
 
 
-def test_faster_whisper_is_asked_for_what_its_package_gives(monkeypatch, tmp_path, speech):
-    """The package is not installed here: a stand-in with its interface."""
-    heard = {}
+def test_faster_whisper_gets_the_resampled_waveform(monkeypatch, tmp_path, speech):
+    """A stand-in with the interface of the package."""
+    calls = {}
 
     class WhisperModel:
         def __init__(self, path, **options):
-            heard.update(path=path, **options)
+            calls.update(path=path, **options)
 
         def transcribe(self, waveform, **options):
-            heard.update(shape=waveform.shape, dtype=waveform.dtype, **options)
+            calls.update(shape=waveform.shape, dtype=waveform.dtype, **options)
             parts = ((0.0, 1.0, " One."), (1.0, 2.0, " Two."))
             return (types.SimpleNamespace(start=a, end=b, text=text) for a, b, text in parts), None
 
@@ -124,13 +124,13 @@ def test_faster_whisper_is_asked_for_what_its_package_gives(monkeypatch, tmp_pat
     module.WhisperModel, module.__spec__ = WhisperModel, types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "faster_whisper", module)
     (tmp_path / "model.bin").write_bytes(b"weights")
-    listener = transcribe.load_recognizer(str(tmp_path))
-    assert transcribe.transcribe(voice(2.0), RATE, listener) == ("One. Two.", "")
-    assert heard["path"] == str(tmp_path) and heard["local_files_only"] is True
-    assert heard["shape"] == (32000,) and heard["dtype"] == np.float32
+    recognizer = transcribe.load_recognizer(str(tmp_path))
+    assert transcribe.transcribe(voice(2.0), RATE, recognizer) == ("One. Two.", "")
+    assert calls["path"] == str(tmp_path) and calls["local_files_only"] is True
+    assert calls["shape"] == (32000,) and calls["dtype"] == np.float32
 
 
-def test_what_is_not_there_is_named_before_anything_starts(tmp_path, monkeypatch):
+def test_missing_model_or_package_is_an_early_error(tmp_path, monkeypatch):
     write_wav(tmp_path / "a.wav", voice(1.0)[None])
     command = [str(tmp_path / "a.wav"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe"]
     with pytest.raises(UserError, match="no Whisper model here"):
@@ -143,7 +143,7 @@ def test_what_is_not_there_is_named_before_anything_starts(tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_that_cannot_be_loaded_is_named_before_anything_starts(tmp_path, monkeypatch):
+def test_damaged_model_is_an_early_error(tmp_path, monkeypatch):
     write_wav(tmp_path / "a.wav", voice(0.3)[None])
 
     def damaged(path, local_files_only):
@@ -159,11 +159,11 @@ def test_a_model_that_cannot_be_loaded_is_named_before_anything_starts(tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_sound_that_could_not_be_transcribed_is_counted(parrot, speech, tmp_path, monkeypatch, capsys):
-    def here(job, items, workers, seconds):
+def test_failed_transcriptions_are_counted(parrot, speech, tmp_path, monkeypatch, capsys):
+    def run_here(job, items, workers, seconds):
         yield from ((i, job(item), "") for i, item in enumerate(items))
 
-    monkeypatch.setattr("shared.dataset.prepare_dataset.run_jobs", here)
+    monkeypatch.setattr("shared.dataset.prepare_dataset.run_jobs", run_here)
     (tmp_path / "in").mkdir()
     write_wav(tmp_path / "in" / "loud.wav", voice(2.0)[None])
     write_wav(tmp_path / "in" / "quiet.wav", np.zeros((1, 16000)))
@@ -171,8 +171,8 @@ def test_sound_that_could_not_be_transcribed_is_counted(parrot, speech, tmp_path
     assert "the sound of 1 clip could not be transcribed" in capsys.readouterr().out
 
 
-def test_the_whole_command_keeps_transcripts_beside_the_dataset(tmp_path, monkeypatch):
-    """In a worker process, whose recognizer is a module that only it knows by name."""
+def test_prepare_caches_transcripts_beside_the_dataset(tmp_path, monkeypatch):
+    """In a worker process, which imports the recognizer by name."""
     (tmp_path / "in").mkdir()
     write_wav(tmp_path / "in" / "quiet.wav", np.zeros((1, 16000)))
     model = tmp_path / "whisper"
@@ -191,7 +191,7 @@ def test_the_whole_command_keeps_transcripts_beside_the_dataset(tmp_path, monkey
     assert json.loads(kept.read_text()) == {"text": "", "why": "nobody speaks"}
 
 
-def test_a_folder_for_transcripts_that_cannot_be_is_refused(tmp_path):
+def test_impossible_transcript_folder_is_an_error(tmp_path):
     write_wav(tmp_path / "a.wav", voice(0.3)[None])
     command = [str(tmp_path / "a.wav"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe", "parrot"]
     with pytest.raises(UserError, match=r"a\.wav/kept: no folder for transcripts"):
