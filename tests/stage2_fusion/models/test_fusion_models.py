@@ -34,7 +34,7 @@ def test_any_number_of_dimensions(name, k):
 
 
 @pytest.mark.parametrize("name", MODELS.names())
-def test_a_clip_in_a_batch_equals_the_clip_alone(name):
+def test_clip_in_a_batch_equals_the_clip_alone(name):
     model, samples = model_and_batch(name)
     model.eval()
     together = model(collate(samples))
@@ -45,36 +45,36 @@ def test_a_clip_in_a_batch_equals_the_clip_alone(name):
 
 
 @pytest.mark.parametrize("name", MODELS.names())
-def test_absent_modalities_weigh_nothing_and_say_nothing(name):
+def test_absent_modalities_have_no_weight_and_no_influence(name):
     model, _ = model_and_batch(name)
     model.eval()
     batch = collate(synthetic_features.samples({"train": 4}, views=0, seed=3))
     for modality in MODALITIES:
-        batch[modality]["present"][:] = modality == "audio"
-        batch[modality]["mask"] &= batch[modality]["present"][:, None]
-    batch["audio"]["present"][0] = False
-    batch["audio"]["mask"][0] = False
+        batch.modality(modality).present[:] = modality == "audio"
+        batch.modality(modality).mask &= batch.modality(modality).present[:, None]
+    batch.audio.present[0] = False
+    batch.audio.mask[0] = False
     before = model(batch)
     assert (before.weights[..., [0, 2]] == 0).all() and (before.weights[0] == 0).all()
     assert torch.isfinite(before.prediction).all()
     torch.testing.assert_close(before.clip_weights()[1:, 1], torch.ones(3))
-    batch["vision"]["x"] += 100.0
-    batch["text"]["pooled"] += 100.0
-    batch["vision"]["quality"] -= 100.0
+    batch.vision.x += 100.0
+    batch.text.pooled += 100.0
+    batch.vision.quality -= 100.0
     torch.testing.assert_close(model(batch).prediction, before.prediction)
 
 
 @pytest.mark.parametrize("name", MODELS.names())
-def test_what_stands_in_the_padding_changes_nothing(name):
+def test_padding_changes_nothing(name):
     model, samples = model_and_batch(name)
     model.eval()
     batch = collate(samples)
     before = model(batch)
     for modality in MODALITIES:
-        part = batch[modality]
-        assert not part["mask"].all()
+        part = batch.modality(modality)
+        assert not part.mask.all()
         for key in ("x", "quality", "times"):
-            part[key][~part["mask"]] = 1e3
+            getattr(part, key)[~part.mask] = 1e3
     after = model(batch)
     for old, new in zip(before, after, strict=True):
         if old is not None:
@@ -83,17 +83,17 @@ def test_what_stands_in_the_padding_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", MODELS.names())
-def test_modalities_outside_the_configuration_are_not_seen(name):
+def test_modalities_outside_the_options_are_ignored(name):
     model, samples = model_and_batch(name, modalities=["audio"])
     model.eval()
     batch = collate(samples)
     before = model(batch)
     assert (before.weights[..., [0, 2]] == 0).all() and (before.weights[..., 1] > 0).any()
     for modality in ("vision", "text"):
-        batch[modality]["x"] += 100.0
-        batch[modality]["pooled"] += 100.0
+        batch.modality(modality).x += 100.0
+        batch.modality(modality).pooled += 100.0
     torch.testing.assert_close(model(batch).prediction, before.prediction)
-    batch["audio"]["x"] += 1.0
+    batch.audio.x += 1.0
     assert not torch.allclose(model(batch).prediction, before.prediction)
 
 
@@ -101,13 +101,13 @@ def test_untrained_models_predict_about_the_mean_label():
     for name in MODELS.names():
         model, samples = model_and_batch(name, count=40)
         prediction = model.eval()(collate(samples)).prediction.mean(0)
-        mean = torch.tensor([s["labels"].tolist() for s in samples]).mean(0)
+        mean = torch.tensor([s.labels.tolist() for s in samples]).mean(0)
         assert (prediction - mean).abs().max() < 0.2
 
 
-def test_statistics_are_those_of_the_real_steps():
+def test_statistics_cover_the_real_steps_only():
     model, samples = model_and_batch("concat")
-    steps = torch.cat([torch.tensor(s["audio"]["sequence"], dtype=torch.float64) for s in samples])
+    steps = torch.cat([torch.tensor(s.audio.sequence, dtype=torch.float64) for s in samples])
     torch.testing.assert_close(model.audio_x_mean.double(), steps.mean(0), atol=1e-6, rtol=0)
     torch.testing.assert_close(1 / model.audio_x_scale.double(), steps.std(0, correction=0), atol=1e-6, rtol=1e-5)
 
@@ -127,7 +127,7 @@ def test_modality_dropout_hides_some_but_never_the_last():
     assert torch.equal(first, drop_modalities(present, 0.3))
 
 
-def test_weights_of_the_paper_configuration_sum_to_one():
+def test_softmax_weights_sum_to_one():
     model, samples = model_and_batch("dual_stage")
     output = model.eval()(collate(samples))
     torch.testing.assert_close(output.weights.sum(2), output.step_mask.float())
@@ -139,7 +139,7 @@ def test_weights_of_the_paper_configuration_sum_to_one():
     [{"tcn_layers": 0}, {"lstm_layers": 0}, {"decoder_layers": 0}, {"queries": "text"}, {"queries": "learned"}],
     ids=str,
 )
-def test_parts_of_the_dual_stage_model_can_be_left_out(ablation):
+def test_dual_stage_works_without_any_of_its_parts(ablation):
     model, samples = model_and_batch("dual_stage", **ablation)
     whole, _ = model_and_batch("dual_stage")
     output = model(collate(samples))
@@ -150,7 +150,7 @@ def test_parts_of_the_dual_stage_model_can_be_left_out(ablation):
     assert count[0] == count[1] if ablation == {"queries": "text"} else count[0] < count[1]
 
 
-def test_a_wrong_option_is_named():
+def test_wrong_option_is_named():
     with pytest.raises(UserError, match="fusion model concat has no option 'widht': did you mean 'width'"):
         FusionModel.build("concat", {"widht": 3}, FeatureSpec.of(synthetic_features.info()))
     with pytest.raises(UserError, match=r"fusion model concat.*width"):

@@ -1,4 +1,4 @@
-"""Layers: padding and missing modalities change nothing, and what is said to be exact is exact."""
+"""Layers: padding and missing modalities change nothing; exact zeros are exact; fast versions equal PyTorch."""
 
 import pytest
 import torch
@@ -9,18 +9,18 @@ from stage2_fusion.models.layers.quality import QualityWeights
 from stage2_fusion.models.layers.temporal import TCN, GatedBiLSTM, grid_times, grid_weights, masked_mean
 
 
-def ragged(lengths=(7, 1, 0, 4), width=8, beyond=3):
+def ragged(lengths=(7, 1, 0, 4), width=8, padding=3):
     torch.manual_seed(0)
-    steps = max(lengths) + beyond
+    steps = max(lengths) + padding
     mask = torch.arange(steps)[None] < torch.tensor(lengths)[:, None]
     return torch.randn(len(lengths), steps, width), mask
 
 
 @pytest.mark.parametrize("layer", [TCN(8, 3, 3, 0.1), GatedBiLSTM(8, 2, 0.1)], ids=["tcn", "bilstm"])
-def test_a_row_in_a_batch_equals_the_row_alone(layer):
+def test_row_in_a_batch_equals_the_row_alone(layer):
     layer.eval()
     x, mask = ragged()
-    out = layer(x, mask)  # whatever stands in the padding, here noise, must not matter
+    out = layer(x, mask)  # the padding, here noise, must not matter
     assert (out[~mask] == 0).all()
     for row, length in enumerate(mask.sum(1).tolist()):
         if length:
@@ -28,59 +28,57 @@ def test_a_row_in_a_batch_equals_the_row_alone(layer):
             torch.testing.assert_close(out[row, :length], alone[0], atol=1e-5, rtol=0)
 
 
-def test_tcn_sees_both_directions_and_as_far_as_its_dilations():
+def test_tcn_receptive_field_is_centered_and_follows_the_dilations():
     layer = TCN(8, 2, 3, 0.0).eval()
     x = torch.randn(1, 15, 8, requires_grad=True)
     layer(x, torch.ones(1, 15, dtype=torch.bool))[0, 7].sum().backward()
-    touched = x.grad[0].abs().sum(1) > 0
-    assert touched.nonzero().flatten().tolist() == list(range(4, 11))  # 1 + 2 steps to either side
+    reached = x.grad[0].abs().sum(1) > 0
+    assert reached.nonzero().flatten().tolist() == list(range(4, 11))  # 1 + 2 steps to either side
 
 
 def test_bilstm_gate_mixes_state_and_input():
     layer = GatedBiLSTM(8, 1, 0.0).eval()
     x, mask = ragged()
     torch.nn.init.zeros_(layer.gate.weight)
-    torch.nn.init.constant_(layer.gate.bias, -50.0)  # gate shut: the input passes
+    torch.nn.init.constant_(layer.gate.bias, -50.0)  # closed gate: the input passes
     torch.testing.assert_close(layer(x, mask), x * mask[..., None])
 
 
-def test_bilstm_and_its_gradient_are_those_of_packed_sequences():
+def test_bilstm_and_its_gradient_equal_packed_sequences():
     layer = GatedBiLSTM(8, 2, 0.0)
     x, mask = ragged()
     x.requires_grad_()
     states = layer._states(x, mask)[mask]
     states.square().sum().backward()
-    mine = [x.grad, *(parameter.grad for parameter in layer.lstm.parameters())]
+    gradients = [x.grad, *(parameter.grad for parameter in layer.lstm.parameters())]
     x.grad = None
     layer.zero_grad()
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, mask.sum(1).clamp(min=1), True, enforce_sorted=False)
     reference = torch.nn.utils.rnn.pad_packed_sequence(layer.lstm(packed)[0], True, total_length=x.shape[1])[0][mask]
     reference.square().sum().backward()
     torch.testing.assert_close(states, reference)
-    for one, other in zip(mine, [x.grad, *(parameter.grad for parameter in layer.lstm.parameters())], strict=True):
+    for one, other in zip(gradients, [x.grad, *(parameter.grad for parameter in layer.lstm.parameters())], strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_tcn_convolves_as_its_convolutions_do():
+def test_tcn_equals_its_conv1d_layers():
     layer = TCN(8, 2, 5, 0.0)
     x, mask = ragged((40, 31, 0))
     real = mask[..., None].float()
     expected = x * real
-    for norm, convolution, mix in zip(layer.norms, layer.convs, layer.pointwise, strict=True):
-        y = convolution((norm(expected) * real).transpose(1, 2)).transpose(1, 2)
-        expected = (expected + mix(torch.nn.functional.gelu(y))) * real
+    for norm, conv, pointwise in zip(layer.norms, layer.convs, layer.pointwise, strict=True):
+        y = conv((norm(expected) * real).transpose(1, 2)).transpose(1, 2)
+        expected = (expected + pointwise(torch.nn.functional.gelu(y))) * real
     torch.testing.assert_close(layer(x, mask), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean():
+def test_dropout_drops_at_its_rate_and_keeps_the_mean():
     torch.manual_seed(0)
     layer, x = Dropout(0.3), torch.ones(401, 999, requires_grad=True)
     out = layer(x)
     kept = out != 0
     assert kept.float().mean().item() == pytest.approx(0.7, abs=0.003)  # 4 deviations
-    assert kept[:, :500].float().mean(0).std().item() == pytest.approx(
-        (0.21 / 401) ** 0.5, rel=0.1
-    )  # as if independent
+    assert kept[:, :500].float().mean(0).std().item() == pytest.approx((0.21 / 401) ** 0.5, rel=0.1)  # independent
     assert out[kept].unique().tolist() == pytest.approx([1 / 0.7], rel=1e-4)
     out.sum().backward()
     assert torch.equal(x.grad, out.detach())
@@ -97,7 +95,7 @@ def test_masked_mean_of_nothing_is_zero():
     assert (mean[2] == 0).all()
 
 
-def test_grid_centres_by_hand():
+def test_grid_times_are_centers_of_equal_parts():
     assert grid_times(torch.tensor([4.0]), 4).tolist() == [[0.5, 1.5, 2.5, 3.5]]
 
 
@@ -105,17 +103,17 @@ def test_grid_averages_many_steps_and_repeats_few():
     duration = torch.tensor([4.0])
     grid = grid_times(duration, 4)
     ones = torch.ones(1, 80, dtype=torch.bool)
-    times = (torch.arange(80)[None] + 0.5) / 20  # 20 a second
+    times = (torch.arange(80)[None] + 0.5) / 20  # 20 per second
     weights, near = grid_weights(times, ones, grid, duration, 1.0)
     assert near.all()
     torch.testing.assert_close(weights.sum(2), torch.ones(1, 4))
-    centre = (weights @ times[..., None])[..., 0]
-    torch.testing.assert_close(centre[:, 1:3], grid[:, 1:3], atol=0.02, rtol=0)
+    center = (weights @ times[..., None])[..., 0]
+    torch.testing.assert_close(center[:, 1:3], grid[:, 1:3], atol=0.02, rtol=0)
     weights, _ = grid_weights(torch.tensor([[2.0]]), ones[:, :1], grid, duration, 9.0)
     torch.testing.assert_close(weights, torch.ones(1, 4, 1))
 
 
-def test_grid_ignores_padding_and_steps_out_of_reach():
+def test_grid_ignores_padding_and_steps_beyond_the_gap():
     duration = torch.tensor([8.0, 8.0])
     grid = grid_times(duration, 8)
     times = torch.tensor([[0.5, 1.5, 99.0], [0.0, 0.0, 0.0]])
@@ -148,7 +146,7 @@ def test_quality_weights(weighting, per, normalizer):
             torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios))
 
 
-def test_quality_signals_decide_weights_when_features_agree():
+def test_quality_signals_have_a_gradient_to_the_weights():
     layer = QualityWeights(4, [1, 1], "learned", "step", "softmax")
     features = [torch.zeros(1, 1, 4)] * 2
     mask = torch.ones(1, 1, 2, dtype=torch.bool)
@@ -171,7 +169,7 @@ def test_decoder_ignores_masked_steps():
     torch.testing.assert_close(short, prediction[2:], atol=1e-5, rtol=0)
 
 
-def test_decoder_of_a_row_without_any_step_is_finite():
+def test_decoder_is_finite_for_a_row_without_steps():
     decoder = DimensionDecoder(8, 2, 1, 2, 0.0).eval()
     memory, mask = ragged((0, 3))
     assert torch.isfinite(decoder(memory, mask)[0]).all()

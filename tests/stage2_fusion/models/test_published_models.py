@@ -1,4 +1,4 @@
-"""Every fusion model: its forward pass against loops over clips, steps and heads that read the model's own weights."""
+"""Every fusion model: its forward pass equals loops over clips, steps and heads that use the weights of the model."""
 
 import math
 
@@ -15,17 +15,17 @@ from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import FeatureSpec, FusionModel, Output, clamp_with_gradient
 from stage2_fusion.models.concat_vad import pool_steps
 
-# --- the obvious way: vectors (C,) in lists, one clip at a time ------------------------------------------------------
+# --- reference implementations: vectors (C,) in lists, one clip at a time -------------------------------------------
 
 
-def normalised(model, name, key, row):
+def normalized(model, name, key, row):
     mean, scale = getattr(model, f"{name}_{key}_mean"), getattr(model, f"{name}_{key}_scale")
     return ((torch.tensor(row).float() - mean) * scale).clamp(-10, 10)
 
 
 def steps_of(model, sample, name):
-    """The clip's normalised steps, a list of (C,)."""
-    return [normalised(model, name, "x", row) for row in sample[name]["sequence"]]
+    """The normalized steps of the clip, a list of (C,)."""
+    return [normalized(model, name, "x", row) for row in sample.modality(name).sequence]
 
 
 def mean_of(rows, width):
@@ -37,8 +37,8 @@ def linear(layer, x):
 
 
 def layer_norm(layer, x):
-    centred = x - x.mean()
-    return centred / (centred.square().mean() + layer.eps).sqrt() * layer.weight + layer.bias
+    centered = x - x.mean()
+    return centered / (centered.square().mean() + layer.eps).sqrt() * layer.weight + layer.bias
 
 
 def gelu(x):
@@ -46,7 +46,7 @@ def gelu(x):
 
 
 def lstm_states(lstm, rows, level):
-    """Hochreiter's cell, one step after the other; level "0", or "0_reverse" for what reads rows that are reversed."""
+    """Hidden states of one LSTM layer, step by step; level "0", or "0_reverse" for rows in reverse."""
     w, u, bw, bu = (getattr(lstm, f"{key}_l{level}") for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
     h, c, states = torch.zeros(lstm.hidden_size), torch.zeros(lstm.hidden_size), []
     for x in rows:
@@ -74,7 +74,7 @@ def attend(q, keys, values, heads):
 
 
 def attention_over(layer, queries, rows):
-    """What an nn.MultiheadAttention says to each of the queries of the rows, and its weights: lists of (d,), (S,)."""
+    """Output and weights of an nn.MultiheadAttention for each query over the rows: lists of (d,), (S,)."""
     wq, wk, wv = layer.in_proj_weight.chunk(3)
     bq, bk, bv = layer.in_proj_bias.chunk(3)
     keys, values = [wk @ x + bk for x in rows], [wv @ x + bv for x in rows]
@@ -94,9 +94,9 @@ def tcn(layer, rows):
         for t, x in enumerate(rows):
             y = conv.bias.clone()
             for tap in (-1, 0, 1):
-                there = t + tap * conv.dilation[0]
-                if 0 <= there < len(rows):
-                    y += conv.weight[:, :, tap + 1] @ normed[there]
+                other = t + tap * conv.dilation[0]
+                if 0 <= other < len(rows):
+                    y += conv.weight[:, :, tap + 1] @ normed[other]
             out.append(x + linear(mix, gelu(y)))
         rows = out
     return rows
@@ -114,16 +114,16 @@ def gated_bilstm(layer, rows):
     return [g * y + (1 - g) * x for g, x, y in zip(gates, rows, states, strict=True)]
 
 
-def even(sample, reads=MODALITIES):
-    """Weights (1, 3) and step mask (1,) of a model that weighs nothing."""
-    there = torch.tensor([float(name in reads and len(sample[name]["sequence"]) > 0) for name in MODALITIES])
-    return there[None] / max(1, there.sum()), there.sum()[None] > 0
+def uniform(sample, reads=MODALITIES):
+    """Weights (1, 3) and step mask (1,) of a model that does not weight modalities."""
+    present = torch.tensor([float(name in reads and sample.modality(name).steps > 0) for name in MODALITIES])
+    return present[None] / max(1, present.sum()), present.sum()[None] > 0
 
 
 def lstm_vad(model, sample):
     rows, width = steps_of(model, sample, "audio"), synthetic_features.WIDTHS["audio"]
     clip = torch.cat([mean_of(rows, width), last_state(model.last_state, rows, width)])
-    return Output(linear(model.head[3], linear(model.head[1], clip).tanh()).clamp(0, 1), *even(sample, ["audio"]))
+    return Output(linear(model.head[3], linear(model.head[1], clip).tanh()).clamp(0, 1), *uniform(sample, ["audio"]))
 
 
 def concat_lstm(model, sample):
@@ -132,7 +132,7 @@ def concat_lstm(model, sample):
         last_state(model.last_states[name], rows[name], synthetic_features.WIDTHS[name]) for name in ("vision", "audio")
     ]
     clip = torch.cat([*parts, mean_of(rows["text"], synthetic_features.WIDTHS["text"])])
-    return Output(linear(model.head[4], linear(model.head[1], clip).tanh()).clamp(0, 1), *even(sample))
+    return Output(linear(model.head[4], linear(model.head[1], clip).tanh()).clamp(0, 1), *uniform(sample))
 
 
 def text_anchored(model, sample):
@@ -148,18 +148,18 @@ def text_anchored(model, sample):
         else:
             parts.append(model.missing[m])
     hidden = gelu(linear(model.head[1], torch.cat(parts)))
-    return Output(linear(model.head[4], hidden).clamp(0, 1), *even(sample))
+    return Output(linear(model.head[4], hidden).clamp(0, 1), *uniform(sample))
 
 
 def late_fusion(model, sample):
     alone = {}
     rows = [linear(model.projections["vision"], x) for x in steps_of(model, sample, "vision")]
     if rows:
-        places = [position(float(t), len(rows[0])) for t in sample["vision"]["times"]]
+        places = [position(float(t), len(rows[0])) for t in sample.vision.times]
         rows = [x + place for x, place in zip(tcn(model.tcn["vision"], rows), places, strict=True)]
         for layer in model.transformer.layers:
-            said, _ = attention_over(layer.self_attn, rows, rows)
-            rows = [layer_norm(layer.norm1, x + y) for x, y in zip(rows, said, strict=True)]
+            attended, _ = attention_over(layer.self_attn, rows, rows)
+            rows = [layer_norm(layer.norm1, x + y) for x, y in zip(rows, attended, strict=True)]
             rows = [
                 layer_norm(layer.norm2, x + linear(layer.linear2, linear(layer.linear1, x).clamp(min=0))) for x in rows
             ]
@@ -172,8 +172,8 @@ def late_fusion(model, sample):
     biases = [head.bias.sigmoid() for head in model.heads.values()]
     nothing = torch.full_like(biases[0], torch.nan)
     branches = torch.stack([alone.get(name, nothing) for name in MODALITIES])
-    seen = even(sample, ["vision", "audio"])
-    return Output(mean_of([*alone.values()] or biases, 0), *seen, branches=branches)
+    weights = uniform(sample, ["vision", "audio"])
+    return Output(mean_of([*alone.values()] or biases, 0), *weights, branches=branches)
 
 
 def concat_vad(model, sample):
@@ -197,68 +197,73 @@ def concat_vad(model, sample):
         parts.append(clip)
     hidden = gelu(linear(model.head[1], layer_norm(model.head[0], torch.cat(parts))))
     prediction = linear(model.head[4], hidden).sigmoid()
-    return Output(prediction, *even(sample), branches=torch.stack(branches), penalty=penalty)
+    return Output(prediction, *uniform(sample), branches=torch.stack(branches), penalty=penalty)
 
 
 def concat(model, sample):
     parts = []
     for name in MODALITIES:
-        rows, pooled = steps_of(model, sample, name), normalised(model, name, "pooled", sample[name]["pooled"])
+        rows, pooled = steps_of(model, sample, name), normalized(model, name, "pooled", sample.modality(name).pooled)
         parts += [mean_of(rows, synthetic_features.WIDTHS[name]), pooled if rows else 0 * pooled]
     hidden = gelu(layer_norm(model.mlp[2], linear(model.mlp[1], torch.cat(parts))))
-    return Output(linear(model.mlp[5], hidden).sigmoid(), *even(sample))
+    return Output(linear(model.mlp[5], hidden).sigmoid(), *uniform(sample))
 
 
 def dual_stage(model, sample):
     options, missing = model.options, model.missing
-    centres = [(s + 0.5) / options.steps * sample["duration"] for s in range(options.steps)]
-    features, quality = [], []  # per modality: one (d,), one (Q,) at each step of the grid, None where it is not there
+    centers = [(s + 0.5) / options.steps * sample.duration for s in range(options.steps)]
+    features, quality = [], []  # per modality: one (d,), one (Q,) at each step of the grid, None where it is absent
     for name in MODALITIES:
         rows = [linear(model.projections[name], x) for x in steps_of(model, sample, name)]
-        signals = [normalised(model, name, "quality", row) for row in sample[name]["quality"]]
+        signals = [normalized(model, name, "quality", row) for row in sample.modality(name).quality]
         if name == "text":
-            shares = [torch.full((len(rows),), 1 / len(rows)) if rows else None] * options.steps
+            step_weights = [torch.full((len(rows),), 1 / len(rows)) if rows else None] * options.steps
         else:
             rows = tcn(model.tcn, rows) if name == "vision" else gated_bilstm(model.bilstm, rows)
-            shares = [near(sample[name]["times"], centre, sample["duration"], options) for centre in centres]
-        at_steps = [None if share is None else weighted(share, rows) for share in shares]
-        quality.append([None if share is None else weighted(share, signals) for share in shares])
+            step_weights = [
+                time_weights(sample.modality(name).times, center, sample.duration, options) for center in centers
+            ]
+        at_steps = [None if weight is None else weighted(weight, rows) for weight in step_weights]
+        quality.append([None if weight is None else weighted(weight, signals) for weight in step_weights])
         if options.pooled:
-            added = linear(model.pooled_projections[name], normalised(model, name, "pooled", sample[name]["pooled"]))
+            added = linear(
+                model.pooled_projections[name], normalized(model, name, "pooled", sample.modality(name).pooled)
+            )
             at_steps = [None if x is None else x + added for x in at_steps]
         features.append(at_steps)
-    there = [[x[s] is not None for x in features] for s in range(options.steps)]
-    weights = weigh(model.quality_weights, features, quality, there)
+    present = [[x[s] is not None for x in features] for s in range(options.steps)]
+    weights = weigh(model.quality_weights, features, quality, present)
     slots = [
-        [features[m][s] * weights[s][m] if there[s][m] else missing[m] for m in range(3)] for s in range(options.steps)
+        [features[m][s] * weights[s][m] if present[s][m] else missing[m] for m in range(3)]
+        for s in range(options.steps)
     ]
     joined = [torch.cat(slot) for slot in slots]
     memory = [linear(model.fuse[2], gelu(linear(model.fuse[0], x))) for x in joined]
-    memory = [x + position(centre, options.width) for x, centre in zip(memory, centres, strict=True)]
-    real = [s for s in range(options.steps) if any(there[s])]
+    memory = [x + position(center, options.width) for x, center in zip(memory, centers, strict=True)]
+    real = [s for s in range(options.steps) if any(present[s])]
     logits, attention = decode(model.decoder, options, memory, real, mean_of([slot[2] for slot in slots], 0))
     if options.shortcut:
-        seen = [joined[s] for s in real] or [torch.zeros(3 * options.width)]
-        logits = logits + linear(model.shortcut, torch.cat([mean_of(seen, 0), torch.stack(seen).amax(0)]))
-    step_mask = torch.tensor([any(row) for row in there])
-    return Output(logits.sigmoid(), torch.tensor(weights), step_mask, attention, times=torch.tensor(centres))
+        steps = [joined[s] for s in real] or [torch.zeros(3 * options.width)]
+        logits = logits + linear(model.shortcut, torch.cat([mean_of(steps, 0), torch.stack(steps).amax(0)]))
+    step_mask = torch.tensor([any(row) for row in present])
+    return Output(logits.sigmoid(), torch.tensor(weights), step_mask, attention, times=torch.tensor(centers))
 
 
-def weighted(shares, rows):
+def weighted(weights, rows):
     """(T,), T of (C,) -> (C,)."""
-    return sum(share * row for share, row in zip(shares, rows, strict=True))
+    return sum(weight * row for weight, row in zip(weights, rows, strict=True))
 
 
-def near(times, centre, duration, options):
-    """How much each of the times counts at the centre, (T,), or None where all are out of reach."""
-    sigma, distances = duration / options.steps / 2, [abs(float(t) - centre) for t in times]
+def time_weights(times, center, duration, options):
+    """Weights (T,) of the times around the center, or None where all are further than the largest gap."""
+    sigma, distances = duration / options.steps / 2, [abs(float(t) - center) for t in times]
     if not distances or min(distances) > options.max_gap_seconds + sigma:
         return None
     return torch.tensor([-0.5 * (d / sigma) ** 2 for d in distances]).softmax(0)
 
 
-def weigh(layer, features, quality, there):
-    """Each modality's weight at each step, 0.0 where it is not there: S lists of 3."""
+def weigh(layer, features, quality, present):
+    """Each modality's weight at each step, 0.0 where it is absent: S lists of 3."""
 
     def score(m, s):
         if layer.weighting == "uniform":
@@ -266,7 +271,7 @@ def weigh(layer, features, quality, there):
         first, _, second = layer.scorers[m]
         return linear(second, gelu(linear(first, torch.cat([features[m][s], quality[m][s]])))).item()
 
-    scores = [[score(m, s) if there[s][m] else None for m in range(3)] for s in range(len(there))]
+    scores = [[score(m, s) if present[s][m] else None for m in range(3)] for s in range(len(present))]
     if layer.per == "clip":
         for m in range(3):
             own = [row[m] for row in scores if row[m] is not None]
@@ -274,21 +279,21 @@ def weigh(layer, features, quality, there):
                 row[m] = None if row[m] is None else sum(own) / len(own)
     if layer.normalizer == "sigmoid":
         return [[0.0 if x is None else 1 / (1 + math.exp(-x)) for x in row] for row in scores]
-    raised = [[0.0 if x is None else math.exp(x) for x in row] for row in scores]
-    return [[x / (sum(row) or 1.0) for x in row] for row in raised]
+    exponentials = [[0.0 if x is None else math.exp(x) for x in row] for row in scores]
+    return [[x / (sum(row) or 1.0) for x in row] for row in exponentials]
 
 
-def decode(decoder, options, memory, real, words):
+def decode(decoder, options, memory, real, text):
     """Logits (K,), attention (K, S) or None."""
     rows = [layer_norm(decoder.memory_norm, memory[s]) for s in real or range(len(memory))]
-    told = {"learned": None, "fused": mean_of(rows, 0), "text": words}[options.queries]
-    queries = [q if told is None else q + linear(decoder.summary, told) for q in decoder.queries]
+    summary = {"learned": None, "fused": mean_of(rows, 0), "text": text}[options.queries]
+    queries = [q if summary is None else q + linear(decoder.summary, summary) for q in decoder.queries]
     attention = None
     for layer in decoder.layers:
         normed = [layer_norm(layer.norms[0], q) for q in queries]
         queries = [q + y for q, y in zip(queries, attention_over(layer.self_attn, normed, normed)[0], strict=True)]
-        said, weights = attention_over(layer.cross_attn, [layer_norm(layer.norms[1], q) for q in queries], rows)
-        queries = [q + y for q, y in zip(queries, said, strict=True)]
+        attended, weights = attention_over(layer.cross_attn, [layer_norm(layer.norms[1], q) for q in queries], rows)
+        queries = [q + y for q, y in zip(queries, attended, strict=True)]
         queries = [q + linear(layer.mlp[3], gelu(linear(layer.mlp[0], layer_norm(layer.norms[2], q)))) for q in queries]
         attention = torch.zeros(len(queries), len(memory))
         attention[:, real or range(len(memory))] = torch.stack(weights)
@@ -309,11 +314,11 @@ VARIANTS = [
     {"tcn_layers": 0, "lstm_layers": 0, "shortcut": False},
     {"lstm_layers": 2, "steps": 5},
 ]
-"""Of dual_stage, which by default has: one weight a step, softmax, fused queries, and every part."""
+"""Of dual_stage; the default is one weight per step, softmax, fused queries and all parts."""
 
 
 def build(name, k=2, **options):
-    """A model whose every parameter matters: none is left at zero or one, where mistakes would not show."""
+    """A model in which every parameter matters: at zero or one, mistakes would not show."""
     torch.manual_seed(0)
     samples = synthetic_features.samples({"train": 12}, k, views=0, seed=4)
     model = FusionModel.build(
@@ -326,7 +331,7 @@ def build(name, k=2, **options):
     return model, samples
 
 
-def test_every_model_has_its_reference():
+def test_every_model_has_a_reference():
     assert set(REFERENCES) == set(MODELS.names())
 
 
@@ -336,16 +341,16 @@ def test_every_model_has_its_reference():
     ids=str,
 )
 @torch.no_grad()
-def test_forward_is_what_the_loops_say(name, options):
+def test_forward_equals_the_reference_loops(name, options):
     model, samples = build(name, **options)
-    gone = ["vision", "audio", "text", "vision audio", "vision audio text", "text", ""]
-    for sample, absent in zip(samples, gone, strict=False):
+    absent_modalities = ["vision", "audio", "text", "vision audio", "vision audio text", "text", ""]
+    for sample, absent in zip(samples, absent_modalities, strict=False):
         for modality in absent.split():
-            for key in ("sequence", "quality", "times"):
-                sample[modality][key] = sample[modality][key][:0]
-    for sample in samples[5:8]:  # tracks that end long before the clip does
+            part = sample.modality(modality)
+            part.sequence, part.quality, part.times = part.sequence[:0], part.quality[:0], part.times[:0]
+    for sample in samples[5:8]:  # tracks that end long before the clip
         for modality in ("vision", "audio"):
-            sample[modality]["times"] *= 0.2
+            sample.modality(modality).times *= 0.2
     output = model.eval()(collate(samples))
     assert output.prediction.std(dim=0).min() > 0.01  # not all clipped
     for i, sample in enumerate(samples):
@@ -356,7 +361,7 @@ def test_forward_is_what_the_loops_say(name, options):
 
 
 @torch.no_grad()
-def test_steps_are_pooled_as_torch_pools_each_row_alone():
+def test_pool_steps_equals_adaptive_pooling_of_each_row():
     lengths = [1, 3, 16, 37, 0]
     mask = torch.arange(40)[None] < torch.tensor(lengths)[:, None]
     x = torch.randn(5, 40, 2) * mask[..., None]
@@ -367,7 +372,7 @@ def test_steps_are_pooled_as_torch_pools_each_row_alone():
     assert (pooled[4] == 0).all()
 
 
-def test_clipped_is_in_bounds_and_still_learns_outside_them():
+def test_clamp_with_gradient_is_in_bounds_and_keeps_the_gradient():
     x = torch.tensor([-0.5, 0.3, 1.5], requires_grad=True)
     y = clamp_with_gradient(x)
     torch.testing.assert_close(y, torch.tensor([0.0, 0.3, 1.0]))
@@ -376,12 +381,12 @@ def test_clipped_is_in_bounds_and_still_learns_outside_them():
 
 
 @pytest.mark.parametrize("name", ["late_fusion", "text_anchored"])
-def test_heads_that_do_not_divide_the_width_are_refused(name):
+def test_width_must_be_a_multiple_of_the_heads(name):
     with pytest.raises(UserError, match=r"width 30 must be .*multiple of heads = 4"):
         FusionModel.build(name, {"width": 30, "heads": 4}, FeatureSpec.of(synthetic_features.info()))
 
 
-def test_a_model_that_reads_audio_alone_says_so_and_never_loses_it_to_modality_dropout():
+def test_model_that_reads_audio_alone_never_loses_it_to_modality_dropout():
     with pytest.raises(UserError, match="modalities holds vision, text, but this model reads audio alone"):
         FusionModel.build("lstm_vad", {"modalities": ["vision", "text"]}, FeatureSpec.of(synthetic_features.info()))
     model, samples = build("lstm_vad", modality_dropout=1.0)
@@ -394,22 +399,22 @@ def test_a_model_that_reads_audio_alone_says_so_and_never_loses_it_to_modality_d
 @pytest.mark.parametrize("name", REFERENCES)
 @pytest.mark.parametrize("k", [1, 9])
 @pytest.mark.parametrize("labels", ["constant", "one row", "none"])
-def test_labels_that_teach_nothing_do_no_harm(name, k, labels):
+def test_labels_without_information_give_finite_losses(name, k, labels):
     model, samples = build(name, k)
     batch = collate(samples)
-    batch["labels"][:] = {"constant": 0.5, "one row": torch.nan, "none": torch.nan}[labels]
+    batch.labels[:] = {"constant": 0.5, "one row": torch.nan, "none": torch.nan}[labels]
     if labels == "one row":
-        batch["labels"][3] = 0.2
-    has = model(batch)
-    branches = {} if has.branches is None else {"vision": 0.1, "audio": 0.1}
-    config = LossConfig(pcc=0.5, ccc=0.5, ramp_epochs=0, branches=branches, penalty=0.1 * (has.penalty is not None))
+        batch.labels[3] = 0.2
+    output = model(batch)
+    branches = {} if output.branches is None else {"vision": 0.1, "audio": 0.1}
+    config = LossConfig(pcc=0.5, ccc=0.5, ramp_epochs=0, branches=branches, penalty=0.1 * (output.penalty is not None))
     criterion, optimizer = FusionLoss(config, k), torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(3):
-        if step == 1:  # a model that has died: its predictions are constant
+        if step == 1:  # a collapsed model with constant predictions
             for parameter in model.parameters():
                 parameter.data.zero_()
         output = model.train()(batch)
-        rows = (output.prediction, batch["labels"], output.clip_weights(), batch["damaged"])
+        rows = (output.prediction, batch.labels, output.clip_weights(), batch.damaged)
         loss = criterion(LossInputs(*rows, output.branches, output.penalty), paired=False, epoch=step)["loss"]
         optimizer.zero_grad()
         loss.backward()
