@@ -1,4 +1,4 @@
-"""Every option of stage 2. A default without a reason here is a mistake."""
+"""Options of stage 2. Every default has a reason."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.registry import nearest
+from shared.training.options import require_fraction, require_positive
 
 
 @dataclass
@@ -16,23 +17,23 @@ class LossConfig:
     mse: float = 1.0
     """Keeps predictions on the scale of the labels."""
     pcc: float = 0.2
-    """1 - PCC is about ten times the MSE of labels in [0, 1]: at 0.2 both pull about as hard."""
+    """1 - PCC is about ten times the MSE of labels in [0, 1]: with 0.2, their gradients are about as large."""
     ccc: float = 0.0
-    """1 - CCC (Lin 1989) asks for scale and offset as well; in place of MSE rather than beside it."""
+    """1 - CCC (Lin 1989) also demands the right scale and offset; use it instead of MSE rather than with it."""
     ramp_epochs: int = 4
-    """Epochs over which the correlation terms grow from 0: at first their direction is noise."""
+    """Epochs over which the weights of the correlation terms grow from 0: their first gradients are noise."""
     memory: int = 512
-    """Recent rows whose predictions are remembered for the correlation terms: one batch of labels that are mostly zero
-    says little about correlation. 0 uses the batch alone."""
+    """Recent predictions that the correlation terms include: labels are mostly zero, so that one batch says little
+    about correlation. 0 uses the batch alone."""
     quality: float = 0.1
-    """Weight of the ranking: a modality damaged on purpose must weigh less than the same one intact."""
+    """Weight of the ranking: a modality damaged on purpose must have a lower weight than the same one undamaged."""
     margin: float = 0.5
-    """How much less, in log weight: 0.5 is a factor of 1.6."""
+    """How much lower, in log weight: 0.5 is a factor of 1.6."""
     branches: dict[str, float] = field(default_factory=dict)
-    """Weight of the smooth L1 loss of each modality's own prediction, such as {audio: 0.01}, for models that make
-    them."""
+    """Weight of the smooth L1 loss of each modality's own prediction, such as {audio: 0.01}, for models that make such
+    predictions."""
     penalty: float = 0.0
-    """Weight of the penalty that a model puts on itself (concat_vad's prior)."""
+    """Weight of a loss term that the model itself computes (the prior of concat_vad)."""
 
     def __post_init__(self):
         for name in self.branches:
@@ -42,7 +43,7 @@ class LossConfig:
 
 @dataclass
 class TrainConfig:
-    """The schedule."""
+    """Optimization."""
 
     RENAMED: ClassVar[dict[str, str]] = {
         "warmup_epochs": "warmup_fraction, a fraction of all steps: warm-up epochs / epochs",
@@ -51,43 +52,40 @@ class TrainConfig:
     }
 
     epochs: int = 40
-    """At most; `patience` usually ends it earlier."""
+    """Most passes over the training clips; `patience` usually ends training earlier."""
     batch_size: int = 32
-    """Clips per step over all processes together; with damaged views each clip brings two rows."""
+    """Clips per step, over all processes; with damaged views, each clip brings two rows."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     finetune_lr: float = 0.02
-    """Learning rate of towers that train along (`finetune`), as a share of `lr`: what they know is easily lost."""
+    """Factor on `lr` for towers that train end to end (`finetune`): a high rate destroys pretrained features."""
     weight_decay: float = 0.05
-    """Of matrices only, not of biases, norms and tokens."""
+    """Of matrices; biases, norms, queries and missing-modality tokens have none."""
     warmup_fraction: float = 0.025
-    """Fraction of all optimizer steps in which the learning rate rises; one of 40 epochs."""
+    """Fraction of all optimizer steps in which the learning rate rises: one of 40 epochs."""
     max_grad_norm: float = 1.0
     """The gradient is clipped to this norm."""
     ema: float = 0.99
-    """Decay of the weight average that is validated and kept; grows to this over the first steps."""
+    """Decay of the exponential moving average of the weights, which is validated and saved; it grows to this value over
+    the first steps."""
     patience: int = 8
-    """Epochs without a better validation PCC after which training ends."""
+    """Training ends after this many epochs without a better validation PCC."""
     mixed_precision: Literal["no", "bf16", "auto"] = "no"
-    """no, bf16 or auto. The models are small: bf16 gains little and costs digits of PCC."""
+    """auto: as the launcher says, else bf16 where the hardware is fast at it. The models are small: bf16 gains little
+    and costs digits of PCC."""
     damaged_views: bool = True
-    """Train on damaged views too, when the features hold them."""
+    """Also train on damaged views, if the features have them."""
     feature_damage: float = 0.0
-    """Share of the clips of a step that bring, in place of a damaged view of their media, one of their features: for
-    features that came with a dataset (`emit encode --precomputed`), 0.5. Damage to media is closer to what happens."""
+    """Fraction of a step's clips whose damaged view is replaced by a copy with damaged features. For features that came
+    with a dataset (`emit encode --precomputed`), 0.5; damage to media, where it is possible, is more realistic."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
-    """Where curves go, by Accelerate's names; log.jsonl is written whatever stands here."""
+    """Where curves go besides log.jsonl, by Accelerate's names."""
     max_sequence_steps: int = 128
-    """Longer sequences are averaged over time to this many steps on loading, which bounds memory and time."""
+    """Longer sequences are averaged over time to this many steps when they are loaded, which limits memory and time."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "lr", "max_grad_norm", "patience", "max_sequence_steps"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--train.{name} is {getattr(self, name)}: it must be above 0")
-        if not 0 <= self.warmup_fraction <= 1:
-            raise UserError(f"--train.warmup_fraction is {self.warmup_fraction}: a fraction lies in [0, 1]")
-        if not 0 <= self.feature_damage <= 1:
-            raise UserError(f"--train.feature_damage is {self.feature_damage}: it is a share, from 0 to 1")
+        require_positive(self, "train", "epochs", "batch_size", "lr", "max_grad_norm", "patience", "max_sequence_steps")
+        require_fraction(self, "train", "warmup_fraction", "feature_damage")
 
 
 @dataclass
@@ -97,22 +95,22 @@ class FuseConfig:
     data: Path
     """Feature dataset (`emit encode`)."""
     run: Path
-    """Run folder. An unfinished run in it goes on where it stopped."""
+    """Run folder; an unfinished run in it is resumed."""
     model: str = "dual_stage"
-    """A name from the registry; `python -m stage2_fusion.models` lists them with their options."""
+    """A registered name; `python -m stage2_fusion.models` lists them with their options."""
     options: dict[str, Any] = field(default_factory=dict)
-    """The model's own options, such as {width: 64}; an unknown one is an error that names the nearest."""
+    """Options of this model, such as {width: 64}; an unknown one is an error that names the nearest."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """Weights of the parts of the loss."""
+    """Weights of the loss terms."""
     train: TrainConfig = field(default_factory=TrainConfig)
-    """The schedule."""
+    """Optimization."""
     finetune: dict[str, int] = field(default_factory=dict)
-    """Towers that train along, end to end, with the number of their last blocks that do, such as {text: 2}; 0 trains
-    only what sits on top of them. They run on the clips at every step, which takes as long as it does."""
+    """Towers that train end to end, with the number of their last blocks that train, such as {text: 2}; 0 trains only
+    the layers on top of the blocks. These towers run on the clips in every step, which is slow."""
     encoders: Path | None = None
-    """With `finetune`: the aligned encoders, by default where the features were made with them."""
+    """With `finetune`: the aligned encoders, by default those at the path they had when the features were made."""
     clips: Path | None = None
-    """With `finetune`: the clip dataset, by default where the features were made from it."""
+    """With `finetune`: the clip dataset, by default that at the path it had when the features were made."""
     seed: int = 0
     """Decides initial weights, order, dropout."""
     train_split: str = "train"
@@ -125,7 +123,7 @@ class FuseConfig:
             if name not in MODALITIES:
                 raise UserError(f"--finetune: no modality {name!r}: {nearest(name, MODALITIES)}")
             if blocks < 0:
-                raise UserError(f"--finetune: {blocks} blocks of {name}; 0 trains only what sits on top of them")
+                raise UserError(f"--finetune: {blocks} blocks of {name}; 0 trains only the layers on top of them")
 
 
 @dataclass

@@ -1,11 +1,14 @@
-"""A whole contrastive step with dropout, small enough to check: every loss, tile and chunk, at any number of processes,
-against autograd through the obvious losses in one process."""
+"""A small contrastive step with dropout: every loss, tile and number of chunks, at any number of processes, against
+autograd through the reference losses in one process."""
 
 import itertools
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from helpers.contrastive_reference import LOSSES, reference
-from torch import nn
+from torch import Tensor, nn
 
 from stage1_align.config import LossConfig
 from stage1_align.data.pairs import PairBatch
@@ -17,8 +20,21 @@ from stage1_align.towers.base import Encoded
 B, D = 12, 6
 WEIGHTS = {"vision_text": 1.0, "audio_text": 0.5, "text_text": 0.7, "vision_audio": 0.4, "audio_labels": 0.3}
 TILES = (1, 4, 64)
-CHUNKS = (0, 1, 3)  # 0: the step without a cache
+CHUNKS = (0, 1, 3)  # 0: without gradient cache
 CASES = list(itertools.product(LOSSES, TILES, CHUNKS))
+
+
+@dataclass
+class Result:
+    """What a step leaves."""
+
+    loss: Tensor
+    encoder_grad: Tensor
+    """The gradients of all tower parameters, flattened."""
+    scalar_grads: dict[str, Tensor]
+    """Of temperatures and biases."""
+    next_random: Tensor
+    """The next number that the random generator draws."""
 
 
 class Tower(nn.Module):
@@ -26,10 +42,10 @@ class Tower(nn.Module):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(width, 16), nn.GELU(), nn.Dropout(0.3), nn.Linear(16, D))
 
-    def blocks(self):
+    def blocks(self) -> list[nn.Module]:
         return []
 
-    def forward(self, x, mask):
+    def forward(self, x: Tensor, mask: Tensor) -> Encoded:
         pooled = nn.functional.normalize(self.net(x).float(), dim=-1) * mask.any(1, keepdim=True)  # (B, D)
         return Encoded(pooled, x[:, None], mask, None)
 
@@ -42,7 +58,7 @@ def make_model(name: str, tile: int = 1024) -> ContrastiveModel:
 
 
 def make_batch(rows: slice = slice(None)) -> PairBatch:
-    """Two texts a clip; some clips lack an item, some texts are equal, some labels unknown."""
+    """Two texts per clip; some clips lack a modality, some texts are equal, some labels are unknown."""
     generator = torch.Generator().manual_seed(1)
     text_id, inputs = torch.randint(0, 9, (2, B), generator=generator)[:, rows], {}
     for modality, width, kinds in (("vision", 5, 1), ("audio", 7, 1), ("text", 9, 2)):
@@ -54,81 +70,86 @@ def make_batch(rows: slice = slice(None)) -> PairBatch:
     return PairBatch(inputs, text_id, labels[rows])
 
 
-def soft_of(name: str, batch: PairBatch) -> dict:
-    options = {key: value for key, value in LOSSES[name].items() if key != "kind"}
-    return {**options, "labels": batch.labels} if options else {}
+def local_rows(rank: int, world: int) -> slice:
+    return slice(rank * B // world, (rank + 1) * B // world)
 
 
-def step(accelerator, name: str, tile: int, chunks: int) -> dict:
-    """The loss, and the gradients left in the model, of this process's share of the batch."""
+def step(accelerator: Accelerator, name: str, tile: int, chunks: int) -> Result:
+    """The step under test, on this process's rows of the batch."""
     rank, world = accelerator.process_index, accelerator.num_processes
-    batch = make_batch(slice(rank * B // world, (rank + 1) * B // world))
-    bare = make_model(name, tile)
-    model = accelerator.prepare(bare)
+    batch = make_batch(local_rows(rank, world))
+    unwrapped_model = make_model(name, tile)
+    model = accelerator.prepare(unwrapped_model)
     torch.manual_seed(rank)  # dropout
 
-    def loss_fn(out):
-        return bare.total(bare.losses(out, batch.text_id, batch.labels))
+    def loss_fn(output: dict[str, Tensor]) -> Tensor:
+        return unwrapped_model.total(unwrapped_model.losses(output, batch.text_id, batch.labels))
 
     if chunks:
         loss, _ = cached_backward(accelerator, model, split_into_chunks(batch, chunks), loss_fn)
     else:
         loss = loss_fn(model(batch))
         accelerator.backward(loss)
-    after = torch.rand(())  # where the random state stands after the step
-    return {"loss": accelerator.reduce(loss.detach(), "mean"), **gradients(bare), "after": after}
+    next_random = torch.rand(())
+    return Result(accelerator.reduce(loss.detach(), "mean"), *gradients(unwrapped_model), next_random)
 
 
-def expected(name: str, chunks: int, world: int) -> dict:
-    """The same by autograd through every piece at once, with the dropout each process's pieces have."""
+def expected(name: str, chunks: int, world: int) -> Result:
+    """The same step in one process, by autograd through all chunks at once, with the dropout of each process."""
     model = make_model(name)
-    outs, after, whole = [], [], make_batch()
+    outputs, next_random, batch = [], [], make_batch()
     for rank in range(world):
         torch.manual_seed(rank)
-        share = make_batch(slice(rank * B // world, (rank + 1) * B // world))
-        outs += [model(piece) for piece in split_into_chunks(share, max(1, chunks))]
-        after.append(torch.rand(()))
-    out = {key: torch.cat([o[key] for o in outs], 1) if outs[0][key].ndim else outs[0][key] for key in outs[0]}
-    options = {"kind": LOSSES[name]["kind"], **soft_of(name, whole)}
-
-    def term(x, y, valid, ids, pair):
-        bias = out.get(f"bias_{pair}")
-        return reference(x, y, out[f"scale_{pair}"], ids, valid, bias=bias, **options)
-
-    loss, has = 0, {m: out[f"has_{m}"] for m in ("vision", "audio", "text")}
-    for pair in ("vision_text", "audio_text"):
-        m = pair.removesuffix("_text")
-        for n in range(2):
-            value = term(out[m][0], out["text"][n], has[m][0] & has["text"][n], whole.text_id[n], pair)
-            loss = loss + WEIGHTS[pair] * value / 2
-    valid = has["audio"][0] & has["text"][1]
-    value = term(out["audio"][0], out["text"][1], valid, whole.text_id[1], "audio_labels")
-    loss = loss + WEIGHTS["audio_labels"] * value
-    valid = has["text"][0] & has["text"][1]
-    loss = loss + WEIGHTS["text_text"] * term(out["text"][0], out["text"][1], valid, whole.text_id[1], "text_text")
-    valid = has["vision"][0] & has["audio"][0]
-    value = term(out["vision"][0], out["audio"][0], valid, whole.text_id[0], "vision_audio")
-    loss = loss + WEIGHTS["vision_audio"] * value
+        outputs += [model(chunk) for chunk in split_into_chunks(make_batch(local_rows(rank, world)), max(1, chunks))]
+        next_random.append(torch.rand(()))
+    loss = expected_loss(name, concatenate(outputs), batch)
     loss.backward()
-    return {"loss": loss.detach(), **gradients(model), "after": after[0]}
+    return Result(loss.detach(), *gradients(model), next_random[0])
 
 
-def gradients(model: nn.Module) -> dict:
-    encoder = torch.cat(
-        [p.grad.flatten() for n, p in model.named_parameters() if n.startswith("encoders.") and p.grad is not None]
-    )
-    scalars = {n: p.grad.clone() for n, p in model.named_parameters() if not n.startswith("encoders.")}
-    return {"encoder": encoder.clone(), "temperature": scalars}
+def expected_loss(name: str, output: dict[str, Tensor], batch: PairBatch) -> Tensor:
+    """The weighted sum of the reference losses of all pairs."""
+    options: dict[str, Any] = dict(LOSSES[name])
+    if "soft" in options:
+        options["labels"] = batch.labels
+
+    def term(pair: str, first: tuple[str, int], second: tuple[str, int], ids: Tensor) -> Tensor:
+        x, y = (output[modality][kind] for modality, kind in (first, second))
+        valid = output[f"has_{first[0]}"][first[1]] & output[f"has_{second[0]}"][second[1]]
+        bias = output.get(f"bias_{pair}")
+        return WEIGHTS[pair] * reference(x, y, output[f"scale_{pair}"], ids, valid, bias=bias, **options)
+
+    loss = torch.zeros(()).double()
+    for media in ("vision", "audio"):
+        for kind in range(2):
+            loss = loss + term(f"{media}_text", (media, 0), ("text", kind), batch.text_id[kind]) / 2
+    loss = loss + term("audio_labels", ("audio", 0), ("text", 1), batch.text_id[1])
+    loss = loss + term("text_text", ("text", 0), ("text", 1), batch.text_id[1])
+    return loss + term("vision_audio", ("vision", 0), ("audio", 0), batch.text_id[0])
 
 
-def check(got: dict, wanted: dict) -> None:
-    """Cosine and ratio of the encoders' gradient, ratio of every temperature's and bias's."""
-    a, b = got["encoder"].double(), wanted["encoder"].double()
+def concatenate(outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Outputs of the model for several chunks, as one; scalars are those of the first."""
+    first = outputs[0]
+    return {name: torch.cat([o[name] for o in outputs], 1) if first[name].ndim else first[name] for name in first}
+
+
+def gradients(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
+    """`encoder_grad` and `scalar_grads` of a Result."""
+    parameters = dict(model.named_parameters())
+    encoder = [p.grad.flatten() for n, p in parameters.items() if n.startswith("encoders.") and p.grad is not None]
+    scalars = {n: p.grad.clone() for n, p in parameters.items() if not n.startswith("encoders.")}
+    return torch.cat(encoder).clone(), scalars
+
+
+def check(result: Result, wanted: Result) -> None:
+    """Compare losses, the encoders' gradient in direction, length and every entry, and each scalar's gradient."""
+    a, b = result.encoder_grad.double(), wanted.encoder_grad.double()
     assert abs(torch.nn.functional.cosine_similarity(a, b, dim=0).item() - 1) < 1e-6
     assert abs((a.norm() / b.norm()).item() - 1) < 1e-4
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
-    assert got["temperature"].keys() == wanted["temperature"].keys()
-    for name, value in wanted["temperature"].items():
+    assert result.scalar_grads.keys() == wanted.scalar_grads.keys()
+    for name, value in wanted.scalar_grads.items():
         assert abs(value) > 1e-3, f"{name}: too small a gradient to compare"
-        assert abs((got["temperature"][name] / value).item() - 1) < 1e-4, name
-    assert abs(got["loss"] / wanted["loss"] - 1) < 1e-5
+        assert abs((result.scalar_grads[name] / value).item() - 1) < 1e-4, name
+    assert abs(result.loss / wanted.loss - 1) < 1e-5

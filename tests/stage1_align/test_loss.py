@@ -1,3 +1,5 @@
+"""The contrastive losses, by hand and against the reference."""
+
 import math
 
 import pytest
@@ -13,7 +15,7 @@ EYE = torch.eye(2)
 BOTH = torch.tensor([True, True])
 
 
-def test_two_rows_by_hand():
+def test_info_nce_of_two_rows_by_hand():
     loss = contrastive(EYE, EYE, torch.tensor(2.0), torch.tensor([0, 1]), BOTH)
     assert loss.item() == pytest.approx(-math.log(math.e**2 / (math.e**2 + 1)), abs=1e-6)
 
@@ -44,7 +46,7 @@ def test_soft_targets_of_two_rows_by_hand():
 @pytest.mark.parametrize("tile", [1, 3, 64])
 @pytest.mark.parametrize("case", ["distinct", "equal texts", "items missing"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_value_and_gradients_equal_the_reference(name, case, tile, dtype):
+def test_value_and_gradients_equal_the_reference(name: str, case: str, tile: int, dtype: torch.dtype):
     x, y, scale, bias, ids, valid, labels = make_inputs(7)
     ids = torch.arange(7) if case == "distinct" else ids
     valid = valid if case == "items missing" else torch.ones(7).bool()
@@ -62,21 +64,21 @@ def test_value_and_gradients_equal_the_reference(name, case, tile, dtype):
     assert (gradients[0][~valid] == 0).all()
 
 
-def test_equal_texts_are_not_negatives():
+def test_equal_texts_are_positives():
     x, y, scale, *_ = make_inputs(4)
-    y = y[:1].detach().expand(4, -1)  # one text, four clips: nothing to tell apart
+    y = y[:1].detach().expand(4, -1)  # one text, four clips
     loss = contrastive(x, y, scale, torch.zeros(4, dtype=torch.long), torch.ones(4).bool())
     gradient = torch.autograd.grad(loss, x)[0]
     assert loss.item() == pytest.approx(
         (math.log(4) + -torch.log_softmax(scale * x @ y[0], 0).mean().item()) / 2, rel=1e-5
     )
-    # Seen from the clips every text is right, so only the other direction pulls: towards equal similarity.
+    # Every text is a positive of every clip; only the direction from texts to clips has a gradient.
     assert torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_no_valid_row_gives_zero_and_finite_gradients(scale, name):
+def test_no_valid_row_gives_zero_loss_and_gradients(scale: float, name: str):
     x, y, _, bias, ids, _, labels = make_inputs(3)
     s = torch.tensor(scale, requires_grad=True)
     options = {**LOSSES[name], "bias": bias, "labels": labels}
@@ -87,8 +89,8 @@ def test_no_valid_row_gives_zero_and_finite_gradients(scale, name):
 
 
 @pytest.mark.parametrize("tile", [2, 64])
-def test_the_largest_scale_does_not_overflow(tile):
-    """Logits from -100 to 100, and a candidate far below every query's best, which exp(z - best) alone would lose."""
+def test_largest_scale_does_not_overflow(tile: int):
+    """Logits from -100 to 100, and a candidate so far below the maximum of its row that exp(z - max) underflows."""
     x = torch.eye(6, dtype=torch.float32)[:5].requires_grad_()
     y = torch.eye(6, dtype=torch.float32)[:5].clone()
     y[2], y[3] = -y[2], torch.eye(6)[5] * -1
@@ -102,8 +104,8 @@ def test_the_largest_scale_does_not_overflow(tile):
         assert_same_up_to_rounding(g, e)
 
 
-def test_a_loss_near_zero_keeps_its_gradient():
-    """Aligned rows: the gradient is a small difference of large parts."""
+def test_gradient_of_a_loss_near_zero_is_accurate():
+    """For aligned rows, the gradient is a small difference of large terms."""
     x, _, _, _, _, _, _ = make_inputs(32, 16)
     y = normalize(x.detach() + 0.6 * make_inputs(32, 16, seed=1)[1].detach(), dim=1).requires_grad_()
     scale, ids, valid = torch.tensor(30.0, requires_grad=True), torch.arange(32), torch.ones(32).bool()
@@ -115,7 +117,7 @@ def test_a_loss_near_zero_keeps_its_gradient():
 
 
 @pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
-def test_logits_stay_fp32_under_autocast_and_for_bf16_features(kind):
+def test_logits_stay_fp32_under_autocast_and_for_bf16_features(kind: str):
     x, y, scale, bias, ids, valid, _ = make_inputs(16)
     plain = contrastive(x, y, scale, ids, valid, kind=kind, bias=bias)
     with torch.autocast("cpu", torch.bfloat16):

@@ -123,7 +123,7 @@ def test_it_resumes_to_the_bit(tmp_path, monkeypatch):
 
 
 def test_a_share_is_a_share_and_towers_that_train_along_have_no_features(tmp_path):
-    with pytest.raises(UserError, match="a share, from 0 to 1"):
+    with pytest.raises(UserError, match=r"a fraction lies in \[0, 1\]"):
         config(tmp_path, tmp_path, "--train.feature_damage", 1.5)
     data = synthetic_features.write_features(tmp_path / "f", {"train": 16, "valid": 8, "test": 8})
     with pytest.raises(UserError, match="leave out --finetune"):
