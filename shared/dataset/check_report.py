@@ -41,8 +41,8 @@ def format_report(report: dict[str, Any]) -> str:
     if not report["leakage"] and len([name for name in report["splits"] if name]) > 1:
         lines.append("  leakage      none found between the splits")
     if report["remarks"]:
-        examples = [f"{name} {remarks[0]}" for name, remarks in list(report["remarks"].items())[:EXAMPLES]]
-        lines.append(f"  remarks      on {len(report['remarks'])} clips: {'; '.join(examples)}")
+        first = [f"{name} {remarks[0]}" for name, remarks in list(report["remarks"].items())[:EXAMPLES]]
+        lines.append(f"  remarks      on {len(report['remarks'])} clips: {'; '.join(first)}")
     return "\n".join(lines)
 
 

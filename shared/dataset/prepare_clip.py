@@ -133,7 +133,7 @@ def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: FaceTrack | None
         missing=missing,
         detail="; ".join(problems + notes),
         digest=row_digest(row),
-        quality=clip_quality(row, media.frames.shape[1:3], faces, crops),
+        quality=clip_quality(row, min(media.frames.shape[1:3]), faces, crops),
         content="" if {"vision", "audio"} <= set(missing) else row_digest(content),
         longer=media.more,
     )

@@ -23,8 +23,8 @@ START_SECONDS = 60.0
 
 
 class JobResult(NamedTuple):
-    index: int
-    """Of the item."""
+    row: int
+    """Index of the item."""
     value: Any
     """What the job returned or yielded; None if it failed."""
     error: str

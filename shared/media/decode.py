@@ -11,7 +11,7 @@ neither has to wait in memory for the other, however they are interleaved.
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +68,9 @@ def decode(source: Path | bytes, frame_rate: float, max_seconds: float, max_side
         return next(windows)
 
 
-def decode_windows(source: Path | bytes, frame_rate: float, seconds: float, max_side: int = 480) -> Iterator[Media]:
+def decode_windows(
+    source: Path | bytes, frame_rate: float, seconds: float, max_side: int = 480
+) -> Generator[Media, None, None]:
     """Decode all of a file in windows of `seconds`, in the memory of one window. Otherwise as `decode`.
 
     Windows in which no frame and no sound starts are left out, and so is a last one below MIN_TAIL_SECONDS.
@@ -96,16 +98,13 @@ def decode_windows(source: Path | bytes, frame_rate: float, seconds: float, max_
 def _open(source: Path | bytes) -> "InputContainer":
     import av
 
-    if isinstance(source, bytes):
-        size, file = len(source), io.BytesIO(source)
-    elif os.path.isfile(source):
-        size, file = Path(source).stat().st_size, f"file:{source}"
-    else:
+    if not isinstance(source, bytes) and not os.path.isfile(source):
         raise MediaError("no such file")
-    if size == 0:
+    if (len(source) if isinstance(source, bytes) else Path(source).stat().st_size) == 0:
         raise MediaError("the file is empty")
+    file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
     try:
-        return av.open(file, metadata_errors="ignore")
+        return av.open(file, "r", metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = one_line(getattr(error, "strerror", None) or error)
         raise MediaError(f"not a readable media file ({reason})") from None

@@ -86,7 +86,7 @@ def frame_times(path: Path) -> np.ndarray | None:
             if not stamps:
                 return None
             start = 0.0 if container.start_time is None else container.start_time / av.time_base
-            return np.sort(np.array(stamps)) * float(stream.time_base) - start
+            return np.sort(np.array(stamps)) * float(stream.time_base or 0) - start
     except (av.error.FFmpegError, OSError, ValueError):
         return None
 

@@ -91,7 +91,7 @@ def frontal(crop: np.ndarray) -> float:
     gray = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(gray, (0, 0), 1)
     gradients = np.stack([cv2.Sobel(small, cv2.CV_32F, *order) for order in ((1, 0), (0, 1))], axis=-1)
-    mirrored = np.ascontiguousarray(gradients[:, ::-1]) * np.float32([-1, 1])  # (side, side, 2)
+    mirrored: np.ndarray = np.ascontiguousarray(gradients[:, ::-1]) * np.array([-1, 1], np.float32)  # (side, side, 2)
     middle = np.ascontiguousarray(gradients[:, shift:-shift])  # (side, side - 2 shift, 2)
     product = cv2.matchTemplate(mirrored, middle, cv2.TM_CCORR)[0]  # (2 shift + 1,)
     power = np.convolve(np.square(mirrored).sum(axis=(0, 2)), np.ones(side - 2 * shift), "valid")  # (2 shift + 1,)
@@ -153,11 +153,11 @@ def text_quality(transcript: str) -> np.ndarray:
 
 
 def clip_quality(
-    row: dict[str, Any], size: tuple[int, int], face: FaceTrack | None, crops: list[np.ndarray]
+    row: dict[str, Any], shorter_side: int, face: FaceTrack | None, crops: list[np.ndarray]
 ) -> list[float | None]:
     """The columns CLIP_QUALITY of a row of the clip dataset; None for a value that cannot be computed.
 
-    size: (height, width) of the frames; face: the tracked face, None for precomputed face crops; crops: some crops that
+    shorter_side: of the frames, in pixels; face: the tracked face, None for precomputed face crops; crops: some that
     show a face, to measure its pose.
     """
     vision = np.frombuffer(row["vision_quality"], "<f4").reshape(-1, len(VISION_QUALITY))  # (T, 5)
@@ -165,7 +165,7 @@ def clip_quality(
     boxes = np.zeros((0, 3)) if face is None else face.boxes[face.detected].astype(np.float64)  # (N, 3)
     side = boxes[:, 2].mean() if len(boxes) else None
     means = [part.mean(axis=0, dtype=np.float64) if len(part) else [None] * 5 for part in (vision, audio)]
-    motion = [None, None] if side is None else [side / min(size), np.hypot(*boxes[:, :2].std(axis=0)) / side]
+    motion = [None, None] if side is None else [side / shorter_side, np.hypot(*boxes[:, :2].std(axis=0)) / side]
     pose = np.mean([frontal(crop) for crop in crops]) if crops else None
     values = [row["duration"], means[0][0], *motion, pose, *means[0][1:], *means[1]]
     return [*(None if value is None else round(float(value), 3) for value in values), len(row["transcript"].split())]

@@ -62,6 +62,7 @@ def _weights() -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     package = importlib.util.find_spec("silero_vad")
+    assert package is not None and package.origin is not None  # a dependency
     return arrange(load_file(str(Path(package.origin).parent / "data" / "silero_vad_16k.safetensors")))
 
 

@@ -64,8 +64,8 @@ class Track:
         """What the track holds from `begin` to `end`. start: of the clip, by the clock of the file; all in seconds."""
         raise NotImplementedError
 
-    def peek(self) -> "VideoFrame | AudioFrame | None":
-        """The next frame; None at the end."""
+    def peek(self) -> Any:
+        """The next VideoFrame or AudioFrame; None at the end."""
         if self._next is None:
             self._next = next(self._frames, None)
         return self._next
@@ -125,7 +125,7 @@ class VideoTrack(Track):
         self.images: list[np.ndarray] = []
         """Images of the current window, and their times."""
         self.times: list[float] = []
-        self.last: VideoFrame | None = None
+        self.last: Any = None
         """The frame before the next one, its time, the time since the frame before it, and its image once converted."""
         self.last_time, self.gap = -1.0, 0.0
         self.last_image: np.ndarray | None = None
@@ -193,7 +193,8 @@ class VideoTrack(Track):
             scale = min(1.0, self.max_side / max(width, height))
             self.size = max(2, round(width * scale)), max(2, round(height * scale))
         same = self.size == (frame.width, frame.height)
-        scaling = {} if same else {"width": self.size[0], "height": self.size[1], "interpolation": "AREA"}
+        size: dict[str, Any] = {"width": self.size[0], "height": self.size[1], "interpolation": "AREA"}
+        scaling = {} if same else size
         # BGR first, then to RGB by OpenCV: FFmpeg's conversion to RGB takes twice as long.
         image = self.reformatter.reformat(frame, format="bgr24", **scaling).to_ndarray()  # (H, W, 3)
         turns = round((frame.rotation or 0) / 90) % 4
