@@ -2,7 +2,7 @@
 
 A tuned modality takes its mask, times and quality signals from the feature dataset. Its sequence and its pooled
 embedding come from its tower, which runs on the raw input in the clip dataset that the features were made from.
-Damaged views are damaged again in the same way (data/encoding.py:damaged_view).
+Damaged views are damaged again in the same way (data/damaged_views.py).
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from shared.errors import UserError
 from stage1_align.encoders import AlignedEncoders
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.batches import Batch, ModalityBatch, PackedSamples
-from stage2_fusion.data.damaged_views import RAW, damaged_view
-from stage2_fusion.data.encoding import sound_rate
+from stage2_fusion.data.damaged_views import damaged_view, raw_input
+from stage2_fusion.data.encoding import waveform_rate
 from stage2_fusion.data.features import FeatureInfo
 from stage2_fusion.models.base import FusionModel, Output
 from stage2_fusion.models.model_config import FusionConfig
@@ -177,10 +177,10 @@ class RawInputs:
         row = self.row_of[clip_id]
         if not view and name == "text":
             return self.transcripts[row]
-        rate = sound_rate(self.encoders, self.clips.sample_rates)
+        rate = waveform_rate(self.encoders, self.clips.sample_rates)
         if not view and name == "audio":
             return self.clips.waveform(row, rate)
         # The damaged modality was drawn among those present, so all must be loaded; one frame shows that there are any.
         clip = self.clips.clip(row, None if name == "vision" else lambda count: range(min(1, count)))
         clip = replace(clip, waveform=self.clips.waveform(row, rate))
-        return getattr(damaged_view(clip, view, rate, self.info.seed).clip if view else clip, RAW[name])
+        return raw_input(damaged_view(clip, view, rate, self.info.seed).clip if view else clip, name)

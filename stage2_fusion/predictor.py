@@ -29,7 +29,8 @@ from shared.errors import UserError
 from shared.media.inputs import ClipArrays
 from shared.text import one_line
 from stage1_align.encoders import AlignedEncoders
-from stage2_fusion.data.encoding import RAW, encode_samples, sound_rate
+from stage2_fusion.data.damaged_views import raw_input
+from stage2_fusion.data.encoding import encode_samples, waveform_rate
 from stage2_fusion.data.features import shorten
 from stage2_fusion.evaluation.inference import StepExplanation, best_device, run_model
 from stage2_fusion.models.base import FusionModel
@@ -85,7 +86,7 @@ class Predictor:
         changes = {"max_seconds": window, "detector": detector, "transcribe": transcribe}
         changes = {name: value for name, value in changes.items() if value is not None}
         recipe = make_recipe(config.prepare | changes)
-        recipe = dataclasses.replace(recipe, sample_rates=[sound_rate(loaded, recipe.sample_rates)])
+        recipe = dataclasses.replace(recipe, sample_rates=[waveform_rate(loaded, recipe.sample_rates)])
         recipe.file_digests()
         if config.trained_on.synthetic:
             warnings.warn(f"{source}: {SYNTHETIC}", SyntheticModelWarning, stacklevel=2)
@@ -189,7 +190,7 @@ def _window(sample: ClipSample, values: np.ndarray, steps: StepExplanation) -> W
     quality = {
         name: np.atleast_2d(np.asarray(getattr(sample, f"{name}_quality"), dtype=np.float32))  # (T, Q)
         for name in MODALITIES
-        if len(getattr(sample, RAW[name]))
+        if len(raw_input(sample, name))
     }
     return Window(sample.id, start, start + sample.duration, values, steps, quality, sample.transcript)
 

@@ -2,12 +2,13 @@
 
     emit encode --blendshapes face_landmarker.task --encoders DIR --data DIR --out DIR
 
-The file (Apache-2.0) is a person's own to bring, and `pip install mediapipe` reads it. Scores are of the stored crops,
-so that clips damaged on purpose get theirs the same way, and a clip to predict as well.
+Users download the file (Apache-2.0) themselves; `pip install mediapipe` installs its reader. Scores are read from the
+stored face crops, so damaged views and clips to predict get theirs in the same way.
 """
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from shared.errors import UserError
 from shared.files import digest
 from shared.media.face_models import MediaPipeTask
 from stage2_fusion.data.features import ActionUnitInfo
+
+if TYPE_CHECKING:
+    from stage1_align import AlignedEncoders, Encoded, VisionTower
 
 BLENDSHAPES = (
     "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
@@ -29,14 +33,15 @@ BLENDSHAPES = (
     "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft",
     "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
-"""The scores in MediaPipe's order and by its names, each in [0, 1]: most are an action unit of Ekman's on one side."""
+"""The scores in MediaPipe's order and with its names, each in [0, 1]. Most are one of Ekman's action units on one side
+of the face."""
 
 CHANNELS = ("found", *BLENDSHAPES)
-"""found is 1 where a face was, else it and all scores are 0."""
+"""found is 1 in frames with a face; without a face it and all scores are 0."""
 
 
 class ActionUnits:
-    """The face landmarker at `path`. UserError when it cannot be had."""
+    """Reads action units with the face landmarker at `path`. UserError when the file or MediaPipe is missing."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -46,16 +51,17 @@ class ActionUnits:
         self.digest = digest(self.path)
 
     def read(self, frames: np.ndarray) -> np.ndarray:
-        """Crops RGB uint8 (T, H, W, 3) -> float32 (T, 53), columns CHANNELS."""
+        """Face crops RGB uint8 (T, H, W, 3) -> float32 (T, 53), columns CHANNELS. UserError when the model does not
+        give all of them."""
         out = np.zeros((len(frames), len(CHANNELS)), np.float32)
         for row, frame in zip(out, frames, strict=True):
             faces = self.net(frame).face_blendshapes
             if faces:
-                scores = {found.category_name: found.score for found in faces[0]}
+                scores = {shape.category_name: shape.score for shape in faces[0]}
                 row[:] = [1.0, *(scores.get(name, np.nan) for name in BLENDSHAPES)]
         if np.isnan(out).any():
-            lacking = np.array(CHANNELS)[np.isnan(out).any(axis=0)]
-            raise UserError(f"{self.path}: gives no score {lacking[0]}; take MediaPipe's face_landmarker.task")
+            missing = np.array(CHANNELS)[np.isnan(out).any(axis=0)]
+            raise UserError(f"{self.path}: gives no score {missing[0]}; take MediaPipe's face_landmarker.task")
         return out
 
     def describe(self) -> ActionUnitInfo:
@@ -63,10 +69,10 @@ class ActionUnits:
         return ActionUnitInfo(str(self.path.resolve()), self.digest, list(CHANNELS))
 
 
-class WithActionUnits(nn.Module):
-    """A vision tower whose sequence goes on with action units, channel after channel."""
+class VisionWithActionUnits(nn.Module):
+    """A vision tower with the action units appended to the channels of its sequence."""
 
-    def __init__(self, tower: nn.Module, units: ActionUnits):
+    def __init__(self, tower: "VisionTower", units: ActionUnits):
         super().__init__()
         self.tower, self.units = tower, units
 
@@ -74,22 +80,22 @@ class WithActionUnits(nn.Module):
     def width(self) -> int:
         return self.tower.width + len(CHANNELS)
 
-    def encode_prepared(self, items: list[np.ndarray]):
-        """As `Tower.encode_prepared`. UserError for a tower whose steps are not the pictures."""
+    def encode_prepared(self, items: list[np.ndarray]) -> "Encoded":
+        """As `Tower.encode_prepared`. UserError when the steps of the tower are not the frames."""
         encoded = self.tower.encode_prepared(items)
         sequence, mask = encoded.sequence.float(), encoded.mask  # (B, T, C), (B, T)
         if mask.sum(dim=1).tolist() != [len(frames) for frames in items]:
-            raise UserError("--blendshapes needs a vision tower with one step a picture; this one has others")
-        read = np.concatenate([self.units.read(frames) for frames in items])  # (N, 53)
-        units = sequence.new_zeros(*mask.shape, len(CHANNELS))
-        units[mask] = torch.from_numpy(read).to(units)
-        return dataclasses.replace(encoded, sequence=torch.cat([sequence, units], dim=-1))
+            raise UserError("--blendshapes needs a vision tower with one step per frame; this one has others")
+        scores = np.concatenate([self.units.read(frames) for frames in items])  # (N, 53)
+        units = sequence.new_zeros(*mask.shape, len(CHANNELS))  # (B, T, 53)
+        units[mask] = torch.from_numpy(scores).to(units)
+        return dataclasses.replace(encoded, sequence=torch.cat([sequence, units], dim=-1))  # (B, T, C + 53)
 
 
-def add_action_units(encoders, path: Path) -> ActionUnits:
-    """Let the vision tower of aligned encoders say them too. UserError where there is none."""
+def add_action_units(encoders: "AlignedEncoders", path: Path) -> ActionUnits:
+    """Append action units to the vision tower of aligned encoders. UserError when they have none."""
     if encoders.vision is None:
-        raise UserError("--blendshapes adds to what a vision tower says, and these encoders have none")
+        raise UserError("--blendshapes extends the output of a vision tower, and these encoders have none")
     units = ActionUnits(path)
-    encoders.vision = WithActionUnits(encoders.vision, units)
+    encoders.vision = VisionWithActionUnits(encoders.vision, units)  # type: ignore[assignment]
     return units

@@ -10,9 +10,6 @@ from shared.media.damage import AUDIO_DAMAGE, VISION_DAMAGE, damage_frames, dama
 from shared.media.quality import VISION_QUALITY, audio_quality, text_quality, vision_quality
 from shared.training.sampling import derive_seed
 
-RAW = {"vision": "frames", "audio": "waveform", "text": "transcript"}
-"""Modality to the field of a ClipSample that its encoder reads."""
-
 
 @dataclass(eq=False)
 class DamagedView:
@@ -25,6 +22,11 @@ class DamagedView:
     """Modality to the kind of damage; "" = none."""
 
 
+def raw_input(clip: ClipSample, modality: str) -> np.ndarray | str:
+    """What the encoder of a modality reads: frames (T, H, W, 3), waveform (S,) or transcript; empty when missing."""
+    return getattr(clip, {"vision": "frames", "audio": "waveform", "text": "transcript"}[modality])
+
+
 def damaged_view(clip: ClipSample, view: int, rate: int, seed: int) -> DamagedView:
     """Damage one modality of a clip whose waveform is at `rate` Hz. Modality, kind and severity are a function of
     (seed, id, view).
@@ -34,7 +36,7 @@ def damaged_view(clip: ClipSample, view: int, rate: int, seed: int) -> DamagedVi
     """
     rng = np.random.default_rng(derive_seed("damage", seed, clip.id, view))
     damage = dict.fromkeys(MODALITIES, "")
-    present = [name for name in MODALITIES if len(getattr(clip, RAW[name]))]
+    present = [name for name in MODALITIES if len(raw_input(clip, name))]
     if not present:
         return DamagedView(clip, view, damage)
     name, severity = str(rng.choice(present)), float(rng.uniform(0.4, 1.0))

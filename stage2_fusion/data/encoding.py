@@ -12,7 +12,7 @@ from shared.dataset.clip_dataset import ClipDataset, ClipSample
 from shared.errors import UserError
 from shared.media.quality import AUDIO_QUALITY_HZ
 from shared.training.loader import SigtermSafeDataLoader
-from stage2_fusion.data.damaged_views import RAW, DamagedView, damaged_view
+from stage2_fusion.data.damaged_views import DamagedView, damaged_view, raw_input
 from stage2_fusion.data.features import FeatureSample, ModalityFeatures
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def encode_dataset(
     not stored at the sample rate of the audio encoder.
     """
     shards = [range(len(clips))] if shards is None else shards
-    views = _ClipViews(clips, sound_rate(encoders, clips.sample_rates), damaged_views, seed)
+    views = _ClipViews(clips, waveform_rate(encoders, clips.sample_rates), damaged_views, seed)
     for loaded in _loader(views, split_ranges(shards, batch_size), workers):
         if isinstance(loaded, UserError):
             raise loaded
@@ -106,7 +106,7 @@ def widths(encoders: "AlignedEncoders") -> dict[str, int]:
     return {name: towers[name].width if name in towers else 1 for name in MODALITIES} | {"embed": encoders.embed_dim}
 
 
-def sound_rate(encoders: "AlignedEncoders", stored: Sequence[int]) -> int:
+def waveform_rate(encoders: "AlignedEncoders", stored: Sequence[int]) -> int:
     """The sample rate in Hz at which to load waveforms: that of the audio encoder; without one, the first of the stored
     rates, as the waveform then serves the quality signals only."""
     return encoders.audio.sample_rate if encoders.audio is not None else stored[0]
@@ -163,7 +163,7 @@ def encode_modality(
         return [missing_features(name, clip, encoders.embed_dim) for clip in clips]
     device = next(tower.parameters()).device.type
     with torch.no_grad(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
-        encoded = tower.encode_prepared([getattr(clip, RAW[name]) for clip in clips])
+        encoded = tower.encode_prepared([raw_input(clip, name) for clip in clips])
     pooled, sequences = encoded.pooled.float().cpu().numpy(), encoded.sequence.float().cpu().numpy()
     mask = encoded.mask.cpu().numpy()  # (B, T)
     parts = []

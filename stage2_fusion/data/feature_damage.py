@@ -1,8 +1,10 @@
-"""Damage done to features, for clips whose media nobody can damage: features that came with their dataset.
+"""Damage to features, for datasets whose features came with them: their media cannot be damaged.
 
-A sensor that fails leaves its mark on a sequence in few ways: noise covers it, it stands still, or for a while it shows
-nothing of the clip. Quality signals stay as they are: of the media nothing has changed.
+A failing sensor damages a sequence in few ways: noise covers it, it freezes, or it drops out for a while. The quality
+signals stay, as they describe the media.
 """
+
+import dataclasses
 
 import numpy as np
 import torch
@@ -11,50 +13,53 @@ from torch import Tensor
 from shared.dataset.clip import MODALITIES
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.batches import Batch
+from stage2_fusion.models.base import FusionModel
 
 KINDS = ("noise", "frozen", "blank")
-"""noise    normal noise of one to three times each channel's deviation
-frozen   all steps are one of them
-blank    a stretch of 60 % of the steps or more holds the channels' mean; of a single step, that step"""
-DAMAGED = ("vision", "audio")
+"""noise    normal noise of one to three standard deviations of each channel
+frozen   all steps are copies of one of them
+blank    60 % of the steps or more, in one run, hold the channel means; a sequence of one step becomes its mean"""
+DAMAGED_MODALITIES = ("vision", "audio")
 
 
 class FeatureDamage:
-    """Puts damaged copies of clean rows in place of every second row of a batch; see `__call__`."""
+    """Replaces every second row of a batch by a damaged copy of the row before it; see `__call__`."""
 
-    def __init__(self, model, share: float, seed: int):
-        """model: a FusionModel that has its statistics (mean and scale of every channel); share: of the pairs that are
-        drawn for damage."""
+    def __init__(self, model: FusionModel, share: float, seed: int):
+        """model: gives mean and scale of the channels, so its statistics must be fitted. share: of the pairs that are
+        damaged."""
         self.share, self.seed = share, seed
-        self.usual = {
-            name: (getattr(model, f"{name}_x_mean"), 1 / getattr(model, f"{name}_x_scale")) for name in DAMAGED
-        }
-        self.pooled = {name: getattr(model, f"{name}_pooled_mean") for name in DAMAGED}
+        self.statistics: dict[str, tuple[Tensor, Tensor]] = {}  # mean and standard deviation (C,)
+        for name in DAMAGED_MODALITIES:
+            self.statistics[name] = getattr(model, f"{name}_x_mean"), 1 / getattr(model, f"{name}_x_scale")
+        self.pooled_means = {name: getattr(model, f"{name}_pooled_mean") for name in DAMAGED_MODALITIES}
 
     def __call__(self, batch: Batch, rows: np.ndarray, epoch: int) -> None:
-        """Rows of `batch` come in pairs: 2i is a clip as it is, 2i + 1 another view of it. For a share of the pairs the
-        second becomes a copy of the first with one of its modalities damaged, and says so in "damaged" (B, 3). What is
-        done is a function of (seed, epoch, rows), rows (B,) being numbers of samples; a clip without pictures and sound
-        stays as it is."""
+        """Change `batch` in place. Its rows are pairs: 2i is an undamaged clip, 2i + 1 another view of it. For a share
+        of the pairs, the second row becomes a copy of the first with one damaged modality, and `damaged` says so.
+
+        rows: (B,), the numbers of the samples; the damage is a function of (seed, epoch, row). A clip without vision
+        and audio is left alone.
+        """
         for i in range(0, len(rows), 2):
             rng = np.random.default_rng(derive_seed("feature damage", self.seed, epoch, int(rows[i])))
-            present = [name for name in DAMAGED if batch.modality(name).present[i]]
+            present = [name for name in DAMAGED_MODALITIES if batch.modality(name).present[i]]
             if rng.random() >= self.share or not present:
                 continue
             for name in MODALITIES:
-                for values in batch.modality(name).values():
+                for field in dataclasses.fields(batch.modality(name)):
+                    values = getattr(batch.modality(name), field.name)
                     values[i + 1] = values[i]
             name, kind = str(rng.choice(present)), str(rng.choice(KINDS))
             part = batch.modality(name)
-            length = int(part.mask[i].sum())
-            damaged = damage(part.x[i, :length], kind, *self.usual[name], rng)  # (T, C)
-            part.x[i + 1, :length] = damaged
-            part.pooled[i + 1] = self.pooled[name]  # of the damaged sequence nobody knows it
+            steps = int(part.mask[i].sum())
+            part.x[i + 1, :steps] = damage(part.x[i, :steps], kind, *self.statistics[name], rng)  # (T, C)
+            part.pooled[i + 1] = self.pooled_means[name]  # the embedding of the damaged sequence is unknown
             batch.damaged[i + 1] = torch.tensor([other == name for other in MODALITIES])
 
 
 def damage(x: Tensor, kind: str, mean: Tensor, deviation: Tensor, rng: np.random.Generator) -> Tensor:
-    """x (T, C) of one clip to a damaged copy; mean and deviation (C,) of the channels over all clips."""
+    """A damaged copy of the sequence x (T, C). mean, deviation: (C,), of the channels over all clips."""
     if kind == "noise":
         noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32)).to(x)  # (T, C)
         return x + rng.uniform(1, 3) * deviation.to(x) * noise

@@ -123,7 +123,7 @@ def print_written_shards() -> None:
     features.write_samples = print_and_write
 
 
-WRONG_RATE = "encoding.sound_rate = lambda encoders, stored: 12345"  # an error in the worker process
+WRONG_RATE = "encoding.waveform_rate = lambda encoders, stored: 12345"  # an error in the worker process
 WRITE_FAILS = """
 def fail(path, samples, info):
     next(samples)

@@ -1,5 +1,4 @@
-"""Blendshapes beside what a vision tower says: read, masked, encoded, learned from and predicted with. The package is
-not here: a stand-in with the part of its interface that is used."""
+"""Action units beside the output of a vision tower, from reading to prediction. MediaPipe is replaced by a stand-in."""
 
 import csv
 import dataclasses
@@ -30,13 +29,13 @@ from stage2_fusion.models.base import FusionModel
 from stage2_fusion.models.model_config import LANDMARKER
 
 
-def scores(frame: np.ndarray) -> np.ndarray:
-    """What the stand-in says of a picture (52,); there is no face in a dark one."""
+def unit_scores(frame: np.ndarray) -> np.ndarray:
+    """The scores (52,) that the stand-in gives for a frame; it finds no face in a dark one."""
     return (0.3 * frame.mean() / 255 + np.arange(52) / 100).astype(np.float32)
 
 
 def expected(frames: np.ndarray) -> np.ndarray:
-    rows = [np.append(1, scores(frame)) if frame.mean() > 40 else np.zeros(53) for frame in frames]
+    rows = [np.append(1, unit_scores(frame)) if frame.mean() > 40 else np.zeros(53) for frame in frames]
     return np.array(rows, np.float32).reshape(-1, 53)
 
 
@@ -54,7 +53,7 @@ class Net:
             return types.SimpleNamespace(face_blendshapes=[])
         found = [
             types.SimpleNamespace(category_name=name, score=float(score))
-            for name, score in zip(BLENDSHAPES, scores(image.data), strict=True)
+            for name, score in zip(BLENDSHAPES, unit_scores(image.data), strict=True)
             if name != self.lacking
         ]
         return types.SimpleNamespace(face_blendshapes=[found[::-1]])
@@ -68,9 +67,9 @@ def landmarker(monkeypatch, tmp_path):
     return path
 
 
-def test_scores_are_read_by_their_names_and_a_face_that_is_not_found_says_nothing(landmarker, monkeypatch):
+def test_scores_are_read_by_name_and_are_zero_without_a_face(landmarker, monkeypatch):
     assert len(BLENDSHAPES) == 52 and len(set(CHANNELS)) == 53
-    frames = np.stack([np.full((8, 8, 3), grey, np.uint8) for grey in (51, 0, 204)])
+    frames = np.stack([np.full((8, 8, 3), gray, np.uint8) for gray in (51, 0, 204)])
     values = ActionUnits(landmarker).read(frames)
     smile = CHANNELS.index("mouthSmileLeft")
     np.testing.assert_allclose(values[:, smile], [0.06 + 0.44, 0, 0.24 + 0.44], atol=1e-6)
@@ -81,7 +80,7 @@ def test_scores_are_read_by_their_names_and_a_face_that_is_not_found_says_nothin
         ActionUnits(landmarker).read(frames)
 
 
-def test_what_cannot_be_read_is_one_line(landmarker, monkeypatch, tmp_path):
+def test_errors_are_one_line(landmarker, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="no such file; --blendshapes"):
         ActionUnits(tmp_path / "nowhere.task")
     (tmp_path / "noise.task").write_bytes(b"noise")
@@ -98,27 +97,27 @@ def test_what_cannot_be_read_is_one_line(landmarker, monkeypatch, tmp_path):
         EncodeConfig(tmp_path, tmp_path, precomputed=tmp_path, blendshapes=landmarker)
 
 
-def test_a_tower_says_them_after_its_own_channels(landmarker):
+def test_units_are_appended_to_the_channels_of_the_tower(landmarker):
     encoders, frames = stage1_tiny.encoders(), stage1_tiny.items()["vision"]
-    frames[0][1] = 0  # one picture without a face
+    frames[0][1] = 0  # one frame without a face
     alone, width = encoders.vision.encode_prepared(frames), encoders.vision.width
     add_action_units(encoders, landmarker)
     both = encoders.vision.encode_prepared(frames)
     assert widths(encoders)["vision"] == width + 53 == both.sequence.shape[2]
     torch.testing.assert_close(both.sequence[..., :width], alone.sequence)
     torch.testing.assert_close(both.pooled, alone.pooled)
-    for row, mask, pictures in zip(both.sequence[..., width:], both.mask, frames, strict=True):
-        np.testing.assert_allclose(row[mask], expected(pictures), atol=1e-6)
+    for row, mask, shown in zip(both.sequence[..., width:], both.mask, frames, strict=True):
+        np.testing.assert_allclose(row[mask], expected(shown), atol=1e-6)
         assert not row[~mask].any()
     rest = types.SimpleNamespace(encode_prepared=lambda items: alone, width=width)
     encoders.vision.tower = torch.nn.Identity()
     encoders.vision.tower.encode_prepared = rest.encode_prepared
-    with pytest.raises(UserError, match="one step a picture"):
+    with pytest.raises(UserError, match="one step per frame"):
         encoders.vision.encode_prepared([frames[0][:2], *frames[1:]])
 
 
-class Passing(torch.nn.Module):
-    """In place of a fusion model: gives back what it is given."""
+class IdentityModel(torch.nn.Module):
+    """In place of a fusion model: returns the batch."""
 
     dimensions = 6
 
@@ -126,7 +125,7 @@ class Passing(torch.nn.Module):
         return batch
 
 
-def test_the_whole_way(landmarker, clips, corpus, tmp_path):
+def test_units_go_from_encoding_to_prediction(landmarker, clips, corpus, tmp_path):
     stage1_tiny.encoders().save_pretrained(tmp_path / "encoders", {"data": "nothing"})
     made = {"data": clips, "out": tmp_path / "features", "encoders": tmp_path / "encoders", "damaged_views": 2}
     made["mixed_precision"] = "no"
@@ -134,18 +133,18 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     with pytest.raises(UserError, match=r"made with other action units \w+ \(now None\)"):
         encode(EncodeConfig(**made))
 
-    # Of the clip as it is, and of each view as it was damaged.
+    # They are read from the clip as each view shows it.
     features, prepared = FeatureDataset.open(tmp_path / "features"), ClipDataset.open(clips)
-    assert features.info["action_units"]["names"] == list(CHANNELS)
+    assert features.info.action_units.names == list(CHANNELS)
     kinds = set()
     for number, views in enumerate(features.by_clip()):
         clip = load_clip(prepared, number, 16000)
-        assert views[0]["id"] == clip.id
+        assert views[0].id == clip.id
         for view, sample in views.items():
-            seen = damaged_view(clip, view, 16000, 0).clip if view else clip
-            kinds.add(sample["damage"]["vision"])
-            units = sample["vision"]["sequence"][:, -53:]
-            np.testing.assert_allclose(units, expected(seen.frames), atol=1e-3)
+            shown = damaged_view(clip, view, 16000, 0).clip if view else clip
+            kinds.add(sample.damage["vision"])
+            units = sample.vision.sequence[:, -53:]
+            np.testing.assert_allclose(units, expected(shown.frames), atol=1e-3)
     assert len(kinds) > 3
 
     words = {"--data": tmp_path / "features", "--run": tmp_path / "run", "--model": "late_fusion"}
@@ -159,8 +158,8 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
     model = FusionModel.from_pretrained(folder)
     test = FeatureDataset.open(tmp_path / "features", "test", (0,), max_sequence_steps=model.config.max_sequence_steps)
     known = run_model(model, test.samples, 16).predictions
-    chosen = next(i for i, sample in enumerate(test.samples) if len(sample["vision"]["sequence"]))
-    name = test.samples[chosen]["id"]
+    chosen = next(i for i, sample in enumerate(test.samples) if sample.vision.steps)
+    name = test.samples[chosen].id
     media = next(path for path in (corpus / "clips").glob(f"{name}.*") if path.suffix != ".txt")
     out = tmp_path / "predictions.csv"
     assert prediction.predict(PredictConfig(clips=[str(media)], model=folder, out=out)) == 1
@@ -168,17 +167,17 @@ def test_the_whole_way(landmarker, clips, corpus, tmp_path):
         (row,) = csv.DictReader(file)
     np.testing.assert_allclose([float(row[name]) for name in model.config.label_names], known[chosen], atol=2e-3)
 
-    # Towers that train along leave them as they are.
+    # Towers that train along do not change them.
     landmarker.write_bytes(b"other")
     settings.finetune = {"vision": 0}
     raw = RawInputs(settings, features.info)
     rows = np.arange(12)
     with torch.no_grad():
-        live = raw.wrap(Passing()).eval()(raw.batches(PackedSamples(features.samples))(rows))
-    cached = collate(features.samples[:12])
-    torch.testing.assert_close(live["vision"]["x"], cached["vision"]["x"], atol=3e-3, rtol=3e-3)
+        live = raw.wrap(IdentityModel()).eval()(raw.batches(PackedSamples(features.samples))(rows))
+    stored = collate(features.samples[:12])
+    torch.testing.assert_close(live.vision.x, stored.vision.x, atol=3e-3, rtol=3e-3)
 
-    # Nothing else takes their place.
+    # Units of another file, or none, are refused.
     with pytest.raises(UserError, match="not the file that the model's action units are from"):
         prediction.predict(PredictConfig(clips=[str(media)], model=folder, out=out, blendshapes=landmarker))
     plain = dataclasses.replace(features.info, action_units=None)

@@ -11,7 +11,7 @@ from shared.dataset.clip import MODALITIES
 from shared.dataset.clip_dataset import ClipSample
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from stage2_fusion.data.damaged_views import damaged_view
-from stage2_fusion.data.encoding import encode_dataset, sound_rate
+from stage2_fusion.data.encoding import encode_dataset, waveform_rate
 from stage2_fusion.data.features import FeatureSample
 
 
@@ -211,4 +211,4 @@ def test_modality_without_a_tower_is_missing_from_every_clip():
 def test_without_an_audio_tower_the_first_stored_rate_is_used():
     encoders = StubEncoders()
     encoders.audio = None
-    assert sound_rate(encoders, [100, 16000]) == 100
+    assert waveform_rate(encoders, [100, 16000]) == 100
