@@ -25,7 +25,7 @@ def resolve(source: str | Path, patterns: list[str]) -> Path:
     except (OSError, ValueError) as error:  # all errors of the hub are one of these
         reason = one_line(error, 200)
         raise UserError(
-            f"{source}: cannot be had from the hub ({reason}); download it elsewhere and give the folder"
+            f"{source}: cannot be downloaded ({reason}); download it elsewhere and give the folder"
         ) from None
 
 

@@ -15,21 +15,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from shared import hub
 from shared.errors import UserError
 from shared.files import atomic_folder, digest, read_json, write_json, write_text
+from shared.media.arrays import reject
 from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.export.card import model_card
 from stage1_align.towers import TOWERS
 from stage1_align.towers.audio_tower import AudioTower
 from stage1_align.towers.base import Tower
-from stage1_align.towers.inputs import is_path, reject
+from stage1_align.towers.inputs import is_path
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import TOKENIZERS
 from stage1_align.towers.vision_tower import VisionTower
 
 FORMAT = "emit-encoders/1"
-HUB = "hf-hub:"
 HUB_FILES = ["*.json", "*.safetensors", "*.md", "tokenizer/*"]
 BASES = {"vision": VisionTower, "audio": AudioTower, "text": TextTower}
 
@@ -149,7 +150,7 @@ class AlignedEncoders(nn.Module):
         `only` names the modalities to load, as in ("audio",); the others are neither built nor read. The hub is asked
         only for a source that starts with hf-hub:. UserError for a folder that is missing, damaged or lacks a tower.
         """
-        folder = _download(str(source).removeprefix(HUB)) if str(source).startswith(HUB) else Path(source)
+        folder = hub.resolve(source, HUB_FILES)
         config = read_json(folder / "config.json", "exported encoders", "make them with `emit export RUN --out DIR`")
         if config.get("format") != FORMAT:
             raise UserError(
@@ -225,18 +226,10 @@ class AlignedEncoders(nn.Module):
         """Upload the folder, card included, to the model repository "OWNER/NAME" of the Hugging Face hub, which is
         created when it does not exist; private by default, because these encoders were trained on faces and voices.
         UserError when the hub refuses."""
-        from huggingface_hub import HfApi
-
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "encoders"
             self.save_pretrained(folder)
-            api = HfApi()
-            try:
-                api.create_repo(repo_id, private=private, exist_ok=True)
-                api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Aligned encoders")
-            except (OSError, ValueError) as error:  # every error of the hub is one of these
-                reason = one_line(error, 200)
-                raise UserError(f"{repo_id}: not uploaded ({reason}); check the name, and `hf auth login`") from None
+            hub.upload(folder, repo_id, private, "Aligned encoders")
 
 
 def _tower_class(modality: str, name: str) -> type[Tower]:
@@ -253,16 +246,3 @@ def _raw_clip(clip: Any) -> RawClip:
     if isinstance(clip, tuple) and len(clip) <= len(RawClip._fields):
         return RawClip(*clip)
     raise reject("similarity", clip, "a clip is a path or the tuple (frames, waveform, rate, text)")
-
-
-def _download(repo_id: str) -> Path:
-    """The repository's files, in the hub's own cache; files that are there already are not fetched again."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=HUB_FILES))
-    except (OSError, ValueError) as error:  # every error of the hub is one of these
-        reason = one_line(error, 200)
-        raise UserError(
-            f"{HUB}{repo_id}: cannot be downloaded ({reason}); download it elsewhere and give the folder"
-        ) from None

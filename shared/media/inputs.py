@@ -1,4 +1,4 @@
-"""Frames, sound and text that a caller passes as arrays: checked, and cut into windows as a media file would be."""
+"""A clip in memory: its arrays are checked, and cut into windows like a media file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,21 +7,25 @@ from typing import Any
 import numpy as np
 
 from shared.errors import UserError
+from shared.media.arrays import describe, reject, to_array, to_frames, to_sample_rate, to_waveform
 from shared.media.decode import MIN_TAIL_SECONDS, Media
 
 
 @dataclass
 class ClipArrays:
-    """A clip in memory. None = the modality is missing: it is masked, never made up."""
+    """A clip in memory. None = the modality is missing: it is masked, never made up. Arrays are NumPy arrays or torch
+    tensors, checked and converted when the object is made; UserError says what was given and what is expected."""
 
     frames: Any = None
-    """RGB uint8 (T, H, W, 3), upright. NumPy, or what `np.asarray` takes, such as a CPU tensor."""
+    """Upright RGB (T, H, W, 3) or (T, 3, H, W), uint8, or float in [0, 1]; gray and RGBA are converted. Becomes RGB
+    uint8 (T, H, W, 3)."""
     frame_times: Any = None
-    """Seconds (T,), ascending; or give `frame_rate`."""
+    """Seconds (T,) from the start of the clip, ascending; or give `frame_rate`. Becomes float64 (T,)."""
     frame_rate: float | None = None
-    """Frames per second, when they are evenly spaced."""
+    """Frames per second, for evenly spaced frames."""
     waveform: Any = None
-    """float (S,), mono, in [-1, 1], at its original level: loudness carries intensity."""
+    """Samples (S,), or up to 8 channels, which are averaged; float in [-1, 1], or int16, int32 or uint8. Keep the
+    original level: loudness carries intensity. Becomes float32 (S,)."""
     rate: int | None = None
     """Samples per second of the waveform."""
     text: str | None = None
@@ -29,37 +33,23 @@ class ClipArrays:
 
     def __post_init__(self) -> None:
         if self.frames is not None:
-            self.frames = check_frames(self.frames)
+            self.frames = to_frames("frames", self.frames)
             self.frame_times = check_frame_times(self.frame_times, self.frame_rate, len(self.frames))
         elif self.frame_times is not None or self.frame_rate is not None:
             raise UserError("frame_times or frame_rate are given without frames")
         if self.waveform is not None:
-            self.waveform = check_waveform(self.waveform)
-            self.rate = check_rate(self.rate)
+            self.waveform = to_waveform("waveform", self.waveform)
+            self.rate = to_sample_rate("waveform", self.rate)
         elif self.rate is not None:
             raise UserError("rate is given without a waveform")
         if self.text is not None:
-            self.text = check_text(self.text)
-
-
-def check_frames(frames: Any) -> np.ndarray:
-    """uint8 (T, H, W, 3). UserError says what was given instead."""
-    array = _array(frames, "frames", "RGB uint8 of shape (T, H, W, 3)")
-    hint = ""
-    if array.ndim == 4 and array.shape[1] == 3 != array.shape[3]:
-        hint = "; the channels come last: frames.transpose(0, 2, 3, 1)"
-    elif array.ndim == 3 and array.shape[2] == 3:
-        hint = "; for one picture, frames[None]"
-    elif array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1:
-        hint = "; for values in [0, 1], (frames * 255).round().astype(np.uint8)"
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or min(array.shape[1:3]) < 1:
-        raise UserError(f"frames are {_describe(array)}; expected RGB uint8 of shape (T, H, W, 3){hint}")
-    return array
+            if not isinstance(self.text, str):
+                raise UserError(f"text: got {describe(self.text)}: give a string, or None if it is not known")
+            self.text = self.text.strip()
 
 
 def check_frame_times(times: Any, frame_rate: float | None, count: int) -> np.ndarray:
-    """Seconds float64 (T,) of `count` frames. UserError unless exactly one of times and rate is given and makes
-    sense."""
+    """Seconds float64 (T,) of `count` frames. UserError unless exactly one of times and rate is given and usable."""
     if (times is None) == (frame_rate is None):
         given = "both" if times is not None else "neither"
         raise UserError(
@@ -67,61 +57,18 @@ def check_frame_times(times: Any, frame_rate: float | None, count: int) -> np.nd
         )
     if times is None:
         if not isinstance(frame_rate, int | float | np.number) or not 0 < float(frame_rate) < np.inf:
-            raise UserError(f"frame_rate is {frame_rate!r}; expected frames per second, above 0")
+            raise UserError(f"frame_rate is {frame_rate!r}; give frames per second, above 0")
         return np.arange(count) / float(frame_rate)  # (T,)
-    array = _array(times, "frame_times", "seconds of shape (T,)")
-    if array.shape != (count,) or array.dtype.kind not in "iuf":
-        raise UserError(f"frame_times are {_describe(array)}; expected seconds of shape ({count},), one per frame")
-    array = array.astype(np.float64)
-    if count and (not np.isfinite(array).all() or array[0] < 0 or (np.diff(array) <= 0).any()):
-        raise UserError("frame_times must be seconds from the start of the clip, each later than the one before")
-    return array
-
-
-def check_waveform(waveform: Any) -> np.ndarray:
-    """float32 (S,). UserError says what was given instead."""
-    expected = "mono float of shape (S,) in [-1, 1]"
-    array, hint = _array(waveform, "waveform", expected), ""
-    if array.dtype.kind in "iu":
-        hint = f"; for {array.dtype} samples, waveform / {float(np.iinfo(array.dtype).max) + 1:g}"
-    elif array.ndim == 2:
-        hint = "; average the channels: waveform.mean(axis=...)"
-    if array.dtype.kind != "f" or array.ndim != 1:
-        raise UserError(f"waveform is {_describe(array)}; expected {expected}{hint}")
-    if not np.isfinite(array).all():
-        raise UserError(f"waveform holds values that are not finite; expected {expected}")
-    peak = float(np.abs(array).max(initial=0))
-    if peak > 2:  # resampling and codecs overshoot 1 a little
-        raise UserError(f"waveform reaches {peak:g}; expected {expected}, at its original level")
-    return array.astype(np.float32)
-
-
-def check_rate(rate: Any) -> int:
-    """Samples per second. UserError for anything else."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 1000 <= float(rate) <= 400_000:
-        raise UserError(f"rate is {rate!r}; expected the samples per second of the waveform, such as 16000")
-    return int(rate)
-
-
-def check_text(text: Any) -> str:
-    """UserError for anything but a string."""
-    if not isinstance(text, str):
-        raise UserError(f"text is {type(text).__name__}; expected a string, or None when it is not known")
-    return text.strip()
-
-
-def _array(value: Any, name: str, expected: str) -> np.ndarray:
+    array = to_array(times)
     try:
-        array = np.asarray(value)
-    except Exception as error:  # tensors on a GPU, and whatever else offers __array__
-        raise UserError(f"{name} cannot be read as an array ({error}); expected {expected}") from None
-    if array.dtype == object:
-        raise UserError(f"{name} is {type(value).__name__}, not an array of one shape; expected {expected}")
-    return array
-
-
-def _describe(array: np.ndarray) -> str:
-    return f"{array.dtype} of shape {array.shape}"
+        values = np.asarray(times if array is None else array, np.float64)
+    except (TypeError, ValueError):
+        raise reject("frame_times", times, "give seconds") from None
+    if values.shape != (count,):
+        raise reject("frame_times", values, f"give seconds of shape ({count},), one for each frame")
+    if not np.isfinite(values).all() or values[0] < 0 or (np.diff(values) <= 0).any():
+        raise UserError("frame_times must be seconds from the start of the clip, each later than the one before")
+    return values
 
 
 def array_windows(clip: ClipArrays, frame_rate: float, seconds: float, max_side: int) -> Iterator[Media]:

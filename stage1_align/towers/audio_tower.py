@@ -8,18 +8,14 @@ import numpy as np
 import torch
 
 from shared.errors import UserError
+from shared.media.arrays import reject, to_array, to_sample_rate, to_waveform
 from shared.media.decode import MediaError, decode
 from shared.media.headers import read_header
-from shared.media.waveform import resample, to_channels, to_mono
+from shared.media.waveform import resample
 from stage1_align.towers.base import Encoded, Tower
-from stage1_align.towers.inputs import existing_file, is_path, reject, to_array, to_list, warn_truncated
+from stage1_align.towers.inputs import existing_file, is_path, to_list, warn_truncated
 
 ENCODE = "audio.encode"
-MAX_CHANNELS = 8
-MAX_LEVEL = 2.0
-"""Float samples beyond this are no waveform in [-1, 1]; decoders of compressed audio overshoot by less."""
-RATES = (1000, 768000)
-"""Plausible sample rates, Hz."""
 
 Sound = str | os.PathLike | np.ndarray | torch.Tensor | None
 
@@ -73,7 +69,9 @@ class AudioTower(Tower):
             return np.zeros(0, np.float32), False
         if is_path(item):
             return self._read_file(item, max_seconds)
-        waveform = to_waveform(item)  # (S,)
+        if to_array(item) is None:
+            raise reject(ENCODE, item, "a sound is a path, an array, a tensor or None")
+        waveform = to_waveform(ENCODE, item)  # (S,)
         if rate is None:
             own = f"rate=SAMPLE_RATE in Hz (it is resampled to the tower's {self.sample_rate})"
             raise reject(ENCODE, item, f"an array does not say its sample rate; give {own}")
@@ -101,34 +99,6 @@ def pad_waveforms(items: list[np.ndarray], min_length: int) -> tuple[torch.Tenso
     return waveform, samples
 
 
-def to_waveform(sound: Any) -> np.ndarray:
-    """Samples (S,), (S, channels) or (channels, S) to mono float32 (S,) in [-1, 1]. UserError when they are none."""
-    array = to_array(sound)
-    if array is None:
-        raise reject(ENCODE, sound, "a sound is a path, an array, a tensor or None")
-    if array.dtype not in (np.uint8, np.int16, np.int32) and array.dtype.kind != "f":
-        raise reject(ENCODE, sound, "samples are float in [-1, 1], int16, int32 or uint8")
-    if array.ndim not in (1, 2):
-        raise reject(ENCODE, sound, "a sound is (S,), (S, channels) or (channels, S); give several as a list")
-    if not array.size:
-        raise reject(ENCODE, sound, "it has no samples; give None for an absent sound")
-    if array.dtype.kind == "f":
-        level = np.abs(array).max()
-        if not np.isfinite(level):
-            raise reject(ENCODE, sound, "samples must be finite")
-        if level > MAX_LEVEL:
-            raise reject(ENCODE, sound, "float samples lie in [-1, 1]; divide them by their full scale")
-    if array.ndim == 1:
-        channels = array[None]  # (1, S)
-    else:
-        few = [axis for axis in (0, 1) if array.shape[axis] <= MAX_CHANNELS]
-        if len(few) != 1:
-            shapes = f"(S, channels) or (channels, S) with at most {MAX_CHANNELS} channels and more samples than that"
-            raise reject(ENCODE, sound, f"it is not clear which axis holds the channels; give {shapes}")
-        channels = array if few == [0] else array.T  # (channels, S)
-    return to_mono(to_channels(channels, False, len(channels)))
-
-
 def _rates(rate: Any, items: list) -> list[int | None]:
     """The sample rate of each item: None for a file and an absent sound."""
     if isinstance(rate, (list, tuple, np.ndarray, torch.Tensor)) and np.ndim(rate) > 0:
@@ -141,12 +111,4 @@ def _rates(rate: Any, items: list) -> list[int | None]:
         if rate is not None and all(item is None or is_path(item) for item in items):
             raise UserError(f"{ENCODE}: got rate={rate} for files, which know their own; leave it out")
         rates = [None if item is None or is_path(item) else rate for item in items]
-    return [None if value is None else _hertz(value) for value in rates]
-
-
-def _hertz(value: Any) -> int:
-    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)) and value.ndim == 0:
-        value = value.item()
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not RATES[0] <= value <= RATES[1]:
-        raise UserError(f"{ENCODE}: rate is {value!r}; give the sample rate in Hz, such as 44100")
-    return round(value)
+    return [None if value is None else to_sample_rate(ENCODE, value) for value in rates]

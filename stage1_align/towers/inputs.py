@@ -1,4 +1,4 @@
-"""What the `encode` methods of all towers share: reading an item, and describing it in an error."""
+"""What the `encode` methods of all towers share: telling files, lists and single items apart."""
 
 import os
 import warnings
@@ -6,38 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from shared.errors import UserError
-
-
-def to_array(item: Any) -> np.ndarray | None:
-    """The values of a NumPy array or a tensor on any device; None for anything else."""
-    if isinstance(item, np.ndarray):
-        return item
-    if isinstance(item, torch.Tensor):
-        item = item.detach().cpu()
-        return (item.float() if item.dtype == torch.bfloat16 else item).numpy()
-    return None
-
-
-def describe(item: Any) -> str:
-    """Type, shape, dtype and range of an array; else the type, and the beginning of a text."""
-    array, kind = to_array(item), f"{type(item).__module__}.{type(item).__qualname__}".removeprefix("builtins.")
-    if array is None:
-        return f"{kind} {str(item)[:60]!r}" if isinstance(item, str) else kind
-    text = f"{kind} of shape {array.shape}, {array.dtype}"
-    if array.size and array.dtype.kind in "iuf":
-        if not np.isfinite(array).all():
-            return f"{text}, with NaN or infinite values"
-        text += f", values {array.min():.4g} to {array.max():.4g}"
-    return text
-
-
-def reject(method: str, item: Any, problem: str) -> UserError:
-    """The error for an item that `method` cannot read."""
-    return UserError(f"{method}: got {describe(item)}: {problem}")
+from shared.media.arrays import reject
 
 
 def is_path(item: Any) -> bool:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from shared.errors import UserError
+from shared.media.arrays import reject
 from stage1_align.towers.base import Encoded, Tower
-from stage1_align.towers.inputs import reject, to_list, warn_truncated
+from stage1_align.towers.inputs import to_list, warn_truncated
 from stage1_align.towers.tokenizers import Tokenizer
 
 ENCODE = "text.encode"

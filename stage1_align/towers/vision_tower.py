@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from shared.errors import UserError
+from shared.media.arrays import reject, to_array, to_frames
 from stage1_align.towers.base import Encoded, Tower
-from stage1_align.towers.inputs import existing_file, is_path, reject, to_array, to_list, warn_truncated
+from stage1_align.towers.inputs import existing_file, is_path, to_list, warn_truncated
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
     Frames = str | os.PathLike | np.ndarray | torch.Tensor | Image.Image | Sequence[Image.Image] | None
 
 ENCODE = "vision.encode"
-CHANNELS = (1, 3, 4)
-SHAPES = "(T, H, W, C) or (T, C, H, W) for a clip, (H, W), (H, W, C) or (C, H, W) for an image; C is 1, 3 or 4"
 PIL_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-OVERSHOOT = 0.01
-"""Float values this far outside [0, 1], as resampling leaves them, are clipped."""
 
 
 @dataclass
@@ -175,7 +172,9 @@ def _read(item: Any, reader: FrameReader) -> Clip:
         if len({frame.shape for frame in frames}) > 1:
             raise UserError(f"{ENCODE}: the PIL images of one clip differ in size; resize or crop them first")
         return Clip(np.stack(frames))
-    return Clip(to_frames(item))
+    if to_array(item) is None:
+        raise reject(ENCODE, item, "a clip is a path, an array, a tensor, PIL images or None")
+    return Clip(to_frames(ENCODE, item))
 
 
 def _open_image(path: Path) -> "Image.Image | None":
@@ -198,42 +197,6 @@ def _pil_frame(image: "Image.Image") -> np.ndarray:
     if 0 in image.size:
         raise UserError(f"{ENCODE}: got a PIL image of size {image.size}; give None for an absent clip")
     return np.array(image.convert("RGB"))
-
-
-def to_frames(clip: Any) -> np.ndarray:
-    """A clip or an image to RGB uint8 (T, H, W, 3). UserError when the array is neither."""
-    array = to_array(clip)
-    if array is None:
-        raise reject(ENCODE, clip, "a clip is a path, an array, a tensor, PIL images or None")
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise reject(ENCODE, clip, "pixels are uint8 in [0, 255] or float in [0, 1]")
-    if array.ndim not in (2, 3, 4):
-        raise reject(ENCODE, clip, f"the shape must be {SHAPES}")
-    if not array.size:
-        raise reject(ENCODE, clip, "it has no pixels; give None for an absent clip")
-    frames = {2: array[None, ..., None], 3: array[None]}.get(array.ndim, array)  # (T, H, W, C) or (T, C, H, W)
-    is_last, is_first = frames.shape[3] in CHANNELS, frames.shape[1] in CHANNELS
-    if array.ndim > 2 and is_last == is_first:
-        which = "more than one axis" if is_last else "no axis"
-        raise reject(ENCODE, clip, f"{which} can be the channels; the shape must be {SHAPES}")
-    if not is_last:
-        frames = frames.transpose(0, 2, 3, 1)  # (T, H, W, C)
-    if frames.dtype != np.uint8:
-        frames = _to_uint8(frames, clip)
-    if frames.shape[3] == 1:
-        frames = frames.repeat(3, axis=3)
-    return np.ascontiguousarray(frames[..., :3])
-
-
-def _to_uint8(frames: np.ndarray, clip: Any) -> np.ndarray:
-    """Float in [0, 1] to uint8. UserError for other values of `clip`, which the frames are from."""
-    low, high = frames.min(), frames.max()
-    if not np.isfinite(frames).all():
-        raise reject(ENCODE, clip, "pixels must be finite")
-    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-        hint = "convert [0, 255] to uint8" if low >= 0 else "leave normalization to the tower"
-        raise reject(ENCODE, clip, f"float pixels lie in [0, 1]; {hint}")
-    return np.round(frames.clip(0, 1).astype(np.float32) * 255).astype(np.uint8)
 
 
 def _set_times(read: list[Clip], items: list, times: Any) -> None:

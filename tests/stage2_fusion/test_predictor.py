@@ -142,7 +142,7 @@ def test_unreadable_file_raises_alone_and_is_marked_in_a_list(predictor, video, 
         ((["a.mp4", None],), {}, "a clip is NoneType"),
         (("a.mp4",), {"batch_size": 0}, "batch_size is 0"),
         (("a.mp4",), {"window": -1.0}, "max_seconds is -1.0"),
-        ((), {"frames": np.zeros((2, 3, 8, 8), np.uint8), "frame_rate": 25}, "channels come last"),
+        ((), {"frames": np.zeros((2, 5, 8, 8), np.uint8), "frame_rate": 25}, "no axis can be the channels"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from helpers.media_files import clock, decode_every_frame, voice, write_video
 
 from shared.errors import UserError
@@ -15,6 +16,10 @@ def test_arrays_are_converted_to_one_form():
     clip = ClipArrays(frames=FRAMES, frame_rate=25, waveform=np.zeros(9), rate=16000.0, text=" a ")
     np.testing.assert_allclose(clip.frame_times, [0, 0.04, 0.08, 0.12])
     assert clip.waveform.dtype == np.float32 and clip.rate == 16000 and clip.text == "a"
+    planes = torch.from_numpy(FRAMES.transpose(0, 3, 1, 2) / 255)
+    tensors = ClipArrays(frames=planes, frame_times=torch.arange(4), waveform=torch.zeros(2, 99), rate=8000)
+    assert tensors.frames.shape == FRAMES.shape and tensors.frames.dtype == np.uint8
+    assert tensors.waveform.shape == (99,) and tensors.frame_times.tolist() == [0, 1, 2, 3]
     assert ClipArrays().frames is None
 
 
@@ -22,26 +27,28 @@ def test_arrays_are_converted_to_one_form():
     ("given", "words"),
     [
         (
-            {"frames": FRAMES.astype(np.float32), "frame_rate": 25},
-            r"float32 of shape \(4, 32, 48, 3\); expected RGB uint8",
+            {"frames": FRAMES.astype(np.int32), "frame_rate": 25},
+            r"frames: got numpy.ndarray of shape .*, int32.* uint8",
         ),
-        ({"frames": FRAMES.transpose(0, 3, 1, 2), "frame_rate": 25}, r"channels come last: frames.transpose"),
-        ({"frames": FRAMES[0], "frame_rate": 25}, r"for one picture, frames\[None\]"),
-        ({"frames": [FRAMES[0], FRAMES[0, :5]], "frame_rate": 25}, "frames .*expected RGB uint8"),
+        ({"frames": FRAMES + 0.5 + FRAMES.max() + 1, "frame_rate": 25}, "float pixels lie in"),
+        ({"frames": FRAMES[:, :, :, :2], "frame_rate": 25}, "no axis can be the channels"),
+        ({"frames": [FRAMES[0], FRAMES[0, :5]], "frame_rate": 25}, "frames: got list: a clip is a NumPy array"),
+        ({"frames": FRAMES[:0], "frame_rate": 25}, "no pixels; give None"),
         ({"frames": FRAMES}, "neither is given"),
         ({"frames": FRAMES, "frame_rate": 25, "frame_times": range(4)}, "both is given"),
         ({"frames": FRAMES, "frame_rate": 0}, "frame_rate is 0"),
-        ({"frames": FRAMES, "frame_times": [0, 1, 2]}, r"expected seconds of shape \(4,\)"),
+        ({"frames": FRAMES, "frame_times": [0, 1, 2]}, r"seconds of shape \(4,\)"),
+        ({"frames": FRAMES, "frame_times": "abcd"}, "frame_times: got str 'abcd': give seconds"),
         ({"frames": FRAMES, "frame_times": [0, 2, 1, 3]}, "each later than the one before"),
         ({"frame_rate": 25}, "without frames"),
-        ({"waveform": np.zeros(9, np.int16), "rate": 16000}, "waveform / 32768"),
-        ({"waveform": np.zeros((2, 9)), "rate": 16000}, "average the channels"),
-        ({"waveform": np.full(9, 3000.0), "rate": 16000}, "waveform reaches 3000"),
-        ({"waveform": np.full(9, np.nan), "rate": 16000}, "not finite"),
+        ({"waveform": np.zeros(9, np.int64), "rate": 16000}, "samples are float in"),
+        ({"waveform": np.zeros((9, 9)), "rate": 16000}, "which axis holds the channels"),
+        ({"waveform": np.full(9, 3000.0), "rate": 16000}, "values 3000 to 3000: float samples lie in"),
+        ({"waveform": np.full(9, np.nan), "rate": 16000}, "must be finite"),
         ({"waveform": np.zeros(9)}, "rate is None"),
         ({"waveform": np.zeros(9), "rate": 16}, "rate is 16"),
         ({"rate": 16000}, "without a waveform"),
-        ({"text": ["a"]}, "text is list"),
+        ({"text": ["a"]}, "text: got list: give a string"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value[:30],
 )
