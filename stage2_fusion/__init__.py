@@ -4,15 +4,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shared.media.inputs import ClipArrays
     from stage2_fusion.data.features import FeatureDataset
     from stage2_fusion.models.base import FusionModel
+    from stage2_fusion.prediction.result import Prediction
     from stage2_fusion.predictor import Predictor
 
-__all__ = ["FeatureDataset", "FusionModel", "Predictor"]
+__all__ = ["ClipArrays", "FeatureDataset", "FusionModel", "Prediction", "Predictor"]
 
 _MODULES = {
+    "ClipArrays": "shared.media.inputs",
     "FeatureDataset": "stage2_fusion.data.features",
     "FusionModel": "stage2_fusion.models.base",
+    "Prediction": "stage2_fusion.prediction.result",
     "Predictor": "stage2_fusion.predictor",
 }
 

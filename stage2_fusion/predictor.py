@@ -52,8 +52,14 @@ class SyntheticModelWarning(UserWarning):
 class Predictor:
     """A fusion model with its encoders and the settings that its training clips were prepared with.
 
-    Frames are found, cropped and resampled as for training. Files bring a transcript in <stem>.txt beside them, if
-    there is one. A missing modality is masked.
+    >>> predictor = Predictor.from_pretrained("runs/demo/fuse/model")
+    >>> predictor("clip.mp4").intensities
+    {'Admiration': 0.44, 'Amusement': 0.08, ...}
+    >>> predictor(["a.mp4", ClipArrays(text="so sad")])
+    >>> predictor(frames=frames, frame_rate=25, waveform=waveform, rate=16000, text="that is so funny")
+
+    Faces are found, cropped and resampled as for training. Files bring a transcript in <stem>.txt beside them, if there
+    is one. A missing modality is masked. Everything runs in this process, and nothing is printed.
     """
 
     def __init__(self, model: FusionModel, encoders: AlignedEncoders, recipe: Recipe):
@@ -109,7 +115,7 @@ class Predictor:
     def __call__(self, clips: Given | None = None, **arrays: Any) -> Prediction: ...
 
     def __call__(self, clips: Any = None, **arrays: Any) -> Prediction | list[Prediction]:
-        """As `predict`."""
+        """Same as `predict`."""
         return self.predict(clips, **arrays)
 
     def predict(
@@ -207,7 +213,7 @@ def _single(clip: Given | None, arrays: dict[str, Any]) -> tuple[str, Clip, Clip
     name, item, stored = _item(clip, "arrays")
     if text is not None:
         if stored is not None:
-            raise UserError("text is given twice: beside ClipArrays and possibly in it; give it in ClipArrays")
+            raise UserError("text is given beside ClipArrays; give it inside, ClipArrays(text=...)")
         item = dataclasses.replace(item, transcript=ClipArrays(text=text).text)
     return name, item, stored
 
@@ -232,7 +238,7 @@ def _item(clip: Any, name: str) -> tuple[str, Clip, ClipArrays | None]:
 
 
 def make_recipe(settings: dict[str, Any]) -> Recipe:
-    """UserError for settings of another version or without meaning."""
+    """The settings of `emit prepare`. UserError if they are of another version or out of range."""
     try:
         return Recipe.from_json(settings)
     except ValueError as error:

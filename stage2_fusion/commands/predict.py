@@ -77,7 +77,8 @@ def _load(config: PredictConfig) -> "Predictor":
             transcribe=config.transcribe,
         )
     for note in notes:
-        print(f"note: {note.message}", file=sys.stderr)
+        if issubclass(note.category, SyntheticModelWarning):
+            print(f"note: {note.message}", file=sys.stderr)
     return predictor
 
 

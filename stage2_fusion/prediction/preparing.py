@@ -27,7 +27,7 @@ def prepare_here(clips: Iterable[tuple[Clip, ClipArrays | None]], recipe: Recipe
 
 
 def _rows(clip: Clip, arrays: ClipArrays | None, recipe: Recipe) -> Iterator[tuple[float, Row | None, str]]:
-    """As `prepare_windows`, whatever a damaged file does to a library."""
+    """Windows of a clip; whatever exception a damaged file causes in a library becomes a reason."""
     windows = 0
     try:
         for window in prepare_windows(clip, recipe) if arrays is None else _array_rows(clip, arrays, recipe):

@@ -15,8 +15,7 @@ from helpers.media_files import clock, decode_every_frame, voice, write_video
 
 from shared.errors import UserError
 from shared.media.decode import decode
-from shared.media.inputs import ClipArrays
-from stage2_fusion import FeatureDataset, FusionModel, Predictor
+from stage2_fusion import ClipArrays, FeatureDataset, FusionModel, Predictor
 from stage2_fusion.commands.encode import EncodeConfig, encode
 from stage2_fusion.commands.predict import predict
 from stage2_fusion.config import PredictConfig
