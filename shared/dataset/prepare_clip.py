@@ -156,7 +156,7 @@ def _notes(media: Media, missing: list[str], faces: FaceTrack | None, absent: di
     """What a person should know about a clip without a problem."""
     notes = [f"no words: {absent['text']}"] if "text" in missing else []
     if faces is not None and faces.turns:
-        notes.append(f"people lay on their side; turned by {90 * faces.turns} degrees")
+        notes.append(f"faces are on their side: frames rotated by {90 * faces.turns} degrees")
     if faces is not None and faces.other_faces:
         height, width = media.frames.shape[1:3][:: -1 if faces.turns % 2 else 1]
         x, y = np.mean(faces.boxes[faces.detected], axis=0)[:2] / (width, height)

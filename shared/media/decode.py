@@ -78,7 +78,7 @@ def decode_windows(
     with contextlib.ExitStack() as stack:
         container = stack.enter_context(_open(source))
         tracks: list[Track] = []
-        absent = {} if frame_rate else {"vision": "pictures were not asked for"}
+        absent = {} if frame_rate else {"vision": "frames were not requested"}
         video = video_stream(container) if frame_rate else None
         if video is not None:
             tracks.append(VideoTrack(container, video, frame_rate, max_side))
@@ -163,5 +163,5 @@ def _why_empty(modality: str, tracks: list[Track]) -> str:
     track = next(track for track in tracks if track.modality == modality)
     if not track.has_decoded and track.finished:
         return f"nothing in the {'video' if modality == 'vision' else 'sound'} track can be decoded"
-    name = "picture" if modality == "vision" else "sound"
-    return f"the {name} {'has ended' if track.finished else 'does not reach here'}"
+    name = "video" if modality == "vision" else "sound"
+    return f"the {name} track {'has ended' if track.finished else 'has nothing in this window'}"

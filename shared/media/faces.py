@@ -106,7 +106,7 @@ class HaarDetector(FaceDetector):
         left: int = 0,
         top: int = 0,
     ) -> np.ndarray:
-        """Boxes (N, 3) in pixels of the frame, of which `gray` is the part at (left, top), scaled by `scale`."""
+        """Boxes (N, 3) in pixels of the frame. `gray` is its part at (left, top), scaled by `scale`."""
         limits = {"minSize": (smallest, smallest)} | ({"maxSize": (largest, largest)} if largest else {})
         rectangles = self.cascade.detectMultiScale(gray, scaleFactor=step, minNeighbors=neighbors, **limits)
         if len(rectangles) == 0:

@@ -111,7 +111,7 @@ def test_sample_formats_are_scaled(samples, packed):
 def test_missing_modality_is_empty(tmp_path):
     picture = decode(write_video(tmp_path / "silent.mp4", clock(np.arange(25) / 25)), 8, 20)
     assert picture.frames.shape == (8, 64, 96, 3) and picture.waveform.shape == (0,) and picture.sample_rate == 0
-    sound = decode(write_video(tmp_path / "heard.mp4", None, sound=voice(1.0)[None]), 8, 20)
+    sound = decode(write_video(tmp_path / "sound.mp4", None, sound=voice(1.0)[None]), 8, 20)
     assert len(sound.frames) == len(sound.frame_times) == 0 and abs(len(sound.waveform) / 16000 - 1) < 0.1
     one = decode(write_video(tmp_path / "one.mp4", clock(np.zeros(1))), 8, 20)
     assert len(one.frames) == 1 and one.frame_times.tolist() == [0]
@@ -226,10 +226,10 @@ def test_claimed_frame_rate_is_ignored(tmp_path):
 def test_sample_rates_are_kept(tmp_path, rate):
     tone = (0.5 * np.sin(2 * np.pi * 300 * np.arange(rate // 2) / rate)).astype(np.float32)
     media = decode(write_wav(tmp_path / "tone.wav", tone[None], rate), 8, 20)
-    heard = resample(media.waveform, media.sample_rate, 16000)
-    assert media.sample_rate == rate and abs(len(heard) - 8000) <= 1
-    wanted = 0.5 * np.sin(2 * np.pi * 300 * np.arange(len(heard)) / 16000)
-    assert np.abs(heard - wanted)[800:-800].max() < 0.01
+    sound = resample(media.waveform, media.sample_rate, 16000)
+    assert media.sample_rate == rate and abs(len(sound) - 8000) <= 1
+    wanted = 0.5 * np.sin(2 * np.pi * 300 * np.arange(len(sound)) / 16000)
+    assert np.abs(sound - wanted)[800:-800].max() < 0.01
 
 
 def test_six_channels_are_averaged(tmp_path):
@@ -237,13 +237,13 @@ def test_six_channels_are_averaged(tmp_path):
     path = write_video(tmp_path / "five_one.mkv", None, sound=np.stack(tones).astype(np.float32), rate=48000)
     with av.open(str(path)) as container:
         assert container.streams.audio[0].layout.nb_channels == 6
-    heard = decode(path, 8, 20).waveform[4800:19200]
-    power = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
+    sound = decode(path, 8, 20).waveform[4800:19200]
+    power = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
     peaks = power[
-        [round((200 + 90 * k) * len(heard) / 48000) for k in (0, 1, 2, 4, 5)]
+        [round((200 + 90 * k) * len(sound) / 48000) for k in (0, 1, 2, 4, 5)]
     ]  # without the low-frequency channel
     assert peaks.max() / peaks.min() < 1.5  # equally loud
-    assert heard.std() < 0.3 * np.sqrt(6 / 2) / 6 * 1.3  # a mean, not a sum
+    assert sound.std() < 0.3 * np.sqrt(6 / 2) / 6 * 1.3  # a mean, not a sum
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -260,12 +260,12 @@ def test_late_sound_starts_late(tmp_path, suffix):
 def test_missing_modality_has_a_reason(tmp_path):
     silent = decode(write_video(tmp_path / "silent.mp4", clock(np.arange(5) / 25)), 8, 20)
     assert silent.absent == {"audio": "no sound track"}
-    heard = decode(write_wav(tmp_path / "heard.wav", voice(1.0)[None]), 8, 20)
-    assert heard.absent == {"vision": "no video track"}
+    sound = decode(write_wav(tmp_path / "sound.wav", voice(1.0)[None]), 8, 20)
+    assert sound.absent == {"vision": "no video track"}
     ends = write_video(tmp_path / "ends.mkv", clock(np.arange(25) / 25), sound=voice(3.0)[None], sound_from=1.5)
     why = [part.absent for part in decode_windows(ends, 8, 1.0)]
-    assert why[0] == {} and why[2:4] == [{"vision": "the picture has ended"}] * 2
-    assert decode(ends, 0, 20).absent == {"vision": "pictures were not asked for"}
+    assert why[0] == {} and why[2:4] == [{"vision": "the video track has ended"}] * 2
+    assert decode(ends, 0, 20).absent == {"vision": "frames were not requested"}
 
 
 @pytest.mark.parametrize("name", ["-rf.mp4", "two words: a.mp4", "Käse und 顔.mp4", "%d%03d.mp4", "a'b\"c#d?.mp4"])

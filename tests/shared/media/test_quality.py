@@ -159,7 +159,7 @@ def test_speech_probability_equals_that_of_the_package(monkeypatch):
     import torch
     from silero_vad import load_silero_vad
 
-    theirs = load_silero_vad()
+    reference = load_silero_vad()
     names = {
         "_model.stft.forward_basis_buffer": "stft_conv.weight",
         "_model.decoder.rnn.": "lstm_cell.",
@@ -168,7 +168,7 @@ def test_speech_probability_equals_that_of_the_package(monkeypatch):
     }
     weights = {
         key.replace(old, new): value.numpy()
-        for key, value in theirs.state_dict().items()
+        for key, value in reference.state_dict().items()
         for old, new in names.items()
         if key.startswith(old)
     }
@@ -176,7 +176,7 @@ def test_speech_probability_equals_that_of_the_package(monkeypatch):
     sound = np.concatenate([voice(2), np.zeros(3000, np.float32), voice(1, seed=3) * 3])
     monkeypatch.setattr(speech, "_weights", lambda: speech.arrange(weights))
     ours = speech.speech_probability(sound, RATE)
-    expected = theirs.audio_forward(torch.from_numpy(sound)[None], RATE)[0].numpy()
+    expected = reference.audio_forward(torch.from_numpy(sound)[None], RATE)[0].numpy()
     np.testing.assert_allclose(ours, expected, atol=1e-4)
     assert np.ptp(expected) > 0.3
 
