@@ -21,7 +21,7 @@ from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.batches import Batch, ModalityBatch, PackedSamples
 from stage2_fusion.data.damaged_views import damaged_view, raw_input
 from stage2_fusion.data.encoding import waveform_rate
-from stage2_fusion.data.features import FeatureInfo
+from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.models.base import FusionModel, Output
 from stage2_fusion.models.model_config import FusionConfig
 

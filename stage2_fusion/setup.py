@@ -11,7 +11,8 @@ from shared.errors import UserError
 from shared.training import optimizer
 from shared.training.sampling import steps_per_epoch
 from stage2_fusion.config import FuseConfig, TrainConfig
-from stage2_fusion.data.features import FeatureDataset, FeatureInfo, FeatureSample
+from stage2_fusion.data.feature_info import FeatureInfo
+from stage2_fusion.data.features import FeatureDataset, FeatureSample
 from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import FusionModel, FusionOptions
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn

@@ -10,7 +10,7 @@ processes, on several machines that share OUT, divide the shards among them.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from shared.dataset.clip_dataset import ClipDataset
     from stage1_align import AlignedEncoders
-    from stage2_fusion.data.features import FeatureInfo, FeatureSample
+    from stage2_fusion.data.feature_info import FeatureInfo
+    from stage2_fusion.data.features import FeatureSample
     from stage2_fusion.data.precomputed import PrecomputedFeatures
 
 SHARD_SIZE = 32
@@ -159,7 +160,7 @@ def _describe(
     from shared.training.distributed import fast_bf16
     from stage2_fusion.data.action_units import add_action_units
     from stage2_fusion.data.encoding import widths
-    from stage2_fusion.data.features import DataInfo, EncoderInfo, FeatureInfo
+    from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, FeatureInfo
 
     units = None
     if precomputed is not None:
@@ -190,7 +191,7 @@ def _describe(
 
 def _claim(writer: ShardWriter, config: EncodeConfig, info: "FeatureInfo") -> bool:
     """Whether the features of `info` are complete. If not, claim the folder; UserError if it holds something else."""
-    from stage2_fusion.data.features import read_info
+    from stage2_fusion.data.feature_info import read_info
 
     made_from = _made_from(info)
     stored = _made_from(read_info(config.out)) if writer.is_complete() else None
@@ -228,7 +229,7 @@ def _samples(
     shards: list[range],
     info: "FeatureInfo",
     workers: int,
-) -> "Iterator[FeatureSample]":
+) -> "Generator[FeatureSample, None, None]":
     """The samples of these shards, in order."""
     from stage2_fusion.data.encoding import encode_dataset
 

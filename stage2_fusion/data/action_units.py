@@ -17,7 +17,7 @@ from torch import nn
 from shared.errors import UserError
 from shared.files import digest
 from shared.media.face_models import MediaPipeTask
-from stage2_fusion.data.features import ActionUnitInfo
+from stage2_fusion.data.feature_info import ActionUnitInfo
 
 if TYPE_CHECKING:
     from stage1_align import AlignedEncoders, Encoded, VisionTower

@@ -1,6 +1,5 @@
 """Batches of feature samples: what fusion models read."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from shared.dataset.clip import MODALITIES
 from shared.training.loader import to_device
-from stage2_fusion.data.features import FeatureSample, KeyAccess, ModalityFeatures
+from stage2_fusion.data.feature_info import KeyAccess
+from stage2_fusion.data.features import FeatureSample, ModalityFeatures
 
 
 @dataclass(eq=False)
@@ -32,7 +32,7 @@ class ModalityBatch(KeyAccess):
     """bool (B,), False = the modality is missing."""
 
     def to(self, device: torch.device | str) -> "ModalityBatch":
-        return ModalityBatch(**{field.name: to_device(self[field.name], device) for field in dataclasses.fields(self)})
+        return ModalityBatch(**{name: to_device(tensor, torch.device(device)) for name, tensor in vars(self).items()})
 
 
 @dataclass(eq=False)
@@ -58,9 +58,8 @@ class Batch(KeyAccess):
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with every tensor on `device`; pinned memory is copied asynchronously."""
-        moved = {name: self.modality(name).to(device) for name in MODALITIES}
-        moved |= {name: to_device(self[name], device) for name in ("duration", "labels", "damaged", "raw")}
-        return dataclasses.replace(self, **moved)
+        values = to_device(vars(self), torch.device(device))
+        return Batch(**{**values, **{name: self.modality(name).to(device) for name in MODALITIES}})
 
 
 def collate(samples: Sequence[FeatureSample], device: torch.device | str | None = None) -> Batch:
@@ -93,7 +92,9 @@ class PackedSamples:
             duration=self.durations[index],  # (B,)
             labels=self.labels[index],  # (B, K)
             damaged=self.damaged[index],  # (B, 3)
-            **{name: part.gather(index) for name, part in self.modalities.items()},
+            vision=self.modalities["vision"].gather(index),
+            audio=self.modalities["audio"].gather(index),
+            text=self.modalities["text"].gather(index),
         )
         return batch if device is None else batch.to(device)
 

@@ -1,6 +1,6 @@
 """Run frozen encoders over prepared clips: ClipSamples in, FeatureSamples out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ def encode_dataset(
     seed: int,
     bf16: bool = False,
     workers: int = 0,
-) -> Iterator[FeatureSample]:
+) -> Generator[FeatureSample, None, None]:
     """Encode the clips of `shards`, which are ranges of rows (None: all clips). Each clip is followed by its damaged
     views.
 

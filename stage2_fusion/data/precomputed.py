@@ -11,7 +11,7 @@ cannot be damaged like media: a damaged view lacks a modality.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,8 @@ from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FEATURE_FOLDERS, WIDTHS, 
 from shared.media.face_crops import CROP_NAME, crop_times, frame_times
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.encoding import clean_sample, encode_modality, missing_features, quality_at, split_ranges
-from stage2_fusion.data.features import EncoderInfo, FeatureSample, ModalityFeatures, PrecomputedInfo
+from stage2_fusion.data.feature_info import EncoderInfo, PrecomputedInfo
+from stage2_fusion.data.features import FeatureSample, ModalityFeatures
 
 if TYPE_CHECKING:
     from stage1_align import AlignedEncoders
@@ -130,7 +131,7 @@ class PrecomputedFeatures:
 
     def samples(
         self, shards: Sequence[range], *, damaged_views: int, batch_size: int, seed: int, bf16: bool
-    ) -> Iterator[FeatureSample]:
+    ) -> Generator[FeatureSample, None, None]:
         """The clips of `shards`, which are ranges of rows; each clip is followed by its damaged views."""
         for rows in split_ranges(shards, batch_size):
             clips = [self.clips.clip(row, lambda count: []) for row in rows]

@@ -14,7 +14,8 @@ from shared import hub
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from stage2_fusion.data.batches import Batch
-from stage2_fusion.data.features import FeatureInfo, FeatureSample
+from stage2_fusion.data.feature_info import FeatureInfo
+from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.models import MODELS, saving
 from stage2_fusion.models.model_config import FusionConfig
 

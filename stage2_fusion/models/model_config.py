@@ -8,7 +8,7 @@ from typing import Any, Self
 from shared.errors import UserError
 from shared.files import read_json
 from shared.text import one_line
-from stage2_fusion.data.features import ActionUnitInfo, EncoderInfo, FeatureInfo
+from stage2_fusion.data.feature_info import ActionUnitInfo, EncoderInfo, FeatureInfo
 
 FORMAT = "emit-fusion/2"
 HOW = "give the `model` folder of an `emit fuse` run"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shared.errors import UserError
 from shared.files import atomic_folder, digest, link_or_copy, read_json, write_json, write_text
 from shared.text import one_line
-from stage2_fusion.data.features import EncoderInfo
+from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.models.card import model_card
 from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
 

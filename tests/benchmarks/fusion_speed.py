@@ -32,7 +32,7 @@ import numpy as np
 from shared import config as configuration
 
 if TYPE_CHECKING:
-    from stage2_fusion.data.features import FeatureInfo
+    from stage2_fusion.data.feature_info import FeatureInfo
 
 STEPS, WIDTH, NAMES = 64, 512, ["a", "b", "c", "d", "e", "f"]
 SIDES = ("ours", "plain", "stock")
@@ -144,7 +144,7 @@ def make(folder: Path, clips: int, held_out: int) -> None:
 
 
 def spec() -> "FeatureInfo":
-    from stage2_fusion.data.features import DataInfo, EncoderInfo, FeatureInfo
+    from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, FeatureInfo
 
     return FeatureInfo(
         label_names=NAMES,

@@ -13,7 +13,8 @@ from shared import config as configuration
 from shared.dataset.clip import MODALITIES
 from stage2_fusion import trainer
 from stage2_fusion.config import FuseConfig
-from stage2_fusion.data.features import DataInfo, EncoderInfo, FeatureInfo, FeatureSample, ModalityFeatures, write
+from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, FeatureInfo
+from stage2_fusion.data.features import FeatureSample, ModalityFeatures, write
 from stage2_fusion.train import train
 
 QUALITY = {"vision": ["face_found", "sharpness"], "audio": ["level", "snr", "clipping"], "text": ["present"]}

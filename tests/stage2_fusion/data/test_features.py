@@ -11,7 +11,8 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from stage2_fusion import FeatureDataset
 from stage2_fusion.data.batches import collate
-from stage2_fusion.data.features import EncoderInfo, FeatureInfo, read_clips, read_info, shorten, write
+from stage2_fusion.data.feature_info import EncoderInfo, FeatureInfo, read_info
+from stage2_fusion.data.features import read_clips, shorten, write
 
 
 def test_written_samples_are_read_back(tmp_path):

@@ -14,7 +14,8 @@ from shared.errors import UserError
 from shared.media.face_crops import frame_times
 from stage2_fusion.commands import encode
 from stage2_fusion.commands.encode import EncodeConfig
-from stage2_fusion.data.features import FeatureDataset, read_info
+from stage2_fusion.data.feature_info import read_info
+from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.data.precomputed import PrecomputedFeatures, vision_times
 
 RNG = np.random.default_rng(0)

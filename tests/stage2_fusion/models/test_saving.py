@@ -11,7 +11,7 @@ from helpers import stage1_tiny, synthetic_features
 from shared.errors import UserError
 from stage2_fusion import FusionModel
 from stage2_fusion.data.batches import collate
-from stage2_fusion.data.features import EncoderInfo
+from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.models.base import FeatureSpec, Output
 from stage2_fusion.models.concat import Concat
 from stage2_fusion.models.dual_stage import DualStage

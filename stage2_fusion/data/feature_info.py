@@ -1,0 +1,168 @@
+"""features.json: the shape of a feature dataset and everything its features depend on."""
+
+import dataclasses
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from shared.errors import UserError
+from shared.files import digest, read_json
+from shared.text import one_line
+
+FORMAT = "emit-features/1"
+HOW = "make it with `emit encode`"
+
+
+class KeyAccess:
+    """Temporary: `value["name"]` beside `value.name`, until every caller uses attributes."""
+
+    def __getitem__(self, key: str) -> Any:
+        return getattr(self, key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self, key, value)
+
+    def __contains__(self, key: str) -> bool:
+        return getattr(self, key, None) is not None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = getattr(self, key, None)
+        return default if value is None else value
+
+    def keys(self) -> list[str]:
+        return [field.name for field in dataclasses.fields(self) if field.name in self]
+
+    def values(self) -> list[Any]:
+        return [self[key] for key in self.keys()]
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(key, self[key]) for key in self.keys()]
+
+    def __or__(self, changes: dict[str, Any]) -> Any:
+        return dataclasses.replace(self, **changes)
+
+    def __ior__(self, changes: dict[str, Any]) -> Any:
+        for key, value in changes.items():
+            self[key] = value
+        return self
+
+
+@dataclass
+class EncoderInfo(KeyAccess):
+    """The aligned encoders behind a feature dataset."""
+
+    path: str
+    digest: str
+    config: dict[str, Any]
+    """Their config.json."""
+    precomputed: list[str] | None = None
+    """Modalities whose features came with the dataset: no encoder of ours computed them."""
+
+    @property
+    def provided(self) -> list[str] | None:
+        """Temporary: the old name."""
+        return self.precomputed
+
+
+@dataclass
+class DataInfo(KeyAccess):
+    """The clip dataset behind a feature dataset."""
+
+    path: str
+    digest: str
+    prepare: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The settings of `emit prepare`."""
+    synthetic: bool | None = None
+    """True if `emit synth` made the clips."""
+
+
+@dataclass
+class ActionUnitInfo(KeyAccess):
+    """The face landmarker behind the action units of the vision sequence."""
+
+    path: str
+    digest: str
+    names: list[str]
+    """The channels it adds, in order."""
+
+
+@dataclass
+class PrecomputedInfo(KeyAccess):
+    """The files behind features that came with their dataset."""
+
+    path: str
+    digest: str
+
+
+@dataclass
+class FeatureInfo(KeyAccess):
+    """What features.json holds: the shape of the features and everything they depend on."""
+
+    label_names: list[str]
+    group_names: list[str]
+    encoders: EncoderInfo
+    data: DataInfo
+    widths: dict[str, int]
+    """Channels of the sequence of "vision", "audio" and "text", and of the shared space ("embed")."""
+    quality: dict[str, list[str]]
+    """Modality to the names of its quality signals."""
+    views: int = 0
+    """Damaged views of every clip."""
+    seed: int = 0
+    """Decides the damage of the views."""
+    precision: str = "fp32"
+    """fp32 or bf16: how the encoders ran."""
+    action_units: ActionUnitInfo | None = None
+    precomputed: PrecomputedInfo | None = None
+    split: dict[str, Any] | None = None
+    """The settings of `emit split`, when it assigned the splits."""
+    digest: str = ""
+    """Changes with anything the features depend on, except paths."""
+    format: str = FORMAT
+
+    def __post_init__(self) -> None:
+        for name, kind in _NESTED.items():
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                setattr(self, name, kind(**value))
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "FeatureInfo":
+        """From the content of a features.json; TypeError when a key is missing."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a features.json."""
+        return _to_json(self)
+
+    def with_digest(self) -> "FeatureInfo":
+        """A copy whose digest is computed from the rest, wherever the encoders and the clips lie."""
+        content = {
+            key: {name: part for name, part in value.items() if name != "path"} if isinstance(value, dict) else value
+            for key, value in self.to_json().items()
+            if key != "digest"
+        }
+        return replace(self, digest=digest(content))
+
+
+_NESTED = {"encoders": EncoderInfo, "data": DataInfo, "action_units": ActionUnitInfo, "precomputed": PrecomputedInfo}
+
+
+def _to_json(value: Any) -> Any:
+    """A dataclass as a dictionary, without the fields that are None."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    content = {field.name: _to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return {key: part for key, part in content.items() if part is not None}
+
+
+def read_info(path: Path) -> FeatureInfo:
+    """The features.json of a feature dataset; UserError when it is missing, damaged or has another format."""
+    content = read_json(Path(path) / "features.json", "feature dataset", HOW)
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path}: format {content.get('format')!r} where {FORMAT!r} is read; {HOW}")
+    try:
+        return FeatureInfo.from_json(content)
+    except TypeError as error:
+        raise UserError(f"{path}/features.json: damaged ({one_line(error, 200)}); delete {path} and {HOW}") from None
