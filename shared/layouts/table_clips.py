@@ -65,8 +65,7 @@ def find_clip_columns(
     """Given columns, and guesses for the others. media_columns: columns whose cells are media; not_labels: columns
     whose type says that their numbers are no labels; row_name(i): names a row. UserError suggests the nearest name for
     a given column that does not exist, and lists all names when no column holds media."""
-    given = {role: [getattr(options, role)] for role in ROLES}
-    found = header.resolve(ROLES, given, [*options.labels, *options.groups], media_columns)
+    found = header.resolve(ROLES, options, media_columns)
     roles = {role: positions[0] if positions else None for role, positions in found.items()}
     if roles["media"] is None and roles["id"] is None:
         raise UserError(
@@ -76,8 +75,8 @@ def find_clip_columns(
     media = {i for i, name in enumerate(header.names) if name in media_columns}
     groups = {name: header.position(name) for name in options.groups}
     if not groups:
-        names = [*(name for several in given.values() for name in several), *options.labels]
-        claimed = {header.position(name) for name in names if name} | media
+        given = [*(getattr(options, role) for role in ROLES), *options.labels]
+        claimed = {header.position(name) for name in given if name} | media
         guesses = {name: header.first((name, f"{name}id"), claimed) for name in GROUP_NAMES}
         groups = {name: position for name, position in guesses.items() if position is not None}
     labels = {name: header.position(name) for name in options.labels}

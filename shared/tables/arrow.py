@@ -37,9 +37,6 @@ class ArrowFile:
             self.table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
         self.schema = self.table.schema
 
-    def column(self, name: str) -> "pa.ChunkedArray":
-        return self.table.column(name)
-
     def chunks(self, name: str) -> "Iterable[pa.Array]":
         return self.table.column(name).chunks
 
@@ -56,9 +53,6 @@ class ParquetFile:
         self.file = pq.ParquetFile(file)
         self.schema = self.file.schema_arrow
         self.cached_group: tuple[int, str, Any] = (-1, "", None)  # number, column, values
-
-    def column(self, name: str) -> "pa.ChunkedArray":
-        return self.file.read([name]).column(name)
 
     def chunks(self, name: str) -> "Iterable[pa.Array]":
         for group in range(self.file.num_row_groups):
@@ -95,9 +89,7 @@ def read_rows(file: Path) -> ArrowRows:
     table = open_table(file)
     header, media = list(table.schema.names), media_columns(table.schema)
     columns = [
-        [cell for chunk in table.chunks(name) for cell in _media_names(chunk)]
-        if name in media
-        else table.column(name).to_pylist()
+        [cell for chunk in table.chunks(name) for cell in (_media_names(chunk) if name in media else chunk.to_pylist())]
         for name in header
     ]
     return ArrowRows(header, [list(row) for row in zip(*columns, strict=True)], media, feature_types(table.schema))

@@ -84,17 +84,16 @@ class Header:
         return next((i for i in positions if i not in excluded), None)
 
     def resolve(
-        self,
-        roles: Iterable[str],
-        given: dict[str, list[str]],
-        claimed: Collection[str] = (),
-        media_columns: Collection[str] = (),
+        self, roles: Iterable[str], options: ColumnOptions, media_columns: Collection[str] = ()
     ) -> dict[str, list[int]]:
-        """{role: positions}: the columns given for a role, otherwise the one recognized by its usual names. Columns
-        that are given or claimed for anything are not recognized as anything else, and `media_columns`, whose cells are
-        media, only as media. UserError for a given column that does not exist."""
-        positions = {role: [self.position(name) for name in given.get(role, ()) if name] for role in roles}
-        taken = {i for several in positions.values() for i in several} | {self.position(name) for name in claimed}
+        """{role: positions}: the columns that the option of this name gives, otherwise the one recognized by its usual
+        names. Given columns are not recognized as anything else, and `media_columns`, whose cells are media, only as
+        media. UserError for a given column that does not exist."""
+        given = {role: getattr(options, role) for role in roles}
+        given = {role: [names] if isinstance(names, str) else names for role, names in given.items()}
+        positions = {role: [self.position(name) for name in names if name] for role, names in given.items()}
+        taken = {i for several in positions.values() for i in several}
+        taken |= {self.position(name) for name in [*options.labels, *getattr(options, "groups", ())]}
         media = {i for i, name in enumerate(self.names) if name in media_columns}
         for role, several in positions.items():
             if not several:

@@ -123,19 +123,14 @@ class PairData:
     def corpus(self) -> list[str]:
         """Every kind of text that training shows; the tokenizer is trained on it."""
         rng, config = np.random.default_rng(0), self.config
-        texts = []
+        texts: list[str] = []
         for source in self.sources:
             items = source.first(len(source) if isinstance(source, TableSource) else MAX_CORPUS_RECORDS)
             annotations = [source.annotations(item) for item in items]
+            names, template = source.label_names, config.label_template
             for kind in config.captions:
-                if kind == "caption":
-                    texts += [caption for each in annotations for caption in each.captions]
-                else:
-                    names, template = source.label_names, config.label_template
-                    texts += [draw_text(kind, each, names, rng, template) for each in annotations]
-        if "labels" in config.captions:
-            texts += degree_phrases(self.label_names)
-        return [text for text in texts if text]
+                texts += [text for each in annotations for text in _texts(kind, each, names, rng, template)]
+        return texts + (degree_phrases(self.label_names) if "labels" in config.captions else [])
 
     def waveforms(self, sample_rate: int, count: int = 256) -> list[np.ndarray]:
         """The sound of the first `count` items of each source: float32 (S,) each, S = 0 without sound."""
@@ -316,7 +311,7 @@ def _random_crop(waveform: np.ndarray, length: int, rng: np.random.Generator) ->
 def _texts(
     kind: str, annotations: TextAnnotations, names: list[str], rng: np.random.Generator, template: str
 ) -> list[str]:
-    """All texts of this kind for validation."""
+    """All captions, or the one other text of this kind; [] when the item has none."""
     if kind == "caption":
         return [caption for caption in annotations.captions if caption]
     text = draw_text(kind, annotations, names, rng, template)

@@ -50,9 +50,7 @@ class PairColumns:
         """rows: those from which labels are guessed; media_columns and not_labels: columns that hold media, and columns
         whose type says that their numbers are no labels. UserError when no column holds pictures or sound."""
         header, self.where = Header(names, where), where
-        captions = [options.caption] if isinstance(options.caption, str) else options.caption
-        given = {role: [getattr(options, role)] for role in (*MEDIA, "media", "transcript", "split")}
-        found = header.resolve([*given, "caption"], {**given, "caption": captions}, options.labels, media_columns)
+        found = header.resolve([*MEDIA, "media", "transcript", "split", "caption"], options, media_columns)
         self.columns = {role: [names[i] for i in positions] for role, positions in found.items()}
         if any(self.columns[role] for role in MEDIA) and not options.media:
             self.columns["media"] = []

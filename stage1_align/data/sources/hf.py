@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from shared import config as configuration
 from shared.errors import UserError
-from shared.tables.arrow import feature_types, media_columns
 from shared.tables.cells import split_name
 from shared.tables.dataset_files import data_files, saved_files, saved_splits
 from shared.text import one_line
@@ -54,13 +53,25 @@ class HfOptions(PairColumnOptions):
 class _Rows(PairSource):
     """What both ways of reading have in common. An item becomes a row {column: value} by `_row`."""
 
-    def _prepare(self, path: str, files: list[Path], columns: PairColumns, options: HfOptions) -> None:
-        columns.require_texts()
-        for note in columns.notes:
-            sys.stderr.write(f"warning: {path}: {note}\n")
-        self.name, self.digest, self.columns = path, files_digest(files), columns
+    def _prepare(self, path: str, files: list[Path], options: HfOptions, classes: Collection[str] = ()) -> None:
+        """classes: columns of class numbers, which are no labels."""
+        self.name, self.digest = path, files_digest(files)
         self.root, self.frame_rate = options.root_or(files[0].parent), options.frame_rate
-        self.label_names, self.text_kinds = list(columns.labels), columns.text_kinds
+        names: list[str] = []
+        media: set[str] = set()
+        rows: list[list[Any]] = []
+        for row in map(self._row, self.first(CHECKED_ROWS)):
+            names = names or list(row)
+            media |= {name for name, value in row.items() if isinstance(value, bytes | dict)}
+            cells = (row.get(name) for name in names)
+            rows.append([cell if isinstance(cell, int | float) else None for cell in cells])  # labels are numbers
+        if not rows:
+            raise UserError(f"{path}: none of its {len(files)} files holds a readable row")
+        self.columns = PairColumns(options, names, rows, path, media, classes)
+        self.columns.require_texts()
+        for note in self.columns.notes:
+            sys.stderr.write(f"warning: {path}: {note}\n")
+        self.label_names, self.text_kinds = list(self.columns.labels), self.columns.text_kinds
 
     def _row(self, item: Any) -> dict[str, Any]:
         return item
@@ -77,17 +88,11 @@ class HfTable(_Rows, TableSource):
     """Rows by their number."""
 
     def __init__(self, path: str, files: list[Path], table: "datasets.Dataset", options: HfOptions):
-        schema = table.features.arrow_schema
-        embedded, types = media_columns(schema), feature_types(schema)
-        scalars = [
-            name for name in table.column_names if types.get(name) in ("Value", "ClassLabel") and name not in embedded
-        ]
-        first = table.select_columns(scalars).with_format("arrow")[:CHECKED_ROWS].to_pylist()
-        classes = [name for name in scalars if types[name] == "ClassLabel"]
-        columns = _columns(path, options, table.column_names, first, embedded, classes)
-        self._prepare(path, files, columns, options)
-        texts = [*columns.columns["caption"], *columns.columns["transcript"], *columns.labels.values()]
         self.table = table.with_format("arrow")  # rows as stored, nothing decoded
+        classes = [name for name, feature in table.features.items() if type(feature).__name__ == "ClassLabel"]
+        self._prepare(path, files, options, classes)
+        columns = self.columns
+        texts = [*columns.columns["caption"], *columns.columns["transcript"], *columns.labels.values()]
         self.texts = table.select_columns(list(dict.fromkeys(texts))).with_format("arrow")
         self.annotations(0)  # reports labels that are not numbers at once
 
@@ -106,18 +111,8 @@ class HfStream(_Rows, StreamSource):
 
     def __init__(self, path: str, files: list[Path], options: HfOptions):
         self.shards, self.buffer = files, options.buffer
-        names: list[str] = []
-        embedded: set[str] = set()
-        first: list[dict[str, Any]] = []
-        for row in self.first(CHECKED_ROWS):
-            names = names or list(row)
-            embedded |= {name for name, value in row.items() if isinstance(value, bytes | dict)}
-            # Media and arrays are large, and labels are neither.
-            first.append({name: value for name, value in row.items() if not isinstance(value, bytes | dict | list)})
-        if not first:
-            raise UserError(f"{path}: none of its {len(files)} files holds a readable row")
-        self._prepare(path, files, _columns(path, options, names, first, embedded, ()), options)
-        self.annotations(first[0])  # reports labels that are not numbers at once
+        self._prepare(path, files, options)
+        self.annotations(next(self.first(1)))  # reports labels that are not numbers at once
 
     def read(self, shard: Path) -> Iterator[dict[str, Any]]:
         import datasets
@@ -131,20 +126,6 @@ class HfStream(_Rows, StreamSource):
 
     def annotations(self, item: dict[str, Any]) -> TextAnnotations:
         return self.columns.annotations(item, self.name)
-
-
-def _columns(
-    path: str,
-    options: HfOptions,
-    names: list[str],
-    first: list[dict[str, Any]],
-    embedded: Collection[str],
-    classes: Collection[str],
-) -> PairColumns:
-    """first: the single values of the first rows. Text columns are no labels: later rows may hold no numbers."""
-    texts = {name for row in first for name, value in row.items() if isinstance(value, str)}
-    rows = [[row.get(name) for name in names] for row in first]
-    return PairColumns(options, names, rows, path, embedded, {*classes, *texts})
 
 
 def open_hf(path: str, split: str, options: dict[str, Any]) -> HfTable | HfStream:
