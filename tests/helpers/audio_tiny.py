@@ -1,4 +1,4 @@
-"""The smallest audio towers that are still the real ones, and sounds for them."""
+"""Tiny audio towers of every kind, and waveforms for them."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ HTSAT = {
     "n_fft": 512,
     "hop": 160,
     "mel_bins": 32,
-    "window_samples": 20000,  # 126 spectrogram frames, which are stretched to 128
+    "window_samples": 20000,  # 126 spectrogram frames, stretched to 128
     "spec_size": 64,
     "patch_size": 4,
     "patch_stride": 4,
@@ -73,8 +73,8 @@ def sounds(*lengths):
     return [rng.uniform(-0.4, 0.4, length).astype(np.float32) for length in lengths]
 
 
-def randomise(module):
-    """Biases, norms and their statistics that differ from what a module starts with."""
+def randomize(module):
+    """Give weights, biases, norms and their statistics other values than the initial ones."""
     generator = torch.Generator().manual_seed(1)
     for name, value in module.state_dict().items():
         if value.is_floating_point() and "melW" not in name and "spectrogram" not in name:

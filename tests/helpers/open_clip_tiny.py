@@ -1,4 +1,4 @@
-"""The smallest models of open_clip, one of each family, and their weights in the forms in which they are published."""
+"""Tiny models of open_clip, one of each family, and their weights in the published forms."""
 
 import json
 
@@ -12,7 +12,7 @@ TEXT = {"context_length": 8, "vocab_size": 60, "width": 16, "heads": 2, "layers"
 VIT = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
 MODELS = {
     "tiny-vit": {"embed_dim": 24, "quick_gelu": True, "vision_cfg": VIT},
-    "tiny-siglip": {  # a pooled trunk and no projection of its own
+    "tiny-siglip": {  # a pooled trunk without a projection
         "embed_dim": 192,
         "custom_text": True,
         "vision_cfg": {
@@ -51,7 +51,7 @@ PREPROCESSING = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolatio
 
 
 def register(monkeypatch):
-    """Make the tiny models known to open_clip by name, as its own are."""
+    """Register the tiny models in open_clip by name."""
     from open_clip import factory
 
     for name, cfg in MODELS.items():
@@ -59,12 +59,12 @@ def register(monkeypatch):
 
 
 def publish(name, folder, seed=0):
-    """A model of open_clip's and its weights in the three forms: trainer's .pt, bare .safetensors, hub folder."""
+    """An open_clip model, and its weights in three forms: a .pt of the trainer, a bare .safetensors, a hub folder."""
     import open_clip
 
     torch.manual_seed(seed)
     model = open_clip.create_model(name, force_preprocess_cfg=PREPROCESSING).eval()
-    with torch.no_grad():  # new models have zeros where trained ones do not
+    with torch.no_grad():  # new models have zeros, trained ones do not
         for parameter in model.visual.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     state = model.state_dict()
@@ -85,12 +85,12 @@ def frames(*lengths, size=32, seed=0):
 
 
 def embedded(model, images):
-    """What open_clip's own preprocessing and model make of images uint8 (N, H, W, 3)."""
+    """Embeddings of images uint8 (N, H, W, 3) by open_clip's own preprocessing and model."""
     import open_clip
 
-    see = open_clip.transform.image_transform_v2(
+    preprocess = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg), False
     )
-    batch = torch.stack([see(Image.fromarray(image)) for image in images])
+    batch = torch.stack([preprocess(Image.fromarray(image)) for image in images])
     with torch.no_grad():
         return normalize(model.encode_image(batch), dim=1)

@@ -1,4 +1,6 @@
-"""The smallest towers that are still the real ones."""
+"""Tiny encoders with real towers."""
+
+import copy
 
 import numpy as np
 import torch
@@ -49,7 +51,6 @@ TOWERS = {
 
 
 def encoders(seed: int = 0) -> AlignedEncoders:
-    import copy
 
     torch.manual_seed(seed)
     tokenizer = SentencePieceTokenizer.train(TEXTS, 60)
@@ -70,8 +71,8 @@ def items(seed: int = 0) -> dict[str, list]:
     }
 
 
-def same_alone(tower, items: list):
-    """The batch of items, after a check that each gives the same by itself."""
+def encode_checked(tower, items: list):
+    """The encoded batch, after a check that each item gives the same alone."""
     batch = tower.encode_prepared(items)
     for row, item in enumerate(items):
         single = tower.encode_prepared([item])

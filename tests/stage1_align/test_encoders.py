@@ -10,21 +10,21 @@ from stage1_align.data.captions import label_caption
 from stage1_align.encoders import AlignedEncoders
 
 
-def test_round_trip_keeps_embeddings_and_freezes(tmp_path):
+def test_saved_and_loaded_encoders_give_the_same_and_are_frozen(tmp_path):
     trained = encoders(seed=3)
     trained.save_pretrained(tmp_path / "out", {"data": "made-up clips"})
     loaded = AlignedEncoders.from_pretrained(tmp_path / "out")
     assert not any(p.requires_grad for p in loaded.parameters())
     assert not any(module.training for module in loaded.modules() if module is not loaded.audio.net.bn0)
-    for modality, given in items().items():
-        a, b = (getattr(e, modality).encode_prepared(given) for e in (trained, loaded))
+    for modality, batch in items().items():
+        a, b = (getattr(e, modality).encode_prepared(batch) for e in (trained, loaded))
         torch.testing.assert_close(a.pooled, b.pooled, rtol=0, atol=1e-6)
         torch.testing.assert_close(a.sequence, b.sequence, rtol=0, atol=1e-6)
         assert a.rate == b.rate
     assert "made-up clips" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_digest_follows_the_weights(tmp_path):
+def test_digest_changes_with_the_weights(tmp_path):
     first, second = encoders(seed=0), encoders(seed=0)
     first.save_pretrained(tmp_path / "a")
     second.save_pretrained(tmp_path / "b")
@@ -62,8 +62,8 @@ NAMES = ["Admiration", "Amusement", "Joy"]
         ([np.nan, np.nan, np.nan], {""}),
     ],
 )
-def test_label_captions_say_the_intensity(labels, words):
-    said = {label_caption(np.array(labels, np.float32), NAMES, np.random.default_rng(s)) for s in range(60)}
-    assert words <= said
+def test_label_captions_name_the_intensity(labels, words):
+    captions = {label_caption(np.array(labels, np.float32), NAMES, np.random.default_rng(s)) for s in range(60)}
+    assert words <= captions
     if len(words) == 1:
-        assert said == words
+        assert captions == words

@@ -18,29 +18,29 @@ from stage1_align.towers.vision_open_clip import OpenClipVision
 AUDEERING = "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim"
 
 
-@pytest.mark.parametrize("name", [name for name, one in CHECKPOINTS.items() if one.modality == "vision"])
-def test_what_is_said_of_open_clips_weights_is_what_open_clip_says(name):
+@pytest.mark.parametrize("name", [name for name, checkpoint in CHECKPOINTS.items() if checkpoint.modality == "vision"])
+def test_open_clip_checkpoints_match_the_tables_of_open_clip(name):
     import open_clip
 
-    one = CHECKPOINTS[name]
-    tag = open_clip.get_pretrained_cfg(one.options["model"], one.options["pretrained"])
-    assert tag["hf_hub"].strip("/") == one.origin == CHECKPOINTS[f"{name}:text"].origin
-    cfg = open_clip.get_model_config(one.options["model"])
-    assert one.inputs == f"frames of {cfg['vision_cfg']['image_size']} pixels"
+    checkpoint = CHECKPOINTS[name]
+    tag = open_clip.get_pretrained_cfg(checkpoint.options["model"], checkpoint.options["pretrained"])
+    assert tag["hf_hub"].strip("/") == checkpoint.origin == CHECKPOINTS[f"{name}:text"].origin
+    cfg = open_clip.get_model_config(checkpoint.options["model"])
+    assert checkpoint.inputs == f"frames of {cfg['vision_cfg']['image_size']} pixels"
     text = CHECKPOINTS[f"{name}:text"]
     assert text.inputs == f"{cfg['text_cfg']['context_length']} tokens"
     assert not text.unsupported
 
 
-def test_every_checkpoint_names_a_tower_and_options_it_has():
+def test_every_checkpoint_names_an_existing_tower_and_options():
     if "clap" not in TOWERS["audio"].names():
         pytest.skip("the towers of published audio weights are not installed")
-    for one in CHECKPOINTS.values():
-        known = {f.name for f in dataclasses.fields(TOWERS[one.modality].get(one.tower).Options)}
-        assert {"pretrained", *one.options} <= known, one.name
+    for checkpoint in CHECKPOINTS.values():
+        known = {f.name for f in dataclasses.fields(TOWERS[checkpoint.modality].get(checkpoint.tower).Options)}
+        assert {"pretrained", *checkpoint.options} <= known, checkpoint.name
 
 
-def test_each_way_to_the_same_weights_gives_the_same_tower(tmp_path, monkeypatch):
+def test_tag_file_and_folder_of_the_same_weights_give_the_same_tower(tmp_path, monkeypatch):
     import open_clip
 
     register(monkeypatch)
@@ -48,19 +48,19 @@ def test_each_way_to_the_same_weights_gives_the_same_tower(tmp_path, monkeypatch
     tag = {"file": str(tmp_path / "epoch_3.pt"), "hf_hub": "made/up/", "quick_gelu": True, **PREPROCESSING}
     other = {**tag, "mean": [0, 0, 0]}  # so that the model's name alone does not tell
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-vit", {"made": tag, "other": other})
-    one = Checkpoint(
+    checkpoint = Checkpoint(
         "tiny-vit/made", "vision", "open_clip", "mit", "made/up", "", {"model": "tiny-vit", "pretrained": "made"}
     )
-    monkeypatch.setitem(CHECKPOINTS, one.name, one)
+    monkeypatch.setitem(CHECKPOINTS, checkpoint.name, checkpoint)
     (clip,) = frames(1)
     expected = embedded(model, clip)
     for path in (None, tmp_path / "epoch_3.pt", tmp_path / "bare.safetensors", tmp_path / "hub"):
-        options = yaml.safe_load(yaml.safe_dump(options_for(one.name, path)))
+        options = yaml.safe_load(yaml.safe_dump(options_for(checkpoint.name, path)))
         built = OpenClipVision.from_options({**options, "projection": "own"}, 24).eval()
         torch.testing.assert_close(built.encode_prepared([clip]).pooled, expected, rtol=0, atol=1e-5)
 
 
-def test_a_text_tower_is_given_the_file_in_the_folder_and_its_activation(tmp_path):
+def test_options_of_a_text_tower_name_the_file_and_the_activation(tmp_path):
     (tmp_path / "open_clip_model.safetensors").touch()
     assert options_for("ViT-B-32/openai:text", tmp_path) == {
         "model": "ViT-B-32",
@@ -72,7 +72,7 @@ def test_a_text_tower_is_given_the_file_in_the_folder_and_its_activation(tmp_pat
         assert options_for("ViT-B-16-SigLIP/webli:text", path)["tokenizer"] == str(tmp_path)
 
 
-def test_audio_files_and_folders(tmp_path):
+def test_options_of_audio_towers_name_a_file_or_a_folder(tmp_path):
     file = tmp_path / "630k-audioset-best.pt"
     file.touch()
     expected = {"size": "tiny", "pretrained": str(file)}
@@ -83,17 +83,17 @@ def test_audio_files_and_folders(tmp_path):
         options_for("laion_clap/music_speech_audioset_epoch_15_esc_89.98", tmp_path)
 
 
-def test_a_non_commercial_one_says_so_in_one_line_and_the_others_nothing(tmp_path, capsys):
+def test_only_a_non_commercial_license_prints_a_line(tmp_path, capsys):
     options_for(AUDEERING, tmp_path)
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "cc-by-nc-sa-4.0, does not allow commercial use" in said
+    output = capsys.readouterr().out
+    assert output.count("\n") == 1 and "cc-by-nc-sa-4.0, does not allow commercial use" in output
     options_for("facebook/hubert-base-ls960", tmp_path)
     options_for("microsoft/wavlm-base-plus", tmp_path)  # nothing known is not a no
     assert capsys.readouterr().out == ""
     assert "commercial use: unknown" in describe("microsoft/wavlm-base-plus")
 
 
-def test_what_cannot_be_had_says_what_to_do(tmp_path):
+def test_unavailable_checkpoint_says_what_to_do(tmp_path):
     for name, path, message in [
         ("ViT-B-32/openia", None, "did you mean 'ViT-B-32/openai'"),
         ("laion/clap-htsat-fused", tmp_path, "use the checkpoint without"),
@@ -104,7 +104,7 @@ def test_what_cannot_be_had_says_what_to_do(tmp_path):
             options_for(name, path)
 
 
-def test_the_command_prints_the_table_one_of_them_and_a_configuration(tmp_path, capsys):
+def test_command_prints_the_table_a_checkpoint_and_a_configuration(tmp_path, capsys):
     table = subprocess.run([sys.executable, "-m", "stage1_align.export.checkpoints"], capture_output=True, text=True)
     assert table.returncode == 0
     rows = table.stdout.splitlines()

@@ -41,7 +41,7 @@ def run_folder(tmp_path, folder):
     return tmp_path / "run"
 
 
-def test_the_card_says_data_metrics_command_and_licence(folder):
+def test_card_names_data_metrics_command_and_license(folder):
     card = (folder / "README.md").read_text()
     for words in ("made-up clips", "| mean_recall | 0.250 |", "`emit align --config tiny.yaml`"):
         assert words in card
@@ -50,8 +50,8 @@ def test_the_card_says_data_metrics_command_and_licence(folder):
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
-def test_one_tower_is_loaded_without_the_others(folder, modality, tmp_path, monkeypatch):
-    """The others' registries, weights and tokenizer are gone."""
+def test_one_tower_loads_without_the_others(folder, modality, tmp_path, monkeypatch):
+    """Registry entries, weights and tokenizer of the other towers are removed."""
     whole = AlignedEncoders.from_pretrained(folder).tower(modality).encode_prepared(items()[modality])
     for other in {"vision", "audio", "text"} - {modality}:
         monkeypatch.setattr(towers.TOWERS[other], "parts", {})
@@ -75,7 +75,7 @@ def rewrite_weights(folder, keep):
     save_file({name: value for name, value in weights.items() if keep(name)}, folder / "model.safetensors")
 
 
-def test_a_part_is_exported_and_loaded_as_such(folder, tmp_path):
+def test_encoders_without_a_tower_are_exported_and_loaded(folder, tmp_path):
     pair = AlignedEncoders.from_pretrained(folder, only=("text", "audio"))
     pair.save_pretrained(tmp_path / "pair")
     assert "made-up clips" in (tmp_path / "pair" / "README.md").read_text()  # what they were loaded with is kept
@@ -87,7 +87,7 @@ def test_a_part_is_exported_and_loaded_as_such(folder, tmp_path):
         AlignedEncoders.from_pretrained(folder, only=("adio",))
 
 
-def test_the_export_equals_the_run_and_is_left_when_it_is_there(run_folder, tmp_path, capsys):
+def test_export_equals_the_run_and_is_not_written_twice(run_folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert export([str(run_folder), "--out", str(out)]) == 0
     a, b = AlignedEncoders.from_pretrained(run_folder / "best"), AlignedEncoders.from_pretrained(out)
@@ -101,7 +101,7 @@ def test_the_export_equals_the_run_and_is_left_when_it_is_there(run_folder, tmp_
     assert "nothing to do" in capsys.readouterr().out and (out / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_folders_of_the_first_kind_still_load(folder, tmp_path):
+def test_folder_without_a_tokenizer_kind_loads(folder, tmp_path):
     """Before there was more than one kind of tokenizer, config.json did not name it."""
     old = shutil.copytree(folder, tmp_path / "old")
     config = json.loads((old / "config.json").read_text())
@@ -112,7 +112,7 @@ def test_folders_of_the_first_kind_still_load(folder, tmp_path):
     assert parity(AlignedEncoders.from_pretrained(old), AlignedEncoders.from_pretrained(folder)) == 0
 
 
-def test_tokenizers_of_other_kinds_travel_along(tmp_path):
+def test_open_clip_tokenizer_is_exported_and_loaded(tmp_path):
     cfg = {"context_length": 12, "width": 16, "heads": 2, "layers": 1}
     built = AlignedEncoders.build({"text": {"name": "open_clip", "options": {"text_cfg": cfg}}}, 8).eval()
     built.save_pretrained(tmp_path / "out")
@@ -126,7 +126,7 @@ def test_tokenizers_of_other_kinds_travel_along(tmp_path):
         AlignedEncoders.from_pretrained(tmp_path / "out")
 
 
-def test_a_hub_is_asked_only_when_the_source_says_so(folder, tmp_path, monkeypatch):
+def test_hub_is_asked_only_for_a_source_with_hf_hub(folder, tmp_path, monkeypatch):
     """A real cache as the hub's library lays it out, offline."""
     import huggingface_hub.constants as constants
 
@@ -144,15 +144,15 @@ def test_a_hub_is_asked_only_when_the_source_says_so(folder, tmp_path, monkeypat
         assert "\n" not in str(error.value)
 
 
-def test_pushing_uploads_a_folder_that_loads_again(folder, tmp_path, monkeypatch):
-    """The hub's client is stood in for; what it is given is looked at."""
+def test_push_to_hub_uploads_a_folder_that_loads(folder, tmp_path, monkeypatch):
+    """With a stand-in for the hub's client, which keeps what it is given."""
     import huggingface_hub
 
-    said = []
+    created = []
 
     class Hub:
         def create_repo(self, repo_id, private, exist_ok):
-            said.append((repo_id, private, exist_ok))
+            created.append((repo_id, private, exist_ok))
 
         def upload_folder(self, repo_id, folder_path, commit_message):
             shutil.copytree(folder_path, tmp_path / "uploaded")
@@ -160,14 +160,14 @@ def test_pushing_uploads_a_folder_that_loads_again(folder, tmp_path, monkeypatch
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     pushed = AlignedEncoders.from_pretrained(folder)
     pushed.push_to_hub("some/encoders")
-    assert said == [("some/encoders", True, True)]
+    assert created == [("some/encoders", True, True)]
     files = sorted(str(p.relative_to(tmp_path / "uploaded")) for p in (tmp_path / "uploaded").rglob("*") if p.is_file())
     assert files == ["README.md", "config.json", "model.safetensors", "tokenizer/sentencepiece.model"]
     assert parity(pushed, AlignedEncoders.from_pretrained(tmp_path / "uploaded")) == 0
     assert "made-up clips" in (tmp_path / "uploaded" / "README.md").read_text()
 
 
-def test_pushing_without_a_network_says_so(folder, monkeypatch):
+def test_push_to_hub_without_a_network_is_an_error(folder, monkeypatch):
     import huggingface_hub.constants as constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -176,16 +176,16 @@ def test_pushing_without_a_network_says_so(folder, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_what_is_missing_or_damaged_gives_one_line(run_folder, tmp_path, capsys):
+def test_missing_or_damaged_run_is_an_error_of_one_line(run_folder, tmp_path, capsys):
     def fails(match, *arguments):
         with pytest.raises(SystemExit) as stop:
             run_main(lambda: export([*arguments]))
-        said = capsys.readouterr().err.strip()
-        assert stop.value.code == 1 and match in said and "\n" not in said
+        message = capsys.readouterr().err.strip()
+        assert stop.value.code == 1 and match in message and "\n" not in message
 
     fails("no finished stage-1 run", str(tmp_path), "--out", str(tmp_path / "out"))
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "notes.txt").write_text("mine")
+    (tmp_path / "full" / "notes.txt").write_text("notes")
     fails("holds something other", str(run_folder), "--out", str(tmp_path / "full"))
     rewrite_weights(run_folder / "best", lambda name: name != "audio.project.bias")
     fails("damaged", str(run_folder), "--out", str(tmp_path / "out"))

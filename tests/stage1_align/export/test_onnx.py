@@ -42,7 +42,7 @@ def other_towers():
 
 @pytest.mark.parametrize("which", ["towers", "other_towers"])
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
-def test_the_graph_gives_what_the_tower_gives_at_any_size(which, modality, request):
+def test_graph_equals_the_tower_at_any_size(which, modality, request):
     """The graph ONNX is written from, run at other batch sizes and lengths than it was traced at."""
     tower = request.getfixturevalue(which)[modality]
     graph = onnx.program(modality, tower).module()
@@ -53,7 +53,7 @@ def test_the_graph_gives_what_the_tower_gives_at_any_size(which, modality, reque
         assert (expected[0][-1] == 0).all() and (clips == 1 or (expected[0][0] != 0).any())
 
 
-def test_roberta_counts_its_positions_in_the_graph_too():
+def test_graph_of_roberta_counts_positions_after_the_padding_id():
     """From the ids that are not padding, as it was published."""
     from stage1_align.towers.text_transformer import TransformerText
 
@@ -66,7 +66,7 @@ def test_roberta_counts_its_positions_in_the_graph_too():
     assert onnx.difference(onnx.reference(tower, inputs), onnx.program("text", tower).module()(**inputs)) < 1e-5
 
 
-def test_without_the_packages_the_command_says_what_to_install(tmp_path, monkeypatch):
+def test_missing_onnx_packages_are_named(tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name.startswith("onnx") else find(name, *more)
@@ -79,7 +79,7 @@ def test_without_the_packages_the_command_says_what_to_install(tmp_path, monkeyp
 
 @pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
 @pytest.mark.parametrize("which", ["towers", "other_towers"])
-def test_the_written_files_give_what_the_towers_give(which, request, tmp_path):
+def test_onnx_files_equal_the_towers(which, request, tmp_path):
     towers = request.getfixturevalue(which)
     worst = onnx.write(towers, tmp_path)
     assert set(worst) == {"vision", "audio", "text"} and max(worst.values()) <= onnx.TOLERANCE
@@ -91,7 +91,7 @@ def test_the_written_files_give_what_the_towers_give(which, request, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
 @pytest.mark.parametrize("kind", ["clap", "wav2vec2", "wav2vec2 layer", "hubert", "audeering"])
-def test_every_kind_of_audio_tower_is_written(kind, tmp_path):
+def test_onnx_file_of_every_audio_tower_equals_the_tower(kind, tmp_path):
     tower = build(*KINDS[kind])
     assert onnx.write({"audio": tower}, tmp_path)["audio"] <= onnx.TOLERANCE
     for clips, longer in ((1, 1), (5, 0)):
@@ -102,7 +102,7 @@ def test_every_kind_of_audio_tower_is_written(kind, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
 @pytest.mark.parametrize("kind", MODELS)
-def test_every_family_of_open_clip_is_written(kind, tmp_path):
+def test_onnx_file_of_every_open_clip_family_equals_the_tower(kind, tmp_path):
     torch.manual_seed(0)
     beside = {name: value for name, value in MODELS[kind].items() if name in ("embed_dim", "quick_gelu")}
     options = {"vision_cfg": {**MODELS[kind]["vision_cfg"], **beside}, "pool": "attention"}
@@ -113,13 +113,13 @@ def test_every_family_of_open_clip_is_written(kind, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wavlm", "wavlm layer"])
-def test_what_cannot_be_traced_is_refused_in_one_line(kind):
+def test_untraceable_tower_is_refused_in_one_line(kind):
     with pytest.raises(UserError, match="audio tower Wav2vec2 cannot be written as ONNX: ") as refused:
         onnx.program("audio", build(*KINDS[kind]))
     assert "\n" not in str(refused.value)
 
 
-def test_a_tower_without_a_graph_is_refused():
+def test_tower_without_a_graph_is_refused():
     class Other(Tower):
         pass
 
@@ -127,7 +127,7 @@ def test_a_tower_without_a_graph_is_refused():
         onnx._graph("audio", Other(None, 8))
 
 
-def test_the_difference_sees_shapes_and_values():
+def test_difference_compares_shapes_and_values():
     a, b = torch.zeros(2, 3), torch.zeros(2, 4)
     assert onnx.difference((a, a), (a, b)) == float("inf")
     assert onnx.difference((a, b), (a, b + 0.25)) == 0.25

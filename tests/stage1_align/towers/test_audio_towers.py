@@ -1,4 +1,4 @@
-"""What every audio tower keeps."""
+"""The contract of all audio towers."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import stage1_tiny
-from helpers.audio_tiny import KINDS, build, randomise, sounds
+from helpers.audio_tiny import KINDS, build, randomize, sounds
 from helpers.rounding import assert_same_up_to_rounding
 
 from stage1_align.encoders import AlignedEncoders
@@ -15,18 +15,18 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @every_kind
-def test_batch_equals_single_and_what_is_absent_is_masked(kind):
+def test_batch_equals_single_and_absent_sound_is_masked(kind):
     tower = build(*KINDS[kind])
-    given = sounds(16000, 0, 100, 47001)
-    batch = tower.encode_prepared(given)
-    for row, item in enumerate(given):
+    waveforms = sounds(16000, 0, 100, 47001)
+    batch = tower.encode_prepared(waveforms)
+    for row, item in enumerate(waveforms):
         single = tower.encode_prepared([item])
         steps = single.sequence.shape[1]
         assert_same_up_to_rounding(batch.pooled[row], single.pooled[0])
         assert_same_up_to_rounding(batch.sequence[row, :steps], single.sequence[0])
         assert torch.equal(batch.mask[row, :steps], single.mask[0]) and not batch.mask[row, steps:].any()
     assert not batch.mask[1].any() and (batch.sequence[1] == 0).all() and (batch.pooled[1] == 0).all()
-    assert batch.mask[2].any()  # 100 samples are heard
+    assert batch.mask[2].any()  # 100 samples are enough
     assert torch.isfinite(batch.sequence).all() and torch.isfinite(batch.pooled).all()
     present = batch.pooled[[0, 2, 3]]
     torch.testing.assert_close(present.norm(dim=1), torch.ones(3))
@@ -34,7 +34,7 @@ def test_batch_equals_single_and_what_is_absent_is_masked(kind):
 
 
 @every_kind
-def test_frames_come_at_the_stated_rate_and_stand_where_the_sound_is(kind):
+def test_frames_have_the_stated_rate_and_the_place_of_the_sound(kind):
     tower = build(*KINDS[kind])
     sound = sounds(48000)[0]
     before = tower.encode_prepared([sound])
@@ -53,24 +53,24 @@ def test_frames_come_at_the_stated_rate_and_stand_where_the_sound_is(kind):
 
 
 @every_kind
-def test_an_exported_tower_loads_without_its_checkpoint(kind, tmp_path):
+def test_exported_tower_loads_without_its_checkpoint(kind, tmp_path):
     encoders = stage1_tiny.encoders()
-    tower = encoders.audio = randomise(build(*KINDS[kind]))
+    tower = encoders.audio = randomize(build(*KINDS[kind]))
     encoders.names["audio"] = KINDS[kind][0]
     encoders.save_pretrained(tmp_path / "encoders")
     spec = json.loads((tmp_path / "encoders" / "config.json").read_text())["towers"]["audio"]
     assert spec["options"].get("pretrained") is None and spec["rate"] == tower.rate and spec["width"] == tower.width
     again = AlignedEncoders.from_pretrained(tmp_path / "encoders").audio
     assert json.loads(json.dumps(again.config())) == spec["options"]
-    given = sounds(9000, 21000)
-    a, b = tower.encode_prepared(given), again.encode_prepared(given)
-    assert_same_up_to_rounding(a.pooled, b.pooled)  # WavLM's attention rounds otherwise when frozen
+    waveforms = sounds(9000, 21000)
+    a, b = tower.encode_prepared(waveforms), again.encode_prepared(waveforms)
+    assert_same_up_to_rounding(a.pooled, b.pooled)  # WavLM's attention rounds differently when frozen
     assert_same_up_to_rounding(a.sequence, b.sequence)
 
 
 @every_kind
 def test_every_trained_parameter_gets_a_gradient(kind):
-    """DistributedDataParallel stops at the first parameter that does not; also where no clip of a process has sound."""
+    """DistributedDataParallel fails on a parameter without a gradient, also on a process whose clips all lack sound."""
     for lengths in ((9000, 0, 25000), (0,)):
         tower = build(*KINDS[kind]).train()
         encoded = tower(**tower.collate(sounds(*lengths)))
@@ -82,13 +82,13 @@ def test_every_trained_parameter_gets_a_gradient(kind):
 
 
 @every_kind
-def test_blocks_run_in_their_order_and_can_be_checkpointed(kind):
+def test_blocks_run_in_order_and_can_be_checkpointed(kind):
     tower = build(*KINDS[kind])
     blocks = tower.blocks()
-    assert len(blocks) == (2 if kind == "wavlm layer" else 3)  # what the options say, less what `layer` drops
+    assert len(blocks) == (2 if kind == "wavlm layer" else 3)  # `layer` drops one
     batch = tower.collate(sounds(20000, 9000))
-    seen = []
-    hooks = [block.register_forward_hook(lambda module, *_: seen.append(module)) for block in blocks]
+    called = []
+    hooks = [block.register_forward_hook(lambda module, *_: called.append(module)) for block in blocks]
     gradients = []
     for checkpointed in (False, True):
         if checkpointed:
@@ -99,7 +99,7 @@ def test_blocks_run_in_their_order_and_can_be_checkpointed(kind):
         tower.zero_grad()
         tower(**batch).sequence.square().sum().backward()
         gradients.append({name: p.grad.clone() for name, p in tower.named_parameters() if p.grad is not None})
-    assert seen == blocks
+    assert called == blocks
     assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 10
     for name, gradient in gradients[0].items():
         assert_same_up_to_rounding(gradients[1][name], gradient)

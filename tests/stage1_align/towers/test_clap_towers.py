@@ -1,4 +1,4 @@
-"""The CLAP towers on checkpoints written here in the layout they are published in, against the published code."""
+"""The CLAP towers against the published code, on checkpoints in the published layout."""
 
 import json
 import types
@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from helpers.audio_tiny import CLAP, CLAP_FEATURES, HTSAT, build, randomise, sounds
+from helpers.audio_tiny import CLAP, CLAP_FEATURES, HTSAT, build, randomize, sounds
 from torch import nn
 
 from shared.errors import UserError
@@ -29,7 +29,7 @@ def laion_model():
             mel_bins=32, sample_rate=16000, window_size=512, hop_size=160, fmin=50, fmax=8000, class_num=5
         ),
     )
-    return randomise(htsat), nn.Sequential(nn.Linear(16, 512), nn.ReLU(), nn.Linear(512, 512))
+    return randomize(htsat), nn.Sequential(nn.Linear(16, 512), nn.ReLU(), nn.Linear(512, 512))
 
 
 def laion_state(prefix="module.", position_ids=True):
@@ -49,7 +49,7 @@ def write_laion(path, state):
         from safetensors.torch import save_file
 
         save_file({name: value.contiguous().clone() for name, value in state.items()}, path)
-    else:  # beside the weights: epoch, name, and a numpy number, as in LAION's files
+    else:  # epoch, name and a NumPy number beside the weights, as in LAION's files
         torch.save({"epoch": 15, "name": "2023", "best": np.float64(0.9), "state_dict": state}, path)
     return str(path)
 
@@ -57,24 +57,24 @@ def write_laion(path, state):
 @pytest.mark.parametrize(
     ("file", "prefix", "position_ids"), [("a.pt", "module.", True), ("b.pt", "", False), ("c.safetensors", "", True)]
 )
-def test_htsat_gives_what_laion_clap_gives(tmp_path, file, prefix, position_ids):
+def test_htsat_equals_laion_clap(tmp_path, file, prefix, position_ids):
     path = write_laion(tmp_path / file, laion_state(prefix, position_ids))
     tower = build("htsat", {**HTSAT, "pretrained": path, "projection": "clap"}, 512)
     htsat, projection = laion_model()
-    given = sounds(20000, 20000)
+    waveforms = sounds(20000, 20000)
     with torch.no_grad():
-        published = htsat({"waveform": torch.from_numpy(np.stack(given))}, device="cpu")
+        published = htsat({"waveform": torch.from_numpy(np.stack(waveforms))}, device="cpu")
         pooled = nn.functional.normalize(projection(published["embedding"]), dim=-1)  # (2, 512)
-    encoded = tower.encode_prepared(given)
+    encoded = tower.encode_prepared(waveforms)
     assert encoded.sequence.shape == (2, 16, 16) and encoded.rate == 16 * 16000 / 20000
     torch.testing.assert_close(encoded.pooled, pooled, rtol=0, atol=1e-5)
     torch.testing.assert_close(encoded.sequence, published["fine_grained_embedding"][:, ::32], rtol=0, atol=1e-4)
     before = tower.batch_norm.running_mean.clone()
-    tower.calibrate(given)
+    tower.calibrate(waveforms)
     assert torch.equal(tower.batch_norm.running_mean, before)  # pretrained statistics stay
 
 
-def test_a_linear_projection_leaves_laions_and_keeps_its_trunk(tmp_path):
+def test_linear_projection_keeps_laions_trunk_without_its_projection(tmp_path):
     path = write_laion(tmp_path / "a.pt", laion_state())
     tower = build("htsat", {**HTSAT, "pretrained": path})
     assert isinstance(tower.project, nn.Linear)
@@ -83,7 +83,7 @@ def test_a_linear_projection_leaves_laions_and_keeps_its_trunk(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["tiny", "base"])
-def test_named_sizes_are_laions_own(size, monkeypatch):
+def test_named_sizes_equal_laions(size, monkeypatch):
     """Against what create_htsat_model builds from model_configs/HTSAT-{size}.json."""
     from importlib.util import find_spec
     from pathlib import Path
@@ -138,7 +138,7 @@ def test_wrong_laion_files_are_refused_in_one_line(tmp_path):
     refused("damaged", path=tmp_path / "cut.pt")
 
 
-def test_htsat_options_that_contradict_are_refused():
+def test_contradictory_htsat_options_are_refused():
     with pytest.raises(UserError, match="set embed_dim 512"):
         build("htsat", {**HTSAT, "projection": "clap"}, 64)
     with pytest.raises(UserError, match="did you mean 'base'"):
@@ -161,7 +161,7 @@ def clap_folder(tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("clap")
     torch.manual_seed(3)
-    model = randomise(ClapModel(ClapConfig(text_config=text, audio_config=CLAP, projection_dim=8)))
+    model = randomize(ClapModel(ClapConfig(text_config=text, audio_config=CLAP, projection_dim=8)))
     model.save_pretrained(folder)
     settings = {**CLAP_FEATURES, "frequency_min": 60, "feature_extractor_type": "ClapFeatureExtractor"}
     settings |= {"padding": "repeatpad", "truncation": "rand_trunc", "padding_value": 0.0, "top_db": None}
@@ -169,7 +169,7 @@ def clap_folder(tmp_path_factory):
     return folder
 
 
-def test_clap_gives_what_transformers_gives(clap_folder):
+def test_clap_equals_transformers(clap_folder):
     from safetensors import safe_open
     from transformers import ClapFeatureExtractor, ClapModel
 
@@ -196,7 +196,7 @@ def test_clap_gives_what_transformers_gives(clap_folder):
     assert torch.equal(again.encode_prepared([sound]).pooled, encoded.pooled)
 
 
-def test_the_log_mel_is_that_of_their_extractor():
+def test_log_mel_equals_that_of_clap_feature_extractor():
     """On ten seconds at 48 kHz, with the settings of laion/clap-htsat-unfused."""
     from transformers import ClapFeatureExtractor
 

@@ -1,4 +1,4 @@
-"""Freezing, layer-wise learning rates and recomputation, which stand on blocks() alone."""
+"""Freezing, layer-wise learning rates and checkpointing, which rely on blocks() alone."""
 
 import copy
 import dataclasses
@@ -18,18 +18,18 @@ VIT = {"layers": 3, "width": 32, "patch_size": 16, "head_width": 16}
 
 
 @dataclasses.dataclass
-class MadeOptions:
+class PlainOptions:
     max_pool: bool = False
 
 
-class Made(Tower):
-    """Every kind of place a parameter can stand in: before, in, between and after two blocks."""
+class PlainTower(Tower):
+    """Parameters in every possible place: before, in, between and after two blocks."""
 
-    Options = MadeOptions
+    Options = PlainOptions
     LATE = ("registered_early",)
 
     def __init__(self):
-        super().__init__(MadeOptions(), 2)
+        super().__init__(PlainOptions(), 2)
         self.registered_early = nn.LayerNorm(4)
         self.stem = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
         self.layers = nn.ModuleList([self.block(), self.block()])
@@ -49,52 +49,52 @@ def trained(tower):
     return {name.rsplit(".", 1)[0] for name, parameter in tower.named_parameters() if parameter.requires_grad}
 
 
-def awake(tower):
+def in_training_mode(tower):
     return {name for name, module in tower.named_modules() if module.training and not list(module.children())}
 
 
 STEM = {"stem.0", "stem.1"}
 FIRST, LAST = {"layers.0.linear"}, {"layers.1.linear"}
-AFTER, ADDED = {"registered_early", "norm"}, {"project", "query"}
+AFTER, HEADS = {"registered_early", "norm"}, {"project", "query"}
 
 
 @pytest.mark.parametrize(
     "unfreeze, trains",
     [
-        (None, STEM | FIRST | LAST | AFTER | ADDED),
-        (0, ADDED),
-        (1, LAST | AFTER | ADDED),
-        (2, FIRST | LAST | AFTER | ADDED),
+        (None, STEM | FIRST | LAST | AFTER | HEADS),
+        (0, HEADS),
+        (1, LAST | AFTER | HEADS),
+        (2, FIRST | LAST | AFTER | HEADS),
     ],
 )
-def test_what_trains_and_what_stays_in_evaluation_mode(unfreeze, trains):
-    tower = Made()
+def test_frozen_modules_do_not_train_and_stay_in_evaluation_mode(unfreeze, trains):
+    tower = PlainTower()
     tower.freeze(0)
-    tower.freeze(unfreeze)  # the last word counts
+    tower.freeze(unfreeze)  # the last call counts
     assert trained(tower) == trains  # never `fixed`
     for _ in range(2):
         tower.train()
         dropout = {"stem.2"} if unfreeze is None else set()
         dropout |= {name.replace("linear", "dropout") for name in trains if "linear" in name}
-        assert awake(tower) == (trains - {"query"}) | dropout
+        assert in_training_mode(tower) == (trains - {"query"}) | dropout
         tower.eval()
-        assert awake(tower) == set()
+        assert in_training_mode(tower) == set()
 
 
-def test_more_blocks_than_there_are_is_an_error():
+def test_unfreezing_more_blocks_than_exist_is_an_error():
     with pytest.raises(UserError, match="has 2 blocks"):
-        Made().freeze(3)
+        PlainTower().freeze(3)
 
 
 def test_learning_rate_factors_by_hand():
-    factors = Made().lr_factors(0.5)
-    expected = {**dict.fromkeys(ADDED | AFTER, 1.0), **dict.fromkeys(LAST, 0.5), **dict.fromkeys(FIRST, 0.25)}
+    factors = PlainTower().lr_factors(0.5)
+    expected = {**dict.fromkeys(HEADS | AFTER, 1.0), **dict.fromkeys(LAST, 0.5), **dict.fromkeys(FIRST, 0.25)}
     expected |= dict.fromkeys(STEM, 0.125)
-    assert factors.pop("fixed") == 0.125  # a parameter of the tower itself stands before its modules
+    assert factors.pop("fixed") == 0.125  # parameters of the tower itself come before its modules
     assert {name.rsplit(".", 1)[0] for name in factors} == set(expected)
     for name, factor in factors.items():
         assert factor == expected[name.rsplit(".", 1)[0]], name
-    assert set(Made().lr_factors(1.0).values()) == {1.0}
+    assert set(PlainTower().lr_factors(1.0).values()) == {1.0}
 
 
 def vision(seed=0, **options):
@@ -125,7 +125,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recomputation_changes_no_gradient(family):
+def test_checkpointing_changes_no_gradient(family):
     options, blocks = FAMILIES[family]
     tower = vision(**options).train()
     assert len(tower.blocks()) == blocks
@@ -140,7 +140,7 @@ def test_recomputation_changes_no_gradient(family):
     tower.set_checkpointing(True)
     calls.clear()
     recomputed = gradients(tower)
-    assert calls.count("inner") == 2 * once  # it was computed again
+    assert calls.count("inner") == 2 * once  # recomputed
     assert plain.keys() == recomputed.keys() == {n for n, p in tower.named_parameters() if p.requires_grad}
     for name in plain:
         torch.testing.assert_close(recomputed[name], plain[name], rtol=1e-5, atol=1e-7)
@@ -150,8 +150,8 @@ def test_recomputation_changes_no_gradient(family):
     assert calls.count("inner") == once
 
 
-def test_dropout_is_the_same_when_recomputed():
-    """The gradients above would also agree if nothing were random: here another seed must change them."""
+def test_checkpointing_repeats_dropout():
+    """Without randomness, the gradients above would agree too: here another seed changes them."""
     tower = vision(vision_cfg={**VIT, "patch_dropout": 0.5}).train()
     tower.set_checkpointing(True)
     a, b, other = gradients(tower, 5), gradients(tower, 5), gradients(tower, 6)
@@ -159,7 +159,7 @@ def test_dropout_is_the_same_when_recomputed():
     assert not torch.allclose(a["trunk.conv1.weight"], other["trunk.conv1.weight"])
 
 
-def test_a_recomputing_tower_copies_freezes_and_encodes_like_any_other():
+def test_checkpointed_tower_can_be_copied_frozen_and_used():
     tower = vision()
     tower.set_checkpointing(True)
     tower.freeze(1)
@@ -179,7 +179,7 @@ def test_a_recomputing_tower_copies_freezes_and_encodes_like_any_other():
     assert {"trunk.ln_post.weight", "project.weight"} <= got.keys() and "trunk.conv1.weight" not in got
 
 
-def test_frozen_batch_statistics_do_not_move_and_free_ones_do():
+def test_only_trained_batch_statistics_change():
     tower = vision(vision_cfg=FAMILIES["ResNet"][0]["vision_cfg"])
     tower.freeze(1)
     before = copy.deepcopy(tower.train().state_dict())
@@ -191,7 +191,7 @@ def test_frozen_batch_statistics_do_not_move_and_free_ones_do():
     assert moved == {"layer4"}
 
 
-def test_the_own_projection_belongs_to_the_trunk():
+def test_own_projection_belongs_to_the_trunk():
     tower = vision(projection="own", pool="attention")
     tower.freeze(0)
     assert trained(tower) == {"query"}
@@ -199,20 +199,20 @@ def test_the_own_projection_belongs_to_the_trunk():
     assert {"query", "project"} <= trained(tower)
 
 
-def test_a_tower_without_blocks_says_so():
-    class Plain(Made):
+def test_tower_without_blocks_refuses_options_that_need_them():
+    class WithoutBlocks(PlainTower):
         def blocks(self):
             return []
 
-    tower = Plain()
+    tower = WithoutBlocks()
     tower.freeze(0)
-    assert trained(tower) == ADDED
+    assert trained(tower) == HEADS
     assert set(tower.lr_factors(1.0).values()) == {1.0}
     for act in (lambda: tower.freeze(1), lambda: tower.lr_factors(0.9), lambda: tower.set_checkpointing(True)):
-        with pytest.raises(UserError, match=r"Plain has (0|no) blocks"):
+        with pytest.raises(UserError, match=r"WithoutBlocks has (0|no) blocks"):
             act()
 
 
-def test_encoders_are_built_from_specifications_that_say_how_to_train():
+def test_build_ignores_training_options_of_a_tower():
     towers = {m: {**spec, "unfreeze": 0, "layer_decay": 0.8, "checkpointing": True} for m, spec in TOWERS.items()}
     assert AlignedEncoders.build(towers, 8).vision.width == 32

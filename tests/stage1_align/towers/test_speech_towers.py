@@ -1,11 +1,11 @@
-"""The speech towers on checkpoints written here in the layout they are published in, against transformers."""
+"""The speech towers against transformers, on checkpoints in the published layout."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from helpers.audio_tiny import GROUP, LAYER, build, randomise, sounds
+from helpers.audio_tiny import GROUP, LAYER, build, randomize, sounds
 from helpers.rounding import assert_same_up_to_rounding
 
 from shared.errors import UserError
@@ -22,7 +22,7 @@ def speech_folder(folder, kind, model_cfg, do_normalize=True, binary=False):
     torch.manual_seed(4)
     config = transformers.AutoConfig.for_model(kind, **model_cfg)
     names = {"wav2vec2": "Wav2Vec2ForPreTraining", "hubert": "HubertModel", "wavlm": "WavLMModel"}
-    model = randomise(getattr(transformers, names[kind])(config))
+    model = randomize(getattr(transformers, names[kind])(config))
     model.save_pretrained(folder)
     old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
     weights = {}
@@ -55,19 +55,17 @@ def speech_folder(folder, kind, model_cfg, do_normalize=True, binary=False):
         ("wavlm", LAYER, True, True),
     ],
 )
-def test_speech_models_give_what_transformers_gives_for_each_clip_alone(
-    kind, model_cfg, do_normalize, binary, tmp_path
-):
+def test_speech_towers_equal_transformers_on_single_clips(kind, model_cfg, do_normalize, binary, tmp_path):
     from transformers import AutoFeatureExtractor
 
     model, folder = speech_folder(tmp_path, kind, model_cfg, do_normalize, binary)
     extractor = AutoFeatureExtractor.from_pretrained(folder)
-    given = [sound + 0.1 for sound in sounds(16000, 31007, 5000)]
-    alone = []
-    for sound in given:
+    waveforms = [sound + 0.1 for sound in sounds(16000, 31007, 5000)]
+    single = []
+    for sound in waveforms:
         values = extractor(sound, sampling_rate=16000, return_tensors="pt")["input_values"]
         with torch.no_grad():
-            alone.append(model(values, output_hidden_states=True))
+            single.append(model(values, output_hidden_states=True))
     options = {"pretrained": folder}
     last = build("wav2vec2", options)
     second = build("wav2vec2", {**options, "layer": 2})
@@ -75,19 +73,19 @@ def test_speech_models_give_what_transformers_gives_for_each_clip_alone(
     with torch.no_grad():
         average.layer_weights.copy_(torch.tensor([0.0, 0.3, -0.2, 0.8]))
     weights = average.layer_weights.detach().exp() / average.layer_weights.detach().exp().sum()  # (4,)
-    encoded = [tower.encode_prepared(given) for tower in (last, second, average)]
-    for row, output in enumerate(alone):
+    encoded = [tower.encode_prepared(waveforms) for tower in (last, second, average)]
+    for row, output in enumerate(single):
         steps = output.last_hidden_state.shape[1]
         states = [*output.hidden_states[:3], output.last_hidden_state]
-        expected = [states[3], states[2], sum(w * state for w, state in zip(weights, states, strict=True))]
-        for got, want in zip(encoded, expected, strict=True):
-            assert_same_up_to_rounding(got.sequence[row, :steps], want[0], 5e-5)
+        expected = [states[3], states[2], sum(w * hidden for w, hidden in zip(weights, states, strict=True))]
+        for got, state in zip(encoded, expected, strict=True):
+            assert_same_up_to_rounding(got.sequence[row, :steps], state[0], 5e-5)
             assert got.mask[row].sum() == steps
     assert (encoded[0].sequence - encoded[1].sequence).abs().max() > 1e-2
     assert last.config()["architecture"] == kind and last.config()["normalize"] is do_normalize
     again = build("wav2vec2", json.loads(json.dumps(second.config())))
     again.load_state_dict(second.state_dict())
-    assert torch.equal(again.encode_prepared(given).sequence, encoded[1].sequence)
+    assert torch.equal(again.encode_prepared(waveforms).sequence, encoded[1].sequence)
 
 
 def test_wrong_speech_options_are_refused(tmp_path):
@@ -107,7 +105,7 @@ def test_wrong_speech_options_are_refused(tmp_path):
 # ------------------------------------------------------------------------------------------------------- audeering
 
 
-def test_audeering_tells_arousal_dominance_valence(tmp_path):
+def test_audeering_head_gives_arousal_dominance_valence(tmp_path):
     """The published layout: wav2vec2.*, classifier.dense.*, classifier.out_proj.*, labels named in config.json."""
     from safetensors.torch import load_file, save_file
 
@@ -122,28 +120,28 @@ def test_audeering_tells_arousal_dominance_valence(tmp_path):
     weights |= {"classifier.out_proj.weight": out, "classifier.out_proj.bias": biases[1]}
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
 
-    given = sounds(16000, 0, 31007)
+    waveforms = sounds(16000, 0, 31007)
     expected = []
-    for sound in (given[0], given[2]):
+    for sound in (waveforms[0], waveforms[2]):
         values = torch.from_numpy((sound - sound.mean()) / np.sqrt(sound.var() + 1e-7))[None]  # (1, S)
         with torch.no_grad():
             pooled = model(values).last_hidden_state.mean(1)[0]  # (C,)
         expected.append(out @ torch.tanh(dense @ pooled + biases[0]) + biases[1])  # (3,)
     tower = build("audeering", {"pretrained": folder, "append_emotion": True})
-    emotion = tower.emotion(given)
+    emotion = tower.emotion(waveforms)
     assert_same_up_to_rounding(emotion[[0, 2]], torch.stack(expected))
     assert emotion.shape == (3, 3) and emotion[1].isnan().all()
 
-    encoded = tower.encode_prepared(given)
+    encoded = tower.encode_prepared(waveforms)
     assert tower.width == encoded.sequence.shape[-1] == 19
     for row in (0, 2):
         steps = int(encoded.mask[row].sum())
-        told = encoded.sequence[row, :steps, 16:]  # (T, 3)
-        torch.testing.assert_close(told, emotion[row].expand(steps, 3), rtol=0, atol=1e-6)
-    assert build("audeering", {"pretrained": folder}).encode_prepared(given).sequence.shape[-1] == 16
+        appended = encoded.sequence[row, :steps, 16:]  # (T, 3)
+        torch.testing.assert_close(appended, emotion[row].expand(steps, 3), rtol=0, atol=1e-6)
+    assert build("audeering", {"pretrained": folder}).encode_prepared(waveforms).sequence.shape[-1] == 16
     again = build("audeering", json.loads(json.dumps(tower.config())))
     again.load_state_dict(tower.state_dict())
-    assert torch.equal(again.emotion(given)[[0, 2]], emotion[[0, 2]])
+    assert torch.equal(again.emotion(waveforms)[[0, 2]], emotion[[0, 2]])
 
     with pytest.raises(UserError, match="leave it at last"):
         build("audeering", {"pretrained": folder, "layer": 1})

@@ -1,4 +1,4 @@
-"""Alibaba's GTE encoders, written here as they are published, against their arithmetic written out."""
+"""Alibaba's GTE encoders in their published layout, against a reference that computes them step by step."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from helpers.rounding import assert_same_up_to_rounding
-from helpers.stage1_tiny import same_alone
+from helpers.stage1_tiny import encode_checked
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import layer_norm, normalize
 
@@ -75,7 +75,7 @@ def publish(folder, prefix="new.", **changes):
     if config["type_vocab_size"]:
         shapes["embeddings.token_type_embeddings.weight"] = (config["type_vocab_size"], HIDDEN)
     weights = {prefix + name: 0.5 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    if prefix:  # the head of its training beside it
+    if prefix:  # with the head of its training
         weights["lm_head.dense.weight"] = torch.zeros(HIDDEN, HIDDEN)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
@@ -87,8 +87,8 @@ def publish(folder, prefix="new.", **changes):
 
 
 def reference(folder, ids):
-    """last_hidden_state (L, HIDDEN) of one text's ids, in doubles and one head, query and pair at a time: a post-norm
-    BERT whose queries and keys are turned by their position and whose inner layer is gated (GeGLU)."""
+    """last_hidden_state (L, HIDDEN) of one text's ids, in float64, one head, query and pair at a time: a
+    post-norm BERT with rotary positions and a gated inner layer (GeGLU)."""
     config = json.loads((folder / "config.json").read_text())
     weights = {name.removeprefix("new."): w.double() for name, w in load_file(folder / "model.safetensors").items()}
     head, scaling = HIDDEN // HEADS, config["rope_scaling"]
@@ -97,7 +97,7 @@ def reference(folder, ids):
     def norm(x, name):
         return layer_norm(x, (HIDDEN,), weights[f"{name}.weight"], weights[f"{name}.bias"], config["layer_norm_eps"])
 
-    def turned(vector, position):
+    def rotate(vector, position):
         """Pair i is (i, i + head / 2)."""
         out = vector.clone()
         for i in range(head // 2):
@@ -116,12 +116,12 @@ def reference(folder, ids):
         packed = x @ layer["attention.qkv_proj.weight"].T + layer["attention.qkv_proj.bias"]  # (L, 3 HIDDEN)
         mixed = torch.zeros_like(x)  # (L, HIDDEN)
         for h in range(HEADS):
-            here = slice(h * head, (h + 1) * head)
-            q, k, v = (part[:, here] for part in packed.split(HIDDEN, 1))  # (L, head) each
+            columns = slice(h * head, (h + 1) * head)
+            q, k, v = (part[:, columns] for part in packed.split(HIDDEN, 1))  # (L, head) each
             for row in range(len(ids)):
-                query = turned(q[row], row)
-                scores = torch.stack([query @ turned(k[column], column) for column in range(len(ids))])  # (L,)
-                mixed[row, here] = (scores / math.sqrt(head)).softmax(0) @ v
+                query = rotate(q[row], row)
+                scores = torch.stack([query @ rotate(k[column], column) for column in range(len(ids))])  # (L,)
+                mixed[row, columns] = (scores / math.sqrt(head)).softmax(0) @ v
         x = x + mixed @ layer["attention.o_proj.weight"].T + layer["attention.o_proj.bias"]
         x = norm(x, f"encoder.layer.{i}.attn_ln")
         up, gate = (x @ layer["mlp.up_gate_proj.weight"].T).split(INNER, 1)  # (L, INNER) each
@@ -143,7 +143,7 @@ def tower_of(folder, **options):
         ("new.", {"type_vocab_size": 2, "rope_scaling": None}),
     ],
 )
-def test_a_folder_as_alibaba_publishes_it_gives_what_its_formulas_give(tmp_path, prefix, changes):
+def test_published_gte_folder_equals_the_reference(tmp_path, prefix, changes):
     folder = publish(tmp_path, prefix, **changes)
     tower = tower_of(folder)
     assert tower.options.architecture == "gte" and tower.options.license == "apache-2.0"
@@ -159,8 +159,8 @@ def test_a_folder_as_alibaba_publishes_it_gives_what_its_formulas_give(tmp_path,
     assert len(blocks) == LAYERS and all(type(block).__name__ == "GteLayer" for block in blocks)
 
 
-def test_the_reference_hears_positions_and_their_scaling(tmp_path):
-    """Else it would agree with anything."""
+def test_reference_depends_on_positions_and_their_scaling(tmp_path):
+    """Otherwise it would agree with any tower."""
     plain = publish(tmp_path / "plain", rope_scaling=None)
     scaled = publish(tmp_path / "scaled", rope_scaling=NTK)
     ids = [2, 5, 6, 7, 3]
@@ -168,24 +168,24 @@ def test_the_reference_hears_positions_and_their_scaling(tmp_path):
     assert (reference(plain, ids)[1] - reference(plain, [2, 6, 5, 7, 3])[2]).abs().max() > 1e-2
 
 
-def test_batch_equals_single_and_the_tower_is_rebuilt_without_its_folder(tmp_path):
+def test_batch_equals_single_and_tower_is_rebuilt_without_its_folder(tmp_path):
     tower = tower_of(publish(tmp_path), model_cfg={"hidden_dropout_prob": 0.0})
-    given = [*TEXTS, " ", "a dog " * 40]
-    batch = same_alone(tower, given)
+    texts = [*TEXTS, " ", "a dog " * 40]
+    batch = encode_checked(tower, texts)
     assert batch.mask.sum(1).tolist() == [5, 6, 4, 12, 0, 24] and (batch.pooled[4] == 0).all()
     config = json.loads(json.dumps(tower.config()))
     assert config["pretrained"] is None and config["model_cfg"]["hidden_dropout_prob"] == 0.0
     again = TransformerText.from_options(config, 8).eval()
     again.load_state_dict(tower.state_dict())
     again.tokenizer = tower.tokenizer
-    torch.testing.assert_close(again.encode_prepared(given).sequence, batch.sequence, rtol=0, atol=0)
-    tower.train()(**tower.collate(given)).pooled.sum().backward()
+    torch.testing.assert_close(again.encode_prepared(texts).sequence, batch.sequence, rtol=0, atol=0)
+    tower.train()(**tower.collate(texts)).pooled.sum().backward()
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
 @pytest.mark.parametrize("kind", ["new", "bird"])
-def test_code_in_the_folder_is_neither_run_nor_asked_about(tmp_path, monkeypatch, capfd, kind):
-    """Left to itself, transformers asks at the terminal, where y would run it."""
+def test_code_in_a_folder_is_not_run_and_no_question_is_asked(tmp_path, monkeypatch, capfd, kind):
+    """By default, transformers asks at the terminal whether to run the code."""
     mark = tmp_path / "was_run"
     code = f"open({str(mark)!r}, 'w')\nfrom transformers import BertConfig as Theirs\n"
     folder = publish(tmp_path / "gte", auto_map={"AutoConfig": "code.Theirs"}, model_type=kind)
@@ -201,7 +201,7 @@ def test_code_in_the_folder_is_neither_run_nor_asked_about(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "changes, message",
     [
         ({"logn_attention_scale": True}, "logn_attention_scale True is not supported, only False"),
         ({"position_embedding_type": "absolute"}, "position_embedding_type 'absolute' is not supported"),
@@ -216,16 +216,16 @@ def test_code_in_the_folder_is_neither_run_nor_asked_about(tmp_path, monkeypatch
         ({"intermediate_size": 48}, "cannot be loaded|lack"),
     ],
 )
-def test_what_would_be_computed_differently_is_refused_in_one_line(tmp_path, changes, said):
+def test_unsupported_gte_configuration_is_refused_in_one_line(tmp_path, changes, message):
     publish(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | changes))
-    with pytest.raises(UserError, match=said) as error:
+    with pytest.raises(UserError, match=message) as error:
         tower_of(tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_a_transformers_without_gte_says_which_one_has_it(tmp_path, monkeypatch):
+def test_old_transformers_is_told_the_version_with_gte(tmp_path, monkeypatch):
     import transformers
 
     monkeypatch.setattr(transformers, "CONFIG_MAPPING", set(transformers.CONFIG_MAPPING) - {"gte"})

@@ -1,4 +1,4 @@
-"""open_clip's text towers outside the CLIP family, SigLIP and CoCa: tiny ones against open_clip's own."""
+"""open_clip's text towers outside the CLIP family, SigLIP and CoCa, against open_clip itself."""
 
 import io
 import json
@@ -6,20 +6,20 @@ import json
 import pytest
 import torch
 from helpers.rounding import assert_same_up_to_rounding
-from helpers.stage1_tiny import same_alone
+from helpers.stage1_tiny import encode_checked
 
 from shared.errors import UserError
 from stage1_align.towers.text_open_clip import OpenClipText
 from stage1_align.towers.tokenizers import TOKENIZERS
 
 TEXTS = ["that is so funny I cannot stop laughing", "i am sad about the dog", "we laughed together", "a sad old song"]
-GIVEN = ["We laughed,  TOGETHER!", "a dog", " ", "a sad dog. " * 40, "an unseen Ω, 42"]
+TEXT_INPUTS = ["We laughed,  TOGETHER!", "a dog", " ", "a sad dog. " * 40, "an unseen Ω, 42"]
 VISION = {"image_size": 16, "patch_size": 16, "layers": 1, "width": 16, "head_width": 16}
 SIZE = {"context_length": 12, "width": 16, "heads": 2, "layers": 2}
 
 
 def t5_tokenizer(folder):
-    """As in timm/ViT-B-16-SigLIP: T5's sentencepiece made into tokenizer.json, which pads with the end mark."""
+    """As in timm/ViT-B-16-SigLIP: T5's sentencepiece converted to tokenizer.json, which pads with the end token."""
     import sentencepiece
     from transformers import T5Tokenizer
 
@@ -81,7 +81,7 @@ def published(request, tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("published")
     model, tokenizer, options = request.param(folder / "files")
-    with torch.no_grad():  # new models have zeros and tiny values where trained ones do not
+    with torch.no_grad():  # new models have zeros and tiny values, trained ones do not
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, folder / "epoch_3.pt")
@@ -94,32 +94,34 @@ def tower(published):
     return OpenClipText.from_options(published[2], 8).eval()
 
 
-def test_it_gives_what_open_clip_gives(published, tower):
+def test_tower_equals_open_clip(published, tower):
     model, tokenizer, options = published
-    ids = tokenizer(GIVEN)  # (5, 12)
+    ids = tokenizer(TEXT_INPUTS)  # (5, 12)
     expected = model.encode_text(ids, normalize=True)
     model.text.output_tokens = True
     tokens = model.text(ids)[1]  # (5, 12, 16)
-    encoded = tower.encode_prepared(GIVEN)
-    here = [0, 1, 3, 4]  # the third is absent here
-    assert_same_up_to_rounding(encoded.pooled[here], expected[here])
-    for row in here:
+    encoded = tower.encode_prepared(TEXT_INPUTS)
+    present_rows = [0, 1, 3, 4]  # the third text is blank
+    assert_same_up_to_rounding(encoded.pooled[present_rows], expected[present_rows])
+    for row in present_rows:
         steps = int(encoded.mask[row].sum())
         assert_same_up_to_rounding(encoded.sequence[row, :steps], tokens[row, :steps])
     pad = tokenizer("")[0, -1]
-    ends = int(tower.tokenizer.kind == "huggingface")  # SigLIP pads with the end mark, and the first one counts
-    assert encoded.mask[here].sum(1).tolist() == [min(12, int((ids[row] != pad).sum()) + ends) for row in here]
+    ends = int(tower.tokenizer.kind == "huggingface")  # SigLIP pads with the end token, and the first one counts
+    assert encoded.mask[present_rows].sum(1).tolist() == [
+        min(12, int((ids[row] != pad).sum()) + ends) for row in present_rows
+    ]
     linear = OpenClipText.from_options({**options, "projection": "linear", "max_pool": True}, 5).eval()
-    torch.testing.assert_close(linear.encode_prepared(GIVEN).sequence, encoded.sequence, rtol=0, atol=1e-6)
+    torch.testing.assert_close(linear.encode_prepared(TEXT_INPUTS).sequence, encoded.sequence, rtol=0, atol=1e-6)
 
 
-def test_batch_equals_single_and_absent_and_long_texts(tower):
-    batch = same_alone(tower, GIVEN)
+def test_batch_equals_single_with_absent_and_long_texts(tower):
+    batch = encode_checked(tower, TEXT_INPUTS)
     assert not batch.mask[2].any() and (batch.pooled[2] == 0).all() and (batch.sequence[2] == 0).all()
     assert int(batch.mask[3].sum()) == 12  # cut to context_length
 
 
-def test_the_tower_is_rebuilt_without_its_files_and_trains(tower, tmp_path):
+def test_tower_is_rebuilt_without_its_files_and_trains(tower, tmp_path):
     config = json.loads(json.dumps(tower.config()))
     assert config["pretrained"] is None and config["tokenizer"] is None and config["model"] is None
     again = OpenClipText.from_options(config, 8)
@@ -127,9 +129,9 @@ def test_the_tower_is_rebuilt_without_its_files_and_trains(tower, tmp_path):
     tower.tokenizer.save(tmp_path / "tokenizer")
     again.tokenizer = TOKENIZERS.get(tower.tokenizer.kind).load(tmp_path / "tokenizer")
     torch.testing.assert_close(
-        again.eval().encode_prepared(GIVEN).pooled, tower.encode_prepared(GIVEN).pooled, rtol=0, atol=0
+        again.eval().encode_prepared(TEXT_INPUTS).pooled, tower.encode_prepared(TEXT_INPUTS).pooled, rtol=0, atol=0
     )
-    again.train()(**again.collate(GIVEN)).pooled.sum().backward()
+    again.train()(**again.collate(TEXT_INPUTS)).pooled.sum().backward()
     assert [name for name, parameter in again.named_parameters() if parameter.grad is None] == []
     again.freeze(1)
     trained = {name for name, parameter in again.named_parameters() if parameter.requires_grad}
@@ -137,7 +139,7 @@ def test_the_tower_is_rebuilt_without_its_files_and_trains(tower, tmp_path):
     assert not trained & {"net.cls_emb", "net.positional_embedding", "net.transformer.resblocks.0.ln_1.weight"}
 
 
-def test_a_tokenizer_that_is_missing_or_of_another_model_gives_one_line(tmp_path):
+def test_missing_or_foreign_tokenizer_is_refused_in_one_line(tmp_path):
     def fails(match, **options):
         with pytest.raises(UserError, match=match) as error:
             OpenClipText.from_options(options, 8)
@@ -152,7 +154,7 @@ def test_a_tokenizer_that_is_missing_or_of_another_model_gives_one_line(tmp_path
     fails("they do not belong together", text_cfg={**small, "vocab_size": pieces - 1}, tokenizer=str(hub))
     fails("leave the option out", text_cfg=SIZE, tokenizer=str(hub))
     fails("needs strip_sep_token, which is not supported", model="ViT-L-14-CLIPA", tokenizer=str(hub))
-    for clean, present in (("whitespace", True), ("canonicalize", False)):  # which takes punctuation away
+    for clean, present in (("whitespace", True), ("canonicalize", False)):  # canonicalize drops punctuation
         cfg = {**small, "tokenizer_kwargs": {"clean": clean}}
         tower = OpenClipText.from_options({"text_cfg": cfg, "tokenizer": str(hub)}, 8)
         assert bool(tower.collate(["!?"])["mask"].any()) is present

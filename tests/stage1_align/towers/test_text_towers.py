@@ -1,4 +1,4 @@
-"""Published text encoders, written here in exactly the layout they are published in, and the tokenizers with them."""
+"""Published text encoders in their exact published layout, with their tokenizers."""
 
 import io
 import json
@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from helpers.rounding import assert_same_up_to_rounding
-from helpers.stage1_tiny import same_alone
+from helpers.stage1_tiny import encode_checked
 from safetensors.torch import load_file, save_file
 
 from shared.errors import UserError
@@ -15,7 +15,7 @@ from stage1_align.towers.text_transformer import TransformerText
 from stage1_align.towers.tokenizers import TOKENIZERS, HuggingFaceTokenizer, OpenClipTokenizer, SentencePieceTokenizer
 
 TEXTS = ["that is so funny I cannot stop laughing", "I am sad about the dog", "we laughed together", "a sad old song"]
-GIVEN = [TEXTS[0], "we laughed", " ", "a dog " * 40]  # the third is absent, the fourth too long
+TEXT_INPUTS = [TEXTS[0], "we laughed", " ", "a dog " * 40]  # the third is blank, the fourth too long
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
@@ -37,7 +37,7 @@ def roberta(folder, vocab=True):
 
 
 def xlm_roberta(folder):
-    """As FacebookAI/xlm-roberta-base: sentencepiece.bpe.model alone, ids moved by one, <mask> after the pieces."""
+    """As FacebookAI/xlm-roberta-base: sentencepiece.bpe.model alone, ids shifted by one, <mask> after the pieces."""
     import sentencepiece
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
@@ -79,8 +79,8 @@ def published(folder, **options):
 
 
 @pytest.mark.parametrize("name", ["roberta", "xlmr", "bert"])
-def test_a_published_encoder_gives_what_it_was_published_with(folders, name):
-    """Against the model class itself, fed by hand."""
+def test_published_encoder_equals_its_model_class(folders, name):
+    """Against the model class, called directly."""
     from transformers import BertModel, RobertaForMaskedLM, XLMRobertaForMaskedLM
 
     tower = published(folders[name])
@@ -96,9 +96,9 @@ def test_a_published_encoder_gives_what_it_was_published_with(folders, name):
     assert len(tower.blocks()) == 2 and all(block in list(tower.net.modules()) for block in tower.blocks())
 
 
-def test_sentencepiece_ids_are_those_of_the_published_model(tmp_path):
-    """XLM-R's ids by hand: <s>, each piece one further than in the file (the fairseq offset) but <unk>
-    at 3, </s>."""
+def test_sentencepiece_ids_equal_the_published_ones(tmp_path):
+    """XLM-R's ids by hand: <s>, each piece shifted by one (the fairseq offset) except
+    <unk> at 3, </s>."""
     folder, pieces = xlm_roberta(tmp_path)
     tokenizer = HuggingFaceTokenizer.load(folder)
     for text in [*TEXTS, "we  laughed\tＴＯＧＥＴＨＥＲ ﬁne ", "unseen: Ω"]:
@@ -126,7 +126,7 @@ def open_clip_checkpoint(path, prefix="", wrap=False, layout="clip"):
     "file, prefix, wrap, layout",
     [("a.safetensors", "", False, "clip"), ("b.pt", "module.", True, "clip"), ("c.bin", "", False, "custom")],
 )
-def test_open_clip_text_is_open_clips_own(tmp_path, file, prefix, wrap, layout):
+def test_open_clip_text_tower_equals_open_clip(tmp_path, file, prefix, wrap, layout):
     from open_clip.tokenizer import SimpleTokenizer
 
     model, cfg = open_clip_checkpoint(tmp_path / file, prefix, wrap, layout)
@@ -143,7 +143,7 @@ def test_open_clip_text_is_open_clips_own(tmp_path, file, prefix, wrap, layout):
 
 
 @pytest.mark.parametrize("kind", [{}, {"pool_type": "eos", "eos_id": 49407}, {"pool_type": "first"}])
-def test_short_texts_are_read_as_if_padded_and_cost_less(kind):
+def test_short_texts_equal_padded_texts_at_less_cost(kind):
     cfg = {"context_length": 24, "width": 16, "heads": 2, "layers": 2, **kind}
     torch.manual_seed(0)
     tower = OpenClipText.from_options({"text_cfg": cfg, "max_pool": True}, 8)
@@ -169,7 +169,7 @@ def test_short_texts_are_read_as_if_padded_and_cost_less(kind):
 
 
 @pytest.mark.parametrize("kind", [{"pool_type": "last"}, {"no_causal_mask": True}])
-def test_towers_that_see_the_padding_run_over_all_positions(kind):
+def test_towers_that_read_the_padding_run_all_positions(kind):
     cfg = {"context_length": 24, "width": 16, "heads": 2, "layers": 2, **kind}
     tower = OpenClipText.from_options({"text_cfg": cfg}, 8).eval()
     ids, mask = tower.tokenizer.encode(["a dog", "we laughed, together!"], 24)
@@ -178,7 +178,7 @@ def test_towers_that_see_the_padding_run_over_all_positions(kind):
     torch.testing.assert_close(tower(ids, mask).pooled, expected, rtol=0, atol=1e-6)
 
 
-def test_a_named_model_is_built_without_a_hub():
+def test_named_model_is_built_without_a_hub():
     small = {"layers": 1, "width": 16, "heads": 2}
     tower = OpenClipText.from_options({"model": "ViT-B/32-quickgelu", "text_cfg": small}, 8)
     assert tower.options.text_cfg["context_length"] == tower.options.context_length == 77
@@ -195,23 +195,23 @@ def tower(request, folders):
     return published(folders[request.param], max_pool=request.param == "bert")
 
 
-def test_batch_equals_single_and_absent_and_long_texts(tower):
-    batch = same_alone(tower, GIVEN)
+def test_batch_equals_single_with_absent_and_long_texts(tower):
+    batch = encode_checked(tower, TEXT_INPUTS)
     assert not batch.mask[2].any() and (batch.pooled[2] == 0).all() and (batch.sequence[2] == 0).all()
     assert int(batch.mask[3].sum()) == 24  # cut to context_length
     torch.testing.assert_close(batch.pooled[[0, 1, 3]].norm(dim=1), torch.ones(3))
     assert (batch.pooled[0] - batch.pooled[1]).abs().max() > 1e-3
 
 
-def test_a_cut_text_still_ends_with_its_mark(tower):
-    long = tower.tokenizer(GIVEN[3])
-    ids, mask = tower.tokenizer.encode([GIVEN[3]], 24)
+def test_truncated_text_keeps_its_end_token(tower):
+    long = tower.tokenizer(TEXT_INPUTS[3])
+    ids, mask = tower.tokenizer.encode([TEXT_INPUTS[3]], 24)
     assert len(long) > 24 and mask.all()
     assert ids[0].tolist() == [*long[:23], long[-1]]
 
 
-def test_the_tower_is_rebuilt_without_its_checkpoint(tower, tmp_path):
-    """From config.json, weights and tokenizer folder alone, through JSON and back."""
+def test_tower_is_rebuilt_without_its_checkpoint(tower, tmp_path):
+    """From config.json, weights and tokenizer folder alone."""
     config = json.loads(json.dumps(tower.config()))
     assert config["pretrained"] is None
     again = type(tower).from_options(config, 8).eval()
@@ -222,13 +222,13 @@ def test_the_tower_is_rebuilt_without_its_checkpoint(tower, tmp_path):
     again.tokenizer.save(tmp_path / "b")
     for file in (tmp_path / "a").iterdir():  # the digest of an export does not depend on how often it was loaded
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
-    a, b = tower.encode_prepared(GIVEN), again.encode_prepared(GIVEN)
+    a, b = tower.encode_prepared(TEXT_INPUTS), again.encode_prepared(TEXT_INPUTS)
     torch.testing.assert_close(a.pooled, b.pooled, rtol=0, atol=0)
     assert again.config() == config
 
 
 def test_every_trained_parameter_gets_a_gradient(tower):
-    for texts in (GIVEN, [""]):
+    for texts in (TEXT_INPUTS, [""]):
         encoded = tower.train()(**tower.collate(texts))
         tower.zero_grad()
         (encoded.pooled.sum() + 0 * encoded.sequence.sum()).backward()
@@ -238,7 +238,7 @@ def test_every_trained_parameter_gets_a_gradient(tower):
 
 
 def test_no_hub_is_asked(folders, monkeypatch):
-    """Even where one may be: not a name is looked up."""
+    """Not even when one is allowed: no host name is looked up."""
     import socket
 
     import huggingface_hub.constants as constants
@@ -254,7 +254,7 @@ def test_no_hub_is_asked(folders, monkeypatch):
     assert asked == []
 
 
-def test_changes_to_a_published_configuration_and_its_licence(folders):
+def test_published_configuration_can_be_changed_and_its_license_is_kept(folders):
     tower = published(folders["roberta"], model_cfg={"hidden_dropout_prob": 0.3})
     assert tower.config()["model_cfg"]["hidden_dropout_prob"] == 0.3
     assert tower.config()["license"] == "mit" and published(folders["bert"]).config()["license"] == ""
@@ -263,8 +263,8 @@ def test_changes_to_a_published_configuration_and_its_licence(folders):
     assert len(TransformerText.corpus_tokenizer({"vocab_size": 60}, TEXTS)) <= 60
 
 
-def test_an_empty_tokenizer_is_refused(tmp_path):
-    """Without the files, transformers returns a tokenizer of five entries that reads every text alike."""
+def test_incomplete_tokenizer_is_refused(tmp_path):
+    """Without the files, transformers returns a tokenizer of five entries that maps every text to the same ids."""
     roberta(tmp_path, vocab=False)
     empty = HuggingFaceTokenizer.load(tmp_path)
     assert empty("we laughed together") == empty("a sad old song")
@@ -272,7 +272,7 @@ def test_an_empty_tokenizer_is_refused(tmp_path):
         published(tmp_path)
 
 
-def test_a_tokenizer_of_another_model_is_refused(folders):
+def test_tokenizer_of_another_model_is_refused(folders):
     bpe = HuggingFaceTokenizer.load(folders["roberta"])
     with pytest.raises(UserError, match="do not belong together"):
         bpe.check(200)
@@ -280,22 +280,22 @@ def test_a_tokenizer_of_another_model_is_refused(folders):
         bpe.check(50265)
     assert bpe.check(300) is bpe  # padded to a round number
 
-    class Deaf(SentencePieceTokenizer):
+    class ConstantTokenizer(SentencePieceTokenizer):
         def __call__(self, text):
             return [1]
 
-    deaf = Deaf(SentencePieceTokenizer.train(TEXTS, 60).model)
+    constant = ConstantTokenizer(SentencePieceTokenizer.train(TEXTS, 60).model)
     with pytest.raises(UserError, match="different texts the same ids"):
-        deaf.check(len(deaf))
+        constant.check(len(constant))
 
 
-def test_damaged_and_foreign_folders_give_one_line(folders, tmp_path):
+def test_damaged_and_foreign_folders_are_refused_in_one_line(folders, tmp_path):
     def fails(match, **options):
         with pytest.raises(UserError, match=match) as error:
             TransformerText.from_options({"context_length": 24, **options}, 8)
         assert "\n" not in str(error.value)
 
-    fails("config.json is missing", pretrained="FacebookAI/roberta-base")  # a name on a hub is not followed
+    fails("config.json is missing", pretrained="FacebookAI/roberta-base")  # names on a hub are not resolved
     fails("has positions for: 24", pretrained=str(folders["roberta"]), context_length=25)
     fails("no architecture 'birt'", architecture="birt")
     weights = load_file(folders["roberta"] / "model.safetensors")
@@ -310,7 +310,7 @@ def test_damaged_and_foreign_folders_give_one_line(folders, tmp_path):
     save_file(weights, tmp_path / "model.safetensors")
     fails("lack|cannot be loaded", pretrained=str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "bird", "auto_map": {"AutoConfig": "x--y.Z"}}')
-    fails("cannot be loaded", pretrained=str(tmp_path))  # needs code of its own, which is never run
+    fails("cannot be loaded", pretrained=str(tmp_path))  # needs its own code, which is never run
     with pytest.raises(UserError, match="damaged"):
         (tmp_path / SentencePieceTokenizer.FILE).write_bytes(b"no model")
         SentencePieceTokenizer.load(tmp_path)
@@ -319,7 +319,7 @@ def test_damaged_and_foreign_folders_give_one_line(folders, tmp_path):
         OpenClipTokenizer.load(tmp_path)
 
 
-def test_open_clip_says_what_is_wrong(tmp_path):
+def test_wrong_open_clip_text_options_are_refused_in_one_line(tmp_path):
     def fails(match, embed_dim=8, **options):
         with pytest.raises(UserError, match=match) as error:
             OpenClipText.from_options(options, embed_dim)
@@ -342,7 +342,7 @@ def test_open_clip_says_what_is_wrong(tmp_path):
 
 
 def test_training_keeps_a_published_tokenizer(folders, clips):
-    """The corpus trains one only for a tower that brings none."""
+    """A tokenizer is trained on the corpus only for a tower that has none."""
     import copy
 
     from helpers.stage1_tiny import TOWERS
@@ -377,9 +377,9 @@ def test_rows_grouped_by_length_give_the_outputs_and_gradients_of_one_padded_bat
         (sequence * weight).sum().backward()
         return [parameter.grad.clone() for parameter in tower.net.parameters() if parameter.grad is not None]
 
-    seen = mask | (torch.arange(20) == 0)  # (B, L)
-    grouped = tower._forward_by_length(ids, seen)  # (B, L, C)
-    whole = tower.net(input_ids=ids, attention_mask=seen.long()).last_hidden_state  # (B, L, C)
+    attention = mask | (torch.arange(20) == 0)  # (B, L)
+    grouped = tower._forward_by_length(ids, attention)  # (B, L, C)
+    whole = tower.net(input_ids=ids, attention_mask=attention.long()).last_hidden_state  # (B, L, C)
     torch.testing.assert_close(grouped * mask[..., None], whole * mask[..., None], rtol=1e-10, atol=1e-12)
     ours, theirs = gradients(grouped), gradients(whole)
     assert len(ours) > 10

@@ -19,9 +19,9 @@ def model():
 
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
 def test_batch_equals_single(model, modality):
-    tower, given = getattr(model, modality), items()[modality]
-    batch = tower.encode_prepared(given)
-    for row, item in enumerate(given):
+    tower, batch_items = getattr(model, modality), items()[modality]
+    batch = tower.encode_prepared(batch_items)
+    for row, item in enumerate(batch_items):
         single = tower.encode_prepared([item])
         steps = single.sequence.shape[1]
         assert_same_up_to_rounding(batch.pooled[row], single.pooled[0])
@@ -41,7 +41,7 @@ def test_absent_items_are_masked_and_zero(model, modality):
     assert encoded.sequence.shape[-1] == getattr(model, modality).width
 
 
-def test_audio_steps_are_distinct_and_at_the_stated_rate(model):
+def test_audio_steps_are_distinct_at_the_stated_rate(model):
     seconds = 5.0
     sound = np.random.default_rng(0).uniform(-0.3, 0.3, int(seconds * 16000)).astype(np.float32)
     encoded = model.audio.encode_prepared([sound])
@@ -50,8 +50,8 @@ def test_audio_steps_are_distinct_and_at_the_stated_rate(model):
     assert (steps[1:] - steps[:-1]).abs().amax(1).min() > 1e-4  # HTS-AT itself repeats each frame
 
 
-def test_a_short_clip_is_padded_not_stretched(model):
-    """The first second sounds the same whether or not silence follows, so its frames are the same."""
+def test_short_clip_is_padded_not_stretched(model):
+    """The frames of the first second are the same whether or not silence follows."""
     sound = np.random.default_rng(0).uniform(-0.3, 0.3, 16000).astype(np.float32)
     short = model.audio.encode_prepared([sound])
     longer = model.audio.encode_prepared([np.concatenate([sound, np.zeros(8000, np.float32)])])
@@ -59,7 +59,7 @@ def test_a_short_clip_is_padded_not_stretched(model):
     assert_same_up_to_rounding(short.sequence[0, :steps], longer.sequence[0, :steps])
 
 
-def test_laion_clap_itself_is_not_imported():
+def test_laion_clap_package_is_not_imported():
     import subprocess
     import sys
 
@@ -67,8 +67,8 @@ def test_laion_clap_itself_is_not_imported():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
-def test_the_spectrum_is_that_of_laion_clap(model):
-    """torch.stft against the convolution HTS-AT was published with."""
+def test_spectrum_equals_that_of_laion_clap(model):
+    """torch.stft against the convolution of the published HTS-AT."""
     from torchlibrosa.stft import Spectrogram
 
     o = model.audio.options
@@ -80,7 +80,7 @@ def test_the_spectrum_is_that_of_laion_clap(model):
     torch.testing.assert_close(got, expected[:, :, : got.shape[2]], rtol=0, atol=1e-3)  # dB
 
 
-def test_calibration_takes_the_mel_statistics(model):
+def test_calibration_sets_the_mel_statistics(model):
     tower = encoders().audio
     rng = np.random.default_rng(0)
     sounds = [rng.uniform(-1, 1, tower.window).astype(np.float32) * level for level in (0.5, 0.01)]
@@ -90,21 +90,25 @@ def test_calibration_takes_the_mel_statistics(model):
     torch.testing.assert_close(tower.net.bn0.running_mean, mels.mean(0))
     before = tower.net.bn0.running_mean.clone()
     tower.train()(**tower.collate(sounds))
-    torch.testing.assert_close(tower.net.bn0.running_mean, before)  # statistics never move in training
+    torch.testing.assert_close(tower.net.bn0.running_mean, before)  # statistics do not change in training
     with pytest.raises(UserError, match="no clip has sound"):
         tower.calibrate([np.zeros(0, np.float32)])
 
 
 def test_every_trained_parameter_gets_a_gradient():
-    """DistributedDataParallel stops at the first parameter that does not; also on a process whose clips all lack a
+    """DistributedDataParallel fails on a parameter without a gradient, also on a process whose clips all lack a
     modality."""
     for empty in (False, True):
         model = encoders().train()
-        given = items()
+        batch = items()
         if empty:
-            given = {"vision": given["vision"][1:2], "audio": given["audio"][2:3], "text": given["text"][3:4]}
+            batch = {
+                "vision": batch["vision"][1:2],
+                "audio": batch["audio"][2:3],
+                "text": batch["text"][3:4],
+            }
         total = 0
-        for modality, values in given.items():
+        for modality, values in batch.items():
             tower = getattr(model, modality)
             encoded = tower(**tower.collate(values))
             total = total + encoded.pooled.sum() + 0 * encoded.sequence.sum()
@@ -113,12 +117,12 @@ def test_every_trained_parameter_gets_a_gradient():
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-def test_an_unknown_option_names_the_nearest():
+def test_unknown_option_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'spec_size'"):
         Htsat.from_options({"spec_sise": 64}, 8)
 
 
-def test_a_tokenizer_that_came_back_empty_is_refused(tmp_path):
+def test_tokenizer_with_few_pieces_is_refused(tmp_path):
     tokenizer = SentencePieceTokenizer.train(TEXTS, 60)
     tokenizer.save(tmp_path)
     assert SentencePieceTokenizer.load(tmp_path)("so funny") == tokenizer("so funny")

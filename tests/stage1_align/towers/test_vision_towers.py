@@ -1,4 +1,4 @@
-"""The vision tower against open_clip itself, on checkpoints in the forms in which they are published."""
+"""The vision tower against open_clip, on checkpoints in their published forms."""
 
 import json
 
@@ -25,10 +25,10 @@ def tower(embed_dim=24, **options):
 
 
 @pytest.mark.parametrize("form", ["epoch_3.pt", "bare.safetensors", "hub"])
-def test_every_published_form_gives_open_clips_own_embeddings(form, tmp_path):
+def test_every_published_form_equals_open_clip(form, tmp_path):
     model = publish("tiny-vit", tmp_path)
     options = {"pretrained": str(tmp_path / form), "projection": "own"}
-    if form != "hub":  # the folder says all by itself
+    if form != "hub":  # the folder holds these
         options |= {"model": "tiny-vit", **{name: PREPROCESSING[name] for name in ("mean", "std", "interpolation")}}
     built = tower(**options)
     (clip,) = frames(3)
@@ -40,17 +40,17 @@ def test_every_published_form_gives_open_clips_own_embeddings(form, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "tiny-vit"])
-def test_every_family_matches_open_clip_and_comes_back_from_its_config(name, tmp_path):
+def test_every_family_equals_open_clip_and_is_rebuilt_from_its_config(name, tmp_path):
     model = publish(name, tmp_path)
     size = MODELS[name]["vision_cfg"]["image_size"]
     built = tower(MODELS[name]["embed_dim"], pretrained=str(tmp_path / "hub"), projection="own")
     (clip,) = frames(2, size=size)
     for frame, expected in zip(clip, embedded(model, clip), strict=True):
         assert_same_up_to_rounding(built.encode_prepared([frame[None]]).pooled[0], expected)
-    comes_back(built, frames(1, 2, size=size))
+    assert_rebuilt_from_config(built, frames(1, 2, size=size))
 
 
-def comes_back(built, items):
+def assert_rebuilt_from_config(built, items):
     """config() through JSON, without the checkpoint, and the weights alone rebuild the tower."""
     config = json.loads(json.dumps(built.config()))
     assert config["model"] is None and config["pretrained"] is None
@@ -64,12 +64,12 @@ def comes_back(built, items):
 @pytest.mark.parametrize(
     "options", [{}, {"pool": "attention", "max_pool": True}, {"image_size": 48}, {"standardize": True}]
 )
-def test_towers_of_named_models_come_back_from_their_config(options):
+def test_tower_of_a_named_model_is_rebuilt_from_its_config(options):
     built = tower(8, model="tiny-vit", **options)
-    comes_back(built, frames(2, 1, size=40))
+    assert_rebuilt_from_config(built, frames(2, 1, size=40))
 
 
-def test_the_sequence_is_the_trunk_before_its_projection(tmp_path):
+def test_sequence_is_the_trunk_output_before_the_projection(tmp_path):
     model = publish("tiny-vit", tmp_path)
     built = tower(8, pretrained=str(tmp_path / "hub"))
     (clip,) = frames(3)
@@ -81,7 +81,7 @@ def test_the_sequence_is_the_trunk_before_its_projection(tmp_path):
     assert built.width == 32 and built.encode_prepared([clip]).pooled.shape == (1, 8)
 
 
-def test_only_the_image_tower_is_kept(tmp_path):
+def test_only_the_image_tower_is_built(tmp_path):
     model = publish("tiny-vit", tmp_path)
     built = tower(pretrained=str(tmp_path / "hub"), projection="own")
     count = sum(parameter.numel() for parameter in model.visual.parameters())
@@ -89,7 +89,7 @@ def test_only_the_image_tower_is_kept(tmp_path):
     assert not any("text" in name or "token_embedding" in name for name in built.state_dict())
 
 
-def test_a_tag_brings_its_weights_preprocessing_and_activation(tmp_path, monkeypatch):
+def test_tag_sets_weights_preprocessing_and_activation(tmp_path, monkeypatch):
     import open_clip
 
     model = publish("tiny-vit", tmp_path)
@@ -105,19 +105,19 @@ def test_a_tag_brings_its_weights_preprocessing_and_activation(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("model, mean", [("ViT-B-16-SigLIP", 0.5), ("ViT-B-32", 0.48145466)])
-def test_a_bare_file_of_a_known_model_is_seen_with_that_models_normalisation(model, mean):
+def test_bare_file_uses_the_common_normalization_of_its_model(model, mean):
     from stage1_align.towers.open_clip_source import _from_model
 
     assert _from_model(model, None)[1]["mean"][0] == mean
 
 
-def test_other_sizes_resample_the_positions_as_open_clip_does(tmp_path):
+def test_position_embeddings_are_resampled_as_by_open_clip(tmp_path):
     import open_clip
 
     publish("tiny-vit", tmp_path)
     file = str(tmp_path / "bare.safetensors")
-    said = {name: PREPROCESSING[name] for name in ("mean", "std", "interpolation")}
-    built = tower(model="tiny-vit", pretrained=file, image_size=48, projection="own", **said)
+    preprocessing = {name: PREPROCESSING[name] for name in ("mean", "std", "interpolation")}
+    built = tower(model="tiny-vit", pretrained=file, image_size=48, projection="own", **preprocessing)
     model = open_clip.create_model("tiny-vit", file, force_image_size=48, force_preprocess_cfg=PREPROCESSING).eval()
     (clip,) = frames(1, size=48)
     assert_same_up_to_rounding(built.encode_prepared([clip]).pooled, embedded(model, clip))
@@ -143,14 +143,14 @@ def test_batch_equals_single_and_padding_changes_nothing(pool, max_pool):
     assert (batch.pooled[1] == 0).all()
 
 
-def test_frames_in_parts_give_what_all_of_them_together_give(monkeypatch):
+def test_frames_in_parts_equal_all_frames_at_once(monkeypatch):
     built, items, sizes = tower(8, model="tiny-vit", standardize=True), frames(3, 0, 5, 1, size=40), []
     built.trunk.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
     inputs = built.collate(items)
     whole = built(**inputs)
     monkeypatch.setattr(vision_open_clip, "MAX_FRAMES", 4)
     parts = built.encode_prepared(items)
-    again = built(**inputs)  # with gradient, and in training without: random depth and batch statistics are of all
+    again = built(**inputs)  # with gradients and in training mode, all frames go at once
     with torch.no_grad():
         built.train()(**inputs)
     assert sizes == [9, 4, 4, 1, 9, 9]
@@ -162,7 +162,7 @@ def test_frames_in_parts_give_what_all_of_them_together_give(monkeypatch):
     assert not built.encode_prepared(frames(0, 0)).mask.any()
 
 
-def test_attention_starts_as_the_mean_and_follows_its_query():
+def test_attention_pooling_starts_as_the_mean_and_follows_its_query():
     plain = tower(8, model="tiny-vit")
     attending = tower(8, model="tiny-vit", pool="attention")
     attending.load_state_dict(plain.state_dict(), strict=False)
@@ -170,7 +170,7 @@ def test_attention_starts_as_the_mean_and_follows_its_query():
     torch.testing.assert_close(
         attending.encode_prepared(items).pooled, plain.encode_prepared(items).pooled, rtol=0, atol=1e-6
     )
-    sequence = torch.tensor([[[2.0, 0.0], [0.0, 4.0], [7.0, 7.0]]])  # normalised: (1, -1), (-1, 1), masked
+    sequence = torch.tensor([[[2.0, 0.0], [0.0, 4.0], [7.0, 7.0]]])  # normalized: (1, -1), (-1, 1), masked
     mask = torch.tensor([[True, True, False]])
     attending.query = torch.nn.Parameter(torch.tensor([0.5, -0.5]))  # scores 1 and -1
     high = np.exp(1) / (np.exp(1) + np.exp(-1))
@@ -178,7 +178,7 @@ def test_attention_starts_as_the_mean_and_follows_its_query():
     torch.testing.assert_close(attending._mean(sequence * mask[..., None], mask), expected, rtol=0, atol=1e-4)
 
 
-def test_attention_over_clips_without_video_gives_every_parameter_a_finite_gradient():
+def test_attention_pooling_without_video_gives_finite_gradients():
     built = tower(8, model="tiny-vit", pool="attention", max_pool=True).train()
     built(**built.collate(frames(0, 0))).pooled.sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in built.parameters())
@@ -186,7 +186,7 @@ def test_attention_over_clips_without_video_gives_every_parameter_a_finite_gradi
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("side", [20, 75])
-def test_resizing_is_pillows(interpolation, side):
+def test_resizing_equals_pillow(interpolation, side):
     (noise,) = frames(2, size=side)
     kind = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
     expected = np.stack([np.asarray(Image.fromarray(frame).resize((32, 32), kind)) for frame in noise])
@@ -194,22 +194,25 @@ def test_resizing_is_pillows(interpolation, side):
     assert np.abs(got.astype(int) - expected.astype(int)).max() <= 1
 
 
-def test_contradictions_and_what_does_not_exist_say_what_to_do(tmp_path):
+def test_wrong_vision_options_are_refused_with_advice(tmp_path):
     publish("tiny-vit", tmp_path)
     hub, file = str(tmp_path / "hub"), str(tmp_path / "bare.safetensors")
     (tmp_path / "no.pt").write_bytes(b"not weights")
     (tmp_path / "empty").mkdir()
     save_file({"text.weight": torch.zeros(2)}, tmp_path / "text.safetensors")
-    said = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    known = {"mean": [0.5] * 3, "std": [0.5] * 3}
     for options, message in [
         ({"model": "ViT-B-23"}, "did you mean 'ViT-B-32'"),
         ({"model": "ViT-B-32", "pretrained": "openay"}, "did you mean 'openai'"),
         ({"model": "ViT-B-32", "pretrained": "openai"}, "download timm/vit_base_patch32_clip_224.openai"),
         ({"model": "ViT-L-14", "pretrained": file}, "does not say the mean"),  # laion2b's differs from openai's
         ({"model": "tiny-vit", "pretrained": hub}, "leave out model"),
-        ({"model": "tiny-resnet", "pretrained": file, **said}, "belongs to another model"),
-        ({"model": "tiny-vit", "pretrained": str(tmp_path / "no.pt"), **said}, "cannot be read as weights"),
-        ({"model": "tiny-vit", "pretrained": str(tmp_path / "text.safetensors"), **said}, "holds no image tower"),
+        ({"model": "tiny-resnet", "pretrained": file, **known}, "belongs to another model"),
+        ({"model": "tiny-vit", "pretrained": str(tmp_path / "no.pt"), **known}, "cannot be read as weights"),
+        (
+            {"model": "tiny-vit", "pretrained": str(tmp_path / "text.safetensors"), **known},
+            "holds no image tower",
+        ),
         ({"pretrained": str(tmp_path / "empty")}, "no open_clip configuration here"),
         ({"pretrained": "openai"}, "a tag needs `model`"),
         ({"vision_cfg": {"layer": 2}}, "did you mean 'layers'"),
