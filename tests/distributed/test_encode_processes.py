@@ -76,7 +76,7 @@ def test_killed_run_continues_with_the_missing_shards_only(arguments, whole, tmp
     assert killed.wait() == [-signal.SIGKILL]
     kept = {path: path.stat().st_mtime_ns for path in (out / ".partial").glob("[0-9]*.arrow")}
     assert len(kept) == 2 and not (out / "features.json").exists()
-    (loader,) = [int(pid) for pid in re.search("^loaders(.*)$", killed.said()[0], re.M)[1].split()]
+    (loader,) = [int(pid) for pid in re.search("^loaders(.*)$", killed.outputs()[0], re.M)[1].split()]
     until = time.monotonic() + 300
     while is_alive(loader) and time.monotonic() < until:  # it dies with its parent
         time.sleep(0.1)
@@ -84,12 +84,12 @@ def test_killed_run_continues_with_the_missing_shards_only(arguments, whole, tmp
 
     other_seed = Trainers([*arguments, "--out", out, "--seed", 5], tmp_path / "other", 1, use_small_shards, "encode")
     assert other_seed.wait() == [1]
-    assert "unfinished feature dataset made with other seed 0 (now 5)" in other_seed.said()[0]
+    assert "unfinished feature dataset made with other seed 0 (now 5)" in other_seed.outputs()[0]
 
     again = Trainers([*arguments, "--out", out], tmp_path / "second", 2, print_written_shards, "encode")
-    assert again.wait() == [0, 0], again.said()
-    assert "12 of 40 clips are done" in again.said()[0]
-    written = sorted(line for output in again.said() for line in output.splitlines() if line.startswith("wrote "))
+    assert again.wait() == [0, 0], again.outputs()
+    assert "12 of 40 clips are done" in again.outputs()[0]
+    written = sorted(line for output in again.outputs() for line in output.splitlines() if line.startswith("wrote "))
     assert written == [f"wrote {number:06d}" for number in range(2, 7)]  # each once, by one of them
     assert files(out) == whole
 
@@ -103,10 +103,10 @@ def test_damaged_shards_are_encoded_again(arguments, whole, tmp_path):
     (out / f".features.json.{7:032x}.partial").write_text("half")
 
     again = Trainers([*arguments, "--out", out], tmp_path / "second", 2, print_written_shards, "encode")
-    assert again.wait() == [0, 0], again.said()
-    assert "the shards of 6 of 40 clips are damaged and written again" in again.said()[0]
-    assert "6 of 40 clips are done" in again.said()[0]
-    written = sorted(line for output in again.said() for line in output.splitlines() if line.startswith("wrote "))
+    assert again.wait() == [0, 0], again.outputs()
+    assert "the shards of 6 of 40 clips are damaged and written again" in again.outputs()[0]
+    assert "6 of 40 clips are done" in again.outputs()[0]
+    written = sorted(line for output in again.outputs() for line in output.splitlines() if line.startswith("wrote "))
     assert written == [f"wrote {number:06d}" for number in range(1, 7)]
     assert files(out) == whole
 

@@ -1,4 +1,4 @@
-"""Two real processes train what one process trains."""
+"""Stage 2 under `accelerate launch`: two processes train the model of one."""
 
 import json
 import os
@@ -25,7 +25,7 @@ OPTIONS = {
 }
 
 
-def test_one_and_two_processes_train_the_same_model(tmp_path):
+def test_two_processes_train_the_model_of_one(tmp_path: Path):
     data = synthetic_features.write_features(tmp_path / "f", {"train": 32, "valid": 10})
     weights, logs = [], []
     for config in ("cpu", "cpu_2_processes"):
@@ -41,6 +41,6 @@ def test_one_and_two_processes_train_the_same_model(tmp_path):
     for one, two in zip(*logs, strict=True):
         for name in ("loss", "mse", "pcc", "quality", "grad_norm", "valid_pcc"):
             assert two[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5), name
-    # AdamW turns a gradient of rounding errors into a step, so single weights may differ; on average they must not.
+    # AdamW makes a full step of a gradient that is a rounding error, so that single weights may differ.
     one, two = (torch.cat([value.flatten() for value in model.values()]) for model in weights)
     assert (one - two).abs().mean() < 1e-5

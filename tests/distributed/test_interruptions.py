@@ -1,4 +1,4 @@
-"""Whatever ends a run, the same command goes on from the last checkpoint, and ends where an uninterrupted run does."""
+"""Whatever interrupts a run, the same command continues from the last checkpoint and ends like an uninterrupted run."""
 
 import json
 import os
@@ -6,6 +6,9 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +17,11 @@ from helpers.trainers import (
     Trainers,
     checkpoints,
     digests,
-    killed_in_third_save,
+    kill_in_third_save,
+    limit_file_size,
     losses,
     records,
     run,
-    small_disk,
     wait_for_step,
     write_settings,
 )
@@ -29,7 +32,7 @@ from stage1_align.data.pairs import PairData
 
 
 @pytest.fixture(scope="module")
-def command(clips, tmp_path_factory):
+def command(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Six epochs of three steps each."""
     folder = tmp_path_factory.mktemp("settings")
     settings = write_settings(folder / "tiny.yaml", epochs=6, checkpoint_every=1)
@@ -37,21 +40,21 @@ def command(clips, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(command, tmp_path_factory):
-    """The run that nothing interrupts."""
+def whole(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
-    run([*command, "--run", folder / "run"], folder / "said")
+    run([*command, "--run", folder / "run"], folder / "output")
     return folder / "run"
 
 
-def same(folder, whole) -> None:
+def assert_equal_runs(folder: Path, whole: Path) -> None:
     assert records(folder) == records(whole)
     assert digests(folder) == digests(whole)
     assert [name for name in checkpoints(folder) if not name.startswith(".")] == checkpoints(whole)
 
 
-def test_sigterm_to_every_process_saves_and_the_same_command_goes_on(command, whole, tmp_path):
-    """To the trainer and its loader's workers alike, as a scheduler sends it."""
+def test_sigterm_to_trainer_and_workers_saves_a_checkpoint(command: list[str], whole: Path, tmp_path: Path):
+    """A scheduler sends it to every process of the job."""
     arguments = [*command, "--run", str(tmp_path / "run"), "--train.workers", "2", "--train.checkpoint_every", "0"]
     process = subprocess.Popen(
         emit_command("align", *arguments),
@@ -63,160 +66,164 @@ def test_sigterm_to_every_process_saves_and_the_same_command_goes_on(command, wh
     )
     wait_for_step(tmp_path / "run", 1)
     os.killpg(process.pid, signal.SIGTERM)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
     stopped = max(losses(tmp_path / "run"))
-    assert 1 <= stopped < 18 and f"stopped after step {stopped}; the same command continues from here" in said
+    assert 1 <= stopped < 18 and f"stopped after step {stopped}; the same command continues from here" in output
     assert checkpoints(tmp_path / "run")[-1] == f"{stopped:08d}"
-    (said,) = run(arguments, tmp_path / "said")
-    assert f"after step {stopped}" in said
+    (output,) = run(arguments, tmp_path / "output")
+    assert f"after step {stopped}" in output
     assert records(tmp_path / "run") == records(whole) and digests(tmp_path / "run") == digests(whole)
 
 
-def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(command, whole, tmp_path):
+def test_kill_during_a_checkpoint_leaves_the_previous_one(command: list[str], whole: Path, tmp_path: Path):
     arguments = [*command, "--run", tmp_path / "run"]
-    assert Trainers(arguments, tmp_path / "said", before=killed_in_third_save).wait() == [-signal.SIGKILL]
+    assert Trainers(arguments, tmp_path / "output", before=kill_in_third_save).wait() == [-signal.SIGKILL]
     assert checkpoints(tmp_path / "run") == [".00000003.partial", "00000001", "00000002"]
-    (said,) = run(arguments, tmp_path / "said")
-    assert "after step 2" in said
-    same(tmp_path / "run", whole)
+    (output,) = run(arguments, tmp_path / "output")
+    assert "after step 2" in output
+    assert_equal_runs(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("every, what", [(1, "the checkpoint could not be written"), (0, "File too large")])
-def test_a_full_disk_is_one_line_and_leaves_nothing_broken(command, whole, tmp_path, every, what):
-    """Met in a checkpoint, and in the encoders after an epoch."""
+@pytest.mark.parametrize(
+    "checkpoint_every, message", [(1, "the checkpoint could not be written"), (0, "File too large")]
+)
+def test_full_disk_is_one_line_and_breaks_nothing(
+    command: list[str], whole: Path, tmp_path: Path, checkpoint_every: int, message: str
+):
+    """While a checkpoint is written, and while the encoders are written after an epoch."""
     arguments = [*command, "--run", tmp_path / "run"]
-    run([*arguments, "--max_optimizer_steps", 1], tmp_path / "said")
+    run([*arguments, "--max_optimizer_steps", 1], tmp_path / "output")
     before = (tmp_path / "run" / "checkpoints" / "00000001" / "model.safetensors").read_bytes()
-    trainer = Trainers([*arguments, "--train.checkpoint_every", every], tmp_path / "said", before=small_disk)
+    trainer = Trainers(
+        [*arguments, "--train.checkpoint_every", checkpoint_every], tmp_path / "output", before=limit_file_size
+    )
     assert trainer.wait() == [1]
-    told = trainer.said()[0].splitlines()
-    assert told[-1].startswith("error: ") and what in told[-1] and "make room and run the same command" in told[-1]
-    assert not any("Traceback" in line for line in told)
+    lines = trainer.outputs()[0].splitlines()
+    assert lines[-1].startswith("error: ") and message in lines[-1]
+    assert "make room and run the same command" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
     assert checkpoints(tmp_path / "run") == ["00000001"]
     assert not list((tmp_path / "run").glob(".*"))
     assert (tmp_path / "run" / "checkpoints" / "00000001" / "model.safetensors").read_bytes() == before
-    run(arguments, tmp_path / "said")
-    same(tmp_path / "run", whole)
+    run(arguments, tmp_path / "output")
+    assert_equal_runs(tmp_path / "run", whole)
 
 
-def test_a_loss_that_is_no_number_is_one_line_on_every_process(command, tmp_path):
+def test_loss_that_is_not_finite_is_one_line_in_every_process(command: list[str], tmp_path: Path):
     arguments = [*command, "--run", tmp_path / "run"]
-    spoilt = ["--loss.kind", "sigmoid", "--loss.initial_bias", "1e39"]  # more than a float holds
-    trainers = Trainers([*arguments, *spoilt], tmp_path / "said", world=2)
+    diverging = ["--loss.kind", "sigmoid", "--loss.initial_bias", "1e39"]  # beyond the range of float32
+    trainers = Trainers([*arguments, *diverging], tmp_path / "output", world=2)
     assert all(trainers.wait())
-    for said in trainers.said():
-        (error,) = (line for line in said.splitlines() if line.startswith("error"))
+    for output in trainers.outputs():
+        (error,) = (line for line in output.splitlines() if line.startswith("error"))
         assert re.search("the loss is (nan|inf) at step 0", error) and "lower --train.lr" in error
-        assert "Traceback" not in said
+        assert "Traceback" not in output
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_loss_that_is_no_number_leaves_the_checkpoints_before_it(command, tmp_path):
-    """The learning rate that spoils the weights is reached in the second step."""
+def test_loss_that_is_not_finite_leaves_earlier_checkpoints(command: list[str], tmp_path: Path):
+    """The warm-up reaches a learning rate that destroys the weights in the second step."""
     arguments = [*command, "--run", tmp_path / "run", "--train.lr", "1e38", "--train.max_grad_norm", "1e9"]
-    trainer = Trainers(arguments, tmp_path / "said")
-    assert trainer.wait() == [1] and "the loss is nan at step" in trainer.said()[0]
+    trainer = Trainers(arguments, tmp_path / "output")
+    assert trainer.wait() == [1] and "the loss is nan at step" in trainer.outputs()[0]
     steps = len(losses(tmp_path / "run"))
     assert steps >= 1 and checkpoints(tmp_path / "run")[-1] == f"{steps:08d}"
 
 
-def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(command, tmp_path):
+def test_batch_that_cannot_be_shared_is_refused_before_anything_starts(command: list[str], tmp_path: Path):
     arguments = [*command, "--run", tmp_path / "run", "--train.batch_size", 9]
-    trainers = Trainers(arguments, tmp_path / "said", world=2)
+    trainers = Trainers(arguments, tmp_path / "output", world=2)
     assert all(trainers.wait())
-    for said in trainers.said():
-        (error,) = (line for line in said.splitlines() if line.startswith("error"))
+    for output in trainers.outputs():
+        (error,) = (line for line in output.splitlines() if line.startswith("error"))
         assert error == "error: a batch of 9 cannot be shared by 2 processes: make it a multiple of 2"
     assert not (tmp_path / "run").exists()
 
 
-def addresses(clips, batch_size, rank=0, world=1, first=0):
+def sample_indices(clips: Path, batch_size: int, step: int) -> list[list[int]]:
+    """The global batch of a step of the first epoch."""
     data = PairData(PairConfig(frames=2), batch_size, 0, clips)
-    return next(data.mixture.sample_indices(0, first, rank, world, print))
+    return [list(index) for index in next(data.mixture.sample_indices(0, step, 0, 1, print))]
 
 
-SEEN = "addresses.json"
+class RecordFirstBatch:
+    """Makes each process write the sample indices of its first batch to a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self) -> None:
+        from stage1_align.data.mixture import Mixture
+
+        original = Mixture.sample_indices
+
+        def recorded(mixture: Mixture, epoch: int, first_step: int, rank: int, *rest: Any) -> Iterator[Any]:
+            batches = list(original(mixture, epoch, first_step, rank, *rest))
+            self.path(rank).write_text(json.dumps(batches[0]))
+            return iter(batches)
+
+        Mixture.sample_indices = recorded
+
+    def path(self, rank: int) -> Path:
+        return self.folder / f"first_batch.{rank}.json"
+
+    def read(self, rank: int) -> list[list[int]]:
+        return json.loads(self.path(rank).read_text())
 
 
-def noting_first_batches() -> None:
-    """Each process writes down the addresses of its first batch."""
-    from stage1_align.data.mixture import Mixture
+def test_run_continues_at_the_same_sample_with_another_batch_size_and_world(
+    command: list[str], clips: Path, tmp_path: Path
+):
+    arguments, first_batch = [*command, "--run", tmp_path / "run"], RecordFirstBatch(tmp_path)
+    run([*arguments, "--max_optimizer_steps", 1], tmp_path / "output")
+    smaller = [*arguments, "--train.batch_size", 4, "--max_optimizer_steps", 3]
+    (output,) = run(smaller, tmp_path / "output", before=first_batch)
+    assert "warning: the batch size was 8 and is 4 now: the run continues at the nearest sample" in output
+    assert "number of processes" not in output
+    assert first_batch.read(0) == sample_indices(clips, 8, step=1)[:4]  # from sample 8 of the epoch on
 
-    draw = Mixture.sample_indices
-
-    def noted(self, epoch, first_step, rank, world, report):
-        found = list(draw(self, epoch, first_step, rank, world, report))
-        folder = os.environ.get("EMIT_TEST_SEEN")
-        with open(f"{folder}/{SEEN}.{rank}", "w") as file:
-            json.dump(found[0], file)
-        return iter(found)
-
-    Mixture.sample_indices = noted
-
-
-class Noting:
-    """`noting_first_batches` into a folder."""
-
-    def __init__(self, folder):
-        self.folder = str(folder)
-
-    def __call__(self):
-        os.environ["EMIT_TEST_SEEN"] = self.folder
-        noting_first_batches()
-
-
-def test_another_batch_size_or_number_of_processes_is_told_and_goes_on_at_the_same_sample(command, clips, tmp_path):
-    arguments = [*command, "--run", tmp_path / "run"]
-    run([*arguments, "--max_optimizer_steps", 1], tmp_path / "said")
-    again = [*arguments, "--train.batch_size", 4, "--max_optimizer_steps", 3]
-    (said,) = run(again, tmp_path / "said", before=Noting(tmp_path))
-    assert "warning: the batch size was 8 and is 4 now: the run continues at the nearest sample" in said
-    assert "number of processes" not in said
-    first = json.loads((tmp_path / f"{SEEN}.0").read_text())
-    assert first == [list(address) for address in addresses(clips, 8, first=1)[:4]]  # sample 8 of the epoch and on
-
-    said, quiet = run([*arguments, "--max_optimizer_steps", 4], tmp_path / "said", world=2, before=Noting(tmp_path))
-    assert "warning: the batch size was 4 and is 8 now" in said and "warning" not in quiet
-    assert "warning: the number of processes was 1 and is 2 now" in said
-    for rank in range(2):  # after 1 batch of 8 and 2 of 4: the third of 8, in halves
-        first = json.loads((tmp_path / f"{SEEN}.{rank}").read_text())
-        assert first == [list(address) for address in addresses(clips, 8, first=2)[4 * rank :][:4]]
-    run(arguments, tmp_path / "said")
+    more = [*arguments, "--max_optimizer_steps", 4]
+    main, other = run(more, tmp_path / "output", world=2, before=first_batch)
+    assert "warning: the batch size was 4 and is 8 now" in main and "warning" not in other
+    assert "warning: the number of processes was 1 and is 2 now" in main
+    for rank in range(2):  # one batch of 8 and two of 4 are done: the third of 8, in halves
+        assert first_batch.read(rank) == sample_indices(clips, 8, step=2)[4 * rank :][:4]
+    run(arguments, tmp_path / "output")
     assert (tmp_path / "run" / "metrics.json").exists() and len(digests(tmp_path / "run")) == 2
 
 
 @pytest.mark.slow
-def test_ten_kills_at_any_moment_change_nothing(command, whole, tmp_path):
+def test_kills_at_any_moment_change_nothing(command: list[str], whole: Path, tmp_path: Path):
     arguments, rng = [*command, "--run", tmp_path / "run"], np.random.default_rng(0)
-    began = time.monotonic()
-    run([*command, "--run", tmp_path / "timed"], tmp_path / "said")
-    length = time.monotonic() - began
+    started = time.monotonic()
+    run([*command, "--run", tmp_path / "timed"], tmp_path / "output")
+    duration = time.monotonic() - started
     killed = 0
     for _ in range(10):
-        trainer = Trainers(arguments, tmp_path / "said")
-        trainer.processes[0].join(float(rng.uniform(0.1, 0.5)) * length)
+        trainer = Trainers(arguments, tmp_path / "output")
+        trainer.processes[0].join(float(rng.uniform(0.1, 0.5)) * duration)
         trainer.send(signal.SIGKILL)
-        (status,) = trainer.wait()
-        assert status in (0, -signal.SIGKILL), trainer.said()
-        killed += status != 0
+        (exit_code,) = trainer.wait()
+        assert exit_code in (0, -signal.SIGKILL), trainer.outputs()
+        killed += exit_code != 0
     assert killed >= 5
-    run(arguments, tmp_path / "said")
-    same(tmp_path / "run", whole)
+    run(arguments, tmp_path / "output")
+    assert_equal_runs(tmp_path / "run", whole)
 
 
 @pytest.mark.slow
-def test_two_processes_survive_sigterm_and_equal_the_uninterrupted_two(command, whole, tmp_path):
+def test_sigterm_to_one_of_two_processes_saves_a_checkpoint(command: list[str], whole: Path, tmp_path: Path):
     pair = [*command, "--train.chunk_size", 2]
-    run([*pair, "--run", tmp_path / "whole"], tmp_path / "said", world=2)
+    run([*pair, "--run", tmp_path / "whole"], tmp_path / "output", world=2)
     arguments = [*pair, "--run", tmp_path / "run"]
-    trainers = Trainers(arguments, tmp_path / "said", world=2)
+    trainers = Trainers(arguments, tmp_path / "output", world=2)
     wait_for_step(tmp_path / "run", 2)
-    os.kill(trainers.processes[1].pid, signal.SIGTERM)  # one of them is enough
-    assert trainers.wait() == [0, 0], trainers.said()
+    os.kill(trainers.processes[1].pid, signal.SIGTERM)
+    assert trainers.wait() == [0, 0], trainers.outputs()
     stopped = max(losses(tmp_path / "run"))
-    assert stopped < 18 and f"stopped after step {stopped}" in trainers.said()[0]
-    run(arguments, tmp_path / "said", world=2)
-    same(tmp_path / "run", tmp_path / "whole")
+    assert stopped < 18 and f"stopped after step {stopped}" in trainers.outputs()[0]
+    run(arguments, tmp_path / "output", world=2)
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
     for one, two in zip(records(whole), records(tmp_path / "run"), strict=True):
         assert two == pytest.approx(one, rel=2e-3, abs=2e-3)
