@@ -1,11 +1,13 @@
-"""The trainer on real files: it learns, it resumes to the bit, it exports what it trained."""
+"""The trainer on real files: it learns, it resumes bit for bit, it exports what it trained."""
 
 import json
 import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -25,7 +27,7 @@ from stage1_align.train import train
 
 
 @pytest.fixture
-def settings(tmp_path) -> Path:
+def settings(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     values = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}}
     values["train"] = {"epochs": 2, "batch_size": 8, "mixed_precision": "no"}
@@ -33,24 +35,24 @@ def settings(tmp_path) -> Path:
     return path
 
 
-def run(settings, clips, folder, *overrides):
+def run(settings: Path, clips: Path, folder: Path, *overrides: str) -> Path:
     arguments = ["--data", str(clips), "--run", str(folder), *overrides]
     return train(configuration.load(AlignConfig, settings, arguments))
 
 
-def losses(folder):
+def losses(folder: Path) -> dict[int, float]:
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return {r["step"]: r["loss"] for r in records if "loss" in r}
 
 
-def test_a_stopped_run_continues_to_the_bit(settings, clips, tmp_path):
+def test_stopped_run_equals_uninterrupted_run(settings: Path, clips: Path, tmp_path: Path):
     whole = run(settings, clips, tmp_path / "whole")
     run(settings, clips, tmp_path / "stopped", "--max_optimizer_steps", "2")  # in the middle of the first epoch
-    with (tmp_path / "stopped" / "log.jsonl").open("a") as log:  # killed after more steps than were saved
+    with (tmp_path / "stopped" / "log.jsonl").open("a") as log:  # as if killed after more steps
         log.write('{"step": 3, "loss": 9.0}\n{"step": 4, "lo')
     stopped = run(settings, clips, tmp_path / "stopped")
-    run(settings, clips, tmp_path / "between", "--max_optimizer_steps", "3")  # with the first epoch's last step
-    assert run(settings, clips, tmp_path / "between").is_dir()
+    run(settings, clips, tmp_path / "between", "--max_optimizer_steps", "3")  # at the end of the first epoch
+    run(settings, clips, tmp_path / "between")
     assert len(losses(whole)) == 6
     assert losses(whole) == losses(stopped) == losses(tmp_path / "between")
     for which in ("best", "last"):
@@ -58,25 +60,30 @@ def test_a_stopped_run_continues_to_the_bit(settings, clips, tmp_path):
         assert len({AlignedEncoders.from_pretrained(folder / which).digest for folder in folders}) == 1
 
 
-@pytest.mark.parametrize("validation", [1, 2, 3], ids=["untrained", "of the first epoch", "of the last"])
-def test_sigterm_during_a_validation_is_heard_before_its_end(
-    settings, clips, tmp_path, validation, monkeypatch, capsys
+@pytest.mark.parametrize("validation", [1, 2, 3], ids=["untrained", "first epoch", "last epoch"])
+def test_sigterm_stops_a_validation(
+    settings: Path,
+    clips: Path,
+    tmp_path: Path,
+    validation: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
-    whole, real, calls = run(settings, clips, tmp_path / "whole"), ValidationSet.frames, []
+    whole, frames, calls = run(settings, clips, tmp_path / "whole"), ValidationSet.frames, []
 
-    def told_to_stop(self, *arguments):
+    def frames_with_sigterm(self: ValidationSet, *arguments: Any) -> np.ndarray:
         calls.append(1)
         if len(calls) == (validation - 1) * len(self) + 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, *arguments)
+        return frames(self, *arguments)
 
-    monkeypatch.setattr(ValidationSet, "frames", told_to_stop)
+    monkeypatch.setattr(ValidationSet, "frames", frames_with_sigterm)
     stopped = run(settings, clips, tmp_path / "stopped")
     where = f"after step {3 * (validation - 1)}" if validation > 1 else "before the first step"
     assert f"stopped {where}" in capsys.readouterr().out
     log = stopped / "log.jsonl"
     assert (log.read_text() if log.exists() else "").count("mean_recall") == validation - 1
-    monkeypatch.setattr(ValidationSet, "frames", real)
+    monkeypatch.setattr(ValidationSet, "frames", frames)
     run(settings, clips, stopped)
     assert losses(whole) == losses(stopped)
     for which in ("best", "last"):
@@ -84,8 +91,8 @@ def test_sigterm_during_a_validation_is_heard_before_its_end(
         assert all(torch.equal(a, weights(stopped / which)[name]) for name, a in weights(whole / which).items())
 
 
-def still(settings) -> Path:
-    """Without dropout and random depth, whose draws depend on how a batch is cut."""
+def deterministic(settings: Path) -> Path:
+    """Without dropout and stochastic depth, whose draws depend on how a batch is split."""
     values = yaml.safe_load(settings.read_text())
     values["towers"]["audio"]["options"]["drop_path"] = 0.0
     values["towers"]["text"]["options"]["model_cfg"] |= {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
@@ -94,11 +101,11 @@ def still(settings) -> Path:
     return settings
 
 
-def weights(folder) -> dict:
+def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def trained(folder) -> dict:
+def trained(folder: Path) -> dict[str, torch.Tensor]:
     """Weights of the newest checkpoint."""
     return weights(sorted((folder / "checkpoints").iterdir())[-1])
 
@@ -112,10 +119,10 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_gradient_cache_changes_nothing(settings, clips, tmp_path, variant):
-    """Chunks of 3 of a batch of 8, so that the last is smaller."""
+def test_gradient_cache_changes_nothing(settings: Path, clips: Path, tmp_path: Path, variant: str):
+    """A batch of 8 in chunks of 3: the last one is smaller."""
     more = [*VARIANTS[variant], "--max_optimizer_steps", "3"]
-    whole = run(still(settings), clips, tmp_path / "whole", *more)
+    whole = run(deterministic(settings), clips, tmp_path / "whole", *more)
     chunked = run(settings, clips, tmp_path / "chunked", *more, "--train.chunk_size", "3")
     assert len(losses(whole)) == 3 and losses(chunked) == pytest.approx(losses(whole), rel=1e-5)
     with (whole / "log.jsonl").open() as log:
@@ -125,32 +132,34 @@ def test_the_gradient_cache_changes_nothing(settings, clips, tmp_path, variant):
     assert ("bias_vision_text" in first) == (variant == "sigmoid")
 
 
-def test_kinds_of_loss_differ(settings, clips, tmp_path):
-    found = [run(still(settings), clips, tmp_path / v, *VARIANTS[v], "--max_optimizer_steps", "1") for v in VARIANTS]
-    assert len({losses(folder)[1] for folder in found}) == len(VARIANTS)
+def test_kinds_of_loss_differ(settings: Path, clips: Path, tmp_path: Path):
+    folders = [
+        run(deterministic(settings), clips, tmp_path / v, *VARIANTS[v], "--max_optimizer_steps", "1") for v in VARIANTS
+    ]
+    assert len({losses(folder)[1] for folder in folders}) == len(VARIANTS)
 
 
-def test_exported_weights_are_the_average(settings, clips, tmp_path):
-    """Kept by hand from the checkpoints of every step."""
+def test_exported_weights_are_the_average(settings: Path, clips: Path, tmp_path: Path):
+    """The average by hand, from the checkpoints of every step."""
     more = ["--train.checkpoint_every", "1", "--train.keep_last", "9"]
-    plain = run(still(settings), clips, tmp_path / "plain", *more)
+    plain = run(deterministic(settings), clips, tmp_path / "plain", *more)
     averaged = run(settings, clips, tmp_path / "averaged", *more, "--train.ema", "0.3")
     steps = [weights(path) for path in sorted((averaged / "checkpoints").iterdir())]
-    assert len(steps) == 3 and losses(averaged) == losses(plain)  # averaging disturbs no training
+    assert len(steps) == 3 and losses(averaged) == losses(plain)  # averaging does not affect training
     start = run(settings, clips, tmp_path / "start", "--train.epochs", "0")
     average = {f"encoders.{n}": x for n, x in weights(start / "best").items() if x.is_floating_point()}
-    for step, now in enumerate(steps):
+    for step, current in enumerate(steps):
         decay = min(0.3, (1 + step) / (10 + step))
-        average = {name: decay * average[name] + (1 - decay) * now[name] for name in average}
-    exported, bare = weights(averaged / "last"), weights(plain / "last")
+        average = {name: decay * average[name] + (1 - decay) * current[name] for name in average}
+    exported, raw = weights(averaged / "last"), weights(plain / "last")
     for name, value in average.items():
         torch.testing.assert_close(exported[name.removeprefix("encoders.")], value, atol=1e-6, rtol=1e-6)
-    assert max(float((exported[name] - bare[name]).abs().max()) for name in exported) > 1e-4
+    assert max(float((exported[name] - raw[name]).abs().max()) for name in exported) > 1e-4
 
 
 @pytest.mark.parametrize("missing, other", [("vision", "audio"), ("audio", "vision")])
-def test_a_tower_may_be_missing(settings, clips, tmp_path, missing, other):
-    folder = run(still(settings), clips, tmp_path / "run", f"--towers.{missing}", "null")
+def test_tower_may_be_missing(settings: Path, clips: Path, tmp_path: Path, missing: str, other: str):
+    folder = run(deterministic(settings), clips, tmp_path / "run", f"--towers.{missing}", "null")
     with (folder / "log.jsonl").open() as log:
         records = list(map(json.loads, log))
     assert f"loss_{other}_text" in records[1] and f"loss_{missing}_text" not in records[1]
@@ -158,9 +167,9 @@ def test_a_tower_may_be_missing(settings, clips, tmp_path, missing, other):
     assert list(AlignedEncoders.from_pretrained(folder / "last").towers()) == [other, "text"]
 
 
-def test_frozen_parameters_stay_and_deep_ones_learn_slower(settings, clips, tmp_path):
-    """One block each of vision (frozen whole) and text; audio's first block of two stands still."""
-    values = yaml.safe_load(still(settings).read_text())
+def test_frozen_parameters_stay_and_early_ones_learn_slower(settings: Path, clips: Path, tmp_path: Path):
+    """Vision and text have one block each, audio two; the trunk of vision and the first block of audio are frozen."""
+    values = yaml.safe_load(deterministic(settings).read_text())
     values["towers"]["vision"]["unfreeze"] = 0
     values["towers"]["audio"] |= {"unfreeze": 1}
     values["towers"]["text"]["layer_decay"] = 0.5
@@ -168,9 +177,9 @@ def test_frozen_parameters_stay_and_deep_ones_learn_slower(settings, clips, tmp_
     settings.write_text(yaml.safe_dump(values))
     start = weights(run(settings, clips, tmp_path / "start", "--train.epochs", "0") / "best")
     end = weights(run(settings, clips, tmp_path / "run") / "last")
-    moved = {name for name in start if not torch.equal(start[name], end[name])}
-    assert {name for name in moved if name.startswith("vision.")} <= {"vision.project.weight", "vision.project.bias"}
-    assert "vision.project.weight" in moved and any(name.startswith("text.") for name in moved)
+    changed = {name for name in start if not torch.equal(start[name], end[name])}
+    assert {name for name in changed if name.startswith("vision.")} <= {"vision.project.weight", "vision.project.bias"}
+    assert "vision.project.weight" in changed and any(name.startswith("text.") for name in changed)
 
     config = configuration.load(AlignConfig, settings, ["--data", str(clips), "--run", "x"])
     model = ContrastiveModel(
@@ -183,7 +192,7 @@ def test_frozen_parameters_stay_and_deep_ones_learn_slower(settings, clips, tmp_
         for parameter in group["params"]
     }
     frozen = {name for name in start if f"encoders.{name}" in names.values() and f"encoders.{name}" not in rate}
-    assert frozen and not frozen & moved
+    assert frozen and not frozen & changed
     assert {name.split(".")[0] for name in frozen} == {"vision", "audio"} and not any("project" in n for n in frozen)
     assert rate["log_scale.vision_text"] == (2.0, 0.0)
     audio = {value for name, value in rate.items() if name.startswith("encoders.audio.")}
@@ -195,14 +204,14 @@ def test_frozen_parameters_stay_and_deep_ones_learn_slower(settings, clips, tmp_
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
-def test_compiled_blocks_give_the_same_losses(settings, clips, tmp_path):
-    plain = run(still(settings), clips, tmp_path / "plain", "--max_optimizer_steps", "2")
+def test_compiled_blocks_give_the_same_losses(settings: Path, clips: Path, tmp_path: Path):
+    plain = run(deterministic(settings), clips, tmp_path / "plain", "--max_optimizer_steps", "2")
     compiled = run(settings, clips, tmp_path / "compiled", "--max_optimizer_steps", "2", "--train.compile", "true")
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
     assert trained(compiled).keys() == trained(plain).keys()
 
 
-def test_workers_may_change_within_a_run(settings, clips, tmp_path):
+def test_number_of_workers_may_change_on_resume(settings: Path, clips: Path, tmp_path: Path):
     whole = run(settings, clips, tmp_path / "whole", "--train.epochs", "1")
     run(settings, clips, tmp_path / "run", "--train.epochs", "1", "--max_optimizer_steps", "1")
     folder = run(settings, clips, tmp_path / "run", "--train.epochs", "1", "--train.workers", "2")
@@ -211,14 +220,14 @@ def test_workers_may_change_within_a_run(settings, clips, tmp_path):
     assert len(digests) == 1
 
 
-def test_curves_reach_the_trackers_and_an_unknown_one_is_refused(settings, clips, tmp_path):
+def test_curves_reach_the_trackers_and_an_unknown_one_is_refused(settings: Path, clips: Path, tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = run(settings, clips, tmp_path / "run", "--train.epochs", "1")
     (events,) = (folder / "emit").glob("events.out.tfevents.*")
-    found = EventAccumulator(str(events)).Reload()
-    curve = {event.step: event.value for event in found.Scalars("loss")}
-    assert curve == pytest.approx(losses(folder), rel=1e-5) and found.Scalars("mean_recall")
+    curves = EventAccumulator(str(events)).Reload()
+    curve = {event.step: event.value for event in curves.Scalars("loss")}
+    assert curve == pytest.approx(losses(folder), rel=1e-5) and curves.Scalars("mean_recall")
     with pytest.raises(UserError, match="no tracker called 'tensorbord': did you mean 'tensorboard'"):
         run(settings, clips, tmp_path / "other", "--train.trackers", "[tensorbord]")
     with pytest.raises(UserError, match=r"aim is not installed: install it, or leave it out of --train\.trackers"):
@@ -226,7 +235,9 @@ def test_curves_reach_the_trackers_and_an_unknown_one_is_refused(settings, clips
     assert not (tmp_path / "other").exists()
 
 
-def test_a_finished_run_is_left_alone_and_another_configuration_refused(settings, clips, tmp_path, capsys):
+def test_finished_run_is_left_alone_and_another_configuration_refused(
+    settings: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     folder = run(settings, clips, tmp_path / "run", "--train.epochs", "0")
     run(settings, clips, folder, "--train.epochs", "0")
     assert "nothing to do" in capsys.readouterr().out
@@ -234,7 +245,9 @@ def test_a_finished_run_is_left_alone_and_another_configuration_refused(settings
         run(settings, clips, folder, "--train.epochs", "1")
 
 
-def test_export_writes_the_trained_encoders(settings, clips, tmp_path, capsys):
+def test_export_writes_the_trained_encoders(
+    settings: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     folder = run(settings, clips, tmp_path / "run", "--train.epochs", "1")
     assert export([str(folder), "--out", str(tmp_path / "encoders")]) == 0
     exported = AlignedEncoders.from_pretrained(tmp_path / "encoders")
@@ -244,16 +257,16 @@ def test_export_writes_the_trained_encoders(settings, clips, tmp_path, capsys):
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_export_never_replaces_what_is_not_its_own(settings, clips, tmp_path):
+def test_export_never_replaces_other_files(settings: Path, clips: Path, tmp_path: Path):
     folder = run(settings, clips, tmp_path / "run", "--train.epochs", "0")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match="something else"):
-        export([str(folder), "--out", str(tmp_path / "mine")])
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="something other than encoders"):
+        export([str(folder), "--out", str(tmp_path / "other")])
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "years of work"
 
 
-def test_unknown_names_of_pairs_and_towers_are_refused(settings, clips, tmp_path):
+def test_unknown_names_of_pairs_and_towers_are_refused(settings: Path, clips: Path, tmp_path: Path):
     with pytest.raises(UserError, match="did you mean 'audio'"):
         run(settings, clips, tmp_path / "run", "--train.tower_lr", "{audoi: 0.5}")
     with pytest.raises(UserError, match="did you mean 'vision_labels'"):
@@ -262,14 +275,14 @@ def test_unknown_names_of_pairs_and_towers_are_refused(settings, clips, tmp_path
         run(settings, clips, tmp_path / "run", "--loss.pairs", "{vision_labels: 1}", "--pairs.captions", "[transcript]")
 
 
-def test_export_of_an_unfinished_run_says_so(settings, clips, tmp_path):
+def test_export_of_an_unfinished_run_is_refused(settings: Path, clips: Path, tmp_path: Path):
     folder = run(settings, clips, tmp_path / "run", "--max_optimizer_steps", "1")
     with pytest.raises(UserError, match="no finished stage-1 run"):
         export([str(folder), "--out", str(tmp_path / "encoders")])
 
 
-def test_contrast_is_learnt(settings, clips, tmp_path):
-    """Sixty steps on the same few clips bring the loss well under that of guessing."""
+def test_loss_falls(settings: Path, clips: Path, tmp_path: Path):
+    """Sixty steps on the same few clips."""
     folder = run(
         settings, clips, tmp_path / "run", "--train.epochs", "20", "--train.lr", "3e-3", "--pairs.augment", "false"
     )
@@ -285,7 +298,7 @@ def test_there_are_configurations():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
-def test_every_shipped_configuration_loads_and_builds(path, tmp_path):
+def test_every_shipped_configuration_loads_and_builds(path: Path):
     config = configuration.load(AlignConfig, path, ["--data", "x", "--run", "y"])
     towers = configuration.to_dict(config.towers)
     AlignedEncoders.build({m: towers[m] for m in ("vision", "audio", "text") if towers[m]}, towers["embed_dim"])
@@ -301,7 +314,7 @@ def test_every_shipped_configuration_loads_and_builds(path, tmp_path):
         ("--train.chunk", "--train.chunk_size"),
     ],
 )
-def test_old_name_of_an_option_is_answered_with_the_new_one(old, new, capsys):
+def test_renamed_option_names_the_new_one(old: str, new: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         configuration.parse(AlignConfig, ["--run", "x", old, "1"], prog="emit align", example="")
     assert f"{old} was renamed: use {new} " in capsys.readouterr().err

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -23,6 +24,7 @@ from shared.errors import UserError
 from shared.files import write_json
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.media.storage import encode_jpeg, to_int16
+from shared.metrics import Scores
 from stage2_fusion import trainer
 from stage2_fusion.commands.encode import EncodeConfig, encode
 from stage2_fusion.commands.evaluate import evaluate
@@ -31,7 +33,7 @@ from stage2_fusion.data.batches import Batch, PackedSamples, collate
 from stage2_fusion.data.encoding import encode_samples, load_clip
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.inference import run_model
-from stage2_fusion.finetune import RawInputs
+from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs
 from stage2_fusion.models.base import FusionModel
 from stage2_fusion.setup import parameter_groups
 from stage2_fusion.train import train
@@ -64,7 +66,7 @@ def write_clips(path: Path, count: int = 48) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clips, encoders whose text tower of two layers maps every text to the same output, and the features of both."""
     folder = tmp_path_factory.mktemp("made")
     write_clips(folder / "clips")
@@ -84,7 +86,7 @@ def made(tmp_path_factory) -> Path:
     return folder
 
 
-def config(made, run, *more) -> FuseConfig:
+def config(made: Path, run: Path, *more: Any) -> FuseConfig:
     words = ["--data", made / "features", "--run", run, *SMALL, "--train.batch_size", 8, "--train.lr", 1e-2]
     argv = [str(word) for word in (*words, "--train.epochs", 2, "--train.finetune_lr", 1.0, *more)]
     return configuration.parse(FuseConfig, argv, prog="emit fuse", example="")
@@ -180,14 +182,14 @@ def test_tuned_tower_learns_what_a_frozen_one_lacks(made: Path, tmp_path: Path):
 def test_saved_model_predicts_as_in_validation(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from stage1_align.encoders import AlignedEncoders
 
-    seen = []
+    validated = []
     validate = trainer.validate
 
-    def recorded(model, dataset, batch_of, accelerator):
-        seen.append(run_model(model, dataset.samples, 64, batch_of).predictions)
-        return validate(model, dataset, batch_of, accelerator)
+    def record_predictions(model: EndToEndModel, dataset: FeatureDataset, make_batch: MakeBatch, *rest: Any) -> Scores:
+        validated.append(run_model(model, dataset.samples, 64, make_batch).predictions)
+        return validate(model, dataset, make_batch, *rest)
 
-    monkeypatch.setattr(trainer, "validate", recorded)
+    monkeypatch.setattr(trainer, "validate", record_predictions)
     folder = train(config(made, tmp_path, "--finetune", "{text: 2, audio: 1}"))
     model = FusionModel.from_pretrained(folder)
     encoders = AlignedEncoders.from_pretrained(folder / "encoders")
@@ -195,7 +197,7 @@ def test_saved_model_predicts_as_in_validation(made: Path, tmp_path: Path, monke
     clips = ClipDataset.open(made / "clips", "valid")
     samples = encode_samples(encoders, [load_clip(clips, row, 16000) for row in range(len(clips))])
     best = json.loads((folder / "metrics.json").read_text())["epoch"]
-    np.testing.assert_allclose(run_model(model, samples, 5).predictions, seen[best - 1], atol=1e-4)
+    np.testing.assert_allclose(run_model(model, samples, 5).predictions, validated[best - 1], atol=1e-4)
 
 
 def test_resumed_run_equals_uninterrupted_run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

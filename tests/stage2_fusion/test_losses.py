@@ -1,9 +1,10 @@
-"""The stage-2 loss by hand, and its gradients against autograd of the obvious formula."""
+"""The loss of stage 2: values by hand, gradients against autograd of the direct formula."""
 
 import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from shared.errors import UserError
 from shared.metrics import ccc
@@ -13,7 +14,7 @@ from stage2_fusion.losses import FusionLoss, LossInputs, branch_loss, correlatio
 NAN = float("nan")
 
 
-def test_mse_ignores_unlabelled_values():
+def test_mse_ignores_missing_labels():
     prediction = torch.tensor([[0.5, 0.2], [0.1, 0.9]], requires_grad=True)
     labels = torch.tensor([[0.3, NAN], [0.1, 0.5]])
     loss = masked_mse(prediction, labels)
@@ -23,7 +24,7 @@ def test_mse_ignores_unlabelled_values():
     assert masked_mse(prediction, torch.full((2, 2), NAN)).item() == 0
 
 
-def test_pearson_by_hand_with_gaps_and_constants():
+def test_correlations_by_hand_with_missing_labels_and_constants():
     prediction = torch.tensor([[1.0, 0.4, 1.0], [2.0, 0.4, 2.0], [9.0, 0.4, 3.0], [3.0, 0.4, 4.0]], requires_grad=True)
     labels = torch.tensor([[1.0, 0.1, 0.0], [3.0, 0.2, 0.0], [NAN, 0.3, 0.0], [2.0, 0.4, 0.0]])
     values, concordance, varies = correlations(prediction, labels)
@@ -36,7 +37,7 @@ def test_pearson_by_hand_with_gaps_and_constants():
     assert (prediction.grad[:, 1:] == 0).all() and prediction.grad[2, 0] == 0
 
 
-def test_pearson_gradient_equals_the_obvious_formula():
+def test_pcc_gradient_equals_the_direct_formula():
     torch.manual_seed(0)
     x, y = torch.rand(12, 1, dtype=torch.float32, requires_grad=True), torch.rand(12, 1)
     correlations(x, y)[0].sum().backward()
@@ -45,7 +46,7 @@ def test_pearson_gradient_equals_the_obvious_formula():
     torch.testing.assert_close(x.grad.double(), z.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_concordance_is_that_of_the_metrics():
+def test_ccc_equals_the_metric():
     torch.manual_seed(0)
     x, y = torch.rand(12, 2), 0.3 * torch.rand(12, 2) + 0.2
     expected = [ccc(x[:, k].numpy(), y[:, k].numpy()) for k in range(2)]
@@ -62,41 +63,41 @@ def test_branches_by_hand():
     assert branch_loss(branches, labels, {"vision": 2.0, "text": 9.0}).item() == pytest.approx(2 * 0.5 * 0.8**2)
 
 
-def test_what_a_model_does_not_give_cannot_be_weighted():
-    rows = LossInputs(*torch.rand(4, 4, 2)[:2], torch.ones(4, 3), torch.zeros(4, 3, dtype=torch.bool))
+def test_weight_of_a_term_that_the_model_lacks_is_refused():
+    inputs = LossInputs(*torch.rand(4, 4, 2)[:2], torch.ones(4, 3), torch.zeros(4, 3, dtype=torch.bool))
     for config in (LossConfig(branches={"audio": 1.0}), LossConfig(penalty=0.1)):
         with pytest.raises(UserError, match="this model"):
-            FusionLoss(config, 2)(rows, False, 1.0)
-    rows = rows._replace(branches=torch.rand(4, 3, 2), penalty=torch.tensor([1.0, 2.0, 3.0, 6.0]))
-    plain = FusionLoss(LossConfig(), 2)(rows, False, 1.0)
-    more = FusionLoss(LossConfig(branches={"text": 1.0}, penalty=0.1), 2)(rows, False, 1.0)
+            FusionLoss(config, 2)(inputs, False, 1.0)
+    inputs = inputs._replace(branches=torch.rand(4, 3, 2), penalty=torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    plain = FusionLoss(LossConfig(), 2)(inputs, False, 1.0)
+    more = FusionLoss(LossConfig(branches={"text": 1.0}, penalty=0.1), 2)(inputs, False, 1.0)
     torch.testing.assert_close(more["loss"], plain["loss"] + more["branches"] + 0.3)
 
 
-def test_ranking_counts_only_pairs_whose_modality_is_on_both_sides():
+def test_ranking_counts_only_pairs_with_the_same_modalities():
     weights = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
     damaged = torch.tensor([[False] * 3, [True, False, False], [False] * 3, [False, True, False]])
-    loss = quality_ranking(weights, damaged, 0.5)  # in the second pair the damaged modality is gone altogether
+    loss = quality_ranking(weights, damaged, 0.5)  # in the second pair, the damaged modality is absent
     assert loss.item() == pytest.approx(math.log1p(math.exp(math.log(0.2) - math.log(0.6) + 0.5)), rel=1e-5)
     loss.backward()
     assert weights.grad[0, 0] < 0 < weights.grad[1, 0] and (weights.grad[2:] == 0).all()
     assert quality_ranking(weights, torch.zeros(4, 3, dtype=torch.bool), 0.5).item() == 0
 
 
-def call(criterion, prediction, labels, epoch=10.0):
+def terms_of(criterion: FusionLoss, prediction: Tensor, labels: Tensor, epoch: float = 10.0) -> dict[str, Tensor]:
     rows = len(prediction)
-    nothing = torch.zeros(rows, 3, dtype=torch.bool)
-    return criterion(LossInputs(prediction, labels, torch.ones(rows, 3), nothing), False, epoch)
+    undamaged = torch.zeros(rows, 3, dtype=torch.bool)
+    return criterion(LossInputs(prediction, labels, torch.ones(rows, 3), undamaged), False, epoch)
 
 
-def test_memory_completes_the_batch():
+def test_correlation_covers_batch_and_memory():
     torch.manual_seed(0)
     predictions, labels = torch.rand(12, 2), torch.rand(12, 2)
     criterion = FusionLoss(LossConfig(memory=8), 2)
-    call(criterion, predictions[:4], labels[:4])
-    call(criterion, predictions[4:8], labels[4:8])
+    terms_of(criterion, predictions[:4], labels[:4])
+    terms_of(criterion, predictions[4:8], labels[4:8])
     batch = predictions[8:].clone().requires_grad_()
-    loss = call(criterion, batch, labels[8:])["pcc"]
+    loss = terms_of(criterion, batch, labels[8:])["pcc"]
     whole = predictions.clone().requires_grad_()
     expected = (1 - correlations(whole, labels)[0]).mean()
     torch.testing.assert_close(loss, expected)
@@ -106,17 +107,17 @@ def test_memory_completes_the_batch():
     assert torch.equal(criterion.predictions, predictions[[8, 9, 10, 11, 4, 5, 6, 7]])  # the oldest four are gone
 
 
-def test_parts_add_up_and_the_correlation_grows_with_the_epochs():
+def test_terms_add_up_and_the_correlation_is_ramped():
     torch.manual_seed(0)
     prediction, labels = torch.rand(8, 2), torch.rand(8, 2)
     for epoch, ramp in ((0.0, 0.0), (1.0, 0.25), (4.0, 1.0), (9.0, 1.0)):
-        parts = call(FusionLoss(LossConfig(mse=2.0, pcc=0.3, ccc=0.7, ramp_epochs=4), 2), prediction, labels, epoch)
-        expected = 2 * parts["mse"] + ramp * (0.3 * parts["pcc"] + 0.7 * parts["ccc"])
-        torch.testing.assert_close(parts["loss"], expected)
+        terms = terms_of(FusionLoss(LossConfig(mse=2.0, pcc=0.3, ccc=0.7, ramp_epochs=4), 2), prediction, labels, epoch)
+        expected = 2 * terms["mse"] + ramp * (0.3 * terms["pcc"] + 0.7 * terms["ccc"])
+        torch.testing.assert_close(terms["loss"], expected)
 
 
-def test_no_variation_gives_no_gradient_and_no_nan():
+def test_constant_labels_give_no_correlation_and_no_nan():
     prediction = torch.full((6, 2), 0.3, requires_grad=True)
-    parts = call(FusionLoss(LossConfig(memory=0), 2), prediction, torch.zeros(6, 2))
-    parts["loss"].backward()
-    assert parts["pcc"].item() == 0 and torch.isfinite(prediction.grad).all()
+    terms = terms_of(FusionLoss(LossConfig(memory=0), 2), prediction, torch.zeros(6, 2))
+    terms["loss"].backward()
+    assert terms["pcc"].item() == 0 and torch.isfinite(prediction.grad).all()

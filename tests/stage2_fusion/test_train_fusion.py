@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 import stage2_fusion
 from shared import config as configuration
 from shared.errors import UserError
-from shared.metrics import score
+from shared.metrics import Scores, score
 from shared.training.ema import Ema
 from shared.training.schedule import count_warmup_steps
 from stage2_fusion import trainer
@@ -30,14 +31,14 @@ CONFIGS = sorted((Path(stage2_fusion.__file__).parent / "configs").glob("*.yaml"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory: pytest.TempPathFactory):
     return synthetic_features.write_features(
         tmp_path_factory.mktemp("features") / "f", {"train": 96, "valid": 40, "test": 40}
     )
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_every_shipped_configuration_trains(path, data, tmp_path):
+def test_every_shipped_configuration_trains(path: Path, data: Path, tmp_path: Path):
     loaded = configuration.load(
         FuseConfig,
         path,
@@ -48,7 +49,7 @@ def test_every_shipped_configuration_trains(path, data, tmp_path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_published_systems_keep_the_sequence_lengths_of_their_sources(path):
+def test_published_systems_keep_the_sequence_lengths_of_their_sources(path: Path):
     loaded = configuration.load(FuseConfig, path, ["--data", "d", "--run", "r"])
     sample = synthetic_features.sample(np.random.default_rng(0), steps=(400, 602, 4))  # frames; 12 seconds of 50 steps
     short = shorten(sample, loaded.train.max_sequence_steps)
@@ -60,7 +61,7 @@ def test_published_systems_keep_the_sequence_lengths_of_their_sources(path):
 
 
 @pytest.mark.parametrize("model", MODELS.names())
-def test_every_model_learns(model, data, tmp_path):
+def test_every_model_learns(model: str, data: Path, tmp_path: Path):
     folder = train(config(data, tmp_path, "--model", model, "--train.epochs", 15, "--train.lr", 2e-3))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["valid"]["pcc"]["mean"] > 0.5  # a constant, the mean label, scores 0
@@ -69,7 +70,7 @@ def test_every_model_learns(model, data, tmp_path):
     assert info["prepare"] == {"frame_rate": 4}
 
 
-def test_training_keeps_the_best_epoch_and_stops_early(tmp_path):
+def test_training_keeps_the_best_epoch_and_stops_early(tmp_path: Path):
     samples, rng = synthetic_features.samples({"train": 64, "valid": 40}), np.random.default_rng(0)
     for sample in samples:
         sample["labels"] = rng.random(2).astype(np.float32)  # nothing to learn: validation goes up and down
@@ -83,7 +84,7 @@ def test_training_keeps_the_best_epoch_and_stops_early(tmp_path):
     assert len(log) < 60 and len(log) == best["epoch"] + 3
 
 
-def test_saved_model_has_the_reported_score(data, tmp_path):
+def test_saved_model_has_the_reported_score(data: Path, tmp_path: Path):
     folder = train(config(data, tmp_path, "--train.epochs", 3))
     model = FusionModel.from_pretrained(folder)
     valid = FeatureDataset.open(data, "valid", (0,), model.config.max_sequence_steps)
@@ -92,10 +93,10 @@ def test_saved_model_has_the_reported_score(data, tmp_path):
     assert again.pcc.mean == pytest.approx(expected, abs=1e-6)
 
 
-def test_averaged_weights_are_validated_and_saved(data, tmp_path, monkeypatch):
+def test_averaged_weights_are_validated_and_saved(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     update, validate, raw, expected, validated = Ema.update, trainer.validate, {}, {}, {}
 
-    def record_update(ema, model, step):  # the decay is min(0.3, (1 + step) / (10 + step))
+    def record_update(ema: Ema, model: torch.nn.Module, step: int):  # the decay is min(0.3, (1 + step) / (10 + step))
         if step == 0:
             expected.update({name: value.double() for name, value in ema.values.items()})
         raw.update({name: value.detach().clone() for name, value in model.state_dict().items()})
@@ -103,7 +104,7 @@ def test_averaged_weights_are_validated_and_saved(data, tmp_path, monkeypatch):
         expected.update({name: decay * expected[name] + (1 - decay) * value.double() for name, value in raw.items()})
         update(ema, model, step)
 
-    def record_validation(model, *rest):
+    def record_validation(model: torch.nn.Module, *rest: Any) -> Scores:
         validated.update({name: value.detach().clone() for name, value in model.state_dict().items()})
         return validate(model, *rest)
 
@@ -123,7 +124,7 @@ def test_averaged_weights_are_validated_and_saved(data, tmp_path, monkeypatch):
             assert not torch.equal(value, raw[name]), name
 
 
-def test_resumed_run_equals_uninterrupted_run(data, tmp_path, monkeypatch):
+def test_resumed_run_equals_uninterrupted_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options = ["--train.epochs", 4, "--loss.memory", 40]
     whole = train(config(data, tmp_path / "whole", *options))
     parts = synthetic_features.train_interrupted(monkeypatch, config(data, tmp_path / "parts", *options))
@@ -137,7 +138,7 @@ def test_resumed_run_equals_uninterrupted_run(data, tmp_path, monkeypatch):
     assert logs[0] == logs[1]
 
 
-def test_finished_run_is_left_as_it_is(data, tmp_path, capsys):
+def test_finished_run_is_left_as_it_is(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     options = ["--model", "concat", "--train.epochs", 1]
     folder = train(config(data, tmp_path, *options))
     before = (folder / "model.safetensors").stat().st_mtime_ns
@@ -148,8 +149,8 @@ def test_finished_run_is_left_as_it_is(data, tmp_path, capsys):
         train(config(data, tmp_path, *options, "--train.lr", 1e-5))
 
 
-def test_seed_decides_the_weights(data, tmp_path):
-    def weights(name, seed):
+def test_seed_decides_the_weights(data: Path, tmp_path: Path):
+    def weights(name: str, seed: int):
         folder = train(config(data, tmp_path / name, "--train.epochs", 1, "--seed", seed))
         return load_file(folder / "model.safetensors")
 
@@ -158,13 +159,13 @@ def test_seed_decides_the_weights(data, tmp_path):
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
-def test_quality_loss_lowers_the_weight_of_damaged_modalities(data, tmp_path):
+def test_quality_loss_lowers_the_weight_of_damaged_modalities(data: Path, tmp_path: Path):
     folder = train(config(data, tmp_path, "--train.epochs", 12, "--train.lr", 2e-3, "--loss.quality", 1.0))
     found = evaluate(EvaluateConfig(model=folder, data=data))["damaged_on_purpose"]["damage"]
     assert found["mean_auc"] > 0.9
 
 
-def test_model_folder_holds_the_encoders(tmp_path):
+def test_model_folder_holds_the_encoders(tmp_path: Path):
     encoders = tmp_path / "encoders"
     encoders.mkdir()
     (encoders / "config.json").write_text('{"digest": "x"}')
@@ -175,7 +176,7 @@ def test_model_folder_holds_the_encoders(tmp_path):
     assert (folder / "encoders" / "config.json").read_text() == '{"digest": "x"}'
 
 
-def test_encoders_that_changed_since_are_not_copied(tmp_path, capsys):
+def test_encoders_that_changed_since_are_not_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     encoders = tmp_path / "encoders"
     encoders.mkdir()
     (encoders / "config.json").write_text('{"digest": "y"}')  # exported again since the features were made
@@ -186,7 +187,7 @@ def test_encoders_that_changed_since_are_not_copied(tmp_path, capsys):
     assert "will ask for --encoders" in capsys.readouterr().out
 
 
-def test_clips_without_some_or_all_labels_do_not_harm_training(tmp_path):
+def test_clips_without_some_or_all_labels_do_not_harm_training(tmp_path: Path):
     samples = synthetic_features.samples({"train": 40, "valid": 10}, k=3)
     for i, sample in enumerate(samples):
         sample["labels"][i % 3] = np.nan
@@ -205,7 +206,7 @@ def test_clips_without_some_or_all_labels_do_not_harm_training(tmp_path):
         ("warmup_epochs", "--train.warmup_fraction, a fraction of all steps: warm-up epochs / epochs"),
     ],
 )
-def test_renamed_option_names_the_new_one(old, new, capsys, tmp_path):
+def test_renamed_option_names_the_new_one(old: str, new: str, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     (tmp_path / "old.yaml").write_text(f"train:\n  {old}: 1\n")
     for words in (["--config", str(tmp_path / "old.yaml")], [f"--train.{old}", "1"]):
         with pytest.raises(SystemExit):
@@ -214,14 +215,14 @@ def test_renamed_option_names_the_new_one(old, new, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_shipped_configurations_warm_up_for_one_epoch_or_not_at_all(path):
+def test_shipped_configurations_warm_up_for_one_epoch_or_not_at_all(path: Path):
     options = configuration.load(FuseConfig, path, ["--data", "d", "--run", "r"]).train
     epochs = 0 if path.stem in ("concat_vad", "late_fusion") else 1
     for per_epoch in (1, 43, 500):  # 43 steps of 32 in the 1,400 training clips of the demo
         assert count_warmup_steps(per_epoch * options.epochs, options.warmup_fraction) == epochs * per_epoch
 
 
-def test_mistakes_are_one_line(data, tmp_path):
+def test_mistakes_are_one_line(data: Path, tmp_path: Path):
     with pytest.raises(UserError, match="did you mean 'dual_stage'"):
         train(config(data, tmp_path, "--model", "dual_stag"))
     with pytest.raises(UserError, match="no clips of split 'dev'"):
