@@ -127,34 +127,6 @@ class FuseConfig:
 
 
 @dataclass
-class EvaluateConfig:
-    """Score a fusion model on a split: PCC with intervals, CCC, MAE, and how well its weights find damage."""
-
-    model: Path
-    """Model folder (RUN/model)."""
-    data: Path
-    """Feature dataset made with the same encoders."""
-    split: str = "test"
-    """Split to score. "" takes every clip."""
-    out: Path | None = None
-    """JSON file to write; its predictions go beside it (OUT_predictions.csv). By default
-    MODEL/evaluation/metrics_SPLIT.json."""
-    truth: Path | None = None
-    """truth.csv of a synthetic corpus: adds the highest score its labels allow, and how well its damage was found."""
-    groups: str | None = None
-    """Group that the bootstrap draws, by default the first the clips have: those of one person are not independent."""
-    bootstrap: int = 1000
-    """Bootstrap samples behind the 95 % interval."""
-    batch_size: int = 64
-    """Clips per forward pass; the scores do not depend on it."""
-    seed: int = 0
-    """Seed of the bootstrap."""
-    explain: bool = False
-    """Also write OUT_explained.jsonl: for each clip when in it which modality counted, and what each dimension attended
-    to."""
-
-
-@dataclass
 class PredictConfig:
     """Predict intensities of clips nobody labelled, from the files themselves."""
 

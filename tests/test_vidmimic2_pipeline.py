@@ -65,7 +65,7 @@ def test_validation_clips_are_scored(pipeline, name):
 
 
 def test_test_split_has_no_labels_to_score(pipeline):
-    with pytest.raises(UserError, match="no clip of split 'test' is labelled"):
+    with pytest.raises(UserError, match="no clip of split 'test' is labeled"):
         emit(
             "evaluate",
             "--model",

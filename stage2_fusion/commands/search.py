@@ -34,7 +34,7 @@ from shared.registry import nearest
 from shared.text import one_line
 from shared.training.sampling import derive_seed
 from stage2_fusion.config import FuseConfig
-from stage2_fusion.data.features import read_info
+from stage2_fusion.data.feature_info import read_info
 
 
 @dataclass(kw_only=True)

@@ -1,53 +1,51 @@
-"""Bootstrap samples of the mean PCC of several evaluations together: seeds on the same clips, or on clips of their
-own."""
+"""Bootstrap samples of the mean PCC over several evaluations: seeds on the same clips, or on clips of their own."""
 
 import itertools
 
 import numpy as np
 
-from stage2_fusion.evaluation.results import Evaluation
+from shared.metrics import bootstrap_pcc, mean_over_dimensions
+from shared.training.sampling import derive_seed
+from stage2_fusion.evaluation.results import ClipDigests, Evaluation
 
 
-def joint_draws(parts: list[Evaluation], resamples: int, seed: int) -> np.ndarray | None:
+def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int) -> np.ndarray | None:
     """Mean PCC over dimensions and evaluations in each bootstrap sample: float64 (resamples,).
 
-    Evaluations of the same clips see the same sample of their groups, those of other clips an independent one (Davison
-    and Hinkley 1997, section 3.2: several samples). Samples are a function of seed and clips alone, so that the
-    difference of two systems on the same clips is a paired one. None where clips are shared only in part: then neither
-    holds. That other clips are also of other people is for the caller to know: two corpora may name theirs alike.
+    Evaluations of the same clips share the samples of their groups; those of other clips have independent ones (Davison
+    and Hinkley 1997, section 3.2: several samples). Samples are a function of seed and clips alone, so the difference
+    of two systems on the same clips is paired. None when some clips are shared and others are not: then neither holds.
+    The caller has to know whether disjoint clips also show other people, because two corpora may use the same names.
     """
-    from shared.metrics import bootstrap_pcc, mean_over_dimensions
-    from shared.training.sampling import derive_seed
-
-    sets = clip_sets(parts)
-    if sets is None:
+    clip_sets = group_by_clips(evaluations)
+    if clip_sets is None:
         return None
     draws = []
-    for key, same in sets.items():
+    for digests, same in clip_sets.items():
         known = ~np.isnan(same[0].labels).all(axis=0)  # (K,)
         labels, groups = same[0].labels[:, known], np.array(same[0].groups)
-        own = seed if len(sets) == 1 else derive_seed("clips", seed, *key)
-        drawn = [bootstrap_pcc(p.predictions[:, known], labels, groups, resamples, own) for p in same]  # (R, K) each
-        draws += map(mean_over_dimensions, drawn)
+        set_seed = seed if len(clip_sets) == 1 else derive_seed("clips", seed, *digests)
+        for evaluation in same:
+            drawn = bootstrap_pcc(evaluation.predictions[:, known], labels, groups, resamples, set_seed)  # (R, K')
+            draws.append(mean_over_dimensions(drawn))
     return np.mean(draws, axis=0)
 
 
-def clip_sets(parts: list[Evaluation]) -> dict[tuple[str, ...], list[Evaluation]] | None:
-    """The evaluations by their clips, labels and groups; None where two sets overlap without being the same."""
-    sets: dict[tuple[str, ...], list[Evaluation]] = {}
-    for part in parts:
-        key = tuple(part.metrics["clips"][name] for name in ("digest", "labels_digest", "groups_digest"))
-        sets.setdefault(key, []).append(part)
-    for one, other in itertools.combinations(sets.values(), 2):
-        if _overlap(one[0], other[0]):
+def group_by_clips(evaluations: list[Evaluation]) -> dict[ClipDigests, list[Evaluation]] | None:
+    """The evaluations by the clips, labels and groups they score; None when two such sets share some of their clips."""
+    clip_sets: dict[ClipDigests, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        clip_sets.setdefault(evaluation.digests, []).append(evaluation)
+    for a, b in itertools.combinations(clip_sets.values(), 2):
+        if _share_clips(a[0], b[0]):
             return None
-    return sets
+    return clip_sets
 
 
-def _overlap(a: Evaluation, b: Evaluation) -> bool:
-    """Whether they share clips. Two corpora may name their clips alike, and rows of zeros are alike by chance: most of
-    the common names have to have equal labels."""
-    place = {name: row for row, name in enumerate(b.ids)}
-    common = [(row, place[name]) for row, name in enumerate(a.ids) if name in place]
+def _share_clips(a: Evaluation, b: Evaluation) -> bool:
+    """Whether most of the common names have equal labels. Names alone do not tell: two corpora may use the same ones,
+    and rows of zeros are equal by chance."""
+    row_of = {name: row for row, name in enumerate(b.ids)}
+    common = [(row, row_of[name]) for row, name in enumerate(a.ids) if name in row_of]
     equal = [np.array_equal(a.labels[i], b.labels[j], equal_nan=True) for i, j in common]
     return sum(equal) * 2 > len(equal)

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stage2_fusion.data.features import FeatureSample
+
 if TYPE_CHECKING:
     import torch
 
+    from stage2_fusion.data.batches import Batch
     from stage2_fusion.models.base import FusionModel, Output
 
 
@@ -45,9 +48,9 @@ def best_device() -> "torch.device":
 
 def run_model(
     model: "FusionModel",
-    samples: list[dict],
+    samples: list[FeatureSample],
     batch_size: int,
-    make_batch: Callable[[range, "torch.device"], dict] | None = None,
+    make_batch: Callable[[range, "torch.device"], "Batch"] | None = None,
     explain: bool = False,
 ) -> ModelPredictions:
     """Predictions of all samples without gradients, in evaluation mode, on the device of the model.

@@ -1,178 +1,288 @@
-"""An evaluation on disk: what every comparison of systems reads, with neither model nor features at hand.
+"""An evaluation and its files: what every comparison of systems reads, without the model or the features.
 
-X.json               scores, and under "clips" which clips, labels and groups they are about
-X_predictions.csv    Filename, one column a dimension
-X_labels.csv         Filename, group (what the bootstrap draws), one column a dimension; empty = not labelled
+X.json               scores, and what was scored: the system, the clips (as digests), the seeds
+X_predictions.csv    Filename, one column per dimension
+X_labels.csv         Filename, group (the unit that the bootstrap draws), one column per dimension; empty = not labeled
 """
 
 import csv
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
+from shared.metrics import DimensionScores, Scores, score
+from stage2_fusion.evaluation.damage_detection import DamagedViewScores, DamageReport
+from stage2_fusion.evaluation.leak import LeakProbe
 
 HOW = "give the JSON file that `emit evaluate` wrote"
 
 
+class ClipDigests(NamedTuple):
+    """Digests of the scored clips: equal where two evaluations score the same clips, labels and groups."""
+
+    clips: str
+    labels: str
+    groups: str
+
+
+@dataclass(frozen=True)
+class SeenClips:
+    """How many of the scored clips the system has met before; 0 and 0 for a fair score."""
+
+    in_training: int
+    in_choosing: int
+    """Clips that chose the system: an epoch, a penalty, a weight."""
+
+
+@dataclass(frozen=True)
+class FoldPart:
+    """One of the evaluations that were merged."""
+
+    path: str
+    n: int
+    pcc: float
+    made_from: dict[str, Any]
+
+
+OPTIONAL: dict[str, Callable[[Any], Any]] = {
+    "ceiling": lambda value: DimensionScores(**value),
+    "leak_probe": LeakProbe.from_json,
+    "damage": DamageReport.from_json,
+    "damaged_on_purpose": DamagedViewScores.from_json,
+    "parts": lambda value: [FoldPart(**part) for part in value],
+}
+"""Fields of EvaluationInfo that the JSON file leaves out when they are empty, and what reads them."""
+
+
+@dataclass
+class EvaluationInfo:
+    """What was scored: everything in the JSON file that is not a score of the predictions."""
+
+    split: str
+    group: str | None
+    """Kind of the groups, such as subject; None when each clip is its own group."""
+    model: str
+    configuration: dict[str, Any] | None
+    """The model's options."""
+    made_from: dict[str, Any]
+    """Paths and digests of what the predictions were made from."""
+    training_seed: int | list[int] | None = None
+    seen: SeenClips | None = None
+    """None where it is not known."""
+    seen_by_encoders: int | None = None
+    """Scored clips that the encoders were aligned on; None where it is not known."""
+    ceiling: DimensionScores | None = None
+    """PCC of a perfect model on these labels; of synthetic corpora."""
+    leak_probe: LeakProbe | None = None
+    damage: DamageReport | None = None
+    """How well low weights find the damage that a synthetic corpus was made with."""
+    damaged_on_purpose: DamagedViewScores | None = None
+    """The same clips with one modality damaged after the fact."""
+    parts: list[FoldPart] = field(default_factory=list)
+    sections: dict[str, Any] = field(default_factory=dict)
+    """Further keys of the JSON file, which single commands add for the reader."""
+
+
 @dataclass
 class Evaluation:
-    """Predictions (N, K) of clips and their labels (N, K), NaN = not labelled, in the order of the sorted ids."""
+    """Predictions of N clips with their scores; clips are sorted by id."""
 
-    metrics: dict
-    """What the JSON file holds."""
+    info: EvaluationInfo
+    scores: Scores
     names: list[str]
     """The K dimensions."""
     ids: list[str]
-    """The N clips."""
     groups: list[str]
     """The group of each clip."""
     predictions: np.ndarray
+    """float64 (N, K)."""
     labels: np.ndarray
+    """float32 (N, K), NaN = not labeled."""
+    resamples: int
+    """Bootstrap samples behind the intervals."""
+    bootstrap_seed: int
     path: Path | None = None
-    """Where it was read."""
+    """Where it was read from."""
+
+    @property
+    def mean_pcc(self) -> float:
+        """The score: PCC, mean over dimensions. NaN when nothing is labeled."""
+        return float("nan") if self.scores.pcc.mean is None else self.scores.pcc.mean
+
+    @cached_property
+    def digests(self) -> ClipDigests:
+        labels = [[_label_text(value) for value in row] for row in self.labels]
+        return ClipDigests(digest(self.ids), digest([self.ids, labels]), digest([self.ids, self.groups]))
+
+    def predictions_digest(self) -> str:
+        """Digest of the predictions as they are written."""
+        return digest([self.ids, [_prediction_texts(row) for row in self.predictions]])
+
+    def to_json(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        info, digests = self.info, self.digests
+        optional = {name: getattr(info, name) for name in OPTIONAL}
+        return {
+            "split": info.split,
+            "model": info.model,
+            **asdict(self.scores),
+            "clips": {
+                "n": len(self.ids),
+                "group": info.group,
+                "groups": len(set(self.groups)),
+                "digest": digests.clips,
+                "labels_digest": digests.labels,
+                "groups_digest": digests.groups,
+            },
+            "seeds": {"training": info.training_seed, "bootstrap": self.bootstrap_seed},
+            "bootstrap": self.resamples,
+            "predictions_digest": self.predictions_digest(),
+            "configuration": info.configuration,
+            "seen": info.seen and asdict(info.seen),
+            "seen_by_encoders": info.seen_by_encoders,
+            "made_from": info.made_from,
+            **{name: _plain(value) for name, value in optional.items() if value},
+            **info.sections,
+        }
 
 
-def evaluation(
-    names: list[str],
-    ids: list[str],
-    groups: list[str],
+def score_predictions(
+    info: EvaluationInfo,
+    names: Sequence[str],
+    ids: Sequence[str],
+    groups: Sequence[str],
     predictions: np.ndarray,
     labels: np.ndarray,
-    about: dict,
-    bootstrap: int,
+    resamples: int,
     seed: int,
 ) -> Evaluation:
-    """Score predictions (N, K) against labels (N, K), rows in any order.
-
-    about: what is known of the system and the clips: "split", "group" (the kind of `groups`, None when each clip is its
-    own), "model", "configuration", "seeds", "seen", "made_from" and more. "seen" counts the clips that the system was
-    trained on ("in_training") and those that chose it ("in_choosing": an epoch, a penalty, a weight); None where it is
-    not known. "seen_by_encoders" counts those that its encoders were aligned on.
-    """
-    from shared.metrics import score
-
+    """Score predictions (N, K) against labels (N, K), rows in any order."""
     order = np.argsort(np.array(ids, dtype=object), kind="stable")
     ids, groups = [ids[i] for i in order], [groups[i] for i in order]
     predictions = np.asarray(predictions, dtype=np.float64)[order]
     labels = np.asarray(labels, dtype=np.float32)[order]
-    about = dict(about)
-    kind = about.pop("group")
-    metrics = {
-        "split": about.pop("split"),
-        "model": about.pop("model"),
-        **asdict(score(predictions, labels, names, groups, bootstrap, seed)),
-        "clips": {"n": len(ids), "group": kind, "groups": len(set(groups)), **digests(ids, groups, labels)},
-        "seeds": {"training": None, "bootstrap": seed, **about.pop("seeds", {})},
-        "bootstrap": bootstrap,
-        "predictions_digest": _digest_of(ids, predictions),
-        **about,
-    }
-    return Evaluation(metrics, list(names), ids, groups, predictions, labels)
+    scores = score(predictions, labels, names, groups, resamples, seed)
+    return Evaluation(info, scores, list(names), ids, groups, predictions, labels, resamples, seed)
 
 
-def digests(ids: list[str], groups: list[str], labels: np.ndarray) -> dict[str, str]:
-    """Of the clips, of their labels, of their groups: equal where two evaluations are about the same."""
-    return {
-        "digest": digest(list(ids)),
-        "labels_digest": digest([list(ids), [[_text(value) for value in row] for row in labels]]),
-        "groups_digest": digest([list(ids), list(groups)]),
-    }
-
-
-def write(out: Path, evaluation: Evaluation) -> None:
-    """Write the three files; the JSON, which the others belong to, last."""
-    out = Path(out)
-    rows = [[name, *_texts(row)] for name, row in zip(evaluation.ids, evaluation.predictions, strict=True)]
-    write_csv(beside(out, "predictions"), ["Filename", *evaluation.names], rows)
+def write_evaluation(out: Path, evaluation: Evaluation) -> None:
+    """Write the three files; the JSON file, which the tables belong to, last."""
+    rows = [[name, *_prediction_texts(row)] for name, row in zip(evaluation.ids, evaluation.predictions, strict=True)]
+    write_csv(_table_path(out, "predictions"), ["Filename", *evaluation.names], rows)
     columns = zip(evaluation.ids, evaluation.groups, evaluation.labels, strict=True)
-    rows = [[name, group, *map(_text, row)] for name, group, row in columns]
-    write_csv(beside(out, "labels"), ["Filename", "group", *evaluation.names], rows)
-    write_json(out, evaluation.metrics)
+    rows = [[name, group, *map(_label_text, row)] for name, group, row in columns]
+    write_csv(_table_path(out, "labels"), ["Filename", "group", *evaluation.names], rows)
+    write_json(out, evaluation.to_json())
 
 
-def read(path: Path) -> Evaluation:
-    """Read the three files. UserError when one is missing, or they do not belong together."""
+def read_evaluation(path: Path) -> Evaluation:
+    """Read the three files. UserError when one is missing or damaged, or they do not belong together."""
     path = Path(path)
     metrics = read_json(path, "evaluation", HOW)
     if not isinstance(metrics, dict) or "clips" not in metrics or "pcc" not in metrics:
         raise UserError(f"{path}: not an evaluation; {HOW}")
-    names = list(metrics["pcc"]["per_dimension"])
-    predicted, labelled = (_read_table(beside(path, what), path) for what in ("predictions", "labels"))
-    ids = [row["Filename"] for row in labelled]
+    predicted, labeled = (_read_table(_table_path(path, what), path) for what in ("predictions", "labels"))
     try:
-        predictions, labels = _numbers(predicted, names), _numbers(labelled, names)
-        groups = [row["group"] for row in labelled]
-        told = {key: metrics["clips"][key] for key in ("digest", "labels_digest", "groups_digest")}
-        given = metrics["predictions_digest"]
+        names = list(metrics["pcc"]["per_dimension"])
+        evaluation = Evaluation(
+            _info(metrics),
+            Scores.from_json(metrics),
+            names,
+            ids=[row["Filename"] for row in labeled],
+            groups=[row["group"] for row in labeled],
+            predictions=_numbers(predicted, names),
+            labels=_numbers(labeled, names).astype(np.float32),
+            resamples=metrics["bootstrap"],
+            bootstrap_seed=metrics["seeds"]["bootstrap"],
+            path=path,
+        )
+        expected = ClipDigests(*(metrics["clips"][key] for key in ("digest", "labels_digest", "groups_digest")))
+        expected_predictions = metrics["predictions_digest"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its tables are damaged ({error}); evaluate again") from None
-    labels = labels.astype(np.float32)
-    if [row["Filename"] for row in predicted] != ids or digests(ids, groups, labels) != told:
+    if [row["Filename"] for row in predicted] != evaluation.ids or evaluation.digests != expected:
         raise UserError(f"{path}: the tables beside it are of other clips or labels; evaluate again")
-    if _digest_of(ids, predictions) != given:
+    if evaluation.predictions_digest() != expected_predictions:
         raise UserError(f"{path}: the predictions beside it are not those it scores; evaluate again")
-    return Evaluation(metrics, names, ids, groups, predictions, labels, path)
+    return evaluation
 
 
-def read_all(paths: list[Path]) -> list[Evaluation]:
-    """Several evaluations of the same dimensions; UserError otherwise."""
-    found = [read(path) for path in paths]
-    for other in found[1:]:
-        if other.names != found[0].names:
+def read_evaluations(paths: Iterable[Path]) -> list[Evaluation]:
+    """Several evaluations; UserError when their dimensions differ."""
+    first, *others = map(read_evaluation, paths)
+    for other in others:
+        if other.names != first.names:
             raise UserError(
-                f"{other.path}: of dimensions {', '.join(other.names)}, but {found[0].path} is of "
-                f"{', '.join(found[0].names)}"
+                f"{other.path}: of dimensions {', '.join(other.names)}, but {first.path} is of {', '.join(first.names)}"
             )
-    return found
+    return [first, *others]
 
 
-def same_clips(a: Evaluation, b: Evaluation) -> None:
-    """UserError when two evaluations are not of the same clips, labels and groups."""
-    for key, what in (("digest", "clips"), ("labels_digest", "labels"), ("groups_digest", "groups")):
-        if a.metrics["clips"][key] != b.metrics["clips"][key]:
-            share = f"; {len(set(a.ids) & set(b.ids))} of {len(a.ids)} and {len(b.ids)} are shared"
+def check_same_clips(a: Evaluation, b: Evaluation) -> None:
+    """UserError when two evaluations do not score the same clips, labels and groups."""
+    for what, of_a, of_b in zip(ClipDigests._fields, a.digests, b.digests, strict=True):
+        if of_a != of_b:
+            shared = f"; {len(set(a.ids) & set(b.ids))} of {len(a.ids)} and {len(b.ids)} are shared"
             raise UserError(
-                f"{a.path} and {b.path}: scored on different {what}{share if what == 'clips' else ''}; "
+                f"{a.path} and {b.path}: scored on different {what}{shared if what == 'clips' else ''}; "
                 "evaluate both on the same split of the same data"
             )
 
 
-def add_seen(parts: list[dict], together) -> dict:
-    """What several evaluations have "seen", put together by `together` (sum over folds, max over members); None when
-    one of them does not know."""
-    seen, encoders = ([part.get(key) for part in parts] for key in ("seen", "seen_by_encoders"))
-    keys = ("in_training", "in_choosing")
-    return {
-        "seen": None if None in seen else {key: together(part[key] for part in seen) for key in keys},
-        "seen_by_encoders": None if None in encoders else together(encoders),
-    }
+def combine_seen(
+    parts: list[EvaluationInfo], combine: Callable[[Iterable[int]], int]
+) -> tuple[SeenClips | None, int | None]:
+    """`seen` and `seen_by_encoders` of several evaluations together, combined by sum (folds) or max (members); None
+    when one of them is not known."""
+    seen, by_encoders = [part.seen for part in parts], [part.seen_by_encoders for part in parts]
+    known = [part for part in seen if part is not None]
+    combined = None
+    if len(known) == len(seen):
+        combined = SeenClips(combine(part.in_training for part in known), combine(part.in_choosing for part in known))
+    return combined, None if None in by_encoders else combine(count for count in by_encoders if count is not None)
 
 
-def named(text: str) -> tuple[str, Path]:
-    """(name, path) of PATH, whose name is "", or NAME=PATH."""
+def parse_named_path(text: str) -> tuple[str, Path]:
+    """(name, path) of NAME=PATH, or of PATH, whose name is ""."""
     name, sign, path = text.partition("=")
     return (name, Path(path)) if sign and not Path(text).exists() else ("", Path(text))
 
 
-def beside(path: Path, what: str) -> Path:
-    """The file that holds `what` of the evaluation at `path`."""
-    return path.with_name(f"{path.stem}_{what}.csv")
+def _info(metrics: dict[str, Any]) -> EvaluationInfo:
+    """The info in a JSON file; keys that are no field of it become `sections`."""
+    rest = {key: value for key, value in metrics.items() if key not in Scores.__dataclass_fields__}
+    for key in ("bootstrap", "predictions_digest"):
+        rest.pop(key)
+    plain = ("split", "model", "configuration", "made_from", "seen_by_encoders")
+    values = {key: rest.pop(key) for key in plain if key in rest}
+    seen = rest.pop("seen", None)
+    values["seen"] = None if seen is None else SeenClips(**seen)
+    values |= {key: read(rest.pop(key)) for key, read in OPTIONAL.items() if key in rest}
+    values |= {"group": rest.pop("clips")["group"], "training_seed": rest.pop("seeds")["training"]}
+    return EvaluationInfo(**values, sections=rest)
 
 
-def _digest_of(ids: list[str], predictions: np.ndarray) -> str:
-    """Of predictions (N, K) as they are written."""
-    return digest([list(ids), [_texts(row) for row in predictions]])
+def _plain(value: Any) -> Any:
+    return [asdict(part) for part in value] if isinstance(value, list) else asdict(value)
 
 
-def _texts(predicted: np.ndarray) -> list[str]:
-    return [f"{value:.6f}" for value in predicted]
+def _table_path(path: Path, what: str) -> Path:
+    """The table of `what` beside the evaluation at `path`."""
+    return Path(path).with_name(f"{Path(path).stem}_{what}.csv")
 
 
-def _text(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.9g}"  # nine digits bring a float32 back
+def _prediction_texts(row: np.ndarray) -> list[str]:
+    return [f"{value:.6f}" for value in row]
+
+
+def _label_text(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"  # nine digits restore a float32 exactly
 
 
 def _read_table(path: Path, evaluation: Path) -> list[dict[str, str]]:

@@ -1,20 +1,32 @@
-"""Evaluations written without a model: predictions and labels as a test wants them."""
+"""Evaluations written without a model, from the predictions and labels that a test wants."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from stage2_fusion.evaluation import results as evaluation
+from stage2_fusion.evaluation import results
 
 
-def write_evaluation(path: Path, predictions, labels, ids=None, groups=None, **about) -> Path:
-    """predictions, labels: (N, K) or (N,)."""
-    labels = np.asarray(labels, dtype=float).reshape(len(labels), -1)
+def write_evaluation(
+    path: Path,
+    predictions: ArrayLike,
+    labels: ArrayLike,
+    ids: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    **info: Any,
+) -> Path:
+    """predictions, labels: (N, K) or (N,); `info` are fields of EvaluationInfo."""
+    labels = np.asarray(labels, dtype=float)
+    labels = labels.reshape(len(labels), -1)
     predictions = np.asarray(predictions, dtype=float).reshape(labels.shape)
     ids = [f"c{i:03d}" for i in range(len(labels))] if ids is None else list(ids)
-    known = {"split": "test", "group": "subject", "model": "made_up", "configuration": {}, "made_from": {}}
-    known |= {"seen": {"in_training": 0, "in_choosing": 0}, **about}
     groups = [f"s{i % 5}" for i in range(len(ids))] if groups is None else list(groups)
+    fields = {"split": "test", "group": "subject", "model": "synthetic", "configuration": {}, "made_from": {}}
+    fields |= {"seen": results.SeenClips(0, 0), "seen_by_encoders": 0, **info}
     names = [f"d{k}" for k in range(labels.shape[1])]
-    evaluation.write(path, evaluation.evaluation(names, ids, groups, predictions, labels, known, 50, 0))
+    about = results.EvaluationInfo(**fields)
+    results.write_evaluation(path, results.score_predictions(about, names, ids, groups, predictions, labels, 50, 0))
     return path

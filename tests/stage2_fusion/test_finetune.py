@@ -27,8 +27,8 @@ from shared.media.storage import encode_jpeg, to_int16
 from shared.metrics import Scores
 from stage2_fusion import trainer
 from stage2_fusion.commands.encode import EncodeConfig, encode
-from stage2_fusion.commands.evaluate import evaluate
-from stage2_fusion.config import EvaluateConfig, FuseConfig, TrainConfig
+from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
+from stage2_fusion.config import FuseConfig, TrainConfig
 from stage2_fusion.data.batches import Batch, PackedSamples, collate
 from stage2_fusion.data.encoding import encode_samples, load_clip
 from stage2_fusion.data.features import FeatureDataset
@@ -176,7 +176,7 @@ def test_tuned_tower_learns_what_a_frozen_one_lacks(made: Path, tmp_path: Path):
     again = EncodeConfig(encoders=tuned / "encoders", data=made / "clips", out=tmp_path / "f", mixed_precision="no")
     encode(again)
     found = evaluate(EvaluateConfig(model=tuned, data=tmp_path / "f", split="valid", bootstrap=0))
-    assert found["pcc"]["mean"] == pytest.approx(pcc[1], abs=1e-4)
+    assert found.mean_pcc == pytest.approx(pcc[1], abs=1e-4)
 
 
 def test_saved_model_predicts_as_in_validation(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,8 +19,8 @@ from shared.metrics import Scores, score
 from shared.training.ema import Ema
 from shared.training.schedule import count_warmup_steps
 from stage2_fusion import trainer
-from stage2_fusion.commands.evaluate import evaluate
-from stage2_fusion.config import EvaluateConfig, FuseConfig
+from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
+from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.features import FeatureDataset, shorten, write
 from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.models import MODELS
@@ -161,8 +161,8 @@ def test_seed_decides_the_weights(data: Path, tmp_path: Path):
 
 def test_quality_loss_lowers_the_weight_of_damaged_modalities(data: Path, tmp_path: Path):
     folder = train(config(data, tmp_path, "--train.epochs", 12, "--train.lr", 2e-3, "--loss.quality", 1.0))
-    found = evaluate(EvaluateConfig(model=folder, data=data))["damaged_on_purpose"]["damage"]
-    assert found["mean_auc"] > 0.9
+    info = evaluate(EvaluateConfig(model=folder, data=data)).info
+    assert info.damaged_on_purpose.damage.mean_auc > 0.9
 
 
 def test_model_folder_holds_the_encoders(tmp_path: Path):

@@ -13,8 +13,7 @@ from helpers.synthetic_features import config
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from stage2_fusion import train as trainer
-from stage2_fusion.commands.evaluate import evaluate
-from stage2_fusion.config import EvaluateConfig
+from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
 from stage2_fusion.data.batches import PackedSamples
 from stage2_fusion.data.feature_damage import DAMAGED_MODALITIES, KINDS, FeatureDamage, damage
 from stage2_fusion.data.features import FeatureSample, write
@@ -126,8 +125,8 @@ def test_quality_weights_learn_to_see_damage_in_features(tmp_path, monkeypatch):
     for share in (0.0, 0.7):
         options = ["--train.damaged_views", "false", "--train.feature_damage", share, "--loss.quality", 1.0]
         run = config(tmp_path / "f", tmp_path / str(share), *options, "--train.epochs", 12, "--train.lr", 2e-3)
-        metrics = evaluate(EvaluateConfig(model=trainer.train(run), data=tmp_path / "f"))
-        auc[share] = metrics["damaged_on_purpose"]["damage"]["vision"]["auc"]
+        info = evaluate(EvaluateConfig(model=trainer.train(run), data=tmp_path / "f")).info
+        auc[share] = info.damaged_on_purpose.damage.vision.auc
     assert auc[0.7] > auc[0.0] + 0.1 and auc[0.7] > 0.6  # measured: 0.48 and 0.66
 
 

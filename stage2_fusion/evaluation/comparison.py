@@ -1,0 +1,85 @@
+"""Paired comparison of two systems on the same clips."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc
+from stage2_fusion.evaluation.results import Evaluation, check_same_clips
+
+
+@dataclass(frozen=True)
+class Difference:
+    """PCC of two systems, A and B."""
+
+    a: float
+    b: float
+    difference: float
+    """A - B."""
+    interval: list[float] | None
+    """95 % interval of the difference."""
+    a_ahead: float | None
+    """Fraction of the bootstrap samples in which A is ahead, ties counting half."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A against B. `dataclasses.asdict` gives what `emit compare` writes."""
+
+    a: str
+    b: str
+    """Paths of the two evaluations."""
+    n: int
+    groups: int
+    bootstrap: int
+    seed: int
+    mean: Difference | None
+    """Of the mean over dimensions; None when nothing is labeled."""
+    per_dimension: dict[str, Difference | None]
+    """None for a dimension that is not labeled."""
+
+
+def compare_evaluations(a: Evaluation, b: Evaluation, resamples: int, seed: int) -> Comparison:
+    """The differences A - B with a paired bootstrap: both systems are scored on the same samples of groups. UserError
+    when A and B do not score the same clips, labels and groups."""
+    check_same_clips(a, b)
+    known = [k for k in range(len(a.names)) if not np.isnan(a.labels[:, k]).all()]
+    labels, groups = a.labels[:, known], np.array(a.groups)
+    draws_a, draws_b = (bootstrap_pcc(x.predictions[:, known], labels, groups, resamples, seed) for x in (a, b))
+    pcc_a, pcc_b = ([pcc(x.predictions[:, k], x.labels[:, k]) for k in known] for x in (a, b))
+    draws = draws_a - draws_b  # (R, K')
+    each: dict[str, Difference | None] = dict.fromkeys(a.names)
+    for column, k in enumerate(known):
+        each[a.names[k]] = _difference(pcc_a[column], pcc_b[column], draws[:, column])
+    return Comparison(
+        a=str(a.path),
+        b=str(b.path),
+        n=len(a.ids),
+        groups=len(set(a.groups)),
+        bootstrap=resamples,
+        seed=seed,
+        mean=_difference(np.mean(pcc_a), np.mean(pcc_b), mean_over_dimensions(draws)) if known else None,
+        per_dimension=each,
+    )
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """The differences as lines of text."""
+    rows = {**comparison.per_dimension, "mean": comparison.mean}
+    width = max(map(len, rows))
+    lines = [f"{'':<{width}}       A       B    A - B   95 % interval      A ahead"]
+    for name, row in rows.items():
+        if row is None:
+            lines.append(f"{name:<{width}}   not labeled")
+            continue
+        low_high = "{:+.3f} to {:+.3f}".format(*row.interval) if row.interval else "-"
+        ahead = f"{row.a_ahead:.1%}" if row.a_ahead is not None else "-"
+        lines.append(f"{name:<{width}} {row.a:7.3f} {row.b:7.3f} {row.difference:+8.3f}   {low_high:<18} {ahead:>7}")
+    lines.append(f"{comparison.n} clips, {comparison.groups} groups, {comparison.bootstrap} paired bootstrap samples")
+    return "\n".join(lines)
+
+
+def _difference(a: float, b: float, draws: np.ndarray) -> Difference:
+    draws = draws[~np.isnan(draws)]
+    ahead = float(((draws > 0) + 0.5 * (draws == 0)).mean()) if draws.size else None
+    return Difference(float(a), float(b), float(a - b), interval(draws), ahead)

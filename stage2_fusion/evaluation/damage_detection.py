@@ -1,0 +1,164 @@
+"""Do low weights find damaged modalities? Scored against known damage: made with a synthetic corpus, or on purpose.
+
+Weights are compared only between clips that show the same modalities: the weights of a clip sum to 1, so the weight of
+one modality depends on which others are present.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.dataset.clip import MODALITIES
+from shared.errors import UserError
+from shared.metrics import DimensionScores, pcc, roc_auc
+from stage2_fusion.data.features import FeatureSample
+
+ABSENT = ("no_track", "missing")
+"""Kinds of damage that leave nothing to weigh: the modality is masked."""
+
+
+@dataclass(frozen=True)
+class DamageDetection:
+    """ROC AUC of low weight as a detector of damage to one modality."""
+
+    auc: float
+    clips: int
+    """Damaged clips."""
+    by_kind: dict[str, float | None]
+    """AUC of each kind of damage against undamaged clips; None where no clips compare."""
+
+
+@dataclass(frozen=True)
+class DamageReport:
+    """Damage detection in each modality; None where no clips compare."""
+
+    mean_auc: float | None
+    """Over the modalities that have one."""
+    vision: DamageDetection | None
+    audio: DamageDetection | None
+    text: DamageDetection | None
+
+    @classmethod
+    def of(cls, vision: DamageDetection | None, audio: DamageDetection | None, text: DamageDetection | None):
+        scores = [detection.auc for detection in (vision, audio, text) if detection]
+        return cls(float(np.mean(scores)) if scores else None, vision, audio, text)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "DamageReport":
+        detections = {name: DamageDetection(**values[name]) if values[name] else None for name in MODALITIES}
+        return cls(values["mean_auc"], **detections)
+
+    def __str__(self) -> str:
+        detections = {name: getattr(self, name) for name in MODALITIES}
+        parts = [f"{name} {detection.auc:.3f}" for name, detection in detections.items() if detection]
+        return f"AUC {', '.join(parts)}" if parts else "nothing to find"
+
+
+@dataclass(frozen=True)
+class DamagedPcc:
+    """Mean PCC of the same clips before and after damage."""
+
+    pcc_undamaged: float
+    pcc_damaged: float
+    views: int
+    """Damaged views."""
+
+
+@dataclass(frozen=True)
+class DamagedViewScores(DamagedPcc):
+    """Scores of the views in which one modality was damaged on purpose (`emit encode --damaged_views`)."""
+
+    by_modality: dict[str, DamagedPcc]
+    damage: DamageReport
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "DamagedViewScores":
+        by_modality = {name: DamagedPcc(**part) for name, part in values["by_modality"].items()}
+        report = DamageReport.from_json(values["damage"])
+        return cls(**{**values, "by_modality": by_modality, "damage": report})
+
+
+def detect_damage(weights: np.ndarray, m: int, kinds: np.ndarray) -> DamageDetection | None:
+    """How well a low weight of modality m finds damage to it; None when no clips compare.
+
+    weights (N, 3), 0 where absent; kinds (N,): kind of damage to the modality, "" for none.
+    """
+    present = (weights[:, m] > 0) & ~np.isin(kinds, ABSENT)  # (N,)
+    weight, kinds = weights[present, m], kinds[present]
+    shown = (weights[present] > 0) @ [1, 2, 4]  # which modalities a clip shows, as one number
+    damaged = kinds != ""
+
+    def auc(rows: np.ndarray) -> float | None:
+        value = roc_auc(-weight[rows], damaged[rows], shown[rows])
+        return None if np.isnan(value) else value
+
+    overall = auc(np.full(len(weight), True))
+    if overall is None:
+        return None
+    by_kind = {str(kind): auc(~damaged | (kinds == kind)) for kind in sorted(set(kinds[damaged]))}
+    return DamageDetection(overall, int(damaged.sum()), by_kind)
+
+
+def score_damaged_views(
+    samples: list[FeatureSample], predictions: np.ndarray, weights: np.ndarray
+) -> DamagedViewScores:
+    """Score the damaged views (view > 0) among N samples against the undamaged view of the same clips.
+
+    predictions (N, K), weights (N, 3).
+    """
+    view = np.array([sample.view for sample in samples])  # (N,)
+    labels = np.stack([sample.labels for sample in samples])  # (N, K)
+    clean, damaged = np.flatnonzero(view == 0), np.flatnonzero(view > 0)
+    row_of = {samples[row].id: row for row in clean}
+    undamaged = np.array([row_of[samples[row].id] for row in damaged])
+
+    def mean_pcc(rows: np.ndarray) -> float:
+        values = [pcc(predictions[rows, k], labels[rows, k]) for k in range(labels.shape[1])]
+        return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0
+
+    def before_and_after(chosen: np.ndarray) -> tuple[float, float, int]:
+        return mean_pcc(undamaged[chosen]), mean_pcc(damaged[chosen]), int(chosen.sum())
+
+    detections, by_modality = [], {}
+    for m, modality in enumerate(MODALITIES):
+        kinds = np.array([samples[row].damage[modality] for row in damaged])  # (Nd,)
+        hit = kinds != ""
+        if hit.any():
+            by_modality[modality] = DamagedPcc(*before_and_after(hit))
+        compared = np.concatenate([weights[damaged[hit]], weights[clean]])
+        detections.append(detect_damage(compared, m, np.concatenate([kinds[hit], np.full(len(clean), "")])))
+    overall = before_and_after(np.full(len(damaged), True))
+    return DamagedViewScores(*overall, by_modality, DamageReport.of(*detections))
+
+
+def read_truth(path: Path, ids: list[str]) -> list[dict[str, str]]:
+    """The rows of a synthetic corpus's truth.csv for the clips `ids`. UserError when it does not hold them all."""
+    try:
+        with Path(path).open(newline="") as file:
+            truth = {Path(row["id"]).stem: row for row in csv.DictReader(file)}
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a truth.csv ({error}); give the one in the corpus folder") from None
+    missing = [name for name in ids if Path(name).stem not in truth]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} clips are not in it, such as {missing[0]!r}; give the corpus's truth.csv"
+        )
+    return [truth[Path(name).stem] for name in ids]
+
+
+def label_ceiling(path: Path, truth: list[dict[str, str]], labels: np.ndarray, names: list[str]) -> DimensionScores:
+    """PCC of a perfect model: latent intensities against labels (N, K), which hold rating noise."""
+    try:
+        latent = np.array([[float(row[f"true_{name}"]) for name in names] for row in truth])  # (N, K)
+    except KeyError as error:
+        raise UserError(f"{path}: no column {error}; give the truth.csv of the corpus these labels are from") from None
+    return DimensionScores.from_values({name: pcc(latent[:, k], labels[:, k]) for k, name in enumerate(names)})
+
+
+def detect_corpus_damage(truth: list[dict[str, str]], weights: np.ndarray) -> DamageReport:
+    """How well weights (N, 3) find the damage that the clips of a synthetic corpus were made with."""
+    kinds = [np.array([row.get(f"{name}_damage") or "" for row in truth]) for name in MODALITIES]
+    return DamageReport.of(*(detect_damage(weights, m, of_modality) for m, of_modality in enumerate(kinds)))

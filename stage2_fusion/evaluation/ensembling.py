@@ -1,0 +1,168 @@
+"""Ways to combine the predictions of several systems on the same clips.
+
+Weights are never learned from the clips they are scored on, nor from clips that a member was trained on: there its
+predictions look better than they are, and the weights would favor it.
+"""
+
+import numpy as np
+
+from shared.dataset.splits import assign_folds
+from shared.errors import UserError
+from shared.metrics import pcc
+from stage2_fusion.evaluation.results import Evaluation
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
+"""Strengths of the pull towards the average to try, in units of the members' variance."""
+FOLDS = 5
+"""Folds of the groups: four choose the weights for the fifth."""
+CROSS_FITTED = "the other groups"
+"""What `made_from` of an ensemble says its weights were learned from when each fold was weighted by the others."""
+
+
+def average_ranks(stacked: np.ndarray) -> np.ndarray:
+    """Mean rank over the members: stacked (N, K, M) -> (N, K) in (0, 1)."""
+    return np.mean([rank_fractions(stacked[..., m]) for m in range(stacked.shape[2])], axis=0)
+
+
+def rank_fractions(values: np.ndarray) -> np.ndarray:
+    """(N, K) -> for each value the fraction of the N clips that it exceeds, ties counting half: in (0, 1)."""
+    from scipy.stats import rankdata
+
+    return (rankdata(values, axis=0) - 0.5) / len(values)
+
+
+def stack_predictions(members: list[Evaluation]) -> np.ndarray:
+    """Predictions of M members: float64 (N, K, M)."""
+    return np.stack([member.predictions for member in members], axis=2)
+
+
+def ridge_weights(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
+    """Weights w (M,) and offset b of one dimension, by ridge regression towards the average:
+
+        minimize  |y - b - x w|^2 + strength n v |w - 1/M|^2
+
+    x (n, M): predictions of the members, of mean variance v; y (n,): labels, NaN = not labeled. Large strengths give
+    the average, and so do rows without a label or members without variance.
+    """
+    known = ~np.isnan(y)
+    uniform = np.full(x.shape[1], 1 / x.shape[1])  # (M,)
+    if not known.any():
+        return uniform, 0.0
+    x, y = x[known], y[known]
+    centered, target = x - x.mean(axis=0), y - y.mean()
+    pull = strength * len(x) * centered.var(axis=0).mean()
+    if pull <= 0:
+        return uniform, float(y.mean() - x.mean(axis=0) @ uniform)
+    gram = centered.T @ centered + pull * np.eye(x.shape[1])  # (M, M)
+    weights = uniform + np.linalg.solve(gram, centered.T @ (target - centered @ uniform))
+    return weights, float(y.mean() - x.mean(axis=0) @ weights)
+
+
+def fit_weights(x: np.ndarray, y: np.ndarray, groups: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (K, M) and offsets (K,) for predictions x (N, K, M) of labels y (N, K). The strength is the one with the
+    best mean PCC in cross-validation over whole groups. UserError when there is only one group."""
+    folds = group_folds(groups)
+
+    def cross_validated_pcc(strength: float) -> float:
+        held_out = np.zeros(y.shape)  # (N, K)
+        for fold in np.unique(folds):
+            rows = folds == fold
+            held_out[rows] = apply_weights(x[rows], *_fit_dimensions(x[~rows], y[~rows], strength))
+        return float(np.nanmean([pcc(held_out[:, k], y[:, k]) for k in range(y.shape[1])]))
+
+    return _fit_dimensions(x, y, max(STRENGTHS, key=cross_validated_pcc))
+
+
+def apply_weights(x: np.ndarray, weights: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """x (N, K, M), weights (K, M), offsets (K,) -> predictions (N, K) in [0, 1]."""
+    return np.clip(np.einsum("nkm,km->nk", x, weights) + offsets, 0, 1)
+
+
+def weigh_by_others(fit: list[Evaluation], stacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions (N, K) from stacked (N, K, M), and weights (K, M), learned from evaluations of other clips."""
+    weights, offsets = fit_weights(stack_predictions(fit), fit[0].labels.astype(np.float64), fit[0].groups)
+    return apply_weights(stacked, weights, offsets), weights
+
+
+def cross_fit(members: list[Evaluation]) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions (N, K), each fold of the groups with weights learned from the other folds, and the mean weights
+    (K, M)."""
+    x, y = stack_predictions(members), members[0].labels.astype(np.float64)  # (N, K, M), (N, K)
+    groups = np.array(members[0].groups, dtype=object)
+    folds = group_folds(members[0].groups)
+    predictions, weights_of_folds = np.zeros(y.shape), []
+    for fold in np.unique(folds):
+        rows = folds == fold
+        weights, offsets = fit_weights(x[~rows], y[~rows], list(groups[~rows]))
+        predictions[rows] = apply_weights(x[rows], weights, offsets)
+        weights_of_folds.append(weights)
+    return predictions, np.mean(weights_of_folds, axis=0)
+
+
+def group_folds(groups: list[str]) -> np.ndarray:
+    """The fold of each row, int (N,), whole groups at a time. UserError when there is only one group."""
+    if len(set(groups)) < 2:
+        raise UserError("too few groups: weights are learned on some, their strength on others, and judged on others")
+    fold_of = assign_folds({str(row): group for row, group in enumerate(groups)}, min(FOLDS, len(set(groups))), 0)
+    return np.array([fold_of[str(row)] for row in range(len(groups))])
+
+
+def check_same_systems(members: list[Evaluation], fit: list[Evaluation]) -> None:
+    """UserError when the evaluations that decide the weights are not of the members' systems, in the same order."""
+    order = "give --fit in the order of the members"
+    for member, other in zip(members, fit, strict=True):
+        digests, other_digests = _model_digests(member), _model_digests(other)
+        # Merged folds are of other models than the final one, so they compare only with merged folds.
+        comparable = digests and other_digests and len(digests) == len(other_digests)
+        if comparable and digests != other_digests:
+            raise UserError(f"{other.path}: not of the model of {member.path}; {order}")
+        if member.info.model != other.info.model:
+            raise UserError(f"{other.path}: of another model than {member.path}; {order}")
+        if member.info.configuration != other.info.configuration:
+            raise UserError(f"{other.path}: of another configuration than {member.path}; {order}")
+        seeds = (member.info.training_seed, other.info.training_seed)
+        if all(isinstance(seed, int) for seed in seeds) and seeds[0] != seeds[1]:  # merged folds may have several
+            raise UserError(f"{other.path}: of another seed than {member.path}; {order}")
+
+
+def check_unseen(evaluations: list[Evaluation]) -> None:
+    """UserError when a system was trained on the clips that would decide its weight, or when that is not known."""
+    for evaluation in evaluations:
+        info, total = evaluation.info, len(evaluation.ids)
+        if info.seen is None:
+            raise UserError(
+                f"{evaluation.path}: does not say which clips its model was trained on, so weights cannot be learned "
+                "from it; train it with this version, or take --method average"
+            )
+        if info.seen.in_training:
+            raise UserError(
+                f"{evaluation.path}: its model was trained on {info.seen.in_training} of these {total} clips; "
+                "learn weights from valid, or from merged folds (`emit split`, `emit merge-folds`)"
+            )
+        if info.seen_by_encoders:
+            raise UserError(
+                f"{evaluation.path}: its encoders were aligned on {info.seen_by_encoders} of these {total} clips, and "
+                "their labels may have been among the words; align on other clips"
+            )
+
+
+def check_disjoint(fit: Evaluation, scored: Evaluation) -> None:
+    """UserError when clips that decide the weights are also to be scored."""
+    common = set(fit.ids) & set(scored.ids)
+    if common:
+        raise UserError(
+            f"{fit.path}: {len(common)} of its clips are also to be scored, such as {min(common)!r}; weights are "
+            "learned from other clips, or leave --fit out"
+        )
+
+
+def _fit_dimensions(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    fits = [ridge_weights(x[:, k], y[:, k], strength) for k in range(y.shape[1])]
+    return np.stack([weights for weights, _ in fits]), np.array([offset for _, offset in fits])
+
+
+def _model_digests(evaluation: Evaluation) -> list[str] | None:
+    """Digests of the models behind an evaluation, one per fold; None when one is not known."""
+    sources = [part.made_from for part in evaluation.info.parts] or [evaluation.info.made_from]
+    digests = [source.get("model_digest") for source in sources]
+    return None if None in digests else digests

@@ -1,0 +1,77 @@
+"""The folds of a cross-validation as one evaluation."""
+
+from pathlib import Path
+
+import numpy as np
+
+from shared.errors import UserError
+from stage2_fusion.evaluation.results import (
+    Evaluation,
+    EvaluationInfo,
+    FoldPart,
+    combine_seen,
+    score_predictions,
+)
+
+
+def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Evaluation:
+    """Score the clips of all parts together; "parts" of the result holds how each scored alone. UserError when two
+    parts share a clip, or differ in model, configuration or kind of group."""
+    _check_mergeable(parts)
+    infos = [part.info for part in parts]
+    seen, seen_by_encoders = combine_seen(infos, sum)
+    info = EvaluationInfo(
+        split="+".join(dict.fromkeys(info.split or "all" for info in infos)),
+        group=infos[0].group,
+        model=infos[0].model,
+        configuration=infos[0].configuration,
+        made_from={"pooled": [str(part.path) for part in parts]},
+        training_seed=_training_seeds(infos),
+        seen=seen,
+        seen_by_encoders=seen_by_encoders,
+        parts=[FoldPart(str(part.path), len(part.ids), part.mean_pcc, part.info.made_from) for part in parts],
+        sections={"training": _common_training([info.sections.get("training") for info in infos])},
+    )
+    return score_predictions(
+        info,
+        parts[0].names,
+        [name for part in parts for name in part.ids],
+        [group for part in parts for group in part.groups],
+        np.concatenate([part.predictions for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        resamples,
+        seed,
+    )
+
+
+def _check_mergeable(parts: list[Evaluation]) -> None:
+    owner: dict[str, Path | None] = {}
+    first = parts[0]
+    for part in parts:
+        for name in part.ids:
+            if name in owner:
+                raise UserError(f"{part.path} and {owner[name]}: both score clip {name!r}; give disjoint folds")
+        owner |= dict.fromkeys(part.ids, part.path)
+        for what, value, expected in (
+            ("model", part.info.model, first.info.model),
+            ("configuration", part.info.configuration, first.info.configuration),
+            ("kind of group", part.info.group, first.info.group),
+        ):
+            if value != expected:
+                raise UserError(f"{part.path}: {what} {value}, but that of {first.path} is {expected}")
+
+
+def _common_training(parts: list[dict | None]) -> dict | None:
+    """How all parts were trained, with their seconds together; None when they were trained differently or one does not
+    say."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or any({**part, "seconds": None} != {**known[0], "seconds": None} for part in known):
+        return None
+    seconds = [part["seconds"] for part in known]
+    return {**known[0], "seconds": None if None in seconds else round(sum(seconds), 1)}
+
+
+def _training_seeds(infos: list[EvaluationInfo]) -> list[int] | None:
+    """All training seeds of the parts, which may be merged evaluations themselves; None when none is known."""
+    seeds = [info.training_seed for info in infos if info.training_seed is not None]
+    return sorted({seed for part in seeds for seed in (part if isinstance(part, list) else [part])}) or None

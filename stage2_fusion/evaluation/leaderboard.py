@@ -1,0 +1,245 @@
+"""Systems in a table, best first; several evaluations of one system are its seeds."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from shared.errors import UserError
+from shared.files import digest
+from shared.metrics import DimensionScores, interval
+from stage2_fusion.evaluation.bootstrap import group_by_clips, joint_draws
+from stage2_fusion.evaluation.ensembling import CROSS_FITTED
+from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, parse_named_path, read_evaluations
+
+CSV_COLUMNS = (
+    "system",
+    "seeds",
+    "clips",
+    "pcc",
+    "sd",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
+)
+"""Columns of the .csv before the dimensions."""
+
+Interval = list[float] | None
+"""[low, high] of 95 %."""
+
+
+@dataclass
+class LeaderboardRow:
+    """One system, or a reference that is not a system (then without seeds and clips)."""
+
+    system: str
+    pcc: float
+    """Mean over seeds."""
+    per_dimension: dict[str, float | None]
+    seeds: int | None = None
+    clips: int | None = None
+    """Of each seed."""
+    sd: float | None = None
+    """Standard deviation over seeds."""
+    interval: Interval = None
+    difference: float | None = None
+    """PCC less that of the system which the table compares with."""
+    difference_interval: Interval = None
+    note: str = ""
+    """What makes the score look better than it is."""
+
+
+@dataclass
+class Leaderboard:
+    """Rows, best first, and remarks about the table."""
+
+    rows: list[LeaderboardRow]
+    names: list[str]
+    """The K dimensions."""
+    against: str | None
+    same_clips: bool
+    """Whether all systems were scored on the same clips."""
+
+    @property
+    def notes(self) -> list[str]:
+        warning = "Not all systems were scored on the same clips: their rows do not compare."
+        return [warning] * (not self.same_clips) + [f"{row.system}: {row.note}" for row in self.rows if row.note]
+
+    def text(self) -> list[str]:
+        """Aligned columns for a terminal, then the notes."""
+        table = self._cells()
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = []
+        for first, *rest in table:
+            cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+            lines.append("  ".join([first.ljust(widths[0]), *cells]))
+        return lines + self.notes
+
+    def markdown(self) -> str:
+        header, *rows = self._cells()
+        table = [header, ["---", *("---:" for _ in header[1:])], *rows]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
+
+    def csv(self) -> tuple[list[str], list[list[Any]]]:
+        """Header and rows of plain numbers."""
+        return [*CSV_COLUMNS, *self.names, "note"], [_csv_row(row, self.names) for row in self.rows]
+
+    def _cells(self) -> list[list[str]]:
+        extra = [] if self.against is None else [f"less {self.against}"]
+        header = ["system", "seeds", "PCC", "95 % interval", *extra, *self.names]
+        return [header, *(_text_row(row, self.names, bool(extra)) for row in self.rows)]
+
+
+def read_systems(arguments: list[str]) -> dict[str, list[Evaluation]]:
+    """{system: its evaluations} of PATH or NAME=PATH, in the order given.
+
+    An evaluation without a name is named after its model and the options in which evaluations of that model differ.
+    UserError when two of these get the same name but cannot be seeds or folds of one system, because they have the same
+    seed and clips: they differ in something else, such as loss, features or members.
+    """
+    named = [parse_named_path(argument) for argument in arguments]
+    evaluations = read_evaluations([path for _, path in named])
+    options: dict[str, list[dict]] = {}
+    for evaluation in evaluations:
+        options.setdefault(evaluation.info.model, []).append(evaluation.info.configuration or {})
+    systems: dict[str, list[Evaluation]] = {}
+    first: dict[str, Evaluation] = {}
+    for (name, _), evaluation in zip(named, evaluations, strict=True):
+        if not name:
+            name = _system_name(evaluation.info, options[evaluation.info.model])
+            key = digest([name, evaluation.digests.labels, evaluation.info.training_seed])
+            other = first.setdefault(key, evaluation)
+            if other is not evaluation:
+                raise UserError(
+                    f"{other.path} and {evaluation.path}: both {name}, of the same seed on the same clips, so not "
+                    "seeds of one system; give them names (NAME=PATH)"
+                )
+        systems.setdefault(name, []).append(evaluation)
+    return systems
+
+
+def build_leaderboard(
+    systems: dict[str, list[Evaluation]], against: str | None, resamples: int, seed: int
+) -> Leaderboard:
+    """The table of the systems. `against` names the system that every other row is compared with; UserError when it
+    does not exist."""
+    if against is not None and against not in systems:
+        raise UserError(f"--against {against}: no such system; there are {', '.join(systems)}")
+    rows = [_system_row(name, parts, resamples, seed) for name, parts in systems.items()]
+    if against is not None:
+        reference = next(row.pcc for row in rows if row.system == against)
+        for row in rows:
+            if row.system != against:
+                row.difference = row.pcc - reference
+                row.difference_interval = _paired_interval(systems[row.system], systems[against], resamples, seed)
+    evaluations = [part for parts in systems.values() for part in parts]
+    rows += _reference_rows(evaluations)
+    rows.sort(key=lambda row: -row.pcc)
+    clips = {frozenset(part.digests.labels for part in parts) for parts in systems.values()}
+    return Leaderboard(rows, evaluations[0].names, against, same_clips=len(clips) == 1)
+
+
+def _system_name(info: EvaluationInfo, options: list[dict]) -> str:
+    """The model, and the options in which `options` (those of all evaluations of that model) differ."""
+
+    def text(value: Any) -> str:
+        return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    own = info.configuration or {}
+    keys = sorted({key for other in options for key in other})
+    differing = [key for key in keys if any(other.get(key) != own.get(key) for other in options)]
+    return " ".join([info.model, *(f"{key}={text(own.get(key))}" for key in differing)])
+
+
+def _system_row(name: str, parts: list[Evaluation], resamples: int, seed: int) -> LeaderboardRow:
+    means = [part.mean_pcc for part in parts]
+    if len(parts) == 1:
+        low_high = parts[0].scores.pcc.interval
+    else:
+        draws = joint_draws(parts, resamples, seed)
+        low_high = None if draws is None else interval(draws)
+    return LeaderboardRow(
+        name,
+        pcc=statistics.mean(means),
+        per_dimension=_mean_per_dimension([part.scores.pcc for part in parts], parts[0].names),
+        seeds=len(parts),
+        clips=len(parts[0].ids),
+        sd=statistics.stdev(means) if len(means) > 1 else None,
+        interval=low_high,
+        note=_note(parts),
+    )
+
+
+def _mean_per_dimension(scores: list[Any], names: list[str]) -> dict[str, float | None]:
+    """Mean over evaluations; None for a dimension that one of them does not have."""
+    values = {name: [score.per_dimension[name] for score in scores] for name in names}
+    return {name: None if None in each else statistics.mean(each) for name, each in values.items()}
+
+
+def _paired_interval(parts: list[Evaluation], others: list[Evaluation], resamples: int, seed: int) -> Interval:
+    """The interval of the mean PCC of `parts` less that of `others`. None when their clips differ, or the fraction of
+    evaluations that is on each set of clips."""
+    clip_sets = [group_by_clips(evaluations) for evaluations in (parts, others)]
+    fractions = [
+        {digests: len(same) / sum(map(len, sets.values())) for digests, same in sets.items()}
+        for sets in clip_sets
+        if sets is not None
+    ]
+    if len(fractions) < 2 or fractions[0] != fractions[1]:
+        return None
+    draws, other_draws = (joint_draws(evaluations, resamples, seed) for evaluations in (parts, others))
+    return None if draws is None or other_draws is None else interval(draws - other_draws)
+
+
+def _note(parts: list[Evaluation]) -> str:
+    infos = [part.info for part in parts]
+    if any(info.seen and info.seen.in_training for info in infos):
+        return "was trained on clips it is scored on"
+    if any(info.seen and info.seen.in_choosing for info in infos):
+        return "was chosen by clips it is scored on"
+    if any(info.seen_by_encoders for info in infos):
+        return "its encoders were aligned on clips it is scored on"
+    if any((info.made_from.get("weights") or {}).get("fit") == CROSS_FITTED for info in infos):
+        return "its weights were learned on the clips it is scored on, each group's on the others"
+    if any(info.seen_by_encoders is None for info in infos):
+        return "whether its encoders have met clips it is scored on is not known"
+    return ""
+
+
+def _reference_rows(evaluations: list[Evaluation]) -> list[LeaderboardRow]:
+    """The ceiling and the leak probe, which are not systems: the mean over the different sets of clips."""
+    rows = []
+    for system, get in (
+        ("(ceiling of the labels)", lambda info: info.ceiling),
+        ("(labels of the nearest training transcript)", lambda info: info.leak_probe and info.leak_probe.pcc),
+    ):
+        of_clips: dict[str, DimensionScores] = {}
+        for evaluation in evaluations:
+            scores = get(evaluation.info)
+            if scores and scores.mean is not None:
+                of_clips[evaluation.digests.labels] = scores
+        if of_clips:
+            each = list(of_clips.values())
+            pcc = statistics.mean(scores.mean for scores in each if scores.mean is not None)
+            rows.append(LeaderboardRow(system, pcc, _mean_per_dimension(each, evaluations[0].names)))
+    return rows
+
+
+def _text_row(row: LeaderboardRow, names: list[str], against: bool) -> list[str]:
+    pcc = f"{row.pcc:.3f}" + (f" ± {row.sd:.3f}" if row.sd is not None else "")
+    low_high = "{:.3f} to {:.3f}".format(*row.interval) if row.interval else ""
+    difference = "" if row.difference is None else f"{row.difference:+.3f}"
+    if row.difference_interval:
+        difference += " ({:+.3f} to {:+.3f})".format(*row.difference_interval)
+    each = ["-" if value is None else f"{value:.3f}" for value in map(row.per_dimension.get, names)]
+    return [row.system, str(row.seeds or ""), pcc, low_high, *[difference] * against, *each]
+
+
+def _csv_row(row: LeaderboardRow, names: list[str]) -> list[Any]:
+    low, high = row.interval or (None, None)
+    difference_low, difference_high = row.difference_interval or (None, None)
+    values = [row.system, row.seeds, row.clips, row.pcc, row.sd, low, high, row.difference]
+    values += [difference_low, difference_high, *map(row.per_dimension.get, names), row.note]
+    return ["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in values]

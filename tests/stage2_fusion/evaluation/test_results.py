@@ -1,0 +1,71 @@
+"""The files of an evaluation: they restore it exactly, and a changed table is noticed."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.synthetic_evaluations import write_evaluation
+
+from shared.errors import UserError
+from shared.metrics import DimensionScores
+from stage2_fusion.evaluation.damage_detection import DamageDetection, DamagedPcc, DamagedViewScores, DamageReport
+from stage2_fusion.evaluation.leak import LeakProbe
+from stage2_fusion.evaluation.results import FoldPart, SeenClips, read_evaluation
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.random((40, 3))
+LABELS[RNG.random(LABELS.shape) < 0.1] = np.nan
+LABELS[:, 2] = np.nan
+GOOD = np.nan_to_num(LABELS, nan=0.5) + RNG.normal(0, 0.3, LABELS.shape)
+POOR = np.nan_to_num(LABELS, nan=0.5) + RNG.normal(0, 0.9, LABELS.shape)
+
+
+def test_reading_restores_evaluation(tmp_path):
+    scores = DimensionScores(0.5, {"d0": 0.5, "d1": None, "d2": None})
+    report = DamageReport.of(DamageDetection(0.75, 3, {"blur": 0.75, "dark": None}), None, None)
+    info = {
+        "training_seed": [1, 2],
+        "seen": SeenClips(3, 4),
+        "seen_by_encoders": None,
+        "ceiling": scores,
+        "leak_probe": LeakProbe(scores, 0.25, {"subject": 0.0}),
+        "damage": report,
+        "damaged_on_purpose": DamagedViewScores(0.5, 0.4, 8, {"vision": DamagedPcc(0.5, 0.4, 8)}, report),
+        "parts": [FoldPart("a.json", 20, 0.5, {"model_digest": "d"})],
+        "sections": {"strength": 0.5},
+    }
+    path = write_evaluation(tmp_path / "a.json", GOOD, LABELS, **info)
+    evaluation = read_evaluation(path)
+    np.testing.assert_array_equal(evaluation.labels, LABELS.astype(np.float32))
+    np.testing.assert_allclose(evaluation.predictions, GOOD, atol=1e-6)
+    assert all(getattr(evaluation.info, name) == value for name, value in info.items())
+    assert evaluation.to_json() == json.loads(path.read_text())
+
+
+def test_changed_table_is_refused(tmp_path):
+    a = write_evaluation(tmp_path / "a.json", GOOD, LABELS)
+    table = tmp_path / "a_labels.csv"
+    text = table.read_text()
+    table.write_text(text.replace(text.splitlines()[1].split(",")[2], "0.77"))
+    with pytest.raises(UserError, match=r"a\.json: the tables beside it are of other clips or labels"):
+        read_evaluation(a)
+    write_evaluation(tmp_path / "a.json", GOOD, LABELS)
+    write_evaluation(tmp_path / "b.json", POOR, LABELS)
+    (tmp_path / "b_predictions.csv").replace(tmp_path / "a_predictions.csv")  # another run on the same clips
+    with pytest.raises(UserError, match=r"a\.json: the predictions beside it are not those it scores"):
+        read_evaluation(a)
+    table.unlink()
+    with pytest.raises(UserError, match="missing or damaged"):
+        read_evaluation(a)
+    a.write_text("{}")
+    with pytest.raises(UserError, match="not an evaluation"):
+        read_evaluation(a)
+
+
+def test_missing_key_is_one_line(tmp_path):
+    path = write_evaluation(tmp_path / "a.json", GOOD, LABELS)
+    metrics = json.loads(path.read_text())
+    for key in ("ccc", "model", "predictions_digest", "seeds"):
+        path.write_text(json.dumps({name: value for name, value in metrics.items() if name != key}))
+        with pytest.raises(UserError, match=r"a\.json: its tables are damaged .*; evaluate again"):
+            read_evaluation(path)
