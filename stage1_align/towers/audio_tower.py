@@ -36,8 +36,8 @@ class AudioTower(Tower):
             a NumPy array or tensor: (S,) mono, or (S, channels) or (channels, S) with up to 8 channels, which are
             averaged. Samples are float in [-1, 1], or int16, int32 or uint8, which are scaled by their full range;
             None: an absent sound. So is a file without an audio track.
-        rate: sample rate of the arrays in Hz, required for them: one number, or a list with one for each sound. Files
-            know theirs. Sounds are resampled to the tower's own `sample_rate` (soxr).
+        rate: sample rate of the arrays in Hz, required for them: one number, or a list with one for each sound, None
+            for a file, which knows its own. Sounds are resampled to the tower's own `sample_rate` (soxr).
         max_seconds: a file is read up to here. A longer one is marked in `truncated`, with a warning.
 
         Returns an Encoded: pooled float32 (B, D), of unit length; sequence float32 (B, T, C); mask bool (B, T); rate,
@@ -107,6 +107,9 @@ def _rates(rate: Any, items: list) -> list[int | None]:
             raise UserError(
                 f"{ENCODE}: got {len(rates)} rates for {len(items)} sounds; give one number or one for each"
             )
+        for item, value in zip(items, rates, strict=True):
+            if value is not None and is_path(item):
+                raise UserError(f"{ENCODE}: got rate {value} for the file {item}, which knows its own; give None")
     else:
         if rate is not None and all(item is None or is_path(item) for item in items):
             raise UserError(f"{ENCODE}: got rate={rate} for files, which know their own; leave it out")

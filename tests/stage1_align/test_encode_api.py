@@ -164,8 +164,11 @@ def test_wrong_sound_files_are_refused_in_one_line(model, tmp_path):
         with pytest.raises(UserError, match=message) as error:
             model.audio.encode(path)
         assert "\n" not in str(error.value)
+    wav = write_wav(tmp_path / "a.wav", tone(RATE)[None])
     with pytest.raises(UserError, match="which know their own"):
-        model.audio.encode(write_wav(tmp_path / "a.wav", tone(RATE)[None]), rate=RATE)
+        model.audio.encode(wav, rate=RATE)
+    with pytest.raises(UserError, match="which knows its own"):
+        model.audio.encode([wav, tone(RATE)], rate=[8000, RATE])
 
 
 # --- vision ----------------------------------------------------------------------------------------------------------
