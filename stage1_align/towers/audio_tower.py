@@ -28,6 +28,10 @@ class AudioTower(Tower):
     rate: float
     """Steps of the sequence per second."""
 
+    def calibrate(self, items: list[np.ndarray]) -> None:
+        """Set input statistics, if the tower has any, from waveforms at `sample_rate`. UserError without sound."""
+        raise NotImplementedError
+
     def encode(self, sounds: Sound | Sequence[Sound], rate: Any = None, *, max_seconds: float = 60.0) -> Encoded:
         """Embed one sound or a list of sounds: a list is one batch, a single sound a batch of one.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from stage2_fusion.data.batches import Batch
-    from stage2_fusion.models.base import FusionModel, Output
+    from stage2_fusion.models.base import Output
 
 
 @dataclass
@@ -47,13 +47,14 @@ def best_device() -> "torch.device":
 
 
 def run_model(
-    model: "FusionModel",
+    model: "torch.nn.Module",
     samples: list[FeatureSample],
     batch_size: int,
     make_batch: Callable[[range, "torch.device"], "Batch"] | None = None,
     explain: bool = False,
 ) -> ModelPredictions:
-    """Predictions of all samples without gradients, in evaluation mode, on the device of the model.
+    """Predictions of all samples without gradients, in evaluation mode, on the device of the model (a FusionModel,
+    or an EndToEndModel with its own `make_batch`).
 
     make_batch(rows, device) builds the batch of `samples[rows]`; by default the samples are collated. explain: fill
     `ModelPredictions.steps`.

@@ -118,7 +118,7 @@ def test_averaged_weights_are_validated_and_saved(data: Path, tmp_path: Path, mo
     assert kept.keys() == averaged.keys() == unaveraged.keys() == expected.keys() == validated.keys()
     for name, value in kept.items():
         assert torch.equal(value, averaged[name]) and torch.equal(value, validated[name]), name
-        assert torch.equal(unaveraged[name], raw[name]), name  # training goes on with these
+        assert torch.equal(unaveraged[name], raw[name]), name  # training continues with these
         torch.testing.assert_close(value.double(), expected[name], atol=1e-6, rtol=0)
         if name.startswith("mlp."):
             assert not torch.equal(value, raw[name]), name
