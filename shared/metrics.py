@@ -60,10 +60,16 @@ class Scores:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Scores":
         """The scores among the keys of a metrics.json. KeyError or TypeError when one is missing."""
-        correlations = {name: CorrelationScores(**values[name]) for name in ("pcc", "pcc_nonzero")}
-        errors = {name: DimensionScores(**values[name]) for name in ("ccc", "mae")}
-        plain = {name: values[name] for name in ("n", "groups", "constant", "constant_labels")}
-        return cls(**plain, **correlations, **errors)
+        return cls(
+            n=values["n"],
+            groups=values["groups"],
+            pcc=CorrelationScores(**values["pcc"]),
+            pcc_nonzero=CorrelationScores(**values["pcc_nonzero"]),
+            ccc=DimensionScores(**values["ccc"]),
+            mae=DimensionScores(**values["mae"]),
+            constant=values["constant"],
+            constant_labels=values["constant_labels"],
+        )
 
 
 def is_constant(values: ArrayLike) -> bool:

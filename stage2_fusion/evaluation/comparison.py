@@ -58,7 +58,7 @@ def compare_evaluations(a: Evaluation, b: Evaluation, resamples: int, seed: int)
         groups=len(set(a.groups)),
         bootstrap=resamples,
         seed=seed,
-        mean=_difference(np.mean(pcc_a), np.mean(pcc_b), mean_over_dimensions(draws)) if known else None,
+        mean=_difference(float(np.mean(pcc_a)), float(np.mean(pcc_b)), mean_over_dimensions(draws)) if known else None,
         per_dimension=each,
     )
 
@@ -82,4 +82,4 @@ def comparison_table(comparison: Comparison) -> str:
 def _difference(a: float, b: float, draws: np.ndarray) -> Difference:
     draws = draws[~np.isnan(draws)]
     ahead = float(((draws > 0) + 0.5 * (draws == 0)).mean()) if draws.size else None
-    return Difference(float(a), float(b), float(a - b), interval(draws), ahead)
+    return Difference(a, b, a - b, interval(draws), ahead)

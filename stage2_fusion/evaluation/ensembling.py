@@ -164,5 +164,5 @@ def _fit_dimensions(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.n
 def _model_digests(evaluation: Evaluation) -> list[str] | None:
     """Digests of the models behind an evaluation, one per fold; None when one is not known."""
     sources = [part.made_from for part in evaluation.info.parts] or [evaluation.info.made_from]
-    digests = [source.get("model_digest") for source in sources]
-    return None if None in digests else digests
+    digests = [source["model_digest"] for source in sources if source.get("model_digest")]
+    return digests if len(digests) == len(sources) else None

@@ -1,4 +1,4 @@
-"""`emit search`: what is drawn, what is run, what is kept."""
+"""`emit search`: which assignments are drawn, which trials run, and what is kept."""
 
 import csv
 import os
@@ -15,39 +15,37 @@ from helpers import synthetic_features
 from shared import config as configuration
 from shared.cli import emit_command
 from shared.errors import UserError
-from stage2_fusion import train as trainer
-from stage2_fusion.commands import search as searching
+from stage2_fusion.commands.search import SearchConfig, search
 from stage2_fusion.config import FuseConfig
+from stage2_fusion.search import trials
+from stage2_fusion.search.space import draw_assignments
+from stage2_fusion.train import train
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return synthetic_features.write_features(
-        tmp_path_factory.mktemp("features") / "f", {"train": 32, "valid": 16}, views=0
-    )
+    folder = tmp_path_factory.mktemp("features") / "f"
+    return synthetic_features.write_features(folder, {"train": 32, "valid": 16}, views=0)
 
 
 def arguments(data, folder, space: dict, *more) -> list[str]:
+    base = {"model": "concat", "options": {"width": 8}, "train": {"epochs": 1, "batch_size": 16, "trackers": []}}
     (folder / "space.yaml").write_text(yaml.safe_dump(space))
-    (folder / "base.yaml").write_text(
-        yaml.safe_dump(
-            {"model": "concat", "options": {"width": 8}, "train": {"epochs": 1, "batch_size": 16, "trackers": []}}
-        )
-    )
+    (folder / "base.yaml").write_text(yaml.safe_dump(base))
     words = ["--config", folder / "base.yaml", "--data", data, "--space", folder / "space.yaml"]
     return [str(word) for word in (*words, "--out", folder / "out", *more)]
 
 
-def config(*given) -> searching.SearchConfig:
-    one = arguments(*given, "--workers", 1)  # trials in this process share torch's generator
-    return configuration.parse(searching.SearchConfig, one, prog="emit search", example="")
+def config(*args) -> SearchConfig:
+    one_worker = arguments(*args, "--workers", 1)  # trials in this process share torch's generator
+    return configuration.parse(SearchConfig, one_worker, prog="emit search", example="")
 
 
 @pytest.fixture
 def started(monkeypatch):
-    """Trials run in this process, one after the other; gives the names of those that were started."""
+    """Run trials in this process, one after the other; the names of those that were started."""
     names = []
 
     def run(file, threads, running):
@@ -55,80 +53,88 @@ def started(monkeypatch):
         if not (run_folder / "metrics.json").exists():
             names.append(file.stem)
             try:
-                trainer.train(configuration.load(FuseConfig, file))
+                train(configuration.load(FuseConfig, file))
             except UserError as error:
                 return str(error)
         return ""
 
-    monkeypatch.setattr(searching, "run_trial", run)
+    monkeypatch.setattr(trials, "run_trial", run)
     return names
 
 
-def rows(folder) -> list[dict]:
+def read_results(folder) -> list[dict]:
     with (folder / "out" / "results.csv").open() as file:
         return list(csv.DictReader(file))
 
 
-def test_draws_lie_in_the_space_and_never_repeat():
+def draw(space, seed, count):
+    return [values for values, _ in zip(draw_assignments(space, "random", seed), range(count), strict=False)]
+
+
+def test_draws_lie_in_space_and_never_repeat():
     space = {"a": {"low": 1e-4, "high": 1e-1, "log": True}, "b": {"low": 2, "high": 4}, "c": ["x", "y"]}
-    drawn = [values for values, _ in zip(searching.draws(space, "random", 3), range(300), strict=False)]
-    assert drawn[:5] == [values for values, _ in zip(searching.draws(space, "random", 3), range(5), strict=False)]
-    assert drawn[:5] != [values for values, _ in zip(searching.draws(space, "random", 4), range(5), strict=False)]
+    drawn = draw(space, 3, 300)
+    assert drawn[:5] == draw(space, 3, 5) != draw(space, 4, 5)
     assert all(1e-4 <= values["a"] <= 1e-1 for values in drawn)
     small = sum(values["a"] < 10**-2.5 for values in drawn)
-    assert 120 < small < 180  # even in the logarithm: half lie below the middle
+    assert 120 < small < 180  # uniform in the logarithm: half lie below the middle
     thirds = [sum(values["b"] == b for values in drawn) for b in (2, 3, 4)]
     assert sum(thirds) == 300 and min(thirds) > 70
-    assert len(list(searching.draws({"b": {"low": 2, "high": 4}, "c": ["x", "y"]}, "random", 0))) == 6
+    assert len(draw({"b": {"low": 2, "high": 4}, "c": ["x", "y"]}, 0, 300)) == 6
 
 
-def test_a_grid_is_every_combination_in_order():
-    grid = searching.draws({"a": [1, 2], "b": ["x", "y"]}, "grid", 0)
+def test_grid_is_every_combination_in_order():
+    grid = draw_assignments({"a": [1, 2], "b": ["x", "y"]}, "grid", 0)
     assert [(v["a"], v["b"]) for v in grid] == [(1, "x"), (1, "y"), (2, "x"), (2, "y")]
     with pytest.raises(UserError, match="b is a range"):
-        list(searching.draws({"b": {"low": 1, "high": 2}}, "grid", 0))
+        list(draw_assignments({"b": {"low": 1, "high": 2}}, "grid", 0))
 
 
-def test_the_best_comes_first_and_its_file_trains_the_same(data, tmp_path, started, capsys):
-    space = {"train.lr": [1.0e-7, 3.0e-2], "options.nonsense": [1]}
-    with pytest.raises(UserError, match=r"no trial came through.*nonsense"):
-        searching.search(config(data, tmp_path, space, "--method", "grid", "--trials", 1))
-    (tmp_path / "a").mkdir()
+def test_best_configuration_trains_to_the_same_score(data, tmp_path, started, capsys):
     space = {"train.lr": [1.0e-7, 3.0e-2, -1.0], "options.width": [8]}
-    best = searching.search(config(data, tmp_path / "a", space, "--method", "grid"))
-    found = rows(tmp_path / "a")
-    assert [row["trial"] for row in found] == ["1", "0", "2"]
-    assert float(found[0]["valid_pcc"]) > float(found[1]["valid_pcc"])
-    assert "must be above 0" in found[2]["error"] and not found[2]["valid_pcc"]
+    best = search(config(data, tmp_path, space, "--method", "grid"))
+    results = read_results(tmp_path)
+    assert [row["trial"] for row in results] == ["1", "0", "2"]
+    assert float(results[0]["valid_pcc"]) > float(results[1]["valid_pcc"])
+    assert "must be above 0" in results[2]["error"] and not results[2]["valid_pcc"]
     assert "failed" in capsys.readouterr().out
     again = configuration.load(FuseConfig, best, ["--run", str(tmp_path / "again")])
     assert again.train.lr == 3.0e-2 and again.options == {"width": 8} and again.train.batch_size == 16
-    log = yaml.safe_load((trainer.train(again) / "metrics.json").read_text())
-    assert log["valid"]["pcc"]["mean"] == pytest.approx(float(found[0]["valid_pcc"]), abs=1e-6)
+    metrics = yaml.safe_load((train(again) / "metrics.json").read_text())
+    assert metrics["valid"]["pcc"]["mean"] == pytest.approx(float(results[0]["valid_pcc"]), abs=1e-6)
 
 
-def test_finished_trials_are_kept_and_another_search_is_refused(data, tmp_path, started):
+def test_search_without_successful_trial_is_an_error(data, tmp_path, started):
+    space = {"train.lr": [1.0e-3], "options.nonsense": [1]}
+    with pytest.raises(UserError, match=r"no trial came through.*nonsense"):
+        search(config(data, tmp_path, space, "--method", "grid"))
+
+
+def test_finished_trials_are_kept(data, tmp_path, started):
     space = {"train.lr": {"low": 1.0e-3, "high": 1.0e-2, "log": True}}
-    searching.search(config(data, tmp_path, space, "--trials", 2))
-    first = {row["trial"]: row["train.lr"] for row in rows(tmp_path)}
+    search(config(data, tmp_path, space, "--trials", 2))
+    first = {row["trial"]: row["train.lr"] for row in read_results(tmp_path)}
     assert started == ["000", "001"]
-    searching.search(config(data, tmp_path, space, "--trials", 3))
+    search(config(data, tmp_path, space, "--trials", 3))
     assert started == ["000", "001", "002"]
-    assert first.items() <= {row["trial"]: row["train.lr"] for row in rows(tmp_path)}.items()
-    with pytest.raises(UserError, match="another --out"):
-        searching.search(config(data, tmp_path, space, "--trials", 3, "--seed", 1))
+    assert first.items() <= {row["trial"]: row["train.lr"] for row in read_results(tmp_path)}.items()
+
+
+def test_folder_of_another_search_is_refused(tmp_path, started):
+    space = {"train.lr": {"low": 1.0e-3, "high": 1.0e-2, "log": True}}
     counts = {"train": 16, "valid": 8}
-    mine = synthetic_features.write_features(tmp_path / "f", counts, views=0, seed=0)
-    (tmp_path / "moved").mkdir()
-    searching.search(config(mine, tmp_path / "moved", space, "--trials", 1))
-    shutil.rmtree(mine)
-    synthetic_features.write_features(mine, counts, views=0, seed=1)  # other features at the same place
+    features = synthetic_features.write_features(tmp_path / "f", counts, views=0, seed=0)
+    search(config(features, tmp_path, space, "--trials", 1))
+    with pytest.raises(UserError, match="another --out"):
+        search(config(features, tmp_path, space, "--trials", 2, "--seed", 1))
+    shutil.rmtree(features)
+    synthetic_features.write_features(features, counts, views=0, seed=1)  # other features at the same path
     with pytest.raises(UserError, match="other options, features, space or seed"):
-        searching.search(config(mine, tmp_path / "moved", space, "--trials", 2))
+        search(config(features, tmp_path, space, "--trials", 2))
 
 
 @pytest.mark.parametrize(
-    "space, said",
+    ("space", "message"),
     [
         ({"train.lrr": [1]}, "no option 'train.lrr': did you mean 'lr'"),
         ({"run": ["x"]}, "no option 'run'"),
@@ -138,28 +144,30 @@ def test_finished_trials_are_kept_and_another_search_is_refused(data, tmp_path, 
         ({}, "give options"),
     ],
 )
-def test_a_space_that_is_none_is_one_line(space, said, data, tmp_path):
-    with pytest.raises(UserError, match=said):
-        searching.search(config(data, tmp_path, space))
+def test_impossible_space_is_refused_in_one_line(space, message, data, tmp_path):
+    with pytest.raises(UserError, match=message):
+        search(config(data, tmp_path, space))
 
 
 @pytest.mark.slow
-def test_real_processes_a_stop_and_a_failed_trial(data, tmp_path):
+def test_stopped_search_resumes_in_real_processes(data, tmp_path):
+    """From a folder with a package `shared` of its own, which no process may import."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "__init__.py").write_text("raise ImportError('another package')")
     space = {"options.width": [8, -1], "train.epochs": [100]}
-    words = arguments(data, tmp_path, space, "--method", "grid", "--train.patience", 100)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = emit_command("search", *words)
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    command = emit_command("search", *arguments(data, tmp_path, space, "--method", "grid", "--train.patience", 100))
+    where = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, **where)
     log = tmp_path / "out" / "trials" / "000" / "log.jsonl"
     while not (log.exists() and len(log.read_text().splitlines()) > 3):
         assert process.poll() is None
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM
-    before = len(log.read_text().splitlines())
-    assert not (tmp_path / "out" / "results.csv").exists() and before < 100
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    epochs = len(log.read_text().splitlines())
+    assert not (tmp_path / "out" / "results.csv").exists() and epochs < 100
+    done = subprocess.run(command, capture_output=True, text=True, **where)
     assert done.returncode == 0, done.stderr
-    found = rows(tmp_path)
-    assert [row["trial"] for row in found] == ["0", "1"] and found[1]["error"]
+    results = read_results(tmp_path)
+    assert [row["trial"] for row in results] == ["0", "1"] and results[1]["error"]
     assert "continuing after epoch" in (tmp_path / "out" / "logs" / "000.txt").read_text()

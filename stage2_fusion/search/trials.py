@@ -1,0 +1,103 @@
+"""Trials of a search: each is `emit fuse` in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.cli import emit_command
+from shared.config import load_yaml
+from shared.files import read_json
+
+HOW = "choose another --out"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration and its result."""
+
+    number: int
+    values: dict[str, Any]
+    """{option: value} of what the search varies."""
+    pcc: float | None = None
+    """Validation PCC of the best epoch; None for a failed trial."""
+    epoch: int | None = None
+    error: str = ""
+    """The last line of a failed trial."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:03d}"
+
+
+def run_trials(files: list[Path], workers: int, threads: int) -> list[str]:
+    """Run `emit fuse` on each configuration file, `workers` at once with `threads` CPU threads each. Returns the error
+    of each trial, "" for success. Control-C or SIGTERM lets running trials finish their epoch."""
+    running: list[subprocess.Popen] = []
+    with _sigterm_as_exit(), ThreadPoolExecutor(workers) as executor:
+        try:
+            return list(executor.map(lambda file: run_trial(file, threads, running), files))
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            raise
+
+
+def run_trial(file: Path, threads: int, running: list[subprocess.Popen]) -> str:
+    """Run one trial unless it is finished; its error, or "". The process is added to `running`."""
+    run = Path(load_yaml(file, HOW)["run"])
+    if (run / "metrics.json").exists():
+        return ""
+    log = file.parents[1] / "logs" / f"{file.stem}.txt"
+    log.parent.mkdir(exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with log.open("w") as output:
+        command = emit_command("fuse", "--config", file)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        running.append(process)
+        status = process.wait()
+    if not status and (run / "metrics.json").exists():
+        return ""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return (lines[-1].removeprefix("error: ") if lines else f"ended with status {status}")[:300]
+
+
+def read_trials(out: Path, assignments: list[dict[str, Any]], errors: list[str]) -> list[Trial]:
+    """The trials with their results, best first, failed ones last."""
+    trials = []
+    for number, (values, error) in enumerate(zip(assignments, errors, strict=True)):
+        trial = Trial(number, values, error=error)
+        if not error:
+            metrics = read_json(out / "trials" / trial.name / "metrics.json", "metrics", "run the search again")
+            trial = Trial(number, values, round(metrics["valid"]["pcc"]["mean"], 6), metrics["epoch"])
+        trials.append(trial)
+    return sorted(trials, key=lambda trial: (bool(trial.error), -(trial.pcc or 0.0), trial.number))
+
+
+def trial_table(trials: list[Trial], names: list[str], rows: int = 20) -> str:
+    """The first `rows` trials for a terminal; names: the options that vary."""
+    cells = [["trial", "valid PCC", "epoch", *names, ""]]
+    for trial in trials[:rows]:
+        pcc = "failed" if trial.pcc is None else f"{trial.pcc:.4f}"
+        epoch = "" if trial.epoch is None else str(trial.epoch)
+        cells.append([trial.name, pcc, epoch, *(str(trial.values[name]) for name in names), trial.error[:60]])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join(lines + [f"... and {len(trials) - rows} more"] * (len(trials) > rows))
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that trials can be ended in order."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
