@@ -175,7 +175,7 @@ def test_deepspeed_equals_one_process_and_resumes(settings: list[str], tmp_path:
         )
         assert done.returncode == 0, done.stderr[-2000:]
     assert "after step 2" in done.stdout
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
 
 
 def test_death_of_a_process_ends_the_launch_and_the_run_resumes(settings: list[str], tmp_path: Path):
@@ -258,7 +258,7 @@ def test_validation_is_the_same_on_two_processes(settings: list[str], tmp_path: 
         assert trainers.wait() == [0] * world, trainers.outputs()
         validations.append(records(tmp_path / str(world))[0])
     one, two = validations
-    assert one == {name: pytest.approx(value, abs=1e-6) for name, value in two.items()}
+    assert one == {name: pytest.approx(value, abs=1e-5) for name, value in two.items()}
     assert {name for name in one if name.startswith("zero_shot")} == {
         f"zero_shot_{m}" for m in ("vision", "audio", "both")
     }
