@@ -79,31 +79,31 @@ def test_test_split_has_no_labels_to_score(pipeline):
 
 def test_precomputed_features_equal_the_pickles(pipeline):
     data, counts = FeatureDataset.open(pipeline / "precomputed"), {"vision": 0, "audio": 0}
-    assert {sample["split"] for sample in data.samples} == {"train", "valid", "test"}
+    assert {sample.split for sample in data.samples} == {"train", "valid", "test"}
     for views in data.by_clip():
         sample = views[0]
-        place = pipeline / "root" / ("test_data" if sample["split"] == "test" else ".")
+        place = pipeline / "root" / ("test_data" if sample.split == "test" else ".")
         for modality, folder in (("vision", "vit"), ("audio", "wav2vec2")):
-            path = place / folder / f"{sample['id']}.pkl"
+            path = place / folder / f"{sample.id}.pkl"
             stored = read_features(path) if path.exists() else np.zeros((0, 1), np.float32)
-            assert len(sample[modality]["sequence"]) == len(stored)
+            part = sample.modality(modality)
+            assert part.steps == len(stored)
             if len(stored):
-                np.testing.assert_array_equal(sample[modality]["sequence"], stored.astype(np.float16))
-                assert sample[modality]["quality"].any() and len(sample[modality]["quality"]) == len(stored)
-                times = sample[modality]["times"]
-                assert (np.diff(times) > 0).all() and times[-1] < sample["duration"] + 0.1
+                np.testing.assert_array_equal(part.sequence, stored.astype(np.float16))
+                assert part.quality.any() and len(part.quality) == len(stored)
+                assert (np.diff(part.times) > 0).all() and part.times[-1] < sample.duration + 0.1
                 counts[modality] += 1
-        assert not len(sample["text"]["sequence"]) and not any(sample[m]["pooled"].any() for m in counts)
+        assert not sample.text.steps and not any(sample.modality(m).pooled.any() for m in counts)
     assert min(counts.values()) > 12
 
 
 def test_text_features_beside_precomputed_ones_come_from_the_encoders(pipeline):
     own, words = (FeatureDataset.open(pipeline / name, views=(0,)) for name in ("own", "words"))
-    assert words.info["widths"] == {**own.info["widths"], "vision": 384, "audio": 768}
+    assert words.info.widths == {**own.info.widths, "vision": 384, "audio": 768}
     for a, b in zip(own.samples, words.samples, strict=True):
         for key in ("sequence", "pooled", "quality"):
-            np.testing.assert_array_equal(a["text"][key], b["text"][key])
-        assert not b["audio"]["pooled"].any()
+            np.testing.assert_array_equal(getattr(a.text, key), getattr(b.text, key))
+        assert not b.audio.pooled.any()
 
 
 @pytest.mark.parametrize("more", [[], ["--encoders"]])

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from shared.dataset.clip import MODALITIES
 from shared.training.loader import to_device
-from stage2_fusion.data.feature_info import KeyAccess
 from stage2_fusion.data.features import FeatureSample, ModalityFeatures
 
 
 @dataclass(eq=False)
-class ModalityBatch(KeyAccess):
+class ModalityBatch:
     """One modality of B clips, float32, padded with zeros to the longest: T >= 1."""
 
     x: Tensor
@@ -36,7 +35,7 @@ class ModalityBatch(KeyAccess):
 
 
 @dataclass(eq=False)
-class Batch(KeyAccess):
+class Batch:
     """B clips."""
 
     ids: list[str]

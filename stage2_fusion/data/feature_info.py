@@ -13,42 +13,8 @@ FORMAT = "emit-features/1"
 HOW = "make it with `emit encode`"
 
 
-class KeyAccess:
-    """Temporary: `value["name"]` beside `value.name`, until every caller uses attributes."""
-
-    def __getitem__(self, key: str) -> Any:
-        return getattr(self, key)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        setattr(self, key, value)
-
-    def __contains__(self, key: str) -> bool:
-        return getattr(self, key, None) is not None
-
-    def get(self, key: str, default: Any = None) -> Any:
-        value = getattr(self, key, None)
-        return default if value is None else value
-
-    def keys(self) -> list[str]:
-        return [field.name for field in dataclasses.fields(self) if field.name in self]
-
-    def values(self) -> list[Any]:
-        return [self[key] for key in self.keys()]
-
-    def items(self) -> list[tuple[str, Any]]:
-        return [(key, self[key]) for key in self.keys()]
-
-    def __or__(self, changes: dict[str, Any]) -> Any:
-        return dataclasses.replace(self, **changes)
-
-    def __ior__(self, changes: dict[str, Any]) -> Any:
-        for key, value in changes.items():
-            self[key] = value
-        return self
-
-
 @dataclass
-class EncoderInfo(KeyAccess):
+class EncoderInfo:
     """The aligned encoders behind a feature dataset."""
 
     path: str
@@ -58,14 +24,9 @@ class EncoderInfo(KeyAccess):
     precomputed: list[str] | None = None
     """Modalities whose features came with the dataset: no encoder of ours computed them."""
 
-    @property
-    def provided(self) -> list[str] | None:
-        """Temporary: the old name."""
-        return self.precomputed
-
 
 @dataclass
-class DataInfo(KeyAccess):
+class DataInfo:
     """The clip dataset behind a feature dataset."""
 
     path: str
@@ -77,7 +38,7 @@ class DataInfo(KeyAccess):
 
 
 @dataclass
-class ActionUnitInfo(KeyAccess):
+class ActionUnitInfo:
     """The face landmarker behind the action units of the vision sequence."""
 
     path: str
@@ -87,7 +48,7 @@ class ActionUnitInfo(KeyAccess):
 
 
 @dataclass
-class PrecomputedInfo(KeyAccess):
+class PrecomputedInfo:
     """The files behind features that came with their dataset."""
 
     path: str
@@ -95,7 +56,7 @@ class PrecomputedInfo(KeyAccess):
 
 
 @dataclass
-class FeatureInfo(KeyAccess):
+class FeatureInfo:
     """What features.json holds: the shape of the features and everything they depend on."""
 
     label_names: list[str]

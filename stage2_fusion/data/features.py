@@ -15,7 +15,7 @@ from shared.dataset.shards import read_shard, save_table, write_shard
 from shared.errors import UserError
 from shared.files import atomic_folder, write_json
 from shared.text import one_line
-from stage2_fusion.data.feature_info import HOW, FeatureInfo, KeyAccess, read_info
+from stage2_fusion.data.feature_info import HOW, FeatureInfo, read_info
 
 if TYPE_CHECKING:
     import datasets
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class ModalityFeatures(KeyAccess):
+class ModalityFeatures:
     """One modality of a clip, as its encoder represents it. T = 0 when the modality is missing."""
 
     sequence: np.ndarray
@@ -44,7 +44,7 @@ class ModalityFeatures(KeyAccess):
 
 
 @dataclass(eq=False)
-class FeatureSample(KeyAccess):
+class FeatureSample:
     """The features of one view of a clip."""
 
     id: str
@@ -76,7 +76,7 @@ class FeatureSample(KeyAccess):
 
 
 @dataclass(eq=False)
-class ClipLabels(KeyAccess):
+class ClipLabels:
     """A clip without its features."""
 
     id: str

@@ -21,6 +21,7 @@ from shared.training.schedule import count_warmup_steps
 from stage2_fusion import trainer
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
 from stage2_fusion.config import FuseConfig
+from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.data.features import FeatureDataset, shorten, write
 from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.models import MODELS
@@ -73,7 +74,7 @@ def test_every_model_learns(model: str, data: Path, tmp_path: Path):
 def test_training_keeps_the_best_epoch_and_stops_early(tmp_path: Path):
     samples, rng = synthetic_features.samples({"train": 64, "valid": 40}), np.random.default_rng(0)
     for sample in samples:
-        sample["labels"] = rng.random(2).astype(np.float32)  # nothing to learn: validation goes up and down
+        sample.labels = rng.random(2).astype(np.float32)  # nothing to learn: validation goes up and down
     write(tmp_path / "f", samples, synthetic_features.info())
     options = ["--model", "concat", "--train.epochs", 60, "--train.patience", 3, "--train.ema", 0.5]
     folder = train(config(tmp_path / "f", tmp_path / "r", *options))
@@ -169,7 +170,7 @@ def test_model_folder_holds_the_encoders(tmp_path: Path):
     encoders = tmp_path / "encoders"
     encoders.mkdir()
     (encoders / "config.json").write_text('{"digest": "x"}')
-    info = synthetic_features.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
+    info = synthetic_features.info(encoders=EncoderInfo(str(encoders), "x", {}))
     write(tmp_path / "f", synthetic_features.samples({"train": 32, "valid": 8}), info)
     folder = train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 3))
     shutil.rmtree(encoders)
@@ -180,7 +181,7 @@ def test_encoders_that_changed_since_are_not_copied(tmp_path: Path, capsys: pyte
     encoders = tmp_path / "encoders"
     encoders.mkdir()
     (encoders / "config.json").write_text('{"digest": "y"}')  # exported again since the features were made
-    info = synthetic_features.info() | {"encoders": {"path": str(encoders), "digest": "x", "config": {}}}
+    info = synthetic_features.info(encoders=EncoderInfo(str(encoders), "x", {}))
     write(tmp_path / "f", synthetic_features.samples({"train": 32, "valid": 8}), info)
     folder = train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 1))
     assert not (folder / "encoders").exists()
@@ -190,9 +191,9 @@ def test_encoders_that_changed_since_are_not_copied(tmp_path: Path, capsys: pyte
 def test_clips_without_some_or_all_labels_do_not_harm_training(tmp_path: Path):
     samples = synthetic_features.samples({"train": 40, "valid": 10}, k=3)
     for i, sample in enumerate(samples):
-        sample["labels"][i % 3] = np.nan
+        sample.labels[i % 3] = np.nan
         if i % 8 < 2:
-            sample["labels"][:] = np.nan
+            sample.labels[:] = np.nan
     write(tmp_path / "f", samples, synthetic_features.info(3))
     folder = train(config(tmp_path / "f", tmp_path / "r", "--train.epochs", 2))
     assert all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
