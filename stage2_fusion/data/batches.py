@@ -42,7 +42,7 @@ class Batch:
     duration: Tensor
     """float32 (B,), seconds."""
     labels: Tensor
-    """float32 (B, K), NaN = not labelled."""
+    """float32 (B, K), NaN = not labeled."""
     damaged: Tensor
     """bool (B, 3), True = the modality (vision, audio, text) is present but was damaged on purpose."""
     vision: ModalityBatch

@@ -51,12 +51,12 @@ class Net:
     def detect(self, image):
         if image.data.mean() <= 40:
             return types.SimpleNamespace(face_blendshapes=[])
-        found = [
+        shapes = [
             types.SimpleNamespace(category_name=name, score=float(score))
             for name, score in zip(BLENDSHAPES, unit_scores(image.data), strict=True)
             if name != self.lacking
         ]
-        return types.SimpleNamespace(face_blendshapes=[found[::-1]])
+        return types.SimpleNamespace(face_blendshapes=[shapes[::-1]])
 
 
 @pytest.fixture
