@@ -21,7 +21,7 @@ class PrepareConfig(Recipe):
     """Turn media files, their words and labels into a clip dataset."""
 
     source: Path = field()
-    """A folder of media files, or a table of them (a .csv, or a folder with a labels.csv)."""
+    """A folder of media files, or a table of them (.csv, .tsv, .txt or .jsonl, or a folder with a labels.csv)."""
     out: Path = field()
     """Folder of the dataset. An unfinished one is continued."""
     layout: str | None = None

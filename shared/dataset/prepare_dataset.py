@@ -54,11 +54,11 @@ def prepare_dataset(
     }
     writer = ShardWriter(out, "dataset.json", "clip dataset", len(source.clips), SHARD_SIZE)
     stored = ClipDatasetInfo.read(out).made_from if writer.is_complete() else None
+    for note in source.notes:  # also when the dataset is complete: they name the rows that it lacks
+        print(f"{source_path}: {note}")
     if writer.claim(made_from, stored, lambda name, *_: {"recipe": "options", "source": "clips or labels"}[name]):
         print(f"{out}: already prepared; nothing to do")
         return
-    for note in source.notes:
-        print(f"{source_path}: {note}")
     if merge:
         _refuse_gaps(writer, source.clips)
     else:

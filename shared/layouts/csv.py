@@ -1,4 +1,4 @@
-"""Layout "csv": a table with one row per clip, or a folder with a labels.csv.
+"""Layout "csv": a table (.csv, .tsv, .txt or .jsonl) with one row per clip, or a folder with a labels.csv.
 
 Columns are named by options, or recognized by their usual names (shared/tables/columns.py). Paths are relative to the
 table. A missing extension is completed, and a table that has an id column alone has its files looked up. A row with too
@@ -13,8 +13,9 @@ from shared.dataset.clip import ClipSource
 from shared.dataset.media_files import ids_from_paths
 from shared.layouts.table_clips import ClipColumnOptions, ClipColumns, clips_from_rows, find_clip_columns
 from shared.tables.columns import Header
+from shared.tables.formats import read_table
 from shared.tables.media_finder import MediaFinder
-from shared.tables.text_table import TableRow, read_table
+from shared.tables.text_table import TableRow
 from shared.text import first_few
 
 SHOWN_ROWS = 10

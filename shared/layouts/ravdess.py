@@ -19,8 +19,9 @@ from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.media_files import ids_from_paths, media_files
 from shared.errors import UserError
 from shared.tables.columns import USUAL_NAMES, Header
+from shared.tables.formats import is_table, read_table
 from shared.tables.media_finder import MediaFinder
-from shared.tables.text_table import TableRow, TextTable, read_table
+from shared.tables.text_table import TableRow, TextTable
 from shared.text import first_few, words
 
 MANIFEST = "manifest.csv"
@@ -42,7 +43,7 @@ class Ravdess:
     def read(self, source: Path) -> ClipSource:
         """The clips of a folder, a file or a manifest, ordered by emotion, intensity, statement, repetition and actor.
         UserError when `source` is a manifest that cannot be read."""
-        if source.is_file() and source.suffix.lower() in (".csv", ".tsv"):
+        if source.is_file() and is_table(source):
             clips, notes = _read_manifest(source)
         elif source.is_dir() and (source / MANIFEST).is_file():
             try:

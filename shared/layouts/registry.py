@@ -9,6 +9,7 @@ from shared.dataset.clip import ClipSource
 from shared.errors import UserError
 from shared.layouts.ravdess import is_manifest
 from shared.registry import Registry
+from shared.tables.formats import is_table
 
 LAYOUTS = Registry(
     "layout",
@@ -52,11 +53,14 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
 
 
 def guess_layout(source: Path) -> str:
-    """The layout of an existing file or folder, guessed from the names of its files."""
+    """The layout of an existing file or folder, guessed from the names of its files. UserError for a table in a format
+    that is not read."""
     if source.is_file():
         if is_manifest(source):
             return "ravdess"
-        return {".csv": "csv", ".tsv": "csv", ".parquet": "hf", ".arrow": "hf"}.get(source.suffix.lower(), "folder")
+        if is_table(source):
+            return "csv"
+        return "hf" if source.suffix.lower() in (".parquet", ".arrow") else "folder"
     if (source / "labels.csv").is_file():
         return "csv"
     if (source / "train_split.csv").is_file():

@@ -1,4 +1,7 @@
-"""Tables as text (CSV, TSV, exports of spreadsheets): separators, encodings, and rows with damaged quotation marks."""
+"""Delimited tables (CSV, TSV, exports of spreadsheets): separators, encodings, and rows with damaged quotation marks.
+
+`read_table` (formats.py) reads a table in any format.
+"""
 
 import csv
 import io
@@ -33,19 +36,14 @@ class TextTable:
     """What a person should check."""
 
 
-def read_table(path: Path) -> TextTable:
+def read_delimited(path: Path) -> TextTable:
     """Column names, and the rows that are not blank.
 
     A row with more cells than the header says so in `problem`. One with fewer cells is counted in the notes, and its
     missing cells are empty. A quotation mark that is left open affects its own row only. UserError when the file is not
     a table, or a column name occurs twice.
     """
-    try:
-        text = read_text(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such table; name a .csv, or a folder that holds a labels.csv") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable UTF-8 table ({error})") from None
+    text = read_table_text(path)
     # The extra line lets a quotation mark that is open in the last line run past it.
     lines = [*io.StringIO(text, newline=""), ""]
     start = next((i for i, line in enumerate(lines) if line.strip("\r\n")), 0)
@@ -123,6 +121,16 @@ def _fits(cells: list[str], header: list[str]) -> bool:
     used_cells = max((i + 1 for i, cell in enumerate(cells) if cell.strip()), default=0)
     named_columns = max((i + 1 for i, name in enumerate(header) if name), default=0)
     return used_cells <= len(header) and named_columns <= len(cells)
+
+
+def read_table_text(path: Path) -> str:
+    """The text of a table. UserError when it cannot be read."""
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table; name a .csv, or a folder that holds a labels.csv") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable UTF-8 table ({error})") from None
 
 
 def read_text(path: Path, errors: str = "strict") -> str:

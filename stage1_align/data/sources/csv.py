@@ -1,4 +1,4 @@
-"""Source "csv": a table with a header, one row per item. The separator (comma, semicolon, tab) is guessed.
+"""Source "csv": a table (.csv, .tsv, .txt or .jsonl), one row per item. A separator (comma, semicolon, tab) is guessed.
 
 Columns are named by options or recognized by their usual names (shared/tables/columns.py). Rows that name the same
 files are one item with several captions, as in tables with one row per caption. A split column says which rows belong
@@ -14,8 +14,9 @@ from shared.dataset.clip import sidecar_transcript
 from shared.errors import UserError
 from shared.files import digest
 from shared.tables.cells import split_name
+from shared.tables.formats import read_table
 from shared.tables.media_finder import MediaFinder
-from shared.tables.text_table import TableRow, read_table
+from shared.tables.text_table import TableRow
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import FrameSelector, Sample, TableSource, check_split
 from stage1_align.data.sources.columns import PairColumnOptions, PairColumns

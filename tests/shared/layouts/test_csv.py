@@ -211,3 +211,22 @@ def test_separate_sound_replaces_the_video_sound_which_is_the_fallback(tmp_path)
     assert len(b.waveform) == 7168  # its own track, in whole blocks of AAC
     assert "broken.wav: not a readable media file" in verdicts["b"].detail
     assert "d.mp4: not a readable media file" in verdicts["d"].detail and verdicts["a"].verdict == "ok"
+
+
+def test_json_lines_are_read_as_a_table(tmp_path):
+    rows = ['{"path": "a.mp4", "valence": 0.5, "text": " hi ", "meta": {"x": 1}}', "", '{"path": "b.mp4"}', "[1]"]
+    source = read_source(table(tmp_path, "\n".join(rows), "t.JSONL"))
+    assert source.label_names == ("valence",) and [clip.id for clip in source.clips] == ["a", "b"]
+    assert source.clips[0].labels == (0.5,) and source.clips[0].transcript == "hi"
+    assert math.isnan(source.clips[1].labels[0]) and source.clips[1].transcript is None
+    notes = "; ".join(source.notes)
+    assert "lists or objects are not read: meta" in notes and "line 4 (not a JSON object)" in notes
+    with pytest.raises(UserError, match="no line is a JSON object"):
+        read_source(table(tmp_path, "[1]\n", "other.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "t.xls", "t.ods", "t.json", "t.FEATHER"])
+def test_unsupported_table_format_is_refused(tmp_path, name):
+    for layout in (None, "csv", "ravdess"):
+        with pytest.raises(UserError, match="are not read; save it as CSV"):
+            read_source(table(tmp_path, "x", name), layout)

@@ -237,6 +237,16 @@ def test_damaged_rows_are_skipped_and_reported(tmp_path, capsys):
     assert "2 rows left out, the first in line 2: a quotation mark is left open" in capsys.readouterr().err
 
 
+def test_json_lines_are_a_table_of_pairs(tmp_path, capsys):
+    (tmp_path / "0.wav").write_bytes(wav(0, tmp_path))
+    rows = ['{"audio": "0.wav", "caption": "a dog", "valence": 0.5}', '{"audio": "0.wav", "caption": "woof"}', "{"]
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    source = opened("csv", tmp_path / "t.jsonl")
+    assert len(source) == 1 and source.annotations(0).captions == ["a dog", "woof"]
+    assert source.label_names == ["valence"] and source.annotations(0).labels.tolist() == [0.5]
+    assert "1 rows left out, the first in line 3: not a JSON object" in capsys.readouterr().err
+
+
 def test_videos_give_pictures_and_sound(tmp_path):
     frames = clock(np.arange(25) / 25)
     write_video(tmp_path / "v.mp4", frames, sound=0.1 * np.ones((1, RATE), np.float32))

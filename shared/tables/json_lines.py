@@ -1,0 +1,39 @@
+"""JSON Lines: one object a row; its keys are the columns."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from shared.errors import UserError
+from shared.tables.text_table import TableRow, TextTable, read_table_text
+
+
+def read_json_lines(path: Path) -> TextTable:
+    """As `read_delimited`. A line that is not an object says so in `problem`. Columns that hold lists or objects are
+    left out and noted. UserError when no line is an object with a key."""
+    objects = [(i, _parse(line)) for i, line in enumerate(read_table_text(path).split("\n"), 1) if line.strip()]
+    names = list(dict.fromkeys(name for _, row in objects for name in row or {}))
+    nested = [name for name in names if any(isinstance((row or {}).get(name), list | dict) for _, row in objects)]
+    header = [name for name in names if name not in nested]
+    if not header:
+        raise UserError(f"{path}: no line is a JSON object with texts or numbers")
+    rows = [
+        TableRow(line, [""] * len(header), "not a JSON object")
+        if row is None
+        else TableRow(line, [_cell(row.get(name)) for name in header])
+        for line, row in objects
+    ]
+    notes = [f"columns that hold lists or objects are not read: {', '.join(nested)}"] if nested else []
+    return TextTable(header, rows, notes)
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else value.strip() if isinstance(value, str) else json.dumps(value)
