@@ -124,29 +124,3 @@ class FuseConfig:
                 raise UserError(f"--finetune: no modality {name!r}: {nearest(name, MODALITIES)}")
             if blocks < 0:
                 raise UserError(f"--finetune: {blocks} blocks of {name}; 0 trains only the layers on top of them")
-
-
-@dataclass
-class PredictConfig:
-    """Predict intensities of clips nobody labelled, from the files themselves."""
-
-    clips: list[str]
-    """Media files, folders of them, or one CSV that lists them."""
-    model: Path
-    """Model folder (RUN/model)."""
-    out: Path = Path("predictions.csv")
-    """One row per clip: Filename, then one column per dimension in [0, 1]."""
-    encoders: Path | None = None
-    """Aligned encoders; by default those kept inside the model folder."""
-    blendshapes: Path | None = None
-    """MediaPipe's face_landmarker.task, for a model that reads action units; by default that kept inside its folder."""
-    batch_size: int = 16
-    """Windows per forward pass; the predictions do not depend on it."""
-    window: float | None = None
-    """Seconds per window of the timeline; by default the longest that a training clip could be."""
-    detector: str | None = None
-    """What finds faces, as of `emit prepare`; by default what found those of the training clips."""
-    transcribe: str | None = None
-    """Whisper folder, as of `emit prepare`; by default that of the training clips, "" for none."""
-    explain: bool = False
-    """Also write OUT_explained.jsonl, as `emit evaluate` does, with a line for each window."""

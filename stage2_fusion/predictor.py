@@ -32,7 +32,7 @@ from stage1_align.encoders import AlignedEncoders
 from stage2_fusion.data.damaged_views import raw_input
 from stage2_fusion.data.encoding import encode_samples, waveform_rate
 from stage2_fusion.data.features import shorten
-from stage2_fusion.evaluation.inference import StepExplanation, best_device, run_model
+from stage2_fusion.inference import StepExplanation, best_device, run_model
 from stage2_fusion.models.base import FusionModel
 from stage2_fusion.models.card import SYNTHETIC
 from stage2_fusion.models.model_config import LANDMARKER, FusionConfig

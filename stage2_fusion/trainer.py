@@ -25,8 +25,8 @@ from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.batches import PackedSamples
 from stage2_fusion.data.feature_damage import FeatureDamage
 from stage2_fusion.data.features import FeatureDataset
-from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs
+from stage2_fusion.inference import run_model
 from stage2_fusion.losses import FusionLoss
 from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions
 from stage2_fusion.setup import (

@@ -9,7 +9,7 @@ def count_warmup_steps(total_steps: int, warmup_fraction: float) -> int:
 
 
 def cosine_with_warmup(step: int, total_steps: int, warmup_steps: int) -> float:
-    """Factor of the peak learning rate at `step`: linear from 0 to 1 over `warmup_steps`, then half a cosine to 0."""
+    """Factor of the peak learning rate at `step`: linear from 1 / warmup_steps to 1, then half a cosine to 0."""
     if step < warmup_steps:
         return (step + 1) / max(1, warmup_steps)
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)

@@ -197,7 +197,7 @@ def _options_beside_file(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]
 
 def _file(checkpoint: Checkpoint, path: Path) -> Path:
     """The file that the tower reads, also when `path` is the folder around it."""
-    from stage1_align.towers.open_clip_source import WEIGHTS
+    from stage1_align.towers.open_clip_loading import WEIGHTS
 
     names = WEIGHTS if checkpoint.tower == "open_clip" else tuple(filter(None, [checkpoint.origin.partition(":")[2]]))
     if not path.is_dir() or not names:

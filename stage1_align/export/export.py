@@ -48,7 +48,7 @@ def export(config: ExportConfig) -> Path:
     from stage1_align.export import onnx
 
     if config.onnx:
-        onnx.require()
+        onnx.require_onnx()
     if not (config.run / "metrics.json").exists():
         raise UserError(
             f"{config.run}: no finished stage-1 run here; run `emit align --run {config.run} ...` to its end"
@@ -69,13 +69,13 @@ def export(config: ExportConfig) -> Path:
             )
         print(f"{config.out}: aligned encoders {exported.digest} (largest difference from training {difference:.1e})")
     if config.onnx:
-        for modality, difference in onnx.write(trained.towers(), config.out / "onnx").items():
+        for modality, difference in onnx.export_towers(trained.towers(), config.out / "onnx").items():
             print(f"{config.out}/onnx/{modality}.onnx: largest difference from the tower {difference:.1e}")
     return config.out
 
 
 def parity(a: "AlignedEncoders", b: "AlignedEncoders") -> float:
-    """Largest absolute difference between the pooled embeddings that two encoders give for the same random clips."""
+    """Largest absolute difference between the pooled embeddings of two sets of encoders for the same random clips."""
     rng = np.random.default_rng(0)
     items: dict[str, list] = {
         "vision": [rng.integers(0, 256, (3, 48, 48, 3), dtype=np.uint8) for _ in range(2)],

@@ -5,10 +5,10 @@
                   wav2vec2 and audeering: waveform (B, S), S of at least two frames (720)
     text.onnx     ids int64 (B, L), mask bool (B, L)                   -> pooled (B, D), sequence (B, L, C)
 
-B, T, W, S and L are dynamic, but an open_clip text tower needs L equal to its context length. Inputs are what `collate`
-of the tower gives: frames of its size, sound at its rate in whole windows or normalized, ids of its tokenizer. A graph
-cannot skip masked steps as the towers do: it computes everything and masks the result. WavLM is refused: its attention
-cannot be traced with a dynamic length.
+B, T, W, S and L are dynamic, but an open_clip text tower needs L equal to its context length. Inputs are what
+`collate` of the tower returns: frames of its size, sound at its rate in whole windows or normalized, ids of its
+tokenizer. A graph cannot skip masked steps as the towers do: it computes everything and masks the result. WavLM is
+refused: its attention cannot be traced with a dynamic length.
 """
 
 import contextlib
@@ -23,29 +23,32 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.text import one_line
-from stage1_align.towers.audio_windows import WindowedTower
 from stage1_align.towers.base import Tower
 from stage1_align.towers.htsat import htsat_module
 from stage1_align.towers.text_open_clip import OpenClipText
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.vision_open_clip import OpenClipVision
 from stage1_align.towers.wav2vec2 import Wav2vec2
+from stage1_align.towers.windowed_tower import WindowedTower
 
 TOLERANCE = 1e-4  # kernels of another runtime sum in another order
 INSTALL = "pip install onnx onnxscript onnxruntime"
+STEP_SAMPLES = 1999
+"""Samples by which example sounds differ in length, for towers without windows; a prime, so that no
+length is a whole number of frames."""
 
 
-def require() -> None:
+def require_onnx() -> None:
     """UserError unless the packages for writing ONNX are installed."""
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"ONNX export needs {' and '.join(missing)}: {INSTALL}")
 
 
-def write(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
+def export_towers(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
     """Write MODALITY.onnx for each tower, and run it at other sizes than it was traced at. Returns {modality: largest
     difference from the tower's own output}; UserError when one exceeds TOLERANCE, after the file is removed."""
-    require()
+    require_onnx()
     folder.mkdir(parents=True, exist_ok=True)
     differences = {}
     for modality, tower in towers.items():
@@ -53,7 +56,7 @@ def write(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
         size = sum(value.nbytes for value in tower.state_dict().values())
         try:
             torch.onnx.export(
-                program(modality, tower),
+                exported_program(modality, tower),
                 f=str(path),
                 input_names=list(examples(modality, tower)),
                 output_names=["pooled", "sequence"],
@@ -63,16 +66,16 @@ def write(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
         except torch.onnx.OnnxExporterError as error:
             reason = one_line(error, 200)
             name = type(tower).__name__
-            raise UserError(f"{path}: the {modality} tower {name} cannot be written as ONNX: {reason}") from None
-        inputs = examples(modality, tower, clips=4, longer=2)
-        found = differences[modality] = difference(reference(tower, inputs), _run(path, inputs))
-        if not found <= TOLERANCE:
+            raise UserError(f"{path}: the {modality} tower {name} cannot be exported to ONNX: {reason}") from None
+        inputs = examples(modality, tower, clips=4, extra_steps=2)
+        largest = differences[modality] = difference(reference(tower, inputs), _run(path, inputs))
+        if not largest <= TOLERANCE:
             path.unlink()
-            raise UserError(f"{path}: differs from the {modality} tower by {found:.1e}; the file was removed")
+            raise UserError(f"{path}: differs from the {modality} tower by {largest:.1e}; the file was removed")
     return differences
 
 
-def program(modality: str, tower: Tower) -> torch.export.ExportedProgram:
+def exported_program(modality: str, tower: Tower) -> torch.export.ExportedProgram:
     """The tower's graph, with dynamic sizes. UserError when the tower cannot be traced."""
     inputs = examples(modality, tower)
     batch = torch.export.Dim("batch")
@@ -88,20 +91,20 @@ def program(modality: str, tower: Tower) -> torch.export.ExportedProgram:
             return torch.export.export(graph, (), inputs, dynamic_shapes=dynamic_shapes)
     except Exception as error:  # the tracer raises a dozen types
         reason = one_line(error, 200)
-        raise UserError(f"the {modality} tower {type(tower).__name__} cannot be written as ONNX: {reason}") from None
+        raise UserError(f"the {modality} tower {type(tower).__name__} cannot be exported to ONNX: {reason}") from None
 
 
-def examples(modality: str, tower: Any, clips: int = 3, longer: int = 0) -> dict[str, Tensor]:
+def examples(modality: str, tower: Any, clips: int = 3, extra_steps: int = 0) -> dict[str, Tensor]:
     """Inputs of the graph. Clip i is i steps (or half windows) shorter than the first; the last clip is absent."""
     generator = torch.Generator().manual_seed(clips)
-    steps = tower.options.context_length if _fixed_length(tower) else clips + 1 + longer
+    steps = tower.options.context_length if _fixed_length(tower) else clips + 1 + extra_steps
     lengths = torch.tensor([max(0, steps - i) if i < clips - 1 else 0 for i in range(clips)])  # (B,)
     mask = torch.arange(steps)[None] < lengths[:, None]  # (B, T)
     if modality == "vision":
         size = tower.options.image_size
         return {"frames": torch.randint(256, (clips, steps, 3, size, size), generator=generator).byte(), "mask": mask}
     if modality == "audio":
-        samples = lengths * (tower.window // 2 if hasattr(tower, "window") else 1999)  # (B,)
+        samples = lengths * (tower.window // 2 if hasattr(tower, "window") else STEP_SAMPLES)  # (B,)
         sounds = [torch.rand(int(count), generator=generator).numpy() - 0.5 for count in samples]
         return tower.collate(sounds)
     ids = torch.randint(5, len(tower.tokenizer) - 1, (clips, steps), generator=generator)  # (B, L)
@@ -149,7 +152,7 @@ def _graph(modality: str, tower: Tower) -> nn.Module:
     for tower_class, graph in graphs.items():
         if isinstance(tower, tower_class):
             return graph(tower)
-    raise UserError(f"the {modality} tower {type(tower).__name__} has no ONNX form yet; leave out --onnx")
+    raise UserError(f"the {modality} tower {type(tower).__name__} cannot be exported to ONNX; leave out --onnx")
 
 
 class _Graph(nn.Module):

@@ -12,7 +12,7 @@ from shared.errors import UserError
 from shared.files import read_json
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import config_fields, folder_config, load_folder
-from stage1_align.towers.audio_windows import WindowedTower
+from stage1_align.towers.windowed_tower import WindowedTower
 
 FEATURES = {  # preprocessor_config.json of laion/clap-htsat-unfused
     "sampling_rate": 48000,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import load_prefix, read_laion
-from stage1_align.towers.audio_windows import WindowedTower
+from stage1_align.towers.windowed_tower import WindowedTower
 
 LAION: dict[str, Any] = {  # laion_clap's model_configs/HTSAT-*.json and htsat.create_htsat_model
     "sample_rate": 48000,

@@ -14,7 +14,7 @@ from shared.errors import UserError
 from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.towers.base import Encoded, masked_max
-from stage1_align.towers.open_clip_source import read_state
+from stage1_align.towers.open_clip_loading import read_state
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, OpenClipTokenizer, Tokenizer
 

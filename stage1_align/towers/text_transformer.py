@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.text import one_line
 from stage1_align.towers.base import Encoded
-from stage1_align.towers.text_gte import gte_fields
+from stage1_align.towers.gte_config import gte_fields
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 

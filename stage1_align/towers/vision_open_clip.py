@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.registry import nearest
-from stage1_align.towers import open_clip_source
+from stage1_align.towers import open_clip_loading
 from stage1_align.towers.base import Encoded, pad
 from stage1_align.towers.vision_tower import VisionTower
 
@@ -78,9 +78,9 @@ class OpenClipVision(VisionTower):
         options, weights = _resolved(options, embed_dim)
         super().__init__(options, embed_dim)
         size: Any = options.image_size  # resolved
-        visual = open_clip_source.build(options.vision_cfg)
+        visual = open_clip_loading.build(options.vision_cfg)
         if weights is not None:
-            open_clip_source.load(visual, weights)
+            open_clip_loading.load(visual, weights)
         self.trunk, own = _split(visual)
         if hasattr(self.trunk, "set_input_size"):  # timm builds at the size in the model's name, not in vision_cfg
             self.trunk.set_input_size(img_size=(size, size))
@@ -177,7 +177,7 @@ def _resolved(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, Pa
         value = getattr(options, name)
         if value is not None and value not in choices:
             raise UserError(f"vision tower: no {name} {value!r}: {nearest(value, choices)}")
-    source = open_clip_source.find(options.model, options.pretrained, options.vision_cfg, embed_dim)
+    source = open_clip_loading.find(options.model, options.pretrained, options.vision_cfg, embed_dim)
     given = {name: getattr(options, name) for name in DEFAULTS if getattr(options, name) is not None}
     # Bicubic is open_clip's own default. A wrong mean or standard deviation does more harm: those must be given.
     defaults: dict[str, Any] = DEFAULTS if source.weights is None else {"interpolation": "bicubic"}

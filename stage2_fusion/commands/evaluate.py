@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
     """Score the model; write metrics, predictions and labels."""
-    from stage2_fusion.evaluation.inference import best_device, run_model
+    from stage2_fusion.inference import best_device, run_model
     from stage2_fusion.models.base import FusionModel
 
     began = time.perf_counter()

@@ -2,16 +2,44 @@
 
 import sys
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared import config as configuration
 from shared.files import write_csv
-from stage2_fusion.config import PredictConfig
 
 if TYPE_CHECKING:
     from stage2_fusion.predictor import Predictor
+
+
+@dataclass
+class PredictConfig:
+    """Predict the intensities of media files."""
+
+    clips: list[str]
+    """Media files, folders of them and tables that list them, one or more of each. A clip that occurs twice is
+    predicted once."""
+    model: Path
+    """Model folder (RUN/model)."""
+    out: Path = Path("predictions.csv")
+    """One row per clip: Filename, then one column per dimension in [0, 1]."""
+    encoders: Path | None = None
+    """Aligned encoders; by default those inside the model folder."""
+    blendshapes: Path | None = None
+    """MediaPipe's face_landmarker.task, for a model that reads action units; by default the one inside its folder."""
+    batch_size: int = 16
+    """Windows per forward pass; the predictions do not depend on it."""
+    window: float | None = None
+    """Seconds per window of the timeline; by default the longest that a training clip could be."""
+    detector: str | None = None
+    """Face detector, as in `emit prepare`; by default that of the training clips."""
+    transcribe: str | None = None
+    """Whisper folder, as in `emit prepare`; by default that of the training clips, "" for none."""
+    explain: bool = False
+    """Also write OUT_explained.jsonl, as `emit evaluate` does, with a line for each window."""
 
 
 def main(argv: list[str] | None = None) -> int:

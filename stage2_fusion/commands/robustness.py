@@ -80,7 +80,7 @@ def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
 def _score_model(name: str, path: Path, config: RobustnessConfig) -> list[RobustnessRow]:
     from stage2_fusion.data.feature_info import read_info
     from stage2_fusion.data.features import FeatureDataset, FeatureSample
-    from stage2_fusion.evaluation.inference import best_device, run_model
+    from stage2_fusion.inference import best_device, run_model
     from stage2_fusion.models.base import FusionModel
 
     model = FusionModel.from_pretrained(path).to(best_device())

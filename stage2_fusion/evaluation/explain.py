@@ -7,7 +7,7 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.files import write_text
-from stage2_fusion.evaluation.inference import StepExplanation
+from stage2_fusion.inference import StepExplanation
 
 
 def write_explanations(path: Path, ids: list[str], steps: list[StepExplanation], names: list[str]) -> None:

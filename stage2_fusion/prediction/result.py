@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
-from stage2_fusion.evaluation.inference import StepExplanation
+from stage2_fusion.inference import StepExplanation
 
 NOTHING = "neither picture, sound nor words could be used"
 

@@ -32,8 +32,8 @@ from stage2_fusion.config import FuseConfig, TrainConfig
 from stage2_fusion.data.batches import Batch, PackedSamples, collate
 from stage2_fusion.data.encoding import encode_samples, load_clip
 from stage2_fusion.data.features import FeatureDataset
-from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs
+from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FusionModel
 from stage2_fusion.setup import parameter_groups
 from stage2_fusion.train import train

@@ -17,8 +17,7 @@ from shared.errors import UserError
 from shared.media.decode import decode
 from stage2_fusion import ClipArrays, FeatureDataset, FusionModel, Predictor
 from stage2_fusion.commands.encode import EncodeConfig, encode
-from stage2_fusion.commands.predict import predict
-from stage2_fusion.config import PredictConfig
+from stage2_fusion.commands.predict import PredictConfig, predict
 from stage2_fusion.models.base import FeatureSpec
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 from stage2_fusion.predictor import SyntheticModelWarning

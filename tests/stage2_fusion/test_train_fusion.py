@@ -23,7 +23,7 @@ from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.data.features import FeatureDataset, shorten, write
-from stage2_fusion.evaluation.inference import run_model
+from stage2_fusion.inference import run_model
 from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import FusionModel
 from stage2_fusion.train import train

@@ -25,7 +25,7 @@ def towers():
 
 @pytest.fixture(scope="module")
 def other_towers():
-    """What the demo's towers do besides: standardised frames, centred spectra, the maximum over time."""
+    """What the demo's towers do besides: standardized frames, centered spectra, the maximum over time."""
     torch.manual_seed(0)
     specs = copy.deepcopy(TOWERS)
     specs["vision"]["options"] |= {
@@ -45,9 +45,9 @@ def other_towers():
 def test_graph_equals_the_tower_at_any_size(which, modality, request):
     """The graph ONNX is written from, run at other batch sizes and lengths than it was traced at."""
     tower = request.getfixturevalue(which)[modality]
-    graph = onnx.program(modality, tower).module()
-    for clips, longer in ((1, 0), (2, 0), (3, 0), (5, 4)):
-        inputs = onnx.examples(modality, tower, clips, longer)
+    graph = onnx.exported_program(modality, tower).module()
+    for clips, extra_steps in ((1, 0), (2, 0), (3, 0), (5, 4)):
+        inputs = onnx.examples(modality, tower, clips, extra_steps)
         expected = onnx.reference(tower, inputs)
         assert onnx.difference(expected, graph(**inputs)) < 2e-5
         assert (expected[0][-1] == 0).all() and (clips == 1 or (expected[0][0] != 0).any())
@@ -63,7 +63,9 @@ def test_graph_of_roberta_counts_positions_after_the_padding_id():
     tower.tokenizer = TransformerText.corpus_tokenizer(options, TEXTS)
     tower.tokenizer.pad_id = 1
     inputs = onnx.examples("text", tower, clips=6)
-    assert onnx.difference(onnx.reference(tower, inputs), onnx.program("text", tower).module()(**inputs)) < 1e-5
+    assert (
+        onnx.difference(onnx.reference(tower, inputs), onnx.exported_program("text", tower).module()(**inputs)) < 1e-5
+    )
 
 
 def test_missing_onnx_packages_are_named(tmp_path, monkeypatch):
@@ -81,7 +83,7 @@ def test_missing_onnx_packages_are_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("which", ["towers", "other_towers"])
 def test_onnx_files_equal_the_towers(which, request, tmp_path):
     towers = request.getfixturevalue(which)
-    worst = onnx.write(towers, tmp_path)
+    worst = onnx.export_towers(towers, tmp_path)
     assert set(worst) == {"vision", "audio", "text"} and max(worst.values()) <= onnx.TOLERANCE
     inputs = onnx.examples("text", towers["text"], clips=6)
     expected = onnx.reference(towers["text"], inputs)
@@ -93,9 +95,9 @@ def test_onnx_files_equal_the_towers(which, request, tmp_path):
 @pytest.mark.parametrize("kind", ["clap", "wav2vec2", "wav2vec2 layer", "hubert", "audeering"])
 def test_onnx_file_of_every_audio_tower_equals_the_tower(kind, tmp_path):
     tower = build(*KINDS[kind])
-    assert onnx.write({"audio": tower}, tmp_path)["audio"] <= onnx.TOLERANCE
-    for clips, longer in ((1, 1), (5, 0)):
-        inputs = onnx.examples("audio", tower, clips, longer)
+    assert onnx.export_towers({"audio": tower}, tmp_path)["audio"] <= onnx.TOLERANCE
+    for clips, extra_steps in ((1, 1), (5, 0)):
+        inputs = onnx.examples("audio", tower, clips, extra_steps)
         assert onnx.difference(onnx.reference(tower, inputs), onnx._run(tmp_path / "audio.onnx", inputs)) < 1e-4
 
 
@@ -108,14 +110,14 @@ def test_onnx_file_of_every_open_clip_family_equals_the_tower(kind, tmp_path):
     options = {"vision_cfg": {**MODELS[kind]["vision_cfg"], **beside}, "pool": "attention"}
     tower = OpenClipVision.from_options(options, 8).eval()
     tower.query.data.normal_()
-    assert onnx.write({"vision": tower}, tmp_path)["vision"] <= onnx.TOLERANCE
+    assert onnx.export_towers({"vision": tower}, tmp_path)["vision"] <= onnx.TOLERANCE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wavlm", "wavlm layer"])
 def test_untraceable_tower_is_refused_in_one_line(kind):
-    with pytest.raises(UserError, match="audio tower Wav2vec2 cannot be written as ONNX: ") as refused:
-        onnx.program("audio", build(*KINDS[kind]))
+    with pytest.raises(UserError, match="audio tower Wav2vec2 cannot be exported to ONNX: ") as refused:
+        onnx.exported_program("audio", build(*KINDS[kind]))
     assert "\n" not in str(refused.value)
 
 
@@ -123,7 +125,7 @@ def test_tower_without_a_graph_is_refused():
     class Other(Tower):
         pass
 
-    with pytest.raises(UserError, match="audio tower Other has no ONNX form"):
+    with pytest.raises(UserError, match="audio tower Other cannot be exported to ONNX"):
         onnx._graph("audio", Other(None, 8))
 
 

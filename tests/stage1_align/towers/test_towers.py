@@ -133,15 +133,10 @@ def test_tokenizer_with_few_pieces_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "modality, name, old, new",
-    [
-        ("vision", "open_clip", "standardise", "standardize"),
-        ("audio", "wav2vec2", "normalise", "normalize"),
-        ("audio", "audeering", "peak", "max_pool"),
-        ("text", "transformer", "licence", "license"),
-        ("text", "open_clip", "peak", "max_pool"),
-    ],
+    "modality, name", [(modality, name) for modality in TOWERS for name in TOWERS[modality].names()]
 )
-def test_renamed_option_is_refused_with_its_new_name(modality, name, old, new):
-    with pytest.raises(UserError, match=f"{old} was renamed: use {new}"):
-        TOWERS[modality].get(name).from_options({old: True}, 8)
+def test_renamed_options_are_refused_with_their_new_names(modality, name):
+    tower = TOWERS[modality].get(name)
+    for old, new in getattr(tower.Options, "RENAMED", {}).items():
+        with pytest.raises(UserError, match=f"{old} was renamed: use {new}"):
+            tower.from_options({old: True}, 8)

@@ -106,7 +106,7 @@ def test_tag_sets_weights_preprocessing_and_activation(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model, mean", [("ViT-B-16-SigLIP", 0.5), ("ViT-B-32", 0.48145466)])
 def test_bare_file_uses_the_common_normalization_of_its_model(model, mean):
-    from stage1_align.towers.open_clip_source import _from_model
+    from stage1_align.towers.open_clip_loading import _from_model
 
     assert _from_model(model, None)[1]["mean"][0] == mean
 

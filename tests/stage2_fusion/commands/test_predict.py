@@ -18,7 +18,6 @@ from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from stage2_fusion import predictor as library
 from stage2_fusion.commands import predict as prediction
-from stage2_fusion.config import PredictConfig
 from stage2_fusion.models.base import FeatureSpec, FusionModel
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 from stage2_fusion.prediction.preparing import collect_failures, prepare_here
@@ -83,7 +82,7 @@ def predictor(tmp_path, monkeypatch):
     def run(*names, **options):
         out = tmp_path / "out" / "predictions.csv"
         clips = [str(tmp_path / name) for name in names]
-        count = prediction.predict(PredictConfig(clips=clips, model=tmp_path / "model", out=out, **options))
+        count = prediction.predict(prediction.PredictConfig(clips=clips, model=tmp_path / "model", out=out, **options))
         with out.open() as file, out.with_name(f"{out.stem}_failures.csv").open() as failed:
             return count, list(csv.DictReader(file)), list(csv.DictReader(failed))
 

@@ -12,8 +12,8 @@ from shared.errors import UserError
 from shared.metrics import pcc
 from stage2_fusion.commands.robustness import RobustnessConfig, main, robustness
 from stage2_fusion.data.features import MODALITIES, FeatureDataset, write
-from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.evaluation.robustness import damage_order
+from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FeatureSpec, FusionModel
 from stage2_fusion.models.model_config import FusionConfig
 

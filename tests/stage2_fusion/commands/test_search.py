@@ -34,8 +34,8 @@ def arguments(data, folder, space: dict, *more) -> list[str]:
     base = {"model": "concat", "options": {"width": 8}, "train": {"epochs": 1, "batch_size": 16, "trackers": []}}
     (folder / "space.yaml").write_text(yaml.safe_dump(space))
     (folder / "base.yaml").write_text(yaml.safe_dump(base))
-    words = ["--config", folder / "base.yaml", "--data", data, "--space", folder / "space.yaml"]
-    return [str(word) for word in (*words, "--out", folder / "out", *more)]
+    argv = ["--config", folder / "base.yaml", "--data", data, "--space", folder / "space.yaml"]
+    return [str(argument) for argument in (*argv, "--out", folder / "out", *more)]
 
 
 def config(*args) -> SearchConfig:

@@ -17,14 +17,14 @@ from shared.errors import UserError
 from stage2_fusion import train as trainer
 from stage2_fusion.commands import predict as prediction
 from stage2_fusion.commands.encode import EncodeConfig, encode
-from stage2_fusion.config import FuseConfig, PredictConfig
+from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.action_units import BLENDSHAPES, CHANNELS, ActionUnits, add_action_units
 from stage2_fusion.data.batches import PackedSamples, collate
 from stage2_fusion.data.damaged_views import damaged_view
 from stage2_fusion.data.encoding import load_clip, widths
 from stage2_fusion.data.features import FeatureDataset
-from stage2_fusion.evaluation.inference import run_model
 from stage2_fusion.finetune import RawInputs
+from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FusionModel
 from stage2_fusion.models.model_config import LANDMARKER
 
@@ -162,7 +162,7 @@ def test_units_go_from_encoding_to_prediction(landmarker, clips, corpus, tmp_pat
     name = test.samples[chosen].id
     media = next(path for path in (corpus / "clips").glob(f"{name}.*") if path.suffix != ".txt")
     out = tmp_path / "predictions.csv"
-    assert prediction.predict(PredictConfig(clips=[str(media)], model=folder, out=out)) == 1
+    assert prediction.predict(prediction.PredictConfig(clips=[str(media)], model=folder, out=out)) == 1
     with out.open() as file:
         (row,) = csv.DictReader(file)
     np.testing.assert_allclose([float(row[name]) for name in model.config.label_names], known[chosen], atol=2e-3)
@@ -179,7 +179,7 @@ def test_units_go_from_encoding_to_prediction(landmarker, clips, corpus, tmp_pat
 
     # Units of another file, or none, are refused.
     with pytest.raises(UserError, match="not the file that the model's action units are from"):
-        prediction.predict(PredictConfig(clips=[str(media)], model=folder, out=out, blendshapes=landmarker))
+        prediction.predict(prediction.PredictConfig(clips=[str(media)], model=folder, out=out, blendshapes=landmarker))
     plain = dataclasses.replace(features.info, action_units=None)
     with pytest.raises(UserError, match="action units of no file"):
         model.config.check_features(plain, tmp_path)

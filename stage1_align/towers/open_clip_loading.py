@@ -60,7 +60,7 @@ def build(vision_cfg: dict[str, Any]) -> nn.Module:
     """The image tower of a complete `vision_cfg`, with random weights."""
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
-    import stage1_align.towers.small_cnn  # noqa: F401  (registers itself in timm)
+    import stage1_align.towers.timm_small_cnn  # noqa: F401  (registers itself in timm)
 
     fields = dict(vision_cfg)
     embed_dim, quick_gelu = fields.pop("embed_dim"), fields.pop("quick_gelu")
