@@ -89,7 +89,7 @@ def _claim(out: Path, made_from: dict[str, Any]) -> None:
         if read_json(stamp, "search", HOW)["search"] != content["search"]:
             raise UserError(f"{out}: holds a search of other options, features, space or seed; {HOW}")
     elif out.exists() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"{out}: holds something else than a search; {HOW}")
+        raise UserError(f"{out}: holds something other than a search; {HOW}")
     else:
         write_json(stamp, json.loads(json.dumps(content, default=str)))
 
@@ -111,7 +111,7 @@ def _write_results(path: Path, trials: list[Trial], names: list[str]) -> None:
 
 def _write_best(out: Path, best: Trial) -> Path:
     if best.error:
-        raise UserError(f"{out}: no trial came through; the first said: {best.error}")
+        raise UserError(f"{out}: no trial succeeded; the first error: {best.error}")
     values = load_yaml(_config_file(out, best), HOW)
     values.pop("run")
     write_text(out / "best.yaml", yaml.safe_dump(values, sort_keys=False))

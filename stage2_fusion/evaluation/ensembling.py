@@ -1,7 +1,7 @@
 """Ways to combine the predictions of several systems on the same clips.
 
-Weights are never learned from the clips they are scored on, nor from clips that a member was trained on: there its
-predictions look better than they are, and the weights would favor it.
+Weights are never learned from the clips they are scored on, nor from clips that a member was trained on: on
+those, its predictions look better than they are, and the weights would favor it.
 """
 
 import numpy as np
@@ -102,7 +102,9 @@ def cross_fit(members: list[Evaluation]) -> tuple[np.ndarray, np.ndarray]:
 def group_folds(groups: list[str]) -> np.ndarray:
     """The fold of each row, int (N,), whole groups at a time. UserError when there is only one group."""
     if len(set(groups)) < 2:
-        raise UserError("too few groups: weights are learned on some, their strength on others, and judged on others")
+        raise UserError(
+            "too few groups: some are needed to learn weights, others to choose their strength, others to score"
+        )
     fold_of = assign_folds({str(row): group for row, group in enumerate(groups)}, min(FOLDS, len(set(groups))), 0)
     return np.array([fold_of[str(row)] for row in range(len(groups))])
 

@@ -204,7 +204,7 @@ def _note(parts: list[Evaluation]) -> str:
     if any((info.made_from.get("weights") or {}).get("fit") == CROSS_FITTED for info in infos):
         return "its weights were learned on the clips it is scored on, each group's on the others"
     if any(info.seen_by_encoders is None for info in infos):
-        return "whether its encoders have met clips it is scored on is not known"
+        return "it is not known whether its encoders were aligned on clips it is scored on"
     return ""
 
 

@@ -33,7 +33,7 @@ class ClipDigests(NamedTuple):
 
 @dataclass(frozen=True)
 class SeenClips:
-    """How many of the scored clips the system has met before; 0 and 0 for a fair score."""
+    """How many of the scored clips the system has seen before; 0 and 0 for a fair score."""
 
     in_training: int
     in_choosing: int

@@ -50,7 +50,7 @@ def score_table(evaluation: Evaluation) -> str:
 
 
 def _remarks(evaluation: Evaluation) -> list[str]:
-    """The interval, clips met before, the leak probe, the ceiling and damage detection, one line each."""
+    """The interval, clips seen before, the leak probe, the ceiling and damage detection, one line each."""
     info, scores, lines = evaluation.info, evaluation.scores, []
     if scores.pcc.interval:
         low, high = scores.pcc.interval

@@ -19,12 +19,12 @@ def test_pcc_ignores_unlabeled_rows():
 
 def test_unlabeled_dimension_is_left_out_of_mean():
     labels = np.array([[0.1, np.nan], [0.5, np.nan], [0.9, np.nan]])
-    found = metrics.score(labels[:, [0, 0]], labels, ("Joy", "Awe"), resamples=50)
-    assert found.pcc.mean == pytest.approx(1) and found.pcc.per_dimension["Awe"] is None
-    assert found.pcc.interval[0] > 0.99 or found.pcc.interval[0] == 0  # a sample of one repeated row counts 0
-    assert found.constant == found.constant_labels == []
-    assert found.pcc.interval_per_dimension["Awe"] is None
-    assert found.pcc.interval_per_dimension["Joy"] == found.pcc.interval  # the only dimension in the mean
+    scores = metrics.score(labels[:, [0, 0]], labels, ("Joy", "Awe"), resamples=50)
+    assert scores.pcc.mean == pytest.approx(1) and scores.pcc.per_dimension["Awe"] is None
+    assert scores.pcc.interval[0] > 0.99 or scores.pcc.interval[0] == 0  # a sample of one repeated row counts 0
+    assert scores.constant == scores.constant_labels == []
+    assert scores.pcc.interval_per_dimension["Awe"] is None
+    assert scores.pcc.interval_per_dimension["Joy"] == scores.pcc.interval  # the only dimension in the mean
 
 
 def test_constant_up_to_rounding_counts_zero():
@@ -45,22 +45,22 @@ def test_score_reports_all_rows_and_nonzero_rows():
     labels = rng.random((40, 2)) * (rng.random((40, 1)) > 0.4)
     labels[3, 0] = np.nan
     predictions = np.stack([rng.random(40), np.full(40, 0.2)], axis=1)
-    found = metrics.score(predictions, labels, ["a", "b"], resamples=50)
+    scores = metrics.score(predictions, labels, ["a", "b"], resamples=50)
     rows = np.nan_to_num(labels).max(axis=1) > 0
     assert 0 < rows.sum() < 40
-    assert found.pcc.per_dimension["a"] == pytest.approx(
+    assert scores.pcc.per_dimension["a"] == pytest.approx(
         np.corrcoef(np.delete(predictions[:, 0], 3), np.delete(labels[:, 0], 3))[0, 1]
     )
-    assert found.pcc.per_dimension["b"] == 0
-    assert found.pcc.mean == pytest.approx(found.pcc.per_dimension["a"] / 2)
-    assert found.pcc_nonzero.n == rows.sum()
-    assert found.pcc_nonzero.per_dimension["a"] == pytest.approx(metrics.pcc(predictions[rows, 0], labels[rows, 0]))
-    assert found.constant == ["b"] and found.constant_labels == []
-    low, high = found.pcc.interval
-    assert low < found.pcc.mean < high
+    assert scores.pcc.per_dimension["b"] == 0
+    assert scores.pcc.mean == pytest.approx(scores.pcc.per_dimension["a"] / 2)
+    assert scores.pcc_nonzero.n == rows.sum()
+    assert scores.pcc_nonzero.per_dimension["a"] == pytest.approx(metrics.pcc(predictions[rows, 0], labels[rows, 0]))
+    assert scores.constant == ["b"] and scores.constant_labels == []
+    low, high = scores.pcc.interval
+    assert low < scores.pcc.mean < high
     draws = metrics.bootstrap_pcc(predictions, labels, np.arange(40), 50, 0)
-    np.testing.assert_allclose(found.pcc.interval_per_dimension["a"], np.percentile(draws[:, 0], [2.5, 97.5]))
-    assert found.pcc.interval_per_dimension["b"] == [0, 0]
+    np.testing.assert_allclose(scores.pcc.interval_per_dimension["a"], np.percentile(draws[:, 0], [2.5, 97.5]))
+    assert scores.pcc.interval_per_dimension["b"] == [0, 0]
 
 
 def test_group_bootstrap_equals_slow_loop():
@@ -70,12 +70,12 @@ def test_group_bootstrap_equals_slow_loop():
     predictions = labels + rng.normal(0, 0.5, labels.shape)
     labels[rng.random(labels.shape) < 0.2] = np.nan
     predictions[:, 2] = 0.7
-    found = metrics.bootstrap_pcc(predictions, labels, groups, 30, seed=5)
+    draws = metrics.bootstrap_pcc(predictions, labels, groups, 30, seed=5)
     drawn = np.random.default_rng(5).multinomial(7, np.full(7, 1 / 7), size=30)
     for r in range(30):
         rows = np.concatenate([np.flatnonzero(groups == g) for g in range(7) for _ in range(drawn[r, g])])
         slow = [metrics.pcc(predictions[rows, k], labels[rows, k]) for k in range(3)]
-        np.testing.assert_allclose(found[r], slow, atol=1e-12)
+        np.testing.assert_allclose(draws[r], slow, atol=1e-12)
 
 
 def test_bootstrap_sample_with_constant_labels_is_nan():
@@ -91,10 +91,10 @@ def test_bootstrap_sample_with_constant_labels_is_nan():
     assert 20 < neither.sum() < 80 and (np.isnan(draws) == np.stack([np.zeros(400, bool), neither], axis=1)).all()
     means = np.where(neither, draws[:, 0], draws.mean(axis=1))
     np.testing.assert_allclose(metrics.mean_over_dimensions(draws), means)
-    found = metrics.score(predictions, labels, ["a", "b"], groups, resamples=400).pcc
-    np.testing.assert_allclose(found.interval_per_dimension["b"], np.nanpercentile(draws[:, 1], [2.5, 97.5]))
-    np.testing.assert_allclose(found.interval, np.percentile(means, [2.5, 97.5]))
-    assert found.interval_per_dimension["b"][0] > 0.5
+    scores = metrics.score(predictions, labels, ["a", "b"], groups, resamples=400).pcc
+    np.testing.assert_allclose(scores.interval_per_dimension["b"], np.nanpercentile(draws[:, 1], [2.5, 97.5]))
+    np.testing.assert_allclose(scores.interval, np.percentile(means, [2.5, 97.5]))
+    assert scores.interval_per_dimension["b"][0] > 0.5
     assert metrics.interval(np.full(3, np.nan)) is None
     assert np.isnan(metrics.mean_over_dimensions(np.full((1, 2), np.nan)))
     # Labels that never vary count 0, in bootstrap samples as in the score.
@@ -124,8 +124,8 @@ def test_roc_auc_counts_ties_half():
 
 def test_recall_counts_equal_texts_as_hits_and_ties_as_misses():
     similarity = np.array([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5], [0.2, 0.1, 0.3]])
-    found = [metrics.recall_at(similarity, [0, 1, 2], [0, 1, 2], k) for k in (1, 2, 3)]
-    assert found == [2 / 3, 2 / 3, 1.0]
+    recalls = [metrics.recall_at(similarity, [0, 1, 2], [0, 1, 2], k) for k in (1, 2, 3)]
+    assert recalls == [2 / 3, 2 / 3, 1.0]
     assert metrics.recall_at(similarity, ["t", "t", "u"], ["t", "t", "u"], 1) == 1
     same = np.ones((4, 4))
     assert [metrics.recall_at(same, range(4), range(4), k) for k in (1, 3, 4)] == [0, 0, 1]

@@ -106,7 +106,7 @@ def test_best_configuration_trains_to_the_same_score(data, tmp_path, started, ca
 
 def test_search_without_successful_trial_is_an_error(data, tmp_path, started):
     space = {"train.lr": [1.0e-3], "options.nonsense": [1]}
-    with pytest.raises(UserError, match=r"no trial came through.*nonsense"):
+    with pytest.raises(UserError, match=r"no trial succeeded.*nonsense"):
         search(config(data, tmp_path, space, "--method", "grid"))
 
 
