@@ -40,9 +40,9 @@ def format_report(report: dict[str, Any]) -> str:
         )
     if not report["leakage"] and len([name for name in report["splits"] if name]) > 1:
         lines.append("  leakage      none found between the splits")
-    if report["remarks"]:
-        first = [f"{name} {remarks[0]}" for name, remarks in list(report["remarks"].items())[:EXAMPLES]]
-        lines.append(f"  remarks      on {len(report['remarks'])} clips: {'; '.join(first)}")
+    if report["problems"]:
+        first = [f"{name} {problems[0]}" for name, problems in list(report["problems"].items())[:EXAMPLES]]
+        lines.append(f"  problems     with {len(report['problems'])} clips: {'; '.join(first)}")
     return "\n".join(lines)
 
 
@@ -83,7 +83,7 @@ def _headers(headers: dict[str, Any]) -> list[str]:
     if headers["sample_rates"]:
         rates = ", ".join(f"{n} at {int(rate)}" for rate, n in headers["sample_rates"].items())
         lines.append(f"  sound, Hz    {rates}")
-    for what, words in (("no_picture", "no picture"), ("no_sound", "no sound")):
+    for what, words in (("no_picture", "no video"), ("no_sound", "no audio")):
         if headers[what]:
             lines.append(f"  {words:<13}{headers[what]} of {headers['looked_at']}")
     bad = [f"{path.rsplit('/', 1)[-1]}: {reason}" for path, reason in headers["unreadable"].items()]

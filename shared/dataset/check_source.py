@@ -62,7 +62,7 @@ def check_source(
         "groups": {name: _group(clips, name) for name in source.group_names},
         "duplicates": {kind: _duplicates(clips, values) for kind, values in keys.items()},
         "leakage": _leakage(source, keys),
-        "remarks": {clip.id: list(clip.remarks) for clip in clips if clip.remarks},
+        "problems": {clip.id: list(clip.problems) for clip in clips if clip.problems},
     }
 
 
@@ -93,7 +93,7 @@ def _headers(clips: list[Clip], count: int) -> Report:
     first = [next((f for f in (clip.media, clip.audio) if f and file_exists(f)), None) for clip in clips]
     paths = [file for file in first if isinstance(file, Path)]
     headers = {path: read_header(path) for path in evenly_spaced(paths, count)}
-    readable = [header for header in headers.values() if not header.trouble]
+    readable = [header for header in headers.values() if not header.reason]
     seconds = [header.seconds for header in readable if header.seconds is not None]
     rates = [header.frame_rate for header in readable if header.frame_rate is not None]
     sample_rates = Counter(header.sample_rate for header in readable if header.sample_rate)
@@ -107,7 +107,7 @@ def _headers(clips: list[Clip], count: int) -> Report:
         "no_picture": sum(header.frame_rate is None for header in readable),
         "no_sound": sum(header.sample_rate is None for header in readable),
         "sample_rates": {str(rate): number for rate, number in sample_rates.items()},
-        "unreadable": {str(path): header.trouble for path, header in headers.items() if header.trouble},
+        "unreadable": {str(path): header.reason for path, header in headers.items() if header.reason},
     }
 
 

@@ -42,7 +42,7 @@ class Clip:
     """A separate sound file that replaces the sound of `media`, which is the fallback when this file cannot be read."""
     crops: Path | None = field(default=None, kw_only=True)
     """Folder of precomputed face crops, one per frame, <number>.jpg; they replace the pictures of `media`."""
-    remarks: tuple[str, ...] = field(default=(), kw_only=True)
+    problems: tuple[str, ...] = field(default=(), kw_only=True)
     """Problems of the clip's entry in its source; its verdict repeats them."""
     transcript: str | None = None
     """What is said; None when there is no transcript."""
@@ -70,7 +70,7 @@ class Clip:
         if self.crops is not None:
             crops = [*identify(self.crops), _listing(self.crops)]
         files = [identify(self.media), identify(self.audio), crops]
-        return [self.id, files, self.transcript, repr(self.labels), self.groups, self.split, self.remarks]
+        return [self.id, files, self.transcript, repr(self.labels), self.groups, self.split, self.problems]
 
 
 def _listing(folder: Path) -> str | None:

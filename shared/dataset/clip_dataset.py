@@ -57,7 +57,7 @@ class ClipSample:
     vision_quality: np.ndarray
     """float32 (T, Qv)."""
     audio_quality: np.ndarray
-    """float32 (Ta, Qa), at AUDIO_QUALITY_HZ of shared/media/quality.py."""
+    """float32 (Ta, Qa), at QUALITY_STEPS_PER_SECOND of shared/media/quality.py."""
     text_quality: np.ndarray
     """float32 (Qt,)."""
     start: float = 0.0

@@ -9,8 +9,8 @@ import numpy as np
 from shared.dataset.clip import Clip, StoredMedia
 from shared.dataset.recipe import Recipe
 from shared.media.decode import MIN_TAIL_SECONDS, Media, MediaError, decode, decode_windows
-from shared.media.face_crops import frame_times, read_crops
 from shared.media.headers import read_header
+from shared.media.precomputed_crops import frame_times, read_crops
 from shared.text import one_line
 
 
@@ -21,25 +21,25 @@ class DecodedClip:
     media: Media
     cropped: bool = False
     """Whether the frames are face crops already."""
-    remarks: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     """What cannot be read, and what is wrong with the clip's entry in its source."""
 
 
 def decode_clip(clip: Clip, recipe: Recipe) -> DecodedClip:
-    """Decode the first `recipe.max_seconds` of a clip. Files that cannot be read are remarked on.
+    """Decode the first `recipe.max_seconds` of a clip. Files that cannot be read are listed as problems.
 
     Raises MediaError if no file can be read, or if there are neither files nor words.
     """
     has_files = clip.media is not None or clip.audio is not None or clip.crops is not None
     if not has_files and not clip.transcript:
         raise MediaError("neither a file nor words")
-    remarks: list[str] = []
+    problems: list[str] = []
     times = frame_times(clip.media) if clip.crops is not None and isinstance(clip.media, Path) else None
     # With crops the media file is read for its sound alone. If it has none, it is silent, not broken.
     silent = times is not None and isinstance(clip.media, Path) and not _has_sound(clip.media)
     frame_rate = 0.0 if clip.crops is not None else recipe.frame_rate
-    media = None if silent else _decode_file(clip, clip.media, frame_rate, recipe, remarks)
-    sound = _decode_file(clip, clip.audio, 0.0, recipe, remarks)
+    media = None if silent else _decode_file(clip, clip.media, frame_rate, recipe, problems)
+    sound = _decode_file(clip, clip.audio, 0.0, recipe, problems)
     decoded = media or _empty_media(clip, silent)
     if sound is not None:
         decoded = replace(
@@ -53,10 +53,10 @@ def decode_clip(clip: Clip, recipe: Recipe) -> DecodedClip:
         )
     if clip.crops is not None:
         audio_file = clip.media if sound is None else clip.audio
-        decoded = _with_crops(decoded, clip.crops, times, audio_file, recipe, remarks)
+        decoded = _with_crops(decoded, clip.crops, times, audio_file, recipe, problems)
     if has_files and not len(decoded.frames) and not len(decoded.waveform):
-        raise MediaError("; ".join(remarks or ["nothing in the files can be decoded"]))
-    return DecodedClip(decoded, clip.crops is not None, [*remarks, *clip.remarks])
+        raise MediaError("; ".join(problems or ["nothing in the files can be decoded"]))
+    return DecodedClip(decoded, clip.crops is not None, [*problems, *clip.problems])
 
 
 def decode_clip_windows(clip: Clip, recipe: Recipe) -> Iterator[DecodedClip]:
@@ -74,25 +74,25 @@ def decode_clip_windows(clip: Clip, recipe: Recipe) -> Iterator[DecodedClip]:
             )
         return
     for media in decode_windows(_content(clip.media), recipe.frame_rate, recipe.max_seconds, recipe.max_side):
-        yield DecodedClip(media, False, list(clip.remarks))
+        yield DecodedClip(media, False, list(clip.problems))
 
 
 def undecoded_clip(clip: Clip, reason: str) -> DecodedClip:
     """A clip without frames and sound, whose files cannot be decoded for this reason."""
-    return DecodedClip(_empty_media(clip), remarks=[reason, *clip.remarks])
+    return DecodedClip(_empty_media(clip), problems=[reason, *clip.problems])
 
 
 def _decode_file(
-    clip: Clip, file: Path | StoredMedia | None, frame_rate: float, recipe: Recipe, remarks: list[str]
+    clip: Clip, file: Path | StoredMedia | None, frame_rate: float, recipe: Recipe, problems: list[str]
 ) -> Media | None:
-    """Decode a file of a clip; None, and a remark, if it cannot be read."""
+    """Decode a file of a clip; None, and a problem, if it cannot be read."""
     if file is None:
         return None
     try:
         return decode(_content(file), frame_rate, recipe.max_seconds, recipe.max_side)
     except MediaError as error:
         is_only_file = clip.audio is None and clip.crops is None
-        remarks.append(str(error) if is_only_file else f"{file}: {error}")
+        problems.append(str(error) if is_only_file else f"{file}: {error}")
         return None
 
 
@@ -102,7 +102,7 @@ def _with_crops(
     times: np.ndarray | None,
     audio_file: Path | StoredMedia | None,
     recipe: Recipe,
-    remarks: list[str],
+    problems: list[str],
 ) -> Media:
     """The face crops in place of the frames of `media`. times: of the video's frames, (N,), None without a video."""
     duration = media.duration
@@ -110,12 +110,12 @@ def _with_crops(
         header = read_header(audio_file) if isinstance(audio_file, Path) else None
         duration = (header.seconds if header else None) or 0.0
     crops = read_crops(folder, times, duration, recipe.frame_rate, recipe.max_seconds, recipe.frame_size)
-    remarks += [crops.remark] if crops.remark else []
+    problems += [crops.problem] if crops.problem else []
     return replace(
         media,
         frames=crops.frames,
         frame_times=crops.times,
-        absent={**media.absent, "vision": "no face crops that can be read"},
+        absence_reasons={**media.absence_reasons, "vision": "no face crops that can be read"},
         duration=max(media.duration, min(crops.end, recipe.max_seconds)),
         more=media.more or crops.end > recipe.max_seconds + MIN_TAIL_SECONDS,
     )
@@ -124,12 +124,12 @@ def _with_crops(
 def _empty_media(clip: Clip, silent: bool = False) -> Media:
     """No frames and no sound, and why. silent: the media file can be read, but has no sound."""
     sound = "no file" if clip.media is clip.audio is None else "its file cannot be read"
-    absent = {
+    absence_reasons = {
         "vision": "no file" if clip.media is clip.crops is None else "its file cannot be read",
-        "audio": "no sound track" if silent else sound,
+        "audio": "no audio track" if silent else sound,
     }
     empty = np.zeros(0, np.float32)
-    return Media(np.zeros((0, 0, 0, 3), np.uint8), empty, empty, 0, 0.0, absent=absent)
+    return Media(np.zeros((0, 0, 0, 3), np.uint8), empty, empty, 0, 0.0, absence_reasons=absence_reasons)
 
 
 def _content(source: Path | StoredMedia) -> Path | bytes:

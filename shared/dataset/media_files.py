@@ -18,7 +18,7 @@ def is_media(path: Path) -> bool:
 
 
 def media_files(folder: Path) -> list[Path]:
-    """Those of `files_under` whose extension is a media extension."""
+    """Media files under `folder`."""
     return [path for path in files_under(folder) if is_media(path)]
 
 
@@ -48,12 +48,9 @@ def ids_from_paths(files: list[str]) -> list[str]:
     without_suffix = [
         path.with_name(stem).as_posix() if path.name else "" for path, stem in zip(paths, stems, strict=True)
     ]
-    return shortest_ids([path.as_posix() if path.name else "" for path in paths], without_suffix, stems)
+    return first_unique_names(stems, without_suffix, [path.as_posix() if path.name else "" for path in paths])
 
 
-def shortest_ids(*longest_first: list[str]) -> list[str]:
-    """The last of the given lists whose names are all different; the first list when none qualifies."""
-    for names in reversed(longest_first):
-        if len(set(names)) == len(names):
-            return names
-    return longest_first[0]
+def first_unique_names(*candidates: list[str]) -> list[str]:
+    """The first of the given lists whose names are all different; the last list when none qualifies."""
+    return next((names for names in candidates if len(set(names)) == len(names)), candidates[-1])

@@ -13,7 +13,7 @@ from shared.dataset.decode_clip import DecodedClip, decode_clip, decode_clip_win
 from shared.dataset.recipe import Recipe
 from shared.dataset.verdicts import Verdict, failed
 from shared.media.decode import Media, MediaError
-from shared.media.faces import FaceTrack, crop_faces, load_detector, smooth, track_face
+from shared.media.faces import FaceTrack, crop_clip, load_detector
 from shared.media.quality import audio_quality, clip_quality, text_quality, vision_quality
 from shared.media.storage import decode_jpeg, encode_jpeg, from_int16, to_int16
 from shared.media.transcribe import load_recognizer, transcribe
@@ -21,6 +21,7 @@ from shared.media.waveform import resample
 
 POSE_CROPS = 8
 """Number of crops, about, from which a clip's pose is measured."""
+NOT_PRESENT = {"vision": "no video", "audio": "no audio", "text": "no transcript"}
 
 Row = dict[str, Any]
 """A row of the clip dataset; columns: see clip_dataset.py."""
@@ -34,12 +35,12 @@ def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) ->
     try:
         decoded = decode_clip(clip, recipe)
     except MediaError as error:
-        return prepare_words(clip, recipe, str(error))
+        return prepare_from_transcript(clip, recipe, str(error))
     return clip_row(clip, decoded, recipe, transcripts)
 
 
-def prepare_words(clip: Clip, recipe: Recipe, reason: str) -> tuple[Row | None, Verdict]:
-    """Row and verdict of a clip whose files cannot be used for this reason: it fails unless it has a transcript."""
+def prepare_from_transcript(clip: Clip, recipe: Recipe, reason: str) -> tuple[Row | None, Verdict]:
+    """Fall back to the transcript when media is unusable; fail if there is none."""
     if not clip.transcript:
         return None, failed(clip, reason)
     return clip_row(clip, undecoded_clip(clip, reason), recipe)
@@ -57,7 +58,7 @@ def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, Row | N
             yield decoded.media.start, clip_row(clip, decoded, recipe)[0], ""
             any_window = True
     except MediaError as error:
-        row = None if any_window else prepare_words(clip, recipe, str(error))[0]
+        row = None if any_window else prepare_from_transcript(clip, recipe, str(error))[0]
         if row is not None:
             yield 0.0, row, ""
         yield 0.0, None, str(error)
@@ -66,12 +67,12 @@ def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, Row | N
 def clip_row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None = None) -> tuple[Row, Verdict]:
     """Row and verdict of a decoded clip."""
     media = decoded.media
-    transcript, absent = clip.transcript or "", dict(media.absent)
+    transcript, reasons = clip.transcript or "", dict(media.absence_reasons)
     if not transcript:
-        absent["text"] = "no transcript"
+        reasons["text"] = "no transcript"
         if recipe.transcribe and len(media.waveform):
             model = load_recognizer(recipe.transcribe)
-            transcript, absent["text"] = transcribe(media.waveform, media.sample_rate, model, transcripts)
+            transcript, reasons["text"] = transcribe(media.waveform, media.sample_rate, model, transcripts)
     vision, faces = _vision_columns(decoded, recipe)
     row = {
         "id": clip.id,
@@ -84,7 +85,7 @@ def clip_row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path
         **_audio_columns(media, recipe),
         "text_quality": text_quality(transcript).tolist(),
     }
-    return row, _verdict(clip, row, decoded, faces, absent)
+    return row, _verdict(clip, row, decoded, faces, reasons)
 
 
 def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, FaceTrack | None]:
@@ -93,9 +94,8 @@ def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, FaceTrac
     crops, faces = decoded.media.frames, None
     face_found = np.ones(len(crops), bool)  # (T,)
     if not decoded.cropped:
-        faces = track_face(crops, recipe.face_every, load_detector(recipe.detector))
-        upright = np.rot90(crops, faces.turns, axes=(1, 2))  # (T, H, W, 3)
-        crops = crop_faces(upright, smooth(faces.boxes, recipe.frame_rate), recipe.frame_size)  # (T, size, size, 3)
+        detector, rate, size = load_detector(recipe.detector), recipe.frame_rate, recipe.frame_size
+        crops, faces = crop_clip(crops, recipe.face_every, detector, rate, size)  # crops (T, size, size, 3)
         face_found = faces.detected
     jpegs = [encode_jpeg(crop) for crop in crops]
     # Quality is that of the stored crops, so that it can be computed again from the dataset.
@@ -117,12 +117,12 @@ def _audio_columns(media: Media, recipe: Recipe) -> Row:
     }
 
 
-def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: FaceTrack | None, absent: dict[str, str]) -> Verdict:
+def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: FaceTrack | None, reasons: dict[str, str]) -> Verdict:
     """ok or partial, and why. A missing transcript alone leaves a clip ok; see `require_transcripts`."""
     media = decoded.media
     is_missing = {"vision": not len(media.frames), "audio": not len(media.waveform), "text": not row["transcript"]}
     missing = [name for name, value in is_missing.items() if value]
-    problems, notes = _problems(decoded, missing, faces, absent), _notes(media, missing, faces, absent)
+    problems, notes = _problems(decoded, missing, faces, reasons), _notes(media, missing, faces, reasons)
     face_frames = np.arange(len(row["frames"])) if faces is None else np.flatnonzero(faces.detected)
     crops = [decode_jpeg(row["frames"][i]) for i in face_frames[:: max(1, len(face_frames) // POSE_CROPS)]]
     content = {name: value for name, value in row.items() if name in ("frames", "frame_times") or "waveform" in name}
@@ -139,26 +139,32 @@ def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: FaceTrack | None
     )
 
 
-def _problems(decoded: DecodedClip, missing: list[str], faces: FaceTrack | None, absent: dict[str, str]) -> list[str]:
+def _problems(decoded: DecodedClip, missing: list[str], faces: FaceTrack | None, reasons: dict[str, str]) -> list[str]:
     """What makes a clip partial."""
-    media, names = decoded.media, {"vision": "no picture", "audio": "no sound"}
-    problems = [f"{names[name]}: {absent[name]}" for name in missing if name != "text"] + decoded.remarks
+    media = decoded.media
+    problems = [_missing(name, reasons) for name in missing if name != "text"] + decoded.problems
     if faces is not None and len(media.frames) and not faces.detected.any():
-        problems.append("no face found; the middle of the picture is kept")
+        problems.append("no face found; using a center crop")
     if media.cancelled:
-        problems.append("the channels of its sound cancel each other; their mean is silent")
+        problems.append("audio channels are out of phase; the mono mix is silent")
     if media.damaged_packets:
         problems.append(f"{media.damaged_packets} damaged packets left out")
     return problems
 
 
-def _notes(media: Media, missing: list[str], faces: FaceTrack | None, absent: dict[str, str]) -> list[str]:
+def _missing(name: str, reasons: dict[str, str]) -> str:
+    """That a modality is missing, and why."""
+    what, reason = NOT_PRESENT[name], reasons[name]
+    return reason if reason.startswith(what) else f"{what}: {reason}"
+
+
+def _notes(media: Media, missing: list[str], faces: FaceTrack | None, reasons: dict[str, str]) -> list[str]:
     """What a person should know about a clip without a problem."""
-    notes = [f"no words: {absent['text']}"] if "text" in missing else []
-    if faces is not None and faces.turns:
-        notes.append(f"faces are on their side: frames rotated by {90 * faces.turns} degrees")
+    notes = [_missing("text", reasons)] if "text" in missing else []
+    if faces is not None and faces.quarter_turns:
+        notes.append(f"faces are on their side: frames rotated by {90 * faces.quarter_turns} degrees")
     if faces is not None and faces.other_faces:
-        height, width = media.frames.shape[1:3][:: -1 if faces.turns % 2 else 1]
+        height, width = media.frames.shape[1:3][:: -1 if faces.quarter_turns % 2 else 1]
         x, y = np.mean(faces.boxes[faces.detected], axis=0)[:2] / (width, height)
         position = f"the one {x:.0%} from the left and {y:.0%} from the top"
         notes.append(f"{1 + faces.other_faces} faces: {position} is followed, the largest and most persistent")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.clip_dataset import ClipDatasetInfo, ClipSample, decode_row, schema
-from shared.dataset.prepare_clip import Row, prepare_clip, prepare_windows, prepare_words
+from shared.dataset.prepare_clip import Row, prepare_clip, prepare_from_transcript, prepare_windows
 from shared.dataset.recipe import Recipe
 from shared.dataset.shards import ShardWriter, read_shard, write_shard
 from shared.dataset.verdicts import Verdict, count_clips, require_transcripts, summary, write_tables
@@ -90,7 +90,7 @@ def prepare_each(
         clip = clips[index]
         windows = [window or (0.0, None, error)]
         if window is None and index not in started:  # its files ended the process; the transcript can still be used
-            row, _ = prepare_words(clip, recipe, error)
+            row, _ = prepare_from_transcript(clip, recipe, error)
             windows = windows if row is None else [(0.0, row, ""), *windows]
         started.add(index)
         for start, row, reason in windows:
@@ -150,7 +150,7 @@ def _prepare_shards(
             index = todo[place]
             number = index // SHARD_SIZE
             results = unfinished.setdefault(number, {})
-            results[index] = result or prepare_words(clips[index], info.recipe, error)
+            results[index] = result or prepare_from_transcript(clips[index], info.recipe, error)
             if len(results) == len(writer.shards[number]):
                 del unfinished[number]
                 _write_results(writer.path(number), [results[i] for i in writer.shards[number]], info)

@@ -25,7 +25,7 @@ class Verdict:
     missing: list[str]
     """Modalities that the clip does not have."""
     detail: str
-    """In words: why the clip failed, why each modality is missing, remarks."""
+    """The reason of a failure, otherwise problems and notes."""
     digest: str = ""
     """Of the row."""
     quality: list[float | None] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Verdict:
 
 def failed(clip: Clip, reason: str) -> Verdict:
     """The verdict on a clip that gives no row."""
-    detail = "; ".join([reason, *clip.remarks])
+    detail = "; ".join([reason, *clip.problems])
     return Verdict(clip.id, str(clip.media or ""), "failed", list(MODALITIES), detail)
 
 

@@ -43,9 +43,9 @@ class Csv(ClipColumnOptions):
         clip_source = clips_from_rows(columns, cells, ids, media_file, finder, lambda i: f"{path}: line {rows[i].line}")
         for i, row in enumerate(rows):
             if row.problem:
-                remark = f"{path.name} line {row.line}: {row.problem}; labels not read"
+                problem = f"{path.name} line {row.line}: {row.problem}; labels not read"
                 clip = clip_source.clips[i]
-                clip_source.clips[i] = replace(clip, remarks=(remark, *clip.remarks))
+                clip_source.clips[i] = replace(clip, problems=(problem, *clip.problems))
         clip_source.notes = table.notes + notes + clip_source.notes
         return clip_source
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.dataset.clip import Clip, ClipSource, sidecar_transcript
-from shared.dataset.media_files import files_under, is_media, shortest_ids
+from shared.dataset.media_files import files_under, first_unique_names, is_media
 
 
 @dataclass
@@ -20,7 +20,8 @@ class Folder:
         media = [path for path in files if is_media(path)]
         transcripts = {path.with_suffix(".txt") for path in media}
         others = [path for path in files if not is_media(path) and path not in transcripts]
-        ids = shortest_ids([path.as_posix() for path in media], [path.with_suffix("").as_posix() for path in media])
+        stems = [path.with_suffix("").as_posix() for path in media]
+        ids = first_unique_names(stems, [path.as_posix() for path in media])
         clips = [
             Clip(id=name, media=source / path, transcript=sidecar_transcript(source / path))
             for name, path in zip(ids, media, strict=True)

@@ -149,7 +149,7 @@ def _read_manifest(path: Path) -> tuple[list[Clip], list[str]]:
     problems |= {
         "files are missing": [name for name in entries if not os.path.isfile(name)],
         "files are in no row and left out": [str(f.relative_to(folder)) for f in files if str(f) not in entries],
-        "clips have rows that are not understood": [f"{c.id} ({', '.join(c.remarks)})" for c in clips if c.remarks],
+        "clips have rows that are not understood": [f"{c.id} ({', '.join(c.problems)})" for c in clips if c.problems],
     }
     notes = [
         f"{path.name}: {len(items)} {problem}: {first_few(items, separator='; ')}"
@@ -178,9 +178,9 @@ def _read_entries(
             continue
         repeated.append(f"line {row.line} ({cells['path']})")
         # Compared as text, because NaN differs from NaN.
-        if repr(replace(entry.clip, remarks=())) != repr(replace(first.clip, remarks=())):
-            remark = f"line {row.line} of {path.name} says something else of it, so it is not labeled"
-            first.clip = replace(first.clip, labels=UNKNOWN, remarks=(*first.clip.remarks, remark))
+        if repr(replace(entry.clip, problems=())) != repr(replace(first.clip, problems=())):
+            problem = f"line {row.line} of {path.name} says something else of it, so it is not labeled"
+            first.clip = replace(first.clip, labels=UNKNOWN, problems=(*first.clip.problems, problem))
     return entries, {
         "rows name no file and are left out": without_file,
         "rows name a file that another one names, and are left out": repeated,
@@ -188,18 +188,18 @@ def _read_entries(
 
 
 def _entry(media: Path, cells: dict[str, str], row: TableRow) -> _Entry:
-    """The clip without its id. Values that are not understood are unknown, and remarked on."""
-    remarks = []
+    """The clip without its id. Values that are not understood are unknown, and listed as problems."""
+    problems = []
 
     def parse(part: str, known: dict[str, str]) -> str | None:
         key = _key(cells[part], known)
         if key is None:
-            remarks.append(f"its {part} {cells[part]!r} is none of {', '.join(known.values())}")
+            problems.append(f"its {part} {cells[part]!r} is none of {', '.join(known.values())}")
         return key
 
     emotion, intensity = parse("emotion", EMOTIONS), parse("intensity", INTENSITIES)
     actor = _two_digits(cells["actor"])
-    remarks += [] if actor else ["it has no actor"]
+    problems += [] if actor else ["it has no actor"]
     text = cells.get("text", "")
     statement = _key(text, STATEMENTS)
     clip = Clip(
@@ -208,10 +208,10 @@ def _entry(media: Path, cells: dict[str, str], row: TableRow) -> _Entry:
         transcript=STATEMENTS[statement] if statement else text or None,
         labels=_labels(emotion, intensity),
         groups={"actor": actor, "statement": statement or text},
-        remarks=tuple(remarks),
+        problems=tuple(problems),
     )
     if row.problem:  # its cells may be under the wrong columns
-        clip = replace(clip, labels=UNKNOWN, remarks=(f"line {row.line}: {row.problem}; labels not read",))
+        clip = replace(clip, labels=UNKNOWN, problems=(f"line {row.line}: {row.problem}; labels not read",))
     repetition = _two_digits(cells.get("repetition", ""))
     return _Entry(cells["path"], [emotion or "", intensity or "", statement or text, repetition, actor], clip)
 

@@ -121,7 +121,7 @@ def clips_from_rows(
                 id=ids[i],
                 media=media,
                 audio=media_file(i, columns.audio) if columns.audio is not None else None,
-                remarks=(problem,) if problem else (),
+                problems=(problem,) if problem else (),
                 transcript=transcript,
                 labels=tuple(labels),
                 groups={name: _text(row, k) for name, k in columns.groups.items()},

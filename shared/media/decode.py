@@ -52,7 +52,7 @@ class Media:
     """Seconds of the file before this window; the times above count from there."""
     more: bool = False
     """Whether the file continues after this window."""
-    absent: dict[str, str] = field(default_factory=dict)
+    absence_reasons: dict[str, str] = field(default_factory=dict)
     """For "vision" and "audio" the reason if it is missing."""
     cancelled: bool = False
     """Whether channels have sound, but their mean is silent: one is the other inverted."""
@@ -78,21 +78,21 @@ def decode_windows(
     with contextlib.ExitStack() as stack:
         container = stack.enter_context(_open(source))
         tracks: list[Track] = []
-        absent = {} if frame_rate else {"vision": "frames were not requested"}
+        reasons = {} if frame_rate else {"vision": "frames were not requested"}
         video = video_stream(container) if frame_rate else None
         if video is not None:
             tracks.append(VideoTrack(container, video, frame_rate, max_side))
             container = stack.enter_context(_open(source))
         elif frame_rate:
-            absent["vision"] = "no moving pictures, only a cover" if container.streams.video else "no video track"
+            reasons["vision"] = "no moving pictures, only a cover" if container.streams.video else "no video track"
         audio = next(iter(container.streams.audio), None)
         if audio is not None:
             tracks.append(AudioTrack(container, audio))
         else:
-            absent["audio"] = "no sound track"
+            reasons["audio"] = "no audio track"
         if not tracks:
-            raise MediaError("neither a picture nor a sound track")
-        yield from _windows(tracks, _start(container, tracks), seconds, absent)
+            raise MediaError("neither a video nor an audio track")
+        yield from _windows(tracks, _start(container, tracks), seconds, reasons)
 
 
 def _open(source: Path | bytes) -> "InputContainer":
@@ -120,7 +120,7 @@ def _start(container: "InputContainer", tracks: list[Track]) -> float:
     return min((frame.time for frame in first_frames if frame.time is not None), default=0.0)
 
 
-def _windows(tracks: list[Track], start: float, seconds: float, absent: dict[str, str]) -> Iterator[Media]:
+def _windows(tracks: list[Track], start: float, seconds: float, reasons: dict[str, str]) -> Iterator[Media]:
     """Windows with what every track holds in them. start: of the clip, by the clock of the file."""
     number, any_window = 0, False
     while True:
@@ -142,7 +142,7 @@ def _windows(tracks: list[Track], start: float, seconds: float, absent: dict[str
                 damaged_packets=sum(track.damaged for track in tracks) + max(track.unreadable for track in tracks),
                 start=begin,
                 more=not finished,
-                absent={name: absent.get(name) or _why_empty(name, tracks) for name in missing},
+                absence_reasons={name: reasons.get(name) or _why_empty(name, tracks) for name in missing},
                 cancelled=any(track.cancelled for track in tracks),
             )
             any_window = True
@@ -161,7 +161,7 @@ def _windows(tracks: list[Track], start: float, seconds: float, absent: dict[str
 
 def _why_empty(modality: str, tracks: list[Track]) -> str:
     track = next(track for track in tracks if track.modality == modality)
+    name = "video" if modality == "vision" else "audio"
     if not track.has_decoded and track.finished:
-        return f"nothing in the {'video' if modality == 'vision' else 'sound'} track can be decoded"
-    name = "video" if modality == "vision" else "sound"
+        return f"nothing in the {name} track can be decoded"
     return f"the {name} track {'has ended' if track.finished else 'has nothing in this window'}"

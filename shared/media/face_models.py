@@ -1,4 +1,4 @@
-"""Face models with weights from the user: detectors (`--detector yunet:/path/model.onnx`) and MediaPipe's tasks."""
+"""Face detectors whose weights you supply (`--detector yunet:/path/model.onnx`), and MediaPipe's tasks."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class YuNet(FaceDetector):
         try:
             self.net = cv2.FaceDetectorYN.create(path, "", (QUICK_SIDE, QUICK_SIDE), 0.6)
         except cv2.error as error:
-            raise UserError(f"{path}: not a model that yunet reads ({one_line(error, 120)})") from None
+            raise UserError(f"{path}: YuNet cannot load this file ({one_line(error, 120)})") from None
 
     def detect(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
         """As `FaceDetector.detect`."""
@@ -54,7 +54,7 @@ class MediaPipeTask:
             self.net = task.create_from_options(settings(base_options=BaseOptions(model_asset_path=path), **options))
         except (RuntimeError, ValueError) as error:
             reason = one_line(error, 120)
-            raise UserError(f"{path}: not a model that MediaPipe's {name} reads ({reason})") from None
+            raise UserError(f"{path}: MediaPipe's {name} cannot load this file ({reason})") from None
 
     def __call__(self, frame: np.ndarray) -> Any:
         return self.net.detect(self.image(image_format=self.format, data=np.ascontiguousarray(frame)))
@@ -75,7 +75,7 @@ class MediaPipe(FaceDetector):
 
 def _check(path: str, name: str, what: str) -> None:
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; --detector {name}:PATH names {what}")
+        raise UserError(f"{path}: no such file; expected --detector {name}:PATH with PATH {what}")
 
 
 def _boxes(rectangles: np.ndarray) -> np.ndarray:

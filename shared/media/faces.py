@@ -125,7 +125,7 @@ def load_detector(spec: str) -> FaceDetector:
 class FaceTrack:
     """One face, tracked through a clip."""
 
-    turns: int
+    quarter_turns: int
     """Quarter turns (as np.rot90) that make the frames upright: a wrong rotation tag shows people on their side."""
     boxes: np.ndarray
     """float32 (T, 3): center x, center y and side, in pixels of the upright frames; all NaN without a face."""
@@ -163,11 +163,13 @@ def track_face(frames: np.ndarray, every: int, detector: FaceDetector) -> FaceTr
     count = len(frames)
     sampled = sorted({*range(0, count, every), count - 1}) if count else []
     detections, searched = _detect_or_track(frames, sampled, detector)
-    turns, candidates = 0, _link(detections, searched)
+    quarter_turns, candidates = 0, _link(detections, searched)
     if not candidates:
-        turns = _find_turns(frames, sampled, detector)
-        upright = np.rot90(frames, turns, axes=(1, 2))
-        detections = [(i, detector.detect(np.ascontiguousarray(upright[i]), thorough=not turns)) for i in sampled]
+        quarter_turns = _find_quarter_turns(frames, sampled, detector)
+        upright = np.rot90(frames, quarter_turns, axes=(1, 2))
+        detections = [
+            (i, detector.detect(np.ascontiguousarray(upright[i]), thorough=not quarter_turns)) for i in sampled
+        ]
         candidates = _link(detections, set(sampled))
     if not candidates:
         return FaceTrack(0, np.full((count, 3), np.nan, np.float32), np.zeros(count, bool))
@@ -177,7 +179,7 @@ def track_face(frames: np.ndarray, every: int, detector: FaceDetector) -> FaceTr
     detected = np.array([index in face.boxes for index in sampled])
     before = np.searchsorted(sampled, np.arange(count), side="right") - 1  # (T,) the sampled frame at or before a frame
     after = np.searchsorted(sampled, np.arange(count), side="left")  # (T,) the sampled frame at or after a frame
-    return FaceTrack(turns, _interpolate(face, count), detected[before] & detected[after], other_faces)
+    return FaceTrack(quarter_turns, _interpolate(face, count), detected[before] & detected[after], other_faces)
 
 
 def _detect_or_track(
@@ -195,17 +197,17 @@ def _detect_or_track(
     return detections, searched
 
 
-def _find_turns(frames: np.ndarray, sampled: list[int], detector: FaceDetector) -> int:
+def _find_quarter_turns(frames: np.ndarray, sampled: list[int], detector: FaceDetector) -> int:
     """Quarter turns after which most of five sampled frames show a face; 0 if there are none."""
     indices = (
         [sampled[i] for i in np.unique(np.linspace(0, len(sampled) - 1, 5).round().astype(int))] if sampled else []
     )
     if len(indices) < 3:
         return 0
-    for turns in (1, 3, 2):
-        hits = sum(len(detector.detect(np.ascontiguousarray(np.rot90(frames[i], turns)))) > 0 for i in indices)
+    for quarter_turns in (1, 3, 2):
+        hits = sum(len(detector.detect(np.ascontiguousarray(np.rot90(frames[i], quarter_turns)))) > 0 for i in indices)
         if hits > len(indices) / 2:
-            return turns
+            return quarter_turns
     return 0
 
 
@@ -278,6 +280,16 @@ def crop_faces(frames: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
             inside = cv2.copyMakeBorder(inside, *borders, cv2.BORDER_REPLICATE)
         out[index] = resize_square(inside, size)
     return out
+
+
+def crop_clip(
+    frames: np.ndarray, every: int, detector: FaceDetector, frame_rate: float, size: int
+) -> tuple[np.ndarray, FaceTrack]:
+    """Track the face in frames RGB uint8 (T, H, W, 3) and crop it as `track_face`, `smooth` and `crop_faces` do: uint8
+    (T, size, size, 3), and the track."""
+    track = track_face(frames, every, detector)
+    upright = np.rot90(frames, track.quarter_turns, axes=(1, 2))  # (T, H, W, 3)
+    return crop_faces(upright, smooth(track.boxes, frame_rate), size), track
 
 
 def resize_square(image: np.ndarray, size: int) -> np.ndarray:

@@ -16,26 +16,26 @@ class Header:
     """Frames per second; None without a video track."""
     sample_rate: int | None = None
     """Hz; None without an audio track."""
-    trouble: str = ""
+    reason: str = ""
     """Why the file cannot be opened; "" if it can."""
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of a file. Never raises; see `Header.trouble`."""
+    """Read the header of a file. Never raises; see `Header.reason`."""
     import av
 
     from shared.media.tracks import video_stream
 
     if not os.path.isfile(path):
-        return Header(trouble="no such file")
+        return Header(reason="no such file")
     if path.stat().st_size == 0:
-        return Header(trouble="the file is empty")
+        return Header(reason="the file is empty")
     try:
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
             video = video_stream(container)
             audio = next(iter(container.streams.audio), None)
             if video is None and audio is None:
-                return Header(trouble="neither a picture nor a sound track")
+                return Header(reason="neither a video nor an audio track")
             rate = (video.average_rate or video.guessed_rate) if video is not None else None
             return Header(
                 seconds=None if container.duration is None else container.duration / av.time_base,
@@ -44,7 +44,7 @@ def read_header(path: Path) -> Header:
             )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = one_line(getattr(error, "strerror", None) or error)
-        return Header(trouble=f"not a readable media file ({reason})")
+        return Header(reason=f"not a readable media file ({reason})")
 
 
 def evenly_spaced(items: list, count: int) -> list:

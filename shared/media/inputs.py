@@ -78,7 +78,7 @@ def array_windows(clip: ClipArrays, frame_rate: float, seconds: float, max_side:
     waveform = np.zeros(0, np.float32) if clip.waveform is None else clip.waveform
     chosen, times, video_end = _resample_times(clip.frame_times, frame_rate) if len(frames) else _no_frames()
     end = max(video_end, len(waveform) / clip.rate if clip.rate else 0.0)
-    absent = {"vision": "no frames are given", "audio": "no waveform is given"}
+    absence_reasons = {"vision": "no frames are given", "audio": "no waveform is given"}
     number, yielded = 0, False
     while number * seconds < end:
         start, stop = number * seconds, (number + 1) * seconds
@@ -99,7 +99,7 @@ def array_windows(clip: ClipArrays, frame_rate: float, seconds: float, max_side:
                 duration=min(end, stop) - start,
                 start=start,
                 more=end > stop + MIN_TAIL_SECONDS,
-                absent={name: absent[name] for name in missing},
+                absence_reasons={name: absence_reasons[name] for name in missing},
             )
 
 

@@ -18,11 +18,13 @@ texture      share of the cells of a 6 x 6 grid over the crop in which gray valu
              than 3 levels (standard deviation): a face has detail everywhere, a hand or a wall has little"""
 
 AUDIO_QUALITY = ("level", "snr", "clipping", "speech", "flatness")
-"""level        root mean square of the step in dB full scale, -80 dB is 0 and 0 dB is 1
-snr          level of the loudest step within a second above the noise floor of the clip (10th percentile), in 40 dB
+"""level        root mean square of the step: dBFS mapped from [-80, 0] to [0, 1]
+snr          level of the loudest step within a second above the noise floor of the clip (10th percentile): dB mapped
+             from [0, 40] to [0, 1]
 clipping     share of the samples above 0.7 of the peak of the clip: close to 1 for a clipped wave
 speech       probability of speech (shared/media/speech.py)
-flatness     geometric over arithmetic mean of the power spectrum (Wiener entropy), -40 dB is 0; close to 1 for noise"""
+flatness     geometric over arithmetic mean of the power spectrum (Wiener entropy): dB mapped from [-40, 0] to [0, 1];
+             close to 1 for noise"""
 
 TEXT_QUALITY = ("present", "length")
 """present      1 if there is a transcript, else 0
@@ -38,9 +40,9 @@ CLIP_QUALITY = ("seconds", "face_found", *FACE_QUALITY, *VISION_QUALITY[1:], *AU
 """Columns of quality.csv, one row per clip. face_found is a share of the frames and words a number; the others are
 means of the signals above."""
 
-AUDIO_QUALITY_HZ = 10
+QUALITY_STEPS_PER_SECOND = 10
 """Steps of the audio signals per second."""
-AUDIO_QUALITY_RATE = 16000
+QUALITY_SAMPLE_RATE = 16000
 """Hz to which sound is resampled first, so that its quality does not depend on the stored rate."""
 
 GRID = 6
@@ -58,13 +60,13 @@ def vision_quality(frames: np.ndarray, face_found: np.ndarray) -> np.ndarray:
     out = np.zeros((len(frames), len(VISION_QUALITY)), np.float32)
     for index, frame in enumerate(frames):
         gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)  # (H, W)
-        mean, spread = (float(value[0, 0]) for value in cv2.meanStdDev(gray))
-        edges = float(cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_32F))[1][0, 0]) ** 2
+        mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(gray))
+        laplacian_var = float(cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_32F))[1][0, 0]) ** 2
         out[index] = (
             float(face_found[index]),
-            min(1.0, np.log10(1 + edges) / 4),
+            min(1.0, np.log10(1 + laplacian_var) / 4),
             mean / 255,
-            min(1.0, spread / 80),
+            min(1.0, std / 80),
             np.mean(_cell_detail(gray) > 3),
         )
     return out
@@ -103,22 +105,22 @@ def audio_quality(waveform: np.ndarray, rate: int) -> np.ndarray:
     from shared.media.speech import at_steps, speech_probability
     from shared.media.waveform import resample
 
-    waveform, rate = resample(waveform, rate, AUDIO_QUALITY_RATE), AUDIO_QUALITY_RATE
+    waveform, rate = resample(waveform, rate, QUALITY_SAMPLE_RATE), QUALITY_SAMPLE_RATE
     if len(waveform) == 0:
         return np.zeros((0, len(AUDIO_QUALITY)), np.float32)
-    steps = int(np.ceil(len(waveform) * AUDIO_QUALITY_HZ / rate - 1e-6))
-    starts = np.round(np.arange(steps) * rate / AUDIO_QUALITY_HZ).astype(int)  # (Ta,)
+    steps = int(np.ceil(len(waveform) * QUALITY_STEPS_PER_SECOND / rate - 1e-6))
+    starts = np.round(np.arange(steps) * rate / QUALITY_STEPS_PER_SECOND).astype(int)  # (Ta,)
     lengths = np.diff(np.append(starts, len(waveform)))  # (Ta,)
     square = np.square(waveform, dtype=np.float64)  # (S,)
     rms = np.sqrt(np.add.reduceat(square, starts) / lengths)  # (Ta,)
-    decibel = 20 * np.log10(np.maximum(rms, SILENCE))  # (Ta,) at least -80
-    speech = at_steps(speech_probability(waveform, rate), steps, AUDIO_QUALITY_HZ)  # (Ta,)
+    level_db = 20 * np.log10(np.maximum(rms, SILENCE))  # (Ta,) at least -80
+    speech = at_steps(speech_probability(waveform, rate), steps, QUALITY_STEPS_PER_SECOND)  # (Ta,)
 
-    loudest = np.max(np.lib.stride_tricks.sliding_window_view(np.pad(decibel, 5, mode="edge"), 11), axis=1)  # (Ta,)
+    loudest = np.max(np.lib.stride_tricks.sliding_window_view(np.pad(level_db, 5, mode="edge"), 11), axis=1)  # (Ta,)
     peak = np.quantile(np.abs(waveform), 0.999)
     near_peak = (np.abs(waveform) >= 0.7 * max(float(peak), SILENCE)).astype(np.float64)  # (S,)
     columns = (
-        (decibel + 80) / 80,
+        (level_db + 80) / 80,
         (loudest - _floor(square, rate)) / 40,
         np.add.reduceat(near_peak, starts) / lengths,
         speech,
@@ -136,14 +138,14 @@ def _floor(square: np.ndarray, rate: int) -> float:
 
 def _flatness(waveform: np.ndarray, rate: int, starts: np.ndarray) -> np.ndarray:
     """Spectral flatness of each step, scaled: (Ta,). Silence counts as flat."""
-    size = max(2, int(rate / AUDIO_QUALITY_HZ))
+    size = max(2, int(rate / QUALITY_STEPS_PER_SECOND))
     padded = np.pad(waveform.astype(np.float32), (0, size))
     windows = padded[starts[:, None] + np.arange(size)]  # (Ta, size)
     power = np.abs(np.fft.rfft(windows * np.hanning(size + 2)[1:-1], axis=1)) ** 2 + 1e-9  # (Ta, size // 2 + 1)
     # Only the band of most voices, because codecs leave the highest frequencies empty.
     power = power[:, 1 : max(2, int(4000 / (rate / size)))]
-    decibel = 10 * (np.mean(np.log10(power), axis=1) - np.log10(np.mean(power, axis=1)))  # (Ta,)
-    return 1 + decibel / 40
+    flatness_db = 10 * (np.mean(np.log10(power), axis=1) - np.log10(np.mean(power, axis=1)))  # (Ta,)
+    return 1 + flatness_db / 40
 
 
 def text_quality(transcript: str) -> np.ndarray:

@@ -156,7 +156,7 @@ def _crops(frames: np.ndarray) -> dict[int, np.ndarray]:
     from shared.media.faces import crop_faces, load_detector, track_face
 
     faces = track_face(frames, 3, load_detector("haar"))
-    upright = np.rot90(frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)
+    upright = np.rot90(frames, faces.quarter_turns, axes=(1, 2))  # (T, H, W, 3)
     crops = crop_faces(upright, faces.boxes, CROP_SIDE)  # (T, 160, 160, 3)
     return {int(i): crops[i] for i in np.flatnonzero(faces.detected)}
 

@@ -20,13 +20,13 @@ class Ema(nn.Module):
         self.decay = decay
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         state = model.state_dict().items()
-        self.values = {name: value.detach().clone() for name, value in state if name not in frozen}
+        self.averages = {name: value.detach().clone() for name, value in state if name not in frozen}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         state = model.state_dict()
-        pairs = [(average, state[name]) for name, average in self.values.items()]
+        pairs = [(average, state[name]) for name, average in self.averages.items()]
         local = [pair for pair in pairs if pair[0].is_floating_point() and not _is_sharded(pair[0])]
         if local:
             torch._foreach_lerp_([average for average, _ in local], [value for _, value in local], weight)
@@ -38,10 +38,10 @@ class Ema(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Full tensors, also of a sharded model; every process must call this."""
-        return {name: value.full_tensor() if _is_sharded(value) else value for name, value in self.values.items()}
+        return {name: value.full_tensor() if _is_sharded(value) else value for name, value in self.averages.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        for name, average in self.values.items():
+        for name, average in self.averages.items():
             value = state[name].to(average.device)
             if _is_sharded(average):
                 value = torch.distributed.tensor.distribute_tensor(value, average.device_mesh, average.placements)
@@ -49,9 +49,9 @@ class Ema(nn.Module):
 
     @contextlib.contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """The model has the averaged weights inside this block, and its own again afterwards."""
-        original = {name: value.detach().clone() for name, value in model.state_dict().items() if name in self.values}
-        model.load_state_dict(self.values, strict=False)  # not strict: frozen parameters are not in the average
+        """Temporarily swap in the averaged weights."""
+        original = {name: value.detach().clone() for name, value in model.state_dict().items() if name in self.averages}
+        model.load_state_dict(self.averages, strict=False)  # not strict: frozen parameters are not in the average
         try:
             yield
         finally:

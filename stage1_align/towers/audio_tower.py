@@ -84,7 +84,7 @@ class AudioTower(Tower):
     def _read_file(self, item: str | os.PathLike, max_seconds: float) -> tuple[np.ndarray, bool]:
         path = existing_file(ENCODE, item)
         header = read_header(path)
-        if not header.trouble and header.sample_rate is None:
+        if not header.reason and header.sample_rate is None:
             return np.zeros(0, np.float32), False
         try:
             media = decode(path, 0.0, max_seconds)

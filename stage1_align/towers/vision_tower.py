@@ -53,25 +53,23 @@ class FrameReader:
         from shared.media.headers import read_header
 
         header = read_header(path)
-        if not header.trouble and header.frame_rate is None:
+        if not header.reason and header.frame_rate is None:
             return ABSENT
         try:
             media = decode(path, self.frame_rate, self.max_seconds, _recipe().max_side)
         except MediaError as error:
             raise UserError(f"{path}: {error}") from None
         if not len(media.frames):
-            raise UserError(f"{path}: {media.absent['vision']}")
+            raise UserError(f"{path}: {media.absence_reasons['vision']}")
         return Clip(self.crop(media.frames), media.frame_times, media.more)
 
     def crop(self, frames: np.ndarray) -> np.ndarray:
         """Face crops (T, size, size, 3) as `emit prepare` makes them, or the frames themselves without crop_faces."""
         if not self.crop_faces:
             return frames
-        from shared.media.faces import crop_faces, load_detector, smooth, track_face
+        from shared.media.faces import crop_clip, load_detector
 
-        faces = track_face(frames, _recipe().face_every, load_detector(self.detector))
-        upright = np.rot90(frames, faces.turns, axes=(1, 2))  # (T, H, W, 3)
-        return crop_faces(upright, smooth(faces.boxes, self.frame_rate), self.size)
+        return crop_clip(frames, _recipe().face_every, load_detector(self.detector), self.frame_rate, self.size)[0]
 
 
 class VisionTower(Tower):

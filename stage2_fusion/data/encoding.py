@@ -10,7 +10,7 @@ import torch
 from shared.dataset.clip import MODALITIES
 from shared.dataset.clip_dataset import ClipDataset, ClipSample
 from shared.errors import UserError
-from shared.media.quality import AUDIO_QUALITY_HZ
+from shared.media.quality import QUALITY_STEPS_PER_SECOND
 from shared.training.loader import SigtermSafeDataLoader
 from stage2_fusion.data.damaged_views import DamagedView, damaged_view, raw_input
 from stage2_fusion.data.features import FeatureSample, ModalityFeatures
@@ -210,5 +210,5 @@ def quality_at(name: str, clip: ClipSample, times: np.ndarray) -> np.ndarray:
         return values
     if not len(values):
         return np.zeros((len(times), values.shape[1]), np.float32)
-    at = clip.frame_times if name == "vision" else (np.arange(len(values)) + 0.5) / AUDIO_QUALITY_HZ
+    at = clip.frame_times if name == "vision" else (np.arange(len(values)) + 0.5) / QUALITY_STEPS_PER_SECOND
     return np.stack([np.interp(times, at, column) for column in values.T], axis=1).astype(np.float32)

@@ -24,7 +24,7 @@ from shared.errors import UserError
 from shared.files import digest
 from shared.layouts.vidmimic2.layout import DatasetFolders
 from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FEATURE_FOLDERS, WIDTHS, read_clip_features
-from shared.media.face_crops import CROP_NAME, crop_times, frame_times
+from shared.media.precomputed_crops import CROP_NAME, crop_times, frame_times
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.encoding import clean_sample, encode_modality, missing_features, quality_at, split_ranges
 from stage2_fusion.data.feature_info import EncoderInfo, PrecomputedInfo

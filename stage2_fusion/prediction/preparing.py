@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.clip_dataset import ClipSample, decode_row
 from shared.dataset.decode_clip import DecodedClip
-from shared.dataset.prepare_clip import Row, clip_row, prepare_windows, prepare_words
+from shared.dataset.prepare_clip import Row, clip_row, prepare_from_transcript, prepare_windows
 from shared.dataset.prepare_dataset import describe
 from shared.dataset.recipe import Recipe
 from shared.media.inputs import ClipArrays, array_windows
@@ -35,7 +35,7 @@ def _rows(clip: Clip, arrays: ClipArrays | None, recipe: Recipe) -> Iterator[tup
             windows += 1
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)}"[:300]
-        row = None if windows else prepare_words(clip, recipe, reason)[0]
+        row = None if windows else prepare_from_transcript(clip, recipe, reason)[0]
         if row is not None:
             yield 0.0, row, ""
         yield 0.0, None, reason
@@ -47,7 +47,7 @@ def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[tupl
         yield media.start, clip_row(clip, DecodedClip(media), recipe)[0], ""
         windows += 1
     if not windows:
-        row, _ = prepare_words(clip, recipe, "")
+        row, _ = prepare_from_transcript(clip, recipe, "")
         yield 0.0, row, "" if row else "neither frames nor sound nor text are given"
 
 

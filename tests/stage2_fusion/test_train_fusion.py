@@ -99,7 +99,7 @@ def test_averaged_weights_are_validated_and_saved(data: Path, tmp_path: Path, mo
 
     def record_update(ema: Ema, model: torch.nn.Module, step: int):  # the decay is min(0.3, (1 + step) / (10 + step))
         if step == 0:
-            expected.update({name: value.double() for name, value in ema.values.items()})
+            expected.update({name: value.double() for name, value in ema.averages.items()})
         raw.update({name: value.detach().clone() for name, value in model.state_dict().items()})
         decay = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3, 0.3][step]
         expected.update({name: decay * expected[name] + (1 - decay) * value.double() for name, value in raw.items()})

@@ -56,8 +56,8 @@ class Vidmimic2:
                 rows |= {name: Clip(name, None, labels=NO_LABELS) for name in sorted(unlisted)}
             for name, clip in rows.items():
                 if name in clips:
-                    remark = f"is in {split}_split.csv as well; that row is left out"
-                    clips[name] = replace(clips[name], remarks=(*clips[name].remarks, remark))
+                    problem = f"is in {split}_split.csv as well; that row is left out"
+                    clips[name] = replace(clips[name], problems=(*clips[name].problems, problem))
                 else:
                     clips[name] = self._add_files(replace(clip, split=split), folders)
         if not clips:
@@ -145,10 +145,10 @@ def _notes(clips: list[Clip], folders: DatasetFolders) -> list[str]:
     if unlabeled:
         notes.append(f"{unlabeled} clips of train and valid lack labels")
     notes.append(_seed_summary(clips))
-    remarks = [f"{clip.id} {remark}" for clip in clips for remark in clip.remarks]
-    if remarks:
-        listed_remarks = first_few(remarks, separator="; ")
-        notes.append(f"{len(remarks)} rows have something wrong (all in verdicts.csv): {listed_remarks}")
+    problems = [f"{clip.id} {problem}" for clip in clips for problem in clip.problems]
+    if problems:
+        listed_problems = first_few(problems, separator="; ")
+        notes.append(f"{len(problems)} rows have something wrong (all in verdicts.csv): {listed_problems}")
     return notes
 
 

@@ -35,7 +35,7 @@ class _DType:
     def __init__(self, name: str, align: bool = False, copy: bool = True):
         self.dtype = np.dtype(name)
         if self.dtype.hasobject:  # its bytes would be read as pointers
-            raise pickle.UnpicklingError("an array of objects; it is not run")
+            raise pickle.UnpicklingError("object arrays are not allowed")
 
     def __setstate__(self, state: tuple) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
@@ -52,7 +52,7 @@ class _Array(np.ndarray):
 def _reconstruct(kind: type, shape: tuple, code: bytes) -> _Array:
     """The array that is filled afterwards; NumPy always asks for an empty one."""
     if kind is not _ArrayType or shape != (0,):
-        raise pickle.UnpicklingError("it asks for another array than the one it holds")
+        raise pickle.UnpicklingError("malformed array constructor")
     return np.empty(0, np.int8).view(_Array)
 
 
@@ -67,7 +67,7 @@ def _scalar(dtype: _DType, data: bytes) -> np.generic:
 def _encode(text: str, encoding: str) -> bytes:
     """Bytes as old pickles write them."""
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}; it is not run")
+        raise pickle.UnpicklingError(f"unsupported encoding {encoding}")
     return codecs.encode(text, "latin1")
 
 
@@ -89,7 +89,7 @@ class _ArraysOnly(pickle.Unpickler):
         # NumPy 2 renamed the module; its arrays are pickled the same way.
         module = module.replace("numpy._core", "numpy.core", 1) if module.startswith("numpy._core") else module
         if (module, name) not in REPLACEMENTS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which features do not need; it is not run")
+            raise pickle.UnpicklingError(f"refused: pickle references {module}.{name}; only NumPy arrays are allowed")
         return REPLACEMENTS[module, name]
 
 

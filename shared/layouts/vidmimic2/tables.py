@@ -28,7 +28,7 @@ def clip_id(cell: str) -> str | None:
 
 
 def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
-    """{id: clip without files} and notes. Labels of a row that cannot be read are NaN, with a remark."""
+    """{id: clip without files} and notes. Labels of a row that cannot be read are NaN, with a problem."""
     name = table.name
     try:
         text = read_text(table, errors="replace")
@@ -48,7 +48,7 @@ def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
     is_headerless = bool(notes) and header[0][:1].isdigit()
     clips = _clips(rows if is_headerless else rows[1:], columns, name, notes)
     if is_test and clips and all(value == 0 for clip in clips.values() for value in clip.labels):
-        clips = {key: Clip(key, None, labels=NO_LABELS, remarks=clip.remarks) for key, clip in clips.items()}
+        clips = {key: Clip(key, None, labels=NO_LABELS, problems=clip.problems) for key, clip in clips.items()}
         notes.append(f"{name}: zeros throughout, which are no labels")
     if not clips:
         notes.append(f"{name}: no rows")
@@ -68,11 +68,11 @@ def _clips(rows: list["_Row"], columns: dict[str, int], name: str, notes: list[s
         previous = clips.setdefault(identifier, clip)
         if previous is clip:
             continue
-        remark, labels = f"is {count[identifier]} times in {name}", previous.labels
+        problem, labels = f"is {count[identifier]} times in {name}", previous.labels
         if repr(previous.labels) != repr(clip.labels):  # NaN equals NaN as text
-            remark, labels = f"{remark} with different labels; none is read", NO_LABELS
-        remarks = previous.remarks if remark in previous.remarks else (*previous.remarks, remark)
-        clips[identifier] = Clip(identifier, None, labels=labels, remarks=remarks)
+            problem, labels = f"{problem} with different labels; none is read", NO_LABELS
+        problems = previous.problems if problem in previous.problems else (*previous.problems, problem)
+        clips[identifier] = Clip(identifier, None, labels=labels, problems=problems)
     return clips
 
 
@@ -104,14 +104,14 @@ class _Row:
 
     def __init__(self, where: str, line: str, delimiter: str, width: int):
         self.where, self.delimiter, self.width = where, delimiter, width
-        self.remarks: list[str] = []
+        self.problems: list[str] = []
         self.cells = _cells(line, delimiter)
         while len(self.cells) > width and self.cells[-1] == "":
             self.cells.pop()  # a trailing separator
         others = [other for other in ",;\t" if other != delimiter and len(_cells(line, other)) == width]
         if not self.is_intact and others:
             self.delimiter, self.cells = others[0], _cells(line, others[0])
-            self.remarks.append(f"{where}: separated by {others[0]!r}, unlike the header")
+            self.problems.append(f"{where}: separated by {others[0]!r}, unlike the header")
 
     @property
     def is_intact(self) -> bool:
@@ -124,19 +124,19 @@ class _Row:
         return name if name and (self.is_intact or name.isdigit()) else None
 
     def clip(self, identifier: str, columns: dict[str, int]) -> Clip:
-        """The clip with the row's labels. A label outside [0, 1] is NaN, with a remark."""
-        remarks = list(self.remarks)
+        """The clip with the row's labels. A label outside [0, 1] is NaN, with a problem."""
+        problems = list(self.problems)
         if not self.is_intact:
-            remarks.append(f"{self.where}: {len(self.cells)} cells instead of {self.width}; labels not read")
-            return Clip(identifier, None, labels=NO_LABELS, remarks=tuple(remarks))
+            problems.append(f"{self.where}: {len(self.cells)} cells instead of {self.width}; labels not read")
+            return Clip(identifier, None, labels=NO_LABELS, problems=tuple(problems))
         labels = []
         for column in EMI:
             cell = self.cells[columns[column]] if column in columns else ""
             value = parse_number(cell.replace(",", ".") if self.delimiter == ";" else cell)
             if value is None or value < -TOLERANCE or value > 1 + TOLERANCE:
-                remarks.append(f"{self.where}: {column} is {cell!r}, no number in [0, 1]; not read")
+                problems.append(f"{self.where}: {column} is {cell!r}, no number in [0, 1]; not read")
                 value = math.nan
             elif math.isnan(value) and column in columns:
-                remarks.append(f"{self.where}: {column} is empty")
+                problems.append(f"{self.where}: {column} is empty")
             labels.append(value if math.isnan(value) else min(1.0, max(0.0, value)))
-        return Clip(identifier, None, labels=tuple(labels), remarks=tuple(remarks))
+        return Clip(identifier, None, labels=tuple(labels), problems=tuple(problems))

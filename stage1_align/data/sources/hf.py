@@ -50,11 +50,11 @@ class HfOptions(PairColumnOptions):
     """Size of a stream's shuffle buffer, in rows that are not decoded."""
 
 
-class _Rows(PairSource):
-    """What both ways of reading have in common. An item becomes a row {column: value} by `_row`."""
+class _HfSource(PairSource):
+    """Shared by HfTable and HfStream. An item becomes a row {column: value} by `_row`."""
 
     def _prepare(self, path: str, files: list[Path], options: HfOptions, classes: Collection[str] = ()) -> None:
-        """classes: columns of class numbers, which are no labels."""
+        """classes: ClassLabel columns, not treated as intensity labels."""
         self.name, self.digest = path, files_digest(files)
         self.root, self.frame_rate = options.root_or(files[0].parent), options.frame_rate
         names: list[str] = []
@@ -84,7 +84,7 @@ class _Rows(PairSource):
         return decode_record(record, sample_rate, select, self.frame_rate)
 
 
-class HfTable(_Rows, TableSource):
+class HfTable(_HfSource, TableSource):
     """Rows by their number."""
 
     def __init__(self, path: str, files: list[Path], table: "datasets.Dataset", options: HfOptions):
@@ -94,7 +94,7 @@ class HfTable(_Rows, TableSource):
         columns = self.columns
         texts = [*columns.columns["caption"], *columns.columns["transcript"], *columns.labels.values()]
         self.texts = table.select_columns(list(dict.fromkeys(texts))).with_format("arrow")
-        self.annotations(0)  # reports labels that are not numbers at once
+        self.annotations(0)  # fail early on non-numeric labels
 
     def __len__(self) -> int:
         return len(self.table)
@@ -106,13 +106,13 @@ class HfTable(_Rows, TableSource):
         return self.table[item].to_pylist()[0]
 
 
-class HfStream(_Rows, StreamSource):
+class HfStream(_HfSource, StreamSource):
     """Rows in the order of the files; each file is a shard."""
 
     def __init__(self, path: str, files: list[Path], options: HfOptions):
         self.shards, self.buffer = files, options.buffer
         self._prepare(path, files, options)
-        self.annotations(next(self.first(1)))  # reports labels that are not numbers at once
+        self.annotations(next(self.first(1)))  # fail early on non-numeric labels
 
     def read(self, shard: Path) -> Iterator[dict[str, Any]]:
         import datasets
@@ -143,7 +143,7 @@ def open_hf(path: str, split: str, options: dict[str, Any]) -> HfTable | HfStrea
             table = datasets.load_dataset(_builder(files[0]), data_files={"train": names}, split="train")
     except Exception as error:
         why = one_line(error, 200)
-        raise UserError(f"{path}: cannot be read ({why}); streaming: true leaves damaged files out") from None
+        raise UserError(f"{path}: cannot be read ({why}); set `streaming: true` to skip damaged files") from None
     if not len(table):
         raise UserError(f"{path}: no rows in split {split!r}")
     return HfTable(path, files, table, hf_options)
@@ -182,5 +182,5 @@ def _of_split(folder: Path, parts: list[tuple[Path, str]], split: str) -> list[P
 
 def _builder(file: Path) -> str:
     if file.suffix not in BUILDERS:
-        raise UserError(f"{file}: not one of {', '.join(BUILDERS)}; source csv reads tables, webdataset tar shards")
+        raise UserError(f"{file}: unsupported suffix; use kind: csv for tables, kind: webdataset for tar shards")
     return BUILDERS[file.suffix]

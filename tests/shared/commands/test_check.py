@@ -141,7 +141,7 @@ def test_unreadable_source_is_an_error(tmp_path):
 
 def test_header_of_any_file_is_read_without_an_error(tmp_path):
     (tmp_path / "t.mp4").write_text("text")
-    assert "no such file" in read_header(tmp_path / "none").trouble and read_header(tmp_path / "t.mp4").trouble
+    assert "no such file" in read_header(tmp_path / "none").reason and read_header(tmp_path / "t.mp4").reason
     assert evenly_spaced(list(range(10)), 3) == [0, 3, 6] and evenly_spaced([1, 2], 5) == [1, 2]
     assert bars([0, 1, 100, 50]) == " ▁█▄"
 

@@ -67,8 +67,8 @@ def test_every_clip_has_a_verdict(prepared):
         **{name: ("failed", "vision audio text") for name in ("empty", "page", "gone")},
     }
     assert "no face" in verdicts["faceless"]["detail"]
-    assert verdicts["silent"]["detail"] == "no sound: no sound track; no words: no transcript"
-    assert verdicts["audio_only"]["detail"] == "no picture: no video track; no words: no transcript"
+    assert verdicts["silent"]["detail"] == "no audio track; no transcript"
+    assert verdicts["audio_only"]["detail"] == "no video track; no transcript"
     reasons = {row["id"]: row["reason"] for row in rows(prepared.path / "failures.csv")}
     assert list(reasons) == ["empty", "page", "gone"]
     assert "empty" in reasons["empty"] and "readable" in reasons["page"] and "no such file" in reasons["gone"]
@@ -115,7 +115,7 @@ def test_verdict_names_the_tracked_face_and_the_cut(tmp_path):
     row, verdict = prepare_clip(Clip("two", path), Recipe(max_seconds=1.5))
     assert verdict.verdict == "partial" and verdict.missing == ["audio", "text"]  # there is no sound
     details = verdict.detail.split("; ")
-    assert details[0] == "no sound: no sound track"
+    assert details[0] == "no audio track"
     where = re.fullmatch(r"2 faces: the one (\d+)% from the left and (\d+)% from the top is followed, .*", details[2])
     assert abs(int(where[1]) - 81) <= 3 and abs(int(where[2]) - 52) <= 6
     assert details[3] == "longer than 1.5 s: the rest is left out" and len(row["frames"]) == 12
@@ -285,10 +285,10 @@ def test_transcript_is_kept_without_readable_files(source, tmp_path):
     assert verdicts == [kept, kept, ("failed", "vision audio text"), kept]
     detail = rows(found.path / "verdicts.csv")[0]["detail"]
     assert detail.startswith(
-        "no picture: its file cannot be read; no sound: its file cannot be read; not a readable media"
+        "no video: its file cannot be read; no audio: its file cannot be read; not a readable media"
     )
 
-    crops = Clip("a", folder / "page.mp4", crops=folder / "crops", transcript="ha", remarks=("odd",))
+    crops = Clip("a", folder / "page.mp4", crops=folder / "crops", transcript="ha", problems=("odd",))
     row, verdict = prepare_clip(crops, Recipe())
     assert row["transcript"] == "ha" and verdict.missing == ["vision", "audio"] and verdict.verdict == "partial"
     assert "no face crops in it; odd" in verdict.detail and "page.mp4: not a readable media file" in verdict.detail

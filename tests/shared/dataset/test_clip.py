@@ -50,12 +50,12 @@ def test_changed_face_crop_changes_the_fingerprint(tmp_path):
 def test_verdict_says_why_a_modality_is_missing(tmp_path):
     sound = write_wav(tmp_path / "x.wav", voice(0.4)[None])
     details = {
-        media: prepare_clip(Clip("a", media, audio=sound, remarks=("odd",)), Recipe())[1].detail
+        media: prepare_clip(Clip("a", media, audio=sound, problems=("odd",)), Recipe())[1].detail
         for media in (None, tmp_path / "gone.mp4")
     }
-    assert details[None] == "no picture: no file; odd; no words: no transcript"
-    gone = f"no picture: its file cannot be read; {tmp_path}/gone.mp4: no such file; odd; no words: no transcript"
+    assert details[None] == "no video: no file; odd; no transcript"
+    gone = f"no video: its file cannot be read; {tmp_path}/gone.mp4: no such file; odd; no transcript"
     assert details[tmp_path / "gone.mp4"] == gone
-    row, verdict = prepare_clip(Clip("a", tmp_path / "gone.mp4", remarks=("odd",)), Recipe())
+    row, verdict = prepare_clip(Clip("a", tmp_path / "gone.mp4", problems=("odd",)), Recipe())
     assert row is None and verdict.detail == "no such file; odd"
-    assert failed(Clip("a", None, remarks=("odd",)), "took longer than 1 s").detail == "took longer than 1 s; odd"
+    assert failed(Clip("a", None, problems=("odd",)), "took longer than 1 s").detail == "took longer than 1 s; odd"

@@ -152,8 +152,8 @@ def test_ambiguous_id_has_no_file(tmp_path):
     rows = "".join(f"{name},s2,0.5\n" for name in ids)
     clips = {clip.id: clip for clip in read_source(write(tmp_path / "t.csv", f"id,speaker,valence\n{rows}")).clips}
     assert clips["a"].media is None and clips["a"].labels == (0.5,)
-    (remark,) = clips["a"].remarks
-    assert remark.startswith("'a' may be s1/a.wav, s2/a.wav;") and remark.endswith("by a longer id as s1/a")
+    (problem,) = clips["a"].problems
+    assert problem.startswith("'a' may be s1/a.wav, s2/a.wav;") and problem.endswith("by a longer id as s1/a")
     assert "'a' may be s1/a.wav, s2/a.wav" in prepare_clip(clips["a"], Recipe())[1].detail
     found = {name: clip.media and clip.media.relative_to(tmp_path).as_posix() for name, clip in clips.items()}
     assert found == {
@@ -166,7 +166,7 @@ def test_ambiguous_id_has_no_file(tmp_path):
         "c": "c.wav",
         "2/a": None,
     }
-    assert all(not clip.remarks for name, clip in clips.items() if name != "a")
+    assert all(not clip.problems for name, clip in clips.items() if name != "a")
 
 
 def test_links_to_one_file_are_not_ambiguous(tmp_path):
@@ -174,7 +174,7 @@ def test_links_to_one_file_are_not_ambiguous(tmp_path):
     (tmp_path / "s2").mkdir()
     (tmp_path / "s2" / "a.wav").symlink_to(tmp_path / "s1" / "a.wav")
     (clip,) = read_source(write(tmp_path / "t.csv", "id,valence\na,0.5\n")).clips
-    assert clip.media.name == "a.wav" and not clip.remarks
+    assert clip.media.name == "a.wav" and not clip.problems
 
 
 def test_audio_column_and_root_are_read(tmp_path):

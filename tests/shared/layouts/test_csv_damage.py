@@ -15,11 +15,11 @@ def table(folder, text, name="labels.csv"):
 
 
 def rows_of(folder, text, names="abcd"):
-    """{id: (first label, transcript, remarks)} and notes of a table beside files called a.mp3, b.mp3, ..."""
+    """{id: (first label, transcript, problems)} and notes of a table beside files called a.mp3, b.mp3, ..."""
     for name in names:
         (folder / f"{name}.mp3").write_bytes(b"x")
     source = read_source(table(folder, text))
-    clips = {c.id: (c.labels[0], c.transcript, c.remarks) for c in source.clips}
+    clips = {c.id: (c.labels[0], c.transcript, c.problems) for c in source.clips}
     return clips, source.notes
 
 

@@ -100,14 +100,14 @@ def test_manifest_rows_that_are_not_understood_are_named(tmp_path):
     source = read_source(tmp_path, "ravdess")
     clips = {clip.id: clip for clip in source.clips}
     assert set(clips) == {"b/one", "a/two", "b/two", "gone", "a/x", "a/y"}
-    assert clips["b/one"].labels == (0, 0, 0, 0.5, 0, 0) and clips["b/one"].remarks == ()
+    assert clips["b/one"].labels == (0, 0, 0, 0.5, 0, 0) and clips["b/one"].problems == ()
     unknown, unsure, torn = clips["a/x"], clips["a/y"], clips["a/two"]
     assert all(math.isnan(value) for value in (*unknown.labels, *torn.labels))
     assert (unknown.transcript, unknown.groups) == ("Good night.", {"actor": "", "statement": "Good night."})
-    assert "its emotion 'sleepy' is none of neutral, calm" in unknown.remarks[0] and "no actor" in unknown.remarks[1]
+    assert "its emotion 'sleepy' is none of neutral, calm" in unknown.problems[0] and "no actor" in unknown.problems[1]
     assert math.isnan(unsure.labels[4]) and sum(map(math.isnan, unsure.labels)) == 1 and unsure.transcript is None
-    assert unsure.media == tmp_path / "a/y.mp4" and "'loud' is none of normal, strong" in unsure.remarks[0]
-    assert torn.remarks == ("line 8 of manifest.csv says something else of it, so it is not labeled",)
+    assert unsure.media == tmp_path / "a/y.mp4" and "'loud' is none of normal, strong" in unsure.problems[0]
+    assert torn.problems == ("line 8 of manifest.csv says something else of it, so it is not labeled",)
     notes = "\n".join(source.notes)
     for words in (
         "1 rows name no file and are left out: line 6",

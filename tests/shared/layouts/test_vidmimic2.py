@@ -13,7 +13,7 @@ from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.layouts.registry import read_source
 from shared.layouts.vidmimic2.seeds import common_denominator
-from shared.media.face_crops import crop_times, read_crops
+from shared.media.precomputed_crops import crop_times, read_crops
 
 HEADER = "Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy"
 
@@ -91,7 +91,7 @@ def test_copies_of_the_table_are_read_the_same_way(tmp_path, names, header):
         root = make(tmp_path / name, "")
         (root / "train_split.csv").write_bytes(data)
         clips, _ = clips_of(root)
-        assert clips["00000"].labels == (0.5, 0, 0, 0.25, 0, 1) and not clips["00000"].remarks, name
+        assert clips["00000"].labels == (0.5, 0, 0, 0.25, 0, 1) and not clips["00000"].problems, name
         assert clips["00001"].labels == (0, 0, 0, 0, 0.1, 0), name
 
 
@@ -121,7 +121,7 @@ def test_damaged_row_is_named_and_affects_itself_only(tmp_path, row, message):
     clips, notes = clips_of(make(tmp_path, f"{good}{row}00002,0,1,0,0,0,0\n"))
     assert message in notes
     assert clips["00000"].labels == (0.5, 0, 0, 0, 0, 1) and clips["00002"].labels == (0, 1, 0, 0, 0, 0)
-    assert not clips["00000"].remarks and not clips["00002"].remarks
+    assert not clips["00000"].problems and not clips["00002"].problems
     if "separated" in message:
         assert clips["00001"].labels == (0, 0, 0, 0, 0, 0.5)
     if "cells" in message or "different" in message:
@@ -258,8 +258,8 @@ def test_crops_are_read_in_the_order_of_their_numbers(tmp_path):
     write_crops(tmp_path / "f", {number: 2 * number for number in range(0, 100)})
     (tmp_path / "f" / "Thumbs.db").write_bytes(b"x")
     (tmp_path / "f" / "9.jpg").write_bytes(b"broken")
-    frames, times, end, trouble = read_crops(tmp_path / "f", None, 0.0, 10.0, 2.0, 16)
-    assert frames.shape == (19, 16, 16, 3) and "1 unreadable" in trouble and end == pytest.approx(100 / 30)
+    frames, times, end, problem = read_crops(tmp_path / "f", None, 0.0, 10.0, 2.0, 16)
+    assert frames.shape == (19, 16, 16, 3) and "1 unreadable" in problem and end == pytest.approx(100 / 30)
     numbers = [n for n in range(0, 60, 3) if n != 9]
     np.testing.assert_allclose(times, np.array(numbers) / 30, atol=1e-6)
     np.testing.assert_allclose(frames[:, 8, 8, 0], 2 * np.array(numbers), atol=2)
@@ -295,7 +295,7 @@ def test_precomputed_crops_and_sound_become_the_clip(tmp_path):
     details = {name: verdict.detail for name, verdict in verdicts.items()}
     assert "no face crops in it" in details["00001"] and "no such folder of face crops" in details["00002"]
     assert "no such file" in details["00003"] and verdicts["00000"].verdict == "ok"
-    assert details["00004"] == "no sound: no sound track; no words: no transcript"
+    assert details["00004"] == "no audio track; no transcript"
 
 
 def test_faces_of_raw_are_used_unless_crops_are_requested(tmp_path):
@@ -323,4 +323,4 @@ def test_file_in_test_data_does_not_list_a_clip_twice(tmp_path):
     root = make(tmp_path, "1,0,0,0,0,0,0.5\n")
     put(root / "test_data" / "raw" / "00001.mp4")
     clips, _ = clips_of(root)
-    assert clips["00001"].split == "train" and not clips["00001"].remarks
+    assert clips["00001"].split == "train" and not clips["00001"].problems

@@ -33,7 +33,7 @@ def test_moving_face_is_tracked():
     where = np.linspace(110, 210, 13)
     frames = np.stack([face(x=x) for x in where])
     result = track_face(frames, 3, HaarDetector())
-    assert result.turns == 0 and result.detected.all()
+    assert result.quarter_turns == 0 and result.detected.all()
     assert np.abs(result.boxes[:, 0] - where).max() < 12
     assert np.abs(result.boxes[:, 1] - 125).max() < 20 and (np.abs(result.boxes[:, 2] / 110 - 1) < 0.3).all()
 
@@ -101,7 +101,7 @@ def test_noise_has_no_face():
 def test_rotated_frames_are_turned_upright():
     frames = np.stack([face(mouth=m) for m in np.linspace(0, 1, 9)])
     result = track_face(np.rot90(frames, 1, axes=(1, 2)), 2, HaarDetector())
-    assert result.turns == 3 and result.detected.all()
+    assert result.quarter_turns == 3 and result.detected.all()
     assert np.abs(result.boxes[:, 0] - 160).max() < 12
 
 
@@ -188,7 +188,7 @@ def test_missing_or_wrong_detector_file_is_an_error(tmp_path):
         with pytest.raises(UserError, match=words):
             load_detector(spec)
     (tmp_path / "noise.onnx").write_bytes(b"noise")
-    with pytest.raises(UserError, match="not a model that yunet reads"):
+    with pytest.raises(UserError, match="YuNet cannot load this file"):
         load_detector(f"yunet:{tmp_path / 'noise.onnx'}")
 
 

@@ -73,12 +73,12 @@ def test_windows_equal_those_of_the_file(tmp_path, seconds, rate):
         np.testing.assert_array_equal(window.frame_times, other.frame_times)
         np.testing.assert_array_equal(window.waveform, other.waveform)
         assert window.start == other.start and window.duration == pytest.approx(other.duration, abs=1e-3)
-        assert window.more == other.more and window.absent.keys() == other.absent.keys()
+        assert window.more == other.more and window.absence_reasons.keys() == other.absence_reasons.keys()
 
 
 def test_large_frames_are_reduced_and_missing_parts_are_named():
     clip = ClipArrays(frames=np.zeros((2, 600, 1200, 3), np.uint8), frame_rate=2)
     (window,) = array_windows(clip, 8.0, 20.0, 480)
-    assert window.frames.shape[1:] == (240, 480, 3) and window.absent == {"audio": "no waveform is given"}
+    assert window.frames.shape[1:] == (240, 480, 3) and window.absence_reasons == {"audio": "no waveform is given"}
     assert window.duration == 1.0 and len(window.frames) == 8
     assert list(array_windows(ClipArrays(text="a"), 8.0, 20.0, 480)) == []

@@ -103,7 +103,7 @@ def test_given_transcript_wins_and_silent_clip_misses_text(parrot, speech, tmp_p
     row, verdict = prepare_clip(Clip("a", loud), recipe)
     assert row["transcript"].startswith("So funny") and "text" not in verdict.missing and row["text_quality"][0] == 1
     row, verdict = prepare_clip(Clip("a", quiet), recipe)
-    assert row["transcript"] == "" and "text" in verdict.missing and "no words: nobody speaks" in verdict.detail
+    assert row["transcript"] == "" and "text" in verdict.missing and "no transcript: nobody speaks" in verdict.detail
     assert row["text_quality"][0] == 0
 
 

@@ -18,7 +18,7 @@ def test_average_by_hand():
     assert model.weight.item() == 2
     other = Ema(nn.Linear(1, 1, bias=False), 0.9)
     other.load_state_dict(ema.state_dict())
-    assert other.values["weight"].item() == pytest.approx(1.91)
+    assert other.averages["weight"].item() == pytest.approx(1.91)
 
 
 def test_frozen_parameters_are_not_averaged():

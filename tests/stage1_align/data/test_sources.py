@@ -315,7 +315,7 @@ def test_a_column_of_paths_holds_files_of_any_kind(tmp_path):
         ("csv", "bare.csv", {"image": "a"}, "which column holds the words.* one of: a, b"),
         ("hf", "gone/{0..3}.parquet", {}, "no file .*gone/0.parquet"),
         ("hf", "*.arrow", {}, r"no file fits .*\*.arrow"),
-        ("hf", "sounds.csv", {}, "source csv reads tables"),
+        ("hf", "sounds.csv", {}, "use kind: csv for tables"),
         ("hf", "rows.jsonl", {"image": "imgae"}, "no column 'imgae': did you mean 'image'"),
         ("webdataset", "000.tar", {"caption": "captoin"}, "no key 'captoin' in the .json: did you mean 'caption'"),
         ("webdataset", "sounds.csv", {}, "none of its 1 shards holds a readable record"),

@@ -84,7 +84,7 @@ def test_errors_are_one_line(landmarker, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="no such file; --blendshapes"):
         ActionUnits(tmp_path / "nowhere.task")
     (tmp_path / "noise.task").write_bytes(b"noise")
-    with pytest.raises(UserError, match=r"not a model that MediaPipe's FaceLandmarker reads \(Unable to open zip"):
+    with pytest.raises(UserError, match=r"MediaPipe's FaceLandmarker cannot load this file \(Unable to open zip"):
         ActionUnits(tmp_path / "noise.task")
     encoders = stage1_tiny.encoders()
     encoders.vision = None

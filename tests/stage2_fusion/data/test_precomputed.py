@@ -11,7 +11,7 @@ import pytest
 from shared import config as configuration
 from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
-from shared.media.face_crops import frame_times
+from shared.media.precomputed_crops import frame_times
 from stage2_fusion.commands import encode
 from stage2_fusion.commands.encode import EncodeConfig
 from stage2_fusion.data.feature_info import read_info

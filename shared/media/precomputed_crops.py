@@ -21,7 +21,7 @@ class FaceCrops(NamedTuple):
     """float32 (T,), seconds."""
     end: float
     """Second at which the last crop ends."""
-    remark: str
+    problem: str
     """What is wrong with the crops; "" if nothing is."""
 
 
@@ -33,8 +33,8 @@ def read_crops(
     times: of the video's frames; None without a video. The crops then last for `duration` seconds if it is above 0.
     """
 
-    def no_crops(remark: str) -> FaceCrops:
-        return FaceCrops(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.float32), 0.0, remark)
+    def no_crops(problem: str) -> FaceCrops:
+        return FaceCrops(np.zeros((0, size, size, 3), np.uint8), np.zeros(0, np.float32), 0.0, problem)
 
     try:
         paths = {int(m[1]): path for path in sorted(folder.iterdir()) if (m := CROP_NAME.fullmatch(path.name))}
@@ -53,11 +53,11 @@ def read_crops(
     pictures = [_read_square(paths[int(number)], size) for number in numbers[nearest[near]]]
     readable = [picture is not None for picture in pictures]
     unreadable = readable.count(False)
-    remark = f"{folder}: {unreadable} unreadable face crops left out" if unreadable else ""
+    problem = f"{folder}: {unreadable} unreadable face crops left out" if unreadable else ""
     if not any(readable):
-        return no_crops(remark)
+        return no_crops(problem)
     frames = np.stack([picture for picture in pictures if picture is not None])
-    return FaceCrops(frames, grid[near][readable].astype(np.float32), end, remark)
+    return FaceCrops(frames, grid[near][readable].astype(np.float32), end, problem)
 
 
 def crop_times(numbers: np.ndarray, times: np.ndarray | None, duration: float) -> tuple[np.ndarray, float]:
