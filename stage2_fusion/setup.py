@@ -34,6 +34,8 @@ class TrainingData:
     clips: list[Views]
     damaged_views: int
     """Of every clip; 0 when the run does not train on them."""
+    unlabeled: int
+    """Training clips that are left out, because they have no label."""
     valid: FeatureDataset
     info: FeatureInfo
     steps_per_epoch: int
@@ -51,10 +53,12 @@ def load_training_data(config: FuseConfig) -> TrainingData:
     views = None if options.damaged_views else (0,)
     features = FeatureDataset.open(config.data, config.train_split, views, options.max_sequence_steps)
     valid = FeatureDataset.open(config.data, config.valid_split, (0,), options.max_sequence_steps)
-    clips = labeled_clips(features.by_clip(), f"{config.data}, split {config.train_split!r}")
+    all_clips = features.by_clip()
+    clips = labeled_clips(all_clips, f"{config.data}, split {config.train_split!r}")
     labeled_clips(valid.by_clip(), f"{config.data}, split {config.valid_split!r}")
     return TrainingData(
         clips=clips,
+        unlabeled=len(all_clips) - len(clips),
         damaged_views=min(len(clip) for clip in clips) - 1,
         valid=valid,
         info=features.info,
@@ -104,7 +108,7 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
 
 
 def warn_of_missing_files(accelerator: "Accelerator", info: FeatureInfo, finetune: bool) -> None:
-    """Say which files the model folder will lack, because they are no longer where the features were made with them."""
+    """Warn of files that the model folder will lack: those that were moved or changed since the features were made."""
     encoders, units = info.encoders, info.action_units
     if not finetune and not encoders.precomputed and find_encoders(encoders.digest, Path(encoders.path)) is None:
         accelerator.print(

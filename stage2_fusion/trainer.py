@@ -67,6 +67,9 @@ def start_trainer(config: FuseConfig, sigterm: SigtermHandler) -> "Trainer | Non
     if run.finished:
         run.accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
         return None
+    if data.unlabeled:
+        total = data.unlabeled + len(data.clips)
+        run.accelerator.print(f"{data.unlabeled} of {total} training clips have no label and are left out")
     warn_of_missing_files(run.accelerator, data.info, bool(config.finetune))
     return Trainer(config, options, data, raw_inputs, run, sigterm)
 

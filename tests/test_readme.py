@@ -20,6 +20,9 @@ from helpers.commands import emit
 from helpers.stage1_tiny import TOWERS
 
 from shared.cli import COMMANDS, call
+from stage1_align import trainer as stage1_trainer
+from stage1_align.towers import TOWERS as REGISTRIES
+from stage2_fusion import trainer as stage2_trainer
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/README.md")), ROOT / "tests" / "benchmarks" / "README.md"]
@@ -192,6 +195,21 @@ def test_everything_named_exists(readme):
 def test_every_command_is_in_the_table():
     text = READMES[0].read_text()
     assert {name for name in COMMANDS if f"`emit {name}`" not in text} == set()
+
+
+def test_tower_table_is_the_registry():
+    table = re.findall(
+        r"^\| (vision|audio|text) \| `(\w+)` \|", (ROOT / "stage1_align" / "README.md").read_text(), re.M
+    )
+    assert sorted(table) == sorted((modality, name) for modality in REGISTRIES for name in REGISTRIES[modality].names())
+
+
+@pytest.mark.parametrize("stage, module", [("stage1_align", stage1_trainer), ("stage2_fusion", stage2_trainer)])
+def test_every_option_that_may_change_on_resume_is_named(stage, module):
+    text = (ROOT / stage / "README.md").read_text()
+    assert [
+        name for name in module.MUTABLE_ON_RESUME if not re.search(rf"`(--)?({name}|{name.split('.')[-1]})`", text)
+    ] == []
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -1,4 +1,4 @@
-"""`emit baseline`: ridge regression on the features, evaluated as a fusion model is."""
+"""`emit baseline`: ridge regression on the features, evaluated like a fusion model."""
 
 import time
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ from stage2_fusion.evaluation.scoring import clip_groups, count_seen, score_tabl
 
 @dataclass
 class BaselineConfig:
-    """Ridge regression on the mean and spread of each modality's features: the bar for every fusion model."""
+    """Ridge regression on mean and standard deviation of each modality's features: the baseline of fusion models."""
 
     data: Path
     """Feature dataset (`emit encode`)."""
     out: Path
     """JSON file of the evaluation to write."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
-    """What the regression sees, as in ["text"]."""
+    """Modalities that the regression reads, such as ["text"]."""
     split: str = "test"
     """Split to score."""
     train_split: str = "train"

@@ -1,4 +1,4 @@
-"""`emit compare A B`: is one system better than another, or is it the choice of clips?"""
+"""`emit compare A B`: is one system better than another, beyond the choice of clips?"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,7 @@
 """`emit encode`: run frozen encoders over a clip dataset once.
 
     emit encode --encoders DIR --data DIR --out DIR
-    emit encode --precomputed ROOT --data DIR --out DIR        features that came with Hume-Vidmimic2
+    emit encode --precomputed ROOT --data DIR --out DIR        features distributed with Hume-Vidmimic2
     accelerate launch --config_file accelerate_configs/multi_gpu.yaml -m stage2_fusion.commands.encode ...
 
 OUT/.partial holds the finished shards until all are written, so that a stopped run continues where it stopped. Several
@@ -53,7 +53,7 @@ class EncodeConfig:
     the audio encoder. Text goes through the text encoder of `encoders`; without `encoders` it is missing."""
     blendshapes: Path | None = None
     """MediaPipe's face_landmarker.task (needs its package): adds facial action units, 52 scores per frame, to the
-    channels of the vision sequence, as the source of late_fusion has them. One more channel says whether a face was
+    channels of the vision sequence, as in the source of late_fusion. One more channel says whether a face was
     found."""
     damaged_views: int = 3
     """Copies of every clip with one modality damaged on purpose: quality weights learn from them what damage looks
@@ -122,7 +122,7 @@ def _encode(config: EncodeConfig) -> None:
     local_numbers = missing[accelerator.process_index :: accelerator.num_processes]
     shards = [writer.shards[number] for number in local_numbers]
     samples = _samples(config, clips, encoders, precomputed, shards, info, _workers(config, accelerator))
-    with contextlib.closing(samples):  # ends the workers, whatever happens
+    with contextlib.closing(samples):  # ends the workers, also after an error
         for number, rows in zip(_progress(local_numbers, accelerator), shards, strict=True):
             write_samples(writer.path(number), islice(samples, len(rows) * (1 + config.damaged_views)), info)
     accelerator.wait_for_everyone()

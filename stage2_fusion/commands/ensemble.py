@@ -32,11 +32,11 @@ class EnsembleConfig:
     """JSON file of the evaluation to write."""
     method: Literal["average", "rank", "ridge"] = "average"
     """average: the mean prediction; rank: the mean rank among these clips, which ignores each member's scale (CCC and
-    MAE then mean nothing); ridge: weights for each dimension, pulled towards the average, learned from clips that no
+    MAE are then meaningless); ridge: weights for each dimension, pulled towards the average, learned from clips that no
     member was trained on."""
     fit: list[Path] = field(default_factory=list)
     """ridge: evaluations of the same systems, in the same order, on the clips that decide the weights (valid, or merged
-    folds). Without them, each fifth of the groups is weighted by what the other four fifths choose."""
+    folds). Without them, the weights for each fifth of the groups are learned on the other four fifths."""
     bootstrap: int = 1000
     """Bootstrap samples behind the 95 % interval."""
     seed: int = 0
@@ -46,7 +46,7 @@ class EnsembleConfig:
         if len(self.members) < 2:
             raise UserError("an ensemble needs two evaluations or more")
         if self.fit and self.method != "ridge":
-            raise UserError(f"--fit is for --method ridge; {self.method} has no weights to learn")
+            raise UserError(f"--fit is for --method ridge; {self.method} learns no weights")
         if self.fit and len(self.fit) != len(self.members):
             raise UserError(f"--fit names {len(self.fit)} evaluations for {len(self.members)} members")
 
@@ -68,8 +68,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def ensemble(config: EnsembleConfig) -> Evaluation:
-    """Combine, score, write the evaluation. UserError when the members do not score the same clips, or weights would be
-    learned from clips that flatter a member."""
+    """Combine, score, write the evaluation. UserError when the members do not score the same clips, or when the
+    weights would be learned from clips that a member was trained on."""
     members = _read_same_clips(config.members)
     fit = _read_same_clips(config.fit) if config.fit else []
     if fit:

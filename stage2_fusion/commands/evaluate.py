@@ -41,7 +41,8 @@ class EvaluateConfig:
     """JSON file to write; its tables go beside it (OUT_predictions.csv, OUT_labels.csv). By default
     MODEL/evaluation/metrics_SPLIT.json."""
     truth: Path | None = None
-    """truth.csv of a synthetic corpus: adds the highest score its labels allow, and how well its damage was found."""
+    """truth.csv of a synthetic corpus: adds the highest score its labels allow, and how well the weights find
+    its damage."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one: clips of one person are not independent."""
     bootstrap: int = 1000
@@ -51,8 +52,8 @@ class EvaluateConfig:
     seed: int = 0
     """Seed of the bootstrap."""
     explain: bool = False
-    """Also write OUT_explained.jsonl: for each clip, which modality counted when, and what each dimension attended
-    to."""
+    """Also write OUT_explained.jsonl: for each clip, the weight of each modality and the attention of each dimension
+    over time."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,17 +11,18 @@ from stage2_fusion.evaluation.leaderboard import Leaderboard, build_leaderboard,
 
 @dataclass
 class LeaderboardConfig:
-    """A table of systems; evaluations of one name are seeds of one system."""
+    """A table of systems; evaluations with the same name are seeds of one system."""
 
     evaluations: list[str]
     """JSON files of `emit evaluate`, each PATH or NAME=PATH. Without a name, a system is named after its model and the
-    options in which it differs from the others of that model; what differs otherwise (loss, features) needs a name."""
+    options in which it differs from the others of that model; systems that differ otherwise (loss, features) need a
+    name."""
     out: list[Path] = field(default_factory=list)
     """Files to write the table to, .md or .csv, as in [board.md, board.csv]."""
     against: str | None = None
     """Name of a system: every other row states its difference from that one, with a paired interval."""
     bootstrap: int = 1000
-    """Bootstrap samples behind the interval of several seeds; one seed keeps that of its evaluation."""
+    """Bootstrap samples behind the interval of several seeds; a single seed keeps the interval of its evaluation."""
     seed: int = 0
     """Seed of the bootstrap."""
 

@@ -1,4 +1,4 @@
-"""`emit robustness`: how a score falls as more and more clips lose a modality, or have it damaged."""
+"""`emit robustness`: how a score falls as a modality is damaged or missing in more and more clips."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,11 +27,11 @@ class RobustnessConfig:
     split: str = "test"
     """Split to score. "" takes every clip."""
     out: Path = Path("robustness.json")
-    """JSON file to write; the same as a table goes beside it (.csv)."""
+    """JSON file to write; the rows also go beside it as .csv."""
     shares: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     """Shares of the clips; the clips of a smaller share are among those of a larger one."""
     orders: int = 10
-    """Orders in which clips become worse, over which each PCC is averaged: which half of the clips it is matters."""
+    """Orders in which clips become worse, over which each PCC is averaged: it matters which clips are affected."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one."""
     bootstrap: int = 1000
@@ -105,7 +105,7 @@ def _named_models(arguments: list[str]) -> list[tuple[str, Path]]:
     for name, path in map(parse_named_path, arguments):
         models.append((name or (path.resolve().parent.name if path.name == "model" else path.name), path))
     if len({name for name, _ in models}) < len(models):
-        raise UserError("two models have one name; give them as NAME=PATH")
+        raise UserError("two models have the same name; give them as NAME=PATH")
     return models
 
 

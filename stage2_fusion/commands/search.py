@@ -1,6 +1,6 @@
 """`emit search`: many runs of `emit fuse`, a table of their validation PCC, and the best configuration.
 
-OUT/search.json     what the search is about; a search of something else is refused in the same folder
+OUT/search.json     what the search covers; another search in the same folder is refused
 OUT/configs/007.yaml, OUT/trials/007/, OUT/logs/007.txt     configuration, run folder and output of each trial
 OUT/results.csv     one row per trial, best first; the column `error` holds the last line of a failed one
 OUT/best.yaml       for `emit fuse --config OUT/best.yaml --run NEW`
@@ -30,14 +30,14 @@ from stage2_fusion.search.trials import HOW, Trial, read_trials, run_trials, tri
 
 @dataclass(kw_only=True)
 class SearchConfig(FuseConfig):
-    """Try configurations of `emit fuse` around one (any of its options can be given), in parallel."""
+    """Try variations of one `emit fuse` configuration in parallel; all options of `emit fuse` are accepted."""
 
     run: Path = Path()
     """Not given here: each trial has its own below OUT/trials."""
     space: Path
-    """YAML of what varies: {train.lr: {low: 1.0e-4, high: 1.0e-2, log: true}, options.width: [32, 64]}. A list is
-    chosen from; a range is drawn from uniformly, with `log` uniformly in the logarithm; whole numbers if both ends
-    are."""
+    """YAML of what varies: {train.lr: {low: 1.0e-4, high: 1.0e-2, log: true}, options.width: [32, 64]}. From
+    a list one value is chosen; from a range one is drawn uniformly (with `log`, uniformly in the logarithm), a whole
+    number if both ends are."""
     out: Path
     """Folder of the search."""
     trials: int = 20
@@ -83,7 +83,7 @@ def search(config: SearchConfig) -> Path:
 
 
 def _claim(out: Path, made_from: dict[str, Any]) -> None:
-    """Write OUT/search.json. UserError when the folder holds anything else than this search."""
+    """Write OUT/search.json. UserError when the folder holds anything other than this search."""
     stamp, content = out / "search.json", {"search": digest(made_from), **made_from}
     if stamp.exists():
         if read_json(stamp, "search", HOW)["search"] != content["search"]:

@@ -1,4 +1,4 @@
-"""Bootstrap samples of the mean PCC over several evaluations: seeds on the same clips, or on clips of their own."""
+"""Bootstrap samples of the mean PCC over several evaluations: on the same clips (seeds) or on others (folds)."""
 
 import itertools
 
@@ -14,7 +14,7 @@ def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int) -> np.
 
     Evaluations of the same clips share the samples of their groups; those of other clips have independent ones (Davison
     and Hinkley 1997, section 3.2: several samples). Samples are a function of seed and clips alone, so the difference
-    of two systems on the same clips is paired. None when some clips are shared and others are not: then neither holds.
+    of two systems on the same clips is paired. None when some clips are shared and others are not.
     The caller has to know whether disjoint clips also show other people, because two corpora may use the same names.
     """
     clip_sets = group_by_clips(evaluations)

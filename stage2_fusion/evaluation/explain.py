@@ -1,4 +1,4 @@
-"""Explanations of predictions as JSON lines: which modality counted when, and what each dimension attended to."""
+"""Explanations of predictions as JSON lines: weights of the modalities and attention of the dimensions over time."""
 
 import json
 from pathlib import Path

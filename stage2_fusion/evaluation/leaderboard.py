@@ -44,7 +44,7 @@ class LeaderboardRow:
     """Standard deviation over seeds."""
     interval: Interval = None
     difference: float | None = None
-    """PCC less that of the system which the table compares with."""
+    """PCC minus that of the system that the table compares with."""
     difference_interval: Interval = None
     note: str = ""
     """What makes the score look better than it is."""
@@ -202,7 +202,7 @@ def _note(parts: list[Evaluation]) -> str:
     if any(info.seen_by_encoders for info in infos):
         return "its encoders were aligned on clips it is scored on"
     if any((info.made_from.get("weights") or {}).get("fit") == CROSS_FITTED for info in infos):
-        return "its weights were learned on the clips it is scored on, each group's on the others"
+        return "its weights were learned on the clips it is scored on, for each group on the others"
     if any(info.seen_by_encoders is None for info in infos):
         return "it is not known whether its encoders were aligned on clips it is scored on"
     return ""

@@ -87,7 +87,7 @@ def read_transcripts(data: DataInfo) -> dict[str, str]:
 
     clips = ClipDataset.open(Path(data.path))
     if clips.digest != data.digest:
-        raise UserError(f"{data.path} holds other clips by now (digest {clips.digest}, not {data.digest})")
+        raise UserError(f"{data.path} now holds other clips (digest {clips.digest}, not {data.digest})")
     return dict(zip(clips.column("id"), clips.column("transcript"), strict=True))
 
 

@@ -33,7 +33,7 @@ class ClipDigests(NamedTuple):
 
 @dataclass(frozen=True)
 class SeenClips:
-    """How many of the scored clips the system has seen before; 0 and 0 for a fair score."""
+    """How many of the scored clips the system was trained on or chosen by; 0 and 0 for a fair score."""
 
     in_training: int
     in_choosing: int
@@ -83,7 +83,7 @@ class EvaluationInfo:
     damage: DamageReport | None = None
     """How well low weights find the damage that a synthetic corpus was made with."""
     damaged_on_purpose: DamagedViewScores | None = None
-    """The same clips with one modality damaged after the fact."""
+    """Scores of the same clips with one modality damaged on purpose."""
     parts: list[FoldPart] = field(default_factory=list)
     sections: dict[str, Any] = field(default_factory=dict)
     """Further keys of the JSON file, which single commands add for the reader."""
@@ -209,7 +209,7 @@ def read_evaluation(path: Path) -> Evaluation:
     if [row["Filename"] for row in predicted] != evaluation.ids or evaluation.digests != expected:
         raise UserError(f"{path}: the tables beside it are of other clips or labels; evaluate again")
     if evaluation.predictions_digest() != expected_predictions:
-        raise UserError(f"{path}: the predictions beside it are not those it scores; evaluate again")
+        raise UserError(f"{path}: the predictions beside it are not the scored ones; evaluate again")
     return evaluation
 
 

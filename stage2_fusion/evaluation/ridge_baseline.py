@@ -1,4 +1,4 @@
-"""Ridge regression on statistics of each modality's features: the bar that a fusion model has to clear."""
+"""Ridge regression on statistics of each modality's features: the baseline that a fusion model has to beat."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How PCC falls as more and more clips lose a modality, or have it damaged."""
+"""How PCC falls as a modality is damaged or missing in more and more clips."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

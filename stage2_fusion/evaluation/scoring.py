@@ -1,4 +1,4 @@
-"""What every evaluation states about its clips: groups for the bootstrap, and whether the system has seen them."""
+"""What every evaluation reports about its clips: bootstrap groups, and whether the system was trained on them."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def mean_weights(weights: np.ndarray) -> dict[str, float | None]:
 
 
 def score_table(evaluation: Evaluation) -> str:
-    """The scores as lines of text, then what qualifies them."""
+    """The scores as lines of text, then remarks."""
     scores, names = evaluation.scores, evaluation.names
     width = max(len(name) for name in [*names, "mean"])
     columns = (scores.pcc, scores.pcc_nonzero, scores.ccc, scores.mae)
@@ -50,7 +50,7 @@ def score_table(evaluation: Evaluation) -> str:
 
 
 def _remarks(evaluation: Evaluation) -> list[str]:
-    """The interval, clips seen before, the leak probe, the ceiling and damage detection, one line each."""
+    """The interval, clips seen in training, the leak probe, the ceiling and damage detection, one line each."""
     info, scores, lines = evaluation.info, evaluation.scores, []
     if scores.pcc.interval:
         low, high = scores.pcc.interval

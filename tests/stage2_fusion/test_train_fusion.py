@@ -61,6 +61,17 @@ def test_published_systems_keep_the_sequence_lengths_of_their_sources(path: Path
         assert counts[0] >= 398 and counts[1] >= 600
 
 
+def test_unlabeled_training_clips_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    samples = synthetic_features.samples({"train": 40, "valid": 16})
+    unlabeled = sorted({sample.id for sample in samples if sample.split == "train"})[:5]
+    for sample in samples:
+        if sample.id in unlabeled:
+            sample.labels = np.full(2, np.nan, np.float32)
+    write(tmp_path / "f", samples, synthetic_features.info())
+    train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 1))
+    assert capsys.readouterr().out.count("5 of 40 training clips have no label and are left out\n") == 1
+
+
 @pytest.mark.parametrize("model", MODELS.names())
 def test_every_model_learns(model: str, data: Path, tmp_path: Path):
     folder = train(config(data, tmp_path, "--model", model, "--train.epochs", 15, "--train.lr", 2e-3))

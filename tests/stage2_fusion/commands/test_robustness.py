@@ -87,5 +87,5 @@ def test_command_prints_table(folder, tmp_path, capsys):
 
 def test_two_models_of_one_name_are_refused(folder):
     path = str(folder / "concat" / "model")
-    with pytest.raises(UserError, match="two models have one name"):
+    with pytest.raises(UserError, match="two models have the same name"):
         robustness(RobustnessConfig([path, path], folder / "features"))

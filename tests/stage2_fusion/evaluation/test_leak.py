@@ -114,4 +114,4 @@ def test_probe_finds_seed_videos_on_both_sides_of_split(clips, tmp_path):
     write_json(tmp_path / "dataset.json", json.loads((clips / "dataset.json").read_text()) | {"digest": "other"})
     (tmp_path / "data").symlink_to(clips / "data")
     moved = replace(info, data=replace(stored, path=str(tmp_path)))
-    assert "holds other clips by now" in probe_leak(tmp_path / "f", moved, [test[0].id], labels[:1], None).why
+    assert "now holds other clips" in probe_leak(tmp_path / "f", moved, [test[0].id], labels[:1], None).why

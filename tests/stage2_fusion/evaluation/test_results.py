@@ -52,7 +52,7 @@ def test_changed_table_is_refused(tmp_path):
     write_evaluation(tmp_path / "a.json", GOOD, LABELS)
     write_evaluation(tmp_path / "b.json", POOR, LABELS)
     (tmp_path / "b_predictions.csv").replace(tmp_path / "a_predictions.csv")  # another run on the same clips
-    with pytest.raises(UserError, match=r"a\.json: the predictions beside it are not those it scores"):
+    with pytest.raises(UserError, match=r"a\.json: the predictions beside it are not the scored ones"):
         read_evaluation(a)
     table.unlink()
     with pytest.raises(UserError, match="missing or damaged"):
