@@ -159,7 +159,7 @@ def test_flattering_scores_are_noted(tmp_path):
     d = write_evaluation(tmp_path / "d.json", noisy(0.6), LABELS, seen_by_encoders=None)
     e = write_evaluation(tmp_path / "e.json", noisy(0.6), LABELS, seen_by_encoders=0)
     notes = build(f"c={c}", f"d={d}", f"e={e}").notes
-    assert "c: its weights were learned on the clips it is scored on, each group's on the others" in notes
+    assert "c: its weights were learned on the clips it is scored on, for each group on the others" in notes
     assert "d: it is not known whether its encoders were aligned on clips it is scored on" in notes
     assert not any(note.startswith("e:") for note in notes)
 
