@@ -105,7 +105,7 @@ def parse(
         words = _with_config_files(sys.argv[1:] if argv is None else argv, config_class.__module__.partition(".")[0])
     except UserError as error:
         parser.error(str(error))
-    namespace = parser.instantiate_classes(parser.parse_args(words))
+    namespace = parser.instantiate(parser.parse_args(words))
     try:
         return config_class(**{name: value for name, value in vars(namespace).items() if name in fields})
     except (TypeError, ValueError) as error:
@@ -165,7 +165,7 @@ def build(config_class: type[T], values: Mapping[str, Any], where: str) -> T:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class, as_group=False)
     try:
-        return config_class(**vars(parser.instantiate_classes(parser.parse_object(dict(values)))))
+        return config_class(**vars(parser.instantiate(parser.parse_object(dict(values)))))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{where}: {one_line(error, 300)}") from None
 

@@ -4,7 +4,7 @@ A detector runs on every few frames, and its boxes are linked to tracks. The lar
 person of the clip. Its boxes are interpolated and smoothed in time, so that crops move as heads do.
 """
 
-import functools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -115,10 +115,17 @@ class HaarDetector(FaceDetector):
         return np.stack([left + x + w / 2, top + y + h / 2, (w + h) / 2], axis=1)  # (N, 3)
 
 
-@functools.cache
 def load_detector(spec: str) -> FaceDetector:
-    """The detector that `spec` names, built once per process. Raises UserError if it cannot be built."""
-    return DETECTORS.make(spec)
+    """The detector that `spec` names, built once per thread: a detector keeps state while it works, and OpenCV's give
+    wrong boxes when threads share one. Raises UserError if it cannot be built."""
+    built = _thread.__dict__
+    if spec not in built:
+        built[spec] = DETECTORS.make(spec)
+    return built[spec]
+
+
+_thread = threading.local()
+"""The detectors of each thread, by what names them."""
 
 
 @dataclass
