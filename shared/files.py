@@ -43,10 +43,34 @@ def read_json(path: Path, what: str, how: str) -> Any:
     """Read JSON. UserError when `what` is missing or damaged; `how` says how to make it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{path}: no {what} here; {how}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: damaged {what} ({error}); {how}") from None
+    except (OSError, ValueError):  # ValueError: no file can have this name
+        raise UserError(f"{path}: no {what} here; {how}") from None
+
+
+def read_object(path: Path, what: str, how: str) -> dict[str, Any]:
+    """Read a JSON object. UserError as in `read_json`, and when the file holds another value."""
+    content = read_json(path, what, how)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged {what} (it holds {type(content).__name__}, not an object); {how}")
+    return content
+
+
+def saved_folder(folder: str | Path) -> Path:
+    """The folder that a `save_pretrained` is to write. UserError if it has no name, or if writing it would delete
+    something else: a file, or a folder that no `save_pretrained` of this project wrote."""
+    if not isinstance(folder, str | os.PathLike) or not Path(folder).name:
+        raise UserError(f"got {folder!r}: give the name of a folder to save to")
+    path = Path(folder)
+    if path.is_dir() and any(path.iterdir()):
+        config = path / "config.json"
+        content = read_json(config, "configuration", "choose another folder") if config.is_file() else None
+        if not isinstance(content, dict) or not str(content.get("format")).startswith("emit-"):
+            raise UserError(f"{path}: holds other files, which saving would delete; choose another folder")
+    elif path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; choose another name")
+    return path
 
 
 @contextlib.contextmanager

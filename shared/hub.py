@@ -1,5 +1,6 @@
 """Folders on the Hugging Face Hub. The hub is contacted only when a source is written as "hf-hub:OWNER/NAME"."""
 
+import os
 from pathlib import Path
 
 from shared.errors import UserError
@@ -15,6 +16,8 @@ def is_hub(source: str | Path) -> bool:
 def resolve(source: str | Path, patterns: list[str]) -> Path:
     """The folder of a source. The files of a hub repository that match `patterns` are downloaded to the hub's own
     cache, unless they are there already. UserError if that fails."""
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"got {type(source).__name__} {source!r:.60}: give a folder, or {PREFIX}OWNER/NAME")
     if not is_hub(source):
         return Path(source)
     from huggingface_hub import snapshot_download

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from shared import hub
 from shared.errors import UserError
-from shared.files import atomic_folder, digest, read_json, write_json, write_text
+from shared.files import atomic_folder, digest, read_object, saved_folder, write_json, write_text
 from shared.media.arrays import reject
 from shared.registry import nearest
 from shared.text import one_line
@@ -112,6 +112,8 @@ class AlignedEncoders(nn.Module):
         {"vision": (P,), "audio": (P,), "mean": (P,)} for a video file. UserError when the clip has no such modality, a
         prompt has no known character, or there is no text tower.
         """
+        if not isinstance(prompts, Iterable) or isinstance(prompts, bytes):
+            raise reject("similarity", prompts, "prompts are a text or a list of texts")
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         texts: TextTower = self.tower("text")  # type: ignore[assignment]
         targets = texts.encode(prompts)
@@ -151,15 +153,11 @@ class AlignedEncoders(nn.Module):
         only for a source that starts with hf-hub:. UserError for a folder that is missing, damaged or lacks a tower.
         """
         folder = hub.resolve(source, HUB_FILES)
-        config = read_json(folder / "config.json", "exported encoders", "make them with `emit export RUN --out DIR`")
-        if config.get("format") != FORMAT:
-            raise UserError(
-                f"{folder}: format {config.get('format')!r}, expected {FORMAT!r}; export the encoders again"
-            )
+        config = _read_config(folder)
         modalities = list(config["towers"]) if only is None else [only] if isinstance(only, str) else list(only)
         for modality in modalities:
             if modality not in config["towers"]:
-                raise UserError(f"{folder}: has no {modality} tower: {nearest(modality, config['towers'])}")
+                raise UserError(f"{folder}: has no {modality} tower: {nearest(str(modality), config['towers'])}")
         encoders = cls.build({modality: config["towers"][modality] for modality in modalities}, config["embed_dim"])
         encoders._read_weights(folder / "model.safetensors")
         if encoders.text is not None:
@@ -187,14 +185,14 @@ class AlignedEncoders(nn.Module):
     def save_pretrained(
         self, folder: str | Path, training: dict | None = None, weights: dict[str, Tensor] | None = None
     ) -> None:
-        """Write the folder, whole or not at all; an older one is replaced.
+        """Write the folder, whole or not at all; one that was saved before is replaced, and UserError spares others.
 
         training: the record of data, metrics and command for config and card; None keeps the one these encoders were
         loaded with. weights: the state dictionary of a model that is sharded over processes, gathered; None takes the
         encoders' own."""
         from safetensors.torch import save_file
 
-        with atomic_folder(Path(folder)) as partial:
+        with atomic_folder(saved_folder(folder)) as partial:
             weights = self.state_dict() if weights is None else weights
             weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
             save_file(weights, partial / "model.safetensors")
@@ -230,6 +228,20 @@ class AlignedEncoders(nn.Module):
             folder = Path(temporary) / "encoders"
             self.save_pretrained(folder)
             hub.upload(folder, repo_id, private, "Aligned encoders")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of exported encoders. UserError if it is missing, damaged or of another format."""
+    config = read_object(folder / "config.json", "exported encoders", "make them with `emit export RUN --out DIR`")
+    if config.get("format") != FORMAT:
+        nested = (folder / "encoders" / "config.json").is_file()
+        hint = f"give {folder / 'encoders'}" if nested else "export the encoders again"
+        raise UserError(f"{folder}: format {config.get('format')!r}, expected {FORMAT!r}; {hint}")
+    towers = config.get("towers")
+    known = isinstance(towers, dict) and all(isinstance(spec, dict) and "name" in spec for spec in towers.values())
+    if not known or not isinstance(config.get("embed_dim"), int) or "digest" not in config:
+        raise UserError(f"{folder}/config.json: damaged (towers, embed_dim or digest); export the encoders again")
+    return config
 
 
 def _tower_class(modality: str, name: str) -> type[Tower]:

@@ -14,6 +14,7 @@ isolated processes, which survive a file that crashes or hangs a decoder.
 
 import dataclasses
 import itertools
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,6 @@ from shared.errors import UserError
 from shared.media.inputs import ClipArrays
 from shared.text import one_line
 from stage1_align.encoders import AlignedEncoders
-from stage2_fusion.data.damaged_views import raw_input
 from stage2_fusion.data.encoding import encode_samples, waveform_rate
 from stage2_fusion.data.features import shorten
 from stage2_fusion.inference import StepExplanation, best_device, run_model
@@ -41,7 +41,7 @@ from stage2_fusion.prediction.preparing import collect_failures, prepare_here
 from stage2_fusion.prediction.result import NOTHING, Prediction, Window, merge_windows
 from stage2_fusion.prediction.sources import media_clip
 
-Given = str | Path | ClipArrays
+Given = str | os.PathLike | ClipArrays
 """What can be predicted: a media file, or a clip in memory."""
 
 
@@ -143,8 +143,8 @@ class Predictor:
         arrays |= {"waveform": waveform, "rate": rate, "text": text}
         single = not isinstance(clips, list | tuple)
         items = _several(clips, arrays) if isinstance(clips, list | tuple) else [_single(clips, arrays)]
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; expected 1 or more")
+        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise UserError(f"batch_size is {batch_size!r}; expected 1 or more")
         recipe = self.recipe if window is None else make_recipe(self.recipe.to_json() | {"max_seconds": window})
         results = self._predict_items(items, recipe, batch_size)
         if single and results[0].error:
@@ -186,17 +186,17 @@ class Predictor:
         result = run_model(self.model, features, len(features), explain=True)
         values = np.clip(result.predictions, 0, 1)  # (B, K)
         for i, row, steps in zip(usable, values, result.steps, strict=True):
-            yield _window(samples[i], row, steps)
+            present = [name for name in MODALITIES if encoded[i].modality(name).steps]
+            yield _window(samples[i], present, row, steps)
 
 
-def _window(sample: ClipSample, values: np.ndarray, steps: StepExplanation) -> Window:
+def _window(sample: ClipSample, present: list[str], values: np.ndarray, steps: StepExplanation) -> Window:
     start = sample.start
     if steps.times is not None:
         steps = dataclasses.replace(steps, times=steps.times + start)
     quality = {
         name: np.atleast_2d(np.asarray(getattr(sample, f"{name}_quality"), dtype=np.float32))  # (T, Q)
-        for name in MODALITIES
-        if len(raw_input(sample, name))
+        for name in present
     }
     return Window(sample.id, start, start + sample.duration, values, steps, quality, sample.transcript)
 
@@ -228,10 +228,11 @@ def _several(clips: Sequence[Given], arrays: dict[str, Any]) -> list[tuple[str, 
 def _item(clip: Any, name: str) -> tuple[str, Clip, ClipArrays | None]:
     if isinstance(clip, ClipArrays):
         return name, Clip(name, None, clip.text or None), clip
-    if isinstance(clip, str | Path):
-        if Path(clip).is_dir():
-            raise UserError(f"{clip}: is a folder; give a media file, or a list of them")
-        return str(clip), media_clip(Path(clip)), None
+    if isinstance(clip, str | os.PathLike):
+        path = os.fsdecode(clip)
+        if os.path.isdir(path or "."):
+            raise UserError(f"{path!r}: is a folder; give a media file, or a list of them")
+        return path, media_clip(Path(path)), None
     raise UserError(
         f"a clip is {type(clip).__name__}; expected the path of a media file, ClipArrays, or frames=, waveform=, text="
     )

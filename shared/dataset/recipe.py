@@ -1,6 +1,8 @@
 """The options that decide what a prepared clip contains."""
 
+import math
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,12 @@ class Recipe:
 
     def __post_init__(self):
         for name in ("frame_size", "frame_rate", "max_seconds", "face_every", "max_side"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value!r}: it must be a finite number above 0")
+        for name in ("detector", "transcribe"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a text")
         if not self.sample_rates or any(rate < 1000 for rate in self.sample_rates):
             raise ValueError(f"sample_rates is {self.sample_rates}: one or more rates in Hz are needed, as in [16000]")
         DETECTORS.get(self.detector.partition(":")[0])

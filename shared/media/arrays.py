@@ -3,12 +3,14 @@
 Every function takes `where`, the beginning of its errors: the name of the argument or the method.
 """
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from shared.errors import UserError
 from shared.media.waveform import to_channels, to_mono
+from shared.text import one_line
 
 MAX_CHANNELS = 8
 MAX_LEVEL = 2.0
@@ -23,12 +25,19 @@ OVERSHOOT = 0.01
 
 
 def to_array(item: Any) -> np.ndarray | None:
-    """The values of a NumPy array or a torch tensor on any device; None for anything else."""
+    """The values of a NumPy array or a torch tensor on any device, in the byte order of this machine; None for anything
+    else. UserError for an array with masked values, and for a tensor that NumPy has no form of (sparse, quantized)."""
     if isinstance(item, np.ndarray):
-        return item
+        if np.ma.is_masked(item):
+            raise UserError("got a masked array with masked values: fill them in, as in array.filled(0)")
+        array = np.asarray(item)
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     if type(item).__module__.partition(".")[0] == "torch" and hasattr(item, "detach"):
-        item = item.detach().cpu()
-        return (item.float() if str(item.dtype) == "torch.bfloat16" else item).numpy()
+        try:
+            item = item.detach().cpu()
+            return (item.float() if str(item.dtype) == "torch.bfloat16" else item).numpy()
+        except (TypeError, RuntimeError) as error:  # NotImplementedError, of a tensor without data, is a RuntimeError
+            raise UserError(f"got a tensor without a NumPy form ({one_line(error, 100)}): give a dense one") from None
     return None
 
 
@@ -48,6 +57,22 @@ def describe(item: Any) -> str:
 def reject(where: str, item: Any, problem: str) -> UserError:
     """The error for an item that cannot be read."""
     return UserError(f"{where}: got {describe(item)}: {problem}")
+
+
+def check_number(where: str, name: str, value: Any, most: float = np.inf) -> None:
+    """UserError unless `value` is a number above 0, finite and at most `most`."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and 0 < value <= most and value < np.inf):
+        limit = "" if most == np.inf else f" and at most {most:g}"
+        raise UserError(f"{where}: {name} is {value!r}; give a finite number above 0{limit}")
+
+
+def check_text(where: str, text: str) -> None:
+    """UserError for a text that is not valid Unicode: halves of characters, as a broken decoder leaves them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise reject(where, text, "it is not valid Unicode (a lone surrogate); decode it again") from None
 
 
 def to_waveform(where: str, sound: Any) -> np.ndarray:

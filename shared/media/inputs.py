@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 
 from shared.errors import UserError
-from shared.media.arrays import describe, reject, to_array, to_frames, to_sample_rate, to_waveform
+from shared.media.arrays import check_text, describe, reject, to_array, to_frames, to_sample_rate, to_waveform
 from shared.media.decode import MIN_TAIL_SECONDS, Media
+
+MAX_GAP = 10.0
+"""Frames that lie further apart, in seconds, have times in another unit."""
+MAX_END = 86400.0
+"""Later times, in seconds, count from an epoch or are in another unit."""
 
 
 @dataclass
@@ -45,6 +50,7 @@ class ClipArrays:
         if self.text is not None:
             if not isinstance(self.text, str):
                 raise UserError(f"text: got {describe(self.text)}: give a string, or None if it is not known")
+            check_text("text", self.text)
             self.text = self.text.strip()
 
 
@@ -56,8 +62,8 @@ def check_frame_times(times: Any, frame_rate: float | None, count: int) -> np.nd
             f"frames need either frame_times (seconds of each) or frame_rate (per second); {given} is given"
         )
     if times is None:
-        if not isinstance(frame_rate, int | float | np.number) or not 0 < float(frame_rate) < np.inf:
-            raise UserError(f"frame_rate is {frame_rate!r}; give frames per second, above 0")
+        if not isinstance(frame_rate, int | float | np.number) or not 1 / MAX_GAP <= float(frame_rate) < np.inf:
+            raise UserError(f"frame_rate is {frame_rate!r}; give frames per second, {1 / MAX_GAP:g} or more")
         return np.arange(count) / float(frame_rate)  # (T,)
     array = to_array(times)
     try:
@@ -68,6 +74,12 @@ def check_frame_times(times: Any, frame_rate: float | None, count: int) -> np.nd
         raise reject("frame_times", values, f"give seconds of shape ({count},), one for each frame")
     if not np.isfinite(values).all() or values[0] < 0 or (np.diff(values) <= 0).any():
         raise UserError("frame_times must be seconds from the start of the clip, each later than the one before")
+    gap = float(np.median(np.diff(values))) if count > 1 else 0.0
+    if gap > MAX_GAP or values[-1] > MAX_END:
+        raise UserError(
+            f"frame_times run from {values[0]:g} to {values[-1]:g}, {gap:g} apart; give seconds from the start of the "
+            "clip: not milliseconds, and not from an epoch"
+        )
     return values
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from shared.errors import UserError
-from shared.media.arrays import reject, to_array, to_sample_rate, to_waveform
+from shared.media.arrays import check_number, reject, to_array, to_sample_rate, to_waveform
 from shared.media.decode import MediaError, decode
 from shared.media.headers import read_header
 from shared.media.waveform import resample
@@ -56,6 +56,7 @@ class AudioTower(Tower):
         >>> encoders.audio.encode(["talk.mp4", "talk.wav"]).mask.shape
         torch.Size([2, 31])
         """
+        check_number(ENCODE, "max_seconds", max_seconds)
         items = to_list(ENCODE, sounds)
         rates = _rates(rate, items)
         read = [self._read(item, item_rate, max_seconds) for item, item_rate in zip(items, rates, strict=True)]
@@ -79,7 +80,10 @@ class AudioTower(Tower):
         if rate is None:
             own = f"rate=SAMPLE_RATE in Hz (it is resampled to the tower's {self.sample_rate})"
             raise reject(ENCODE, item, f"an array does not say its sample rate; give {own}")
-        return resample(waveform, rate, self.sample_rate), False
+        resampled = resample(waveform, rate, self.sample_rate)
+        if not len(resampled):
+            raise reject(ENCODE, item, f"no sample is left at the tower's {self.sample_rate} Hz; give a longer sound")
+        return resampled, False
 
     def _read_file(self, item: str | os.PathLike, max_seconds: float) -> tuple[np.ndarray, bool]:
         path = existing_file(ENCODE, item)

@@ -16,12 +16,13 @@ def is_path(item: Any) -> bool:
 
 def existing_file(method: str, item: str | os.PathLike) -> Path:
     """The path; UserError unless it is a file."""
+    name = os.fsdecode(item)  # a path object may hold bytes
     try:
-        if Path(item).is_file():
-            return Path(item)
+        if Path(name).is_file():
+            return Path(name)
     except (OSError, ValueError):  # too long for a name, or with a null byte
         pass
-    raise reject(method, str(item), "no such file")
+    raise reject(method, name, "no such file")
 
 
 def to_list(method: str, items: Any) -> list:

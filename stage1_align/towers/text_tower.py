@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import UserError
-from shared.media.arrays import reject
+from shared.media.arrays import check_text, reject
 from stage1_align.towers.base import Encoded, Tower
 from stage1_align.towers.inputs import to_list, warn_truncated
 from stage1_align.towers.tokenizers import Tokenizer
@@ -45,13 +45,11 @@ class TextTower(Tower):
         for item in items:
             if item is not None and not isinstance(item, str):
                 raise reject(ENCODE, item, "a text is a str, or None where it is absent; give several as a list")
-        tokenizer = self.loaded_tokenizer()
-        present: list[str] = ["" if item is None or not item.strip() else item for item in items]
-        tokens = [tokenizer(self.prepare_text(text)) if text else [] for text in present]
-        present = [text if tokenizer.knows_any(ids) else "" for text, ids in zip(present, tokens, strict=True)]
-        length = self.options.context_length
-        truncated = [bool(text) and len(ids) > length for text, ids in zip(present, tokens, strict=True)]
-        encoded = self.encode_prepared(present)
+            check_text(ENCODE, item or "")
+        tokenizer, length = self.loaded_tokenizer(), self.options.context_length
+        given = ["" if item is None else item for item in items]
+        truncated = [len(tokenizer.known(self.prepare_text(text))) > length for text in given]
+        encoded = self.encode_prepared(given)
         encoded.truncated = torch.tensor(truncated)  # (B,)
         warn_truncated(truncated, f"context_length={length} tokens")
         return encoded
@@ -61,7 +59,7 @@ class TextTower(Tower):
         return text
 
     def collate(self, items: list[str]) -> dict[str, Tensor]:
-        """Texts to ids int64 (B, L) and mask bool (B, L). A blank text has no token."""
+        """Texts to ids int64 (B, L) and mask bool (B, L). A text that is blank or wholly unknown has no token."""
         texts = [self.prepare_text(text) for text in items]
         ids, mask = self.loaded_tokenizer().encode(texts, self.options.context_length)  # (B, L) each
         return {"ids": ids, "mask": mask}

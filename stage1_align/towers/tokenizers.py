@@ -49,10 +49,15 @@ class Tokenizer:
         """Whether any of the ids stands for text; unknown pieces and start and end tokens do not."""
         raise NotImplementedError
 
+    def known(self, text: str) -> list[int]:
+        """All ids of a text; [] for an absent one, which is blank or has no character that this tokenizer knows."""
+        ids = self(text) if text.strip() else []
+        return ids if ids and self.knows_any(ids) else []
+
     def encode(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
         """ids int64 (B, L), padded on the right, and mask bool (B, L); L is the number of ids of the longest text, at
-        least 1 and at most `length`. A blank text is absent: its mask is all False."""
-        rows = [self.cut(self(text), length) if text.strip() else [] for text in texts]
+        least 1 and at most `length`. An absent text (see `known`) has a mask of all False."""
+        rows = [self.cut(ids, length) if (ids := self.known(text)) else [] for text in texts]
         longest = max(1, *(len(row) for row in rows))
         ids = torch.full((len(rows), longest), self.pad_id, dtype=torch.long)  # (B, L)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)  # (B, L)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from shared.errors import UserError
-from shared.media.arrays import reject, to_array, to_frames
+from shared.media.arrays import check_number, reject, to_array, to_frames
+from shared.text import one_line
 from stage1_align.towers.base import Encoded, Tower
 from stage1_align.towers.inputs import existing_file, is_path, to_list, warn_truncated
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     Frames = str | os.PathLike | np.ndarray | torch.Tensor | Image.Image | Sequence[Image.Image] | None
 
 ENCODE = "vision.encode"
-PIL_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+MAX_FRAME_RATE = 1000
+PIL_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
 @dataclass
@@ -115,6 +117,10 @@ class VisionTower(Tower):
         >>> encoders.vision.encode([frames_a, frames_b]).mask.shape  # uint8 (8, 96, 96, 3) and (5, 96, 96, 3)
         torch.Size([2, 8])
         """
+        check_number(ENCODE, "frame_rate", frame_rate, MAX_FRAME_RATE)
+        check_number(ENCODE, "max_seconds", max_seconds)
+        if not isinstance(detector, str):
+            raise reject(ENCODE, detector, "detector is a name, such as haar")
         items, is_single = _clips(clips)
         size = max(_recipe().frame_size, getattr(self.options, "image_size", None) or 0)
         reader = FrameReader(frame_rate, crop_faces, detector, max_seconds, size)
@@ -191,10 +197,15 @@ def _open_image(path: Path) -> "Image.Image | None":
 def _pil_frame(image: "Image.Image") -> np.ndarray:
     """RGB uint8 (H, W, 3)."""
     if image.mode not in PIL_MODES:
-        raise UserError(f"{ENCODE}: got a PIL image of mode {image.mode}; convert it to RGB")
+        is_deep = image.mode[0] in "IF"  # Pillow does not scale these, it cuts them off at 255
+        how = "scale its values to [0, 255] and convert it to L" if is_deep else "convert it to RGB"
+        raise UserError(f"{ENCODE}: got a PIL image of mode {image.mode}; {how}")
     if 0 in image.size:
         raise UserError(f"{ENCODE}: got a PIL image of size {image.size}; give None for an absent clip")
-    return np.array(image.convert("RGB"))
+    try:
+        return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow reads the file now, which may be cut off or closed
+        raise UserError(f"{ENCODE}: got a PIL image that cannot be read ({one_line(error, 100)})") from None
 
 
 def _set_times(read: list[Clip], items: list, times: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import UserError
-from shared.files import digest, read_json
+from shared.files import digest, read_object
 from shared.text import one_line
 
 FORMAT = "emit-features/1"
@@ -120,7 +120,7 @@ def _to_json(value: Any) -> Any:
 
 def read_info(path: Path) -> FeatureInfo:
     """The features.json of a feature dataset; UserError when it is missing, damaged or has another format."""
-    content = read_json(Path(path) / "features.json", "feature dataset", HOW)
+    content = read_object(Path(path) / "features.json", "feature dataset", HOW)
     if content.get("format") != FORMAT:
         raise UserError(f"{path}: format {content.get('format')!r} where {FORMAT!r} is read; {HOW}")
     try:

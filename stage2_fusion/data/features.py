@@ -3,6 +3,7 @@
 DIR/features.json holds a FeatureInfo; DIR/data holds one row per FeatureSample (Hugging Face datasets, binary columns).
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,6 +186,11 @@ class FeatureDataset:
         steps, so that a clip of an hour takes no more memory than one of seconds. Raises UserError when there is no
         such dataset or split.
         """
+        views = None if views is None else list(views) if isinstance(views, Iterable) else [views]
+        if max_sequence_steps is not None and not (isinstance(max_sequence_steps, int) and max_sequence_steps > 0):
+            raise UserError(f"max_sequence_steps is {max_sequence_steps!r}; give a whole number above 0, or None")
+        if not isinstance(path, str | os.PathLike):
+            raise UserError(f"a feature dataset is a folder, but got {type(path).__name__}; {HOW}")
         path = Path(path)
         info, table = read_info(path), _load_rows(path)
         splits, row_views = table["split"][:], table["view"][:]
@@ -195,7 +201,9 @@ class FeatureDataset:
         ]
         if not rows:
             names = ", ".join(sorted(set(splits) - {""})) or "none; give clips a split column"
-            raise UserError(f"{path}: no clips of split {split!r}; there are: {names}")
+            wanted = f"split {split!r}" if views is None else f"split {split!r} and views {views}"
+            kinds = "" if views is None else f"; views: {', '.join(map(str, sorted(set(row_views))))}"
+            raise UserError(f"{path}: no clips of {wanted}; there are: {names}{kinds}")
         return cls(info, [shorten(_from_row(table[i], info), max_sequence_steps) for i in rows])
 
     def __len__(self) -> int:

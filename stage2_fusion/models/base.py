@@ -13,6 +13,7 @@ from shared import config as configuration
 from shared import hub
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.files import saved_folder
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import FeatureSample
@@ -162,13 +163,13 @@ class FusionModel(nn.Module):
 
         config, metrics: by default those the model was loaded with. encoders: AlignedEncoders that were trained along
         with the model; by default the folder of encoders named in the config is copied, if it still holds them.
-        UserError without a config.
+        A model folder that was saved before is replaced. UserError without a config, or for a folder of other files.
         """
         config = config or getattr(self, "config", None)
         if config is None:
             raise UserError("a model that was not loaded has no config.json: give config=FusionConfig(...)")
         metrics = self.metrics if metrics is None else metrics
-        saving.write_folder(Path(folder), self.state_dict(), config, metrics, encoders, self.folder)
+        saving.write_folder(saved_folder(folder), self.state_dict(), config, metrics, encoders, self.folder)
 
     def push_to_hub(self, repo_id: str, private: bool = True) -> None:
         """Upload the model folder, with its card and encoders, to the model repository "OWNER/NAME" of the Hugging Face

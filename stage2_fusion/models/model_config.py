@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from shared.errors import UserError
-from shared.files import read_json
+from shared.files import read_object
 from shared.text import one_line
 from stage2_fusion.data.feature_info import ActionUnitInfo, EncoderInfo, FeatureInfo
 
@@ -86,7 +86,7 @@ class FusionConfig:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The config.json of a model folder. UserError if it is missing, damaged or of another format."""
-        content = read_json(folder / "config.json", "fusion model", HOW)
+        content = read_object(folder / "config.json", "fusion model", HOW)
         if content.get("format") != FORMAT:
             raise UserError(f"{folder}: format {content.get('format')!r} where {FORMAT!r} is read; {HOW}")
         try:

@@ -284,7 +284,7 @@ def test_times_of_frames_are_passed_on(model):
         (b"png", "got bytes: a clip is"),
         (3, "got int: a clip is"),
         ([], "empty list"),
-        (Image.fromarray(np.zeros((4, 4), np.float32)), "PIL image of mode F; convert it to RGB"),
+        (Image.fromarray(np.zeros((4, 4), np.float32)), "PIL image of mode F; scale its values"),
         ([Image.new("RGB", (4, 4)), Image.new("RGB", (5, 4))], "differ in size"),
     ],
 )
@@ -460,3 +460,110 @@ def test_resampling_is_soxr(model):
     sound = voice(1.0, rate=44100)
     same(model.audio.encode(sound, 44100), model.audio.encode_prepared([resample(sound, 44100, RATE)]))
     assert TOWERS["audio"]["name"] == "htsat"
+
+
+# --- inputs found by trying to break the interface -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, values", [("audio", ("max_seconds",)), ("vision", ("max_seconds", "frame_rate"))])
+@pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), "8", None, True])
+def test_limits_without_meaning_are_refused_before_a_file_is_read(model, name, values, wrong):
+    for value in values:
+        with pytest.raises(UserError, match=rf"{name}\.encode: {value} is {wrong!r}; give a finite number above 0"):
+            getattr(model, name).encode("nowhere.mp4", **{value: wrong})
+
+
+def test_frame_rate_beyond_any_camera_is_refused(model):
+    with pytest.raises(UserError, match="at most 1000"):
+        model.vision.encode("nowhere.mp4", frame_rate=1e6)
+
+
+def test_tensors_and_arrays_that_numpy_cannot_hold_are_refused_in_one_line(model):
+    sound = torch.from_numpy(tone(RATE))
+    masked = np.ma.masked_array(tone(RATE), mask=np.arange(RATE) > 9)
+    forms = (sound.to_sparse(), sound.to("meta"), sound.to(torch.float8_e5m2), masked)
+    for form in forms:
+        with pytest.raises(UserError, match=r"without a NumPy form|masked values") as error:
+            model.audio.encode(form, rate=RATE)
+        assert "\n" not in str(error.value)
+
+
+def test_other_byte_order_and_matrix_are_read(model):
+    samples = np.round(tone(RATE) * 32767).astype(np.int16)
+    same(model.audio.encode(samples.astype(">i2"), rate=RATE), model.audio.encode(samples, rate=RATE))
+    same(model.audio.encode(np.asmatrix(tone(RATE)), rate=RATE), model.audio.encode(tone(RATE), rate=RATE))
+
+
+def test_sound_of_which_no_sample_is_left_is_not_taken_for_an_absent_one(model):
+    with pytest.raises(UserError, match="no sample is left at the tower's 16000 Hz"):
+        model.audio.encode(np.ones(1, np.float32), rate=44100)
+
+
+class BytesPath:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __fspath__(self) -> bytes:
+        return bytes(self.path)
+
+
+def test_path_object_of_bytes_is_a_path(model, tmp_path):
+    wav = write_wav(tmp_path / "a.wav", tone(RATE)[None])
+    same(model.audio.encode(BytesPath(wav)), model.audio.encode(wav))
+
+
+def test_pil_image_that_cannot_be_read_is_refused_in_one_line(model, tmp_path):
+    Image.fromarray(pixels(90, 90, 3)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:2000])
+    closed = Image.open(tmp_path / "whole.png")
+    closed.close()
+    for image in (Image.open(tmp_path / "cut.png"), closed):
+        with pytest.raises(UserError, match=r"vision\.encode: got a PIL image that cannot be read"):
+            model.vision.encode(image)
+
+
+def test_deep_gray_is_not_sent_to_a_conversion_that_cuts_it_off(model):
+    deep = Image.fromarray(np.full((9, 9), 40000, np.uint16))
+    with pytest.raises(UserError, match=r"of mode I;16; scale its values to \[0, 255\]"):
+        model.vision.encode(deep)
+    black_and_white = Image.fromarray(pixels(40, 40)).convert("1")
+    same(model.vision.encode(black_and_white), model.vision.encode(black_and_white.convert("RGB")))
+
+
+def test_half_a_character_is_refused_in_one_line(model):
+    for wrong in ("\ud800", ["dog", "so funny \ud83d"]):
+        with pytest.raises(UserError, match=r"text\.encode: got str .*not valid Unicode"):
+            model.text.encode(wrong)
+
+
+@pytest.mark.parametrize("prompts", [None, 3, b"dog"])
+def test_prompts_that_are_no_texts_are_refused(model, prompts):
+    with pytest.raises(UserError, match=r"similarity: got .*: prompts are a text or a list of texts"):
+        model.similarity(RawClip(text="dog"), prompts)
+
+
+@pytest.mark.parametrize("source", [None, 3, b"encoders", ["encoders"], "a\0b"])
+def test_source_that_is_no_folder_is_refused(source):
+    with pytest.raises(UserError, match=r"give a folder|no exported encoders here"):
+        AlignedEncoders.from_pretrained(source)
+
+
+@pytest.mark.parametrize("content", ["null", "[1]", '{"format": "emit-encoders/1", "towers": [1], "embed_dim": 8}'])
+def test_damaged_config_is_named(model, tmp_path, content):
+    model.save_pretrained(tmp_path / "encoders")
+    (tmp_path / "encoders" / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json: damaged"):
+        AlignedEncoders.from_pretrained(tmp_path / "encoders")
+
+
+def test_saving_deletes_nothing_but_what_was_saved(model, tmp_path):
+    mine, file = tmp_path / "mine", tmp_path / "notes.txt"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    file.write_text("notes")
+    for folder, words in ((mine, "holds other files"), (file, "is a file"), ("", "give the name"), (None, "give the")):
+        with pytest.raises(UserError, match=words):
+            model.save_pretrained(folder)
+    assert (mine / "thesis.txt").read_text() == "years of work" and file.read_text() == "notes"
+    for _ in range(2):
+        model.save_pretrained(tmp_path / "encoders")

@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from helpers import stage1_tiny, synthetic_features
-from helpers.media_files import clock, decode_every_frame, voice, write_video
+from helpers.media_files import clock, decode_every_frame, face, voice, write_video
 
 from shared.errors import UserError
 from shared.media.decode import decode
@@ -189,3 +190,75 @@ def test_script_without_a_main_guard_predicts(model_folder, video, tmp_path):
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n" and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"window": np.inf}, "max_seconds is inf: it must be a finite number above 0"),
+        ({"window": "5"}, "max_seconds is '5'"),
+        ({"batch_size": 1.5}, "batch_size is 1.5"),
+        ({"batch_size": "4"}, "batch_size is '4'"),
+        ({"batch_size": None}, "batch_size is None"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused(predictor, options, words):
+    with pytest.raises(UserError, match=words):
+        predictor.predict(text="strong joy", **options)
+
+
+def test_times_that_are_not_seconds_of_the_clip_are_refused(predictor):
+    frames = np.zeros((20, 60, 60, 3), np.uint8)
+    steps = np.arange(20)
+    for wrong in (steps * 40.0, 1.7e9 + steps / 25, steps * 1e6):  # milliseconds, Unix time, nanoseconds
+        with pytest.raises(UserError, match="give seconds from the start of the clip"):
+            predictor(frames=frames, frame_times=wrong)
+    with pytest.raises(UserError, match="frame_rate is 1e-09"):
+        predictor(frames=frames, frame_rate=1e-9)
+
+
+def test_words_of_unknown_characters_are_no_words(predictor, video):
+    with pytest.raises(UserError, match="neither picture, sound nor words could be used"):
+        predictor(text="日本語")
+    result = predictor(video, text="日本語")
+    assert not result.found["text"].present and not result.weights.weights[:, 2].any()
+    assert result.intensities == pytest.approx(predictor(video, text="").intensities, abs=1e-6)
+    with pytest.raises(UserError, match=r"text: got str .*not valid Unicode"):
+        predictor(text="so funny \ud83d")
+
+
+def test_name_that_is_too_long_is_no_such_file(predictor):
+    with pytest.raises(UserError, match="no such file"):
+        predictor("x" * 300)
+
+
+@pytest.mark.parametrize("source", [None, 3, b"model", "a\0b"])
+def test_model_source_that_is_no_folder_is_refused(source):
+    with pytest.raises(UserError, match=r"give a folder|no fusion model here"):
+        FusionModel.from_pretrained(source)
+
+
+def test_threads_give_the_same_numbers(predictor, tmp_path):
+    faces = np.stack([face(x=100 + i % 30) for i in range(50)])
+    path = write_video(tmp_path / "face.mp4", faces)
+    expected = predictor(path)
+    assert expected.found["vision"].quality["face_found"] == 1
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(predictor, [path] * 12))
+    for result in results:
+        assert result.intensities == pytest.approx(expected.intensities, abs=1e-6)
+
+
+def test_a_script_from_another_folder_runs_with_warnings_as_errors_and_prints_nothing(model_folder, video, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import warnings
+from stage2_fusion import Predictor
+from stage2_fusion.predictor import SyntheticModelWarning
+warnings.simplefilter("error")
+warnings.simplefilter("ignore", SyntheticModelWarning)
+for _ in range(2):
+    Predictor.from_pretrained({str(model_folder)!r})({str(video)!r})
+""")
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

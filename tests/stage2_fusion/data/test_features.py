@@ -149,3 +149,15 @@ def test_shorten_averages_equal_runs():
     vision.sequence = np.ones((7, 3), np.float16)
     vision.times, vision.quality = np.arange(7, dtype=np.float32), np.ones((7, 2), np.float32)
     assert (shorten(sample, 5).vision.sequence == 1).all()
+
+
+def test_selections_without_meaning_are_refused(tmp_path):
+    path = synthetic_features.write_features(tmp_path / "f", views=2)
+    assert {sample.view for sample in FeatureDataset.open(path, views=0).samples} == {0}
+    with pytest.raises(UserError, match=r"no clips of split None and views \[7\]; there are: .*; views: 0, 1, 2"):
+        FeatureDataset.open(path, views=(7,))
+    for wrong in (0, -1, 2.5, "5"):
+        with pytest.raises(UserError, match="max_sequence_steps is"):
+            FeatureDataset.open(path, max_sequence_steps=wrong)
+    with pytest.raises(UserError, match="a feature dataset is a folder, but got NoneType"):
+        FeatureDataset.open(None)
