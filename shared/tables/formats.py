@@ -21,7 +21,7 @@ UNSUPPORTED = (".xlsx", ".xls", ".ods", ".json", ".feather")
 def is_table(path: Path) -> bool:
     """Whether `read_table` reads files with this suffix. UserError for tables in a format that it does not read."""
     suffix = path.suffix.lower()
-    if suffix in UNSUPPORTED:
+    if suffix in UNSUPPORTED and suffix not in READERS:
         raise UserError(f"{path}: tables in {suffix} are not read; save it as CSV")
     return suffix in READERS
 

@@ -57,7 +57,7 @@ class Tokenizer:
     def encode(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
         """ids int64 (B, L), padded on the right, and mask bool (B, L); L is the number of ids of the longest text, at
         least 1 and at most `length`. An absent text (see `known`) has a mask of all False."""
-        rows = [self.cut(ids, length) if (ids := self.known(text)) else [] for text in texts]
+        rows = [self.cut(pieces, length) if (pieces := self.known(text)) else [] for text in texts]
         longest = max(1, *(len(row) for row in rows))
         ids = torch.full((len(rows), longest), self.pad_id, dtype=torch.long)  # (B, L)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)  # (B, L)
