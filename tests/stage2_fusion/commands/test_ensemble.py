@@ -204,5 +204,5 @@ def test_contradictory_options_are_refused(tmp_path):
     with pytest.raises(UserError, match="two evaluations or more"):
         EnsembleConfig([tmp_path / "a.json"], tmp_path / "e.json")
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
-    with pytest.raises(UserError, match="average has no weights"):
+    with pytest.raises(UserError, match="average learns no weights"):
         EnsembleConfig(paths, tmp_path / "e.json", fit=paths)
