@@ -50,6 +50,7 @@ def decode_clip(clip: Clip, recipe: Recipe) -> DecodedClip:
             damaged_packets=decoded.damaged_packets + sound.damaged_packets,
             more=decoded.more or sound.more,
             cancelled=sound.cancelled,
+            remarks=decoded.remarks + sound.remarks,
         )
     if clip.crops is not None:
         audio_file = clip.media if sound is None else clip.audio

@@ -15,6 +15,7 @@ from shared.dataset.verdicts import Verdict, failed
 from shared.media.decode import Media, MediaError
 from shared.media.faces import FaceTrack, crop_clip, load_detector
 from shared.media.quality import audio_quality, clip_quality, text_quality, vision_quality
+from shared.media.remarks import note_lines, problem_lines
 from shared.media.storage import decode_jpeg, encode_jpeg, from_int16, to_int16
 from shared.media.transcribe import load_recognizer, transcribe
 from shared.media.waveform import resample
@@ -149,7 +150,7 @@ def _problems(decoded: DecodedClip, missing: list[str], faces: FaceTrack | None,
         problems.append("audio channels are out of phase; the mono mix is silent")
     if media.damaged_packets:
         problems.append(f"{media.damaged_packets} damaged packets left out")
-    return problems
+    return problems + problem_lines(media.remarks)
 
 
 def _missing(name: str, reasons: dict[str, str]) -> str:
@@ -161,6 +162,7 @@ def _missing(name: str, reasons: dict[str, str]) -> str:
 def _notes(media: Media, missing: list[str], faces: FaceTrack | None, reasons: dict[str, str]) -> list[str]:
     """What a person should know about a clip without a problem."""
     notes = [_missing("text", reasons)] if "text" in missing else []
+    notes += note_lines(media.remarks)
     if faces is not None and faces.quarter_turns:
         notes.append(f"faces are on their side: frames rotated by {90 * faces.quarter_turns} degrees")
     if faces is not None and faces.other_faces:

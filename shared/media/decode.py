@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shared.media.remarks import Remarks
 from shared.media.tracks import AudioTrack, Track, VideoTrack, no_frames, video_stream
 from shared.text import one_line
 
@@ -56,6 +57,8 @@ class Media:
     """For "vision" and "audio" the reason if it is missing."""
     cancelled: bool = False
     """Whether channels have sound, but their mean is silent: one is the other inverted."""
+    remarks: Remarks = field(default_factory=Remarks)
+    """What was repaired, left out or chosen in this window."""
 
 
 def decode(source: Path | bytes, frame_rate: float, max_seconds: float, max_side: int = 480) -> Media:
@@ -144,10 +147,12 @@ def _windows(tracks: list[Track], start: float, seconds: float, reasons: dict[st
                 more=not finished,
                 absence_reasons={name: reasons.get(name) or _why_empty(name, tracks) for name in missing},
                 cancelled=any(track.cancelled for track in tracks),
+                remarks=sum((track.remarks for track in tracks), Remarks()),
             )
             any_window = True
             for track in tracks:
                 track.damaged = track.unreadable = 0
+                track.remarks.clear()
             number += 1
         else:
             # Skip to the window in which the next frame starts: its timestamp may be years ahead.

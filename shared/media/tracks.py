@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from shared.media.remarks import Remarks
 from shared.media.waveform import resample, to_channels, to_mono
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Track:
         stream.codec_context.thread_count = 1
         self.damaged = self.unreadable = 0
         """Packets that cannot be decoded, and places that cannot be read, since the last window."""
+        self.remarks: Remarks = Remarks()
+        """What is repaired, left out or chosen since the last window."""
         self.has_decoded = self.starts_in_window = False
         """Whether anything has been decoded at all, and whether anything starts in the current window."""
         self.cancelled = False

@@ -1,0 +1,32 @@
+"""Remarks about a decoded file: what is repaired, left out or chosen, counted by kind. Verdicts repeat them."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A kind of remark. Two with the same text are one kind, whose amounts add up over tracks and windows."""
+
+    text: str
+    """One line, with "{}" in place of the amount if it has one; "(s)" is dropped if the amount is 1."""
+    is_problem: bool = False
+    """Whether something of the recording is missing or damaged, so that the clip is partial."""
+
+    def say(self, amount: float) -> str:
+        """The line for an amount: a count, or seconds."""
+        return self.text.replace("{}", f"{amount:.4g}").replace("(s)", "" if amount == 1 else "s")
+
+
+Remarks = Counter[Remark]
+"""The amount of each kind; 1 for a kind without an amount."""
+
+
+def problem_lines(remarks: Remarks) -> list[str]:
+    """One line for each remark that makes a clip partial."""
+    return [remark.say(amount) for remark, amount in remarks.items() if remark.is_problem]
+
+
+def note_lines(remarks: Remarks) -> list[str]:
+    """One line for each other remark."""
+    return [remark.say(amount) for remark, amount in remarks.items() if not remark.is_problem]
