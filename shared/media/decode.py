@@ -76,7 +76,7 @@ def decode_windows(
 ) -> Generator[Media, None, None]:
     """Decode all of a file in windows of `seconds`, in the memory of one window. Otherwise as `decode`.
 
-    Windows in which no frame and no sound starts are left out, and so is a last one below MIN_TAIL_SECONDS.
+    Windows in a break (see MAX_HOLD in tracks.py) are left out, and so is a last one below MIN_TAIL_SECONDS.
     """
     with contextlib.ExitStack() as stack:
         container = stack.enter_context(_open(source))
@@ -134,7 +134,7 @@ def _windows(tracks: list[Track], start: float, seconds: float, reasons: dict[st
         finished = all(track.finished for track in tracks)
         duration = min(max(track.end for track in tracks), end) - begin
         is_padding = finished and any_window and duration < MIN_TAIL_SECONDS
-        if any(track.starts_in_window for track in tracks) and (len(frames) or len(waveform)) and not is_padding:
+        if any(track.in_window for track in tracks) and (len(frames) or len(waveform)) and not is_padding:
             missing = [name for name, part in (("vision", frames), ("audio", waveform)) if not len(part)]
             yield Media(
                 frames=frames,

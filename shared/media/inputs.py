@@ -9,6 +9,7 @@ import numpy as np
 from shared.errors import UserError
 from shared.media.arrays import check_text, describe, reject, to_array, to_frames, to_sample_rate, to_waveform
 from shared.media.decode import MIN_TAIL_SECONDS, Media
+from shared.media.tracks import EARLY, MAX_HOLD, MAX_LAST_FRAME
 
 MAX_GAP = 10.0
 """Frames that lie further apart, in seconds, have times in another unit."""
@@ -120,13 +121,17 @@ def _no_frames() -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _resample_times(frame_times: np.ndarray, frame_rate: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """The frame (G,) nearest to each time k / frame_rate (G,) at which the frames (T,) are shown, and when they end."""
+    """The frame (G,) shown at each time k / frame_rate (G,), the last one at or before it, and when the last ends."""
     gap = frame_times[-1] - frame_times[-2] if len(frame_times) > 1 else 1 / frame_rate
-    end = float(frame_times[-1] + min(gap, 1.0))
+    end = float(frame_times[-1] + min(gap, MAX_LAST_FRAME))
     first = round(float(frame_times[0]) * frame_rate)
     times = np.arange(first, max(first + 1, int((end - 1e-6) * frame_rate) + 1)) / frame_rate  # (G,)
-    middles = (frame_times[1:] + frame_times[:-1]) / 2  # (T - 1,)
-    return np.searchsorted(middles, times, side="left"), times, end
+    shown = np.searchsorted(frame_times - EARLY + 1e-6, times, side="right") - 1  # (G,)
+    chosen, inside = shown.clip(0), np.ones(len(times), bool)
+    for i in np.flatnonzero(np.diff(frame_times) > MAX_HOLD):  # a break: frame i is not held
+        held = frame_times[i] + min(frame_times[i] - frame_times[i - 1] if i else 1 / frame_rate, MAX_LAST_FRAME)
+        inside &= (shown != i) | (times < held - 1e-6)
+    return chosen[inside], times[inside], end
 
 
 def reduce_frames(frames: np.ndarray, max_side: int) -> np.ndarray:

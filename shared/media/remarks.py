@@ -1,6 +1,5 @@
 """Remarks about a decoded file: what is repaired, left out or chosen, counted by kind. Verdicts repeat them."""
 
-from collections import Counter
 from dataclasses import dataclass
 
 
@@ -18,8 +17,17 @@ class Remark:
         return self.text.replace("{}", f"{amount:.4g}").replace("(s)", "" if amount == 1 else "s")
 
 
-Remarks = Counter[Remark]
-"""The amount of each kind; 1 for a kind without an amount."""
+class Remarks(dict[Remark, float]):
+    """The amount of each kind, 0 for one that is not there; 1 for a kind without an amount."""
+
+    def __missing__(self, remark: Remark) -> float:
+        return 0.0
+
+    def __add__(self, other: "Remarks") -> "Remarks":
+        total = Remarks(self)
+        for remark, amount in other.items():
+            total[remark] += amount
+        return total
 
 
 def problem_lines(remarks: Remarks) -> list[str]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from shared.media.remarks import Remarks
-from shared.media.waveform import resample, to_channels, to_mono
+from shared.media.remarks import Remark, Remarks
+from shared.media.waveform import RateConverter, to_channels, to_mono
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -21,8 +21,21 @@ MAX_AUDIO_DRIFT = 0.05
 """Seconds by which sound may differ from its timestamp before silence is inserted or sound is cut."""
 SILENT_PEAK = 1e-3
 """Of full scale: if the mean of the channels never exceeds it, and a channel exceeds ten times it, they cancel."""
+MAX_HOLD = 3600.0
+"""Seconds: a longer gap between two frames, or in the sound, is a break in the recording. Nothing is shown in it."""
+MAX_LAST_FRAME = 1.0
+"""Seconds that a frame before the end or before a break is shown at most."""
+EARLY = 6e-4
+"""Seconds by which a frame may be shown early: containers round times to milliseconds."""
 MAX_READ_FAILURES = 20
 """Places of a file that cannot be read, after which the rest is given up."""
+
+LATE_FRAMES = Remark(
+    "{} frame(s) left out: their time stamps are before those of frames already shown", is_problem=True
+)
+
+SILENCE = Remark("{} s inside the sound have no sound: they are silent")
+OVERLAP = Remark("{} s of sound left out: its time stamps overlap", is_problem=True)
 
 
 def video_stream(container: "InputContainer") -> "VideoStream | None":
@@ -45,8 +58,8 @@ class Track:
         """Packets that cannot be decoded, and places that cannot be read, since the last window."""
         self.remarks: Remarks = Remarks()
         """What is repaired, left out or chosen since the last window."""
-        self.has_decoded = self.starts_in_window = False
-        """Whether anything has been decoded at all, and whether anything starts in the current window."""
+        self.has_decoded = self.in_window = False
+        """Whether anything has been decoded at all, and whether the current window has any of it."""
         self.cancelled = False
         """Whether channels cancel each other in the current window."""
         self.end = 0.0
@@ -113,7 +126,7 @@ class Track:
 
 
 class VideoTrack(Track):
-    """Selects, for each time of a regular grid, the nearest frame."""
+    """Selects, for each time of a regular grid, the frame that a player shows: the last one at or before it."""
 
     modality = "vision"
 
@@ -146,40 +159,46 @@ class VideoTrack(Track):
 
     def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, np.ndarray]:
         """Frames (T, H, W, 3) and their times (T,), which count from `begin`."""
-        self.images, self.times, self.starts_in_window = [], [], False
+        self.images, self.times = [], []
         self.next_index = max(self.next_index, math.ceil(begin * self.rate - 1e-6))
         while (frame := self.peek()) is not None:
             time = self.time(frame, start)
             if self.last is not None and self.last_time < time:
-                self._repeat_last((self.last_time + time) / 2, end)
+                self._show_last(time - EARLY if time - self.last_time <= MAX_HOLD else self._last_end(), end)
             if time >= end:
                 break
             self._advance(self.take(), time)
         if self.peek() is None and self.last is not None:
-            # The last frame lasts for one gap. A single frame is kept however short it is.
-            self.end = self.last_time + min(self.gap or self.default_gap, 1.0)
+            # A single frame is kept however short it is.
+            self.end = self._last_end()
             single = not self.has_decoded
-            self._repeat_last(max(self.end - 1e-6, self.next_index / self.rate if single else 0.0), end)
+            self._show_last(max(self.end, (self.next_index + 0.5) / self.rate if single else 0.0), end)
         elif self.last is not None:
             self.end = end
+        self.in_window = bool(self.images)
         if not self.images:
             return no_frames()
         return np.stack(self.images), (np.array(self.times) - begin).astype(np.float32)
 
-    def _advance(self, frame: "VideoFrame", time: float) -> None:
-        """Make `frame` the last frame, unless its time is not later."""
-        if self.last is None:
-            # The grid starts with the first time that is within one step of this frame.
-            self.next_index = max(self.next_index, round(time * self.rate))
-        elif time <= self.last_time:
-            return
-        else:
-            self.gap = time - self.last_time
-        self.last, self.last_time, self.last_image, self.starts_in_window = frame, time, None, True
+    def _last_end(self) -> float:
+        """Seconds at which the last frame ends if no frame follows it: it lasts for one gap."""
+        return self.last_time + min(self.gap or self.default_gap, MAX_LAST_FRAME)
 
-    def _repeat_last(self, time: float, end: float) -> None:
-        """Use the last frame for all grid times up to `time` and before `end`."""
-        while self.next_index / self.rate <= time and self.next_index / self.rate < end:
+    def _advance(self, frame: "VideoFrame", time: float) -> None:
+        """Make `frame` the last frame, unless its time is before that of the last one."""
+        if self.last is None or time - self.last_time > MAX_HOLD:
+            # The grid starts, or goes on after a break, with the first time that is within half a step of this frame.
+            self.next_index = max(self.next_index, round(time * self.rate))
+        elif time < self.last_time:
+            self.remarks[LATE_FRAMES] += 1
+            return
+        if self.last is not None and time > self.last_time:
+            self.gap = time - self.last_time
+        self.last, self.last_time, self.last_image = frame, time, None
+
+    def _show_last(self, until: float, end: float) -> None:
+        """Use the last frame for all grid times before `until` and `end`."""
+        while self.next_index / self.rate < min(until - 1e-6, end):
             if self.last_image is None:
                 self.last_image = self._convert(self.last)
             self.images.append(self.last_image)
@@ -215,18 +234,22 @@ class AudioTrack(Track):
         """Samples that no window has returned yet."""
         self.rate, self.length, self.returned = 0, 0, 0
         """Hz; samples placed so far; samples returned by windows."""
+        self.position: int | None = None
+        """Where the next frame starts, in samples, once this is decided."""
+        self.converter: RateConverter | None = None
+        """For frames of another rate than the first one."""
 
     @property
     def finished(self) -> bool:
-        return self.peek() is None and self.length == self.returned
+        return self.peek() is None and self.length == self.returned and self.converter is None
 
     def expected_time(self) -> float:
-        return self.length / self.rate if self.rate else 0.0
+        return self._end_of_placed() / self.rate if self.rate else 0.0
 
     def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, int]:
         """The waveform (S,) and its rate in Hz."""
-        self.starts_in_window = self.length > self.returned
         mean_peak = channel_peak = 0.0
+        self.in_window = self.length > self.returned
         while (frame := self.peek()) is not None:
             self.rate = self.rate or frame.sample_rate
             first, limit = int(begin * self.rate), int(end * self.rate)
@@ -234,20 +257,16 @@ class AudioTrack(Track):
                 self.length = self.returned = first  # windows without sound were skipped
             if self.length >= limit:
                 break
-            offset = round(self.time(frame, start) * self.rate) - self.length
-            # The first frame is placed exactly; later, the clocks of container and codec may drift a little.
-            misplaced = abs(offset) > (MAX_AUDIO_DRIFT * self.rate if self.has_decoded else 0)
-            if misplaced and offset > 0:
-                self._append(np.zeros(min(offset, limit - self.length), np.float32))
+            self._add_silence(self._place(self.time(frame, start)), limit)
             if self.length >= limit:
                 break
             channels = to_channels(frame.to_ndarray(), frame.format.is_packed, frame.layout.nb_channels)
             mono = to_mono(channels)
             mean_peak = max(mean_peak, np.abs(mono).max(initial=0))
             channel_peak = max(channel_peak, np.abs(channels).max(initial=0) if mean_peak <= SILENT_PEAK else 0)
-            mono = resample(mono, self.take().sample_rate, self.rate) if len(mono) else mono
-            self._append(mono[-offset:] if misplaced and offset < 0 else mono)
-            self.has_decoded = self.starts_in_window = self.length > self.returned
+            self._add_frame(mono, self.take().sample_rate)
+        if self.peek() is None:
+            self._end_conversion()
         if not self.rate:
             return np.zeros(0, np.float32), 0
         self.cancelled = mean_peak <= SILENT_PEAK and channel_peak > 10 * SILENT_PEAK
@@ -257,6 +276,50 @@ class AudioTrack(Track):
         self.parts = [waveform[room:].copy()] if len(waveform) > room else []
         self.returned += min(room, len(waveform))
         return np.nan_to_num(waveform[:room], posinf=1.0, neginf=-1.0), self.rate
+
+    def _end_of_placed(self) -> int:
+        return self.length + (self.converter.pending if self.converter else 0)
+
+    def _place(self, time: float) -> int:
+        """Decide where the next frame, of this time, starts; samples of silence before it, negative for an overlap."""
+        if self.position is None:
+            offset = round(time * self.rate) - self._end_of_placed()
+            # The first frame is placed exactly; later, the clocks of container and codec may drift a little.
+            if self.has_decoded and abs(offset) <= MAX_AUDIO_DRIFT * self.rate:
+                offset = 0
+            elif offset > 0:
+                self._end_conversion()
+                if self.has_decoded:
+                    self.remarks[SILENCE] += offset / self.rate
+            self.position = self._end_of_placed() + offset
+        return self.position - self._end_of_placed()
+
+    def _add_silence(self, count: int, limit: int) -> None:
+        """Silence of `count` samples, of which later windows add what is beyond `limit`."""
+        if count > 0:
+            self._append(np.zeros(min(count, limit - self.length), np.float32))
+            self.in_window |= count <= MAX_HOLD * self.rate
+
+    def _add_frame(self, mono: np.ndarray, rate: int) -> None:
+        """Samples (S,) at `rate` Hz, without what overlaps the sound before them."""
+        overlap = max(0, self._end_of_placed() - (self.position or 0))
+        self.position = None
+        if overlap:
+            cut = min(len(mono), round(overlap * rate / self.rate))
+            if self.has_decoded:
+                self.remarks[OVERLAP] += cut / rate
+            mono = mono[cut:]
+        if self.converter is not None and self.converter.rate != rate:
+            self._end_conversion()
+        if self.converter is None and rate != self.rate:
+            self.converter = RateConverter(rate, self.rate)
+        self._append(mono if self.converter is None else self.converter.convert(mono))
+        self.has_decoded = self.in_window = True
+
+    def _end_conversion(self) -> None:
+        if self.converter is not None:
+            rest, self.converter = self.converter.finish(), None
+            self._append(rest)
 
     def _append(self, samples: np.ndarray) -> None:
         self.parts.append(samples)

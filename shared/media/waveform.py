@@ -12,6 +12,33 @@ def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     return soxr.resample(waveform.astype(np.float32), rate, new_rate)
 
 
+class RateConverter:
+    """Resamples sound that comes in pieces, without a seam between them."""
+
+    def __init__(self, rate: int, new_rate: int):
+        import soxr
+
+        self.rate, self.new_rate = rate, new_rate
+        self._stream = soxr.ResampleStream(rate, new_rate, 1, dtype="float32")
+        self._taken = self._given = 0
+
+    @property
+    def pending(self) -> int:
+        """Samples at the new rate that are still to come for the pieces so far."""
+        return max(0, round(self._taken * self.new_rate / self.rate) - self._given)
+
+    def convert(self, piece: np.ndarray) -> np.ndarray:
+        """float32 (S,) to what of it is ready, float32 (R,)."""
+        self._taken += len(piece)
+        out = self._stream.resample_chunk(np.ascontiguousarray(piece, np.float32))
+        self._given += len(out)
+        return out
+
+    def finish(self) -> np.ndarray:
+        """The rest, float32 (R,)."""
+        return self._stream.resample_chunk(np.zeros(0, np.float32), last=True)[: self.pending]
+
+
 def to_channels(samples: np.ndarray, packed: bool, count: int) -> np.ndarray:
     """float32 (count, S) in [-1, 1]. samples: of any sample format, (count, S), or (1, S * count) if packed."""
     if packed:

@@ -18,13 +18,10 @@ def test_frames_are_selected_by_their_timestamps(tmp_path):
     """25 frames per second, then 5, then a gap: selection by index would be seconds off."""
     times = np.concatenate([np.arange(0, 2, 1 / 25), np.arange(2, 4, 0.2), [4.6, 4.64]])
     media = decode(write_video(tmp_path / "vfr.mp4", clock(times), times), 10, 20)
-    nearest = times[np.abs(times[None] - media.frame_times[:, None].astype(float)).argmin(axis=1)]
     np.testing.assert_allclose(media.frame_times, np.arange(len(media.frame_times)) / 10, atol=1e-6)
     assert len(media.frame_times) == 47  # up to 4.64 s plus 40 ms for the last frame
-    shown = read_clock(media.frames)
-    distance = np.abs(shown - media.frame_times)
-    best = np.abs(nearest - media.frame_times)
-    assert np.all(distance <= best + 0.011), np.c_[media.frame_times, shown, nearest]
+    held = [times[times <= k / 10 + 1e-9][-1] for k in range(47)]  # the last one at or before each time
+    np.testing.assert_allclose(read_clock(media.frames), held, atol=0.011)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm", ".mkv"])
@@ -219,7 +216,8 @@ def test_claimed_frame_rate_is_ignored(tmp_path):
     with av.open(str(path)) as container:
         assert container.streams.video[0].guessed_rate >= 500 or container.streams.video[0].average_rate >= 500
     media = decode(path, 8, 20)
-    assert len(media.frames) == 16 and np.abs(read_clock(media.frames) - media.frame_times).max() <= 0.021
+    late = media.frame_times - read_clock(media.frames)
+    assert len(media.frames) == 16 and late.min() >= -1e-6 and late.max() < 0.04
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 44100, 96000, 192000])
