@@ -1,10 +1,13 @@
 """Configuration: a dataclass, filled from a YAML file, then from the command line.
 
 The dataclass is the only place where an option is declared: its field, its default, and its reason as the docstring
-under the field. Unknown options and wrong types are errors of one line that name the nearest option. A dataclass may
-declare `RENAMED: ClassVar[dict[str, str]] = {"old": "new"}`: the old name is then answered with the new one.
+under the field; its type holds the allowed range (shared/options/ranges.py). Unknown options, wrong types and values
+outside their range are errors of one line that name the option. A dataclass may declare
+`RENAMED: ClassVar[dict[str, str]] = {"old": "new"}`: the old name is then answered with the new one.
 """
 
+import argparse
+import copy
 import dataclasses
 import inspect
 import re
@@ -19,6 +22,7 @@ import yaml
 
 from shared.errors import UserError
 from shared.files import write_text
+from shared.options.ranges import wrong_values
 from shared.registry import nearest
 from shared.text import one_line
 
@@ -67,6 +71,9 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(indent + line for line in text.splitlines())
 
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        return re.sub(r"Annotated\[(\w+), (.*?)\]", r"\1 \2", super()._get_type_str(action) or "") or None
+
 
 def parse(
     config_class: type[T],
@@ -105,7 +112,10 @@ def parse(
         words = _with_config_files(sys.argv[1:] if argv is None else argv, config_class.__module__.partition(".")[0])
     except UserError as error:
         parser.error(str(error))
-    namespace = parser.instantiate(parser.parse_args(words))
+    parsed = parser.parse_args(words)
+    for problem in wrong_values(config_class, parsed, "--"):
+        parser.error(problem)
+    namespace = parser.instantiate(parsed)
     try:
         return config_class(**{name: value for name, value in vars(namespace).items() if name in fields})
     except (TypeError, ValueError) as error:
@@ -165,7 +175,10 @@ def build(config_class: type[T], values: Mapping[str, Any], where: str) -> T:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class, as_group=False)
     try:
-        return config_class(**vars(parser.instantiate(parser.parse_object(dict(values)))))
+        parsed = parser.parse_object(copy.deepcopy(dict(values)))  # it changes nested values
+        for problem in wrong_values(config_class, parsed):
+            raise UserError(f"{where}: {problem}")
+        return config_class(**vars(parser.instantiate(parsed)))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{where}: {one_line(error, 300)}") from None
 

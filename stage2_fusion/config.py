@@ -6,43 +6,61 @@ from typing import Any, ClassVar, Literal
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.options.ranges import (
+    BatchSize,
+    CheckedOptions,
+    Fraction,
+    LayersOrNone,
+    LearningRate,
+    LearningRateFactor,
+    MemoryRows,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ProperFraction,
+    Seed,
+    Steps,
+    Weight,
+    WeightDecay,
+)
 from shared.registry import nearest
-from shared.training.options import require_fraction, require_positive
 
 
 @dataclass
-class LossConfig:
+class LossConfig(CheckedOptions):
     """loss = mse * MSE + ramp * (pcc * (1 - PCC) + ccc * (1 - CCC)) + quality * ranking + branch losses + penalty."""
 
-    mse: float = 1.0
+    mse: Weight = 1.0
     """Keeps predictions on the scale of the labels."""
-    pcc: float = 0.2
+    pcc: Weight = 0.2
     """1 - PCC is about ten times the MSE of labels in [0, 1]: with 0.2, their gradients are about as large."""
-    ccc: float = 0.0
+    ccc: Weight = 0.0
     """1 - CCC (Lin 1989) also demands the right scale and offset; use it instead of MSE rather than with it."""
-    ramp_epochs: int = 4
+    ramp_epochs: NonNegativeInt = 4
     """Epochs over which the weights of the correlation terms grow from 0: their first gradients are noise."""
-    memory: int = 512
+    memory: MemoryRows = 512
     """Recent predictions that the correlation terms include: labels are mostly zero, so that one batch says little
     about correlation. 0 uses the batch alone."""
-    quality: float = 0.1
+    quality: Weight = 0.1
     """Weight of the ranking: a modality damaged on purpose must have a lower weight than the same one undamaged."""
-    margin: float = 0.5
+    margin: NonNegativeFloat = 0.5
     """How much lower, in log weight: 0.5 is a factor of 1.6."""
-    branches: dict[str, float] = field(default_factory=dict)
+    branches: dict[str, Weight] = field(default_factory=dict)
     """Weight of the smooth L1 loss of each modality's own prediction, such as {audio: 0.01}, for models that make such
     predictions."""
-    penalty: float = 0.0
+    penalty: Weight = 0.0
     """Weight of a loss term that the model itself computes (the prior of concat_vad)."""
 
     def __post_init__(self):
+        super().__post_init__()
         for name in self.branches:
             if name not in MODALITIES:
                 raise UserError(f"--loss.branches: no modality {name!r}: {nearest(name, MODALITIES)}")
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(CheckedOptions):
     """Optimization."""
 
     RENAMED: ClassVar[dict[str, str]] = {
@@ -51,45 +69,41 @@ class TrainConfig:
         "max_steps": "max_sequence_steps",
     }
 
-    epochs: int = 40
+    epochs: PositiveInt = 40
     """Most passes over the training clips; `patience` usually ends training earlier."""
-    batch_size: int = 32
+    batch_size: BatchSize = 32
     """Clips per step, over all processes; with damaged views, each clip brings two rows."""
-    lr: float = 1e-3
+    lr: LearningRate = 1e-3
     """Peak learning rate of AdamW."""
-    finetune_lr: float = 0.02
+    finetune_lr: LearningRateFactor = 0.02
     """Factor on `lr` for towers that train end to end (`finetune`): a high rate destroys pretrained features."""
-    weight_decay: float = 0.05
+    weight_decay: WeightDecay = 0.05
     """Of matrices; biases, norms, queries and missing-modality tokens have none."""
-    warmup_fraction: float = 0.025
+    warmup_fraction: Fraction = 0.025
     """Fraction of all optimizer steps in which the learning rate rises: one of 40 epochs."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """The gradient is clipped to this norm."""
-    ema: float = 0.99
+    ema: ProperFraction = 0.99
     """Decay of the exponential moving average of the weights, which is validated and saved; it grows to this value over
     the first steps."""
-    patience: int = 8
+    patience: PositiveInt = 8
     """Training ends after this many epochs without a better validation PCC."""
     mixed_precision: Literal["no", "bf16", "auto"] = "no"
     """auto: as the launcher says, else bf16 where the hardware is fast at it. The models are small: bf16 gains little
     and costs digits of PCC."""
     damaged_views: bool = True
     """Also train on damaged views, if the features have them."""
-    feature_damage: float = 0.0
+    feature_damage: Fraction = 0.0
     """Fraction of a step's clips whose damaged view is replaced by a copy with damaged features. For features that came
     with a dataset (`emit encode --precomputed`), 0.5; damage to media, where it is possible, is more realistic."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where curves go besides log.jsonl, by Accelerate's names."""
-    max_sequence_steps: int = 128
+    max_sequence_steps: Steps = 128
     """Longer sequences are averaged over time to this many steps when they are loaded, which limits memory and time."""
-
-    def __post_init__(self):
-        require_positive(self, "train", "epochs", "batch_size", "lr", "max_grad_norm", "patience", "max_sequence_steps")
-        require_fraction(self, "train", "warmup_fraction", "feature_damage")
 
 
 @dataclass
-class FuseConfig:
+class FuseConfig(CheckedOptions):
     """Train a fusion model on features of frozen encoders."""
 
     data: Path
@@ -104,14 +118,14 @@ class FuseConfig:
     """Weights of the loss terms."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Optimization."""
-    finetune: dict[str, int] = field(default_factory=dict)
+    finetune: dict[str, LayersOrNone] = field(default_factory=dict)
     """Towers that train end to end, with the number of their last blocks that train, such as {text: 2}; 0 trains only
     the layers on top of the blocks. These towers run on the clips in every step, which is slow."""
     encoders: Path | None = None
     """With `finetune`: the aligned encoders, by default those at the path they had when the features were made."""
     clips: Path | None = None
     """With `finetune`: the clip dataset, by default that at the path it had when the features were made."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides initial weights, order, dropout."""
     train_split: str = "train"
     """Split to train on. "" takes every clip, for data without splits."""
@@ -119,8 +133,7 @@ class FuseConfig:
     """Split that chooses the best epoch."""
 
     def __post_init__(self):
-        for name, blocks in self.finetune.items():
+        super().__post_init__()
+        for name in self.finetune:
             if name not in MODALITIES:
                 raise UserError(f"--finetune: no modality {name!r}: {nearest(name, MODALITIES)}")
-            if blocks < 0:
-                raise UserError(f"--finetune: {blocks} blocks of {name}; 0 trains only the layers on top of them")

@@ -12,10 +12,11 @@ from shared.dataset.check_report import format_report
 from shared.dataset.check_source import check_source
 from shared.errors import UserError
 from shared.files import write_json
+from shared.options.ranges import CheckedOptions, PositiveInt
 
 
 @dataclass
-class CheckConfig:
+class CheckConfig(CheckedOptions):
     """Report how a source is read, what is missing, and what is in more than one split."""
 
     source: Path = field()
@@ -24,14 +25,10 @@ class CheckConfig:
     """How the source is laid out: csv, folder, hf, ravdess or vidmimic2; by default guessed from its files."""
     layout_options: dict[str, Any] = field(default_factory=dict)
     """Options of the layout, as for `emit prepare`."""
-    headers: int = 200
+    headers: PositiveInt = 200
     """Number of files, evenly spaced, whose headers are read for durations and rates: each takes some milliseconds."""
     out: Path | None = None
     """File for the whole report, as JSON."""
-
-    def __post_init__(self):
-        if self.headers < 1:
-            raise ValueError(f"headers is {self.headers}: at least 1 is needed")
 
 
 def main(argv: list[str] | None = None) -> int:

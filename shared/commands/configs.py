@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from shared import config as configuration
 from shared.config import shipped_configs
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions
 from shared.registry import nearest
 
 PACKAGES = {
@@ -19,7 +20,7 @@ PACKAGES = {
 
 
 @dataclass
-class ConfigsConfig:
+class ConfigsConfig(CheckedOptions):
     """List the shipped configurations of both stages and of the launcher, or print the path of one."""
 
     name: str = ""

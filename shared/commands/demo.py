@@ -16,25 +16,26 @@ from shared import config as configuration
 from shared.cli import call, emit_command
 from shared.errors import UserError
 from shared.files import digest, read_json, write_json
+from shared.options.ranges import CheckedOptions, ClipCount, NonNegativeInt, PositiveInt, Seed
 
 
 @dataclass
-class DemoConfig:
+class DemoConfig(CheckedOptions):
     """Synthetic corpus, prepare, stage 1, export, encode, stage 2, evaluate, predict: offline, on the CPU."""
 
     out: Path = Path("runs/demo")
     """Folder of all results; metrics.json is the main one."""
-    clips: int = 2000
+    clips: ClipCount = 2000
     """Clips of the synthetic corpus."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the corpus and of both trainings."""
     align_config: Path = Path("tiny")
     """Configuration of stage 1: a shipped one or a YAML file. Its vision tower gets crops of 64 pixels."""
     fuse_config: Path = Path("dual_stage")
     """Configuration of stage 2: a shipped one or a YAML file."""
-    align_epochs: int | None = None
+    align_epochs: NonNegativeInt | None = None
     """Epochs of stage 1; by default those of its configuration."""
-    fuse_epochs: int | None = None
+    fuse_epochs: PositiveInt | None = None
     """Epochs of stage 2; by default those of its configuration."""
 
 

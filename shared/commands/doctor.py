@@ -12,6 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from shared import config as configuration
+from shared.options.ranges import CheckedOptions
 from shared.text import one_line
 
 PACKAGES = (
@@ -34,7 +35,7 @@ REPAIR = "pip install -c constraints.txt -e ."
 
 
 @dataclass
-class DoctorConfig:
+class DoctorConfig(CheckedOptions):
     """Check versions, devices, and parts whose failure would otherwise go unnoticed."""
 
 

@@ -14,6 +14,7 @@ from shared.dataset.prepare_dataset import prepare_dataset
 from shared.dataset.recipe import Recipe
 from shared.dataset.splits import assign_splits
 from shared.layouts.registry import read_source
+from shared.options.ranges import Processes, Timeout
 
 
 @dataclass(kw_only=True)
@@ -31,9 +32,9 @@ class PrepareConfig(Recipe):
     vidmimic2; each is a field of its class in shared/layouts/."""
     split_by: str | None = None
     """If the source has no splits, they are drawn, and this group is kept whole; by default the first group."""
-    workers: int = 0
+    workers: Processes = 0
     """Processes; 0 means one per core. The dataset does not depend on it."""
-    file_timeout: float = 120.0
+    file_timeout: Timeout = 120.0
     """Seconds after which a file is given up."""
     shard: str | None = None
     """I/N: prepare only the I-th of N shares, as one job of an array. Any N gives the same dataset."""

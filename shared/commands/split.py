@@ -6,10 +6,11 @@ from pathlib import Path
 from shared import config as configuration
 from shared.dataset.splits import split_dataset
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, Folds, NonNegativeInt, Seed, Share
 
 
 @dataclass
-class SplitConfig:
+class SplitConfig(CheckedOptions):
     """Give a clip dataset or a feature dataset the splits of one fold: whole groups are test, valid or train."""
 
     data: Path
@@ -19,25 +20,22 @@ class SplitConfig:
     """Folder of the same rows with other splits; hard links if the disk allows them."""
     by: str | None = None
     """Group to keep whole, by default the first: subject tests on unseen people, seed on unseen seed videos."""
-    folds: int = 4
+    folds: Folds = 4
     """Number of folds; each clip is test in one of them."""
-    fold: int = 0
+    fold: NonNegativeInt = 0
     """Number of the fold, from 0."""
-    valid_share: float = 0.15
+    valid_share: Share = 0.15
     """Fraction of the clips outside the fold that are used for validation."""
     within: list[str] = field(default_factory=list)
     """Splits whose clips take part, such as ["train", "valid"] if the labels of test are hidden; the others are in no
     split. By default all clips."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides which groups are in the same fold."""
 
     def __post_init__(self):
-        if self.folds < 2 or not 0 <= self.fold < self.folds:
-            raise UserError(
-                f"--fold {self.fold} of --folds {self.folds}: there must be two folds or more, counted from 0"
-            )
-        if not 0 < self.valid_share < 1:
-            raise UserError(f"--valid_share {self.valid_share}: it must be between 0 and 1")
+        super().__post_init__()
+        if self.fold >= self.folds:
+            raise UserError(f"--fold {self.fold} of --folds {self.folds}: folds are counted from 0")
 
 
 def main(argv: list[str] | None = None) -> int:

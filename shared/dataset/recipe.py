@@ -1,8 +1,6 @@
 """The options that decide what a prepared clip contains."""
 
-import math
 from dataclasses import asdict, dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +8,38 @@ from shared.errors import UserError
 from shared.files import digest
 from shared.media.faces import DETECTORS, load_detector
 from shared.media.transcribe import load_recognizer
+from shared.options.ranges import CheckedOptions, FaceEvery, FrameRate, FrameSize, SampleRate, Seconds
 from shared.registry import nearest
 
 
 @dataclass(kw_only=True)
-class Recipe:
+class Recipe(CheckedOptions):
     """The options that decide what a prepared clip contains. Datasets and models store them."""
 
-    frame_size: int = 96
+    frame_size: FrameSize = 96
     """Side of the square face crops, in pixels. Small towers need no more; use 224 for pretrained ones."""
-    frame_rate: float = 8.0
+    frame_rate: FrameRate = 8.0
     """Frames per second. An expression takes a third of a second or longer; more frames only cost time."""
-    max_seconds: float = 20.0
+    max_seconds: Seconds = 20.0
     """Longer clips are cut off here."""
-    sample_rates: list[int] = field(default_factory=lambda: [16000])
+    sample_rates: list[SampleRate] = field(default_factory=lambda: [16000])
     """Hz; the waveform is stored at each of them. 16000 suits speech models, laion-clap needs 48000."""
     detector: str = "haar"
     """The face detector: haar, which needs no file, or yunet:/path/model.onnx, or mediapipe:/path/model.tflite."""
-    face_every: int = 3
+    face_every: FaceEvery = 3
     """Detect faces in every n-th frame and interpolate in between: heads move slowly."""
-    max_side: int = 480
+    max_side: FrameSize = 480
     """Pixels. Larger frames are scaled down to it before faces are detected, which bounds memory."""
     transcribe: str = ""
     """Folder of a Whisper model (for faster-whisper) that transcribes clips without a transcript; "" leaves them
     without one. Each process loads the model."""
 
     def __post_init__(self):
-        for name in ("frame_size", "frame_rate", "max_seconds", "face_every", "max_side"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value!r}: it must be a finite number above 0")
+        super().__post_init__()
         for name in ("detector", "transcribe"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a text")
-        if not self.sample_rates or any(rate < 1000 for rate in self.sample_rates):
+        if not self.sample_rates:
             raise ValueError(f"sample_rates is {self.sample_rates}: one or more rates in Hz are needed, as in [16000]")
         DETECTORS.get(self.detector.partition(":")[0])
         self.sample_rates = list(dict.fromkeys(self.sample_rates))

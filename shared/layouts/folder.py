@@ -5,10 +5,11 @@ from pathlib import Path
 
 from shared.dataset.clip import Clip, ClipSource, sidecar_transcript
 from shared.dataset.media_files import files_under, first_unique_names, is_media
+from shared.options.ranges import CheckedOptions
 
 
 @dataclass
-class Folder:
+class Folder(CheckedOptions):
     """An id is the path inside the folder, without its extension if it stays unique."""
 
     def read(self, source: Path) -> ClipSource:

@@ -18,6 +18,7 @@ from pathlib import Path
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.media_files import ids_from_paths, media_files
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions
 from shared.tables.columns import USUAL_NAMES, Header
 from shared.tables.formats import is_table, read_table
 from shared.tables.media_finder import MediaFinder
@@ -36,7 +37,7 @@ UNKNOWN = (math.nan,) * len(LABELS)
 
 
 @dataclass
-class Ravdess:
+class Ravdess(CheckedOptions):
     """Labels: the acted emotion is 0.5 at normal and 1 at strong intensity, the others are 0; for neutral and surprised
     all are 0. Groups: actor, statement. Transcripts: the statement."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.dataset.clip import EMI
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions
 from shared.registry import nearest
 from shared.tables.cells import parse_number
 
@@ -37,7 +38,7 @@ NOT_LABELS = (
 
 
 @dataclass
-class ColumnOptions:
+class ColumnOptions(CheckedOptions):
     """Columns by name. Those not set are recognized by their usual names, see USUAL_NAMES."""
 
     audio: str = ""

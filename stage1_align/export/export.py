@@ -8,6 +8,7 @@ import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions
 
 if TYPE_CHECKING:
     from stage1_align.encoders import AlignedEncoders
@@ -16,7 +17,7 @@ TOLERANCE = 1e-6
 
 
 @dataclass
-class ExportConfig:
+class ExportConfig(CheckedOptions):
     """Write the aligned encoders of a stage-1 run as a folder that loads anywhere."""
 
     run: Path

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.files import read_json
+from shared.options.ranges import CheckedOptions
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import config_fields, folder_config, load_folder
 from stage1_align.towers.windowed_tower import WindowedTower
@@ -26,7 +27,7 @@ FEATURES = {  # preprocessor_config.json of laion/clap-htsat-unfused
 
 
 @dataclass
-class ClapOptions:
+class ClapOptions(CheckedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
 
     pretrained: str | None = None
@@ -43,6 +44,7 @@ class ClapOptions:
     """Also pool the maximum over time: an expression may last a moment."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.projection not in ("linear", "clap"):
             raise UserError(f"no projection {self.projection!r}: {nearest(self.projection, ('linear', 'clap'))}")
         for name in self.feature_cfg:

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, Hertz, Layers, PositiveInt, ProperFraction, SampleRate, Steps, Width
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import load_prefix, read_laion
 from stage1_align.towers.windowed_tower import WindowedTower
@@ -40,7 +41,7 @@ LAION_DIM = 512  # width of laion_clap's embedding space
 
 
 @dataclass
-class HtsatOptions:
+class HtsatOptions(CheckedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
 
     size: str | None = None
@@ -52,44 +53,45 @@ class HtsatOptions:
     projection: str = "linear"
     """To the shared space: "linear", a new layer, or "clap", LAION's own two layers (loaded with `pretrained`; needs
     embed_dim 512)."""
-    sample_rate: int = 16000
+    sample_rate: SampleRate = 16000
     """Sample rate of the tower's input, Hz; LAION's checkpoints need 48000."""
-    n_fft: int = 1024
+    n_fft: Steps = 1024
     """Samples per spectrogram window."""
-    hop: int = 256
+    hop: Steps = 256
     """Samples between spectrogram frames."""
-    mel_bins: int = 64
+    mel_bins: Width = 64
     """Mel bands."""
-    fmin: int = 50
+    fmin: Hertz = 50
     """Lowest frequency, Hz."""
-    fmax: int = 8000
+    fmax: Hertz = 8000
     """Highest frequency, Hz."""
-    window_samples: int | None = None
+    window_samples: PositiveInt | None = None
     """Samples per window. LAION trained on 480000 (10 s), whose 1001 spectrogram frames HTS-AT stretches to the 1024
     that fill its square. None: exactly as many as fill it, spec_size**2 / mel_bins * hop, without stretching."""
-    spec_size: int = 128
+    spec_size: Width = 128
     """Side of the square into which the spectrogram is folded; it holds spec_size**2 / mel_bins spectrogram frames."""
-    patch_size: int = 8
+    patch_size: Width = 8
     """Side of a patch, in spectrogram frames and mel bands."""
-    patch_stride: int = 8
+    patch_stride: Width = 8
     """Distance between patches; below `patch_size` they overlap."""
-    embed_dim: int = 48
+    embed_dim: Width = 48
     """Width of the first stage; each later stage doubles it."""
-    depths: tuple[int, ...] = (2, 2)
+    depths: tuple[Layers, ...] = (2, 2)
     """Blocks in each stage."""
-    num_heads: tuple[int, ...] = (4, 8)
+    num_heads: tuple[Width, ...] = (4, 8)
     """Attention heads in each stage."""
-    window_size: int = 8
+    window_size: Width = 8
     """Side of an attention window, in patches."""
     center: bool = False
     """Subtract each clip's own mean spectrum (cepstral mean normalization, in dB), so that speakers and microphones
     differ less than ways of speaking. Leave it off for pretrained weights, which were trained without."""
     max_pool: bool = False
     """Also pool the maximum over time: an expression may last a moment."""
-    drop_path: float = 0.1
+    drop_path: ProperFraction = 0.1
     """Stochastic depth."""
 
     def __post_init__(self):
+        super().__post_init__()
         if self.size is not None:
             if self.size not in SIZES:
                 raise UserError(f"no HTS-AT size {self.size!r}: {nearest(str(self.size), SIZES)}")

@@ -15,38 +15,39 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, Decibels, LayersOrNone, ProperFraction, SampleRate, Steps, Width
 from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
 from stage1_align.towers.base import Encoded
 
 
 @dataclass
-class MelCnnOptions:
+class MelCnnOptions(CheckedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
 
-    sample_rate: int = 16000
+    sample_rate: SampleRate = 16000
     """Sample rate of the tower's input, Hz."""
-    n_fft: int = 1024
+    n_fft: Steps = 1024
     """Samples per spectrogram window."""
-    hop: int = 320
+    hop: Steps = 320
     """Samples between spectrogram frames."""
-    mel_bins: int = 64
+    mel_bins: Width = 64
     """Mel bands from 50 Hz to half the sample rate."""
     center: bool = True
     """Subtract each clip's mean over time and bands (dB): microphones and distances differ more than intensities.
     Set it to false when all clips were recorded at the same level."""
-    channels: tuple[int, ...] = (32, 64, 96, 128)
+    channels: tuple[Width, ...] = (32, 64, 96, 128)
     """Width of each stage; a stage halves time and bands."""
-    width: int = 128
+    width: Width = 128
     """C, the width of a frame."""
-    dropout: float = 0.3
+    dropout: ProperFraction = 0.3
     """Dropout of frames; whole channels in the stages have a third of it."""
-    tempo: float = 0.15
+    tempo: ProperFraction = 0.15
     """In training, a clip's duration changes by at most this fraction."""
-    formants: float = 0.08
+    formants: ProperFraction = 0.08
     """In training, its mel axis is stretched and shifted by at most this fraction."""
-    tilt_db: float = 3.0
+    tilt_db: Decibels = 3.0
     """In training, standard deviation of a smooth change of its spectrum, in dB."""
-    masks: int = 1
+    masks: LayersOrNone = 1
     """In training, number of masked spans of bands and of time, each up to a sixth of the axis."""
     max_pool: bool = True
     """Also pool the maximum over time: an expression may last a moment."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, Steps
 from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.towers.base import Encoded, masked_max
@@ -20,7 +21,7 @@ from stage1_align.towers.tokenizers import HuggingFaceTokenizer, OpenClipTokeniz
 
 
 @dataclass
-class OpenClipTextOptions:
+class OpenClipTextOptions(CheckedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "licence": "license"}
 
     model: str | None = None
@@ -35,7 +36,7 @@ class OpenClipTextOptions:
     """Fields of open_clip's text configuration; with `model`, changes to that model's configuration."""
     quick_gelu: bool | None = None
     """Whether to use the activation of OpenAI's own weights; None: as in the model's configuration."""
-    context_length: int | None = None
+    context_length: Steps | None = None
     """Longer texts are cut to this number of tokens; None: the number of positions of the model."""
     projection: Literal["linear", "own"] = "linear"
     """From the pooled text to the shared space: linear is a new layer; own is the model's, which keeps its alignment

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, Steps, VocabularySize
 from shared.text import one_line
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.gte_config import gte_fields
@@ -29,7 +30,7 @@ NOT_ARCHITECTURE = (
 
 
 @dataclass
-class TextOptions:
+class TextOptions(CheckedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "licence": "license"}
 
     pretrained: str | None = None
@@ -40,10 +41,10 @@ class TextOptions:
     model_cfg: dict = field(default_factory=dict)
     """Fields of that configuration: hidden_size, num_hidden_layers, ...; with `pretrained`, changes to the folder's
     configuration, such as {hidden_dropout_prob: 0.0}."""
-    vocab_size: int = 512
+    vocab_size: VocabularySize = 512
     """Pieces of the sentencepiece model that is trained on the corpus; lowered when the corpus has fewer. With
     `pretrained`, the folder's own."""
-    context_length: int = 48
+    context_length: Steps = 48
     """Longer texts are cut to this number of tokens."""
     max_pool: bool = False
     """Also pool the maximum over the tokens."""

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, Deviation, Fraction, FrameSize
 from shared.registry import nearest
 from stage1_align.towers import open_clip_loading
 from stage1_align.towers.base import Encoded, pad
@@ -27,7 +28,7 @@ CHOICES = {
 
 
 @dataclass
-class VisionOptions:
+class VisionOptions(CheckedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "standardise": "standardize"}
 
     model: str | None = None
@@ -38,11 +39,11 @@ class VisionOptions:
     vision_cfg: dict = field(default_factory=dict)
     """Fields of open_clip's vision configuration, and the `embed_dim` and `quick_gelu` it keeps beside it. With a
     model, changes to its configuration ({patch_dropout: 0.5}); else the whole tower."""
-    image_size: int | None = None
+    image_size: FrameSize | None = None
     """Side of the tower's square input frames, pixels; None: the model's own, 64 for a tower of `vision_cfg` alone."""
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[Fraction, Fraction, Fraction] | None = None
     """Subtracted from frames in [0, 1]; None: the model's own, 0.5 for a tower of `vision_cfg` alone."""
-    std: tuple[float, float, float] | None = None
+    std: tuple[Deviation, Deviation, Deviation] | None = None
     """Frames are divided by it afterwards; None: as for `mean`, 0.25 for a tower of `vision_cfg` alone."""
     interpolation: Literal["area", "bilinear", "bicubic"] | None = None
     """How frames are resized, always antialiased; None: as for `mean`, area for a tower of `vision_cfg` alone."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.files import read_json
+from shared.options.ranges import CheckedOptions, LayersOrNone, SampleRate
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import config_fields, folder_config, load_folder
 from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
@@ -26,7 +27,7 @@ ARCHITECTURES = ("wav2vec2", "hubert", "wavlm")
 
 
 @dataclass
-class Wav2vec2Options:
+class Wav2vec2Options(CheckedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "normalise": "normalize"}
 
     pretrained: str | None = None
@@ -36,12 +37,12 @@ class Wav2vec2Options:
     """wav2vec2, hubert or wavlm; with `pretrained`, the folder's own."""
     model_cfg: dict = field(default_factory=dict)
     """Fields of its configuration that replace the folder's: hidden_size, num_hidden_layers, ..."""
-    sample_rate: int = 16000
+    sample_rate: SampleRate = 16000
     """Sample rate of the tower's input, Hz; every published model needs 16000."""
     normalize: bool | None = None
     """Scale each clip to mean 0 and standard deviation 1, which removes its loudness. None: `do_normalize` of the
     folder's preprocessor_config.json, and true without one, as in transformers."""
-    layer: int | str = "last"
+    layer: LayersOrNone | str = "last"
     """Which hidden state is the sequence: "last", the model's output; an int, the output of that many blocks (later
     blocks are dropped); or "weighted", a learned average of all (softmax of one weight each, as in SUPERB, Yang et al.
     2021, arXiv 2105.01051): the last layer is seldom the best for emotion."""

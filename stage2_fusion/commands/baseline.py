@@ -10,6 +10,7 @@ import numpy as np
 from shared import config as configuration
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, Resamples, Seed, Steps
 from stage2_fusion.evaluation.leak import count_seen_by_encoders, probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
@@ -17,7 +18,7 @@ from stage2_fusion.evaluation.scoring import clip_groups, count_seen, score_tabl
 
 
 @dataclass
-class BaselineConfig:
+class BaselineConfig(CheckedOptions):
     """Ridge regression on mean and standard deviation of each modality's features: the baseline of fusion models."""
 
     data: Path
@@ -32,18 +33,19 @@ class BaselineConfig:
     """Split to fit on."""
     valid_split: str = "valid"
     """Split that chooses the penalty."""
-    max_sequence_steps: int = 128
+    max_sequence_steps: Steps = 128
     """Longer sequences are averaged over time to this many steps on loading, as in training."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one."""
-    bootstrap: int = 1000
+    bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the bootstrap."""
 
     RENAMED: ClassVar[dict[str, str]] = {"max_steps": "max_sequence_steps"}
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.modalities:
             raise UserError("--modalities is empty: give at least one of vision, audio, text")
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from shared import config as configuration
 from shared.files import write_json
+from shared.options.ranges import CheckedOptions, ResamplesNeeded, Seed
 from stage2_fusion.evaluation.comparison import Comparison, compare_evaluations, comparison_table
 from stage2_fusion.evaluation.results import read_evaluations
 
 
 @dataclass
-class CompareConfig:
+class CompareConfig(CheckedOptions):
     """Is A better than B? Paired bootstrap over groups of two evaluations of the same clips."""
 
     a: Path
@@ -19,9 +20,9 @@ class CompareConfig:
     """Evaluation of the same clips by another system."""
     out: Path | None = None
     """JSON file for the differences."""
-    bootstrap: int = 10000
+    bootstrap: ResamplesNeeded = 10000
     """Bootstrap samples; both systems are scored on the same ones."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the bootstrap."""
 
 

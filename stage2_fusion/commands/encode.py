@@ -20,6 +20,7 @@ from shared import config as configuration
 from shared.dataset.shards import ShardWriter
 from shared.dataset.worker_pool import cores
 from shared.files import write_csv
+from shared.options.ranges import BatchSize, CheckedOptions, Processes, Seed, Views
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,7 @@ neither the number of processes nor an interruption may."""
 
 
 @dataclass
-class EncodeConfig:
+class EncodeConfig(CheckedOptions):
     """Run the frozen encoders over a clip dataset once, so that fusion models train on their features."""
 
     RENAMED: ClassVar[dict[str, str]] = {"provided": "precomputed"}
@@ -55,22 +56,21 @@ class EncodeConfig:
     """MediaPipe's face_landmarker.task (needs its package): adds facial action units, 52 scores per frame, to the
     channels of the vision sequence, as in the source of late_fusion. One more channel says whether a face was
     found."""
-    damaged_views: int = 3
+    damaged_views: Views = 3
     """Copies of every clip with one modality damaged on purpose: quality weights learn from them what damage looks
     like, and are scored on them. 0 encodes the undamaged clips only."""
-    batch_size: int = 32
+    batch_size: BatchSize = 32
     """Clips per forward pass, 32 at most; the features do not depend on it."""
-    workers: int | None = None
+    workers: Processes | None = None
     """Processes that read and damage clips while the encoders run, by default one per remaining core, 4 at most. Each
     holds a batch or two; they do not change the features."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides which modality of which clip is damaged, how, and how much."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers is {self.workers}: 0 or more is needed")
+        super().__post_init__()
         if self.encoders is None and self.precomputed is None:
             raise ValueError("encoders is missing: give --encoders DIR, or --precomputed ROOT, or both")
         if self.precomputed and self.blendshapes:

@@ -9,6 +9,7 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
+from shared.options.ranges import CheckedOptions, Resamples, Seed
 from stage2_fusion.evaluation import ensembling
 from stage2_fusion.evaluation.results import (
     Evaluation,
@@ -23,7 +24,7 @@ from stage2_fusion.evaluation.scoring import score_table
 
 
 @dataclass
-class EnsembleConfig:
+class EnsembleConfig(CheckedOptions):
     """Combine evaluations of the same clips by several systems into one."""
 
     members: list[Path]
@@ -37,12 +38,13 @@ class EnsembleConfig:
     fit: list[Path] = field(default_factory=list)
     """ridge: evaluations of the same systems, in the same order, on the clips that decide the weights (valid, or merged
     folds). Without them, the weights for each fifth of the groups are learned on the other four fifths."""
-    bootstrap: int = 1000
+    bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the bootstrap."""
 
     def __post_init__(self):
+        super().__post_init__()
         if len(self.members) < 2:
             raise UserError("an ensemble needs two evaluations or more")
         if self.fit and self.method != "ridge":

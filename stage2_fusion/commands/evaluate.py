@@ -10,6 +10,7 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
+from shared.options.ranges import BatchSize, CheckedOptions, Resamples, Seed
 from stage2_fusion.data.feature_info import FeatureInfo, read_info
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.damage_detection import (
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(CheckedOptions):
     """Score a fusion model on a split: PCC with intervals, CCC, MAE, and how well its weights find damage."""
 
     model: Path
@@ -45,11 +46,11 @@ class EvaluateConfig:
     its damage."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one: clips of one person are not independent."""
-    bootstrap: int = 1000
+    bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """Clips per forward pass; the scores do not depend on it."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the bootstrap."""
     explain: bool = False
     """Also write OUT_explained.jsonl: for each clip, the weight of each modality and the attention of each dimension

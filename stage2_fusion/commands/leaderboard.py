@@ -6,11 +6,12 @@ from pathlib import Path
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import write_csv, write_text
+from shared.options.ranges import CheckedOptions, Resamples, Seed
 from stage2_fusion.evaluation.leaderboard import Leaderboard, build_leaderboard, read_systems
 
 
 @dataclass
-class LeaderboardConfig:
+class LeaderboardConfig(CheckedOptions):
     """A table of systems; evaluations with the same name are seeds of one system."""
 
     evaluations: list[str]
@@ -21,12 +22,13 @@ class LeaderboardConfig:
     """Files to write the table to, .md or .csv, as in [board.md, board.csv]."""
     against: str | None = None
     """Name of a system: every other row states its difference from that one, with a paired interval."""
-    bootstrap: int = 1000
+    bootstrap: Resamples = 1000
     """Bootstrap samples behind the interval of several seeds; a single seed keeps the interval of its evaluation."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the bootstrap."""
 
     def __post_init__(self):
+        super().__post_init__()
         for path in self.out:
             if Path(path).suffix not in (".md", ".csv"):
                 raise UserError(f"--out {path}: a table is written as .md or .csv")

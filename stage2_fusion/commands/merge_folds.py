@@ -6,22 +6,23 @@ from pathlib import Path
 import numpy as np
 
 from shared import config as configuration
+from shared.options.ranges import CheckedOptions, Resamples, Seed
 from stage2_fusion.evaluation.folds import merge_evaluations
 from stage2_fusion.evaluation.results import Evaluation, read_evaluations, write_evaluation
 from stage2_fusion.evaluation.scoring import score_table
 
 
 @dataclass
-class MergeFoldsConfig:
+class MergeFoldsConfig(CheckedOptions):
     """Put evaluations of disjoint clips (the folds of `emit split`) together and score them as one."""
 
     evaluations: list[Path]
     """JSON files of `emit evaluate`, one per fold."""
     out: Path = field()
     """JSON file of the evaluation to write."""
-    bootstrap: int = 1000
+    bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the bootstrap."""
 
 

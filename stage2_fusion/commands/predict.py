@@ -10,13 +10,14 @@ import numpy as np
 
 from shared import config as configuration
 from shared.files import write_csv
+from shared.options.ranges import BatchSize, CheckedOptions, Window
 
 if TYPE_CHECKING:
     from stage2_fusion.predictor import Predictor
 
 
 @dataclass
-class PredictConfig:
+class PredictConfig(CheckedOptions):
     """Predict the intensities of media files."""
 
     clips: list[str]
@@ -30,9 +31,9 @@ class PredictConfig:
     """Aligned encoders; by default those inside the model folder."""
     blendshapes: Path | None = None
     """MediaPipe's face_landmarker.task, for a model that reads action units; by default the one inside its folder."""
-    batch_size: int = 16
+    batch_size: BatchSize = 16
     """Windows per forward pass; the predictions do not depend on it."""
-    window: float | None = None
+    window: Window | None = None
     """Seconds per window of the timeline; by default the longest that a training clip could be."""
     detector: str | None = None
     """Face detector, as in `emit prepare`; by default that of the training clips."""

@@ -8,6 +8,7 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import write_csv, write_json
+from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, Resamples, Seed
 from stage2_fusion.evaluation.results import parse_named_path
 from stage2_fusion.evaluation.robustness import Protocol, RobustnessRow, robustness_rows, robustness_table
 from stage2_fusion.evaluation.scoring import clip_groups
@@ -17,7 +18,7 @@ COLUMNS = ("model", "modality", "how", "share", "clips", "pcc", "low", "high", "
 
 
 @dataclass
-class RobustnessConfig:
+class RobustnessConfig(CheckedOptions):
     """PCC against the share of clips in which one modality is damaged, or missing."""
 
     models: list[str]
@@ -28,24 +29,23 @@ class RobustnessConfig:
     """Split to score. "" takes every clip."""
     out: Path = Path("robustness.json")
     """JSON file to write; the rows also go beside it as .csv."""
-    shares: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    shares: list[Fraction] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     """Shares of the clips; the clips of a smaller share are among those of a larger one."""
-    orders: int = 10
+    orders: Orders = 10
     """Orders in which clips become worse, over which each PCC is averaged: it matters which clips are affected."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one."""
-    bootstrap: int = 1000
+    bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % intervals."""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """Clips per forward pass; the scores do not depend on it."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the orders and the bootstrap."""
 
     def __post_init__(self):
-        if not self.shares or any(not 0 <= share <= 1 for share in self.shares):
-            raise UserError(f"--shares {self.shares}: one or more numbers from 0 to 1")
-        if self.orders < 1:
-            raise UserError(f"--orders is {self.orders}: it must be at least 1")
+        super().__post_init__()
+        if not self.shares:
+            raise UserError("--shares is empty: one or more numbers from 0 to 1")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from shared.config import load_yaml
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json, write_text
+from shared.options.ranges import Trials, Workers
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.search.space import assign, draw_assignments, read_space
@@ -40,18 +41,12 @@ class SearchConfig(FuseConfig):
     number if both ends are."""
     out: Path
     """Folder of the search."""
-    trials: int = 20
+    trials: Trials = 20
     """Configurations to try. A finished search continues when this grows."""
     method: Literal["random", "grid"] = "random"
     """random draws each trial; grid goes through all combinations of lists, in order."""
-    workers: int = 2
+    workers: Workers = 2
     """Trials at once; the cores are divided among them."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("trials", "workers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} is {getattr(self, name)}: it must be at least 1")
 
 
 def main(argv: list[str] | None = None) -> int:

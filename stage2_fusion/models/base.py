@@ -14,6 +14,7 @@ from shared import hub
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.files import saved_folder
+from shared.options.ranges import CheckedOptions, Fraction, ProperFraction
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import FeatureSample
@@ -25,18 +26,19 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class FusionOptions:
+class FusionOptions(CheckedOptions):
     """Options of every fusion model."""
 
-    dropout: float = 0.2
+    dropout: ProperFraction = 0.2
     """As strong as small data needs."""
-    modality_dropout: float = 0.1
+    modality_dropout: Fraction = 0.1
     """Probability that a present modality is hidden from a training clip (never the last one), so that the model does
     not depend on any of them."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
     """Modalities the model may use; the others count as missing."""
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.modalities:
             raise UserError("modalities is empty: give at least one of vision, audio, text")
 

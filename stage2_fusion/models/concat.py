@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.dataset.clip import MODALITIES
+from shared.options.ranges import ProperFraction, Width
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, Output, set_bias, uniform_weights
 from stage2_fusion.models.layers.dropout import Dropout
@@ -14,9 +15,9 @@ from stage2_fusion.models.layers.temporal import masked_mean
 
 @dataclass
 class ConcatOptions(FusionOptions):
-    width: int = 256
+    width: Width = 256
     """Channels of the hidden layer."""
-    dropout: float = 0.3
+    dropout: ProperFraction = 0.3
     """There is no other regularization."""
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from shared.options.ranges import Layers, Width
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import (
     FeatureSpec,
@@ -27,9 +28,9 @@ from stage2_fusion.models.layers.temporal import LastState, masked_mean
 
 @dataclass
 class ConcatLSTMOptions(FusionOptions):
-    lstm_layers: int = 2
+    lstm_layers: Layers = 2
     """Layers of each LSTM."""
-    width: int = 256
+    width: Width = 256
     """Channels of the hidden layer of the MLP."""
 
 

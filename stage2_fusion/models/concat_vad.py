@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.dataset.clip import MODALITIES
+from shared.options.ranges import Steps, Width
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, Output, set_bias, uniform_weights
 
@@ -24,9 +25,9 @@ PRIOR_UNITS = 3
 
 @dataclass
 class ConcatVADOptions(FusionOptions):
-    steps: int = 128
+    steps: Steps = 128
     """Steps of every sequence after adaptive average pooling, as published. Shorter sequences repeat steps."""
-    width: int = 256
+    width: Width = 256
     """Channels of the modality vectors and of the hidden layers, as published."""
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.options.ranges import Kernel, LayersOrNone, NonNegativeFloat, Steps, TcnLayersOrNone, Width
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, ModalityInput, Output
 from stage2_fusion.models.layers.decoder import DimensionDecoder
@@ -38,18 +39,18 @@ from stage2_fusion.models.layers.temporal import (
 class DualStageOptions(FusionOptions):
     RENAMED: ClassVar[dict[str, str]] = {"normaliser": "normalizer", "reach": "max_gap_seconds"}
 
-    width: int = 64
+    width: Width = 64
     """Channels of everything after the projections. Wider models overfit data of a few thousand clips."""
-    steps: int = 32
+    steps: Steps = 32
     """Steps of the common time grid: about four per second for a clip of seven seconds."""
-    max_gap_seconds: float = 1.0
+    max_gap_seconds: NonNegativeFloat = 1.0
     """A modality is missing at grid steps that are further than this from all its real steps (a track that ends early).
     """
-    tcn_layers: int = 4
+    tcn_layers: TcnLayersOrNone = 4
     """Dilations 1, 2, 4, 8: with kernel 3 a receptive field of 31 frames, a few seconds. 0: no TCN."""
-    tcn_kernel: int = 3
+    tcn_kernel: Kernel = 3
     """Odd, so that the convolution is centered."""
-    lstm_layers: int = 1
+    lstm_layers: LayersOrNone = 1
     """Layers of the gated BiLSTM over audio. 0: none."""
     weighting: Literal["learned", "uniform"] = "learned"
     """uniform: the same weight for all modalities present (the ablation; 1/2 each with sigmoid)."""
@@ -61,10 +62,10 @@ class DualStageOptions(FusionOptions):
     queries: Literal["learned", "fused", "text"] = "fused"
     """The decoder has one learned query per dimension (learned), to which it adds a projection of the mean of the fused
     steps (fused) or of the text (text)."""
-    decoder_layers: int = 2
+    decoder_layers: LayersOrNone = 2
     """Layers of the decoder. 0: no attention, the queries are classified directly; they must be fused, so that they
     hold the mean over time (the ablation)."""
-    heads: int = 4
+    heads: Width = 4
     """Attention heads; must divide width."""
     pooled: bool = True
     """Add each modality's embedding in the shared space to its steps."""

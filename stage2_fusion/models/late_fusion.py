@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.options.ranges import Layers, TcnLayers, Width
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import (
     FeatureSpec,
@@ -31,13 +32,13 @@ from stage2_fusion.models.layers.temporal import TCN, masked_mean, positions_in_
 
 @dataclass
 class LateFusionOptions(FusionOptions):
-    width: int = 128
+    width: Width = 128
     """Channels of both branches, as published."""
-    tcn_layers: int = 5
+    tcn_layers: TcnLayers = 5
     """Levels of both TCNs, with kernel 3, as published."""
-    layers: int = 2
+    layers: Layers = 2
     """Layers of the Transformer over vision, as published."""
-    heads: int = 4
+    heads: Width = 4
     """Attention heads of the Transformer, as published; must divide width."""
 
     def __post_init__(self):

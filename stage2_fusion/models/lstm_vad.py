@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from shared.options.ranges import Layers
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import (
     FeatureSpec,
@@ -26,7 +27,7 @@ from stage2_fusion.models.layers.temporal import LastState, masked_mean
 
 @dataclass
 class LSTMVADOptions(FusionOptions):
-    lstm_layers: int = 2
+    lstm_layers: Layers = 2
     """Layers of the LSTM, as published."""
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.options.ranges import Width
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import (
     FeatureSpec,
@@ -31,9 +32,9 @@ from stage2_fusion.models.layers.temporal import masked_mean
 
 @dataclass
 class TextAnchoredOptions(FusionOptions):
-    width: int = 512
+    width: Width = 512
     """Channels of text, audio', vision' and of the hidden layer of the MLP, as published."""
-    heads: int = 4
+    heads: Width = 4
     """Attention heads, as published; must divide width."""
 
     def __post_init__(self):

@@ -23,6 +23,7 @@ from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.errors import UserError
 from shared.layouts.vidmimic2.seeds import count_unlabeled, count_zero_rows, seed_names
 from shared.layouts.vidmimic2.tables import NO_LABELS, clip_id, read_split
+from shared.options.ranges import CheckedOptions
 from shared.text import first_few
 
 SPLITS = ("train", "valid", "test")
@@ -32,7 +33,7 @@ FOLDERS = ("raw", "audio", "face_images", "vit", "wav2vec2", "text")
 
 
 @dataclass
-class Vidmimic2:
+class Vidmimic2(CheckedOptions):
     crops: Literal["own", "precomputed"] = "own"
     """Pictures: faces that this project finds in raw/, or the crops of face_images/."""
     audio: Literal["precomputed", "raw"] = "precomputed"

@@ -9,12 +9,13 @@ import numpy as np
 
 from shared import config as configuration
 from shared.dataset.clip_dataset import ClipDataset
+from shared.options.ranges import CheckedOptions
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import FrameSelector, Sample, TableSource
 
 
 @dataclass
-class NoOptions:
+class NoOptions(CheckedOptions):
     """A clip dataset describes itself."""
 
 

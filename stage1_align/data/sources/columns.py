@@ -9,6 +9,7 @@ import numpy as np
 
 from shared.dataset.media_files import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from shared.errors import UserError
+from shared.options.ranges import FrameRate
 from shared.tables.cells import cell_text, cell_texts, media_content, parse_label, parse_number
 from shared.tables.columns import ColumnOptions, Header, guess_labels
 from stage1_align.data.captions import TextAnnotations
@@ -31,7 +32,7 @@ class PairColumnOptions(ColumnOptions):
     labels: list[str] = field(default_factory=list)
     """Intensities in [0, 1]. Default: the six EMI dimensions if any is present, otherwise the columns that the csv
     layout takes for labels, if their values are in [0, 1]."""
-    frame_rate: float = 8.0
+    frame_rate: FrameRate = 8.0
     """Frames per second of a video among which frames are selected."""
 
 

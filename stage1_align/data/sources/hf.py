@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.options.ranges import PositiveInt
 from shared.tables.cells import split_name
 from shared.tables.dataset_files import data_files, saved_files, saved_splits
 from shared.text import one_line
@@ -46,7 +47,7 @@ CHECKED_ROWS = 100
 class HfOptions(PairColumnOptions):
     streaming: bool = False
     """Read the files one after the other: for corpora too large to copy into the cache of `datasets`."""
-    buffer: int = 1000
+    buffer: PositiveInt = 1000
     """Size of a stream's shuffle buffer, in rows that are not decoded."""
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from shared import config as configuration
 from shared.dataset.media_files import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, FrameRate, PositiveInt
 from shared.registry import nearest
 from shared.tables.cells import cell_text, cell_texts, parse_label
 from shared.text import one_line
@@ -43,16 +44,16 @@ Members = dict[str, FileSlice]
 
 
 @dataclass
-class WebdatasetOptions:
+class WebdatasetOptions(CheckedOptions):
     caption: str = ""
     """Key of the caption in the .json, a text or a list of several. Default: the .txt, otherwise "caption"."""
     transcript: str = ""
     """Key of what is said in the .json."""
     labels: list[str] = field(default_factory=list)
     """Keys of intensities in [0, 1] in the .json."""
-    buffer: int = 1000
+    buffer: PositiveInt = 1000
     """Size of the shuffle buffer, in records."""
-    frame_rate: float = 8.0
+    frame_rate: FrameRate = 8.0
     """Frames per second of a video among which frames are selected."""
 
 

@@ -111,7 +111,7 @@ def test_folder_of_another_configuration_is_refused(corpus, tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"clips": 2}, {"damage": 1.5}, {"workers": -1}])
 def test_impossible_options_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(UserError, match=next(iter(wrong))):
         SynthConfig(out=Path("unused"), **wrong)
 
 

@@ -91,12 +91,12 @@ def test_grid_is_every_combination_in_order():
 
 
 def test_best_configuration_trains_to_the_same_score(data, tmp_path, started, capsys):
-    space = {"train.lr": [1.0e-7, 3.0e-2, -1.0], "options.width": [8]}
+    space = {"train.batch_size": [16, 1000], "train.lr": [1.0e-7, 3.0e-2], "options.width": [8]}
     best = search(config(data, tmp_path, space, "--method", "grid"))
     results = read_results(tmp_path)
-    assert [row["trial"] for row in results] == ["1", "0", "2"]
+    assert [row["trial"] for row in results] == ["1", "0", "2", "3"]
     assert float(results[0]["valid_pcc"]) > float(results[1]["valid_pcc"])
-    assert "must be above 0" in results[2]["error"] and not results[2]["valid_pcc"]
+    assert "fewer than one batch of 1000" in results[2]["error"] and not results[2]["valid_pcc"]
     assert "failed" in capsys.readouterr().out
     again = configuration.load(FuseConfig, best, ["--run", str(tmp_path / "again")])
     assert again.train.lr == 3.0e-2 and again.options == {"width": 8} and again.train.batch_size == 16
