@@ -1,6 +1,12 @@
-"""Text helpers: messages and lists on one line, and the one normal form in which texts are compared."""
+"""Text helpers: messages and lists on one line, the one normal form in which texts are compared, and what counts as
+something said."""
 
 import re
+import unicodedata
+from collections.abc import Callable
+
+UNREADABLE = "\ufffd"
+"""What decoders put in place of bytes that they cannot read."""
 
 
 def one_line(message: object, limit: int | None = None) -> str:
@@ -10,8 +16,43 @@ def one_line(message: object, limit: int | None = None) -> str:
 
 
 def words(text: str | None) -> list[str]:
-    """The words of a text in lower case, without punctuation; [] for None."""
-    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", (text or "").lower().replace("’", "'"))
+    """The words of a text in lower case, without punctuation; [] for None. The Unicode form makes no difference, and
+    vowel signs and accents are part of their words."""
+    text = (text or "").lower().replace("’", "'")
+    if not text.isascii():
+        text = "".join(_word_character(c) for c in unicodedata.normalize("NFC", text))
+        return [word for part in text.split() if (word := part.strip("'"))]
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text)
+
+
+def _word_character(character: str) -> str:
+    """The character if it belongs to a word, "" for an invisible joiner, a space for the others."""
+    if character.isalnum() or character == "'":
+        return character
+    category = unicodedata.category(character)
+    return character if category[0] == "M" else "" if category == "Cf" else " "
+
+
+def says_something(text: str) -> Callable[[str], bool]:
+    """Which characters of a text say something: letters and digits; in a text without any, symbols such as emoji.
+    Punctuation, spaces and control characters do not, nor does what a decoder could not read."""
+    return str.isalnum if any(map(str.isalnum, text)) else _is_symbol
+
+
+def _is_symbol(character: str) -> bool:
+    return character != UNREADABLE and unicodedata.category(character)[0] == "S"
+
+
+def has_words(text: str | None) -> bool:
+    """Whether a text says anything."""
+    return any(map(says_something(text or ""), text or ""))
+
+
+def repair_surrogates(text: str) -> str:
+    """The text with pairs of surrogates joined; a lone one, which no encoding can hold, becomes UNREADABLE."""
+    if text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def first_few(items: list[str], limit: int = 3, separator: str = ", ") -> str:

@@ -88,16 +88,14 @@ class EndToEndModel(nn.Module):
             parameter.requires_grad_(parameter.grad is not None)
         self.zero_grad()
 
-    def _run_tower(
-        self, tower: nn.Module, part: ModalityBatch, inputs: dict[str, Tensor], rows: Tensor
-    ) -> ModalityBatch:
+    def _run_tower(self, tower: Any, part: ModalityBatch, inputs: dict[str, Tensor], rows: Tensor) -> ModalityBatch:
         """`part` with x (B, T, C) and pooled (B, D) of the tower. inputs: the tower's, of the distinct items. rows:
         int64 (B,), the item of each clip."""
         if self.training:
-            encoded = tower(**inputs)
+            encoded = tower.forward_whole(**inputs)
         else:
             with torch.autocast(rows.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                encoded = tower(**inputs)
+                encoded = tower.forward_whole(**inputs)
         mask = encoded.mask[rows]  # (B, T')
         steps = self._round(encoded.sequence[rows][mask])  # (N, C), N = real steps of all clips
         lengths, stored_lengths = mask.sum(1), part.mask.sum(1)  # (B,)
@@ -165,7 +163,7 @@ class RawInputs:
             for name in self.blocks:
                 keys = [(sample.id, sample.view if sample.damage[name] else 0) for sample in samples]
                 index = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-                inputs = self.encoders.tower(name).collate([self._raw_input(name, *key) for key in index])
+                inputs = self.encoders.tower(name).collate_whole([self._raw_input(name, *key) for key in index])
                 raw[name] = {"inputs": inputs, "rows": torch.tensor([index[key] for key in keys])}
             batch = replace(packed(rows), raw=raw)
             return batch if device is None else batch.to(device)

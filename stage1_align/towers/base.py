@@ -90,8 +90,16 @@ class Tower(nn.Module):
         """Items that are prepared as `collate` takes them to an Encoded, without gradient, on the tower's device. This
         is the path inside the project; `encode` checks and converts what people give and then calls it."""
         device = next(self.parameters()).device
-        batch = {name: value.to(device) for name, value in self.collate(items).items()}
-        return self(**batch)
+        batch = {name: value.to(device) for name, value in self.collate_whole(items).items()}
+        return self.forward_whole(**batch)
+
+    def collate_whole(self, items: list) -> dict[str, Tensor]:
+        """As `collate`, but nothing is cut: the tensors that `forward_whole` takes."""
+        return self.collate(items)
+
+    def forward_whole(self, **inputs: Tensor) -> Encoded:
+        """As `forward`, for what `collate_whole` gives."""
+        return self(**inputs)
 
     def freeze(self, unfreeze: int | None) -> None:
         """None: everything trains. 0: only HEADS train. n: the last n blocks and what follows them train too.

@@ -37,7 +37,8 @@ class OpenClipTextOptions(CheckedOptions):
     quick_gelu: bool | None = None
     """Whether to use the activation of OpenAI's own weights; None: as in the model's configuration."""
     context_length: Steps | None = None
-    """Longer texts are cut to this number of tokens; None: the number of positions of the model."""
+    """Tokens per window: training reads the first window of a longer text, encoding all of them. None: the number of
+    positions of the model."""
     projection: Literal["linear", "own"] = "linear"
     """From the pooled text to the shared space: linear is a new layer; own is the model's, which keeps its alignment
     with its image tower and needs an embed_dim equal to the model's."""

@@ -1,18 +1,40 @@
 """The base of the text towers, and what their `encode` accepts."""
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.media.arrays import check_text, reject
 from stage1_align.towers.base import Encoded, Tower
-from stage1_align.towers.inputs import to_list, warn_truncated
+from stage1_align.towers.inputs import to_list
 from stage1_align.towers.tokenizers import Tokenizer
 
 ENCODE = "text.encode"
+WINDOWS = 32
+"""Windows of long texts in a forward pass, unless it has more texts."""
+
+
+@dataclass
+class TextCoverage:
+    """How a tower reads texts: the numbers of texts, and which they are."""
+
+    context_length: int
+    given: int = 0
+    """Texts that are not blank."""
+    unknown: list[int] = field(default_factory=list)
+    """Texts that count as absent: most of their characters are unknown to the tokenizer, or they say nothing."""
+    partly: list[int] = field(default_factory=list)
+    """Other texts with unknown characters."""
+    longer: list[int] = field(default_factory=list)
+    """Texts with more tokens than `context_length`."""
+    tokens: int = 0
+    beyond: int = 0
+    """Tokens of all texts, and those after `context_length`."""
 
 
 class TextTower(Tower):
@@ -29,12 +51,14 @@ class TextTower(Tower):
     def encode(self, texts: str | Sequence[str | None] | None) -> Encoded:
         """Embed one text or a list of texts: a list is one batch, a single text a batch of one.
 
-        A text is absent when it is None, blank, or has no character that the tokenizer knows: its mask is all False and
-        its pooled vector zero. A text longer than `options.context_length` tokens is cut there and marked in
-        `truncated`, with a warning.
+        A text is absent when it is None, blank or says nothing (punctuation alone), or when most of its characters are
+        unknown to the tokenizer, of which a warning tells: its mask is all False and its pooled vector zero. A text
+        longer than `options.context_length` tokens is read in windows: the sequence has all of their tokens, and the
+        pooled vector is their mean.
 
         Returns an Encoded: pooled float32 (B, D), of unit length; sequence float32 (B, T, C), one step per token;
-        mask bool (B, T); rate and times None; truncated bool (B,). No gradient. UserError for anything but texts.
+        mask bool (B, T); rate and times None; truncated bool (B,), all False. No gradient. UserError for anything but
+        texts.
 
         >>> encoders.text.encode("that is so funny").pooled.shape
         torch.Size([1, 64])
@@ -46,23 +70,78 @@ class TextTower(Tower):
             if item is not None and not isinstance(item, str):
                 raise reject(ENCODE, item, "a text is a str, or None where it is absent; give several as a list")
             check_text(ENCODE, item or "")
-        tokenizer, length = self.loaded_tokenizer(), self.options.context_length
         given = ["" if item is None else item for item in items]
-        truncated = [len(tokenizer.known(self.prepare_text(text))) > length for text in given]
         encoded = self.encode_prepared(given)
-        encoded.truncated = torch.tensor(truncated)  # (B,)
-        warn_truncated(truncated, f"context_length={length} tokens")
+        encoded.truncated = torch.zeros(len(given), dtype=torch.bool)  # (B,)
+        present = encoded.mask.any(1).tolist()
+        unknown = [text for text, known in zip(given, present, strict=True) if text.strip() and not known]
+        if unknown:
+            count = f"{len(unknown)} of {len(given)} texts count" if len(given) > 1 else "the text counts"
+            warnings.warn(
+                f"{count} as absent: the tokenizer does not know most characters of {unknown[0][:40]!r}", stacklevel=2
+            )
         return encoded
+
+    def coverage(self, texts: Sequence[str]) -> TextCoverage:
+        """What the tokenizer does not know of texts, and which are longer than a window."""
+        tokenizer, report = self.loaded_tokenizer(), TextCoverage(self.options.context_length)
+        for i, text in enumerate(texts):
+            if not text.strip():
+                continue
+            read = tokenizer.read(self.prepare_text(text))
+            report.given += 1
+            if read.is_absent:
+                report.unknown.append(i)
+                continue
+            if read.unknown:
+                report.partly.append(i)
+            beyond = max(0, len(read.ids) - report.context_length)
+            if beyond:
+                report.longer.append(i)
+            report.tokens, report.beyond = report.tokens + len(read.ids), report.beyond + beyond
+        return report
 
     def prepare_text(self, text: str) -> str:
         """The text as the published model was trained to read it."""
         return text
 
     def collate(self, items: list[str]) -> dict[str, Tensor]:
-        """Texts to ids int64 (B, L) and mask bool (B, L). A text that is blank or wholly unknown has no token."""
+        """Texts to ids int64 (B, L) and mask bool (B, L), cut to `context_length`. An absent text has no token."""
         texts = [self.prepare_text(text) for text in items]
         ids, mask = self.loaded_tokenizer().encode(texts, self.options.context_length)  # (B, L) each
         return {"ids": ids, "mask": mask}
+
+    def collate_whole(self, items: list[str]) -> dict[str, Tensor]:
+        """As `collate`, with texts longer than `context_length` in windows: ids and mask are (W, L), and clip int64
+        (W,) is the text of each window. Without long texts there is no `clip`."""
+        tokenizer, length = self.loaded_tokenizer(), self.options.context_length
+        known = [tokenizer.known(self.prepare_text(text)) for text in items]
+        windows = [tokenizer.windows(ids, length) for ids in known]
+        ids, mask = tokenizer.pad([window for several in windows for window in several])  # (W, L) each
+        if len(ids) == len(items):
+            return {"ids": ids, "mask": mask}
+        counts = torch.tensor([len(several) for several in windows])  # (B,)
+        return {"ids": ids, "mask": mask, "clip": torch.arange(len(items)).repeat_interleave(counts)}
+
+    def forward_whole(self, ids: Tensor, mask: Tensor, clip: Tensor | None = None) -> Encoded:  # type: ignore[override]
+        """As `forward`, with the windows of each text joined: sequences end to end; pooled vectors averaged, weighted
+        by their tokens."""
+        if clip is None:
+            return self(ids, mask)
+        texts = int(clip[-1]) + 1
+        size = max(WINDOWS, texts)
+        parts = [self(ids[i : i + size], mask[i : i + size]) for i in range(0, len(ids), size)]
+        pooled = torch.cat([part.pooled for part in parts])  # (W, D)
+        steps = torch.cat([part.sequence[part.mask] for part in parts])  # (N, C), the tokens of all windows in order
+        counts = mask.sum(1)  # (W,)
+        windows = torch.bincount(clip, minlength=texts)  # (B,)
+        weights = torch.where(windows[clip] > 1, counts, 1)[:, None]  # (W, 1)
+        total = pooled.new_zeros(texts, pooled.shape[1]).index_add(0, clip, pooled * weights)  # (B, D)
+        pooled = torch.where(windows[:, None] > 1, nn.functional.normalize(total, dim=-1), total)  # (B, D)
+        lengths = counts.new_zeros(texts).index_add(0, clip, counts)  # (B,)
+        joined = torch.arange(int(lengths.max()), device=mask.device)[None] < lengths[:, None]  # (B, T)
+        sequence = steps.new_zeros(*joined.shape, steps.shape[-1]).masked_scatter(joined[..., None], steps)  # (B, T, C)
+        return Encoded(pooled, sequence, joined, parts[0].rate)
 
     def loaded_tokenizer(self) -> Tokenizer:
         """The tokenizer; UserError where there is none yet."""

@@ -45,7 +45,7 @@ class TextOptions(CheckedOptions):
     """Pieces of the sentencepiece model that is trained on the corpus; lowered when the corpus has fewer. With
     `pretrained`, the folder's own."""
     context_length: Steps = 48
-    """Longer texts are cut to this number of tokens."""
+    """Tokens per window: training reads the first window of a longer text, encoding all of them."""
     max_pool: bool = False
     """Also pool the maximum over the tokens."""
     license: str = ""

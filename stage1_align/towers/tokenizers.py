@@ -1,22 +1,41 @@
 """Texts to token ids: each kind of tokenizer is saved with its tower and loaded again without a hub."""
 
 import io
+import itertools
+import math
+import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from shared.errors import UserError
 from shared.registry import Registry
-from shared.text import one_line
+from shared.text import UNREADABLE, one_line, repair_surrogates, says_something
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MINIMUM_VOCABULARY = 16  # transformers may return a tokenizer of five entries where it failed to load one
 AGAIN = "export the encoders again"
+
+
+class ReadText(NamedTuple):
+    """A text as a tokenizer reads it. Only letters and digits count, or the symbols of a text without any."""
+
+    ids: list[int]
+    """All ids, with the start and end tokens of the tokenizer."""
+    known: int
+    """Characters that an id stands for."""
+    unknown: int
+    """Characters that no id stands for, or that every other unknown text shares the id of."""
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the text says nothing, or most of it is unknown: it would get the vector of any other such text."""
+        return self.unknown >= self.known
 
 
 class Tokenizer:
@@ -45,19 +64,48 @@ class Tokenizer:
         """The first `length` ids."""
         return ids[:length]
 
-    def knows_any(self, ids: list[int]) -> bool:
-        """Whether any of the ids stands for text; unknown pieces and start and end tokens do not."""
+    def marks(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """The start and the end tokens of the ids of a text."""
+        return [], []
+
+    def windows(self, ids: list[int], length: int) -> list[list[int]]:
+        """All ids in windows of at most `length`, nearly equal in length, each with the start and end tokens."""
+        start, end = self.marks(ids)
+        room, inner = length - len(start) - len(end), ids[len(start) : len(ids) - len(end)]
+        if len(ids) <= length or room < 1:
+            return [self.cut(ids, length)]
+        count = math.ceil(len(inner) / room)
+        edges = [i * len(inner) // count for i in range(count + 1)]
+        return [[*start, *inner[a:b], *end] for a, b in itertools.pairwise(edges)]
+
+    def read(self, text: str) -> ReadText:
+        """The ids of a text, and how much of it they stand for."""
+        text = repair_surrogates(text)
+        says = says_something(text)
+        total = sum(map(says, text)) + text.count(UNREADABLE)
+        if not total:
+            return ReadText([], 0, 0)
+        ids, pieces = self._known_pieces(text)
+        known = min(total, sum(sum(map(says, piece)) for piece in pieces))
+        return ReadText(ids, known, total - known)
+
+    def _known_pieces(self, text: str) -> tuple[list[int], list[str]]:
+        """All ids of a text, and the parts of the text that known ones stand for."""
         raise NotImplementedError
 
     def known(self, text: str) -> list[int]:
-        """All ids of a text; [] for an absent one, which is blank or has no character that this tokenizer knows."""
-        ids = self(text) if text.strip() else []
-        return ids if ids and self.knows_any(ids) else []
+        """All ids of a text; [] for an absent one, which has no letter, digit or symbol, or mostly such that this
+        tokenizer does not know."""
+        read = self.read(text)
+        return [] if read.is_absent else read.ids
 
     def encode(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
         """ids int64 (B, L), padded on the right, and mask bool (B, L); L is the number of ids of the longest text, at
         least 1 and at most `length`. An absent text (see `known`) has a mask of all False."""
-        rows = [self.cut(pieces, length) if (pieces := self.known(text)) else [] for text in texts]
+        return self.pad([self.cut(ids, length) if (ids := self.known(text)) else [] for text in texts])
+
+    def pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Ids of B texts as one tensor int64 (B, L), padded on the right, and mask bool (B, L); L >= 1."""
         longest = max(1, *(len(row) for row in rows))
         ids = torch.full((len(rows), longest), self.pad_id, dtype=torch.long)  # (B, L)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)  # (B, L)
@@ -104,23 +152,34 @@ class SentencePieceTokenizer(Tokenizer):
         """Train a unigram model (Kudo 2018, arXiv 1804.10959) on texts, with fewer pieces when the texts are few."""
         import sentencepiece
 
-        texts = sorted({text.strip() for text in texts if text.strip()})
+        texts = sorted({repair_surrogates(text.strip()) for text in texts if text.strip()})
         if not texts:
             raise UserError("no clip has words: a tokenizer cannot be trained on this dataset")
         model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            vocab_size=vocab_size,
-            hard_vocab_limit=False,
-            pad_id=0,
-            unk_id=1,
-            bos_id=-1,
-            eos_id=-1,
-            normalization_rule_name="nmt_nfkc_cf",
-            num_threads=1,
-            minloglevel=2,
-        )
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                vocab_size=vocab_size,
+                hard_vocab_limit=False,
+                pad_id=0,
+                unk_id=1,
+                bos_id=-1,
+                eos_id=-1,
+                normalization_rule_name="nmt_nfkc_cf",
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            if needed := re.search(r"required_chars\. \d+ vs (\d+)", str(error)):
+                raise UserError(
+                    f"the words have {needed[1]} different characters, more than vocab_size {vocab_size}; "
+                    f"set towers.text.options.vocab_size to {2 * int(needed[1])} or so, or take a pretrained encoder"
+                ) from None
+            reason = one_line(error, 200)
+            raise UserError(
+                f"a tokenizer cannot be trained on these words ({reason}); look at the clips' words"
+            ) from None
         return cls(model.getvalue())
 
     @classmethod
@@ -143,8 +202,12 @@ class SentencePieceTokenizer(Tokenizer):
     def __call__(self, text: str) -> list[int]:
         return self.processor.encode(text)
 
-    def knows_any(self, ids: list[int]) -> bool:
-        return bool(self.processor.decode([i for i in ids if i != self.processor.unk_id()]).strip())
+    def _known_pieces(self, text: str) -> tuple[list[int], list[str]]:
+        ids, unknown = self(text), self.processor.unk_id()
+        if unknown not in ids:
+            return ids, [text]
+        pieces = self.processor.encode(text, return_type="proto").pieces
+        return ids, [piece.surface for piece in pieces if piece.id != unknown]
 
 
 class HuggingFaceTokenizer(Tokenizer):
@@ -176,10 +239,36 @@ class HuggingFaceTokenizer(Tokenizer):
         return len(self.tokenizer)
 
     def __call__(self, text: str) -> list[int]:
-        return self.tokenizer(text, verbose=False)["input_ids"]
+        return self.tokenizer(self._as_words(text), verbose=False)["input_ids"]
 
-    def knows_any(self, ids: list[int]) -> bool:
-        return bool(str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip())
+    def _as_words(self, text: str) -> str:
+        """The text with a space in what looks like a token of the model, such as "<unk>" or "</s>"."""
+        for token in self.tokenizer.all_special_tokens:
+            text = text.replace(token, f"{token[0]} {token[1:]}") if len(token) > 1 else text
+        return text
+
+    def marks(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        around = self("")
+        for count in range(len(around), -1, -1):
+            start, end = around[:count], around[count:]
+            if ids[:count] == start and ids[len(ids) - len(end) :] == end:
+                return start, end
+        return [], []
+
+    def _known_pieces(self, text: str) -> tuple[list[int], list[str]]:
+        if not self.tokenizer.is_fast:  # it does not say which part of the text a token stands for
+            ids, (start, end) = self(text), self.marks(self(text))
+            inner = ids[len(start) : len(ids) - len(end)]
+            known = sum(i != self.tokenizer.unk_token_id for i in inner) / max(1, len(inner))
+            return ids, [text[: round(len(text) * known)]]
+        text = self._as_words(text)
+        read = self.tokenizer(text, verbose=False, return_offsets_mapping=True)
+        covered = bytearray(len(text))
+        tokens = zip(read["input_ids"], read["offset_mapping"], strict=True)
+        # Unknown ones last: the mark of a space may claim the first letter of the word after it.
+        for unknown, (first, last) in sorted((i == self.tokenizer.unk_token_id, place) for i, place in tokens):
+            covered[first:last] = bytes([not unknown]) * (last - first)
+        return read["input_ids"], ["".join(itertools.compress(text, covered))]
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         """The first ids, and the end token if the tokenizer has one. The tokenizer's own truncation gives the same, but
@@ -196,10 +285,14 @@ class OpenClipTokenizer(Tokenizer):
     FILE = "bpe.txt.gz"
 
     def __init__(self, path: Path | None = None):
+        import regex
         from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
         self.path = Path(path or default_bpe())
         self.tokenizer = SimpleTokenizer(bpe_path=str(self.path))
+        # A text that holds the words "<end_of_text>" would end there: let the pattern split them like other words.
+        marks = "|".join(self.tokenizer.decoder[i] for i in self.tokenizer.all_special_ids)
+        self.tokenizer.pat = regex.compile(self.tokenizer.pat.pattern.removeprefix(f"{marks}|"), regex.IGNORECASE)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -221,8 +314,11 @@ class OpenClipTokenizer(Tokenizer):
     def __call__(self, text: str) -> list[int]:
         return [self.tokenizer.sot_token_id, *self.tokenizer.encode(text), self.tokenizer.eot_token_id]
 
-    def knows_any(self, ids: list[int]) -> bool:
-        return len(ids) > 2  # bytes are pieces: nothing is unknown
+    def marks(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        return ids[:1], ids[-1:]
+
+    def _known_pieces(self, text: str) -> tuple[list[int], list[str]]:
+        return self(text), [text]  # bytes are pieces: nothing is unknown
 
     def cut(self, ids: list[int], length: int) -> list[int]:
         """The first ids and the end token, at which these models pool."""

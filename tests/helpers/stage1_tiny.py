@@ -71,6 +71,23 @@ def items(seed: int = 0) -> dict[str, list]:
     }
 
 
+def assert_windows_hold_all(tower, text: str, batch, row: int) -> None:
+    """A long text is the windows of its tokens, computed one by one, end to end; pooled, their mean by tokens."""
+    tokenizer, length = tower.tokenizer, tower.options.context_length
+    ids = tokenizer(tower.prepare_text(text))
+    start, end = tokenizer.marks(ids)
+    windows = tokenizer.windows(ids, length)
+    inner = [window[len(start) : len(window) - len(end)] for window in windows]
+    assert len(windows) > 1 and max(map(len, windows)) <= length
+    assert [i for part in inner for i in part] == ids[len(start) : len(ids) - len(end)]
+    alone = [tower(*tokenizer.pad([window])) for window in windows]
+    steps = sum(map(len, windows))
+    assert int(batch.mask[row].sum()) == steps
+    assert_same_up_to_rounding(batch.sequence[row, :steps], torch.cat([part.sequence[0] for part in alone]))
+    mean = sum(len(window) * part.pooled[0] for window, part in zip(windows, alone, strict=True))
+    assert_same_up_to_rounding(batch.pooled[row], mean / mean.norm())
+
+
 def encode_checked(tower, items: list):
     """The encoded batch, after a check that each item gives the same alone."""
     batch = tower.encode_prepared(items)

@@ -316,9 +316,13 @@ def test_one_text_gives_one_embedding(model):
 
 @pytest.mark.parametrize("absent", [None, "", "  \n", "日本語", "Ω 日本"])
 def test_text_without_a_known_character_is_absent(model, absent):
-    encoded = model.text.encode(["I am sad", absent, "so funny Ω"])
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        encoded = model.text.encode(["I am sad", absent, "so funny Ω"])
+        assert not model.text.encode(absent).mask.any()
     assert encoded.mask.any(1).tolist() == [True, False, True] and (encoded.pooled[1] == 0).all()
-    assert not model.text.encode(absent).mask.any()
+    said = [str(note.message).partition(":")[0] for note in notes]
+    assert said == (["1 of 3 texts count as absent", "the text counts as absent"] if (absent or "").strip() else [])
 
 
 def test_list_of_texts_gives_what_each_gives_alone(model):
@@ -331,10 +335,15 @@ def test_list_of_texts_gives_what_each_gives_alone(model):
         assert_same_up_to_rounding(batch.sequence[row, :steps], single.sequence[0, :steps])
 
 
-def test_long_text_is_cut_marked_and_warned_about(model):
-    with pytest.warns(UserWarning, match="1 of 2 items longer than context_length=16 tokens"):
-        encoded = model.text.encode(["dog", "the dog " * 20])
-    assert encoded.truncated.tolist() == [False, True] and int(encoded.mask[1].sum()) == 16
+def test_long_text_is_read_to_its_end(model):
+    texts = ["dog", "the dog " * 20, "the dog " * 20 + "funny"]
+    encoded = model.text.encode(texts)
+    assert encoded.truncated.tolist() == [False, False, False]
+    assert encoded.mask.sum(1).tolist() == [len(model.text.tokenizer(text)) for text in texts]
+    assert (encoded.pooled[1] - encoded.pooled[2]).abs().max() > 1e-4
+    report = model.text.coverage([*texts, "", "日本語", "so funny Ω"])
+    assert (report.given, report.longer, report.unknown, report.partly) == (5, [1, 2], [4], [5])
+    assert report.beyond == sum(len(model.text.tokenizer(text)) - 16 for text in texts[1:])
 
 
 @pytest.mark.parametrize("wrong", [3, b"dog", ["dog", 3], [["dog"]], np.array(["dog"]), {"text": "dog"}, []])

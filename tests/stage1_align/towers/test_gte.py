@@ -172,7 +172,7 @@ def test_batch_equals_single_and_tower_is_rebuilt_without_its_folder(tmp_path):
     tower = tower_of(publish(tmp_path), model_cfg={"hidden_dropout_prob": 0.0})
     texts = [*TEXTS, " ", "a dog " * 40]
     batch = encode_checked(tower, texts)
-    assert batch.mask.sum(1).tolist() == [5, 6, 4, 12, 0, 24] and (batch.pooled[4] == 0).all()
+    assert batch.mask.sum(1).tolist() == [5, 6, 4, 12, 0, 88] and (batch.pooled[4] == 0).all()  # 4 windows of 22
     config = json.loads(json.dumps(tower.config()))
     assert config["pretrained"] is None and config["model_cfg"]["hidden_dropout_prob"] == 0.0
     again = TransformerText.from_options(config, 8).eval()

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from helpers.rounding import assert_same_up_to_rounding
-from helpers.stage1_tiny import encode_checked
+from helpers.stage1_tiny import assert_windows_hold_all, encode_checked
 from safetensors.torch import load_file, save_file
 
 from shared.errors import UserError
@@ -134,11 +134,11 @@ def test_open_clip_text_tower_equals_open_clip(tmp_path, file, prefix, wrap, lay
     tower = OpenClipText.from_options(options, 8).eval()
     given = ["We laughed, together!", "dog " * 40]
     ids = SimpleTokenizer(context_length=12)(given)
-    encoded = tower.encode_prepared(given)
+    encoded = tower(**tower.collate(given))  # open_clip cuts long texts, as training does
     assert_same_up_to_rounding(encoded.pooled, model.encode_text(ids, normalize=True))
     assert encoded.mask.sum(1).tolist() == [7, 12]  # <start> we laughed , together ! <end>
     linear = OpenClipText.from_options({**options, "projection": "linear", "max_pool": True}, 5).eval()
-    torch.testing.assert_close(linear.encode_prepared(given).sequence, encoded.sequence, rtol=0, atol=1e-6)
+    torch.testing.assert_close(linear(**linear.collate(given)).sequence, encoded.sequence, rtol=0, atol=1e-6)
     assert linear.encode_prepared(given).pooled.shape == (2, 5) and len(linear.blocks()) == 2
 
 
@@ -198,7 +198,7 @@ def tower(request, folders):
 def test_batch_equals_single_with_absent_and_long_texts(tower):
     batch = encode_checked(tower, TEXT_INPUTS)
     assert not batch.mask[2].any() and (batch.pooled[2] == 0).all() and (batch.sequence[2] == 0).all()
-    assert int(batch.mask[3].sum()) == 24  # cut to context_length
+    assert_windows_hold_all(tower, TEXT_INPUTS[3], batch, 3)
     torch.testing.assert_close(batch.pooled[[0, 1, 3]].norm(dim=1), torch.ones(3))
     assert (batch.pooled[0] - batch.pooled[1]).abs().max() > 1e-3
 
@@ -208,6 +208,61 @@ def test_truncated_text_keeps_its_end_token(tower):
     ids, mask = tower.tokenizer.encode([TEXT_INPUTS[3]], 24)
     assert len(long) > 24 and mask.all()
     assert ids[0].tolist() == [*long[:23], long[-1]]
+
+
+def test_long_texts_that_differ_after_the_context_are_different(tower):
+    same, other = "a dog " * 60 + "we laughed", "a dog " * 60 + "a sad song"
+    pooled = tower.encode_prepared([same, other, same, "we laughed"]).pooled
+    assert (pooled[0] - pooled[1]).abs().max() > 1e-4 and (pooled[0] - pooled[2]).abs().max() < 1e-6
+    assert_same_up_to_rounding(pooled[3], tower.encode_prepared(["we laughed"]).pooled[0])
+    cut = tower(**tower.collate([same, other])).pooled
+    assert (cut[0] - cut[1]).abs().max() < 1e-6  # training reads as much as its positions hold
+
+
+@pytest.mark.parametrize("mark", ["<end_of_text>", "&lt;end_of_text&gt;", "</s>", "[SEP]", "[PAD]", "<pad>", "<unk>"])
+def test_words_that_look_like_tokens_of_the_model_stay_words(tower, mark):
+    ids = tower.tokenizer(f"a {mark} dog")
+    start, end = tower.tokenizer.marks(ids)
+    plain = tower.tokenizer("a dog")
+    special = {*start, *end, tower.tokenizer.pad_id} - set(plain[len(start) : -1])
+    assert not special & set(ids[len(start) : len(ids) - len(end)])
+
+
+@pytest.mark.parametrize(
+    "text, known",
+    [
+        ("a sad dog", True),
+        ("a sad dog, Ω", True),  # a part is unknown
+        ("привет, мир!", False),  # known punctuation says nothing
+        ("你好。a", False),
+        ("...", False),
+        ("\u200b\u200d \x00", False),
+        ("\ufffd\ufffd a \ufffd", False),
+        ("a sad \ud83d dog", True),  # half a character, as a broken decoder leaves it
+    ],
+)
+@pytest.mark.parametrize("name", ["xlmr", "bert", "sentencepiece"])
+def test_text_is_absent_when_most_of_it_is_unknown(folders, name, text, known):
+    tokenizer = (
+        SentencePieceTokenizer.train(TEXTS, 60) if name == "sentencepiece" else HuggingFaceTokenizer.load(folders[name])
+    )
+    assert bool(tokenizer.known(text)) is known
+    assert tokenizer.read("a sad dog, Ω")[1:] == (7, 1)
+
+
+def test_byte_tokenizers_know_every_letter_but_not_what_is_unreadable(folders):
+    for tokenizer in (OpenClipTokenizer(), HuggingFaceTokenizer.load(folders["roberta"])):
+        assert tokenizer.read("привет, 你好!")[1:] == (8, 0) and tokenizer.read("😂")[1:] == (1, 0)
+        for text in ("\ufffd\ufffd", "?!", "", " \u3000", "\u200b"):
+            assert tokenizer.known(text) == []
+
+
+def test_corpus_of_more_letters_than_the_vocabulary_is_one_line():
+    texts = ["".join(map(chr, range(0x4E00 + i, 0x4E00 + i + 30))) for i in range(0, 900, 30)]
+    with pytest.raises(UserError, match=r"90\d different characters, more than vocab_size 512; set towers") as e:
+        SentencePieceTokenizer.train(texts, 512)
+    assert "\n" not in str(e.value)
+    assert SentencePieceTokenizer.train(texts, 1806).known(texts[0])
 
 
 def test_tower_is_rebuilt_without_its_checkpoint(tower, tmp_path):
