@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from shared.media.pictures import PictureConverter
 from shared.media.remarks import Remark, Remarks
 from shared.media.waveform import RateConverter, to_channels, to_mono
 
@@ -131,13 +132,10 @@ class VideoTrack(Track):
     modality = "vision"
 
     def __init__(self, container: "InputContainer", stream: "VideoStream", frame_rate: float, max_side: int):
-        from av.video.reformatter import VideoReformatter
-
         super().__init__(container, stream)
-        aspect = float(stream.sample_aspect_ratio or 1)
-        self.pixel_aspect = aspect if 0.25 <= aspect <= 4 else 1.0
+        self.pictures = PictureConverter(stream, max_side, self.remarks)
         self.default_gap = float(1 / stream.average_rate) if stream.average_rate else 0.04
-        self.rate, self.max_side = frame_rate, max_side
+        self.rate = frame_rate
         self.images: list[np.ndarray] = []
         """Images of the current window, and their times."""
         self.times: list[float] = []
@@ -147,8 +145,6 @@ class VideoTrack(Track):
         self.last_image: np.ndarray | None = None
         self.next_index = 0
         """The next grid time is next_index / rate."""
-        self.size: tuple[int, int] | None = None
-        self.reformatter = VideoReformatter()  # a frame's own reformatter would be set up again for each frame
 
     @property
     def finished(self) -> bool:
@@ -200,27 +196,12 @@ class VideoTrack(Track):
         """Use the last frame for all grid times before `until` and `end`."""
         while self.next_index / self.rate < min(until - 1e-6, end):
             if self.last_image is None:
-                self.last_image = self._convert(self.last)
-            self.images.append(self.last_image)
-            self.times.append(self.next_index / self.rate)
+                self.last_image = self.pictures.convert(self.last)
+            if self.last_image is not None:
+                self.images.append(self.last_image)
+                self.times.append(self.next_index / self.rate)
+                self.has_decoded = True
             self.next_index += 1
-            self.has_decoded = True
-
-    def _convert(self, frame: "VideoFrame") -> np.ndarray:
-        """RGB uint8 (H, W, 3), upright, with square pixels, no side longer than max_side."""
-        import cv2
-
-        if self.size is None:
-            width, height = frame.width * self.pixel_aspect, frame.height
-            scale = min(1.0, self.max_side / max(width, height))
-            self.size = max(2, round(width * scale)), max(2, round(height * scale))
-        same = self.size == (frame.width, frame.height)
-        size: dict[str, Any] = {"width": self.size[0], "height": self.size[1], "interpolation": "AREA"}
-        scaling = {} if same else size
-        # BGR first, then to RGB by OpenCV: FFmpeg's conversion to RGB takes twice as long.
-        image = self.reformatter.reformat(frame, format="bgr24", **scaling).to_ndarray()  # (H, W, 3)
-        turns = round((frame.rotation or 0) / 90) % 4
-        return np.ascontiguousarray(np.rot90(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), turns))
 
 
 class AudioTrack(Track):
