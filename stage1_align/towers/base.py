@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.training.batch_norm import repair_gradients
 
 
 @dataclass
@@ -64,8 +65,9 @@ class Tower(nn.Module):
 
     @classmethod
     def from_options(cls, values: dict[str, Any], embed_dim: int) -> Self:
-        """Build a tower from plain values (YAML, JSON); UserError names the nearest option for an unknown one."""
-        return cls(configuration.build(cls.Options, values, cls.__name__), embed_dim)
+        """Build a tower from plain values (YAML, JSON), in training mode; UserError names the nearest option for an
+        unknown one."""
+        return cls(configuration.build(cls.Options, values, cls.__name__), embed_dim).train()
 
     @property
     def width(self) -> int:
@@ -123,6 +125,7 @@ class Tower(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
+        repair_gradients(self)
         if mode and self._min_trained_depth:
             depths = self._depths()
             for name, module in self.named_modules():

@@ -15,6 +15,7 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.files import saved_folder
 from shared.options.ranges import CheckedOptions, Fraction, ProperFraction
+from shared.training.batch_norm import repair_gradients
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import FeatureSample
@@ -140,7 +141,9 @@ class FusionModel(nn.Module):
         family = MODELS.get(name)
         if not (isinstance(family, type) and issubclass(family, cls)):
             raise UserError(f"fusion model {name} is not a {cls.__name__}")
-        return family(configuration.build(family.Options, options, f"fusion model {name}"), spec)
+        model = family(configuration.build(family.Options, options, f"fusion model {name}"), spec)
+        repair_gradients(model)
+        return model
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:

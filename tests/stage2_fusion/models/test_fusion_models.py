@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import synthetic_features
+from helpers import norm_gradients, synthetic_features
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
@@ -160,3 +160,35 @@ def test_wrong_option_is_named():
             FusionModel.build(
                 "dual_stage", {"decoder_layers": 0, "queries": queries}, FeatureSpec.of(synthetic_features.info())
             )
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_norms_have_the_right_gradients(name):
+    model, samples = model_and_batch(name)
+    norms = [module for _, module in norm_gradients.norms(model)]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    for training, rows in ((True, samples), (False, samples[:1])):
+        model.train(training)
+
+        def loss(rows=rows):
+            torch.manual_seed(1)
+            return model(collate(rows)).prediction.logit().sum()
+
+        assert bool(norm_gradients.assert_right_gradients(model, loss)) == bool(norms)
+
+
+def test_norm_of_a_users_model_has_the_right_gradients():
+    spec = FeatureSpec.of(synthetic_features.info(1))
+    model = FusionModel.build(f"{__name__}:WithBatchNorm", {}, spec).eval()
+    gradient = torch.randn(2, 4, 6, 1)
+    x = torch.randn(2, 1, 6, 4).transpose(1, 3)
+    model.norm(x).backward(gradient)
+    torch.testing.assert_close(model.norm.weight.grad, (x * gradient).sum((0, 2, 3)), rtol=1e-4, atol=1e-4)
+
+
+class WithBatchNorm(MODELS.get("concat")):
+    def __init__(self, options, spec):
+        super().__init__(options, spec)
+        self.norm = torch.nn.BatchNorm2d(4)
