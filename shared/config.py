@@ -124,6 +124,7 @@ def parse(
 
 def _with_config_files(words: list[str], package: str) -> list[str]:
     """The arguments, with the file in place of the name in `--config NAME` and `--config=NAME`."""
+    words = _join_negative(words)
     resolved = list(words)
     for place, word in enumerate(words):
         if word.startswith("--config=") and "{" not in word:
@@ -131,6 +132,17 @@ def _with_config_files(words: list[str], package: str) -> list[str]:
         elif place and words[place - 1] == "--config" and "{" not in word:  # else YAML itself
             resolved[place] = str(find_config(word, package))
     return resolved
+
+
+def _join_negative(words: list[str]) -> list[str]:
+    """`--option -1,1` as `--option=-1,1`: argparse takes a list that begins with a minus sign for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and re.match(r"-[.\d]", word) and re.fullmatch(r"--[\w.]+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def find_config(name: str | Path, package: str) -> Path:

@@ -13,24 +13,29 @@ from numpy.typing import ArrayLike
 CONSTANT_TOLERANCE = 1e-6
 """A column whose range is below this fraction of its largest magnitude is constant: float32 rounding, not signal."""
 
+MIN_ROWS = 3
+"""Labeled rows that a correlation needs: that of two rows is 1 or -1 whatever the predictions."""
+
 
 @dataclass(frozen=True)
 class DimensionScores:
-    """One score of K dimensions. None marks a dimension without labels; JSON has no NaN."""
+    """One score of K dimensions. None marks a dimension whose labels do not allow it (`why_no_pcc`); JSON has no
+    NaN."""
 
     mean: float | None
-    """Over the dimensions that have labels."""
+    """Over the dimensions that have the score; None without one."""
     per_dimension: dict[str, float | None]
 
     @classmethod
     def from_values(cls, values: dict[str, float]) -> "DimensionScores":
-        """Scores in which NaN marks a dimension without labels."""
+        """Scores in which NaN marks a dimension without one."""
         return cls(_mean(values), {name: None if np.isnan(value) else value for name, value in values.items()})
 
 
 @dataclass(frozen=True)
 class CorrelationScores(DimensionScores):
-    """PCC with 95 % bootstrap intervals, each [low, high], or None without labels or without resamples."""
+    """PCC with 95 % bootstrap intervals, each [low, high], or None without a PCC, without resamples, or with one group
+    alone, which is the same in every resample."""
 
     interval: list[float] | None
     """Of the mean over dimensions."""
@@ -49,13 +54,13 @@ class Scores:
     """Distinct groups that the bootstrap draws from."""
     pcc: CorrelationScores
     pcc_nonzero: CorrelationScores
-    """Over the rows with at least one label above zero."""
+    """Over the rows with at least one label above zero, the lowest value of its range."""
     ccc: DimensionScores
     mae: DimensionScores
     constant: list[str]
     """Dimensions whose predictions are constant; their correlations count 0."""
     constant_labels: list[str]
-    """Dimensions whose labels are constant; their correlations count 0."""
+    """Dimensions whose labels are constant: they have no correlation."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Scores":
@@ -78,17 +83,29 @@ def is_constant(values: ArrayLike) -> bool:
     return values.size < 2 or float(np.ptp(values)) <= CONSTANT_TOLERANCE * float(np.abs(values).max())
 
 
+def why_no_pcc(labels: ArrayLike) -> str:
+    """Why labels (N,), NaN = not labeled, allow no correlation; "" when they do."""
+    known = np.asarray(labels, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    if not known.size:
+        return "not labeled"
+    if known.size < MIN_ROWS:
+        return f"{known.size} labeled clip{'s' * (known.size > 1)}, where a correlation needs {MIN_ROWS}"
+    return f"all labels are {known[0]:.4g}" if is_constant(known) else ""
+
+
 def pcc(predictions: ArrayLike, labels: ArrayLike) -> float:
     """Pearson correlation coefficient of predictions x (N,) and labels y (N,), the score of the EMI challenge:
 
         PCC = sum((x - mean x)(y - mean y)) / sqrt(sum((x - mean x)^2) sum((y - mean y)^2))
 
-    Rows with a NaN label are left out. 0 when x or y is constant; NaN when no row is labeled.
+    Rows with a NaN label are left out. 0 when x is constant; NaN when the labels allow no correlation: fewer than
+    MIN_ROWS rows, or all labels equal.
     """
     x, y = _labeled_rows(predictions, labels)
-    if not x.size:
+    if why_no_pcc(y):
         return float("nan")
-    if is_constant(x) or is_constant(y):
+    if is_constant(x):
         return 0.0
     x, y = x - x.mean(), y - y.mean()
     return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
@@ -102,9 +119,9 @@ def ccc(predictions: ArrayLike, labels: ArrayLike) -> float:
     with population (1/N) moments. Unlike PCC it penalizes a wrong scale or offset. NaN and constants as in `pcc`.
     """
     x, y = _labeled_rows(predictions, labels)
-    if not x.size:
+    if why_no_pcc(y):
         return float("nan")
-    if is_constant(x) or is_constant(y):
+    if is_constant(x):
         return 0.0
     return float(2 * np.mean((x - x.mean()) * (y - y.mean())) / (x.var() + y.var() + (x.mean() - y.mean()) ** 2))
 
@@ -122,18 +139,20 @@ def score(
     groups: Sequence[str] | np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    lowest: ArrayLike = 0.0,
 ) -> Scores:
     """All scores of one split.
 
     predictions, labels: (N, K), NaN = not labeled; names: the K dimensions; groups: the group (such as the subject) of
     each row, which the bootstrap draws as a whole; None makes each row its own group; resamples: bootstrap samples
-    behind the intervals. ValueError when the shapes do not match.
+    behind the intervals; lowest: (K,), the lowest value of each range, above which a label counts as above zero.
+    ValueError when the shapes do not match.
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if predictions.shape != labels.shape or predictions.ndim != 2 or predictions.shape[1] != len(names):
         raise ValueError(f"predictions {predictions.shape}, labels {labels.shape} and {len(names)} names do not match")
     group_ids = np.asarray(groups if groups is not None else np.arange(len(labels)))  # (N,)
-    nonzero = (np.nan_to_num(labels) > 0).any(axis=1)  # (N,)
+    nonzero = (labels > np.asarray(lowest, dtype=np.float64)).any(axis=1)  # (N,), NaN is above nothing
     return Scores(
         n=len(labels),
         groups=len(np.unique(group_ids)),
@@ -144,6 +163,11 @@ def score(
         constant=_constant_dimensions(predictions, labels, names),
         constant_labels=_constant_dimensions(labels, labels, names),
     )
+
+
+def scorable(labels: np.ndarray) -> list[int]:
+    """The dimensions of labels (N, K) that allow a correlation."""
+    return [k for k in range(labels.shape[1]) if not why_no_pcc(labels[:, k])]
 
 
 def interval(draws: np.ndarray) -> list[float] | None:
@@ -172,12 +196,13 @@ def bootstrap_pcc(
         PCC = (Sxy - Sx Sy / n) / sqrt((Sxx - Sx^2 / n) (Syy - Sy^2 / n))
 
     Constant predictions count 0. A sample in which the labels of a dimension happen not to vary (a rare dimension, few
-    groups) tells nothing about that dimension and is NaN. Labels that are constant in every sample count 0.
+    groups) tells nothing about that dimension and is NaN. One group alone is the same in every sample and tells nothing
+    about others: a dimension that only one group has labels of is NaN, and with one group there are no samples: (0, K).
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    if resamples == 0 or not len(labels):
-        return np.zeros((0, labels.shape[1]))
     names, group = np.unique(groups, return_inverse=True)
+    if resamples == 0 or len(names) < 2:
+        return np.zeros((0, labels.shape[1]))
     known = ~np.isnan(labels)  # (N, K)
     count = np.maximum(known.sum(axis=0), 1)
     x, y = np.where(known, predictions, 0.0), np.where(known, labels, 0.0)
@@ -192,7 +217,8 @@ def bootstrap_pcc(
     constant_labels = ~(vy > 1e-12 * syy)  # (R, K)
     varied = (vx > 1e-12 * sxx) & ~constant_labels
     draws = np.where(varied, (sxy - sx * sy / n) / np.sqrt(np.where(varied, vx * vy, 1.0)), 0.0)
-    return np.where(constant_labels & ~constant_labels.all(axis=0), np.nan, draws)
+    of_one_group = (sums[:, 0] > 0).sum(axis=0) < 2  # (K,)
+    return np.where(constant_labels | of_one_group, np.nan, draws)
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray, strata: np.ndarray | None = None) -> float:
@@ -258,7 +284,7 @@ def _correlation(
     predictions: np.ndarray, labels: np.ndarray, names: Sequence[str], groups: np.ndarray, resamples: int, seed: int
 ) -> CorrelationScores:
     point = DimensionScores.from_values(_per_dimension(pcc, predictions, labels, names))
-    known = [k for k in range(len(names)) if not np.isnan(labels[:, k]).all()]
+    known = scorable(labels)
     draws = bootstrap_pcc(predictions[:, known], labels[:, known], groups, resamples, seed)  # (R, K')
     intervals: dict[str, list[float] | None] = dict.fromkeys(names)
     intervals |= {names[k]: interval(column) for k, column in zip(known, draws.T, strict=True)}

@@ -184,7 +184,7 @@ class Predictor:
             return
         features = [shorten(encoded[i], self.config.max_sequence_steps) for i in usable]
         result = run_model(self.model, features, len(features), explain=True)
-        values = np.clip(result.predictions, 0, 1)  # (B, K)
+        values = self.config.scale.values(np.clip(result.predictions, 0, 1)).astype(np.float32)  # (B, K)
         for i, row, steps in zip(usable, values, result.steps, strict=True):
             present = [name for name in MODALITIES if encoded[i].modality(name).steps]
             yield _window(samples[i], present, row, steps)

@@ -13,6 +13,13 @@ from shared.training.sampling import steps_per_epoch
 from stage2_fusion.config import FuseConfig, TrainConfig
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import FeatureDataset, FeatureSample
+from stage2_fusion.data.usable_clips import (
+    learnable_dimensions,
+    left_out_note,
+    not_scored_note,
+    require_modality,
+    scorable_dimensions,
+)
 from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import FusionModel, FusionOptions
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
@@ -29,16 +36,17 @@ Views = dict[int, FeatureSample]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The labeled training clips, and the validation split."""
+    """The labeled training clips, and the validation split, with the labels of the dimensions that can be learned."""
 
     clips: list[Views]
     damaged_views: int
     """Of every clip; 0 when the run does not train on them."""
-    unlabeled: int
-    """Training clips that are left out, because they have no label."""
     valid: FeatureDataset
     info: FeatureInfo
+    """Of the dimensions that can be learned."""
     steps_per_epoch: int
+    notes: list[str]
+    """What a person should know: dimensions and clips that are left out."""
 
     @property
     def samples(self) -> list[FeatureSample]:
@@ -47,42 +55,61 @@ class TrainingData:
 
 
 def load_training_data(config: FuseConfig) -> TrainingData:
-    """Load the features of both splits. UserError when a split is empty or has no usable labels, and when there are too
-    few clips for a batch."""
+    """Load the features of both splits. UserError when a split is empty, when its labels or its modalities allow
+    nothing to be learned or scored, and when there are too few clips for a batch.
+
+    Dimensions that the training labels cannot teach are left out: the model has no output for them."""
     options = config.train
     views = None if options.damaged_views else (0,)
     features = FeatureDataset.open(config.data, config.train_split, views, options.max_sequence_steps)
     valid = FeatureDataset.open(config.data, config.valid_split, (0,), options.max_sequence_steps)
+    train_where, valid_where = (f"{config.data}, split {s!r}" for s in (config.train_split, config.valid_split))
+    labels = labels_of(labeled_clips(features.by_clip(), train_where))  # (N, K)
+    labeled_clips(valid.by_clip(), valid_where)
+    names, left_out = learnable_dimensions(labels, features.info.label_names, train_where)
+    features, valid = features.select(names), valid.select(names)
     all_clips = features.by_clip()
-    clips = labeled_clips(all_clips, f"{config.data}, split {config.train_split!r}")
-    labeled_clips(valid.by_clip(), f"{config.data}, split {config.valid_split!r}")
+    clips = labeled_clips(all_clips, train_where)
+    not_scored = scorable_dimensions(valid.labels(), names, valid_where)
+    unlabeled = len(all_clips) - len(clips)
+    notes = [left_out_note(left_out)] if left_out else []
+    notes += [not_scored_note(not_scored, config.valid_split)] if not_scored else []
+    modalities = usable_modalities(config)
+    notes += require_modality([clip[0] for clip in clips], modalities, train_where)
+    notes += require_modality(valid.samples, modalities, valid_where)
+    notes += [f"{unlabeled} of {len(all_clips)} training clips have no label and are left out"] if unlabeled else []
     return TrainingData(
         clips=clips,
-        unlabeled=len(all_clips) - len(clips),
         damaged_views=min(len(clip) for clip in clips) - 1,
         valid=valid,
         info=features.info,
         steps_per_epoch=steps_per_epoch(len(clips), options.batch_size),
+        notes=notes,
     )
 
 
 def labeled_clips(clips: list[Views], where: str) -> list[Views]:
-    """The clips that have a label. UserError when there are none, or a label lies outside [0, 1]."""
+    """The clips that have a label. UserError when there are none."""
     labeled = [clip for clip in clips if 0 in clip and not np.isnan(clip[0].labels).all()]
     if not labeled:
         raise UserError(f"{where}: no labeled clips; give another split, or labels to `emit prepare`")
-    labels = np.stack([clip[0].labels for clip in labeled])  # (N, K)
-    low, high = np.nanmin(labels), np.nanmax(labels)
-    if low < 0 or high > 1:
-        raise UserError(
-            f"{where}: labels run from {low:g} to {high:g}; intensities lie in [0, 1]: rescale them and prepare again"
-        )
     return labeled
+
+
+def labels_of(clips: list[Views]) -> np.ndarray:
+    """The labels of the clips: float32 (N, K), NaN = not labeled."""
+    return np.stack([clip[0].labels for clip in clips])
 
 
 def build_options(config: FuseConfig) -> FusionOptions:
     """The options of the model. UserError for an unknown model or option."""
     return configuration.build(MODELS.get(config.model).Options, config.options, f"fusion model {config.model}")
+
+
+def usable_modalities(config: FuseConfig) -> list[str]:
+    """The modalities that the model reads and its options allow."""
+    allowed = build_options(config).modalities
+    return [name for name in MODELS.get(config.model).reads if name in allowed]
 
 
 def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData) -> FusionConfig:

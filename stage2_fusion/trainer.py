@@ -67,9 +67,8 @@ def start_trainer(config: FuseConfig, sigterm: SigtermHandler) -> "Trainer | Non
     if run.finished:
         run.accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
         return None
-    if data.unlabeled:
-        total = data.unlabeled + len(data.clips)
-        run.accelerator.print(f"{data.unlabeled} of {total} training clips have no label and are left out")
+    for note in data.notes:
+        run.accelerator.print(note)
     warn_of_missing_files(run.accelerator, data.info, bool(config.finetune))
     return Trainer(config, options, data, raw_inputs, run, sigterm)
 
@@ -192,7 +191,7 @@ class Trainer:
         with self.ema.applied_to(self.unwrapped_model):
             scores = validate(self.unwrapped_model, self.data.valid, self.valid_batches, self.accelerator)
             pcc = scores.pcc.mean
-            assert pcc is not None  # the split has labels
+            assert pcc is not None  # load_training_data has refused labels that allow none
             improved = pcc > progress.best_pcc
             progress.seconds += time.perf_counter() - started
             if improved:

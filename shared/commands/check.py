@@ -10,13 +10,14 @@ from typing import Any
 from shared import config as configuration
 from shared.dataset.check_report import format_report
 from shared.dataset.check_source import check_source
+from shared.dataset.label_scale import LabelOptions
 from shared.errors import UserError
 from shared.files import write_json
-from shared.options.ranges import CheckedOptions, PositiveInt
+from shared.options.ranges import PositiveInt
 
 
-@dataclass
-class CheckConfig(CheckedOptions):
+@dataclass(kw_only=True)
+class CheckConfig(LabelOptions):
     """Report how a source is read, what is missing, and what is in more than one split."""
 
     source: Path = field()
@@ -32,11 +33,12 @@ class CheckConfig(CheckedOptions):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `emit check`; UserError if no clip has a file or words."""
+    """Run `emit check`; UserError, after the report, if no clip has a file or words, or labels lie outside their
+    range."""
     config = configuration.parse(
         CheckConfig, argv, prog="emit check", example="emit check my_videos/ --out report.json", positional=("source",)
     )
-    report = check_source(config.source, config.layout, config.layout_options, config.headers)
+    report = check_source(config.source, config.layout, config.layout_options, config.headers, config)
     print(format_report(report))
     if config.out is not None:
         write_json(config.out, report)
@@ -44,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     usable = files["there"], files["sound_of_its_own"], files["crops_of_its_own"], report["transcripts"]["there"]
     if not any(usable):
         raise UserError(f"{config.source}: none of its {report['clips']} clips has a file or words")
+    if report["outside"]:
+        raise UserError(f"{config.source}: {report['outside']['what']}")
     return 0
 
 

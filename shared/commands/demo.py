@@ -121,7 +121,7 @@ def show(result: Path, seconds: dict[str, float]) -> None:
     pcc, interval = metrics["pcc"], metrics["pcc"]["interval"]
     print("\nmean PCC on the test subjects")
     for name, value in pcc["per_dimension"].items():
-        print(f"  {name:<16}{value:.3f}")
+        print(f"  {name:<16}{'n/a' if value is None else f'{value:.3f}'}")
     shown = f"   95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
     print(f"  {'mean':<16}{pcc['mean']:.3f}{shown}")
     print(f"  {'ceiling':<16}{metrics['ceiling']['mean']:.3f}   {metrics['share_of_ceiling']:.0%} of it reached")

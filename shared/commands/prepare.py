@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import config as configuration
+from shared.dataset.label_scale import LabelOptions, scale_labels
 from shared.dataset.prepare_dataset import prepare_dataset
 from shared.dataset.recipe import Recipe
 from shared.dataset.splits import assign_splits
@@ -18,7 +19,7 @@ from shared.options.ranges import Processes, Timeout
 
 
 @dataclass(kw_only=True)
-class PrepareConfig(Recipe):
+class PrepareConfig(Recipe, LabelOptions):
     """Turn media files, their words and labels into a clip dataset."""
 
     source: Path = field()
@@ -70,7 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         example="emit prepare my_videos/ --out runs/clips",
         positional=("source",),
     )
-    source = assign_splits(read_source(config.source, config.layout, config.layout_options), config.split_by)
+    source = read_source(config.source, config.layout, config.layout_options)
+    source = assign_splits(scale_labels(source, config, str(config.source)), config.split_by)
     prepare_dataset(
         source,
         config.source,

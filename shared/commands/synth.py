@@ -17,6 +17,11 @@ def main(argv: list[str] | None = None) -> int:
     share = baseline["share_of_ceiling"]
     print(f"{config.out}: {already}{counts['clips']} clips, {counts['subjects']} subjects")
     print(f"  train {counts['train']}, valid {counts['valid']}, test {counts['test']}; digest {figures['digest']}")
-    print(f"  ceiling: PCC {ceiling:.3f} on test, of the true intensities with the labels")
-    print(f"  baseline: PCC {baseline['pcc']:.3f} on test, {share:.2f} of the ceiling (ridge regression)")
+    print(f"  ceiling: PCC {_number(ceiling)} on test, of the true intensities with the labels")
+    of_ceiling = "" if share is None else f", {share:.2f} of the ceiling"
+    print(f"  baseline: PCC {_number(baseline['pcc'])} on test{of_ceiling} (ridge regression)")
     return 0
+
+
+def _number(value: float | None) -> str:
+    return "n/a (too few clips)" if value is None else f"{value:.3f}"

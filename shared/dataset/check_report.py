@@ -112,8 +112,9 @@ def _labels(labels: dict[str, Any]) -> list[str]:
         missing = f"; {label['missing']} clips without" if label["missing"] else ""
         constant = "; CONSTANT, nothing can be learned" if label["constant"] else ""
         histogram = f"{low:>6.3g} |{bars(label['histogram'])}| {high:<6.3g}"
+        lowest = label["range_given"][0]
         lines.append(
-            f"  {name[:17]:<18}{histogram} above 0: {label['above_zero']:>4.0%}, mean {label['mean']:.3f}, "
+            f"  {name[:17]:<18}{histogram} above {lowest:g}: {label['above_zero']:>4.0%}, mean {label['mean']:.3f}, "
             f"max {label['range'][1]:.3g}{missing}{constant}"
         )
     return lines

@@ -10,6 +10,7 @@ import numpy as np
 
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.equal_files import equal_file_keys, file_exists, not_compared_notes
+from shared.dataset.label_scale import LabelOptions, LabelScale, outside_labels, source_scale, without_codes
 from shared.dataset.near_duplicates import join_near_duplicates
 from shared.errors import UserError
 from shared.layouts.registry import guess_layout, read_source
@@ -28,16 +29,23 @@ Report = dict[str, Any]
 
 
 def check_source(
-    path: Path, layout: str | None = None, layout_options: dict[str, Any] | None = None, header_count: int = 200
+    path: Path,
+    layout: str | None = None,
+    layout_options: dict[str, Any] | None = None,
+    header_count: int = 200,
+    label_options: LabelOptions | None = None,
 ) -> Report:
     """Report what a source holds and what is wrong with it. Nothing is decoded.
 
-    header_count: number of files whose headers are read. Raises UserError if the source has no clips.
+    header_count: number of files whose headers are read; label_options: range of the labels, and codes of missing ones.
+    Raises UserError if the source has no clips.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     layout = layout or guess_layout(path)
-    source = read_source(path, layout, layout_options)
+    label_options = label_options or LabelOptions()
+    source = without_codes(read_source(path, layout, layout_options), label_options)
+    scale = source_scale(source, label_options)
     clips = source.clips
     media_files, sound_files = [clip.media for clip in clips], [clip.audio for clip in clips]
     keys = {
@@ -57,8 +65,9 @@ def check_source(
             "there": sum(bool(clip.transcript) for clip in clips),
             "words": _quantiles([len(words(clip.transcript)) for clip in clips if clip.transcript]),
         },
-        "labels": _labels(source),
-        "zero_rows": _zero_rows(clips),
+        "labels": _labels(source, scale),
+        "outside": _outside(source, scale),
+        "zero_rows": _zero_rows(clips, scale),
         "groups": {name: _group(clips, name) for name in source.group_names},
         "duplicates": {kind: _duplicates(clips, values) for kind, values in keys.items()},
         "leakage": _leakage(source, keys),
@@ -119,8 +128,9 @@ def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
     return dict(zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 0.95, 1)).astype(float).tolist(), strict=True))
 
 
-def _labels(source: ClipSource) -> Report:
-    """For each label: clips without it, share above 0, mean, histogram over its range (over [0, 1] if it is inside)."""
+def _labels(source: ClipSource, scale: LabelScale) -> Report:
+    """For each label: clips without it, share above the lowest value of its range, mean, histogram over its range, or
+    from its least to its greatest value if it leaves the range, and splits in which no clip has it."""
     out: Report = {}
     for k, name in enumerate(source.label_names):
         values = np.array([clip.labels[k] for clip in source.clips], np.float64)
@@ -128,12 +138,16 @@ def _labels(source: ClipSource) -> Report:
         if not len(known):
             out[name] = {"missing": len(values)}
             continue
-        low, high = (0.0, 1.0) if known.min() >= 0 and known.max() <= 1 else (float(known.min()), float(known.max()))
+        low, high = scale.ranges[name]
+        lowest = low
+        if known.min() < low or known.max() > high:
+            low, high = float(known.min()), float(known.max())
         bars = np.histogram(known, BINS, (low, high if high > low else low + 1))[0]
         out[name] = {
             "missing": int(len(values) - len(known)),
-            "above_zero": float((known > 0).mean()),
+            "above_zero": float((known > lowest).mean()),
             "mean": float(known.mean()),
+            "range_given": list(scale.ranges[name]),
             "range": [float(known.min()), float(known.max())],
             "bins": [low, high],
             "histogram": bars.tolist(),
@@ -142,14 +156,24 @@ def _labels(source: ClipSource) -> Report:
     return out
 
 
-def _zero_rows(clips: list[Clip]) -> dict[str, dict[str, int]]:
-    """For each split: the number of rows with all labels known, and of those with all labels zero."""
+def _outside(source: ClipSource, scale: LabelScale) -> Report:
+    """What to say about labels outside their range, and all of them by dimension and clip; {} without any."""
+    outside = outside_labels(source, scale)
+    if outside is None:
+        return {}
+    each = {part.name: dict(zip(part.clips, part.values, strict=True)) for part in outside.dimensions}
+    return {"what": str(outside), "labels": each}
+
+
+def _zero_rows(clips: list[Clip], scale: LabelScale) -> dict[str, dict[str, int]]:
+    """For each split: the number of rows with all labels known, and of those with all labels zero, the lowest value of
+    their range."""
     out: dict[str, dict[str, int]] = {}
     for clip in clips:
         if clip.labels and not any(math.isnan(value) for value in clip.labels):
             counts = out.setdefault(clip.split, {"rows": 0, "zero": 0})
             counts["rows"] += 1
-            counts["zero"] += all(value == 0 for value in clip.labels)
+            counts["zero"] += clip.labels == tuple(low for low, _ in scale.ranges.values())
     return dict(sorted(out.items()))
 
 

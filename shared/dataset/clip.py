@@ -91,6 +91,9 @@ class ClipSource:
     group_names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     """How the source was read: guesses, rows left out."""
+    label_ranges: dict[str, list[float]] | None = None
+    """Lowest and highest value of each label, of which the labels are fractions (label_scale.py). A layout whose labels
+    lie in [0, 1] by definition gives {}; None leaves it to the options."""
 
 
 def sidecar_transcript(media: Path | StoredMedia | None) -> str | None:

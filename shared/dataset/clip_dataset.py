@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 FORMAT = "emit-clips/1"
 HOW = "make it with `emit prepare`"
 
+OPTIONAL = ("digest", "counts", "split", "made_from", "synthetic", "label_ranges")
+"""Fields of ClipDatasetInfo that dataset.json leaves out when they are empty."""
+
 FrameSelector = Callable[[int], Sequence[int]]
 """Given the number of frames, returns the indices of those to decode."""
 
@@ -46,7 +49,7 @@ class ClipSample:
     duration: float
     """Seconds."""
     labels: np.ndarray
-    """float32 (K,), NaN = not labeled."""
+    """float32 (K,), fractions of their range, in [0, 1]; NaN = not labeled."""
     groups: dict[str, str]
     frames: np.ndarray
     """RGB uint8 (T, H, W, 3)."""
@@ -84,6 +87,9 @@ class ClipDatasetInfo:
     """Digests of the source and of the recipe, which tell whether a dataset is up to date."""
     synthetic: bool = False
     """Whether `emit synth` made the clips: their faces are drawn."""
+    label_ranges: dict[str, list[float]] | None = None
+    """Lowest and highest value of each label on the scale of its source; the stored labels are fractions of it. None
+    stands for [0, 1]."""
 
     def to_json(self) -> dict[str, Any]:
         values = {
@@ -93,14 +99,13 @@ class ClipDatasetInfo:
             "prepare": self.recipe.to_json(),
             "quality": self.quality_names,
         }
-        optional = {name: getattr(self, name) for name in ("digest", "counts", "split", "made_from", "synthetic")}
+        optional = {name: getattr(self, name) for name in OPTIONAL}
         return values | {name: value for name, value in optional.items() if value}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ClipDatasetInfo":
         """Raises UserError if the recipe has options that this version does not know."""
-        names = ("digest", "counts", "split", "made_from", "synthetic")
-        optional = {name: values[name] for name in names if name in values}
+        optional = {name: values[name] for name in OPTIONAL if name in values}
         columns = list(values["label_names"]), list(values["group_names"])
         return cls(*columns, Recipe.from_json(values["prepare"]), values["quality"], **optional)
 

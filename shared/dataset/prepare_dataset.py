@@ -12,6 +12,7 @@ from pathlib import Path
 
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.clip_dataset import ClipDatasetInfo, ClipSample, decode_row, schema
+from shared.dataset.label_scale import LabelOptions, scale_labels
 from shared.dataset.prepare_clip import Row, prepare_clip, prepare_from_transcript, prepare_windows
 from shared.dataset.recipe import Recipe
 from shared.dataset.shards import ShardWriter, read_shard, write_shard
@@ -45,8 +46,10 @@ def prepare_dataset(
     only the I-th of N shares of the shards, counted from 0; merge: only finish the dataset from shards that are all
     there; transcripts: folder that caches transcripts made here, by default OUT.transcripts.
 
-    Raises UserError if the folder holds anything else, or if no clip can be used.
+    Raises UserError if labels lie outside [0, 1] and `scale_labels` has not made fractions of them, if the folder holds
+    anything else, or if no clip can be used.
     """
+    source = scale_labels(source, LabelOptions(), str(source_path)) if source.label_ranges is None else source
     info = describe(source, recipe)
     made_from = {
         "source": _source_digest(source, source_path),
@@ -104,7 +107,7 @@ def describe(source: ClipSource, recipe: Recipe) -> ClipDatasetInfo:
     """The description of a dataset before its clips are prepared."""
     quality = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
     names = list(source.label_names), list(source.group_names)
-    return ClipDatasetInfo(*names, Recipe(**recipe.to_json()), quality)
+    return ClipDatasetInfo(*names, Recipe(**recipe.to_json()), quality, label_ranges=source.label_ranges or None)
 
 
 def _is_synthetic(path: Path) -> bool:
@@ -117,7 +120,8 @@ def _source_digest(source: ClipSource, path: Path) -> str:
     """Changes with anything about the clips, or with the size of a file; not with the place of the source."""
     base = (path if path.is_dir() else path.parent).absolute()
     entries = [clip.fingerprint(base) for clip in source.clips]
-    return digest([source.label_names, source.group_names, entries])
+    ranges = [source.label_ranges] if source.label_ranges else []
+    return digest([source.label_names, source.group_names, entries, *ranges])
 
 
 def _make_folder(folder: Path) -> Path:

@@ -54,7 +54,7 @@ class Ravdess(CheckedOptions):
                 notes.append(f"{error}; the names of the files are read instead")
         else:
             clips, notes = _read_file_names(source)
-        return ClipSource(clips, LABELS, ("actor", "statement"), notes)
+        return ClipSource(clips, LABELS, ("actor", "statement"), notes, label_ranges={})
 
 
 def _read_file_names(source: Path) -> tuple[list[Clip], list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shared.metrics import pcc
+from shared.metrics import DimensionScores, pcc
 from shared.ridge import PENALTIES, ridge_predict
 
 FACE_SIDE = 16
@@ -48,7 +48,8 @@ def bag_of_words(transcripts: list[str], train: np.ndarray) -> np.ndarray:
 def evaluate(features: np.ndarray, labels: np.ndarray, splits: list[str], names: tuple[str, ...]) -> dict[str, Any]:
     """Fit on train, choose the penalty on valid, score on test. features (N, F), labels (N, K).
 
-    Returns {"pcc": mean over dimensions, "per_dimension": {name: PCC}, "strength": the penalty}.
+    Returns {"pcc": mean over dimensions, "per_dimension": {name: PCC}, "strength": the penalty}; None where a small
+    corpus has too few clips for a score or a choice.
     """
     train, valid, test = (np.flatnonzero(np.asarray(splits) == name) for name in ("train", "valid", "test"))
     center, spread = features[train].mean(axis=0), features[train].std(axis=0)
@@ -56,11 +57,17 @@ def evaluate(features: np.ndarray, labels: np.ndarray, splits: list[str], names:
     best_score, strength, predictions = -np.inf, None, np.zeros(labels.shape)
     for penalty in PENALTIES:
         candidate = ridge_predict(x[train], labels[train], x, penalty)  # (N, K)
-        score = float(np.mean([pcc(candidate[valid, k], labels[valid, k]) for k in range(labels.shape[1])]))
-        if score > best_score:
+        score = _scores(candidate[valid], labels[valid], names).mean
+        if score is not None and score > best_score:
             best_score, strength, predictions = score, penalty, candidate
-    per_dimension = {name: pcc(predictions[test, k], labels[test, k]) for k, name in enumerate(names)}
-    return {"pcc": float(np.mean(list(per_dimension.values()))), "per_dimension": per_dimension, "strength": strength}
+    scores = DimensionScores(None, dict.fromkeys(names))
+    if strength is not None:
+        scores = _scores(predictions[test], labels[test], names)
+    return {"pcc": scores.mean, "per_dimension": scores.per_dimension, "strength": strength}
+
+
+def _scores(predictions: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> DimensionScores:
+    return DimensionScores.from_values({name: pcc(predictions[:, k], labels[:, k]) for k, name in enumerate(names)})
 
 
 def log_mel(waveform: np.ndarray, rate: int) -> np.ndarray:

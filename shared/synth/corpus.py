@@ -15,7 +15,7 @@ from shared.dataset.clip import EMI, read_transcript
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.files import digest, write_json
-from shared.metrics import pcc
+from shared.metrics import DimensionScores, pcc
 from shared.registry import Registry
 from shared.synth import baseline
 from shared.synth.config import SynthConfig
@@ -130,26 +130,28 @@ def _counts(truths: list[ClipTruth]) -> dict[str, Any]:
 
 
 def _ceiling(intensities: np.ndarray, labels: np.ndarray, splits: list[str]) -> dict[str, dict[str, Any]]:
-    """PCC of the true intensities with the labels, the score of a perfect model: over all clips ("all") and per split.
+    """PCC of the true intensities with the labels, the score of a perfect model: over all clips ("all") and per split;
+    None where a small corpus has too few clips.
     intensities and labels (N, 6)."""
 
     def score(rows: np.ndarray) -> dict[str, Any]:
-        per_dimension = {name: pcc(intensities[rows, k], labels[rows, k]) for k, name in enumerate(EMI)}
-        return {"mean": float(np.mean(list(per_dimension.values()))), "per_dimension": per_dimension}
+        scores = {name: pcc(intensities[rows, k], labels[rows, k]) for k, name in enumerate(EMI)}
+        return asdict(DimensionScores.from_values(scores))
 
     rows = {"all": np.ones(len(splits), bool), **{split: np.asarray(splits) == split for split in SPLITS}}  # (N,) each
     return {name: score(selected) for name, selected in rows.items()}
 
 
 def _baseline(
-    writer: CsvWriter, truths: list[ClipTruth], labels: np.ndarray, splits: list[str], ceiling: float
+    writer: CsvWriter, truths: list[ClipTruth], labels: np.ndarray, splits: list[str], ceiling: float | None
 ) -> dict[str, Any]:
     """The score of ridge regression on simple statistics, and its share of the ceiling."""
     statistics = np.stack([np.load(writer.progress / f"{t.id}.npy") for t in truths])  # (N, 336)
     transcripts = [read_transcript(writer.transcript_path(t)) or "" for t in truths]
     counts = baseline.bag_of_words(transcripts, np.asarray(splits) == "train")  # (N, V)
     scores = baseline.evaluate(np.concatenate([statistics, counts], axis=1), labels, splits, EMI)
-    return {**scores, "share_of_ceiling": scores["pcc"] / ceiling if ceiling > 0 else 0.0}
+    known = scores["pcc"] is not None and ceiling is not None and ceiling > 0
+    return {**scores, "share_of_ceiling": scores["pcc"] / ceiling if known else None}
 
 
 def _digest(writer: CsvWriter) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shared.metrics import pcc
+from shared.metrics import pcc, scorable
 from stage1_align.data.captions import DEGREES
 from stage1_align.evaluation.retrieval import ValidationEmbeddings
 
@@ -31,8 +31,9 @@ def intensities(embedded: np.ndarray, texts: np.ndarray, dimensions: int) -> np.
 
 
 def zero_shot(embedded: ValidationEmbeddings, labels: np.ndarray, label_names: Sequence[str]) -> dict[str, float]:
-    """PCC of scores with labels (N, K), averaged over the labeled dimensions, for each modality, and for the sum of the
-    modalities' scores on clips that have both; {} without labels. `embedded.prompts` are those of `prompts`."""
+    """PCC of scores with labels (N, K), averaged over the dimensions whose labels allow one, for each modality, and for
+    the sum of the modalities' scores on clips that have both. A score that the labels do not allow is left out.
+    `embedded.prompts` are those of `prompts`."""
     labeled = ~np.isnan(labels).all(1)  # (N,)
     if not label_names or not labeled.any():
         return {}
@@ -53,6 +54,6 @@ def zero_shot(embedded: ValidationEmbeddings, labels: np.ndarray, label_names: S
 
 
 def _mean_pcc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The mean PCC over the labeled dimensions; NaN without one."""
-    labeled = [k for k in range(labels.shape[1]) if not np.isnan(labels[:, k]).all()]
-    return float(np.mean([pcc(scores[:, k], labels[:, k]) for k in labeled])) if labeled else float("nan")
+    """The mean PCC over the dimensions whose labels allow one; NaN without one."""
+    known = scorable(labels)
+    return float(np.mean([pcc(scores[:, k], labels[:, k]) for k in known])) if known else float("nan")

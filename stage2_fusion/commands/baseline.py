@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from stage2_fusion.evaluation.leak import count_seen_by_encoders, probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
 from stage2_fusion.evaluation.scoring import clip_groups, count_seen, score_table
+
+if TYPE_CHECKING:
+    from stage2_fusion.data.features import FeatureDataset
 
 
 @dataclass
@@ -63,15 +66,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def baseline(config: BaselineConfig) -> Evaluation:
     """Fit on train, choose the penalty on valid, score, write the evaluation."""
-    from stage2_fusion.data.features import FeatureDataset
     from stage2_fusion.models.model_config import TrainedOn
 
     began = time.perf_counter()
-    splits = (config.train_split, config.valid_split, config.split)
-    parts = [FeatureDataset.open(config.data, split, (0,), config.max_sequence_steps) for split in splits]
-    for part, split in zip(parts, splits, strict=True):
-        if np.isnan(part.labels()).all():
-            raise UserError(f"{config.data}: no clip of split {split!r} is labeled")
+    parts, notes = _open_splits(config)
     train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
     train_ids, valid_ids, ids = ([sample.id for sample in part.samples] for part in parts)
     train, valid, scored = standardize([clip_statistics(part.samples, list(config.modalities)) for part in parts])
@@ -92,14 +90,50 @@ def baseline(config: BaselineConfig) -> Evaluation:
         seen=count_seen(ids, TrainedOn(clips=train_ids, chosen_on=valid_ids)),
         seen_by_encoders=count_seen_by_encoders(config.data, info, ids),
         leak_probe=probe_leak(config.data, info, ids, labels, train_ids),
-        sections={"strength": fit.penalty},
+        label_ranges=info.label_ranges,
+        sections={"strength": fit.penalty, **({"notes": notes} if notes else {})},
     )
     evaluation = score_predictions(
-        about, info.label_names, ids, groups, fit.predictions, labels, config.bootstrap, config.seed
+        about,
+        info.label_names,
+        ids,
+        groups,
+        info.scale.values(fit.predictions),
+        info.scale.values(labels),
+        config.bootstrap,
+        config.seed,
     )
     about.sections["seconds"] = round(time.perf_counter() - began, 2)
     write_evaluation(config.out, evaluation)
     return evaluation
+
+
+def _open_splits(config: BaselineConfig) -> "tuple[list[FeatureDataset], list[str]]":
+    """The splits to fit on, to choose by and to score, with the labels of the dimensions that can be learned; and notes
+    on those that cannot. UserError when a split allows nothing."""
+    from stage2_fusion.data.features import FeatureDataset
+    from stage2_fusion.data.usable_clips import (
+        learnable_dimensions,
+        left_out_note,
+        not_scored_note,
+        require_modality,
+        scorable_dimensions,
+    )
+
+    splits = (config.train_split, config.valid_split, config.split)
+    parts = [FeatureDataset.open(config.data, split, (0,), config.max_sequence_steps) for split in splits]
+    where = [f"{config.data}, split {split!r}" for split in splits]
+    for part, name in zip(parts, where, strict=True):
+        if np.isnan(part.labels()).all():
+            raise UserError(f"{name}: no clip of it is labeled")
+    names, left_out = learnable_dimensions(parts[0].labels(), parts[0].info.label_names, where[0])
+    parts = [part.select(names) for part in parts]
+    not_scored = scorable_dimensions(parts[1].labels(), names, where[1])
+    notes = [left_out_note(left_out)] if left_out else []
+    notes += [not_scored_note(not_scored, config.valid_split)] if not_scored else []
+    for part, name in zip(parts, where, strict=True):
+        notes += require_modality(part.samples, config.modalities, name)
+    return parts, notes
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ def encode(config: EncodeConfig) -> None:
 
 def _encode(config: EncodeConfig) -> None:
     from shared.dataset.clip_dataset import ClipDataset
+    from shared.dataset.label_scale import require_fractions
     from shared.training.distributed import start_accelerator
     from stage2_fusion.data.features import write_samples
 
@@ -106,6 +107,7 @@ def _encode(config: EncodeConfig) -> None:
     accelerator = start_accelerator("no", timeout_minutes=24 * 60)
     encoders = _load_encoders(config, accelerator.device)
     clips = ClipDataset.open(config.data)
+    require_fractions(clips.labels(), clips.label_names, clips.column("id"), str(config.data))
     precomputed = _load_precomputed(config, clips, encoders)
     info = _describe(config, clips, encoders, precomputed)
     writer = ShardWriter(config.out, "features.json", "feature dataset", len(clips), SHARD_SIZE)
@@ -185,6 +187,7 @@ def _describe(
         views=config.damaged_views,
         seed=config.seed,
         precision="bf16" if bf16 and encoders is not None else "fp32",
+        label_ranges=clips.info.label_ranges,
     )
     return info.with_digest()
 

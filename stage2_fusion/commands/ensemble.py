@@ -89,6 +89,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
         seen_by_encoders=seen_by_encoders,
         ceiling=first.info.ceiling,
         leak_probe=first.info.leak_probe,
+        label_ranges=first.info.label_ranges,
         sections={
             "members": [
                 {"model": m.info.model, "pcc": m.scores.pcc.mean, "digest": digest(m.to_json())} for m in members
@@ -97,7 +98,14 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
         },
     )
     combined = score_predictions(
-        info, first.names, first.ids, first.groups, predictions, first.labels, config.bootstrap, config.seed
+        info,
+        first.names,
+        first.ids,
+        first.groups,
+        first.scale.values(predictions),
+        first.labels,
+        config.bootstrap,
+        config.seed,
     )
     write_evaluation(config.out, combined)
     return combined
@@ -106,7 +114,8 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
 def _combine(
     config: EnsembleConfig, members: list[Evaluation], fit: list[Evaluation]
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any] | None]:
-    """Predictions (N, K); with learned weights also those (K, M), and what they were learned from."""
+    """Predictions (N, K), as fractions of their range; with learned weights also those (K, M), and what they were
+    learned from."""
     stacked = ensembling.stack_predictions(members)  # (N, K, M)
     if config.method == "average":
         return stacked.mean(axis=2), None, None

@@ -77,8 +77,12 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     model = FusionModel.from_pretrained(config.model)
     assert model.config is not None
     names = model.config.label_names
+    scale = model.config.scale
     model.config.check_features(read_info(config.data), config.data)
     data = FeatureDataset.open(config.data, config.split, max_sequence_steps=model.config.max_sequence_steps)
+    not_predicted = [name for name in data.info.label_names if name not in names]
+    notes = [f"not predicted by this model: {', '.join(not_predicted)}"] if not_predicted else []
+    data = data.select(names)
     result = run_model(model.to(best_device()), data.samples, config.batch_size, explain=config.explain)
     view = np.array([sample.view for sample in data.samples])  # (N,)
     clean, labels = np.flatnonzero(view == 0), data.labels()  # (N, K)
@@ -89,6 +93,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     kind, groups = clip_groups(samples, config.groups, data.info.group_names)
     info = _describe(config, model, data.info, kind, ids, labels[clean])
     info.sections["weights"] = mean_weights(weights)
+    info.sections |= {"notes": notes} if notes else {}
     if (view > 0).any():
         info.damaged_on_purpose = score_damaged_views(data.samples, result.predictions, result.weights)
     if config.truth is not None:
@@ -96,11 +101,18 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         info.ceiling = label_ceiling(config.truth, truth, labels[clean], names)
         info.damage = detect_corpus_damage(truth, weights)
     evaluation = score_predictions(
-        info, names, ids, groups, result.predictions[clean], labels[clean], config.bootstrap, config.seed
+        info,
+        names,
+        ids,
+        groups,
+        scale.values(result.predictions[clean]),
+        scale.values(labels[clean]),
+        config.bootstrap,
+        config.seed,
     )
     if info.ceiling is not None:
-        ceiling = info.ceiling.mean or 0.0
-        info.sections["share_of_ceiling"] = evaluation.mean_pcc / ceiling if ceiling > 0 else None
+        pcc, ceiling = evaluation.mean_pcc, info.ceiling.mean
+        info.sections["share_of_ceiling"] = pcc / ceiling if pcc is not None and ceiling and ceiling > 0 else None
     out = config.out or config.model / "evaluation" / f"metrics_{config.split or 'all'}.json"
     if config.explain:
         row_of = dict(zip(ids, clean, strict=True))
@@ -136,6 +148,7 @@ def _describe(
             "trained_on": trained_on.features or None,
         },
         training_seed=trained_on.seed,
+        label_ranges=about.label_ranges,
         seen=count_seen(ids, trained_on),
         seen_by_encoders=count_seen_by_encoders(config.data, features, ids),
         leak_probe=probe_leak(config.data, features, ids, labels, trained_on.clips),

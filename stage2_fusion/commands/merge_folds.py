@@ -9,7 +9,7 @@ from shared import config as configuration
 from shared.options.ranges import CheckedOptions, Resamples, Seed
 from stage2_fusion.evaluation.folds import merge_evaluations
 from stage2_fusion.evaluation.results import Evaluation, read_evaluations, write_evaluation
-from stage2_fusion.evaluation.scoring import score_table
+from stage2_fusion.evaluation.scoring import format_pcc, score_table
 
 
 @dataclass
@@ -37,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     evaluation = merge_folds(config)
     print(score_table(evaluation))
     parts = [part.pcc for part in evaluation.info.parts]
-    print(f"mean PCC of the {len(parts)} parts alone: {np.mean(parts):.3f} ({', '.join(f'{p:.3f}' for p in parts)})")
+    known, listed = [pcc for pcc in parts if pcc is not None], ", ".join(map(format_pcc, parts))
+    few = f"{len(known)} of the {len(parts)}" if len(known) < len(parts) else f"the {len(parts)}"
+    print(f"mean PCC of {few} parts alone: {format_pcc(float(np.mean(known)) if known else None)} ({listed})")
     return 0
 
 

@@ -26,7 +26,8 @@ class PredictConfig(CheckedOptions):
     model: Path
     """Model folder (RUN/model)."""
     out: Path = Path("predictions.csv")
-    """One row per clip: Filename, then one column per dimension in [0, 1]."""
+    """One row per clip: Filename, then one column per dimension, in [0, 1] or in the `label_range` of the training
+    clips."""
     encoders: Path | None = None
     """Aligned encoders; by default those inside the model folder."""
     blendshapes: Path | None = None
@@ -55,9 +56,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def predict(config: PredictConfig) -> int:
-    """Write predictions (sorted by Filename, values in [0, 1]) and, beside them, OUT_timeline.csv and OUT_failures.csv;
-    returns the number of clips predicted. A clip that cannot be read, or has neither picture nor sound nor words, is a
-    failure; one that cannot be read to its end is both.
+    """Write predictions (sorted by Filename, values on the scale of the training labels) and, beside them,
+    OUT_timeline.csv and OUT_failures.csv; returns the number of clips predicted. A clip that cannot be read, or has
+    neither picture nor sound nor words, is a failure; one that cannot be read to its end is both.
 
     A clip is predicted in windows as long as the longest clip in training; the timeline has a row for each, and the
     prediction of the clip is their mean, weighted by their lengths. Files are read in isolated processes, so that one

@@ -80,6 +80,7 @@ def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
 def _score_model(name: str, path: Path, config: RobustnessConfig) -> list[RobustnessRow]:
     from stage2_fusion.data.feature_info import read_info
     from stage2_fusion.data.features import FeatureDataset, FeatureSample
+    from stage2_fusion.data.usable_clips import scorable_dimensions
     from stage2_fusion.inference import best_device, run_model
     from stage2_fusion.models.base import FusionModel
 
@@ -87,16 +88,19 @@ def _score_model(name: str, path: Path, config: RobustnessConfig) -> list[Robust
     assert model.config is not None
     model.config.check_features(read_info(config.data), config.data)
     data = FeatureDataset.open(config.data, config.split, max_sequence_steps=model.config.max_sequence_steps)
+    names = model.config.label_names
+    data = data.select(names)
     clips = [views for views in data.by_clip() if 0 in views and not np.isnan(views[0].labels).all()]
     if not clips:
         raise UserError(f"{config.data}: no clip of split {config.split!r} is labeled")
+    scorable_dimensions(np.stack([views[0].labels for views in clips]), names, f"{config.data}, split {config.split!r}")
     _, groups = clip_groups([views[0] for views in clips], config.groups, data.info.group_names)
 
     def predict(samples: list[FeatureSample]) -> np.ndarray:
         return run_model(model, samples, config.batch_size).predictions
 
     protocol = Protocol(config.shares, config.orders, config.bootstrap, config.seed)
-    return robustness_rows(name, predict, clips, groups, data.info.label_names, protocol)
+    return robustness_rows(name, predict, clips, groups, names, protocol)
 
 
 def _named_models(arguments: list[str]) -> list[tuple[str, Path]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.files import digest, read_object
 from shared.text import one_line
@@ -77,6 +78,9 @@ class FeatureInfo:
     precomputed: PrecomputedInfo | None = None
     split: dict[str, Any] | None = None
     """The settings of `emit split`, when it assigned the splits."""
+    label_ranges: dict[str, list[float]] | None = None
+    """Lowest and highest value of each label on the scale of its source, of which the labels are fractions; None stands
+    for [0, 1]."""
     digest: str = ""
     """Changes with anything the features depend on, except paths."""
     format: str = FORMAT
@@ -96,6 +100,16 @@ class FeatureInfo:
     def to_json(self) -> dict[str, Any]:
         """The content of a features.json."""
         return _to_json(self)
+
+    @property
+    def scale(self) -> LabelScale:
+        """The range of each dimension."""
+        return LabelScale.of(self.label_names, self.label_ranges)
+
+    def select(self, names: list[str]) -> "FeatureInfo":
+        """The same description of these dimensions alone, with its digest."""
+        scale = LabelScale.of(names, self.label_ranges)
+        return replace(self, label_names=list(names), label_ranges=scale.to_json())
 
     def with_digest(self) -> "FeatureInfo":
         """A copy whose digest is computed from the rest, wherever the encoders and the clips lie."""

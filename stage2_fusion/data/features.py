@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
+from shared.dataset.label_scale import require_fractions
 from shared.dataset.shards import read_shard, save_table, write_shard
 from shared.errors import UserError
 from shared.files import atomic_folder, write_json
@@ -184,7 +185,7 @@ class FeatureDataset:
         split: "train", "valid", "test" or a name of your own; None or "" = all. views: numbers of the views, (0,) for
         undamaged clips only; None = all. max_sequence_steps: longer sequences are averaged over time to this many
         steps, so that a clip of an hour takes no more memory than one of seconds. Raises UserError when there is no
-        such dataset or split.
+        such dataset or split, or when labels lie outside [0, 1].
         """
         views = None if views is None else list(views) if isinstance(views, Iterable) else [views]
         if max_sequence_steps is not None and not (isinstance(max_sequence_steps, int) and max_sequence_steps > 0):
@@ -204,7 +205,15 @@ class FeatureDataset:
             wanted = f"split {split!r}" if views is None else f"split {split!r} and views {views}"
             kinds = "" if views is None else f"; views: {', '.join(map(str, sorted(set(row_views))))}"
             raise UserError(f"{path}: no clips of {wanted}; there are: {names}{kinds}")
-        return cls(info, [shorten(_from_row(table[i], info), max_sequence_steps) for i in rows])
+        data = cls(info, [shorten(_from_row(table[i], info), max_sequence_steps) for i in rows])
+        require_fractions(data.labels(), info.label_names, [sample.id for sample in data.samples], str(path))
+        return data
+
+    def select(self, names: Sequence[str]) -> "FeatureDataset":
+        """The same samples with the labels of these dimensions alone, in this order."""
+        columns = [self.info.label_names.index(name) for name in names]
+        samples = [replace(sample, labels=sample.labels[columns]) for sample in self.samples]
+        return FeatureDataset(self.info.select(list(names)), samples)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -216,7 +225,7 @@ class FeatureDataset:
         return f"FeatureDataset({len(self)} samples of {len(self.by_clip())} clips, labels {self.info.label_names})"
 
     def labels(self) -> np.ndarray:
-        """float32 (N, K), NaN = not labeled."""
+        """float32 (N, K), fractions of their range (`info.scale`), NaN = not labeled."""
         return np.stack([sample.labels for sample in self.samples])
 
     def by_clip(self) -> list[dict[int, FeatureSample]]:

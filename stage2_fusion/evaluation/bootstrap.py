@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from shared.metrics import bootstrap_pcc, mean_over_dimensions
+from shared.metrics import bootstrap_pcc, mean_over_dimensions, scorable
 from shared.training.sampling import derive_seed
 from stage2_fusion.evaluation.results import ClipDigests, Evaluation
 
@@ -14,7 +14,9 @@ def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int) -> np.
 
     Evaluations of the same clips share the samples of their groups; those of other clips have independent ones (Davison
     and Hinkley 1997, section 3.2: several samples). Samples are a function of seed and clips alone, so the difference
-    of two systems on the same clips is paired. None when some clips are shared and others are not.
+    of two systems on the same clips is paired. None when some clips are shared and others are not, and when the clips
+    of one evaluation are of one group alone.
+
     The caller has to know whether disjoint clips also show other people, because two corpora may use the same names.
     """
     clip_sets = group_by_clips(evaluations)
@@ -22,12 +24,14 @@ def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int) -> np.
         return None
     draws = []
     for digests, same in clip_sets.items():
-        known = ~np.isnan(same[0].labels).all(axis=0)  # (K,)
+        known = scorable(same[0].labels)
         labels, groups = same[0].labels[:, known], np.array(same[0].groups)
         set_seed = seed if len(clip_sets) == 1 else derive_seed("clips", seed, *digests)
         for evaluation in same:
             drawn = bootstrap_pcc(evaluation.predictions[:, known], labels, groups, resamples, set_seed)  # (R, K')
             draws.append(mean_over_dimensions(drawn))
+    if not all(map(len, draws)):
+        return None
     return np.mean(draws, axis=0)
 
 

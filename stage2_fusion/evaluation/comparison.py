@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc
+from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc, scorable
 from stage2_fusion.evaluation.results import Evaluation, check_same_clips
 
 
@@ -34,16 +34,16 @@ class Comparison:
     bootstrap: int
     seed: int
     mean: Difference | None
-    """Of the mean over dimensions; None when nothing is labeled."""
+    """Of the mean over dimensions; None when none has a PCC."""
     per_dimension: dict[str, Difference | None]
-    """None for a dimension that is not labeled."""
+    """None for a dimension whose labels allow no PCC."""
 
 
 def compare_evaluations(a: Evaluation, b: Evaluation, resamples: int, seed: int) -> Comparison:
     """The differences A - B with a paired bootstrap: both systems are scored on the same samples of groups. UserError
     when A and B do not score the same clips, labels and groups."""
     check_same_clips(a, b)
-    known = [k for k in range(len(a.names)) if not np.isnan(a.labels[:, k]).all()]
+    known = scorable(a.labels)
     labels, groups = a.labels[:, known], np.array(a.groups)
     draws_a, draws_b = (bootstrap_pcc(x.predictions[:, known], labels, groups, resamples, seed) for x in (a, b))
     pcc_a, pcc_b = ([pcc(x.predictions[:, k], x.labels[:, k]) for k in known] for x in (a, b))
@@ -70,12 +70,14 @@ def comparison_table(comparison: Comparison) -> str:
     lines = [f"{'':<{width}}       A       B    A - B   95 % interval      A ahead"]
     for name, row in rows.items():
         if row is None:
-            lines.append(f"{name:<{width}}   not labeled")
+            lines.append(f"{name:<{width}}   n/a: not labeled, or in too few clips, or all equal")
             continue
         low_high = "{:+.3f} to {:+.3f}".format(*row.interval) if row.interval else "-"
         ahead = f"{row.a_ahead:.1%}" if row.a_ahead is not None else "-"
         lines.append(f"{name:<{width}} {row.a:7.3f} {row.b:7.3f} {row.difference:+8.3f}   {low_high:<18} {ahead:>7}")
     lines.append(f"{comparison.n} clips, {comparison.groups} groups, {comparison.bootstrap} paired bootstrap samples")
+    if comparison.groups < 2 and comparison.bootstrap:
+        lines.append("without intervals: all clips are of one group, which tells nothing about others")
     return "\n".join(lines)
 
 

@@ -61,8 +61,9 @@ class DamageReport:
 class DamagedPcc:
     """Mean PCC of the same clips before and after damage."""
 
-    pcc_undamaged: float
-    pcc_damaged: float
+    pcc_undamaged: float | None
+    pcc_damaged: float | None
+    """None where the labels of these clips allow no PCC."""
     views: int
     """Damaged views."""
 
@@ -115,11 +116,11 @@ def score_damaged_views(
     row_of = {samples[row].id: row for row in clean}
     undamaged = np.array([row_of[samples[row].id] for row in damaged])
 
-    def mean_pcc(rows: np.ndarray) -> float:
+    def mean_pcc(rows: np.ndarray) -> float | None:
         values = [pcc(predictions[rows, k], labels[rows, k]) for k in range(labels.shape[1])]
-        return float(np.nanmean(values)) if not np.isnan(values).all() else 0.0
+        return float(np.nanmean(values)) if not np.isnan(values).all() else None
 
-    def before_and_after(chosen: np.ndarray) -> tuple[float, float, int]:
+    def before_and_after(chosen: np.ndarray) -> tuple[float | None, float | None, int]:
         return mean_pcc(undamaged[chosen]), mean_pcc(damaged[chosen]), int(chosen.sum())
 
     detections, by_modality = [], {}

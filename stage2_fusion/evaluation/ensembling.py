@@ -8,7 +8,7 @@ import numpy as np
 
 from shared.dataset.splits import assign_folds
 from shared.errors import UserError
-from shared.metrics import pcc
+from shared.metrics import pcc, scorable
 from stage2_fusion.evaluation.results import Evaluation
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
@@ -32,8 +32,13 @@ def rank_fractions(values: np.ndarray) -> np.ndarray:
 
 
 def stack_predictions(members: list[Evaluation]) -> np.ndarray:
-    """Predictions of M members: float64 (N, K, M)."""
-    return np.stack([member.predictions for member in members], axis=2)
+    """Predictions of M members, as fractions of their range: float64 (N, K, M)."""
+    return np.stack([member.scale.fractions(member.predictions) for member in members], axis=2)
+
+
+def label_fractions(evaluation: Evaluation) -> np.ndarray:
+    """The labels as fractions of their range: float64 (N, K), NaN = not labeled."""
+    return evaluation.scale.fractions(evaluation.labels)
 
 
 def ridge_weights(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
@@ -60,7 +65,12 @@ def ridge_weights(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.nda
 
 def fit_weights(x: np.ndarray, y: np.ndarray, groups: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Weights (K, M) and offsets (K,) for predictions x (N, K, M) of labels y (N, K). The strength is the one with the
-    best mean PCC in cross-validation over whole groups. UserError when there is only one group."""
+    best mean PCC in cross-validation over whole groups. UserError when there is only one group, or no dimension whose
+    labels allow a PCC."""
+    if not scorable(y):
+        raise UserError(
+            "the clips that decide the weights have too few labels, or all equal ones; take --method average"
+        )
     folds = group_folds(groups)
 
     def cross_validated_pcc(strength: float) -> float:
@@ -80,14 +90,14 @@ def apply_weights(x: np.ndarray, weights: np.ndarray, offsets: np.ndarray) -> np
 
 def weigh_by_others(fit: list[Evaluation], stacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predictions (N, K) from stacked (N, K, M), and weights (K, M), learned from evaluations of other clips."""
-    weights, offsets = fit_weights(stack_predictions(fit), fit[0].labels.astype(np.float64), fit[0].groups)
+    weights, offsets = fit_weights(stack_predictions(fit), label_fractions(fit[0]), fit[0].groups)
     return apply_weights(stacked, weights, offsets), weights
 
 
 def cross_fit(members: list[Evaluation]) -> tuple[np.ndarray, np.ndarray]:
     """Predictions (N, K), each fold of the groups with weights learned from the other folds, and the mean weights
     (K, M)."""
-    x, y = stack_predictions(members), members[0].labels.astype(np.float64)  # (N, K, M), (N, K)
+    x, y = stack_predictions(members), label_fractions(members[0])  # (N, K, M), (N, K)
     groups = np.array(members[0].groups, dtype=object)
     folds = group_folds(members[0].groups)
     predictions, weights_of_folds = np.zeros(y.shape), []

@@ -1,5 +1,6 @@
 """Systems in a table, best first; several evaluations of one system are its seeds."""
 
+import math
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -34,8 +35,8 @@ class LeaderboardRow:
     """One system, or a reference that is not a system (then without seeds and clips)."""
 
     system: str
-    pcc: float
-    """Mean over seeds."""
+    pcc: float | None
+    """Mean over seeds; None when the labels of one of them allow no PCC."""
     per_dimension: dict[str, float | None]
     seeds: int | None = None
     clips: int | None = None
@@ -131,12 +132,12 @@ def build_leaderboard(
     if against is not None:
         reference = next(row.pcc for row in rows if row.system == against)
         for row in rows:
-            if row.system != against:
+            if row.system != against and row.pcc is not None and reference is not None:
                 row.difference = row.pcc - reference
                 row.difference_interval = _paired_interval(systems[row.system], systems[against], resamples, seed)
     evaluations = [part for parts in systems.values() for part in parts]
     rows += _reference_rows(evaluations)
-    rows.sort(key=lambda row: -row.pcc)
+    rows.sort(key=lambda row: math.inf if row.pcc is None else -row.pcc)
     clips = {frozenset(part.digests.labels for part in parts) for parts in systems.values()}
     return Leaderboard(rows, evaluations[0].names, against, same_clips=len(clips) == 1)
 
@@ -154,7 +155,8 @@ def _system_name(info: EvaluationInfo, options: list[dict]) -> str:
 
 
 def _system_row(name: str, parts: list[Evaluation], resamples: int, seed: int) -> LeaderboardRow:
-    means = [part.mean_pcc for part in parts]
+    means = [part.mean_pcc for part in parts if part.mean_pcc is not None]
+    known = len(means) == len(parts)
     if len(parts) == 1:
         low_high = parts[0].scores.pcc.interval
     else:
@@ -162,11 +164,11 @@ def _system_row(name: str, parts: list[Evaluation], resamples: int, seed: int) -
         low_high = None if draws is None else interval(draws)
     return LeaderboardRow(
         name,
-        pcc=statistics.mean(means),
+        pcc=statistics.mean(means) if known else None,
         per_dimension=_mean_per_dimension([part.scores.pcc for part in parts], parts[0].names),
         seeds=len(parts),
         clips=len(parts[0].ids),
-        sd=statistics.stdev(means) if len(means) > 1 else None,
+        sd=statistics.stdev(means) if known and len(means) > 1 else None,
         interval=low_high,
         note=_note(parts),
     )
@@ -195,6 +197,8 @@ def _paired_interval(parts: list[Evaluation], others: list[Evaluation], resample
 
 def _note(parts: list[Evaluation]) -> str:
     infos = [part.info for part in parts]
+    if any(part.mean_pcc is None for part in parts):
+        return "no PCC: its clips have too few labels, or all equal ones"
     if any(info.seen and info.seen.in_training for info in infos):
         return "was trained on clips it is scored on"
     if any(info.seen and info.seen.in_choosing for info in infos):
@@ -228,7 +232,7 @@ def _reference_rows(evaluations: list[Evaluation]) -> list[LeaderboardRow]:
 
 
 def _text_row(row: LeaderboardRow, names: list[str], against: bool) -> list[str]:
-    pcc = f"{row.pcc:.3f}" + (f" ± {row.sd:.3f}" if row.sd is not None else "")
+    pcc = ("n/a" if row.pcc is None else f"{row.pcc:.3f}") + (f" ± {row.sd:.3f}" if row.sd is not None else "")
     low_high = "{:.3f} to {:.3f}".format(*row.interval) if row.interval else ""
     difference = "" if row.difference is None else f"{row.difference:+.3f}"
     if row.difference_interval:

@@ -5,7 +5,7 @@ seed video on both sides.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from shared.errors import UserError
 from shared.metrics import DimensionScores, score
 from shared.text import words
-from stage2_fusion.data.feature_info import DataInfo, FeatureInfo
+from stage2_fusion.data.feature_info import DataInfo, FeatureInfo, read_info
 from stage2_fusion.data.features import ClipLabels, read_clips
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ def probe_leak(
 ) -> LeakProbe:
     """Probe the clips `ids` with labels (N, K).
 
-    features: folder of the feature dataset; info: its features.json; trained_on: ids of the training clips; None (not
-    known) takes those of split train.
+    features: folder of the feature dataset; info: its features.json, of all dimensions or of some; trained_on: ids of
+    the training clips; None (not known) takes those of split train.
     """
-    clips = {clip.id: clip for clip in read_clips(features)}
+    columns = [read_info(features).label_names.index(name) for name in info.label_names]
+    clips = {clip.id: replace(clip, labels=clip.labels[columns]) for clip in read_clips(features)}
     in_train = [name for name, clip in clips.items() if clip.split == "train"]
     train = in_train if trained_on is None else [name for name in trained_on if name in clips]
     train = [name for name in train if not np.isnan(clips[name].labels).all()]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
 from shared.metrics import DimensionScores, Scores, score
@@ -46,7 +47,8 @@ class FoldPart:
 
     path: str
     n: int
-    pcc: float
+    pcc: float | None
+    """None where its labels allow none."""
     made_from: dict[str, Any]
 
 
@@ -85,6 +87,8 @@ class EvaluationInfo:
     damaged_on_purpose: DamagedViewScores | None = None
     """Scores of the same clips with one modality damaged on purpose."""
     parts: list[FoldPart] = field(default_factory=list)
+    label_ranges: dict[str, list[float]] | None = None
+    """Lowest and highest value of each dimension, on whose scale predictions and labels are; None stands for [0, 1]."""
     sections: dict[str, Any] = field(default_factory=dict)
     """Further keys of the JSON file, which single commands add for the reader."""
 
@@ -111,9 +115,14 @@ class Evaluation:
     """Where it was read from."""
 
     @property
-    def mean_pcc(self) -> float:
-        """The score: PCC, mean over dimensions. NaN when nothing is labeled."""
-        return float("nan") if self.scores.pcc.mean is None else self.scores.pcc.mean
+    def mean_pcc(self) -> float | None:
+        """The score: PCC, mean over the dimensions that have one. None when the labels allow none."""
+        return self.scores.pcc.mean
+
+    @property
+    def scale(self) -> LabelScale:
+        """The range of each dimension."""
+        return LabelScale.of(self.names, self.info.label_ranges)
 
     @cached_property
     def digests(self) -> ClipDigests:
@@ -148,6 +157,7 @@ class Evaluation:
             "seen_by_encoders": info.seen_by_encoders,
             "made_from": info.made_from,
             **{name: _plain(value) for name, value in optional.items() if value},
+            **({"label_ranges": info.label_ranges} if info.label_ranges else {}),
             **info.sections,
         }
 
@@ -162,12 +172,13 @@ def score_predictions(
     resamples: int,
     seed: int,
 ) -> Evaluation:
-    """Score predictions (N, K) against labels (N, K), rows in any order."""
+    """Score predictions (N, K) against labels (N, K), rows in any order, both on the scale of `info.label_ranges`."""
     order = np.argsort(np.array(ids, dtype=object), kind="stable")
     ids, groups = [ids[i] for i in order], [groups[i] for i in order]
     predictions = np.asarray(predictions, dtype=np.float64)[order]
     labels = np.asarray(labels, dtype=np.float32)[order]
-    scores = score(predictions, labels, names, groups, resamples, seed)
+    lowest = LabelScale.of(names, info.label_ranges).lowest.astype(np.float32)  # (K,), rounded as the labels are
+    scores = score(predictions, labels, names, groups, resamples, seed, lowest)
     return Evaluation(info, scores, list(names), ids, groups, predictions, labels, resamples, seed)
 
 
@@ -221,6 +232,10 @@ def read_evaluations(paths: Iterable[Path]) -> list[Evaluation]:
             raise UserError(
                 f"{other.path}: of dimensions {', '.join(other.names)}, but {first.path} is of {', '.join(first.names)}"
             )
+        if other.scale != first.scale:
+            raise UserError(
+                f"{other.path}: its labels run over {other.scale}, but those of {first.path} over {first.scale}"
+            )
     return [first, *others]
 
 
@@ -259,7 +274,7 @@ def _info(metrics: dict[str, Any]) -> EvaluationInfo:
     rest = {key: value for key, value in metrics.items() if key not in Scores.__dataclass_fields__}
     for key in ("bootstrap", "predictions_digest"):
         rest.pop(key)
-    plain = ("split", "model", "configuration", "made_from", "seen_by_encoders")
+    plain = ("split", "model", "configuration", "made_from", "seen_by_encoders", "label_ranges")
     values = {key: rest.pop(key) for key in plain if key in rest}
     seen = rest.pop("seen", None)
     values["seen"] = None if seen is None else SeenClips(**seen)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
-from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc
+from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc, scorable
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.features import FeatureSample
+from stage2_fusion.evaluation.scoring import format_pcc
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,18 @@ class RobustnessRow:
     share: float
     clips: int
     """Clips that have the modality and, for damaged, a view in which it alone is damaged."""
-    pcc: float
-    """Of all these clips, mean over dimensions and orders."""
+    pcc: float | None
+    """Of all these clips, mean over dimensions and orders; None when their labels allow none."""
     low: float | None
     high: float | None
-    """95 % interval of `pcc`; None without bootstrap samples."""
-    fall: float
+    """95 % interval of `pcc`; None without bootstrap samples, or for clips of one group alone."""
+    fall: float | None
     """PCC of the undamaged clips less `pcc`."""
     fall_low: float | None
     fall_high: float | None
     """95 % interval of `fall`, paired."""
     per_dimension: dict[str, float | None]
-    """None for a dimension without labels."""
+    """None for a dimension whose labels allow no PCC."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Curve:
     """Permutations (M,) by which clips become worse."""
 
     def score(self, share: float, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-        """PCC (K',) of the labeled dimensions when `share` of the clips is worse, mean over orders, and bootstrap
-        samples (R,) of its mean over dimensions."""
-        known = self.labeled()
+        """PCC (K',) of the dimensions whose labels allow one when `share` of the clips is worse, mean over orders, and
+        bootstrap samples (R,) of its mean over dimensions."""
+        known = scorable(self.labels)
         labels, count = self.labels[:, known], round(share * len(self.labels))
         values, draws = [], []
         for order in self.orders if 0 < count < len(labels) else self.orders[:1]:
@@ -76,10 +77,6 @@ class Curve:
             drawn = bootstrap_pcc(mixed, labels, self.groups, protocol.resamples, protocol.seed)
             draws.append(mean_over_dimensions(drawn))
         return np.mean(values, axis=0), np.mean(draws, axis=0)
-
-    def labeled(self) -> list[int]:
-        """The dimensions that have labels."""
-        return [k for k in range(self.labels.shape[1]) if not np.isnan(self.labels[:, k]).all()]
 
 
 def robustness_rows(
@@ -137,13 +134,13 @@ def damage_order(seed: int, order: int, modality: str, ids: list[str]) -> np.nda
 def robustness_table(rows: list[RobustnessRow]) -> str:
     """PCC at each share, one line for each model, modality and kind of loss."""
     shares = list(dict.fromkeys(row.share for row in rows))
-    lines: dict[tuple[str, str, str, int], dict[float, float]] = {}
+    lines: dict[tuple[str, str, str, int], dict[float, float | None]] = {}
     for row in rows:
         lines.setdefault((row.model, row.modality, row.how, row.clips), {})[row.share] = row.pcc
     width = max([5, *(len(model) for model, *_ in lines)])
     text = [f"{'model':<{width}}  {'modality':<8} {'is':<8} {'clips':>5}  " + "".join(f"{s:>8.0%}" for s in shares)]
     for (model, modality, how, clips), values in lines.items():
-        each = "".join(f"{values[share]:>8.3f}" for share in shares)
+        each = "".join(f"{format_pcc(values[share]):>8}" for share in shares)
         text.append(f"{model:<{width}}  {modality:<8} {how:<8} {clips:>5}  {each}")
     return "\n".join(text)
 
@@ -158,7 +155,7 @@ def _curve_rows(
         low, high = interval(draws) or (None, None)
         fall_low, fall_high = interval(clean_draws - draws) or (None, None)
         each: dict[str, float | None] = dict.fromkeys(names)
-        each |= {names[k]: float(value) for k, value in zip(curve.labeled(), values, strict=True)}
+        each |= {names[k]: float(value) for k, value in zip(scorable(curve.labels), values, strict=True)}
         rows.append(
             RobustnessRow(
                 model=model,
@@ -166,10 +163,10 @@ def _curve_rows(
                 how=how,
                 share=share,
                 clips=len(curve.labels),
-                pcc=float(values.mean()),
+                pcc=float(values.mean()) if len(values) else None,
                 low=low,
                 high=high,
-                fall=float((clean - values).mean()),
+                fall=float((clean - values).mean()) if len(values) else None,
                 fall_low=fall_low,
                 fall_high=fall_high,
                 per_dimension=each,

@@ -4,6 +4,7 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.metrics import Scores, why_no_pcc
 from shared.registry import nearest
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.results import Evaluation, SeenClips
@@ -36,29 +37,55 @@ def mean_weights(weights: np.ndarray) -> dict[str, float | None]:
     return {name: float(column.mean()) if column.size else None for name, column in columns.items()}
 
 
+def format_pcc(value: float | None) -> str:
+    """Three digits; n/a where labels allow no PCC."""
+    return "n/a" if value is None else f"{value:.3f}"
+
+
 def score_table(evaluation: Evaluation) -> str:
     """The scores as lines of text, then remarks."""
     scores, names = evaluation.scores, evaluation.names
     width = max(len(name) for name in [*names, "mean"])
     columns = (scores.pcc, scores.pcc_nonzero, scores.ccc, scores.mae)
     lines = [f"{'':<{width}}     PCC  PCC>0    CCC    MAE"]
-    for name in [*names, "mean"]:
+    for k, name in enumerate([*names, "mean"]):
         values = [column.mean if name == "mean" else column.per_dimension[name] for column in columns]
-        text = "".join("      -" if value is None else f"{value:7.3f}" for value in values)
-        lines.append(f"{name:<{width}} {text}{'   constant prediction' if name in scores.constant else ''}")
-    return "\n".join([*lines, *_remarks(evaluation)])
+        text = "".join("    n/a" if value is None else f"{value:7.3f}" for value in values)
+        reason = "no dimension has a PCC" if scores.pcc.mean is None else ""
+        if k < len(names):
+            reason = why_no_pcc(evaluation.labels[:, k])
+            reason = reason or ("constant prediction" if name in scores.constant else "")
+        lines.append(f"{name:<{width}} {text}{f'   {reason}' if reason else ''}")
+    return "\n".join([*lines, *_interval_remarks(evaluation), *_remarks(evaluation)])
 
 
-def _remarks(evaluation: Evaluation) -> list[str]:
-    """The interval, clips seen in training, the leak probe, the ceiling and damage detection, one line each."""
-    info, scores, lines = evaluation.info, evaluation.scores, []
+def _interval_remarks(evaluation: Evaluation) -> list[str]:
+    """The interval of the mean PCC, or why there is none, in a line; nothing when none was asked for."""
+    scores = evaluation.scores
+    counts = f"{scores.n} clip{'s' * (scores.n != 1)}"
+    if evaluation.mean_pcc is None:
+        return [f"{counts}; no PCC: each dimension says why"]
     if scores.pcc.interval:
         low, high = scores.pcc.interval
         few = f"; of fewer than {FEW_GROUPS} a bootstrap makes it too narrow" if scores.groups < FEW_GROUPS else ""
-        lines.append(
-            f"{scores.n} clips; mean PCC {evaluation.mean_pcc:.3f}, 95 % interval {low:.3f} to {high:.3f} "
+        return [
+            f"{counts}; mean PCC {evaluation.mean_pcc:.3f}, 95 % interval {low:.3f} to {high:.3f} "
             f"({scores.groups} groups{few})"
-        )
+        ]
+    if not evaluation.resamples:
+        return []
+    return [f"{counts}; mean PCC {evaluation.mean_pcc:.3f}, without an interval: {_why_no_interval(scores)}"]
+
+
+def _why_no_interval(scores: Scores) -> str:
+    if scores.groups > 1:
+        return "no dimension has labels of two groups"
+    return "all clips are of one group, which tells nothing about others"
+
+
+def _remarks(evaluation: Evaluation) -> list[str]:
+    """Notes, clips seen in training, the leak probe, the ceiling and damage detection, one line each."""
+    info, lines = evaluation.info, list(evaluation.info.sections.get("notes", []))
     if info.seen and (info.seen.in_training or info.seen.in_choosing):
         lines.append(
             f"not unseen: the model was trained on {info.seen.in_training} of these clips and chosen by "
@@ -66,19 +93,19 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         )
     if info.seen_by_encoders:
         lines.append(f"not unseen: the encoders were aligned on {info.seen_by_encoders} of these clips")
-    if info.leak_probe and info.leak_probe.pcc:
+    if info.leak_probe and info.leak_probe.pcc and info.leak_probe.pcc.mean is not None:
         lines.append(
             f"leak probe: the labels of the nearest training transcript reach PCC {info.leak_probe.pcc.mean:.3f}; "
             f"{info.leak_probe.same_transcript:.0%} of the clips share their words with one"
         )
     if info.ceiling and info.ceiling.mean is not None:
-        reached = f"; {evaluation.mean_pcc / info.ceiling.mean:.1%} of it reached" if info.ceiling.mean > 0 else ""
+        known = evaluation.mean_pcc is not None and info.ceiling.mean > 0
+        reached = f"; {(evaluation.mean_pcc or 0.0) / info.ceiling.mean:.1%} of it reached" if known else ""
         lines.append(f"ceiling {info.ceiling.mean:.3f}{reached}")
     if info.damage:
         lines.append(f"damage found in the clips: {info.damage}")
     if info.damaged_on_purpose:
         part = info.damaged_on_purpose
-        lines.append(
-            f"damaged on purpose: PCC {part.pcc_undamaged:.3f} -> {part.pcc_damaged:.3f}; found: {part.damage}"
-        )
+        before, after = format_pcc(part.pcc_undamaged), format_pcc(part.pcc_damaged)
+        lines.append(f"damaged on purpose: PCC {before} -> {after}; found: {part.damage}")
     return lines

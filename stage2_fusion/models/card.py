@@ -65,9 +65,13 @@ print(predictor("clip.mp4").intensities)
 
 
 def _what(config: FusionConfig, modalities: list[str]) -> str:
+    ranges = "; ".join(
+        f"{', '.join(n for n, ends in config.scale.ranges.items() if ends == (low, high))} in [{low:g}, {high:g}]"
+        for low, high in dict.fromkeys(config.scale.ranges.values())
+    )
     tuned = f", of which {', '.join(config.finetune)} trained along" if config.finetune else ""
     return (
-        f"Predicts {len(config.label_names)} intensities in [0, 1] ({', '.join(config.label_names)}) from "
+        f"Predicts {len(config.label_names)} intensities ({ranges}) from "
         f"{', '.join(modalities)}, on features of the aligned encoders `{config.encoders.digest}`{tuned}."
     )
 
@@ -106,7 +110,7 @@ def _scores(metrics: dict[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "no labels" if value is None else f"{value:.3f}"
+    return "n/a" if value is None else f"{value:.3f}"
 
 
 def _origins(config: FusionConfig) -> str:

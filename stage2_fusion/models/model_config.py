@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.files import read_object
 from shared.text import one_line
@@ -54,6 +55,8 @@ class FusionConfig:
     precision: str = "fp32"
     """fp32 or bf16: how the encoders ran."""
     action_units: ActionUnitInfo | None = None
+    label_ranges: dict[str, list[float]] | None = None
+    """Lowest and highest value of each dimension; the model predicts fractions of it. None stands for [0, 1]."""
     finetune: dict[str, int] = field(default_factory=dict)
     """Towers that were trained along, with the number of their last blocks."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +66,7 @@ class FusionConfig:
     @classmethod
     def from_features(cls, features: FeatureInfo, **values: Any) -> Self:
         """What a features.json decides, and `values` for the other fields."""
-        shared_names = ("label_names", "widths", "quality", "encoders", "precision", "action_units")
+        shared_names = ("label_names", "widths", "quality", "encoders", "precision", "action_units", "label_ranges")
         return cls(**{name: getattr(features, name) for name in shared_names}, prepare=features.data.prepare, **values)
 
     @classmethod
@@ -96,6 +99,11 @@ class FusionConfig:
             raise UserError(f"{folder}/config.json: damaged ({reason}); train the model again") from None
 
     @property
+    def scale(self) -> LabelScale:
+        """The range of each dimension, on which predictions are given."""
+        return LabelScale.of(self.label_names, self.label_ranges)
+
+    @property
     def landmarker_digest(self) -> str | None:
         """Digest of the file behind the action units, None for a model that reads none."""
         return self.action_units.digest if self.action_units else None
@@ -119,7 +127,20 @@ class FusionConfig:
                 f"{with_file if self.landmarker_digest else 'without --blendshapes'}"
             )
         self._check_preparation(features.data.prepare, path)
-        for name in ("label_names", "quality", "widths"):
+        unknown = [name for name in self.label_names if name not in features.label_names]
+        if unknown:
+            raise UserError(
+                f"{path}: labels {', '.join(features.label_names) or 'none'}, but the model was trained on "
+                f"{', '.join(unknown)} too"
+            )
+        for name in self.label_names:
+            ours, theirs = self.scale.ranges[name], features.scale.ranges[name]
+            if ours != theirs:
+                raise UserError(
+                    f"{path}: {name} runs from {theirs[0]:g} to {theirs[1]:g}, but the model was trained on labels "
+                    f"from {ours[0]:g} to {ours[1]:g}; prepare the clips with --label_range={ours[0]:g},{ours[1]:g}"
+                )
+        for name in ("quality", "widths"):
             if getattr(self, name) != getattr(features, name):
                 raise UserError(
                     f"{path}: {name} {getattr(features, name)}, but the model was trained with {getattr(self, name)}"

@@ -20,7 +20,7 @@ class Window:
     """Seconds from the start of the clip, as `end`."""
     end: float
     values: np.ndarray
-    """float32 (K,) in [0, 1]."""
+    """float32 (K,) on the scale of the training labels, as everywhere here: in [0, 1], or in their `label_range`."""
     steps: StepExplanation
     """Which modality counted when, and what each dimension attended to; times from the start of the clip."""
     quality: dict[str, np.ndarray]
@@ -35,7 +35,7 @@ class Timeline:
     times: np.ndarray
     """float64 (W, 2): start and end in seconds."""
     values: np.ndarray
-    """float32 (W, K) in [0, 1]."""
+    """float32 (W, K)."""
 
 
 @dataclass
@@ -71,7 +71,8 @@ class Prediction:
 
     id: str
     intensities: dict[str, float] = field(default_factory=dict)
-    """Dimension to its value in [0, 1]: the mean over the windows, weighted by their length. Empty after an error."""
+    """Dimension to its value, in [0, 1] or in the `label_range` of the training labels: the mean over the windows,
+    weighted by their length. Empty after an error."""
     timeline: Timeline | None = None
     """None after an error, like `weights`."""
     weights: ModalityWeights | None = None

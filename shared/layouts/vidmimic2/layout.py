@@ -67,7 +67,7 @@ class Vidmimic2(CheckedOptions):
         ordered = [
             replace(clip, groups={"seed": seed}) for clip, seed in zip(ordered, seed_names(ordered), strict=True)
         ]
-        return ClipSource(ordered, EMI, ("seed",), [*notes, *_notes(ordered, folders)])
+        return ClipSource(ordered, EMI, ("seed",), [*notes, *_notes(ordered, folders)], label_ranges={})
 
     def _add_files(self, clip: Clip, folders: "DatasetFolders") -> Clip:
         raw, sound, text = (folders.find(name, clip) for name in ("raw", "audio", "text"))

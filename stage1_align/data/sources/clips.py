@@ -9,6 +9,7 @@ import numpy as np
 
 from shared import config as configuration
 from shared.dataset.clip_dataset import ClipDataset
+from shared.dataset.label_scale import require_fractions
 from shared.options.ranges import CheckedOptions
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import FrameSelector, Sample, TableSource
@@ -26,6 +27,7 @@ class Clips(TableSource):
         self.clips = ClipDataset.open(path, split)
         self.name, self.digest = str(path), self.clips.digest
         self.label_names = self.clips.label_names
+        require_fractions(self.clips.labels(), self.label_names, self.clips.column("id"), self.name)
         self.text_kinds = {"transcript", "labels"} if self.label_names else {"transcript"}
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
         write_wav(place / "in" / f"{i}.wav", voice(0.5 + i / 10, seed=i)[None])
     write_video(place / "in" / "4.mp4", np.stack([face(mouth=m) for m in np.linspace(0, 1, 20)]), sound=voice(1)[None])
     table = ["file,valence,actor,split", *(f"{i}.wav,{i / 4 if i else ''},p{i % 2},train" for i in range(4))]
-    (place / "in" / "labels.csv").write_text("\n".join([*table, "4.mp4,-1,p0,valid"]))
+    (place / "in" / "labels.csv").write_text("\n".join([*table, "4.mp4,1,p0,valid"]))
     assert main([str(place / "in"), "--out", str(place / "out"), "--sample_rates", "[16000, 48000]"]) == 0
     return place / "out"
 
@@ -39,7 +39,7 @@ def test_splits_are_opened_by_name(folder):
 def test_labels_and_columns_are_read(folder):
     clips = ClipDataset.open(folder)
     assert clips.label_names == ["valence"] and clips.labels().dtype == np.float32
-    np.testing.assert_array_equal(clips.labels(), np.float32([[np.nan], [0.25], [0.5], [0.75], [-1]]))
+    np.testing.assert_array_equal(clips.labels(), np.float32([[np.nan], [0.25], [0.5], [0.75], [1]]))
     np.testing.assert_array_equal(clips[3].labels, np.float32([0.75]))
     assert clips.column("group_actor") == ["p0", "p1", "p0", "p1", "p0"] and clips[1].groups == {"actor": "p1"}
     with pytest.raises(UserError, match="no column 'actor'"):

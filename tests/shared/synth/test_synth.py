@@ -249,10 +249,12 @@ def test_tables_match_each_other_and_the_ceiling(corpus):
         for name in EMI:
             x = [float(truths[i][f"true_{name}"]) for i in rows]
             y = [float(labels[i][name]) for i in rows]
-            by_hand = np.corrcoef(x, y)[0, 1] if np.std(x) and np.std(y) else 0.0
-            assert figures["ceiling"][split]["per_dimension"][name] == pytest.approx(by_hand, abs=1e-9)
-        each = figures["ceiling"][split]["per_dimension"].values()
-        assert figures["ceiling"][split]["mean"] == pytest.approx(sum(each) / 6)
+            by_hand = None
+            if len(rows) >= 3 and np.std(y):
+                by_hand = pytest.approx(np.corrcoef(x, y)[0, 1] if np.std(x) else 0.0, abs=1e-9)
+            assert figures["ceiling"][split]["per_dimension"][name] == by_hand
+        each = [value for value in figures["ceiling"][split]["per_dimension"].values() if value is not None]
+        assert figures["ceiling"][split]["mean"] == (pytest.approx(sum(each) / len(each)) if each else None)
 
 
 # --- face and words --------------------------------------------------------------------------------------------------

@@ -37,22 +37,25 @@ def test_pcc_by_hand_over_the_clips_that_have_the_modality():
     metrics = zero_shot(embeddings(), labels, ["joy"])
     assert metrics["zero_shot_vision"] == pytest.approx(np.corrcoef([-1, 1, 0.2], [0, 0.9, 0.3])[0, 1])
     assert metrics["zero_shot_audio"] == pytest.approx(np.corrcoef([1, -1, 0.2], [0, 0.3, 0.6])[0, 1])
-    # Only clips 0 and 2 have both: 0 and -0.8 against 0 and 0.3.
-    assert metrics["zero_shot_both"] == pytest.approx(-1)
+    assert "zero_shot_both" not in metrics  # only clips 0 and 2 have both: the PCC of two clips is 1 or -1
+    both = zero_shot(embeddings(audio_present=[True] * 4), np.array([[0.0], [0.9], [0.3], [np.nan]]), ["joy"])
+    # Sums of clips 0, 1 and 2: -1 + 1, 1 + 0, 0.2 - 1.
+    assert both["zero_shot_both"] == pytest.approx(np.corrcoef([0, 1, -0.8], [0, 0.9, 0.3])[0, 1])
 
 
 def test_clips_and_dimensions_without_labels_are_left_out():
     labels = np.array([[0.1, np.nan], [np.nan, np.nan], [0.4, np.nan], [0.2, np.nan]])
     embedded = embeddings(prompts=[[1, 0], [0, 1], [1, 0]])  # one text each: joy (0, 1), awe (1, 0)
-    assert zero_shot(embedded, labels, ["joy", "awe"])["zero_shot_vision"] == pytest.approx(1)  # -1, 0.2 and 0.1, 0.4
+    metrics = zero_shot(embedded, labels, ["joy", "awe"])
+    assert metrics["zero_shot_audio"] == pytest.approx(np.corrcoef([1, -1, 0.2], [0.1, 0.4, 0.2])[0, 1])
+    assert "zero_shot_vision" not in metrics  # two labeled clips
     assert zero_shot(embeddings(), np.full((4, 1), np.nan), ["joy"]) == {}
     assert zero_shot(embeddings(), np.zeros((4, 0)), []) == {}
 
 
 def test_modality_without_a_labeled_clip_has_no_score():
     labels = np.array([[np.nan], [np.nan], [np.nan], [0.6]])  # the only labeled clip has no picture
-    metrics = zero_shot(embeddings(), labels, ["joy"])
-    assert "zero_shot_vision" not in metrics and metrics["zero_shot_audio"] == 0  # one clip is a constant
+    assert zero_shot(embeddings(), labels, ["joy"]) == {}  # and one clip has no PCC
 
 
 def test_modality_without_any_clip_has_no_score():

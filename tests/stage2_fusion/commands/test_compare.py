@@ -43,7 +43,7 @@ def test_row_order_does_not_matter(tmp_path, capsys):
     comparison = compare(CompareConfig(a, b, bootstrap=20))
     assert comparison.mean.interval == [0, 0] and comparison.mean.a_ahead == 0.5
     assert main([str(a), str(b), "--bootstrap", "20"]) == 0
-    assert "not labeled" in capsys.readouterr().out
+    assert "n/a: not labeled" in capsys.readouterr().out
 
 
 def test_other_clips_labels_and_groups_are_refused(tmp_path):

@@ -125,7 +125,8 @@ def test_features_that_do_not_fit_are_refused(folder, tmp_path):
             evaluate(EvaluateConfig(folder / "model", tmp_path / "f"))
 
     refused(synthetic_features.info(encoders=EncoderInfo("", "other", {})), "features of encoders other")
-    refused(synthetic_features.info(3), "label_names")
+    refused(synthetic_features.info(1), "labels d0, but the model was trained on d1 too")
+    refused(synthetic_features.info(label_ranges={"d0": [0, 1], "d1": [0, 100]}), "d1 runs from 0 to 100, but")
     slower = DataInfo("", "d" * 16, {"frame_rate": 2})
     refused(synthetic_features.info(data=slower), "prepare them again with --frame_rate 4")
 

@@ -85,7 +85,7 @@ def test_card_tells_what_the_model_is_and_is_not(folder, encoders, tmp_path):
     for words in (
         "2 clips of a clip dataset with digest `d`, 1 clip to choose the epoch",
         "made-up clips",
-        "| d0 | 0.500 |\n| d1 | no labels |\n| mean | 0.500 |",
+        "| d0 | 0.500 |\n| d1 | n/a |\n| mean | 0.500 |",
         "Not for decisions about people",
         "That is not felt emotion",
         "| vision | open_clip |",

@@ -1,0 +1,219 @@
+"""The range of labels: decided here, where labels are first read, and nowhere else.
+
+Datasets hold labels as fractions of their range, in [0, 1], and models predict such fractions. `label_range` says what
+the source's own scale is (0 to 100, 1 to 7, -1 to 1); predictions are given back on it. Without it, labels have to lie
+in [0, 1] already. Codes of missing values (-1, 999) are declared as such, never guessed.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import ArrayLike
+
+from shared.dataset.clip import ClipSource
+from shared.dataset.outside_labels import OutsideLabels, Range, find_outside
+from shared.errors import UserError
+from shared.options.ranges import CheckedOptions
+from shared.registry import nearest
+from shared.tables.columns import normalize_name
+
+UNIT = (0.0, 1.0)
+
+
+@dataclass
+class LabelOptions(CheckedOptions):
+    """What the numbers of a source's labels mean."""
+
+    label_range: str | list[float] | dict[str, list[float]] = ""
+    """Lowest and highest label of the source's scale, such as 0,100 or 1,7, or those of each dimension, such as
+    {valence: [-1, 1]}. Labels are stored as fractions of it, and predictions are given on it. By default 0,1: labels
+    outside are refused, not clipped."""
+    missing_labels: str | float | list[float] = ""
+    """Numbers that mean "not labeled", such as -1,-5 or 999."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.ranges()
+        self.codes()
+
+    def ranges(self) -> Range | dict[str, Range]:
+        """The range of all dimensions, or those of some; {} by default. UserError when it is none."""
+        given: Any = self.label_range
+        if isinstance(given, str):
+            given = _parse(given)
+        if given is None:
+            return {}
+        if isinstance(given, Mapping):
+            return {str(name): _range(ends, f"label_range of {name}") for name, ends in given.items()}
+        return _range(given, "label_range")
+
+    def codes(self) -> list[float]:
+        """The numbers that mean "not labeled". UserError when one is no number."""
+        given: Any = self.missing_labels
+        if isinstance(given, str):
+            given = _parse(given)
+        values = [] if given is None else given if isinstance(given, list) else [given]
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            raise UserError(f"missing_labels is {self.missing_labels!r}: give numbers, such as -1,-5")
+        return [float(value) for value in values]
+
+
+def _parse(text: str) -> Any:
+    """The value of an option as YAML, with or without brackets; None when it is empty. UserError if it is none."""
+    try:
+        inner = text.strip().removeprefix("[").removesuffix("]")
+        return yaml.safe_load(text if text.strip().startswith("{") else f"[{inner}]" if inner.strip() else "null")
+    except yaml.YAMLError:
+        raise UserError(f"{text!r} cannot be read: give numbers, such as 0,100") from None
+
+
+def _range(ends: Any, what: str) -> Range:
+    numbers = isinstance(ends, Sequence) and all(isinstance(e, int | float) and not isinstance(e, bool) for e in ends)
+    if not numbers or len(ends) != 2 or not -math.inf < ends[0] < ends[1] < math.inf:
+        raise UserError(f"{what} is {ends!r}: give its lowest and its highest value, such as 0,100")
+    return float(ends[0]), float(ends[1])
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """The range of each of K dimensions."""
+
+    ranges: dict[str, Range]
+
+    @classmethod
+    def of(cls, names: Sequence[str], ranges: Mapping[str, Sequence[float]] | None = None) -> "LabelScale":
+        """From the `label_ranges` of a dataset or a model; None stands for [0, 1] everywhere."""
+        given = ranges or {}
+        return cls({name: (float(given[name][0]), float(given[name][1])) if name in given else UNIT for name in names})
+
+    @classmethod
+    def from_options(cls, options: LabelOptions, names: Sequence[str]) -> "LabelScale":
+        """The range of each dimension. UserError for a dimension that does not exist."""
+        given = options.ranges()
+        if not isinstance(given, dict):
+            return cls(dict.fromkeys(names, given))
+        known = {normalize_name(name): name for name in names}
+        for name in given:
+            if normalize_name(name) not in known:
+                hint = nearest(name, names) if names else "there are no labels"
+                raise UserError(f"label_range: no label is called {name!r}: {hint}")
+        return cls(dict.fromkeys(names, UNIT) | {known[normalize_name(name)]: ends for name, ends in given.items()})
+
+    def to_json(self) -> dict[str, list[float]] | None:
+        """What datasets and models store; None when every range is [0, 1]."""
+        if all(ends == UNIT for ends in self.ranges.values()):
+            return None
+        return {name: list(ends) for name, ends in self.ranges.items()}
+
+    def __str__(self) -> str:
+        ends = {f"{low:g} to {high:g}" for low, high in self.ranges.values()}
+        if len(ends) == 1:
+            return ends.pop()
+        return ", ".join(f"{low:g} to {high:g} ({name})" for name, (low, high) in self.ranges.items())
+
+    @property
+    def lowest(self) -> np.ndarray:
+        """float64 (K,)."""
+        return np.array([low for low, _ in self.ranges.values()], np.float64)
+
+    @property
+    def highest(self) -> np.ndarray:
+        """float64 (K,)."""
+        return np.array([high for _, high in self.ranges.values()], np.float64)
+
+    def fractions(self, labels: ArrayLike) -> np.ndarray:
+        """Labels (..., K) on their scale to fractions of it, float64; NaN stays, and [0, 1] stays to the bit."""
+        return (np.asarray(labels, np.float64) - self.lowest) / (self.highest - self.lowest)
+
+    def values(self, fractions: ArrayLike) -> np.ndarray:
+        """Fractions (..., K) to labels or predictions on their scale, float64; NaN stays."""
+        return np.asarray(fractions, np.float64) * (self.highest - self.lowest) + self.lowest
+
+
+# --- the labels of a source ------------------------------------------------------------------------------------------
+
+
+def scale_labels(source: ClipSource, options: LabelOptions, where: str) -> ClipSource:
+    """The source with its labels as fractions of their range, and without codes of missing values.
+
+    UserError, with counts, clips and the option that helps, when labels lie outside their range, and when the layout
+    itself says what its labels mean."""
+    source = without_codes(source, options)
+    scale = source_scale(source, options)
+    outside = outside_labels(source, scale)
+    if outside:
+        raise UserError(f"{where}: {outside}")
+    fractions = np.clip(scale.fractions(_array(source)), 0, 1)  # (N, K); what rounding left outside
+    ranges = scale.to_json() or {} if source.label_ranges is None else source.label_ranges
+    notes = [*source.notes, *_narrow_notes(source, scale)]
+    return replace(_with_labels(source, fractions), notes=notes, label_ranges=ranges)
+
+
+def source_scale(source: ClipSource, options: LabelOptions) -> LabelScale:
+    """The range that each label of a source has as it stands: [0, 1] when its layout has decided what the labels mean.
+    UserError when the options say another one."""
+    if source.label_ranges is None:
+        return LabelScale.from_options(options, source.label_names)
+    if options.label_range:
+        raise UserError("label_range: this layout says itself what its labels mean; leave the option out")
+    return LabelScale.of(source.label_names)
+
+
+def outside_labels(source: ClipSource, scale: LabelScale) -> OutsideLabels | None:
+    """The labels of a source that lie outside their range."""
+    return find_outside(_array(source), [clip.id for clip in source.clips], scale.ranges)
+
+
+def without_codes(source: ClipSource, options: LabelOptions) -> ClipSource:
+    """The source with NaN in place of the numbers that mean "not labeled"; a note says how many there are."""
+    codes = options.codes()
+    if not codes or not source.label_names:
+        return source
+    labels, notes = _array(source), list(source.notes)
+    for code in codes:
+        equal = np.isclose(labels, code, rtol=1e-6, atol=0)
+        labels[equal] = np.nan
+        count = int(equal.sum())
+        are = "label is" if count == 1 else "labels are"
+        notes.append(f"{count} {are} {code:g}, which means not labeled (missing_labels)")
+    return replace(_with_labels(source, labels), notes=notes)
+
+
+def _array(source: ClipSource) -> np.ndarray:
+    """float64 (N, K)."""
+    return np.array([clip.labels for clip in source.clips], np.float64).reshape(
+        len(source.clips), len(source.label_names)
+    )
+
+
+def _with_labels(source: ClipSource, labels: np.ndarray) -> ClipSource:
+    """The source with labels (N, K)."""
+    if not source.label_names:
+        return source
+    rows = labels.tolist()
+    return replace(source, clips=[replace(c, labels=tuple(row)) for c, row in zip(source.clips, rows, strict=True)])
+
+
+def _narrow_notes(source: ClipSource, scale: LabelScale) -> list[str]:
+    """A note about labels that all lie in [0, 1], although the given range is wider: they may be on another scale."""
+    labels, notes = _array(source), []
+    for k, (name, ends) in enumerate(scale.ranges.items()):
+        known = labels[~np.isnan(labels[:, k]), k]
+        fractional = ((known > 0) & (known < 1)).any()
+        if ends[0] <= 0 and ends[1] > 1 and fractional and known.min() >= 0 and known.max() <= 1:
+            notes.append(
+                f"all labels of {name} lie in [0, 1], though label_range says {ends[0]:g} to {ends[1]:g}: if they are "
+                f"on another scale, give each dimension its own, such as {{{name}: [0, 1]}}"
+            )
+    return notes
+
+
+def require_fractions(labels: np.ndarray, names: Sequence[str], ids: Sequence[str], where: str) -> None:
+    """UserError when labels (N, K) of a dataset are not fractions of their range: an older version wrote them."""
+    outside = find_outside(labels, ids, dict.fromkeys(names, UNIT))
+    if outside:
+        raise UserError(f"{where}: {outside} to `emit prepare`, and make what was made from it again")

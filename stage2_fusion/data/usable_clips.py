@@ -1,0 +1,66 @@
+"""What the clips of a split can teach and score: by their labels, and by their modalities. What they cannot is refused
+or named."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from shared.errors import UserError
+from shared.metrics import is_constant, why_no_pcc
+from stage2_fusion.data.features import FeatureSample
+
+
+def learnable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) -> tuple[list[str], dict[str, str]]:
+    """The dimensions that training labels (N, K), NaN = not labeled, can teach, and {dimension: why not} of the others:
+    without two different labels, a model learns a constant at most. UserError, beginning with `where`, when there are
+    none."""
+    why = {name: _why_not_learned(labels[:, k]) for k, name in enumerate(names)}
+    others = {name: reason for name, reason in why.items() if reason}
+    if len(others) == len(names):
+        raise UserError(f"{where}: nothing can be learned from its labels: {_listed(others) or 'there are none'}")
+    return [name for name in names if name not in others], others
+
+
+def scorable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) -> dict[str, str]:
+    """{dimension: why not} of those that validation labels (N, K) cannot score. UserError, beginning with `where`, when
+    they can score none: a model could not be chosen by them."""
+    others = {name: reason for k, name in enumerate(names) if (reason := why_no_pcc(labels[:, k]))}
+    if len(others) == len(names):
+        raise UserError(
+            f"{where}: its labels allow no PCC, so that nothing can be chosen by them: {_listed(others)}; give it more "
+            "labeled clips, or name another split"
+        )
+    return others
+
+
+def require_modality(samples: Sequence[FeatureSample], modalities: Sequence[str], where: str) -> list[str]:
+    """A line about the samples that have none of these modalities, if there are any. UserError, beginning with `where`,
+    when none of them has one: every prediction would be the same."""
+    without = sum(not any(sample.modality(name).steps for name in modalities) for sample in samples)
+    listed = " or ".join(modalities)
+    if without == len(samples):
+        raise UserError(f"{where}: none of its {without} clips has {listed}, so that all predictions would be equal")
+    return [f"{where}: {without} of {len(samples)} clips have no {listed}: nothing of them is read"] if without else []
+
+
+def left_out_note(others: dict[str, str]) -> str:
+    """A line about dimensions that the training labels cannot teach."""
+    return f"left out, because their training labels teach nothing: {_listed(others)}"
+
+
+def not_scored_note(others: dict[str, str], split: str) -> str:
+    """A line about dimensions that the validation labels cannot score."""
+    return f"not scored on split {split!r}, and so not counted in its PCC: {_listed(others)}"
+
+
+def _why_not_learned(labels: np.ndarray) -> str:
+    known = labels[~np.isnan(labels)]
+    if not known.size:
+        return "not labeled"
+    if known.size == 1:
+        return "1 labeled clip"
+    return f"all labels are {known[0]:.4g}" if is_constant(known) else ""
+
+
+def _listed(reasons: dict[str, str]) -> str:
+    return "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
