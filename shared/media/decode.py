@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.media.remarks import Remarks
+from shared.media.timeline import BREAK, SUSPICIOUS
 from shared.media.tracks import AudioTrack, Track, VideoTrack, no_frames, video_stream
 from shared.text import one_line
 
@@ -76,21 +77,21 @@ def decode_windows(
 ) -> Generator[Media, None, None]:
     """Decode all of a file in windows of `seconds`, in the memory of one window. Otherwise as `decode`.
 
-    Windows in a break (see MAX_HOLD in tracks.py) are left out, and so is a last one below MIN_TAIL_SECONDS.
+    Windows in a break (see BREAK in timeline.py) are left out, and so is a last one below MIN_TAIL_SECONDS.
     """
     with contextlib.ExitStack() as stack:
         container = stack.enter_context(_open(source))
         tracks: list[Track] = []
         reasons = {} if frame_rate else {"vision": "frames were not requested"}
-        video = video_stream(container) if frame_rate else None
-        if video is not None:
-            tracks.append(VideoTrack(container, video, frame_rate, max_side))
+        video, audio = video_stream(container), next(iter(container.streams.audio), None)
+        if video is not None and frame_rate:
+            tracks.append(VideoTrack(container, video, frame_rate, max_side, audio.index if audio else None))
             container = stack.enter_context(_open(source))
         elif frame_rate:
             reasons["vision"] = "no moving pictures, only a cover" if container.streams.video else "no video track"
         audio = next(iter(container.streams.audio), None)
         if audio is not None:
-            tracks.append(AudioTrack(container, audio))
+            tracks.append(AudioTrack(container, audio, video.index if video else None))
         else:
             reasons["audio"] = "no audio track"
         if not tracks:
@@ -117,10 +118,12 @@ def _start(container: "InputContainer", tracks: list[Track]) -> float:
     """Seconds at which the first stream starts, by the clock of the file."""
     import av
 
-    if container.start_time is not None:
-        return container.start_time / av.time_base
-    first_frames = [frame for track in tracks if (frame := track.peek()) is not None]
-    return min((frame.time for frame in first_frames if frame.time is not None), default=0.0)
+    frames = [frame for track in tracks if (frame := track.peek()) is not None]
+    times = [track.timeline.first for track in tracks if track.timeline.first is not None]
+    first = min((frame.time for frame in frames if frame.time is not None), default=min(times, default=0.0))
+    start = first if container.start_time is None else container.start_time / av.time_base
+    # Wrong time stamps of the first packets make the stated start wrong.
+    return first if start > first + SUSPICIOUS or start < first - BREAK else start
 
 
 def _windows(tracks: list[Track], start: float, seconds: float, reasons: dict[str, str]) -> Iterator[Media]:

@@ -9,7 +9,8 @@ import numpy as np
 from shared.errors import UserError
 from shared.media.arrays import check_text, describe, reject, to_array, to_frames, to_sample_rate, to_waveform
 from shared.media.decode import MIN_TAIL_SECONDS, Media
-from shared.media.tracks import EARLY, MAX_HOLD, MAX_LAST_FRAME
+from shared.media.timeline import BREAK
+from shared.media.tracks import EARLY, MAX_LAST_FRAME
 
 MAX_GAP = 10.0
 """Frames that lie further apart, in seconds, have times in another unit."""
@@ -128,7 +129,7 @@ def _resample_times(frame_times: np.ndarray, frame_rate: float) -> tuple[np.ndar
     times = np.arange(first, max(first + 1, int((end - 1e-6) * frame_rate) + 1)) / frame_rate  # (G,)
     shown = np.searchsorted(frame_times - EARLY + 1e-6, times, side="right") - 1  # (G,)
     chosen, inside = shown.clip(0), np.ones(len(times), bool)
-    for i in np.flatnonzero(np.diff(frame_times) > MAX_HOLD):  # a break: frame i is not held
+    for i in np.flatnonzero(np.diff(frame_times) > BREAK):  # a break: frame i is not held
         held = frame_times[i] + min(frame_times[i] - frame_times[i - 1] if i else 1 / frame_rate, MAX_LAST_FRAME)
         inside &= (shown != i) | (times < held - 1e-6)
     return chosen[inside], times[inside], end

@@ -8,6 +8,7 @@ import numpy as np
 
 from shared.media.pictures import PictureConverter
 from shared.media.remarks import Remark, Remarks
+from shared.media.timeline import BREAK, Timeline
 from shared.media.waveform import RateConverter, to_channels, to_mono
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ MAX_AUDIO_DRIFT = 0.05
 """Seconds by which sound may differ from its timestamp before silence is inserted or sound is cut."""
 SILENT_PEAK = 1e-3
 """Of full scale: if the mean of the channels never exceeds it, and a channel exceeds ten times it, they cancel."""
-MAX_HOLD = 3600.0
-"""Seconds: a longer gap between two frames, or in the sound, is a break in the recording. Nothing is shown in it."""
 MAX_LAST_FRAME = 1.0
 """Seconds that a frame before the end or before a break is shown at most."""
 EARLY = 6e-4
@@ -52,7 +51,10 @@ class Track:
 
     modality: ClassVar[str]
 
-    def __init__(self, container: "InputContainer", stream: "VideoStream | AudioStream"):
+    def __init__(self, container: "InputContainer", stream: "VideoStream | AudioStream", other: int | None = None):
+        """other: index of the stream of the other track of this clip, which is read from a container of its own."""
+        from av.format import Flags
+
         # One thread, because several clips are decoded in parallel.
         stream.codec_context.thread_count = 1
         self.damaged = self.unreadable = 0
@@ -65,7 +67,12 @@ class Track:
         """Whether channels cancel each other in the current window."""
         self.end = 0.0
         """Seconds at which the last decoded frame ends."""
-        self._frames = self._decode(container, stream)
+        streams: list[Any] = [stream] if other is None else [stream, container.streams[other]]
+        discontinuous: Any = Flags.ts_discont
+        may_jump = bool(container.format.flags & discontinuous.value)
+        leads = stream.type == "video" or other is None
+        self.timeline = Timeline(streams, stream, self.remarks, leads, may_jump)
+        self._frames = self._decode(container, stream, streams)
         self._next: Any = None
 
     @property
@@ -93,7 +100,10 @@ class Track:
 
     def time(self, frame: "VideoFrame | AudioFrame", start: float) -> float:
         """Seconds from the start of the clip."""
-        return frame.time - start if frame.time is not None else self.expected_time()
+        if frame.time is not None:
+            return frame.time - start
+        # Formats without presentation times, such as AVI, have those of decoding.
+        return self.expected_time() if frame.dts is None else float(frame.dts * (frame.time_base or 0)) - start
 
     def next_time(self, start: float) -> float:
         """Seconds at which the next frame starts."""
@@ -101,23 +111,28 @@ class Track:
         return self.end if frame is None else self.time(frame, start)
 
     def _decode(
-        self, container: "InputContainer", stream: "VideoStream | AudioStream"
+        self,
+        container: "InputContainer",
+        stream: "VideoStream | AudioStream",
+        streams: list[Any],
     ) -> "Iterator[VideoFrame | AudioFrame]":
         import av
 
-        for packet in self._packets(container, stream):
+        for packet in self.timeline.straighten(self._packets(container, streams)):
+            if packet.stream_index != stream.index:
+                continue
             try:
                 yield from packet.decode()
             except (av.error.FFmpegError, ValueError):
                 self.damaged += 1
 
-    def _packets(self, container: "InputContainer", stream: "VideoStream | AudioStream") -> "Iterator[Packet]":
+    def _packets(self, container: "InputContainer", streams: list[Any]) -> "Iterator[Packet]":
         import av
 
         failures = 0
         while failures < MAX_READ_FAILURES:
             try:
-                yield from container.demux(stream)
+                yield from container.demux(streams)
                 return
             except (av.error.EOFError, StopIteration):
                 return
@@ -131,8 +146,15 @@ class VideoTrack(Track):
 
     modality = "vision"
 
-    def __init__(self, container: "InputContainer", stream: "VideoStream", frame_rate: float, max_side: int):
-        super().__init__(container, stream)
+    def __init__(
+        self,
+        container: "InputContainer",
+        stream: "VideoStream",
+        frame_rate: float,
+        max_side: int,
+        other: int | None = None,
+    ):
+        super().__init__(container, stream, other)
         self.pictures = PictureConverter(stream, max_side, self.remarks)
         self.default_gap = float(1 / stream.average_rate) if stream.average_rate else 0.04
         self.rate = frame_rate
@@ -151,7 +173,10 @@ class VideoTrack(Track):
         return self.peek() is None and (self.last is None or self.next_index / self.rate >= self.end - 1e-6)
 
     def expected_time(self) -> float:
-        return 0.0 if self.last is None else self.last_time + self.default_gap
+        if self.last is None:
+            return 0.0
+        usual = self.gap if 0 < self.gap <= MAX_LAST_FRAME else self.default_gap
+        return self.last_time + (self.timeline.own.spacing or usual)
 
     def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, np.ndarray]:
         """Frames (T, H, W, 3) and their times (T,), which count from `begin`."""
@@ -160,7 +185,7 @@ class VideoTrack(Track):
         while (frame := self.peek()) is not None:
             time = self.time(frame, start)
             if self.last is not None and self.last_time < time:
-                self._show_last(time - EARLY if time - self.last_time <= MAX_HOLD else self._last_end(), end)
+                self._show_last(time - EARLY if time - self.last_time <= BREAK else self._last_end(), end)
             if time >= end:
                 break
             self._advance(self.take(), time)
@@ -182,7 +207,7 @@ class VideoTrack(Track):
 
     def _advance(self, frame: "VideoFrame", time: float) -> None:
         """Make `frame` the last frame, unless its time is before that of the last one."""
-        if self.last is None or time - self.last_time > MAX_HOLD:
+        if self.last is None or time - self.last_time > BREAK:
             # The grid starts, or goes on after a break, with the first time that is within half a step of this frame.
             self.next_index = max(self.next_index, round(time * self.rate))
         elif time < self.last_time:
@@ -209,14 +234,16 @@ class AudioTrack(Track):
 
     modality = "audio"
 
-    def __init__(self, container: "InputContainer", stream: "AudioStream"):
-        super().__init__(container, stream)
+    def __init__(self, container: "InputContainer", stream: "AudioStream", other: int | None = None):
+        super().__init__(container, stream, other)
         self.parts: list[np.ndarray] = []
         """Samples that no window has returned yet."""
         self.rate, self.length, self.returned = 0, 0, 0
         """Hz; samples placed so far; samples returned by windows."""
         self.position: int | None = None
         """Where the next frame starts, in samples, once this is decided."""
+        self.exact = True
+        """Whether the next frame is placed exactly: the first one of a part of the recording."""
         self.converter: RateConverter | None = None
         """For frames of another rate than the first one."""
 
@@ -238,7 +265,7 @@ class AudioTrack(Track):
                 self.length = self.returned = first  # windows without sound were skipped
             if self.length >= limit:
                 break
-            self._add_silence(self._place(self.time(frame, start)), limit)
+            self._add_silence(self._place(self.time(frame, start), start), limit)
             if self.length >= limit:
                 break
             channels = to_channels(frame.to_ndarray(), frame.format.is_packed, frame.layout.nb_channels)
@@ -261,16 +288,26 @@ class AudioTrack(Track):
     def _end_of_placed(self) -> int:
         return self.length + (self.converter.pending if self.converter else 0)
 
-    def _place(self, time: float) -> int:
-        """Decide where the next frame, of this time, starts; samples of silence before it, negative for an overlap."""
+    def _part_starts(self, time: float) -> bool:
+        """Whether the first frame of a part of the recording has this time, by the clock of the file."""
+        joints = self.timeline.own.joints
+        is_first = bool(joints) and time >= joints[0] - 1e-3
+        while joints and time >= joints[0] - 1e-3:
+            joints.popleft()
+        return is_first
+
+    def _place(self, time: float, start: float) -> int:
+        """Decide where the next frame, of this time, starts; samples of silence before it, negative for an overlap.
+        start: of the clip, by the clock of the file."""
         if self.position is None:
-            offset = round(time * self.rate) - self._end_of_placed()
-            # The first frame is placed exactly; later, the clocks of container and codec may drift a little.
-            if self.has_decoded and abs(offset) <= MAX_AUDIO_DRIFT * self.rate:
+            offset, drift = round(time * self.rate) - self._end_of_placed(), MAX_AUDIO_DRIFT * self.rate
+            # A part's first frame is placed exactly; later, the clocks of container and codec may drift a little.
+            self.exact |= self._part_starts(time + start)
+            if not self.exact and abs(offset) <= drift:
                 offset = 0
             elif offset > 0:
                 self._end_conversion()
-                if self.has_decoded:
+                if self.has_decoded and offset > drift:
                     self.remarks[SILENCE] += offset / self.rate
             self.position = self._end_of_placed() + offset
         return self.position - self._end_of_placed()
@@ -279,15 +316,15 @@ class AudioTrack(Track):
         """Silence of `count` samples, of which later windows add what is beyond `limit`."""
         if count > 0:
             self._append(np.zeros(min(count, limit - self.length), np.float32))
-            self.in_window |= count <= MAX_HOLD * self.rate
+            self.in_window |= count <= BREAK * self.rate
 
     def _add_frame(self, mono: np.ndarray, rate: int) -> None:
         """Samples (S,) at `rate` Hz, without what overlaps the sound before them."""
         overlap = max(0, self._end_of_placed() - (self.position or 0))
-        self.position = None
+        self.position, self.exact = None, overlap * rate > len(mono) * self.rate
         if overlap:
             cut = min(len(mono), round(overlap * rate / self.rate))
-            if self.has_decoded:
+            if self.has_decoded and overlap > MAX_AUDIO_DRIFT * self.rate:
                 self.remarks[OVERLAP] += cut / rate
             mono = mono[cut:]
         if self.converter is not None and self.converter.rate != rate:

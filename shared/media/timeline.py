@@ -1,0 +1,279 @@
+"""One clock for the packets of a file: order and continuity come from the stream, time stamps only refine them.
+
+Files joined end to end start their time stamps again, clocks wrap around, and single stamps are wrong. Both tracks of a
+file are read from containers of their own; each sees the packets of both, and so both arrive at the same clock.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shared.media.remarks import Remark, Remarks
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.stream import Stream
+
+JITTER = 0.05
+"""Seconds by which time stamps may step back without a reason."""
+SUSPICIOUS = 1.0
+"""A longer step forward, in seconds, is compared with the packets after it."""
+DISCONTINUITY = 10.0
+"""A longer step forward of all streams, in seconds, starts a new part, in formats whose clocks may jump (MPEG-TS)."""
+BREAK = 3600.0
+"""A longer gap, in seconds, is a break in the recording: nothing is shown in it."""
+FOLLOWERS = 3
+"""Packets after a jump that tell a new part from a wrong time stamp."""
+SETTLED = 1.5
+"""Seconds of a stream, after its jump, within which the other streams jump too if a new part starts."""
+SEAM = 0.25
+"""Seconds by which the sound of one part may overlap the next, as codecs pad it: pictures then follow without a gap."""
+MAX_LOOKAHEAD = 4000
+"""Packets."""
+MAX_REORDERED = 17
+"""Frames by which decoding may be ahead of showing."""
+
+JOINED = Remark("time stamps start again in {} place(s): the parts of the recording follow each other")
+REBASED = Remark("time stamps of one track jump in {} place(s): it goes on where it was")
+WRONG_STAMPS = Remark("{} wrong or stuck time stamp(s): the order of the recording is used")
+
+
+@dataclass
+class Line:
+    """A stream on the common clock. Times are seconds; raw ones are those of the file."""
+
+    stream: "Stream"
+    offset: float = 0.0
+    """What is added to raw times."""
+    last: float | None = None
+    """Raw time of the last packet that has one."""
+    step: float = 0.0
+    """Between the last two packets."""
+    end: float = 0.0
+    """Where what has been read so far ends, on the common clock."""
+    stuck: float | None = None
+    """The raw time that many packets share, which are being read."""
+    spacing: float | None = None
+    """Seconds between frames that share a time stamp."""
+    joints: deque[float] = field(default_factory=deque)
+    """Where new parts start, on the common clock."""
+
+    def raw_time(self, packet: "Packet") -> float | None:
+        """By which packets are ordered; None without a time stamp."""
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        # Without dts at the start, the stamps of a stream that reorders its frames are not comparable.
+        if ticks is None or (packet.dts is None and self.last is not None):
+            return None
+        return float(ticks * (packet.time_base or 0))
+
+    def jumps(self, since: float, time: float, forward: float) -> bool:
+        """Whether the step from one raw time to the next is no regular one."""
+        return time < since - JITTER or time > since + forward
+
+    def read(self, packet: "Packet", time: float) -> None:
+        if self.last is not None and time > self.last:
+            self.step = time - self.last
+        self.last = time
+        self.end = max(self.end, self.end_of(packet))
+
+    def end_of(self, packet: "Packet") -> float:
+        """Where a packet ends on the common clock."""
+        return _shown(packet) + self.offset + self._duration(packet)
+
+    def _duration(self, packet: "Packet") -> float:
+        stated = float((packet.duration or 0) * (packet.time_base or 0))
+        if self.stream.type == "video" and 0 < self.step <= 1:
+            return self.step
+        return stated if 0 < stated <= 1 else 0.0
+
+    def shift(self, packet: "Packet") -> None:
+        """Put a packet on the common clock."""
+        ticks = round(self.offset / float(packet.time_base or 1))
+        if ticks and packet.pts is not None:
+            packet.pts += ticks
+        if ticks and packet.dts is not None:
+            packet.dts += ticks
+
+
+class Timeline:
+    """Puts packets on one clock without jumps. Gaps of one stream, and pauses in formats with honest clocks, remain."""
+
+    def __init__(self, streams: "Sequence[Stream]", own: "Stream", remarks: Remarks, leads: bool, may_jump: bool):
+        """own: whose repairs are noted in `remarks`; leads: note new parts too; may_jump: see DISCONTINUITY."""
+        self.lines = {stream.index: Line(stream) for stream in streams}
+        self.own, self.remarks, self.leads = self.lines[own.index], remarks, leads
+        self.forward = DISCONTINUITY if may_jump else float("inf")
+        self.offset = 0.0
+        """Of the newest part."""
+        self.first: float | None = None
+        """The first time on the common clock."""
+        self._ahead: deque[Any] = deque()
+        self._packets: Iterator[Any] = iter(())
+
+    def straighten(self, packets: "Iterator[Packet]") -> "Iterator[Packet]":
+        """The packets of all streams in their order, with time stamps on the common clock, or without."""
+        self._packets = packets
+        while (packet := self._ahead.popleft() if self._ahead else next(self._packets, None)) is not None:
+            line = self.lines[packet.stream.index]
+            time = line.raw_time(packet)
+            if time is not None:
+                if self._is_wrong(packet, line, time):
+                    packet.pts = packet.dts = None
+                    if line is self.own:
+                        self.remarks[WRONG_STAMPS] += 1
+                else:
+                    line.read(packet, time)
+                    if self.first is None or time + line.offset < self.first:
+                        self.first = time + line.offset
+            line.shift(packet)
+            yield packet
+
+    def _is_wrong(self, packet: "Packet", line: Line, time: float) -> bool:
+        """Whether the time stamp of a packet is to be ignored. Starts a new part where one begins."""
+        if line.stuck is not None:
+            if time == line.stuck:
+                return True
+            line.stuck = None
+        if line.last is None:
+            return self._first_is_wrong(line, time)
+        if time == line.last:
+            return self._is_stuck(line, time)
+        if line.jumps(line.last, time, SUSPICIOUS):
+            followers = self._times_ahead(line, FOLLOWERS)
+            if _returns(line.last, time, followers) or (not followers and time - line.last > BREAK):
+                return True
+            self._follow_jump(packet, line, time)
+        return _is_far(packet, line)
+
+    def _first_is_wrong(self, line: Line, time: float) -> bool:
+        """Whether the first packet is elsewhere than those after it, which are together."""
+        after = self._times_ahead(line, 2)
+        if len(after) < 2 or abs(after[1] - after[0]) > SUSPICIOUS:
+            return False
+        return after[0] < time - SUSPICIOUS or after[0] > time + BREAK
+
+    def _is_stuck(self, line: Line, time: float) -> bool:
+        """Whether several packets share one time. Two may: fields, or a frame that replaces another."""
+        if self._times_ahead(line, 2) != [time, time]:
+            return False
+        count = 2
+        for later in self._later(line):
+            if later != time:
+                line.spacing = (later - time) / count if later > time else None
+                break
+            count += 1
+        line.stuck = time
+        return True
+
+    def _follow_jump(self, packet: "Packet", line: Line, time: float) -> None:
+        """Decide what a lasting jump is: a new part, a clock that wraps, or a matter of this stream."""
+        last = line.last or 0.0
+        others = [other for other in self.lines.values() if other is not line and other.last is not None]
+        now = max((other.end for other in others), default=line.end)
+        wrap = _clock_period(line)
+        if line.offset != self.offset and abs(time + self.offset - now) < DISCONTINUITY / 2:
+            line.offset = self.offset  # the others have made this jump before
+        elif wrap and abs(last - time - wrap) < DISCONTINUITY:
+            self.offset = line.offset = line.offset + wrap
+        elif line.jumps(last, time, self.forward):
+            starts, ends = self._seam(packet, line, others)
+            if not starts:
+                self._follow_alone(line, time)
+                return
+            offset = self._offset_of_part(starts, ends)
+            if self.leads:
+                self.remarks[JOINED] += 1
+            self.offset = line.offset = offset
+            line.joints.append(time + offset)
+
+    def _follow_alone(self, line: Line, time: float) -> None:
+        """A jump that the other streams do not make: small overlaps stay, for the sake of synchrony."""
+        if line.jumps((line.last or 0.0) - SUSPICIOUS, time, float("inf")):
+            line.offset = line.end - time
+            if line is self.own:
+                self.remarks[REBASED] += 1
+
+    def _seam(self, packet: "Packet", line: Line, others: list[Line]) -> tuple[dict[int, float], dict[int, float]]:
+        """For each stream, by index, the raw time at which the new part starts, empty if others go on as before; and
+        where the old part ends, on the common clock."""
+        starts = {line.stream.index: _shown(packet)}
+        ends = {one.stream.index: one.end for one in [line, *others]}
+        latest = {other.stream.index: other.last or 0.0 for other in others}
+        time = begin = line.raw_time(packet) or 0.0
+        goes_on = False
+        for ahead in self._look_ahead():
+            index, other = ahead.stream.index, self.lines[ahead.stream.index]
+            stamp = other.raw_time(ahead)
+            if stamp is None:
+                continue
+            if index in starts:
+                starts[index] = min(starts[index], _shown(ahead))
+                time = stamp if other is line else time
+            elif index in latest:
+                if other.jumps(latest[index], stamp, self.forward):
+                    starts[index] = _shown(ahead)
+                else:
+                    goes_on, ends[index] = True, max(ends[index], other.end_of(ahead))
+                latest[index] = stamp
+            if not begin - JITTER <= time <= begin + SETTLED:
+                break
+        return ({}, ends) if goes_on and len(starts) == 1 else (starts, ends)
+
+    def _offset_of_part(self, starts: dict[int, float], ends: dict[int, float]) -> float:
+        """Where the new part is put: behind all of the old one; pictures follow at once if sound overlaps a little."""
+        behind = max(ends.values()) - min(starts.values())
+        for index, start in starts.items():
+            if self.lines[index].stream.type == "video" and index in ends:
+                seamless = ends[index] - start
+                return seamless if 0 <= behind - seamless <= SEAM else behind
+        return behind
+
+    def _look_ahead(self) -> "Iterator[Packet]":
+        """The packets to come."""
+        i = 0
+        while i < MAX_LOOKAHEAD:
+            if i == len(self._ahead):
+                packet = next(self._packets, None)
+                if packet is None:
+                    return
+                self._ahead.append(packet)
+            yield self._ahead[i]
+            i += 1
+
+    def _later(self, line: Line) -> Iterator[float]:
+        """Raw times of the packets of a stream to come."""
+        for packet in self._look_ahead():
+            if packet.stream.index == line.stream.index:
+                time = line.raw_time(packet)
+                if time is not None:
+                    yield time
+
+    def _times_ahead(self, line: Line, count: int) -> list[float]:
+        return [time for time, _ in zip(self._later(line), range(count), strict=False)]
+
+
+def _returns(last: float, time: float, followers: list[float]) -> bool:
+    """Whether packets after a jump go on from before it, so that only single time stamps are wrong."""
+    if time > last:
+        return any(last < follower < time - JITTER for follower in followers)
+    return any(follower > last for follower in followers)
+
+
+def _is_far(packet: "Packet", line: Line) -> bool:
+    """Whether a frame is shown much earlier or later than it is decoded."""
+    if packet.pts is None or packet.dts is None:
+        return False
+    ahead = float((packet.pts - packet.dts) * (packet.time_base or 0))
+    return not -DISCONTINUITY < ahead < max(DISCONTINUITY, MAX_REORDERED * line.step)
+
+
+def _shown(packet: "Packet") -> float:
+    ticks = packet.pts if packet.pts is not None else packet.dts
+    return float((ticks or 0) * (packet.time_base or 0))
+
+
+def _clock_period(line: Line) -> float:
+    """Seconds after which the 33 bits of an MPEG clock start again; 0 for other clocks."""
+    base = line.stream.time_base
+    return 2**33 / 90000 if base is not None and base.numerator == 1 and base.denominator == 90000 else 0.0
