@@ -45,7 +45,10 @@ def write_video(
             video.codec_context.sample_aspect_ratio = pixel_shape
         if sound is not None:
             layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(sound)]
-            audio = container.add_stream("aac" if path.suffix != ".webm" else "libopus", rate=rate, layout=layout)
+            sound_codec = {".webm": "libopus", ".opus": "libopus", ".oga": "flac", ".mpg": "mp2"}.get(
+                path.suffix, "aac"
+            )
+            audio = container.add_stream(sound_codec, rate=rate, layout=layout)
         if video is not None:
             for picture, time in zip(frames, times, strict=True):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

@@ -63,3 +63,48 @@ def test_gap_in_the_sound_is_silent_and_said(tmp_path, gap):
     kept = gap > 0.05
     np.testing.assert_allclose(bursts, [0, 1 + gap * kept], atol=0.002)
     assert ("have no sound" in lines(media)) == kept
+
+
+def burst(seconds: float, at: float, rate: int) -> np.ndarray:
+    """Silence with 20 ms of a tone: float32 (S,)."""
+    sound, tone = np.zeros(round(seconds * rate), np.float32), np.sin(np.arange(rate // 50) * 0.3)
+    sound[round(at * rate) :][: len(tone)] = 0.7 * tone
+    return sound
+
+
+def bursts(media: Media) -> np.ndarray:
+    """Seconds at which bursts start, (N,)."""
+    loud = np.flatnonzero(np.abs(media.waveform) > 0.15)
+    return loud[np.diff(loud, prepend=-media.sample_rate) > 0.1 * media.sample_rate] / media.sample_rate
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.ts", "libx264"),
+        ("a.ts", "mpeg2video"),
+        ("a.mpg", "mpeg1video"),
+        ("a.webm", "libvpx"),
+        ("a.mkv", "libx264"),
+        ("a.ts", None),
+        ("a.opus", None),
+        ("a.oga", None),
+    ],
+)
+def test_files_joined_end_to_end_are_read_to_their_end(tmp_path, name, codec):
+    """Two parts of 2 s: pictures 0 to 49 and 100 to 149, bursts at 0.5 s; both are in the same order and in sync."""
+    times, parts = np.arange(50) / 25, []
+    for first in (0, 100):
+        pictures = None if codec is None else clock((first + np.arange(50)) / 50)
+        path, sound = tmp_path / f"{first}{name}", burst(2, 0.5, 48000)[None]
+        parts.append(write_video(path, pictures, times, sound, 48000, codec=codec or "").read_bytes())
+    (tmp_path / name).write_bytes(b"".join(parts))
+    media = decode(tmp_path / name, 25, 20)
+    first_burst, second_burst = bursts(media)
+    assert abs(first_burst - 0.51) < 0.02 and abs(second_burst - first_burst - 2) < 0.03
+    if codec:
+        numbers = np.round(read_clock(media.frames) * 50).astype(int)
+        assert sorted({*numbers}) == [*range(50), *range(100, 150)] and (np.diff(numbers) >= 0).all()
+        joint = media.frame_times[np.flatnonzero(numbers == 100)[0]]
+        assert abs(joint - 2 - (second_burst - first_burst - 2)) < 0.042  # one frame
+    assert "time stamps start again in 1 place" in lines(media) and not problem_lines(media.remarks)
