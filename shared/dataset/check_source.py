@@ -71,6 +71,7 @@ def check_source(
         "groups": {name: _group(clips, name) for name in source.group_names},
         "duplicates": {kind: _duplicates(clips, values) for kind, values in keys.items()},
         "leakage": _leakage(source, keys),
+        "left_out": {row.row: row.reason for row in source.left_out},
         "problems": {clip.id: list(clip.problems) for clip in clips if clip.problems},
     }
 

@@ -82,6 +82,17 @@ def _listing(folder: Path) -> str | None:
         return None
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A row of a source that gives no clip."""
+
+    row: str
+    """Where it is, such as "labels.csv line 7"."""
+    media: str
+    """The file that it names, as far as that can be read."""
+    reason: str
+
+
 @dataclass
 class ClipSource:
     """All clips of a source."""
@@ -94,6 +105,8 @@ class ClipSource:
     label_ranges: dict[str, list[float]] | None = None
     """Lowest and highest value of each label, of which the labels are fractions (label_scale.py). A layout whose labels
     lie in [0, 1] by definition gives {}; None leaves it to the options."""
+    left_out: list[LeftOut] = field(default_factory=list)
+    """What the source lists and is no clip; failures.csv repeats it."""
 
 
 def sidecar_transcript(media: Path | StoredMedia | None) -> str | None:

@@ -6,11 +6,25 @@ from pathlib import Path, PurePosixPath
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 VIDEO_SUFFIXES = (
     *(".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv", ".3gp", ".ts"),
+    *(".3g2", ".3gpp", ".qt", ".mts", ".m2ts", ".m2t", ".m2v", ".vob", ".mxf", ".asf", ".f4v", ".divx", ".dv", ".dav"),
+    *(".insv", ".lrv", ".360", ".mod", ".tod", ".ogm", ".mpe", ".m1v", ".mjpeg", ".mjpg", ".rm", ".rmvb", ".wtv"),
 )
-AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac", ".wma")
+"""Files with pictures, as cameras, phones, recorders and the web write them."""
+AUDIO_SUFFIXES = (
+    *(".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac", ".wma"),
+    *(".oga", ".mka", ".weba", ".amr", ".awb", ".3ga", ".caf", ".aiff", ".aif", ".aifc", ".m4b", ".mp2", ".mpga"),
+    *(".ac3", ".eac3", ".au", ".snd", ".w64", ".rf64", ".wv", ".ape", ".tta", ".spx", ".dts"),
+)
 MEDIA_SUFFIXES = VIDEO_SUFFIXES + AUDIO_SUFFIXES
-"""What counts as media when a folder is searched, and what is tried when a path lacks its extension, in this order. A
-file that is named explicitly may have any extension."""
+"""What counts as media when a folder is searched, in any case, and what is tried when a path lacks its extension, in
+this order. A file that is named explicitly may have any extension."""
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "$recycle.bin", "system volume information")
+"""Files and folders of operating systems, in lower case, which are skipped."""
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file or folder is hidden, of the operating system, or the lock of an opened document."""
+    return name.startswith((".", "~$", "@eaDir", "__MACOSX")) or name.lower() in SYSTEM_FILES
 
 
 def is_media(path: Path) -> bool:
@@ -31,12 +45,12 @@ def files_under(folder: Path) -> list[Path]:
     for start in starts:
         for parent, folders, names in os.walk(start):
             real = os.path.realpath(parent)
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and real not in visited)
+            folders[:] = sorted(name for name in folders if not is_system_file(name) and real not in visited)
             if real in visited:
                 continue
             visited.add(real)
             starts += [path for name in folders if os.path.islink(path := os.path.join(parent, name))]
-            files = [os.path.join(parent, name) for name in names if not name.startswith(".")]
+            files = [os.path.join(parent, name) for name in names if not is_system_file(name)]
             paths += [path for path in files if os.path.isfile(path) or not os.path.exists(path)]
     return sorted(Path(path).relative_to(folder) for path in paths)
 

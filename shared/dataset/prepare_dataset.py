@@ -120,8 +120,8 @@ def _source_digest(source: ClipSource, path: Path) -> str:
     """Changes with anything about the clips, or with the size of a file; not with the place of the source."""
     base = (path if path.is_dir() else path.parent).absolute()
     entries = [clip.fingerprint(base) for clip in source.clips]
-    ranges = [source.label_ranges] if source.label_ranges else []
-    return digest([source.label_names, source.group_names, entries, *ranges])
+    parts = [[row.row, row.media, row.reason] for row in source.left_out], source.label_ranges
+    return digest([source.label_names, source.group_names, entries, *(part for part in parts if part)])
 
 
 def _make_folder(folder: Path) -> Path:
@@ -203,11 +203,11 @@ def _finish(
     if [verdict.id for verdict in verdicts] != [clip.id for clip in source.clips]:
         raise UserError(f"{writer.folder}: holds other clips than the source, or some of them twice; delete {out}")
     require_transcripts(verdicts)
-    write_tables(out, verdicts)
+    write_tables(out, verdicts, source.left_out)
     kept = [verdict for verdict in verdicts if verdict.verdict != "failed"]
     if not kept:
         raise UserError(f"{out}: none of the {len(verdicts)} clips could be read; the reasons are in failures.csv")
     info = info.with_digest((verdict.id, verdict.digest) for verdict in kept)
     info = replace(info, counts=count_clips(verdicts, source.clips), made_from=made_from, synthetic=synthetic)
     writer.finish(pa.concat_tables(tables), info.digest, info.to_json())
-    print(summary(out, verdicts, info.digest))
+    print(summary(out, verdicts, info.digest, source.left_out))

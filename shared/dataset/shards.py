@@ -65,7 +65,7 @@ class ShardWriter:
             stored = read_json(mark, f"unfinished {self.kind}", f"delete {self.out}")
         elif stored is None:
             if self.out.exists() and (not self.out.is_dir() or set(os.listdir(self.out)) - {self.folder.name}):
-                raise UserError(f"{self.out}: holds something else than a {self.kind}; choose another --out")
+                raise UserError(f"{self.out}: holds files that are not a {self.kind}; choose another --out")
             write_json(mark, made_from)
             return False
         pairs = {name: (stored.get(name), value) for name, value in made_from.items()}

@@ -1,11 +1,12 @@
 """How the preparation of each clip went: verdicts, the tables of them, and the closing lines of `emit prepare`."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.dataset.clip import MODALITIES, Clip
+from shared.dataset.clip import MODALITIES, Clip, LeftOut
 from shared.files import write_csv
 from shared.media.quality import CLIP_QUALITY
 from shared.media.transcribe import NOT_TRANSCRIBED
@@ -50,11 +51,14 @@ def require_transcripts(verdicts: list[Verdict]) -> None:
                 verdict.verdict = "partial"
 
 
-def write_tables(out: Path, verdicts: list[Verdict]) -> None:
-    """Write failures.csv, verdicts.csv and quality.csv."""
+def write_tables(out: Path, verdicts: list[Verdict], left_out: Sequence[LeftOut] = ()) -> None:
+    """Write failures.csv, verdicts.csv and quality.csv. left_out: rows of the source that are no clips; they are
+    failures too, named by their place in the source."""
     failures = [[v.id, v.media, v.detail] for v in verdicts if v.verdict == "failed"]
+    failures += [[row.row, row.media, row.reason] for row in left_out]
     write_csv(out / "failures.csv", ["id", "media", "reason"], failures)
     rows = [[v.id, v.verdict, " ".join(v.missing), v.detail] for v in verdicts]
+    rows += [[row.row, "failed", " ".join(MODALITIES), row.reason] for row in left_out]
     write_csv(out / "verdicts.csv", ["id", "verdict", "missing", "detail"], rows)
     write_csv(out / "quality.csv", ["id", *CLIP_QUALITY], [[v.id, *v.quality] for v in verdicts if v.quality])
 
@@ -71,7 +75,7 @@ def count_clips(verdicts: list[Verdict], clips: list[Clip]) -> dict[str, Any]:
     }
 
 
-def summary(out: Path, verdicts: list[Verdict], digest: str) -> str:
+def summary(out: Path, verdicts: list[Verdict], digest: str, left_out: Sequence[LeftOut] = ()) -> str:
     """The closing lines: how many clips of each verdict, and examples of those to look at."""
     groups = {word: [v for v in verdicts if v.verdict == word] for word in ("ok", "partial", "failed")}
     lines = [f"{out}: " + ", ".join(f"{len(group)} {word}" for word, group in groups.items()) + f"; digest {digest}"]
@@ -79,6 +83,9 @@ def summary(out: Path, verdicts: list[Verdict], digest: str) -> str:
         lines += [f"  {word}: {verdict.id}: {verdict.detail}" for verdict in groups[word][:EXAMPLES]]
         if len(groups[word]) > EXAMPLES:
             lines.append(f"  {word}: and {len(groups[word]) - EXAMPLES} more in {table}")
+    if left_out:
+        rows = "1 row of the source gives no clip" if len(left_out) == 1 else f"{len(left_out)} rows give no clip"
+        lines.append(f"  {rows}, such as {left_out[0].row}: {left_out[0].reason}; all in failures.csv")
     silent = sum(NOT_TRANSCRIBED in verdict.detail for verdict in verdicts)
     if silent:
         lines.append(

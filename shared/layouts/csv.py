@@ -1,4 +1,4 @@
-"""Layout "csv": a table (.csv, .tsv, .txt or .jsonl) with one row per clip, or a folder with a labels.csv.
+"""Layout "csv": a table (.csv, .tsv, .txt or .jsonl) with one row per clip, or a folder with such a table.
 
 Columns are named by options, or recognized by their usual names (shared/tables/columns.py). Paths are relative to the
 table. A missing extension is completed, and a table that has an id column alone has its files looked up. A row with too
@@ -9,12 +9,14 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.dataset.clip import ClipSource
+from shared.dataset.clip import ClipSource, LeftOut
 from shared.dataset.media_files import ids_from_paths
+from shared.layouts.folder_tables import folder_table
 from shared.layouts.table_clips import ClipColumnOptions, ClipColumns, clips_from_rows, find_clip_columns
 from shared.tables.columns import Header
 from shared.tables.formats import read_table
-from shared.tables.media_finder import MediaFinder
+from shared.tables.media_finder import FoundMedia, MediaFinder
+from shared.tables.missing_words import empty_missing_words
 from shared.tables.text_table import TableRow
 from shared.text import first_few
 
@@ -24,43 +26,72 @@ SHOWN_ROWS = 10
 
 @dataclass
 class Csv(ClipColumnOptions):
+    encoding: str = ""
+    """Encoding of the table, such as cp1252 or shift_jis; by default UTF-8, UTF-16 or, if the text makes sense in it,
+    Windows-1252."""
+
     def read(self, source: Path) -> ClipSource:
-        """The clips of a table, or of the labels.csv in a folder. UserError names the line that cannot be read."""
+        """The clips of a table, or of the table in a folder. UserError names the line that cannot be read."""
         path = source / "labels.csv" if source.is_dir() else source
-        table = read_table(path)
+        if source.is_dir() and not path.is_file():
+            path = folder_table(source) or path
+        table = read_table(path, self.encoding)
         intact = [row for row in table.rows if not row.problem]
         header, cells = Header(table.header, str(path)), [row.cells for row in intact]
         columns = find_clip_columns(self, header, cells, lambda i: f"line {intact[i].line}")
+        all_cells, missing = empty_missing_words(
+            table.header,
+            [row.cells for row in table.rows],
+            columns.texts,
+            self.missing_words,
+            lambda i: f"line {table.rows[i].line}",
+            columns.split,
+        )
+        table.rows = [replace(row, cells=row_cells) for row, row_cells in zip(table.rows, all_cells, strict=True)]
         finder = MediaFinder(self.root_or(path.parent))
-        rows, notes = _rows_with_known_file(table.rows, columns, finder)
+        rows, left_out = _rows_with_known_file(table.rows, columns, finder)
         cells = [row.cells for row in rows]
 
-        def media_file(row: int, column: int) -> Path | None:
+        def media_file(row: int, column: int) -> FoundMedia:
             return finder.find(cells[row][column])
 
         ids = [row[columns.name_column] for row in cells]
-        ids = ids_from_paths(ids) if columns.id is None else ids
-        clip_source = clips_from_rows(columns, cells, ids, media_file, finder, lambda i: f"{path}: line {rows[i].line}")
+        ids = ids_from_paths(_numbered(ids, finder)) if columns.id is None else ids
+        clip_source = clips_from_rows(
+            columns, cells, ids, media_file, finder, lambda i: f"line {rows[i].line}", str(path)
+        )
         for i, row in enumerate(rows):
             if row.problem:
                 problem = f"{path.name} line {row.line}: {row.problem}; labels not read"
                 clip = clip_source.clips[i]
                 clip_source.clips[i] = replace(clip, problems=(problem, *clip.problems))
-        clip_source.notes = table.notes + notes + clip_source.notes
+        clip_source.notes = table.notes + missing + _note(left_out) + clip_source.notes
+        clip_source.left_out = [
+            LeftOut(f"{path.name} line {row.line}", row.cells[columns.file_column], row.problem) for row in left_out
+        ]
         return clip_source
+
+
+def _numbered(names: list[str], finder: MediaFinder) -> list[str]:
+    """The names of files; those that are only their numbers, as 7.0 for 00007.mp4, as the files write them."""
+    found = [finder.find(name) for name in names]
+    return [
+        file.path.name if file.by_number and file.path is not None else name
+        for name, file in zip(names, found, strict=True)
+    ]
 
 
 def _rows_with_known_file(
     rows: list[TableRow], columns: ClipColumns, finder: MediaFinder
-) -> tuple[list[TableRow], list[str]]:
-    """The rows whose file can be identified, and a note about the others. The file of a damaged row is the one its cell
-    names, if that file exists and belongs to no other row. The cells before it are then in place; those after it, and
-    the labels, are blanked."""
+) -> tuple[list[TableRow], list[TableRow]]:
+    """The rows whose file can be identified, and the others. The file of a damaged row is the one its cell names, if
+    that file exists and belongs to no other row. The cells before it are then in place; those after it, and the labels,
+    are blanked."""
     key_column = columns.file_column
 
     def file(row: TableRow) -> Path | None:
         name = row.cells[key_column]
-        return finder.find_by_id(name)[0] if columns.media is None else finder.find(name)
+        return (finder.find_by_id(name) if columns.media is None else finder.find(name)).path
 
     if not any(row.problem for row in rows):
         return rows, []
@@ -70,12 +101,18 @@ def _rows_with_known_file(
         if row.problem:
             path = file(row)
             if path is None or path in taken or not os.path.isfile(path) or (columns.id or 0) > key_column:
-                lost.append(f"line {row.line} ({row.problem})")
+                lost.append(row)
                 continue
             taken.add(path)
             labels = columns.labels.values()
             row = replace(row, cells=["" if i > key_column or i in labels else c for i, c in enumerate(row.cells)])
         kept.append(row)
-    if not lost:
-        return kept, []
-    return kept, [f"{len(lost)} rows left out, whose files cannot be identified: {first_few(lost, SHOWN_ROWS)}"]
+    return kept, lost
+
+
+def _note(left_out: list[TableRow]) -> list[str]:
+    """Which rows are left out."""
+    if not left_out:
+        return []
+    lines = [f"line {row.line} ({row.problem})" for row in left_out]
+    return [f"{len(lines)} rows left out, whose files cannot be identified: {first_few(lines, SHOWN_ROWS)}"]

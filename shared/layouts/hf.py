@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shared.dataset.clip import ClipSource, StoredMedia
+from shared.dataset.clip import ClipSource, LeftOut, StoredMedia
 from shared.dataset.media_files import ids_from_paths
 from shared.errors import UserError
 from shared.layouts.table_clips import ClipColumnOptions, clips_from_rows, find_clip_columns
 from shared.tables.arrow import ArrowRows, EmbeddedMedia, read_rows
 from shared.tables.columns import USUAL_NAMES, Header, normalize_name
 from shared.tables.dataset_files import data_files, saved_files, saved_splits
-from shared.tables.media_finder import MediaFinder
+from shared.tables.media_finder import FoundMedia, MediaFinder
+from shared.tables.missing_words import empty_missing_words
 from shared.text import one_line
 
 SUFFIXES = (".parquet", ".arrow")
@@ -32,20 +33,21 @@ class HuggingFace(ClipColumnOptions):
         rows: list[list[Any]] = []
         origins: list[tuple[Path, int]] = []  # file and row
         splits: list[str] = []
-        notes: list[str] = []
+        left_out: list[LeftOut] = []
         for file, split in _files(source):
             try:
                 part = read_rows(file)
             except Exception as error:  # pyarrow raises many types for damaged files
-                notes.append(f"{file}: left out, it cannot be read ({one_line(error, 150)})")
+                left_out.append(LeftOut(str(file), "", f"left out, it cannot be read ({one_line(error, 150)})"))
                 continue
             table = table or part
             if part.header != table.header:
-                notes.append(f"{file}: left out, it has other columns ({', '.join(part.header)})")
+                left_out.append(LeftOut(str(file), "", f"left out, it has other columns ({', '.join(part.header)})"))
                 continue
             rows += part.rows
             origins += [(file, row) for row in range(len(part.rows))]
             splits += [split] * len(part.rows)
+        notes = [f"{part.row}: {part.reason}" for part in left_out]
         if table is None:
             why = "; ".join(notes) or "neither parquet nor arrow files"
             raise UserError(f"{source}: no readable dataset here; {why}")
@@ -58,8 +60,10 @@ class HuggingFace(ClipColumnOptions):
         classes = [name for name, kind in table.feature_types.items() if kind == "ClassLabel"]
         header = Header(table.header, str(source))
         columns = find_clip_columns(options, header, rows, row_name, table.media_columns, classes)
+        words = self.missing_words
+        rows, missing = empty_missing_words(table.header, rows, columns.texts, words, row_name, columns.split)
 
-        def media_file(row: int, column: int) -> Path | StoredMedia | None:
+        def media_file(row: int, column: int) -> FoundMedia | StoredMedia:
             value = rows[row][column]
             if isinstance(value, EmbeddedMedia):
                 return StoredMedia(*origins[row], header.names[column])
@@ -71,11 +75,12 @@ class HuggingFace(ClipColumnOptions):
             ids = ids_from_paths(ids)
             if not all(ids) or len(set(ids)) < len(ids):
                 ids = [f"{split or file.stem}-{row:06d}" for (file, row), split in zip(origins, splits, strict=True)]
-        clip_source = clips_from_rows(columns, rows, ids, media_file, finder, row_name)
+        clip_source = clips_from_rows(columns, rows, ids, media_file, finder, row_name, str(source))
         clip_source.clips = [
             replace(clip, split=clip.split or split) for clip, split in zip(clip_source.clips, splits, strict=True)
         ]
-        clip_source.notes = notes + clip_source.notes
+        clip_source.notes = notes + missing + clip_source.notes
+        clip_source.left_out = left_out
         return clip_source
 
     def _guess_media(self, table: ArrowRows, rows: list[list[Any]], finder: MediaFinder) -> str:
@@ -89,7 +94,7 @@ class HuggingFace(ClipColumnOptions):
         free = {name: i for name, i in free.items() if name not in claimed}
         candidates = (free[name] for name in USUAL_NAMES["media"] if name in free)
         paths = next((i for i in candidates if header[i] not in table.media_columns), None)
-        if paths is not None and any(os.path.isfile(finder.find(str(row[paths] or "")) or "") for row in rows):
+        if paths is not None and any(os.path.isfile(finder.find(str(row[paths] or "")).path or "") for row in rows):
             return header[paths]
         embedded = [name for name in table.media_columns if normalize_name(name) in free]
         embedded = [name for name in embedded if any(row[header.index(name)] is not None for row in rows)]

@@ -169,7 +169,7 @@ def _read_entries(
     without_file, repeated = [], []
     for row in table.rows:
         cells = {part: row.cells[position] for part, position in columns.items()}
-        file = finder.find(cells["path"]) if cells["path"].strip("./\\") else None
+        file = finder.find(cells["path"]).path if cells["path"].strip("./\\") else None
         if file is None:
             without_file.append(f"line {row.line}")
             continue

@@ -7,6 +7,7 @@ from typing import Any
 from shared import config as configuration
 from shared.dataset.clip import ClipSource
 from shared.errors import UserError
+from shared.layouts.folder_tables import folder_table
 from shared.layouts.ravdess import is_manifest
 from shared.registry import Registry
 from shared.tables.formats import is_table
@@ -27,9 +28,10 @@ LAYOUTS = Registry(
 def read_source(source: Path, layout: str | None = None, options: dict[str, Any] | None = None) -> ClipSource:
     """All clips of a file or folder. options: those of the layout, see its class.
 
-    Default layout: "csv" for a table or a folder with a labels.csv, "vidmimic2" for a folder with a train_split.csv,
-    "ravdess" for its manifest.csv, "hf" for files written by Hugging Face datasets, otherwise "folder". UserError when
-    `source` does not exist or has no clips, when two clips share an id, or when the layout has no such option.
+    Default layout: "csv" for a table or a folder with a labels.csv or metadata.csv, "vidmimic2" for a folder with a
+    train_split.csv, "ravdess" for its manifest.csv, "hf" for files written by Hugging Face datasets, otherwise
+    "folder". UserError when `source` does not exist or has no clips, when two clips share an id, or when the
+    layout has no such option.
     """
     source = Path(source)
     if not source.exists():
@@ -54,7 +56,7 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
 
 def guess_layout(source: Path) -> str:
     """The layout of an existing file or folder, guessed from the names of its files. UserError for a table in a format
-    that is not read."""
+    that is not read, and for a folder with tables of which none is certain to be the one to read."""
     if source.is_file():
         if is_manifest(source):
             return "ravdess"
@@ -70,4 +72,4 @@ def guess_layout(source: Path) -> str:
     saved = (source / "dataset_dict.json").is_file() or (source / "state.json").is_file()
     if saved or any(source.glob("*.parquet")) or any(source.glob("data/*.parquet")):
         return "hf"
-    return "folder"
+    return "folder" if folder_table(source) is None else "csv"

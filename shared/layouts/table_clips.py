@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from shared.dataset.clip import Clip, ClipSource, StoredMedia, sidecar_transcript
 from shared.errors import UserError
-from shared.tables.cells import cell_text, parse_label, split_name
-from shared.tables.columns import GROUP_NAMES, USUAL_NAMES, ColumnOptions, Header, guess_labels
-from shared.tables.media_finder import MediaFinder
+from shared.registry import nearest
+from shared.tables.cells import SPLITS, cell_text, parse_label, split_name
+from shared.tables.columns import GROUP_NAMES, USUAL_NAMES, ColumnOptions, Header, guess_labels, refuse_wrong_labels
+from shared.tables.media_finder import FoundMedia, MediaFinder
+from shared.text import first_few
 
 ROLES = ("media", "audio", "id", "transcript", "split")
 
@@ -41,6 +42,12 @@ class ClipColumns:
     notes: list[str]
 
     @property
+    def texts(self) -> list[int]:
+        """Columns whose cells are names, words and files."""
+        single = (self.media, self.audio, self.id, self.transcript)
+        return [*(column for column in single if column is not None), *self.groups.values()]
+
+    @property
     def file_column(self) -> int:
         """The column by which files are found: media, otherwise id."""
         return self._first(self.media, self.id)
@@ -64,7 +71,8 @@ def find_clip_columns(
 ) -> ClipColumns:
     """Given columns, and guesses for the others. media_columns: columns whose cells are media; not_labels: columns
     whose type says that their numbers are no labels; row_name(i): names a row. UserError suggests the nearest name for
-    a given column that does not exist, and lists all names when no column holds media."""
+    a given column that does not exist, lists all names when no column holds media, and names a cell in a column of
+    numbers that is none."""
     found = header.resolve(ROLES, options, media_columns)
     roles = {role: positions[0] if positions else None for role, positions in found.items()}
     if roles["media"] is None and roles["id"] is None:
@@ -83,7 +91,9 @@ def find_clip_columns(
     notes: list[str] = []
     if not labels:
         taken = {i for i in [*roles.values(), *groups.values(), *media] if i is not None}
-        labels, notes = guess_labels(header, rows, taken, row_name, not_labels)
+        guess = guess_labels(header, rows, taken, row_name, not_labels)
+        refuse_wrong_labels(header.where, guess.wrong)
+        labels, notes = guess.positions, guess.notes
     notes.append(_summary(header.names, roles, labels, groups))
     return ClipColumns(**roles, labels=labels, groups=groups, notes=notes)
 
@@ -101,35 +111,66 @@ def clips_from_rows(
     columns: ClipColumns,
     rows: Sequence[Sequence[Any]],
     ids: list[str],
-    media_file: Callable[[int, int], Path | StoredMedia | None],
+    media_file: Callable[[int, int], FoundMedia | StoredMedia],
     finder: MediaFinder,
     row_name: Callable[[int], str],
+    where: str,
 ) -> ClipSource:
     """The clips of all rows. media_file(row, column): the media in that cell; without a media column, `finder` looks
-    for the id. row_name(i): names a row in errors. UserError for a label that is not a number, and for a clip without a
-    name."""
-    clips = []
+    for the id. row_name(i): names a row in errors; where: the table. UserError for a label that is not a number, for a
+    clip without a name, and for two of the same name."""
+    clips: list[Clip] = []
     for i, row in enumerate(rows):
         if not ids[i]:
-            raise UserError(f"{row_name(i)} names neither a file nor an id")
-        media: Path | StoredMedia | None
-        media, problem = finder.find_by_id(ids[i]) if columns.media is None else (media_file(i, columns.media), "")
-        transcript = _text(row, columns.transcript) or sidecar_transcript(media)
-        labels = (parse_label(row[k], f"{row_name(i)}, column {name}") for name, k in columns.labels.items())
+            raise UserError(f"{where}: {row_name(i)} names neither a file nor an id")
+        media = finder.find_by_id(ids[i]) if columns.media is None else media_file(i, columns.media)
+        audio = FoundMedia(None) if columns.audio is None else media_file(i, columns.audio)
+        problems = [found.problem for found in (media, audio) if isinstance(found, FoundMedia) and found.problem]
+        path = media.path if isinstance(media, FoundMedia) else media
+        name = ids[i]
+        if columns.media is None and isinstance(media, FoundMedia) and media.by_number and media.path is not None:
+            name = media.path.stem
+        labels = (parse_label(row[k], f"{where}: {row_name(i)}, column {name}") for name, k in columns.labels.items())
         clips.append(
             Clip(
-                id=ids[i],
-                media=media,
-                audio=media_file(i, columns.audio) if columns.audio is not None else None,
-                problems=(problem,) if problem else (),
-                transcript=transcript,
+                id=name,
+                media=path,
+                audio=audio.path if isinstance(audio, FoundMedia) else audio,
+                problems=tuple(problems),
+                transcript=_text(row, columns.transcript) or sidecar_transcript(path),
                 labels=tuple(labels),
                 groups={name: _text(row, k) for name, k in columns.groups.items()},
                 split=split_name(_text(row, columns.split)),
             )
         )
-    return ClipSource(clips, tuple(columns.labels), tuple(columns.groups), columns.notes)
+    _refuse_repeated_ids([clip.id for clip in clips], row_name, where)
+    notes = [*columns.notes, *finder.notes(), *_unknown_splits(clips)]
+    return ClipSource(clips, tuple(columns.labels), tuple(columns.groups), notes)
+
+
+def _refuse_repeated_ids(ids: Sequence[str], row_name: Callable[[int], str], where: str) -> None:
+    """UserError with the rows when two clips have the same name."""
+    rows: dict[str, list[int]] = {}
+    for i, name in enumerate(ids):
+        rows.setdefault(name, []).append(i)
+    repeated = {name: several for name, several in rows.items() if len(several) > 1}
+    for name, several in repeated.items():
+        more = f" (and {len(repeated) - 1} names more)" if len(repeated) > 1 else ""
+        named = first_few([row_name(i) for i in several])
+        raise UserError(f"{where}: two clips are called {name!r}: {named}{more}; ids must be unique")
+
+
+def _unknown_splits(clips: Sequence[Clip]) -> list[str]:
+    """A note of each split that is none of train, valid and test."""
+    count: dict[str, int] = {}
+    for clip in clips:
+        if clip.split and clip.split not in SPLITS:
+            count[clip.split] = count.get(clip.split, 0) + 1
+    return [
+        f"split {name!r} of {number} clips is none of {', '.join(SPLITS)}: {nearest(name.lower(), SPLITS)}"
+        for name, number in count.items()
+    ]
 
 
 def _text(row: Sequence[Any], column: int | None) -> str:
-    return "" if column is None else cell_text(row[column])
+    return "" if column is None else cell_text(row[column], ())

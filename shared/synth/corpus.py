@@ -77,7 +77,7 @@ def _claim(config: SynthConfig) -> dict[str, Any] | None:
     stamp, finished = config.out / "synth.json", config.out / "corpus.json"
     if not stamp.is_file():
         if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-            raise UserError(f"{config.out}: holds something else than a synthetic corpus: choose another --out")
+            raise UserError(f"{config.out}: holds files that are not a synthetic corpus; choose another --out")
         config.out.mkdir(parents=True, exist_ok=True)
         write_json(stamp, _identity(config))
         return None

@@ -2,16 +2,17 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.dataset.clip import EMI
 from shared.errors import UserError
 from shared.options.ranges import CheckedOptions
 from shared.registry import nearest
-from shared.tables.cells import parse_number
+from shared.tables.cells import INVISIBLE, MISSING_WORDS, is_nearly_number, not_a_number, parse_number
 
 USUAL_NAMES = {
     "media": ("path", "file", "media", "filename", "video", "audio"),
@@ -53,6 +54,9 @@ class ColumnOptions(CheckedOptions):
     """train, valid or test."""
     root: str = ""
     """Folder that relative paths start from; by default that of the table."""
+    missing_words: list[str] = field(default_factory=lambda: list(MISSING_WORDS))
+    """Cells of texts, groups, ids and files that say that there is nothing: NaN, None, NULL, N/A and the others of
+    pandas, in exactly this case. With [] they are words and names."""
 
     def root_or(self, default: Path) -> Path:
         return Path(self.root) if self.root else default
@@ -60,7 +64,8 @@ class ColumnOptions(CheckedOptions):
 
 def normalize_name(name: str) -> str:
     """A column's name without spaces, underscores, hyphens and capitals, in which copies of a table differ."""
-    return re.sub(r"[\s_-]", "", name).lower()
+    name = unicodedata.normalize("NFKC", name)
+    return re.sub(rf"[\s_{INVISIBLE}-]", "", name).casefold()
 
 
 class Header:
@@ -69,20 +74,31 @@ class Header:
     def __init__(self, names: Sequence[str], where: str):
         """where: the table, for messages."""
         self.names, self.where = list(names), where
-        self._positions = {normalize_name(name): i for i, name in reversed(list(enumerate(names)))}
+        self._positions: dict[str, list[int]] = {}
+        for i, name in enumerate(names):
+            self._positions.setdefault(normalize_name(name), []).append(i)
 
     def position(self, name: str) -> int:
         """Where a column is. UserError suggests the nearest name when there is no such column."""
         if name in self.names:
             return self.names.index(name)
-        if normalize_name(name) not in self._positions:
+        position = self._only(normalize_name(name))
+        if position is None:
             raise UserError(f"{self.where}: no column {name!r}: {nearest(name, self.names)}")
-        return self._positions[normalize_name(name)]
+        return position
+
+    def _only(self, name: str, excluded: Collection[int] = ()) -> int | None:
+        """The position of a normalized name. UserError when several columns have it."""
+        positions = [i for i in self._positions.get(name, []) if i not in excluded]
+        if len(positions) > 1:
+            names = " and ".join(repr(self.names[i]) for i in positions)
+            raise UserError(f"{self.where}: columns {names} differ in capitals and spaces only; rename one")
+        return positions[0] if positions else None
 
     def first(self, usual_names: Iterable[str], excluded: Collection[int] = ()) -> int | None:
         """The first of the usual names that is present, and not at an excluded position."""
-        positions = (self._positions[name] for name in usual_names if name in self._positions)
-        return next((i for i in positions if i not in excluded), None)
+        positions = (self._only(name, excluded) for name in usual_names)
+        return next((i for i in positions if i is not None), None)
 
     def resolve(
         self, roles: Iterable[str], options: ColumnOptions, media_columns: Collection[str] = ()
@@ -104,41 +120,67 @@ class Header:
         return positions
 
 
+class LabelGuess(NamedTuple):
+    """Which columns are labels."""
+
+    positions: dict[str, int]
+    """{label name: position}."""
+    notes: list[str]
+    """For a person to check."""
+    wrong: dict[str, str]
+    """{label name: the first of its cells that are no numbers, and how many more there are}."""
+
+
 def guess_labels(
     header: Header,
     rows: Sequence[Sequence[Any]],
     taken: Collection[int],
     row_name: Callable[[int], str],
     not_labels: Collection[str] = (),
-) -> tuple[dict[str, int], list[str]]:
-    """{label name: position}, and notes for a person to check. taken: positions that hold something else; row_name(i)
-    names a row in notes; not_labels: columns whose type says that their numbers are no labels. UserError when two
-    columns are the same EMI dimension."""
+) -> LabelGuess:
+    """The EMI dimensions, otherwise the columns of numbers. A column with cells that are no numbers is one of numbers
+    if these are the fewer, or look like numbers.
+
+    taken: positions that hold something else; row_name(i) names a row in notes; not_labels: columns whose type says
+    that their numbers are no labels. UserError when two columns are the same EMI dimension.
+    """
     labels, notes = _emi_columns(header)
     if labels:
-        return labels, notes
+        return LabelGuess(labels, notes, {})
     others: list[str] = []
+    wrong: dict[str, str] = {}
     for i, name in enumerate(header.names):
         if i in taken or ROW_NUMBERS.fullmatch(name):
             continue
         values = [parse_number(row[i]) for row in rows]
-        wrong = [k for k, value in enumerate(values) if value is None]
+        bad = [k for k, value in enumerate(values) if value is None]
         count = sum(value is not None and not math.isnan(value) for value in values)
+        nearly = bool(bad) and is_nearly_number(rows[bad[0]][i]) and all(is_nearly_number(rows[k][i]) for k in bad)
         excluded = name in not_labels or _is_not_label(name)
-        if count and not wrong and excluded:
-            others.append(name)
-        elif count and not wrong:
+        where = f"{row_name(bad[0])}: {not_a_number(rows[bad[0]][i])}" if bad else ""
+        where += f" (and {len(bad) - 1} rows more)" if len(bad) > 1 else ""
+        if excluded:
+            others += [name] if count and not bad else []
+        elif count and (nearly or count > len(bad)):
             labels[name] = i
-        elif count > len(wrong) and not excluded:
-            more = f", and {len(wrong) - 1} rows more" if len(wrong) > 1 else ""
-            cell = str(rows[wrong[0]][i])[:40]
-            notes.append(f"{name!r} is not read: {row_name(wrong[0])} has {cell!r}, which is no number{more}")
+            wrong |= {name: where} if bad else {}
+        elif count or nearly:
+            notes.append(f"{name!r} is not read: {where}")
     notes = [f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found", *notes]
     if others:
         notes.append(
             f"not labels, by their names or kinds: {', '.join(others)}; the option labels names those that are"
         )
-    return labels, notes
+    return LabelGuess(labels, notes, wrong)
+
+
+def refuse_wrong_labels(where: str, wrong: dict[str, str]) -> None:
+    """UserError when a guessed label column has cells that are no numbers. where: the table."""
+    for name, cell in wrong.items():
+        raise UserError(
+            f"{where}: column {name!r} holds numbers, but {cell}; correct it or leave it empty; if it holds no labels, "
+            "name the columns that do in the option labels"
+        )
 
 
 def _emi_columns(header: Header) -> tuple[dict[str, int], list[str]]:

@@ -1,17 +1,21 @@
 """JSON Lines: one object a row; its keys are the columns."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 from shared.errors import UserError
-from shared.tables.text_table import TableRow, TextTable, read_table_text
+from shared.tables.cells import clean
+from shared.tables.encodings import read_table_text
+from shared.tables.text_table import TableRow, TextTable
 
 
-def read_json_lines(path: Path) -> TextTable:
+def read_json_lines(path: Path, encoding: str = "") -> TextTable:
     """As `read_delimited`. A line that is not an object says so in `problem`. Columns that hold lists or objects are
     left out and noted. UserError when no line is an object with a key."""
-    objects = [(i, _parse(line)) for i, line in enumerate(read_table_text(path).split("\n"), 1) if line.strip()]
+    text, notes = read_table_text(path, encoding)
+    objects = [(i, _parse(line)) for i, line in enumerate(io.StringIO(text, newline=None), 1) if clean(line)]
     names = list(dict.fromkeys(name for _, row in objects for name in row or {}))
     nested = [name for name in names if any(isinstance((row or {}).get(name), list | dict) for _, row in objects)]
     header = [name for name in names if name not in nested]
@@ -23,17 +27,24 @@ def read_json_lines(path: Path) -> TextTable:
         else TableRow(line, [_cell(row.get(name)) for name in header])
         for line, row in objects
     ]
-    notes = [f"columns that hold lists or objects are not read: {', '.join(nested)}"] if nested else []
+    notes += [f"columns that hold lists or objects are not read: {', '.join(nested)}"] if nested else []
     return TextTable(header, rows, notes)
 
 
 def _parse(line: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. ValueError when it has a key twice: which of the values is meant, nobody knows."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return dict(pairs)
+
+
 def _cell(value: Any) -> str:
-    return "" if value is None else value.strip() if isinstance(value, str) else json.dumps(value)
+    return "" if value is None else clean(value) if isinstance(value, str) else json.dumps(value)

@@ -1,17 +1,29 @@
-"""Delimited tables (CSV, TSV, exports of spreadsheets): separators, encodings, and rows with damaged quotation marks.
+"""Delimited tables (CSV, TSV, exports of spreadsheets): separators, and rows with damaged quotation marks.
 
 `read_table` (formats.py) reads a table in any format.
 """
 
 import csv
 import io
-from collections import Counter
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.errors import UserError
+from shared.tables.cells import clean
+from shared.tables.encodings import read_table_text
 
 OPEN_QUOTE = "a quotation mark is left open"
+DELIMITERS = "\t;|,"
+"""In the order in which they win when several fit equally well: names and texts often hold commas."""
+SAMPLE_LINES = 50
+"""Lines from which the separator is guessed."""
+MAX_CELL = 10_000_000
+"""Characters. The limit also bounds the search for the end of a quotation mark that is left open."""
+_EXCEL_FIRST_LINE = re.compile(r'"?sep=(?P<delimiter>.|\\t)"?[;,\t|"]*', re.IGNORECASE)
+csv.field_size_limit(MAX_CELL)
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,7 @@ class TableRow:
     line: int
     """Its first line in the file, counted from 1."""
     cells: list[str]
-    """Stripped; as many as there are columns."""
+    """Without white space at their ends; as many as there are columns."""
     problem: str = ""
     """Why cells may be under the wrong column; "" for an intact row."""
 
@@ -36,69 +48,178 @@ class TextTable:
     """What a person should check."""
 
 
-def read_delimited(path: Path) -> TextTable:
+def read_delimited(path: Path, encoding: str = "") -> TextTable:
     """Column names, and the rows that are not blank.
 
     A row with more cells than the header says so in `problem`. One with fewer cells is counted in the notes, and its
-    missing cells are empty. A quotation mark that is left open affects its own row only. UserError when the file is not
-    a table, or a column name occurs twice.
+    missing cells are empty. A quotation mark that is left open affects its own row only. Lines of comments (#) and
+    Excel's first line (sep=;) are no rows. encoding: see `read_table_text`. UserError when the file is not a table, has
+    no header, no row fits the header, or a column name occurs twice.
     """
-    text = read_table_text(path)
+    text, notes = read_table_text(path, encoding)
     # The extra line lets a quotation mark that is open in the last line run past it.
     lines = [*io.StringIO(text, newline=""), ""]
-    start = next((i for i, line in enumerate(lines) if line.strip("\r\n")), 0)
-    delimiter = guess_delimiter(lines[start])
-    header, line_count, problem = _read_record(lines, start, delimiter)
-    header = [name.strip() for name in header]
-    if problem:
-        raise UserError(f"{path}: line {start + 1}: {problem}; close it")
-    repeated = [name for name, count in Counter(header).items() if name and count > 1]
-    if repeated:
-        raise UserError(f"{path}: two columns are called {repeated[0]!r}; rename one")
-    rows, notes = _read_rows(lines, start + line_count, header, delimiter)
+    start = find_header(lines)
+    notes = notes + start.notes
+    header, line_count, problem = _read_record(lines, start.line, start.delimiter)
+    header = [clean(name) for name in header]
+    header = [header[0].lstrip("# "), *header[1:]] if header else header
+    _check_header(f"{path}: line {start.line + 1}", header, problem)
+    reader = _RowReader(lines, header, start.delimiter)
+    rows = reader.read(start.line + line_count)
     if not rows:
         raise UserError(f"{path}: needs a header and at least one row")
-    return TextTable(header, rows, notes)
-
-
-def _read_rows(lines: list[str], start: int, header: list[str], delimiter: str) -> tuple[list[TableRow], list[str]]:
-    """The rows from line `start` on, and notes about those that look wrong."""
-    rows: list[TableRow] = []
-    suspicious, short = [], []
-    while start < len(lines) - 1:
-        cells, line_count, problem = _read_record(lines, start, delimiter)
-        inner_rows = [
-            line
-            for line in lines[start + 1 : start + line_count]
-            if len(header) > 1 and _fits(split_line(line, delimiter), header)
-        ]
-        if inner_rows and not _fits(cells, header):  # the quotation mark closes in another row
-            cells, line_count, problem = split_line(lines[start], delimiter), 1, OPEN_QUOTE
-        elif inner_rows:
-            suspicious.append(start + 1)
-        if any(cell.strip() for cell in cells):
-            if not problem and len(cells) <= len(header) and not _fits(cells, header):
-                short.append(start + 1)
-            elif not _fits(cells, header):
-                problem = problem or f"{len(cells)} cells instead of {len(header)}"
-            cells = [cell.strip() for cell in cells[: len(header)]]
-            rows.append(TableRow(start + 1, cells + [""] * (len(header) - len(cells)), problem))
-        start += line_count
-    notes = []
-    if suspicious:
-        notes.append(
-            f"{len(suspicious)} rows of several lines hold what looks like further rows, such as line {suspicious[0]}; "
-            "check for a stray quotation mark"
+    if all(row.problem for row in rows) and not any(OPEN_QUOTE in row.problem for row in rows):
+        first = rows[0]
+        raise UserError(
+            f"{path}: no row fits the header of {len(header)} columns in line {start.line + 1}; line {first.line} has "
+            f"{first.problem}; put cells with commas into quotation marks, or use another separator"
         )
-    if short:
-        notes.append(
-            f"{len(short)} rows have fewer cells than the header, such as line {short[0]}; the missing cells count as "
-            "empty"
-        )
-    return rows, notes
+    return TextTable(header, rows, notes + reader.notes())
 
 
-def _read_record(lines: list[str], start: int, delimiter: str) -> tuple[list[str], int, str]:
+@dataclass
+class TableStart:
+    """Where a table begins."""
+
+    line: int
+    """Index of the header among the lines."""
+    delimiter: str
+    notes: list[str] = field(default_factory=list)
+
+
+def find_header(lines: Sequence[str]) -> TableStart:
+    """The header: the first line that is not blank, not Excel's sep=, and not a comment."""
+    notes: list[str] = []
+    delimiter = ""
+    i = _next_line(lines, 0)
+    excel = _EXCEL_FIRST_LINE.fullmatch(clean(lines[i]))
+    if excel:
+        delimiter = excel["delimiter"].replace("\\t", "\t")
+        notes.append(f"separated by {delimiter!r}, as its first line says")
+        i = _next_line(lines, i + 1)
+    begin, comments = i, 0
+    while clean(lines[i]).startswith("#"):
+        following = _next_line(lines, i + 1)
+        separator = delimiter or guess_delimiter(lines[following:])
+        if following == i or len(split_line(lines[i], separator)) >= len(split_line(lines[following], separator)):
+            break
+        i, comments = following, comments + 1
+    if comments:
+        notes.append(f"{comments} lines of comments before the header are left out, from line {begin + 1} on")
+    return TableStart(i, delimiter or guess_delimiter(lines[i:]), notes)
+
+
+def _next_line(lines: Sequence[str], start: int) -> int:
+    """The first line from `start` on that is not blank; the last one when all are."""
+    return next((i for i in range(start, len(lines)) if clean(lines[i])), max(len(lines) - 1, 0))
+
+
+def _check_header(where: str, header: list[str], problem: str) -> None:
+    """UserError when the header cannot be one."""
+    if problem:
+        raise UserError(f"{where}: {problem}; close it")
+    suffixes = tuple(suffix for suffix in MEDIA_SUFFIXES if suffix != ".ts")  # also the end of a name for time stamps
+    media = [name for name in header if name.lower().endswith(suffixes) and not name.startswith(".")]
+    if media:
+        raise UserError(f"{where}: {media[0]!r} is a file, not the name of a column; add a header, such as path,Joy")
+    if any("\0" in name for name in header):
+        raise UserError(f"{where}: holds NUL bytes; export the table again")
+    positions: dict[str, int] = {}
+    for i, name in enumerate(header, 1):
+        if name and name in positions:
+            raise UserError(f"{where}: two columns are called {name!r}, number {positions[name]} and {i}; rename one")
+        positions[name] = i
+
+
+class _RowReader:
+    """Reads the rows below a header, and collects what a person should check."""
+
+    def __init__(self, lines: Sequence[str], header: list[str], delimiter: str):
+        self.lines, self.header, self.delimiter = lines, header, delimiter
+        self.suspicious: list[int] = []
+        self.short: list[int] = []
+        self.comments: list[int] = []
+        self.escaped: list[int] = []
+        self.zeros: list[int] = []
+
+    def read(self, start: int) -> list[TableRow]:
+        """The rows from line `start` on."""
+        rows: list[TableRow] = []
+        while start < len(self.lines) - 1:
+            cells, line_count, problem = self._record(start)
+            if any(clean(cell.replace("\0", "")) for cell in cells):
+                row = self._row(start + 1, cells, problem)
+                rows += [row] if row is not None else []
+            elif any("\0" in cell for cell in cells):
+                self.zeros.append(start + 1)
+            start += line_count
+        return rows
+
+    def notes(self) -> list[str]:
+        texts = {
+            "rows of several lines hold what looks like further rows, such as line {}; check for a stray quotation "
+            "mark": self.suspicious,
+            "rows have fewer cells than the header, such as line {}; the missing cells count as empty": self.short,
+            "lines of comments are left out, such as line {}": self.comments,
+            'rows have quotation marks written as \\", such as line {}; they are read as quotation marks': self.escaped,
+            "lines hold nothing but NUL bytes, such as line {}; was the file copied completely?": self.zeros,
+        }
+        return [f"{len(found)} {text.format(found[0])}" for text, found in texts.items() if found]
+
+    def _record(self, start: int) -> tuple[list[str], int, str]:
+        """As `_read_record`, of this table's width if it can be read so."""
+        header = self.header
+        cells, line_count, problem = _read_record(self.lines, start, self.delimiter)
+        inner = self._inner_rows(start, line_count)
+        if '\\"' in self.lines[start] and not (self._is_strict(start, line_count) and not inner and self._fits(cells)):
+            lines = [line.replace('\\"', '""') for line in self.lines[start : start + 100]]
+            others, other_count, other_problem = _read_record([*lines, ""], 0, self.delimiter)
+            if not other_problem and self._fits(others) and not self._inner_rows(start, other_count):
+                self.escaped.append(start + 1)
+                return others, other_count, ""
+        if inner and not self._fits(cells):  # the quotation mark closes in another row
+            return split_line(self.lines[start], self.delimiter), 1, OPEN_QUOTE
+        if inner and len(header) > 1:
+            self.suspicious.append(start + 1)
+        return cells, line_count, problem
+
+    def _is_strict(self, start: int, line_count: int) -> bool:
+        """Whether the quotation marks of a record are where RFC 4180 has them."""
+        try:
+            lines = self.lines[start : start + line_count]
+            return len(list(csv.reader(lines, delimiter=self.delimiter, strict=True))) == 1
+        except csv.Error:
+            return False
+
+    def _inner_rows(self, start: int, line_count: int) -> bool:
+        """Whether a record of several lines holds what looks like further rows."""
+        inner = self.lines[start + 1 : start + line_count]
+        return len(self.header) > 1 and any(self._fits(split_line(line, self.delimiter)) for line in inner)
+
+    def _row(self, line: int, cells: list[str], problem: str) -> TableRow | None:
+        """The row; None for a comment."""
+        header, fits = self.header, self._fits(cells)
+        if not fits and len(header) > 1 and clean(cells[0]).startswith("#"):
+            self.comments.append(line)
+            return None
+        if not problem and len(cells) <= len(header) and not fits:
+            self.short.append(line)
+        elif not fits:
+            problem = problem or f"{len(cells)} cells instead of {len(header)}"
+        if any("\0" in cell for cell in cells):
+            problem = problem or "NUL bytes"
+        cells = [clean(cell.replace("\0", "")) for cell in cells[: len(header)]]
+        return TableRow(line, cells + [""] * (len(header) - len(cells)), problem)
+
+    def _fits(self, cells: list[str]) -> bool:
+        """Whether there are as many cells as columns, apart from blank ones at the end."""
+        used_cells = max((i + 1 for i, cell in enumerate(cells) if clean(cell)), default=0)
+        named_columns = max((i + 1 for i, name in enumerate(self.header) if name), default=0)
+        return used_cells <= len(self.header) and named_columns <= len(cells)
+
+
+def _read_record(lines: Sequence[str], start: int, delimiter: str) -> tuple[list[str], int, str]:
     """The cells of the record that starts in line `start`, its number of lines, and its problem. A quoted cell may span
     lines; a record whose quotation mark is not closed properly is its first line alone."""
     reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
@@ -116,31 +237,13 @@ def split_line(line: str, delimiter: str) -> list[str]:
         return line.split(delimiter)
 
 
-def _fits(cells: list[str], header: list[str]) -> bool:
-    """Whether there are as many cells as columns, apart from blank ones at the end."""
-    used_cells = max((i + 1 for i, cell in enumerate(cells) if cell.strip()), default=0)
-    named_columns = max((i + 1 for i, name in enumerate(header) if name), default=0)
-    return used_cells <= len(header) and named_columns <= len(cells)
+def guess_delimiter(lines: Sequence[str]) -> str:
+    """The separator that splits the first lines into the most cells, and into as many as the header has."""
+    header, rows = lines[0] if lines else "", [line for line in lines[1:SAMPLE_LINES] if clean(line)]
 
+    def quality(delimiter: str) -> tuple[float, int]:
+        columns = len(split_line(header, delimiter))
+        fitting = sum(len(split_line(row, delimiter)) == columns for row in rows)
+        return (-1, 0) if columns < 2 else (fitting / len(rows) if rows else 1.0, columns)
 
-def read_table_text(path: Path) -> str:
-    """The text of a table. UserError when it cannot be read."""
-    try:
-        return read_text(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such table; name a .csv, or a folder that holds a labels.csv") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable UTF-8 table ({error})") from None
-
-
-def read_text(path: Path, errors: str = "strict") -> str:
-    """UTF-8, or UTF-16 when the file starts with its byte order mark; the mark is removed."""
-    data = Path(path).read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", errors=errors)
-    return data.decode("utf-8-sig", errors=errors)
-
-
-def guess_delimiter(text: str) -> str:
-    """The comma, semicolon or tab that is most frequent in the first line."""
-    return max(",;\t", key=text.split("\n", 1)[0].count)
+    return max(DELIMITERS, key=quality) if any(quality(d)[0] >= 0 for d in DELIMITERS) else ","

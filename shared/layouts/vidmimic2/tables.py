@@ -1,51 +1,61 @@
 """The tables of Hume-Vidmimic2, including damaged ones: a bad row loses its labels, and other rows are unaffected."""
 
+import io
 import math
+import os
 import re
 from collections import Counter
 from pathlib import Path
 
 from shared.dataset.clip import EMI, Clip
 from shared.dataset.media_files import MEDIA_SUFFIXES
-from shared.tables.cells import parse_number
+from shared.errors import UserError
+from shared.tables.cells import MISSING_WORDS, clean, parse_number
 from shared.tables.columns import normalize_name
-from shared.tables.text_table import guess_delimiter, read_text, split_line
+from shared.tables.encodings import read_table_text
+from shared.tables.text_table import find_header, split_line
 
 NO_LABELS = (math.nan,) * len(EMI)
+DECIMAL_COMMA = re.compile(r"^([+-]?[01]?),(\d+(?:[eE][+-]?\d+)?)$")
+"""No separator of thousands, since labels are at most 1."""
 TOLERANCE = 1e-6
 """By how much a label may lie outside [0, 1]."""
 
 
 def clip_id(cell: str) -> str | None:
     """Five digits, however a copy writes them: 00007, 7, 7.0, raw/00007.mp4. Other names are kept; None without one."""
-    name = cell.strip().replace("\\", "/").rsplit("/", 1)[-1]
+    name = clean(cell).replace("\\", "/").rsplit("/", 1)[-1]
     stem, dot, suffix = name.rpartition(".")
     if dot and f".{suffix.lower()}" in MEDIA_SUFFIXES:
         name = stem
     if re.fullmatch(r"\d+(\.0*)?", name):
         return name.split(".")[0].zfill(5)
-    return name if name and name.lower() != "nan" and "\ufffd" not in name else None
+    return name if name and name not in MISSING_WORDS and "\ufffd" not in name else None
 
 
 def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
     """{id: clip without files} and notes. Labels of a row that cannot be read are NaN, with a problem."""
     name = table.name
-    try:
-        text = read_text(table, errors="replace")
-    except FileNotFoundError:
+    if not os.path.lexists(table):
         return {}, [] if is_test else [f"{name}: missing"]
-    except OSError as error:
-        return {}, [f"{name}: cannot be read ({error.strerror or error})"]
-    lines = [(i + 1, line) for i, line in enumerate(text.splitlines()) if line.strip()]
+    try:
+        text, reading = read_table_text(table, tolerant=True)
+    except UserError as error:
+        return {}, [f"{name}: cannot be read ({error})"]
+    all_lines = [*io.StringIO(text, newline=""), ""]
+    start = find_header(all_lines)
+    reading = [f"{name}: {note}" for note in [*reading, *start.notes]]
+    lines = [(i + 1, line.strip("\r\n")) for i, line in enumerate(all_lines) if i >= start.line and clean(line)]
     if not lines:
         return {}, [f"{name}: empty"]
-    delimiter = guess_delimiter(lines[0][1])
+    delimiter = start.delimiter
     header = _cells(lines[0][1], delimiter)
     columns, notes = _find_columns(header, name)
+    notes = reading + notes
     if columns is None:
         return {}, notes
     rows = [_Row(f"{name} line {i}", line, delimiter, len(header)) for i, line in lines]
-    is_headerless = bool(notes) and header[0][:1].isdigit()
+    is_headerless = len(notes) > len(reading) and header[0][:1].isdigit()
     clips = _clips(rows if is_headerless else rows[1:], columns, name, notes)
     if is_test and clips and all(value == 0 for clip in clips.values() for value in clip.labels):
         clips = {key: Clip(key, None, labels=NO_LABELS, problems=clip.problems) for key, clip in clips.items()}
@@ -78,7 +88,7 @@ def _clips(rows: list["_Row"], columns: dict[str, int], name: str, notes: list[s
 
 def _cells(line: str, delimiter: str) -> list[str]:
     """The cells of a single line: a stray quotation mark must not swallow the lines after it."""
-    return [cell.strip() for cell in split_line(line, delimiter)]
+    return [clean(cell) for cell in split_line(line, delimiter)]
 
 
 def _find_columns(header: list[str], name: str) -> tuple[dict[str, int] | None, list[str]]:
@@ -132,7 +142,7 @@ class _Row:
         labels = []
         for column in EMI:
             cell = self.cells[columns[column]] if column in columns else ""
-            value = parse_number(cell.replace(",", ".") if self.delimiter == ";" else cell)
+            value = parse_number(cell if self.delimiter == "," else DECIMAL_COMMA.sub(r"\1.\2", cell))
             if value is None or value < -TOLERANCE or value > 1 + TOLERANCE:
                 problems.append(f"{self.where}: {column} is {cell!r}, no number in [0, 1]; not read")
                 value = math.nan

@@ -1,6 +1,6 @@
 """The columns of a table of pairs: media, texts and labels."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,8 +10,8 @@ import numpy as np
 from shared.dataset.media_files import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from shared.errors import UserError
 from shared.options.ranges import FrameRate
-from shared.tables.cells import cell_text, cell_texts, media_content, parse_label, parse_number
-from shared.tables.columns import ColumnOptions, Header, guess_labels
+from shared.tables.cells import cell_texts, media_content, parse_label, parse_number
+from shared.tables.columns import ColumnOptions, Header, guess_labels, refuse_wrong_labels
 from stage1_align.data.captions import TextAnnotations
 
 MEDIA = ("image", "video", "audio")
@@ -47,10 +47,13 @@ class PairColumns:
         where: str,
         media_columns: Collection[str] = (),
         not_labels: Collection[str] = (),
+        row_name: Callable[[int], str] = lambda i: f"row {i + 1}",
     ):
         """rows: those from which labels are guessed; media_columns and not_labels: columns that hold media, and columns
-        whose type says that their numbers are no labels. UserError when no column holds pictures or sound."""
+        whose type says that their numbers are no labels; row_name(i): names a row. UserError when no column holds
+        pictures or sound, and for a cell in a column of numbers that is none."""
         header, self.where = Header(names, where), where
+        self.missing_words = frozenset(options.missing_words)
         found = header.resolve([*MEDIA, "media", "transcript", "split", "caption"], options, media_columns)
         self.columns = {role: [names[i] for i in positions] for role, positions in found.items()}
         if any(self.columns[role] for role in MEDIA) and not options.media:
@@ -66,8 +69,9 @@ class PairColumns:
         if not self.labels:
             taken = {i for positions in found.values() for i in positions}
             taken |= {i for i, name in enumerate(names) if name in media_columns}
-            labels, notes = guess_labels(header, rows, taken, lambda i: f"row {i + 1}", not_labels)
-            inside = {name: i for name, i in labels.items() if all(_is_intensity(row[i]) for row in rows)}
+            labels, notes, wrong = guess_labels(header, rows, taken, row_name, not_labels)
+            inside = {name: i for name, i in labels.items() if not any(_is_outside(row[i]) for row in rows)}
+            refuse_wrong_labels(where, {name: cell for name, cell in wrong.items() if name in inside})
             self.labels = {name: names[i] for name, i in inside.items()}
             if outside := [name for name in labels if name not in inside]:
                 notes.append(f"not labels, since their values are not in [0, 1]: {', '.join(outside)}")
@@ -85,10 +89,18 @@ class PairColumns:
 
     def annotations(self, row: Mapping[str, Any], where: str) -> TextAnnotations:
         """Texts and labels of a row {column: value}; where: the row, for messages."""
-        captions = [text for name in self.columns["caption"] for text in cell_texts(row.get(name))]
-        transcript = " ".join(cell_text(row.get(name)) for name in self.columns["transcript"])
+        captions = [text for name in self.columns["caption"] for text in self._texts(row.get(name))]
+        transcript = " ".join(text for name in self.columns["transcript"] for text in self._texts(row.get(name)))
         labels = [parse_label(row.get(column), f"{where}, column {column}") for column in self.labels.values()]
         return TextAnnotations(transcript, captions, np.array(labels, np.float32))
+
+    def _texts(self, cell: Any) -> list[str]:
+        return cell_texts(cell, self.missing_words)
+
+    def texts(self, names: Sequence[str]) -> list[int]:
+        """Positions of the columns whose cells are words and files."""
+        roles = (*MEDIA, "media", "caption", "transcript")
+        return [names.index(name) for role in roles for name in self.columns[role]]
 
     def media(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """{image, audio or video: a path, bytes, or sound as an array}, without empty cells."""
@@ -99,9 +111,10 @@ class PairColumns:
         return {role: content for role, cell in cells.items() if (content := media_content(cell)) is not None}
 
 
-def _is_intensity(cell: Any) -> bool:
+def _is_outside(cell: Any) -> bool:
+    """Whether a cell is a number outside [0, 1]."""
     value = parse_number(cell)
-    return value is not None and not (value < 0 or value > 1)  # NaN is no contradiction
+    return value is not None and (value < 0 or value > 1)  # NaN is no contradiction
 
 
 def _media_kind(path: Any) -> str:

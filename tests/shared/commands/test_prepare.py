@@ -233,7 +233,7 @@ def test_complete_dataset_is_not_replaced(source, prepared, capsys):
 
 def test_folder_with_other_files_is_an_error(source, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="holds files that are not a clip dataset"):
         prepare(source, tmp_path)
 
 

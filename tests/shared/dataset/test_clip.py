@@ -1,5 +1,6 @@
 """Clips whose files are missing, changed or damaged."""
 
+import json
 import shutil
 
 from helpers.media_files import prepared_here, voice, write_wav
@@ -14,12 +15,12 @@ from shared.layouts.registry import read_source
 
 def test_invalid_file_names_are_missing_files(tmp_path):
     cells = ("a" * 300 + ".mp4", "b/" + "c" * 300 + "/d.mp4", "e\0.mp4", "/")
-    lines = "".join(f"{i},{cell},0.5\n" for i, cell in enumerate(cells))
-    (tmp_path / "t.csv").write_text(f"id,path,Joy\n{lines}")
-    source = read_source(tmp_path / "t.csv")
+    lines = [json.dumps({"id": str(i), "path": cell, "Joy": 0.5}) for i, cell in enumerate(cells)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    source = read_source(tmp_path / "t.jsonl")
     assert [clip.fingerprint(tmp_path)[1][0][1] for clip in source.clips] == [-1] * 4
     assert {verdict.detail for verdict in prepared_here(source)[1].values()} == {"no such file"}
-    found = check_source(tmp_path / "t.csv")
+    found = check_source(tmp_path / "t.jsonl")
     assert found["files"]["missing"] == ["0", "1", "2", "3"] and found["headers"]["of"] == 0
 
 

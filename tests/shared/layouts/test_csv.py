@@ -90,12 +90,14 @@ def test_ids_groups_and_times_are_not_labels(tmp_path):
     assert both.clips[0].groups == {"subject": "x"} and both.label_names == ("valence",)
 
 
-def test_note_says_why_a_mostly_numeric_column_is_not_read(tmp_path):
-    text = 'path,valence,arousal,comment\na.mp4,0.5,1,x\nb.mp4,0.25,2,5\n\nc.mp4,"0,5",3,y\nd.mp4,low,,z\ne.mp4,1,1,\n'
-    source = read_source(table(tmp_path, text))
-    assert source.label_names == ("arousal",)
-    not_read = [note for note in source.notes if "is not read" in note]
-    assert not_read == ["'valence' is not read: line 5 has '0,5', which is no number, and 1 rows more"]
+def test_a_word_in_a_column_of_numbers_is_named_and_a_column_of_words_is_noted(tmp_path):
+    text = "path,valence,comment\na.mp4,0.5,x\nb.mp4,0.25,5\n\nd.mp4,low,y\ne.mp4,?,\n f.mp4,1,z\n"
+    with pytest.raises(UserError) as caught:
+        read_source(table(tmp_path, text))
+    assert "column 'valence' holds numbers, but line 5: 'low' is not a number (and 1 rows more)" in str(caught.value)
+    source = read_source(tmp_path, "csv", {"labels": []} | {"groups": ["valence"]})
+    assert source.label_names == () and source.clips[2].groups == {"valence": "low"}
+    assert "'comment' is not read: line 2: 'x' is not a number (and 2 rows more)" in source.notes
 
 
 def test_dimensions_are_recognized_whatever_their_spacing(tmp_path):
@@ -166,7 +168,8 @@ def test_ambiguous_id_has_no_file(tmp_path):
         "c": "c.wav",
         "2/a": None,
     }
-    assert all(not clip.problems for name, clip in clips.items() if name != "a")
+    assert all(not clip.problems for name, clip in clips.items() if name not in ("a", "2/a"))
+    assert clips["2/a"].problems == ("no file 2/a; did you mean s1/a.wav?",)
 
 
 def test_links_to_one_file_are_not_ambiguous(tmp_path):

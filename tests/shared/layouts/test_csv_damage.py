@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from shared.dataset.clip import LeftOut
 from shared.errors import UserError
 from shared.layouts.registry import read_source
 
@@ -82,8 +83,8 @@ def test_labels_are_guessed_from_intact_rows(tmp_path):
 
 def test_damaged_row_keeps_the_cells_before_its_file(tmp_path):
     (tmp_path / "a.mp3").write_bytes(b"x")
-    source = read_source(table(tmp_path, "speaker,id,path,split,Joy\ns1,k,a.mp3,train,0,5\n"))
-    (clip,) = source.clips
+    source = read_source(table(tmp_path, "speaker,id,path,split,Joy\ns1,k,a.mp3,train,0,5\ns2,l,b.mp3,train,1\n"))
+    clip, _ = source.clips
     assert (clip.id, clip.media, clip.groups, clip.split) == ("k", tmp_path / "a.mp3", {"speaker": "s1"}, "")
     assert math.isnan(clip.labels[0])
 
@@ -104,9 +105,9 @@ def test_damaged_row_without_identifiable_file_is_left_out_and_named(tmp_path, l
 
 def test_damaged_row_whose_id_follows_its_file_is_left_out(tmp_path):
     (tmp_path / "a.mp3").write_bytes(b"x")
-    text = "path,Joy,id\na.mp3,0,5,k\n"
-    with pytest.raises(UserError, match=r"no clips here.*line 2 .4 cells instead of 3"):
-        read_source(table(tmp_path, text))
+    source = read_source(table(tmp_path, "path,Joy,id\na.mp3,0,5,k\nb.mp3,0,l\n"))
+    assert [clip.id for clip in source.clips] == ["l"]
+    assert source.left_out == [LeftOut("labels.csv line 2", "a.mp3", "4 cells instead of 3")]
 
 
 @pytest.mark.parametrize(
@@ -115,11 +116,11 @@ def test_damaged_row_whose_id_follows_its_file_is_left_out(tmp_path):
         ("file,Joy\na.mp4,great\n", "line 2, column Joy: 'great'"),
         ("name,Joy\na.mp4,1\n", "media files"),
         ("file,Joy\n", "at least one row"),
-        ("file\na.mp4\na.mp4\n", "two clips"),
+        ("file\na.mp4\nb.mp4\na.mp4\n", "two clips are called 'a.mp4': line 2, line 4; ids must be unique"),
         ("file,Joy\n,1\n", "line 2"),
         ("\nfile,Joy\n\n\n,1\n", "line 5"),
         ('file,"Joy\na.mp4,1\n', "line 1: a quotation mark is left open"),
-        ("file,Joy,Joy\na.mp4,1,0\n", "two columns are called 'Joy'"),
+        ("file,Joy,Joy\na.mp4,1,0\n", "two columns are called 'Joy', number 2 and 3; rename one"),
     ],
 )
 def test_unreadable_tables_raise_one_line(tmp_path, text, words):

@@ -80,7 +80,8 @@ def test_manifest_describes_files_with_any_name(tmp_path):
     write(tmp_path / "published" / "manifest.csv", MANIFEST.replace("path", "file").replace("emotion", "mood"))
     noted = read_source(tmp_path / "published", "ravdess")
     assert noted.clips == by_names.clips and "the names of the files are read instead" in noted.notes[0]
-    assert guess_layout(tmp_path / "published") == "folder"
+    with pytest.raises(UserError, match=r"holds the table manifest\.csv, which may have the labels"):
+        guess_layout(tmp_path / "published")
     with pytest.raises(UserError, match="no manifest of RAVDESS"):
         read_source(tmp_path / "published" / "manifest.csv", "ravdess")
 

@@ -104,7 +104,7 @@ def test_folder_of_another_configuration_is_refused(corpus, tmp_path):
     with pytest.raises(UserError, match=r"seed 1 instead of 9: choose another --out"):
         build(SynthConfig(out=corpus.out, clips=CLIPS, seed=9, damage=1.0))
     (tmp_path / "holiday.jpg").write_bytes(b"precious")
-    with pytest.raises(UserError, match=r"something else than a synthetic corpus: choose another --out"):
+    with pytest.raises(UserError, match=r"files that are not a synthetic corpus; choose another --out"):
         build(SynthConfig(out=tmp_path, clips=CLIPS))
     assert (tmp_path / "holiday.jpg").read_bytes() == b"precious"
 

@@ -1,0 +1,46 @@
+"""The table that describes the media of a folder, so that its labels are read or asked for, and never lost."""
+
+from pathlib import Path, PurePath
+
+from shared.dataset.media_files import files_under, is_media
+from shared.errors import UserError
+from shared.tables.formats import READERS, SPREADSHEETS, is_table
+from shared.text import first_few
+
+NAMES = ("labels", "metadata")
+"""Names of the table of a folder, in any case. Hugging Face calls it metadata."""
+SUFFIXES = (*(suffix for suffix in READERS if suffix != ".txt"), *SPREADSHEETS, ".parquet", ".arrow", ".gz")
+"""Files that are tables whatever their name. A .txt is a transcript, and a .json may be anything."""
+
+
+def folder_table(folder: Path) -> Path | None:
+    """The table of a folder: labels.csv or metadata.csv, in any case and format; None when there is no table.
+
+    UserError when there are several, when its format is not read, or when only tables of other names are there, which
+    may hold the labels. Tables that are called like a media file belong to that file.
+    """
+    direct = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    named = [path for path in direct if path.stem.lower() in NAMES and (is_table_file(path) or path.suffix == ".json")]
+    named += [path for path in direct if path.stem.lower() in NAMES and path.suffix.lower() == ".txt"]
+    files = files_under(folder)
+    stems = {path.stem for path in files if is_media(path)}
+    named = [path for path in named if path.stem not in stems]
+    if len(named) == 1:
+        if named[0].suffix.lower() in (".parquet", ".arrow"):
+            return named[0]
+        is_table(named[0])  # refuses formats that are not read
+        return named[0]
+    tables = named or [folder / path for path in files if is_table_file(path) and PurePath(path.name).stem not in stems]
+    if not tables:
+        return None
+    names = [path.relative_to(folder).as_posix() for path in tables]
+    which = f"the table {names[0]}" if len(names) == 1 else f"the tables {first_few(names)}"
+    raise UserError(
+        f"{folder}: holds {which}, which may have the labels; name the one to read ({tables[0]}), or set "
+        "--layout folder to read the media alone"
+    )
+
+
+def is_table_file(path: Path) -> bool:
+    """Whether a file is a table, by its suffix."""
+    return path.suffix.lower() in SUFFIXES and (path.suffix.lower() != ".gz" or ".tar" not in path.suffixes)
