@@ -1,14 +1,18 @@
 """`emit COMMAND ...`: one line per command. Commands are named by import path and imported only when called."""
 
+import contextlib
+import errno
 import importlib
 import os
 import select
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
 
 from shared.errors import UserError
 from shared.registry import nearest
+from shared.text import one_line
 
 COMMANDS = {
     "synth": ("shared.commands.synth:main", "make a synthetic corpus of media files with known truth"),
@@ -34,6 +38,9 @@ COMMANDS = {
 }
 """{name: (import path, summary)}."""
 
+TRACEBACK = "EMIT_TRACEBACK"
+"""Environment variable: 1 shows the traceback of an error of the system."""
+
 RENAMED = {"pool": "merge-folds"}
 """{old name: new name} of commands."""
 
@@ -42,10 +49,7 @@ def main() -> None:
     """Entry point of the `emit` command."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print("EMIT: emotional mimicry intensity from video, audio and text\n\nusage: emit COMMAND [options]\n")
-        print("\n".join(f"  {name:<13}{summary}" for name, (_, summary) in COMMANDS.items()))
-        print("\n`emit COMMAND --help` shows the options of one command, with an example.")
-        return
+        run_main(_help)
     name = words[0]
     if name not in COMMANDS:
         reason = f"no command called {name!r}: {nearest(name, COMMANDS)}"
@@ -54,6 +58,13 @@ def main() -> None:
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
     run_main(partial(call, words))
+
+
+def _help() -> int:
+    print("EMIT: emotional mimicry intensity from video, audio and text\n\nusage: emit COMMAND [options]\n")
+    print("\n".join(f"  {name:<13}{summary}" for name, (_, summary) in COMMANDS.items()))
+    print("\n`emit COMMAND --help` shows the options of one command, with an example.")
+    return 0
 
 
 def call(words: list[str]) -> int:
@@ -71,23 +82,58 @@ def emit_command(*words: object) -> list[str]:
 
 
 def run_main(command: Callable[[], int]) -> None:
-    """Run a command and exit with its status; a UserError becomes one line and status 1."""
+    """Run a command and exit with its status. A UserError becomes one line and status 1; so does what the system
+    refuses, such as a full disk or a missing permission, unless EMIT_TRACEBACK=1 asks for the traceback."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names that the terminal cannot show
+        if stream is not None:  # closed by the caller
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names a terminal cannot show
     try:
-        status = command()
-        _exit_group(status)
-        sys.exit(status)
+        status = _run(command)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = _report(f"error: {error}", 1)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+        status = _report("interrupted; run the same command again to continue", 130)
     except BrokenPipeError:
         if not _stdout_closed():
             raise  # another pipe, such as one to a process that ended
-        sys.exit(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes
+        status = 128 + signal.SIGPIPE
+    except (OSError, MemoryError) as error:
+        if os.environ.get(TRACEBACK, "") not in ("", "0"):
+            raise
+        status = _report(f"error: {system_error(error)} ({TRACEBACK}=1 shows where)", 1)
+    sys.exit(status)
+
+
+def _run(command: Callable[[], int]) -> int | str | None:
+    """Run a command and write out what it printed; its status, also if it ends with SystemExit."""
+    status: int | str | None
+    try:
+        status = finished = command()
+    except SystemExit as stop:
+        status = stop.code
+    else:
+        _exit_group(finished)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return status
+
+
+def _report(line: str, status: int) -> int:
+    """Print one line to stderr, unless that is closed too; returns `status`."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+    return status
+
+
+def system_error(error: OSError | MemoryError) -> str:
+    """What the system refused, where, and what to do, in one line."""
+    if isinstance(error, MemoryError):
+        return f"out of memory ({one_line(error)}); use smaller batches, windows or models"
+    reason, place = error.strerror or one_line(error), f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason += "; make room and run the same command again"
+    return f"{place}{reason}"
 
 
 def _stdout_closed() -> bool:

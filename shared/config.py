@@ -22,6 +22,7 @@ import yaml
 
 from shared.errors import UserError
 from shared.files import write_text
+from shared.options.outputs import check_outputs
 from shared.options.ranges import wrong_values
 from shared.registry import nearest
 from shared.text import one_line
@@ -87,7 +88,8 @@ def parse(
 
     `--config` takes a YAML file, or the name of one that the package of `config_class` ships (`--config dual_stage`).
     `positional` names fields given without a flag; a field typed as a list takes all remaining arguments.
-    Exits with status 2 and one line on an unknown option, a wrong type or a missing value.
+    Exits with status 2 and one line on an unknown option, a wrong type or a missing value. UserError for an output that
+    cannot be written (shared/options/outputs.py).
     """
 
     class Parser(_Parser):
@@ -117,9 +119,11 @@ def parse(
         parser.error(problem)
     namespace = parser.instantiate(parsed)
     try:
-        return config_class(**{name: value for name, value in vars(namespace).items() if name in fields})
+        config = config_class(**{name: value for name, value in vars(namespace).items() if name in fields})
     except (TypeError, ValueError) as error:
         parser.error(str(error))
+    check_outputs(config)
+    return config
 
 
 def _with_config_files(words: list[str], package: str) -> list[str]:

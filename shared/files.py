@@ -21,14 +21,25 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: readers see the old file or the complete new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file atomically: readers see the old file or the complete new one. A symbolic link stays, and the
+    file that it points to is written. UserError if there is something other than a file (a folder, a device, a pipe);
+    an OSError names `path`, and leaves no part of the file behind."""
+    target = Path(os.path.realpath(path))
+    if os.path.lexists(target) and not target.is_file():
+        raise UserError(f"{path}: is not a file but a folder, a device or a pipe; give the name of a file")
     # A random name: jobs on several machines may share the folder, and have equal process ids.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    # File names need not be valid Unicode; their invalid bytes are escaped.
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
+    partial = target.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # File names need not be valid Unicode; their invalid bytes are escaped.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(partial, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # of a full or unwritable disk
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -75,8 +86,9 @@ def saved_folder(folder: str | Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder that gets its name when the block ends without an error, and then replaces an older one."""
-    path = Path(path)
+    """A folder that gets its name when the block ends without an error, and then replaces an older one. A symbolic link
+    to a folder stays: the folder that it points to is replaced."""
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

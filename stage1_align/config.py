@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from shared.errors import UserError
+from shared.options.outputs import OutputFolder
 from shared.options.ranges import (
     BatchSize,
     Bias,
@@ -202,7 +203,7 @@ class AlignConfig(CheckedOptions):
 
     RENAMED: ClassVar[dict[str, str]] = {"max_steps": "max_optimizer_steps"}
 
-    run: Path
+    run: OutputFolder
     """Run folder; an unfinished run in it is resumed."""
     data: Path | None = None
     """Clip dataset written by `emit prepare`; not needed if `pairs.sources` names other data."""

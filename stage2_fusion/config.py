@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.options.outputs import OutputFolder
 from shared.options.ranges import (
     BatchSize,
     CheckedOptions,
@@ -108,7 +109,7 @@ class FuseConfig(CheckedOptions):
 
     data: Path
     """Feature dataset (`emit encode`)."""
-    run: Path
+    run: OutputFolder
     """Run folder; an unfinished run in it is resumed."""
     model: str = "dual_stage"
     """A registered name; `python -m stage2_fusion.models` lists them with their options."""

@@ -13,6 +13,7 @@ from shared.dataset.check_source import check_source
 from shared.dataset.label_scale import LabelOptions
 from shared.errors import UserError
 from shared.files import write_json
+from shared.options.outputs import OutputFile
 from shared.options.ranges import PositiveInt
 
 
@@ -28,7 +29,7 @@ class CheckConfig(LabelOptions):
     """Options of the layout, as for `emit prepare`."""
     headers: PositiveInt = 200
     """Number of files, evenly spaced, whose headers are read for durations and rates: each takes some milliseconds."""
-    out: Path | None = None
+    out: OutputFile | None = None
     """File for the whole report, as JSON."""
 
 

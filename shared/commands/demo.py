@@ -13,9 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from shared import config as configuration
-from shared.cli import call, emit_command
+from shared.cli import call, emit_command, system_error
 from shared.errors import UserError
 from shared.files import digest, read_json, write_json
+from shared.options.outputs import OutputFolder
 from shared.options.ranges import CheckedOptions, ClipCount, NonNegativeInt, PositiveInt, Seed
 
 
@@ -23,7 +24,7 @@ from shared.options.ranges import CheckedOptions, ClipCount, NonNegativeInt, Pos
 class DemoConfig(CheckedOptions):
     """Synthetic corpus, prepare, stage 1, export, encode, stage 2, evaluate, predict: offline, on the CPU."""
 
-    out: Path = Path("runs/demo")
+    out: OutputFolder = Path("runs/demo")
     """Folder of all results; metrics.json is the main one."""
     clips: ClipCount = 2000
     """Clips of the synthetic corpus."""
@@ -106,6 +107,9 @@ def run(name: str, command: list[str]) -> None:
         raise
     except SystemExit as stop:  # invalid options, already reported
         status = stop.code
+    except (OSError, MemoryError) as error:
+        print(f"error: {system_error(error)}", file=sys.stderr)
+        status = 1
     except Exception:
         traceback.print_exc()
         status = 1

@@ -15,6 +15,7 @@ from shared.dataset.prepare_dataset import prepare_dataset
 from shared.dataset.recipe import Recipe
 from shared.dataset.splits import assign_splits
 from shared.layouts.registry import read_source
+from shared.options.outputs import OutputFolder
 from shared.options.ranges import Processes, Timeout
 
 
@@ -24,7 +25,7 @@ class PrepareConfig(Recipe, LabelOptions):
 
     source: Path = field()
     """A folder of media files, or a table of them (.csv, .tsv, .txt or .jsonl, or a folder with a labels.csv)."""
-    out: Path = field()
+    out: OutputFolder = field()
     """Folder of the dataset. An unfinished one is continued."""
     layout: str | None = None
     """How the source is laid out: csv, folder, hf, ravdess or vidmimic2; by default guessed from its files."""
@@ -41,7 +42,7 @@ class PrepareConfig(Recipe, LabelOptions):
     """I/N: prepare only the I-th of N shares, as one job of an array. Any N gives the same dataset."""
     merge: bool = False
     """Finish the dataset from the shares that the jobs of an array have prepared; an error names what is missing."""
-    transcripts: Path | None = None
+    transcripts: OutputFolder | None = None
     """Folder that caches the transcripts made by --transcribe, by default OUT.transcripts. Sound is transcribed only
     once, whatever --out."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from shared import config as configuration
 from shared.dataset.splits import split_dataset
 from shared.errors import UserError
+from shared.options.outputs import OutputFolder
 from shared.options.ranges import CheckedOptions, Folds, NonNegativeInt, Seed, Share
 
 
@@ -16,7 +17,7 @@ class SplitConfig(CheckedOptions):
     data: Path
     """Clip dataset (`emit prepare`) or feature dataset (`emit encode`). Stage 1 sees labels and words of its training
     clips; so that no test clip leaks into it, split the clip dataset and align in each fold."""
-    out: Path
+    out: OutputFolder
     """Folder of the same rows with other splits; hard links if the disk allows them."""
     by: str | None = None
     """Group to keep whole, by default the first: subject tests on unseen people, seed on unseen seed videos."""

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from shared.dataset.clip import ClipSource
 from shared.dataset.outside_labels import OutsideLabels, Range, find_outside
 from shared.errors import UserError
-from shared.options.ranges import CheckedOptions
+from shared.options.ranges import CheckedOptions, LabelValue
 from shared.registry import nearest
 from shared.tables.columns import normalize_name
 
@@ -28,7 +28,7 @@ UNIT = (0.0, 1.0)
 class LabelOptions(CheckedOptions):
     """What the numbers of a source's labels mean."""
 
-    label_range: str | list[float] | dict[str, list[float]] = ""
+    label_range: str | list[LabelValue] | dict[str, list[LabelValue]] = ""
     """Lowest and highest label of the source's scale, such as 0,100 or 1,7, or those of each dimension, such as
     {valence: [-1, 1]}. Labels are stored as fractions of it, and predictions are given on it. By default 0,1: labels
     outside are refused, not clipped."""

@@ -110,6 +110,7 @@ Weight = Annotated[float, Range(0, 1e6)]
 """Of a loss term; 0 leaves it out."""
 Scale = Annotated[float, Range(0, 1000, open_low=True)]
 Bias = Annotated[float, Range(-1000, 1000)]
+LabelValue = Annotated[float, Range(-1e9, 1e9)]
 Deviation = Annotated[float, Range(0, 10, open_low=True)]
 """Standard deviation of pixels in [0, 1]."""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shared.options.outputs import OutputFolder
 from shared.options.ranges import CheckedOptions, ClipCount, Fraction, Processes, Seed
 
 
@@ -10,7 +11,7 @@ from shared.options.ranges import CheckedOptions, ClipCount, Fraction, Processes
 class SynthConfig(CheckedOptions):
     """Make a corpus of talking-face clips with known emotional intensities."""
 
-    out: Path = field()
+    out: OutputFolder = field()
     """Folder of the corpus. An unfinished corpus is continued."""
     clips: ClipCount = 2000
     """Number of clips. 2000 take a minute or two on two cores and suffice to train the small default models."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.options.outputs import OutputFolder
 from shared.options.ranges import CheckedOptions
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class ExportConfig(CheckedOptions):
 
     run: Path
     """Run folder of `emit align`."""
-    out: Path
+    out: OutputFolder
     """Folder to write; encoders that it holds are replaced."""
     which: Literal["best", "last"] = "best"
     """best: the epoch with the highest mean recall on the validation split."""

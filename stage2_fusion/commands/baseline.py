@@ -10,6 +10,7 @@ import numpy as np
 from shared import config as configuration
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed, Steps
 from stage2_fusion.evaluation.leak import count_seen_by_encoders, probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
@@ -26,7 +27,7 @@ class BaselineConfig(CheckedOptions):
 
     data: Path
     """Feature dataset (`emit encode`)."""
-    out: Path
+    out: OutputEvaluation
     """JSON file of the evaluation to write."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
     """Modalities that the regression reads, such as ["text"]."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from shared import config as configuration
 from shared.files import write_json
+from shared.options.outputs import OutputFile
 from shared.options.ranges import CheckedOptions, ResamplesNeeded, Seed
 from stage2_fusion.evaluation.comparison import Comparison, compare_evaluations, comparison_table
 from stage2_fusion.evaluation.results import read_evaluations
@@ -18,7 +19,7 @@ class CompareConfig(CheckedOptions):
     """Evaluation (the JSON file of `emit evaluate`)."""
     b: Path
     """Evaluation of the same clips by another system."""
-    out: Path | None = None
+    out: OutputFile | None = None
     """JSON file for the differences."""
     bootstrap: ResamplesNeeded = 10000
     """Bootstrap samples; both systems are scored on the same ones."""

@@ -20,6 +20,7 @@ from shared import config as configuration
 from shared.dataset.shards import ShardWriter
 from shared.dataset.worker_pool import cores
 from shared.files import write_csv
+from shared.options.outputs import OutputFolder
 from shared.options.ranges import BatchSize, CheckedOptions, Processes, Seed, Views
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class EncodeConfig(CheckedOptions):
 
     data: Path
     """Clip dataset (`emit prepare`)."""
-    out: Path
+    out: OutputFolder
     """Folder for the feature dataset. An unfinished one is continued."""
     encoders: Path | None = None
     """Folder of aligned encoders (`emit align` ... `emit export`)."""

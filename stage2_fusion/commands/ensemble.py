@@ -9,6 +9,7 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
+from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed
 from stage2_fusion.evaluation import ensembling
 from stage2_fusion.evaluation.results import (
@@ -29,7 +30,7 @@ class EnsembleConfig(CheckedOptions):
 
     members: list[Path]
     """JSON files of `emit evaluate` on the clips to be scored."""
-    out: Path = field()
+    out: OutputEvaluation = field()
     """JSON file of the evaluation to write."""
     method: Literal["average", "rank", "ridge"] = "average"
     """average: the mean prediction; rank: the mean rank among these clips, which ignores each member's scale (CCC and

@@ -10,6 +10,7 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
+from shared.options.outputs import OutputEvaluation, check_output_file
 from shared.options.ranges import BatchSize, CheckedOptions, Resamples, Seed
 from stage2_fusion.data.feature_info import FeatureInfo, read_info
 from stage2_fusion.data.features import FeatureDataset
@@ -38,7 +39,7 @@ class EvaluateConfig(CheckedOptions):
     """Feature dataset made with the same encoders."""
     split: str = "test"
     """Split to score. "" takes every clip."""
-    out: Path | None = None
+    out: OutputEvaluation | None = None
     """JSON file to write; its tables go beside it (OUT_predictions.csv, OUT_labels.csv). By default
     MODEL/evaluation/metrics_SPLIT.json."""
     truth: Path | None = None
@@ -74,6 +75,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     from stage2_fusion.models.base import FusionModel
 
     began = time.perf_counter()
+    out = config.out or config.model / "evaluation" / f"metrics_{config.split or 'all'}.json"
+    check_output_file(out)
     model = FusionModel.from_pretrained(config.model)
     assert model.config is not None
     names = model.config.label_names
@@ -113,7 +116,6 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     if info.ceiling is not None:
         pcc, ceiling = evaluation.mean_pcc, info.ceiling.mean
         info.sections["share_of_ceiling"] = pcc / ceiling if pcc is not None and ceiling and ceiling > 0 else None
-    out = config.out or config.model / "evaluation" / f"metrics_{config.split or 'all'}.json"
     if config.explain:
         row_of = dict(zip(ids, clean, strict=True))
         steps = [result.steps[row_of[name]] for name in evaluation.ids]

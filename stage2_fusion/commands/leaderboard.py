@@ -6,6 +6,7 @@ from pathlib import Path
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import write_csv, write_text
+from shared.options.outputs import OutputFile
 from shared.options.ranges import CheckedOptions, Resamples, Seed
 from stage2_fusion.evaluation.leaderboard import Leaderboard, build_leaderboard, read_systems
 
@@ -18,7 +19,7 @@ class LeaderboardConfig(CheckedOptions):
     """JSON files of `emit evaluate`, each PATH or NAME=PATH. Without a name, a system is named after its model and the
     options in which it differs from the others of that model; systems that differ otherwise (loss, features) need a
     name."""
-    out: list[Path] = field(default_factory=list)
+    out: list[OutputFile] = field(default_factory=list)
     """Files to write the table to, .md or .csv, as in [board.md, board.csv]."""
     against: str | None = None
     """Name of a system: every other row states its difference from that one, with a paired interval."""

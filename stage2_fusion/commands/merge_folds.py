@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from shared import config as configuration
+from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed
 from stage2_fusion.evaluation.folds import merge_evaluations
 from stage2_fusion.evaluation.results import Evaluation, read_evaluations, write_evaluation
@@ -18,7 +19,7 @@ class MergeFoldsConfig(CheckedOptions):
 
     evaluations: list[Path]
     """JSON files of `emit evaluate`, one per fold."""
-    out: Path = field()
+    out: OutputEvaluation = field()
     """JSON file of the evaluation to write."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""

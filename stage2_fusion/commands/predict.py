@@ -10,6 +10,7 @@ import numpy as np
 
 from shared import config as configuration
 from shared.files import write_csv
+from shared.options.outputs import OutputPredictions
 from shared.options.ranges import BatchSize, CheckedOptions, Window
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class PredictConfig(CheckedOptions):
     predicted once."""
     model: Path
     """Model folder (RUN/model)."""
-    out: Path = Path("predictions.csv")
+    out: OutputPredictions = Path("predictions.csv")
     """One row per clip: Filename, then one column per dimension, in [0, 1] or in the `label_range` of the training
     clips."""
     encoders: Path | None = None

@@ -8,6 +8,7 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from shared.files import write_csv, write_json
+from shared.options.outputs import OutputRobustness
 from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, Resamples, Seed
 from stage2_fusion.evaluation.results import parse_named_path
 from stage2_fusion.evaluation.robustness import Protocol, RobustnessRow, robustness_rows, robustness_table
@@ -27,7 +28,7 @@ class RobustnessConfig(CheckedOptions):
     """Feature dataset; damage means its damaged views (`emit encode --damaged_views`)."""
     split: str = "test"
     """Split to score. "" takes every clip."""
-    out: Path = Path("robustness.json")
+    out: OutputRobustness = Path("robustness.json")
     """JSON file to write; the rows also go beside it as .csv."""
     shares: list[Fraction] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     """Shares of the clips; the clips of a smaller share are among those of a larger one."""

@@ -22,6 +22,7 @@ from shared.config import load_yaml
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json, write_text
+from shared.options.outputs import OutputFolder
 from shared.options.ranges import Trials, Workers
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.feature_info import read_info
@@ -39,7 +40,7 @@ class SearchConfig(FuseConfig):
     """YAML of what varies: {train.lr: {low: 1.0e-4, high: 1.0e-2, log: true}, options.width: [32, 64]}. From
     a list one value is chosen; from a range one is drawn uniformly (with `log`, uniformly in the logarithm), a whole
     number if both ends are."""
-    out: Path
+    out: OutputFolder
     """Folder of the search."""
     trials: Trials = 20
     """Configurations to try. A finished search continues when this grows."""

@@ -38,6 +38,45 @@ def test_unknown_and_renamed_commands_are_one_line(name, message, monkeypatch, c
 
 def test_help_lists_every_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["emit", "--help"])
-    cli.main()
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
     shown = capsys.readouterr().out
     assert all(f"\n  {name} " in shown for name in cli.COMMANDS)
+
+
+def emit(words: str, before: str = "", **environment: str) -> subprocess.CompletedProcess:
+    """Run a shell line that holds EMIT, after a preparation in Python in the same process."""
+    program = f"import sys, shared.cli as cli; sys.argv = ['emit', *sys.argv[1:]]; {before}\ncli.main()"
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PROGRAM": program, **environment}
+    line = words.replace("EMIT", f'{sys.executable} -P -c "$PROGRAM"')
+    return subprocess.run(["bash", "-c", line], env=variables, capture_output=True, text=True)
+
+
+FULL = "import os, errno; cli.call = lambda words: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space', 'a/b'))"
+
+
+@pytest.mark.parametrize(
+    ("line", "before", "status", "told"),
+    [
+        ("EMIT configs", FULL, 1, "error: a/b: No space; make room and run the same command again (EMIT_TRACEBACK=1"),
+        ("EMIT configs", FULL.replace("OSError(errno.ENOSPC, 'No space', 'a/b')", "MemoryError()"), 1, "out of memory"),
+        ("EMIT configs > /dev/full", "", 1, "error: No space left on device; make room"),
+        ("EMIT configs", "cli.call = lambda words: (_ for _ in ()).throw(KeyboardInterrupt)", 130, "interrupted; run"),
+        ("EMIT configs | true; exit ${PIPESTATUS[0]}", "import time; time.sleep(0.3)", 141, ""),
+        ("EMIT --help | true; exit ${PIPESTATUS[0]}", "import time; time.sleep(0.3)", 141, ""),
+        ("EMIT synth --help | true; exit ${PIPESTATUS[0]}", "import time; time.sleep(0.3)", 0, ""),
+        ("EMIT configs >&-", "", 0, ""),
+        ("EMIT configs tinny 2>&-", "", 1, ""),
+        ("EMIT synth --out /dev/null/x --clips 3", "", 1, "error: --out /dev/null/x: "),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(line, before, status, told):
+    done = emit(line, before)
+    assert done.returncode == status and done.stderr.count("\n") == bool(told), done.stderr
+    assert told in done.stderr
+
+
+def test_traceback_is_shown_on_request():
+    done = emit("EMIT configs", FULL, EMIT_TRACEBACK="1")
+    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.endswith("No space: 'a/b'\n")

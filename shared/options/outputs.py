@@ -1,0 +1,168 @@
+"""Outputs are checked before the work: a command that cannot write its result says so at once.
+
+The type of an option says what it writes: `out: OutputFile`, `run: OutputFolder`. `shared.config.parse` checks them. A
+symbolic link stays: what it points to is written.
+"""
+
+import contextlib
+import dataclasses
+import os
+import stat
+import typing
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from shared.errors import UserError
+from shared.text import one_line
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an option of type Path names: a file or a folder to write."""
+
+    folder: bool = False
+    beside: tuple[str, ...] = ()
+    """Names of further files; {} is the name of the first one without its suffix."""
+
+    def __repr__(self) -> str:
+        return "a folder to write" if self.folder else "a file to write"
+
+
+OutputFile = Annotated[Path, Output()]
+OutputFolder = Annotated[Path, Output(folder=True)]
+OutputEvaluation = Annotated[Path, Output(beside=("{}_predictions.csv", "{}_labels.csv"))]
+"""The JSON file of an evaluation, and its tables."""
+OutputPredictions = Annotated[Path, Output(beside=("{}_timeline.csv", "{}_failures.csv", "{}_explained.jsonl"))]
+"""The table of predictions, and what goes beside it."""
+OutputRobustness = Annotated[Path, Output(beside=("{}.csv",))]
+"""JSON, and its rows as a table."""
+
+
+def check_outputs(config: Any) -> None:
+    """UserError for the first output among the options that cannot be written, or that would replace an input."""
+    outputs, inputs, files = [], [], []
+    for field, hint in typing.get_type_hints(type(config), include_extras=True).items():
+        if not any(field == known.name for known in dataclasses.fields(config)):
+            continue
+        value = getattr(config, field)
+        marks = list(_outputs_in(hint))
+        values = value if isinstance(value, list | tuple) else [value]
+        paths = [Path(each) for each in values if isinstance(each, Path) or (marks and isinstance(each, str))]
+        if marks:
+            outputs += [(f"--{field}", path, marks[0]) for path in paths]
+        else:
+            named = [Path(each.partition("=")[2] or each) for each in values if isinstance(each, str)]
+            inputs += paths + (named if isinstance(value, list) else [])
+    for option, path, mark in outputs:
+        if mark.folder:
+            check_output_folder(path, inputs, option)
+        else:
+            check_output_file(path, inputs, option)
+        beside = [path.with_name(name.format(path.stem)) for name in mark.beside]
+        for each in beside:
+            check_output_file(each, inputs, option)
+        files += [(option, each) for each in (path, *beside)]
+    _check_distinct(files)
+
+
+def check_output_file(path: Path, inputs: Iterable[Path] = (), option: str = "--out") -> None:
+    """UserError unless the file can be written: it is a folder, a device, an input, too long a name, or lies in a place
+    that is not writable."""
+    with _as_one_line(f"{option} {path}"):
+        target = Path(os.path.realpath(path))
+        kind = _kind(target)
+        if kind == "folder":
+            raise UserError(f"{option} {path}: is a folder; give the name of a file")
+        if kind not in ("file", None):
+            raise UserError(f"{option} {path}: is a {kind}, not a file; give the name of a file")
+        _check_not_an_input(target, inputs, option, path)
+        if kind == "file" and not os.access(target, os.W_OK):
+            raise UserError(f"{option} {path}: is not writable; choose another name")
+        _check_writable(target, option, path)
+
+
+def check_output_folder(path: Path, inputs: Iterable[Path] = (), option: str = "--out") -> None:
+    """UserError unless the folder can be written or made, likewise. What it may hold is checked by its writer."""
+    with _as_one_line(f"{option} {path}"):
+        target = Path(os.path.realpath(path))
+        kind = _kind(target)
+        if kind not in ("folder", None):
+            raise UserError(f"{option} {path}: is a {kind}, not a folder; give the name of a folder")
+        _check_not_an_input(target, inputs, option, path)
+        if kind is None:
+            _check_writable(target, option, path)
+
+
+def _outputs_in(hint: Any) -> Iterator[Output]:
+    """The marks in a type such as `OutputFile | None` or `list[OutputFile]`."""
+    if typing.get_origin(hint) is Annotated:
+        yield from (mark for mark in hint.__metadata__ if isinstance(mark, Output))
+    else:
+        for part in typing.get_args(hint):
+            yield from _outputs_in(part)
+
+
+def _kind(path: Path) -> str | None:
+    """What is at a path, in words; None when nothing is."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+    for is_kind, name in (
+        (stat.S_ISREG, "file"),
+        (stat.S_ISDIR, "folder"),
+        (stat.S_ISFIFO, "pipe"),
+        (stat.S_ISSOCK, "socket"),
+    ):
+        if is_kind(mode):
+            return name
+    return "device"
+
+
+def _check_writable(target: Path, option: str, shown: Path) -> None:
+    """Make and remove a file of a name as long in the nearest folder that exists: permissions alone do not tell what
+    root, a read-only disk or a full one allows."""
+    place = target.parent
+    while not os.path.lexists(place):
+        place = place.parent
+    if _kind(place) != "folder":
+        raise UserError(f"{option} {shown}: {place} is a {_kind(place) or 'dangling link'}, not a folder")
+    longest = os.pathconf(place, "PC_NAME_MAX")
+    for part in target.relative_to(place).parts:
+        if len(os.fsencode(part)) > longest:
+            raise UserError(f"{option} {shown}: a name is longer than {longest} bytes; choose a shorter one")
+    probe = place / f".{uuid.uuid4().hex}.partial"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except OSError as error:
+        raise UserError(f"{option} {shown}: {place} cannot be written ({error.strerror}); choose another") from None
+    probe.unlink(missing_ok=True)
+
+
+def _check_not_an_input(target: Path, inputs: Iterable[Path], option: str, shown: Path) -> None:
+    for other in inputs:
+        if os.path.exists(target) and os.path.exists(other) and os.path.samefile(target, other):
+            raise UserError(f"{option} {shown}: is an input, which it would replace; choose another name")
+
+
+def _check_distinct(outputs: list[tuple[str, Path]]) -> None:
+    """UserError when two outputs are the same file."""
+    seen: dict[str, str] = {}
+    for option, path in outputs:
+        place = os.path.realpath(path)
+        if place in seen:
+            raise UserError(f"{option} {path}: given twice ({seen[place]}); give each output a place of its own")
+        seen[place] = option
+
+
+@contextlib.contextmanager
+def _as_one_line(where: str) -> Iterator[None]:
+    """Turn what the system says of an impossible path into a UserError that begins with `where`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: no path can have this name
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UserError(f"{where}: cannot be written ({reason}); choose another") from None
