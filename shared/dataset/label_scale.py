@@ -32,7 +32,7 @@ class LabelOptions(CheckedOptions):
     """Lowest and highest label of the source's scale, such as 0,100 or 1,7, or those of each dimension, such as
     {valence: [-1, 1]}. Labels are stored as fractions of it, and predictions are given on it. By default 0,1: labels
     outside are refused, not clipped."""
-    missing_labels: str | float | list[float] = ""
+    missing_labels: str | LabelValue | list[LabelValue] = ""
     """Numbers that mean "not labeled", such as -1,-5 or 999."""
 
     def __post_init__(self):
