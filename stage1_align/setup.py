@@ -1,5 +1,6 @@
 """The parts of a run that follow from its configuration: encoders, parameter groups, the training record."""
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from stage1_align.model import ContrastiveModel
 from stage1_align.towers import TOWERS
 
 TOWER_LR_NAMES = (*TOWERS, "temperature")
+MAX_TEXTS = 20_000
+"""Training texts that are looked through for letters that the tokenizer does not know."""
 
 
 def build_encoders(config: AlignConfig, data: PairData) -> AlignedEncoders:
@@ -43,6 +46,14 @@ def build_encoders(config: AlignConfig, data: PairData) -> AlignedEncoders:
     for parameter in encoders.parameters():
         parameter.data = parameter.data.contiguous()  # FSDP does not shard transposed parameters (filter banks)
     return encoders
+
+
+def text_notes(encoders: AlignedEncoders, data: PairData) -> list[str]:
+    """What the text tower does not read of the training texts; evenly spaced ones of more than MAX_TEXTS."""
+    texts = data.corpus()
+    some = texts[:: math.ceil(len(texts) / MAX_TEXTS) or 1]
+    cut = "training cuts them there; raise towers.text.options.context_length"
+    return encoders.text.coverage(some).notes(some, cut) if encoders.text is not None else []
 
 
 def parameter_groups(model: ContrastiveModel, config: AlignConfig) -> list[dict[str, Any]]:

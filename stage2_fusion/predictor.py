@@ -38,7 +38,7 @@ from stage2_fusion.models.card import SYNTHETIC
 from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
 from stage2_fusion.models.saving import find_landmarker
 from stage2_fusion.prediction.preparing import collect_failures, prepare_here
-from stage2_fusion.prediction.result import NOTHING, Prediction, Window, merge_windows
+from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Prediction, Window, merge_windows
 from stage2_fusion.prediction.sources import media_clip
 
 Given = str | os.PathLike | ClipArrays
@@ -163,6 +163,8 @@ class Predictor:
         results = []
         for (name, _, _), (clip, _) in zip(items, clips, strict=True):
             failure, parts = failures.get(clip.id), windows[clip.id]
+            if parts and self.encoders.text is not None and parts[0].has_unknown_words():
+                failure = "; ".join(filter(None, [failure, UNKNOWN_WORDS]))
             if parts:
                 config = self.config
                 results.append(merge_windows(name, parts, config.label_names, config.quality, failure))

@@ -9,12 +9,16 @@ from typing import Any
 
 from shared import config as configuration
 from shared.dataset.check_report import format_report
-from shared.dataset.check_source import check_source
+from shared.dataset.check_source import TextReader, check_source
 from shared.dataset.label_scale import LabelOptions
 from shared.errors import UserError
 from shared.files import write_json
 from shared.options.outputs import OutputFile
 from shared.options.ranges import PositiveInt
+from shared.registry import Registry
+
+ENCODERS = Registry("encoders", {"aligned": "stage1_align.encoders:AlignedEncoders"})
+"""By name: this package imports no stage."""
 
 
 @dataclass(kw_only=True)
@@ -29,6 +33,9 @@ class CheckConfig(LabelOptions):
     """Options of the layout, as for `emit prepare`."""
     headers: PositiveInt = 200
     """Number of files, evenly spaced, whose headers are read for durations and rates: each takes some milliseconds."""
+    encoders: Path | None = None
+    """Aligned encoders (`emit export`): counts the transcripts that their text encoder does not know, and those longer
+    than it reads at once."""
     out: OutputFile | None = None
     """File for the whole report, as JSON."""
 
@@ -39,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     config = configuration.parse(
         CheckConfig, argv, prog="emit check", example="emit check my_videos/ --out report.json", positional=("source",)
     )
-    report = check_source(config.source, config.layout, config.layout_options, config.headers, config)
+    read_texts = _text_reader(config.encoders) if config.encoders else None
+    report = check_source(config.source, config.layout, config.layout_options, config.headers, config, read_texts)
     print(format_report(report))
     if config.out is not None:
         write_json(config.out, report)
@@ -50,6 +58,16 @@ def main(argv: list[str] | None = None) -> int:
     if report["outside"]:
         raise UserError(f"{config.source}: {report['outside']['what']}")
     return 0
+
+
+def _text_reader(folder: Path) -> TextReader:
+    """What the text encoder in a folder does not read."""
+    text = ENCODERS.get("aligned").from_pretrained(folder, ("text",)).text
+
+    def read(ids: list[str], texts: list[str]) -> list[str]:
+        return text.coverage(texts).notes(ids, "encoding reads them in windows")
+
+    return read
 
 
 if __name__ == "__main__":

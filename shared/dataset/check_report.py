@@ -99,7 +99,7 @@ def _transcripts(report: dict[str, Any]) -> list[str]:
     words = transcripts["words"]
     count = f"{transcripts['there']} of {report['clips']} clips"
     spread = f"{words['least']:.0f} to {words['most']:.0f} words, median {words['median']:.0f}"
-    return [f"  words        {count}; {spread}"]
+    return [f"  words        {count}; {spread}", *(f"  {'':<13}{note}" for note in transcripts["notes"])]
 
 
 def _labels(labels: dict[str, Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.equal_files import equal_file_keys, file_exists, not_compared_notes
 from shared.dataset.label_scale import LabelOptions, LabelScale, outside_labels, source_scale, without_codes
 from shared.dataset.near_duplicates import join_near_duplicates
+from shared.dataset.transcripts import Words, inspect_transcripts
 from shared.errors import UserError
 from shared.layouts.registry import guess_layout, read_source
 from shared.media.headers import evenly_spaced, read_header
@@ -26,6 +28,8 @@ DUPLICATES = {"files": "same file", "sounds": "same sound", "transcripts": "near
 
 Report = dict[str, Any]
 """A JSON document, or a section of it."""
+TextReader = Callable[[list[str], list[str]], list[str]]
+"""Lines about what a text encoder does not read, from the ids and the texts of clips."""
 
 
 def check_source(
@@ -34,10 +38,12 @@ def check_source(
     layout_options: dict[str, Any] | None = None,
     header_count: int = 200,
     label_options: LabelOptions | None = None,
+    read_texts: TextReader | None = None,
 ) -> Report:
     """Report what a source holds and what is wrong with it. Nothing is decoded.
 
-    header_count: number of files whose headers are read; label_options: range of the labels, and codes of missing ones.
+    header_count: number of files whose headers are read; label_options: range of the labels, and codes of missing ones;
+    read_texts: what a text encoder makes of the transcripts.
     Raises UserError if the source has no clips.
     """
     if not path.exists():
@@ -61,10 +67,7 @@ def check_source(
         "splits": dict(sorted(Counter(clip.split for clip in clips).items())),
         "files": _files(clips),
         "headers": _headers(clips, header_count),
-        "transcripts": {
-            "there": sum(bool(clip.transcript) for clip in clips),
-            "words": _quantiles([len(words(clip.transcript)) for clip in clips if clip.transcript]),
-        },
+        "transcripts": _transcripts(clips, read_texts),
         "labels": _labels(source, scale),
         "outside": _outside(source, scale),
         "zero_rows": _zero_rows(clips, scale),
@@ -87,6 +90,18 @@ def _files(clips: list[Clip]) -> Report:
         "kinds": dict(Counter(path.suffix.lower() for _, path in paths).most_common()),
         "sound_of_its_own": sum(clip.audio is not None and file_exists(clip.audio) for clip in clips),
         "crops_of_its_own": sum(clip.crops is not None and clip.crops.is_dir() for clip in clips),
+    }
+
+
+def _transcripts(clips: list[Clip], read_texts: TextReader | None) -> Report:
+    """How many words there are, and what text encoders may not read of them."""
+    ids, texts = [clip.id for clip in clips], [clip.transcript or "" for clip in clips]
+    report = inspect_transcripts(map(Words, ids, [clip.split for clip in clips], texts))
+    return {
+        "there": sum(bool(clip.transcript) for clip in clips),
+        "words": _quantiles([len(words(clip.transcript)) for clip in clips if clip.transcript]),
+        **asdict(report),
+        "notes": report.notes(guess=read_texts is None) + (read_texts(ids, texts) if read_texts else []),
     }
 
 

@@ -19,6 +19,7 @@ from shared.media.remarks import note_lines, problem_lines
 from shared.media.storage import decode_jpeg, encode_jpeg, from_int16, to_int16
 from shared.media.transcribe import load_recognizer, transcribe
 from shared.media.waveform import resample
+from shared.text import has_words, repair_surrogates
 
 POSE_CROPS = 8
 """Number of crops, about, from which a clip's pose is measured."""
@@ -42,7 +43,7 @@ def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) ->
 
 def prepare_from_transcript(clip: Clip, recipe: Recipe, reason: str) -> tuple[Row | None, Verdict]:
     """Fall back to the transcript when media is unusable; fail if there is none."""
-    if not clip.transcript:
+    if not has_words(clip.transcript):
         return None, failed(clip, reason)
     return clip_row(clip, undecoded_clip(clip, reason), recipe)
 
@@ -68,9 +69,10 @@ def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, Row | N
 def clip_row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None = None) -> tuple[Row, Verdict]:
     """Row and verdict of a decoded clip."""
     media = decoded.media
-    transcript, reasons = clip.transcript or "", dict(media.absence_reasons)
-    if not transcript:
-        reasons["text"] = "no transcript"
+    transcript, reasons = repair_surrogates(clip.transcript or ""), dict(media.absence_reasons)
+    if not has_words(transcript):
+        reasons["text"] = f"no transcript: {transcript[:20]!r} says nothing" if transcript else "no transcript"
+        transcript = ""
         if recipe.transcribe and len(media.waveform):
             model = load_recognizer(recipe.transcribe)
             transcript, reasons["text"] = transcribe(media.waveform, media.sample_rate, model, transcripts)

@@ -16,7 +16,15 @@ from shared.dataset.label_scale import LabelOptions, scale_labels
 from shared.dataset.prepare_clip import Row, prepare_clip, prepare_from_transcript, prepare_windows
 from shared.dataset.recipe import Recipe
 from shared.dataset.shards import ShardWriter, read_shard, write_shard
-from shared.dataset.verdicts import Verdict, count_clips, require_transcripts, summary, write_tables
+from shared.dataset.transcripts import Words, inspect_transcripts
+from shared.dataset.verdicts import (
+    Verdict,
+    count_clips,
+    note_unknown_words,
+    require_transcripts,
+    summary,
+    write_tables,
+)
 from shared.dataset.worker_pool import run_jobs
 from shared.errors import UserError
 from shared.files import digest
@@ -202,12 +210,20 @@ def _finish(
         tables.append(table.replace_schema_metadata(None))
     if [verdict.id for verdict in verdicts] != [clip.id for clip in source.clips]:
         raise UserError(f"{writer.folder}: holds other clips than the source, or some of them twice; delete {out}")
+    table = pa.concat_tables(tables)
+    stored = dict(zip(table["id"].to_pylist(), table["transcript"].to_pylist(), strict=True))
+    report = inspect_transcripts(
+        Words(clip.id, clip.split, stored[clip.id] or clip.transcript or "")
+        for clip in source.clips
+        if clip.id in stored
+    )
     require_transcripts(verdicts)
+    note_unknown_words(verdicts, report.unknown)
     write_tables(out, verdicts, source.left_out)
     kept = [verdict for verdict in verdicts if verdict.verdict != "failed"]
     if not kept:
         raise UserError(f"{out}: none of the {len(verdicts)} clips could be read; the reasons are in failures.csv")
     info = info.with_digest((verdict.id, verdict.digest) for verdict in kept)
     info = replace(info, counts=count_clips(verdicts, source.clips), made_from=made_from, synthetic=synthetic)
-    writer.finish(pa.concat_tables(tables), info.digest, info.to_json())
-    print(summary(out, verdicts, info.digest, source.left_out))
+    writer.finish(table, info.digest, info.to_json())
+    print("\n".join([summary(out, verdicts, info.digest, source.left_out), *(f"  {note}" for note in report.notes())]))

@@ -51,6 +51,15 @@ def require_transcripts(verdicts: list[Verdict]) -> None:
                 verdict.verdict = "partial"
 
 
+def note_unknown_words(verdicts: list[Verdict], ids: list[str]) -> None:
+    """Say with these clips that their words are mostly of letters that no clip for training has."""
+    unknown = set(ids)
+    for verdict in verdicts:
+        if verdict.id in unknown:
+            note = "words mostly of letters that the words for training lack"
+            verdict.detail = "; ".join(filter(None, [verdict.detail, note]))
+
+
 def write_tables(out: Path, verdicts: list[Verdict], left_out: Sequence[LeftOut] = ()) -> None:
     """Write failures.csv, verdicts.csv and quality.csv. left_out: rows of the source that are no clips; they are
     failures too, named by their place in the source."""

@@ -15,6 +15,8 @@ from stage1_align.towers.inputs import to_list
 from stage1_align.towers.tokenizers import Tokenizer
 
 ENCODE = "text.encode"
+EXAMPLES = 3
+"""Texts that a note names."""
 WINDOWS = 32
 """Windows of long texts in a forward pass, unless it has more texts."""
 
@@ -35,6 +37,30 @@ class TextCoverage:
     tokens: int = 0
     beyond: int = 0
     """Tokens of all texts, and those after `context_length`."""
+
+    def notes(self, names: Sequence[str], longer: str) -> list[str]:
+        """A line for each kind that occurs. names: of the texts; longer: what happens to texts beyond the context."""
+        of = f"of {self.given} texts"
+        notes = []
+        if self.unknown:
+            notes.append(
+                f"{len(self.unknown)} {of} count as missing, such as {self._examples(names, self.unknown)}: they say "
+                "nothing, or the text encoder's tokenizer does not know half of their letters or more"
+            )
+        if self.partly:
+            notes.append(
+                f"{len(self.partly)} {of} have letters that the text encoder's tokenizer does not know, such as "
+                f"{self._examples(names, self.partly)}"
+            )
+        if self.longer:
+            notes.append(
+                f"{len(self.longer)} {of} are longer than context_length {self.context_length}, such as "
+                f"{self._examples(names, self.longer)} ({self.beyond} of {self.tokens} tokens are beyond): {longer}"
+            )
+        return notes
+
+    def _examples(self, names: Sequence[str], rows: list[int]) -> str:
+        return ", ".join(repr(names[row][:40]) for row in rows[:EXAMPLES])
 
 
 class TextTower(Tower):

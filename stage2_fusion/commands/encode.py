@@ -131,6 +131,10 @@ def _encode(config: EncodeConfig) -> None:
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         _finish(writer, config, info, precomputed)
+        if encoders is not None and encoders.text is not None:
+            report = encoders.text.coverage(clips.column("transcript"))
+            for note in report.notes(clips.column("id"), "they are read in windows"):
+                print(f"  {note}")
 
 
 def _load_encoders(config: EncodeConfig, device: "torch.device") -> "AlignedEncoders | None":

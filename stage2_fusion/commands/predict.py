@@ -68,7 +68,7 @@ def predict(config: PredictConfig) -> int:
     from shared.dataset.prepare_dataset import prepare_each
     from stage2_fusion.evaluation.explain import write_explanations
     from stage2_fusion.prediction.preparing import collect_failures
-    from stage2_fusion.prediction.result import NOTHING, average_windows
+    from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, average_windows
     from stage2_fusion.prediction.sources import read_clips
 
     clips, failures = read_clips(config.clips)
@@ -77,6 +77,8 @@ def predict(config: PredictConfig) -> int:
     prepared = collect_failures(prepare_each(clips, predictor.recipe), unreadable)
     windows = sorted(predictor.predict_windows(prepared, config.batch_size), key=lambda w: (w.clip, w.start))
     failures += unreadable.items()
+    if predictor.encoders.text is not None:
+        failures += [(name, UNKNOWN_WORDS) for name in dict.fromkeys(w.clip for w in windows if w.has_unknown_words())]
     unused = {clip.id for clip in clips} - {window.clip for window in windows} - set(unreadable)
     failures += [(name, NOTHING) for name in sorted(unused)]
     rows = [[name, *_format(values)] for name, values in average_windows(windows).items()]

@@ -8,6 +8,7 @@ from shared.dataset.clip import MODALITIES
 from stage2_fusion.inference import StepExplanation
 
 NOTHING = "neither picture, sound nor words could be used"
+UNKNOWN_WORDS = "its words are left out: the text encoder does not know half of their letters or more"
 
 
 @dataclass
@@ -26,6 +27,10 @@ class Window:
     quality: dict[str, np.ndarray]
     """Modality to its quality signals (T, Q); absent modalities are left out."""
     transcript: str = ""
+
+    def has_unknown_words(self) -> bool:
+        """Whether it has words that the text encoder could not read."""
+        return bool(self.transcript.strip()) and "text" not in self.quality
 
 
 @dataclass

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from shared.media.decode import decode
 from shared.media.faces import crop_faces, load_detector, smooth, track_face
 from shared.media.waveform import resample
 from stage1_align import AlignedEncoders, AudioTower, RawClip
+from stage1_align.setup import text_notes
 from stage1_align.towers.mel_cnn import MelCnn
 
 RATE = 16000
@@ -344,6 +346,14 @@ def test_long_text_is_read_to_its_end(model):
     report = model.text.coverage([*texts, "", "日本語", "so funny Ω"])
     assert (report.given, report.longer, report.unknown, report.partly) == (5, [1, 2], [4], [5])
     assert report.beyond == sum(len(model.text.tokenizer(text)) - 16 for text in texts[1:])
+
+
+def test_training_says_which_texts_it_cuts_and_which_are_unknown(model):
+    data = SimpleNamespace(corpus=lambda: ["dog", "the dog " * 20, "日本語"])
+    unknown, longer = text_notes(model, data)
+    assert unknown.startswith("1 of 3 texts count as missing, such as '日本語'")
+    assert "1 of 3 texts are longer than context_length 16" in longer
+    assert longer.endswith("training cuts them there; raise towers.text.options.context_length")
 
 
 @pytest.mark.parametrize("wrong", [3, b"dog", ["dog", 3], [["dog"]], np.array(["dog"]), {"text": "dog"}, []])

@@ -14,6 +14,7 @@ import pytest
 from helpers import stage1_tiny, synthetic_features
 from helpers.media_files import clock, decode_every_frame, face, voice, write_video
 
+from shared.commands.prepare import main as prepare
 from shared.errors import UserError
 from shared.media.decode import decode
 from stage2_fusion import ClipArrays, FeatureDataset, FusionModel, Predictor
@@ -262,3 +263,33 @@ for _ in range(2):
 """)
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_words_are_read_to_their_end_and_unknown_ones_are_left_out(predictor):
+    start = "the dog " * 20
+    long, same, other, unknown = predictor(
+        [ClipArrays(text=text) for text in (start, start, start + "that is so funny", "Привет, мир!")]
+    )
+    assert long.intensities == pytest.approx(same.intensities, abs=1e-6)
+    assert long.intensities != pytest.approx(other.intensities, abs=1e-5)
+    assert unknown.error and not unknown.intensities
+    arrays = {"frames": np.zeros((8, 64, 64, 3), np.uint8), "frame_rate": 4}
+    with_words, without = predictor(text="Привет, мир!", **arrays), predictor(**arrays)
+    assert "its words are left out" in with_words.incomplete and without.incomplete is None
+    assert with_words.intensities == pytest.approx(without.intensities, abs=1e-6)
+
+
+def test_encode_says_which_words_are_unknown_or_read_in_windows(model_folder, tmp_path, capsys):
+    texts = {"a": "so funny", "b": "Привет, мир!", "c": "the dog " * 20 + "funny", "d": "the dog " * 20 + "sad"}
+    (tmp_path / "labels.csv").write_text("\n".join(["file,text", *(f'{name}.mp4,"{texts[name]}"' for name in texts)]))
+    prepare([str(tmp_path / "labels.csv"), "--out", str(tmp_path / "clips"), "--workers", "1"])
+    capsys.readouterr()
+    settings = {"damaged_views": 0, "mixed_precision": "no", "workers": 0}
+    encoders = model_folder.parent / "encoders"
+    encode(EncodeConfig(data=tmp_path / "clips", out=tmp_path / "features", encoders=encoders, **settings))
+    out = capsys.readouterr().out
+    assert "1 of 4 texts count as missing, such as 'b'" in out
+    assert "2 of 4 texts are longer than context_length 16, such as 'c', 'd'" in out and "read in windows" in out
+    samples = {sample.id: sample.text for sample in FeatureDataset.open(tmp_path / "features").samples}
+    assert samples["b"].steps == 0 and samples["c"].steps > 16
+    assert np.abs(samples["c"].pooled.astype(float) - samples["d"].pooled).max() > 1e-3

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import stage1_tiny
 from helpers.media_files import clock, voice, write_video, write_wav
 
 from shared.commands.check import main
@@ -152,3 +153,22 @@ def test_sound_files_alone_are_a_source(tmp_path, capsys):
     report = run(tmp_path / "t.csv", tmp_path)
     assert report["files"]["there"] == 0 and report["files"]["sound_of_its_own"] == 1
     assert report["headers"]["of"] == 1 and report["headers"]["sample_rates"] == {"16000": 1}
+
+
+def test_words_that_encoders_do_not_read_are_counted(tmp_path, capsys):
+    texts = ["that is so funny", "I am sad about the dog", "Привет, мир!", "...", "the dog " * 40]
+    rows = [f'{i}.mp4,{"test" if i in (2, 3) else "train"},"{text}"' for i, text in enumerate(texts)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,split,text", *rows]))
+    transcripts = run(tmp_path / "labels.csv", tmp_path)["transcripts"]
+    assert (transcripts["unknown"], transcripts["silent"], transcripts["longer"]) == (["2"], ["3"], ["4"])
+    out = capsys.readouterr().out
+    assert "1 transcript (2) mostly of letters that the words for training lack" in out
+    assert "1 transcript (4) of more than 48 words, 32 words beyond" in out and "letters of Latin 3, Cyrillic 1" in out
+    encoders = stage1_tiny.encoders()  # its tokenizer knows no "?", its context is 16 tokens
+    encoders.save_pretrained(tmp_path / "encoders", {"data": "nothing"})
+    tokens = len(encoders.text.tokenizer(texts[4]))
+    run(tmp_path / "labels.csv", tmp_path, "--encoders", str(tmp_path / "encoders"))
+    out = capsys.readouterr().out
+    assert "2 of 5 texts count as missing, such as '2', '3'" in out
+    assert "longer than context_length 16, such as" in out and "'4'" in out and "48 words" not in out
+    assert tokens > 16

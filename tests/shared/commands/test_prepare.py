@@ -380,3 +380,23 @@ def test_unread_rest_of_a_clip_of_several_files_is_reported(source, tmp_path):
         given[clip.id].append(sample.start if sample else reason)
     assert given["one"] == [0, 1, 2]
     assert given["both"][0] == 0 and "read for one window" in given["both"][1] and len(given["both"]) == 2
+
+
+def test_words_that_say_nothing_or_are_unknown_are_counted(tmp_path, capsys):
+    """Clips of words alone: their files do not exist."""
+    texts = {"a": "so funny", "b": "so sad", "c": "Привет, мир!", "d": "?!", "e": "sad " * 60, "f": "so fun \ud83d"}
+    table = [
+        {"file": f"{name}.mp4", "split": "test" if name in "cf" else "train", "text": text}
+        for name, text in texts.items()
+    ]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, table)))
+    clips = prepare(tmp_path / "labels.jsonl", tmp_path / "clips", "--workers", 1)
+    assert dict(zip(clips.column("id"), clips.column("transcript"), strict=True)) == {
+        name: text.strip().replace("\ud83d", "\ufffd") for name, text in texts.items() if name != "d"
+    }
+    out = capsys.readouterr().out
+    assert "1 transcript (c) mostly of letters that the words for training lack" in out
+    assert "1 transcript (e) of more than 48 words, 12 words beyond" in out
+    details = {row["id"]: row["detail"] for row in rows(tmp_path / "clips" / "verdicts.csv")}
+    assert "mostly of letters" in details["c"] and "mostly" not in details["a"]
+    assert [row["id"] for row in rows(tmp_path / "clips" / "failures.csv")] == ["d"]

@@ -46,6 +46,7 @@ def predictor(tmp_path, monkeypatch):
 
     class Encoders:
         audio = type("Audio", (), {"sample_rate": 16000})
+        text = None
 
         def to(self, device):
             return self
