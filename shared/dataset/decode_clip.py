@@ -49,7 +49,6 @@ def decode_clip(clip: Clip, recipe: Recipe) -> DecodedClip:
             duration=max(decoded.duration, sound.duration),
             damaged_packets=decoded.damaged_packets + sound.damaged_packets,
             more=decoded.more or sound.more,
-            cancelled=sound.cancelled,
             remarks=decoded.remarks + sound.remarks,
         )
     if clip.crops is not None:

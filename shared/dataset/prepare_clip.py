@@ -148,8 +148,6 @@ def _problems(decoded: DecodedClip, missing: list[str], faces: FaceTrack | None,
     problems = [_missing(name, reasons) for name in missing if name != "text"] + decoded.problems
     if faces is not None and len(media.frames) and not faces.detected.any():
         problems.append("no face found; using a center crop")
-    if media.cancelled:
-        problems.append("audio channels are out of phase; the mono mix is silent")
     if media.damaged_packets:
         problems.append(f"{media.damaged_packets} damaged packets left out")
     return problems + problem_lines(media.remarks)

@@ -3,13 +3,15 @@
 Every function takes `where`, the beginning of its errors: the name of the argument or the method.
 """
 
+import warnings
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from shared.errors import UserError
-from shared.media.waveform import to_channels, to_mono
+from shared.media.channels import mix_of
+from shared.media.waveform import to_channels
 from shared.text import one_line
 
 MAX_CHANNELS = 8
@@ -76,7 +78,8 @@ def check_text(where: str, text: str) -> None:
 
 
 def to_waveform(where: str, sound: Any) -> np.ndarray:
-    """Samples (S,), (S, channels) or (channels, S) to mono float32 (S,) in [-1, 1]. UserError for anything else."""
+    """Samples (S,), (S, channels) or (channels, S) to mono float32 (S,) in [-1, 1]: the mean of the channels, or with a
+    warning another mix (see channels.py). UserError for anything else."""
     array = to_array(sound)
     if array is None:
         raise reject(where, sound, "a sound is a NumPy array or a tensor")
@@ -100,7 +103,11 @@ def to_waveform(where: str, sound: Any) -> np.ndarray:
             shapes = f"(S, channels) or (channels, S) with at most {MAX_CHANNELS} channels and more samples than that"
             raise reject(where, sound, f"it is not clear which axis holds the channels; give {shapes}")
         channels = array if few == [0] else array.T  # (channels, S)
-    return to_mono(to_channels(channels, False, len(channels)))
+    samples = to_channels(channels, False, len(channels))  # (channels, S)
+    mix = mix_of(samples)
+    if mix.remark:
+        warnings.warn(f"{where}: {mix.remark.say(1)}", stacklevel=3)
+    return mix.apply(samples)
 
 
 def to_sample_rate(where: str, rate: Any) -> int:

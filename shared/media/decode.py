@@ -1,8 +1,8 @@
 """Decode frames at regular times, and sound, of a media file of any length and in any state.
 
 Frames are selected by their timestamps, never by the frame rate that a file claims. Rotation and pixel aspect are
-applied. Channels are averaged (a downmix by the resampler would add 3 dB), and the level is not changed. Packets that
-cannot be decoded are counted and left out.
+applied. Channels are averaged (a downmix by the resampler would add 3 dB), unless that loses sound (see channels.py),
+and the level is not changed. Packets that cannot be decoded are counted and left out.
 
 The file is opened once for its frames and once for its sound. Each is then read only as far as a window needs, and
 neither has to wait in memory for the other, however they are interleaved.
@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shared.media.channels import Mix, measure_frames
 from shared.media.remarks import Remarks
 from shared.media.timeline import BREAK, SUSPICIOUS
 from shared.media.tracks import AudioTrack, Track, VideoTrack, no_frames, video_stream
 from shared.text import one_line
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
 
 MIN_TAIL_SECONDS = 0.1
@@ -43,7 +45,7 @@ class Media:
     frame_times: np.ndarray
     """Seconds, float32 (T,): multiples of 1 / frame_rate, as far as the file has frames."""
     waveform: np.ndarray
-    """float32 (S,), the mean of the channels at their original level; S = 0 without sound."""
+    """float32 (S,), the mean of the channels (see channels.py) at their original level; S = 0 without sound."""
     sample_rate: int
     """Of the waveform, in Hz, as in the file; 0 without sound."""
     duration: float
@@ -56,8 +58,6 @@ class Media:
     """Whether the file continues after this window."""
     absence_reasons: dict[str, str] = field(default_factory=dict)
     """For "vision" and "audio" the reason if it is missing."""
-    cancelled: bool = False
-    """Whether channels have sound, but their mean is silent: one is the other inverted."""
     remarks: Remarks = field(default_factory=Remarks)
     """What was repaired, left out or chosen in this window."""
 
@@ -91,7 +91,9 @@ def decode_windows(
             reasons["vision"] = "no moving pictures, only a cover" if container.streams.video else "no video track"
         audio = next(iter(container.streams.audio), None)
         if audio is not None:
-            tracks.append(AudioTrack(container, audio, video.index if video else None))
+            track = AudioTrack(container, audio, video.index if video else None)
+            track.mixes = _channel_mixes(source, audio)
+            tracks.append(track)
         else:
             reasons["audio"] = "no audio track"
         if not tracks:
@@ -112,6 +114,15 @@ def _open(source: Path | bytes) -> "InputContainer":
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = one_line(getattr(error, "strerror", None) or error)
         raise MediaError(f"not a readable media file ({reason})") from None
+
+
+def _channel_mixes(source: Path | bytes, stream: "AudioStream") -> dict[str, Mix]:
+    """How the channels of a stream become one, decided by a look at the whole of it, the same for every window."""
+    if stream.codec_context.channels == 1:
+        return {}
+    position = stream.container.streams.audio.index(stream)
+    with _open(source) as container:
+        return measure_frames(AudioTrack(container, container.streams.audio[position]).rest())
 
 
 def _start(container: "InputContainer", tracks: list[Track]) -> float:
@@ -149,7 +160,6 @@ def _windows(tracks: list[Track], start: float, seconds: float, reasons: dict[st
                 start=begin,
                 more=not finished,
                 absence_reasons={name: reasons.get(name) or _why_empty(name, tracks) for name in missing},
-                cancelled=any(track.cancelled for track in tracks),
                 remarks=sum((track.remarks for track in tracks), Remarks()),
             )
             any_window = True

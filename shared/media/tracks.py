@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from shared.media.channels import Mix, frame_channels, layout_key
 from shared.media.pictures import PictureConverter
 from shared.media.remarks import Remark, Remarks
 from shared.media.timeline import BREAK, Timeline
-from shared.media.waveform import RateConverter, to_channels, to_mono
+from shared.media.waveform import RateConverter
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 MAX_AUDIO_DRIFT = 0.05
 """Seconds by which sound may differ from its timestamp before silence is inserted or sound is cut."""
-SILENT_PEAK = 1e-3
-"""Of full scale: if the mean of the channels never exceeds it, and a channel exceeds ten times it, they cancel."""
 MAX_LAST_FRAME = 1.0
 """Seconds that a frame before the end or before a break is shown at most."""
 EARLY = 6e-4
@@ -63,8 +62,6 @@ class Track:
         """What is repaired, left out or chosen since the last window."""
         self.has_decoded = self.in_window = False
         """Whether anything has been decoded at all, and whether the current window has any of it."""
-        self.cancelled = False
-        """Whether channels cancel each other in the current window."""
         self.end = 0.0
         """Seconds at which the last decoded frame ends."""
         streams: list[Any] = [stream] if other is None else [stream, container.streams[other]]
@@ -93,6 +90,11 @@ class Track:
         if self._next is None:
             self._next = next(self._frames, None)
         return self._next
+
+    def rest(self) -> Iterator[Any]:
+        """All frames that are left. They are gone then."""
+        while self.peek() is not None:
+            yield self.take()
 
     def take(self) -> Any:
         frame, self._next = self.peek(), None
@@ -244,6 +246,8 @@ class AudioTrack(Track):
         """Where the next frame starts, in samples, once this is decided."""
         self.exact = True
         """Whether the next frame is placed exactly: the first one of a part of the recording."""
+        self.mixes: dict[str, Mix] = {}
+        """How channels become one, by their layout; their mean for a layout that is not among them."""
         self.converter: RateConverter | None = None
         """For frames of another rate than the first one."""
 
@@ -256,7 +260,6 @@ class AudioTrack(Track):
 
     def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, int]:
         """The waveform (S,) and its rate in Hz."""
-        mean_peak = channel_peak = 0.0
         self.in_window = self.length > self.returned
         while (frame := self.peek()) is not None:
             self.rate = self.rate or frame.sample_rate
@@ -268,16 +271,14 @@ class AudioTrack(Track):
             self._add_silence(self._place(self.time(frame, start), start), limit)
             if self.length >= limit:
                 break
-            channels = to_channels(frame.to_ndarray(), frame.format.is_packed, frame.layout.nb_channels)
-            mono = to_mono(channels)
-            mean_peak = max(mean_peak, np.abs(mono).max(initial=0))
-            channel_peak = max(channel_peak, np.abs(channels).max(initial=0) if mean_peak <= SILENT_PEAK else 0)
-            self._add_frame(mono, self.take().sample_rate)
+            mix = self.mixes.get(layout_key(frame), Mix())
+            if mix.remark:
+                self.remarks[mix.remark] = 1
+            self._add_frame(mix.apply(frame_channels(frame)), self.take().sample_rate)
         if self.peek() is None:
             self._end_conversion()
         if not self.rate:
             return np.zeros(0, np.float32), 0
-        self.cancelled = mean_peak <= SILENT_PEAK and channel_peak > 10 * SILENT_PEAK
         self.end = self.length / self.rate
         waveform = np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)
         room = max(0, int(end * self.rate) - self.returned)

@@ -48,8 +48,3 @@ def to_channels(samples: np.ndarray, packed: bool, count: int) -> np.ndarray:
     if samples.dtype.kind == "i":
         return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
     return samples.astype(np.float32)
-
-
-def to_mono(channels: np.ndarray) -> np.ndarray:
-    """The mean of the channels (C, S), float32 (S,)."""
-    return channels.mean(axis=0, dtype=np.float32) if len(channels) > 1 else channels[0]

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from shared.media.channels import mix_of
 from shared.media.decode import MediaError, decode
 from shared.media.waveform import resample
 from stage1_align.data.captions import TextAnnotations
@@ -102,7 +103,7 @@ def decode_image(image: Medium) -> np.ndarray:
 
 
 def decode_sound(sound: Medium | dict[str, Any], sample_rate: int) -> np.ndarray:
-    """float32 (S,) at `sample_rate` Hz, the mean of the channels; S = 0 for a file of pictures alone. MediaError when
+    """float32 (S,) at `sample_rate` Hz, the channels mixed; S = 0 for a file of pictures alone. MediaError when
     it cannot be decoded."""
     if not isinstance(sound, dict):
         media = decode(_content(sound), 0, MAX_SECONDS)
@@ -117,7 +118,8 @@ def decode_sound(sound: Medium | dict[str, Any], sample_rate: int) -> np.ndarray
     except (TypeError, ValueError):
         raise MediaError("the array of the sound is not of numbers") from None
     if values.ndim == 2:
-        values = values.mean(axis=int(np.argmin(values.shape)))  # channels are fewer than samples
+        channels = values if values.shape[0] <= values.shape[1] else values.T  # channels are fewer than samples
+        values = mix_of(channels).apply(channels) if np.isfinite(channels).all() else channels[0]
     own_rate = int(sound.get("sampling_rate") or 0)
     if values.ndim != 1 or own_rate < 1 or not np.isfinite(values).all():
         raise MediaError(f"sound of shape {values.shape} at {own_rate} Hz")

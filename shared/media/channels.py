@@ -1,0 +1,189 @@
+"""One waveform of several channels, as loud as a person hears them: their mean, or else a mix that a remark names.
+
+The mean of two equal channels has their level, that of two independent ones 3 dB less, and it stays the rule up to
+MAX_LOSS. It would lose 6 dB of sound in one of two channels, 14 dB of speech in the center of 5.1, and everything of a
+channel and its inverse. What is heard is the louder channel at each moment: the sum over blocks of the largest energy
+of one in the block. The decision is one for a whole sound, so that windows of it are cut from one waveform. The channel
+of low frequencies carries no voice and is left out.
+"""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.media.remarks import Remark
+from shared.media.waveform import to_channels
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+
+MAX_LOSS = 5.0
+"""dB by which the plain mean may be below what is heard: more than independent channels of similar level lose."""
+MAX_SILENT = -30.0
+"""dB, against the loudest channel: a channel below has no sound of its own."""
+INVERTED = -0.5
+"""Correlation with the loudest channel below which a channel is taken as inverted."""
+CANCELLING = -1.0
+"""dB, against independent channels: channels whose mean is below cancel each other."""
+DOMINANT = 1.5
+"""What is heard over the mean of the channels, from which on one of them leads at a time and the mix is raised."""
+BLOCK = 16384
+"""Samples in which the louder channel is what is heard."""
+MEASURED_SECONDS = 600.0
+"""The mix is decided from the first ten minutes of a file."""
+MIN_POWER = 1e-10
+"""Mean square of full scale, -100 dB: below this a sound is silence."""
+LOW_FREQUENCY = ("LFE", "LFE2")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How the channels become one. The default is their mean."""
+
+    weights: tuple[float, ...] = ()
+    """One for each channel; () for the plain mean."""
+    remark: Remark | None = None
+
+    def apply(self, channels: np.ndarray) -> np.ndarray:
+        """float32 (C, S) to float32 (S,)."""
+        if len(channels) == 1:
+            return channels[0]
+        if len(self.weights) != len(channels):
+            return channels.mean(axis=0, dtype=np.float32)
+        used = np.flatnonzero(self.weights)
+        weights = np.array(self.weights, np.float32)[used]
+        if (weights == np.float32(1 / len(used))).all():
+            return channels[used].mean(axis=0, dtype=np.float32)
+        return np.clip(weights @ channels[used], -1, 1)
+
+
+class ChannelMeter:
+    """Measures the channels of one sound, in pieces of any length."""
+
+    def __init__(self, count: int):
+        self.products = np.zeros((count, count))
+        """Sums of the products of every two channels, (C, C)."""
+        self.heard = 0.0
+        self._finished: list[np.ndarray] = []
+        self._block = np.zeros(count)
+        self._in_block = self.samples = 0
+
+    def add(self, channels: np.ndarray) -> None:
+        """channels: float32 (C, S)."""
+        channels = np.nan_to_num(channels, posinf=1.0, neginf=-1.0)
+        self.products += channels @ channels.T
+        self.samples += channels.shape[1]
+        while channels.shape[1]:
+            part, channels = np.split(channels, [BLOCK - self._in_block], axis=1)
+            self._block += np.square(part).sum(axis=1, dtype=np.float64)
+            self._in_block += part.shape[1]
+            if self._in_block == BLOCK:
+                self._end_block()
+
+    def _end_block(self) -> None:
+        self._finished.append(self._block)
+        self._block, self._in_block = np.zeros_like(self._block), 0
+
+    def mix(self, names: tuple[str, ...] = ()) -> Mix:
+        """names: of the channels, as FFmpeg has them."""
+        energies = self.products.diagonal()
+        count = len(energies)
+        low = np.array([name in LOW_FREQUENCY for name in names] or [False] * count)
+        used = np.flatnonzero(~low) if energies[~low].sum() > MIN_POWER * self.samples else np.arange(count)
+        blocks = np.array([*self._finished, self._block])[:, used]  # (N, U)
+        heard = float(blocks.max(axis=1).sum())
+        if heard <= MIN_POWER * self.samples:
+            return Mix()
+        plain = np.zeros(count)
+        plain[used] = 1 / len(used)
+        loss = self._loss(plain, heard)
+        if loss <= MAX_LOSS:
+            return Mix() if len(used) == count else Mix(tuple(plain))
+        return self._repair(used, heard, loss, names or tuple(str(index + 1) for index in range(count)))
+
+    def _repair(self, used: np.ndarray, heard: float, loss: float, names: tuple[str, ...]) -> Mix:
+        """The mix of a sound whose mean loses too much."""
+        energies = self.products.diagonal()
+        loudest = used[energies[used].argmax()]
+        with_sound = used[energies[used] > energies[loudest] * 10 ** (MAX_SILENT / 10)]
+        correlation = self.products[loudest] / np.sqrt(np.maximum(energies * energies[loudest], 1e-30))  # (C,)
+        inverted = [index for index in with_sound if correlation[index] < INVERTED]
+        weights = np.zeros(len(energies))
+        weights[with_sound] = 1 / len(with_sound)
+        weights[inverted] *= -1
+        words, is_problem = [], bool(inverted)
+        independent = float((np.square(weights) * energies).sum())
+        if len(with_sound) < len(used):
+            verb = "has" if len(with_sound) == 1 else "have"
+            words.append(f"of {len(energies)} channels only {_list(with_sound, names)} {verb} sound")
+        if inverted:
+            words.append(f"out of phase, turned over: {_list(inverted, names)}")
+        if weights @ self.products @ weights < independent * 10 ** (CANCELLING / 10):
+            weights, is_problem = np.eye(len(energies))[loudest], True
+            words = [f"channels cancel each other: {names[loudest]} alone is used"]
+        gain = self._loss(weights, heard)
+        if gain > MAX_LOSS and heard >= DOMINANT * energies[used].mean():
+            weights *= 10 ** (gain / 20)
+            words.append(f"the mix is raised by {gain:.1f} dB to the louder channel")
+        elif gain > MAX_LOSS:
+            words.append(f"{len(with_sound)} channels of similar level are averaged all the same")
+        text = f"the mean of the audio channels loses {min(loss, 99):.1f} dB; {'; '.join(words)}"
+        return Mix(tuple(weights.tolist()), Remark(text, is_problem))
+
+    def _loss(self, weights: np.ndarray, heard: float) -> float:
+        """dB by which a mix is below what is heard."""
+        power = float(weights @ self.products @ weights)
+        return 10 * np.log10(heard / max(power, 1e-15 * heard))
+
+
+def _list(indices: Iterable[int], names: tuple[str, ...]) -> str:
+    return " and ".join(names[index] for index in indices)
+
+
+def mix_of(channels: np.ndarray) -> Mix:
+    """The mix of a whole sound, float32 (C, S)."""
+    meter = ChannelMeter(len(channels))
+    meter.add(channels)
+    return meter.mix()
+
+
+def measure_frames(frames: "Iterable[AudioFrame]") -> dict[str, Mix]:
+    """The mixes of a stream, by the name of the layout, which may change."""
+    meters: dict[str, ChannelMeter] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    seconds = 0.0
+    for frame in frames:
+        count = frame.layout.nb_channels
+        if count > 1:
+            key = layout_key(frame)
+            if key not in meters:
+                meters[key], names[key] = ChannelMeter(count), channel_names(key, count)
+            meters[key].add(frame_channels(frame))
+        seconds += frame.samples / frame.sample_rate
+        if seconds >= MEASURED_SECONDS:
+            break
+    return {key: meter.mix(names[key]) for key, meter in meters.items()}
+
+
+def layout_key(frame: "AudioFrame") -> str:
+    return frame.layout.name
+
+
+def frame_channels(frame: "AudioFrame") -> np.ndarray:
+    """float32 (C, S) in [-1, 1]."""
+    return to_channels(frame.to_ndarray(), frame.format.is_packed, frame.layout.nb_channels)
+
+
+@functools.cache
+def channel_names(layout: str, count: int) -> tuple[str, ...]:
+    """Names of the channels of a layout: FL, FR, FC, LFE, ...; numbers if it has none."""
+    import av
+
+    try:
+        names = tuple(channel.name for channel in av.AudioLayout(layout).channels)
+    except ValueError:
+        names = ()
+    return names if len(names) == count == len(set(names)) and "NONE" not in names else ()
