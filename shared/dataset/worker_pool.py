@@ -134,6 +134,11 @@ class _Worker:
 def _work(pipe: connection.Connection, job: Callable[[Any], Any]) -> None:
     """The main function of a process: work on one item after the other until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(BrokenPipeError):  # the parent was killed
+        _serve(pipe, job)
+
+
+def _serve(pipe: connection.Connection, job: Callable[[Any], Any]) -> None:
     pipe.send(_Message("ready"))
     while True:
         try:
