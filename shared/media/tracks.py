@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from shared.media.arrays import MAX_LEVEL
 from shared.media.channels import Mix, frame_channels, layout_key
 from shared.media.pictures import PictureConverter
 from shared.media.remarks import Remark, Remarks
@@ -34,6 +35,11 @@ LATE_FRAMES = Remark(
 )
 
 SILENCE = Remark("{} s inside the sound have no sound: they are silent")
+NOT_FINITE = Remark("{} sample(s) of sound are NaN or infinite: silent", is_problem=True)
+TOO_LOUD = Remark(
+    "{} sample(s) of sound are far beyond full scale, which is 1: cut off; divide them by their full scale",
+    is_problem=True,
+)
 OVERLAP = Remark("{} s of sound left out: its time stamps overlap", is_problem=True)
 
 
@@ -284,7 +290,18 @@ class AudioTrack(Track):
         room = max(0, int(end * self.rate) - self.returned)
         self.parts = [waveform[room:].copy()] if len(waveform) > room else []
         self.returned += min(room, len(waveform))
-        return np.nan_to_num(waveform[:room], posinf=1.0, neginf=-1.0), self.rate
+        return self._repair(waveform[:room]), self.rate
+
+    def _repair(self, waveform: np.ndarray) -> np.ndarray:
+        """Samples (S,) without NaN, infinite values and what is beyond MAX_LEVEL: float samples may be anything."""
+        if not len(waveform) or np.abs(waveform).max() <= MAX_LEVEL:  # False with NaN
+            return waveform
+        if broken := int((~np.isfinite(waveform)).sum()):
+            self.remarks[NOT_FINITE] += broken
+        waveform = np.nan_to_num(waveform, posinf=0.0, neginf=0.0)
+        if loud := int((np.abs(waveform) > MAX_LEVEL).sum()):
+            self.remarks[TOO_LOUD] += loud
+        return np.clip(waveform, -MAX_LEVEL, MAX_LEVEL)
 
     def _end_of_placed(self) -> int:
         return self.length + (self.converter.pending if self.converter else 0)

@@ -1,11 +1,14 @@
 """Decoding: times, rotation, levels, and damaged files."""
 
+import struct
+
 import av
 import numpy as np
 import pytest
 from helpers.media_files import clock, read_clock, voice, write_rotation, write_video, write_wav
 
 from shared.media.decode import MediaError, decode, decode_windows
+from shared.media.remarks import problem_lines
 from shared.media.waveform import resample, to_channels
 
 
@@ -291,3 +294,26 @@ def test_badly_interleaved_file_has_frames_and_sound_in_every_window(tmp_path):
     parts = list(decode_windows(path, 8, 2.0))
     assert [len(part.frames) for part in parts] == [16, 16, 16] and all(not part.absence_reasons for part in parts)
     assert [round(len(part.waveform) / 16000, 1) for part in parts] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "values, line",
+    [
+        ([np.nan, -np.inf], "200 samples of sound are NaN or infinite"),
+        ([-16384.0, 1e30], "200 samples of sound are far beyond full scale"),
+        ([-1.5, 1.2], None),  # decoders of compressed sound overshoot
+    ],
+)
+def test_float_samples_that_are_no_sound_are_counted(tmp_path, values, line):
+    sound = voice(1.0)
+    sound[4000:4200] = np.repeat(np.float32(values), 100)
+    data = sound.astype("<f4").tobytes()
+    head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, 16000, 64000, 4, 32) + b"data" + struct.pack("<I", len(data))
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(head + data)) + head + data)
+    media = decode(tmp_path / "a.wav", 4, 10)
+    assert np.isfinite(media.waveform).all() and np.abs(media.waveform).max() <= 2
+    np.testing.assert_array_equal(media.waveform[:4000], sound[:4000].astype(np.float32))
+    said = problem_lines(media.remarks)
+    assert not said if line is None else [text.startswith(line) for text in said] == [True]
+    if np.isnan(values[0]):
+        assert not media.waveform[4000:4200].any()
