@@ -106,11 +106,19 @@ class ContrastiveModel(nn.Module):
 
     def _sides(self, pair: str, texts: int) -> list[tuple[int, int]]:
         """Index of the first and the second side in each loss of a pair: the kind of text, 0 for vision and audio."""
-        if pair == "text_text":
-            return list(itertools.combinations(range(texts), 2))
-        if PAIRS[pair][1] != "text":
-            return [(0, 0)]
-        return [(0, j) for j in range(texts) if _second_side(pair) in ("text", self.captions[j])]
+        kinds = {kind: i for i, kind in enumerate(self.captions[:texts])}
+        return [(kinds.get(a, 0), kinds.get(b, 0)) for a, b in loss_sides(pair, self.captions[:texts])]
+
+    @torch.no_grad()
+    def contrasted_rows(self, output: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Clips of this process that take part in each pair's loss, for the kind of text that most have: {pair: ()}."""
+        rows: dict[str, Tensor] = {}
+        for pair in self.pairs:
+            first, second = (output[f"has_{side}"] for side in PAIRS[pair])  # (1 or n, b)
+            counts = [(first[i] & second[j]).sum().float() for i, j in self._sides(pair, len(output["has_text"]))]
+            if counts:
+                rows[pair] = torch.stack(counts).max()
+        return rows
 
     def _pair_loss(
         self, pair: str, output: dict[str, Tensor], i: int, j: int, text_id: Tensor, labels: Tensor | None
@@ -155,6 +163,16 @@ class ClampWithGrad(torch.autograd.Function):
         (log_scale,) = ctx.saved_tensors
         outwards = ((log_scale > math.log(MAX_SCALE)) & (gradient < 0)) | ((log_scale < 0) & (gradient > 0))
         return gradient.masked_fill(outwards, 0)
+
+
+def loss_sides(pair: str, captions: Sequence[str]) -> list[tuple[str, str]]:
+    """The two sides of each loss of a pair: vision, audio, or a kind of text among `captions`."""
+    first, second = PAIRS[pair]
+    if pair == "text_text":
+        return list(itertools.combinations(captions, 2))
+    if second != "text":
+        return [(first, second)]
+    return [(first, kind) for kind in captions if _second_side(pair) in ("text", kind)]
 
 
 def _sum(terms: list[Tensor]) -> Tensor:

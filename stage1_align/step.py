@@ -24,6 +24,8 @@ class StepResult(NamedTuple):
     """The scale_<pair> and bias_<pair> that the losses were computed with: ()."""
     grad_norm: Tensor
     """() before clipping."""
+    rows: dict[str, Tensor]
+    """Pair name to the clips of this process that take part in its loss: ()."""
 
 
 def train_step(
@@ -40,9 +42,11 @@ def train_step(
     `options.chunk_size` clips, it goes through the gradient cache.
     """
     losses: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
 
     def loss_fn(output: dict[str, Tensor]) -> Tensor:
         losses.update(unwrapped_model.losses(output, batch.text_id, batch.labels))
+        rows.update(unwrapped_model.contrasted_rows(output))
         return unwrapped_model.total(losses)
 
     clips = batch.text_id.shape[1]
@@ -58,4 +62,4 @@ def train_step(
     optimizer.step()
     optimizer.zero_grad()
     unwrapped_model.clamp_scale()
-    return StepResult({pair: loss.detach() for pair, loss in losses.items()}, temperatures, grad_norm)
+    return StepResult({pair: loss.detach() for pair, loss in losses.items()}, temperatures, grad_norm, rows)

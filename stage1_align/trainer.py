@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shared.errors import UserError
 from shared.files import write_json
@@ -18,6 +18,7 @@ from shared.training.schedule import cosine_with_warmup, count_warmup_steps
 from shared.training.signals import SigtermHandler
 from shared.training.startup import start_run
 from stage1_align.config import AlignConfig
+from stage1_align.contrast import check_contrast, check_validation
 from stage1_align.data.pairs import PairData, ValidationSet
 from stage1_align.evaluation.retrieval import Halted, embed, retrieval
 from stage1_align.evaluation.zero_shot import prompts, zero_shot
@@ -68,6 +69,7 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
     options = config.train
     data = PairData(config.pairs, options.batch_size, config.seed, config.data or "")
     valid = data.valid()
+    notes = check_contrast(config, data) + check_validation(valid, config.pairs.captions)
     run = start_run(config, MUTABLE_ON_RESUME, options.keep_last, options.timeout_minutes, data=data.digest)
     if options.chunk_size and run.accelerator.state.deepspeed_plugin:  # its backward pass takes an optimizer step
         raise UserError(
@@ -76,6 +78,8 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
     if run.finished:
         run.accelerator.print(f"{run.path}: this run is finished; nothing to do")
         return None
+    for note in notes:
+        run.accelerator.print(f"warning: {note}")
     return Trainer(config, data, valid, run, sigterm)
 
 
@@ -108,6 +112,9 @@ class Trainer:
         self.ema = Ema(self.unwrapped_model, config.train.ema) if config.train.ema else None
         if self.ema:
             accelerator.register_for_checkpointing(self.ema)
+        self.contrasted: set[str] = set()
+        """Pairs of which a batch of this process run held two clips or more."""
+        self.steps_taken, self.warned = 0, False
         self.warn_of_batch_norm()
         self.progress = self.resume()
 
@@ -170,11 +177,12 @@ class Trainer:
             if self.ema:
                 self.ema.update(self.unwrapped_model, step)
 
-            losses, sigterm = self.reduce_losses(result.losses)
+            losses, sigterm = self.reduce_losses(result)
             loss = sum(self.unwrapped_model.pairs[pair] * value for pair, value in losses.items())
             if not math.isfinite(loss):
                 raise UserError(f"{self.run.path}: the loss is {loss} at step {step}; lower --train.lr, or use fp32")
             progress.step += 1
+            self.steps_taken += 1
             progress.samples = (index + 1) * options.batch_size
             progress.loss_sum += loss
             progress.loss_steps += 1
@@ -187,12 +195,15 @@ class Trainer:
                 self.run.save(progress)
         self.finish_epoch(epoch, meter)
 
-    def reduce_losses(self, local_losses: dict[str, Tensor]) -> tuple[dict[str, float], bool]:
-        """Losses of the global batch, and whether any process received SIGTERM, in one all-reduce."""
+    def reduce_losses(self, result: StepResult) -> tuple[dict[str, float], bool]:
+        """Losses of the global batch, and whether any process received SIGTERM, in one all-reduce. Notes the pairs of
+        which the batch held two clips or more."""
         sigterm = torch.tensor(float(self.sigterm.requested), device=self.accelerator.device)
-        values = torch.stack([*local_losses.values(), sigterm])  # (pairs + 1,)
-        *losses, requested = self.accelerator.reduce(values, "mean").tolist()
-        return dict(zip(local_losses, losses, strict=True)), requested > 0
+        values = torch.stack([*result.losses.values(), *result.rows.values(), sigterm])  # (2 pairs + 1,)
+        *means, requested = self.accelerator.reduce(values, "mean").tolist()
+        losses, rows = means[: len(result.losses)], means[len(result.losses) :]
+        self.contrasted |= {pair for pair, row in zip(result.rows, rows, strict=True) if row * self.world > 1.5}
+        return dict(zip(result.losses, losses, strict=True)), requested > 0
 
     def log_step(self, loss: float, losses: dict[str, float], result: StepResult, meter: Meter) -> None:
         norm = result.grad_norm
@@ -209,6 +220,7 @@ class Trainer:
     def finish_epoch(self, epoch: int, meter: Meter) -> None:
         """Validate, keep the best encoders, write a checkpoint. Halted during validation: a resumed run, which has no
         steps left in this epoch, validates again."""
+        self.require_contrast()
         metrics, progress = self.validate(), self.progress
         train_loss = progress.loss_sum / max(1, progress.loss_steps)
         self.run.log(progress.step, epoch=epoch + 1, train_loss=train_loss, **metrics)
@@ -222,6 +234,19 @@ class Trainer:
         progress.last_metrics = metrics
         progress.epoch, progress.samples, progress.loss_sum, progress.loss_steps = epoch + 1, 0, 0.0, 0
         self.run.save(progress)
+
+    def require_contrast(self) -> None:
+        """UserError when no batch so far held two clips for any pair; a warning about the pairs of which none did. Data
+        that are decoded late, such as streams, show it only here."""
+        missing = [pair for pair in self.unwrapped_model.pairs if pair not in self.contrasted]
+        if not self.steps_taken or not missing or self.warned:
+            return
+        if not self.contrasted:
+            raise UserError(
+                f"{self.run.path}: no batch held two clips with both sides of {', '.join(missing)}: nothing was learned"
+            )
+        self.warned = True
+        self.accelerator.print(f"warning: no batch held two clips with both sides of {', '.join(missing)}")
 
     # --- validation and saving ---------------------------------------------------------------------------------------
 
@@ -242,6 +267,8 @@ class Trainer:
 
     def validate_untrained(self) -> None:
         metrics = self.validate()
+        if "mean_recall" not in metrics:
+            raise UserError("no two validation items have a picture or sound together with different texts")
         self.accelerator.print(
             f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(self.data)} training clips"
         )

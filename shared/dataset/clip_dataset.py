@@ -182,6 +182,16 @@ class ClipDataset:
         values = np.array(_values(self._table, "labels"), np.float32).reshape(len(self._table), len(self.label_names))
         return values[self._rows]
 
+    def present(self, modality: str) -> np.ndarray:
+        """Whether each clip has frames ("vision") or sound ("audio"): bool (N,). Nothing is read but lengths."""
+        import pyarrow.compute as pc
+
+        if modality == "vision":
+            lengths = pc.list_value_length(self._table.data.column("frames"))
+        else:
+            lengths = pc.binary_length(self._table.data.column(f"waveform_{self.sample_rates[0]}"))
+        return np.asarray(lengths.to_numpy(zero_copy_only=False))[self._rows] > 0
+
     def column(self, name: str) -> list:
         """A column as plain values. Raises UserError if there is none of that name."""
         if name not in self._table.column_names:

@@ -131,7 +131,8 @@ def retrieval(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Seque
 
     An item with several captions counts as found by any of them, and each caption has to find the item. Texts with the
     same key are correct answers to each other's items. A wrong answer that is as near as the right one ranks before it.
-    Items that lack one side are left out.
+    Items that lack one side are left out, and so is a kind of which there is only one text to choose from, which every
+    model finds. Without any recall there is no mean.
     """
     metrics = {}
     for kind, keys, owners, texts in zip(kinds, valid.keys, valid.owners, embedded.texts, strict=True):
@@ -141,12 +142,11 @@ def retrieval(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Seque
         for modality, media in embedded.media.items():
             items = embedded.present[modality] & has_text  # (N,)
             used_texts = items[owner] if len(owner) else np.zeros(0, bool)  # (M,)
-            if not items.any():
+            if len(set(item_ids[items])) < 2:
                 continue
             similarity = media[items] @ texts[used_texts].T  # (N', M')
             ids, text_ids = item_ids[items].tolist(), item_ids[owner[used_texts]].tolist()  # N', M'
             for k in KS:
                 metrics[f"{modality}_to_{kind}_R@{k}"] = recall_at(similarity, ids, text_ids, k)
                 metrics[f"{kind}_to_{modality}_R@{k}"] = recall_at(similarity.T, text_ids, ids, k)
-    metrics["mean_recall"] = float(np.mean(list(metrics.values()))) if metrics else 0.0
-    return metrics
+    return metrics | ({"mean_recall": float(np.mean(list(metrics.values())))} if metrics else {})

@@ -188,5 +188,6 @@ def test_folds_and_tables_say_n_a(tmp_path, capsys):
     board = leaderboard(LeaderboardConfig([f"a={large}", f"b={small}"], out=[tmp_path / "b.csv"]))
     assert [row.system for row in board.rows] == ["a", "b"] and board.rows[1].pcc is None
     assert any("b: no PCC" in line for line in board.text())
+    other = write_evaluation(tmp_path / "o.json", 1 - labels[:2], labels[:2], ids=["x0", "x1"], groups=["g", "h"])
     with pytest.raises(UserError, match="too few"):
-        ensemble(EnsembleConfig([small, small], tmp_path / "e.json", method="ridge"))
+        ensemble(EnsembleConfig([small, other], tmp_path / "e.json", method="ridge"))

@@ -54,6 +54,10 @@ class PairSource:
         """The item's texts and labels; its media stay closed."""
         raise NotImplementedError
 
+    def present(self, modality: str) -> np.ndarray | None:
+        """Whether each item has "vision" or "audio", bool (N,); None when only decoding tells."""
+        return None
+
     def sample(self, item: Any, sample_rate: int | None, select: FrameSelector | None) -> Sample:
         """The item with its sound at `sample_rate` Hz (None: no sound) and the selected pictures (None: no pictures).
         Damaged media never raise."""

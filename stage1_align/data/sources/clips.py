@@ -36,6 +36,9 @@ class Clips(TableSource):
     def annotations(self, item: int) -> TextAnnotations:
         return TextAnnotations(self._transcripts[item], [], self._labels[item])
 
+    def present(self, modality: str) -> np.ndarray:
+        return self.clips.present(modality)  # (N,)
+
     def sample(self, item: int, sample_rate: int | None, select: FrameSelector | None) -> Sample:
         frames = self.clips.clip(item, select or (lambda count: [])).frames  # (T, H, W, 3)
         waveform = np.zeros(0, np.float32) if sample_rate is None else self.clips.waveform(item, sample_rate)  # (S,)

@@ -1,0 +1,126 @@
+"""Whether training and validation data have anything to contrast. A loss over a batch of one clip, over clips that all
+say the same, or over clips that lack one side is a number that means nothing: it is refused, or named."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shared.errors import UserError
+from stage1_align.config import AlignConfig
+from stage1_align.data.captions import text_key
+from stage1_align.data.pairs import PairData, ValidationSet
+from stage1_align.data.sources.base import PairSource, TableSource
+from stage1_align.evaluation.retrieval import KS
+from stage1_align.model import PAIRS, loss_sides
+
+STREAM_RECORDS = 1000
+"""Records of a stream that are looked at."""
+SHOWN = {"vision": "pictures", "audio": "sound"}
+
+
+class Items(NamedTuple):
+    """What N training items have."""
+
+    present: dict[str, np.ndarray]
+    """"vision" and "audio": bool (N,); True where it is not known before decoding."""
+    keys: dict[str, list[str]]
+    """For each kind of text: N keys, equal for texts that mean the same, "" without a text."""
+    labeled: bool
+    """Whether any item has all its labels, as soft targets need."""
+
+
+def check_contrast(config: AlignConfig, data: PairData) -> list[str]:
+    """Lines about losses that teach nothing and why. UserError when a tower has no other loss, or when batches hold one
+    clip: such a run would end well and export what it began with."""
+    if not config.train.epochs:
+        return []
+    if config.train.batch_size < 2:
+        raise UserError("--train.batch_size 1: a contrastive loss compares the clips of a batch; give 2 or more")
+    towers = [name for name in ("text", "vision", "audio") if getattr(config.towers, name) is not None]
+    items = _read_items(data, config.pairs.captions)
+    useless: dict[str, str] = {}
+    learning: set[str] = set()
+    # An unknown pair is refused, with its nearest name, by the model.
+    pairs = [n for n, weight in config.loss.pairs.items() if weight > 0 and n in PAIRS and set(PAIRS[n]) <= {*towers}]
+    for pair in pairs:
+        for first, second in loss_sides(pair, config.pairs.captions):
+            reason = _why_useless(items, pair, first, second)
+            if reason:
+                useless[_name(pair, first, second)] = reason
+            else:
+                learning |= set(PAIRS[pair])
+    for tower in towers:
+        reasons = [why for name, why in useless.items() if _has_side(name, tower)]
+        if tower not in learning and reasons:
+            out = f"leave it out with --towers.{tower} null"
+            out = "name other texts in --pairs.captions, or give clips that have them" if tower == "text" else out
+            raise UserError(f"the {tower} tower cannot learn: {'; '.join(dict.fromkeys(reasons))}; {out}")
+    notes = [f"the loss {name} teaches nothing: {reason}" for name, reason in useless.items()]
+    if config.loss.soft and not items.labeled:
+        notes.append("--loss.soft has no effect: no training clip has all labels")
+    return notes
+
+
+def check_validation(valid: ValidationSet, captions: Sequence[str]) -> list[str]:
+    """A line about recalls that cannot fail. UserError when no kind of text has two different texts to choose from:
+    every recall would be 1."""
+    counts = {kind: len({key for key in keys if key}) for kind, keys in zip(captions, valid.keys, strict=True)}
+    if max(counts.values(), default=0) < 2:
+        listed = ", ".join(f"{count} of kind {kind}" for kind, count in counts.items())
+        raise UserError(
+            f"the {len(valid)} validation items have no two different texts ({listed}), so that recall means nothing: "
+            "give more, or another valid_split"
+        )
+    return [
+        f"validation has {count} different texts of kind {kind}: R@{k} among them is always 1"
+        for kind, count in counts.items()
+        for k in [k for k in KS if 2 <= count <= k][:1]
+    ]
+
+
+def _read_items(data: PairData, captions: Sequence[str]) -> Items:
+    present: dict[str, list[np.ndarray]] = {"vision": [], "audio": []}
+    keys: dict[str, list[str]] = {kind: [] for kind in captions}
+    labeled = False
+    for source in data.sources:
+        annotations = [source.annotations(item) for item in _some(source)]
+        for modality, parts in present.items():
+            known = source.present(modality)  # (N,)
+            parts.append(np.ones(len(annotations), bool) if known is None else known)
+        for kind, several in keys.items():
+            several += [text_key(kind, each, source.label_names) for each in annotations]
+        labeled = labeled or any(len(each.labels) and not np.isnan(each.labels).any() for each in annotations)
+    return Items({name: np.concatenate(parts) for name, parts in present.items()}, keys, labeled)
+
+
+def _some(source: PairSource) -> Iterable[Any]:
+    return source.first(len(source) if isinstance(source, TableSource) else STREAM_RECORDS)
+
+
+def _why_useless(items: Items, pair: str, first: str, second: str) -> str:
+    """Why the loss between two sides ("vision", "audio", or a kind of text) teaches nothing; "" if it does."""
+    texts = {kind: np.array([bool(key) for key in several]) for kind, several in items.keys.items()}
+    has = items.present | texts  # (N,) each
+    rows = np.flatnonzero(has[first] & has[second])
+    shown = [SHOWN.get(side, f"text of kind {side}") for side in (first, second)]
+    for side, words in zip((first, second), shown, strict=True):
+        if not has[side].any():
+            return f"no training clip has {words}"
+    if not len(rows):
+        return f"no training clip has {' and '.join(shown)}"
+    if len(rows) == 1:
+        return f"one training clip alone has {' and '.join(shown)}"
+    kind = second if second not in SHOWN else next(iter(items.keys))  # as ContrastiveModel compares them
+    meanings = {items.keys[kind][row] or row for row in rows}
+    return f"all {len(rows)} training clips have the same text of kind {kind}" if len(meanings) < 2 else ""
+
+
+def _name(pair: str, first: str, second: str) -> str:
+    return pair if pair == "vision_audio" else f"{first}_{second}"
+
+
+def _has_side(name: str, tower: str) -> bool:
+    """Whether a loss, named by its two sides, trains a tower."""
+    sides = name.split("_")
+    return tower in sides if tower != "text" else any(side not in SHOWN for side in sides)
