@@ -86,6 +86,9 @@ def _headers(headers: dict[str, Any]) -> list[str]:
     for what, words in (("no_picture", "no video"), ("no_sound", "no audio")):
         if headers[what]:
             lines.append(f"  {words:<13}{headers[what]} of {headers['looked_at']}")
+    tracks = [f"{path.rsplit('/', 1)[-1]}: {'; '.join(notes)}" for path, notes in headers["several_tracks"].items()]
+    if tracks:
+        lines.append(f"  tracks       {len(tracks)} with several: {'; '.join(tracks[:EXAMPLES])}" + _more(tracks))
     bad = [f"{path.rsplit('/', 1)[-1]}: {reason}" for path, reason in headers["unreadable"].items()]
     if bad:
         lines.append(f"  unreadable   {len(bad)}: {'; '.join(bad[:EXAMPLES])}" + _more(bad))

@@ -133,6 +133,7 @@ def _headers(clips: list[Clip], count: int) -> Report:
         "no_sound": sum(header.sample_rate is None for header in readable),
         "sample_rates": {str(rate): number for rate, number in sample_rates.items()},
         "unreadable": {str(path): header.reason for path, header in headers.items() if header.reason},
+        "several_tracks": {str(path): header.remarks for path, header in headers.items() if header.remarks},
     }
 
 

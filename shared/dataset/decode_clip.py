@@ -8,6 +8,7 @@ import numpy as np
 
 from shared.dataset.clip import Clip, StoredMedia
 from shared.dataset.recipe import Recipe
+from shared.media.containers import open_media
 from shared.media.decode import MIN_TAIL_SECONDS, Media, MediaError, decode, decode_windows
 from shared.media.headers import read_header
 from shared.media.precomputed_crops import frame_times, read_crops
@@ -143,7 +144,5 @@ def _content(source: Path | StoredMedia) -> Path | bytes:
 
 
 def _has_sound(path: Path) -> bool:
-    import av
-
-    with av.open(f"file:{path}", metadata_errors="ignore") as container:
+    with open_media(path) as container:
         return bool(container.streams.audio)

@@ -9,31 +9,27 @@ neither has to wait in memory for the other, however they are interleaved.
 """
 
 import contextlib
-import io
-import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.media.channels import Mix, measure_frames
+from shared.media.choose_tracks import choose_tracks
+from shared.media.containers import MediaError as MediaError
+from shared.media.containers import open_media
 from shared.media.remarks import Remarks
 from shared.media.timeline import BREAK, SUSPICIOUS
-from shared.media.tracks import AudioTrack, Track, VideoTrack, no_frames, video_stream
-from shared.text import one_line
+from shared.media.tracks import AudioTrack, Track, VideoTrack, no_frames
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
 MIN_TAIL_SECONDS = 0.1
-"""A last window shorter than this is padding by the codec and is left out."""
-
-
-class MediaError(Exception):
-    """A file cannot be used; the message says why, in one line."""
+"""A shorter rest of a file, as codecs pad it, belongs to the window before, which is longer by it."""
 
 
 @dataclass
@@ -49,7 +45,7 @@ class Media:
     sample_rate: int
     """Of the waveform, in Hz, as in the file; 0 without sound."""
     duration: float
-    """Seconds until the last frame or sound ends, at most the length of the window."""
+    """Seconds until the last frame or sound ends, at most the length of the window (see MIN_TAIL_SECONDS)."""
     damaged_packets: int = 0
     """Packets that could not be decoded."""
     start: float = 0.0
@@ -77,52 +73,47 @@ def decode_windows(
 ) -> Generator[Media, None, None]:
     """Decode all of a file in windows of `seconds`, in the memory of one window. Otherwise as `decode`.
 
-    Windows in a break (see BREAK in timeline.py) are left out, and so is a last one below MIN_TAIL_SECONDS.
+    Windows in a break (see BREAK in timeline.py) are left out. The last window is up to MIN_TAIL_SECONDS longer.
     """
     with contextlib.ExitStack() as stack:
-        container = stack.enter_context(_open(source))
+        container = stack.enter_context(open_media(source))
+        choice = choose_tracks(container, lambda: open_media(source))
         tracks: list[Track] = []
         reasons = {} if frame_rate else {"vision": "frames were not requested"}
-        video, audio = video_stream(container), next(iter(container.streams.audio), None)
-        if video is not None and frame_rate:
-            tracks.append(VideoTrack(container, video, frame_rate, max_side, audio.index if audio else None))
-            container = stack.enter_context(_open(source))
+        if choice.video is not None and frame_rate:
+            video: Any = container.streams[choice.video]
+            tracks.append(VideoTrack(container, video, frame_rate, max_side, choice.audio))
+            container = stack.enter_context(open_media(source))
         elif frame_rate:
-            reasons["vision"] = "no moving pictures, only a cover" if container.streams.video else "no video track"
-        audio = next(iter(container.streams.audio), None)
-        if audio is not None:
-            track = AudioTrack(container, audio, video.index if video else None)
+            reasons["vision"] = _why_no_video(container)
+        if choice.audio is not None:
+            audio: Any = container.streams[choice.audio]
+            track = AudioTrack(container, audio, choice.video)
             track.mixes = _channel_mixes(source, audio)
             tracks.append(track)
         else:
-            reasons["audio"] = "no audio track"
+            reasons["audio"] = "no decoder for its track" if container.streams.audio else "no audio track"
         if not tracks:
-            raise MediaError("neither a video nor an audio track")
-        yield from _windows(tracks, _start(container, tracks), seconds, reasons)
+            raise MediaError("neither a video nor an audio track that can be decoded")
+        yield from _windows(tracks, _start(container, tracks), seconds, reasons, choice.remarks)
 
 
-def _open(source: Path | bytes) -> "InputContainer":
-    import av
-
-    if not isinstance(source, bytes) and not os.path.isfile(source):
-        raise MediaError("no such file")
-    if (len(source) if isinstance(source, bytes) else Path(source).stat().st_size) == 0:
-        raise MediaError("the file is empty")
-    file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
-    try:
-        return av.open(file, "r", metadata_errors="ignore")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = one_line(getattr(error, "strerror", None) or error)
-        raise MediaError(f"not a readable media file ({reason})") from None
+def _why_no_video(container: "InputContainer") -> str:
+    """The reason if no video track can be used."""
+    if not container.streams.video:
+        return "no video track"
+    if all(stream.codec_context is None for stream in container.streams.video):
+        return "no decoder for its track"
+    return "no moving pictures, only a cover"
 
 
 def _channel_mixes(source: Path | bytes, stream: "AudioStream") -> dict[str, Mix]:
     """How the channels of a stream become one, decided by a look at the whole of it, the same for every window."""
     if stream.codec_context.channels == 1:
         return {}
-    position = stream.container.streams.audio.index(stream)
-    with _open(source) as container:
-        return measure_frames(AudioTrack(container, container.streams.audio[position]).rest())
+    with open_media(source) as container:
+        again: Any = container.streams[stream.index]
+        return measure_frames(AudioTrack(container, again).rest())
 
 
 def _start(container: "InputContainer", tracks: list[Track]) -> float:
@@ -137,42 +128,80 @@ def _start(container: "InputContainer", tracks: list[Track]) -> float:
     return first if start > first + SUSPICIOUS or start < first - BREAK else start
 
 
-def _windows(tracks: list[Track], start: float, seconds: float, reasons: dict[str, str]) -> Iterator[Media]:
-    """Windows with what every track holds in them. start: of the clip, by the clock of the file."""
-    number, any_window = 0, False
-    while True:
+@dataclass
+class _Part:
+    """What the tracks hold in some time. Frame times count from the start of the file."""
+
+    frames: np.ndarray
+    times: np.ndarray
+    waveform: np.ndarray
+    rate: int
+    is_content: bool
+    """Whether this is not merely the silence of a break."""
+
+    def __bool__(self) -> bool:
+        return self.is_content and bool(len(self.frames) or len(self.waveform))
+
+    def followed_by(self, other: "_Part") -> "_Part":
+        pictures = [part for part in (self, other) if len(part.frames)] or [self]
+        return _Part(
+            np.concatenate([part.frames for part in pictures]),
+            np.concatenate([part.times for part in pictures]),
+            np.concatenate([self.waveform, other.waveform]),
+            other.rate or self.rate,
+            self.is_content or other.is_content,
+        )
+
+
+def _read_part(tracks: list[Track], start: float, begin: float, end: float) -> _Part:
+    parts = {track.modality: track.window(start, begin, end) for track in tracks}
+    frames, times = parts.get("vision", no_frames())
+    waveform, rate = parts.get("audio", (np.zeros(0, np.float32), 0))
+    is_content = any(track.in_window for track in tracks)
+    return _Part(frames, times.astype(np.float64) + begin, waveform, rate, is_content)
+
+
+def _windows(
+    tracks: list[Track], start: float, seconds: float, reasons: dict[str, str], chosen: Remarks
+) -> Iterator[Media]:
+    """Windows with what every track holds in them. start: of the clip, by the clock of the file; chosen: remarks about
+    the choice of the tracks, for the first window."""
+    number, remarks, any_window = 0, chosen, False
+    tail, read_until = min(MIN_TAIL_SECONDS, seconds / 2), 0.0
+    rest: _Part | None = None  # what is read of this window already
+    while not all(track.finished for track in tracks):
         begin, end = number * seconds, (number + 1) * seconds
-        parts = {track.modality: track.window(start, begin, end) for track in tracks}
-        frames, times = parts.get("vision", no_frames())
-        waveform, rate = parts.get("audio", (np.zeros(0, np.float32), 0))
+        part = _read_part(tracks, start, max(begin, read_until), end)
+        part = part if rest is None else rest.followed_by(part)
+        # A little more shows whether the file ends with this window.
+        rest, read_until = _read_part(tracks, start, end, end + tail), end + tail
         finished = all(track.finished for track in tracks)
-        duration = min(max(track.end for track in tracks), end) - begin
-        is_padding = finished and any_window and duration < MIN_TAIL_SECONDS
-        if any(track.in_window for track in tracks) and (len(frames) or len(waveform)) and not is_padding:
-            missing = [name for name, part in (("vision", frames), ("audio", waveform)) if not len(part)]
+        if finished:
+            part, end = part.followed_by(rest), end + tail
+        if part:
+            missing = [name for name, held in (("vision", part.frames), ("audio", part.waveform)) if not len(held)]
             yield Media(
-                frames=frames,
-                frame_times=times,
-                waveform=waveform,
-                sample_rate=rate if len(waveform) else 0,
-                duration=duration,
+                frames=part.frames,
+                frame_times=(part.times - begin).astype(np.float32),
+                waveform=part.waveform,
+                sample_rate=part.rate if len(part.waveform) else 0,
+                duration=min(max(track.end for track in tracks), end) - begin,
                 damaged_packets=sum(track.damaged for track in tracks) + max(track.unreadable for track in tracks),
                 start=begin,
                 more=not finished,
                 absence_reasons={name: reasons.get(name) or _why_empty(name, tracks) for name in missing},
-                remarks=sum((track.remarks for track in tracks), Remarks()),
+                remarks=sum((track.remarks for track in tracks), remarks),
             )
-            any_window = True
+            any_window, remarks = True, Remarks()
             for track in tracks:
                 track.damaged = track.unreadable = 0
                 track.remarks.clear()
-            number += 1
-        else:
+        number += 1
+        if not part and not rest:
             # Skip to the window in which the next frame starts: its timestamp may be years ahead.
             next_times = [track.next_time(start) for track in tracks if not track.finished]
-            number = max(number + 1, int(min(next_times, default=0.0) / seconds))
-        if finished:
-            break
+            next_number = int(min(next_times, default=0.0) / seconds)
+            number, rest = (next_number, None) if next_number > number else (number, rest)
     if not any_window:
         raise MediaError("nothing in the file can be decoded")
 

@@ -1,9 +1,12 @@
 """Headers of media files: duration, rates, tracks. Nothing is decoded."""
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from shared.media.choose_tracks import choose_tracks
+from shared.media.containers import MediaError, open_media
+from shared.media.remarks import note_lines
 from shared.text import one_line
 
 
@@ -18,33 +21,32 @@ class Header:
     """Hz; None without an audio track."""
     reason: str = ""
     """Why the file cannot be opened; "" if it can."""
+    remarks: list[str] = field(default_factory=list)
+    """Which of several tracks are used."""
 
 
 def read_header(path: Path) -> Header:
     """Read the header of a file. Never raises; see `Header.reason`."""
     import av
 
-    from shared.media.tracks import video_stream
-
-    if not os.path.isfile(path):
-        return Header(reason="no such file")
-    if path.stat().st_size == 0:
-        return Header(reason="the file is empty")
     try:
-        with av.open(f"file:{path}", metadata_errors="ignore") as container:
-            video = video_stream(container)
-            audio = next(iter(container.streams.audio), None)
-            if video is None and audio is None:
-                return Header(reason="neither a video nor an audio track")
+        with open_media(path) as container:
+            choice = choose_tracks(container, lambda: open_media(path))
+            if choice.video is None and choice.audio is None:
+                return Header(reason="neither a video nor an audio track that can be decoded")
+            streams: Any = container.streams
+            video, audio = (None if index is None else streams[index] for index in (choice.video, choice.audio))
             rate = (video.average_rate or video.guessed_rate) if video is not None else None
             return Header(
                 seconds=None if container.duration is None else container.duration / av.time_base,
                 frame_rate=None if video is None else float(rate or 0),
                 sample_rate=None if audio is None else audio.rate,
+                remarks=note_lines(choice.remarks),
             )
+    except MediaError as error:
+        return Header(reason=str(error))
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = one_line(getattr(error, "strerror", None) or error)
-        return Header(reason=f"not a readable media file ({reason})")
+        return Header(reason=f"not a readable media file ({one_line(getattr(error, 'strerror', None) or error)})")
 
 
 def evenly_spaced(items: list, count: int) -> list:

@@ -93,17 +93,16 @@ def array_windows(clip: ClipArrays, frame_rate: float, seconds: float, max_side:
     chosen, times, video_end = _resample_times(clip.frame_times, frame_rate) if len(frames) else _no_frames()
     end = max(video_end, len(waveform) / clip.rate if clip.rate else 0.0)
     absence_reasons = {"vision": "no frames are given", "audio": "no waveform is given"}
-    number, yielded = 0, False
-    while number * seconds < end:
+    tail = min(MIN_TAIL_SECONDS, seconds / 2)
+    number, stop = 0, 0.0
+    while stop < end:
         start, stop = number * seconds, (number + 1) * seconds
+        stop += tail if end <= stop + tail else 0  # a short rest belongs to the last window
         number += 1
-        if yielded and min(end, stop) - start < MIN_TAIL_SECONDS:
-            break
         inside = (times >= start - 1e-6) & (times < stop - 1e-6)  # (G,)
         sound = waveform[int(start * clip.rate) : int(stop * clip.rate)] if clip.rate else waveform
         pictures = reduce_frames(frames[chosen[inside]], max_side) if inside.any() else frames[:0]
         if len(pictures) or len(sound):
-            yielded = True
             missing = [name for name, part in (("vision", pictures), ("audio", sound)) if not len(part)]
             yield Media(
                 frames=pictures,
@@ -112,7 +111,7 @@ def array_windows(clip: ClipArrays, frame_rate: float, seconds: float, max_side:
                 sample_rate=clip.rate or 0 if len(sound) else 0,
                 duration=min(end, stop) - start,
                 start=start,
-                more=end > stop + MIN_TAIL_SECONDS,
+                more=end > stop,
                 absence_reasons={name: absence_reasons[name] for name in missing},
             )
 

@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shared.media.choose_tracks import choose_tracks
+from shared.media.containers import MediaError, open_media
 from shared.media.faces import resize_square
-from shared.media.tracks import video_stream
+from shared.media.remarks import Remarks
+from shared.media.timeline import Timeline, may_jump
 
 CROP_NAME = re.compile(r"(\d+)\.(jpe?g|png)", re.IGNORECASE)
 DEFAULT_RATE = 30.0
@@ -78,16 +81,19 @@ def frame_times(path: Path) -> np.ndarray | None:
     import av
 
     try:
-        with av.open(f"file:{path}", metadata_errors="ignore") as container:
-            stream = video_stream(container)
-            if stream is None:
+        with open_media(path) as container:
+            choice = choose_tracks(container, lambda: open_media(path))
+            if choice.video is None:
                 return None
-            stamps = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+            streams = [container.streams[index] for index in (choice.video, choice.audio) if index is not None]
+            timeline = Timeline(streams, streams[0], Remarks(), leads=True, may_jump=may_jump(container))
+            packets = timeline.straighten(container.demux(streams))
+            stamps = [p.pts for p in packets if p.stream.index == choice.video and p.pts is not None]
             if not stamps:
                 return None
             start = 0.0 if container.start_time is None else container.start_time / av.time_base
-            return np.sort(np.array(stamps)) * float(stream.time_base or 0) - start
-    except (av.error.FFmpegError, OSError, ValueError):
+            return np.sort(np.array(stamps)) * float(streams[0].time_base or 0) - start
+    except (av.error.FFmpegError, MediaError, OSError, ValueError):
         return None
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shared.media.remarks import Remark, Remarks
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
 
@@ -251,6 +252,14 @@ class Timeline:
 
     def _times_ahead(self, line: Line, count: int) -> list[float]:
         return [time for time, _ in zip(self._later(line), range(count), strict=False)]
+
+
+def may_jump(container: "InputContainer") -> bool:
+    """Whether the format of an open file allows jumps of its clock."""
+    from av.format import Flags
+
+    flag: Any = Flags.ts_discont
+    return bool(container.format.flags & flag.value)
 
 
 def _returns(last: float, time: float, followers: list[float]) -> bool:

@@ -10,7 +10,7 @@ from shared.media.arrays import MAX_LEVEL
 from shared.media.channels import Mix, frame_channels, layout_key
 from shared.media.pictures import PictureConverter
 from shared.media.remarks import Remark, Remarks
-from shared.media.timeline import BREAK, Timeline
+from shared.media.timeline import BREAK, Timeline, may_jump
 from shared.media.waveform import RateConverter
 
 if TYPE_CHECKING:
@@ -43,14 +43,6 @@ TOO_LOUD = Remark(
 OVERLAP = Remark("{} s of sound left out: its time stamps overlap", is_problem=True)
 
 
-def video_stream(container: "InputContainer") -> "VideoStream | None":
-    """The first stream of moving pictures. A cover picture does not count."""
-    import av
-
-    cover = av.stream.Disposition.attached_pic
-    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
-
-
 class Track:
     """One stream of an open file. Decodes its frames in order, one frame ahead."""
 
@@ -58,8 +50,6 @@ class Track:
 
     def __init__(self, container: "InputContainer", stream: "VideoStream | AudioStream", other: int | None = None):
         """other: index of the stream of the other track of this clip, which is read from a container of its own."""
-        from av.format import Flags
-
         # One thread, because several clips are decoded in parallel.
         stream.codec_context.thread_count = 1
         self.damaged = self.unreadable = 0
@@ -71,10 +61,8 @@ class Track:
         self.end = 0.0
         """Seconds at which the last decoded frame ends."""
         streams: list[Any] = [stream] if other is None else [stream, container.streams[other]]
-        discontinuous: Any = Flags.ts_discont
-        may_jump = bool(container.format.flags & discontinuous.value)
         leads = stream.type == "video" or other is None
-        self.timeline = Timeline(streams, stream, self.remarks, leads, may_jump)
+        self.timeline = Timeline(streams, stream, self.remarks, leads, may_jump(container))
         self._frames = self._decode(container, stream, streams)
         self._next: Any = None
 
