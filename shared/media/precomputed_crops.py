@@ -10,6 +10,7 @@ from shared.media.choose_tracks import choose_tracks
 from shared.media.containers import MediaError, open_media
 from shared.media.faces import resize_square
 from shared.media.remarks import Remarks
+from shared.media.stills import decode_still
 from shared.media.timeline import Timeline, may_jump
 
 CROP_NAME = re.compile(r"(\d+)\.(jpe?g|png)", re.IGNORECASE)
@@ -99,16 +100,11 @@ def frame_times(path: Path) -> np.ndarray | None:
 
 def _read_square(path: Path, size: int) -> np.ndarray | None:
     """RGB uint8 (size, size, 3): the largest central square of a picture; None if the picture cannot be read."""
-    import cv2
-
     try:
-        picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        return None
-    if picture is None:
+        picture = decode_still(path)
+    except ValueError:
         return None
     height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = picture[top : top + side, left : left + side]
-    return cv2.cvtColor(resize_square(square, size), cv2.COLOR_BGR2RGB)
+    return resize_square(picture[top : top + side, left : left + side], size)

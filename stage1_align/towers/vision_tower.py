@@ -93,7 +93,8 @@ class VisionTower(Tower):
             a path of a video or image file;
             a NumPy array or tensor: a clip (T, H, W, C) or (T, C, H, W), or one image (H, W), (H, W, C) or (C, H, W).
             C is 3 (RGB), 1 (gray, repeated) or 4 (RGBA, whose alpha is dropped). uint8 in [0, 255] or float in [0, 1];
-            a PIL image, or a list of PIL images, which are the frames of one clip (a list of lists: several clips);
+            a PIL image, or a list of PIL images, which are the frames of one clip (a list of lists: several clips). An
+            image as Image.open returns it is turned as its EXIF says;
             None: an absent clip. So is a file without a video track.
         times: seconds of the frames of an array or of PIL images, (T,), or a list with one (T,) or None for each clip.
             It is passed on to the result; files know theirs.
@@ -167,8 +168,8 @@ def _read(item: Any, reader: FrameReader) -> Clip:
         return ABSENT
     if is_path(item):
         path = existing_file(ENCODE, item)
-        image = _open_image(path)
-        return reader.read_video(path) if image is None else Clip(reader.crop(_pil_frame(image)[None]))
+        image = _read_image(path)  # (H, W, 3)
+        return reader.read_video(path) if image is None else Clip(reader.crop(image[None]))
     if _is_pil(item):
         return Clip(_pil_frame(item)[None])
     if isinstance(item, (list, tuple)) and item and all(map(_is_pil, item)):
@@ -181,21 +182,31 @@ def _read(item: Any, reader: FrameReader) -> Clip:
     return Clip(to_frames(ENCODE, item))
 
 
-def _open_image(path: Path) -> "Image.Image | None":
-    """The image in a file; None for anything else, animations included."""
-    from PIL import Image, ImageOps
+def _read_image(path: Path) -> np.ndarray | None:
+    """RGB uint8 (H, W, 3) of an image file, upright; None for anything else, animations included."""
+    from PIL import Image
+
+    from shared.media.stills import decode_still
 
     try:
         with Image.open(path) as image:
-            return None if getattr(image, "n_frames", 1) > 1 else ImageOps.exif_transpose(image)
+            # A JPEG of a phone may hold a preview or a depth map after the picture.
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                return None
     except Image.UnidentifiedImageError:
         return None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a readable image ({one_line(error, 100)})") from None
+    try:
+        return decode_still(path)
+    except ValueError as error:
         raise UserError(f"{path}: not a readable image ({error})") from None
 
 
 def _pil_frame(image: "Image.Image") -> np.ndarray:
-    """RGB uint8 (H, W, 3)."""
+    """RGB uint8 (H, W, 3), upright if the image is one that Image.open returned."""
+    from PIL import ImageFile, ImageOps
+
     if image.mode not in PIL_MODES:
         is_deep = image.mode[0] in "IF"  # Pillow does not scale these, it cuts them off at 255
         how = "scale its values to [0, 255] and convert it to L" if is_deep else "convert it to RGB"
@@ -203,6 +214,8 @@ def _pil_frame(image: "Image.Image") -> np.ndarray:
     if 0 in image.size:
         raise UserError(f"{ENCODE}: got a PIL image of size {image.size}; give None for an absent clip")
     try:
+        if isinstance(image, ImageFile.ImageFile):  # what Pillow makes of it may be turned already
+            image = ImageOps.exif_transpose(image)
         return np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:  # Pillow reads the file now, which may be cut off or closed
         raise UserError(f"{ENCODE}: got a PIL image that cannot be read ({one_line(error, 100)})") from None

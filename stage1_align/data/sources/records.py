@@ -9,6 +9,7 @@ import numpy as np
 
 from shared.media.channels import mix_of
 from shared.media.decode import MediaError, decode
+from shared.media.stills import decode_still
 from shared.media.waveform import resample
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import FrameSelector, Sample
@@ -85,21 +86,17 @@ def decode_record(
 def decode_image(image: Medium) -> np.ndarray:
     """RGB uint8 (H, W, 3), upright, no side longer than MAX_SIDE. MediaError when it cannot be decoded."""
     data = _content(image)
-    if isinstance(data, Path):
-        if not data.is_file():
-            raise MediaError("no such file")
-        data = data.read_bytes()
+    if isinstance(data, Path) and not data.is_file():
+        raise MediaError("no such file")
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # (H, W, 3), rotated as EXIF says
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise MediaError("not a readable picture")
+        picture = decode_still(data)  # (H, W, 3)
+    except ValueError as error:
+        raise MediaError(str(error)) from None
     scale = MAX_SIDE / max(picture.shape[:2])
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return picture
 
 
 def decode_sound(sound: Medium | dict[str, Any], sample_rate: int) -> np.ndarray:
