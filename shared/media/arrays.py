@@ -130,6 +130,8 @@ def to_frames(where: str, clip: Any) -> np.ndarray:
         raise reject(where, clip, f"the shape must be {SHAPES}")
     if not array.size:
         raise reject(where, clip, "it has no pixels; give None for an absent clip")
+    if array.ndim == 3 and array.shape[0] == 4 and array.shape[2] not in PIXEL_CHANNELS:
+        raise reject(where, clip, "a gray clip or one RGBA image? Give (T, H, W, 1) or (1, C, H, W)")
     frames = {2: array[None, ..., None], 3: array[None]}.get(array.ndim, array)  # (T, H, W, C) or (T, C, H, W)
     is_last, is_first = frames.shape[3] in PIXEL_CHANNELS, frames.shape[1] in PIXEL_CHANNELS
     if array.ndim > 2 and is_last == is_first:

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from shared.errors import UserError
-from shared.media.arrays import check_text, describe, reject, to_array, to_frames, to_sample_rate, to_waveform
+from shared.media.arrays import (
+    PIXEL_CHANNELS,
+    check_text,
+    describe,
+    reject,
+    to_array,
+    to_frames,
+    to_sample_rate,
+    to_waveform,
+)
 from shared.media.decode import MIN_TAIL_SECONDS, Media
 from shared.media.timeline import BREAK
 from shared.media.tracks import EARLY, MAX_LAST_FRAME
@@ -40,6 +49,9 @@ class ClipArrays:
 
     def __post_init__(self) -> None:
         if self.frames is not None:
+            array = to_array(self.frames)
+            if array is not None and array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in PIXEL_CHANNELS:
+                raise reject("frames", array, "a gray clip or one RGB image? Give (T, H, W, 1) or (1, C, H, W)")
             self.frames = to_frames("frames", self.frames)
             self.frame_times = check_frame_times(self.frame_times, self.frame_rate, len(self.frames))
         elif self.frame_times is not None or self.frame_rate is not None:

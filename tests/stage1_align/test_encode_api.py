@@ -265,6 +265,16 @@ def test_times_of_frames_are_passed_on(model):
         model.vision.encode([frames, frames], times=[0.0, 0.5, 1.25])
 
 
+def test_opened_image_and_its_path_are_turned_as_exif_says(model, tmp_path):
+    picture = pixels(1, 40, 48, 3)[0]
+    exif = Image.Exif()
+    exif[0x0112] = 7  # mirrored and turned
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    expected = model.vision.encode(np.rot90(picture, 2).transpose(1, 0, 2).copy())
+    same(model.vision.encode(Image.open(tmp_path / "a.png")), expected)
+    same(model.vision.encode(tmp_path / "a.png", crop_faces=False), expected)
+
+
 @pytest.mark.parametrize(
     "clip, message",
     [

@@ -38,6 +38,8 @@ def test_arrays_are_converted_to_one_form():
         ({"frames": FRAMES, "frame_rate": 25, "frame_times": range(4)}, "both is given"),
         ({"frames": FRAMES, "frame_rate": 0}, "frame_rate is 0"),
         ({"frames": FRAMES, "frame_times": [0, 1, 2]}, r"seconds of shape \(4,\)"),
+        ({"frames": FRAMES[:3, ..., 0], "frame_rate": 8}, "a gray clip or one RGB image"),
+        ({"frames": FRAMES[..., 0], "frame_rate": 8}, "a gray clip or one RGBA image"),
         ({"frames": FRAMES, "frame_times": "abcd"}, "frame_times: got str 'abcd': give seconds"),
         ({"frames": FRAMES, "frame_times": [0, 2, 1, 3]}, "each later than the one before"),
         ({"frame_rate": 25}, "without frames"),
