@@ -1,6 +1,7 @@
 """The base of the vision towers, and what their `encode` accepts."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 ENCODE = "vision.encode"
 MAX_FRAME_RATE = 1000
+ORIENTATION = 0x0112
+"""The EXIF tag."""
 PIL_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
@@ -205,7 +208,6 @@ def _read_image(path: Path) -> np.ndarray | None:
 
 def _pil_frame(image: "Image.Image") -> np.ndarray:
     """RGB uint8 (H, W, 3), upright if the image is one that Image.open returned."""
-    from PIL import ImageFile, ImageOps
 
     if image.mode not in PIL_MODES:
         is_deep = image.mode[0] in "IF"  # Pillow does not scale these, it cuts them off at 255
@@ -214,11 +216,25 @@ def _pil_frame(image: "Image.Image") -> np.ndarray:
     if 0 in image.size:
         raise UserError(f"{ENCODE}: got a PIL image of size {image.size}; give None for an absent clip")
     try:
-        if isinstance(image, ImageFile.ImageFile):  # what Pillow makes of it may be turned already
-            image = ImageOps.exif_transpose(image)
-        return np.array(image.convert("RGB"))
+        return np.array(_turned(image).convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:  # Pillow reads the file now, which may be cut off or closed
         raise UserError(f"{ENCODE}: got a PIL image that cannot be read ({one_line(error, 100)})") from None
+
+
+def _turned(image: "Image.Image") -> "Image.Image":
+    """An image from a file as viewers show it. Of a copy, such as convert() makes, nobody knows whether it was turned
+    since, which a warning says."""
+    from PIL import ImageFile, ImageOps
+
+    orientation = image.getexif().get(ORIENTATION, 1)
+    if orientation == 1 or isinstance(image, ImageFile.ImageFile):
+        return ImageOps.exif_transpose(image)
+    warnings.warn(
+        f"{ENCODE}: a PIL image is taken as it is, though its EXIF orientation is {orientation}; unless it was turned, "
+        "call PIL.ImageOps.exif_transpose first",
+        stacklevel=2,
+    )
+    return image
 
 
 def _set_times(read: list[Clip], items: list, times: Any) -> None:

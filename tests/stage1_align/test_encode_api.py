@@ -247,6 +247,10 @@ def test_image_file_is_cropped_to_the_face_and_turned_upright(model, tmp_path):
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise
     Image.fromarray(np.ascontiguousarray(np.rot90(picture))).save(tmp_path / "b.png", exif=exif)
     same(model.vision.encode(tmp_path / "b.png"), model.vision.encode(tmp_path / "a.png"))
+    opened = Image.open(tmp_path / "b.png")
+    same(model.vision.encode(opened), model.vision.encode(picture))
+    with pytest.warns(UserWarning, match="EXIF orientation is 6; unless it was turned, call PIL.ImageOps.exif_transp"):
+        same(model.vision.encode(opened.convert("RGB")), model.vision.encode(np.rot90(picture).copy()))
 
 
 def test_file_without_a_video_track_is_an_absent_clip(model, tmp_path):

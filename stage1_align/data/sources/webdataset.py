@@ -39,8 +39,13 @@ from stage1_align.data.sources.base import (
 from stage1_align.data.sources.records import FileSlice, Record, decode_record
 
 SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES}
-Members = dict[str, FileSlice]
-"""A record: the part of a member's name after the first dot, in lower case -> its bytes."""
+
+
+class Members(dict[str, FileSlice]):
+    """A record: the part of a member's name after the first dot, in lower case -> its bytes."""
+
+    problem: str = ""
+    """Why its members may not be those that belong together."""
 
 
 @dataclass
@@ -71,17 +76,22 @@ class Webdataset(StreamSource):
     def read(self, shard: Path) -> Iterator[Members]:
         try:
             with tarfile.open(shard, "r:") as tar:
-                key = ""
-                members: Members = {}
+                key, keys = "", set()
+                members = Members()
                 for entry in tar:
-                    if not entry.isfile():
-                        continue
                     folder, _, file = entry.name.rpartition("/")
+                    if not entry.isfile() or file.startswith("._"):  # macOS puts its own files beside others
+                        continue
                     stem, _, suffix = file.partition(".")
                     if f"{folder}/{stem}" != key:
                         if members:
                             yield members
-                        key, members = f"{folder}/{stem}", {}
+                        key, members = f"{folder}/{stem}", Members()
+                        if key in keys:
+                            members.problem = f"{entry.name}: not next to the other members of its record; sort the tar"
+                        keys.add(key)
+                    if suffix.lower() in members:
+                        members.problem = f"{entry.name}: twice in one record; the last is taken"
                     members[suffix.lower()] = FileSlice(shard, entry.offset_data, entry.size)
                 if members:
                     yield members
@@ -98,7 +108,10 @@ class Webdataset(StreamSource):
         annotations, damage = self._read_annotations(item)
         media = {kind: _member(item, suffixes) for kind, suffixes in SUFFIXES.items()}
         sample = decode_record(Record(annotations, **media), sample_rate, select, self.options.frame_rate)
-        sample.damage = "; ".join(filter(None, [damage, sample.damage]))
+        if not any(media.values()) and not (annotations.transcript or annotations.captions):
+            names = ", ".join(f".{suffix}" for suffix in list(item)[:4])
+            damage = damage or f"a record with neither picture, sound nor words: {names} (a name ends at its first dot)"
+        sample.damage = "; ".join(filter(None, [item.problem, damage, sample.damage]))
         return sample
 
     def _read_annotations(self, item: Members) -> tuple[TextAnnotations, str]:

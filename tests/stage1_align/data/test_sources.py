@@ -1,5 +1,8 @@
 """Sources on real files: what they give, what they skip, what they refuse."""
 
+import io
+import tarfile
+
 import numpy as np
 import pytest
 from helpers.media_files import clock, write_video
@@ -59,6 +62,24 @@ def test_members_with_one_base_name_are_one_item(tmp_path):
     assert bare.frames.shape[0] == 0 and len(bare.waveform) == 0 and np.isnan(bare.annotations.labels).all()
     assert source.annotations(items[2]).captions == ["no media"]
     assert source.text_kinds == {"caption", "transcript", "labels"}
+
+
+def test_records_that_a_tar_tears_apart_are_counted(tmp_path):
+    """Names with dots, members that are not neighbors, two of one name, and files that macOS adds."""
+    names = {"a": ["png", "txt"], "._a": ["png"], "S.01": ["png", "txt"], "S.02": ["png", "txt"], "b": ["png", "png"]}
+    members = [(key, suffix) for key, several in names.items() for suffix in several]
+    members += [("c", "png"), ("d", "png"), ("c", "txt"), ("d", "txt")]
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for key, suffix in members:
+            info, data = tarfile.TarInfo(f"{key}.{suffix}"), png(3) if suffix == "png" else b"gray"
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    source = opened("webdataset", tmp_path / "s.tar")
+    damage = [source.sample(item, None, everything).damage for item in first(source, 20)]
+    assert damage[0] == damage[3] == damage[4] == ""
+    assert damage[1].startswith("a record with neither picture, sound nor words: .01.png, .01.txt, .02.png, .02.txt")
+    assert damage[2] == "b.png: twice in one record; the last is taken"
+    assert [text.partition(":")[0] for text in damage[5:]] == ["c.txt", "d.txt"] and "sort the tar" in damage[5]
 
 
 def test_media_that_are_not_requested_are_not_decoded(tmp_path):
