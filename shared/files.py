@@ -54,7 +54,7 @@ def read_json(path: Path, what: str, how: str) -> Any:
     """Read JSON. UserError when `what` is missing or damaged; `how` says how to make it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: damaged {what} ({error}); {how}") from None
     except (OSError, ValueError):  # ValueError: no file can have this name
         raise UserError(f"{path}: no {what} here; {how}") from None

@@ -9,6 +9,7 @@ from torch import nn
 
 from shared.errors import UserError
 from shared.files import write_json
+from shared.training.checkpoint import TrainState
 from shared.training.distributed import any_process
 from shared.training.ema import Ema
 from shared.training.optimizer import set_learning_rates
@@ -110,8 +111,8 @@ class Trainer:
         if accelerator.is_fsdp2:  # Accelerate adds no autocast there
             self.model.forward = accelerator.autocast()(self.model.forward)
         self.ema = Ema(self.unwrapped_model, config.train.ema) if config.train.ema else None
-        if self.ema:
-            accelerator.register_for_checkpointing(self.ema)
+        parts = {"averages": self.ema} if self.ema else {}
+        self.state = TrainState(accelerator, self.model, self.unwrapped_model, self.optimizer, parts)
         self.contrasted: set[str] = set()
         """Pairs of which a batch of this process run held two clips or more."""
         self.steps_taken, self.warned = 0, False
@@ -128,7 +129,7 @@ class Trainer:
 
     def resume(self) -> AlignProgress:
         """Load the newest checkpoint. Warn of changes after which the run is not the uninterrupted one."""
-        progress = self.run.resume(AlignProgress)
+        progress = self.run.resume(AlignProgress, self.state)
         batch_size, world = self.config.train.batch_size, self.world
         if progress.step:
             self.accelerator.print(
@@ -192,7 +193,7 @@ class Trainer:
                 raise Halted
             is_last = index + 1 == self.data.steps_per_epoch  # saved after the validation
             if not is_last and options.checkpoint_every and progress.step % options.checkpoint_every == 0:
-                self.run.save(progress)
+                self.run.save(progress, self.state)
         self.finish_epoch(epoch, meter)
 
     def reduce_losses(self, result: StepResult) -> tuple[dict[str, float], bool]:
@@ -233,7 +234,7 @@ class Trainer:
             self.save_encoders("best", metrics)
         progress.last_metrics = metrics
         progress.epoch, progress.samples, progress.loss_sum, progress.loss_steps = epoch + 1, 0, 0.0, 0
-        self.run.save(progress)
+        self.run.save(progress, self.state)
 
     def require_contrast(self) -> None:
         """UserError when no batch so far held two clips for any pair; a warning about the pairs of which none did. Data
@@ -295,7 +296,7 @@ class Trainer:
         if self.progress.step == 0:
             self.accelerator.print(f"{self.run.path}: stopped before the first step; the same command starts it")
             return
-        self.run.save(self.progress)
+        self.run.save(self.progress, self.state)
         self.accelerator.print(
             f"{self.run.path}: stopped after step {self.progress.step}; the same command continues from here"
         )

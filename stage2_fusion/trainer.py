@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from shared.errors import UserError
 from shared.files import write_json
 from shared.metrics import Scores, score
+from shared.training.checkpoint import TrainState
 from shared.training.distributed import any_process
 from shared.training.ema import Ema
 from shared.training.optimizer import set_learning_rates
@@ -118,8 +119,9 @@ class Trainer:
         if config.train.feature_damage:
             self.feature_damage = FeatureDamage(fusion, config.train.feature_damage, config.seed)
         self.criterion = FusionLoss(config.loss, fusion.dimensions).to(accelerator.device)
-        accelerator.register_for_checkpointing(self.ema, self.criterion)
-        self.progress = run.resume(FusionProgress)
+        parts = {"averages": self.ema, "loss": self.criterion}
+        self.state = TrainState(accelerator, self.model, self.unwrapped_model, self.optimizer, parts)
+        self.progress = run.resume(FusionProgress, self.state)
         if self.progress.step:
             accelerator.print(f"{run.path}: continuing after epoch {self.progress.epoch} of {self.config.train.epochs}")
 
@@ -210,7 +212,7 @@ class Trainer:
             f"epoch {epoch + 1}/{self.config.train.epochs}  loss {terms['loss']:.4f}  valid PCC {pcc:.4f}"
             f"{' *' if improved else '  '}  {time.perf_counter() - started:.1f} s"
         )
-        self.run.save(progress)
+        self.run.save(progress, self.state)
 
     def finish(self) -> None:
         """Write metrics.json, which marks the run as finished."""

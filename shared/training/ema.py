@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shared.training.sharded import gather, is_sharded, scatter
+
 
 class Ema(nn.Module):
     """Exponential moving average of a model's floating-point state (Polyak averaging). Frozen parameters are left out.
@@ -27,25 +29,22 @@ class Ema(nn.Module):
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         state = model.state_dict()
         pairs = [(average, state[name]) for name, average in self.averages.items()]
-        local = [pair for pair in pairs if pair[0].is_floating_point() and not _is_sharded(pair[0])]
+        local = [pair for pair in pairs if pair[0].is_floating_point() and not is_sharded(pair[0])]
         if local:
             torch._foreach_lerp_([average for average, _ in local], [value for _, value in local], weight)
         for average, value in pairs:
             if not average.is_floating_point():
                 average.copy_(value)
-            elif _is_sharded(average):
+            elif is_sharded(average):
                 average.lerp_(value, weight)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Full tensors, also of a sharded model; every process must call this."""
-        return {name: value.full_tensor() if _is_sharded(value) else value for name, value in self.averages.items()}
+        return {name: gather(value) for name, value in self.averages.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         for name, average in self.averages.items():
-            value = state[name].to(average.device)
-            if _is_sharded(average):
-                value = torch.distributed.tensor.distribute_tensor(value, average.device_mesh, average.placements)
-            average.copy_(value)
+            average.copy_(scatter(state[name], average))
 
     @contextlib.contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
@@ -56,8 +55,3 @@ class Ema(nn.Module):
             yield
         finally:
             model.load_state_dict(original, strict=False)
-
-
-def _is_sharded(value: Tensor) -> bool:
-    """Whether this process holds only a part of the tensor (a DTensor)."""
-    return hasattr(value, "full_tensor")

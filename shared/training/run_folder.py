@@ -1,9 +1,10 @@
 """The folder of a training run: which run it belongs to, its log, its checkpoints."""
 
 import json
+import math
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +13,10 @@ from safetensors import SafetensorError
 
 from shared.config import defaults, dump, load_yaml, to_dict
 from shared.errors import UserError
-from shared.files import read_json, write_json, write_text
+from shared.files import read_object, write_json, write_text
 from shared.text import one_line
+from shared.training import checkpoint
+from shared.training.checkpoint import TrainState
 from shared.training.distributed import is_peer_failure
 
 
@@ -36,7 +39,7 @@ class RunFolder:
     config.yaml                the resolved configuration; `--config` accepts it
     log.jsonl                  one line per logged step or epoch
     (trackers)                 what Accelerate's trackers write, such as TensorBoard's event files
-    checkpoints/00000120/      what `accelerator.save_state` writes, and progress.json; the last `keep_last` of them
+    checkpoints/00000120/      the state after this step (checkpoint.py); the last `keep_last` of them
     made_from.json             digests of the data; with config.yaml, they protect the folder from another run
     metrics.json               exists when the run is finished
     """
@@ -56,7 +59,7 @@ class RunFolder:
         path = self.path / "made_from.json"
         started = self.latest() is not None or (self.path / "metrics.json").exists()
         if path.exists() and started:  # a run that failed before its first checkpoint left nothing to protect
-            recorded = read_json(path, "run", "choose another --run")
+            recorded = read_object(path, "run", "choose another --run")
             differing = [name for name in made_from if made_from[name] != recorded.get(name)]
             changed = self._changed_options(config, ("run", "data", *mutable))
             if differing or changed:
@@ -90,7 +93,7 @@ class RunFolder:
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         self.accelerator.log(numbers, step=step)
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: Progress, state: TrainState) -> None:
         """Write checkpoints/<step>/ atomically and delete the oldest ones; every process must call this. UserError when
         it cannot be written; earlier checkpoints are then left as they are."""
         target = self.path / "checkpoints" / f"{progress.step:08d}"
@@ -100,12 +103,11 @@ class RunFolder:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
             self.accelerator.wait_for_everyone()
-            self.accelerator.save_state(str(partial))
+            checkpoint.write(partial, state)
             self.accelerator.wait_for_everyone()
             if self.is_main:
-                write_json(partial / "progress.json", asdict(progress))
-                shutil.rmtree(target, ignore_errors=True)
-                partial.rename(target)
+                checkpoint.complete(partial, progress)
+                _replace(target, partial)
         except (OSError, RuntimeError, SafetensorError) as error:  # each library reports a full disk in its own way
             if is_peer_failure(error):
                 raise
@@ -120,23 +122,24 @@ class RunFolder:
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint."""
-        complete = sorted((self.path / "checkpoints").glob("[0-9]*/progress.json"))
-        return complete[-1].parent if complete else None
+        complete = self._complete()
+        return complete[-1] if complete else None
 
-    def resume(self, progress_class: type[P]) -> P:
-        """Load the newest checkpoint into what `accelerator` prepared, and return its progress; without a checkpoint,
-        that of a new run."""
-        latest = self.latest()
-        if latest is None:
+    def _complete(self) -> list[Path]:
+        """All complete checkpoints, from the oldest to the newest, those of earlier versions included."""
+        return [path.parent for path in sorted((self.path / "checkpoints").glob("[0-9]*/progress.json"))]
+
+    def resume(self, progress_class: type[P], state: TrainState) -> P:
+        """Load the newest checkpoint into `state`, and return its progress; without a checkpoint, that of a new run.
+        UserError when it is damaged, or of an earlier version."""
+        complete = self._complete()
+        if not complete:
             if self.is_main:
                 self._truncate_log(-1)
             return progress_class()
-        remedy = "delete this checkpoint folder and start again"
-        try:
-            progress = progress_class(**read_json(latest / "progress.json", "checkpoint", remedy))
-        except TypeError as error:
-            raise UserError(f"{latest}/progress.json: damaged checkpoint ({one_line(error, 160)}); {remedy}") from None
-        self.accelerator.load_state(str(latest))
+        before = f"continue from {complete[-2].name}" if len(complete) > 1 else "start again"
+        remedy = f"delete this checkpoint folder and run the same command again, to {before}"
+        progress = checkpoint.read(complete[-1], state, progress_class, remedy)
         if self.is_main:
             self._truncate_log(progress.step)
         return progress
@@ -146,14 +149,37 @@ class RunFolder:
         resumed run will log them again."""
         log = self.path / "log.jsonl"
         if log.exists():
-            complete = [line for line in log.read_text().splitlines() if line.endswith("}")]
-            write_text(log, "".join(f"{line}\n" for line in complete if json.loads(line)["step"] <= step))
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            write_text(log, "".join(f"{line}\n" for line in lines if _step(line) <= step))
 
     def close(self) -> None:
         """Finish the trackers. (`accelerator.end_training` would also destroy the process group, which the caller may
         still need.)"""
         for tracker in self.accelerator.trackers if self.is_main else ():
             tracker.finish()
+
+
+def _replace(target: Path, written: Path) -> None:
+    """Give a complete checkpoint its name. One that exists already, after a run that stopped during a validation, is
+    deleted last, so that there is a complete one at any moment."""
+    name = target
+    while name.exists():
+        name = name.with_name(f"{name.name}_")  # sorts after the old one
+    written.rename(name)
+    if name != target:
+        for old in target.parent.glob(f"{target.name}*"):
+            if old != name:
+                shutil.rmtree(old)
+        name.rename(target)
+
+
+def _step(line: str) -> float:
+    """The step of a line of log.jsonl; infinity for a line that is damaged, such as the last one of a killed run."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+    return step if isinstance(step, int | float) else math.inf
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.pickled_code import plant
 from helpers.trainers import (
     ROOT,
     Trainers,
@@ -83,6 +85,28 @@ def test_kill_during_a_checkpoint_leaves_the_previous_one(command: list[str], wh
     (output,) = run(arguments, tmp_path / "output")
     assert "after step 2" in output
     assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_run_folder_of_somebody_else_executes_nothing(command: list[str], whole: Path, tmp_path: Path):
+    arguments = [*command, "--run", tmp_path / "run"]
+    run([*arguments, "--max_optimizer_steps", 2], tmp_path / "output")
+    checkpoint = tmp_path / "run" / "checkpoints" / "00000002"
+    assert {path.suffix for path in checkpoint.rglob("*")} == {".safetensors", ".json"}
+    plant(checkpoint, tmp_path / "executed")
+    (checkpoint.parent / "00000003").mkdir()
+    (checkpoint.parent / "00000003" / "progress.json").write_text('{"step": 3}')  # an earlier version's
+    plant(checkpoint.parent / "00000003", tmp_path / "executed")
+    trainer = Trainers(arguments, tmp_path / "output")
+    assert trainer.wait() == [1]
+    (line,) = (line for line in trainer.outputs()[0].splitlines() if line.startswith("error"))
+    assert (
+        "00000003: a checkpoint of an earlier version, which holds pickles" in line and "choose another --run" in line
+    )
+    assert "Traceback" not in trainer.outputs()[0]
+    shutil.rmtree(checkpoint.parent / "00000003")
+    run(arguments, tmp_path / "output")
+    assert_equal_runs(tmp_path / "run", whole)
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(

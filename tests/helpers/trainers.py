@@ -125,16 +125,16 @@ def limit_file_size() -> None:
 
 def kill_in_third_save() -> None:
     """SIGKILL when the checkpoint of step 3 is written but does not have its final name."""
-    from accelerate import Accelerator
+    from shared.training import checkpoint
 
-    save_state = Accelerator.save_state
+    write = checkpoint.write
 
-    def save_and_die(self: Accelerator, folder: str, *args: Any, **kwargs: Any) -> None:
-        save_state(self, folder, *args, **kwargs)
-        if "00000003" in folder:
+    def write_and_die(folder: Path, state: checkpoint.TrainState) -> None:
+        write(folder, state)
+        if "00000003" in folder.name:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Accelerator.save_state = save_and_die
+    checkpoint.write = write_and_die
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers import synthetic_features
+from helpers.pickled_code import plant
 from helpers.synthetic_features import config, small
 from safetensors.torch import load_file
 
@@ -16,7 +18,9 @@ import stage2_fusion
 from shared import config as configuration
 from shared.errors import UserError
 from shared.metrics import Scores, score
+from shared.training.checkpoint import TrainState
 from shared.training.ema import Ema
+from shared.training.run_folder import Progress, RunFolder
 from shared.training.schedule import count_warmup_steps
 from stage2_fusion import trainer
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
@@ -125,7 +129,7 @@ def test_averaged_weights_are_validated_and_saved(data: Path, tmp_path: Path, mo
     options = ["--model", "concat", "--train.epochs", 1, "--train.ema", 0.3]
     kept = load_file(train(config(data, tmp_path, *options)) / "model.safetensors")
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
-    averaged = torch.load(checkpoint / "custom_checkpoint_0.pkl", weights_only=True)
+    averaged = load_file(checkpoint / "averages.safetensors")
     unaveraged = load_file(checkpoint / "model.safetensors")
     assert kept.keys() == averaged.keys() == unaveraged.keys() == expected.keys() == validated.keys()
     for name, value in kept.items():
@@ -134,6 +138,24 @@ def test_averaged_weights_are_validated_and_saved(data: Path, tmp_path: Path, mo
         torch.testing.assert_close(value.double(), expected[name], atol=1e-6, rtol=0)
         if name.startswith("mlp."):
             assert not torch.equal(value, raw[name]), name
+
+
+def test_run_folder_of_somebody_else_executes_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save = RunFolder.save
+
+    def save_and_plant(run: RunFolder, progress: Progress, state: TrainState):
+        save(run, progress, state)
+        assert {path.suffix for path in run.latest().rglob("*")} == {".safetensors", ".json"}
+        plant(run.latest(), tmp_path / "executed")
+
+    monkeypatch.setattr(RunFolder, "save", save_and_plant)
+    options = ["--model", "concat", "--train.epochs", 3]
+    assert synthetic_features.train_interrupted(monkeypatch, config(data, tmp_path / "run", *options)).exists()
+    (tmp_path / "run" / "metrics.json").unlink()
+    (RunFolder(tmp_path / "run", Accelerator(cpu=True)).latest() / "checkpoint.json").unlink()
+    with pytest.raises(UserError, match="a checkpoint of an earlier version, which holds pickles"):
+        train(config(data, tmp_path / "run", *options))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_resumed_run_equals_uninterrupted_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

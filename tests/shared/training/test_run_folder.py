@@ -1,6 +1,7 @@
 """The run folder: which run it belongs to, its log and its checkpoints."""
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from accelerate import Accelerator
 
 from shared.errors import UserError
+from shared.training import checkpoint
+from shared.training.checkpoint import TrainState
 from shared.training.run_folder import Progress, RunFolder
 
 
@@ -42,6 +45,12 @@ MUTABLE = ("train.workers",)
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run", Accelerator(cpu=True))
+
+
+def state_of(folder: RunFolder) -> TrainState:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    return TrainState(folder.accelerator, *folder.accelerator.prepare(model, model, optimizer))
 
 
 def test_folder_recognizes_its_run_and_refuses_another(folder: RunFolder):
@@ -98,51 +107,91 @@ def test_lines_logged_after_the_checkpoint_are_removed(folder: RunFolder):
 
 
 def test_newest_checkpoint_is_loaded_and_the_oldest_deleted(folder: RunFolder):
-    accelerator = folder.accelerator
-    model = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model, optimizer = accelerator.prepare(model, optimizer)
-    assert folder.resume(Scored) == Scored() and folder.latest() is None
+    state = state_of(folder)
+    assert folder.resume(Scored, state) == Scored() and folder.latest() is None
     for step in (1, 2, 10):
-        torch.nn.init.constant_(model.weight, step)
-        folder.save(Scored(step=step, best=0.5))
-    torch.nn.init.constant_(model.weight, -1)
+        torch.nn.init.constant_(state.model.weight, step)
+        folder.save(Scored(step=step, best=0.5), state)
+    torch.nn.init.constant_(state.model.weight, -1)
     assert sorted(path.name for path in (folder.path / "checkpoints").iterdir()) == ["00000002", "00000010"]
     (folder.path / "checkpoints" / "00000011").mkdir()  # incomplete: it has no progress.json
-    assert folder.resume(Scored) == Scored(step=10, best=0.5) and model.weight.tolist() == [[10, 10]]
+    assert folder.resume(Scored, state) == Scored(step=10, best=0.5) and state.model.weight.tolist() == [[10, 10]]
+
+
+def test_checkpoint_of_the_same_step_is_replaced_at_no_risk(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    """A run that stopped during a validation saves the same step again."""
+    state, checkpoints = state_of(folder), folder.path / "checkpoints"
+    for best in (1.0, 2.0):
+        folder.save(Scored(step=7, best=best), state)
+        assert [path.name for path in checkpoints.iterdir()] == ["00000007"]
+    remove = shutil.rmtree
+
+    def kill(path: Path, **options):
+        if path.name == "00000007":
+            (path / "model.safetensors").unlink()  # half deleted
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", kill)
+    with pytest.raises(KeyboardInterrupt):
+        folder.save(Scored(step=7, best=3.0), state)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert folder.resume(Scored, state).best == 3.0
+    for step in (7, 8):
+        folder.save(Scored(step=step, best=4.0), state)
+        assert folder.resume(Scored, state) == Scored(step=step, best=4.0)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["00000007", "00000008"]
 
 
 def test_failed_checkpoint_leaves_the_previous_one(folder: RunFolder, monkeypatch: pytest.MonkeyPatch):
-    model = folder.accelerator.prepare(torch.nn.Linear(2, 1))
-    folder.save(Progress(step=1))
-    torch.nn.init.constant_(model.weight, float("nan"))
+    state = state_of(folder)
+    folder.save(Progress(step=1), state)
+    torch.nn.init.constant_(state.model.weight, float("nan"))
     before = {path.name: path.read_bytes() for path in folder.latest().iterdir()}
     for error in (OSError("No space left on device"), RuntimeError("PytorchStreamWriter failed\nwriting file")):
 
-        def fail(path: str, error: Exception = error):
-            (Path(path) / "half").write_text("half")
+        def fail(path: Path, state: TrainState, error: Exception = error):
+            (path / "half").write_text("half")
             raise error
 
-        monkeypatch.setattr(folder.accelerator, "save_state", fail)
+        monkeypatch.setattr(checkpoint, "write", fail)
         message = r"could not be written .*; make room .* it continues from .*00000001"
         with pytest.raises(UserError, match=message) as caught:
-            folder.save(Progress(step=2))
+            folder.save(Progress(step=2), state)
         assert "\n" not in str(caught.value)
         assert [path.name for path in (folder.path / "checkpoints").iterdir()] == ["00000001"]
     assert {path.name: path.read_bytes() for path in folder.latest().iterdir()} == before
 
-    def lose_peer(path: str):
+    def lose_peer(path: Path, state: TrainState):
         raise RuntimeError("gloo: Connection closed by peer")
 
-    monkeypatch.setattr(folder.accelerator, "save_state", lose_peer)
+    monkeypatch.setattr(checkpoint, "write", lose_peer)
     with pytest.raises(RuntimeError, match="gloo"):  # peer_failure_guard reports this one
-        folder.save(Progress(step=2))
+        folder.save(Progress(step=2), state)
 
 
-def test_damaged_progress_names_the_remedy(folder: RunFolder):
-    folder.accelerator.prepare(torch.nn.Linear(2, 1))
-    folder.save(Progress(step=1))
-    for content in ("{", '{"step": 1, "stage": 3}'):
-        (folder.latest() / "progress.json").write_text(content)
-        with pytest.raises(UserError, match=r"damaged checkpoint .*delete this checkpoint folder"):
-            folder.resume(Progress)
+def test_damaged_checkpoint_names_the_one_before_it(folder: RunFolder):
+    state = state_of(folder)
+    folder.save(Progress(step=1), state)
+    for remedy, step in (("start again", 1), ("continue from 00000001", 2)):
+        folder.save(Progress(step=step), state)
+        (folder.latest() / "progress.json").write_text("{")
+        with pytest.raises(UserError, match=rf"damaged checkpoint .*delete this checkpoint folder .* {remedy}"):
+            folder.resume(Progress, state)
+        if step == 1:
+            folder.save(Progress(step=1), state)
+
+
+@pytest.mark.parametrize("line", ["[]", "3", '{"loss": 1}', '{"step": "a"}', '{"step": null}', "[" * 9, "\xff", ""])
+def test_damaged_line_of_the_log_is_removed(folder: RunFolder, line: str):
+    (folder.path / "log.jsonl").write_bytes(b'{"step": 1}\n' + line.encode("latin-1") + b'\n{"step": 2}\n')
+    folder._truncate_log(2)
+    assert (folder.path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_damaged_record_of_the_data_is_one_line(folder: RunFolder):
+    (folder.path / "metrics.json").write_text("{}")
+    for content in ("[]", "{", "3"):
+        (folder.path / "made_from.json").write_text(content)
+        with pytest.raises(UserError, match=r"made_from.json: damaged run .*; choose another --run"):
+            folder.claim(Config(), MUTABLE, data="one")

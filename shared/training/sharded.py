@@ -1,0 +1,22 @@
+"""Tensors of which each process may hold a part (DTensors, with FSDP)."""
+
+import torch
+from torch import Tensor
+
+
+def is_sharded(value: Tensor) -> bool:
+    """Whether this process may hold only a part of the tensor."""
+    return hasattr(value, "full_tensor")
+
+
+def gather(value: Tensor) -> Tensor:
+    """The whole tensor; every process must call this."""
+    return value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined]
+
+
+def scatter(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor on the device of `like`, divided among the processes as it is; every process must call this."""
+    value = value.to(like.device)
+    if not is_sharded(like):
+        return value
+    return torch.distributed.tensor.distribute_tensor(value, like.device_mesh, like.placements)  # type: ignore[attr-defined]
