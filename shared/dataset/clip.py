@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.files import digest
+from shared.files import digest, sample_digest
 from shared.tables.arrow import read_cell
 
 EMI = ("Admiration", "Amusement", "Determination", "Empathic Pain", "Excitement", "Joy")
@@ -54,8 +54,8 @@ class Clip:
     """train, valid, test, or "" when the source does not say."""
 
     def fingerprint(self, base: Path) -> list:
-        """Changes with the clip and with the size of any of its files, but not with the location of `base`, an absolute
-        path."""
+        """Changes with the clip and with the size or `sample_digest` of any of its files, but not with
+        the location of `base`, an absolute path."""
 
         def identify(path: Path | StoredMedia | None) -> list:
             if isinstance(path, StoredMedia):
@@ -64,7 +64,8 @@ class Clip:
                 return [None, -1]
             path = path.absolute()
             relative = path.relative_to(base) if path.is_relative_to(base) else path
-            return [str(relative), path.stat().st_size if os.path.isfile(path) else -1]
+            is_file = os.path.isfile(path)
+            return [str(relative), path.stat().st_size if is_file else -1, sample_digest(path) if is_file else ""]
 
         crops = None
         if self.crops is not None:

@@ -32,7 +32,7 @@ from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 
 SHARD_SIZE = 16
 """Clips per shard: an interruption costs this many at most."""
-VERSION = 6
+VERSION = 7
 """Raised when the same recipe gives other rows, so that an older folder is not continued."""
 
 

@@ -400,3 +400,16 @@ def test_words_that_say_nothing_or_are_unknown_are_counted(tmp_path, capsys):
     details = {row["id"]: row["detail"] for row in rows(tmp_path / "clips" / "verdicts.csv")}
     assert "mostly of letters" in details["c"] and "mostly" not in details["a"]
     assert [row["id"] for row in rows(tmp_path / "clips" / "failures.csv")] == ["d"]
+
+
+def test_another_recording_of_the_same_name_and_size_is_noticed(tmp_path):
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.mkdir()
+    for name, seed in (("a", 0), ("b", 1)):
+        write_wav(source / f"{name}.wav", voice(0.5, seed=seed)[None])
+    prepare(source, tmp_path / "clips", "--workers", 1)
+    shutil.copytree(source, copy)  # elsewhere, with other dates
+    prepare(copy, tmp_path / "clips", "--workers", 1)
+    shutil.copy(source / "b.wav", source / "a.wav")
+    with pytest.raises(UserError, match="clips or labels"):
+        main([str(source), "--out", str(tmp_path / "clips"), "--workers", "1"])
