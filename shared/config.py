@@ -10,6 +10,7 @@ import argparse
 import copy
 import dataclasses
 import inspect
+import json
 import re
 import sys
 import typing
@@ -18,17 +19,20 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
-import yaml
 
 from shared.errors import UserError
 from shared.files import write_text
+from shared.options.messages import plain_message
 from shared.options.outputs import check_outputs
 from shared.options.ranges import wrong_values
+from shared.options.yaml_files import dump_yaml, parse_yaml, read_yaml
 from shared.registry import nearest
 from shared.text import one_line
 
 T = TypeVar("T")
 
+PARSER: dict[str, Any] = {"parser_mode": "emit_yaml", "default_env": False}
+"""No option comes from an environment variable."""
 ROOT = Path(__file__).parents[1]
 """The folder that holds the packages: the repository, or site-packages."""
 
@@ -40,6 +44,7 @@ UNKNOWN = (
 """The messages of jsonargparse about an unknown option."""
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+jsonargparse.set_loader("emit_yaml", lambda text: parse_yaml(text, "an option"), exceptions=(UserError,))
 
 
 class _Parser(jsonargparse.ArgumentParser):
@@ -62,7 +67,7 @@ class _Parser(jsonargparse.ArgumentParser):
             old = next((old for old in self.renamed if old == key or old.endswith(f".{key}")), None)
             if old:
                 message = f"--{old} was renamed: use --{self.renamed[old]}"
-        sys.stderr.write(f"error: {one_line(message)} (see {self.command} --help)\n")
+        sys.stderr.write(f"error: {plain_message(message, '--')} (see {self.command} --help)\n")
         sys.exit(2)
 
 
@@ -97,7 +102,7 @@ def parse(
 
     text = (config_class.__doc__ or "").strip()
     # No abbreviations: the old name of an option may be the beginning of the new one.
-    parser = Parser(prog=prog, description=f"{text}\n\nexample:\n  {example}", allow_abbrev=False)
+    parser = Parser(prog=prog, description=f"{text}\n\nexample:\n  {example}", allow_abbrev=False, **PARSER)
     parser.formatter_class = _HelpFormatter
     fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     parser.add_argument("--config", action="config", help="YAML file with any of the options below, or a shipped name.")
@@ -111,7 +116,7 @@ def parse(
         if action.dest in fields and fields[action.dest].type in (bool, "bool"):
             action.nargs, action.const = "?", True  # --flag alone means --flag true
     try:
-        words = _with_config_files(sys.argv[1:] if argv is None else argv, config_class.__module__.partition(".")[0])
+        words = _with_config_first(sys.argv[1:] if argv is None else argv, config_class.__module__.partition(".")[0])
     except UserError as error:
         parser.error(str(error))
     parsed = parser.parse_args(words)
@@ -126,16 +131,31 @@ def parse(
     return config
 
 
-def _with_config_files(words: list[str], package: str) -> list[str]:
-    """The arguments, with the file in place of the name in `--config NAME` and `--config=NAME`."""
-    words = _join_negative(words)
-    resolved = list(words)
-    for place, word in enumerate(words):
-        if word.startswith("--config=") and "{" not in word:
-            resolved[place] = f"--config={find_config(word.partition('=')[2], package)}"
-        elif place and words[place - 1] == "--config" and "{" not in word:  # else YAML itself
-            resolved[place] = str(find_config(word, package))
-    return resolved
+def _with_config_first(words: list[str], package: str) -> list[str]:
+    """The arguments with what `--config` names in front, as JSON, so that the command line overrides it wherever it
+    stands. A second `--config` overrides the first one, which is said."""
+    rest, texts, shown = [], [], []
+    remaining = iter(_join_negative(words))
+    for word in remaining:
+        option, sign, name = word.partition("=")
+        if option != "--config":
+            rest.append(word)
+            continue
+        name = name if sign else next(remaining, "")
+        if "{" in name:  # YAML itself
+            values, label = parse_yaml(name, "--config"), "the text"
+        elif not name:
+            raise UserError("--config: give a YAML file or a shipped name")
+        else:
+            file = find_config(name, package)
+            values, label = _read_config(file), str(file)
+        if not isinstance(values, dict):
+            raise UserError(f"--config {name}: holds {_what(values)}, not options; write them as 'option: value'")
+        texts.append(f"--config={json.dumps({str(key): value for key, value in values.items()})}")
+        shown.append(label)
+    if len(shown) > 1:
+        sys.stderr.write(f"note: --config is given {len(shown)} times; a later one overrides: {', '.join(shown)}\n")
+    return texts + rest
 
 
 def _join_negative(words: list[str]) -> list[str]:
@@ -147,6 +167,17 @@ def _join_negative(words: list[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
+
+
+def _read_config(file: Path) -> Any:
+    try:
+        return read_yaml(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _what(value: Any) -> str:
+    return "nothing" if value is None else "a list" if isinstance(value, list) else "one value"
 
 
 def find_config(name: str | Path, package: str) -> Path:
@@ -188,7 +219,7 @@ def build(config_class: type[T], values: Mapping[str, Any], where: str) -> T:
         choices = typing.get_args(types[name]) if typing.get_origin(types[name]) is typing.Literal else ()
         if choices and value not in choices:
             raise UserError(f"{where}: {name} is {value!r}: {nearest(str(value), map(str, choices))}")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, **PARSER)
     parser.add_class_arguments(config_class, as_group=False)
     try:
         parsed = parser.parse_object(copy.deepcopy(dict(values)))  # it changes nested values
@@ -196,7 +227,7 @@ def build(config_class: type[T], values: Mapping[str, Any], where: str) -> T:
             raise UserError(f"{where}: {problem}")
         return config_class(**vars(parser.instantiate(parsed)))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{where}: {one_line(error, 300)}") from None
+        raise UserError(f"{where}: {plain_message(error)[:300]}") from None
 
 
 def renamed_options(config_class: type, prefix: str = "") -> dict[str, str]:
@@ -235,11 +266,11 @@ def defaults(config_class: type) -> dict[str, Any]:
 def load_yaml(path: Path, how: str) -> dict[str, Any]:
     """The options in a file that `dump` wrote. UserError when it is missing or damaged; `how` says how to repair it."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError:
+        values = read_yaml(Path(path))
+    except (OSError, ValueError):  # ValueError: no file can have this name
         raise UserError(f"{path}: no configuration here; {how}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged configuration ({one_line(error)}); {how}") from None
+    except UserError as error:
+        raise UserError(f"{one_line(error).replace(': ', ': damaged configuration: ', 1)}; {how}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: damaged configuration (no options in it); {how}")
     return values
@@ -247,7 +278,7 @@ def load_yaml(path: Path, how: str) -> dict[str, Any]:
 
 def dump(config: Any, path: Path) -> None:
     """Write the resolved configuration as YAML, atomically; `load` reads it back."""
-    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_text(path, dump_yaml(to_dict(config)))
 
 
 def field_help(config_class: type, name: str) -> str:

@@ -151,6 +151,12 @@ def _wrong(hint: Any, value: Any, name: str) -> Iterator[str]:
     elif origin is Annotated:
         limits = [limit for limit in parts[1:] if isinstance(limit, Range)]
         yield from _wrong_number(parts[0], limits, value, name) if limits else _wrong(parts[0], value, name)
+    elif origin is typing.Literal:
+        if value not in parts:
+            yield f"{name} is {value!r}: allowed is one of {', '.join(map(str, parts))}"
+    elif hint is bool:
+        if not isinstance(value, bool):
+            yield f"{name} is {value!r}: allowed is true or false"
     elif hint is float:
         if isinstance(value, Real) and not math.isfinite(value):
             yield f"{name} is {value}: allowed is a finite number"
@@ -161,7 +167,9 @@ def _wrong(hint: Any, value: Any, name: str) -> Iterator[str]:
     elif origin in (dict, Mapping) and isinstance(value, Mapping):
         for key, item in value.items():
             yield from _wrong(parts[1], item, f"{name}.{key}")
-    elif isinstance(hint, type) and dataclasses.is_dataclass(hint) and value is not None:
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        if value is None:
+            yield f"{name} is None: allowed are options, such as {{{dataclasses.fields(hint)[0].name}: ...}}"
         yield from wrong_values(hint, value, f"{name}.")
 
 

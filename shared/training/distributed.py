@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from shared.errors import UserError
+from shared.options.yaml_files import read_yaml
 from shared.registry import nearest
 from shared.text import one_line
 
@@ -177,9 +178,8 @@ def _check_trackers(trackers: Sequence[str]) -> list[str]:
 def _requested_processes() -> int:
     """Number of processes in the command line of the `accelerate launch` that is our parent; 1 when there is none."""
     import psutil
-    import yaml
 
-    with contextlib.suppress(psutil.Error, OSError):
+    with contextlib.suppress(psutil.Error, OSError, UserError):  # the launcher itself reports a damaged file
         parent = psutil.Process().parent()
         command = parent.cmdline() if parent else []
         is_script = "launch" in command and any(Path(word).name == "accelerate" for word in command)
@@ -191,5 +191,5 @@ def _requested_processes() -> int:
             if option in ("--num_processes", "--num-processes") and value.isdigit():
                 return int(value)
             if option in ("--config_file", "--config-file") and Path(value).is_file():
-                return int((yaml.safe_load(Path(value).read_text()) or {}).get("num_processes") or 1)
+                return int((read_yaml(Path(value)) or {}).get("num_processes") or 1)
     return 1

@@ -15,8 +15,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from shared import config as configuration
 from shared.config import load_yaml
 from shared.dataset.worker_pool import cores
@@ -24,6 +22,7 @@ from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json, write_text
 from shared.options.outputs import OutputFolder
 from shared.options.ranges import Trials, Workers
+from shared.options.yaml_files import dump_yaml
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.search.space import assign, draw_assignments, read_space
@@ -37,7 +36,7 @@ class SearchConfig(FuseConfig):
     run: Path = Path()
     """Not given here: each trial has its own below OUT/trials."""
     space: Path
-    """YAML of what varies: {train.lr: {low: 1.0e-4, high: 1.0e-2, log: true}, options.width: [32, 64]}. From
+    """YAML of what varies: {train.lr: {low: 1e-4, high: 1e-2, log: true}, options.width: [32, 64]}. From
     a list one value is chosen; from a range one is drawn uniformly (with `log`, uniformly in the logarithm), a whole
     number if both ends are."""
     out: OutputFolder
@@ -96,7 +95,7 @@ def _config_file(out: Path, trial: Trial) -> Path:
 
 def _write_config(out: Path, trial: Trial, base: dict[str, Any]) -> Path:
     config = assign(base | {"run": str(out / "trials" / trial.name)}, trial.values)
-    write_text(_config_file(out, trial), yaml.safe_dump(config, sort_keys=False))
+    write_text(_config_file(out, trial), dump_yaml(config))
     return _config_file(out, trial)
 
 
@@ -110,7 +109,7 @@ def _write_best(out: Path, best: Trial) -> Path:
         raise UserError(f"{out}: no trial succeeded; the first error: {best.error}")
     values = load_yaml(_config_file(out, best), HOW)
     values.pop("run")
-    write_text(out / "best.yaml", yaml.safe_dump(values, sort_keys=False))
+    write_text(out / "best.yaml", dump_yaml(values))
     print(f"{out / 'best.yaml'}: trial {best.number}; `emit fuse --config {out}/best.yaml --run RUN`")
     return out / "best.yaml"
 

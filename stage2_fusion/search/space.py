@@ -2,19 +2,22 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from shared.config import build, to_dict
 from shared.errors import UserError
+from shared.options.ranges import wrong_values
+from shared.options.yaml_files import read_yaml, truth
 from shared.registry import nearest
-from shared.text import one_line
 from shared.training.sampling import derive_seed
 from stage2_fusion.config import FuseConfig
+from stage2_fusion.models import MODELS
 
 MAX_REPEATS = 1000
 """A small space is exhausted after this many draws without a new assignment."""
@@ -24,24 +27,37 @@ Choice = list[Any] | dict[str, Any]
 
 
 def read_space(path: Path, config: FuseConfig) -> dict[str, Choice]:
-    """{option: choice} of a YAML file, such as {train.lr: {low: 1.0e-4, high: 1.0e-2, log: true}}. UserError for an
-    unknown option or an impossible range. config: the base configuration, whose options they are."""
+    """{option: choice} of a YAML file, such as {train.lr: {low: 1e-4, high: 1e-2, log: true}}. UserError for an unknown
+    option, an impossible range, and a value that `emit fuse` would refuse. config: the base configuration, whose
+    options they are."""
     try:
-        space = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML ({one_line(error, 160)})") from None
+        space = read_yaml(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if not isinstance(space, dict) or not space:
         raise UserError(f"{path}: give options and what they may be, such as 'options.width: [32, 64]'")
+    space = {str(option): _read_choice(choice, f"{path}: {option}") for option, choice in space.items()}
     for option, choice in space.items():
-        _check_option(str(option), config, path)
-        if isinstance(choice, list) and choice:
-            continue
-        is_range = isinstance(choice, dict) and {"low", "high"} <= choice.keys() <= {"low", "high", "log"}
-        if not is_range or not choice["low"] < choice["high"] or (choice.get("log") and choice["low"] <= 0):
-            raise UserError(
-                f"{path}: {option} is {choice}; give a list, or low and high with low < high (above 0 with log: true)"
-            )
+        _check_option(option, config, path)
+        for value in choice if isinstance(choice, list) else (choice["low"], choice["high"]):
+            _check_value(option, value, config, path, any_model="model" in space)
     return space
+
+
+def _read_choice(choice: Any, where: str) -> Choice:
+    """A list of distinct values, or a range of two numbers. UserError, which begins with `where`, for anything else."""
+    if isinstance(choice, list) and choice:
+        texts = [json.dumps(value, sort_keys=True) for value in choice]
+        for text in texts:
+            if texts.count(text) > 1:
+                raise UserError(f"{where}: {text} is listed twice; list each value once")
+        return choice
+    if isinstance(choice, dict) and {"low", "high"} <= choice.keys() <= {"low", "high", "log"}:
+        low, high, log = choice["low"], choice["high"], truth(choice.get("log", False))
+        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+        if numbers and log is not None and -math.inf < low < high < math.inf and (low > 0 or not log):
+            return {"low": low, "high": high, "log": log}
+    raise UserError(f"{where} is {choice}; give a list, or low and high with low < high (above 0 with log: true)")
 
 
 def draw_assignments(space: dict[str, Choice], method: str, seed: int) -> Iterator[dict[str, Any]]:
@@ -83,12 +99,28 @@ def _check_option(option: str, config: FuseConfig, path: Path) -> None:
     section: Any = config
     for part in option.split("."):
         if isinstance(section, dict):
-            return  # options of the model are checked by its trial
+            return  # options of the model, or another mapping
         owner = FuseConfig if section is config else section
         known = [field.name for field in fields(owner)] if is_dataclass(owner) else []
         if part not in known or option == "run":
             raise UserError(f"{path}: `emit fuse` has no option {option!r}: {nearest(part, known or [option])}")
         section = getattr(section, part)
+
+
+def _check_value(option: str, value: Any, config: FuseConfig, path: Path, any_model: bool) -> None:
+    """UserError for a value that every trial would refuse. any_model: the space varies the model, whose options then
+    are checked by its trials."""
+    section, _, name = option.partition(".")
+    if section != "options":
+        base = {field.name: to_dict(config)[field.name] for field in fields(FuseConfig)}
+        build(FuseConfig, assign(base, {option: value}), f"{path}: {option}")
+    elif name and not any_model:
+        known = MODELS.get(config.model).Options
+        if name not in {field.name for field in fields(known)}:
+            hint = nearest(name, (field.name for field in fields(known)))
+            raise UserError(f"{path}: {config.model} has no option {name!r}: {hint}")
+        for problem in wrong_values(known, {name: value}, "options."):
+            raise UserError(f"{path}: {problem}")
 
 
 def _draw(choice: Choice, rng: np.random.Generator) -> Any:
@@ -100,4 +132,4 @@ def _draw(choice: Choice, rng: np.random.Generator) -> Any:
     ends = np.log(np.maximum(ends, 1e-300)) if log else ends
     value = float(rng.uniform(*ends))
     value = float(np.exp(value)) if log else value
-    return int(np.clip(round(value), low, high)) if whole else float(f"{value:.4g}")
+    return int(np.clip(round(value), low, high)) if whole else float(np.clip(float(f"{value:.4g}"), low, high))

@@ -88,7 +88,7 @@ def test_option_that_config_yaml_lacks_had_its_default(folder: RunFolder):
     with pytest.raises(UserError, match=r"configuration \(gone was 3, is no option\)"):
         folder.claim(Config(train=Inner(lr=0.3)), data="one")
     path.write_text("a: [")
-    with pytest.raises(UserError, match=r"config.yaml: damaged configuration .*; choose another --run"):
+    with pytest.raises(UserError, match=r"config.yaml: damaged configuration: .*; choose another --run"):
         folder.claim(Config(train=Inner(lr=0.3)), data="one")
     path.unlink()
     with pytest.raises(UserError, match=r"config.yaml: no configuration here; choose another --run"):

@@ -18,7 +18,7 @@ from shared.errors import UserError
 from stage2_fusion.commands.search import SearchConfig, search
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.search import trials
-from stage2_fusion.search.space import draw_assignments
+from stage2_fusion.search.space import draw_assignments, read_space
 from stage2_fusion.train import train
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,9 +104,57 @@ def test_best_configuration_trains_to_the_same_score(data, tmp_path, started, ca
     assert metrics["valid"]["pcc"]["mean"] == pytest.approx(float(results[0]["valid_pcc"]), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("train.lr: {low: 1, high: 1e-4}", "low < high"),
+        ("train.lr: {low: .nan, high: 1}", "low < high"),
+        ("train.lr: {low: 1e-4, high: .inf}", "low < high"),
+        ("train.lr: {low: '1e-4', high: 1}", "low < high"),
+        ("train.lr: {low: true, high: 2}", "low < high"),
+        ("train.lr: {low: 0, high: 1, log: yes}", "above 0 with log"),
+        ("train.lr: {low: 1e-4, high: 1, log: maybe}", "low < high"),
+        ("train.lr: {low: 1e-4, high: 200}", r"train.lr is 200.0: allowed is a number above 0 to 100"),
+        ("train.lr: [1e-3, -1]", r"train.lr is -1.0: allowed is a number above 0 to 100"),
+        ("train.lr: [1e-3, fast]", r"train.lr is fast: allowed is a number"),
+        ("train.lr: [1e-3, 0.001]", "0.001 is listed twice"),
+        ("train.lr: []", "give a list"),
+        ("train.lr: 3", "give a list"),
+        ("train.lrr: [1]", "did you mean 'lr'"),
+        ("loss.memory: [-5]", "loss.memory is -5: allowed is a whole number from 0"),
+        ("options.width: [8, 0]", "options.width is 0: allowed is a whole number from 1"),
+        ("options.wdth: [8]", "concat has no option 'wdth': did you mean 'width'"),
+        ("options.modalities: [[vision, tactile]]", r"options.modalities\[1\] is 'tactile': allowed is one of vision"),
+        ("train.lr: [1]\ntrain.lr: [2]", "'train.lr' is there twice, in lines 1 and 2"),
+        ("train.lr:\n\t- 1", "indent with spaces"),
+        ("- 1", "give options and what they may be"),
+        ("", "give options and what they may be"),
+        ("train.lr: [1]  # caf\xe9", "not UTF-8"),
+    ],
+)
+def test_impossible_space_is_one_line_before_any_trial(text, told, data, tmp_path, started):
+    parsed = config(data, tmp_path, {})
+    (tmp_path / "space.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=told) as refused:
+        search(parsed)
+    assert "\n" not in str(refused.value) and not started and not (tmp_path / "out").exists()
+
+
+def test_space_reads_numbers_as_people_write_them(data, tmp_path):
+    (tmp_path / "space.yaml").write_text("train.lr: {low: 1e-4, high: 3E-3, log: on}\nloss.memory: [0, 5]\n")
+    space = read_space(tmp_path / "space.yaml", FuseConfig(data, tmp_path))
+    assert space == {"train.lr": {"low": 1e-4, "high": 3e-3, "log": True}, "loss.memory": [0, 5]}
+    assert draw(space, 0, 20) and all(1e-4 <= values["train.lr"] <= 3e-3 for values in draw(space, 0, 200))
+
+
+def test_drawn_number_does_not_leave_its_range_when_it_is_rounded():
+    ends = {"low": 0.000123456, "high": 0.000123457}
+    assert all(ends["low"] <= values["a"] <= ends["high"] for values in draw({"a": ends}, 0, 2))
+
+
 def test_search_without_successful_trial_is_an_error(data, tmp_path, started):
-    space = {"train.lr": [1.0e-3], "options.nonsense": [1]}
-    with pytest.raises(UserError, match=r"no trial succeeded.*nonsense"):
+    space = {"train.lr": [1.0e-3], "train.batch_size": [1000]}
+    with pytest.raises(UserError, match=r"no trial succeeded.*one batch of 1000"):
         search(config(data, tmp_path, space, "--method", "grid"))
 
 
