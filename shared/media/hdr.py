@@ -43,19 +43,21 @@ def to_sdr(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
     import cv2
 
     is_hdr = transfer in (PQ, HLG)
-    light = np.take(_light_of_signal(transfer), picture)  # (H, W, 3)
+    light = _light_of_signal(transfer)[picture]  # (H, W, 3)
     if transfer == HLG:
-        luminance = light @ np.array([0.2627, 0.6780, 0.0593], np.float32)  # (H, W)
-        light *= cv2.pow(luminance, HLG_GAMMA - 1)[..., None] * np.float32(HLG_PEAK / WHITE)
+        luminance = cv2.transform(light, np.array([[0.2627, 0.6780, 0.0593]], np.float32))  # (H, W)
+        light *= cv2.merge([cv2.pow(luminance, HLG_GAMMA - 1) * np.float32(HLG_PEAK / WHITE)] * 3)
     primaries = 9 if is_hdr and primaries not in (*PRIMARIES, 1) else primaries
     if primaries in PRIMARIES:
         light = cv2.transform(light, _to_bt709(primaries))  # (H, W, 3)
     light = np.maximum(light, 0)
     if is_hdr:
-        brightest = light.max(axis=2)  # (H, W)
-        excess = np.maximum(brightest - KNEE, 0)
-        rolled_off = KNEE + (1 - KNEE) * (1 - np.exp(excess / -(1 - KNEE)))
-        light *= np.where(brightest > KNEE, rolled_off / np.maximum(brightest, KNEE), 1)[..., None]
+        red, green, blue = cv2.split(light)
+        brightest = cv2.max(cv2.max(red, green), blue)  # (H, W)
+        excess = np.maximum(brightest - np.float32(KNEE), 0)
+        rolled_off = np.float32(KNEE) + np.float32(1 - KNEE) * (1 - np.exp(excess / np.float32(KNEE - 1)))
+        scale = np.where(excess > 0, rolled_off / np.maximum(brightest, np.float32(KNEE)), np.float32(1))
+        light *= cv2.merge([scale] * 3)
     return np.round(cv2.pow(np.minimum(light, 1), 1 / SDR_GAMMA) * 255).astype(np.uint8)
 
 

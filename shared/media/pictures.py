@@ -1,6 +1,7 @@
 """A decoded frame to RGB as players show it: upright, with square pixels, colors and light of an SDR screen."""
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +30,12 @@ class PictureConverter:
         from av.video.reformatter import VideoReformatter
 
         self.max_side = max_side
-        self.codec = stream.codec_context
         self.rotate_tag = next((value for name, value in stream.metadata.items() if name.lower() == "rotate"), None)
+        self.codec = stream.codec_context
         self.stream_aspect = float(stream.sample_aspect_ratio or 0)
-        self.follows_codec = self.stream_aspect == float(self.codec.sample_aspect_ratio or 0)
+        self.codec_aspects = [(-math.inf, float(self.codec.sample_aspect_ratio or 0))]
+        """Pixel aspects of the codec and the time stamps from which on they hold."""
+        self.follows_codec = self.stream_aspect == self.codec_aspects[0][1]
         """Whether the pixel aspect is the codec's, which may change, and not the container's, which comes first."""
         self.size: tuple[int, int] | None = None
         """Width and height of all pictures: those of the first, as it is shown."""
@@ -49,7 +52,7 @@ class PictureConverter:
         orientation, remark = frame_orientation(frame, self.rotate_tag)
         if remark:
             self.remarks[Remark(remark, is_problem=True)] = 1
-        shown = orientation.turn_size(frame.width * self._pixel_aspect(), frame.height)
+        shown = orientation.turn_size(frame.width * self._pixel_aspect(frame.pts), frame.height)
         width, height = self._fit(*shown)
         from av.error import FFmpegError
 
@@ -86,8 +89,20 @@ class PictureConverter:
             for length, side in zip((width, height), self.size, strict=True)
         )  # type: ignore[return-value]
 
-    def _pixel_aspect(self) -> float:
-        aspect = float(self.codec.sample_aspect_ratio or 0) if self.follows_codec else self.stream_aspect
+    def note_aspect(self, pts: int | None) -> None:
+        """Remember the codec's pixel aspect after it has read the packet with this time stamp."""
+        aspect = float(self.codec.sample_aspect_ratio or 0)
+        if aspect != self.codec_aspects[-1][1]:
+            # Of those before, the newest is all that a frame still to come can need beside this one.
+            self.codec_aspects = [self.codec_aspects[-1], (-math.inf if pts is None else pts, aspect)]
+
+    def _pixel_aspect(self, pts: int | None) -> float:
+        aspect = self.stream_aspect
+        if self.follows_codec:
+            aspect = next(
+                (value for since, value in reversed(self.codec_aspects) if pts is None or pts >= since),
+                self.codec_aspects[0][1],
+            )
         if aspect <= 0:
             return 1.0
         if not ASPECTS[0] <= aspect <= ASPECTS[1]:

@@ -118,9 +118,15 @@ class Track:
             if packet.stream_index != stream.index:
                 continue
             try:
-                yield from packet.decode()
+                frames = packet.decode()
             except (av.error.FFmpegError, ValueError):
                 self.damaged += 1
+                continue
+            self.after_packet(packet)
+            yield from frames
+
+    def after_packet(self, packet: "Packet") -> None:
+        """Look at the decoder after a packet."""
 
     def _packets(self, container: "InputContainer", streams: list[Any]) -> "Iterator[Packet]":
         import av
@@ -196,6 +202,9 @@ class VideoTrack(Track):
         if not self.images:
             return no_frames()
         return np.stack(self.images), (np.array(self.times) - begin).astype(np.float32)
+
+    def after_packet(self, packet: "Packet") -> None:
+        self.pictures.note_aspect(packet.pts)
 
     def _last_end(self) -> float:
         """Seconds at which the last frame ends if no frame follows it: it lasts for one gap."""

@@ -13,7 +13,7 @@ from shared.media.decode import MediaError, decode
 from shared.media.headers import read_header
 from shared.media.waveform import resample
 from stage1_align.towers.base import Encoded, Tower
-from stage1_align.towers.inputs import existing_file, is_path, to_list, warn_truncated
+from stage1_align.towers.inputs import existing_file, is_path, to_list, warn_repaired, warn_truncated
 
 ENCODE = "audio.encode"
 
@@ -94,6 +94,7 @@ class AudioTower(Tower):
             media = decode(path, 0.0, max_seconds)
         except MediaError as error:
             raise UserError(f"{path}: {error}") from None
+        warn_repaired(path, media)
         return resample(media.waveform, media.sample_rate, self.sample_rate), media.more
 
 

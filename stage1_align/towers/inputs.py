@@ -4,10 +4,14 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import UserError
 from shared.media.arrays import reject
+from shared.media.remarks import note_lines, problem_lines
+
+if TYPE_CHECKING:
+    from shared.media.decode import Media
 
 
 def is_path(item: Any) -> bool:
@@ -39,3 +43,10 @@ def warn_truncated(truncated: Sequence[bool], limit: str) -> None:
     if any(truncated):
         count = f"{sum(truncated)} of {len(truncated)} items" if len(truncated) > 1 else "the item"
         warnings.warn(f"{count} longer than {limit}: the end is left out (see `truncated`)", stacklevel=3)
+
+
+def warn_repaired(path: Path, media: "Media") -> None:
+    """A warning about what was repaired, left out or mixed while a file was decoded."""
+    damaged = [f"{media.damaged_packets} damaged packets left out"] if media.damaged_packets else []
+    if lines := [*damaged, *problem_lines(media.remarks), *note_lines(media.remarks)]:
+        warnings.warn(f"{path}: {'; '.join(lines)}", stacklevel=4)

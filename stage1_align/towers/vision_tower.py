@@ -14,7 +14,7 @@ from shared.errors import UserError
 from shared.media.arrays import check_number, reject, to_array, to_frames
 from shared.text import one_line
 from stage1_align.towers.base import Encoded, Tower
-from stage1_align.towers.inputs import existing_file, is_path, to_list, warn_truncated
+from stage1_align.towers.inputs import existing_file, is_path, to_list, warn_repaired, warn_truncated
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,6 +66,7 @@ class FrameReader:
             raise UserError(f"{path}: {error}") from None
         if not len(media.frames):
             raise UserError(f"{path}: {media.absence_reasons['vision']}")
+        warn_repaired(path, media)
         return Clip(self.crop(media.frames), media.frame_times, media.more)
 
     def crop(self, frames: np.ndarray) -> np.ndarray:

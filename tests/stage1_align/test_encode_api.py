@@ -75,6 +75,16 @@ def test_channels_are_averaged_in_either_layout(model):
     same(model.audio.encode(stereo[1:].T, rate=RATE), model.audio.encode(stereo[1], rate=RATE))
 
 
+def test_sound_in_one_channel_is_as_loud_as_alone_and_said(model, tmp_path):
+    sound = voice(1.0)
+    expected = model.audio.encode(sound, rate=RATE)
+    with pytest.warns(UserWarning, match="audio.encode: .* only 2 has sound"):
+        same(model.audio.encode(np.stack([0 * sound, sound]), rate=RATE), expected)
+    write_wav(tmp_path / "one.wav", np.stack([0 * sound, sound]), RATE)
+    with pytest.warns(UserWarning, match="one.wav: .* only 2 has sound"):
+        same(model.audio.encode(tmp_path / "one.wav"), expected, 0.005)  # 16 bits; at half the level it is 0.1
+
+
 @pytest.mark.parametrize("dtype, zero, scale", [("int16", 0, 2**15), ("int32", 0, 2**31), ("uint8", 128, 2**7)])
 def test_integers_are_read_by_their_full_scale(model, dtype, zero, scale):
     samples = np.round(tone(RATE) * scale + zero).astype(dtype)

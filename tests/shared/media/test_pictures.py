@@ -167,3 +167,40 @@ def test_orientation_in_a_codec_message_is_followed_when_it_changes(tmp_path):
                 container.mux(filtered)
     frames = decode(path, 25, 20).frames
     assert differ(frames[0], SHOWN[3][0]) < 6 and differ(frames[-1], SHOWN[4][0]) < 6
+
+
+def test_pixel_aspect_of_the_codec_changes_with_its_first_picture(tmp_path):
+    """Two encodings one after the other, with frames that are decoded ahead of their time."""
+    path, count = tmp_path / "aspect.ts", 15
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for part, aspect in enumerate((1, 2)):
+            encoder = av.CodecContext.create("libx264", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = 96, 64, "yuv420p"
+            encoder.time_base, encoder.sample_aspect_ratio = Fraction(1, 25), Fraction(aspect)
+            encoder.options = {"x264-params": "repeat-headers=1"}
+            packets = []
+            for index in range(count):
+                frame = av.VideoFrame.from_ndarray(CORNERS, format="rgb24")
+                frame.pts, frame.time_base = part * count + index, Fraction(1, 25)
+                packets += encoder.encode(frame)
+            for packet in packets + encoder.encode(None):
+                packet.stream, packet.time_base = stream, Fraction(1, 25)
+                container.mux(packet)
+    frames = decode(path, 25, 20).frames
+    rows = [int((frame.sum(axis=2) > 90).any(axis=1).sum()) for frame in frames]
+    assert rows == [64] * count + [32] * count
+
+
+def test_container_comes_before_the_codec_message(tmp_path):
+    source = write_oriented(tmp_path / "a.mp4", SHOWN[6][1])
+    with av.open(str(source)) as container, av.open(str(tmp_path / "b.mp4"), "w") as copy:
+        stream = container.streams.video[0]
+        written = copy.add_stream_from_template(stream)
+        turn = BitStreamFilterContext("h264_metadata=display_orientation=insert:rotate=180", stream)
+        for packet in container.demux(stream):
+            for filtered in turn.filter(packet) if packet.size else []:
+                filtered.stream = written
+                copy.mux(filtered)
+    assert differ(decode(tmp_path / "b.mp4", 5, 20).frames[0], SHOWN[6][0]) < 6
