@@ -21,6 +21,7 @@ from shared.files import atomic_folder, digest, read_object, saved_folder, write
 from shared.media.arrays import reject
 from shared.registry import nearest
 from shared.text import one_line
+from shared.training.weights import separate_tensors
 from stage1_align.export.card import model_card
 from stage1_align.towers import TOWERS
 from stage1_align.towers.audio_tower import AudioTower
@@ -193,8 +194,7 @@ class AlignedEncoders(nn.Module):
         from safetensors.torch import save_file
 
         with atomic_folder(saved_folder(folder)) as partial:
-            weights = self.state_dict() if weights is None else weights
-            weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+            weights = separate_tensors(self.state_dict() if weights is None else weights)
             save_file(weights, partial / "model.safetensors")
             towers = {modality: self._describe(modality, tower) for modality, tower in self.towers().items()}
             files = [partial / "model.safetensors"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from shared.errors import UserError
 from shared.files import atomic_folder, digest, link_or_copy, read_json, write_json, write_text
 from shared.text import one_line
+from shared.training.weights import separate_tensors
 from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.models.card import model_card
 from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
@@ -56,8 +57,7 @@ def write_folder(
     with atomic_folder(path) as folder:
         if landmarker:
             shutil.copyfile(landmarker, folder / LANDMARKER)  # not a link: the file belongs to the user
-        weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        save_file(weights, folder / "model.safetensors")
+        save_file(separate_tensors(state), folder / "model.safetensors")
         if encoders is not None:
             encoders.save_pretrained(folder / "encoders", _tuned_record(encoders.config, config))
             saved = read_json(folder / "encoders" / "config.json", "encoders", "train again")

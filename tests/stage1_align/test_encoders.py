@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.stage1_tiny import encoders, items
+from safetensors.torch import load_file
 
 from shared.errors import UserError
 from stage1_align.data.captions import label_caption
@@ -67,3 +68,14 @@ def test_label_captions_name_the_intensity(labels, words):
     assert words <= captions
     if len(words) == 1:
         assert captions == words
+
+
+def test_tied_weights_are_saved_under_both_names(tmp_path):
+    """A tower of one's own may use one matrix in two places; safetensors refuses tensors that share memory."""
+    built = encoders()
+    built.text.first, built.text.second = torch.nn.Linear(4, 4, bias=False), torch.nn.Linear(4, 4, bias=False)
+    built.text.second.weight = built.text.first.weight
+    built.save_pretrained(tmp_path / "out", {"data": "made-up clips"})
+    state = load_file(tmp_path / "out" / "model.safetensors")
+    for name in ("first", "second"):
+        torch.testing.assert_close(state[f"text.{name}.weight"], built.text.first.weight.detach(), rtol=0, atol=0)
