@@ -52,6 +52,8 @@ class PictureConverter:
         orientation, remark = frame_orientation(frame, self.rotate_tag)
         if remark:
             self.remarks[Remark(remark, is_problem=True)] = 1
+        if frame.interlaced_frame:
+            self.remarks[Remark("pictures are interlaced: both fields are shown at once")] = 1
         shown = orientation.turn_size(frame.width * self._pixel_aspect(frame.pts), frame.height)
         width, height = self._fit(*shown)
         from av.error import FFmpegError

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+HEIC = "a HEIC picture, which cannot be read; save it as JPEG or PNG"
+
+
 def decode_still(data: bytes | Path) -> np.ndarray:
     """RGB uint8 (H, W, 3) of a picture file (JPEG, PNG, WebP, AVIF, TIFF, ...) or its bytes; the first picture of
     several. ValueError, in one line, if it cannot be read or is cut off."""
@@ -23,8 +26,19 @@ def decode_still(data: bytes | Path) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise ValueError(one_line(error, 100)) from None
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, OverflowError) as error:
-        is_unknown = isinstance(error, Image.UnidentifiedImageError)
-        raise ValueError("not a readable picture" if is_unknown else one_line(error, 100)) from None
+        if not isinstance(error, Image.UnidentifiedImageError):
+            raise ValueError(one_line(error, 100)) from None
+        raise ValueError(HEIC if is_heic(data) else "not a readable picture") from None
+
+
+def is_heic(data: bytes | Path) -> bool:
+    """Whether a file is a HEIC picture, which Pillow cannot read, and of which FFmpeg reads one tile alone."""
+    if isinstance(data, bytes):
+        head = data[:12]
+    else:
+        with open(data, "rb") as file:
+            head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def upright_rgb(image: "Image") -> np.ndarray:

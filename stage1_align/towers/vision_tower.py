@@ -190,7 +190,7 @@ def _read_image(path: Path) -> np.ndarray | None:
     """RGB uint8 (H, W, 3) of an image file, upright; None for anything else, animations included."""
     from PIL import Image
 
-    from shared.media.stills import decode_still
+    from shared.media.stills import HEIC, decode_still, is_heic
 
     try:
         with Image.open(path) as image:
@@ -198,6 +198,8 @@ def _read_image(path: Path) -> np.ndarray | None:
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 return None
     except Image.UnidentifiedImageError:
+        if is_heic(path):
+            raise UserError(f"{path}: {HEIC}") from None
         return None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({one_line(error, 100)})") from None

@@ -287,6 +287,9 @@ def test_opened_image_and_its_path_are_turned_as_exif_says(model, tmp_path):
     expected = model.vision.encode(np.rot90(picture, 2).transpose(1, 0, 2).copy())
     same(model.vision.encode(Image.open(tmp_path / "a.png")), expected)
     same(model.vision.encode(tmp_path / "a.png", crop_faces=False), expected)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(400))
+    with pytest.raises(UserError, match="a HEIC picture"):
+        model.vision.encode(tmp_path / "a.heic")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from shared.media.decode import decode, decode_windows
 from shared.media.orientation import EXIF
-from shared.media.remarks import problem_lines
+from shared.media.remarks import note_lines, problem_lines
 
 CORNERS = np.zeros((64, 96, 3), np.uint8)
 CORNERS[:32, :48], CORNERS[:32, 48:] = (220, 20, 20), (20, 200, 20)
@@ -204,3 +204,16 @@ def test_container_comes_before_the_codec_message(tmp_path):
                 filtered.stream = written
                 copy.mux(filtered)
     assert differ(decode(tmp_path / "b.mp4", 5, 20).frames[0], SHOWN[6][0]) < 6
+
+
+def test_interlaced_pictures_are_noted(tmp_path):
+    with av.open(str(tmp_path / "a.mpg"), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25, options={"flags": "+ildct+ilme", "top": "1"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(5):
+            frame = av.VideoFrame.from_ndarray(CORNERS, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    media = decode(tmp_path / "a.mpg", 5, 20)
+    assert note_lines(media.remarks) == ["pictures are interlaced: both fields are shown at once"]

@@ -69,3 +69,9 @@ def test_picture_that_cannot_be_read_has_a_reason(damage):
         damage = data[:100] + bytes(255 - byte for byte in data[100:200]) + data[200:]
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
         decode_still(damage)
+
+
+def test_heic_picture_says_what_to_do(tmp_path):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(400))
+    with pytest.raises(ValueError, match="save it as JPEG"):
+        decode_still(tmp_path / "a.heic")
