@@ -22,7 +22,10 @@ class Ema(nn.Module):
         self.decay = decay
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         state = model.state_dict().items()
-        self.averages = {name: value.detach().clone() for name, value in state if name not in frozen}
+        # In half precision, a change of less than a 256th of a weight would be rounded away.
+        self.averages = {
+            name: value.detach().to(_precise(value), copy=True) for name, value in state if name not in frozen
+        }
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
@@ -31,12 +34,13 @@ class Ema(nn.Module):
         pairs = [(average, state[name]) for name, average in self.averages.items()]
         local = [pair for pair in pairs if pair[0].is_floating_point() and not is_sharded(pair[0])]
         if local:
-            torch._foreach_lerp_([average for average, _ in local], [value for _, value in local], weight)
+            values = [value.to(average.dtype) for average, value in local]
+            torch._foreach_lerp_([average for average, _ in local], values, weight)
         for average, value in pairs:
             if not average.is_floating_point():
                 average.copy_(value)
             elif is_sharded(average):
-                average.lerp_(value, weight)
+                average.lerp_(value.to(average.dtype), weight)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Full tensors, also of a sharded model; every process must call this."""
@@ -55,3 +59,8 @@ class Ema(nn.Module):
             yield
         finally:
             model.load_state_dict(original, strict=False)
+
+
+def _precise(value: Tensor) -> torch.dtype:
+    """float32 for a value in half precision, otherwise its own type."""
+    return torch.float32 if value.dtype in (torch.float16, torch.bfloat16) else value.dtype

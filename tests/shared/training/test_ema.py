@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 from shared.training.ema import Ema
@@ -32,3 +33,17 @@ def test_frozen_parameters_are_not_averaged():
     with ema.applied_to(model):
         assert (model[0].weight.item(), model[1].weight.item()) == (frozen, 2.0)
     assert (model[0].weight.item(), model[1].weight.item()) == (frozen, 3.0)
+
+
+def test_small_changes_of_weights_in_half_precision_are_not_rounded_away():
+    model = torch.nn.Linear(2, 2, bias=False).to(torch.bfloat16)
+    torch.nn.init.constant_(model.weight, 1.0)
+    ema = Ema(model, 0.999)
+    torch.nn.init.constant_(model.weight, 1.5)
+    for step in range(10**6, 10**6 + 700):
+        ema.update(model, step)
+    expected = 1.5 - 0.5 * 0.999**700  # 1.2518
+    torch.testing.assert_close(ema.averages["weight"], torch.full((2, 2), expected), atol=1e-4, rtol=0)
+    with ema.applied_to(model):
+        assert model.weight.dtype == torch.bfloat16 and abs(model.weight[0, 0].item() - expected) < 0.01
+    assert (model.weight == 1.5).all()
