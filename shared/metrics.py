@@ -94,6 +94,15 @@ def why_no_pcc(labels: ArrayLike) -> str:
     return f"all labels are {known[0]:.4g}" if is_constant(known) else ""
 
 
+def why_not_learned(labels: ArrayLike) -> str:
+    """Why training labels (N,), NaN = not labeled, teach a model nothing but a constant; "" when they do."""
+    known = np.asarray(labels, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    if known.size < 2:
+        return "1 labeled clip" if known.size else "not labeled"
+    return f"all labels are {known[0]:.4g}" if is_constant(known) else ""
+
+
 def pcc(predictions: ArrayLike, labels: ArrayLike) -> float:
     """Pearson correlation coefficient of predictions x (N,) and labels y (N,), the score of the EMI challenge:
 

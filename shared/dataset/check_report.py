@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from shared.text import first_few
+
 BARS = " ▁▂▃▄▅▆▇█"
 EXAMPLES = 3
 """Examples of each kind; the JSON report has all."""
@@ -19,6 +21,10 @@ def format_report(report: dict[str, Any]) -> str:
     lines.append("  splits       " + ", ".join(f"{name} {count}" for name, count in splits.items()))
     lines += [f"  note         {_indented(note)}" for note in report["notes"]]
     lines += _files(report) + _headers(report["headers"]) + _transcripts(report) + _labels(report["labels"])
+    for split, reasons in report["useless_labels"].items():
+        what = "teach nothing" if split == "train" else "allow no PCC"
+        listed = [f"{name} ({reason})" for name, reason in reasons.items()]
+        lines.append(f"  labels       of {split} that {what}: {first_few(listed, separator='; ')}")
     for split, counts in report["zero_rows"].items():
         if counts["zero"]:
             share = counts["zero"] / counts["rows"]

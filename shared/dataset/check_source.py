@@ -17,6 +17,7 @@ from shared.dataset.transcripts import Words, inspect_transcripts
 from shared.errors import UserError
 from shared.layouts.registry import guess_layout, read_source
 from shared.media.headers import evenly_spaced, read_header
+from shared.metrics import why_no_pcc, why_not_learned
 from shared.text import words
 
 BINS = 10
@@ -71,6 +72,7 @@ def check_source(
         "labels": _labels(source, scale),
         "outside": _outside(source, scale),
         "zero_rows": _zero_rows(clips, scale),
+        "useless_labels": _useless_labels(source),
         "groups": {name: _group(clips, name) for name in source.group_names},
         "duplicates": {kind: _duplicates(clips, values) for kind, values in keys.items()},
         "leakage": _leakage(source, keys),
@@ -180,6 +182,17 @@ def _outside(source: ClipSource, scale: LabelScale) -> Report:
         return {}
     each = {part.name: dict(zip(part.clips, part.values, strict=True)) for part in outside.dimensions}
     return {"what": str(outside), "labels": each}
+
+
+def _useless_labels(source: ClipSource) -> dict[str, dict[str, str]]:
+    """{split: {label: why}}: labels of train that teach nothing, and of valid and test that allow no PCC."""
+    found: dict[str, dict[str, str]] = {}
+    for split, why in (("train", why_not_learned), ("valid", why_no_pcc), ("test", why_no_pcc)):
+        rows = [clip.labels for clip in source.clips if clip.split == split]
+        reasons = {name: why([row[k] for row in rows]) for k, name in enumerate(source.label_names)}
+        if rows and any(reasons.values()):
+            found[split] = {name: reason for name, reason in reasons.items() if reason}
+    return found
 
 
 def _zero_rows(clips: list[Clip], scale: LabelScale) -> dict[str, dict[str, int]]:

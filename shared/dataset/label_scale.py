@@ -22,6 +22,8 @@ from shared.registry import nearest
 from shared.tables.columns import normalize_name
 
 UNIT = (0.0, 1.0)
+GUESSED = "labels are the numeric columns"
+"""How the note on label columns begins that were recognized by their numbers (shared/tables/columns.py)."""
 
 
 @dataclass
@@ -115,6 +117,10 @@ class LabelScale:
             return ends.pop()
         return ", ".join(f"{low:g} to {high:g} ({name})" for name, (low, high) in self.ranges.items())
 
+    def describe(self, names: Sequence[str]) -> str:
+        """The ranges of some dimensions, for messages: [0, 1], or several."""
+        return " or ".join(dict.fromkeys(f"[{self.ranges[n][0]:g}, {self.ranges[n][1]:g}]" for n in names))
+
     @property
     def lowest(self) -> np.ndarray:
         """float64 (K,)."""
@@ -146,7 +152,7 @@ def scale_labels(source: ClipSource, options: LabelOptions, where: str) -> ClipS
     scale = source_scale(source, options)
     outside = outside_labels(source, scale)
     if outside:
-        raise UserError(f"{where}: {outside}")
+        raise UserError(f"{where}: {outside}{_no_labels_advice(source, outside)}")
     fractions = np.clip(scale.fractions(_array(source)), 0, 1)  # (N, K); what rounding left outside
     ranges = scale.to_json() or {} if source.label_ranges is None else source.label_ranges
     notes = [*source.notes, *_narrow_notes(source, scale)]
@@ -175,12 +181,21 @@ def without_codes(source: ClipSource, options: LabelOptions) -> ClipSource:
         return source
     labels, notes = _array(source), list(source.notes)
     for code in codes:
-        equal = np.isclose(labels, code, rtol=1e-6, atol=0)
-        labels[equal] = np.nan
-        count = int(equal.sum())
+        count = int(_equal(labels, code).sum())
         are = "label is" if count == 1 else "labels are"
         notes.append(f"{count} {are} {code:g}, which means not labeled (missing_labels)")
-    return replace(_with_labels(source, labels), notes=notes)
+    return replace(_with_labels(source, _without(labels, codes)), notes=notes)
+
+
+def _without(labels: np.ndarray, codes: Sequence[float]) -> np.ndarray:
+    """The labels (...) with NaN in place of the codes."""
+    for code in codes:
+        labels = np.where(_equal(labels, code), np.nan, labels)
+    return labels
+
+
+def _equal(labels: np.ndarray, code: float) -> np.ndarray:
+    return np.isclose(labels, code, rtol=1e-6, atol=0)
 
 
 def _array(source: ClipSource) -> np.ndarray:
@@ -210,6 +225,49 @@ def _narrow_notes(source: ClipSource, scale: LabelScale) -> list[str]:
                 f"on another scale, give each dimension its own, such as {{{name}: [0, 1]}}"
             )
     return notes
+
+
+def _no_labels_advice(source: ClipSource, outside: OutsideLabels) -> str:
+    """What to do if a column that was taken for labels, because it holds numbers, holds none."""
+    if not any(note.startswith(GUESSED) for note in source.notes):
+        return ""
+    bad = {part.name for part in outside.dimensions}
+    rest = ", ".join(name for name in source.label_names if name not in bad) or "NAMES"
+    return f"; if {', '.join(bad)} holds no labels, name the columns that do: --layout_options '{{labels: [{rest}]}}'"
+
+
+# --- the labels of single items --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """Makes fractions of the labels of single items, as sources of pairs give them."""
+
+    scale: LabelScale
+    codes: list[float]
+    """Numbers that mean "not labeled"."""
+
+    @classmethod
+    def of(cls, options: LabelOptions, names: Sequence[str]) -> "LabelReader":
+        """UserError for a dimension of `label_range` that does not exist."""
+        return cls(LabelScale.from_options(options, names), options.codes())
+
+    def outside(self, labels: ArrayLike, ids: Sequence[str]) -> OutsideLabels | None:
+        """The labels (N, K) of items that lie outside their range."""
+        known = _without(np.asarray(labels, np.float64).reshape(len(ids), -1), self.codes)
+        return find_outside(known, ids, self.scale.ranges)
+
+    def fractions(self, labels: Sequence[float], where: str) -> np.ndarray:
+        """Labels (K,) to float32 (K,) in [0, 1], NaN = not labeled. UserError, beginning with `where`, for a label
+        outside its range."""
+        outside = self.outside([labels], [where]) if len(labels) else None
+        if outside:
+            part = outside.dimensions[0]
+            raise UserError(
+                f"{where}: {part.name} {part.values[0]:g} lies outside [{part.range[0]:g}, {part.range[1]:g}]"
+            )
+        known = _without(np.asarray(labels, np.float64), self.codes)
+        return np.clip(self.scale.fractions(known), 0, 1).astype(np.float32)
 
 
 def require_fractions(labels: np.ndarray, names: Sequence[str], ids: Sequence[str], where: str) -> None:

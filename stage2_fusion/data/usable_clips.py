@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shared.errors import UserError
-from shared.metrics import is_constant, why_no_pcc
+from shared.metrics import why_no_pcc, why_not_learned
 from stage2_fusion.data.features import FeatureSample
 
 
@@ -14,7 +14,7 @@ def learnable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) -
     """The dimensions that training labels (N, K), NaN = not labeled, can teach, and {dimension: why not} of the others:
     without two different labels, a model learns a constant at most. UserError, beginning with `where`, when there are
     none."""
-    why = {name: _why_not_learned(labels[:, k]) for k, name in enumerate(names)}
+    why = {name: why_not_learned(labels[:, k]) for k, name in enumerate(names)}
     others = {name: reason for name, reason in why.items() if reason}
     if len(others) == len(names):
         raise UserError(f"{where}: nothing can be learned from its labels: {_listed(others) or 'there are none'}")
@@ -51,15 +51,6 @@ def left_out_note(others: dict[str, str]) -> str:
 def not_scored_note(others: dict[str, str], split: str) -> str:
     """A line about dimensions that the validation labels cannot score."""
     return f"not scored on split {split!r}, and so not counted in its PCC: {_listed(others)}"
-
-
-def _why_not_learned(labels: np.ndarray) -> str:
-    known = labels[~np.isnan(labels)]
-    if not known.size:
-        return "not labeled"
-    if known.size == 1:
-        return "1 labeled clip"
-    return f"all labels are {known[0]:.4g}" if is_constant(known) else ""
 
 
 def _listed(reasons: dict[str, str]) -> str:

@@ -56,13 +56,26 @@ def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
         return {}, notes
     rows = [_Row(f"{name} line {i}", line, delimiter, len(header)) for i, line in lines]
     is_headerless = len(notes) > len(reading) and header[0][:1].isdigit()
-    clips = _clips(rows if is_headerless else rows[1:], columns, name, notes)
+    rows = rows if is_headerless else rows[1:]
+    _refuse_other_scale(rows, columns, table)
+    clips = _clips(rows, columns, name, notes)
     if is_test and clips and all(value == 0 for clip in clips.values() for value in clip.labels):
         clips = {key: Clip(key, None, labels=NO_LABELS, problems=clip.problems) for key, clip in clips.items()}
         notes.append(f"{name}: zeros throughout, which are no labels")
     if not clips:
         notes.append(f"{name}: no rows")
     return clips, notes
+
+
+def _refuse_other_scale(rows: list["_Row"], columns: dict[str, int], table: Path) -> None:
+    """UserError when most labels above 0 are above 1: not single bad cells, but a copy on another scale."""
+    positive = [value for row in rows for value in row.numbers(columns).values() if value is not None and value > 0]
+    above = [value for value in positive if value > 1 + TOLERANCE]
+    if 2 * len(above) > len(positive):
+        raise UserError(
+            f"{table}: {len(above)} of {len(positive)} labels above 0 are above 1 (up to {max(above):g}), where "
+            "Hume-Vidmimic2 has labels in [0, 1]: divide them, or read the table with --layout csv and --label_range"
+        )
 
 
 def _clips(rows: list["_Row"], columns: dict[str, int], name: str, notes: list[str]) -> dict[str, Clip]:
@@ -133,6 +146,19 @@ class _Row:
         name = clip_id(self.cells[position]) if position < len(self.cells) else None
         return name if name and (self.is_intact or name.isdigit()) else None
 
+    def numbers(self, columns: dict[str, int]) -> dict[str, float | None]:
+        """Dimension to its number: NaN for an empty cell, None for one that is no number; {} for a damaged row."""
+        if not self.is_intact:
+            return {}
+        numbers = {}
+        for name in EMI:
+            cell = self.cell(name, columns)
+            numbers[name] = parse_number(cell if self.delimiter == "," else DECIMAL_COMMA.sub(r"\1.\2", cell))
+        return numbers
+
+    def cell(self, name: str, columns: dict[str, int]) -> str:
+        return self.cells[columns[name]] if name in columns else ""
+
     def clip(self, identifier: str, columns: dict[str, int]) -> Clip:
         """The clip with the row's labels. A label outside [0, 1] is NaN, with a problem."""
         problems = list(self.problems)
@@ -140,11 +166,11 @@ class _Row:
             problems.append(f"{self.where}: {len(self.cells)} cells instead of {self.width}; labels not read")
             return Clip(identifier, None, labels=NO_LABELS, problems=tuple(problems))
         labels = []
-        for column in EMI:
-            cell = self.cells[columns[column]] if column in columns else ""
-            value = parse_number(cell if self.delimiter == "," else DECIMAL_COMMA.sub(r"\1.\2", cell))
+        for column, value in self.numbers(columns).items():
             if value is None or value < -TOLERANCE or value > 1 + TOLERANCE:
-                problems.append(f"{self.where}: {column} is {cell!r}, no number in [0, 1]; not read")
+                problems.append(
+                    f"{self.where}: {column} is {self.cell(column, columns)!r}, no number in [0, 1]; not read"
+                )
                 value = math.nan
             elif math.isnan(value) and column in columns:
                 problems.append(f"{self.where}: {column} is empty")

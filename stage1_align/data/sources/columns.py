@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from shared.dataset.clip import EMI
+from shared.dataset.label_scale import LabelOptions, LabelReader, LabelScale
 from shared.dataset.media_files import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from shared.errors import UserError
 from shared.options.ranges import FrameRate
 from shared.tables.cells import cell_texts, media_content, parse_label, parse_number
-from shared.tables.columns import ColumnOptions, Header, guess_labels, refuse_wrong_labels
+from shared.tables.columns import ColumnOptions, Header, LabelGuess, guess_labels, refuse_wrong_labels
 from stage1_align.data.captions import TextAnnotations
 
 MEDIA = ("image", "video", "audio")
 
 
 @dataclass
-class PairColumnOptions(ColumnOptions):
+class PairColumnOptions(ColumnOptions, LabelOptions):
     """Columns by name. Those not set are recognized by their usual names (shared/tables/columns.py)."""
 
     image: str = ""
@@ -30,8 +32,8 @@ class PairColumnOptions(ColumnOptions):
     caption: str | list[str] = ""
     """Descriptions: a text, or a list of several. Several columns are several captions of one item."""
     labels: list[str] = field(default_factory=list)
-    """Intensities in [0, 1]. Default: the six EMI dimensions if any is present, otherwise the columns that the csv
-    layout takes for labels, if their values are in [0, 1]."""
+    """Intensities, in [0, 1] or in `label_range`. Default: the six EMI dimensions if any is present, otherwise the
+    columns that the csv layout takes for labels, if their values are in that range."""
     frame_rate: FrameRate = 8.0
     """Frames per second of a video among which frames are selected."""
 
@@ -66,18 +68,46 @@ class PairColumns:
             )
         self.labels = {name: names[header.position(name)] for name in options.labels}
         self.notes: list[str] = []
-        if not self.labels:
+        if self.labels:
+            self.reader = LabelReader.of(options, list(self.labels))
+            self.refuse_outside([[row[names.index(c)] for c in self.labels.values()] for row in rows], row_name)
+        else:
             taken = {i for positions in found.values() for i in positions}
             taken |= {i for i, name in enumerate(names) if name in media_columns}
-            labels, notes, wrong = guess_labels(header, rows, taken, row_name, not_labels)
-            inside = {name: i for name, i in labels.items() if not any(_is_outside(row[i]) for row in rows)}
-            refuse_wrong_labels(where, {name: cell for name, cell in wrong.items() if name in inside})
-            self.labels = {name: names[i] for name, i in inside.items()}
-            if outside := [name for name in labels if name not in inside]:
-                notes.append(f"not labels, since their values are not in [0, 1]: {', '.join(outside)}")
-            self.notes = notes if labels else []
+            self._guess_labels(options, header, rows, guess_labels(header, rows, taken, row_name, not_labels), row_name)
         self.text_kinds = {kind for kind in ("caption", "transcript") if self.columns[kind]}
         self.text_kinds |= {"labels"} if self.labels else set()
+
+    def _guess_labels(
+        self,
+        options: PairColumnOptions,
+        header: Header,
+        rows: Sequence[Sequence[Any]],
+        guess: LabelGuess,
+        row_name: Callable[[int], str],
+    ) -> None:
+        """Take the guessed columns for labels: the EMI dimensions, or those whose numbers lie in their range."""
+        reader = LabelReader.of(options, list(guess.positions))
+        cells = [[row[i] for i in guess.positions.values()] for row in rows]
+        outside = reader.outside(_numbers(cells), list(map(row_name, range(len(rows))))) if guess.positions else None
+        bad = [part.name for part in outside.dimensions] if outside else []
+        if outside and set(guess.positions) <= set(EMI):
+            raise UserError(f"{self.where}: {outside} to the options of this source")
+        inside = {name: i for name, i in guess.positions.items() if name not in bad}
+        refuse_wrong_labels(self.where, {name: cell for name, cell in guess.wrong.items() if name in inside})
+        self.labels = {name: header.names[i] for name, i in inside.items()}
+        ranges = {name: ends for name, ends in reader.scale.ranges.items() if name in inside}
+        self.reader = LabelReader(LabelScale(ranges), reader.codes)
+        self.notes = list(guess.notes) if guess.positions else []
+        if bad:
+            what = f"not labels, since their values are not in {reader.scale.describe(bad)}: {', '.join(bad)}"
+            self.notes.append(f"{what}; if they are, name them in the option labels, with their label_range")
+
+    def refuse_outside(self, cells: Sequence[Sequence[Any]], row_name: Callable[[int], str]) -> None:
+        """UserError when label cells (N, K) lie outside their range; row_name(i): names a row."""
+        outside = self.reader.outside(_numbers(cells), list(map(row_name, range(len(cells))))) if cells else None
+        if outside:
+            raise UserError(f"{self.where}: {outside} to the options of this source")
 
     def require_texts(self) -> None:
         """UserError when no column holds texts or labels."""
@@ -92,7 +122,7 @@ class PairColumns:
         captions = [text for name in self.columns["caption"] for text in self._texts(row.get(name))]
         transcript = " ".join(text for name in self.columns["transcript"] for text in self._texts(row.get(name)))
         labels = [parse_label(row.get(column), f"{where}, column {column}") for column in self.labels.values()]
-        return TextAnnotations(transcript, captions, np.array(labels, np.float32))
+        return TextAnnotations(transcript, captions, self.reader.fractions(labels, where))
 
     def _texts(self, cell: Any) -> list[str]:
         return cell_texts(cell, self.missing_words)
@@ -111,10 +141,10 @@ class PairColumns:
         return {role: content for role, cell in cells.items() if (content := media_content(cell)) is not None}
 
 
-def _is_outside(cell: Any) -> bool:
-    """Whether a cell is a number outside [0, 1]."""
-    value = parse_number(cell)
-    return value is not None and (value < 0 or value > 1)  # NaN is no contradiction
+def _numbers(cells: Sequence[Sequence[Any]]) -> np.ndarray:
+    """The numbers in cells (N, K), NaN for anything else: float64 (N, K)."""
+    values = [[parse_number(cell) for cell in row] for row in cells]
+    return np.array([[np.nan if value is None else value for value in row] for row in values], np.float64)
 
 
 def _media_kind(path: Any) -> str:

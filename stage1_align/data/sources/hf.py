@@ -81,8 +81,18 @@ class _HfSource(PairSource):
         row = self._row(item)
         media = self.columns.media(row)
         media = {kind: self.root / value if isinstance(value, str) else value for kind, value in media.items()}
-        record = Record(self.columns.annotations(row, self.name), **media)
-        return decode_record(record, sample_rate, select, self.frame_rate)
+        annotations, damage = self._read_annotations(row)
+        sample = decode_record(Record(annotations, **media), sample_rate, select, self.frame_rate)
+        sample.damage = "; ".join(filter(None, [damage, sample.damage]))
+        return sample
+
+    def _read_annotations(self, row: dict[str, Any]) -> tuple[TextAnnotations, str]:
+        """Texts and labels, and why labels could not be read: in a stream, nobody has looked at them before."""
+        try:
+            return self.columns.annotations(row, self.name), ""
+        except UserError as error:
+            no_labels = {column: None for column in self.columns.labels.values()}
+            return self.columns.annotations(row | no_labels, self.name), str(error)
 
 
 class HfTable(_HfSource, TableSource):
@@ -95,6 +105,9 @@ class HfTable(_HfSource, TableSource):
         columns = self.columns
         texts = [*columns.columns["caption"], *columns.columns["transcript"], *columns.labels.values()]
         self.texts = table.select_columns(list(dict.fromkeys(texts))).with_format("arrow")
+        if columns.labels:
+            numbers = table.select_columns(list(columns.labels.values())).with_format("arrow")[:].to_pylist()
+            columns.refuse_outside([[row[c] for c in columns.labels.values()] for row in numbers], lambda i: f"row {i}")
         self.annotations(0)  # fail early on non-numeric labels
 
     def __len__(self) -> int:
@@ -113,7 +126,7 @@ class HfStream(_HfSource, StreamSource):
     def __init__(self, path: str, files: list[Path], options: HfOptions):
         self.shards, self.buffer = files, options.buffer
         self._prepare(path, files, options)
-        self.annotations(next(self.first(1)))  # fail early on non-numeric labels
+        self.columns.annotations(next(self.first(1)), self.name)  # fail early on non-numeric labels
 
     def read(self, shard: Path) -> Iterator[dict[str, Any]]:
         import datasets
@@ -126,7 +139,7 @@ class HfStream(_HfSource, StreamSource):
             raise DamagedShard(one_line(error, 200)) from None
 
     def annotations(self, item: dict[str, Any]) -> TextAnnotations:
-        return self.columns.annotations(item, self.name)
+        return self._read_annotations(item)[0]
 
 
 def open_hf(path: str, split: str, options: dict[str, Any]) -> HfTable | HfStream:

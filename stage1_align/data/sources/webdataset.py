@@ -10,6 +10,7 @@ cost next to nothing, and the process that needs a picture reads it. This requir
 compressed shards have to be unpacked once.
 """
 
+import contextlib
 import json
 import tarfile
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from shared import config as configuration
+from shared.dataset.label_scale import LabelOptions, LabelReader
 from shared.dataset.media_files import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from shared.errors import UserError
-from shared.options.ranges import CheckedOptions, FrameRate, PositiveInt
+from shared.options.ranges import FrameRate, PositiveInt
 from shared.registry import nearest
 from shared.tables.cells import cell_text, cell_texts, parse_label
 from shared.text import one_line
@@ -39,6 +41,8 @@ from stage1_align.data.sources.base import (
 from stage1_align.data.sources.records import FileSlice, Record, decode_record
 
 SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES}
+CHECKED_RECORDS = 100
+"""Records whose labels are looked at when the source is opened."""
 
 
 class Members(dict[str, FileSlice]):
@@ -49,13 +53,13 @@ class Members(dict[str, FileSlice]):
 
 
 @dataclass
-class WebdatasetOptions(CheckedOptions):
+class WebdatasetOptions(LabelOptions):
     caption: str = ""
     """Key of the caption in the .json, a text or a list of several. Default: the .txt, otherwise "caption"."""
     transcript: str = ""
     """Key of what is said in the .json."""
     labels: list[str] = field(default_factory=list)
-    """Keys of intensities in [0, 1] in the .json."""
+    """Keys of intensities in the .json, in [0, 1] or in `label_range`."""
     buffer: PositiveInt = 1000
     """Size of the shuffle buffer, in records."""
     frame_rate: FrameRate = 8.0
@@ -72,6 +76,8 @@ class Webdataset(StreamSource):
         if first is None:
             raise UserError(f"{path}: none of its {len(self.shards)} shards holds a readable record")
         self.text_kinds = self._find_text_kinds(first)
+        self.reader = LabelReader.of(options, options.labels)
+        self._refuse_outside()
 
     def read(self, shard: Path) -> Iterator[Members]:
         try:
@@ -124,12 +130,28 @@ class Webdataset(StreamSource):
             else:
                 captions = cell_texts(values.get(options.caption or "caption"))
             transcript = cell_text(values.get(options.transcript))
-            labels = [parse_label(values.get(name), f"{self.name}, {name}") for name in options.labels]
+            labels = self.reader.fractions(self._labels(values), self.name)
         except (ValueError, UserError) as error:
             no_labels = np.full(len(options.labels), np.nan, np.float32)
             first = next(iter(item.values()))
             return TextAnnotations(labels=no_labels), f"{first.path} near byte {first.offset}: {one_line(error, 200)}"
-        return TextAnnotations(transcript, captions, np.array(labels, np.float32)), ""
+        return TextAnnotations(transcript, captions, labels), ""
+
+    def _labels(self, values: dict[str, Any]) -> list[float]:
+        """The labels in the .json of an item. UserError for one that is no number."""
+        return [parse_label(values.get(name), f"{self.name}, {name}") for name in self.options.labels]
+
+    def _refuse_outside(self) -> None:
+        """UserError when labels of the first records lie outside their range; in later ones, they are damage."""
+        names, rows = [], []
+        for record in self.first(CHECKED_RECORDS) if self.options.labels else ():
+            with contextlib.suppress(ValueError, UserError):
+                rows.append(self._labels(self._json(record)))
+                member = next(iter(record.values()))
+                names.append(f"{member.path.name} at byte {member.offset}")
+        outside = self.reader.outside(rows, names) if rows else None
+        if outside:
+            raise UserError(f"{self.name}: {outside} to the options of this source")
 
     def _json(self, item: Members) -> dict[str, Any]:
         """The .json of an item; {} without one. ValueError when it cannot be read."""

@@ -78,6 +78,15 @@ def test_labels_and_zero_rows_are_counted(report):
     }
 
 
+def test_labels_that_teach_or_score_nothing_are_named(report, source, tmp_path, capsys):
+    reasons = report["useless_labels"]
+    assert reasons["train"] == {"fear": "all labels are 0"}
+    assert reasons["valid"]["glad"] == "2 labeled clips, where a correlation needs 3"
+    assert reasons["test"] == {"glad": "2 labeled clips, where a correlation needs 3", "fear": "all labels are 0"}
+    run(source, tmp_path)
+    assert "labels       of train that teach nothing: fear (all labels are 0)" in capsys.readouterr().out
+
+
 def test_duplicates_and_leakage_are_found(report):
     assert report["duplicates"] == {"files": [["a", "c"]], "sounds": [], "transcripts": [["a", "d"]]}
     leakage = report["leakage"]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from shared.commands import check, prepare
-from shared.dataset.clip import Clip, ClipSource
+from shared.dataset.clip import EMI, Clip, ClipSource
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.label_scale import LabelOptions, LabelScale, require_fractions, scale_labels
 from shared.errors import UserError
+from shared.layouts.registry import read_source
 from stage2_fusion.prediction.sources import read_clips
 
 NAN = math.nan
@@ -179,3 +180,28 @@ def test_datasets_of_older_versions_are_refused_before_the_work(tmp_path):
         UserError, match=r"2 of 2 labels of Excitement lie outside .*'gone1'.*--label_range.*`emit prepare`"
     ):
         require_fractions(clips.labels() * [100, 1], clips.label_names, clips.column("id"), "c")
+
+
+@pytest.mark.parametrize(("factor", "refused"), [(1, False), (100, True)])
+def test_a_copy_of_vidmimic2_on_another_scale_is_refused_but_not_single_bad_cells(tmp_path, factor, refused):
+    rows = [[f"0000{i}", *(factor * value for value in (0.1, 0.9, 0, 0.33, 0, 0.5))] for i in range(4)]
+    rows[2][1] = -1
+    rows[3][2] = 5 if factor == 1 else 500
+    lines = [",".join(map(str, row)) for row in [["Filename", *EMI], *rows]]
+    (tmp_path / "train_split.csv").write_text("\n".join(lines) + "\n")
+    if refused:
+        with pytest.raises(UserError, match=r"train_split.csv: 15 of 15 labels above 0 are above 1 .up to 500., where"):
+            read_source(tmp_path, "vidmimic2")
+        return
+    clips = read_source(tmp_path, "vidmimic2").clips
+    assert np.isnan(labels(ClipSource(clips))).sum() == 2 and "no number in [0, 1]" in clips[3].problems[0]
+    with pytest.raises(UserError, match="this layout says itself"):
+        prepare.main([str(tmp_path), "--out", str(tmp_path / "c"), "--label_range", "0,100"])
+
+
+def test_a_numeric_column_that_may_hold_no_labels_is_named(tmp_path):
+    rows = [f"gone{i}.mp4,some words {i},0.{i},{1990 + i}" for i in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["file,text,glad,year", *rows]) + "\n")
+    advice = r"4 of 4 labels of year lie.*if year holds no labels, .* --layout_options '{labels: \[glad\]}'"
+    with pytest.raises(UserError, match=advice):
+        prepare.main([str(tmp_path / "t.csv"), "--out", str(tmp_path / "c")])
