@@ -15,7 +15,6 @@ Random state is not saved: trainers derive it from (seed, epoch, step).
 
 import contextlib
 import json
-import os
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,9 +28,9 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.files import digest, read_object, write_json
-from shared.text import one_line
 from shared.training.distributed import is_peer_failure
 from shared.training.sharded import gather, scatter
+from shared.training.weights_only import refusal, weights_only
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -140,7 +139,7 @@ def read(folder: Path, state: TrainState, progress_class: type[P], remedy: str) 
     _check_files(folder, state, remedy)
     try:
         if state.by_engine:
-            with _weights_only():
+            with weights_only(*_engine_classes()):  # it asks for all pickles
                 state.wrapped.load_checkpoint(str(folder), ENGINE)  # type: ignore[operator]
         else:
             _load(folder / "model.safetensors", state.model.state_dict())
@@ -155,7 +154,17 @@ def read(folder: Path, state: TrainState, progress_class: type[P], remedy: str) 
     except (OSError, RuntimeError, SafetensorError, _Damaged, pickle.UnpicklingError) as error:
         if is_peer_failure(error):
             raise
-        raise UserError(f"{folder}: damaged checkpoint ({one_line(error, 200)}); {remedy}") from None
+        raise UserError(f"{folder}: damaged checkpoint ({refusal(error)}); {remedy}") from None
+
+
+def _engine_classes() -> list[Any]:
+    """What DeepSpeed's files hold beside tensors: two plain classes of its own."""
+    with contextlib.suppress(ImportError):
+        from deepspeed.runtime.fp16.loss_scaler import LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+
+        return [LossScaler, ZeroStageEnum]
+    return []
 
 
 class _Damaged(ValueError):
@@ -254,26 +263,3 @@ def _scaler_values(path: Path, state: TrainState, remedy: str) -> dict[str, floa
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise _Damaged(f"{path.name}: {name} is {json.dumps(value)[:40]}, not a number")
     return values
-
-
-@contextlib.contextmanager
-def _weights_only() -> Iterator[None]:
-    """Every torch.load in this block is weights-only, whatever its caller says: DeepSpeed asks for all pickles. Beside
-    tensors, its files hold two plain classes of its own."""
-    allowed: list[Any] = []
-    with contextlib.suppress(ImportError):
-        from deepspeed.runtime.fp16.loss_scaler import LossScaler
-        from deepspeed.runtime.zero.config import ZeroStageEnum
-
-        allowed = [LossScaler, ZeroStageEnum]
-    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        with torch.serialization.safe_globals(allowed):
-            yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before

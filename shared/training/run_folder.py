@@ -177,7 +177,7 @@ def _step(line: str) -> float:
     """The step of a line of log.jsonl; infinity for a line that is damaged, such as the last one of a killed run."""
     try:
         step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
     return step if isinstance(step, int | float) else math.inf
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.text import one_line
+from shared.training.weights_only import refusal, weights_only
 
 UNUSED = ("spectrogram_extractor.", "tscam_conv.", "head.")
 """Weights of the Fourier transform and the tagging head, which the towers do not use."""
@@ -26,13 +27,10 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with weights_only(*_numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        needs = " ".join(str(error).split("WeightsUnpickler error:")[-1].split())[:120]
-        raise UserError(
-            f"{path}: this pickle holds more than weights ({needs}); save its state_dict as .safetensors and give that"
-        ) from None
+        raise UserError(f"{path}: {refusal(error)}; save its state_dict as .safetensors and give that") from None
     except (OSError, RuntimeError, EOFError, SafetensorError) as error:
         raise UserError(f"{path}: damaged ({one_line(error, 120)}); download it again") from None
 
@@ -83,11 +81,12 @@ def load_folder(model_class: Any, folder: str | Path, config: Any) -> nn.Module:
     logging.set_verbosity_error()  # else it lists every weight that is ignored, such as those of a text encoder
     logging.disable_progress_bar()
     try:
-        model, info = model_class.from_pretrained(
-            folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32
-        )
+        with weights_only():
+            model, info = model_class.from_pretrained(
+                folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            )
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"{folder}: cannot be loaded ({one_line(error, 200)})") from None
+        raise UserError(f"{folder}: cannot be loaded ({refusal(error)})") from None
     finally:
         logging.set_verbosity(verbosity)
         if bar:

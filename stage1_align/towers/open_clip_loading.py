@@ -16,6 +16,7 @@ from shared.errors import UserError
 from shared.files import read_json
 from shared.registry import nearest
 from shared.text import one_line
+from shared.training.weights_only import refusal, weights_only
 
 PREPROCESSING = ("mean", "std", "interpolation")
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -73,9 +74,10 @@ def read_state(path: Path) -> dict:
     from open_clip.factory import load_state_dict
 
     try:
-        return load_state_dict(str(path))
+        with weights_only():
+            return load_state_dict(str(path))
     except Exception as error:  # torch, pickle and safetensors each raise their own for a damaged file
-        reason = one_line(error, 200)
+        reason = refusal(error)
         raise UserError(f"{path}: cannot be read as weights ({reason}); .safetensors is the safest format") from None
 
 

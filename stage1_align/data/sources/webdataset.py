@@ -131,7 +131,7 @@ class Webdataset(StreamSource):
                 captions = cell_texts(values.get(options.caption or "caption"))
             transcript = cell_text(values.get(options.transcript))
             labels = self.reader.fractions(self._labels(values), self.name)
-        except (ValueError, UserError) as error:
+        except (ValueError, RecursionError, UserError) as error:
             no_labels = np.full(len(options.labels), np.nan, np.float32)
             first = next(iter(item.values()))
             return TextAnnotations(labels=no_labels), f"{first.path} near byte {first.offset}: {one_line(error, 200)}"
