@@ -38,6 +38,7 @@ def write_video(
             times = np.arange(len(frames)) / 25 if times is None else times
             best = {"crf": str(crf), "preset": "ultrafast"} if codec in ("libx264", "libx265", "libvpx") else {"q": "2"}
             video = container.add_stream(codec, rate=claims, options=best)
+            video.codec_context.thread_count = 1  # libvpx's threads wait busily for each other
             video.height, video.width = frames.shape[1:3]
             video.pix_fmt = pixels
             if codec not in ("mpeg1video", "mpeg2video"):  # they support only common frame rates
