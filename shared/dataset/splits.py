@@ -1,6 +1,5 @@
 """Splits that keep groups whole: no person, or no seed video, is in two splits."""
 
-import csv
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from shared.dataset.clip import Clip, ClipSource
 from shared.errors import UserError
 from shared.files import atomic_folder, digest, link_or_copy, read_json, write_csv, write_json
 from shared.registry import nearest
+from shared.tables.cells import split_name
+from shared.tables.formats import read_records
 from shared.text import one_line
 from shared.training.sampling import derive_seed
 
@@ -149,10 +150,9 @@ def with_splits(table: "datasets.Dataset", folder: Path) -> "datasets.Dataset":
     if not path.exists():
         return table
     try:
-        with path.open(newline="") as file:
-            split = {row["id"]: row["split"] for row in csv.DictReader(file)}
-        values = [split[name] for name in table.data.column("id").to_pylist()]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+        split = {row["id"]: split_name(row["split"]) for row in read_records(path)}
+        values = [split[name.strip()] for name in table.data.column("id").to_pylist()]
+    except (KeyError, UserError) as error:
         raise UserError(f"{path}: damaged, or of other clips ({error}); make it with `emit split`") from None
     return table.remove_columns("split").add_column("split", values)
 

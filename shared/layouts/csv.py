@@ -33,7 +33,7 @@ class Csv(ClipColumnOptions):
     def read(self, source: Path) -> ClipSource:
         """The clips of a table, or of the table in a folder. UserError names the line that cannot be read."""
         path = source / "labels.csv" if source.is_dir() else source
-        if source.is_dir() and not path.is_file():
+        if source.is_dir():
             path = folder_table(source) or path
         table = read_table(path, self.encoding)
         intact = [row for row in table.rows if not row.problem]

@@ -16,8 +16,9 @@ SUFFIXES = (*(suffix for suffix in READERS if suffix != ".txt"), *SPREADSHEETS, 
 def folder_table(folder: Path) -> Path | None:
     """The table of a folder: labels.csv or metadata.csv, in any case and format; None when there is no table.
 
+    A spreadsheet beside its export is left alone, and a table that is called like a media file belongs to that file.
     UserError when there are several, when its format is not read, or when only tables of other names are there, which
-    may hold the labels. Tables that are called like a media file belong to that file.
+    may hold the labels.
     """
     direct = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     named = [path for path in direct if path.stem.lower() in NAMES and (is_table_file(path) or path.suffix == ".json")]
@@ -25,6 +26,8 @@ def folder_table(folder: Path) -> Path | None:
     files = files_under(folder)
     stems = {path.stem for path in files if is_media(path)}
     named = [path for path in named if path.stem not in stems]
+    read = {path.stem.lower() for path in named if path.suffix.lower() in READERS}
+    named = [path for path in named if path.suffix.lower() in READERS or path.stem.lower() not in read]
     if len(named) == 1:
         if named[0].suffix.lower() in (".parquet", ".arrow"):
             return named[0]

@@ -14,11 +14,13 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from shared.dataset.clip import Clip, ClipSource
+from shared.dataset.clip import Clip, ClipSource, LeftOut
 from shared.dataset.media_files import ids_from_paths, media_files
 from shared.errors import UserError
 from shared.options.ranges import CheckedOptions
+from shared.tables.cells import cell_text
 from shared.tables.columns import USUAL_NAMES, Header
 from shared.tables.formats import is_table, read_table
 from shared.tables.media_finder import MediaFinder
@@ -44,17 +46,18 @@ class Ravdess(CheckedOptions):
     def read(self, source: Path) -> ClipSource:
         """The clips of a folder, a file or a manifest, ordered by emotion, intensity, statement, repetition and actor.
         UserError when `source` is a manifest that cannot be read."""
+        left_out: list[LeftOut] = []
         if source.is_file() and is_table(source):
-            clips, notes = _read_manifest(source)
+            clips, notes, left_out = _read_manifest(source)
         elif source.is_dir() and (source / MANIFEST).is_file():
             try:
-                clips, notes = _read_manifest(source / MANIFEST)
+                clips, notes, left_out = _read_manifest(source / MANIFEST)
             except UserError as error:
                 clips, notes = _read_file_names(source)
                 notes.append(f"{error}; the names of the files are read instead")
         else:
             clips, notes = _read_file_names(source)
-        return ClipSource(clips, LABELS, ("actor", "statement"), notes, label_ranges={})
+        return ClipSource(clips, LABELS, ("actor", "statement"), notes, label_ranges={}, left_out=left_out)
 
 
 def _read_file_names(source: Path) -> tuple[list[Clip], list[str]]:
@@ -130,17 +133,26 @@ class _Entry:
 
     path: str
     """As the row spells it."""
+    line: int
     order: list[str]
     clip: Clip
 
 
-def _read_manifest(path: Path) -> tuple[list[Clip], list[str]]:
+class ManifestClips(NamedTuple):
+    """What a manifest describes."""
+
+    clips: list[Clip]
+    notes: list[str]
+    left_out: list[LeftOut]
+
+
+def _read_manifest(path: Path) -> ManifestClips:
     """One clip per file that a row names; and notes. UserError when the table is not a manifest."""
     table = read_table(path)
     columns = _columns(table.header)
     if columns is None:
         raise UserError(f"{path}: no manifest of RAVDESS, which has the columns path, emotion, intensity and actor")
-    entries, problems = _read_entries(path, table, columns)
+    entries, problems, left_out, found = _read_entries(path, table, columns)
     ids = ids_from_paths([entry.path for entry in entries.values()])
     named = [(entry.order, name, entry.clip) for name, entry in zip(ids, entries.values(), strict=True)]
     clips = [replace(clip, id=name) for _, name, clip in sorted(named, key=lambda each: each[:2])]
@@ -157,35 +169,48 @@ def _read_manifest(path: Path) -> tuple[list[Clip], list[str]]:
         for problem, items in problems.items()
         if items
     ]
-    return clips, [*table.notes, *notes]
+    return ManifestClips(clips, [*table.notes, *found, *notes], left_out)
 
 
-def _read_entries(
-    path: Path, table: TextTable, columns: dict[str, int]
-) -> tuple[dict[str, _Entry], dict[str, list[str]]]:
-    """{file: what the manifest says of it}, and {problem: rows that have it}."""
+class _Entries(NamedTuple):
+    """The rows of a manifest."""
+
+    by_file: dict[str, _Entry]
+    problems: dict[str, list[str]]
+    """{problem: rows that have it}."""
+    left_out: list[LeftOut]
+    notes: list[str]
+
+
+def _read_entries(path: Path, table: TextTable, columns: dict[str, int]) -> _Entries:
     finder = MediaFinder(path.parent)
     entries: dict[str, _Entry] = {}
     without_file, repeated = [], []
+    left_out: list[LeftOut] = []
     for row in table.rows:
-        cells = {part: row.cells[position] for part, position in columns.items()}
+        cells = {part: cell_text(row.cells[position]) for part, position in columns.items()}
         file = finder.find(cells["path"]).path if cells["path"].strip("./\\") else None
         if file is None:
             without_file.append(f"line {row.line}")
+            left_out.append(LeftOut(f"{path.name} line {row.line}", "", "names no file"))
             continue
         entry = _entry(Path(os.path.normpath(file)), cells, row)
         first = entries.setdefault(str(entry.clip.media), entry)
         if first is entry:
             continue
         repeated.append(f"line {row.line} ({cells['path']})")
+        left_out.append(
+            LeftOut(f"{path.name} line {row.line}", cells["path"], f"line {first.line} names this file too")
+        )
         # Compared as text, because NaN differs from NaN.
         if repr(replace(entry.clip, problems=())) != repr(replace(first.clip, problems=())):
             problem = f"line {row.line} of {path.name} says something else of it, so it is not labeled"
             first.clip = replace(first.clip, labels=UNKNOWN, problems=(*first.clip.problems, problem))
-    return entries, {
+    problems = {
         "rows name no file and are left out": without_file,
         "rows name a file that another one names, and are left out": repeated,
     }
+    return _Entries(entries, problems, left_out, finder.notes())
 
 
 def _entry(media: Path, cells: dict[str, str], row: TableRow) -> _Entry:
@@ -214,7 +239,7 @@ def _entry(media: Path, cells: dict[str, str], row: TableRow) -> _Entry:
     if row.problem:  # its cells may be under the wrong columns
         clip = replace(clip, labels=UNKNOWN, problems=(f"line {row.line}: {row.problem}; labels not read",))
     repetition = _two_digits(cells.get("repetition", ""))
-    return _Entry(cells["path"], [emotion or "", intensity or "", statement or text, repetition, actor], clip)
+    return _Entry(cells["path"], row.line, [emotion or "", intensity or "", statement or text, repetition, actor], clip)
 
 
 def _key(cell: str, known: dict[str, str]) -> str | None:

@@ -10,6 +10,7 @@ from shared.errors import UserError
 from shared.layouts.folder_tables import folder_table
 from shared.layouts.ravdess import is_manifest
 from shared.registry import Registry
+from shared.tables.cells import clean
 from shared.tables.formats import is_table
 
 LAYOUTS = Registry(
@@ -44,7 +45,7 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
         raise UserError(f"{source}: no clips here (read with layout {layout!r}){why}")
     # A file name on disk need not be valid Unicode; an id is.
     clip_source.clips = [
-        replace(clip, id=clip.id.encode(errors="backslashreplace").decode()) for clip in clip_source.clips
+        replace(clip, id=clean(clip.id.encode(errors="backslashreplace").decode())) for clip in clip_source.clips
     ]
     ids: set[str] = set()
     for clip in clip_source.clips:

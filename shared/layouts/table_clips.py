@@ -103,7 +103,7 @@ def _summary(header: list[str], roles: dict[str, int | None], labels: dict[str, 
     parts = [f"{role} {header[i]!r}" for role, i in roles.items() if i is not None]
     parts += [f"{what} {', '.join(names)}" for what, names in (("labels", labels), ("groups", groups)) if names]
     used = {*roles.values(), *labels.values(), *groups.values()}
-    unused = [name for i, name in enumerate(header) if i not in used]
+    unused = [name for i, name in enumerate(header) if name and i not in used]
     return "columns: " + "; ".join(parts + ([f"not read {', '.join(unused)}"] if unused else []))
 
 
@@ -166,8 +166,10 @@ def _unknown_splits(clips: Sequence[Clip]) -> list[str]:
     for clip in clips:
         if clip.split and clip.split not in SPLITS:
             count[clip.split] = count.get(clip.split, 0) + 1
+    hints = {name: nearest(name.lower(), SPLITS) for name in count}
+    hints |= {name: "is it valid or test?" for name in count if name.lower().startswith("eval")}
     return [
-        f"split {name!r} of {number} clips is none of {', '.join(SPLITS)}: {nearest(name.lower(), SPLITS)}"
+        f"split {name!r} of {number} clips is none of {', '.join(SPLITS)}: {hints[name]}"
         for name, number in count.items()
     ]
 

@@ -26,7 +26,7 @@ INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SIGNS = str.maketrans({"−": "-", "－": "-", "﹣": "-", "＋": "+", "．": ".", "٫": "."})
 """A minus sign that is no hyphen, and the signs of full-width and Arabic digits."""
-_HINTS = {
+_OTHER_NUMBERS = {
     r"[+-]?\d{1,3}([,.'’ \u00a0\u202f]\d{3})+([.,]\d+)?": "write it with a decimal point, and without separators of "
     "thousands",
     r"[+-]?\d*,\d+": "write it with a decimal point",
@@ -35,13 +35,19 @@ _HINTS = {
     r"[\d.]+_[\d_.]*": "write it without underscores",
     r"['’`][+-]?[\d.,]+|[\d.,]+['’`]": "remove the apostrophe",
     r"[<>~≈=]+ ?[\d.,]+": "write the number alone",
+}
+"""Numbers in another notation, and what to do with them."""
+_HINTS = {
+    **_OTHER_NUMBERS,
     r"(?i)0x[\da-f]+|[+-]?[\d.]+d[+-]?\d+": "write it as 0.001 or 1e-3",
     r"(?i)true|false": "write 1 or 0",
+    r"[^\w\s]{1,3}|#[A-Z/0]+[!?]": "leave it empty",
+    r"[\u00bc-\u00be\u2150-\u215e]": "write 0.5 for ½",
     r"(?i)(?=.*\d)\d{0,2}[-. ]*(jan|feb|m[aä]r|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-z]{0,6}[-. ]*\d{0,4}": ""
     "a spreadsheet may have made a date of a number; format the column as text there",
     r"(?i)[+-]?(inf|infinity|\d+(\.\d*)?e\+?\d+)": "write a finite number",
 }
-"""Cells that are nearly numbers, and what to do with them."""
+"""Cells among numbers that were meant to be one, and what to do with them."""
 
 
 def clean(text: str) -> str:
@@ -89,8 +95,13 @@ def not_a_number(cell: Any) -> str:
 
 
 def is_nearly_number(cell: Any) -> bool:
-    """Whether a cell that is no number looks as if it was meant to be one: 0_6, 50%, 1.234,5, Mar-05."""
+    """Whether a cell that is no number looks as if it was meant to be one: 0_6, 50%, 1.234,5, Mar-05, #DIV/0!"""
     return any(re.fullmatch(pattern, clean(str(cell))) for pattern in _HINTS)
+
+
+def is_other_number(cell: Any) -> bool:
+    """Whether a cell is a number in a notation that is not read: 0_6, 50%, 1.234,5."""
+    return any(re.fullmatch(pattern, clean(str(cell))) for pattern in _OTHER_NUMBERS)
 
 
 def cell_texts(cell: Any, missing: Collection[str] = MISSING_WORDS) -> list[str]:

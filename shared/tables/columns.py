@@ -12,7 +12,7 @@ from shared.dataset.clip import EMI
 from shared.errors import UserError
 from shared.options.ranges import CheckedOptions
 from shared.registry import nearest
-from shared.tables.cells import INVISIBLE, MISSING_WORDS, is_nearly_number, not_a_number, parse_number
+from shared.tables.cells import INVISIBLE, MISSING_WORDS, is_nearly_number, is_other_number, not_a_number, parse_number
 
 USUAL_NAMES = {
     "media": ("path", "file", "media", "filename", "video", "audio"),
@@ -26,6 +26,7 @@ USUAL_NAMES = {
 }
 """Names by which a column is recognized; the first one present wins. Case, spaces, underscores and hyphens do not
 matter. `text` and `sentence` are what is said; descriptions of an item are captions."""
+KNOWN_NAMES = {name for names in USUAL_NAMES.values() for name in names}
 MEDIA_ROLES = ("media", "image", "video", "audio")
 GROUP_NAMES = ("subject", "speaker", "actor", "participant", "seed", "group")
 """Names of what clips have in common, with or without a trailing "id"."""
@@ -139,7 +140,7 @@ def guess_labels(
     not_labels: Collection[str] = (),
 ) -> LabelGuess:
     """The EMI dimensions, otherwise the columns of numbers. A column with cells that are no numbers is one of numbers
-    if these are the fewer, or look like numbers.
+    if these are not the most, or look like numbers.
 
     taken: positions that hold something else; row_name(i) names a row in notes; not_labels: columns whose type says
     that their numbers are no labels. UserError when two columns are the same EMI dimension.
@@ -161,10 +162,13 @@ def guess_labels(
         where += f" (and {len(bad) - 1} rows more)" if len(bad) > 1 else ""
         if excluded:
             others += [name] if count and not bad else []
-        elif count and (nearly or count > len(bad)):
+        elif count and (nearly or count >= len(bad)):
             labels[name] = i
             wrong |= {name: where} if bad else {}
-        elif count or nearly:
+        elif bad and all(is_other_number(rows[k][i]) for k in bad):
+            wrong[name] = where
+            labels[name] = i
+        elif nearly or 10 * count > len(bad):
             notes.append(f"{name!r} is not read: {where}")
     notes = [f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found", *notes]
     if others:

@@ -18,7 +18,7 @@ BYTE_ORDER_MARKS = {
 CONTENTS = {
     rb"PK\x03\x04": f"an Excel or OpenDocument table, or a zip archive; {AS_CSV}",
     rb"\xd0\xcf\x11\xe0": f"an old Excel table; {AS_CSV}",
-    rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf": "compressed; unpack it",
+    rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf": "compressed data; unpack it",
     rb"PAR1": "Parquet; read it with the layout hf, or the source hf",
     rb"ARROW1|FEA1|\xff\xff\xff\xff": "Arrow; read it with the layout hf, or the source hf",
     rb"%PDF|\{\\rtf": f"a document; {AS_CSV}",
@@ -36,6 +36,8 @@ _ODD_1252 = re.compile(
     rf"|(?<=[a-zß-öø-ÿšžœ])[À-ÖØ-ÞŠŽŒŸ]"  # a capital inside a word
     rf"|(?<=[{_LETTERS}])[^\x00-\x7fA-Za-zÀ-ÖØ-öø-ÿŠšŽžŒœŸ’\xa0](?=[{_LETTERS}])"  # a sign inside a word
     rf"|(?<=[{_LETTERS}])[‚„ƒˆ˜‰†‡‹¢¥¦§¨¬¯³¶¸¹¿¡](?![{_LETTERS}])"  # a sign behind a word
+    rf"|[¢¤¥¦§¨¬¯³´¶¸¹](?=[{_LETTERS}])"  # a sign before a word
+    rf"|(?<![{_LETTERS}])[ÿîñðþ](?![{_LETTERS}])"
     rf"|[\x80-\x9f]"
 )
 """What text in Windows-1252 does not hold, and text in other encodings read as Windows-1252 does."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.errors import UserError
-from shared.tables.columns import GROUP_NAMES, USUAL_NAMES, normalize_name
+from shared.tables.columns import GROUP_NAMES, KNOWN_NAMES, normalize_name
 from shared.tables.decimal_commas import convert_decimal_commas
 from shared.tables.encodings import AS_CSV
 from shared.tables.json_lines import read_json_lines
@@ -46,15 +46,21 @@ def is_table(path: Path) -> bool:
     return suffix in READERS
 
 
+def read_records(path: Path) -> list[dict[str, str]]:
+    """The rows of a table as {column: cell}. UserError as `read_table`, and for a damaged row."""
+    table = read_table(path)
+    damaged = next((row for row in table.rows if row.problem), None)
+    if damaged is not None:
+        raise UserError(f"{path}: line {damaged.line}: {damaged.problem}")
+    return [dict(zip(table.header, row.cells, strict=True)) for row in table.rows]
+
+
 def read_table(path: Path, encoding: str = "") -> TextTable:
     """Column names, and the rows that are not blank; numbers have decimal points. A file with an unknown suffix is read
     as delimited text. encoding: see `read_table_text`. UserError when the file is not a table, or its format is not
     read."""
     table = (READERS[path.suffix.lower()] if is_table(path) else read_delimited)(path, encoding)
     names = [normalize_name(name) for name in table.header]
-    texts = [i for i, name in enumerate(names) if name in _TEXTS or name.removesuffix("id") in GROUP_NAMES]
+    texts = [i for i, name in enumerate(names) if name in KNOWN_NAMES or name.removesuffix("id") in GROUP_NAMES]
     table.rows, notes = convert_decimal_commas(table.header, table.rows, texts)
     return TextTable(table.header, table.rows, table.notes + notes)
-
-
-_TEXTS = {name for names in USUAL_NAMES.values() for name in names}

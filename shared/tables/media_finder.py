@@ -34,12 +34,13 @@ class FoundMedia(NamedTuple):
 class MediaFinder:
     """Finds media files under a folder. Each folder is listed once, however many files are looked up in it."""
 
-    def __init__(self, base: Path):
+    def __init__(self, base: Path, hints: int = HINTS):
+        """hints: missing files for which similar names are looked for."""
         self.base = base
         self._names: dict[Path, dict[str, list[str]]] = {}
         self._by_tail: dict[str, list[Path]] | None = None
         self._by_folded_tail: dict[str, list[Path]] = {}
-        self._hints = HINTS
+        self._hints = hints
         self._renamed: dict[str, str] = {}
 
     def find(self, name: str) -> FoundMedia:
@@ -51,7 +52,7 @@ class MediaFinder:
         if re.match(r"[a-z][a-z0-9+]+://", name, re.IGNORECASE):
             scheme, _, rest = name.partition("://")
             if scheme.lower() != "file":
-                return FoundMedia(self.base / PurePosixPath(rest).name, f"{name}: an address, no file; download it")
+                return FoundMedia(self.base / name, f"{name}: an address, no file; download it")
             name = unquote(rest)
         path = self.base / name.replace("\\", "/")
         folder = self._folder(path.parent)
@@ -146,7 +147,9 @@ class MediaFinder:
         if elsewhere:
             return f"no file {name}; did you mean {elsewhere[0].as_posix()}?"
         known = [o for several in names.values() for o in several] or [path.name for path in media_files(self.base)]
-        close = difflib.get_close_matches(last, known[:MAX_NAMES], n=1)
+        stem = fold(PurePosixPath(last).stem)
+        close = [o for o in known if _kind(o) and fold(PurePosixPath(o).stem) == stem]
+        close = close or difflib.get_close_matches(last, known[:MAX_NAMES], n=1)
         return f"no file {name}; did you mean {close[0]}?" if close else ""
 
     def _names_in(self, folder: Path) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.errors import UserError
 from shared.tables.cells import clean
+from shared.tables.columns import KNOWN_NAMES, normalize_name
 from shared.tables.encodings import read_table_text
 
 OPEN_QUOTE = "a quotation mark is left open"
@@ -57,6 +58,8 @@ def read_delimited(path: Path, encoding: str = "") -> TextTable:
     no header, no row fits the header, or a column name occurs twice.
     """
     text, notes = read_table_text(path, encoding)
+    if re.match(r'\s*(\{\s*"|\[\s*[{\["])', text):
+        raise UserError(f"{path}: holds JSON; call it .jsonl if each line is an object, or save it as CSV")
     # The extra line lets a quotation mark that is open in the last line run past it.
     lines = [*io.StringIO(text, newline=""), ""]
     start = find_header(lines)
@@ -93,21 +96,31 @@ def find_header(lines: Sequence[str]) -> TableStart:
     notes: list[str] = []
     delimiter = ""
     i = _next_line(lines, 0)
-    excel = _EXCEL_FIRST_LINE.fullmatch(clean(lines[i]))
+    excel = _EXCEL_FIRST_LINE.fullmatch(lines[i].strip("\r\n \ufeff"))
     if excel:
         delimiter = excel["delimiter"].replace("\\t", "\t")
         notes.append(f"separated by {delimiter!r}, as its first line says")
         i = _next_line(lines, i + 1)
     begin, comments = i, 0
-    while clean(lines[i]).startswith("#"):
-        following = _next_line(lines, i + 1)
-        separator = delimiter or guess_delimiter(lines[following:])
-        if following == i or len(split_line(lines[i], separator)) >= len(split_line(lines[following], separator)):
-            break
-        i, comments = following, comments + 1
+    following = next((k for k in range(i, len(lines)) if clean(lines[k]) and not clean(lines[k]).startswith("#")), i)
+    separator = delimiter or guess_delimiter(lines[following:])
+    while i < following and not _is_header(lines[i], lines[following], separator):
+        i, comments = _next_line(lines, i + 1), comments + 1
     if comments:
         notes.append(f"{comments} lines of comments before the header are left out, from line {begin + 1} on")
     return TableStart(i, delimiter or guess_delimiter(lines[i:]), notes)
+
+
+def _is_header(comment: str, following: str, delimiter: str) -> bool:
+    """Whether a line that begins with # is the header: it has as many cells as the line below, and names of columns if
+    that one has."""
+    names, below = split_line(clean(comment).lstrip("# "), delimiter), split_line(following, delimiter)
+    return len(names) == len(below) and (_usual_names(names) >= _usual_names(below))
+
+
+def _usual_names(cells: Sequence[str]) -> int:
+    """How many cells are usual names of columns."""
+    return sum(normalize_name(cell) in KNOWN_NAMES for cell in cells)
 
 
 def _next_line(lines: Sequence[str], start: int) -> int:
@@ -230,11 +243,24 @@ def _read_record(lines: Sequence[str], start: int, delimiter: str) -> tuple[list
 
 
 def split_line(line: str, delimiter: str) -> list[str]:
-    """The cells of one line, whatever its quotation marks."""
+    """The cells of one line, whatever its quotation marks: those that do not enclose a cell are part of it."""
     try:
-        return next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:  # longer than the csv module reads
-        return line.split(delimiter)
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        cells, line = [], line.rstrip("\r\n")
+    end = re.escape(delimiter)
+    cell = re.compile(
+        rf'"(?P<quoted>(?:[^"]|"")*)"(?={end}|$)|"(?:[^"]|"")*"[^{end}]*|"(?P<open>.*)|[^{end}]*', re.DOTALL
+    )
+    position = 0
+    while True:
+        match = cell.match(line, position)
+        assert match is not None  # the last alternative fits any text
+        text = match["quoted"] if match["quoted"] is not None else match["open"]
+        cells.append(match[0] if text is None else text.replace('""', '"'))
+        position = match.end() + 1
+        if match.end() >= len(line):
+            return cells
 
 
 def guess_delimiter(lines: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ cannot be damaged like media: a damaged view lacks a modality.
 """
 
 import hashlib
+import sys
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +26,9 @@ from shared.errors import UserError
 from shared.files import digest
 from shared.layouts.vidmimic2.layout import DatasetFolders
 from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FEATURE_FOLDERS, WIDTHS, read_clip_features
+from shared.layouts.vidmimic2.tables import clip_id
 from shared.media.precomputed_crops import CROP_NAME, crop_times, frame_times
+from shared.text import first_few
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.encoding import clean_sample, encode_modality, missing_features, quality_at, split_ranges
 from stage2_fusion.data.feature_info import EncoderInfo, PrecomputedInfo
@@ -63,15 +67,18 @@ class PrecomputedFeatures:
         self.max_seconds = float(clips.info.recipe.max_seconds)
         # Columns, so that no frame is decoded for its time.
         self.ids, self.durations, self.times = (clips.column(name) for name in ("id", "duration", "frame_times"))
+        self.names = feature_names(self.ids)
+        if changed := [f"{own!r} is {name}" for own, name in zip(self.ids, self.names, strict=True) if own != name]:
+            print(f"{root}: {len(changed)} clips are named by their numbers: {first_few(changed)}", file=sys.stderr)
         self.vision_quality = clips.column("vision_quality")
         self.problems: list[tuple[str, str]] = []
         content, used = hashlib.sha256(), 0
-        for row, clip_id in enumerate(tqdm(self.ids, desc="read", unit="clip", disable=None)):
+        for row, name in enumerate(tqdm(self.ids, desc="read", unit="clip", disable=None)):
             features = self.read(row)
-            self.problems += [(clip_id, problem) for problem in features.problems]
+            self.problems += [(name, problem) for problem in features.problems]
             for modality, (values, times) in features.steps.items():
                 used += len(values) > 0
-                content.update(f"{clip_id} {modality} {len(values)};".encode() + values.tobytes() + times.tobytes())
+                content.update(f"{name} {modality} {len(values)};".encode() + values.tobytes() + times.tobytes())
         if not used:
             example = f", such as {self.problems[0][1]}" if self.problems else ""
             folders = " or ".join(f"{folder}/" for folder in FEATURE_FOLDERS.values())
@@ -109,7 +116,7 @@ class PrecomputedFeatures:
     def read(self, row: int) -> TimedFeatures:
         """The features of the clip in this row, up to the `max_seconds` that were prepared."""
         # Ids are unique over all splits, and `emit split` changes the split: the folder that holds the file decides.
-        clip = Clip(self.ids[row], None, split="test")
+        clip = Clip(self.names[row], None, split="test")
         stored = read_clip_features(self.root, clip.id, clip.split)
         values = {"vision": stored.vision, "audio": stored.audio}
         problems = list(stored.problems)
@@ -160,6 +167,14 @@ class PrecomputedFeatures:
             pooled=np.zeros(self.embed_dim, np.float16),
             quality=quality_at(name, clip, times),
         )
+
+
+def feature_names(ids: Sequence[str]) -> list[str]:
+    """The names of the clips' files: five digits, however a table writes them (7, 7.0, clips/00007); other ids stay,
+    and those of which several would have the same name."""
+    names = [clip_id(name) or name for name in ids]
+    count = Counter(names)
+    return [name if count[name] == 1 else own for own, name in zip(ids, names, strict=True)]
 
 
 def vision_times(count: int, crops: Path | None, video: Path | None, duration: float) -> np.ndarray:

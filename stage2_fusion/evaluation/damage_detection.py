@@ -4,7 +4,6 @@ Weights are compared only between clips that show the same modalities: the weigh
 one modality depends on which others are present.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.metrics import DimensionScores, pcc, roc_auc
+from shared.tables.formats import read_records
 from stage2_fusion.data.features import FeatureSample
 
 ABSENT = ("no_track", "missing")
@@ -138,9 +138,8 @@ def score_damaged_views(
 def read_truth(path: Path, ids: list[str]) -> list[dict[str, str]]:
     """The rows of a synthetic corpus's truth.csv for the clips `ids`. UserError when it does not hold them all."""
     try:
-        with Path(path).open(newline="") as file:
-            truth = {Path(row["id"]).stem: row for row in csv.DictReader(file)}
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+        truth = {Path(row["id"]).stem: row for row in read_records(Path(path))}
+    except (KeyError, UserError) as error:
         raise UserError(f"{path}: not a truth.csv ({error}); give the one in the corpus folder") from None
     missing = [name for name in ids if Path(name).stem not in truth]
     if missing:

@@ -5,7 +5,6 @@ X_predictions.csv    Filename, one column per dimension
 X_labels.csv         Filename, group (the unit that the bootstrap draws), one column per dimension; empty = not labeled
 """
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
 from shared.metrics import DimensionScores, Scores, score
+from shared.tables.formats import read_records
 from stage2_fusion.evaluation.damage_detection import DamagedViewScores, DamageReport
 from stage2_fusion.evaluation.leak import LeakProbe
 
@@ -302,9 +302,8 @@ def _label_text(value: float) -> str:
 
 def _read_table(path: Path, evaluation: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+        return read_records(path)
+    except UserError as error:
         raise UserError(f"{path}: missing or damaged, so {evaluation} cannot be used ({error}); {HOW}") from None
 
 

@@ -39,13 +39,26 @@ def media_clip(path: Path) -> Clip:
     return Clip(path.name, path, sidecar_transcript(path))
 
 
+def _layout(source: Path) -> str | None:
+    """The layout; None for what does not exist. A folder whose table is not certain is read as media alone: predicting
+    needs no labels."""
+    if not source.is_dir():
+        return guess_layout(source) if source.exists() else None
+    try:
+        return guess_layout(source)
+    except UserError as error:
+        print(f"{error}; read as media alone", file=sys.stderr)
+        return "folder"
+
+
 def _read_folder_or_table(source: Path) -> list[Clip]:
     """Clips of a folder or table; notes on how it was read go to stderr. Clips of a folder are named by their files,
     like files given one by one; a table has names of its own."""
-    read = read_source(source)
+    layout = _layout(source)
+    read = read_source(source, layout)
     for note in read.notes:
         print(f"{source}: {note}", file=sys.stderr)
-    if guess_layout(source) != "folder":
+    if layout != "folder":
         return read.clips
     paths = [(clip, clip.media) for clip in read.clips]
     return [replace(clip, id=str(path.relative_to(source))) for clip, path in paths if isinstance(path, Path)]

@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from shared.dataset.clip import EMI, Clip, ClipSource, read_transcript
+from shared.dataset.clip import EMI, Clip, ClipSource, LeftOut, read_transcript
 from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.errors import UserError
 from shared.layouts.vidmimic2.seeds import count_unlabeled, count_zero_rows, seed_names
-from shared.layouts.vidmimic2.tables import NO_LABELS, clip_id, read_split
+from shared.layouts.vidmimic2.tables import NO_CLIP, NO_LABELS, clip_id, read_split
 from shared.options.ranges import CheckedOptions
 from shared.text import first_few
 
@@ -67,7 +67,9 @@ class Vidmimic2(CheckedOptions):
         ordered = [
             replace(clip, groups={"seed": seed}) for clip, seed in zip(ordered, seed_names(ordered), strict=True)
         ]
-        return ClipSource(ordered, EMI, ("seed",), [*notes, *_notes(ordered, folders)], label_ranges={})
+        left_out = [LeftOut(note.removesuffix(f": {NO_CLIP}"), "", NO_CLIP) for note in notes if note.endswith(NO_CLIP)]
+        notes += _notes(ordered, folders)
+        return ClipSource(ordered, EMI, ("seed",), notes, label_ranges={}, left_out=left_out)
 
     def _add_files(self, clip: Clip, folders: "DatasetFolders") -> Clip:
         raw, sound, text = (folders.find(name, clip) for name in ("raw", "audio", "text"))

@@ -15,6 +15,8 @@ from shared.tables.columns import normalize_name
 from shared.tables.encodings import read_table_text
 from shared.tables.text_table import find_header, split_line
 
+NO_CLIP = "names no clip; left out"
+"""How the note of a row without an id ends."""
 NO_LABELS = (math.nan,) * len(EMI)
 DECIMAL_COMMA = re.compile(r"^([+-]?[01]?),(\d+(?:[eE][+-]?\d+)?)$")
 """No separator of thousands, since labels are at most 1."""
@@ -85,7 +87,7 @@ def _clips(rows: list["_Row"], columns: dict[str, int], name: str, notes: list[s
     for row in rows:
         identifier = row.id(columns)
         if identifier is None:
-            notes.append(f"{row.where}: names no clip; left out")
+            notes.append(f"{row.where}: {NO_CLIP}")
             continue
         clip = row.clip(identifier, columns)
         previous = clips.setdefault(identifier, clip)

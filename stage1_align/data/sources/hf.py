@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from shared import config as configuration
 from shared.errors import UserError
 from shared.options.ranges import PositiveInt
-from shared.tables.cells import split_name
+from shared.tables.cells import parse_label, split_name
 from shared.tables.dataset_files import data_files, saved_files, saved_splits
+from shared.tables.media_finder import MediaFinder
 from shared.text import one_line
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import (
@@ -57,7 +58,7 @@ class _HfSource(PairSource):
     def _prepare(self, path: str, files: list[Path], options: HfOptions, classes: Collection[str] = ()) -> None:
         """classes: ClassLabel columns, not treated as intensity labels."""
         self.name, self.digest = path, files_digest(files)
-        self.root, self.frame_rate = options.root_or(files[0].parent), options.frame_rate
+        self.finder, self.frame_rate = MediaFinder(options.root_or(files[0].parent), hints=0), options.frame_rate
         names: list[str] = []
         media: set[str] = set()
         rows: list[list[Any]] = []
@@ -80,7 +81,9 @@ class _HfSource(PairSource):
     def sample(self, item: Any, sample_rate: int | None, select: FrameSelector | None) -> Sample:
         row = self._row(item)
         media = self.columns.media(row)
-        media = {kind: self.root / value if isinstance(value, str) else value for kind, value in media.items()}
+        media = {
+            kind: self.finder.find(value).path if isinstance(value, str) else value for kind, value in media.items()
+        }
         annotations, damage = self._read_annotations(row)
         sample = decode_record(Record(annotations, **media), sample_rate, select, self.frame_rate)
         sample.damage = "; ".join(filter(None, [damage, sample.damage]))
@@ -105,10 +108,31 @@ class HfTable(_HfSource, TableSource):
         columns = self.columns
         texts = [*columns.columns["caption"], *columns.columns["transcript"], *columns.labels.values()]
         self.texts = table.select_columns(list(dict.fromkeys(texts))).with_format("arrow")
+        self._check_labels()
         if columns.labels:
             numbers = table.select_columns(list(columns.labels.values())).with_format("arrow")[:].to_pylist()
             columns.refuse_outside([[row[c] for c in columns.labels.values()] for row in numbers], lambda i: f"row {i}")
-        self.annotations(0)  # fail early on non-numeric labels
+        for note in self._missing_words(options.missing_words):
+            sys.stderr.write(f"warning: {path}: {note}\n")
+
+    def _check_labels(self) -> None:
+        """UserError names the row of a label that is not a number; columns of numbers hold none."""
+        for name, column in self.columns.labels.items():
+            for row, cell in enumerate(self._cells_of_texts(column)):
+                parse_label(cell, f"{self.name}: row {row}, column {name}")
+
+    def _missing_words(self, words: Collection[str]) -> list[str]:
+        """How many cells of captions and transcripts say that there is nothing."""
+        names = [*self.columns.columns["caption"], *self.columns.columns["transcript"]]
+        count = {name: sum(cell in words for cell in self._cells_of_texts(name)) for name in names}
+        counted = ", ".join(f"{number} times in {name!r}" for name, number in count.items() if number)
+        return [f"read as missing: NaN, None, NULL and others, {counted}"] if counted else []
+
+    def _cells_of_texts(self, name: str) -> Iterator[Any]:
+        """The cells of a column of texts; none of any other column."""
+        if getattr(self.table.features[name], "dtype", "") in ("string", "large_string"):
+            for batch in self.texts.select_columns(name).iter(CHECKED_ROWS):
+                yield from batch.column(name).to_pylist()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -126,7 +150,7 @@ class HfStream(_HfSource, StreamSource):
     def __init__(self, path: str, files: list[Path], options: HfOptions):
         self.shards, self.buffer = files, options.buffer
         self._prepare(path, files, options)
-        self.columns.annotations(next(self.first(1)), self.name)  # fail early on non-numeric labels
+        self.columns.annotations(next(self.first(1)), f"{path}: row 0")  # fail early on non-numeric labels
 
     def read(self, shard: Path) -> Iterator[dict[str, Any]]:
         import datasets

@@ -49,7 +49,8 @@ def test_emi_columns_are_recognized_in_their_published_order(tmp_path):
 def test_other_labels_are_the_numeric_columns(tmp_path):
     path = table(
         tmp_path,
-        "clip;video;words;valence;arousal;comment;empty;speaker\na;x.mp4;hi, you;0.2;;fine;;p\nb;y.mp4;;-1;3e-1;2;;p\n",
+        "clip;video;words;valence;arousal;comment;empty;speaker\na;x.mp4;hi, you;0.2;;fine;;p\n"
+        "b;y.mp4;;-1;3e-1;so so;;p\n",
         "ratings.csv",
     )
     source = read_source(path)

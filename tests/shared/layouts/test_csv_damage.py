@@ -61,7 +61,7 @@ def test_quotation_marks_inside_cells_are_kept(tmp_path):
     clips, _ = rows_of(
         tmp_path, 'path,Joy,transcript\na.mp3,0.5,"no" he said\nb.mp3,0.1,say "x, not y\nc.mp3,1,5" tv\n'
     )
-    assert clips["a"] == (0.5, "no he said", ()) and clips["c"] == (1.0, '5" tv', ())
+    assert clips["a"] == (0.5, '"no" he said', ()) and clips["c"] == (1.0, '5" tv', ())
     assert is_unlabeled(clips["b"]) and "line 3: 4 cells instead of 3" in clips["b"][2][0]
 
 

@@ -4,6 +4,8 @@ import io
 import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.media_files import clock, write_video
 from helpers.stage1_corpora import RATE, dump, number_of, png, shade, wav, write_shard, write_shards, write_sounds
@@ -375,3 +377,48 @@ def test_sources_are_configured_by_yaml_and_command_line(tmp_path, capsys):
     with pytest.raises(SystemExit):
         configuration.load(AlignConfig, path, ["--data", "x", "--run", "y"])
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_table_of_pairs_is_read_as_tables_of_clips_are(tmp_path, capsys):
+    (tmp_path / "0.wav").write_bytes(wav(0, tmp_path))
+    (tmp_path / "1.WAV").write_bytes(wav(0, tmp_path))
+    text = "sep=;\naudio;caption;text;valence;split\n0.WAV;NaN;café;0,5;Train\n1.wav;None;\\N;1;TRAINING\n"
+    (tmp_path / "t.csv").write_bytes(text.encode("cp1252"))
+    source = opened("csv", tmp_path / "t.csv")
+    first, second = source.annotations(0), source.annotations(1)
+    assert (first.captions, first.transcript, first.labels.tolist()) == ([], "café", [0.5])
+    assert (second.captions, second.transcript, second.labels.tolist()) == ([], "", [1.0])
+    assert len(source.sample(0, RATE, everything).waveform) == len(source.sample(1, RATE, everything).waveform) > 0
+    notes = capsys.readouterr().err
+    for note in (
+        "as its first line says",
+        "read as Windows-1252",
+        "decimal commas",
+        "read as missing",
+        "'0.WAV' is 0.wav",
+    ):
+        assert note in notes
+
+
+@pytest.mark.parametrize("cell", ["0_6", "high", "50%"])
+def test_bad_label_names_its_line(tmp_path, cell):
+    (tmp_path / "0.wav").write_bytes(wav(0, tmp_path))
+    (tmp_path / "t.csv").write_text(f"audio,caption,valence\n0.wav,a,0.5\n0.wav,b,{cell}\n")
+    with pytest.raises(UserError, match=f"'valence' holds numbers, but line 3: '{cell}'"):
+        opened("csv", tmp_path / "t.csv")
+
+
+def test_bad_label_of_a_dataset_names_its_row_and_a_stream_masks_it(tmp_path, capsys):
+    rows = {"audio": ["0.WAV"] * 3, "text": ["hi", "NaN", "None"], "valence": ["0.5", "0.1", "high"]}
+    (tmp_path / "0.wav").write_bytes(wav(0, tmp_path))
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="row 2, column valence: 'high' is not a number"):
+        opened("hf", tmp_path / "t.parquet", labels=["valence"])
+    source = opened("hf", tmp_path / "t.parquet")
+    assert "read as missing: NaN, None, NULL and others, 2 times in 'text'" in capsys.readouterr().err
+    assert [source.annotations(i).transcript for i in range(3)] == ["hi", "", ""]
+    assert len(source.sample(0, RATE, everything).waveform)
+    stream = opened("hf", tmp_path / "t.parquet", labels=["valence"], streaming=True)
+    items = list(stream.first(3))
+    assert np.isnan(stream.annotations(items[2]).labels).all()
+    assert "'high' is not a number" in stream.sample(items[2], RATE, everything).damage

@@ -16,7 +16,7 @@ from stage2_fusion.commands import encode
 from stage2_fusion.commands.encode import EncodeConfig
 from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.data.features import FeatureDataset
-from stage2_fusion.data.precomputed import PrecomputedFeatures, vision_times
+from stage2_fusion.data.precomputed import PrecomputedFeatures, feature_names, vision_times
 
 RNG = np.random.default_rng(0)
 
@@ -165,3 +165,8 @@ def test_encoders_or_precomputed_features_are_required(capsys):
     with pytest.raises(SystemExit):
         configuration.parse(EncodeConfig, ["--data", "d", "--out", "o"], prog="emit encode", example="")
     assert "give --encoders DIR, or --precomputed ROOT" in capsys.readouterr().err
+
+
+def test_ids_are_matched_with_the_numbers_of_files_when_one_fits():
+    assert feature_names(["7", "8.0", "clips/00009", "ann"]) == ["00007", "00008", "00009", "ann"]
+    assert feature_names(["a/1", "b/1", "00002"]) == ["a/1", "b/1", "00002"]
