@@ -15,6 +15,7 @@ from shared.errors import UserError
 from shared.options.yaml_files import read_yaml
 from shared.registry import nearest
 from shared.text import one_line
+from shared.training.launcher import PRECISIONS, check_environment, choose_precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
@@ -24,20 +25,28 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def start_accelerator(
-    mixed_precision: str, trackers: Sequence[str] = (), folder: Path | None = None, timeout_minutes: float = 30.0
+    mixed_precision: str,
+    trackers: Sequence[str] = (),
+    folder: Path | None = None,
+    timeout_minutes: float = 30.0,
+    option: str = "--train.mixed_precision",
 ) -> "Accelerator":
     """An Accelerator on the available GPUs, else on the CPU.
 
-    trackers: names that Accelerate knows; they write to `folder`. timeout_minutes: after this time a process stops to
-    wait for another one. UserError when the launcher was asked for several processes and started one (`accelerate
-    launch --cpu --num_processes 2` does that silently), and when a tracker or an engine is not installed.
+    option: the option that `mixed_precision` comes from; "" if the caller has resolved it. trackers: names that
+    Accelerate knows; they write to `folder`. timeout_minutes: after this time a process stops to wait for another one.
+    UserError when the launcher was asked for several processes and started one (`accelerate launch --cpu
+    --num_processes 2` does that silently), when a tracker or an engine is not installed, and when an environment
+    variable asks for what EMIT does not do (launcher.py).
     """
     from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
     from accelerate.state import AcceleratorState
+    from accelerate.utils import GradientAccumulationPlugin
 
     AcceleratorState._reset_state()  # one process may run several commands, each with a precision of its own
     timeout = timedelta(minutes=timeout_minutes)
-    precision = _resolve_precision(mixed_precision)
+    check_environment()
+    precision = resolve_precision(option, mixed_precision) if option else mixed_precision
     fsdp, deepspeed = _fsdp_plugin(), os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
     if deepspeed and not torch.cuda.is_available():  # on a CPU, Accelerate ignores DeepSpeed unless this comes first
         PartialState(cpu=True, timeout=timeout)
@@ -48,6 +57,7 @@ def start_accelerator(
             log_with=_check_trackers(trackers) or None,
             project_dir=folder,
             fsdp_plugin=fsdp,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
     except ImportError as error:  # DeepSpeed, or another engine that the launcher's configuration asks for
@@ -65,14 +75,13 @@ def start_accelerator(
     return accelerator
 
 
-def _resolve_precision(mixed_precision: str) -> str:
-    """Replace auto by what the launcher sets, else by bf16 where the hardware is fast at it."""
-    if mixed_precision == "auto":
-        launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        mixed_precision = launcher if launcher in ("bf16", "fp16") else "bf16" if fast_bf16() else "no"
-    if mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("--train.mixed_precision fp16 needs a GPU; use bf16, or no")
-    return mixed_precision
+def resolve_precision(option: str, value: str, supported: tuple[str, ...] = PRECISIONS) -> str:
+    """The precision that an option asks for; with auto, the launcher's, else bf16 where the hardware is fast at it."""
+    check_environment()
+    precision = choose_precision(option, value, supported, "bf16" if fast_bf16() else "no")
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise UserError(f"{option} fp16 needs a GPU; use bf16, or no")
+    return precision
 
 
 def fast_bf16() -> bool:

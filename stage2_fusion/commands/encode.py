@@ -66,7 +66,8 @@ class EncodeConfig(CheckedOptions):
     """Processes that read and damage clips while the encoders run, by default one per remaining core, 4 at most. Each
     holds a batch or two; they do not change the features."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
-    """auto uses bf16 where the hardware multiplies it; features are stored in half precision anyway."""
+    """auto: as the launcher says, else bf16 where the hardware multiplies it; features are stored in half precision
+    anyway."""
     seed: Seed = 0
     """Decides which modality of which clip is damaged, how, and how much."""
 
@@ -105,7 +106,7 @@ def _encode(config: EncodeConfig) -> None:
     from stage2_fusion.data.features import write_samples
 
     # Autocast decides the precision. Processes wait for each other only at the end, as long as the slowest one takes.
-    accelerator = start_accelerator("no", timeout_minutes=24 * 60)
+    accelerator = start_accelerator("no", timeout_minutes=24 * 60, option="")
     encoders = _load_encoders(config, accelerator.device)
     clips = ClipDataset.open(config.data)
     require_fractions(clips.labels(), clips.label_names, clips.column("id"), str(config.data))
@@ -164,7 +165,7 @@ def _describe(
 ) -> "FeatureInfo":
     """The features.json. Adds action units to the vision tower when they are asked for."""
     from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
-    from shared.training.distributed import fast_bf16
+    from shared.training.distributed import resolve_precision
     from stage2_fusion.data.action_units import add_action_units
     from stage2_fusion.data.encoding import widths
     from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, FeatureInfo
@@ -177,7 +178,7 @@ def _describe(
         units = add_action_units(encoders, config.blendshapes) if config.blendshapes else None
         made_by = EncoderInfo(str(config.encoders.resolve()), encoders.digest, encoders.config)
         channels = widths(encoders)
-    bf16 = config.mixed_precision == "bf16" or (config.mixed_precision == "auto" and fast_bf16())
+    bf16 = resolve_precision("--mixed_precision", config.mixed_precision, ("no", "bf16")) == "bf16"
     info = FeatureInfo(
         label_names=list(clips.label_names),
         group_names=list(clips.info.group_names),

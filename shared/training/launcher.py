@@ -1,0 +1,60 @@
+"""What is taken from `accelerate launch` and from environment variables, and what is refused.
+
+Taken: the processes, the engine (FSDP2, DeepSpeed) with its settings, and the precision, where an option says `auto`.
+All else comes from the options. A variable by which Accelerate would change the numbers behind them is refused.
+"""
+
+import os
+import sys
+
+from shared.errors import UserError
+
+PRECISIONS = ("no", "bf16", "fp16")
+
+NEUTRAL = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (
+        ("1", "auto"),
+        "gradients are not accumulated over steps: --train.batch_size counts all clips of a step",
+    ),
+    "ACCELERATE_DYNAMO_BACKEND": (("no",), "compilation is the option --train.compile of stage 1"),
+    "ACCELERATE_USE_MEGATRON_LM": (("false",), "Megatron-LM is not supported"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (("false",), "parallelism within a model is not supported"),
+    "ACCELERATE_USE_FSDP": (("true", "false"), "write true or false"),
+    "ACCELERATE_USE_DEEPSPEED": (("true", "false"), "write true or false"),
+    "ACCELERATE_MIXED_PRECISION": (PRECISIONS, "supported are no, bf16 and fp16"),
+}
+"""{variable: (values that are taken, what to know about others)}. An empty variable counts as not set."""
+
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+
+
+def check_environment() -> None:
+    """UserError for the first variable that asks for something other than what EMIT does."""
+    for name, (values, why) in NEUTRAL.items():
+        value = os.environ.get(name, "")
+        if value and value.lower() not in values:
+            raise UserError(f"{name}={value} in the environment or the launcher's configuration: {why}; remove it")
+    for name in NUMBERS:
+        value = os.environ.get(name, "0")
+        if not (value.isascii() and value.removeprefix("-").isdigit()):
+            raise UserError(f"{name}={value} in the environment: not a whole number; remove it")
+
+
+def launcher_precision() -> str | None:
+    """The precision that the launcher says: no, bf16 or fp16; None outside a launcher."""
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or None
+
+
+def choose_precision(option: str, value: str, supported: tuple[str, ...], otherwise: str) -> str:
+    """The precision of a run: what the option says; with auto, what the launcher says; without one, `otherwise`. A
+    launcher that is not followed is contradicted in one line.
+
+    option: name of the option, for messages. supported: precisions of this command."""
+    launcher = launcher_precision()
+    chosen = value
+    if value == "auto":
+        chosen = launcher if launcher in supported else otherwise
+    if launcher not in (None, "no", chosen) and os.environ.get("RANK", "0") == "0":
+        reason = f"{option} is {value}" if value != "auto" else f"{launcher} is not supported here"
+        sys.stderr.write(f"note: the launcher says {launcher}, but the precision is {chosen}: {reason}\n")
+    return chosen

@@ -1,0 +1,75 @@
+"""What comes from the launcher and the environment: processes, engine, precision for auto; nothing else."""
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from shared.errors import UserError
+from shared.training import distributed
+from shared.training.distributed import resolve_precision, start_accelerator
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "--train.batch_size counts all clips of a step"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "many", "--train.batch_size"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "--train.compile"),
+        ("ACCELERATE_USE_MEGATRON_LM", "true", "not supported"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "not supported"),
+        ("ACCELERATE_USE_FSDP", "1", "write true or false"),
+        ("ACCELERATE_MIXED_PRECISION", "fp8", "no, bf16 and fp16"),
+        ("WORLD_SIZE", "two", "not a whole number"),
+    ],
+)
+def test_variable_that_would_change_the_numbers_is_refused(name, value, told, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^{name}={value} .*{told}.*; remove it$"):
+        start_accelerator("no")
+
+
+def test_what_the_launcher_always_sets_is_taken(monkeypatch):
+    for name, value in (
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1"),
+        ("ACCELERATE_DYNAMO_BACKEND", "NO"),
+        ("ACCELERATE_DYNAMO_MODE", "default"),
+        ("ACCELERATE_MIXED_PRECISION", "no"),
+        ("ACCELERATE_USE_CPU", "True"),
+        ("ACCELERATE_USE_FSDP", ""),
+    ):
+        monkeypatch.setenv(name, value)
+    accelerator = start_accelerator("no")
+    parameter = torch.nn.Parameter(torch.ones(()))
+    accelerator.backward(parameter * 3)
+    assert parameter.grad == 3  # not divided by a number of accumulation steps
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize(
+    ("option", "launcher", "fast", "precision", "said"),
+    [
+        ("auto", None, True, "bf16", ""),
+        ("auto", None, False, "no", ""),
+        ("auto", "no", True, "no", ""),
+        ("auto", "BF16", False, "bf16", ""),
+        ("no", "no", True, "no", ""),
+        ("bf16", "no", False, "bf16", ""),
+        ("bf16", None, False, "bf16", ""),
+        ("no", "bf16", True, "no", "note: the launcher says bf16, but the precision is no: --precision is no\n"),
+        (
+            "auto",
+            "fp16",
+            True,
+            "bf16",
+            "note: the launcher says fp16, but the precision is bf16: fp16 is",
+        ),
+    ],
+)
+def test_precision_is_the_launchers_or_it_is_contradicted(option, launcher, fast, precision, said, monkeypatch, capsys):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launcher is not None:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    monkeypatch.setattr(distributed, "fast_bf16", lambda: fast)
+    assert resolve_precision("--precision", option, ("no", "bf16")) == precision
+    told = capsys.readouterr().err
+    assert told.startswith(said) and bool(told) == bool(said)
