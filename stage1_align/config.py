@@ -122,6 +122,9 @@ class PairConfig(CheckedOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        for place, source in enumerate(self.sources):
+            if source in self.sources[:place]:
+                raise UserError(f"--pairs.sources: {source.path} is there twice; give it once, with a higher weight")
         if not self.captions:
             raise UserError("--pairs.captions is empty: name transcript, labels or caption")
 

@@ -162,6 +162,8 @@ def _wrong(hint: Any, value: Any, name: str) -> Iterator[str]:
             yield f"{name} is {value}: allowed is a finite number"
     elif origin in (list, tuple, Sequence) and parts and isinstance(value, list | tuple):
         for place, item in enumerate(value):
+            if origin is list and typing.get_origin(parts[0]) is typing.Literal and item in value[:place]:
+                yield f"{name}[{place}] is {item!r}: it is there twice; give it once"
             part = parts[min(place, len(parts) - 1)]
             yield from _wrong(parts[0] if part is Ellipsis else part, item, f"{name}[{place}]")
     elif origin in (dict, Mapping) and isinstance(value, Mapping):

@@ -8,7 +8,7 @@ from shared.files import write_json
 from shared.options.outputs import OutputFile
 from shared.options.ranges import CheckedOptions, ResamplesNeeded, Seed
 from stage2_fusion.evaluation.comparison import Comparison, compare_evaluations, comparison_table
-from stage2_fusion.evaluation.results import read_evaluations
+from stage2_fusion.evaluation.results import check_distinct, read_evaluations
 
 
 @dataclass
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def compare(config: CompareConfig) -> Comparison:
     """The differences A - B, written to `config.out` when it is given."""
     a, b = read_evaluations([config.a, config.b])
+    check_distinct([a, b])
     comparison = compare_evaluations(a, b, config.bootstrap, config.seed)
     if config.out is not None:
         write_json(config.out, asdict(comparison))

@@ -15,6 +15,7 @@ from stage2_fusion.evaluation import ensembling
 from stage2_fusion.evaluation.results import (
     Evaluation,
     EvaluationInfo,
+    check_distinct,
     check_same_clips,
     combine_seen,
     read_evaluations,
@@ -134,6 +135,7 @@ def _combine(
 
 def _read_same_clips(paths: list[Path]) -> list[Evaluation]:
     first, *others = read_evaluations(paths)
+    check_distinct([first, *others])
     for other in others:
         check_same_clips(first, other)
     return [first, *others]

@@ -9,7 +9,7 @@ from shared import config as configuration
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed
 from stage2_fusion.evaluation.folds import merge_evaluations
-from stage2_fusion.evaluation.results import Evaluation, read_evaluations, write_evaluation
+from stage2_fusion.evaluation.results import Evaluation, check_distinct, read_evaluations, write_evaluation
 from stage2_fusion.evaluation.scoring import format_pcc, score_table
 
 
@@ -46,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def merge_folds(config: MergeFoldsConfig) -> Evaluation:
     """Merge and write the evaluation."""
-    evaluation = merge_evaluations(read_evaluations(config.evaluations), config.bootstrap, config.seed)
+    parts = read_evaluations(config.evaluations)
+    check_distinct(parts)
+    evaluation = merge_evaluations(parts, config.bootstrap, config.seed)
     write_evaluation(config.out, evaluation)
     return evaluation
 

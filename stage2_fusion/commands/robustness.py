@@ -7,7 +7,7 @@ import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
-from shared.files import write_csv, write_json
+from shared.files import digest, write_csv, write_json
 from shared.options.outputs import OutputRobustness
 from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, Resamples, Seed
 from stage2_fusion.evaluation.results import parse_named_path
@@ -47,6 +47,8 @@ class RobustnessConfig(CheckedOptions):
         super().__post_init__()
         if not self.shares:
             raise UserError("--shares is empty: one or more numbers from 0 to 1")
+        if len(set(self.shares)) < len(self.shares):
+            raise UserError(f"--shares {self.shares}: a share is there twice; give each once")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,7 +113,19 @@ def _named_models(arguments: list[str]) -> list[tuple[str, Path]]:
         models.append((name or (path.resolve().parent.name if path.name == "model" else path.name), path))
     if len({name for name, _ in models}) < len(models):
         raise UserError("two models have the same name; give them as NAME=PATH")
+    for place, (_, path) in enumerate(models):
+        for _, other in models[:place]:
+            if _same_model(path, other):
+                raise UserError(f"{path}: the same model as {other}; give each once")
     return models
+
+
+def _same_model(a: Path, b: Path) -> bool:
+    """Whether two model folders hold the same weights."""
+    files = [folder / "model.safetensors" for folder in (a, b)]
+    if not all(file.is_file() for file in files):
+        return False  # what is missing is reported by its reader
+    return files[0].samefile(files[1]) or digest(files[0]) == digest(files[1])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,13 @@ from shared.files import digest
 from shared.metrics import DimensionScores, interval
 from stage2_fusion.evaluation.bootstrap import group_by_clips, joint_draws
 from stage2_fusion.evaluation.ensembling import CROSS_FITTED
-from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, parse_named_path, read_evaluations
+from stage2_fusion.evaluation.results import (
+    Evaluation,
+    EvaluationInfo,
+    check_distinct,
+    parse_named_path,
+    read_evaluations,
+)
 
 CSV_COLUMNS = (
     "system",
@@ -97,8 +103,9 @@ def read_systems(arguments: list[str]) -> dict[str, list[Evaluation]]:
     """{system: its evaluations} of PATH or NAME=PATH, in the order given.
 
     An evaluation without a name is named after its model and the options in which evaluations of that model differ.
-    UserError when two of these get the same name but cannot be seeds or folds of one system, because they have the same
-    seed and clips: they differ in something else, such as loss, features or members.
+    UserError when a system has the same evaluation twice, and when two of these get the same name but cannot be seeds
+    or folds of one system, because they have the same seed and clips: they differ in something else, such as loss,
+    features or members.
     """
     named = [parse_named_path(argument) for argument in arguments]
     evaluations = read_evaluations([path for _, path in named])
@@ -118,6 +125,8 @@ def read_systems(arguments: list[str]) -> dict[str, list[Evaluation]]:
                     "seeds of one system; give them names (NAME=PATH)"
                 )
         systems.setdefault(name, []).append(evaluation)
+    for parts in systems.values():
+        check_distinct(parts)
     return systems
 
 

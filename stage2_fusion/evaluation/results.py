@@ -239,6 +239,18 @@ def read_evaluations(paths: Iterable[Path]) -> list[Evaluation]:
     return [first, *others]
 
 
+def check_distinct(evaluations: list[Evaluation]) -> None:
+    """UserError when an evaluation is given twice, also as a copy: it would count as two seeds, folds or members."""
+    first: dict[str, Evaluation] = {}
+    for evaluation in evaluations:
+        info = evaluation.info
+        made_by = [info.model, info.configuration, info.training_seed, info.made_from.get("model_digest")]
+        scored = [*evaluation.digests, evaluation.predictions_digest()]
+        other = first.setdefault(digest([made_by, scored]), evaluation)
+        if other is not evaluation:
+            raise UserError(f"{evaluation.path}: the same evaluation as {other.path}; give each once")
+
+
 def check_same_clips(a: Evaluation, b: Evaluation) -> None:
     """UserError when two evaluations do not score the same clips, labels and groups."""
     for what, of_a, of_b in zip(ClipDigests._fields, a.digests, b.digests, strict=True):

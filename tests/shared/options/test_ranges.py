@@ -15,7 +15,10 @@ from shared import config as configuration
 from shared.errors import UserError
 from shared.options.ranges import CheckedOptions, Fraction, PositiveInt, ProperFraction, Range, Seed, wrong_values
 from shared.synth.config import SynthConfig
+from stage1_align.config import PairConfig, SourceConfig
 from stage1_align.config import TrainConfig as AlignTrainConfig
+from stage2_fusion.commands.baseline import BaselineConfig
+from stage2_fusion.commands.robustness import RobustnessConfig
 from stage2_fusion.commands.search import SearchConfig
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.config import LossConfig as FuseLossConfig
@@ -156,6 +159,17 @@ def test_nested_and_direct_construction_in_python_is_checked():
         lambda: SynthConfig(Path("a"), clips=2),
     ):
         with pytest.raises(UserError, match=r"^\w+Config\.\w+ is .*: allowed is a (whole )?number "):
+            make()
+
+
+def test_what_is_listed_twice_is_refused():
+    for make in (
+        lambda: PairConfig(captions=["labels", "labels"]),
+        lambda: PairConfig(sources=[SourceConfig(path="a"), SourceConfig(path="a")]),
+        lambda: BaselineConfig(Path("a"), Path("b"), modalities=["text", "audio", "text"]),
+        lambda: RobustnessConfig(["m"], Path("a"), shares=[0.5, 0.5]),
+    ):
+        with pytest.raises(UserError, match="is there twice; give"):
             make()
 
 

@@ -39,7 +39,7 @@ def test_difference_equals_slow_loop(tmp_path):
 def test_row_order_does_not_matter(tmp_path, capsys):
     a, reversed_rows = write_evaluation(tmp_path / "a.json", GOOD, LABELS), np.arange(40)[::-1]
     ids, groups = [f"c{i:03d}" for i in reversed_rows], [f"s{i % 5}" for i in reversed_rows]
-    b = write_evaluation(tmp_path / "b.json", GOOD[reversed_rows], LABELS[reversed_rows], ids, groups)
+    b = write_evaluation(tmp_path / "b.json", GOOD[reversed_rows], LABELS[reversed_rows], ids, groups, training_seed=1)
     comparison = compare(CompareConfig(a, b, bootstrap=20))
     assert comparison.mean.interval == [0, 0] and comparison.mean.a_ahead == 0.5
     assert main([str(a), str(b), "--bootstrap", "20"]) == 0

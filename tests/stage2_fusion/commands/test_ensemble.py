@@ -50,7 +50,8 @@ def test_average_and_rank_match_hand_computation(tmp_path):
 def test_ceiling_of_labels_is_kept(tmp_path, capsys):
     ceiling = DimensionScores(0.8, {"d0": 0.8})
     a = write_evaluation(tmp_path / "a.json", [0.0, 0.2, 0.4], [0.0, 0.2, 0.4], ceiling=ceiling)
-    assert main([str(a), str(a), "--out", str(tmp_path / "e.json")]) == 0
+    b = write_evaluation(tmp_path / "b.json", [0.0, 0.2, 0.4], [0.0, 0.2, 0.4], ceiling=ceiling, training_seed=1)
+    assert main([str(a), str(b), "--out", str(tmp_path / "e.json")]) == 0
     assert "ceiling 0.800; 125.0% of it reached" in capsys.readouterr().out
 
 

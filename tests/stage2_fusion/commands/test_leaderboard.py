@@ -136,7 +136,7 @@ def test_difference_has_interval_only_on_the_same_clips(two_corpora, tmp_path):
     one_corpus = build(*arguments[:2], arguments[2], against="b")
     assert row_of(one_corpus, "a").difference_interval is None
     once = [f"once={tmp_path / 'a0.json'}", f"once={tmp_path / 'a1.json'}"]
-    twice = build(*arguments, *once, *arguments[:2], against="once")
+    twice = build(*arguments, *once, against="once")
     assert row_of(twice, "a").difference_interval == pytest.approx([0, 0])
     with pytest.raises(UserError, match="--against c: no such system; there are a, b"):
         build(*arguments, against="c")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -89,3 +90,11 @@ def test_two_models_of_one_name_are_refused(folder):
     path = str(folder / "concat" / "model")
     with pytest.raises(UserError, match="two models have the same name"):
         robustness(RobustnessConfig([path, path], folder / "features"))
+
+
+def test_model_given_twice_is_refused_also_as_a_copy(folder, tmp_path):
+    path = folder / "concat" / "model"
+    shutil.copytree(path, tmp_path / "copy")
+    for again in (path, tmp_path / "copy"):
+        with pytest.raises(UserError, match="the same model as"):
+            robustness(RobustnessConfig([f"a={path}", f"b={again}"], folder / "features"))

@@ -1,6 +1,8 @@
 """The files of an evaluation: they restore it exactly, and a changed table is noticed."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,10 @@ from helpers.synthetic_evaluations import write_evaluation
 
 from shared.errors import UserError
 from shared.metrics import DimensionScores
+from stage2_fusion.commands.compare import CompareConfig, compare
+from stage2_fusion.commands.ensemble import EnsembleConfig, ensemble
+from stage2_fusion.commands.leaderboard import LeaderboardConfig, leaderboard
+from stage2_fusion.commands.merge_folds import MergeFoldsConfig, merge_folds
 from stage2_fusion.evaluation.damage_detection import DamageDetection, DamagedPcc, DamagedViewScores, DamageReport
 from stage2_fusion.evaluation.leak import LeakProbe
 from stage2_fusion.evaluation.results import FoldPart, SeenClips, read_evaluation
@@ -69,3 +75,23 @@ def test_missing_key_is_one_line(tmp_path):
         path.write_text(json.dumps({name: value for name, value in metrics.items() if name != key}))
         with pytest.raises(UserError, match=r"a\.json: its tables are damaged .*; evaluate again"):
             read_evaluation(path)
+
+
+def test_evaluation_given_twice_is_refused_whatever_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = np.linspace(0, 1, 20)
+    for name, seed in (("a", 0), ("b", 1)):
+        write_evaluation(tmp_path / f"{name}.json", rows * 0.9, rows, training_seed=seed)
+    for table in ("_predictions.csv", "_labels.csv", ".json"):
+        shutil.copy(f"a{table}", f"copy{table}")
+        (tmp_path / f"link{table}").symlink_to(f"a{table}")
+    for again in ("a.json", "./a.json", "copy.json", "link.json"):
+        for run in (
+            lambda path: compare(CompareConfig(Path("a.json"), path)),
+            lambda path: ensemble(EnsembleConfig([Path("a.json"), Path("b.json"), path], Path("e.json"))),
+            lambda path: merge_folds(MergeFoldsConfig([Path("a.json"), path], Path("m.json"))),
+            lambda path: leaderboard(LeaderboardConfig(["ours=a.json", "ours=b.json", f"ours={path}"])),
+        ):
+            with pytest.raises(UserError, match=rf"{Path(again)}: the same evaluation as a.json; give each once"):
+                run(Path(again))
+    compare(CompareConfig(Path("a.json"), Path("b.json"), bootstrap=5))  # two seeds may predict the same
