@@ -47,6 +47,9 @@ def find(model: str | None, pretrained: str | None, overrides: dict, embed_dim: 
         model_cfg, preprocessing, weights = _from_folder(folder)
     elif model:
         model_cfg, preprocessing, weights = _from_model(model, pretrained)
+        is_bare = weights is not None and str(weights) == pretrained
+        if is_bare and "quick_gelu" not in overrides:
+            check_activation(model, weights, "vision_cfg: {quick_gelu: ...}")
     else:
         model_cfg, preprocessing, weights = {}, {}, _file(pretrained) if pretrained else None
     beside = {"quick_gelu": bool(model_cfg.get("quick_gelu")), "embed_dim": model_cfg.get("embed_dim", embed_dim)}
@@ -136,6 +139,22 @@ def _from_model(model: str, pretrained: str | None) -> tuple[dict[str, Any], dic
     if not Path(pretrained).is_file():
         raise UserError(f"pretrained {pretrained!r}: no such file, and no tag of {model}: {nearest(pretrained, tags)}")
     return model_cfg, _common_preprocessing(name, tags), Path(pretrained)
+
+
+def check_activation(model: str, weights: Any, option: str) -> None:
+    """UserError if published weights of an open_clip model have QuickGELU or GELU: a bare checkpoint file does not say
+    which, and the wrong one gives other numbers without an error."""
+    import open_clip
+
+    name = model.replace("/", "-")
+    tags = {tag: open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)}
+    quick = [tag for tag, published in tags.items() if published.get("quick_gelu")]
+    plain = [tag for tag in tags if tag not in quick]
+    if quick and plain:
+        raise UserError(
+            f"{weights}: does not say its activation; weights of {model} have QuickGELU ({', '.join(quick[:2])}) "
+            f"or GELU ({', '.join(plain[:2])}); set {option} to true or false"
+        )
 
 
 def _common_preprocessing(name: str, tags: list[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from shared.options.ranges import CheckedOptions, Steps
 from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.towers.base import Encoded, masked_max
-from stage1_align.towers.open_clip_loading import read_state
+from stage1_align.towers.open_clip_loading import check_activation, read_state
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, OpenClipTokenizer, Tokenizer
 
@@ -86,6 +86,8 @@ class OpenClipText(TextTower):
         if not keeps_projection:
             self.net.text_projection = None
         if options.pretrained:
+            if options.model and options.quick_gelu is None:
+                check_activation(options.model, options.pretrained, "quick_gelu")
             _load(self.net, Path(options.pretrained))
         if keeps_projection:
             self.project, self.HEADS = _to_linear(self.net.text_projection), ("query",)

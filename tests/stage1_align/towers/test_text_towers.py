@@ -383,6 +383,9 @@ def test_wrong_open_clip_text_options_are_refused_in_one_line(tmp_path):
     small = {"width": 16, "heads": 2, "layers": 1}
     fails("did you mean 'ViT-B-32'", model="ViT-B-23")
     fails("did you mean 'layers'", text_cfg={"layer": 2})
+    tiny = {"model": "ViT-B-32", "pretrained": "w.pt", "text_cfg": small}
+    fails(r"does not say its activation; .* QuickGELU \(openai, .* set quick_gelu to true or false", **tiny)
+    fails("no such checkpoint file", **tiny, quick_gelu=True)
     fails("roberta-base of transformers", model="roberta-ViT-B-32")
     fails("no such checkpoint file", text_cfg=small, pretrained="laion2b_s34b_b79k")
     fails("has positions for: 77", text_cfg=small, context_length=78)
