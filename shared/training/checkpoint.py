@@ -30,6 +30,7 @@ from shared.errors import UserError
 from shared.files import digest, read_object, write_json
 from shared.training.distributed import is_peer_failure
 from shared.training.sharded import gather, scatter
+from shared.training.weights import separate_tensors
 from shared.training.weights_only import refusal, weights_only
 
 if TYPE_CHECKING:
@@ -89,19 +90,13 @@ def complete(folder: Path, progress: Any) -> None:
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], is_main: bool) -> None:
-    seen: set[int] = set()
     whole = {}
     for name, value in tensors.items():
         value = gather(value.detach())
-        if is_main:
-            value = value.cpu().contiguous()
-            memory = value.untyped_storage()
-            if memory.data_ptr() in seen or memory.nbytes() != value.nbytes:  # safetensors refuses shared memory
-                value = value.clone()
-            seen.add(value.untyped_storage().data_ptr())
-            whole[name] = value
+        if is_main:  # one after the other, so that a device holds one whole tensor at a time
+            whole[name] = value.cpu()
     if is_main:
-        save_file(whole, path)
+        save_file(separate_tensors(whole), path)
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:

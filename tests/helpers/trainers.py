@@ -137,6 +137,25 @@ def kill_in_third_save() -> None:
     checkpoint.write = write_and_die
 
 
+class SpoilLosses:
+    """Makes all losses NaN from the given optimizer step of the process on."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def __call__(self) -> None:
+        from stage1_align.model import ContrastiveModel
+
+        original, calls = ContrastiveModel.losses, []
+
+        def losses(model: ContrastiveModel, *arguments: Any) -> dict[str, Any]:
+            calls.append(1)
+            spoil = float("nan") if len(calls) > self.step else 1.0
+            return {name: value * spoil for name, value in original(model, *arguments).items()}
+
+        ContrastiveModel.losses = losses
+
+
 def records(folder: Path) -> list[dict[str, Any]]:
     """The lines of log.jsonl without measurements of time and memory."""
     measured = ("time", "samples_per_second", "samples_per_second_per_process", "data_wait_seconds", "memory_mib")
