@@ -23,6 +23,7 @@ SPLITS = {
 """The names of the splits in tables. "eval" is not among them: it is a validation split here and a test split there."""
 INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
 """Characters that a copied cell may begin or end with, and that nobody sees."""
+_TEXT_FORMULA = re.compile(r'=\(?"((?:[^"]|"")*)"\)?')
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SIGNS = str.maketrans({"−": "-", "－": "-", "﹣": "-", "＋": "+", "．": ".", "٫": "."})
 """A minus sign that is no hyphen, and the signs of full-width and Arabic digits."""
@@ -51,8 +52,11 @@ _HINTS = {
 
 
 def clean(text: str) -> str:
-    """A text without white space and invisible characters at its ends."""
+    """A text without white space and invisible characters at its ends; of a formula that is a text, such as ="0012",
+    which keeps the zeros of a number in spreadsheets, the text."""
     stripped = text.strip().strip(INVISIBLE)
+    if stripped.startswith("=") and (formula := _TEXT_FORMULA.fullmatch(stripped)):
+        stripped = formula[1].replace('""', '"')
     return stripped if stripped == text else clean(stripped)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from shared.errors import UserError
 from shared.layouts.registry import read_source
-from shared.tables.cells import parse_number, split_name
+from shared.tables.cells import clean, parse_number, split_name
 
 
 @pytest.mark.parametrize(
@@ -129,3 +129,18 @@ def test_ambiguous_commas_are_refused(read, cells):
 def test_commas_in_texts_and_groups_stay(read):
     source = read("path;text;subject;valence\nc0.mp4;0,5;1,5;0,5\n")
     assert (source.clips[0].transcript, source.clips[0].groups) == ("0,5", {"subject": "1,5"})
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ('="0012"', "0012"),
+        (' =("8445162064354") ', "8445162064354"),
+        ('="he said ""no"""', 'he said "no"'),
+        ('="a"&"b"', '="a"&"b"'),
+        ("=A1", "=A1"),
+        ('"quoted"', '"quoted"'),
+    ],
+)
+def test_formula_that_is_a_text_is_that_text(cell, text):
+    assert clean(cell) == text
