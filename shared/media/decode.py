@@ -20,6 +20,7 @@ from shared.media.channels import Mix, measure_frames
 from shared.media.choose_tracks import choose_tracks
 from shared.media.containers import MediaError as MediaError
 from shared.media.containers import open_media
+from shared.media.joined_files import unread_recordings
 from shared.media.remarks import Remarks
 from shared.media.timeline import BREAK, SUSPICIOUS
 from shared.media.tracks import AudioTrack, Track, VideoTrack, no_frames
@@ -95,7 +96,9 @@ def decode_windows(
             reasons["audio"] = "no decoder for its track" if container.streams.audio else "no audio track"
         if not tracks:
             raise MediaError("neither a video nor an audio track that can be decoded")
-        yield from _windows(tracks, _start(container, tracks), seconds, reasons, choice.remarks)
+        yield from _windows(
+            tracks, _start(container, tracks), seconds, reasons, choice.remarks + unread_recordings(source)
+        )
 
 
 def _why_no_video(container: "InputContainer") -> str:
@@ -165,7 +168,7 @@ def _windows(
     tracks: list[Track], start: float, seconds: float, reasons: dict[str, str], chosen: Remarks
 ) -> Iterator[Media]:
     """Windows with what every track holds in them. start: of the clip, by the clock of the file; chosen: remarks about
-    the choice of the tracks, for the first window."""
+    the file and the choice of its tracks, for the first window."""
     number, remarks, any_window = 0, chosen, False
     tail, read_until = min(MIN_TAIL_SECONDS, seconds / 2), 0.0
     rest: _Part | None = None  # what is read of this window already

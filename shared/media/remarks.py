@@ -14,7 +14,8 @@ class Remark:
 
     def say(self, amount: float) -> str:
         """The line for an amount: a count, or seconds."""
-        return self.text.replace("{}", f"{amount:.4g}").replace("(s)", "" if amount == 1 else "s")
+        number = f"{amount:.0f}" if amount >= 1000 else f"{amount:.4g}"
+        return self.text.replace("{}", number).replace("(s)", "" if amount == 1 else "s")
 
 
 class Remarks(dict[Remark, float]):

@@ -1,6 +1,6 @@
 """One clock for the packets of a file: order and continuity come from the stream, time stamps only refine them.
 
-Files joined end to end start their time stamps again, clocks wrap around, and single stamps are wrong. Both tracks of a
+Files joined end to end start their time stamps again, and single stamps are wrong. Both tracks of a
 file are read from containers of their own; each sees the packets of both, and so both arrive at the same clock.
 """
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 JITTER = 0.05
 """Seconds by which time stamps may step back without a reason."""
+REORDERED = 0.7
+"""The same for reordered frames in Matroska, which has no decoding times: they are guessed, wrongly after a joint."""
+OVERLAP = 0.5
+"""Seconds that a stream may step back alone: more is no overlap, but a clock that starts again."""
 SUSPICIOUS = 1.0
 """A longer step forward, in seconds, is compared with the packets after it."""
 DISCONTINUITY = 10.0
@@ -68,9 +72,14 @@ class Line:
             return None
         return float(ticks * (packet.time_base or 0))
 
+    def __post_init__(self) -> None:
+        guessed = "matroska" in self.stream.container.format.name and self.stream.type == "video"
+        codec: Any = self.stream.codec_context
+        self.jitter = REORDERED if guessed and codec.has_b_frames else JITTER
+
     def jumps(self, since: float, time: float, forward: float) -> bool:
         """Whether the step from one raw time to the next is no regular one."""
-        return time < since - JITTER or time > since + forward
+        return time < since - self.jitter or time > since + forward
 
     def read(self, packet: "Packet", time: float) -> None:
         if self.last is not None and time > self.last:
@@ -125,8 +134,7 @@ class Timeline:
                         self.remarks[WRONG_STAMPS] += 1
                 else:
                     line.read(packet, time)
-                    if self.first is None or time + line.offset < self.first:
-                        self.first = time + line.offset
+                    self._note_first(time + line.offset)
             line.shift(packet)
             yield packet
 
@@ -137,7 +145,10 @@ class Timeline:
                 return True
             line.stuck = None
         if line.last is None:
-            return self._first_is_wrong(line, time)
+            if self._first_is_wrong(line, time):
+                return True
+            self._join_late(packet, line, time)
+            return False
         if time == line.last:
             return self._is_stuck(line, time)
         if line.jumps(line.last, time, SUSPICIOUS):
@@ -152,7 +163,30 @@ class Timeline:
         after = self._times_ahead(line, 2)
         if len(after) < 2 or abs(after[1] - after[0]) > SUSPICIOUS:
             return False
-        return after[0] < time - SUSPICIOUS or after[0] > time + BREAK
+        if time - SUSPICIOUS <= after[0] <= time + BREAK:
+            return False
+        self._note_first(after[0] + line.offset)
+        return True
+
+    def _note_first(self, time: float) -> None:
+        self.first = time if self.first is None else min(self.first, time)
+
+    def _join_late(self, packet: "Packet", line: Line, time: float) -> None:
+        """Let a stream that begins with a new part, far before the others, be the first one of that part."""
+        others = [other for other in self.lines.values() if other is not line and other.last is not None]
+        if any((other.last or 0.0) - time > SUSPICIOUS for other in others):
+            starts, ends = self._seam(packet, line, others)
+            if len(starts) > 1:
+                ends.pop(line.stream.index)
+                self._start_part(line, time, self._offset_of_part(starts, ends))
+            else:
+                line.offset = self.offset
+
+    def _start_part(self, line: Line, time: float, offset: float) -> None:
+        if self.leads:
+            self.remarks[JOINED] += 1
+        self.offset = line.offset = offset
+        line.joints.append(time + offset)
 
     def _is_stuck(self, line: Line, time: float) -> bool:
         """Whether several packets share one time. Two may: fields, or a frame that replaces another."""
@@ -172,25 +206,19 @@ class Timeline:
         last = line.last or 0.0
         others = [other for other in self.lines.values() if other is not line and other.last is not None]
         now = max((other.end for other in others), default=line.end)
-        wrap = _clock_period(line)
         if line.offset != self.offset and abs(time + self.offset - now) < DISCONTINUITY / 2:
             line.offset = self.offset  # the others have made this jump before
-        elif wrap and abs(last - time - wrap) < DISCONTINUITY:
-            self.offset = line.offset = line.offset + wrap
+            line.joints.append(time + line.offset)
         elif line.jumps(last, time, self.forward):
             starts, ends = self._seam(packet, line, others)
             if not starts:
                 self._follow_alone(line, time)
                 return
-            offset = self._offset_of_part(starts, ends)
-            if self.leads:
-                self.remarks[JOINED] += 1
-            self.offset = line.offset = offset
-            line.joints.append(time + offset)
+            self._start_part(line, time, self._offset_of_part(starts, ends))
 
     def _follow_alone(self, line: Line, time: float) -> None:
         """A jump that the other streams do not make: small overlaps stay, for the sake of synchrony."""
-        if line.jumps((line.last or 0.0) - SUSPICIOUS, time, float("inf")):
+        if line.jumps((line.last or 0.0) - OVERLAP, time, float("inf")):
             line.offset = line.end - time
             if line is self.own:
                 self.remarks[REBASED] += 1
@@ -280,9 +308,3 @@ def _is_far(packet: "Packet", line: Line) -> bool:
 def _shown(packet: "Packet") -> float:
     ticks = packet.pts if packet.pts is not None else packet.dts
     return float((ticks or 0) * (packet.time_base or 0))
-
-
-def _clock_period(line: Line) -> float:
-    """Seconds after which the 33 bits of an MPEG clock start again; 0 for other clocks."""
-    base = line.stream.time_base
-    return 2**33 / 90000 if base is not None and base.numerator == 1 and base.denominator == 90000 else 0.0

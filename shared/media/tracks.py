@@ -40,6 +40,7 @@ TOO_LOUD = Remark(
     "{} sample(s) of sound are far beyond full scale, which is 1: cut off; divide them by their full scale",
     is_problem=True,
 )
+PAUSE = Remark("the recording pauses for {} s, which are left out")
 OVERLAP = Remark("{} s of sound left out: its time stamps overlap", is_problem=True)
 
 
@@ -197,7 +198,8 @@ class VideoTrack(Track):
             single = not self.has_decoded
             self._show_last(max(self.end, (self.next_index + 0.5) / self.rate if single else 0.0), end)
         elif self.last is not None:
-            self.end = end
+            is_break = self.time(self.peek(), start) - self.last_time > BREAK
+            self.end = min(end, self._last_end()) if is_break else end
         self.in_window = bool(self.images)
         if not self.images:
             return no_frames()
@@ -249,6 +251,10 @@ class AudioTrack(Track):
         """Where the next frame starts, in samples, once this is decided."""
         self.exact = True
         """Whether the next frame is placed exactly: the first one of a part of the recording."""
+        self.is_alone = other is None
+        """Whether there is no picture to stay in sync with: joined parts then follow each other without a cut."""
+        self.shift, self.by_count = 0.0, False
+        """Seconds added to the times of the current part; whether times of another sample rate are not believed."""
         self.mixes: dict[str, Mix] = {}
         """How channels become one, by their layout; their mean for a layout that is not among them."""
         self.converter: RateConverter | None = None
@@ -267,11 +273,17 @@ class AudioTrack(Track):
         while (frame := self.peek()) is not None:
             self.rate = self.rate or frame.sample_rate
             first, limit = int(begin * self.rate), int(end * self.rate)
-            if self.length < first:
-                self.length = self.returned = first  # windows without sound were skipped
             if self.length >= limit:
                 break
-            self._add_silence(self._place(self.time(frame, start), start), limit)
+            self.by_count |= self.is_alone and frame.sample_rate != self.rate  # its clock may count samples
+            silence = self._place(self.time(frame, start), start)
+            if silence > BREAK * self.rate:
+                if self.length + silence >= limit:
+                    break  # nothing is added in a break
+                if self.length < first:  # windows in the break were left out
+                    silence -= first - self.length
+                    self.length = self.returned = first
+            self._add_silence(silence, limit)
             if self.length >= limit:
                 break
             mix = self.mixes.get(layout_key(frame), Mix())
@@ -315,15 +327,19 @@ class AudioTrack(Track):
         """Decide where the next frame, of this time, starts; samples of silence before it, negative for an overlap.
         start: of the clip, by the clock of the file."""
         if self.position is None:
-            offset, drift = round(time * self.rate) - self._end_of_placed(), MAX_AUDIO_DRIFT * self.rate
+            starts_part = self._part_starts(time + start)
+            if starts_part and self.is_alone:
+                self.shift = self._end_of_placed() / self.rate - time
+            self.exact |= starts_part
+            offset = 0 if self.by_count else round((time + self.shift) * self.rate) - self._end_of_placed()
+            drift = MAX_AUDIO_DRIFT * self.rate
             # A part's first frame is placed exactly; later, the clocks of container and codec may drift a little.
-            self.exact |= self._part_starts(time + start)
             if not self.exact and abs(offset) <= drift:
                 offset = 0
             elif offset > 0:
                 self._end_conversion()
                 if self.has_decoded and offset > drift:
-                    self.remarks[SILENCE] += offset / self.rate
+                    self.remarks[SILENCE if offset <= BREAK * self.rate else PAUSE] += offset / self.rate
             self.position = self._end_of_placed() + offset
         return self.position - self._end_of_placed()
 
@@ -331,7 +347,7 @@ class AudioTrack(Track):
         """Silence of `count` samples, of which later windows add what is beyond `limit`."""
         if count > 0:
             self._append(np.zeros(min(count, limit - self.length), np.float32))
-            self.in_window |= count <= BREAK * self.rate
+            self.in_window = True
 
     def _add_frame(self, mono: np.ndarray, rate: int) -> None:
         """Samples (S,) at `rate` Hz, without what overlaps the sound before them."""

@@ -3,7 +3,7 @@
 import av
 import numpy as np
 import pytest
-from helpers.media_files import clock, read_clock, voice, write_video
+from helpers.media_files import clock, read_clock, voice, write_video, write_wav
 
 from shared.media.decode import Media, decode, decode_windows
 from shared.media.remarks import note_lines, problem_lines
@@ -15,7 +15,7 @@ def lines(media: Media) -> str:
 
 def assert_windows_equal_whole(path, rate=8.0, lengths=(0.7, 1.0, 2.5)) -> Media:
     """All frames, times and samples of the windows are those of the file decoded at once, which is returned."""
-    whole = decode(path, rate, 1e5)
+    whole = decode(path, rate, 1000)
     for seconds in lengths:
         parts = list(decode_windows(path, rate, seconds))
         if len(whole.frames):
@@ -108,3 +108,105 @@ def test_files_joined_end_to_end_are_read_to_their_end(tmp_path, name, codec):
         joint = media.frame_times[np.flatnonzero(numbers == 100)[0]]
         assert abs(joint - 2 - (second_burst - first_burst - 2)) < 0.042  # one frame
     assert "time stamps start again in 1 place" in lines(media) and not problem_lines(media.remarks)
+
+
+def test_parts_of_other_rates_follow_each_other(tmp_path):
+    """Chained Ogg FLAC: the clock of the container counts samples of the first part."""
+    parts = []
+    for rate in (48000, 44100, 16000):
+        path = write_video(tmp_path / f"{rate}.oga", None, sound=burst(2, 0.5, rate)[None], rate=rate)
+        parts.append(path.read_bytes())
+    (tmp_path / "all.oga").write_bytes(b"".join(parts))
+    media = assert_windows_equal_whole(tmp_path / "all.oga")
+    np.testing.assert_allclose(bursts(media), [0.5, 2.5, 4.5], atol=0.005)
+    assert media.duration == pytest.approx(6, abs=0.01) and "start again in 2 places" in lines(media)
+
+
+def test_sound_that_begins_with_the_second_part_is_in_sync(tmp_path):
+    pictures, times = clock(np.arange(50) / 25), np.arange(50) / 25
+    first = write_video(tmp_path / "silent.ts", pictures, times)
+    second = write_video(tmp_path / "sound.ts", pictures, times, burst(2, 0.5, 48000)[None], 48000)
+    (tmp_path / "a.ts").write_bytes(first.read_bytes() + second.read_bytes())
+    media = assert_windows_equal_whole(tmp_path / "a.ts")
+    (start,) = bursts(media)
+    assert abs(start - 2.5) < 0.03 and media.frame_times[-1] == 3.875
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.flv", "a.wav"])
+def test_recordings_that_no_player_reads_are_said(tmp_path, name):
+    path = tmp_path / name
+    sound = burst(1, 0.5, 44100)[None]
+    if name == "a.wav":
+        write_wav(path, sound, 44100)
+    else:
+        write_video(path, clock(np.arange(25) / 25), sound=sound, rate=44100)
+    assert not decode(path, 8, 20).remarks
+    path.write_bytes(path.read_bytes() * 3)
+    for source in (path, path.read_bytes()):
+        media = decode(source, 8, 20)
+        assert media.duration < 1.2 and "2 more recordings" in problem_lines(media.remarks)[0]
+
+
+def patch_flv(data: bytes, change) -> bytes:
+    """FLV with the milliseconds of its packets set by change(is_video, number, milliseconds)."""
+    out, at, count = bytearray(data), 13, {8: 0, 9: 0, 18: 0}
+    while at + 11 <= len(out):
+        kind, size = out[at], int.from_bytes(out[at + 1 : at + 4], "big")
+        if kind != 18:
+            time = change(kind == 9, count[kind], int.from_bytes(out[at + 4 : at + 7], "big"))
+            out[at + 4 : at + 7], out[at + 7] = (time & 0xFFFFFF).to_bytes(3, "big"), time >> 24
+        count[kind] += 1
+        at += 15 + size
+    return bytes(out)
+
+
+@pytest.fixture(scope="module")
+def flv(tmp_path_factory):
+    """50 pictures, and a burst at 0.5 s."""
+    path = tmp_path_factory.mktemp("flv") / "a.flv"
+    sound = burst(2, 0.5, 44100)[None]
+    return write_video(path, clock(np.arange(50) / 50), np.arange(50) / 25, sound, 44100).read_bytes()
+
+
+HOURS = 18_000_000
+REPAIRED, AGAIN, ALONE = "wrong or stuck time stamp", "time stamps start again in 1 place", "one track jump in 1 place"
+
+
+@pytest.mark.parametrize(
+    ("change", "remark"),
+    [
+        (lambda video, k, t: t, ""),
+        (lambda video, k, t: t + HOURS, ""),
+        (lambda video, k, t: t + HOURS if video and k == 20 else t, REPAIRED),
+        (lambda video, k, t: t + HOURS if not video and k == 40 else t, REPAIRED),
+        (lambda video, k, t: t + HOURS if k == 1 else t, REPAIRED),
+        (lambda video, k, t: t + HOURS if video and k == 50 else t, REPAIRED),
+        (lambda video, k, t: 0 if k == 20 else t, REPAIRED),
+        (lambda video, k, t: 0, REPAIRED),
+        (lambda video, k, t: 0 if video else t, REPAIRED),
+        (lambda video, k, t: t if video else 0, REPAIRED),
+        (lambda video, k, t: t // 1000 * 1000, REPAIRED),
+        (lambda video, k, t: t if t < 1000 else t - 1000, AGAIN),
+        (lambda video, k, t: t if t < 1000 or video else t - 1000, ALONE),
+        (lambda video, k, t: t if t < 1000 or not video else t - 1000, ALONE),
+    ],
+    ids=lambda value: None if callable(value) else value[:12].replace(" ", "-"),
+)
+def test_order_of_the_recording_stands_for_wrong_time_stamps(flv, tmp_path, change, remark):
+    path = tmp_path / "a.flv"
+    path.write_bytes(patch_flv(flv, change))
+    media = assert_windows_equal_whole(path, 25.0, (0.7,))
+    numbers = np.round(read_clock(media.frames) * 50).astype(int)
+    assert numbers[0] == 0 and numbers[-1] == 49 and abs(len(numbers) - 50) <= 1
+    assert np.abs(numbers - media.frame_times * 25).max() < 1.6  # FLV rounds, and starts with the sound
+    np.testing.assert_allclose(bursts(media), [0.523], atol=0.002)
+    assert (remark in lines(media)) if remark else not media.remarks
+
+
+def test_break_of_hours_is_left_out(flv, tmp_path):
+    path = tmp_path / "a.flv"
+    path.write_bytes(patch_flv(flv, lambda video, k, t: t if t < 1000 else t + HOURS))
+    first, second = decode_windows(path, 8, 10)
+    assert [first.start, second.start] == [0, 18000] and first.duration == pytest.approx(1, abs=0.1)
+    assert len(first.waveform) / 44100 == pytest.approx(1, abs=0.05) and "pauses for 18000 s" in lines(first)
+    assert np.round(read_clock(second.frames)[-1] * 50) > 40
