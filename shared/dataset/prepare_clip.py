@@ -139,6 +139,7 @@ def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: FaceTrack | None
         quality=clip_quality(row, min(media.frames.shape[1:3]), faces, crops),
         content="" if {"vision", "audio"} <= set(missing) else row_digest(content),
         longer=media.more,
+        has_remarks=bool(media.remarks),
     )
 
 

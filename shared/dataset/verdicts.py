@@ -35,6 +35,8 @@ class Verdict:
     """Digest of frames and waveform alone, which clips with equal content share; "" without either."""
     longer: bool = False
     """Whether the recording is longer than `max_seconds`."""
+    has_remarks: bool = False
+    """Whether something of its media was repaired, chosen or left out; `detail` says what."""
 
 
 def failed(clip: Clip, reason: str) -> Verdict:
@@ -99,6 +101,11 @@ def summary(out: Path, verdicts: list[Verdict], digest: str, left_out: Sequence[
     if silent:
         lines.append(
             f"  the sound of {silent} clip{'s' * (silent > 1)} could not be transcribed; verdicts.csv says why"
+        )
+    remarked = sum(verdict.has_remarks for verdict in verdicts)
+    if remarked:
+        lines.append(
+            f"  the media of {remarked} clip{'s' * (remarked > 1)} needed a repair or a choice; verdicts.csv says which"
         )
     longer = sum(verdict.longer for verdict in verdicts)
     if longer:

@@ -14,6 +14,7 @@ from shared.dataset.check_source import check_source
 from shared.dataset.clip import Clip
 from shared.dataset.prepare_clip import prepare_clip
 from shared.dataset.recipe import Recipe
+from shared.dataset.verdicts import summary
 from shared.media.decode import MediaError, decode, decode_windows
 from shared.media.remarks import note_lines
 
@@ -99,6 +100,7 @@ def test_choice_is_said_by_prepare_and_check(tmp_path):
     write_tracks(tmp_path / "a.mkv", [(0, 1, NONE), (0.3, 1, DEFAULT)], [(25, NONE)])
     _, verdict = prepare_clip(Clip("a", tmp_path / "a.mkv"), Recipe())
     assert "2 sound tracks: number 2 is used, the default" in verdict.detail
+    assert "the media of 1 clip needed a repair or a choice" in summary(tmp_path, [verdict], "")
     report = format_report(check_source(tmp_path, "folder"))
     assert "1 with several: a.mkv: 2 sound tracks: number 2 is used, the default" in report
 
