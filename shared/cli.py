@@ -32,6 +32,7 @@ COMMANDS = {
     "merge-folds": ("stage2_fusion.commands.merge_folds:main", "score the folds of a cross-validation as one"),
     "robustness": ("stage2_fusion.commands.robustness:main", "PCC against the share of clips that lack a modality"),
     "predict": ("stage2_fusion.commands.predict:main", "predict intensities of media files"),
+    "seal": ("shared.commands.seal:main", "accept a saved folder as it is, after an edit on purpose"),
     "configs": ("shared.commands.configs:main", "list the shipped configurations, or print the path of one"),
     "doctor": ("shared.commands.doctor:main", "show what is installed, what is missing, and how to get it"),
     "demo": ("shared.commands.demo:main", "run every step on the synthetic corpus"),

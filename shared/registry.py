@@ -3,8 +3,11 @@
 import difflib
 import importlib
 import inspect
+import os
 import re
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from shared.errors import UserError
@@ -12,6 +15,8 @@ from shared.text import one_line
 
 IMPORT_PATH = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*)(?::(.*))?")
 """`package.module:Class`, perhaps followed by `:` and a file."""
+TRUSTED = "EMIT_IMPORT"
+"""Environment variable: modules, separated by commas, whose classes a saved folder may name."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -19,6 +24,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
     known = sorted(set(names))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(known)}"
+
+
+def _trusted() -> list[str]:
+    return [name.strip() for name in os.environ.get(TRUSTED, "").split(",")]
 
 
 class Registry:
@@ -35,13 +44,22 @@ class Registry:
         """The names of the built-in parts, sorted."""
         return sorted(self.parts)
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str, saved_in: str | Path | None = None) -> Any:
         """The part called `name`, or the one at the import path `package.module:Class`. UserError names the nearest
-        part when there is none of that name, and the reason when the import fails."""
+        part when there is none of that name, and the reason when the import fails.
+
+        saved_in: the folder that names the part, unless a person does. Loading a folder imports nothing that its author
+        chose: the module of an import path must be imported already, or stand in EMIT_IMPORT."""
         if name in self.parts:
             module, attribute = self.parts[name].split(":")
             return getattr(importlib.import_module(module), attribute)
         if ":" in name:
+            module = name.partition(":")[0]
+            if saved_in is not None and module not in sys.modules and module not in _trusted():
+                raise UserError(
+                    f"{saved_in}: names code of its own, the {self.family} {name!r}, which loading does not import; "
+                    f"if you trust it, import {module} first, or set {TRUSTED}={module}"
+                )
             return self._imported(name)
         raise UserError(f"no {self.family} called {name!r}: {nearest(name, self.parts)}")
 

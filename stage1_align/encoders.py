@@ -17,23 +17,21 @@ from torch import Tensor, nn
 
 from shared import hub
 from shared.errors import UserError
-from shared.files import atomic_folder, digest, read_object, saved_folder, write_json, write_text
+from shared.files import atomic_folder, saved_folder, write_text
 from shared.media.arrays import reject
 from shared.registry import nearest
-from shared.text import one_line
+from shared.saved.checksum import ENCODERS, encoder_digest, file_digests, write_description
 from shared.training.weights import separate_tensors
 from stage1_align.export.card import model_card
+from stage1_align.saved_encoders import SavedEncoders, find_tower, load_towers
 from stage1_align.towers import TOWERS
 from stage1_align.towers.audio_tower import AudioTower
 from stage1_align.towers.base import Tower
 from stage1_align.towers.inputs import is_path
 from stage1_align.towers.text_tower import TextTower
-from stage1_align.towers.tokenizers import TOKENIZERS
 from stage1_align.towers.vision_tower import VisionTower
 
-FORMAT = "emit-encoders/1"
 HUB_FILES = ["*.json", "*.safetensors", "*.md", "tokenizer/*"]
-BASES = {"vision": VisionTower, "audio": AudioTower, "text": TextTower}
 
 
 class RawClip(NamedTuple):
@@ -85,7 +83,7 @@ class AlignedEncoders(nn.Module):
         name or option."""
         built: dict[str, Any] = {}
         for modality, spec in towers.items():
-            tower_class = _tower_class(modality, spec["name"])
+            tower_class = find_tower(modality, spec["name"])
             built[modality] = tower_class.from_options(spec.get("options", {}), embed_dim)
         encoders = cls(**built, embed_dim=embed_dim)
         encoders.names = {modality: spec["name"] for modality, spec in towers.items()}
@@ -154,34 +152,17 @@ class AlignedEncoders(nn.Module):
         only for a source that starts with hf-hub:. UserError for a folder that is missing, damaged or lacks a tower.
         """
         folder = hub.resolve(source, HUB_FILES)
-        config = _read_config(folder)
-        modalities = list(config["towers"]) if only is None else [only] if isinstance(only, str) else list(only)
+        saved = SavedEncoders.read(folder)
+        modalities = list(saved.towers) if only is None else [only] if isinstance(only, str) else list(only)
         for modality in modalities:
-            if modality not in config["towers"]:
-                raise UserError(f"{folder}: has no {modality} tower: {nearest(str(modality), config['towers'])}")
-        encoders = cls.build({modality: config["towers"][modality] for modality in modalities}, config["embed_dim"])
-        encoders._read_weights(folder / "model.safetensors")
-        if encoders.text is not None:
-            kind = config["towers"]["text"].get("tokenizer", "sentencepiece")
-            encoders.text.tokenizer = TOKENIZERS.get(kind).load(folder / "tokenizer")
-        encoders.config = config
-        encoders.digest = config["digest"]
-        return encoders.eval().requires_grad_(False) if frozen else encoders.eval()
-
-    def _read_weights(self, path: Path) -> None:
-        """Load the weights of the towers these encoders have; other weights in the file are not read."""
-        from safetensors import SafetensorError, safe_open
-
-        if not path.is_file():
-            raise UserError(f"{path}: missing; export the encoders again")
-        try:
-            with safe_open(path, "pt") as file:
-                for modality, tower in self.towers().items():
-                    names = [name for name in file.keys() if name.startswith(f"{modality}.")]  # noqa: SIM118
-                    tower.load_state_dict({name.removeprefix(f"{modality}."): file.get_tensor(name) for name in names})
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = one_line(error, 200)
-            raise UserError(f"{path}: damaged ({reason}); export the encoders again") from None
+            if modality not in saved.towers:
+                raise UserError(f"{folder}: has no {modality} tower: {nearest(str(modality), saved.towers)}")
+        towers: dict[str, Any] = load_towers(folder, saved, modalities)
+        encoders = cls(**towers, embed_dim=saved.embed_dim).eval()
+        encoders.names = {modality: saved.towers[modality].name for modality in modalities}
+        encoders.config = saved.to_json()
+        encoders.digest = saved.digest
+        return encoders.requires_grad_(False) if frozen else encoders
 
     def save_pretrained(
         self, folder: str | Path, training: dict | None = None, weights: dict[str, Tensor] | None = None
@@ -197,20 +178,17 @@ class AlignedEncoders(nn.Module):
             weights = separate_tensors(self.state_dict() if weights is None else weights)
             save_file(weights, partial / "model.safetensors")
             towers = {modality: self._describe(modality, tower) for modality, tower in self.towers().items()}
-            files = [partial / "model.safetensors"]
             if self.text is not None:
                 self.text.loaded_tokenizer().save(partial / "tokenizer")
                 towers["text"]["tokenizer"] = self.text.loaded_tokenizer().kind
-                files += sorted((partial / "tokenizer").iterdir())
             config = {
-                "format": FORMAT,
+                "format": ENCODERS.format,
                 "embed_dim": self.embed_dim,
                 "towers": towers,
                 "training": self.config.get("training", {}) if training is None else training,
+                "digest": encoder_digest(towers, file_digests(partial, ENCODERS)),
             }
-            config["digest"] = digest([towers, [digest(file) for file in files]])
-            write_json(partial / "config.json", config)
-            write_text(partial / "README.md", model_card(config))
+            write_text(partial / "README.md", model_card(write_description(partial, ENCODERS, config)))
 
     def _describe(self, modality: str, tower: Tower) -> dict[str, Any]:
         return {
@@ -228,28 +206,6 @@ class AlignedEncoders(nn.Module):
             folder = Path(temporary) / "encoders"
             self.save_pretrained(folder)
             hub.upload(folder, repo_id, private, "Aligned encoders")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of exported encoders. UserError if it is missing, damaged or of another format."""
-    config = read_object(folder / "config.json", "exported encoders", "make them with `emit export RUN --out DIR`")
-    if config.get("format") != FORMAT:
-        nested = (folder / "encoders" / "config.json").is_file()
-        hint = f"give {folder / 'encoders'}" if nested else "export the encoders again"
-        raise UserError(f"{folder}: format {config.get('format')!r}, expected {FORMAT!r}; {hint}")
-    towers = config.get("towers")
-    known = isinstance(towers, dict) and all(isinstance(spec, dict) and "name" in spec for spec in towers.values())
-    if not known or not isinstance(config.get("embed_dim"), int) or "digest" not in config:
-        raise UserError(f"{folder}/config.json: damaged (towers, embed_dim or digest); export the encoders again")
-    return config
-
-
-def _tower_class(modality: str, name: str) -> type[Tower]:
-    """The class of a registered or imported tower. UserError unless it is a tower of that modality."""
-    tower, base = TOWERS[modality].get(name), BASES[modality]
-    if not (isinstance(tower, type) and issubclass(tower, base)):
-        raise UserError(f"{name}: no {modality} tower; it must be a subclass of stage1_align.{base.__name__}")
-    return tower
 
 
 def _raw_clip(clip: Any) -> RawClip:

@@ -136,6 +136,8 @@ class RawInputs:
 
     def __init__(self, config: FuseConfig, info: FeatureInfo):
         self.blocks, self.info, self.max_sequence_steps = config.finetune, info, config.train.max_sequence_steps
+        if config.encoders is None and not Path(info.encoders.path).is_dir():
+            raise UserError(f"{config.data}: its encoders are no longer at {info.encoders.path}; give --encoders")
         self.encoders = AlignedEncoders.from_pretrained(config.encoders or Path(info.encoders.path), frozen=False)
         self.clips = ClipDataset.open(config.clips or Path(info.data.path))
         for what, digest, expected, option in (

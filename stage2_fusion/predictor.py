@@ -91,7 +91,7 @@ class Predictor:
         loaded = load_encoders(model, encoders, blendshapes)
         changes = {"max_seconds": window, "detector": detector, "transcribe": transcribe}
         changes = {name: value for name, value in changes.items() if value is not None}
-        recipe = make_recipe(config.prepare | changes)
+        recipe = make_recipe(_without_files(config.prepare, changes, source) | changes, f"{source}: prepare")
         recipe = dataclasses.replace(recipe, sample_rates=[waveform_rate(loaded, recipe.sample_rates)])
         recipe.file_digests()
         if config.trained_on.synthetic:
@@ -240,12 +240,27 @@ def _item(clip: Any, name: str) -> tuple[str, Clip, ClipArrays | None]:
     )
 
 
-def make_recipe(settings: dict[str, Any]) -> Recipe:
-    """The settings of `emit prepare`. UserError if they are of another version or out of range."""
+def make_recipe(settings: dict[str, Any], where: str = "") -> Recipe:
+    """The settings of `emit prepare`. UserError, which begins with `where`, if they are of another version or out of
+    range."""
     try:
         return Recipe.from_json(settings)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    except (TypeError, ValueError, UserError) as error:
+        raise UserError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _without_files(settings: dict[str, Any], changes: dict[str, Any], source: str | Path) -> dict[str, Any]:
+    """The settings stored with a model. UserError if they name a detector or a recognizer that is a file, unless
+    `changes` do: a model folder opens nothing elsewhere."""
+    for name, builtin in (("detector", ("haar",)), ("transcribe", ("",))):
+        value = settings.get(name, builtin[0])
+        if name not in changes and value not in builtin:
+            none = ', or "" to do without' if name == "transcribe" else ""
+            raise UserError(
+                f"{source}: its training clips were prepared with --{name} {value!s:.100}; a model folder opens no "
+                f"file elsewhere: give --{name} with that file again{none}"
+            )
+    return settings
 
 
 def load_encoders(

@@ -19,18 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared.dataset.clip import MODALITIES
 from shared.dataset.recipe import Recipe
+from shared.dataset.rows import load_rows
 from shared.errors import UserError
-from shared.files import digest, read_json
+from shared.files import digest
 from shared.media.storage import decode_jpeg, from_int16
+from shared.saved.checksum import CLIPS, read_description
+from shared.saved.typed import read_typed
 from shared.text import one_line
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-FORMAT = "emit-clips/1"
-HOW = "make it with `emit prepare`"
+FORMAT = CLIPS.format
+HOW = CLIPS.how
 
 OPTIONAL = ("digest", "counts", "split", "made_from", "synthetic", "label_ranges")
 """Fields of ClipDatasetInfo that dataset.json leaves out when they are empty."""
@@ -102,25 +106,32 @@ class ClipDatasetInfo:
         optional = {name: getattr(self, name) for name in OPTIONAL}
         return values | {name: value for name, value in optional.items() if value}
 
+    def __post_init__(self) -> None:
+        if len({*self.label_names}) < len(self.label_names) or not all(self.label_names):
+            raise UserError(f"label_names is {self.label_names!r:.60}: different names are needed")
+        if self.quality_names.keys() != {*MODALITIES}:
+            raise UserError(f"quality is of {', '.join(self.quality_names)}: expected {', '.join(MODALITIES)}")
+
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "ClipDatasetInfo":
-        """Raises UserError if the recipe has options that this version does not know."""
-        optional = {name: values[name] for name in OPTIONAL if name in values}
-        columns = list(values["label_names"]), list(values["group_names"])
-        return cls(*columns, Recipe.from_json(values["prepare"]), values["quality"], **optional)
+    def from_json(cls, values: dict[str, Any], where: str = "dataset.json") -> "ClipDatasetInfo":
+        """From the content of a dataset.json. UserError, which begins with `where`, for a key that is missing or that
+        this version does not know, and for a value of another type or outside its range."""
+        own = {"prepare": "recipe", "quality": "quality_names"}
+        outer = ("format", "files", "checksum")
+        values = {own.get(name, name): value for name, value in values.items() if name not in outer}
+        return read_typed(cls, values, where)
 
     @classmethod
     def read(cls, path: Path) -> "ClipDatasetInfo":
-        """Read dataset.json of the folder `path`. Raises UserError if there is none or it has another format."""
-        values = read_json(Path(path) / "dataset.json", "clip dataset", HOW)
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            other = values.get("format") if isinstance(values, dict) else None
-            raise UserError(f"{path}: not a clip dataset of format {FORMAT} (found {other}); {HOW}")
-        return cls.from_json(values)
+        """Read dataset.json of the folder `path`. Raises UserError if there is none, or it is damaged, changed or of
+        another format."""
+        again = f"delete the folder and {HOW}"
+        return cls.from_json(read_description(Path(path), CLIPS, again), f"{path}/dataset.json")
 
     def with_digest(self, row_digests: Iterable[tuple[str, str]]) -> "ClipDatasetInfo":
         """The description of a dataset of these rows: (id, digest of the content) of each."""
-        return replace(self, digest=digest([self.to_json(), [list(pair) for pair in row_digests]]))
+        content = {**self.to_json(), "format": CLIPS.unsealed}
+        return replace(self, digest=digest([content, [list(pair) for pair in row_digests]]))
 
 
 class ClipDataset:
@@ -137,17 +148,9 @@ class ClipDataset:
     def open(cls, path: Path, split: str | None = None) -> "ClipDataset":
         """Open a dataset, or one split of it. Raises UserError if there is none, or no clip in that split."""
         info = ClipDatasetInfo.read(path)
-        import datasets
-
         from shared.dataset.splits import with_splits
 
-        try:
-            table = with_splits(datasets.load_from_disk(str(Path(path) / "data"), keep_in_memory=False), Path(path))
-        except UserError:
-            raise
-        except Exception as error:
-            reason = one_line(error, 200)
-            raise UserError(f"{path}: damaged clip dataset ({reason}); delete the folder and {HOW}") from None
+        table = with_splits(load_rows(Path(path), schema(info), f"delete the folder and {HOW}"), Path(path))
         rows = np.arange(len(table))
         if split:
             splits = np.array(_values(table, "split"), dtype=object)
@@ -165,7 +168,12 @@ class ClipDataset:
 
     def clip(self, index: int, select_frames: FrameSelector | None = None) -> ClipSample:
         """One clip, with all frames or those that `select_frames` selects. Decoding frames takes most of the time."""
-        return decode_row(self._one(index).to_pylist()[0], self.info, select_frames)
+        row = self._one(index).to_pylist()[0]
+        try:
+            return decode_row(row, self.info, select_frames)
+        except Exception as error:  # damaged media raise errors of many types
+            what = f"{self.path}: clip {row['id']!r:.60} is damaged ({one_line(error, 160)})"
+            raise UserError(f"{what}; delete the folder and {HOW}") from None
 
     def waveform(self, index: int, rate: int) -> np.ndarray:
         """float32 (S,) at one of the stored rates; S = 0 without sound. Raises UserError at any other rate."""
@@ -179,7 +187,9 @@ class ClipDataset:
 
     def labels(self) -> np.ndarray:
         """float32 (N, K), NaN = not labeled."""
-        values = np.array(_values(self._table, "labels"), np.float32).reshape(len(self._table), len(self.label_names))
+        values = np.array(_values(self._table, "labels"), np.float32)
+        if values.shape != (len(self._table), len(self.label_names)):
+            raise UserError(f"{self.path}: its clips do not have {len(self.label_names)} labels each; {HOW}")
         return values[self._rows]
 
     def present(self, modality: str) -> np.ndarray:
@@ -215,6 +225,8 @@ def decode_row(
     widths = {modality: len(names) for modality, names in info.quality_names.items()}
     selected = range(len(row["frames"])) if select_frames is None else select_frames(len(row["frames"]))
     frames = [decode_jpeg(row["frames"][i]) for i in selected]
+    if any(frame.shape != (size, size, 3) for frame in frames):
+        raise ValueError(f"its frames are not of {size} x {size} pixels")
     vision_quality = np.frombuffer(row["vision_quality"], "<f4").reshape(-1, widths["vision"])  # (T, Qv)
     return ClipSample(
         id=row["id"],

@@ -88,9 +88,10 @@ class LabelScale:
 
     @classmethod
     def of(cls, names: Sequence[str], ranges: Mapping[str, Sequence[float]] | None = None) -> "LabelScale":
-        """From the `label_ranges` of a dataset or a model; None stands for [0, 1] everywhere."""
+        """From the `label_ranges` of a dataset or a model; None stands for [0, 1] everywhere. UserError for a range
+        without two finite ends in order."""
         given = ranges or {}
-        return cls({name: (float(given[name][0]), float(given[name][1])) if name in given else UNIT for name in names})
+        return cls({n: _range(given[n], f"label_ranges of {n}") if n in given else UNIT for n in names})
 
     @classmethod
     def from_options(cls, options: LabelOptions, names: Sequence[str]) -> "LabelScale":

@@ -29,6 +29,7 @@ from shared.dataset.worker_pool import run_jobs
 from shared.errors import UserError
 from shared.files import digest
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
+from shared.saved.checksum import CLIPS
 
 SHARD_SIZE = 16
 """Clips per shard: an interruption costs this many at most."""
@@ -63,7 +64,7 @@ def prepare_dataset(
         "source": _source_digest(source, source_path),
         "recipe": digest([VERSION, info.recipe.to_json(), recipe.file_digests()]),
     }
-    writer = ShardWriter(out, "dataset.json", "clip dataset", len(source.clips), SHARD_SIZE)
+    writer = ShardWriter(out, CLIPS, len(source.clips), SHARD_SIZE)
     stored = ClipDatasetInfo.read(out).made_from if writer.is_complete() else None
     for note in source.notes:  # also when the dataset is complete: they name the rows that it lacks
         print(f"{source_path}: {note}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import UserError
 from shared.files import read_json, write_json
+from shared.saved.checksum import FolderKind, write_description
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,9 +37,9 @@ class ShardWriter:
     shards: for each shard the range of its clips. Several processes may write different shards at the same time.
     """
 
-    def __init__(self, out: Path, description: str, kind: str, total: int, shard_size: int):
-        """description: name of the JSON file of a complete dataset; kind: what error messages call the dataset."""
-        self.out, self.description, self.kind, self.total = out, out / description, kind, total
+    def __init__(self, out: Path, kind: FolderKind, total: int, shard_size: int):
+        self.out, self.description, self.total = out, out / kind.description, total
+        self.saved_as, self.kind = kind, kind.what
         self.folder = out / ".partial"
         self.shards = [range(start, min(start + shard_size, total)) for start in range(0, total, shard_size)]
 
@@ -104,7 +105,7 @@ class ShardWriter:
         shutil.rmtree(self.out / "data", ignore_errors=True)
         (self.folder / "data").rename(self.out / "data")
         remove_partials(self.out)
-        write_json(self.description, info)
+        write_description(self.out, self.saved_as, info)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.dataset.clip import Clip, ClipSource
+from shared.dataset.rows import load_rows
 from shared.errors import UserError
-from shared.files import atomic_folder, digest, link_or_copy, read_json, write_csv, write_json
+from shared.files import atomic_folder, digest, link_or_copy, write_csv
 from shared.registry import nearest
+from shared.saved.checksum import CLIPS, FEATURES, FolderKind, read_description, write_description
 from shared.tables.cells import split_name
 from shared.tables.formats import read_records
-from shared.text import one_line
 from shared.training.sampling import derive_seed
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 FRACTIONS = {"test": 0.15, "valid": 0.15}
 """The rest is for training."""
-DESCRIPTIONS = {"dataset.json": "emit-clips/", "features.json": "emit-features/"}
-"""The file that describes each kind of dataset, and how its format begins."""
 
 
 def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
@@ -108,7 +107,7 @@ def split_dataset(
     by: the group that is kept whole, by default the first; within: the splits whose clips take part, by default all.
     Leaves `out` alone if it holds these splits already. Raises UserError if it holds anything else.
     """
-    description, info = read_description(data)
+    kind, info = read_dataset(data)
     by = by or next(iter(info["group_names"]), None)
     if by is not None and by not in info["group_names"]:
         raise UserError(f"--by {by}: the clips have no such group; {nearest(by, info['group_names'])}")
@@ -118,27 +117,25 @@ def split_dataset(
     settings = {"by": by, "within": list(within), "from": info["digest"]}
     settings |= {"folds": folds, "fold": fold, "valid_share": valid_share, "seed": seed}
     new_digest = digest([info["digest"], sorted(splits.items())])
-    if (out / description).exists() and read_description(out)[1].get("digest") == new_digest:
+    if (out / kind.description).exists() and read_dataset(out)[1].get("digest") == new_digest:
         print(f"{out}: already holds these splits; nothing to do")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: holds something else; choose another --out or delete it")
     counts = Counter(splits.values())
-    _write_split(data, out, description, {**info, "split": settings, "digest": new_digest}, splits)
+    _write_split(data, out, kind, {**info, "split": settings, "digest": new_digest}, splits)
     shown = ", ".join(f"{counts[name]} {name}" for name in ("train", "valid", "test"))
     kept = f"groups of {by!r} are whole" if by else "there are no groups, so each clip stands alone"
     print(f"{out}: fold {fold} of {folds}, {shown}; {kept}; digest {new_digest} (was {info['digest']})")
-    if description == "features.json":
+    if kind is FEATURES:
         print("the encoders stay as they were: if they were trained on clips that are now test, align in each fold")
 
 
-def read_description(path: Path) -> tuple[str, dict[str, Any]]:
-    """Name and content of the file that describes a dataset. Raises UserError if `path` is not a dataset."""
-    for name, format_prefix in DESCRIPTIONS.items():
-        if (Path(path) / name).is_file():
-            info = read_json(Path(path) / name, "dataset", "make it again")
-            if str(info.get("format", "")).startswith(format_prefix):
-                return name, info
+def read_dataset(path: Path) -> tuple[FolderKind, dict[str, Any]]:
+    """Kind and description of a dataset. Raises UserError if `path` is not a dataset."""
+    for kind in (CLIPS, FEATURES):
+        if (Path(path) / kind.description).is_file():
+            return kind, read_description(Path(path), kind, "make it again")
     raise UserError(
         f"{path}: neither a clip dataset nor a feature dataset; make one with `emit prepare` or `emit encode`"
     )
@@ -163,15 +160,11 @@ def _group_key(name: str, group: str) -> str:
 
 def _read_groups(data: Path, by: str | None, within: Sequence[str]) -> dict[str, str | None]:
     """{id: group} of every clip; None for a clip that does not take part."""
-    import datasets
+    import pyarrow as pa
 
-    try:
-        table = with_splits(datasets.load_from_disk(str(data / "data")), data).data
-    except UserError:
-        raise
-    except Exception as error:  # the library raises errors of many types
-        reason = one_line(error, 200)
-        raise UserError(f"{data}/data: missing or damaged ({reason}); make it again") from None
+    names = ["id", "split", *([f"group_{by}"] if by else [])]
+    columns = pa.schema([(name, pa.string()) for name in names])
+    table = with_splits(load_rows(data, columns, "make it again"), data).data
     ids, old_splits = table.column("id").to_pylist(), table.column("split").to_pylist()
     groups = table.column(f"group_{by}").to_pylist() if by else [""] * len(ids)
     for name in within:
@@ -183,7 +176,7 @@ def _read_groups(data: Path, by: str | None, within: Sequence[str]) -> dict[str,
     }
 
 
-def _write_split(data: Path, out: Path, description: str, info: dict[str, Any], splits: dict[str, str]) -> None:
+def _write_split(data: Path, out: Path, kind: FolderKind, info: dict[str, Any], splits: dict[str, str]) -> None:
     """Write a dataset folder that shares the rows of `data`."""
     if "counts" in info:
         info["counts"] = {**info["counts"], "splits": dict(sorted(Counter(splits.values()).items()))}
@@ -196,4 +189,4 @@ def _write_split(data: Path, out: Path, description: str, info: dict[str, Any], 
             elif file.suffix == ".csv" and file.name != "splits.csv":
                 link_or_copy(file, folder / file.name)
         write_csv(folder / "splits.csv", ["id", "split"], [[name, splits[name]] for name in splits])
-        write_json(folder / description, info)
+        write_description(folder, kind, info)

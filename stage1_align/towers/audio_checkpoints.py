@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.text import one_line
 from shared.training.weights_only import refusal, weights_only
+from stage1_align.towers.transformers_config import check_published
 
 UNUSED = ("spectrogram_extractor.", "tscam_conv.", "head.")
 """Weights of the Fourier transform and the tagging head, which the towers do not use."""
@@ -107,13 +108,8 @@ def folder_config(folder: str | Path) -> Any:
 
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: no config.json here; give a local folder that transformers saved or downloaded")
+    check_published(Path(folder))
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}/config.json: {one_line(error, 200)}") from None
-
-
-def config_fields(config: Any) -> dict[str, Any]:
-    """Every field of a transformers configuration, so that the defaults of a later version change nothing."""
-    excluded = ("transformers_version", "architectures", "dtype", "torch_dtype", "model_type", "_name_or_path")
-    return {name: value for name, value in config.to_dict().items() if name not in excluded}

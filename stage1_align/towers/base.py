@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.saved.typed import read_typed
 from shared.training.batch_norm import repair_gradients
 
 
@@ -52,6 +53,8 @@ class Tower(nn.Module):
     """The query (C,) of a tower that pools by attention."""
     HEADS: tuple[str, ...] = ("project", "query")
     """Modules on top of the trunk that are not in any checkpoint; freezing leaves them trainable."""
+    ELSEWHERE: ClassVar[tuple[str, ...]] = ("pretrained",)
+    """Options that name weights, models or tokenizers elsewhere: null in `config()`."""
     LATE: tuple[str, ...] = ()
     """Modules that act after the last block although they are registered before it, by their full names."""
 
@@ -68,6 +71,17 @@ class Tower(nn.Module):
         """Build a tower from plain values (YAML, JSON), in training mode; UserError names the nearest option for an
         unknown one."""
         return cls(configuration.build(cls.Options, values, cls.__name__), embed_dim).train()
+
+    @classmethod
+    def from_saved(cls, values: dict[str, Any], embed_dim: int, where: str) -> Self:
+        """Build a tower from its `config()` in a saved folder, which brings all it needs: UserError, which begins with
+        `where`, for a value of a wrong type, and for an option that leads out of the folder."""
+        options: Any = read_typed(cls.Options, values, where)
+        for name in cls.ELSEWHERE:
+            if getattr(options, name, None) is not None:
+                shown = f"{getattr(options, name)!r:.60}"
+                raise UserError(f"{where}: {name} is {shown}, which lies outside the folder; it must be null there")
+        return cls(options, embed_dim).train()
 
     @property
     def width(self) -> int:

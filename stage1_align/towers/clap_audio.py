@@ -12,7 +12,8 @@ from shared.errors import UserError
 from shared.files import read_json
 from shared.options.ranges import CheckedOptions
 from shared.registry import nearest
-from stage1_align.towers.audio_checkpoints import config_fields, folder_config, load_folder
+from stage1_align.towers.audio_checkpoints import folder_config, load_folder
+from stage1_align.towers.transformers_config import check_fields, known_fields
 from stage1_align.towers.windowed_tower import WindowedTower
 
 FEATURES = {  # preprocessor_config.json of laion/clap-htsat-unfused
@@ -66,6 +67,7 @@ class Clap(WindowedTower):
         from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeatureExtractor
 
         features: dict[str, Any] = dict(FEATURES)
+        check_fields(ClapAudioConfig, options.model_cfg, "clap tower: model_cfg")
         config = ClapAudioConfig(**options.model_cfg)
         if options.pretrained:
             config = folder_config(options.pretrained)
@@ -77,7 +79,7 @@ class Clap(WindowedTower):
                 f"{options.pretrained or 'model_cfg'}: not a CLAP model without fusion; the clap tower needs one"
             )
         features |= options.feature_cfg
-        super().__init__(dataclasses.replace(options, model_cfg=config_fields(config), feature_cfg=features), embed_dim)
+        super().__init__(dataclasses.replace(options, model_cfg=known_fields(config), feature_cfg=features), embed_dim)
 
         extractor = ClapFeatureExtractor(**features)
         self._set_spectrogram(extractor.fft_window_size, extractor.hop_length)

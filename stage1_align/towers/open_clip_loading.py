@@ -67,8 +67,17 @@ def build(vision_cfg: dict[str, Any]) -> nn.Module:
     import stage1_align.towers.timm_small_cnn  # noqa: F401  (registers itself in timm)
 
     fields = dict(vision_cfg)
+    _check_trunk(fields["timm_model_name"])
     embed_dim, quick_gelu = fields.pop("embed_dim"), fields.pop("quick_gelu")
     return _build_vision_tower(embed_dim, CLIPVisionCfg(**fields), quick_gelu)
+
+
+def _check_trunk(name: str | None) -> None:
+    """UserError unless timm itself has a trunk of this name: `hf-hub:` and `local-dir:` lead elsewhere."""
+    from timm import is_model, list_models
+
+    if name and (not isinstance(name, str) or set(":/\\") & set(name) or not is_model(name)):
+        raise UserError(f"vision_cfg: timm has no model {name!r}: {nearest(str(name), list_models())}")
 
 
 def read_state(path: Path) -> dict:

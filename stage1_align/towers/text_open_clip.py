@@ -57,6 +57,7 @@ class OpenClipText(TextTower):
     """
 
     Options = OpenClipTextOptions
+    ELSEWHERE = ("pretrained", "model", "tokenizer")
     net: Any
     TOKEN_POOLS: ClassVar[tuple[str, ...]] = ("argmax", "eos", "first")
     """Pool types that select a token of the text; the others read the padding after it."""

@@ -12,21 +12,43 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.options.ranges import CheckedOptions, Steps, VocabularySize
+from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.gte_config import gte_fields
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
+from stage1_align.towers.transformers_config import check_fields, check_published, known_fields
 
-NOT_ARCHITECTURE = (
-    "_name_or_path",
-    "architectures",
-    "dtype",
-    "id2label",
-    "label2id",
-    "model_type",
-    "transformers_version",
+ARCHITECTURES = (
+    "albert",
+    "bert",
+    "big_bird",
+    "camembert",
+    "convbert",
+    "data2vec-text",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "ernie",
+    "eurobert",
+    "gte",
+    "jina_embeddings_v3",
+    "megatron-bert",
+    "mobilebert",
+    "modernbert",
+    "mpnet",
+    "nomic_bert",
+    "rembert",
+    "roberta",
+    "roberta-prelayernorm",
+    "roformer",
+    "squeezebert",
+    "xlm-roberta",
+    "xlm-roberta-xl",
 )
+"""Text encoders of transformers. Other model types may load parts from a hub (timm_wrapper) or hold several models."""
 
 
 @dataclass
@@ -109,7 +131,7 @@ class TransformerText(TextTower):
 
 def _from_scratch(options: TextOptions) -> Any:
     """The encoder with random weights."""
-    from transformers import AutoConfig, AutoModel, __version__
+    from transformers import AutoModel
 
     values = {
         "vocab_size": options.vocab_size,
@@ -118,14 +140,21 @@ def _from_scratch(options: TextOptions) -> Any:
         "pad_token_id": 0,
         **options.model_cfg,
     }
-    try:
-        config = AutoConfig.for_model(options.architecture, **values)
-    except ValueError:
-        raise UserError(
-            f"transformers {__version__} has no architecture {options.architecture!r}; see its list of model types, "
-            "or install a newer version"
-        ) from None
+    config_class = _config_class(options.architecture)
+    check_fields(config_class, options.model_cfg, f"{options.architecture} tower: model_cfg")
+    config = config_class(**values)
     return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
+
+
+def _config_class(architecture: str) -> Any:
+    """The configuration class of one of ARCHITECTURES; UserError names the nearest."""
+    from transformers import CONFIG_MAPPING, __version__
+
+    if architecture not in ARCHITECTURES:
+        raise UserError(f"no architecture {architecture!r} for texts here: {nearest(architecture, ARCHITECTURES)}")
+    if architecture not in CONFIG_MAPPING:
+        raise UserError(f"transformers {__version__} has no architecture {architecture!r}; install a newer version")
+    return CONFIG_MAPPING[architecture]
 
 
 def _load_published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]:
@@ -148,7 +177,7 @@ def _load_published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOpt
     resolved = dataclasses.replace(
         options,
         architecture=config.model_type,
-        model_cfg={name: value for name, value in config.to_dict().items() if name not in NOT_ARCHITECTURE},
+        model_cfg=known_fields(config),
         vocab_size=rows,
         license=options.license or license_of(folder),
     )
@@ -160,11 +189,13 @@ def _load_net(folder: Path, model_cfg: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModel
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    check_published(folder)
     try:
         if gte := gte_fields(folder):
             config = AutoConfig.for_model("gte", **{**gte, **model_cfg})
         else:
             config = AutoConfig.from_pretrained(folder, **local, **model_cfg)
+            check_fields(_config_class(config.model_type), model_cfg, f"{config.model_type} tower: model_cfg")
         local |= {"config": config, "use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
         with _quiet():
             net, report = _without_pooler(lambda **kwargs: AutoModel.from_pretrained(folder, **local, **kwargs))

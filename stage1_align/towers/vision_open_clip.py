@@ -71,6 +71,7 @@ class OpenClipVision(VisionTower):
     """
 
     Options = VisionOptions
+    ELSEWHERE = ("pretrained", "model")
     trunk: Any
     mean: Tensor
     std: Tensor

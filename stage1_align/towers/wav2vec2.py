@@ -16,9 +16,10 @@ from shared.errors import UserError
 from shared.files import read_json
 from shared.options.ranges import CheckedOptions, LayersOrNone, SampleRate
 from shared.registry import nearest
-from stage1_align.towers.audio_checkpoints import config_fields, folder_config, load_folder
+from stage1_align.towers.audio_checkpoints import folder_config, load_folder
 from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
 from stage1_align.towers.base import Encoded
+from stage1_align.towers.transformers_config import check_fields, known_fields
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -67,14 +68,16 @@ class Wav2vec2(AudioTower):
     net: Any
 
     def __init__(self, options: Wav2vec2Options, embed_dim: int):
-        from transformers import AutoConfig, AutoModel
+        from transformers import CONFIG_MAPPING, AutoModel
 
         options = _resolved(options)
         if options.architecture not in ARCHITECTURES:
             raise UserError(
                 f"this tower cannot run a {options.architecture!r}: {nearest(options.architecture, ARCHITECTURES)}"
             )
-        config = AutoConfig.for_model(options.architecture, **options.model_cfg)
+        config_class = CONFIG_MAPPING[options.architecture]
+        check_fields(config_class, options.model_cfg, f"{options.architecture} tower: model_cfg")
+        config = config_class(**options.model_cfg)
         # LayerDrop would leave parameters without a gradient on some processes; SpecAugment fails on clips shorter than
         # a span.
         config.layerdrop, config.apply_spec_augment = 0.0, False
@@ -82,7 +85,7 @@ class Wav2vec2(AudioTower):
         warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
         if getattr(config, "add_adapter", False):
             raise UserError(f"{options.pretrained or 'model_cfg'}: has an adapter, which this tower does not support")
-        super().__init__(dataclasses.replace(options, model_cfg=config_fields(config)), embed_dim)
+        super().__init__(dataclasses.replace(options, model_cfg=known_fields(config)), embed_dim)
         if options.pretrained:
             self.net = load_folder(_model_class(config), options.pretrained, config)
         else:
@@ -191,7 +194,7 @@ def _resolved(options: Wav2vec2Options) -> Wav2vec2Options:
     settings: dict[str, Any] = {}
     if options.pretrained:
         config = folder_config(options.pretrained)
-        model_cfg, architecture = {**config_fields(config), **model_cfg}, config.model_type
+        model_cfg, architecture = {**known_fields(config), **model_cfg}, config.model_type
         path = Path(options.pretrained) / "preprocessor_config.json"
         if path.is_file():
             settings = read_json(path, "settings of a feature extractor", "download the folder again")

@@ -22,6 +22,7 @@ from shared.dataset.worker_pool import cores
 from shared.files import write_csv
 from shared.options.outputs import OutputFolder
 from shared.options.ranges import BatchSize, CheckedOptions, Processes, Seed, Views
+from shared.saved.checksum import FEATURES
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,7 @@ def _encode(config: EncodeConfig) -> None:
     require_fractions(clips.labels(), clips.label_names, clips.column("id"), str(config.data))
     precomputed = _load_precomputed(config, clips, encoders)
     info = _describe(config, clips, encoders, precomputed)
-    writer = ShardWriter(config.out, "features.json", "feature dataset", len(clips), SHARD_SIZE)
+    writer = ShardWriter(config.out, FEATURES, len(clips), SHARD_SIZE)
     with accelerator.main_process_first():
         complete = _claim(writer, config, info)
     if complete:

@@ -3,15 +3,18 @@
 import dataclasses
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from shared.dataset.clip import MODALITIES
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
-from shared.files import digest, read_object
-from shared.text import one_line
+from shared.files import digest
+from shared.saved.checksum import FEATURES, read_description
+from shared.saved.typed import read_typed
 
-FORMAT = "emit-features/1"
-HOW = "make it with `emit encode`"
+FORMAT = FEATURES.format
+HOW = FEATURES.how
+MAX_WIDTH = 2**20
 
 
 @dataclass
@@ -72,8 +75,8 @@ class FeatureInfo:
     """Damaged views of every clip."""
     seed: int = 0
     """Decides the damage of the views."""
-    precision: str = "fp32"
-    """fp32 or bf16: how the encoders ran."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """How the encoders ran."""
     action_units: ActionUnitInfo | None = None
     precomputed: PrecomputedInfo | None = None
     split: dict[str, Any] | None = None
@@ -86,16 +89,14 @@ class FeatureInfo:
     format: str = FORMAT
 
     def __post_init__(self) -> None:
-        for name, kind in _NESTED.items():
-            value = getattr(self, name)
-            if isinstance(value, dict):
-                setattr(self, name, kind(**value))
+        check_shape(self.label_names, self.widths, self.quality)
+        LabelScale.of(self.label_names, self.label_ranges)
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "FeatureInfo":
-        """From the content of a features.json; TypeError when a key is missing."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in content.items() if key in known})
+    def from_json(cls, content: dict[str, Any], where: str = "features.json") -> "FeatureInfo":
+        """From the content of a features.json. UserError, which begins with `where`, for a key that is missing or
+        unknown, and for a value of another type."""
+        return read_typed(cls, {name: value for name, value in content.items() if name not in OUTER}, where)
 
     def to_json(self) -> dict[str, Any]:
         """The content of a features.json."""
@@ -118,10 +119,24 @@ class FeatureInfo:
             for key, value in self.to_json().items()
             if key != "digest"
         }
+        content["format"] = FEATURES.unsealed
         return replace(self, digest=digest(content))
 
 
-_NESTED = {"encoders": EncoderInfo, "data": DataInfo, "action_units": ActionUnitInfo, "precomputed": PrecomputedInfo}
+OUTER = ("files", "checksum")
+"""Keys of a features.json that describe the folder, not the features."""
+
+
+def check_shape(label_names: list[str], widths: dict[str, int], quality: dict[str, list[str]]) -> None:
+    """UserError unless the names and widths of a description make sense."""
+    if not label_names or len(set(label_names)) < len(label_names) or not all(label_names):
+        raise UserError(f"label_names is {label_names!r:.60}: one or more different names are needed")
+    for what, given, keys in (("widths", widths, {*MODALITIES, "embed"}), ("quality", quality, {*MODALITIES})):
+        if given.keys() != keys:
+            raise UserError(f"{what} is of {', '.join(map(str, given))}: expected {', '.join(sorted(keys))}")
+    for name, width in widths.items():
+        if not 1 <= width <= MAX_WIDTH:
+            raise UserError(f"widths.{name} is {width}: allowed is a whole number from 1 to {MAX_WIDTH}")
 
 
 def _to_json(value: Any) -> Any:
@@ -133,11 +148,6 @@ def _to_json(value: Any) -> Any:
 
 
 def read_info(path: Path) -> FeatureInfo:
-    """The features.json of a feature dataset; UserError when it is missing, damaged or has another format."""
-    content = read_object(Path(path) / "features.json", "feature dataset", HOW)
-    if content.get("format") != FORMAT:
-        raise UserError(f"{path}: format {content.get('format')!r} where {FORMAT!r} is read; {HOW}")
-    try:
-        return FeatureInfo.from_json(content)
-    except TypeError as error:
-        raise UserError(f"{path}/features.json: damaged ({one_line(error, 200)}); delete {path} and {HOW}") from None
+    """The features.json of a feature dataset. UserError when it is missing, damaged, changed or of another format."""
+    again = f"delete {path} and {HOW}"
+    return FeatureInfo.from_json(read_description(Path(path), FEATURES, again), f"{path}/features.json")

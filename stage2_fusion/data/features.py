@@ -13,9 +13,11 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.dataset.label_scale import require_fractions
+from shared.dataset.rows import load_rows
 from shared.dataset.shards import read_shard, save_table, write_shard
 from shared.errors import UserError
-from shared.files import atomic_folder, write_json
+from shared.files import atomic_folder
+from shared.saved.checksum import FEATURES, write_description
 from shared.text import one_line
 from stage2_fusion.data.feature_info import HOW, FeatureInfo, read_info
 
@@ -99,7 +101,7 @@ def write(out: Path, samples: Iterable[FeatureSample], info: FeatureInfo) -> Fea
         write_samples(shard, samples, info)
         save_table(read_samples([shard]), folder / "data", info.digest)
         shard.unlink()
-        write_json(folder / "features.json", info.to_json())
+        write_description(folder, FEATURES, info.to_json())
     return info
 
 
@@ -125,7 +127,7 @@ def read_clips(path: Path, stored: bool = False) -> list[ClipLabels]:
     """The clips without their features. stored: give the splits at the time of encoding instead of those of `emit
     split`."""
     info = read_info(path)
-    table = _load_rows(Path(path), stored)
+    table = _load_rows(Path(path), info, stored)
     columns = ["id", "split", "labels", "view", *(f"group_{name}" for name in info.group_names)]
     return [
         ClipLabels(
@@ -139,20 +141,12 @@ def read_clips(path: Path, stored: bool = False) -> list[ClipLabels]:
     ]
 
 
-def _load_rows(path: Path, stored: bool = False) -> "datasets.Dataset":
+def _load_rows(path: Path, info: FeatureInfo, stored: bool = False) -> "datasets.Dataset":
     """The rows with the splits of `emit split`, or with the stored ones. UserError when the files are damaged."""
-    import datasets
-
     from shared.dataset.splits import with_splits
 
-    try:
-        table = datasets.load_from_disk(str(path / "data"))
-        return table if stored else with_splits(table, path)
-    except UserError:
-        raise
-    except Exception as error:  # the library lets the errors of its readers through
-        reason = one_line(error, 200)
-        raise UserError(f"{path}/data: missing or damaged ({reason}); delete {path} and {HOW}") from None
+    table = load_rows(path, _columns(info).arrow_schema, f"delete {path} and {HOW}")
+    return table if stored else with_splits(table, path)
 
 
 class FeatureDataset:
@@ -193,7 +187,8 @@ class FeatureDataset:
         if not isinstance(path, str | os.PathLike):
             raise UserError(f"a feature dataset is a folder, but got {type(path).__name__}; {HOW}")
         path = Path(path)
-        info, table = read_info(path), _load_rows(path)
+        info = read_info(path)
+        table = _load_rows(path, info)
         splits, row_views = table["split"][:], table["view"][:]
         rows = [
             i
@@ -205,7 +200,7 @@ class FeatureDataset:
             wanted = f"split {split!r}" if views is None else f"split {split!r} and views {views}"
             kinds = "" if views is None else f"; views: {', '.join(map(str, sorted(set(row_views))))}"
             raise UserError(f"{path}: no clips of {wanted}; there are: {names}{kinds}")
-        data = cls(info, [shorten(_from_row(table[i], info), max_sequence_steps) for i in rows])
+        data = cls(info, [shorten(_read_row(path, table[i], info), max_sequence_steps) for i in rows])
         require_fractions(data.labels(), info.label_names, [sample.id for sample in data.samples], str(path))
         return data
 
@@ -295,6 +290,25 @@ def _to_row(sample: FeatureSample) -> dict[str, Any]:
             f"{name}_quality": np.ascontiguousarray(part.quality, dtype=np.float32).tobytes(),
         }
     return row
+
+
+def _read_row(path: Path, row: dict[str, Any], info: FeatureInfo) -> FeatureSample:
+    """The sample of a row. UserError when its values do not have the shapes that features.json gives, or are NaN."""
+    problem = ""
+    try:
+        sample = _from_row(row, info)
+        for name in MODALITIES:
+            part = sample.modality(name)
+            wrong = len(part.pooled) != info.widths["embed"] or len(part.times) != (0 if name == "text" else part.steps)
+            if wrong or any(np.isnan(values).any() for values in (part.sequence, part.pooled, part.quality)):
+                problem = f"the features of {name}"
+        if len(sample.labels) != len(info.label_names):
+            problem = f"{len(sample.labels)} labels"
+    except ValueError as error:
+        problem = one_line(error)
+    if problem:
+        raise UserError(f"{path}: {row['id']!r:.60} is damaged ({problem}); delete {path} and {HOW}")
+    return sample
 
 
 def _from_row(row: dict[str, Any], info: FeatureInfo) -> FeatureSample:

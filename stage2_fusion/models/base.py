@@ -15,11 +15,13 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.files import saved_folder
 from shared.options.ranges import CheckedOptions, Fraction, ProperFraction
+from shared.saved.typed import read_typed
 from shared.training.batch_norm import repair_gradients
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.models import MODELS, saving
+from stage2_fusion.models.loading import load_model
 from stage2_fusion.models.model_config import FusionConfig
 
 if TYPE_CHECKING:
@@ -138,12 +140,29 @@ class FusionModel(nn.Module):
     def build(cls, name: str, options: dict[str, Any], spec: FeatureSpec) -> Self:
         """An untrained model by its registered name or as "package.module:Class". UserError for an unknown name, an
         unknown option, or a class that is not a subclass of this one."""
-        family = MODELS.get(name)
-        if not (isinstance(family, type) and issubclass(family, cls)):
-            raise UserError(f"fusion model {name} is not a {cls.__name__}")
-        model = family(configuration.build(family.Options, options, f"fusion model {name}"), spec)
+        family = cls._family(name)
+        return family._ready(configuration.build(family.Options, options, f"fusion model {name}"), spec)
+
+    @classmethod
+    def _ready(cls, options: FusionOptions, spec: FeatureSpec) -> Self:
+        model = cls(options, spec)
         repair_gradients(model)
         return model
+
+    @classmethod
+    def _from_saved(cls, config: FusionConfig, folder: Path) -> Self:
+        """The model that the config.json of a folder describes, with random weights."""
+        family = cls._family(config.model, folder)
+        where = f"{folder}/config.json: fusion model {config.model}"
+        return family._ready(read_typed(family.Options, config.options, where), FeatureSpec.of(config))
+
+    @classmethod
+    def _family(cls, name: str, saved_in: Path | None = None) -> type[Self]:
+        """The class of this name. saved_in: the folder that names it; see `Registry.get`."""
+        family = MODELS.get(name, saved_in)
+        if not (isinstance(family, type) and issubclass(family, cls)):
+            raise UserError(f"fusion model {name} is not a {cls.__name__}")
+        return family
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Self:
@@ -151,8 +170,7 @@ class FusionModel(nn.Module):
         frozen. UserError if the folder is missing, damaged or of another format."""
         folder = hub.resolve(source, saving.FILES)
         config = FusionConfig.read(folder)
-        model = cls.build(config.model, config.options, FeatureSpec.of(config))
-        saving.load_weights(model, folder)
+        model = load_model(folder, config, lambda: cls._from_saved(config, folder))
         model.config, model.metrics, model.folder = config, saving.read_metrics(folder), folder
         return model.eval().requires_grad_(False)
 

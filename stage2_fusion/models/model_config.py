@@ -3,16 +3,16 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
-from shared.files import read_object
-from shared.text import one_line
-from stage2_fusion.data.feature_info import ActionUnitInfo, EncoderInfo, FeatureInfo
+from shared.saved.checksum import FUSION, read_description
+from shared.saved.typed import read_typed
+from stage2_fusion.data.feature_info import ActionUnitInfo, EncoderInfo, FeatureInfo, check_shape
 
-FORMAT = "emit-fusion/2"
-HOW = "give the `model` folder of an `emit fuse` run"
+FORMAT = FUSION.format
+AGAIN = "train the model again"
 LANDMARKER = "face_landmarker.task"
 
 
@@ -52,8 +52,8 @@ class FusionConfig:
     encoders: EncoderInfo
     prepare: dict[str, Any] = field(default_factory=dict)
     """Settings of `emit prepare` behind the training clips."""
-    precision: str = "fp32"
-    """fp32 or bf16: how the encoders ran."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """How the encoders ran."""
     action_units: ActionUnitInfo | None = None
     label_ranges: dict[str, list[float]] | None = None
     """Lowest and highest value of each dimension; the model predicts fractions of it. None stands for [0, 1]."""
@@ -63,6 +63,12 @@ class FusionConfig:
     """The options under loss and train."""
     trained_on: TrainedOn = field(default_factory=TrainedOn)
 
+    def __post_init__(self) -> None:
+        check_shape(self.label_names, self.widths, self.quality)
+        LabelScale.of(self.label_names, self.label_ranges)
+        if self.max_sequence_steps < 1:
+            raise UserError(f"max_sequence_steps is {self.max_sequence_steps}: it must be 1 or more")
+
     @classmethod
     def from_features(cls, features: FeatureInfo, **values: Any) -> Self:
         """What a features.json decides, and `values` for the other fields."""
@@ -70,14 +76,11 @@ class FusionConfig:
         return cls(**{name: getattr(features, name) for name in shared_names}, prepare=features.data.prepare, **values)
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
-        """From the content of a config.json. TypeError for a missing or an unknown key."""
-        values = {name: value for name, value in content.items() if name != "format"}
-        values["encoders"] = EncoderInfo(**values["encoders"])
-        values["trained_on"] = TrainedOn(**values.get("trained_on", {}))
-        if values.get("action_units"):
-            values["action_units"] = ActionUnitInfo(**values["action_units"])
-        return cls(**values)
+    def from_json(cls, content: dict[str, Any], where: str = "config.json") -> Self:
+        """From the content of a config.json. UserError, which begins with `where`, for a key that is missing or
+        unknown, and for a value of another type or outside its range."""
+        values = {name: value for name, value in content.items() if name not in ("format", "files", "checksum")}
+        return read_typed(cls, values, where)
 
     def to_json(self) -> dict[str, Any]:
         """The content of a config.json."""
@@ -88,15 +91,8 @@ class FusionConfig:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The config.json of a model folder. UserError if it is missing, damaged or of another format."""
-        content = read_object(folder / "config.json", "fusion model", HOW)
-        if content.get("format") != FORMAT:
-            raise UserError(f"{folder}: format {content.get('format')!r} where {FORMAT!r} is read; {HOW}")
-        try:
-            return cls.from_json(content)
-        except (KeyError, TypeError) as error:
-            reason = one_line(error, 200)
-            raise UserError(f"{folder}/config.json: damaged ({reason}); train the model again") from None
+        """The config.json of a model folder. UserError if it is missing, damaged, changed or of another format."""
+        return cls.from_json(read_description(folder, FUSION, AGAIN), f"{folder}/config.json")
 
     @property
     def scale(self) -> LabelScale:

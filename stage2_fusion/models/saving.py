@@ -14,16 +14,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import UserError
-from shared.files import atomic_folder, digest, link_or_copy, read_json, write_json, write_text
-from shared.text import one_line
+from shared.files import atomic_folder, digest, link_or_copy, read_object, write_json, write_text
+from shared.saved.checksum import ENCODERS, FUSION, read_description, write_description
 from shared.training.weights import separate_tensors
 from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.models.card import model_card
 from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from stage1_align.encoders import AlignedEncoders
 
@@ -42,17 +41,20 @@ def write_folder(
     """Write a model folder, completely or not at all; see `FusionModel.save_pretrained`.
 
     Without `encoders`, their folder is copied (hard links where the disk allows) from the first place that holds
-    config.encoders.digest: the replaced folder, the folder `loaded_from`, config.encoders.path. The face landmarker is
-    copied likewise.
+    config.encoders.digest: the replaced folder, then the folder `loaded_from` or, for a model that was not loaded,
+    config.encoders.path. The face landmarker is copied likewise.
     """
     from safetensors.torch import save_file
 
     folders = [path, *([loaded_from] if loaded_from else [])]
-    places = [*(folder / "encoders" for folder in folders), Path(config.encoders.path)]
+    # A folder that was loaded may name any place: only what lies in it is copied.
+    elsewhere = [] if loaded_from else [Path(config.encoders.path)]
+    places = [*(folder / "encoders" for folder in folders), *elsewhere]
     source = find_encoders(config.encoders.digest, *places) if encoders is None else None
     landmarker = None
     if config.action_units:
-        places = [*(folder / LANDMARKER for folder in folders), Path(config.action_units.path)]
+        elsewhere = [] if loaded_from else [Path(config.action_units.path)]
+        places = [*(folder / LANDMARKER for folder in folders), *elsewhere]
         landmarker = find_landmarker(config.action_units.digest, *places)
     with atomic_folder(path) as folder:
         if landmarker:
@@ -60,12 +62,13 @@ def write_folder(
         save_file(separate_tensors(state), folder / "model.safetensors")
         if encoders is not None:
             encoders.save_pretrained(folder / "encoders", _tuned_record(encoders.config, config))
-            saved = read_json(folder / "encoders" / "config.json", "encoders", "train again")
+            described = read_description(folder / "encoders", ENCODERS)
+            saved = {name: value for name, value in described.items() if name not in ("files", "checksum")}
             config = dataclasses.replace(config, encoders=EncoderInfo(str(path / "encoders"), saved["digest"], saved))
         elif source is not None:
             shutil.copytree(source, folder / "encoders", copy_function=link_or_copy)
-        write_json(folder / "config.json", config.to_json())
         write_json(folder / "metrics.json", metrics)
+        write_description(folder, FUSION, config.to_json())
         write_text(folder / "README.md", model_card(config, metrics))
 
 
@@ -80,9 +83,10 @@ def _tuned_record(encoders: dict[str, Any], config: FusionConfig) -> dict[str, A
 def find_encoders(encoders_digest: str, *folders: Path) -> Path | None:
     """The first of `folders` that holds the aligned encoders with this digest."""
     for folder in folders:
-        config = folder / "config.json"
-        if config.is_file() and read_json(config, "encoders", "export them").get("digest") == encoders_digest:
-            return folder
+        if (folder / ENCODERS.description).is_file():
+            content = read_object(folder / ENCODERS.description, ENCODERS.what, ENCODERS.how)
+            if content.get("digest") == encoders_digest:
+                return folder
     return None
 
 
@@ -91,19 +95,7 @@ def find_landmarker(file_digest: str, *paths: Path) -> Path | None:
     return next((path for path in paths if path.is_file() and digest(path) == file_digest), None)
 
 
-def load_weights(model: "nn.Module", folder: Path) -> None:
-    """Load model.safetensors. UserError if it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = one_line(error, 200)
-        raise UserError(f"{folder}/model.safetensors: missing or damaged ({reason}); train it again") from None
-
-
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The metrics.json of a model folder, {} if there is none."""
     path = folder / "metrics.json"
-    return read_json(path, "metrics of a model", "delete it") if path.exists() else {}
+    return read_object(path, "metrics of a model", "delete it") if path.exists() else {}

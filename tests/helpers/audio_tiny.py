@@ -49,6 +49,7 @@ SPEECH = {
 }
 GROUP = {**SPEECH, "feat_extract_norm": "group", "do_stable_layer_norm": False}
 LAYER = {**SPEECH, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+HUB = {name: value for name, value in GROUP.items() if "codevector" not in name}
 
 KINDS = {
     "htsat": ("htsat", HTSAT),
@@ -56,7 +57,10 @@ KINDS = {
     "clap": ("clap", {"model_cfg": CLAP, "feature_cfg": CLAP_FEATURES}),
     "wav2vec2": ("wav2vec2", {"model_cfg": GROUP}),
     "wav2vec2 layer": ("wav2vec2", {"model_cfg": LAYER, "layer": "weighted"}),
-    "hubert": ("wav2vec2", {"architecture": "hubert", "model_cfg": GROUP, "layer": "weighted", "train_features": True}),
+    "hubert": (
+        "wav2vec2",
+        {"architecture": "hubert", "model_cfg": HUB, "layer": "weighted", "train_features": True},
+    ),
     "wavlm": ("wav2vec2", {"architecture": "wavlm", "model_cfg": GROUP}),
     "wavlm layer": ("wav2vec2", {"architecture": "wavlm", "model_cfg": LAYER, "layer": 2, "max_pool": True}),
     "audeering": ("audeering", {"model_cfg": LAYER, "append_emotion": True}),

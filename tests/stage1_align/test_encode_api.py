@@ -594,7 +594,7 @@ def test_source_that_is_no_folder_is_refused(source):
         AlignedEncoders.from_pretrained(source)
 
 
-@pytest.mark.parametrize("content", ["null", "[1]", '{"format": "emit-encoders/1", "towers": [1], "embed_dim": 8}'])
+@pytest.mark.parametrize("content", ["null", "[1]", '{"format": "emit-encoders/2", "towers": [1]'])
 def test_damaged_config_is_named(model, tmp_path, content):
     model.save_pretrained(tmp_path / "encoders")
     (tmp_path / "encoders" / "config.json").write_text(content)

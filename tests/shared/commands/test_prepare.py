@@ -356,7 +356,7 @@ def test_invalid_options_are_errors(source, tmp_path, capsys):
 
 def test_description_records_the_recipe(prepared):
     info = json.loads((prepared.path / "dataset.json").read_text())
-    assert info["format"] == "emit-clips/1" and info["prepare"] == Recipe().to_json()
+    assert info["format"] == "emit-clips/2" and info["prepare"] == Recipe().to_json()
     assert info["label_names"] == ["Amusement", "Joy"] and info["group_names"] == ["subject"]
     assert set(info["quality"]) == {"vision", "audio", "text"} and info["digest"] == prepared.digest
 

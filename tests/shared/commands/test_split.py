@@ -10,6 +10,7 @@ from shared.commands.split import SplitConfig, main
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.splits import assign_folds, fold_splits
 from shared.errors import UserError
+from shared.saved.checksum import seal
 
 
 def test_every_clip_is_tested_once_and_groups_are_whole():
@@ -79,5 +80,8 @@ def test_invalid_split_is_an_error(clips, tmp_path):
         SplitConfig(clips, tmp_path / "x", folds=3, fold=3)
     split(clips, "--folds", "2")
     (tmp_path / "fold" / "splits.csv").write_text("id,split\nsomebody,train\n")
+    with pytest.raises(UserError, match=r"splits\.csv changed since"):
+        ClipDataset.open(tmp_path / "fold")
+    seal(tmp_path / "fold")
     with pytest.raises(UserError, match=r"splits\.csv: damaged, or of other clips"):
         ClipDataset.open(tmp_path / "fold")

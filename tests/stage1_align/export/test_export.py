@@ -10,6 +10,7 @@ from helpers.stage1_tiny import TEXTS, encoders, items
 from shared.cli import run_main
 from shared.errors import UserError
 from shared.files import write_json
+from shared.saved.checksum import seal
 from stage1_align import towers
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.export.export import main as export
@@ -59,6 +60,7 @@ def test_one_tower_loads_without_the_others(folder, modality, tmp_path, monkeypa
     if modality != "text":
         shutil.rmtree(part / "tokenizer")
     rewrite_weights(part, lambda name: name.startswith(f"{modality}."))
+    seal(part)
     alone = AlignedEncoders.from_pretrained(part, only=[modality])
     encoded = alone.tower(modality).encode_prepared(items()[modality])
     assert torch.equal(encoded.pooled, whole.pooled) and torch.equal(encoded.sequence, whole.sequence)
@@ -108,7 +110,10 @@ def test_folder_without_a_tokenizer_kind_loads(folder, tmp_path):
     del config["towers"]["text"]["tokenizer"]
     for option in ("pretrained", "license"):
         del config["towers"]["text"]["options"][option]
-    write_json(old / "config.json", config)
+    write_json(old / "config.json", config | {"format": "emit-encoders/1"})
+    with pytest.raises(UserError, match="earlier version, without a checksum"):
+        AlignedEncoders.from_pretrained(old)
+    seal(old)
     assert parity(AlignedEncoders.from_pretrained(old), AlignedEncoders.from_pretrained(folder)) == 0
 
 
@@ -122,6 +127,9 @@ def test_open_clip_tokenizer_is_exported_and_loaded(tmp_path):
     loaded.save_pretrained(tmp_path / "again")
     assert AlignedEncoders.from_pretrained(tmp_path / "again").digest == loaded.digest
     (tmp_path / "out" / "tokenizer" / "bpe.txt.gz").unlink()
+    with pytest.raises(UserError, match=r"tokenizer/bpe.txt.gz is missing since"):
+        AlignedEncoders.from_pretrained(tmp_path / "out")
+    seal(tmp_path / "out")
     with pytest.raises(UserError, match="no tokenizer here"):
         AlignedEncoders.from_pretrained(tmp_path / "out")
 

@@ -9,6 +9,7 @@ from helpers import synthetic_features
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.saved.checksum import seal
 from stage2_fusion import FeatureDataset
 from stage2_fusion.data.batches import collate
 from stage2_fusion.data.feature_info import EncoderInfo, FeatureInfo, read_info
@@ -60,8 +61,14 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "features.json").write_text('{"format": "other/1"}')
     with pytest.raises(UserError, match="format 'other/1'"):
         FeatureDataset.open(tmp_path)
+    (tmp_path / "features.json").write_text('{"format": "emit-features/2", "widths": {}}')
+    with pytest.raises(UserError, match=r"features.json changed since the folder was saved"):
+        FeatureDataset.open(tmp_path)
+    seal(tmp_path)
+    with pytest.raises(UserError, match=r"features.json: label_names is missing"):
+        FeatureDataset.open(tmp_path)
     (tmp_path / "features.json").write_text('{"format": "emit-features/1", "widths": {}}')
-    with pytest.raises(UserError, match=r"features.json: damaged .*label_names"):
+    with pytest.raises(UserError, match=r"earlier version, without a checksum.*emit seal"):
         FeatureDataset.open(tmp_path)
 
 
@@ -92,7 +99,7 @@ def test_digests_do_not_change_between_versions():
     }
     info = FeatureInfo.from_json(content).with_digest()
     assert info.digest == "1a2b780321dff2ea"
-    assert info.to_json() == {"format": "emit-features/1", **content, "digest": info.digest}
+    assert info.to_json() == {"format": "emit-features/2", **content, "digest": info.digest}
     units = {"action_units": {"path": "/u", "digest": "u", "names": ["x"]}}
     assert FeatureInfo.from_json(content | units).with_digest().digest == "013741b36576d8b5"
 
@@ -101,7 +108,10 @@ def test_damaged_data_is_reported_in_one_line(tmp_path):
     write(tmp_path / "a", synthetic_features.samples({"train": 3}), synthetic_features.info())
     for file in (tmp_path / "a" / "data").glob("*.arrow"):
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"damaged .*encode"):
+    with pytest.raises(UserError, match=r"arrow changed since .*encode"):
+        FeatureDataset.open(tmp_path / "a")
+    seal(tmp_path / "a")
+    with pytest.raises(UserError, match=r"damaged rows .*encode"):
         FeatureDataset.open(tmp_path / "a")
 
 

@@ -1,0 +1,35 @@
+"""`emit seal`: accept a saved folder as it is now, after an edit on purpose or from an earlier version."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared import config as configuration
+
+
+@dataclass
+class SealConfig:
+    """Write the checksums of saved folders again: exported encoders, fusion models, clip and feature datasets.
+
+    Loading refuses a folder that changed since it was saved. Seal one that you changed on purpose, or that an earlier
+    version of EMIT wrote. What was made from encoders or a dataset is refused with the changed ones, by their digest.
+    """
+
+    folders: list[Path]
+    """Folders that hold a config.json, dataset.json or features.json of EMIT."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    from shared.saved.checksum import seal
+
+    config = configuration.parse(
+        SealConfig, argv, prog="emit seal", example="emit seal runs/demo/encoders", positional=("folders",)
+    )
+    for folder in config.folders:
+        print(seal(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

@@ -1,0 +1,93 @@
+"""Build a model from the description in a saved folder within the size of its weights.
+
+A description may ask for a layer of 10^9 channels or for 10^6 layers. The weights beside it say how large the model is:
+a tensor far larger than those, or far more of them, is refused before it takes memory.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from shared.errors import UserError
+from shared.saved.weights import WeightFile
+from shared.text import one_line
+
+SPARE_ELEMENTS = 2**24
+"""Numbers that a tensor may have beside the weights: filter banks, masks, activations of a small trial input."""
+SPARE_TENSORS = 256
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Bounds(TorchDispatchMode):
+    """Refuses an operation whose result would have more numbers than `most`, by its shape alone."""
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            device = {"device": torch.device("meta")} if "device" in kwargs else {}
+            result = func(*tree_map(_meta, args), **{**tree_map(_meta, kwargs), **device})
+        except Exception:  # the operation needs values or has no shape rule, or will fail in the same way below
+            result = None
+        for part in tree_leaves(result):
+            if isinstance(part, torch.Tensor) and part.numel() > self.most:
+                raise _TooLarge(f"a tensor of shape {list(part.shape)}")
+        return func(*args, **kwargs)
+
+
+def _meta(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="meta")
+
+
+@contextlib.contextmanager
+def bounded(where: str, weights: WeightFile) -> Iterator[None]:
+    """Inside this block, tensors and modules stay within what `weights` hold. Whatever goes wrong, also in a library,
+    is a UserError of one line that begins with `where`."""
+    most_parts, most_elements = 4 * len(weights.shapes) + SPARE_TENSORS, 4 * weights.elements() + 4 * SPARE_ELEMENTS
+    thread, parts, elements = threading.get_ident(), 0, 0
+
+    def count(module: nn.Module, name: str, value: Any) -> None:
+        nonlocal parts, elements
+        if threading.get_ident() != thread or value is None:
+            return
+        parts += 1
+        elements += value.numel() if isinstance(value, torch.Tensor) else 0
+        if parts > (4 if isinstance(value, nn.Module) else 1) * most_parts:
+            raise _TooLarge(f"more than {parts - 1} layers")
+        if elements > most_elements:
+            raise _TooLarge(f"more than {most_elements} numbers")
+
+    with contextlib.ExitStack() as stack:
+        for register in (
+            hooks.register_module_parameter_registration_hook,
+            hooks.register_module_buffer_registration_hook,
+            hooks.register_module_module_registration_hook,
+        ):
+            stack.callback(register(count).remove)
+        try:
+            with _Bounds(weights.elements() + SPARE_ELEMENTS):
+                yield
+        except UserError as error:
+            text = str(error)
+            raise error if text.startswith(where) else UserError(f"{where}: {text}") from None
+        except _TooLarge as error:
+            size = f"the weights have {weights.elements()} numbers in {len(weights.shapes)} tensors"
+            raise UserError(f"{where}: asks for {error}, but {size}; {weights.how}") from None
+        except Exception as error:  # libraries raise errors of any type for values that make no sense
+            reason = f"{type(error).__name__}: {one_line(error, 160)}"
+            raise UserError(f"{where}: these values make no model ({reason}); {weights.how}") from None

@@ -1,0 +1,215 @@
+"""The checksum of a saved folder: whatever changes it after it was saved is noticed when it is loaded.
+
+A saved folder has a JSON file that describes it. That file names the other files that matter with their digests, and
+ends with a checksum over all of this. It finds damage and edits; it is no signature, because whoever edits a folder can
+write a new checksum, as `emit seal` does. Model cards and reports are not covered.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from shared.errors import UserError
+from shared.files import digest, write_json
+
+MAX_DESCRIPTION = 2**28
+"""Bytes. A description of a million clips has a tenth of it."""
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """One kind of saved folder."""
+
+    what: str
+    """What messages call it."""
+    description: str
+    """The JSON file."""
+    format: str
+    """Its `format`."""
+    unsealed: str
+    """The format before it, which lacked nothing but the checksum. Digests of a dataset's content name it still, so
+    that equal content keeps its digest."""
+    covers: tuple[str, ...]
+    """Patterns of the files the checksum covers, in the order of their digests."""
+    how: str
+    """How to make such a folder."""
+
+
+ENCODERS = FolderKind(
+    "exported encoders",
+    "config.json",
+    "emit-encoders/2",
+    "emit-encoders/1",
+    ("model.safetensors", "tokenizer/*"),
+    "make them with `emit export RUN --out DIR`",
+)
+FUSION = FolderKind(
+    "fusion model",
+    "config.json",
+    "emit-fusion/3",
+    "emit-fusion/2",
+    ("model.safetensors", "metrics.json"),
+    "give the `model` folder of an `emit fuse` run",
+)
+CLIPS = FolderKind(
+    "clip dataset",
+    "dataset.json",
+    "emit-clips/2",
+    "emit-clips/1",
+    ("data/data-*.arrow", "splits.csv"),
+    "make it with `emit prepare`",
+)
+FEATURES = FolderKind(
+    "feature dataset",
+    "features.json",
+    "emit-features/2",
+    "emit-features/1",
+    ("data/data-*.arrow", "splits.csv"),
+    "make it with `emit encode`",
+)
+KINDS = (ENCODERS, FUSION, CLIPS, FEATURES)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_description(folder: Path, kind: FolderKind, content: dict[str, Any]) -> dict[str, Any]:
+    """Write the description of a folder whose other files are written, with their digests and the checksum. Returns
+    what was written."""
+    content = {name: value for name, value in content.items() if name not in ("files", "checksum")}
+    content = _finite({**content, "format": kind.format, "files": file_digests(folder, kind)})
+    content["checksum"] = checksum(content)
+    write_json(folder / kind.description, content)
+    return content
+
+
+def _finite(value: Any) -> Any:
+    """The value with null in place of numbers that JSON does not have, such as the score of a constant prediction."""
+    if isinstance(value, dict):
+        return {str(name): _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """Over the description without its own checksum, as JSON holds it."""
+    return digest(json.loads(json.dumps({name: value for name, value in content.items() if name != "checksum"})))
+
+
+def file_digests(folder: Path, kind: FolderKind) -> dict[str, str]:
+    """{name: digest} of the files that the checksum covers."""
+    names = [
+        path.relative_to(folder).as_posix()
+        for pattern in kind.covers
+        for path in sorted(Path(folder).glob(pattern))
+        if not path.name.startswith(".")
+    ]
+    return {name: digest(inside(folder, name)) for name in names}
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_description(folder: Path, kind: FolderKind, again: str = "") -> dict[str, Any]:
+    """The description of a folder that is as it was saved. UserError if it is missing, damaged, of another format, or
+    if it or a file it covers has changed; `again` says how to get an undamaged one, by default how to make one."""
+    folder, again = Path(folder), again or kind.how
+    content = read_sealed_json(folder, kind.description, kind.what, kind.how)
+    found = content.get("format")
+    if found == kind.unsealed:
+        raise UserError(
+            f"{folder}: {kind.what} of an earlier version, without a checksum; if they are yours, run "
+            f"`emit seal {folder}`, else {again}"
+        )
+    if found != kind.format:
+        raise UserError(f"{folder}: format {str(found)[:60]!r} where {kind.format!r} is read; {kind.how}")
+    files = content.get("files")
+    if not isinstance(files, dict) or content.get("checksum") != checksum(content):
+        _changed(folder, kind.description, again)
+    stored = file_digests(folder, kind)
+    for name in sorted(files.keys() | stored.keys()):
+        if files.get(name) != stored.get(name):
+            what = "is missing" if name not in stored else "changed" if name in files else "is new"
+            _changed(folder, name, again, what)
+    return content
+
+
+def _changed(folder: Path, name: str, again: str, what: str = "changed") -> NoReturn:
+    raise UserError(
+        f"{folder}: {name} {what} since the folder was saved; {again}, or, if you changed it on purpose, run "
+        f"`emit seal {folder}`"
+    )
+
+
+def read_sealed_json(folder: Path, name: str, what: str, how: str) -> dict[str, Any]:
+    """A JSON object in a saved folder, without numbers such as NaN. UserError if it is missing or damaged."""
+    path = Path(folder) / name
+    try:
+        if not path.is_file():
+            raise FileNotFoundError
+        text = inside(folder, name).read_bytes()[: MAX_DESCRIPTION + 1]
+        if len(text) > MAX_DESCRIPTION:
+            raise UserError(f"{path}: damaged {what} (longer than {MAX_DESCRIPTION} bytes); {how}")
+        content = json.loads(text.decode("utf-8"), parse_constant=_reject_constant)
+    except OSError:
+        raise UserError(f"{path}: no {what} here; {how}") from None
+    except (ValueError, RecursionError) as error:
+        if "null byte" in str(error):  # no file can have this name
+            raise UserError(f"{folder!r}: no {what} here; {how}") from None
+        raise UserError(f"{path}: damaged {what} ({str(error)[:100]}); {how}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged {what} (it holds {type(content).__name__}, not an object); {how}")
+    return content
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file `name` of a folder. UserError if a link, or the name itself, leads out of the folder; the hub's own
+    cache keeps files in the `blobs` beside its snapshots."""
+    root = Path(folder).resolve()
+    allowed = [root, *(path.parents[1] / "blobs" for path in (root, *root.parents) if path.parent.name == "snapshots")]
+    target = (root / name).resolve()
+    if not any(target.is_relative_to(place) for place in allowed):
+        raise UserError(f"{folder}: {name} leads out of the folder, to {target}; put the file itself there")
+    if not target.is_file():
+        raise UserError(f"{folder}: {name} is no file; put the file itself there")
+    return target
+
+
+# --- sealing ---------------------------------------------------------------------------------------------------------
+
+
+def seal(folder: Path) -> str:
+    """Write the digests and the checksum of a folder that was edited on purpose, or written by an earlier version.
+    Returns a line that says so. UserError if it is no saved folder."""
+    kind, content = _find(Path(folder))
+    stored, old_digest = content.get("checksum"), content.get("digest")
+    if kind is ENCODERS:
+        content["digest"] = encoder_digest(content.get("towers"), file_digests(folder, kind))
+    sealed = write_description(folder, kind, content)
+    if kind in (CLIPS, FEATURES) and stored not in (None, sealed["checksum"]):  # what was made of it is now stale
+        sealed = write_description(folder, kind, {**content, "digest": digest([old_digest, sealed["checksum"]])})
+    note = f", digest {sealed['digest']} (was {old_digest})" if sealed.get("digest") != old_digest else ""
+    return f"{folder}: {kind.what} {'unchanged' if sealed['checksum'] == stored else 'sealed'}{note}"
+
+
+def _find(folder: Path) -> tuple[FolderKind, dict[str, Any]]:
+    """The kind of a saved folder, and its description."""
+    for kind in KINDS:
+        if (folder / kind.description).is_file():
+            content = read_sealed_json(folder, kind.description, kind.what, kind.how)
+            if content.get("format") in (kind.format, kind.unsealed):
+                return kind, content
+    formats = ", ".join(kind.format for kind in KINDS)
+    raise UserError(f"{folder}: no saved folder; give one with a description of a format {formats}")
+
+
+def encoder_digest(towers: Any, files: dict[str, str]) -> str:
+    """What tells encoders from others: their towers and the digests of their files, whatever they were trained on."""
+    return digest([towers, list(files.values())])
