@@ -18,7 +18,7 @@ def model_card(config: dict[str, Any]) -> str:
         f"| {modality} | {spec['name']} | {spec['width']} | {_rate(spec['rate'])} | {_origin(config, modality)} |"
         for modality, spec in config["towers"].items()
     )
-    metrics = "\n".join(f"| {name} | {value:.3f} |" for name, value in training.get("metrics", {}).items())
+    metrics = "\n".join(f"| {name} | {_score(value)} |" for name, value in training.get("metrics", {}).items())
     modality, example = next((m, text) for m, text in EXAMPLES.items() if m in config["towers"])
     return f"""---
 library_name: emit-toolkit
@@ -48,6 +48,10 @@ encoders = AlignedEncoders.from_pretrained("DIR", only=["{modality}"])
 encoded = encoders.{modality}.encode("{example}")  # pooled (1, D), sequence (1, T, C), mask (1, T)
 ```
 """
+
+
+def _score(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
 
 
 def _rate(rate: float | None) -> str:

@@ -13,6 +13,7 @@ from shared.files import read_json
 from shared.options.ranges import CheckedOptions
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import folder_config, load_folder
+from stage1_align.towers.mel_cnn import check_bank
 from stage1_align.towers.transformers_config import check_fields, known_fields
 from stage1_align.towers.windowed_tower import WindowedTower
 
@@ -51,6 +52,11 @@ class ClapOptions(CheckedOptions):
         for name in self.feature_cfg:
             if name not in FEATURES:
                 raise UserError(f"feature_cfg has no field {name!r}: {nearest(name, FEATURES)}")
+        given = FEATURES | self.feature_cfg
+        for name, value in given.items():
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 384_000:
+                raise UserError(f"feature_cfg.{name} is {value!r:.60}: allowed is a whole number from 1 to 384000")
+        check_bank(given["fft_window_size"], given["feature_size"])
 
 
 class Clap(WindowedTower):

@@ -37,6 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {**LAION, "embed_dim": 96, "depths": (2, 2, 6, 2)},
     "base": {**LAION, "embed_dim": 128, "depths": (2, 2, 12, 2)},
 }
+MAX_FFT = 4096
 LAION_DIM = 512  # width of laion_clap's embedding space
 
 
@@ -97,6 +98,8 @@ class HtsatOptions(CheckedOptions):
                 raise UserError(f"no HTS-AT size {self.size!r}: {nearest(str(self.size), SIZES)}")
             for name, value in SIZES[self.size].items():
                 setattr(self, name, value)
+        if self.n_fft > MAX_FFT:  # laion_clap computes the Fourier transform as a matrix
+            raise UserError(f"n_fft is {self.n_fft}: allowed is a whole number from 1 to {MAX_FFT}")
         if self.projection not in ("linear", "clap"):
             raise UserError(f"no projection {self.projection!r}: {nearest(self.projection, ('linear', 'clap'))}")
 

@@ -19,6 +19,9 @@ from shared.options.ranges import CheckedOptions, Decibels, LayersOrNone, Proper
 from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
 from stage1_align.towers.base import Encoded
 
+MAX_BANK = 2**22
+"""Weights of a mel filter bank."""
+
 
 @dataclass
 class MelCnnOptions(CheckedOptions):
@@ -65,6 +68,7 @@ class MelCnn(AudioTower):
     def __init__(self, options: MelCnnOptions, embed_dim: int):
         super().__init__(options, embed_dim)
         o = options
+        check_bank(o.n_fft, o.mel_bins)
         reduction = 2 ** len(o.channels)
         if o.mel_bins % reduction:
             raise UserError(f"mel_bins {o.mel_bins} must be a multiple of {reduction}: each stage halves them")
@@ -200,6 +204,12 @@ class ClipNorm(nn.Module):
 def group_count(width: int) -> int:
     """The number of groups in which a stage's channels are normalized."""
     return max(1, width // 8)
+
+
+def check_bank(n_fft: int, bands: int) -> None:
+    """UserError for a filter bank that would take more than tens of megabytes."""
+    if (n_fft // 2 + 1) * bands > MAX_BANK:
+        raise UserError(f"n_fft {n_fft} with {bands} mel bands is a bank of more than {MAX_BANK} weights; lower one")
 
 
 def mel_bank(sample_rate: int, n_fft: int, bands: int, lowest: float = 50.0) -> Tensor:

@@ -129,8 +129,8 @@ OUTER = ("files", "checksum")
 
 def check_shape(label_names: list[str], widths: dict[str, int], quality: dict[str, list[str]]) -> None:
     """UserError unless the names and widths of a description make sense."""
-    if not label_names or len(set(label_names)) < len(label_names) or not all(label_names):
-        raise UserError(f"label_names is {label_names!r:.60}: one or more different names are needed")
+    if len(set(label_names)) < len(label_names) or not all(label_names):
+        raise UserError(f"label_names is {label_names!r:.60}: different names are needed")
     for what, given, keys in (("widths", widths, {*MODALITIES, "embed"}), ("quality", quality, {*MODALITIES})):
         if given.keys() != keys:
             raise UserError(f"{what} is of {', '.join(map(str, given))}: expected {', '.join(sorted(keys))}")

@@ -66,6 +66,8 @@ class FusionConfig:
     def __post_init__(self) -> None:
         check_shape(self.label_names, self.widths, self.quality)
         LabelScale.of(self.label_names, self.label_ranges)
+        if not self.label_names:
+            raise UserError("label_names is []: a model predicts at least one dimension")
         if self.max_sequence_steps < 1:
             raise UserError(f"max_sequence_steps is {self.max_sequence_steps}: it must be 1 or more")
 

@@ -83,5 +83,5 @@ def test_other_folder_is_an_error(folder, tmp_path):
     with pytest.raises(UserError, match="other/1"):
         ClipDataset.open(tmp_path)
     (tmp_path / "dataset.json").write_text((folder / "dataset.json").read_text())
-    with pytest.raises(UserError, match="changed since the folder was saved"):
+    with pytest.raises(UserError, match="arrow is missing since the folder was saved"):
         ClipDataset.open(tmp_path)
