@@ -293,3 +293,21 @@ def test_encode_says_which_words_are_unknown_or_read_in_windows(model_folder, tm
     samples = {sample.id: sample.text for sample in FeatureDataset.open(tmp_path / "features").samples}
     assert samples["b"].steps == 0 and samples["c"].steps > 16
     assert np.abs(samples["c"].pooled.astype(float) - samples["d"].pooled).max() > 1e-3
+
+
+def test_predictions_are_on_the_scale_of_the_training_labels(model_folder, predictor, video, tmp_path):
+    """Joy from 1 to 7, the others in [0, 1]: in Python and in the files of `emit predict`."""
+    model = FusionModel.from_pretrained(model_folder)
+    config = dataclasses.replace(model.config, label_ranges={"Joy": [1.0, 7.0]})
+    model.save_pretrained(tmp_path / "model", config)
+    one, own = predictor(video), Predictor.from_pretrained(tmp_path / "model", device="cpu")(video)
+    expected = one.intensities | {"Joy": 1 + 6 * one.intensities["Joy"]}
+    assert own.intensities == pytest.approx(expected, abs=1e-5) and own.intensities["Joy"] > 1
+    joy = list(one.intensities).index("Joy")
+    np.testing.assert_allclose(own.timeline.values[:, joy], 1 + 6 * one.timeline.values[:, joy], atol=1e-5)
+    predict(PredictConfig([str(video)], tmp_path / "model", tmp_path / "p.csv"))
+    for name in ("p.csv", "p_timeline.csv"):
+        with (tmp_path / name).open(newline="") as file:
+            row = next(csv.DictReader(file))
+        assert float(row["Joy"]) == pytest.approx(own.intensities["Joy"], abs=1e-4)
+        assert float(row["Amusement"]) == pytest.approx(one.intensities["Amusement"], abs=1e-4)
