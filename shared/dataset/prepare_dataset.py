@@ -55,8 +55,8 @@ def prepare_dataset(
     only the I-th of N shares of the shards, counted from 0; merge: only finish the dataset from shards that are all
     there; transcripts: folder that caches transcripts made here, by default OUT.transcripts.
 
-    Raises UserError if labels lie outside [0, 1] and `scale_labels` has not made fractions of them, if the folder holds
-    anything else, or if no clip can be used.
+    Raises UserError if another process is writing the dataset, if labels lie outside [0, 1] and `scale_labels` has not
+    made fractions of them, if the folder holds anything else, or if no clip can be used.
     """
     source = scale_labels(source, LabelOptions(), str(source_path)) if source.label_ranges is None else source
     info = describe(source, recipe)
@@ -71,19 +71,20 @@ def prepare_dataset(
     if writer.claim(made_from, stored, lambda name, *_: {"recipe": "options", "source": "clips or labels"}[name]):
         print(f"{out}: already prepared; nothing to do")
         return
-    if merge:
-        _refuse_gaps(writer, source.clips)
-    else:
-        if recipe.transcribe:
-            transcripts = _make_folder(transcripts or out.with_name(f"{out.name}.transcripts"))
-        numbers = range(len(writer.shards)) if share is None else range(share[0], len(writer.shards), share[1])
-        job = partial(prepare_clip, recipe=info.recipe, transcripts=transcripts if recipe.transcribe else None)
-        _prepare_shards(source.clips, writer, numbers, info, job, workers, file_timeout)
-    if share is None:
-        _finish(writer, source, info, made_from, _is_synthetic(source_path))
-    else:
-        shown = f"{share[0] + 1}/{share[1]}"
-        print(f"{out}: share {shown} is done; when all are, run it with --merge instead")
+    with writer.locked(share):
+        if merge:
+            _refuse_gaps(writer, source.clips)
+        else:
+            if recipe.transcribe:
+                transcripts = _make_folder(transcripts or out.with_name(f"{out.name}.transcripts"))
+            numbers = range(len(writer.shards)) if share is None else range(share[0], len(writer.shards), share[1])
+            job = partial(prepare_clip, recipe=info.recipe, transcripts=transcripts if recipe.transcribe else None)
+            _prepare_shards(source.clips, writer, numbers, info, job, workers, file_timeout)
+        if share is None:
+            _finish(writer, source, info, made_from, _is_synthetic(source_path))
+        else:
+            shown = f"{share[0] + 1}/{share[1]}"
+            print(f"{out}: share {shown} is done; when all are, run it with --merge instead")
 
 
 def prepare_each(

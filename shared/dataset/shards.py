@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import UserError
 from shared.files import read_json, write_json
+from shared.locks import LOCK, hold, release
 from shared.saved.checksum import FolderKind, write_description
 
 if TYPE_CHECKING:
@@ -37,10 +38,12 @@ class ShardWriter:
     shards: for each shard the range of its clips. Several processes may write different shards at the same time.
     """
 
+    FOLDER = ".partial"
+
     def __init__(self, out: Path, kind: FolderKind, total: int, shard_size: int):
         self.out, self.description, self.total = out, out / kind.description, total
         self.saved_as, self.kind = kind, kind.what
-        self.folder = out / ".partial"
+        self.folder = out / self.FOLDER
         self.shards = [range(start, min(start + shard_size, total)) for start in range(0, total, shard_size)]
 
     def path(self, number: int) -> Path:
@@ -79,6 +82,20 @@ class ShardWriter:
         if complete:  # a run may have been killed before it removed the folder
             shutil.rmtree(self.folder, ignore_errors=True)
         return complete
+
+    @contextlib.contextmanager
+    def locked(self, share: tuple[int, int] | None = None) -> Iterator[None]:
+        """Keep other processes from writing the dataset, or, with a share (I, N), from writing that share and from
+        finishing the dataset. UserError names the process that is writing, and says so if one has just finished."""
+        try:
+            hold(self.folder, self.out, shared=share is not None)
+            if self.is_complete():
+                raise UserError(f"{self.out}: another process has just finished it; nothing to do")
+            if share is not None:
+                hold(self.folder, self.out, f"{LOCK}.{share[0] + 1}-{share[1]}")
+            yield
+        finally:
+            release(self.folder)
 
     def missing(self, numbers: Iterable[int]) -> list[int]:
         """Those of the shards `numbers` that are missing or damaged. Reads each of them once."""

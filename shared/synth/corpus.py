@@ -15,6 +15,7 @@ from shared.dataset.clip import EMI, read_transcript
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.files import digest, write_json
+from shared.locks import hold, release
 from shared.metrics import DimensionScores, pcc
 from shared.registry import Registry
 from shared.synth import baseline
@@ -34,12 +35,20 @@ VERSION = 4
 
 
 def build(config: SynthConfig) -> dict[str, Any]:
-    """Make the missing part of the corpus and return corpus.json. UserError when the folder holds something else."""
+    """Make the missing part of the corpus and return corpus.json. UserError when the folder holds something else, or
+    another process is writing it."""
     writer: CsvWriter = WRITERS.get(config.layout)(config)
     complete = _claim(config)
     if complete is not None:
         return complete
-    writer.progress.mkdir(exist_ok=True)
+    hold(writer.progress, config.out)
+    try:
+        return _build(config, writer)
+    finally:
+        release(writer.progress)
+
+
+def _build(config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
     writer.prepare_folders()
     _write_clips(writer, [i for i in range(config.clips) if not (writer.progress / f"{i:05d}.npy").is_file()])
 

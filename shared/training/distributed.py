@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from shared.errors import UserError
+from shared.locks import hold, release
 from shared.options.yaml_files import read_yaml
 from shared.registry import nearest
 from shared.text import one_line
@@ -138,12 +139,30 @@ def any_process(accelerator: "Accelerator", flag: bool) -> bool:
     return count.item() > 0
 
 
+def hold_together(accelerator: "Accelerator", folder: Path, shown: Path) -> None:
+    """Take the lock of a folder for all processes of this run; every process must call this. UserError in each of them
+    if a process outside the run holds it."""
+    from accelerate.utils import broadcast_object_list
+
+    problems: list[str | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            hold(folder, shown)
+        except UserError as error:
+            problems = [str(error)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(problems)
+    if problems[0]:
+        raise UserError(problems[0])
+
+
 # --- errors that end a run from outside ------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def peer_failure_guard(run: Path) -> Iterator[None]:
-    """Report in one line what this process did not cause: a peer that was lost or timed out, and a full disk."""
+def peer_failure_guard(run: Path, locked: Path | None = None) -> Iterator[None]:
+    """Report in one line what this process did not cause: a peer that was lost or timed out, and a full disk. At the
+    end, release the locks of the folder `locked`, by default the run folder."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -159,6 +178,8 @@ def peer_failure_guard(run: Path) -> Iterator[None]:
                 "run the same command again to continue from the last checkpoint"
             ) from None
         raise
+    finally:
+        release(locked or run)
 
 
 def is_peer_failure(error: Exception) -> bool:

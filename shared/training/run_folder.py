@@ -17,7 +17,7 @@ from shared.files import read_object, write_json, write_text
 from shared.text import one_line
 from shared.training import checkpoint
 from shared.training.checkpoint import TrainState
-from shared.training.distributed import is_peer_failure
+from shared.training.distributed import hold_together, is_peer_failure
 
 
 @dataclass
@@ -42,6 +42,7 @@ class RunFolder:
     checkpoints/00000120/      the state after this step (checkpoint.py); the last `keep_last` of them
     made_from.json             digests of the data; with config.yaml, they protect the folder from another run
     metrics.json               exists when the run is finished
+    .lock                      one process at a time trains here (shared/locks.py)
     """
 
     def __init__(self, path: Path, accelerator: Accelerator, keep_last: int = 2):
@@ -53,9 +54,12 @@ class RunFolder:
 
     def claim(self, config: Any, mutable: tuple[str, ...] = (), **made_from: str) -> None:
         """Reserve the folder for a run of `config` on data of the given digests, or recognize that run; then `finished`
-        tells whether it is. UserError names the difference when the folder belongs to another run.
+        tells whether it is. UserError names the difference when the folder belongs to another run, and the process that
+        is training in it.
 
         mutable: options, such as "train.workers", that may change when a run resumes."""
+        if not (self.path / "metrics.json").exists():
+            hold_together(self.accelerator, self.path, self.path)
         path = self.path / "made_from.json"
         started = self.latest() is not None or (self.path / "metrics.json").exists()
         if path.exists() and started:  # a run that failed before its first checkpoint left nothing to protect

@@ -96,14 +96,14 @@ def encode(config: EncodeConfig) -> None:
     holds features of something else."""
     from shared.training.distributed import peer_failure_guard
 
-    with peer_failure_guard(config.out):
+    with peer_failure_guard(config.out, config.out / ShardWriter.FOLDER):
         _encode(config)
 
 
 def _encode(config: EncodeConfig) -> None:
     from shared.dataset.clip_dataset import ClipDataset
     from shared.dataset.label_scale import require_fractions
-    from shared.training.distributed import start_accelerator
+    from shared.training.distributed import hold_together, start_accelerator
     from stage2_fusion.data.features import write_samples
 
     # Autocast decides the precision. Processes wait for each other only at the end, as long as the slowest one takes.
@@ -116,7 +116,9 @@ def _encode(config: EncodeConfig) -> None:
     writer = ShardWriter(config.out, FEATURES, len(clips), SHARD_SIZE)
     with accelerator.main_process_first():
         complete = _claim(writer, config, info)
-    if complete:
+    if not complete:
+        hold_together(accelerator, writer.folder, config.out)
+    if complete or writer.is_complete():  # another process may have finished it in between
         accelerator.print(f"{config.out}: already holds these features; nothing to do")
         return
     missing = _missing_shards(writer, accelerator)

@@ -20,12 +20,13 @@ from shared.config import load_yaml
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json, write_text
+from shared.locks import hold, release
 from shared.options.outputs import OutputFolder
 from shared.options.ranges import Trials, Workers
 from shared.options.yaml_files import dump_yaml
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.feature_info import read_info
-from stage2_fusion.search.space import assign, draw_assignments, read_space
+from stage2_fusion.search.space import Choice, assign, draw_assignments, read_space
 from stage2_fusion.search.trials import HOW, Trial, read_trials, run_trials, trial_table
 
 
@@ -68,6 +69,14 @@ def search(config: SearchConfig) -> Path:
     space = read_space(config.space, config)
     features = read_info(config.data).digest
     _claim(config.out, {"base": base | {"run": ""}, "features": features, "space": space, "method": config.method})
+    hold(config.out, config.out)
+    try:
+        return _search(config, base, space)
+    finally:
+        release(config.out)
+
+
+def _search(config: SearchConfig, base: dict[str, Any], space: dict[str, Choice]) -> Path:
     assignments = list(itertools.islice(draw_assignments(space, config.method, config.seed), config.trials))
     files = [_write_config(config.out, Trial(i, drawn), base) for i, drawn in enumerate(assignments)]
     errors = run_trials(files, config.workers, threads=max(1, cores() // config.workers))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 from shared.cli import emit_command
 from shared.config import load_yaml
 from shared.files import read_json
+from shared.locks import is_held_elsewhere
 
 HOW = "choose another --out"
 
@@ -57,6 +59,8 @@ def run_trial(file: Path, threads: int, running: list[subprocess.Popen]) -> str:
         return ""
     log = file.parents[1] / "logs" / f"{file.stem}.txt"
     log.parent.mkdir(exist_ok=True)
+    while is_held_elsewhere(run):  # a trial that outlived its killed search
+        time.sleep(1)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with log.open("w") as output:
         command = emit_command("fuse", "--config", file)

@@ -129,7 +129,7 @@ def test_full_disk_is_one_line_and_breaks_nothing(
     assert "make room and run the same command" in lines[-1]
     assert not any("Traceback" in line for line in lines)
     assert checkpoints(tmp_path / "run") == ["00000001"]
-    assert not list((tmp_path / "run").glob(".*"))
+    assert not list((tmp_path / "run").glob(".*.partial"))
     assert (tmp_path / "run" / "checkpoints" / "00000001" / "model.safetensors").read_bytes() == before
     run(arguments, tmp_path / "output")
     assert_equal_runs(tmp_path / "run", whole)
