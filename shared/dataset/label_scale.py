@@ -157,6 +157,8 @@ def scale_labels(source: ClipSource, options: LabelOptions, where: str) -> ClipS
     fractions = np.clip(scale.fractions(_array(source)), 0, 1)  # (N, K); what rounding left outside
     ranges = scale.to_json() or {} if source.label_ranges is None else source.label_ranges
     notes = [*source.notes, *_narrow_notes(source, scale)]
+    if not source.label_names and (options.ranges() or options.codes()):
+        notes.append("label_range and missing_labels have no effect: no column is read as labels")
     return replace(_with_labels(source, fractions), notes=notes, label_ranges=ranges)
 
 

@@ -61,7 +61,8 @@ def test_labels_in_0_to_1_are_untouched():
     assert repr(labels(scaled)[:, 0].tolist()) == repr(values) and scaled.label_ranges == {}
     rounded = scale_labels(source([1 + 1e-7, -1e-8], [0.0, 1.0]), LabelOptions(), "x")
     assert labels(rounded)[:, 0].tolist() == [1, 0]
-    assert scale_labels(source(names=()), LabelOptions("0,5"), "x").label_names == ()
+    bare = scale_labels(source(names=()), LabelOptions("0,5"), "x")
+    assert bare.label_names == () and "no column is read as labels" in bare.notes[-1]
 
 
 @pytest.mark.parametrize(
