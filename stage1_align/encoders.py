@@ -153,6 +153,8 @@ class AlignedEncoders(nn.Module):
         """
         folder = hub.resolve(source, HUB_FILES)
         saved = SavedEncoders.read(folder)
+        if not (only is None or isinstance(only, Iterable)):
+            raise UserError(f"only is {only!r}; name modalities, as in only=('audio',)")
         modalities = list(saved.towers) if only is None else [only] if isinstance(only, str) else list(only)
         for modality in modalities:
             if modality not in saved.towers:

@@ -28,6 +28,7 @@ from shared.dataset.clip_dataset import ClipSample
 from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.media.inputs import ClipArrays
+from shared.options.ranges import BatchSize, Seconds, require
 from shared.text import one_line
 from stage1_align.encoders import AlignedEncoders
 from stage2_fusion.data.encoding import encode_samples, waveform_rate
@@ -86,6 +87,7 @@ class Predictor:
         UserError if something is missing or is not what the model was trained with. Warns if the model was trained on
         synthetic faces.
         """
+        require(Seconds | None, window, "window")
         model = FusionModel.from_pretrained(source)
         config = model.config
         loaded = load_encoders(model, encoders, blendshapes)
@@ -143,8 +145,8 @@ class Predictor:
         arrays |= {"waveform": waveform, "rate": rate, "text": text}
         single = not isinstance(clips, list | tuple)
         items = _several(clips, arrays) if isinstance(clips, list | tuple) else [_single(clips, arrays)]
-        if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise UserError(f"batch_size is {batch_size!r}; expected 1 or more")
+        require(BatchSize, batch_size, "batch_size")
+        require(Seconds | None, window, "window")
         recipe = self.recipe if window is None else make_recipe(self.recipe.to_json() | {"max_seconds": window})
         results = self._predict_items(items, recipe, batch_size)
         if single and results[0].error:
@@ -274,6 +276,9 @@ def load_encoders(
             f"{home}: trained on features that came with its clips (`emit encode --precomputed`), which nothing "
             "here can compute for other media; train on features of encoders to predict, or `emit evaluate` this one"
         )
+    for name, path in (("encoders", encoders), ("blendshapes", blendshapes)):
+        if not isinstance(path, str | os.PathLike | None):
+            raise UserError(f"{name} is {path!r}; give a path")
     folder = Path(encoders or home / "encoders")
     if not folder.is_dir():
         raise UserError(f"{folder}: no encoders here; give --encoders (digest {config.encoders.digest})")

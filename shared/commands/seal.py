@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared import config as configuration
+from shared.options.ranges import CheckedOptions
 
 
 @dataclass
-class SealConfig:
+class SealConfig(CheckedOptions):
     """Write the checksums of saved folders again: exported encoders, fusion models, clip and feature datasets.
 
     Loading refuses a folder that changed since it was saved. Seal one that you changed on purpose, or that an earlier

@@ -188,6 +188,8 @@ class ClipDataset:
     def labels(self) -> np.ndarray:
         """float32 (N, K), NaN = not labeled."""
         values = np.array(_values(self._table, "labels"), np.float32)
+        if not len(self._table):
+            return np.zeros((0, len(self.label_names)), np.float32)
         if values.shape != (len(self._table), len(self.label_names)):
             raise UserError(f"{self.path}: its clips do not have {len(self.label_names)} labels each; {HOW}")
         return values[self._rows]

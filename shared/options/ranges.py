@@ -84,11 +84,9 @@ SampleRate = Annotated[int, Range(1000, 384_000)]
 """Hz."""
 Hertz = Annotated[int, Range(0, 192_000)]
 Seconds = Annotated[float, Range(0.1, 86_400)]
-"""Of a clip."""
+"""Of a clip or a window; a shorter one holds no frame."""
 CropSeconds = Annotated[float, Range(0.01, 86_400)]
 """Of sound in a training step."""
-Window = Annotated[float, Range(0.1, 86_400)]
-"""Seconds; a shorter one holds no frame."""
 Timeout = Annotated[float, Range(0.1, 10**6)]
 """Seconds."""
 Minutes = Annotated[float, Range(0, 10**6, open_low=True)]
@@ -125,6 +123,12 @@ class CheckedOptions:
     def __post_init__(self) -> None:
         for problem in wrong_values(type(self), self, f"{type(self).__name__}."):
             raise UserError(problem)
+
+
+def require(hint: Any, value: Any, name: str) -> None:
+    """UserError for an argument of a function that lies outside the range of its type."""
+    for problem in _wrong(hint, value, name):
+        raise UserError(problem)
 
 
 def wrong_values(config_class: type, values: Any, prefix: str = "") -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from shared import config as configuration
 from shared.files import write_csv
 from shared.options.outputs import OutputPredictions
-from shared.options.ranges import BatchSize, CheckedOptions, Window
+from shared.options.ranges import BatchSize, CheckedOptions, Seconds
 
 if TYPE_CHECKING:
     from stage2_fusion.predictor import Predictor
@@ -35,7 +35,7 @@ class PredictConfig(CheckedOptions):
     """MediaPipe's face_landmarker.task, for a model that reads action units; by default the one inside its folder."""
     batch_size: BatchSize = 16
     """Windows per forward pass; the predictions do not depend on it."""
-    window: Window | None = None
+    window: Seconds | None = None
     """Seconds per window of the timeline; by default the longest that a training clip could be."""
     detector: str | None = None
     """Face detector, as in `emit prepare`; by default that of the training clips."""

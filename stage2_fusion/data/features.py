@@ -221,7 +221,8 @@ class FeatureDataset:
 
     def labels(self) -> np.ndarray:
         """float32 (N, K), fractions of their range (`info.scale`), NaN = not labeled."""
-        return np.stack([sample.labels for sample in self.samples])
+        labels = [sample.labels for sample in self.samples]
+        return np.stack(labels) if labels else np.zeros((0, len(self.info.label_names)), np.float32)
 
     def by_clip(self) -> list[dict[int, FeatureSample]]:
         """{view: sample} of each clip, in stored order."""

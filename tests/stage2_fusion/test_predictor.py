@@ -141,7 +141,7 @@ def test_unreadable_file_raises_alone_and_is_marked_in_a_list(predictor, video, 
         ((["a.mp4"],), {"text": "a"}, "put arrays into the list as ClipArrays"),
         ((["a.mp4", None],), {}, "a clip is NoneType"),
         (("a.mp4",), {"batch_size": 0}, "batch_size is 0"),
-        (("a.mp4",), {"window": -1.0}, "max_seconds is -1.0"),
+        (("a.mp4",), {"window": -1.0}, "window is -1.0: allowed is a number from 0.1"),
         ((), {"frames": np.zeros((2, 5, 8, 8), np.uint8), "frame_rate": 25}, "no axis can be the channels"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
@@ -196,8 +196,10 @@ def test_script_without_a_main_guard_predicts(model_folder, video, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"window": np.inf}, "max_seconds is inf: it must be a finite number above 0"),
-        ({"window": "5"}, "max_seconds is '5'"),
+        ({"window": np.inf}, "window is inf: allowed is a number from 0.1"),
+        ({"window": 0.001}, "window is 0.001"),
+        ({"window": True}, "window is True"),
+        ({"window": "5"}, "window is '5'"),
         ({"batch_size": 1.5}, "batch_size is 1.5"),
         ({"batch_size": "4"}, "batch_size is '4'"),
         ({"batch_size": None}, "batch_size is None"),
@@ -206,6 +208,13 @@ def test_script_without_a_main_guard_predicts(model_folder, video, tmp_path):
 def test_settings_of_the_wrong_kind_are_refused(predictor, options, words):
     with pytest.raises(UserError, match=words):
         predictor.predict(text="strong joy", **options)
+
+
+@pytest.mark.parametrize("options", [{"encoders": 3}, {"blendshapes": [1]}, {"window": 1e-9}])
+def test_places_and_settings_of_the_wrong_kind_are_refused_when_it_is_loaded(predictor, options):
+    (name,) = options
+    with pytest.raises(UserError, match=f"^{name} is "):
+        Predictor.from_pretrained(predictor.model.folder, **options)
 
 
 def test_times_that_are_not_seconds_of_the_clip_are_refused(predictor):

@@ -87,6 +87,8 @@ def test_encoders_without_a_tower_are_exported_and_loaded(folder, tmp_path):
         AlignedEncoders.from_pretrained(tmp_path / "pair", only=("vision",))
     with pytest.raises(UserError, match="did you mean 'audio'"):
         AlignedEncoders.from_pretrained(folder, only=("adio",))
+    with pytest.raises(UserError, match="only is 3; name modalities"):
+        AlignedEncoders.from_pretrained(folder, only=3)
 
 
 def test_export_equals_the_run_and_is_not_written_twice(run_folder, tmp_path, capsys):

@@ -171,3 +171,8 @@ def test_selections_without_meaning_are_refused(tmp_path):
             FeatureDataset.open(path, max_sequence_steps=wrong)
     with pytest.raises(UserError, match="a feature dataset is a folder, but got NoneType"):
         FeatureDataset.open(None)
+
+
+def test_dataset_without_clips_has_labels_of_no_clip(tmp_path):
+    data = FeatureDataset.open(synthetic_features.write_features(tmp_path / "f", {"train": 2}, views=0))
+    assert FeatureDataset(data.info, []).labels().shape == (0, len(data.info.label_names))
