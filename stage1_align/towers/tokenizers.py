@@ -180,6 +180,13 @@ class SentencePieceTokenizer(Tokenizer):
             raise UserError(
                 f"a tokenizer cannot be trained on these words ({reason}); look at the clips' words"
             ) from None
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+        if pieces < MINIMUM_VOCABULARY:
+            raise UserError(
+                f"{len(texts)} different texts give a tokenizer of only {pieces} pieces (the least is "
+                f"{MINIMUM_VOCABULARY}); give more clips with words, a larger towers.text.options.vocab_size, or a "
+                "pretrained encoder"
+            )
         return cls(model.getvalue())
 
     @classmethod

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.options.ranges import CheckedOptions, Deviation, Fraction, FrameSize
 from shared.registry import nearest
+from shared.text import one_line
 from stage1_align.towers import open_clip_loading
 from stage1_align.towers.base import Encoded, pad
 from stage1_align.towers.vision_tower import VisionTower
@@ -93,8 +94,8 @@ class OpenClipVision(VisionTower):
                 raise UserError(f"vision_cfg: the tower gives {dimensions} dimensions per frame; set timm_pool: avg")
             self.trunk.train()
             self._width = features.shape[1]
-            own_dim = own.eval()(features).shape[1]
         if options.projection == "own":
+            own_dim = _own_dim(own, features)
             if options.max_pool or own_dim != embed_dim:
                 reason = (
                     "max_pool: true doubles its input" if options.max_pool else f"it gives {own_dim}, not {embed_dim}"
@@ -142,6 +143,19 @@ class OpenClipVision(VisionTower):
         if count == 0:
             sequence = sequence + 0 * features.sum()
         return self._finish(sequence, mask, None)
+
+
+def _own_dim(own: nn.Module, features: Tensor) -> int:
+    """The width that the model's own projection gives for features (1, C). UserError if it does not take them: trunks
+    of timm exist whose features are wider than open_clip assumes (MobileNetV3)."""
+    try:
+        with torch.no_grad():
+            return own.eval()(features).shape[1]
+    except RuntimeError as error:
+        raise UserError(
+            f"projection: own: the model's own does not take the {features.shape[1]} features of this trunk "
+            f"({one_line(error, 80)}); set projection: linear"
+        ) from None
 
 
 def _standardize(x: Tensor, mask: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ def test_tokenizer_with_few_pieces_is_refused(tmp_path):
     assert SentencePieceTokenizer.load(tmp_path)("so funny") == tokenizer("so funny")
     with pytest.raises(UserError, match="no tokenizer here"):
         SentencePieceTokenizer.load(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="the tokenizer has only"):
+    with pytest.raises(UserError, match=r"^1 different texts give .* give more clips with words, "):
         SentencePieceTokenizer.train(["aa"], 60)
 
 

@@ -69,6 +69,15 @@ def test_tower_of_a_named_model_is_rebuilt_from_its_config(options):
     assert_rebuilt_from_config(built, frames(2, 1, size=40))
 
 
+def test_trunk_with_wider_features_than_open_clip_assumes_needs_a_projection_of_ours():
+    mobile = {"timm_model_name": "mobilenetv3_small_050", "image_size": 32}
+    built = tower(8, vision_cfg=mobile)
+    assert built.width == 1024  # its convolutional head gives them; open_clip's projection takes 288
+    assert_rebuilt_from_config(built, frames(2, 1, size=32))
+    with pytest.raises(UserError, match=r"does not take the 1024 features .*; set projection: linear"):
+        tower(8, vision_cfg=mobile, projection="own")
+
+
 def test_sequence_is_the_trunk_output_before_the_projection(tmp_path):
     model = publish("tiny-vit", tmp_path)
     built = tower(8, pretrained=str(tmp_path / "hub"))
