@@ -28,6 +28,7 @@ from shared.dataset.clip_dataset import ClipSample
 from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.media.inputs import ClipArrays
+from shared.media.remarks import Remarks, all_lines
 from shared.options.ranges import BatchSize, Seconds, require
 from shared.text import one_line
 from stage1_align.encoders import AlignedEncoders
@@ -160,7 +161,9 @@ class Predictor:
         clips = [(dataclasses.replace(clip, id=str(i)), arrays) for i, (_, clip, arrays) in enumerate(items)]
         failures: dict[str, str] = {}
         windows: dict[str, list[Window]] = {clip.id: [] for clip, _ in clips}
-        for window in self.predict_windows(collect_failures(prepare_here(clips, recipe), failures), batch_size):
+        remarks: dict[str, Remarks] = {}
+        prepared = collect_failures(prepare_here(clips, recipe), failures, remarks)
+        for window in self.predict_windows(prepared, batch_size):
             windows[window.clip].append(window)
         results = []
         for (name, _, _), (clip, _) in zip(items, clips, strict=True):
@@ -172,6 +175,7 @@ class Predictor:
                 results.append(merge_windows(name, parts, config.label_names, config.quality, failure))
             else:
                 results.append(Prediction(name, error=failure or NOTHING))
+            results[-1].remarks = all_lines(remarks.get(clip.id, Remarks()))
         return results
 
     def predict_windows(self, prepared: Iterable[ClipSample], batch_size: int) -> Iterator[Window]:

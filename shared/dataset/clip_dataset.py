@@ -24,6 +24,7 @@ from shared.dataset.recipe import Recipe
 from shared.dataset.rows import load_rows
 from shared.errors import UserError
 from shared.files import digest
+from shared.media.remarks import Remarks
 from shared.media.storage import decode_jpeg, from_int16
 from shared.saved.checksum import CLIPS, read_description
 from shared.saved.typed import read_typed
@@ -69,6 +70,8 @@ class ClipSample:
     """float32 (Qt,)."""
     start: float = 0.0
     """Seconds of the recording before the clip, if the clip is a window of a longer recording."""
+    remarks: Remarks = field(default_factory=Remarks)
+    """What was repaired, chosen or left out when it was prepared; empty for a stored clip, whose verdict says it."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,11 @@ class ClipDataset:
 
 
 def decode_row(
-    row: dict[str, Any], info: ClipDatasetInfo, select_frames: FrameSelector | None = None, start: float = 0.0
+    row: dict[str, Any],
+    info: ClipDatasetInfo,
+    select_frames: FrameSelector | None = None,
+    start: float = 0.0,
+    remarks: Remarks | None = None,
 ) -> ClipSample:
     """Decode a stored row, with all frames or those that `select_frames` selects."""
     size, rate = info.recipe.frame_size, info.recipe.sample_rates[0]
@@ -244,6 +251,7 @@ def decode_row(
         audio_quality=np.frombuffer(row["audio_quality"], "<f4").reshape(-1, widths["audio"]),  # (Ta, Qa)
         text_quality=np.array(row["text_quality"], np.float32),  # (Qt,)
         start=start,
+        remarks=Remarks() if remarks is None else remarks,
     )
 
 

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from shared.dataset.verdicts import Verdict, failed
 from shared.media.decode import Media, MediaError
 from shared.media.faces import FaceTrack, crop_clip, load_detector
 from shared.media.quality import audio_quality, clip_quality, text_quality, vision_quality
-from shared.media.remarks import note_lines, problem_lines
+from shared.media.remarks import Remark, Remarks, note_lines, problem_lines
 from shared.media.storage import decode_jpeg, encode_jpeg, from_int16, to_int16
 from shared.media.transcribe import load_recognizer, transcribe
 from shared.media.waveform import resample
@@ -28,6 +28,21 @@ NOT_PRESENT = {"vision": "no video", "audio": "no audio", "text": "no transcript
 Row = dict[str, Any]
 """A row of the clip dataset; columns: see clip_dataset.py."""
 
+NO_FACE = Remark("no face found; using a center crop", is_problem=True)
+DAMAGED = Remark("{} damaged packet(s) left out", is_problem=True)
+SEVERAL_FACES = Remark("several faces: the largest and most persistent is followed")
+
+
+class PreparedWindow(NamedTuple):
+    """A window of a recording, or None and the reason why it, or the rest of the recording, cannot be used."""
+
+    start: float
+    """Seconds of the recording before it."""
+    row: Row | None
+    reason: str
+    remarks: Remarks = Remarks()
+    """What was repaired, chosen or left out in it."""
+
 
 def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) -> tuple[Row | None, Verdict]:
     """The row of a clip, None if it failed, and the verdict. Never raises because of what a file contains.
@@ -38,36 +53,39 @@ def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) ->
         decoded = decode_clip(clip, recipe)
     except MediaError as error:
         return prepare_from_transcript(clip, recipe, str(error))
-    return clip_row(clip, decoded, recipe, transcripts)
+    return clip_row(clip, decoded, recipe, transcripts)[:2]
 
 
 def prepare_from_transcript(clip: Clip, recipe: Recipe, reason: str) -> tuple[Row | None, Verdict]:
     """Fall back to the transcript when media is unusable; fail if there is none."""
     if not has_words(clip.transcript):
         return None, failed(clip, reason)
-    return clip_row(clip, undecoded_clip(clip, reason), recipe)
+    return clip_row(clip, undecoded_clip(clip, reason), recipe)[:2]
 
 
-def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[tuple[float, Row | None, str]]:
-    """Prepare all of a recording in windows of `recipe.max_seconds`: (start in seconds, row, "") of each.
+def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[PreparedWindow]:
+    """Prepare all of a recording in windows of `recipe.max_seconds`.
 
-    If the recording or the rest of it cannot be used, (0, None, reason) follows. A given transcript has no times, so
-    each window has all of it; if no window can be decoded, the transcript alone makes one.
+    If the recording or the rest of it cannot be used, a window without a row follows. A given transcript has no times,
+    so each window has all of it; if no window can be decoded, the transcript alone makes one.
     """
     any_window = False
     try:
         for decoded in decode_clip_windows(clip, recipe):
-            yield decoded.media.start, clip_row(clip, decoded, recipe)[0], ""
+            row, _, remarks = clip_row(clip, decoded, recipe)
+            yield PreparedWindow(decoded.media.start, row, "", remarks)
             any_window = True
     except MediaError as error:
-        row = None if any_window else prepare_from_transcript(clip, recipe, str(error))[0]
-        if row is not None:
-            yield 0.0, row, ""
-        yield 0.0, None, str(error)
+        words = None if any_window else prepare_from_transcript(clip, recipe, str(error))[0]
+        if words is not None:
+            yield PreparedWindow(0.0, words, "")
+        yield PreparedWindow(0.0, None, str(error))
 
 
-def clip_row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None = None) -> tuple[Row, Verdict]:
-    """Row and verdict of a decoded clip."""
+def clip_row(
+    clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None = None
+) -> tuple[Row, Verdict, Remarks]:
+    """Row and verdict of a decoded clip, and the remarks that hold for a window as for a whole recording."""
     media = decoded.media
     transcript, reasons = repair_surrogates(clip.transcript or ""), dict(media.absence_reasons)
     if not has_words(transcript):
@@ -88,7 +106,7 @@ def clip_row(clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path
         **_audio_columns(media, recipe),
         "text_quality": text_quality(transcript).tolist(),
     }
-    return row, _verdict(clip, row, decoded, faces, reasons)
+    return row, _verdict(clip, row, decoded, faces, reasons), _remarks(decoded, faces, reasons)
 
 
 def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, FaceTrack | None]:
@@ -148,10 +166,31 @@ def _problems(decoded: DecodedClip, missing: list[str], faces: FaceTrack | None,
     media = decoded.media
     problems = [_missing(name, reasons) for name in missing if name != "text"] + decoded.problems
     if faces is not None and len(media.frames) and not faces.detected.any():
-        problems.append("no face found; using a center crop")
+        problems.append(NO_FACE.text)
     if media.damaged_packets:
         problems.append(f"{media.damaged_packets} damaged packets left out")
     return problems + problem_lines(media.remarks)
+
+
+def _remarks(decoded: DecodedClip, faces: FaceTrack | None, reasons: dict[str, str]) -> Remarks:
+    """What amounts can be added up over the windows of a recording."""
+    media = decoded.media
+    held = {"vision": len(media.frames), "audio": len(media.waveform)}
+    texts = [_missing(name, reasons) for name, count in held.items() if not count] + decoded.problems
+    remarks = Remarks({Remark(text, is_problem=True): 1 for text in texts})
+    if faces is not None and len(media.frames) and not faces.detected.any():
+        remarks[NO_FACE] = 1
+    if media.damaged_packets:
+        remarks[DAMAGED] = media.damaged_packets
+    if faces is not None and faces.quarter_turns:
+        remarks[Remark(_turned(faces))] = 1
+    if faces is not None and faces.other_faces:
+        remarks[SEVERAL_FACES] = 1
+    return remarks + media.remarks
+
+
+def _turned(faces: FaceTrack) -> str:
+    return f"faces are on their side: frames rotated by {90 * faces.quarter_turns} degrees"
 
 
 def _missing(name: str, reasons: dict[str, str]) -> str:
@@ -165,7 +204,7 @@ def _notes(media: Media, missing: list[str], faces: FaceTrack | None, reasons: d
     notes = [_missing("text", reasons)] if "text" in missing else []
     notes += note_lines(media.remarks)
     if faces is not None and faces.quarter_turns:
-        notes.append(f"faces are on their side: frames rotated by {90 * faces.quarter_turns} degrees")
+        notes.append(_turned(faces))
     if faces is not None and faces.other_faces:
         height, width = media.frames.shape[1:3][:: -1 if faces.quarter_turns % 2 else 1]
         x, y = np.mean(faces.boxes[faces.detected], axis=0)[:2] / (width, height)

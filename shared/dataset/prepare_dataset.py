@@ -13,7 +13,7 @@ from pathlib import Path
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.clip_dataset import ClipDatasetInfo, ClipSample, decode_row, schema
 from shared.dataset.label_scale import LabelOptions, scale_labels
-from shared.dataset.prepare_clip import Row, prepare_clip, prepare_from_transcript, prepare_windows
+from shared.dataset.prepare_clip import PreparedWindow, Row, prepare_clip, prepare_from_transcript, prepare_windows
 from shared.dataset.recipe import Recipe
 from shared.dataset.shards import ShardWriter, read_shard, write_shard
 from shared.dataset.transcripts import Words, inspect_transcripts
@@ -101,16 +101,17 @@ def prepare_each(
     started = set()
     for index, window, error in run_jobs(partial(prepare_windows, recipe=info.recipe), clips, workers, seconds):
         clip = clips[index]
-        windows = [window or (0.0, None, error)]
+        windows = [window or PreparedWindow(0.0, None, error)]
         if window is None and index not in started:  # its files ended the process; the transcript can still be used
             row, _ = prepare_from_transcript(clip, recipe, error)
-            windows = windows if row is None else [(0.0, row, ""), *windows]
+            windows = windows if row is None else [PreparedWindow(0.0, row, ""), *windows]
         started.add(index)
-        for start, row, reason in windows:
+        for start, row, reason, remarks in windows:
             if row is None:
                 yield clip, None, reason
             else:
-                yield clip, decode_row(row, replace(info, group_names=list(clip.groups)), start=start), ""
+                own_info = replace(info, group_names=list(clip.groups))
+                yield clip, decode_row(row, own_info, start=start, remarks=remarks), ""
 
 
 def describe(source: ClipSource, recipe: Recipe) -> ClipDatasetInfo:

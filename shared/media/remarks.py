@@ -1,6 +1,11 @@
 """Remarks about a decoded file: what is repaired, left out or chosen, counted by kind. Verdicts repeat them."""
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,25 @@ def problem_lines(remarks: Remarks) -> list[str]:
 def note_lines(remarks: Remarks) -> list[str]:
     """One line for each other remark."""
     return [remark.say(amount) for remark, amount in remarks.items() if not remark.is_problem]
+
+
+def all_lines(remarks: Remarks) -> list[str]:
+    """One line for each remark, problems first."""
+    return problem_lines(remarks) + note_lines(remarks)
+
+
+def summarize(remarks: Mapping[str, Remarks]) -> list[str]:
+    """One line for each kind of remark: the first clip (by name) that has it, and how many others do. Kinds that differ
+    in numbers alone are one."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for name in sorted(remarks):
+        ordered = sorted(remarks[name], key=lambda remark: not remark.is_problem)
+        kinds = {NUMBER.sub("#", remark.text.replace("{}", "#")): remark for remark in ordered}
+        counts.update(kinds.keys())
+        for kind, remark in kinds.items():
+            first.setdefault(kind, f"{name}: {remark.say(remarks[name][remark])}")
+    return [
+        line + (f" (and {more} more clip{'s' if more > 1 else ''} like it)" if (more := counts[kind] - 1) else "")
+        for kind, line in first.items()
+    ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from shared import config as configuration
 from shared.files import write_csv
+from shared.media.remarks import Remarks, all_lines, summarize
 from shared.options.outputs import OutputPredictions
 from shared.options.ranges import BatchSize, CheckedOptions, Seconds
 
@@ -58,8 +59,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def predict(config: PredictConfig) -> int:
     """Write predictions (sorted by Filename, values on the scale of the training labels) and, beside them,
-    OUT_timeline.csv and OUT_failures.csv; returns the number of clips predicted. A clip that cannot be read, or has
-    neither picture nor sound nor words, is a failure; one that cannot be read to its end is both.
+    OUT_timeline.csv, OUT_failures.csv and OUT_remarks.csv, what was repaired, chosen or left out; returns the number of
+    clips predicted. A clip that cannot be read, or has neither picture nor sound nor words, is a failure; one that
+    cannot be read to its end is both.
 
     A clip is predicted in windows as long as the longest clip in training; the timeline has a row for each, and the
     prediction of the clip is their mean, weighted by their lengths. Files are read in isolated processes, so that one
@@ -74,7 +76,8 @@ def predict(config: PredictConfig) -> int:
     clips, failures = read_clips(config.clips)
     predictor = _load(config)
     unreadable: dict[str, str] = {}
-    prepared = collect_failures(prepare_each(clips, predictor.recipe), unreadable)
+    remarks: dict[str, Remarks] = {}
+    prepared = collect_failures(prepare_each(clips, predictor.recipe), unreadable, remarks)
     windows = sorted(predictor.predict_windows(prepared, config.batch_size), key=lambda w: (w.clip, w.start))
     failures += unreadable.items()
     if predictor.encoders.text is not None:
@@ -85,6 +88,8 @@ def predict(config: PredictConfig) -> int:
     timeline = [[w.clip, f"{w.start:.3f}", f"{w.end:.3f}", *_format(w.values)] for w in windows]
     for name, reason in failures:
         print(f"{name}: {reason}", file=sys.stderr)
+    for line in summarize(remarks):
+        print(line, file=sys.stderr)
     out, names = config.out, predictor.config.label_names
     write_csv(out, ["Filename", *names], rows)
     write_csv(out.with_name(f"{out.stem}_timeline.csv"), ["Filename", "start", "end", *names], timeline)
@@ -92,6 +97,8 @@ def predict(config: PredictConfig) -> int:
         path = out.with_name(f"{out.stem}_explained.jsonl")
         write_explanations(path, [window.clip for window in windows], [window.steps for window in windows], names)
     write_csv(out.with_name(f"{out.stem}_failures.csv"), ["Filename", "reason"], [list(pair) for pair in failures])
+    remark_rows = [[name, line] for name in sorted(remarks) for line in all_lines(remarks[name])]
+    write_csv(out.with_name(f"{out.stem}_remarks.csv"), ["Filename", "remark"], remark_rows)
     print(f"{out}: {len(rows)} clips predicted, {len(failures)} failed")
     return len(rows)
 

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.clip_dataset import ClipSample, decode_row
 from shared.dataset.decode_clip import DecodedClip
-from shared.dataset.prepare_clip import Row, clip_row, prepare_from_transcript, prepare_windows
+from shared.dataset.prepare_clip import PreparedWindow, clip_row, prepare_from_transcript, prepare_windows
 from shared.dataset.prepare_dataset import describe
 from shared.dataset.recipe import Recipe
 from shared.media.inputs import ClipArrays, array_windows
+from shared.media.remarks import Remarks
 from shared.text import one_line
 
 Prepared = tuple[Clip, ClipSample | None, str]
@@ -22,11 +23,11 @@ def prepare_here(clips: Iterable[tuple[Clip, ClipArrays | None]], recipe: Recipe
     """
     info = describe(ClipSource([]), recipe)
     for clip, arrays in clips:
-        for start, row, reason in _rows(clip, arrays, recipe):
-            yield clip, None if row is None else decode_row(row, info, start=start), reason
+        for start, row, reason, remarks in _rows(clip, arrays, recipe):
+            yield clip, None if row is None else decode_row(row, info, start=start, remarks=remarks), reason
 
 
-def _rows(clip: Clip, arrays: ClipArrays | None, recipe: Recipe) -> Iterator[tuple[float, Row | None, str]]:
+def _rows(clip: Clip, arrays: ClipArrays | None, recipe: Recipe) -> Iterator[PreparedWindow]:
     """Windows of a clip; whatever exception a damaged file causes in a library becomes a reason."""
     windows = 0
     try:
@@ -37,22 +38,26 @@ def _rows(clip: Clip, arrays: ClipArrays | None, recipe: Recipe) -> Iterator[tup
         reason = f"{type(error).__name__}: {one_line(error)}"[:300]
         row = None if windows else prepare_from_transcript(clip, recipe, reason)[0]
         if row is not None:
-            yield 0.0, row, ""
-        yield 0.0, None, reason
+            yield PreparedWindow(0.0, row, "")
+        yield PreparedWindow(0.0, None, reason)
 
 
-def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[tuple[float, Row | None, str]]:
+def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[PreparedWindow]:
     windows = 0
     for media in array_windows(arrays, recipe.frame_rate, recipe.max_seconds, recipe.max_side):
-        yield media.start, clip_row(clip, DecodedClip(media), recipe)[0], ""
+        row, _, remarks = clip_row(clip, DecodedClip(media), recipe)
+        yield PreparedWindow(media.start, row, "", remarks)
         windows += 1
     if not windows:
-        row, _ = prepare_from_transcript(clip, recipe, "")
-        yield 0.0, row, "" if row else "neither frames nor sound nor text are given"
+        words, _ = prepare_from_transcript(clip, recipe, "")
+        yield PreparedWindow(0.0, words, "" if words else "neither frames nor sound nor text are given")
 
 
-def collect_failures(prepared: Iterable[Prepared], failures: dict[str, str]) -> Iterator[ClipSample]:
-    """Pass windows on; note in `failures` (id to reason) which clips could not be read, or from where on."""
+def collect_failures(
+    prepared: Iterable[Prepared], failures: dict[str, str], remarks: dict[str, Remarks]
+) -> Iterator[ClipSample]:
+    """Pass windows on; note in `failures` (id to reason) which clips could not be read, or from where on, and add up in
+    `remarks` (by id) what was repaired, chosen or left out."""
     read_until: dict[str, float] = {}
     for clip, sample, reason in prepared:
         if sample is None:
@@ -61,4 +66,6 @@ def collect_failures(prepared: Iterable[Prepared], failures: dict[str, str]) -> 
             failures[clip.id] = where + reason
         else:
             read_until[clip.id] = sample.start + sample.duration
+            if sample.remarks:
+                remarks[clip.id] = remarks.get(clip.id, Remarks()) + sample.remarks
             yield sample

@@ -89,6 +89,9 @@ class Prediction:
     """Why there is no prediction; in a list of clips only, a single one raises UserError instead."""
     incomplete: str | None = None
     """Why a part of the clip is not in the prediction, such as a damaged rest."""
+    remarks: list[str] = field(default_factory=list)
+    """What was repaired, chosen, left out or missing when its files were read, a line each, as in the verdicts of `emit
+    prepare`."""
 
 
 def average_windows(windows: list[Window]) -> dict[str, np.ndarray]:

@@ -89,6 +89,16 @@ def test_arrays_give_the_numbers_of_the_file(predictor, video):
         assert result.transcript == expected.transcript == "no emotion at all today"
 
 
+def test_repairs_are_in_the_result_also_of_windows(predictor, tmp_path):
+    path = write_video(tmp_path / "one.ts", clock(np.arange(50) / 25), sound=voice(2.0)[None])
+    path.write_bytes(path.read_bytes() * 2)
+    joined = "time stamps start again in 1 place: the parts of the recording follow each other"
+    for remarks in (predictor(path).remarks, predictor.predict([path], window=1.0)[0].remarks):
+        assert joined in remarks and "no face found; using a center crop" in remarks
+    (silent,) = predictor([ClipArrays(frames=clock(np.arange(50) / 25), frame_rate=25)])
+    assert any(line.startswith("no audio") for line in silent.remarks)
+
+
 def test_missing_modalities_are_masked(predictor, video):
     result = predictor(text="strong joy")
     assert [result.found[name].present for name in ("vision", "audio", "text")] == [False, False, True]

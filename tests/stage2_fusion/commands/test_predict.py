@@ -16,6 +16,7 @@ from shared.dataset.clip import Clip
 from shared.dataset.clip_dataset import ClipSample
 from shared.dataset.recipe import Recipe
 from shared.errors import UserError
+from shared.media.remarks import Remark, Remarks
 from stage2_fusion import predictor as library
 from stage2_fusion.commands import predict as prediction
 from stage2_fusion.models.base import FeatureSpec, FusionModel
@@ -60,7 +61,11 @@ def predictor(tmp_path, monkeypatch):
                 yield clip, None, "cannot be decoded"
                 continue
             for start, length in ((0, 20), (20, 20), (40, 5)) if "long" in clip.id else ((0, 3),):
-                yield clip, clip_sample(clip.id, start, length), ""
+                sample = clip_sample(clip.id, start, length)
+                if "repaired" in clip.id:
+                    lost = Remark("{} frame(s) left out", is_problem=True)
+                    sample.remarks = Remarks({Remark("2 sound tracks: number 1 is used"): 1, lost: 2})
+                yield clip, sample, ""
 
     def encode_samples(encoders, batch, bf16):
         assert bf16, "as the training features were encoded"
@@ -149,10 +154,29 @@ def test_clip_with_broken_media_is_predicted_by_its_words(tmp_path):
         prepare_here([(clip, None) for clip in clips], recipe),
     ):
         failures = {}
-        samples = list(collect_failures(prepared, failures))
+        samples = list(collect_failures(prepared, failures, {}))
         assert [(sample.id, sample.transcript) for sample in samples] == [("a", "so it goes")]
         assert failures["a"].startswith("predicted by its words alone: not a readable media file")
         assert failures["b"].startswith("not a readable media file")
+
+
+def test_remarks_of_all_windows_are_said_once_for_each_kind(predictor, tmp_path, capsys):
+    touch(tmp_path, "a.mp4", "long-repaired.mp4", "repaired.mp4")
+    count, rows, failures = predictor("a.mp4", "long-repaired.mp4", "repaired.mp4")
+    assert count == 3 and not failures and list(rows[0]) == ["Filename", "d0", "d1"]
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "long-repaired.mp4: 6 frames left out (and 1 more clip like it)",
+        "long-repaired.mp4: 2 sound tracks: number 1 is used (and 1 more clip like it)",
+    ]
+    with (tmp_path / "out" / "predictions_remarks.csv").open() as file:
+        written = [(row["Filename"], row["remark"]) for row in csv.DictReader(file)]
+    assert written == [
+        ("long-repaired.mp4", "6 frames left out"),
+        ("long-repaired.mp4", "2 sound tracks: number 1 is used"),
+        ("repaired.mp4", "2 frames left out"),
+        ("repaired.mp4", "2 sound tracks: number 1 is used"),
+    ]
 
 
 def test_predictions_do_not_depend_on_the_batch_size(predictor, tmp_path):
