@@ -1,5 +1,24 @@
 """The error that a person reads."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class UserError(Exception):
     """One line: what is wrong, where, and what to do. Commands print it and exit with status 1, without a traceback."""
+
+
+OPTION_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What libraries raise when they are built with options that contradict each other."""
+
+
+@contextlib.contextmanager
+def options_of(what: str, how: str) -> Iterator[None]:
+    """Turn errors of a library that builds `what` from options into a UserError; `how` says what to compare."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OPTION_FAULTS as error:
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
+        raise UserError(f"{what}: cannot be built with these options ({reason}); {how}") from error

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from shared import config as configuration
-from shared.errors import UserError
+from shared.errors import UserError, options_of
 from shared.saved.typed import read_typed
 from shared.training.batch_norm import repair_gradients
 
@@ -69,8 +69,10 @@ class Tower(nn.Module):
     @classmethod
     def from_options(cls, values: dict[str, Any], embed_dim: int) -> Self:
         """Build a tower from plain values (YAML, JSON), in training mode; UserError names the nearest option for an
-        unknown one."""
-        return cls(configuration.build(cls.Options, values, cls.__name__), embed_dim).train()
+        unknown one, and says which values contradict each other."""
+        options: Any = configuration.build(cls.Options, values, cls.__name__)
+        with options_of(cls.__name__, "python -m stage1_align.towers explains them"):
+            return cls(options, embed_dim).train()
 
     @classmethod
     def from_saved(cls, values: dict[str, Any], embed_dim: int, where: str) -> Self:

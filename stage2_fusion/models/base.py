@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shared import config as configuration
 from shared import hub
 from shared.dataset.clip import MODALITIES
-from shared.errors import UserError
+from shared.errors import UserError, options_of
 from shared.files import saved_folder
 from shared.options.ranges import CheckedOptions, Fraction, ProperFraction
 from shared.saved.typed import read_typed
@@ -141,7 +141,10 @@ class FusionModel(nn.Module):
         """An untrained model by its registered name or as "package.module:Class". UserError for an unknown name, an
         unknown option, or a class that is not a subclass of this one."""
         family = cls._family(name)
-        return family._ready(configuration.build(family.Options, options, f"fusion model {name}"), spec)
+        what = f"fusion model {name}"
+        values: Any = configuration.build(family.Options, options, what)
+        with options_of(what, "python -m stage2_fusion.models explains them"):
+            return family._ready(values, spec)
 
     @classmethod
     def _ready(cls, options: FusionOptions, spec: FeatureSpec) -> Self:

@@ -140,3 +140,19 @@ def test_renamed_options_are_refused_with_their_new_names(modality, name):
     for old, new in getattr(tower.Options, "RENAMED", {}).items():
         with pytest.raises(UserError, match=f"{old} was renamed: use {new}"):
             tower.from_options({old: True}, 8)
+
+
+@pytest.mark.parametrize(
+    "modality, name, options",
+    [
+        ("text", "transformer", {"model_cfg": {"hidden_size": 16, "num_attention_heads": 0}}),
+        ("text", "transformer", {"model_cfg": {"hidden_size": 16, "num_attention_heads": 3}}),
+        ("vision", "open_clip", {"vision_cfg": {"patch_size": "none", "width": 32, "head_width": 16, "layers": 1}}),
+        ("vision", "open_clip", {"vision_cfg": {"patch_size": 0, "width": 32, "head_width": 16, "layers": 1}}),
+        ("audio", "htsat", {"embed_dim": 8, "depths": [1, 1], "num_heads": [3, 3], "spec_size": 64}),
+    ],
+)
+def test_options_that_a_library_cannot_build_are_one_line(modality, name, options):
+    with pytest.raises(UserError) as error:
+        TOWERS[modality].get(name).from_options(options, 8)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
