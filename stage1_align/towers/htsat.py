@@ -100,6 +100,12 @@ class HtsatOptions(CheckedOptions):
                 setattr(self, name, value)
         if self.n_fft > MAX_FFT:  # laion_clap computes the Fourier transform as a matrix
             raise UserError(f"n_fft is {self.n_fft}: allowed is a whole number from 1 to {MAX_FFT}")
+        if len(self.depths) != len(self.num_heads):
+            raise UserError(f"depths has {len(self.depths)} stages and num_heads {len(self.num_heads)}: give as many")
+        for stage, heads in enumerate(self.num_heads):
+            if (self.embed_dim << stage) % heads:
+                width = self.embed_dim << stage
+                raise UserError(f"num_heads: {heads} heads do not divide the width {width} of stage {stage + 1}")
         if self.projection not in ("linear", "clap"):
             raise UserError(f"no projection {self.projection!r}: {nearest(self.projection, ('linear', 'clap'))}")
 
