@@ -32,6 +32,10 @@ DOMINANT = 1.5
 """What is heard over the mean of the channels, from which on one of them leads at a time and the mix is raised."""
 BLOCK = 16384
 """Samples in which the louder channel is what is heard."""
+PARTLY = 0.03
+"""Share of what is heard that may lie in blocks where the mean loses more than MAX_LOSS without a remark."""
+ALONE = 0.9
+"""Share of what is heard that one channel must have to be used alone where the mean loses in a part of the time."""
 MEASURED_SECONDS = 600.0
 """The mix is decided from the first ten minutes of a file."""
 MIN_POWER = 1e-10
@@ -68,7 +72,7 @@ class ChannelMeter:
         """Sums of the products of every two channels, (C, C)."""
         self.heard = 0.0
         self._finished: list[np.ndarray] = []
-        self._block = np.zeros(count)
+        self._block = np.zeros((count, count))
         self._in_block = self.samples = 0
 
     def add(self, channels: np.ndarray) -> None:
@@ -78,7 +82,7 @@ class ChannelMeter:
         self.samples += channels.shape[1]
         while channels.shape[1]:
             part, channels = np.split(channels, [BLOCK - self._in_block], axis=1)
-            self._block += np.square(part).sum(axis=1, dtype=np.float64)
+            self._block += part.astype(np.float64) @ part.T.astype(np.float64)
             self._in_block += part.shape[1]
             if self._in_block == BLOCK:
                 self._end_block()
@@ -91,18 +95,41 @@ class ChannelMeter:
         """names: of the channels, as FFmpeg has them."""
         energies = self.products.diagonal()
         count = len(energies)
+        numbers = tuple(str(index + 1) for index in range(count))
         low = np.array([name in LOW_FREQUENCY for name in names] or [False] * count)
         used = np.flatnonzero(~low) if energies[~low].sum() > MIN_POWER * self.samples else np.arange(count)
-        blocks = np.array([*self._finished, self._block])[:, used]  # (N, U)
-        heard = float(blocks.max(axis=1).sum())
+        blocks = np.array([*self._finished, self._block])  # (N, C, C)
+        energies = np.diagonal(blocks, axis1=1, axis2=2)[:, used]  # (N, U)
+        heard = float(energies.max(axis=1).sum())
         if heard <= MIN_POWER * self.samples:
             return Mix()
         plain = np.zeros(count)
         plain[used] = 1 / len(used)
         loss = self._loss(plain, heard)
         if loss <= MAX_LOSS:
-            return Mix() if len(used) == count else Mix(tuple(plain))
-        return self._repair(used, heard, loss, names or tuple(str(index + 1) for index in range(count)))
+            return self._repair_part(blocks, used, plain, names or numbers)
+        return self._repair(used, heard, loss, names or numbers)
+
+    def _repair_part(self, blocks: np.ndarray, used: np.ndarray, plain: np.ndarray, names: tuple[str, ...]) -> Mix:
+        """The mix of a sound whose mean keeps enough on the whole, but perhaps not all the time. blocks: (N, C, C)."""
+        energies = np.diagonal(blocks, axis1=1, axis2=2)  # (N, C)
+        heard = energies[:, used].max(axis=1)  # (N,)
+        power = np.einsum("i,nij,j->n", plain, blocks, plain)
+        loses = power < heard * 10 ** (-MAX_LOSS / 10)
+        mean = Mix() if len(used) == len(names) else Mix(tuple(plain.tolist()))
+        lost = float(heard[loses].sum() / heard.sum())
+        if lost < PARTLY:
+            return mean
+        loudest = used[energies[:, used].sum(axis=0).argmax()]
+        cancels = power < energies @ np.square(plain) * 10 ** (CANCELLING / 10)
+        is_problem = bool(heard[loses & cancels].sum() >= PARTLY * heard.sum())
+        text = f"the mean of the audio channels loses more than {MAX_LOSS:g} dB in a part of the sound ({lost:.0%})"
+        if energies[loses, loudest].sum() >= ALONE * heard[loses].sum() and (
+            energies[:, loudest].sum() >= ALONE * heard.sum()
+        ):
+            return Mix(tuple(np.eye(len(names))[loudest].tolist()), Remark(f"{text}: {names[loudest]} alone is used"))
+        why = "channels cancel each other there" if is_problem else "only some of them have sound there"
+        return Mix(mean.weights, Remark(f"{text}: {why}; they are averaged all the same", is_problem))
 
     def _repair(self, used: np.ndarray, heard: float, loss: float, names: tuple[str, ...]) -> Mix:
         """The mix of a sound whose mean loses too much."""

@@ -77,6 +77,8 @@ def choose_tracks(container: "InputContainer", reopen: Callable[[], "InputContai
         with reopen() as probe:
             contents = _sample(probe, several)
     remarks = Remarks()
+    for kind, streams in (("video", container.streams.video), ("sound", container.streams.audio)):
+        _note_unreadable(kind, list(streams), remarks)
     video = _choose("video", videos, contents, remarks)
     return Choice(video, _choose("sound", audios, contents, remarks), remarks)
 
@@ -87,6 +89,16 @@ def candidates(streams: Any) -> list[Any]:
 
     cover = av.stream.Disposition.attached_pic
     return [stream for stream in streams if stream.codec_context is not None and not stream.disposition & cover]
+
+
+def _note_unreadable(kind: str, streams: list[Any], remarks: Remarks) -> None:
+    """Say which tracks have no decoder if others are read in their place."""
+    unread = [stream for stream in streams if stream.codec_context is None]
+    if unread and len(unread) < len(streams):
+        numbers = ", ".join(str(streams.index(stream) + 1) for stream in unread)
+        what = "the default, " if any(_is_default(stream) for stream in unread) else ""
+        text = f"{kind} track {numbers} of {len(streams)} ({what}no decoder) is left out: another one is used"
+        remarks[Remark(text, is_problem=bool(what))] = 1
 
 
 def _choose(kind: str, streams: list[Any], contents: dict[int, Content], remarks: Remarks) -> int | None:

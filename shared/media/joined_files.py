@@ -1,4 +1,4 @@
-"""Recordings that follow the first one in a file, which players and FFmpeg do not read: MP4, WAV, AIFF and FLV."""
+"""Recordings that follow the first one in a file, which players and FFmpeg do not read: MP4, WAV, AIFF, FLV and WMV."""
 
 import mmap
 from pathlib import Path
@@ -11,11 +11,14 @@ UNREAD = Remark(
     is_problem=True,
 )
 FLV_HEADERS = tuple(b"FLV\x01" + kinds + b"\x00\x00\x00\x09\x00\x00\x00\x00" for kinds in (b"\x01", b"\x04", b"\x05"))
+ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+"""The first box of MP4 and MOV."""
 MAX_BOXES = 100_000
 
 
 def unread_recordings(source: Path | bytes) -> Remarks:
-    """How many recordings of a file are not read. Looks at the beginnings of its parts alone, but for FLV."""
+    """How many recordings of a file are not read. Looks at the beginnings of its parts alone, but for FLV and WMV."""
     try:
         if isinstance(source, bytes):
             count = _count(source)
@@ -29,7 +32,7 @@ def unread_recordings(source: Path | bytes) -> Remarks:
 
 def _count(content: bytes | mmap.mmap) -> int:
     head = content[:12]
-    if head[4:8] == b"ftyp":
+    if head[4:8] in MP4_BOXES:
         return _count_mp4(content)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         return _count_chunks(content, b"RIFF", (b"WAVE",), "little")
@@ -37,12 +40,15 @@ def _count(content: bytes | mmap.mmap) -> int:
         return _count_chunks(content, b"FORM", (b"AIFF", b"AIFC"), "big")
     if head[:4] == b"FLV\x01":
         return sum(_occurrences(content, header) for header in FLV_HEADERS)
+    if content[:16] == ASF_HEADER:
+        return _occurrences(content, ASF_HEADER)
     return 0
 
 
 def _count_mp4(content: bytes | mmap.mmap) -> int:
-    """Movie headers after the first one, each behind a file type box of its own."""
-    at, movies, has_type = 0, 0, False
+    """Movie headers after the first one, each behind a file type box or content, unless fragments hold the content:
+    players read those of all parts."""
+    at, movies, is_new = 0, 0, True
     for _ in range(MAX_BOXES):
         head = content[at : at + 16]
         size, kind = int.from_bytes(head[:4], "big"), head[4:8]
@@ -50,9 +56,11 @@ def _count_mp4(content: bytes | mmap.mmap) -> int:
             size = int.from_bytes(head[8:16], "big")
         if len(head) < 8 or size < 8:
             break
-        has_type |= kind == b"ftyp"
-        if kind == b"moov" and has_type:
-            movies, has_type = movies + 1, False
+        if kind == b"moof":
+            return 0
+        is_new |= kind in (b"ftyp", b"mdat")
+        if kind == b"moov" and is_new:
+            movies, is_new = movies + 1, False
         at += size
     return max(0, movies - 1)
 

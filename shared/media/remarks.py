@@ -32,7 +32,7 @@ class Remarks(dict[Remark, float]):
     def __add__(self, other: "Remarks") -> "Remarks":
         total = Remarks(self)
         for remark, amount in other.items():
-            total[remark] += amount
+            total[remark] = total[remark] + amount if "{}" in remark.text else 1
         return total
 
 

@@ -63,6 +63,8 @@ class Line:
     """Seconds between frames that share a time stamp."""
     joints: deque[float] = field(default_factory=deque)
     """Where new parts start, on the common clock."""
+    is_back: bool = False
+    """Whether packets are being read that FFmpeg would not show because their time stamps step back."""
 
     def raw_time(self, packet: "Packet") -> float | None:
         """By which packets are ordered; None without a time stamp."""
@@ -80,6 +82,9 @@ class Line:
     def jumps(self, since: float, time: float, forward: float) -> bool:
         """Whether the step from one raw time to the next is no regular one."""
         return time < since - self.jitter or time > since + forward
+
+    def steps_back(self, time: float | None) -> bool:
+        return time is not None and self.last is not None and time < self.last - self.jitter
 
     def read(self, packet: "Packet", time: float) -> None:
         if self.last is not None and time > self.last:
@@ -127,6 +132,7 @@ class Timeline:
         while (packet := self._ahead.popleft() if self._ahead else next(self._packets, None)) is not None:
             line = self.lines[packet.stream.index]
             time = line.raw_time(packet)
+            line.is_back = packet.is_discard and (line.is_back or line.steps_back(time))
             if time is not None:
                 if self._is_wrong(packet, line, time):
                     packet.pts = packet.dts = None
@@ -136,7 +142,7 @@ class Timeline:
                     line.read(packet, time)
                     self._note_first(time + line.offset)
             line.shift(packet)
-            yield packet
+            yield _shown_copy(packet) if line.is_back else packet
 
     def _is_wrong(self, packet: "Packet", line: Line, time: float) -> bool:
         """Whether the time stamp of a packet is to be ignored. Starts a new part where one begins."""
@@ -303,6 +309,16 @@ def _is_far(packet: "Packet", line: Line) -> bool:
         return False
     ahead = float((packet.pts - packet.dts) * (packet.time_base or 0))
     return not -DISCONTINUITY < ahead < max(DISCONTINUITY, MAX_REORDERED * line.step)
+
+
+def _shown_copy(packet: "Packet") -> "Packet":
+    """A packet that is not marked to be discarded, as FFmpeg marks fragments whose time stamps start again."""
+    import av
+
+    copy = av.Packet(bytes(packet))
+    copy.stream, copy.time_base, copy.duration = packet.stream, packet.time_base, packet.duration
+    copy.pts, copy.dts, copy.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
+    return copy
 
 
 def _shown(packet: "Packet") -> float:

@@ -40,6 +40,10 @@ TOO_LOUD = Remark(
     "{} sample(s) of sound are far beyond full scale, which is 1: cut off; divide them by their full scale",
     is_problem=True,
 )
+OTHER_FORMAT = Remark(
+    "the rest is left out: a joined recording of another codec, sample rate or number of channels; split the file",
+    is_problem=True,
+)
 PAUSE = Remark("the recording pauses for {} s, which are left out")
 OVERLAP = Remark("{} s of sound left out: its time stamps overlap", is_problem=True)
 
@@ -138,6 +142,9 @@ class Track:
                 yield from container.demux(streams)
                 return
             except (av.error.EOFError, StopIteration):
+                return
+            except av.error.PatchWelcomeError:
+                self.remarks[OTHER_FORMAT] = 1
                 return
             except (av.error.FFmpegError, ValueError):
                 failures += 1

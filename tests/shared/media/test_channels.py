@@ -69,6 +69,24 @@ def test_sound_that_the_mean_would_lose_is_kept_with_a_remark(channels, expected
     assert mix.remark is not None and words in mix.remark.text and mix.remark.is_problem is is_problem
 
 
+PINK = np.random.default_rng(1).normal(0, 0.1, 16384).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("levels", "weights", "words"),
+    [
+        (((1, 1), (1, 1), (1, -1)), (1, 0), "more than 5 dB in a part of the sound (33%): 1 alone is used"),
+        (((1, 1), (0, 1), (1, 1)), (0, 1), "in a part of the sound (33%): 2 alone is used"),
+        (((1, 0.5), (0.5, 1), (1, -1)), (), "(33%): channels cancel each other there; they are averaged all the same"),
+    ],
+)
+def test_sound_that_the_mean_would_lose_for_a_part_of_the_time_is_said(levels, weights, words):
+    """Levels of two channels in each third: the mean keeps enough on the whole."""
+    mix = mix_of(np.concatenate([np.array(pair, np.float32)[:, None] * PINK for pair in levels], axis=1))
+    assert mix.weights == weights and mix.remark is not None
+    assert words in mix.remark.text and mix.remark.is_problem is not bool(weights)
+
+
 def test_many_independent_channels_are_averaged_with_a_remark():
     mix = mix_of(NOISE)
     np.testing.assert_allclose(mix.apply(NOISE), NOISE.mean(axis=0), atol=1e-6)  # 7.8 dB below one of them

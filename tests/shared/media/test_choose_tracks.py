@@ -16,7 +16,7 @@ from shared.dataset.prepare_clip import prepare_clip
 from shared.dataset.recipe import Recipe
 from shared.dataset.verdicts import summary
 from shared.media.decode import MediaError, decode, decode_windows
-from shared.media.remarks import note_lines
+from shared.media.remarks import note_lines, problem_lines
 
 RATE = 16000
 DEFAULT, COMMENT, DEAF = Disposition.default, Disposition.comment, Disposition.hearing_impaired
@@ -76,6 +76,18 @@ def test_sound_track_is_the_default_with_sound_or_the_longest(tmp_path, suffix, 
     windows = list(decode_windows(path, 8, 0.5))
     np.testing.assert_array_equal(np.concatenate([part.waveform for part in windows]), media.waveform)
     assert [len(part.remarks) for part in windows] == [1] + [0] * (len(windows) - 1)
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_track_without_a_decoder_is_left_out_and_said(tmp_path, default):
+    path = write_tracks(tmp_path / "a.mkv", [(0.3, 2, DEFAULT if default else NONE), (0.3, 2, NONE)])
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_XYZ", 1))
+    media = decode(path, 8, 20)
+    power = np.abs(np.fft.rfft(media.waveform[:RATE] * np.hanning(RATE)))
+    assert round(power.argmax() / 300) == 2
+    said = problem_lines(media.remarks) if default else note_lines(media.remarks)
+    what = "the default, " if default else ""
+    assert said == [f"sound track 1 of 2 ({what}no decoder) is left out: another one is used"]
 
 
 @pytest.mark.parametrize(

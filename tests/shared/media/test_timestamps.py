@@ -1,5 +1,8 @@
 """What a player shows at a time is what is shown here, in windows as at once; repairs are counted."""
 
+from fractions import Fraction
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -110,6 +113,36 @@ def test_files_joined_end_to_end_are_read_to_their_end(tmp_path, name, codec):
     assert "time stamps start again in 1 place" in lines(media) and not problem_lines(media.remarks)
 
 
+def write_fragments(path: Path, first: int) -> bytes:
+    """Fragmented MP4 of 2 s: pictures from `first` on, 10 in each fragment, and a burst at 0.5 s."""
+    how = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    with av.open(str(path), "w", options=how) as container:
+        video = container.add_stream("libx264", rate=25, options={"crf": "10", "preset": "ultrafast", "g": "10"})
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        audio = container.add_stream("aac", rate=48000, layout="mono")
+        for k, picture in enumerate(clock((first + np.arange(50)) / 50)):
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            image.pts, image.time_base = k, Fraction(1, 25)
+            container.mux(video.encode(image))
+        container.mux(video.encode())
+        sound = av.AudioFrame.from_ndarray(burst(2, 0.5, 48000)[None], format="fltp", layout="mono")
+        sound.sample_rate, sound.pts = 48000, 0
+        container.mux([*audio.encode(sound), *audio.encode()])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("with_header", [True, False])
+def test_fragments_whose_clock_starts_again_are_read(tmp_path, with_header):
+    """Two recordings of a camera in one fragmented MP4, with the header of each or of the first alone."""
+    first, second = write_fragments(tmp_path / "1.mp4", 0), write_fragments(tmp_path / "2.mp4", 100)
+    (tmp_path / "a.mp4").write_bytes(first + (second if with_header else second[second.index(b"moof") - 4 :]))
+    media = assert_windows_equal_whole(tmp_path / "a.mp4", 25.0)
+    numbers = np.round(read_clock(media.frames) * 50).astype(int)
+    assert sorted({*numbers}) == [*range(50), *range(100, 150)] and (np.diff(numbers) >= 0).all()
+    np.testing.assert_allclose(bursts(media), [0.52, 2.54], atol=0.03)
+    assert lines(media) == "time stamps start again in 1 place: the parts of the recording follow each other"
+
+
 def test_parts_of_other_rates_follow_each_other(tmp_path):
     """Chained Ogg FLAC: the clock of the container counts samples of the first part."""
     parts = []
@@ -122,6 +155,25 @@ def test_parts_of_other_rates_follow_each_other(tmp_path):
     assert media.duration == pytest.approx(6, abs=0.01) and "start again in 2 places" in lines(media)
 
 
+def test_rest_that_cannot_be_read_is_said(tmp_path):
+    """FFmpeg does not read chained Ogg Vorbis whose sample rate changes."""
+    for rate in (48000, 44100):
+        with av.open(str(tmp_path / "part.ogg"), "w") as container:
+            stream = container.add_stream("vorbis", rate=rate, layout="stereo", options={"strict": "-2"})
+            sound = np.repeat(burst(1, 0.5, rate)[None], 2, axis=0)
+            frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts = rate, 0
+            container.mux([*stream.encode(frame), *stream.encode()])
+        with (tmp_path / "all.ogg").open("ab") as file:
+            file.write((tmp_path / "part.ogg").read_bytes())
+    media = decode(tmp_path / "all.ogg", 8, 20)
+    assert media.duration == pytest.approx(1, abs=0.1) and not media.damaged_packets
+    (line,) = problem_lines(media.remarks)
+    assert line.startswith(
+        "the rest is left out: a joined recording of another codec, sample rate or number of channels"
+    )
+
+
 def test_sound_that_begins_with_the_second_part_is_in_sync(tmp_path):
     pictures, times = clock(np.arange(50) / 25), np.arange(50) / 25
     first = write_video(tmp_path / "silent.ts", pictures, times)
@@ -132,16 +184,19 @@ def test_sound_that_begins_with_the_second_part_is_in_sync(tmp_path):
     assert abs(start - 2.5) < 0.03 and media.frame_times[-1] == 3.875
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.flv", "a.wav"])
+@pytest.mark.parametrize("name", ["a.mp4", "headless.mp4", "a.flv", "a.wav", "a.wmv"])
 def test_recordings_that_no_player_reads_are_said(tmp_path, name):
     path = tmp_path / name
     sound = burst(1, 0.5, 44100)[None]
     if name == "a.wav":
         write_wav(path, sound, 44100)
     else:
-        write_video(path, clock(np.arange(25) / 25), sound=sound, rate=44100)
+        codec = "wmv2" if name == "a.wmv" else "libx264"
+        write_video(path, clock(np.arange(25) / 25), sound=sound, rate=44100, codec=codec)
     assert not decode(path, 8, 20).remarks
-    path.write_bytes(path.read_bytes() * 3)
+    data = path.read_bytes()
+    again = data[int.from_bytes(data[:4], "big") :] if name == "headless.mp4" else data
+    path.write_bytes(data + again * 2)
     for source in (path, path.read_bytes()):
         media = decode(source, 8, 20)
         assert media.duration < 1.2 and "2 more recordings" in problem_lines(media.remarks)[0]
