@@ -67,6 +67,9 @@ class Content:
     """Frames that can be decoded."""
     pixels: int = 0
 
+    def shows_something(self) -> bool:
+        return self.peak > SILENT_PEAK or self.deviation > FLAT
+
 
 def choose_tracks(container: "InputContainer", reopen: Callable[[], "InputContainer"]) -> Choice:
     """Choose among the tracks of an open file. With several of a kind, samples are read from a container of its own."""
@@ -76,6 +79,10 @@ def choose_tracks(container: "InputContainer", reopen: Callable[[], "InputContai
     if several:
         with reopen() as probe:
             contents = _sample(probe, several)
+    for index, content in contents.items():
+        if content.decoded and not content.shows_something():
+            with reopen() as probe:
+                _read_on(probe, index, content)
     remarks = Remarks()
     for kind, streams in (("video", container.streams.video), ("sound", container.streams.audio)):
         _note_unreadable(kind, list(streams), remarks)
@@ -123,7 +130,7 @@ def _choose(kind: str, streams: list[Any], contents: dict[int, Content], remarks
 def _has_content(kind: str, content: Content, longest: float) -> bool:
     if content.decoded == 0 or content.seconds < SHORT * longest:
         return False
-    return content.peak > SILENT_PEAK if kind == "sound" else content.decoded > 1 and content.deviation > FLAT
+    return content.shows_something() and (kind == "sound" or content.decoded > 1)
 
 
 def _amount(content: Content, longest: float) -> tuple[bool, int]:
@@ -163,6 +170,25 @@ def _sample(container: "InputContainer", indices: list[int]) -> dict[int, Conten
         except (av.error.FFmpegError, ValueError):
             continue
     return contents
+
+
+def _read_on(container: "InputContainer", index: int, content: Content) -> None:
+    """Read a track that is silent or flat where it was sampled until it is not."""
+    import av
+
+    container.streams[index].codec_context.thread_count = 1
+    try:
+        for packet in container.demux(container.streams[index]):
+            try:
+                frames = packet.decode()
+            except (av.error.FFmpegError, ValueError):
+                continue
+            for frame in frames:
+                _look_at(frame, content)
+            if content.shows_something():
+                return
+    except (av.error.FFmpegError, ValueError):
+        return
 
 
 def _stated_seconds(stream: Any) -> float:

@@ -78,6 +78,36 @@ def test_sound_track_is_the_default_with_sound_or_the_longest(tmp_path, suffix, 
     assert [len(part.remarks) for part in windows] == [1] + [0] * (len(windows) - 1)
 
 
+def test_default_picture_that_fades_in_is_used(tmp_path, monkeypatch):
+    """Its first second is black."""
+    black = clock(np.arange(50) / 25) * (np.arange(50) >= 25)[:, None, None, None].astype(np.uint8)
+    drawn = {0.0: black, 1.0: clock(1 + np.arange(50) / 25)}
+    monkeypatch.setitem(write_tracks.__globals__, "clock", lambda times: drawn[float(times[0])])
+    media = decode(write_tracks(tmp_path / "a.mkv", videos=[(50, DEFAULT), (50, NONE)]), 25, 20)
+    assert media.frames[0].max() < 30 and read_clock(media.frames)[-1] == pytest.approx(49 / 25, abs=0.011)
+    assert note_lines(media.remarks) == ["2 video tracks: number 1 is used, the default"]
+
+
+def test_default_that_speaks_late_is_used(tmp_path):
+    """Silent wherever a look at a few places falls."""
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        packets = []
+        for number, begin in enumerate((58, 0)):
+            stream = container.add_stream("pcm_s16le", rate=1000, layout="mono")
+            stream.disposition = NONE if number else DEFAULT
+            for second in range(60):
+                level = (3000 + 3000 * number) * (second >= begin)
+                frame = av.AudioFrame.from_ndarray(np.full((1, 1000), level, np.int16), format="s16", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = 1000, 1000 * second, Fraction(1, 1000)
+                packets += stream.encode(frame)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    media = decode(path, 0, 100)
+    assert not media.waveform[:58000].any() and media.waveform[-1] == np.float32(3000 / 32768)
+    assert note_lines(media.remarks) == ["2 sound tracks: number 1 is used, the default"]
+
+
 @pytest.mark.parametrize("default", [True, False])
 def test_track_without_a_decoder_is_left_out_and_said(tmp_path, default):
     path = write_tracks(tmp_path / "a.mkv", [(0.3, 2, DEFAULT if default else NONE), (0.3, 2, NONE)])
