@@ -1,7 +1,6 @@
 """`emit COMMAND ...`: one line per command. Commands are named by import path and imported only when called."""
 
 import contextlib
-import errno
 import importlib
 import os
 import select
@@ -10,7 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from shared.errors import UserError
+from shared.errors import UserError, disk_full
 from shared.registry import nearest
 from shared.text import one_line
 
@@ -99,8 +98,9 @@ def run_main(command: Callable[[], int]) -> None:
             raise  # another pipe, such as one to a process that ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes
         status = 128 + signal.SIGPIPE
-    except (OSError, MemoryError) as error:
-        if os.environ.get(TRACEBACK, "") not in ("", "0"):
+    except Exception as error:
+        refused = isinstance(error, OSError | MemoryError) or disk_full(error)
+        if not refused or os.environ.get(TRACEBACK, "") not in ("", "0"):
             raise
         status = _report(f"error: {system_error(error)} ({TRACEBACK}=1 shows where)", 1)
     sys.exit(status)
@@ -127,14 +127,13 @@ def _report(line: str, status: int) -> int:
     return status
 
 
-def system_error(error: OSError | MemoryError) -> str:
+def system_error(error: Exception) -> str:
     """What the system refused, where, and what to do, in one line."""
     if isinstance(error, MemoryError):
         return f"out of memory ({one_line(error)}); use smaller batches, windows or models"
-    reason, place = error.strerror or one_line(error), f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason += "; make room and run the same command again"
-    return f"{place}{reason}"
+    place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    reason, full = getattr(error, "strerror", None), disk_full(error)
+    return f"{place}{reason or full or one_line(error)}" + "; make room and run the same command again" * bool(full)
 
 
 def _stdout_closed() -> bool:

@@ -1,6 +1,8 @@
 """The error that a person reads."""
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 
 
@@ -22,3 +24,12 @@ def options_of(what: str, how: str) -> Iterator[None]:
     except OPTION_FAULTS as error:
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
         raise UserError(f"{what}: cannot be built with these options ({reason}); {how}") from error
+
+
+def disk_full(error: BaseException) -> str:
+    """What the system says of a full disk or quota, if that is the error; "" otherwise. Libraries wrap it in errors of
+    their own, with its text."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+            return os.strerror(number)
+    return ""

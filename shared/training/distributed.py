@@ -1,7 +1,6 @@
 """Starting an Accelerator in each process of a run, and reporting what ends all of them: a lost peer, a full disk."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from shared.errors import UserError
+from shared.errors import UserError, disk_full
 from shared.locks import hold, release
 from shared.options.yaml_files import read_yaml
 from shared.registry import nearest
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio")
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def start_accelerator(
@@ -166,9 +164,8 @@ def peer_failure_guard(run: Path, locked: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        message = str(error)
-        if getattr(error, "errno", None) in DISK_FULL or any(os.strerror(number) in message for number in DISK_FULL):
-            raise UserError(f"{run}: {message}; make room and run the same command again to continue") from None
+        if reason := disk_full(error):
+            raise UserError(f"{run}: {reason}; make room and run the same command again to continue") from None
         raise
     except RuntimeError as error:
         if is_peer_failure(error):
