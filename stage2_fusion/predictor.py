@@ -28,6 +28,7 @@ from shared.dataset.clip_dataset import ClipSample
 from shared.dataset.recipe import Recipe
 from shared.errors import UserError
 from shared.media.inputs import ClipArrays
+from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.media.remarks import Remarks, all_lines
 from shared.options.ranges import BatchSize, Seconds, require
 from shared.text import one_line
@@ -45,6 +46,10 @@ from stage2_fusion.prediction.sources import media_clip
 
 Given = str | os.PathLike | ClipArrays
 """What can be predicted: a media file, or a clip in memory."""
+
+
+SIGNALS = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
+"""Names of the quality signals that prepared clips have."""
 
 
 class SyntheticModelWarning(UserWarning):
@@ -94,7 +99,9 @@ class Predictor:
         loaded = load_encoders(model, encoders, blendshapes)
         changes = {"max_seconds": window, "detector": detector, "transcribe": transcribe}
         changes = {name: value for name, value in changes.items() if value is not None}
-        recipe = make_recipe(_without_files(config.prepare, changes, source) | changes, f"{source}: prepare")
+        if config.quality != SIGNALS:
+            raise UserError(f"{source}: reads quality signals of another version; train it again on new features")
+        recipe = prediction_recipe(config, source, changes)
         recipe = dataclasses.replace(recipe, sample_rates=[waveform_rate(loaded, recipe.sample_rates)])
         recipe.file_digests()
         if config.trained_on.synthetic:
@@ -255,18 +262,18 @@ def make_recipe(settings: dict[str, Any], where: str = "") -> Recipe:
         raise UserError(f"{where}: {error}" if where else str(error)) from None
 
 
-def _without_files(settings: dict[str, Any], changes: dict[str, Any], source: str | Path) -> dict[str, Any]:
-    """The settings stored with a model. UserError if they name a detector or a recognizer that is a file, unless
-    `changes` do: a model folder opens nothing elsewhere."""
-    for name, builtin in (("detector", ("haar",)), ("transcribe", ("",))):
-        value = settings.get(name, builtin[0])
-        if name not in changes and value not in builtin:
+def prediction_recipe(config: FusionConfig, source: str | Path, changes: dict[str, Any]) -> Recipe:
+    """How clips are prepared for a model: as its training clips were, with `changes`. UserError if its config.json
+    names a detector or a recognizer that is a file, unless `changes` do: a model folder opens nothing elsewhere."""
+    for name, builtin in (("detector", "haar"), ("transcribe", "")):
+        value = config.prepare.get(name, builtin)
+        if name not in changes and value != builtin:
             none = ', or "" to do without' if name == "transcribe" else ""
             raise UserError(
                 f"{source}: its training clips were prepared with --{name} {value!s:.100}; a model folder opens no "
                 f"file elsewhere: give --{name} with that file again{none}"
             )
-    return settings
+    return make_recipe(config.prepare | changes, f"{source}: prepare")
 
 
 def load_encoders(

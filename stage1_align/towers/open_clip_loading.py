@@ -187,7 +187,17 @@ def _complete(vision_cfg: dict[str, Any]) -> dict[str, Any]:
     for name in vision_cfg:
         if name not in known:
             raise UserError(f"vision_cfg has no field {name!r}: {nearest(name, [*known, *extra])}")
+    check_switches(CLIPVisionCfg, vision_cfg, "vision_cfg")
     return dataclasses.asdict(CLIPVisionCfg(**vision_cfg)) | extra
+
+
+def check_switches(config_class: Any, values: dict[str, Any], where: str) -> None:
+    """UserError for a boolean in place of a number or text, or the other way round."""
+    for part in dataclasses.fields(config_class):
+        value, default = values.get(part.name), part.default
+        if value is not None and isinstance(value, bool) != (isinstance(default, bool)):
+            expected = "true or false" if isinstance(default, bool) else "a number or a text"
+            raise UserError(f"{where}.{part.name} is {value!r:.60}: expected {expected}")
 
 
 def _file(path: str) -> Path:

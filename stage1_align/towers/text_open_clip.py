@@ -15,7 +15,7 @@ from shared.options.ranges import CheckedOptions, Steps
 from shared.registry import nearest
 from shared.text import one_line
 from stage1_align.towers.base import Encoded, masked_max
-from stage1_align.towers.open_clip_loading import check_activation, read_state
+from stage1_align.towers.open_clip_loading import check_activation, check_switches, read_state
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, OpenClipTokenizer, Tokenizer
 
@@ -158,6 +158,7 @@ def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict[s
     for name in values:
         if name not in known:
             raise UserError(f"text_cfg has no field {name!r}: {nearest(name, known)}")
+    check_switches(CLIPTextCfg, values, "text_cfg")
     cfg = dataclasses.asdict(CLIPTextCfg(**values))
     source = options.model or "text_cfg"
     if cfg["hf_model_name"]:

@@ -22,6 +22,7 @@ from stage1_align.encoders import AlignedEncoders
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders") / "encoders"
     encoders().save_pretrained(folder, {"data": "made-up clips", "metrics": {"recall": float("nan")}})
+    assert embed(folder)  # imports what child processes need
     return folder
 
 

@@ -21,10 +21,10 @@ from shared.dataset.clip import MODALITIES
 from shared.dataset.clip_dataset import ClipDataset, ClipDatasetInfo, schema
 from shared.dataset.recipe import Recipe
 from shared.errors import UserError
-from shared.files import write_json
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.media.storage import encode_jpeg, to_int16
 from shared.metrics import Scores
+from shared.saved.checksum import CLIPS, write_description
 from stage2_fusion import trainer
 from stage2_fusion.commands.encode import EncodeConfig, encode
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
@@ -61,7 +61,7 @@ def write_clips(path: Path, count: int = 48) -> Path:
         row |= {"audio_quality": rng.random((10, len(AUDIO_QUALITY)), np.float32).tobytes()}
         rows.append(row | {"text_quality": [1.0] * len(TEXT_QUALITY)})
     datasets.Dataset(pa.Table.from_pylist(rows, schema=schema(info))).save_to_disk(str(path / "data"))
-    write_json(path / "dataset.json", info.to_json())
+    write_description(path, CLIPS, info.to_json())
     return path
 
 

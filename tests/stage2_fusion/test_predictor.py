@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers import stage1_tiny, synthetic_features
 from helpers.media_files import clock, decode_every_frame, face, voice, write_video
+from helpers.saved_folders import edit
 
 from shared.commands.prepare import main as prepare
 from shared.errors import UserError
@@ -180,6 +181,14 @@ def test_missing_and_other_encoders_are_named(model_folder, tmp_path):
         Predictor.from_pretrained(tmp_path / "model", encoders=tmp_path / "other")
     with pytest.raises(UserError, match="reads no action units"):
         Predictor.from_pretrained(model_folder, blendshapes=tmp_path)
+
+
+def test_quality_signals_in_another_order_are_refused(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    names = FusionModel.from_pretrained(folder).config.quality["vision"]
+    edit(folder, "quality", "vision", value=names[::-1])
+    with pytest.raises(UserError, match="quality signals of another version"):
+        Predictor.from_pretrained(folder)
 
 
 def test_model_of_synthetic_faces_warns_before_it_scores(model_folder, tmp_path):

@@ -10,6 +10,7 @@ from helpers import synthetic_features
 from shared.errors import UserError
 from shared.files import digest
 from shared.metrics import pcc
+from shared.saved.checksum import seal
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate, main
 from stage2_fusion.data.batches import collate
 from stage2_fusion.data.feature_info import DataInfo, EncoderInfo
@@ -139,7 +140,10 @@ def test_damaged_model_is_refused_in_one_line(folder, tmp_path):
     for content in (None, b"", b"garbage" * 100, (folder / "model" / "model.safetensors").read_bytes()[:-100]):
         if content is not None:
             (tmp_path / "model" / "model.safetensors").write_bytes(content)
-        with pytest.raises(UserError, match="missing or damaged"):
+        with pytest.raises(UserError, match=r"(is missing|changed) since the folder was saved"):
+            evaluate(EvaluateConfig(tmp_path / "model", folder / "features"))
+        seal(tmp_path / "model")
+        with pytest.raises(UserError, match=r"model\.safetensors"):
             evaluate(EvaluateConfig(tmp_path / "model", folder / "features"))
 
 

@@ -1,15 +1,15 @@
 """The leak probe: what the nearest training transcript reveals, against hand computation and slow loops."""
 
-import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers import synthetic_features
+from helpers.saved_folders import edit
 
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.splits import split_dataset
-from shared.files import write_json
 from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, read_info
 from stage2_fusion.data.features import read_clips, write
 from stage2_fusion.evaluation.leak import count_seen_by_encoders, nearest_labels, probe_leak, read_transcripts
@@ -111,7 +111,7 @@ def test_probe_finds_seed_videos_on_both_sides_of_split(clips, tmp_path):
     # A clip is never compared with itself.
     itself = probe_leak(tmp_path / "f", info, [train[0].id], labels[:1], [train[0].id])
     assert itself.same_transcript == 0
-    write_json(tmp_path / "dataset.json", json.loads((clips / "dataset.json").read_text()) | {"digest": "other"})
-    (tmp_path / "data").symlink_to(clips / "data")
-    moved = replace(info, data=replace(stored, path=str(tmp_path)))
+    other = shutil.copytree(clips, tmp_path / "other")
+    edit(other, "counts", value={})  # sealing a change changes the digest
+    moved = replace(info, data=replace(stored, path=str(other)))
     assert "now holds other clips" in probe_leak(tmp_path / "f", moved, [test[0].id], labels[:1], None).why
