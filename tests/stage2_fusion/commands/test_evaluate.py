@@ -140,7 +140,7 @@ def test_damaged_model_is_refused_in_one_line(folder, tmp_path):
     for content in (None, b"", b"garbage" * 100, (folder / "model" / "model.safetensors").read_bytes()[:-100]):
         if content is not None:
             (tmp_path / "model" / "model.safetensors").write_bytes(content)
-        with pytest.raises(UserError, match=r"(is missing|changed) since the folder was saved"):
+        with pytest.raises(UserError, match=r"(is missing|is new|changed) since the folder was saved"):
             evaluate(EvaluateConfig(tmp_path / "model", folder / "features"))
         seal(tmp_path / "model")
         with pytest.raises(UserError, match=r"model\.safetensors"):
