@@ -25,7 +25,7 @@ def write_text(path: Path, text: str) -> None:
     file that it points to is written. UserError if there is something other than a file (a folder, a device, a pipe);
     an OSError names `path`, and leaves no part of the file behind."""
     target = Path(os.path.realpath(path))
-    if os.path.lexists(target) and not target.is_file():
+    if is_stream(path) or (os.path.lexists(target) and not target.is_file()):
         raise UserError(f"{path}: is not a file but a folder, a device or a pipe; give the name of a file")
     # A random name: jobs on several machines may share the folder, and have equal process ids.
     partial = target.with_name(f".{uuid.uuid4().hex}.partial")
@@ -40,6 +40,19 @@ def write_text(path: Path, text: str) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a name such as /dev/stdout leads to what a process has open. The file behind it, such as the log that a
+    shell writes, belongs to whoever opened it: nothing replaces it, and nothing lies beside it."""
+    for _ in range(40):  # links to links, as many as the system follows
+        path = Path(os.path.realpath(path.parent), path.name)
+        if not path.is_symlink():
+            return False
+        if path.is_relative_to("/proc"):
+            return True
+        path = path.parent / os.readlink(path)
+    return False
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

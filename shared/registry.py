@@ -15,15 +15,21 @@ from shared.text import one_line
 
 IMPORT_PATH = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*)(?::(.*))?")
 """`package.module:Class`, perhaps followed by `:` and a file."""
+MOST_NAMES = 60
+"""Names that a message lists."""
 TRUSTED = "EMIT_IMPORT"
 """Environment variable: modules, separated by commas, whose classes a saved folder may name."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint that names the closest of `names`, or all of them when none is close."""
+    """A hint that names the closest of `names`, or when none is close all of them, or examples of very many."""
     known = sorted(set(names))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(known)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if len(known) > MOST_NAMES:
+        return f"one of {len(known)}, such as {', '.join(known[:: len(known) // 5][:5])}"
+    return f"one of: {', '.join(known)}"
 
 
 def _trusted() -> list[str]:

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.errors import UserError
+from shared.files import is_stream
+from shared.saved.checksum import KINDS, read_sealed_json
 from shared.text import one_line
 
 
@@ -74,12 +77,13 @@ def check_output_file(path: Path, inputs: Iterable[Path] = (), option: str = "--
     that is not writable."""
     with _as_one_line(f"{option} {path}"):
         target = Path(os.path.realpath(path))
-        kind = _kind(target)
+        kind = "stream" if is_stream(path) else _kind(target)
         if kind == "folder":
             raise UserError(f"{option} {path}: is a folder; give the name of a file")
         if kind not in ("file", None):
             raise UserError(f"{option} {path}: is a {kind}, not a file; give the name of a file")
         _check_not_an_input(target, inputs, option, path)
+        _check_not_saved(target, option, path)
         if kind == "file" and not os.access(target, os.W_OK):
             raise UserError(f"{option} {path}: is not writable; choose another name")
         _check_writable(target, option, path)
@@ -147,6 +151,29 @@ def _check_not_an_input(target: Path, inputs: Iterable[Path], option: str, shown
     for other in inputs:
         if os.path.exists(target) and os.path.exists(other) and os.path.samefile(target, other):
             raise UserError(f"{option} {shown}: is an input, which it would replace; choose another name")
+        if target.is_file() and _is_input_in(Path(os.path.realpath(other)), target):
+            raise UserError(f"{option} {shown}: is a file of the input {other}; choose another name")
+
+
+def _is_input_in(folder: Path, target: Path) -> bool:
+    """Whether a file in an input folder is a clip or the table of the clips."""
+    is_read = target.suffix.lower() in MEDIA_SUFFIXES or target.stem.lower() in ("labels", "metadata")
+    return is_read and target.is_relative_to(folder)
+
+
+def _check_not_saved(target: Path, option: str, shown: Path) -> None:
+    """UserError for a file that belongs to a saved model, encoders or a dataset, whether they are an input or not: its
+    checksum covers the file."""
+    for folder in list(target.parents)[:2]:
+        for kind in KINDS:
+            names = (kind.description, *kind.covers)
+            if (folder / kind.description).is_file() and any(target.match(str(folder / name)) for name in names):
+                try:
+                    content = read_sealed_json(folder, kind.description, kind.what, kind.how)
+                except UserError:
+                    continue
+                if content.get("format") in (kind.format, kind.unsealed):
+                    raise UserError(f"{option} {shown}: belongs to the {kind.what} in {folder}; choose another name")
 
 
 def _check_distinct(outputs: list[tuple[str, Path]]) -> None:

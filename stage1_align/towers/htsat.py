@@ -106,6 +106,11 @@ class HtsatOptions(CheckedOptions):
             if (self.embed_dim << stage) % heads:
                 width = self.embed_dim << stage
                 raise UserError(f"num_heads: {heads} heads do not divide the width {width} of stage {stage + 1}")
+        if not self.fmin < self.fmax <= self.sample_rate / 2:
+            raise UserError(
+                f"fmin {self.fmin}, fmax {self.fmax}: no mel bands lie there; give fmin below fmax, and fmax "
+                f"of at most half the sample_rate, {self.sample_rate // 2}"
+            )
         if self.projection not in ("linear", "clap"):
             raise UserError(f"no projection {self.projection!r}: {nearest(self.projection, ('linear', 'clap'))}")
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from shared.errors import UserError
-from shared.registry import Registry
+from shared.registry import Registry, nearest
 
 SHAPES = Registry("shape", {"fraction": "fractions:Fraction", "path": "pathlib:PurePosixPath"})
 
@@ -46,3 +46,8 @@ def test_failed_lookup_is_one_line(own_module, name, message):
     with pytest.raises(UserError, match=message) as caught:
         SHAPES.get(name)
     assert "\n" not in str(caught.value)
+
+
+def test_hint_lists_few_names_and_gives_examples_of_many():
+    assert nearest("?", map(str, range(60))).startswith("one of: 0, 1, 10, 11, ")
+    assert nearest("?", (f"n{i:02}" for i in range(100))) == "one of 100, such as n00, n20, n40, n60, n80"

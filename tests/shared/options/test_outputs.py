@@ -99,6 +99,39 @@ def test_device_pipe_and_socket_are_never_replaced(place):
     server.close()
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer/a.json"])
+def test_file_of_a_saved_folder_is_never_replaced(place, name):
+    (place / "encoders" / "tokenizer").mkdir(parents=True)
+    write_text(place / "encoders" / "config.json", '{"format": "emit-encoders/2"}')
+    with pytest.raises(UserError, match=f"--out encoders/{name}: belongs to the exported encoders in "):
+        parse("--out", f"encoders/{name}")
+    parse("--out", "encoders/scores.json")
+    write_text(place / "encoders" / "config.json", "{}")  # of something else
+    parse("--out", f"encoders/{name}")
+
+
+@pytest.mark.parametrize("name", ["clip.MP4", "labels.csv"])
+def test_clip_or_table_in_an_input_folder_is_not_replaced(place, name):
+    parse("--out", f"source/{name}")  # nothing is there yet
+    (place / "source" / name).touch()
+    with pytest.raises(UserError, match=f"--out source/{name}: is a file of the input source"):
+        parse("--out", f"source/{name}")
+    (place / "source" / "report.json").touch()
+    parse("--out", "source/report.json")  # that of an earlier call
+
+
+def test_file_behind_an_open_stream_is_never_replaced(place):
+    (place / "to_stream").symlink_to("to_fd")
+    with (place / "log").open("w+") as log:
+        (place / "to_fd").symlink_to(f"/dev/fd/{log.fileno()}")
+        for name in ("to_stream", f"/dev/fd/{log.fileno()}", f"/proc/self/fd/{log.fileno()}"):
+            with pytest.raises(UserError, match=f"--score {name}: is a stream, not a file"):
+                parse("--score", name)
+            with pytest.raises(UserError, match="is not a file"):
+                write_text(Path(name), "x")
+        assert os.fstat(log.fileno()).st_ino == (place / "log").stat().st_ino
+
+
 def test_symbolic_links_stay_and_what_they_point_to_is_written(place):
     write_text(Path("link.csv"), "new")
     assert Path("link.csv").is_symlink() and (place / "a.csv").read_text() == "new"

@@ -122,6 +122,12 @@ def test_unknown_option_names_the_nearest():
         Htsat.from_options({"spec_sise": 64}, 8)
 
 
+@pytest.mark.parametrize("edges", [{"fmin": 9000}, {"fmin": 8000}, {"fmax": 8001}, {"sample_rate": 8000}])
+def test_mel_bands_outside_the_sound_are_refused(edges):
+    with pytest.raises(UserError, match="no mel bands lie there; give fmin below fmax"):
+        Htsat.Options(**edges)
+
+
 def test_tokenizer_with_few_pieces_is_refused(tmp_path):
     tokenizer = SentencePieceTokenizer.train(TEXTS, 60)
     tokenizer.save(tmp_path)
