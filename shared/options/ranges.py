@@ -12,6 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 from shared.errors import UserError
@@ -125,6 +126,16 @@ class CheckedOptions:
             raise UserError(problem)
 
 
+NEEDED: dict[Any, str] = {
+    dict: "allowed are names with values, such as {name: value}",
+    list: "allowed is a list, such as [a, b]",
+    tuple: "allowed is a list, such as [a, b]",
+    str: "allowed is a text",
+    Path: "allowed is a path",
+}
+"""What an option of this type is when it may not be null, which the parser lets through."""
+
+
 def require(hint: Any, value: Any, name: str) -> None:
     """UserError for an argument of a function that lies outside the range of its type."""
     for problem in _wrong(hint, value, name):
@@ -150,7 +161,9 @@ def wrong_values(config_class: type, values: Any, prefix: str = "") -> Iterator[
 
 def _wrong(hint: Any, value: Any, name: str) -> Iterator[str]:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
+    if value is None and (origin or hint) in NEEDED:
+        yield f"{name} is null: {NEEDED[origin or hint]}; leave the option out for its default"
+    elif origin in (Union, types.UnionType):
         yield from _wrong_in_union(parts, value, name)
     elif origin is Annotated:
         limits = [limit for limit in parts[1:] if isinstance(limit, Range)]

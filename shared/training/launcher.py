@@ -10,6 +10,8 @@ import sys
 from shared.errors import UserError
 
 PRECISIONS = ("no", "bf16", "fp16")
+SWITCHES = ("1", "0", "true", "false", "yes", "no", "on", "off", "y", "n", "t", "f")
+"""What Accelerate reads as true or false; anything else is a ValueError of its own."""
 
 NEUTRAL = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (
@@ -21,6 +23,8 @@ NEUTRAL = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": (("false",), "parallelism within a model is not supported"),
     "ACCELERATE_USE_FSDP": (("true", "false"), "write true or false"),
     "ACCELERATE_USE_DEEPSPEED": (("true", "false"), "write true or false"),
+    "ACCELERATE_USE_CPU": (SWITCHES, "write true or false"),
+    "ACCELERATE_DEBUG_MODE": (SWITCHES, "write true or false"),
     "ACCELERATE_MIXED_PRECISION": (PRECISIONS, "supported are no, bf16 and fp16"),
 }
 """{variable: (values that are taken, what to know about others)}. An empty variable counts as not set."""

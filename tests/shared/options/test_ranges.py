@@ -162,6 +162,24 @@ def test_nested_and_direct_construction_in_python_is_checked():
             make()
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("options:", "--options is null: allowed are names with values"),
+        ("loss: {branches: }", "--loss.branches is null: allowed are names with values"),
+        ("train: {trackers: }", "--train.trackers is null: allowed is a list"),
+        ("model: null", "--model is null: allowed is a text"),
+    ],
+)
+def test_null_in_place_of_names_a_list_or_a_text_is_refused(text, told, tmp_path, capsys):
+    (tmp_path / "fuse.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        configuration.parse(
+            FuseConfig, ["--config", str(tmp_path / "fuse.yaml"), "--data", "a", "--run", "b"], prog="emit", example=""
+        )
+    assert told in capsys.readouterr().err
+
+
 def test_what_is_listed_twice_is_refused():
     for make in (
         lambda: PairConfig(captions=["labels", "labels"]),

@@ -18,6 +18,7 @@ from shared.training.distributed import resolve_precision, start_accelerator
         ("ACCELERATE_USE_MEGATRON_LM", "true", "not supported"),
         ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "not supported"),
         ("ACCELERATE_USE_FSDP", "1", "write true or false"),
+        ("ACCELERATE_USE_CPU", "x", "write true or false"),
         ("ACCELERATE_MIXED_PRECISION", "fp8", "no, bf16 and fp16"),
         ("WORLD_SIZE", "two", "not a whole number"),
     ],
