@@ -106,6 +106,9 @@ def _load_tower(folder: Path, saved: SavedEncoders, modality: str, weights: Weig
     weights.load_into(tower, f"{modality} tower", prefix)
     if isinstance(tower, TextTower):
         tower.tokenizer = _load_tokenizer(folder, spec, where)
+        if len(tower.tokenizer) > tower.embedding_rows:
+            pieces, rows = len(tower.tokenizer), tower.embedding_rows
+            raise UserError(f"{folder}/tokenizer: {pieces} pieces for the tower's {rows} embeddings; {AGAIN}")
     with bounded(where, part):
         _try_out(tower.eval(), spec, saved.embed_dim)
     return tower

@@ -188,7 +188,8 @@ def inside(folder: Path, name: str) -> Path:
 def seal(folder: Path) -> str:
     """Write the digests and the checksum of a folder that was edited on purpose, or written by an earlier version.
     Returns a line that says so. UserError if it is no saved folder."""
-    kind, content = _find(Path(folder))
+    folder = Path(folder)
+    kind, content = _find(folder)
     stored, old_digest = content.get("checksum"), content.get("digest")
     if kind is ENCODERS:
         content["digest"] = encoder_digest(content.get("towers"), file_digests(folder, kind))

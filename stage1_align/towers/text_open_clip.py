@@ -110,6 +110,10 @@ class OpenClipText(TextTower):
     def width(self) -> int:
         return self.net.width
 
+    @property
+    def embedding_rows(self) -> int:
+        return self.net.token_embedding.num_embeddings
+
     def blocks(self) -> list[nn.Module]:
         """The residual attention blocks, from input to output."""
         return list(self.net.transformer.resblocks)

@@ -127,6 +127,11 @@ class TextTower(Tower):
             report.tokens, report.beyond = report.tokens + len(read.ids), report.beyond + beyond
         return report
 
+    @property
+    def embedding_rows(self) -> int:
+        """Token ids that the tower has an embedding for."""
+        raise NotImplementedError
+
     def prepare_text(self, text: str) -> str:
         """The text as the published model was trained to read it."""
         return text

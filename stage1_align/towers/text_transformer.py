@@ -100,6 +100,10 @@ class TransformerText(TextTower):
     def width(self) -> int:
         return self.net.config.hidden_size
 
+    @property
+    def embedding_rows(self) -> int:
+        return self.net.get_input_embeddings().num_embeddings
+
     def blocks(self) -> list[nn.Module]:
         """The encoder's layers, from input to output."""
         return next((list(part) for part in self.net.modules() if isinstance(part, nn.ModuleList)), [])
@@ -143,6 +147,11 @@ def _from_scratch(options: TextOptions) -> Any:
     config_class = _config_class(options.architecture)
     check_fields(config_class, options.model_cfg, f"{options.architecture} tower: model_cfg")
     config = config_class(**values)
+    positions = getattr(config, "max_position_embeddings", options.context_length)
+    if options.context_length > positions:
+        raise UserError(
+            f"context_length {options.context_length} is more than model_cfg has positions for: {positions}"
+        )
     return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
 
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from helpers import mutations
 from helpers.saved_folders import edit
-from helpers.stage1_tiny import encoders, items
+from helpers.stage1_tiny import TEXTS, encoders, items
 from safetensors.torch import load_file, save_file
 
 from shared.errors import UserError
 from shared.saved.checksum import seal
 from stage1_align.encoders import AlignedEncoders
+from stage1_align.towers.tokenizers import SentencePieceTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,14 @@ def test_damaged_weights_are_one_line(folder, content):
     (folder / "model.safetensors").write_bytes(content)
     seal(folder)
     refused(folder, "model.safetensors")
+
+
+def test_tokenizer_of_another_tower_is_refused(folder):
+    words = [f"{first}{second}o {second}{first}i" for first in "bcdfghklmnprst" for second in "aeiou"]
+    SentencePieceTokenizer.train([*TEXTS, *words], 90).save(folder / "tokenizer")
+    refused(folder, "tokenizer/sentencepiece.model changed since")
+    seal(folder)
+    refused(folder, "pieces for the tower's", "embeddings")
 
 
 def test_links_out_of_the_folder_are_refused(folder, tmp_path):
