@@ -15,7 +15,7 @@ MEASURED = {
     "data_wait_seconds",
     "memory_mib",
 }
-"""Keys of JSON files that differ between two equal runs."""
+"""Keys of JSON files that differ between two equal runs; the last two are digests of files that hold durations."""
 
 COMMANDS: dict[str, Callable[[Path], list[object]]] = {
     "synth": lambda base: ["synth", "--clips", 10, "--workers", 1, "--out", "out"],
@@ -40,7 +40,7 @@ COMMANDS: dict[str, Callable[[Path], list[object]]] = {
 def contents(folder: Path) -> dict[str, Any]:
     """What a finished command left, without what differs between two equal runs: {file: content or its digest}."""
     found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
         name = str(path.relative_to(folder))
         if path.suffix in (".json", ".jsonl"):
             found[name] = [_timeless(json.loads(line)) for line in _documents(path)]
