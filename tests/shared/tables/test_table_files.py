@@ -64,7 +64,7 @@ def test_damaged_utf8_names_its_line(read):
     [
         (b"PK\x03\x04xl", "holds an Excel or OpenDocument table, or a zip archive; save it as CSV UTF-8"),
         (b"\xd0\xcf\x11\xe0", "holds an old Excel table; save it as CSV UTF-8"),
-        (gzip.compress(TEXT.encode()), "holds compressed data; unpack it"),
+        (gzip.compress(TEXT.encode(), mtime=0), "holds compressed data; unpack it"),
         (b"PAR1\0\0", "holds Parquet; read it with the layout hf"),
         ("<!DOCTYPE html><table>", "holds HTML or XML"),
         ('[{"path": "c0.mp4"}]', "holds JSON; call it .jsonl"),
