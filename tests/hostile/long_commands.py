@@ -14,6 +14,8 @@ MEASURED = {
     "samples_per_second_per_process",
     "data_wait_seconds",
     "memory_mib",
+    "files",
+    "checksum",
 }
 """Keys of JSON files that differ between two equal runs; the last two are digests of files that hold durations."""
 
