@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -143,6 +144,11 @@ def sample_digest(path: Path) -> str:
     except OSError:
         return ""
     return content.hexdigest()[:16]
+
+
+def is_digest(value: Any) -> bool:
+    """Whether a value looks like one of `digest`."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None
 
 
 def digest(value: Any) -> str:

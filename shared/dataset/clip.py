@@ -2,9 +2,12 @@
 
 import codecs
 import os
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shared.errors import UserError
 from shared.files import digest, sample_digest
 from shared.tables.arrow import read_cell
 
@@ -108,6 +111,25 @@ class ClipSource:
     lie in [0, 1] by definition gives {}; None leaves it to the options."""
     left_out: list[LeftOut] = field(default_factory=list)
     """What the source lists and is no clip; failures.csv repeats it."""
+
+    def __post_init__(self) -> None:
+        check_names(self.label_names, "label names")
+        check_names(self.group_names, "group names")
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """UserError for names that cannot be columns of a table that people open: they break its lines, have no encoding,
+    turn the direction of the text, or are run as a formula."""
+    for name in names:
+        wrong = [c for c in name if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in TURNING]
+        if wrong:
+            raise UserError(f"{where}: {name!a:.60} holds the control character {wrong[0]!a}; rename it")
+        if unicodedata.normalize("NFKC", name).strip()[:1] in tuple("=+-@"):
+            raise UserError(f"{where}: {name!a:.60} begins as a formula of spreadsheets does; rename it")
+
+
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of the text after them."""
 
 
 def sidecar_transcript(media: Path | StoredMedia | None) -> str | None:

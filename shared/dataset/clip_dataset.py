@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.dataset.clip import MODALITIES
+from shared.dataset.clip import MODALITIES, check_names
 from shared.dataset.recipe import Recipe
 from shared.dataset.rows import load_rows
 from shared.errors import UserError
-from shared.files import digest
+from shared.files import digest, is_digest
 from shared.media.remarks import Remarks
 from shared.media.storage import decode_jpeg, from_int16
 from shared.saved.checksum import CLIPS, read_description
@@ -112,6 +112,8 @@ class ClipDatasetInfo:
     def __post_init__(self) -> None:
         if len({*self.label_names}) < len(self.label_names) or not all(self.label_names):
             raise UserError(f"label_names is {self.label_names!r:.60}: different names are needed")
+        check_names(self.label_names, "label_names")
+        check_names(self.group_names, "group_names")
         if self.quality_names.keys() != {*MODALITIES}:
             raise UserError(f"quality is of {', '.join(self.quality_names)}: expected {', '.join(MODALITIES)}")
 
@@ -129,7 +131,10 @@ class ClipDatasetInfo:
         """Read dataset.json of the folder `path`. Raises UserError if there is none, or it is damaged, changed or of
         another format."""
         again = f"delete the folder and {HOW}"
-        return cls.from_json(read_description(Path(path), CLIPS, again), f"{path}/dataset.json")
+        content = read_description(Path(path), CLIPS, again)
+        if not is_digest(content.get("digest")):
+            raise UserError(f"{path}/dataset.json: digest is {content.get('digest')!r:.40}: no digest; {again}")
+        return cls.from_json(content, f"{path}/dataset.json")
 
     def with_digest(self, row_digests: Iterable[tuple[str, str]]) -> "ClipDatasetInfo":
         """The description of a dataset of these rows: (id, digest of the content) of each."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.dataset.clip import Clip, ClipSource, StoredMedia, sidecar_transcript
+from shared.dataset.clip import Clip, ClipSource, StoredMedia, check_names, sidecar_transcript
 from shared.errors import UserError
 from shared.registry import nearest
 from shared.tables.cells import SPLITS, cell_text, parse_label, split_name
@@ -94,6 +94,7 @@ def find_clip_columns(
         guess = guess_labels(header, rows, taken, row_name, not_labels)
         refuse_wrong_labels(header.where, guess.wrong)
         labels, notes = guess.positions, guess.notes
+    check_names([*labels, *groups], f"{header.where}: names of columns")
     notes.append(_summary(header.names, roles, labels, groups))
     return ClipColumns(**roles, labels=labels, groups=groups, notes=notes)
 

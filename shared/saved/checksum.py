@@ -7,12 +7,13 @@ write a new checksum, as `emit seal` does. Model cards and reports are not cover
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from shared.errors import UserError
-from shared.files import digest, write_json
+from shared.files import digest, is_digest, write_json
 
 MAX_DESCRIPTION = 2**28
 """Bytes. A description of a million clips has a tenth of it."""
@@ -126,6 +127,7 @@ def read_description(folder: Path, kind: FolderKind, again: str = "") -> dict[st
         )
     if found != kind.format:
         raise UserError(f"{folder}: format {str(found)[:60]!r} where {kind.format!r} is read; {kind.how}")
+    _refuse_links(folder)
     files = content.get("files")
     if not isinstance(files, dict) or content.get("checksum") != checksum(content):
         _changed(folder, kind.description, again)
@@ -172,13 +174,27 @@ def _reject_constant(name: str) -> NoReturn:
 def inside(folder: Path, name: str) -> Path:
     """The file `name` of a folder. UserError if a link, or the name itself, leads out of the folder; the hub's own
     cache keeps files in the `blobs` beside its snapshots."""
+    target = _within(folder, name)
+    if not target.is_file():
+        raise UserError(f"{folder}: {name} is no file; put the file itself there")
+    return target
+
+
+def _refuse_links(folder: Path) -> None:
+    """UserError if a link in the folder, or in a folder in it, leads out: what it points to belongs to others."""
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place) / name for name in sorted([*folders, *files])):
+            if path.is_symlink():
+                _within(folder, path.relative_to(folder).as_posix())
+
+
+def _within(folder: Path, name: str) -> Path:
+    """Where `name` in a folder leads. UserError if that is outside of the folder."""
     root = Path(folder).resolve()
     allowed = [root, *(path.parents[1] / "blobs" for path in (root, *root.parents) if path.parent.name == "snapshots")]
     target = (root / name).resolve()
     if not any(target.is_relative_to(place) for place in allowed):
-        raise UserError(f"{folder}: {name} leads out of the folder, to {target}; put the file itself there")
-    if not target.is_file():
-        raise UserError(f"{folder}: {name} is no file; put the file itself there")
+        raise UserError(f"{folder}: {name} leads out of the folder, to {target}; put what it leads to itself there")
     return target
 
 
@@ -193,6 +209,8 @@ def seal(folder: Path) -> str:
     stored, old_digest = content.get("checksum"), content.get("digest")
     if kind is ENCODERS:
         content["digest"] = encoder_digest(content.get("towers"), file_digests(folder, kind))
+    if kind in (CLIPS, FEATURES) and not is_digest(old_digest):
+        raise UserError(f"{folder}/{kind.description}: digest is {old_digest!r:.40}: no digest; {kind.how}")
     sealed = write_description(folder, kind, content)
     if kind in (CLIPS, FEATURES) and stored not in (None, sealed["checksum"]):  # what was made of it is now stale
         sealed = write_description(folder, kind, {**content, "digest": digest([old_digest, sealed["checksum"]])})

@@ -31,6 +31,9 @@ NEUTRAL = {
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 
+GROUP = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What every launcher sets in each of several processes."""
+
 
 def check_environment() -> None:
     """UserError for the first variable that asks for something other than what EMIT does."""
@@ -42,6 +45,42 @@ def check_environment() -> None:
         value = os.environ.get(name, "0")
         if not (value.isascii() and value.removeprefix("-").isdigit()):
             raise UserError(f"{name}={value} in the environment: not a whole number; remove it")
+    _check_group()
+    _check_device()
+
+
+def _check_group() -> None:
+    """UserError for one of several processes that cannot find the others, which would raise an error or wait."""
+    import torch
+
+    ranks = {name: int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("LOCAL_RANK", "-1"))}
+    name = "WORLD_SIZE" if ranks["WORLD_SIZE"] > 1 else "LOCAL_RANK"
+    if ranks["WORLD_SIZE"] <= 1 and (ranks["LOCAL_RANK"] < 0 or not torch.cuda.is_available()):
+        return
+    missing = [needed for needed in GROUP if not os.environ.get(needed)]
+    if missing:
+        raise UserError(
+            f"{name}={ranks[name]} in the environment without {', '.join(missing)}: only a launcher starts one of "
+            "several processes; use `accelerate launch`, or for one process; remove it"
+        )
+    rank, world = int(os.environ["RANK"]), ranks["WORLD_SIZE"]
+    if not 0 <= rank < world:
+        raise UserError(f"RANK={rank} in the environment: not one of the {world} processes of WORLD_SIZE; remove it")
+
+
+def _check_device() -> None:
+    """UserError for a device that Accelerate would take from the environment and that is not here."""
+    value = os.environ.get("ACCELERATE_TORCH_DEVICE")
+    if value is None:
+        return
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    devices = ["cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
+    if value not in devices:
+        raise UserError(
+            f"ACCELERATE_TORCH_DEVICE={value} in the environment: the devices here are {', '.join(devices)}; remove it"
+        )
 
 
 def launcher_precision() -> str | None:

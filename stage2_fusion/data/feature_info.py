@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from shared.dataset.clip import MODALITIES
+from shared.dataset.clip import MODALITIES, check_names
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
-from shared.files import digest
+from shared.files import digest, is_digest
+from shared.options.ranges import Seed, Views, require
 from shared.saved.checksum import FEATURES, read_description
 from shared.saved.typed import read_typed
 
@@ -71,11 +72,11 @@ class FeatureInfo:
     """Channels of the sequence of "vision", "audio" and "text", and of the shared space ("embed")."""
     quality: dict[str, list[str]]
     """Modality to the names of its quality signals."""
-    views: int = 0
+    views: int
     """Damaged views of every clip."""
-    seed: int = 0
+    seed: int
     """Decides the damage of the views."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"]
     """How the encoders ran."""
     action_units: ActionUnitInfo | None = None
     precomputed: PrecomputedInfo | None = None
@@ -90,6 +91,11 @@ class FeatureInfo:
 
     def __post_init__(self) -> None:
         check_shape(self.label_names, self.widths, self.quality)
+        check_names(self.group_names, "group_names")
+        require(Views, self.views, "views")
+        require(Seed, self.seed, "seed")
+        if not (self.encoders.digest and self.data.digest):
+            raise UserError("the digest of its encoders or of its clips is empty")
         LabelScale.of(self.label_names, self.label_ranges)
 
     @classmethod
@@ -129,6 +135,7 @@ OUTER = ("files", "checksum")
 
 def check_shape(label_names: list[str], widths: dict[str, int], quality: dict[str, list[str]]) -> None:
     """UserError unless the names and widths of a description make sense."""
+    check_names(label_names, "label_names")
     if len(set(label_names)) < len(label_names) or not all(label_names):
         raise UserError(f"label_names is {label_names!r:.60}: different names are needed")
     for what, given, keys in (("widths", widths, {*MODALITIES, "embed"}), ("quality", quality, {*MODALITIES})):
@@ -150,4 +157,7 @@ def _to_json(value: Any) -> Any:
 def read_info(path: Path) -> FeatureInfo:
     """The features.json of a feature dataset. UserError when it is missing, damaged, changed or of another format."""
     again = f"delete {path} and {HOW}"
-    return FeatureInfo.from_json(read_description(Path(path), FEATURES, again), f"{path}/features.json")
+    content = read_description(Path(path), FEATURES, again)
+    if not is_digest(content.get("digest")):
+        raise UserError(f"{path}/features.json: digest is {content.get('digest')!r:.40}: no digest; {again}")
+    return FeatureInfo.from_json(content, f"{path}/features.json")

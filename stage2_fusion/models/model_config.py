@@ -50,10 +50,10 @@ class FusionConfig:
     quality: dict[str, list[str]]
     """Names of each modality's quality signals."""
     encoders: EncoderInfo
+    precision: Literal["fp32", "bf16"]
+    """How the encoders ran."""
     prepare: dict[str, Any] = field(default_factory=dict)
     """Settings of `emit prepare` behind the training clips."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """How the encoders ran."""
     action_units: ActionUnitInfo | None = None
     label_ranges: dict[str, list[float]] | None = None
     """Lowest and highest value of each dimension; the model predicts fractions of it. None stands for [0, 1]."""

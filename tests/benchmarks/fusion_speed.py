@@ -172,6 +172,9 @@ def feature_info() -> FeatureInfo:
         data=DataInfo("none", "none"),
         widths={**dict.fromkeys(MODALITIES, WIDTH), "embed": 1},
         quality={name: ["one"] for name in MODALITIES},
+        views=0,
+        seed=0,
+        precision="fp32",
     )
 
 

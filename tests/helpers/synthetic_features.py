@@ -111,6 +111,8 @@ def info(k: int = 2, **changes: Any) -> FeatureInfo:
         "widths": WIDTHS,
         "quality": QUALITY,
         "views": 1,
+        "seed": 0,
+        "precision": "fp32",
     }
     return FeatureInfo(**{**fields, **changes})
 

@@ -12,7 +12,7 @@ from helpers.saved_folders import edit
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.recipe import Recipe
 from shared.errors import UserError
-from shared.saved.checksum import seal
+from shared.saved.checksum import FEATURES, seal, write_description
 from stage2_fusion import FeatureDataset, FusionModel
 from stage2_fusion.data.batches import collate
 from stage2_fusion.data.feature_info import DataInfo
@@ -86,7 +86,7 @@ def test_edited_model_is_refused_and_when_sealed_checked(saved, folder, keys, va
 
 def test_missing_keys_are_named(folder):
     content = json.loads((folder / "config.json").read_text())
-    for name in ("options", "label_names", "widths", "quality", "encoders", "model", "max_sequence_steps"):
+    for name in ("options", "label_names", "widths", "quality", "encoders", "precision", "model", "max_sequence_steps"):
         (folder / "config.json").write_text(json.dumps({k: v for k, v in content.items() if k != name}))
         seal(folder)
         with pytest.raises(UserError, match=f"{name} is missing"):
@@ -136,14 +136,48 @@ def test_changed_rows_are_refused(features, place):
         (("views",), "x", "views is 'x'"),
         (("data",), None, "data: null"),
         (("surprise",), 1, "no option 'surprise'"),
+        (("views",), -1, "views is -1"),
+        (("seed",), -1, "seed is -1"),
+        (("seed",), 2**63, "seed is 9223372036854775808"),
+        (("precision",), "fp8", "precision is 'fp8'"),
+        (("views",), None, "views is null"),
+        (("digest",), None, "digest is None"),
+        (("digest",), -1, "digest is -1"),
+        (("digest",), "", "digest is ''"),
+        (("encoders", "digest"), "", "digest of its encoders"),
+        (("label_names",), ["d0", "=1+1"], "'=1+1' begins as a formula"),
+        (("group_names",), ["a\nb"], "holds the control character '\\n'"),
     ],
     ids=str,
 )
 def test_edited_features_are_one_line(features, keys, value, words):
-    edit(features, *keys, value=value)
+    edit(features, *keys, value=value, sealed=False)
+    content = json.loads((features / "features.json").read_text())
+    write_description(features, FEATURES, content)  # as `emit seal` does, but with this digest
     with pytest.raises(UserError) as error:
         FeatureDataset.open(features)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["views", "seed", "precision", "digest"])
+def test_features_without_what_decides_them_are_refused(features, name):
+    content = json.loads((features / "features.json").read_text())
+    del content[name]
+    write_description(features, FEATURES, content)
+    with pytest.raises(UserError, match=rf"{name} is (missing|None)"):
+        FeatureDataset.open(features)
+    if name == "digest":
+        with pytest.raises(UserError, match="digest is None"):
+            seal(features)
+
+
+@pytest.mark.parametrize("name", ["encoders", "encoders/README.md", "encoders/tokenizer", "face_landmarker.task"])
+def test_link_out_of_a_model_folder_is_refused(folder, tmp_path, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "private").mkdir()
+    (folder / name).symlink_to(tmp_path / "private")
+    with pytest.raises(UserError, match=f"{name} leads out of the folder, to {tmp_path}/private"):
+        predict(folder)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +189,7 @@ def test_edited_features_are_one_line(features, keys, value, words):
         (("label_names",), ["a", "a"], "label_names"),
         (("quality",), {"vision": []}, "quality is of vision"),
         (("prepare",), None, "recipe: null"),
+        (("label_names",), ["\ud800"], "control character '\\ud800'"),
     ],
     ids=str,
 )

@@ -61,6 +61,15 @@ def test_other_labels_are_the_numeric_columns(tmp_path):
     assert any("valence, arousal" in note for note in source.notes)
 
 
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+a", "-a", "@a", " =a", "\uff1da", '"a\nb"', "a\x1bb", "a\u202eb"])
+@pytest.mark.parametrize("role", ["label", "group"])
+def test_name_that_a_spreadsheet_would_run_or_a_line_cannot_hold_is_refused(tmp_path, name, role):
+    path = table(tmp_path, f"path,{name},b\na.mp4,0.5,1\n")
+    options = {} if role == "label" else {"labels": ["b"], "groups": [name.strip('"')]}
+    with pytest.raises(UserError, match=r"labels\.csv.*(begins as a formula|control character).*rename it$"):
+        read_source(path, options=options)
+
+
 def test_table_with_some_dimensions_has_only_those_labels(tmp_path):
     source = read_source(table(tmp_path, "file,Joy\na.mp4,1\n"))
     assert source.label_names == ("Joy",) and source.clips[0].labels == (1.0,)

@@ -21,11 +21,22 @@ from shared.training.distributed import resolve_precision, start_accelerator
         ("ACCELERATE_USE_CPU", "x", "write true or false"),
         ("ACCELERATE_MIXED_PRECISION", "fp8", "no, bf16 and fp16"),
         ("WORLD_SIZE", "two", "not a whole number"),
+        ("WORLD_SIZE", "2", "without RANK, MASTER_ADDR, MASTER_PORT: "),
+        ("ACCELERATE_TORCH_DEVICE", "cuda:99", "the devices here are cpu"),
+        ("ACCELERATE_TORCH_DEVICE", "meta", "the devices here are cpu"),
+        ("ACCELERATE_TORCH_DEVICE", "", "the devices here are cpu"),
     ],
 )
 def test_variable_that_would_change_the_numbers_is_refused(name, value, told, monkeypatch):
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=f"^{name}={value} .*{told}.*; remove it$"):
+        start_accelerator("no")
+
+
+def test_rank_beyond_the_processes_is_refused(monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"^RANK=2 .* 2 processes of WORLD_SIZE"):
         start_accelerator("no")
 
 
@@ -37,6 +48,7 @@ def test_what_the_launcher_always_sets_is_taken(monkeypatch):
         ("ACCELERATE_MIXED_PRECISION", "no"),
         ("ACCELERATE_USE_CPU", "True"),
         ("ACCELERATE_USE_FSDP", ""),
+        ("ACCELERATE_TORCH_DEVICE", "cpu"),
     ):
         monkeypatch.setenv(name, value)
     accelerator = start_accelerator("no")

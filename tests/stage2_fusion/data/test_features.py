@@ -61,7 +61,7 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "features.json").write_text('{"format": "other/1"}')
     with pytest.raises(UserError, match="format 'other/1'"):
         FeatureDataset.open(tmp_path)
-    (tmp_path / "features.json").write_text('{"format": "emit-features/2", "widths": {}}')
+    (tmp_path / "features.json").write_text('{"format": "emit-features/2", "digest": "0123456789abcdef"}')
     with pytest.raises(UserError, match=r"features.json changed since the folder was saved"):
         FeatureDataset.open(tmp_path)
     seal(tmp_path)
