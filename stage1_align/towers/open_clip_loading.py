@@ -188,6 +188,8 @@ def _complete(vision_cfg: dict[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise UserError(f"vision_cfg has no field {name!r}: {nearest(name, [*known, *extra])}")
     check_switches(CLIPVisionCfg, vision_cfg, "vision_cfg")
+    if not isinstance(extra["quick_gelu"], bool):
+        raise UserError(f"vision_cfg.quick_gelu is {extra['quick_gelu']!r:.60}: expected true or false")
     return dataclasses.asdict(CLIPVisionCfg(**vision_cfg)) | extra
 
 

@@ -51,3 +51,18 @@ def test_failed_lookup_is_one_line(own_module, name, message):
 def test_hint_lists_few_names_and_gives_examples_of_many():
     assert nearest("?", map(str, range(60))).startswith("one of: 0, 1, 10, 11, ")
     assert nearest("?", (f"n{i:02}" for i in range(100))) == "one of 100, such as n00, n20, n40, n60, n80"
+
+
+def test_saved_folder_imports_no_module_that_nobody_trusts(tmp_path, monkeypatch):
+    """Loading a folder executes nothing of its author's choice."""
+    (tmp_path / "my_tower_package.py").write_text("raise SystemExit('executed')\n")
+    (tmp_path / "my_trusted_package.py").write_text("class Tower: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    towers = Registry("tower", {"small": "collections:OrderedDict"})
+    with pytest.raises(UserError, match=r"folder: names code of its own.*EMIT_IMPORT=my_tower_package"):
+        towers.get("my_tower_package:Tower", saved_in="folder")
+    monkeypatch.setenv("EMIT_IMPORT", "other, my_trusted_package")
+    assert towers.get("my_trusted_package:Tower", saved_in="folder").__name__ == "Tower"
+    monkeypatch.delenv("EMIT_IMPORT")
+    assert towers.get("my_trusted_package:Tower", saved_in="folder")  # imported by now
+    assert towers.get("small", saved_in="folder")
