@@ -194,5 +194,5 @@ def test_prepare_caches_transcripts_beside_the_dataset(tmp_path, monkeypatch):
 def test_impossible_transcript_folder_is_an_error(tmp_path):
     write_wav(tmp_path / "a.wav", voice(0.3)[None])
     command = [str(tmp_path / "a.wav"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe", "parrot"]
-    with pytest.raises(UserError, match=r"a\.wav/kept: no folder for transcripts"):
+    with pytest.raises(UserError, match=r"a\.wav/kept: cannot be written"):
         main([*command, "--transcripts", str(tmp_path / "a.wav" / "kept")])
