@@ -1,6 +1,7 @@
 """Training batches: their content, and that it is the same at any number of workers and processes."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -227,10 +228,11 @@ def test_kinds_of_text_that_a_source_lacks_raise(mixed):
 def test_digest_changes_with_the_data(tmp_path):
     def digest_of(weight=1.0):
         spec = SourceConfig("csv", str(tmp_path / "sounds.csv"), weight)
-        other = SourceConfig("csv", str(tmp_path / "sounds.csv"), 1.0)
+        other = SourceConfig("csv", str(tmp_path / "other.csv"), 1.0)
         return PairData(PairConfig([spec, other], captions=["caption"]), 2, seed=0).digest
 
     write_sounds(tmp_path, 3)
+    shutil.copy(tmp_path / "sounds.csv", tmp_path / "other.csv")
     before = digest_of()
     assert digest_of() == before != digest_of(2.0)
     with (tmp_path / "sounds.csv").open("a") as table:

@@ -81,6 +81,7 @@ def predictor(tmp_path, monkeypatch):
             for clip in batch
         ]
 
+    monkeypatch.setattr(library, "SIGNALS", synthetic_features.QUALITY)
     monkeypatch.setattr(prepare_dataset, "prepare_each", prepare_each)
     monkeypatch.setattr(library, "load_encoders", lambda model, encoders, blendshapes: Encoders())
     monkeypatch.setattr(library, "encode_samples", encode_samples)
