@@ -15,8 +15,9 @@ from shared.media.waveform import to_channels
 from shared.text import one_line
 
 MAX_CHANNELS = 8
-MAX_LEVEL = 2.0
-"""Float samples beyond this are no waveform in [-1, 1]; decoders of compressed audio overshoot by less."""
+MAX_LEVEL = 16.0
+"""Float samples beyond this are no waveform in [-1, 1]. AAC of sound that was cut off decodes to 4; samples at the
+scale of 8-bit integers reach 127."""
 RATES = (1000, 768000)
 """Plausible sample rates, Hz."""
 

@@ -301,7 +301,7 @@ def test_badly_interleaved_file_has_frames_and_sound_in_every_window(tmp_path):
     [
         ([np.nan, -np.inf], "200 samples of sound are NaN or infinite"),
         ([-16384.0, 1e30], "200 samples of sound are far beyond full scale"),
-        ([-1.5, 1.2], None),  # decoders of compressed sound overshoot
+        ([-1.5, 4.1], None),  # decoders of compressed sound overshoot
     ],
 )
 def test_float_samples_that_are_no_sound_are_counted(tmp_path, values, line):
@@ -311,7 +311,7 @@ def test_float_samples_that_are_no_sound_are_counted(tmp_path, values, line):
     head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, 16000, 64000, 4, 32) + b"data" + struct.pack("<I", len(data))
     (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(head + data)) + head + data)
     media = decode(tmp_path / "a.wav", 4, 10)
-    assert np.isfinite(media.waveform).all() and np.abs(media.waveform).max() <= 2
+    assert np.isfinite(media.waveform).all() and np.abs(media.waveform).max() <= 16
     np.testing.assert_array_equal(media.waveform[:4000], sound[:4000].astype(np.float32))
     said = problem_lines(media.remarks)
     assert not said if line is None else [text.startswith(line) for text in said] == [True]
