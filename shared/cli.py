@@ -90,6 +90,8 @@ def run_main(command: Callable[[], int]) -> None:
     try:
         status = _run(command)
     except UserError as error:
+        if error.__cause__ and _traceback_wanted():  # perhaps a bug in a tower or model of the user's own
+            raise
         status = _report(f"error: {error}", 1)
     except KeyboardInterrupt:
         status = _report("interrupted; run the same command again to continue", 130)
@@ -100,10 +102,14 @@ def run_main(command: Callable[[], int]) -> None:
         status = 128 + signal.SIGPIPE
     except Exception as error:
         refused = isinstance(error, OSError | MemoryError) or disk_full(error)
-        if not refused or os.environ.get(TRACEBACK, "") not in ("", "0"):
+        if not refused or _traceback_wanted():
             raise
         status = _report(f"error: {system_error(error)} ({TRACEBACK}=1 shows where)", 1)
     sys.exit(status)
+
+
+def _traceback_wanted() -> bool:
+    return os.environ.get(TRACEBACK, "") not in ("", "0")
 
 
 def _run(command: Callable[[], int]) -> int | str | None:

@@ -5,6 +5,7 @@ ends with a checksum over all of this. It finds damage and edits; it is no signa
 write a new checksum, as `emit seal` does. Model cards and reports are not covered.
 """
 
+import functools
 import json
 import math
 import os
@@ -108,7 +109,18 @@ def file_digests(folder: Path, kind: FolderKind) -> dict[str, str]:
         for path in sorted(Path(folder).glob(pattern))
         if not path.name.startswith(".")
     ]
-    return {name: digest(inside(folder, name)) for name in names}
+    return {name: _file_digest(inside(folder, name)) for name in names}
+
+
+def _file_digest(path: Path) -> str:
+    """Of a file that this process has not read since it changed: one command opens the same dataset several times."""
+    status = path.stat()
+    return _digest_of(path.absolute(), (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest_of(path: Path, status: tuple[int, ...]) -> str:
+    return digest(path)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
