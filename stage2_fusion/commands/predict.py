@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from shared import config as configuration
-from shared.files import write_csv
-from shared.media.remarks import Remarks, all_lines, summarize
+from shared.media.remarks import summarize
 from shared.options.outputs import OutputPredictions
 from shared.options.ranges import BatchSize, CheckedOptions, Seconds
 
@@ -58,49 +55,26 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def predict(config: PredictConfig) -> int:
-    """Write predictions (sorted by Filename, values on the scale of the training labels) and, beside them,
-    OUT_timeline.csv, OUT_failures.csv and OUT_remarks.csv, what was repaired, chosen or left out; returns the number of
-    clips predicted. A clip that cannot be read, or has neither picture nor sound nor words, is a failure; one that
-    cannot be read to its end is both.
+    """Write predictions and the files beside them (prediction/writing.py); returns the number of clips predicted.
 
     A clip is predicted in windows as long as the longest clip in training; the timeline has a row for each, and the
-    prediction of the clip is their mean, weighted by their lengths. Files are read in isolated processes, so that one
-    that crashes or hangs its reader loses that file only.
+    prediction of the clip is their mean, weighted by their lengths.
     """
-    from shared.dataset.prepare_dataset import prepare_each
-    from stage2_fusion.evaluation.explain import write_explanations
-    from stage2_fusion.prediction.preparing import collect_failures
-    from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, average_windows
+    from stage2_fusion.prediction.predicting import predict_clips
     from stage2_fusion.prediction.sources import read_clips
+    from stage2_fusion.prediction.writing import write_predictions
 
     clips, failures = read_clips(config.clips)
     predictor = _load(config)
-    unreadable: dict[str, str] = {}
-    remarks: dict[str, Remarks] = {}
-    prepared = collect_failures(prepare_each(clips, predictor.recipe), unreadable, remarks)
-    windows = sorted(predictor.predict_windows(prepared, config.batch_size), key=lambda w: (w.clip, w.start))
-    failures += unreadable.items()
-    if predictor.encoders.text is not None:
-        failures += [(name, UNKNOWN_WORDS) for name in dict.fromkeys(w.clip for w in windows if w.has_unknown_words())]
-    unused = {clip.id for clip in clips} - {window.clip for window in windows} - set(unreadable)
-    failures += [(name, NOTHING) for name in sorted(unused)]
-    rows = [[name, *_format(values)] for name, values in average_windows(windows).items()]
-    timeline = [[w.clip, f"{w.start:.3f}", f"{w.end:.3f}", *_format(w.values)] for w in windows]
-    for name, reason in failures:
+    predictions = predict_clips(predictor, clips, config.batch_size, failures)
+    for name, reason in predictions.failures:
         print(f"{name}: {reason}", file=sys.stderr)
-    for line in summarize(remarks):
+    for line in summarize(predictions.remarks):
         print(line, file=sys.stderr)
-    out, names = config.out, predictor.config.label_names
-    write_csv(out, ["Filename", *names], rows)
-    write_csv(out.with_name(f"{out.stem}_timeline.csv"), ["Filename", "start", "end", *names], timeline)
-    if config.explain:
-        path = out.with_name(f"{out.stem}_explained.jsonl")
-        write_explanations(path, [window.clip for window in windows], [window.steps for window in windows], names)
-    write_csv(out.with_name(f"{out.stem}_failures.csv"), ["Filename", "reason"], [list(pair) for pair in failures])
-    remark_rows = [[name, line] for name in sorted(remarks) for line in all_lines(remarks[name])]
-    write_csv(out.with_name(f"{out.stem}_remarks.csv"), ["Filename", "remark"], remark_rows)
-    print(f"{out}: {len(rows)} clips predicted, {len(failures)} failed")
-    return len(rows)
+    write_predictions(config.out, predictions, config.explain)
+    count = len(predictions.by_clip())
+    print(f"{config.out}: {count} clips predicted, {len(predictions.failures)} failed")
+    return count
 
 
 def _load(config: PredictConfig) -> "Predictor":
@@ -120,10 +94,6 @@ def _load(config: PredictConfig) -> "Predictor":
         if issubclass(note.category, SyntheticModelWarning):
             print(f"note: {note.message}", file=sys.stderr)
     return predictor
-
-
-def _format(values: np.ndarray) -> list[str]:
-    return [f"{value:.6f}" for value in values]
 
 
 if __name__ == "__main__":

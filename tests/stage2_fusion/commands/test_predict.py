@@ -21,6 +21,7 @@ from stage2_fusion import predictor as library
 from stage2_fusion.commands import predict as prediction
 from stage2_fusion.models.base import FeatureSpec, FusionModel
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
+from stage2_fusion.prediction import predicting
 from stage2_fusion.prediction.preparing import collect_failures, prepare_here
 
 CONFIG = {"model": "concat", "options": {"width": 8}, "max_sequence_steps": 4}
@@ -82,7 +83,7 @@ def predictor(tmp_path, monkeypatch):
         ]
 
     monkeypatch.setattr(library, "SIGNALS", synthetic_features.QUALITY)
-    monkeypatch.setattr(prepare_dataset, "prepare_each", prepare_each)
+    monkeypatch.setattr(predicting, "prepare_each", prepare_each)
     monkeypatch.setattr(library, "load_encoders", lambda model, encoders, blendshapes: Encoders())
     monkeypatch.setattr(library, "encode_samples", encode_samples)
 

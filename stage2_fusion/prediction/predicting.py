@@ -1,0 +1,58 @@
+"""Predictions of many clips: prepared in isolated processes, then scored by a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.dataset.clip import Clip
+from shared.dataset.prepare_dataset import prepare_each
+from shared.media.remarks import Remarks
+from stage2_fusion.prediction.preparing import collect_failures
+from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Window, average_windows
+
+if TYPE_CHECKING:
+    from stage2_fusion.predictor import Predictor
+
+
+@dataclass
+class Predictions:
+    """What became of the clips of one or several sources."""
+
+    names: list[str]
+    """The K dimensions."""
+    windows: list[Window]
+    """Sorted by clip and start. A clip has one or more; a failed one may have none."""
+    failures: list[tuple[str, str]]
+    """(clip or source, reason) of what could not be read, or not to its end."""
+    remarks: dict[str, Remarks] = field(default_factory=dict)
+    """Id to what was repaired, chosen or left out."""
+
+    def by_clip(self) -> dict[str, np.ndarray]:
+        """{id: float64 (K,)} of each predicted clip, sorted by id, on the scale of the training labels: the mean over
+        its windows, weighted by their lengths."""
+        return average_windows(self.windows)
+
+
+def predict_clips(
+    predictor: "Predictor", clips: Sequence[Clip], batch_size: int, failures: Sequence[tuple[str, str]] = ()
+) -> Predictions:
+    """Predict clips from their files. Files are read in isolated processes, so that one that crashes or hangs its
+    reader loses that file only.
+
+    A clip that cannot be read, or has neither picture nor sound nor words, is a failure; one that cannot be read to its
+    end is both. failures: those of reading the sources, which go first.
+    """
+    unreadable: dict[str, str] = {}
+    remarks: dict[str, Remarks] = {}
+    prepared = collect_failures(prepare_each(list(clips), predictor.recipe), unreadable, remarks)
+    windows = sorted(predictor.predict_windows(prepared, batch_size), key=lambda w: (w.clip, w.start))
+    all_failures = [*failures, *unreadable.items()]
+    if predictor.encoders.text is not None:
+        all_failures += [
+            (name, UNKNOWN_WORDS) for name in dict.fromkeys(w.clip for w in windows if w.has_unknown_words())
+        ]
+    unused = {clip.id for clip in clips} - {window.clip for window in windows} - set(unreadable)
+    all_failures += [(name, NOTHING) for name in sorted(unused)]
+    return Predictions(predictor.config.label_names, windows, all_failures, remarks)
