@@ -119,8 +119,8 @@ def _likely_scale(part: OutsideDimension, codes: Container[float]) -> Range:
     """The narrowest usual scale that holds the labels of a dimension, otherwise their own ends."""
     values = [value for value in (*part.values, *part.inside) if value not in codes] or [*part.values]
     low, high = min(values), max(values)
-    whole = all(value.is_integer() for value in values)
+    steps = all((2 * value).is_integer() for value in values)  # ratings from 1 on come in whole or half points
     for scale in sorted(SCALES, key=lambda scale: scale[1] - scale[0]):
-        if scale[0] <= low and high <= scale[1] and (whole or scale[0] <= 0):
+        if scale[0] <= low and high <= scale[1] and (steps or scale[0] <= 0):
             return scale
     return min(0.0, float(math.floor(low))), float(math.ceil(high))

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.dataset.clip import ClipSource, LeftOut
-from shared.dataset.media_files import ids_from_paths
+from shared.dataset.media_files import ids_from_paths, is_media
 from shared.layouts.folder_tables import folder_table
 from shared.layouts.table_clips import ClipColumnOptions, ClipColumns, clips_from_rows, find_clip_columns
+from shared.tables.cells import parse_number
 from shared.tables.columns import Header
 from shared.tables.formats import read_table
 from shared.tables.media_finder import FoundMedia, MediaFinder
@@ -38,7 +39,15 @@ class Csv(ClipColumnOptions):
         table = read_table(path, self.encoding)
         intact = [row for row in table.rows if not row.problem]
         header, cells = Header(table.header, str(path)), [row.cells for row in intact]
-        columns = find_clip_columns(self, header, cells, lambda i: f"line {intact[i].line}")
+        root = self.root_or(path.parent)
+        files = MediaFinder(root, hints=0)
+        columns = find_clip_columns(
+            self,
+            header,
+            cells,
+            lambda i: f"line {intact[i].line}",
+            is_file=lambda name: parse_number(name) is None and _exists(files.find(name).path),
+        )
         all_cells, missing = empty_missing_words(
             table.header,
             [row.cells for row in table.rows],
@@ -48,7 +57,7 @@ class Csv(ClipColumnOptions):
             columns.split,
         )
         table.rows = [replace(row, cells=row_cells) for row, row_cells in zip(table.rows, all_cells, strict=True)]
-        finder = MediaFinder(self.root_or(path.parent))
+        finder = MediaFinder(root)
         rows, left_out = _rows_with_known_file(table.rows, columns, finder)
         cells = [row.cells for row in rows]
 
@@ -70,6 +79,10 @@ class Csv(ClipColumnOptions):
             LeftOut(f"{path.name} line {row.line}", row.cells[columns.file_column], row.problem) for row in left_out
         ]
         return clip_source
+
+
+def _exists(path: Path | None) -> bool:
+    return path is not None and is_media(path) and path.is_file()
 
 
 def _numbered(names: list[str], finder: MediaFinder) -> list[str]:

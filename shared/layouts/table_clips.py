@@ -13,6 +13,8 @@ from shared.tables.media_finder import FoundMedia, MediaFinder
 from shared.text import first_few
 
 ROLES = ("media", "audio", "id", "transcript", "split")
+TRIED_ROWS = 50
+"""Rows by which a column of files is recognized: looking for missing files takes time."""
 
 
 @dataclass
@@ -20,12 +22,13 @@ class ClipColumnOptions(ColumnOptions):
     """Columns by name. Those not set are recognized by their usual names (shared/tables/columns.py)."""
 
     media: str = ""
-    """Files with pictures, sound or both: path, file, media, filename, video or audio by default."""
+    """Files with pictures, sound or both: path, file, media, filename, video or audio by default, else the column of a
+    table whose cells name files beside it."""
     id: str = ""
     """Names of the clips; by default the stems of the files. Without a media column, files are looked up by it."""
     groups: list[str] = field(default_factory=list)
-    """What clips have in common; by default columns called subject, speaker, actor, participant, seed or group, with or
-    without "id" behind."""
+    """What clips have in common; by default columns called subject, speaker, actor, participant, person, seed or group,
+    with or without "id" behind."""
 
 
 @dataclass
@@ -68,13 +71,18 @@ def find_clip_columns(
     row_name: Callable[[int], str],
     media_columns: Collection[str] = (),
     not_labels: Collection[str] = (),
+    is_file: Callable[[str], bool] | None = None,
 ) -> ClipColumns:
     """Given columns, and guesses for the others. media_columns: columns whose cells are media; not_labels: columns
-    whose type says that their numbers are no labels; row_name(i): names a row. UserError suggests the nearest name for
-    a given column that does not exist, lists all names when no column holds media, and names a cell in a column of
+    whose type says that their numbers are no labels; row_name(i): names a row; is_file: whether a cell names a media
+    file that exists, by which a column of files is recognized whatever its name. UserError suggests the nearest name
+    for a given column that does not exist, lists all names when no column holds media, and names a cell in a column of
     numbers that is none."""
     found = header.resolve(ROLES, options, media_columns)
     roles = {role: positions[0] if positions else None for role, positions in found.items()}
+    if roles["media"] is None and roles["id"] is None and is_file is not None:
+        taken = {i for i in roles.values() if i is not None}
+        roles["media"] = _column_of_files(header, rows, taken, is_file)
     if roles["media"] is None and roles["id"] is None:
         raise UserError(
             f"{header.where}: no column for the media files; call it one of: {', '.join(USUAL_NAMES['media'])}; "
@@ -97,6 +105,21 @@ def find_clip_columns(
     check_names([*labels, *groups], f"{header.where}: names of columns")
     notes.append(_summary(header.names, roles, labels, groups))
     return ClipColumns(**roles, labels=labels, groups=groups, notes=notes)
+
+
+def _column_of_files(
+    header: Header, rows: Sequence[Sequence[Any]], taken: Collection[int], is_file: Callable[[str], bool]
+) -> int | None:
+    """The column most of whose first cells name media files that exist. UserError when several columns do."""
+    columns = []
+    for i in range(len(header.names)):
+        cells = [] if i in taken else [text for row in rows[:TRIED_ROWS] if (text := _text(row, i))]
+        if sum(map(is_file, cells)) > len(cells) / 2:
+            columns.append(i)
+    if len(columns) > 1:
+        names = " and ".join(repr(header.names[i]) for i in columns)
+        raise UserError(f"{header.where}: columns {names} name media files; set media to one of them")
+    return columns[0] if columns else None
 
 
 def _summary(header: list[str], roles: dict[str, int | None], labels: dict[str, int], groups: dict[str, int]) -> str:

@@ -28,7 +28,7 @@ USUAL_NAMES = {
 matter. `text` and `sentence` are what is said; descriptions of an item are captions."""
 KNOWN_NAMES = {name for names in USUAL_NAMES.values() for name in names}
 MEDIA_ROLES = ("media", "image", "video", "audio")
-GROUP_NAMES = ("subject", "speaker", "actor", "participant", "seed", "group")
+GROUP_NAMES = ("subject", "speaker", "actor", "participant", "person", "seed", "group")
 """Names of what clips have in common, with or without a trailing "id"."""
 ROW_NUMBERS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Names of columns into which pandas writes row numbers."""

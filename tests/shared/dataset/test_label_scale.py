@@ -73,6 +73,7 @@ def test_labels_in_0_to_1_are_untouched():
             ("4 of 6 labels of Joy, Fear lie outside [0, 1] (from 0 to 97)", "Joy 41.3 of 'c1'", "--label_range=0,100"),
         ),
         (([1, 4, 7, 2, 5], [1, 6, 3, 3, 2]), ("--label_range=1,7",)),
+        (([1, 4.5, 7, 2.5, 5], [1, 6, 3, 3, 2]), ("--label_range=1,7",)),
         (([-0.4, 0.9, 0.1], [0.2, -0.8, -1]), ("--label_range=-1,1",)),
         (([0.4, 0.9, 0.1], [20, 30, 77]), ("3 of 3 labels of Fear", "--label_range '{Fear: [0, 100]}'")),
         (

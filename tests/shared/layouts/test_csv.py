@@ -149,6 +149,21 @@ def test_missing_columns_and_options_suggest_the_nearest(tmp_path):
         read_source(tmp_path, "folder", {"media": "path"})
 
 
+def test_column_of_files_is_recognized_by_its_cells_whatever_its_name(tmp_path):
+    for name in ("a.mp4", "b.webm", "1.mp4", "2.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    path = table(tmp_path, "Datei;Person;Freude\na.mp4;p;1\nb;q;2\nmissing.mp4;q;1\n", "ratings.csv")
+    source = read_source(path)
+    assert [clip.media.name for clip in source.clips] == ["a.mp4", "b.webm", "missing.mp4"]
+    assert source.label_names == ("Freude",) and source.group_names == ("person",)
+    numbers = table(tmp_path, "nummer,freude\n1,1\n2,2\n", "numbers.csv")  # ratings are no names of files
+    with pytest.raises(UserError, match=r"no column for the media files.*nummer"):
+        read_source(numbers)
+    two = table(tmp_path, "gesicht,stimme\na.mp4,b.webm\n", "two.csv")
+    with pytest.raises(UserError, match="'gesicht' and 'stimme' name media files; set media"):
+        read_source(two)
+
+
 def test_files_are_found_by_id_without_a_media_column(tmp_path):
     write(tmp_path / "deep" / "er" / "k1.mp4")
     write(tmp_path / "k2.wav")
