@@ -6,6 +6,7 @@
     failures.csv     clips that could not be prepared, with the reason
     verdicts.csv     every clip: ok, partial or failed, and what is missing
     quality.csv      quality signals of each clip
+    contact_sheet.html   some of the clips to look at, the worst first
 
 Columns: id, split, duration (s), transcript ("" = missing), labels (NaN = not labeled), group_<name>; frames (face
 crops, JPEG), frame_times (s), vision_quality (float32, T rows); waveform_<rate> (int16, mono), audio_quality (float32);

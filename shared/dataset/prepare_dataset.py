@@ -12,6 +12,7 @@ from pathlib import Path
 
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.clip_dataset import ClipDatasetInfo, ClipSample, decode_row, schema
+from shared.dataset.contact_sheet import write_contact_sheet
 from shared.dataset.label_scale import LabelOptions, scale_labels
 from shared.dataset.prepare_clip import PreparedWindow, Row, prepare_clip, prepare_from_transcript, prepare_windows
 from shared.dataset.recipe import Recipe
@@ -228,5 +229,7 @@ def _finish(
         raise UserError(f"{out}: none of the {len(verdicts)} clips could be read; the reasons are in failures.csv")
     info = info.with_digest((verdict.id, verdict.digest) for verdict in kept)
     info = replace(info, counts=count_clips(verdicts, source.clips), made_from=made_from, synthetic=synthetic)
+    sheet = write_contact_sheet(out, info.digest, verdicts, table)
     writer.finish(table, info.digest, info.to_json())
     print("\n".join([summary(out, verdicts, info.digest, source.left_out), *(f"  {note}" for note in report.notes())]))
+    print(f"  look at {sheet}: face crops, the worst clips first")

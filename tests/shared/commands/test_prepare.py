@@ -108,6 +108,16 @@ def test_quality_table_lists_every_clip(prepared):
     assert float(whole["snr"]) == pytest.approx(mean, abs=1e-3)
 
 
+def test_contact_sheet_shows_the_worst_clips_first(source, tmp_path, capsys):
+    prepare(source, tmp_path / "clips", "--workers", 1)
+    path = tmp_path / "clips" / "contact_sheet.html"
+    assert f"look at {path}" in capsys.readouterr().out
+    page = path.read_text()
+    order = [page.index(f"<bdi>{name}<") for name in ("empty", "page", "gone", "audio_only", "faceless", "silent")]
+    assert order == sorted(order) and page.index("<bdi>whole<") > order[-1]
+    assert page.count("<img") == 3 * 4
+
+
 def test_verdict_names_the_tracked_face_and_the_cut(tmp_path):
     two = np.stack([face(x=90, side=80, mouth=m) for m in np.linspace(0, 1, 50)])
     two[:, :, 200:] = np.stack([face(width=120, x=60, side=100, mouth=1 - m) for m in np.linspace(0, 1, 50)])
