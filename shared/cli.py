@@ -6,11 +6,14 @@ import os
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from functools import partial
 
 from shared.errors import UserError, disk_full
 from shared.registry import nearest
+from shared.terminal.loading import announce_loading
+from shared.terminal.modes import HELP, debugging, split_modes, use_modes
+from shared.terminal.results import reserved_stdout, running
 from shared.text import one_line
 
 COMMANDS = {
@@ -38,8 +41,19 @@ COMMANDS = {
 }
 """{name: (import path, summary)}."""
 
-TRACEBACK = "EMIT_TRACEBACK"
-"""Environment variable: 1 shows the traceback of an error of the system."""
+INTERNAL = 70
+"""Exit status after an error that EMIT does not expect: EX_SOFTWARE of sysexits.h."""
+
+STATUS = {
+    "0": "done",
+    "1": "error, in one line on stderr",
+    "2": "an option or a command is wrong",
+    str(INTERNAL): "internal error: run again with --debug and report it",
+    "130": "interrupted (Control-C)",
+    "141": "the reader of the output closed it, as head does",
+    "143": "stopped by SIGTERM; a training has saved its state first",
+}
+"""{exit status: what it means}."""
 
 RENAMED = {"pool": "merge-folds"}
 """{old name: new name} of commands."""
@@ -47,28 +61,40 @@ RENAMED = {"pool": "merge-folds"}
 
 def main() -> None:
     """Entry point of the `emit` command."""
+    run_main(_command)
+
+
+def _command() -> int:
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        run_main(_help)
+        return _help()
     name = words[0]
     if name not in COMMANDS:
         reason = f"no command called {name!r}: {nearest(name, COMMANDS)}"
         if name in RENAMED:
             reason = f"emit {name} was renamed: use emit {RENAMED[name]}"
-        print(f"error: {reason}", file=sys.stderr)
-        sys.exit(2)
-    run_main(partial(call, words))
+        return _report(f"error: {reason}", 2)
+    return run_command(words)
 
 
 def _help() -> int:
     print("EMIT: emotional mimicry intensity from video, audio and text\n\nusage: emit COMMAND [options]\n")
     print("\n".join(f"  {name:<13}{summary}" for name, (_, summary) in COMMANDS.items()))
-    print("\n`emit COMMAND --help` shows the options of one command, with an example.")
+    print("\n`emit COMMAND --help` shows the options of one command, with an example. Every command takes:\n")
+    print("\n".join(f"  {option:<13}{summary}" for option, summary in HELP.items()))
+    print("\nExit status:\n")
+    print("\n".join(f"  {status:<13}{meaning}" for status, meaning in STATUS.items()))
     return 0
 
 
 def call(words: list[str]) -> int:
-    """Run the command words[0] with the arguments after it in this process; returns its status, raises UserError."""
+    """Run the command words[0] with the arguments after it in this process, as a step of the one that runs; returns its
+    status, raises UserError."""
+    with running():
+        return run_command(words)
+
+
+def run_command(words: list[str]) -> int:
     module, function = COMMANDS[words[0]][0].split(":")
     return getattr(importlib.import_module(module), function)(words[1:])
 
@@ -82,48 +108,70 @@ def emit_command(*words: object) -> list[str]:
 
 
 def run_main(command: Callable[[], int]) -> None:
-    """Run a command and exit with its status. A UserError becomes one line and status 1; so does what the system
-    refuses, such as a full disk or a missing permission, unless EMIT_TRACEBACK=1 asks for the traceback."""
+    """Run a command with the options that every command takes (shared/terminal/modes.py) and exit with its status. An
+    error becomes one line: a UserError and what the system refuses, such as a full disk or a missing permission, with
+    status 1; any other with status INTERNAL."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # closed by the caller
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names a terminal cannot show
+    given, sys.argv[1:] = split_modes(sys.argv[1:])
+    use_modes(given)
+    announce_loading()
     try:
         status = _run(command)
     except UserError as error:
-        if error.__cause__ and _traceback_wanted():  # perhaps a bug in a tower or model of the user's own
-            raise
-        status = _report(f"error: {error}", 1)
+        status = _failed(f"error: {error}", 1)
     except KeyboardInterrupt:
-        status = _report("interrupted; run the same command again to continue", 130)
-    except BrokenPipeError:
-        if not _stdout_closed():
-            raise  # another pipe, such as one to a process that ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes
-        status = 128 + signal.SIGPIPE
+        status = _failed("interrupted; run the same command again to continue", 130)
+    except BrokenPipeError as error:
+        if _stdout_closed():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes
+            status = 128 + signal.SIGPIPE
+        else:  # another pipe, such as one to a process that ended
+            status = _failed(_internal(error), INTERNAL)
     except Exception as error:
-        refused = isinstance(error, OSError | MemoryError) or disk_full(error)
-        if not refused or _traceback_wanted():
-            raise
-        status = _report(f"error: {system_error(error)} ({TRACEBACK}=1 shows where)", 1)
+        if isinstance(error, OSError | MemoryError) or disk_full(error):
+            status = _failed(f"error: {system_error(error)} (--debug shows where)", 1)
+        else:
+            status = _failed(_internal(error), INTERNAL)
     sys.exit(status)
 
 
-def _traceback_wanted() -> bool:
-    return os.environ.get(TRACEBACK, "") not in ("", "0")
+def _failed(line: str, status: int) -> int:
+    """Report the exception that is being handled, with its traceback if that is asked for."""
+    if debugging():
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+    return _report(line, status)
+
+
+def _internal(error: Exception) -> str:
+    """One line about an error that EMIT does not expect."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    where = f"{last.filename}:{last.lineno}"
+    what = f"{type(error).__name__}: {one_line(error, 300)}"
+    return f"internal error: {what} ({where}); run again with --debug and report it"
 
 
 def _run(command: Callable[[], int]) -> int | str | None:
     """Run a command and write out what it printed; its status, also if it ends with SystemExit."""
     status: int | str | None
+    ended_by_itself = False
     try:
-        status = finished = command()
+        with running(), contextlib.nullcontext() if _asks_for_help() else reserved_stdout():
+            status = command()
+        ended_by_itself = True
     except SystemExit as stop:
         status = stop.code
-    else:
-        _exit_group(finished)
+    if ended_by_itself:
+        _exit_group(status)
     if sys.stdout is not None:
         sys.stdout.flush()
     return status
+
+
+def _asks_for_help() -> bool:
+    return any(word == "-h" or word.startswith(("--help", "--print")) for word in sys.argv[1:])
 
 
 def _report(line: str, status: int) -> int:
@@ -149,7 +197,7 @@ def _stdout_closed() -> bool:
     return any(event & select.POLLERR for _, event in output.poll(0))
 
 
-def _exit_group(status: int) -> None:
+def _exit_group(status: int | str | None) -> None:
     """End each process of a group (`accelerate launch` on several) without the interpreter's cleanup: gloo's threads
     outlive the group, and the cleanup sometimes aborts on them after everything is written."""
     distributed = sys.modules.get("torch.distributed")
@@ -159,7 +207,7 @@ def _exit_group(status: int) -> None:
         distributed.barrier()  # the store ends with the first process that leaves
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status or 0)
+        os._exit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":

@@ -53,16 +53,22 @@ def emit(words: str, before: str = "", **environment: str) -> subprocess.Complet
     return subprocess.run(["bash", "-c", line], env=variables, capture_output=True, text=True)
 
 
-FULL = "import os, errno; cli.call = lambda words: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space', 'a/b'))"
+FAIL = "import os, errno; cli.run_command = lambda words: (_ for _ in ()).throw("
+FULL = FAIL + "OSError(errno.ENOSPC, 'No space', 'a/b'))"
 
 
 @pytest.mark.parametrize(
     ("line", "before", "status", "told"),
     [
-        ("EMIT configs", FULL, 1, "error: a/b: No space; make room and run the same command again (EMIT_TRACEBACK=1"),
-        ("EMIT configs", FULL.replace("OSError(errno.ENOSPC, 'No space', 'a/b')", "MemoryError()"), 1, "out of memory"),
+        ("EMIT configs", FULL, 1, "error: a/b: No space; make room and run the same command again (--debug shows"),
+        ("EMIT configs", FAIL + "MemoryError())", 1, "out of memory"),
         ("EMIT configs > /dev/full", "", 1, "error: No space left on device; make room"),
-        ("EMIT configs", "cli.call = lambda words: (_ for _ in ()).throw(KeyboardInterrupt)", 130, "interrupted; run"),
+        (
+            "EMIT configs",
+            FAIL + "KeyboardInterrupt)",
+            130,
+            "interrupted; run",
+        ),
         ("EMIT configs | true; exit ${PIPESTATUS[0]}", "import time; time.sleep(0.3)", 141, ""),
         ("EMIT --help | true; exit ${PIPESTATUS[0]}", "import time; time.sleep(0.3)", 141, ""),
         ("EMIT synth --help | true; exit ${PIPESTATUS[0]}", "import time; time.sleep(0.3)", 0, ""),
@@ -78,5 +84,5 @@ def test_what_the_system_refuses_is_one_line(line, before, status, told):
 
 
 def test_traceback_is_shown_on_request():
-    done = emit("EMIT configs", FULL, EMIT_TRACEBACK="1")
-    assert done.returncode == 1 and "Traceback" in done.stderr and done.stderr.endswith("No space: 'a/b'\n")
+    done = emit("EMIT configs --debug", FULL)
+    assert done.returncode == 1 and "Traceback" in done.stderr and "No space: 'a/b'\nerror: a/b" in done.stderr

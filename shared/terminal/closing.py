@@ -1,0 +1,39 @@
+"""The last lines of a command: what it wrote, and what comes next.
+
+wrote  runs/clips
+next   emit align --config tiny --data runs/clips --run runs/align
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.terminal.messages import note
+from shared.terminal.modes import modes
+from shared.terminal.results import is_step, offer_document
+
+
+def closing(wrote: Sequence[Path] = (), then: Sequence[Sequence[object]] = ()) -> None:
+    """Say what a command wrote and which commands come next, at its very end. Silent with --quiet, and in a command
+    that another one calls; with --json, the document of a command that has no other result.
+
+    then: each the words after `emit`, such as ("export", "--run", run, "--out", folder).
+    """
+    if is_step():
+        return
+    commands = [shlex.join(["emit", *map(str, words)]) for words in then]
+    offer_document({"wrote": [str(path) for path in wrote], "next": commands})
+    if modes().json:
+        return
+    for path in wrote:
+        note(f"wrote  {path}")
+    for command in commands:
+        note(f"next   {command}")
+
+
+def unused(path: Path) -> Path:
+    """The path, or if something is there, the first of PATH_2, PATH_3, ... that is free: for an output to suggest."""
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.stem}_{number}{path.suffix}"), number + 1
+    return candidate

@@ -1,0 +1,11 @@
+"""Which process of a distributed run prints."""
+
+import os
+
+_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+"""What torchrun and Accelerate, Open MPI, and MPICH and Intel MPI set."""
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process of a run, or the first one."""
+    return next((os.environ[name] for name in _RANKS if os.environ.get(name)), "0") == "0"
