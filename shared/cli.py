@@ -55,6 +55,14 @@ STATUS = {
 }
 """{exit status: what it means}."""
 
+GROUPS = {
+    "data": ("synth", "check", "prepare", "split"),
+    "stage 1": ("align", "export"),
+    "stage 2": ("encode", "fuse", "search", "predict"),
+    "scores": ("evaluate", "baseline", "compare", "leaderboard", "ensemble", "merge-folds", "robustness"),
+}
+"""{purpose: commands}; the other commands are tools."""
+
 RENAMED = {"pool": "merge-folds"}
 """{old name: new name} of commands."""
 
@@ -66,8 +74,10 @@ def main() -> None:
 
 def _command() -> int:
     words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help") or words == ["help"]:
         return _help()
+    if words[0] == "help":  # emit help fuse, emit help fuse all
+        words = [words[1], "--help", *words[2:]]
     name = words[0]
     if name not in COMMANDS:
         reason = f"no command called {name!r}: {nearest(name, COMMANDS)}"
@@ -79,10 +89,13 @@ def _command() -> int:
 
 def _help() -> int:
     print("EMIT: emotional mimicry intensity from video, audio and text\n\nusage: emit COMMAND [options]\n")
-    print("\n".join(f"  {name:<13}{summary}" for name, (_, summary) in COMMANDS.items()))
-    print("\n`emit COMMAND --help` shows the options of one command, with an example. Every command takes:\n")
+    placed = {name for names in GROUPS.values() for name in names}
+    for purpose, names in {**GROUPS, "tools": [name for name in COMMANDS if name not in placed]}.items():
+        print(f"{purpose}:")
+        print("".join(f"  {name:<13}{COMMANDS[name][1]}\n" for name in names))
+    print("options of every command:\n  --help       show its common options, with an example; --help all: all of them")
     print("\n".join(f"  {option:<13}{summary}" for option, summary in HELP.items()))
-    print("\nExit status:\n")
+    print("\nexit status:")
     print("\n".join(f"  {status:<13}{meaning}" for status, meaning in STATUS.items()))
     return 0
 
@@ -171,7 +184,8 @@ def _run(command: Callable[[], int]) -> int | str | None:
 
 
 def _asks_for_help() -> bool:
-    return any(word == "-h" or word.startswith(("--help", "--print")) for word in sys.argv[1:])
+    words = sys.argv[1:]
+    return words[:1] == ["help"] or any(word == "-h" or word.startswith(("--help", "--print")) for word in words)
 
 
 def _report(line: str, status: int) -> int:

@@ -6,10 +6,8 @@ outside their range are errors of one line that name the option. A dataclass may
 `RENAMED: ClassVar[dict[str, str]] = {"old": "new"}`: the old name is then answered with the new one.
 """
 
-import argparse
 import copy
 import dataclasses
-import inspect
 import json
 import re
 import sys
@@ -22,6 +20,7 @@ import jsonargparse
 
 from shared.errors import UserError
 from shared.files import write_text
+from shared.options.help_page import Command, HelpShown, help_page, wants_help
 from shared.options.messages import plain_message
 from shared.options.outputs import check_outputs
 from shared.options.ranges import wrong_values
@@ -43,7 +42,6 @@ UNKNOWN = (
 )
 """The messages of jsonargparse about an unknown option."""
 
-jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 jsonargparse.set_loader("emit_yaml", lambda text: parse_yaml(text, "an option"), exceptions=(UserError,))
 
 
@@ -71,16 +69,6 @@ class _Parser(jsonargparse.ArgumentParser):
         sys.exit(2)
 
 
-class _HelpFormatter(jsonargparse.DefaultHelpFormatter):
-    """Keeps the line breaks of the description, so that the example stays on a line of its own."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(indent + line for line in text.splitlines())
-
-    def _get_type_str(self, action: argparse.Action) -> str | None:
-        return re.sub(r"Annotated\[(\w+), (.*?)\]", r"\1 \2", super()._get_type_str(action) or "") or None
-
-
 def parse(
     config_class: type[T],
     argv: list[str] | None = None,
@@ -100,23 +88,29 @@ def parse(
     class Parser(_Parser):
         command, renamed = prog, renamed_options(config_class)
 
-    text = (config_class.__doc__ or "").strip()
+    package = config_class.__module__.partition(".")[0]
+    words = sys.argv[1:] if argv is None else argv
+    asked, every = wants_help(words)
+    if asked:
+        shipped = tuple(shipped_configs(package)) if getattr(config_class, "SHIPPED", False) else ()
+        command = Command(prog, config_class, example, shipped, positional)
+        print(help_page(command, every))
+        raise HelpShown(command)
     # No abbreviations: the old name of an option may be the beginning of the new one.
-    parser = Parser(prog=prog, description=f"{text}\n\nexample:\n  {example}", allow_abbrev=False, **PARSER)
-    parser.formatter_class = _HelpFormatter
+    parser = Parser(prog=prog, allow_abbrev=False, **PARSER)
     fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below, or a shipped name.")
+    parser.add_argument("--config", action="config")
     for name in positional:
         kind = {"nargs": "+"} if "list" in str(fields[name].type) else {"type": fields[name].type}
         if fields[name].default is not dataclasses.MISSING:
             kind |= {"nargs": "?", "default": fields[name].default}
-        parser.add_argument(name, help=field_help(config_class, name), **kind)
+        parser.add_argument(name, **kind)
     parser.add_class_arguments(config_class, as_group=False, skip=set(positional))
     for action in parser._actions:
         if action.dest in fields and fields[action.dest].type in (bool, "bool"):
             action.nargs, action.const = "?", True  # --flag alone means --flag true
     try:
-        words = _with_config_first(sys.argv[1:] if argv is None else argv, config_class.__module__.partition(".")[0])
+        words = _with_config_first(words, package)
     except UserError as error:
         parser.error(str(error))
     parsed = parser.parse_args(words)
@@ -279,12 +273,3 @@ def load_yaml(path: Path, how: str) -> dict[str, Any]:
 def dump(config: Any, path: Path) -> None:
     """Write the resolved configuration as YAML, atomically; `load` reads it back."""
     write_text(path, dump_yaml(to_dict(config)))
-
-
-def field_help(config_class: type, name: str) -> str:
-    """The docstring under a dataclass field, read from the source of the class that declares it."""
-    for owner in config_class.__mro__[:-1]:
-        match = re.search(rf"^    {name}:[^\n]*\n    \"\"\"(.*?)\"\"\"", inspect.getsource(owner), re.S | re.M)
-        if match:
-            return " ".join(match.group(1).split())
-    return ""

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from shared.errors import UserError
 from shared.options.outputs import OutputFolder
+from shared.options.placeholders import Placeholder
 from shared.options.ranges import (
     BatchSize,
     Bias,
@@ -41,12 +42,12 @@ class TowerConfig(CheckedOptions):
     """One encoder."""
 
     name: str
-    """Name of the tower in its registry."""
+    """Which tower; `python -m stage1_align.towers` lists them with their options."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of this tower; an unknown one is an error that names the nearest."""
     unfreeze: LayersOrNone | None = None
     """Number of last blocks of the trunk that train, together with everything after them. 0: only the layers added on
-    top of the trunk; None: everything. A few thousand clips can degrade a pretrained tower before they improve it."""
+    top of the trunk; null: everything. A few thousand clips can degrade a pretrained tower before they improve it."""
     layer_decay: LayerDecay = 1.0
     """Factor on the learning rate for each block further from the output: early layers hold general features."""
     checkpointing: bool = False
@@ -205,10 +206,24 @@ class AlignConfig(CheckedOptions):
     """Stage 1: train vision-text and audio-text encoders by contrast."""
 
     RENAMED: ClassVar[dict[str, str]] = {"max_steps": "max_optimizer_steps"}
+    SHIPPED: ClassVar[bool] = True
+    COMMON: ClassVar[tuple[str, ...]] = (
+        "data",
+        "train.epochs",
+        "train.batch_size",
+        "train.chunk_size",
+        "train.lr",
+        "train.mixed_precision",
+        "pairs.captions",
+        "towers.vision.name",
+        "towers.audio.name",
+        "towers.text.name",
+        "seed",
+    )
 
-    run: OutputFolder
+    run: Annotated[OutputFolder, Placeholder("RUN")]
     """Run folder; an unfinished run in it is resumed."""
-    data: Path | None = None
+    data: Annotated[Path | None, Placeholder("CLIPS", usual=True)] = None
     """Clip dataset written by `emit prepare`; not needed if `pairs.sources` names other data."""
     towers: TowersConfig = field(default_factory=TowersConfig)
     pairs: PairConfig = field(default_factory=PairConfig)

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         AlignConfig,
         argv,
         prog="emit align",
-        example="emit align --config stage1_align/configs/tiny.yaml --data runs/demo/clips --run runs/demo/align",
+        example="emit align --config tiny --data runs/demo/clips --run runs/demo/align",
     )
     train(config)
     return 0

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.options.outputs import OutputFolder
+from shared.options.placeholders import Placeholder
 from shared.options.ranges import (
     BatchSize,
     CheckedOptions,
@@ -107,9 +108,24 @@ class TrainConfig(CheckedOptions):
 class FuseConfig(CheckedOptions):
     """Train a fusion model on features of frozen encoders."""
 
-    data: Path
+    SHIPPED: ClassVar[bool] = True
+    COMMON: ClassVar[tuple[str, ...]] = (
+        "model",
+        "options",
+        "train.epochs",
+        "train.patience",
+        "train.batch_size",
+        "train.lr",
+        "train.mixed_precision",
+        "finetune",
+        "train_split",
+        "valid_split",
+        "seed",
+    )
+
+    data: Annotated[Path, Placeholder("FEATURES")]
     """Feature dataset (`emit encode`)."""
-    run: OutputFolder
+    run: Annotated[OutputFolder, Placeholder("RUN")]
     """Run folder; an unfinished run in it is resumed."""
     model: str = "dual_stage"
     """A registered name; `python -m stage2_fusion.models` lists them with their options."""

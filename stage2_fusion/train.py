@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         FuseConfig,
         argv,
         prog="emit fuse",
-        example="emit fuse --config stage2_fusion/configs/dual_stage.yaml --data runs/demo/features --run runs/demo/f",
+        example="emit fuse --config dual_stage --data runs/demo/features --run runs/demo/fuse",
     )
     train(config)
     return 0

@@ -7,7 +7,7 @@ emit prepare my_videos/ --out runs/clips --merge         when all eight are done
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from shared import config as configuration
 from shared.dataset.label_scale import LabelOptions, scale_labels
@@ -22,6 +22,18 @@ from shared.options.ranges import Processes, Timeout
 @dataclass(kw_only=True)
 class PrepareConfig(Recipe, LabelOptions):
     """Turn media files, their words and labels into a clip dataset."""
+
+    COMMON: ClassVar[tuple[str, ...]] = (
+        "layout",
+        "layout_options",
+        "label_range",
+        "frame_size",
+        "sample_rates",
+        "max_seconds",
+        "transcribe",
+        "split_by",
+        "workers",
+    )
 
     source: Path = field()
     """A folder of media files, or a table of them (.csv, .tsv, .txt or .jsonl, or a folder with a labels.csv)."""

@@ -8,7 +8,7 @@ in [0, 1] already. Codes of missing values (-1, 999) are declared as such, never
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from shared.dataset.clip import ClipSource
 from shared.dataset.outside_labels import OutsideLabels, Range, find_outside
 from shared.errors import UserError
+from shared.options.placeholders import Placeholder
 from shared.options.ranges import CheckedOptions, LabelValue
 from shared.registry import nearest
 from shared.tables.columns import normalize_name
@@ -30,11 +31,11 @@ GUESSED = "labels are the numeric columns"
 class LabelOptions(CheckedOptions):
     """What the numbers of a source's labels mean."""
 
-    label_range: str | list[LabelValue] | dict[str, list[LabelValue]] = ""
+    label_range: Annotated[str | list[LabelValue] | dict[str, list[LabelValue]], Placeholder("LOW,HIGH")] = ""
     """Lowest and highest label of the source's scale, such as 0,100 or 1,7, or those of each dimension, such as
     {valence: [-1, 1]}. Labels are stored as fractions of it, and predictions are given on it. By default 0,1: labels
     outside are refused, not clipped."""
-    missing_labels: str | LabelValue | list[LabelValue] = ""
+    missing_labels: Annotated[str | LabelValue | list[LabelValue], Placeholder("NUMBER,...")] = ""
     """Numbers that mean "not labeled", such as -1,-5 or 999."""
 
     def __post_init__(self):

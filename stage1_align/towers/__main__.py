@@ -7,8 +7,8 @@ python -m stage1_align.towers mel_cnn       one tower, its options, their defaul
 import dataclasses
 import sys
 
-from shared.config import field_help
 from shared.errors import UserError
+from shared.options.described import field_help
 from shared.registry import nearest
 from stage1_align.towers import TOWERS
 

@@ -14,13 +14,14 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from shared import config as configuration
 from shared.dataset.shards import ShardWriter
 from shared.dataset.worker_pool import cores
 from shared.files import write_csv
 from shared.options.outputs import OutputFolder
+from shared.options.placeholders import Placeholder
 from shared.options.ranges import BatchSize, CheckedOptions, Processes, Seed, Views
 from shared.saved.checksum import FEATURES
 
@@ -45,11 +46,11 @@ class EncodeConfig(CheckedOptions):
 
     RENAMED: ClassVar[dict[str, str]] = {"provided": "precomputed"}
 
-    data: Path
+    data: Annotated[Path, Placeholder("CLIPS")]
     """Clip dataset (`emit prepare`)."""
     out: OutputFolder
     """Folder for the feature dataset. An unfinished one is continued."""
-    encoders: Path | None = None
+    encoders: Annotated[Path | None, Placeholder("ENCODERS", usual=True)] = None
     """Folder of aligned encoders (`emit align` ... `emit export`)."""
     precomputed: Path | None = None
     """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ replace the vision and

@@ -13,7 +13,7 @@ import itertools
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from shared import config as configuration
 from shared.config import load_yaml
@@ -33,6 +33,8 @@ from stage2_fusion.search.trials import HOW, Trial, read_trials, run_trials, tri
 @dataclass(kw_only=True)
 class SearchConfig(FuseConfig):
     """Try variations of one `emit fuse` configuration in parallel; all options of `emit fuse` are accepted."""
+
+    COMMON: ClassVar[tuple[str, ...]] = ("trials", "method", "workers", "model", "options", "train.epochs", "seed")
 
     run: Path = Path()
     """Not given here: each trial has its own below OUT/trials."""
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         SearchConfig,
         argv,
         prog="emit search",
-        example="emit search --config stage2_fusion/configs/dual_stage.yaml --data runs/demo/features "
+        example="emit search --config dual_stage --data runs/demo/features "
         "--space space.yaml --trials 20 --out runs/search --workers 2",
     )
     search(config)

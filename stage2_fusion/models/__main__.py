@@ -7,7 +7,7 @@ python -m stage2_fusion.models dual_stage      one model, its options, their def
 import dataclasses
 import sys
 
-from shared.config import field_help
+from shared.options.described import field_help
 from stage2_fusion.models import MODELS
 
 

@@ -1,0 +1,12 @@
+"""What stands for the value of an option in its help."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """`data: Annotated[Path, Placeholder("FEATURES")]` is shown as `--data FEATURES`; by default the type decides."""
+
+    text: str
+    usual: bool = False
+    """Shown in the usage line although it is not required."""
