@@ -33,6 +33,7 @@ COMMANDS = {
     "ensemble": ("stage2_fusion.commands.ensemble:main", "combine several systems"),
     "merge-folds": ("stage2_fusion.commands.merge_folds:main", "score the folds of a cross-validation as one"),
     "robustness": ("stage2_fusion.commands.robustness:main", "PCC against the share of clips that lack a modality"),
+    "report": ("stage2_fusion.commands.report:main", "write what runs show as one HTML file, with figures for papers"),
     "predict": ("stage2_fusion.commands.predict:main", "predict intensities of media files"),
     "seal": ("shared.commands.seal:main", "accept a saved folder as it is, after an edit on purpose"),
     "configs": ("shared.commands.configs:main", "list the shipped configurations, or print the path of one"),

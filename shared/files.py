@@ -22,9 +22,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: readers see the old file or the complete new one. A symbolic link stays, and the
-    file that it points to is written. UserError if there is something other than a file (a folder, a device, a pipe);
-    an OSError names `path`, and leaves no part of the file behind."""
+    """Write a text file atomically, as `write_bytes` does."""
+    # File names need not be valid Unicode; their invalid bytes are escaped.
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically: readers see the old file or the complete new one. A symbolic link stays, and the file
+    that it points to is written. UserError if there is something other than a file (a folder, a device, a pipe); an
+    OSError names `path`, and leaves no part of the file behind."""
     target = Path(os.path.realpath(path))
     if is_stream(path) or (os.path.lexists(target) and not target.is_file()):
         raise UserError(f"{path}: is not a file but a folder, a device or a pipe; give the name of a file")
@@ -32,8 +38,7 @@ def write_text(path: Path, text: str) -> None:
     partial = target.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # File names need not be valid Unicode; their invalid bytes are escaped.
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        partial.write_bytes(content)
         os.replace(partial, target)
     except BaseException as error:
         with contextlib.suppress(OSError):  # of a full or unwritable disk

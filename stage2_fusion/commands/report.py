@@ -1,0 +1,44 @@
+"""`emit report`: what runs show, as one HTML file and figures for papers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared import config as configuration
+from shared.options.outputs import OutputFile, OutputFolder
+from shared.options.ranges import CheckedOptions
+
+
+@dataclass
+class ReportConfig(CheckedOptions):
+    """Write a report: one HTML file that opens anywhere, and its figures as SVG and PNG."""
+
+    runs: list[Path]
+    """Folders of runs (runs/demo, a stage-2 run, a model) or JSON files of evaluations. The report describes the first
+    and compares all."""
+    out: OutputFile = Path("report.html")
+    """HTML file to write."""
+    figures: OutputFolder | None = None
+    """Folder for the figures as SVG and PNG, by default OUT_figures beside the HTML file."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = configuration.parse(
+        ReportConfig,
+        argv,
+        prog="emit report",
+        example="emit report runs/demo --out runs/demo/report.html",
+        positional=("runs",),
+    )
+    from stage2_fusion.report.write import write_report
+
+    report = write_report(config.runs, config.out, config.figures)
+    for line in report.missing:
+        print(f"not shown: {line}")
+    print(f"{report.path}: the report; figures as SVG and PNG in {report.figures}")
+    return 0
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

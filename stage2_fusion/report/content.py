@@ -1,0 +1,115 @@
+"""What a section consists of. Texts are plain: the page escapes them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts under a header; the first column names its row."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: Sequence[int] = ()
+    """Columns of numbers, which are set right-aligned."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing of `figures.new_figure`. `write_report` embeds it and writes it as SVG and PNG."""
+
+    name: str
+    """Name of its files: lower-case letters, digits and hyphens; unique in a report."""
+    alt: str
+    """What it shows, for who cannot see it."""
+    drawing: "MatplotlibFigure"
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Small figures side by side, as many as the page has room for."""
+
+    figures: Sequence[Figure]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of pixels."""
+
+    name: str
+    """As for `Figure`."""
+    alt: str
+    data: bytes
+    """Of a JPEG or PNG file."""
+    caption: str = ""
+    kind: Literal["jpeg", "png"] = "jpeg"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number that stands out."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Numbers side by side."""
+
+    facts: Sequence[Fact]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines as they are: commands, configuration."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Blocks under a heading of their own; folded ones open on a click."""
+
+    title: str
+    blocks: "Sequence[Block]"
+    folded: bool = False
+
+
+Block = Table | Figure | Grid | Picture | Facts | Text | Code | Group
+
+
+@dataclass
+class Section:
+    """A part of the report under a heading."""
+
+    title: str
+    lead: str = ""
+    """One or two sentences: what the pictures show and what to conclude."""
+    blocks: list[Block] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """What could not be shown and how to get it, a line each."""
+
+
+class NotFound(Exception):
+    """Something that a section needs is not there. Its text becomes the line that the report shows instead."""
+
+
+SectionMaker = Callable[..., Section | None]
+"""Given the `Inputs` of the report; None for a section that has no place in this report. `NotFound` and `UserError`
+become a line of the report."""

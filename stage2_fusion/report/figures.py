@@ -1,0 +1,156 @@
+"""How figures look and how they become files: one style, colors that follow the page, output that is always the same.
+
+Figures are drawn with Matplotlib's objects, without pyplot: `figure, axes = new_figure()`. Colors come from this file
+alone: those of the page are exchanged for CSS variables in the embedded SVG, so that dark mode changes them.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TEXT, MUTED, GRID, SURFACE = "#1b1f24", "#5b636d", "#dfe3e8", "#fffffe"
+"""Of texts and axes, of secondary texts, of grid lines, of the background."""
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
+"""The palette of Okabe and Ito (2008), which people with any color vision tell apart."""
+MODALITY_COLORS = {"vision": BLUE, "audio": VERMILION, "text": GREEN}
+"""One color per modality in every figure."""
+SYSTEM, REFERENCE = BLUE, MUTED
+"""Of the system that the report is about, and of what it is compared with."""
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+"""For series that are no modalities, in this order."""
+
+CSS_NAMES = {
+    TEXT: "fig-text",
+    MUTED: "fig-muted",
+    GRID: "fig-grid",
+    SURFACE: "fig-surface",
+    BLUE: "fig-blue",
+    ORANGE: "fig-orange",
+    GREEN: "fig-green",
+    VERMILION: "fig-vermilion",
+    PURPLE: "fig-purple",
+    SKY: "fig-sky",
+}
+"""The CSS variable that each color becomes in the page (page.css)."""
+
+WIDTH = 3.6
+"""Inches of a small figure: three stand side by side on a desk, one fills a phone."""
+WIDE = 5.8
+"""Inches of a figure that stands alone."""
+MOST_MARKS = 600
+"""Beyond this many marks a layer is better drawn with `rasterized=True`: the page stays small."""
+
+STYLE: Any = {
+    "svg.hashsalt": "emit",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "text.color": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.titlecolor": TEXT,
+    "axes.edgecolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": TEXT,
+    "ytick.labelcolor": TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": SURFACE,
+    "axes.facecolor": "none",
+    "savefig.facecolor": SURFACE,
+    "text.parse_math": False,
+}
+"""Names of clips and dimensions are data: `text.parse_math` keeps a $ in them from being read as a formula."""
+
+TIP = "emit-tip:"
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style of all figures, for as long as the block lasts."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        yield
+
+
+def new_figure(
+    width: float = WIDTH, height: float = 2.7, rows: int = 1, columns: int = 1, **options: Any
+) -> "tuple[Figure, Any]":
+    """A figure of `width` x `height` inches and its axes: one, or an array of them as `Figure.subplots` gives it.
+    options: of `Figure.subplots`, such as sharex."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def tips(texts: list[str]) -> list[str]:
+    """URLs for `set_urls` of a collection of marks: in the page each mark shows its text under the pointer."""
+    return [TIP + text for text in texts]
+
+
+def clean_axes(axes: "Axes", grid: str = "y") -> None:
+    """Keep the grid lines of one direction alone ("x" or "y"), or none ("")."""
+    axes.grid(False)
+    if grid:
+        axes.grid(True, axis=grid)  # type: ignore[arg-type]
+
+
+def embedded_svg(figure: "Figure", prefix: str) -> str:
+    """The figure as an <svg> for the page: its colors are CSS variables, its texts take the font of the page, and its
+    ids begin with `prefix`."""
+    svg = _svg(figure, "none")
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
+    svg = re.sub(r"font: ((?:\w+ )?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", svg)
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{prefix}", svg).replace("xlink:href", "href")
+    svg = re.sub(rf'<a href="{TIP}([^"]*)"[^>]*>', r"<g><title>\1</title>", svg).replace("</a>", "</g>")
+    for color, name in CSS_NAMES.items():
+        svg = re.sub(color, f"var(--{name})", svg, flags=re.IGNORECASE)
+    return svg.strip()
+
+
+def write_files(figure: "Figure", folder: Path, name: str) -> list[Path]:
+    """Write NAME.svg, whose texts are paths and look the same anywhere, and NAME.png of 300 dpi."""
+    from shared.files import write_bytes, write_text
+
+    png = io.BytesIO()
+    with style():
+        figure.savefig(png, format="png", dpi=300, metadata={"Software": None})
+    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    write_text(paths[0], re.sub(rf'<a xlink:href="{TIP}[^"]*"[^>]*>|</a>', "", _svg(figure, "path")))
+    write_bytes(paths[1], png.getvalue())
+    return paths
+
+
+def _svg(figure: "Figure", fonttype: str) -> str:
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with style(), rc_context({"svg.fonttype": fonttype}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

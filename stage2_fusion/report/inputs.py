@@ -1,0 +1,243 @@
+"""What the sections of a report read: each part is found and loaded when a section first asks for it."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.config import load_yaml
+from shared.dataset.clip_dataset import ClipDataset
+from shared.errors import UserError
+from stage2_fusion.data.feature_info import FeatureInfo, read_info
+from stage2_fusion.data.features import FeatureDataset
+from stage2_fusion.evaluation.results import Evaluation, read_evaluation
+from stage2_fusion.models.model_config import FusionConfig
+from stage2_fusion.report.content import NotFound
+from stage2_fusion.report.found import Found, find_parts
+
+if TYPE_CHECKING:
+    from stage2_fusion.models.base import FusionModel
+
+BASELINES = ("ridge", "kernel_ridge")
+"""Models of evaluations that are baselines of a fusion model."""
+
+
+@dataclass
+class Inputs:
+    """The parts of the first RUN, which the report describes, and the evaluations of all of them.
+
+    A property raises NotFound when its part is not there; the text of the error says how to get it.
+    """
+
+    runs: list[Found]
+    problems: list[str] = field(default_factory=list)
+    """Files of the runs that could not be read, a line each."""
+    computed: dict[str, Evaluation] = field(default_factory=dict)
+    """Evaluations that sections compute for each other, by name."""
+
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> "Inputs":
+        """The inputs of these RUNs. UserError when one of them is none."""
+        return cls([find_parts(Path(path)) for path in paths])
+
+    @property
+    def main(self) -> Found:
+        """The RUN that the report describes."""
+        return self.runs[0]
+
+    # --- evaluations ---
+
+    @cached_property
+    def all_evaluations(self) -> list[Evaluation]:
+        """The evaluations of all RUNs that can be read, without copies."""
+        found: dict[str, Evaluation] = {}
+        for path in dict.fromkeys(path.resolve() for run in self.runs for path in run.evaluations):
+            try:
+                evaluation = read_evaluation(path)
+            except UserError as error:
+                self.problems.append(str(error))
+                continue
+            found.setdefault(evaluation.predictions_digest() + str(evaluation.info.made_from), evaluation)
+        return list(found.values())
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The one that the report is about: of a model, on the test split if there is one."""
+        own = {path.resolve() for path in self.main.evaluations}
+        candidates = [each for each in self.all_evaluations if each.path in own] or self.all_evaluations
+        if not candidates:
+            raise NotFound("no evaluation: run `emit evaluate --model MODEL --data FEATURES`")
+        return min(candidates, key=lambda each: (each.info.model in BASELINES, each.info.split != "test"))
+
+    @cached_property
+    def baselines(self) -> list[Evaluation]:
+        """The evaluations of baselines on the same clips and labels as `evaluation`."""
+        digests = self.evaluation.digests
+        return [each for each in self.all_evaluations if each.info.model in BASELINES and each.digests == digests]
+
+    # --- model and data ---
+
+    @cached_property
+    def model_path(self) -> Path:
+        """The folder of the fusion model."""
+        recorded = self._recorded_model()
+        return _first(
+            [*self.main.models, *_places(recorded, self.main.given)],
+            lambda path: (path / "config.json").is_file(),
+            "no model folder: give the folder of a stage-2 run",
+        )
+
+    @cached_property
+    def model_config(self) -> FusionConfig:
+        """What the model is and what it was trained on, without its weights."""
+        return FusionConfig.read(self.model_path)
+
+    @cached_property
+    def model(self) -> "FusionModel":
+        """The model on the CPU, in evaluation mode."""
+        from stage2_fusion.models.base import FusionModel
+
+        return FusionModel.from_pretrained(self.model_path).eval()
+
+    @cached_property
+    def features_path(self) -> Path:
+        """The folder of the feature dataset that was scored, or that the model was trained on."""
+        wanted = self._features_digest()
+        recorded = [_option(run, "data") for run in self.main.fuse_runs]
+        places = [*self.main.features, *(place for path in recorded for place in _places(path, self.main.given))]
+
+        def fits(path: Path) -> bool:
+            return (path / "features.json").is_file() and (not wanted or read_info(path).digest == wanted)
+
+        return _first(places, fits, "no feature dataset: give the folder of the whole run, which holds it")
+
+    @cached_property
+    def features_info(self) -> FeatureInfo:
+        """features.json."""
+        return read_info(self.features_path)
+
+    @cached_property
+    def features(self) -> FeatureDataset:
+        """All clips and views, sequences of at most 128 steps."""
+        return FeatureDataset.open(self.features_path, max_sequence_steps=128)
+
+    @cached_property
+    def clips_path(self) -> Path:
+        """The folder of the clip dataset."""
+        places, wanted = list(self.main.clips), ""
+        try:
+            data = self.features_info.data
+            places += _places(data.path, self.main.given)
+            wanted = data.digest
+        except (NotFound, UserError):
+            places += [p for run in self.main.align_runs for p in _places(_option(run, "data"), self.main.given)]
+
+        def fits(path: Path) -> bool:
+            is_one = (path / "dataset.json").is_file()
+            return is_one and (not wanted or ClipDataset.open(path).digest == wanted)
+
+        return _first(places, fits, "no clip dataset: give the folder of the whole run, which holds it")
+
+    @cached_property
+    def clips(self) -> ClipDataset:
+        """All clips, memory-mapped."""
+        return ClipDataset.open(self.clips_path)
+
+    @cached_property
+    def truth_path(self) -> Path:
+        """truth.csv of the synthetic corpus."""
+        if not self.main.truths:
+            raise NotFound("no truth.csv: only `emit synth` knows the truth of its clips")
+        return self.main.truths[0]
+
+    # --- training ---
+
+    @cached_property
+    def fuse_run(self) -> Path:
+        """The run folder of stage 2."""
+        near = [] if not self.main.models else [self.main.models[0].parent]
+        message = "no stage-2 run: give its folder (--run of `emit fuse`)"
+        return _first([*self.main.fuse_runs, *near], lambda path: (path / "log.jsonl").is_file(), message)
+
+    @cached_property
+    def align_run(self) -> Path:
+        """The run folder of stage 1."""
+        places = list(self.main.align_runs)
+        try:
+            training = self.features_info.encoders.config.get("training", {})
+            places += _places((training.get("config") or {}).get("run"), self.main.given)
+        except (NotFound, UserError):
+            pass
+        message = "no stage-1 run: give the folder of the whole run, or of `emit align` (--run)"
+        return _first(places, lambda path: (path / "log.jsonl").is_file(), message)
+
+    @cached_property
+    def fuse_log(self) -> list[dict[str, Any]]:
+        """The lines of stage 2's log.jsonl."""
+        return read_log(self.fuse_run)
+
+    @cached_property
+    def align_log(self) -> list[dict[str, Any]]:
+        """The lines of stage 1's log.jsonl."""
+        return read_log(self.align_run)
+
+    def _recorded_model(self) -> str | None:
+        try:
+            return self.evaluation.info.made_from.get("model")
+        except NotFound:
+            return None
+
+    def _features_digest(self) -> str:
+        """Of the features that the evaluation scored, or that the model was trained on; "" when nothing says it."""
+        try:
+            return self.evaluation.info.made_from.get("features") or ""
+        except NotFound:
+            pass
+        try:
+            return self.model_config.trained_on.features
+        except (NotFound, UserError):
+            return ""
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of a log.jsonl that can be read; the last one of a killed run may be cut off."""
+    lines = []
+    for line in (run / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and isinstance(content.get("step"), int | float):
+            lines.append(content)
+    return lines
+
+
+def _option(run: Path, name: str) -> Any:
+    """An option in the config.yaml of a run folder; None without it."""
+    try:
+        return load_yaml(run / "config.yaml", "").get(name)
+    except (OSError, UserError):
+        return None
+
+
+def _places(recorded: Any, given: Path) -> list[Path]:
+    """Where a recorded path may be now: there, or beside the RUN, if everything was moved or the path is relative to
+    another folder."""
+    if not isinstance(recorded, str) or not recorded:
+        return []
+    path = Path(recorded)
+    around = [Path(given).resolve(), *list(Path(given).resolve().parents)[:3]]
+    return [path, *(folder.joinpath(*path.parts[-n:]) for folder in around for n in (1, 2) if len(path.parts) >= n)]
+
+
+def _first(places: Iterable[Path], fits: Callable[[Path], bool], message: str) -> Path:
+    """The first place that fits; NotFound with `message` without one."""
+    for place in dict.fromkeys(places):
+        try:
+            if fits(place):
+                return place
+        except (OSError, UserError):
+            continue
+    raise NotFound(message)

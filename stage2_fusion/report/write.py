@@ -1,0 +1,95 @@
+"""`write_report`: collect the sections, write the page and the files of its figures."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from shared.errors import UserError
+from shared.files import write_bytes, write_text
+from shared.text import one_line
+from stage2_fusion.report.content import Block, Figure, Grid, Group, NotFound, Picture, Section
+from stage2_fusion.report.figures import style, write_files
+from stage2_fusion.report.inputs import Inputs
+from stage2_fusion.report.page import Page
+from stage2_fusion.report.sections import SECTIONS
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    path: Path
+    figures: Path
+    """Folder of the figures as SVG and PNG."""
+    sections: list[Section]
+
+    @property
+    def missing(self) -> list[str]:
+        """What the report could not show, a line each."""
+        return [f"{section.title}: {line}" for section in self.sections for line in section.missing]
+
+
+def write_report(
+    runs: Sequence[str | Path],
+    out: str | Path = "report.html",
+    figures: str | Path | None = None,
+    sections: Iterable[str] | None = None,
+) -> Report:
+    """Write a report of runs as one HTML file that needs nothing else.
+
+    runs: folders of runs or models, or JSON files of evaluations; the first is described, all are compared. figures:
+    folder for the figures as SVG and PNG, by default OUT_figures. sections: names from `SECTIONS`, or
+    "package.module:function"; by default all. UserError when a run is nothing of that.
+    """
+    out = Path(out)
+    folder = Path(figures) if figures else out.with_name(f"{out.stem}_figures")
+    inputs = Inputs.of(map(Path, runs))
+    with style():
+        made = [
+            section
+            for name in (SECTIONS.parts if sections is None else sections)
+            if (section := _make(name, inputs)) is not None
+        ]
+        if inputs.problems:
+            made.append(Section("Files that could not be read", missing=inputs.problems))
+        title = f"EMIT report: {Path(runs[0]).resolve().name}"
+        html = Page().document(title, _about(inputs), made, f"Written by EMIT {version('emit-toolkit')}.")
+        for part in (part for section in made for part in _drawings(section.blocks)):
+            if isinstance(part, Figure):
+                write_files(part.drawing, folder, part.name)
+            else:
+                write_bytes(folder / f"{part.name}.{part.kind.replace('jpeg', 'jpg')}", part.data)
+    write_text(out, html)
+    return Report(out, folder, made)
+
+
+def _make(name: str, inputs: Inputs) -> Section | None:
+    """One section. What it cannot find becomes a line, and so does a fault: the other sections are still of use."""
+    maker = SECTIONS.get(name)
+    title = name.partition(":")[2].capitalize() or name.capitalize()
+    try:
+        return maker(inputs)
+    except (NotFound, UserError) as reason:
+        return Section(title, missing=[str(reason)])
+    except Exception as error:
+        warnings.warn(f"section {name!r} failed: {type(error).__name__}: {one_line(error, 200)}", stacklevel=2)
+        return Section(title, missing=[f"could not be made ({type(error).__name__}: {one_line(error, 160)})"])
+
+
+def _drawings(blocks: Iterable[Block]) -> Iterator[Figure | Picture]:
+    """All figures and pictures among the blocks, at any depth."""
+    for block in blocks:
+        if isinstance(block, Group):
+            yield from _drawings(block.blocks)
+        elif isinstance(block, Grid):
+            yield from block.figures
+        elif isinstance(block, Figure | Picture):
+            yield block
+
+
+def _about(inputs: Inputs) -> str:
+    others = len(inputs.runs) - 1
+    more = f", compared with {others} other{'s' * (others > 1)}" if others else ""
+    return f"{inputs.main.given}{more}"
