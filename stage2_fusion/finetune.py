@@ -79,6 +79,14 @@ class EndToEndModel(nn.Module):
         """Write the model folder, with the encoders as they are now."""
         self.fusion.save_pretrained(folder, config, metrics, self.encoders)
 
+    def with_saved(self, fusion: FusionModel) -> "EndToEndModel":
+        """A frozen model of the same kind: a fusion model that was loaded, on the encoders in its folder."""
+        assert fusion.folder is not None
+        encoders = AlignedEncoders.from_pretrained(fusion.folder / "encoders")
+        blocks = dict.fromkeys(self.towers, 0)
+        model = EndToEndModel(fusion, encoders, blocks, self.precision, self.max_sequence_steps)
+        return model.eval().requires_grad_(False)
+
     def freeze_unread(self, batch: Batch) -> None:
         """Freeze tower parameters that get no gradient, such as the projection into the shared space when the model
         does not read pooled embeddings: DDP waits for a gradient of every parameter that requires one."""

@@ -30,19 +30,24 @@ from shared.errors import UserError
 from shared.media.inputs import ClipArrays
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.media.remarks import Remarks, all_lines
-from shared.options.ranges import BatchSize, Seconds, require
-from shared.text import one_line
+from shared.options.ranges import BatchSize, Coverage, Seconds, require
+from shared.text import has_words, one_line
 from stage1_align.encoders import AlignedEncoders
+from stage2_fusion.data.batches import collate
 from stage2_fusion.data.encoding import encode_samples, waveform_rate
 from stage2_fusion.data.features import shorten
 from stage2_fusion.inference import StepExplanation, best_device, run_model
 from stage2_fusion.models.base import FusionModel
+from stage2_fusion.models.calibration import Calibration
 from stage2_fusion.models.card import SYNTHETIC
 from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
 from stage2_fusion.models.saving import find_landmarker
+from stage2_fusion.prediction.familiarity import Familiarity
 from stage2_fusion.prediction.preparing import collect_failures, prepare_here
 from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Prediction, Window, merge_windows
 from stage2_fusion.prediction.sources import media_clip
+from stage2_fusion.prediction.summaries import summarize
+from stage2_fusion.prediction.window_basis import basis_of
 
 Given = str | os.PathLike | ClipArrays
 """What can be predicted: a media file, or a clip in memory."""
@@ -140,11 +145,14 @@ class Predictor:
         text: str | None = None,
         batch_size: int = 16,
         window: float | None = None,
+        coverage: float = 0.9,
     ) -> Prediction | list[Prediction]:
         """Predict a media file, or a list of files and ClipArrays, or one clip in memory (see ClipArrays for `frames`
         to `text`). `text` beside a file is its transcript.
 
         batch_size: windows per forward pass, which the numbers do not depend on. window: longest window in seconds.
+        coverage: probability with which the intervals of the result hold the labels of people like those of the
+        training data (evaluation/conformal.py).
 
         A single clip that cannot be read raises UserError. In a list, the result in its place has `error` set instead,
         so that the others are not lost. Arguments that make no sense always raise UserError.
@@ -155,16 +163,17 @@ class Predictor:
         items = _several(clips, arrays) if isinstance(clips, list | tuple) else [_single(clips, arrays)]
         require(BatchSize, batch_size, "batch_size")
         require(Seconds | None, window, "window")
+        require(Coverage, coverage, "coverage")
         recipe = self.recipe if window is None else make_recipe(self.recipe.to_json() | {"max_seconds": window})
-        results = self._predict_items(items, recipe, batch_size)
+        results = self._predict_items(items, recipe, batch_size, coverage)
         if single and results[0].error:
             raise UserError(f"{results[0].id}: {results[0].error}")
         return results[0] if single else results
 
     def _predict_items(
-        self, items: list[tuple[str, Clip, ClipArrays | None]], recipe: Recipe, batch_size: int
+        self, items: list[tuple[str, Clip, ClipArrays | None]], recipe: Recipe, batch_size: int, coverage: float
     ) -> list[Prediction]:
-        """items: name of the result, clip, arrays."""
+        """items: name of the result, clip, arrays. coverage: of the intervals."""
         clips = [(dataclasses.replace(clip, id=str(i)), arrays) for i, (_, clip, arrays) in enumerate(items)]
         failures: dict[str, str] = {}
         windows: dict[str, list[Window]] = {clip.id: [] for clip, _ in clips}
@@ -180,10 +189,39 @@ class Predictor:
             if parts:
                 config = self.config
                 results.append(merge_windows(name, parts, config.label_names, config.quality, failure))
+                self._add_trust(results[-1], parts, not has_words(clip.transcript), coverage)
             else:
                 results.append(Prediction(name, error=failure or NOTHING))
             results[-1].remarks = all_lines(remarks.get(clip.id, Remarks()))
         return results
+
+    @property
+    def familiarity(self) -> Familiarity | None:
+        """Tells clips that are unlike the training clips; None for a model of an earlier version."""
+        return self.model.calibration.familiarity if self.model.calibration else None
+
+    def _add_trust(self, result: Prediction, windows: list[Window], transcribed: bool, coverage: float) -> None:
+        result.basis = basis_of(windows, self.config.quality, self.familiarity, transcribed)
+        if self.model.calibration:
+            low, high = self.bounds(np.array([list(result.intensities.values())]), coverage)
+            ends = zip(low[0].tolist(), high[0].tolist(), strict=True)
+            result.intervals = dict(zip(self.config.label_names, ends, strict=True))
+
+    def bounds(self, values: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends of the intervals of predictions (N, K), on their scale: float64 (N, K) each. UserError
+        for a model without a calibration."""
+        scale = self.config.scale
+        low, high = self.require_calibration().intervals.bounds(scale.fractions(values), coverage)
+        return scale.values(low), scale.values(high)
+
+    def require_calibration(self) -> Calibration:
+        """The calibration of the model. UserError if it has none."""
+        if self.model.calibration is None:
+            raise UserError(
+                f"{self.model.folder}: its intervals are not known: the model is of an earlier version; train it again "
+                "(`emit fuse`), or predict without --coverage"
+            )
+        return self.model.calibration
 
     def predict_windows(self, prepared: Iterable[ClipSample], batch_size: int) -> Iterator[Window]:
         """Predict prepared windows (as `prepare_here` and `prepare_each` give them), encoded as the training clips
@@ -200,9 +238,14 @@ class Predictor:
         features = [shorten(encoded[i], self.config.max_sequence_steps) for i in usable]
         result = run_model(self.model, features, len(features), explain=True)
         values = self.config.scale.values(np.clip(result.predictions, 0, 1)).astype(np.float32)  # (B, K)
-        for i, row, steps in zip(usable, values, result.steps, strict=True):
+        seen = summarize(self.model, collate(features, next(self.model.parameters()).device))
+        distances = self.familiarity.measure(seen) if self.familiarity else None  # (B, 3)
+        for row, (i, steps) in enumerate(zip(usable, result.steps, strict=True)):
             present = [name for name in MODALITIES if encoded[i].modality(name).steps]
-            yield _window(samples[i], present, row, steps)
+            window = _window(samples[i], present, values[row], steps)
+            window.distances = None if distances is None else distances[row]
+            window.read = tuple(name for name in MODALITIES if not np.isnan(seen[name][row]).any())
+            yield window
 
 
 def _window(sample: ClipSample, present: list[str], values: np.ndarray, steps: StepExplanation) -> Window:

@@ -26,6 +26,7 @@ from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.batches import PackedSamples
 from stage2_fusion.data.feature_damage import FeatureDamage
 from stage2_fusion.data.features import FeatureDataset
+from stage2_fusion.evaluation.calibrate import calibrate, load_best
 from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs
 from stage2_fusion.inference import run_model
 from stage2_fusion.losses import FusionLoss
@@ -215,14 +216,30 @@ class Trainer:
         self.run.save(progress, self.state)
 
     def finish(self) -> None:
-        """Write metrics.json, which marks the run as finished."""
+        """Calibrate the best model, then write metrics.json, which marks the run as finished."""
         progress = self.progress
         if self.accelerator.is_main_process:
+            self.calibrate()
             duration = {"epochs": progress.epoch, "seconds": round(progress.seconds, 1)}
             write_json(self.run.path / "metrics.json", {**progress.best_metrics, **duration})
         self.accelerator.wait_for_everyone()
         self.run.close()
         self.accelerator.print(f"{self.run.path / 'model'}: best validation PCC {progress.best_pcc:.4f}")
+
+    def calibrate(self) -> None:
+        """Write what the model of the best epoch says about the validation split into its folder."""
+        folder, step = self.run.path / "model", 1 + self.data.damaged_views
+        model = load_best(folder, self.unwrapped_model)
+        fusion = model.fusion if isinstance(model, EndToEndModel) else model
+        fusion.calibration = calibrate(
+            model,
+            [clip[0] for clip in self.data.clips],
+            lambda rows, device=None: self.train_batches(np.asarray(rows) * step, device),
+            self.data.valid.samples,
+            self.valid_batches,
+            self.data.info.group_names,
+        )
+        fusion.save_pretrained(folder)
 
 
 def validate(

@@ -38,7 +38,13 @@ OutputFile = Annotated[Path, Output()]
 OutputFolder = Annotated[Path, Output(folder=True)]
 OutputEvaluation = Annotated[Path, Output(beside=("{}_predictions.csv", "{}_labels.csv"))]
 """The JSON file of an evaluation, and its tables."""
-BESIDE_PREDICTIONS = ("{}_timeline.csv", "{}_failures.csv", "{}_remarks.csv", "{}_explained.jsonl")
+BESIDE_PREDICTIONS = (
+    "{}_timeline.csv",
+    "{}_basis.csv",
+    "{}_failures.csv",
+    "{}_remarks.csv",
+    "{}_explained.jsonl",
+)
 OutputPredictions = Annotated[Path, Output(beside=BESIDE_PREDICTIONS)]
 """The table of predictions, and what goes beside it."""
 OutputRobustness = Annotated[Path, Output(beside=("{}.csv",))]

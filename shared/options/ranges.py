@@ -99,6 +99,8 @@ PositiveFloat = Annotated[float, Range(0, 1e9, open_low=True)]
 NonNegativeFloat = Annotated[float, Range(0, 1e9)]
 Fraction = Annotated[float, Range(0, 1)]
 ProperFraction = Annotated[float, Range(0, 1, open_high=True)]
+Coverage = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
+"""Probability with which an interval holds what it is about."""
 """Below 1: the decay of an average, dropout."""
 Share = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 LearningRate = Annotated[float, Range(0, 100, open_low=True)]

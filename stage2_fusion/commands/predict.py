@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from shared import config as configuration
 from shared.media.remarks import summarize
 from shared.options.outputs import OutputPredictions
-from shared.options.ranges import BatchSize, CheckedOptions, Seconds
+from shared.options.ranges import BatchSize, CheckedOptions, Coverage, Seconds
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from stage2_fusion.prediction.predicting import Predictions
     from stage2_fusion.predictor import Predictor
 
 
@@ -39,6 +42,9 @@ class PredictConfig(CheckedOptions):
     """Face detector, as in `emit prepare`; by default that of the training clips."""
     transcribe: str | None = None
     """Whisper folder, as in `emit prepare`; by default that of the training clips, "" for none."""
+    coverage: Coverage | None = None
+    """Also write an interval for each value, NAME_low and NAME_high: the label lies in it with this probability, such
+    as 0.9, for people like those of the training data."""
     explain: bool = False
     """Also write OUT_explained.jsonl, as `emit evaluate` does, with a line for each window."""
 
@@ -60,21 +66,45 @@ def predict(config: PredictConfig) -> int:
     A clip is predicted in windows as long as the longest clip in training; the timeline has a row for each, and the
     prediction of the clip is their mean, weighted by their lengths.
     """
+    from stage2_fusion.prediction.basis import unlike_line
     from stage2_fusion.prediction.predicting import predict_clips
     from stage2_fusion.prediction.sources import read_clips
+    from stage2_fusion.prediction.window_basis import bases_of
     from stage2_fusion.prediction.writing import write_predictions
 
     clips, failures = read_clips(config.clips)
     predictor = _load(config)
+    if config.coverage is not None:
+        predictor.require_calibration()
     predictions = predict_clips(predictor, clips, config.batch_size, failures)
     for name, reason in predictions.failures:
         print(f"{name}: {reason}", file=sys.stderr)
     for line in summarize(predictions.remarks):
         print(line, file=sys.stderr)
-    write_predictions(config.out, predictions, config.explain)
+    signals, familiarity = predictor.config.quality, predictor.familiarity
+    bases = bases_of(predictions.windows, signals, familiarity, predictions.given_words)
+    if line := unlike_line(bases, familiarity):
+        print(line, file=sys.stderr)
+    bounds = _bounds(predictor, predictions, config.coverage) if config.coverage is not None else None
+    write_predictions(config.out, predictions, config.explain, bases, bounds)
     count = len(predictions.by_clip())
     print(f"{config.out}: {count} clips predicted, {len(predictions.failures)} failed")
     return count
+
+
+def _bounds(
+    predictor: "Predictor", predictions: "Predictions", coverage: float
+) -> "tuple[np.ndarray, np.ndarray] | None":
+    """The intervals of the clips; says which dimensions have none."""
+    import numpy as np
+
+    from stage2_fusion.evaluation.conformal import unbounded_line
+
+    intervals = predictor.require_calibration().intervals
+    if line := unbounded_line(intervals, coverage, predictions.names):
+        print(line, file=sys.stderr)
+    values = list(predictions.by_clip().values())
+    return predictor.bounds(np.stack(values), coverage) if values else None
 
 
 def _load(config: PredictConfig) -> "Predictor":

@@ -21,8 +21,9 @@ from stage2_fusion.data.batches import Batch
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.models import MODELS, saving
+from stage2_fusion.models.calibration import Calibration
 from stage2_fusion.models.loading import load_model
-from stage2_fusion.models.model_config import FusionConfig
+from stage2_fusion.models.model_config import AGAIN, FusionConfig
 
 if TYPE_CHECKING:
     from stage1_align.encoders import AlignedEncoders
@@ -110,6 +111,8 @@ class FusionModel(nn.Module):
     ['Admiration', 'Amusement']
 
     metrics: scores of a model that was loaded, {} otherwise. folder: where it was loaded from, None otherwise.
+    calibration: what intervals and the distance from the training clips are computed from; None if it is not known. It
+    belongs to these weights: set it to None if you change them.
     """
 
     Options: ClassVar[type[FusionOptions]] = FusionOptions
@@ -128,6 +131,7 @@ class FusionModel(nn.Module):
         self.dimensions = len(spec.label_names)
         self.metrics: dict[str, Any] = {}
         self.folder: Path | None = None
+        self.calibration: Calibration | None = None
         for name in MODALITIES:
             widths = {"x": spec.widths[name], "quality": len(spec.quality[name]), "pooled": spec.widths["embed"]}
             for key, width in widths.items():
@@ -175,6 +179,7 @@ class FusionModel(nn.Module):
         config = FusionConfig.read(folder)
         model = load_model(folder, config, lambda: cls._from_saved(config, folder))
         model.config, model.metrics, model.folder = config, saving.read_metrics(folder), folder
+        model.calibration = Calibration.read(folder, len(config.label_names), AGAIN)
         return model.eval().requires_grad_(False)
 
     def save_pretrained(
@@ -195,7 +200,9 @@ class FusionModel(nn.Module):
         if config is None:
             raise UserError("a model that was not loaded has no config.json: give config=FusionConfig(...)")
         metrics = self.metrics if metrics is None else metrics
-        saving.write_folder(saved_folder(folder), self.state_dict(), config, metrics, encoders, self.folder)
+        saving.write_folder(
+            saved_folder(folder), self.state_dict(), config, metrics, encoders, self.folder, self.calibration
+        )
 
     def push_to_hub(self, repo_id: str, private: bool = True) -> None:
         """Upload the model folder, with its card and encoders, to the model repository "OWNER/NAME" of the Hugging Face

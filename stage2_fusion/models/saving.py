@@ -3,6 +3,9 @@
 config.json            a FusionConfig
 model.safetensors      averaged weights, with the input statistics of the training split
 metrics.json           scores of the epoch the weights are from
+calibration.safetensors
+                       what intervals and the distance from the training clips are computed from; absent while the model
+                       trains, and in models of earlier versions
 README.md              the model card
 encoders/              the aligned encoders the model was trained on, or end to end with; absent for features that came
                        with their dataset
@@ -18,6 +21,7 @@ from shared.files import atomic_folder, digest, link_or_copy, read_object, write
 from shared.saved.checksum import ENCODERS, FUSION, read_description, write_description
 from shared.training.weights import separate_tensors
 from stage2_fusion.data.feature_info import EncoderInfo
+from stage2_fusion.models.calibration import Calibration
 from stage2_fusion.models.card import model_card
 from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
 
@@ -37,6 +41,7 @@ def write_folder(
     metrics: dict[str, Any],
     encoders: "AlignedEncoders | None" = None,
     loaded_from: Path | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Write a model folder, completely or not at all; see `FusionModel.save_pretrained`.
 
@@ -68,6 +73,8 @@ def write_folder(
         elif source is not None:
             shutil.copytree(source, folder / "encoders", copy_function=link_or_copy)
         write_json(folder / "metrics.json", metrics)
+        if calibration is not None:
+            calibration.write(folder)
         write_description(folder, FUSION, config.to_json())
         write_text(folder / "README.md", model_card(config, metrics))
 

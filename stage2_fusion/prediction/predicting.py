@@ -9,6 +9,7 @@ import numpy as np
 from shared.dataset.clip import Clip
 from shared.dataset.prepare_dataset import prepare_each
 from shared.media.remarks import Remarks
+from shared.text import has_words
 from stage2_fusion.prediction.preparing import collect_failures
 from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Window, average_windows
 
@@ -28,6 +29,8 @@ class Predictions:
     """(clip or source, reason) of what could not be read, or not to its end."""
     remarks: dict[str, Remarks] = field(default_factory=dict)
     """Id to what was repaired, chosen or left out."""
+    given_words: frozenset[str] = frozenset()
+    """Ids of clips that brought their words; those of the others are from speech recognition."""
 
     def by_clip(self) -> dict[str, np.ndarray]:
         """{id: float64 (K,)} of each predicted clip, sorted by id, on the scale of the training labels: the mean over
@@ -55,4 +58,5 @@ def predict_clips(
         ]
     unused = {clip.id for clip in clips} - {window.clip for window in windows} - set(unreadable)
     all_failures += [(name, NOTHING) for name in sorted(unused)]
-    return Predictions(predictor.config.label_names, windows, all_failures, remarks)
+    given = frozenset(clip.id for clip in clips if has_words(clip.transcript))
+    return Predictions(predictor.config.label_names, windows, all_failures, remarks, given)

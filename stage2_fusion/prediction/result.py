@@ -6,6 +6,7 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from stage2_fusion.inference import StepExplanation
+from stage2_fusion.prediction.basis import Basis
 
 NOTHING = "neither picture, sound nor words could be used"
 UNKNOWN_WORDS = "its words are left out: the text encoder does not know half of their letters or more"
@@ -27,6 +28,11 @@ class Window:
     quality: dict[str, np.ndarray]
     """Modality to its quality signals (T, Q); absent modalities are left out."""
     transcript: str = ""
+    distances: np.ndarray | None = None
+    """float64 (3,) from the training clips (prediction/familiarity.py), NaN for modalities that are absent or that no
+    training clip has; None if the model does not know."""
+    read: tuple[str, ...] = ()
+    """Modalities that it has and the model reads."""
 
     def has_unknown_words(self) -> bool:
         """Whether it has words that the text encoder could not read."""
@@ -80,6 +86,11 @@ class Prediction:
     weighted by their length. Empty after an error."""
     timeline: Timeline | None = None
     """None after an error, like `weights`."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Dimension to the lowest and highest value that its label has with the asked probability (`coverage`), for people
+    like those of the training data. Empty if the model does not know."""
+    basis: Basis | None = None
+    """What the prediction rests on, and whether the clip is unlike the training clips; None after an error."""
     weights: ModalityWeights | None = None
     found: dict[str, ModalityPresence] = field(default_factory=dict)
     """By modality: vision, audio, text."""

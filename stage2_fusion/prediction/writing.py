@@ -1,26 +1,49 @@
 """The files of predictions.
 
-OUT                     Filename, one column per dimension; sorted by Filename
+OUT                     Filename, one column per dimension; sorted by Filename. With intervals, the columns NAME_low and
+                        NAME_high of each dimension follow
 OUT_timeline.csv        Filename, start, end, one column per dimension: a row for each window
+OUT_basis.csv           what each prediction rests on, and how unusual the clip is (prediction/basis.py)
 OUT_failures.csv        Filename, reason
 OUT_remarks.csv         Filename, remark: what was repaired, chosen or left out
 OUT_explained.jsonl     only when asked for: weights and attention over time, a line for each window
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from shared.files import write_csv
 from shared.media.remarks import all_lines
 from stage2_fusion.evaluation.explain import write_explanations
+from stage2_fusion.prediction.basis import COLUMNS as BASIS_COLUMNS
+from stage2_fusion.prediction.basis import Basis
 from stage2_fusion.prediction.predicting import Predictions
 
+Bounds = tuple[np.ndarray, np.ndarray]
+"""Lower and upper ends of intervals, (N, K) each."""
 
-def write_predictions(out: Path, predictions: Predictions, explain: bool = False) -> None:
-    """Write predictions and the files beside them; folders are made."""
+
+def write_predictions(
+    out: Path,
+    predictions: Predictions,
+    explain: bool = False,
+    bases: Mapping[str, Basis] | None = None,
+    bounds: Bounds | None = None,
+) -> None:
+    """Write predictions and the files beside them; folders are made. bases: by clip. bounds: intervals of the clips of
+    `predictions.by_clip()`."""
     names, windows, remarks = predictions.names, predictions.windows, predictions.remarks
     rows = [[name, *format_values(values)] for name, values in predictions.by_clip().items()]
-    write_csv(out, ["Filename", *names], rows)
+    columns = list(names)
+    if bounds is not None:
+        columns += [f"{name}_{end}" for name in names for end in ("low", "high")]
+        ends = np.stack(bounds, axis=2).reshape(len(rows), -1)  # (N, 2 K)
+        rows = [[*row, *format_values(values)] for row, values in zip(rows, ends, strict=True)]
+    write_csv(out, ["Filename", *columns], rows)
+    if bases is not None:
+        write_csv(_beside(out, "basis.csv"), BASIS_COLUMNS, [part.row(name) for name, part in bases.items()])
     timeline = [[w.clip, f"{w.start:.3f}", f"{w.end:.3f}", *format_values(w.values)] for w in windows]
     write_csv(_beside(out, "timeline.csv"), ["Filename", "start", "end", *names], timeline)
     if explain:

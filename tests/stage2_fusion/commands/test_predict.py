@@ -22,6 +22,7 @@ from stage2_fusion.commands import predict as prediction
 from stage2_fusion.models.base import FeatureSpec, FusionModel
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 from stage2_fusion.prediction import predicting
+from stage2_fusion.prediction.basis import NOT_KNOWN
 from stage2_fusion.prediction.preparing import collect_failures, prepare_here
 
 CONFIG = {"model": "concat", "options": {"width": 8}, "max_sequence_steps": 4}
@@ -115,7 +116,8 @@ def test_files_are_predicted_and_failures_are_named(predictor, tmp_path, capsys)
     assert reasons["broken.mp4"] == "cannot be decoded"
     assert "neither" in reasons["empty.mp4"]
     assert any(name.endswith("nowhere.mp4") and "no such file" in reason for name, reason in reasons.items())
-    assert len(capsys.readouterr().err.strip().splitlines()) == 3
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 4 and "not known" in said[-1], "an untrained model has no calibration"
     assert {clip.id: clip.transcript for clip in predictor.clips_read}["a.mp4"] == "so good"
 
 
@@ -170,6 +172,7 @@ def test_remarks_of_all_windows_are_said_once_for_each_kind(predictor, tmp_path,
     assert said == [
         "long-repaired.mp4: 6 frames left out (and 1 more clip like it)",
         "long-repaired.mp4: 2 sound tracks: number 1 is used (and 1 more clip like it)",
+        NOT_KNOWN,
     ]
     with (tmp_path / "out" / "predictions_remarks.csv").open() as file:
         written = [(row["Filename"], row["remark"]) for row in csv.DictReader(file)]

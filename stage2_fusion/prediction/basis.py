@@ -1,0 +1,86 @@
+"""What a prediction rests on: how much of a clip there is to see, hear and read, and how usual it is.
+
+`emit predict` writes OUT_basis.csv, a row for each clip, whose columns are COLUMNS. An empty cell is not known.
+"""
+
+from dataclasses import dataclass, field
+
+from shared.dataset.clip import MODALITIES
+from stage2_fusion.prediction.familiarity import ClipFamiliarity, Familiarity
+
+COLUMNS = (
+    "Filename",
+    "seconds",
+    "frames",
+    "frames_with_face",
+    "speech",
+    "snr_db",
+    "words",
+    "transcribed",
+    *(f"weight_{name}" for name in MODALITIES),
+    *(f"distance_{name}" for name in MODALITIES),
+    "percentile",
+    "unlike",
+)
+"""Of OUT_basis.csv; the fields of a Basis say what they are."""
+NAMED_CLIPS = 3
+"""Unusual clips that the line on the terminal names."""
+NOT_KNOWN = (
+    "how far the clips are from the training data is not known: the model is of an earlier version; train it again"
+)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the prediction of a clip rests on; None is not known."""
+
+    seconds: float
+    """That were read."""
+    frames: int
+    """Pictures that were read."""
+    frames_with_face: int | None
+    """Pictures in which a face was found."""
+    speech: float | None
+    """Share of the time in which somebody speaks, in [0, 1]; None without sound."""
+    snr_db: float | None
+    """Signal-to-noise ratio, mean over time, from 0 to 40 dB; None without sound."""
+    words: int
+    """Words that were read: given or transcribed."""
+    transcribed: bool
+    """Whether the words are from speech recognition."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Modality to its mean weight over the steps that have it; without modalities that the clip lacks."""
+    familiarity: ClipFamiliarity | None = None
+    """How far the clip is from the training clips; None for a model of an earlier version."""
+
+    def row(self, name: str) -> list[str]:
+        """The cells of a clip in OUT_basis.csv."""
+        about = self.familiarity
+        cells: list[str] = [name, f"{self.seconds:.3f}", str(self.frames), _cell(self.frames_with_face, "d")]
+        cells += [_cell(self.speech, ".3f"), _cell(self.snr_db, ".1f"), str(self.words)]
+        cells.append(("yes" if self.transcribed else "no") if self.words else "")
+        cells += [_cell(self.weights.get(name), ".3f") for name in MODALITIES]
+        distances = about.distances if about else {}
+        cells += [_cell(distances.get(name), ".2f") for name in MODALITIES]
+        return [*cells, _cell(about.percentile if about else None, ".1f"), about.reasons if about else "not known"]
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def unlike_line(bases: dict[str, Basis], familiarity: Familiarity | None) -> str:
+    """A line about the clips that are unlike the training clips; "" if there are none."""
+    if familiarity is None:
+        return NOT_KNOWN
+    clips = [(name, part.familiarity) for name, part in bases.items()]
+    found = [(name, about.reasons) for name, about in clips if about and about.unlike]
+    if not found:
+        return ""
+    named = ", ".join(f"{name} ({reasons})" for name, reasons in found[:NAMED_CLIPS])
+    more = f" and {len(found) - NAMED_CLIPS} more" if len(found) > NAMED_CLIPS else ""
+    which = f"{len(found)} of {len(bases)} clips {'is' if len(found) == 1 else 'are'}"
+    return (
+        f"{which} unlike the training data, so that the predictions mean little: {named}{more}; "
+        f"of clips like the training clips, {familiarity.false_alarms:.0%} are called so too"
+    )
