@@ -4,7 +4,7 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
-from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions
+from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, SeenClips, score_predictions
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
 from stage2_fusion.report.content import NotFound
 from stage2_fusion.report.inputs import Inputs
@@ -48,6 +48,8 @@ def _ridge(inputs: Inputs) -> Evaluation:
         model="ridge",
         configuration={"modalities": list(MODALITIES)},
         made_from={"features": data.info.digest},
+        seen=SeenClips(0, 0),  # scored clips are left out above
+        seen_by_encoders=evaluation.info.seen_by_encoders,
         label_ranges=evaluation.info.label_ranges,
     )
     return score_predictions(

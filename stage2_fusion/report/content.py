@@ -102,6 +102,8 @@ class Section:
     lead: str = ""
     """One or two sentences: what the pictures show and what to conclude."""
     blocks: list[Block] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the reader has to know about it, a line each."""
     missing: list[str] = field(default_factory=list)
     """What could not be shown and how to get it, a line each."""
 

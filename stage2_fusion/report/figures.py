@@ -21,9 +21,9 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "
 """The palette of Okabe and Ito (2008), which people with any color vision tell apart."""
 MODALITY_COLORS = {"vision": BLUE, "audio": VERMILION, "text": GREEN}
 """One color per modality in every figure."""
-SYSTEM, REFERENCE = BLUE, MUTED
+SYSTEM, REFERENCE = TEXT, MUTED
 """Of the system that the report is about, and of what it is compared with."""
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+SERIES = (PURPLE, ORANGE, SKY)
 """For series that are no modalities, in this order."""
 
 CSS_NAMES = {
@@ -106,9 +106,23 @@ def new_figure(
     return figure, figure.subplots(rows, columns, **options)
 
 
+def pair_color(name: str, place: int) -> str:
+    """The color of a pair of modalities such as "vision_labels": that of the modality named first, otherwise one of
+    SERIES."""
+    named = [name.find(modality) for modality in MODALITY_COLORS]
+    found = [(at, modality) for at, modality in zip(named, MODALITY_COLORS, strict=True) if at >= 0]
+    return MODALITY_COLORS[min(found)[1]] if found else SERIES[place % len(SERIES)]
+
+
 def tips(texts: list[str]) -> list[str]:
     """URLs for `set_urls` of a collection of marks: in the page each mark shows its text under the pointer."""
     return [TIP + text for text in texts]
+
+
+def short(text: str, limit: int = 40) -> str:
+    """A name from data, at most this long and on one line, for a place of a figure."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def clean_axes(axes: "Axes", grid: str = "y") -> None:

@@ -20,8 +20,10 @@ from stage2_fusion.report.found import Found, find_parts
 if TYPE_CHECKING:
     from stage2_fusion.models.base import FusionModel
 
-BASELINES = ("ridge", "kernel_ridge")
-"""Models of evaluations that are baselines of a fusion model."""
+
+def is_baseline(evaluation: Evaluation) -> bool:
+    """Whether an evaluation is of a baseline, such as ridge regression, and not of a fusion model."""
+    return any(word in evaluation.info.model for word in ("ridge", "baseline"))
 
 
 @dataclass
@@ -69,13 +71,13 @@ class Inputs:
         candidates = [each for each in self.all_evaluations if each.path in own] or self.all_evaluations
         if not candidates:
             raise NotFound("no evaluation: run `emit evaluate --model MODEL --data FEATURES`")
-        return min(candidates, key=lambda each: (each.info.model in BASELINES, each.info.split != "test"))
+        return min(candidates, key=lambda each: (is_baseline(each), each.info.split != "test"))
 
     @cached_property
     def baselines(self) -> list[Evaluation]:
         """The evaluations of baselines on the same clips and labels as `evaluation`."""
         digests = self.evaluation.digests
-        return [each for each in self.all_evaluations if each.info.model in BASELINES and each.digests == digests]
+        return [each for each in self.all_evaluations if is_baseline(each) and each.digests == digests]
 
     # --- model and data ---
 
@@ -105,7 +107,7 @@ class Inputs:
     def features_path(self) -> Path:
         """The folder of the feature dataset that was scored, or that the model was trained on."""
         wanted = self._features_digest()
-        recorded = [_option(run, "data") for run in self.main.fuse_runs]
+        recorded = [read_option(run, "data") for run in self.main.fuse_runs]
         places = [*self.main.features, *(place for path in recorded for place in _places(path, self.main.given))]
 
         def fits(path: Path) -> bool:
@@ -132,7 +134,7 @@ class Inputs:
             places += _places(data.path, self.main.given)
             wanted = data.digest
         except (NotFound, UserError):
-            places += [p for run in self.main.align_runs for p in _places(_option(run, "data"), self.main.given)]
+            places += [p for run in self.main.align_runs for p in _places(read_option(run, "data"), self.main.given)]
 
         def fits(path: Path) -> bool:
             is_one = (path / "dataset.json").is_file()
@@ -214,7 +216,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _option(run: Path, name: str) -> Any:
+def read_option(run: Path, name: str) -> Any:
     """An option in the config.yaml of a run folder; None without it."""
     try:
         return load_yaml(run / "config.yaml", "").get(name)

@@ -55,9 +55,9 @@ class Page:
         parts[-1] += f"{escape(section.title)}</h2>"
         parts += [f"<p>{escape(section.lead)}</p>"] if section.lead else []
         parts += [self.block(block) for block in section.blocks]
-        if section.missing:
-            lines = "".join(f"<li>{escape(line)}</li>" for line in section.missing)
-            parts.append(f'<ul class="missing" aria-label="Not shown">{lines}</ul>')
+        for label, texts in (("Notes", section.notes), ("Not shown", section.missing)):
+            lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
+            parts += [f'<ul class="notice" aria-label="{label}">{lines}</ul>'] if texts else []
         return "\n".join([*parts, "</section>"])
 
     @singledispatchmethod

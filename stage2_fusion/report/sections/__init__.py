@@ -7,6 +7,12 @@ SECTIONS = Registry(
     "section of a report",
     {
         "score": f"{_HERE}.score:score",
+        "dimensions": f"{_HERE}.dimensions:dimensions",
+        "curves": f"{_HERE}.curves:curves",
+        "retrieval": f"{_HERE}.retrieval:retrieval",
+        "systems": f"{_HERE}.systems:systems",
+        "data": f"{_HERE}.data:data",
+        "configuration": f"{_HERE}.configuration:configuration",
     },
 )
 """In the order of the page."""

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from stage2_fusion.evaluation.comparison import compare_evaluations
 from stage2_fusion.evaluation.results import Evaluation
 from stage2_fusion.evaluation.scoring import FEW_GROUPS, format_pcc
 from stage2_fusion.report.baseline import strongest_baseline
 from stage2_fusion.report.content import Fact, Facts, Figure, NotFound, Section, Table
-from stage2_fusion.report.figures import REFERENCE, SYSTEM, TEXT, WIDE, clean_axes, new_figure
+from stage2_fusion.report.figures import REFERENCE, SURFACE, SYSTEM, TEXT, WIDE, clean_axes, new_figure
 from stage2_fusion.report.inputs import Inputs
+
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -71,17 +74,27 @@ def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
     )
     if scores.pcc.interval:
         low, high = scores.pcc.interval
-        text += f"; another draw of such groups would give {low:.3f} to {high:.3f} in 95 of 100 cases"
+        text += f" (95 % interval over other {info.group or 'group'}s: {low:.3f} to {high:.3f})"
     text += "."
     if baseline is not None and baseline.mean_pcc is not None:
-        difference = pcc - baseline.mean_pcc
-        text += (
-            f" That is {abs(difference):.3f} {'above' if difference >= 0 else 'below'} the strongest cheap baseline."
-            + ("" if difference > 0 else " The model does not earn its cost here.")
-        )
+        text += _against(evaluation, baseline)
     if scores.groups < FEW_GROUPS:
         text += f" With fewer than {FEW_GROUPS} groups the interval is too narrow: take it as a rough guide."
     return text
+
+
+def _against(evaluation: Evaluation, baseline: Evaluation) -> str:
+    """How far the model is from the baseline, and whether that may be chance."""
+    mean = compare_evaluations(evaluation, baseline, RESAMPLES, evaluation.bootstrap_seed).mean
+    if mean is None:
+        return ""
+    side = "above" if mean.difference >= 0 else "below"
+    text = f" That is {abs(mean.difference):.3f} {side} the strongest cheap baseline"
+    if mean.interval is None:
+        return f"{text}."
+    low, high = mean.interval
+    sure = "which may be chance" if low <= 0 <= high else "beyond chance"
+    return f"{text}, {sure} (paired interval {low:+.3f} to {high:+.3f})."
 
 
 def _facts(evaluation: Evaluation, baseline: Evaluation | None) -> Facts:
@@ -104,7 +117,8 @@ def _figure(bars: list[Bar]) -> Figure:
         axes.barh(row, bar.pcc, height=0.55, color=color, alpha=1.0 if bar.is_system else 0.45)
         end = bar.pcc
         if bar.interval:
-            axes.plot(bar.interval, [row, row], color=TEXT, linewidth=1.4)
+            axes.plot(bar.interval, [row, row], color=SURFACE, linewidth=4.5)
+            axes.plot(bar.interval, [row, row], color=TEXT, linewidth=1.5)
             end = max(end, bar.interval[1])
         axes.text(max(end, 0) + 0.012, row, f"{bar.pcc:.3f}", va="center")
     axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)])

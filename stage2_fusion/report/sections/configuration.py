@@ -1,0 +1,137 @@
+"""What was run: versions, configurations, digests, and the commands that repeat it."""
+
+import json
+import shlex
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from shared.errors import UserError
+from stage2_fusion.report.content import Block, Code, Group, NotFound, Section, Table
+from stage2_fusion.report.inputs import Inputs
+
+PACKAGES = ("emit-toolkit", "torch", "transformers", "open_clip_torch", "accelerate", "datasets", "numpy")
+LONGEST = 20_000
+"""Characters of a configuration that the page shows."""
+
+
+def configuration(inputs: Inputs) -> Section:
+    """Facts in a table, files folded away."""
+    section = Section("Configuration", "What was run, and how to run it again. Click on a line to open it.")
+    section.blocks = [
+        Table("What the score stands on", ["part", "value"], _facts(inputs)),
+        Table("Versions that wrote this report", ["package", "version"], _versions()),
+    ]
+    for title, read in (
+        ("Stage 1: config.yaml", lambda: (inputs.align_run / "config.yaml").read_text(encoding="utf-8")),
+        ("Stage 2: config.yaml", lambda: (inputs.fuse_run / "config.yaml").read_text(encoding="utf-8")),
+        ("Model options", lambda: _json(inputs.model_config.options)),
+        ("Preparation of the clips", lambda: _json(inputs.features_info.data.prepare)),
+        ("Evaluation: what it was made from", lambda: _json(inputs.evaluation.info.made_from)),
+    ):
+        try:
+            block: Block = Code(_bounded(read()))
+        except (NotFound, UserError, OSError, UnicodeDecodeError):
+            section.missing.append(f"not found: {title[0].lower()}{title[1:]}")
+            continue
+        section.blocks.append(Group(title, [block], folded=True))
+    commands = _commands(inputs)
+    if commands:
+        section.blocks.append(Group("Commands that repeat it", [Code("\n".join(commands))]))
+    return section
+
+
+def _facts(inputs: Inputs) -> list[list[str]]:
+    rows: list[list[str]] = []
+
+    def add(name: str, read: Any) -> None:
+        try:
+            value = read()
+        except (NotFound, UserError):
+            return
+        if value not in (None, ""):
+            rows.append([name, str(value)])
+
+    add("model", lambda: f"{inputs.model_config.model} ({inputs.model_path})")
+    add("evaluation", lambda: f"{inputs.evaluation.path}, split {inputs.evaluation.info.split or 'all'}")
+    add("seed of the training", lambda: inputs.evaluation.info.training_seed)
+    add("bootstrap", lambda: f"{inputs.evaluation.resamples} samples, seed {inputs.evaluation.bootstrap_seed}")
+    add("features", lambda: f"{inputs.features_path} (digest {inputs.features_info.digest})")
+    add("encoders", lambda: f"{inputs.features_info.encoders.path} (digest {inputs.features_info.encoders.digest})")
+    add("towers", lambda: _towers(inputs))
+    add("clips", lambda: f"{inputs.clips_path} (digest {inputs.clips.digest})")
+    add("synthetic", lambda: "yes: drawn faces and voices" if inputs.model_config.trained_on.synthetic else "no")
+    add(
+        "training time of stage 2", lambda: _seconds(inputs.evaluation.info.sections.get("training", {}).get("seconds"))
+    )
+    return rows
+
+
+def _towers(inputs: Inputs) -> str:
+    towers = inputs.features_info.encoders.config.get("towers")
+    if not isinstance(towers, dict):
+        return ""
+    return ", ".join(f"{name} {tower.get('name')}" for name, tower in towers.items() if isinstance(tower, dict))
+
+
+def _seconds(value: Any) -> str:
+    return f"{value:.0f} s" if isinstance(value, int | float) else ""
+
+
+def _versions() -> list[list[str]]:
+    rows = []
+    for name in PACKAGES:
+        try:
+            rows.append([name, version(name)])
+        except PackageNotFoundError:
+            continue
+    return rows
+
+
+def _commands(inputs: Inputs) -> list[str]:
+    """The commands from the clip dataset to this report, with the paths of this run; outputs get the suffix _again."""
+    lines: list[str] = []
+
+    def add(*words: Any) -> None:
+        lines.append(shlex.join(["emit", *map(str, words)]))
+
+    def path(name: str) -> Path | None:
+        try:
+            return getattr(inputs, name)
+        except (NotFound, UserError):
+            return None
+
+    def again(old: Path) -> Path:
+        return old.with_name(f"{old.name}_again")
+
+    clips, align, features, fuse = map(path, ("clips_path", "align_run", "features_path", "fuse_run"))
+    encoders = inputs.main.encoders[0] if inputs.main.encoders else None
+    if align and clips:
+        add("align", "--config", align / "config.yaml", "--data", clips, "--run", again(align))
+        add("export", again(align), "--out", again(encoders or align.with_name("encoders")))
+    if features and clips and (encoders or align):
+        made = again(encoders or align.with_name("encoders")) if align else encoders
+        views = ["--damaged_views", inputs.features_info.views] if inputs.features_info.views else []
+        add("encode", "--encoders", made, "--data", clips, "--out", again(features), *views)
+    if fuse and features:
+        data = again(features) if any(line.startswith("emit encode") for line in lines) else features
+        add("fuse", "--config", fuse / "config.yaml", "--data", data, "--run", again(fuse))
+        split = ["--split", inputs.evaluation.info.split] if _has_evaluation(inputs) else []
+        add("evaluate", "--model", again(fuse) / "model", "--data", data, *split)
+    add("report", *(run.given for run in inputs.runs))
+    return lines
+
+
+def _has_evaluation(inputs: Inputs) -> bool:
+    try:
+        return bool(inputs.evaluation.info.split)
+    except NotFound:
+        return False
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}\n… {len(text) - LONGEST} more characters"

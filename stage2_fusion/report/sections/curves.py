@@ -1,0 +1,126 @@
+"""Learning curves of both stages, from their logs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from shared.errors import UserError
+from stage2_fusion.report.content import Block, Figure, Grid, Group, NotFound, Section
+from stage2_fusion.report.figures import SYSTEM, clean_axes, new_figure, pair_color
+from stage2_fusion.report.inputs import Inputs, read_option
+
+MOST_POINTS = 300
+"""Points of a curve; a longer log is averaged over equal runs of steps."""
+Log = list[dict[str, Any]]
+PARTS = {"mse": "MSE", "pcc": "1 − PCC", "ccc": "1 − CCC", "quality": "weights of damaged inputs"}
+"""Parts of the loss of stage 2 in its log, and what they are."""
+
+
+def curves(inputs: Inputs) -> Section:
+    """Loss and validation score over the steps."""
+    section = Section("Learning curves")
+    leads = []
+    for title, make in (("Stage 1: alignment", _align), ("Stage 2: fusion", _fuse)):
+        try:
+            lead, figures = make(inputs)
+        except (NotFound, UserError) as reason:
+            section.missing.append(str(reason))
+            continue
+        leads.append(lead)
+        blocks: list[Block] = [Grid(figures)]
+        section.blocks.append(Group(title, blocks))
+    if not section.blocks:
+        return section
+    section.lead = " ".join(leads)
+    return section
+
+
+def _align(inputs: Inputs) -> tuple[str, list[Figure]]:
+    log = inputs.align_log
+    train = [line for line in log if "loss" in line]
+    valid = [line for line in log if isinstance(line.get("mean_recall"), int | float)]
+    if not train and not valid:
+        raise NotFound(f"no curve of stage 1: {inputs.align_run}/log.jsonl holds no step yet")
+    figures = []
+    if train:
+        pairs = sorted({key for line in train for key in line if key.startswith("loss_")})
+        named = {key: key.removeprefix("loss_").replace("_", "–") for key in pairs}
+        figures.append(_loss_figure("align-loss", train, named if len(named) > 1 else {}, "contrastive loss"))
+    lead = "Stage 1 logged no validation."
+    if valid:
+        best = max(valid, key=lambda line: line["mean_recall"])
+        lead = (
+            f"Stage 1 found the partner of a validation clip best after step {best['step']:g} (mean recall "
+            f"{best['mean_recall']:.3f}, {valid[0]['mean_recall']:.3f} before training)."
+        )
+        if best is valid[-1] and len(valid) > 2:
+            lead += " It still improved at the end: more epochs may help."
+        figures.append(_valid_figure("align-valid", valid, "step", "mean_recall", best, "mean recall, validation"))
+    return lead, figures
+
+
+def _fuse(inputs: Inputs) -> tuple[str, list[Figure]]:
+    log = inputs.fuse_log
+    valid = [line for line in log if isinstance(line.get("valid_pcc"), int | float)]
+    train = [line for line in log if "loss" in line]
+    if not train and not valid:
+        raise NotFound(f"no curve of stage 2: {inputs.fuse_run}/log.jsonl holds no epoch yet")
+    figures = []
+    if train:
+        weights = read_option(inputs.fuse_run, "loss")
+        weights = weights if isinstance(weights, dict) else dict.fromkeys(PARTS, 1.0)
+        parts = {key: label for key, label in PARTS.items() if weights.get(key) and any(key in line for line in train)}
+        figures.append(_loss_figure("fuse-loss", train, parts, "loss, training"))
+    lead = "Stage 2 logged no validation."
+    if valid:
+        best = max(valid, key=lambda line: line["valid_pcc"])
+        x = "epoch" if all("epoch" in line for line in valid) else "step"
+        lead = (
+            f"Stage 2 reached its best validation PCC, {best['valid_pcc']:.3f}, at {x} {best[x]:g} of {valid[-1][x]:g}"
+        )
+        lead += ", and that model was kept."
+        if best is valid[-1] and len(valid) > 2:
+            lead += " It still improved at the end: more epochs may help."
+        figures.append(_valid_figure("fuse-valid", valid, x, "valid_pcc", best, "PCC, validation"))
+    return lead, figures
+
+
+def _loss_figure(name: str, lines: Log, parts: dict[str, str], label: str) -> Figure:
+    """The loss and its parts over the steps."""
+    figure, axes = new_figure()
+    x, y = thinned(lines, "step", "loss")
+    axes.plot(x, y, color=SYSTEM, label="weighted sum")
+    for place, (key, part) in enumerate(parts.items()):
+        axes.plot(*thinned(lines, "step", key), color=pair_color(key, place), linewidth=1.2, label=part)
+    if parts:
+        axes.legend(ncols=2, loc="upper right")
+        axes.set_ylim(0, 1.35 * max(float(line.get_ydata().max()) for line in axes.lines))  # room for the legend
+    axes.set(xlabel="step", ylabel=label)
+    clean_axes(axes)
+    return Figure(name, f"{label} over {len(lines)} log lines: from {y[0]:.3f} to {y[-1]:.3f}.", figure)
+
+
+def _valid_figure(name: str, lines: Log, x: str, y: str, best: dict[str, Any], label: str) -> Figure:
+    """A validation score, with its best point marked."""
+    figure, axes = new_figure()
+    axes.plot([line[x] for line in lines], [line[y] for line in lines], color=SYSTEM, marker="o", markersize=3.5)
+    axes.plot([best[x]], [best[y]], "o", color=SYSTEM, markersize=8, markerfacecolor="none")
+    axes.annotate(f"{best[y]:.3f}", (best[x], best[y]), xytext=(0, 8), textcoords="offset points", ha="center")
+    axes.margins(y=0.18)
+    axes.set(xlabel=x, ylabel=label)
+    clean_axes(axes)
+    return Figure(name, f"{label}: best {best[y]:.3f} at {x} {best[x]:g}, {len(lines)} validations.", figure)
+
+
+def thinned(lines: Log, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of the lines that have both, averaged over equal runs to at most MOST_POINTS: (n,) each."""
+    pairs = [(line[x], line[y]) for line in lines if _is_number(line.get(x)) and _is_number(line.get(y))]
+    values = np.array(pairs, dtype=np.float64).reshape(-1, 2)  # (N, 2)
+    parts: Sequence[np.ndarray] = np.array_split(values, min(MOST_POINTS, max(1, len(values))))
+    means = np.array([part.mean(axis=0) for part in parts if len(part)]).reshape(-1, 2)
+    return means[:, 0], means[:, 1]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
