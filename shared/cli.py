@@ -35,6 +35,7 @@ COMMANDS = {
     "robustness": ("stage2_fusion.commands.robustness:main", "PCC against the share of clips that lack a modality"),
     "report": ("stage2_fusion.commands.report:main", "write what runs show as one HTML file, with figures for papers"),
     "predict": ("stage2_fusion.commands.predict:main", "predict intensities of media files"),
+    "serve": ("stage2_fusion.commands.serve:main", "a page and an API that score clips"),
     "seal": ("shared.commands.seal:main", "accept a saved folder as it is, after an edit on purpose"),
     "configs": ("shared.commands.configs:main", "list the shipped configurations, or print the path of one"),
     "doctor": ("shared.commands.doctor:main", "show what is installed, what is missing, and how to get it"),

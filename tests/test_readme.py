@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import av
 import numpy as np
@@ -154,7 +155,7 @@ def run_line(line: str) -> None:
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     elif words[0] == "emit":
         output = io.StringIO()
-        with redirect_stdout(output), redirect_stderr(output):
+        with redirect_stdout(output), redirect_stderr(output), patch("stage2_fusion.app.server.serve"):  # it would last
             status = call([*words[1:], *shlex.split(SMALL.get(words[1], ""))])
         assert status == 0, f"{line}\n{output.getvalue()[-2000:]}"
     else:

@@ -63,8 +63,8 @@ def prepare_from_transcript(clip: Clip, recipe: Recipe, reason: str) -> tuple[Ro
     return clip_row(clip, undecoded_clip(clip, reason), recipe)[:2]
 
 
-def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[PreparedWindow]:
-    """Prepare all of a recording in windows of `recipe.max_seconds`.
+def prepare_windows(clip: Clip, recipe: Recipe, max_seconds: float | None = None) -> Iterator[PreparedWindow]:
+    """Prepare all of a recording in windows of `recipe.max_seconds`, or what begins in its first `max_seconds`.
 
     If the recording or the rest of it cannot be used, a window without a row follows. A given transcript has no times,
     so each window has all of it; if no window can be decoded, the transcript alone makes one.
@@ -72,6 +72,9 @@ def prepare_windows(clip: Clip, recipe: Recipe) -> Iterator[PreparedWindow]:
     any_window = False
     try:
         for decoded in decode_clip_windows(clip, recipe):
+            if max_seconds is not None and decoded.media.start >= max_seconds:
+                yield PreparedWindow(decoded.media.start, None, f"longer than {max_seconds:g} s: the rest is left out")
+                return
             row, _, remarks = clip_row(clip, decoded, recipe)
             yield PreparedWindow(decoded.media.start, row, "", remarks)
             any_window = True

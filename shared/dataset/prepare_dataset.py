@@ -6,6 +6,7 @@ others. The jobs of an array write different shards of the same dataset.
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from shared.dataset.verdicts import (
     summary,
     write_tables,
 )
-from shared.dataset.worker_pool import run_jobs
+from shared.dataset.worker_pool import WorkerPool, cores, run_jobs
 from shared.errors import UserError
 from shared.files import digest
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
@@ -97,22 +98,43 @@ def prepare_each(
     one clip in order, followed by a reason if the rest of it cannot be read. Of a clip with a sound file or face crops
     of its own only the first window is read; if there is more, a reason says so. seconds: time limit of each window.
     """
-    recipe.file_digests()
-    info = describe(ClipSource(clips), recipe)
-    started = set()
-    for index, window, error in run_jobs(partial(prepare_windows, recipe=info.recipe), clips, workers, seconds):
-        clip = clips[index]
-        windows = [window or PreparedWindow(0.0, None, error)]
-        if window is None and index not in started:  # its files ended the process; the transcript can still be used
-            row, _ = prepare_from_transcript(clip, recipe, error)
-            windows = windows if row is None else [PreparedWindow(0.0, row, ""), *windows]
-        started.add(index)
-        for start, row, reason, remarks in windows:
-            if row is None:
-                yield clip, None, reason
-            else:
-                own_info = replace(info, group_names=list(clip.groups))
-                yield clip, decode_row(row, own_info, start=start, remarks=remarks), ""
+    with closing(ClipReader(recipe, min(workers or cores(), len(clips)), seconds)) as reader:
+        yield from reader.read(clips)
+
+
+class ClipReader:
+    """Prepares clips in memory, in processes that stay for further clips: what a server needs."""
+
+    def __init__(
+        self, recipe: Recipe, workers: int = 0, seconds: float = 120.0, *, max_seconds: float | None = None
+    ) -> None:
+        """As `prepare_each`. max_seconds: of a clip; the rest of a longer one is left out, with a reason."""
+        recipe.file_digests()
+        self.recipe = recipe
+        job = partial(prepare_windows, recipe=describe(ClipSource([]), recipe).recipe, max_seconds=max_seconds)
+        self._pool = WorkerPool(job, workers, seconds)
+
+    def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, ClipSample | None, str]]:
+        """As `prepare_each`."""
+        info = describe(ClipSource(clips), self.recipe)
+        started = set()
+        for index, window, error in self._pool.run(clips):
+            clip = clips[index]
+            windows = [window or PreparedWindow(0.0, None, error)]
+            if window is None and index not in started:  # its files ended the process; the transcript can be used
+                row, _ = prepare_from_transcript(clip, self.recipe, error)
+                windows = windows if row is None else [PreparedWindow(0.0, row, ""), *windows]
+            started.add(index)
+            for start, row, reason, remarks in windows:
+                if row is None:
+                    yield clip, None, reason
+                else:
+                    own_info = replace(info, group_names=list(clip.groups))
+                    yield clip, decode_row(row, own_info, start=start, remarks=remarks), ""
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
 
 
 def describe(source: ClipSource, recipe: Recipe) -> ClipDatasetInfo:

@@ -52,34 +52,69 @@ def run_jobs(job: Callable[[Any], Any], items: list, workers: int, seconds: floa
     exception in `job` gives an error too. If `job` returns an iterator, each of its values is a result with a time
     limit of its own; the process waits until the value is consumed. `job` and items are pickled.
     """
-    workers = max(1, min(workers or cores(), len(items)))
-    queue = iter(enumerate(items))
-    pool: list[_Worker] = []
-    try:
-        for entry in islice(queue, workers):
-            pool.append(_Worker(job, *entry))
-        while pool:
-            deadline = min(worker.deadline(seconds) for worker in pool)
-            connection.wait([worker.pipe for worker in pool], timeout=max(0.0, deadline - time.monotonic()))
-            for worker in list(pool):
-                message = worker.receive(seconds)
-                if message is None:
-                    continue
-                index = worker.index
-                if message.kind != "part":
-                    following = next(queue, None)
-                    if following is None:
-                        worker.stop()
-                        pool.remove(worker)
-                    elif worker.alive:
-                        worker.assign(*following)
-                    else:
-                        pool[pool.index(worker)] = _Worker(job, *following)
-                if message.kind != "end":
-                    yield JobResult(index, message.value, message.error)
-    finally:
-        for worker in pool:
+    with WorkerPool(job, min(workers or cores(), len(items)), seconds) as pool:
+        yield from pool.run(items)
+
+
+class WorkerPool:
+    """Processes that stay for further items, for a server that cannot wait for new ones. `run` is for one thread at a
+    time; `close` may be called from another."""
+
+    def __init__(self, job: Callable[[Any], Any], workers: int, seconds: float):
+        """As `run_jobs`. Processes start when they are needed."""
+        self._job, self._count, self._seconds = job, max(1, workers or cores()), seconds
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def run(self, items: list) -> Iterator[JobResult]:
+        """As `run_jobs`."""
+        queue = iter(enumerate(items))
+        try:
+            for entry in islice(queue, self._count):
+                self._start(*entry)
+            while self._busy:
+                deadline = min(worker.deadline(self._seconds) for worker in self._busy)
+                pipes = [worker.pipe for worker in self._busy]
+                connection.wait(pipes, timeout=max(0.0, deadline - time.monotonic()))
+                for worker in list(self._busy):
+                    message = worker.receive(self._seconds)
+                    if message is None:
+                        continue
+                    index = worker.index
+                    if message.kind != "part":
+                        self._busy.remove(worker)
+                        if worker.alive:
+                            self._idle.append(worker)
+                        following = next(queue, None)
+                        if following is not None:
+                            self._start(*following)
+                    if message.kind != "end":
+                        yield JobResult(index, message.value, message.error)
+        finally:
+            while self._busy:  # of a caller who left
+                self._busy.pop().stop()
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in [*self._idle, *self._busy]:
             worker.stop()
+        self._idle.clear()
+
+    def _start(self, index: int, item: Any) -> None:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.process.is_alive():
+                worker.assign(index, item)
+                self._busy.append(worker)
+                return
+            worker.stop()
+        self._busy.append(_Worker(self._job, index, item))
 
 
 class _Worker:

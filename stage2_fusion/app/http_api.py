@@ -1,0 +1,130 @@
+"""The API for programs over plain HTTP, and how uploads arrive."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from stage2_fusion.app.jobs import QueueFull
+from stage2_fusion.app.service import Service
+from stage2_fusion.app.uploads import Upload, UploadError, megabytes
+
+if TYPE_CHECKING:
+    from starlette.datastructures import FormData
+
+MULTIPART_OVERHEAD = 1 << 20
+"""Bytes of a request beside the content of its files."""
+STALL_SECONDS = 30.0
+"""A sender who is silent for longer is cut off."""
+
+
+class HttpApi:
+    """POST /predict, GET /model, GET /status; and the route through which the page and Gradio's clients upload."""
+
+    def __init__(self, service: Service):
+        self.service = service
+
+    def routes(self) -> list[Route]:
+        """In front of Gradio's."""
+        return [
+            Route("/predict", self.predict, methods=["POST"]),
+            Route("/model", self.model, methods=["GET"]),
+            Route("/status", self.status, methods=["GET"]),
+            Route("/gradio_api/upload", self.upload, methods=["POST"]),
+        ]
+
+    async def model(self, request: Request) -> Response:
+        """What the model predicts, what it was trained on, and the limits of a request."""
+        return JSONResponse(self.service.model())
+
+    async def status(self, request: Request) -> Response:
+        """How many requests wait, and how many may."""
+        return JSONResponse({"waiting": self.service.queue.waiting, "max_waiting": self.service.queue.limit})
+
+    async def predict(self, request: Request) -> Response:
+        """Form fields: `clips`, one or more files; `transcript`, the words of a single clip. Answers with JSON."""
+        uploads: list[Upload] = []
+        try:
+            self.service.queue.check()  # before the files travel
+            form = await self._read_form(request)
+            uploads = await self._store(form)
+            transcript = form.get("transcript", "")
+            job = self.service.submit(uploads, transcript if isinstance(transcript, str) else "")
+            async for _ in self.service.follow(job):
+                if await request.is_disconnected():
+                    return Response(status_code=499)
+            return JSONResponse(self.service.answer(job))
+        except (UploadError, QueueFull, ClientDisconnect) as error:
+            self.service.store.delete(uploads)
+            return refusal(error)
+
+    async def upload(self, request: Request) -> Response:
+        """Store files and answer with their paths, as Gradio's own route does, but bounded, and under random names."""
+        try:
+            uploads = await self._store(await self._read_form(request))
+            return JSONResponse([str(upload.path) for upload in uploads])
+        except (UploadError, ClientDisconnect) as error:
+            return refusal(error)
+
+    async def _read_form(self, request: Request) -> "FormData":
+        """The form of a request. UploadError if it is none, is cut off, or is too large."""
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise UploadError("expected a form (multipart/form-data) with one or more files named `clips`", 415)
+        length = request.headers.get("content-length", "")
+        await run_in_threadpool(self.service.store.check_size, int(length) if length.isdigit() else 0)
+        parser = MultiPartParser(
+            request.headers,
+            self._body(request),
+            max_files=self.service.limits.clips + 1,
+            max_fields=10,
+            max_part_size=MULTIPART_OVERHEAD,
+        )
+        try:
+            return await parser.parse()
+        except MultiPartException as error:
+            raise UploadError(f"the form cannot be read ({error.message})") from None
+
+    async def _body(self, request: Request) -> AsyncGenerator[bytes, None]:
+        size, stream = 0, request.stream()
+        while True:
+            try:
+                part = await asyncio.wait_for(anext(stream, None), STALL_SECONDS)
+            except TimeoutError:
+                raise UploadError(f"nothing arrived for {STALL_SECONDS:g} s; send the files again", 408) from None
+            if part is None:
+                return
+            size += len(part)
+            if size > self.service.store.max_bytes + MULTIPART_OVERHEAD:
+                raise UploadError(f"more than {megabytes(self.service.store.max_bytes)} in one request", 413)
+            yield part
+
+    async def _store(self, form: "FormData") -> list[Upload]:
+        """Store all files of a form; none of them if one is refused."""
+        uploads: list[Upload] = []
+        try:
+            for _, value in form.multi_items():
+                if isinstance(value, str):
+                    continue
+                size = value.size or 0
+                uploads.append(
+                    await run_in_threadpool(self.service.store.add, value.file, size, value.filename or "clip")
+                )
+        except BaseException:
+            self.service.store.delete(uploads)
+            raise
+        finally:
+            await form.close()
+        return uploads
+
+
+def refusal(error: Exception) -> Response:
+    """One line as JSON, with a status that programs understand."""
+    content: dict[str, Any] = {"error": str(error) or "the connection was closed before the files had arrived"}
+    if isinstance(error, QueueFull):
+        return JSONResponse(content, 503, headers={"Retry-After": "10"})
+    return JSONResponse(content, getattr(error, "status", 400))

@@ -1,0 +1,122 @@
+"""What the page, the Gradio API and plain HTTP have in common: limits, uploads, the queue and the scorer."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.errors import UserError
+from shared.text import one_line
+from stage2_fusion.app.jobs import Job, JobQueue, Progress
+from stage2_fusion.app.results import clip_to_json, model_to_json, to_csv
+from stage2_fusion.app.scoring import ScoredClip, Scorer
+from stage2_fusion.app.uploads import Upload, UploadError, UploadStore, megabytes
+
+MAX_TRANSCRIPT = 20_000
+"""Characters."""
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for."""
+
+    bytes: int
+    """Of all files of a request together."""
+    seconds: float
+    """Of one clip; the rest of a longer one is left out."""
+    clips: int
+    waiting: int
+    """Requests that may wait."""
+
+    def text(self) -> str:
+        """One sentence for people."""
+        minutes = f"{self.seconds / 60:g} minutes" if self.seconds >= 60 else f"{self.seconds:g} seconds"
+        return (
+            f"At most {self.clips} clips and {megabytes(self.bytes)} at once; of each clip the first {minutes} are "
+            f"scored. At most {self.waiting} requests wait."
+        )
+
+
+class Service:
+    """One model behind a queue."""
+
+    def __init__(self, scorer: Scorer, limits: Limits):
+        self.scorer, self.limits = scorer, limits
+        self.store = UploadStore(limits.bytes)
+        self.queue = JobQueue(limits.waiting)
+        self.config = scorer.predictor.config
+
+    def model(self) -> dict[str, Any]:
+        """What the model is, and what a request may ask for."""
+        limits = {
+            "max_clips": self.limits.clips,
+            "max_bytes": self.limits.bytes,
+            "max_seconds": self.limits.seconds,
+            "max_waiting": self.limits.waiting,
+        }
+        return model_to_json(self.config) | {"limits": limits}
+
+    def submit(self, uploads: Sequence[Upload], transcript: str) -> Job:
+        """Put a request on the queue; its files are deleted when it is done or refused. UploadError for a request that
+        cannot be answered, QueueFull if there is no room."""
+        files = list(uploads)
+        try:
+            check_request(files, transcript, self.limits)
+            job = self.queue.submit(lambda job: self.scorer.score(files, transcript.strip(), job))
+        except BaseException:
+            self.store.delete(files)
+            raise
+        job.future.add_done_callback(lambda _: self.store.delete(files))
+        return job
+
+    async def follow(self, job: Job) -> AsyncIterator[Progress]:
+        """How far a request is, whenever that changes, until it is done; cancelled if its follower leaves."""
+        try:
+            last = None
+            while not job.future.done():
+                if job.progress != last:
+                    last = job.progress
+                    yield last
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            job.cancel()  # does nothing to a job that is done
+
+    def answer(self, job: Job) -> dict[str, Any]:
+        """The answer to a request that is done. UploadError if it failed."""
+        return {"model": self.model(), "clips": [clip_to_json(clip) for clip in self.clips(job)]}
+
+    def table(self, job: Job) -> str:
+        """The same as CSV."""
+        return to_csv(self.clips(job), self.config.label_names)
+
+    def clips(self, job: Job) -> list[ScoredClip]:
+        """The scored clips of a request that is done. UploadError if it failed."""
+        if job.future.cancelled():
+            raise UploadError("the request was cancelled", 503)
+        error = job.future.exception()
+        if error is not None:
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error, 200)}"
+            raise UploadError(f"the clips could not be scored ({reason})", 500)
+        return job.future.result()
+
+    def close(self) -> None:
+        """Cancel all requests, end all processes, delete all files."""
+        self.queue.close(0.0)
+        with contextlib.suppress(Exception):
+            self.scorer.close()
+        self.queue.close()
+        self.store.close()
+
+
+def check_request(uploads: Sequence[Upload], transcript: str, limits: Limits) -> None:
+    """UploadError for a request without clips, with too many, or with a transcript that fits none."""
+    if not uploads:
+        raise UploadError("no clip: send one or more video or audio files")
+    if len(uploads) > limits.clips:
+        raise UploadError(f"{len(uploads)} clips: at most {limits.clips} in one request; send them in several", 413)
+    if len(transcript) > MAX_TRANSCRIPT:
+        raise UploadError(f"the transcript has {len(transcript)} characters: at most {MAX_TRANSCRIPT}", 413)
+    if transcript.strip() and len(uploads) > 1:
+        raise UploadError("a transcript belongs to one clip; send one clip, or leave the transcript empty")

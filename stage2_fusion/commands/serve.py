@@ -1,0 +1,116 @@
+"""`emit serve`: a page, and an API, that score clips with one model."""
+
+import ipaddress
+import socket
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from shared import config as configuration
+from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, PositiveInt, Processes, Range, Seconds
+
+Port = Annotated[int, Range(0, 65535)]
+Megabytes = Annotated[int, Range(1, 100_000)]
+
+
+@dataclass
+class ServeConfig(CheckedOptions):
+    """Serve a page on which people score clips, and the same for programs. Ctrl-C or SIGTERM ends it with status 0."""
+
+    model: Path
+    """Model folder (RUN/model)."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Others than this machine reach 0.0.0.0: there is no password, and no encryption."""
+    port: Port = 7860
+    """0: any free one."""
+    max_upload: Megabytes = 200
+    """Megabytes of all files of one request together."""
+    max_seconds: Seconds = 1800.0
+    """Of one clip; the rest of a longer one is left out, and the answer says so."""
+    max_clips: PositiveInt = 50
+    """In one request."""
+    max_waiting: PositiveInt = 20
+    """Requests that wait; a further one is refused."""
+    workers: Processes = 0
+    """Processes that read files; 0: one per core."""
+    encoders: Path | None = None
+    """Aligned encoders; by default those inside the model folder."""
+    blendshapes: Path | None = None
+    """MediaPipe's face_landmarker.task, for a model that reads action units; by default the one inside its folder."""
+    detector: str | None = None
+    """Face detector, as in `emit prepare`; by default that of the training clips."""
+    transcribe: str | None = None
+    """Whisper folder, as in `emit prepare`; by default that of the training clips, "" for none."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    config = configuration.parse(
+        ServeConfig, argv, prog="emit serve", example="emit serve --model runs/demo/fuse/model --port 7860"
+    )
+    return run(config)
+
+
+def run(config: ServeConfig) -> int:
+    """Load the model and serve until SIGINT or SIGTERM; leaves no files and no processes. UserError if Gradio is
+    missing, the model cannot be loaded or the address is in use."""
+    import importlib.util
+
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("emit serve needs Gradio: pip install emit-toolkit[app]")
+    from stage2_fusion.app.server import address, listen
+
+    listener = listen(config.host, config.port)
+    if not _is_loopback(config.host):
+        print(
+            f"warning: --host {config.host} lets other machines in: there is no password, and nothing is encrypted",
+            file=sys.stderr,
+        )
+    url = address(listener, config.host)
+    print(f"loading the model {config.model}", flush=True)
+    with listener:
+        _serve(config, listener, url)
+    return 0
+
+
+def _serve(config: ServeConfig, listener: socket.socket, url: str) -> None:
+    from stage2_fusion.app.scoring import Scorer
+    from stage2_fusion.app.server import build_app, serve
+    from stage2_fusion.app.service import Limits, Service
+    from stage2_fusion.predictor import Predictor, SyntheticModelWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntheticModelWarning)  # the page says it, and so does the line below
+        predictor = Predictor.from_pretrained(
+            config.model,
+            encoders=config.encoders,
+            blendshapes=config.blendshapes,
+            detector=config.detector,
+            transcribe=config.transcribe,
+        )
+    from stage2_fusion.app.results import trained_on
+
+    print(f"note: {trained_on(predictor.config)}", flush=True)
+    print("loading Gradio", flush=True)
+    limits = Limits(config.max_upload * 10**6, config.max_seconds, config.max_clips, config.max_waiting)
+    service = Service(Scorer(predictor, config.max_seconds, config.workers), limits)
+    try:
+        serve(build_app(service, url), listener, f"open {url} (Ctrl-C ends the server)")
+    finally:
+        service.close()
+    print("ended; all uploads are deleted")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)
