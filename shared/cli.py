@@ -39,6 +39,7 @@ COMMANDS = {
     "seal": ("shared.commands.seal:main", "accept a saved folder as it is, after an edit on purpose"),
     "configs": ("shared.commands.configs:main", "list the shipped configurations, or print the path of one"),
     "doctor": ("shared.commands.doctor:main", "show what is installed, what is missing, and how to get it"),
+    "run": ("shared.commands.run:main", "run a recipe: a whole pipeline, from media files to a scored model"),
     "demo": ("shared.commands.demo:main", "run every step on the synthetic corpus"),
 }
 """{name: (import path, summary)}."""

@@ -12,7 +12,8 @@ import json
 import re
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -24,7 +25,7 @@ from shared.options.help_page import Command, HelpShown, help_page, wants_help
 from shared.options.messages import plain_message
 from shared.options.outputs import check_outputs
 from shared.options.ranges import wrong_values
-from shared.options.yaml_files import dump_yaml, parse_yaml, read_yaml
+from shared.options.yaml_files import dump_yaml, parse_yaml, read_yaml, truth
 from shared.registry import nearest
 from shared.text import one_line
 
@@ -104,13 +105,16 @@ def parse(
         kind = {"nargs": "+"} if "list" in str(fields[name].type) else {"type": fields[name].type}
         if fields[name].default is not dataclasses.MISSING:
             kind |= {"nargs": "?", "default": fields[name].default}
+        elif (make := fields[name].default_factory) is not dataclasses.MISSING:
+            kind |= {"nargs": "*", "default": make()}
         parser.add_argument(name, **kind)
     parser.add_class_arguments(config_class, as_group=False, skip=set(positional))
+    flags = [name for name, field in fields.items() if field.type in (bool, "bool")]
     for action in parser._actions:
-        if action.dest in fields and fields[action.dest].type in (bool, "bool"):
+        if action.dest in flags:
             action.nargs, action.const = "?", True  # --flag alone means --flag true
     try:
-        words = _with_config_first(words, package)
+        words = _with_config_first(_say_flags(words, flags), package)
     except UserError as error:
         parser.error(str(error))
     parsed = parser.parse_args(words)
@@ -122,7 +126,32 @@ def parse(
     except (TypeError, ValueError) as error:
         parser.error(str(error))
     check_outputs(config)
+    if _only_parse.get():
+        raise _Parsed(config)
     return config
+
+
+class _Parsed(BaseException):
+    """Ends a command once its options are parsed, for `options_of_command`."""
+
+    def __init__(self, config: Any):
+        self.config = config
+
+
+_only_parse: ContextVar[bool] = ContextVar("_only_parse", default=False)
+
+
+def options_of_command(main: Callable[[list[str]], int], argv: list[str]) -> Any:
+    """The options that the `main` of a command would run with, checked; it does not run. Raises what `parse` raises,
+    and SystemExit after one line on stderr for options that it refuses."""
+    token = _only_parse.set(True)
+    try:
+        main(argv)
+    except _Parsed as parsed:
+        return parsed.config
+    finally:
+        _only_parse.reset(token)
+    raise ValueError(f"{main.__module__}.{main.__qualname__} parses no options")
 
 
 def _with_config_first(words: list[str], package: str) -> list[str]:
@@ -150,6 +179,15 @@ def _with_config_first(words: list[str], package: str) -> list[str]:
     if len(shown) > 1:
         sys.stderr.write(f"note: --config is given {len(shown)} times; a later one overrides: {', '.join(shown)}\n")
     return texts + rest
+
+
+def _say_flags(words: list[str], flags: list[str]) -> list[str]:
+    """`--flag clip.mp4` as `--flag=true clip.mp4`: what follows a flag is its value only if it says true or false."""
+    following = [*words, ""][1:]
+    return [
+        f"{word}=true" if word.removeprefix("--") in flags and word.startswith("--") and truth(then) is None else word
+        for word, then in zip(words, following, strict=True)
+    ]
 
 
 def _join_negative(words: list[str]) -> list[str]:

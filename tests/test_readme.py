@@ -26,7 +26,8 @@ from stage1_align.towers import TOWERS as REGISTRIES
 from stage2_fusion import trainer as stage2_trainer
 
 ROOT = Path(__file__).parents[1]
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/README.md")), ROOT / "tests" / "benchmarks" / "README.md"]
+DEEPER = [ROOT / "shared" / "recipes" / "README.md", ROOT / "tests" / "benchmarks" / "README.md"]
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/README.md")), *DEEPER]
 SMALL = {
     "synth": "--clips 24 --workers 1",
     "prepare": "--workers 1",

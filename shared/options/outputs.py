@@ -51,9 +51,23 @@ OutputRobustness = Annotated[Path, Output(beside=("{}.csv",))]
 """JSON, and its rows as a table."""
 
 
-def check_outputs(config: Any) -> None:
-    """UserError for the first output among the options that cannot be written, or that would replace an input."""
-    outputs, inputs, files = [], [], []
+@dataclass(frozen=True)
+class WrittenPath:
+    """One output of a command."""
+
+    option: str
+    path: Path
+    mark: Output
+
+    @property
+    def beside(self) -> list[Path]:
+        """The further files that may be written with it."""
+        return [self.path.with_name(name.format(self.path.stem)) for name in self.mark.beside]
+
+
+def paths_of(config: Any) -> tuple[list[WrittenPath], list[Path]]:
+    """The outputs among the options, and the paths that may be inputs."""
+    outputs, inputs = [], []
     for field, hint in typing.get_type_hints(type(config), include_extras=True).items():
         if not any(field == known.name for known in dataclasses.fields(config)):
             continue
@@ -62,19 +76,26 @@ def check_outputs(config: Any) -> None:
         values = value if isinstance(value, list | tuple) else [value]
         paths = [Path(each) for each in values if isinstance(each, Path) or (marks and isinstance(each, str))]
         if marks:
-            outputs += [(f"--{field}", path, marks[0]) for path in paths]
+            outputs += [WrittenPath(f"--{field}", path, marks[0]) for path in paths]
         else:
             named = [Path(each.partition("=")[2] or each) for each in values if isinstance(each, str)]
             inputs += paths + (named if isinstance(value, list) else [])
-    for option, path, mark in outputs:
-        if mark.folder:
+    return outputs, inputs
+
+
+def check_outputs(config: Any) -> None:
+    """UserError for the first output among the options that cannot be written, or that would replace an input."""
+    outputs, inputs = paths_of(config)
+    files = []
+    for output in outputs:
+        option, path = output.option, output.path
+        if output.mark.folder:
             check_output_folder(path, inputs, option)
         else:
             check_output_file(path, inputs, option)
-        beside = [path.with_name(name.format(path.stem)) for name in mark.beside]
-        for each in beside:
+        for each in output.beside:
             check_output_file(each, inputs, option)
-        files += [(option, each) for each in (path, *beside)]
+        files += [(option, each) for each in (path, *output.beside)]
     _check_distinct(files)
 
 

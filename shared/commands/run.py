@@ -1,0 +1,93 @@
+"""`emit run RECIPE`: a whole pipeline, step by step."""
+
+import shlex
+import sys
+import textwrap
+from dataclasses import dataclass, field
+
+from shared import config as configuration
+from shared.errors import UserError
+from shared.options.ranges import CheckedOptions
+from shared.pipeline.execute import run_recipe
+from shared.pipeline.expand import parse_assignments
+from shared.pipeline.recipe_file import PipelineRecipe, all_steps, read_recipe, shipped_recipes
+
+
+@dataclass
+class RunConfig(CheckedOptions):
+    """Run the steps of a recipe. What is done, from the same things, is skipped; `emit run RECIPE --help` shows its
+    variables."""
+
+    recipe: str = ""
+    """A shipped recipe, or a YAML file. Without one, the shipped recipes are listed."""
+    variables: list[str] = field(default_factory=list)
+    """Values of its variables, each NAME=VALUE."""
+    dry_run: bool = False
+    """Check the options of every step, and print the commands instead of running them."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `emit run`; 0 when every step succeeded."""
+    words = sys.argv[1:] if argv is None else argv
+    words = sorted(words, key=lambda word: not word.startswith("--dry_run"))  # wherever it stands
+    named = next((word for word in words if not word.startswith("-")), "")
+    if named and {"--help", "-h"} & set(words):
+        print("\n".join(describe(read_recipe(named))))
+        return 0
+    if named:
+        _refuse_variables_as_options(words, read_recipe(named))
+    config = configuration.parse(
+        RunConfig,
+        words,
+        prog="emit run",
+        example="emit run own data=my_clips/labels.csv out=runs/mine",
+        positional=("recipe", "variables"),
+    )
+    if not config.recipe:
+        print("\n".join(list_recipes()))
+        return 0
+    recipe = read_recipe(config.recipe)
+    run_recipe(recipe, parse_assignments(recipe, config.variables), config.dry_run)
+    return 0
+
+
+def _refuse_variables_as_options(words: list[str], recipe: PipelineRecipe) -> None:
+    for word in words:
+        name = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and name in recipe.variables:
+            raise UserError(f"{word}: variables of a recipe are written without --, as in {name}=VALUE")
+
+
+def list_recipes() -> list[str]:
+    """The shipped recipes, a line each."""
+    names = shipped_recipes()
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {read_recipe(name).summary}" for name in names]
+    return [*lines, "`emit run RECIPE --help` shows the variables of one."]
+
+
+def describe(recipe: PipelineRecipe) -> list[str]:
+    """Summary, variables with their reasons and defaults, and the names of the steps."""
+    needed = [f"{name}=..." for name, variable in recipe.variables.items() if variable.required]
+    shown = recipe.name if recipe.file in shipped_recipes().values() else shlex.quote(str(recipe.file))
+    usage = " ".join(["usage: emit run", shown, *needed, "[NAME=VALUE ...] [--dry_run]"])
+    lines = [usage, "", recipe.summary, "", "variables:"]
+    for name, variable in recipe.variables.items():
+        default = "required" if variable.required else f"default: {_shown(variable.default)}"
+        lines += [
+            f"  {name} ({default})",
+            *textwrap.wrap(variable.help, 100, initial_indent="      ", subsequent_indent="      "),
+        ]
+    return [*lines, "", "steps:", *(f"  {step.name}: {step.run}" for step in all_steps(recipe.steps))]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    from shared.cli import run_main
+
+    run_main(main)

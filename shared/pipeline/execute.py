@@ -1,0 +1,103 @@
+"""Running a recipe: each step once, in order; what is done and still true is skipped."""
+
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shared.cli import call, emit_command, system_error
+from shared.errors import UserError
+from shared.locks import hold, release
+from shared.options.outputs import check_output_folder
+from shared.pipeline.closing import closing_lines
+from shared.pipeline.expand import expand, resolve
+from shared.pipeline.journal import Journal
+from shared.pipeline.plan import PlannedStep, made_from, plan_steps
+from shared.pipeline.recipe_file import PipelineRecipe
+
+LOCK = ".recipe.lock"
+
+
+def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool = False) -> None:
+    """Run the steps of a recipe that are not done yet, then print what was made. given: {variable: text}.
+
+    UserError before any step for a wrong variable or option, a missing input, an output that is not writable, and a
+    second run in the same folder; then for the first step that fails."""
+    if recipe.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    values = resolve(recipe, given)
+    lines = expand(recipe, values)
+    out = Path(values["out"])
+    check_output_folder(out, option="out")
+    steps = plan_steps(lines)
+    if dry_run:
+        print("\n".join(map(str, lines)))
+        return
+    hold(out, out, LOCK)
+    try:
+        seconds = _run_steps(recipe, steps, out)
+    finally:
+        release(out)
+    print("\n".join(closing_lines(recipe, values, seconds)), flush=True)
+
+
+def _run_steps(recipe: PipelineRecipe, steps: list[PlannedStep], out: Path) -> dict[str, float]:
+    """Run what is not done; {step: seconds it took, also in an earlier run}."""
+    journal = Journal(out)
+    seconds: dict[str, float] = {}
+    for number, step in enumerate(steps, 1):
+        name, depends_on = step.line.name, made_from(step, out)
+        place = f"== {name} ({number} of {len(steps)})"
+        entry = journal.finished(step, depends_on)
+        if entry is not None:
+            print(f"{place}: already done: {step.line}", flush=True)
+            seconds[name] = entry.seconds
+            continue
+        why = journal.why_again(step, depends_on)
+        journal.begin(step, depends_on)
+        print(f"\n{place}{': again, ' if why else ''}{why}: {step.line}", flush=True)
+        began = time.perf_counter()
+        run_step(step, recipe.name)
+        seconds[name] = time.perf_counter() - began
+        journal.finish(step, seconds[name])
+    return seconds
+
+
+def run_step(step: PlannedStep, recipe: str) -> None:
+    """Run one step. Without a GPU it runs in this process, which imports torch, transformers and open_clip once for all
+    steps; with a GPU it runs in a process of its own, which frees the GPU for the next step. UserError when it fails.
+    """
+    import torch
+
+    words, name = step.line.words[1:], step.line.name
+    status: Any
+    try:
+        in_process = not torch.cuda.is_available()
+        status = call(list(words)) if in_process else subprocess.run(emit_command(*words), check=False).returncode
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except BrokenPipeError:  # run_main handles it
+        raise
+    except SystemExit as stop:  # invalid options, already reported
+        status = stop.code
+    except (OSError, MemoryError) as error:
+        print(f"error: {system_error(error)}", file=sys.stderr)
+        status = 1
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    if status:
+        raise UserError(
+            f"the step {name!r} failed (status {status}); mend the error above, then run {recipe} again, which goes on "
+            f"here; this step alone: {step.line}"
+        )
+    if step.run_folder and not (step.run_folder / "metrics.json").exists():
+        raise UserError(f"the step {name!r} was stopped; run {recipe} again to continue from its checkpoint")
+    for output in step.outputs:
+        if not output.path.exists():
+            raise UserError(f"the step {name!r} has not written {output.path}; this step alone: {step.line}")

@@ -1,0 +1,155 @@
+"""From a recipe and the values of its variables to command lines."""
+
+import itertools
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.errors import UserError
+from shared.options.yaml_files import parse_yaml, truth
+from shared.pipeline.recipe_file import PLACEHOLDER, Loop, PipelineRecipe, Step, Variable, command_words
+from shared.registry import nearest
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """One step of a run: its name, and the words of its command."""
+
+    name: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return shlex.join(self.words)
+
+
+def parse_assignments(recipe: PipelineRecipe, words: Sequence[str]) -> dict[str, str]:
+    """{variable: text} of arguments such as `clips=200`. UserError for another form, an unknown name, or a name that
+    is there twice."""
+    given: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        name = name.removeprefix("--")
+        if name in recipe.variables and (word.startswith("--") or not sign):
+            raise UserError(f"{word}: variables of a recipe are written {name}=VALUE")
+        if not sign:
+            raise UserError(f"{word}: expected name=value; {nearest(name, recipe.variables)}")
+        if name not in recipe.variables:
+            raise UserError(
+                f"{word}: the recipe {recipe.name} has no variable {name!r}: {nearest(name, recipe.variables)}"
+            )
+        if name in given:
+            raise UserError(f"{word}: {name} is given twice; give it once")
+        given[name] = value
+    return given
+
+
+def resolve(recipe: PipelineRecipe, given: Mapping[str, str]) -> dict[str, Any]:
+    """The value of each variable: as given, else its default. UserError for one that is missing or of a wrong type."""
+    values: dict[str, Any] = {}
+    for name, variable in recipe.variables.items():
+        if name in given:
+            values[name] = _typed(variable, given[name])
+        elif variable.required:
+            raise UserError(f"{name} is missing: give {name}=VALUE ({variable.help.rstrip('.')})")
+        elif isinstance(variable.default, str):
+            values[name] = substitute(variable.default, values)
+        else:
+            values[name] = variable.default
+    return values
+
+
+def _typed(variable: Variable, text: str) -> Any:
+    """The value that a text gives a variable. Its default decides the type; a text stays as it is."""
+    name, default = variable.name, variable.default
+    if not text.strip():
+        if variable.required or default is not None:
+            raise UserError(f"{name}= is empty: {variable.help}")
+        return None
+    if isinstance(default, bool):
+        value = truth(text)
+        if value is None:
+            raise UserError(f"{name}={text}: allowed is true or false")
+        return value
+    if isinstance(default, int | float):
+        value = parse_yaml(text, name)
+        number = int if isinstance(default, int) else int | float
+        if isinstance(value, bool) or not isinstance(value, number):
+            raise UserError(
+                f"{name}={text}: allowed is a {'whole ' * isinstance(default, int)}number, such as {default}"
+            )
+        return value
+    if isinstance(default, list):
+        value = parse_yaml(text if text.lstrip().startswith("[") else f"[{text}]", name)
+        if not isinstance(value, list) or any(isinstance(each, dict | list) or each is None for each in value):
+            raise UserError(f"{name}={text}: allowed is a list, such as {','.join(map(str, default))}")
+        if len({str(each) for each in value}) < len(value):
+            raise UserError(f"{name}={text}: a value is there twice; give it once")
+        return value
+    return text
+
+
+def expand(recipe: PipelineRecipe, values: Mapping[str, Any]) -> list[CommandLine]:
+    """The command lines, in order: loops unrolled, conditions decided, variables filled in."""
+    return list(_expand(recipe.steps, values, []))
+
+
+def _expand(steps: Sequence[Step | Loop], values: Mapping[str, Any], path: list[str]) -> Iterator[CommandLine]:
+    for step in steps:
+        if step.condition and not _holds(step.condition, values):
+            continue
+        if isinstance(step, Step):
+            words = command_words(step.run, f"step {step.name!r}")
+            name = " ".join([step.name, *([f"({', '.join(path)})"] if path else [])])
+            yield CommandLine(name, tuple(_fill(words, values)))
+            continue
+        lists = {name: values[of] if isinstance(of, str) else of for name, of in step.over.items()}
+        for name, items in lists.items():
+            if not isinstance(items, list):
+                raise UserError(f"for: {name}: {items!r} is no list; write [{items}]")
+        for chosen in itertools.product(*lists.values()):
+            inner = dict(zip(lists, chosen, strict=True))
+            shown = [f"{name} {value}" for name, value in inner.items()]
+            yield from _expand(step.steps, {**values, **inner}, path + shown)
+
+
+def _holds(condition: str, values: Mapping[str, Any]) -> bool:
+    negated = condition.startswith("not ")
+    return bool(values[condition.removeprefix("not ").strip()]) != negated
+
+
+def _fill(words: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
+    """The words with the values of their variables. An option of an empty value goes with it."""
+    filled: list[str] = []
+    for word in words:
+        alone = PLACEHOLDER.fullmatch(word)
+        if alone and values[alone[1]] in (None, []):
+            if filled and filled[-1].startswith("--") and "=" not in filled[-1]:
+                filled.pop()
+            continue
+        repeated = {name for name, star in PLACEHOLDER.findall(word) if star}
+        if not repeated:
+            filled.append(substitute(word, values))
+            continue
+        lists = [values[name] if isinstance(values[name], list) else [values[name]] for name in repeated]
+        for chosen in itertools.product(*lists):
+            filled.append(substitute(word, {**values, **dict(zip(repeated, chosen, strict=True))}))
+    yield from filled
+
+
+def command_line(text: str, values: Mapping[str, Any]) -> str:
+    """A line with its variables filled in, that a person can copy."""
+    return shlex.join(_fill(command_words(text, "next"), values))
+
+
+def substitute(text: str, values: Mapping[str, Any]) -> str:
+    """The text with each `{name}` replaced by the value of that variable."""
+    return PLACEHOLDER.sub(lambda match: _written(values[match[1]]), text)
+
+
+def _written(value: Any) -> str:
+    """A value as a command line holds it."""
+    if isinstance(value, bool | list):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(value)

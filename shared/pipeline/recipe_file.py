@@ -1,0 +1,235 @@
+"""A recipe as its YAML file describes it: variables, and steps that are lines of `emit` commands.
+
+    summary: What it does, in one line.
+    variables:
+      data: The table of the clips.                     a text alone: required, and why
+      out: { default: runs/mine, help: Folder of all results. }
+      seeds: { default: [0, 1], help: Seeds of stage 2. }
+    steps:
+      - name: prepare
+        run: emit prepare {data} --out {out}/clips
+      - for: { seed: seeds }                            the steps below, once for each value of the variable (or list)
+        steps:
+          - name: stage 2
+            run: emit fuse --data {out}/features --run {out}/fuse{seed} --seed {seed}
+      - name: leaderboard
+        if: seeds                                       left out when the variable is empty; also `if: not seeds`
+        run: emit leaderboard dual={out}/fuse{seeds*}/model/evaluation/metrics_test.json
+    score: "{out}/metrics.json"                         the evaluation that the end shows
+    made: { model: "{out}/fuse/model" }                 what the end names
+    next: emit predict clip.mp4 --model {out}/fuse/model
+
+`{name}` is the value of a variable, within one word of the command whatever it holds; a word with `{name*}` is repeated
+for each value of a list. An option whose value is empty is left out together with its value.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.cli import COMMANDS
+from shared.config import ROOT
+from shared.errors import UserError
+from shared.options.yaml_files import read_yaml
+from shared.registry import nearest
+
+PLACEHOLDER = re.compile(r"\{([a-z]\w*)(\*?)\}")
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What a person may set: `name=value`."""
+
+    name: str
+    help: str
+    default: Any = None
+    """None: left out, unless it is required."""
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command."""
+
+    name: str
+    run: str
+    """Its line, with placeholders."""
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Steps that are repeated, once for each combination of values, or steps that share a condition."""
+
+    over: dict[str, str | list[Any]]
+    """{name inside: variable that holds the list, or the list itself}."""
+    steps: tuple["Step | Loop", ...]
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class PipelineRecipe:
+    """A recipe, checked: its keys, placeholders and commands exist."""
+
+    file: Path
+    summary: str
+    variables: dict[str, Variable]
+    steps: tuple[Step | Loop, ...]
+    score: str = ""
+    made: dict[str, str] = field(default_factory=dict)
+    next: str = ""
+    offline: bool = False
+    """Nothing may be fetched: its steps run with HF_HUB_OFFLINE=1."""
+
+    @property
+    def name(self) -> str:
+        return self.file.stem
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """{name: file} of the recipes of this package."""
+    return {file.stem: file for file in sorted((ROOT / "shared" / "recipes").glob("*.yaml"))}
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe: `name` is a YAML file, or names one that is shipped. UserError names the nearest one."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = shipped_recipes()
+    if str(name) not in shipped:
+        raise UserError(f"{name}: no such recipe; give a YAML file, or {nearest(str(name), shipped)}")
+    return shipped[str(name)]
+
+
+def read_recipe(name: str | Path) -> PipelineRecipe:
+    """Read and check a recipe. UserError begins with its file."""
+    file = find_recipe(name)
+    try:
+        content = read_yaml(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    where = str(file)
+    keys = ("summary", "variables", "steps", "score", "made", "next", "offline")
+    content = _mapping(content, where, keys, needed=("summary", "steps"))
+    variables: dict[str, Variable] = {}
+    for variable, value in _mapping(content.get("variables"), f"{where}: variables").items():
+        variables[variable] = _variable(variable, value, f"{where}: variables.{variable}", variables)
+    if "out" not in variables or not isinstance(variables["out"].default, str):
+        raise UserError(f"{where}: variables has no 'out' with a default; every recipe names the folder of its results")
+    recipe = PipelineRecipe(
+        file,
+        _text(content["summary"], f"{where}: summary"),
+        variables,
+        _steps(content["steps"], f"{where}: steps"),
+        _text(content.get("score", ""), f"{where}: score"),
+        {key: _text(value, f"{where}: made.{key}") for key, value in _mapping(content.get("made"), where).items()},
+        _text(content.get("next", ""), f"{where}: next"),
+        content.get("offline") is True,
+    )
+    _check_steps(recipe.steps, set(variables), where)
+    for place, text in {"score": recipe.score, "next": recipe.next, **recipe.made}.items():
+        _check_placeholders(text, set(variables), f"{where}: {place}")
+    return recipe
+
+
+def _mapping(value: Any, where: str, keys: tuple[str, ...] = (), needed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The names and values of a part of the file, with known names when `keys` lists them."""
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: names with values are expected, such as {{name: value}}")
+    for key in value:
+        if keys and key not in keys:
+            raise UserError(f"{where}: no key {key!r} here: {nearest(str(key), keys)}")
+    for key in needed:
+        if value.get(key) in (None, "", []):
+            raise UserError(f"{where}: {key!r} is missing")
+    return value
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: is {value!r}: a text is expected")
+    return value
+
+
+def _variable(name: Any, value: Any, where: str, earlier: Mapping[str, Variable]) -> Variable:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise UserError(f"{where}: a variable has a name of small letters, digits and _")
+    if isinstance(value, str):
+        return Variable(name, value, required=True)
+    value = _mapping(value, where, ("default", "help"), needed=("help",))
+    default = value.get("default")
+    if isinstance(default, dict):
+        raise UserError(f"{where}: the default is a text, a number, a switch or a list")
+    if isinstance(default, str):
+        _check_placeholders(default, set(earlier), where)
+    return Variable(name, _text(value["help"], where), default)
+
+
+def _steps(value: Any, where: str) -> tuple[Step | Loop, ...]:
+    if not isinstance(value, list):
+        raise UserError(f"{where}: a list of steps is expected")
+    steps: list[Step | Loop] = []
+    for number, part in enumerate(value, 1):
+        place = f"{where}[{number}]"
+        if isinstance(part, dict) and "steps" in part:
+            part = _mapping(part, place, ("for", "if", "steps"), needed=("steps",))
+            condition = _text(part.get("if", ""), f"{place}.if")
+            over = _mapping(part.get("for"), f"{place}.for")
+            steps.append(Loop(over, _steps(part["steps"], f"{place}.steps"), condition))
+        else:
+            part = _mapping(part, place, ("name", "run", "if"), needed=("name", "run"))
+            name, run, condition = (_text(part.get(key, ""), f"{place}.{key}") for key in ("name", "run", "if"))
+            steps.append(Step(name, run, condition))
+    return tuple(steps)
+
+
+def _check_steps(steps: tuple[Step | Loop, ...], known: set[str], where: str) -> None:
+    """UserError for a placeholder, a condition or a list that names no variable, and for a line that is no command."""
+    for step in steps:
+        if step.condition and (name := step.condition.removeprefix("not ").strip()) not in known:
+            raise UserError(f"{where}: if: {step.condition}: no variable {name!r}: {nearest(name, known)}")
+        if isinstance(step, Loop):
+            for name, values in step.over.items():
+                if name in known or not NAME.fullmatch(str(name)):
+                    raise UserError(f"{where}: for: {name!r} is taken, or no name; choose another")
+                if isinstance(values, str) and values not in known:
+                    raise UserError(f"{where}: for: {name}: no variable {values!r}: {nearest(values, known)}")
+                if not isinstance(values, str | list):
+                    raise UserError(f"{where}: for: {name}: a list, or a variable that holds one, is expected")
+            _check_steps(step.steps, known | set(step.over), where)
+            continue
+        _check_placeholders(step.run, known, f"{where}: step {step.name!r}")
+        words = command_words(step.run, f"{where}: step {step.name!r}")
+        if len(words) < 2 or words[0] != "emit" or words[1] not in COMMANDS:
+            hint = nearest(words[1], COMMANDS) if len(words) > 1 else "such as emit check {data}"
+            raise UserError(f"{where}: step {step.name!r}: {step.run[:60]!r} is no emit command; {hint}")
+        if words[1] in ("run", "demo"):
+            raise UserError(f"{where}: step {step.name!r}: a recipe runs no recipe; write its steps here")
+
+
+def _check_placeholders(text: str, known: set[str], where: str) -> None:
+    for name, _ in PLACEHOLDER.findall(text):
+        if name not in known:
+            raise UserError(f"{where}: {{{name}}}: no variable {name!r}: {nearest(name, known)}")
+
+
+def command_words(line: str, where: str) -> list[str]:
+    """The words of a command line, as a shell reads them."""
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not readable as a command ({error}): {line[:60]}") from None
+
+
+def all_steps(steps: tuple[Step | Loop, ...]) -> Iterator[Step]:
+    """The steps, also those within loops."""
+    for step in steps:
+        if isinstance(step, Loop):
+            yield from all_steps(step.steps)
+        else:
+            yield step

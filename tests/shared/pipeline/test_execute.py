@@ -1,0 +1,176 @@
+"""Running a recipe: what is done is skipped, what is stale is made again, and nothing else is replaced."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shared.commands.run import main
+from shared.errors import UserError
+from shared.pipeline import execute
+
+RECIPE = """
+summary: a report, folds of the clips, and a report of those
+variables:
+  data: Clips.
+  source: A table.
+  out: { default: "runs/it's here", help: Folder. }
+  headers: { default: 5, help: Files. }
+steps:
+  - { name: report, run: "emit check {source} --headers {headers} --out {out}/report.json" }
+  - { name: fold, run: "emit split {data} --by subject --folds 2 --out {out}/fold" }
+  - { name: again, run: "emit split {out}/fold --by subject --folds 2 --fold 1 --out {out}/again" }
+made: { report: "{out}/report.json", nothing: "{out}/nothing" }
+next: emit align --data {out}/again --run {out}/run
+"""
+
+
+class Run:
+    """A recipe in a folder with a space in its name."""
+
+    def __init__(self, folder: Path, clips: Path, capsys):
+        self.folder, self.clips, self.capsys = folder / "my folder", clips, capsys
+        self.folder.mkdir()
+        self.source, self.out, self.file = self.folder / "t.csv", self.folder / "out", self.folder / "r.yaml"
+        self.source.write_text("path,Joy\na.mp4,0.5\nb.mp4,0.25\n")
+        for name in "ab":
+            (self.folder / f"{name}.mp4").write_bytes(b"0" * 100)
+        self.file.write_text(RECIPE)
+
+    def __call__(self, *more: str) -> str:
+        """What the run prints; the steps that ran, by their first words, are in `ran`."""
+        given = [f"data={self.clips}", f"source={self.source}", f"out={self.out}", *more]
+        assert main([str(self.file), *given]) == 0
+        shown = self.capsys.readouterr().out
+        steps = [line for line in shown.splitlines() if line.startswith("== ")]
+        self.ran = [line.split()[1] for line in steps if "already done" not in line]
+        self.lines = steps
+        return shown
+
+
+@pytest.fixture
+def run(tmp_path, clips, capsys) -> Run:
+    return Run(tmp_path, clips, capsys)
+
+
+def test_everything_runs_once_and_the_end_says_what_was_made(run):
+    shown = run()
+    assert run.ran == ["report", "fold", "again"]
+    assert f"report  {run.out}/report.json" in shown and "nothing" not in shown
+    assert f"next: emit align --data '{run.out}/again'" in shown
+    run()
+    assert run.ran == []
+
+
+def test_step_is_made_again_when_what_it_was_made_from_changed(run):
+    run()
+    run("headers=6")
+    assert run.ran == ["report"] and "again, headers changed" in run.lines[0]
+    run.source.write_text("path,Joy\na.mp4,0.5\nb.mp4,0.75\n")
+    run("headers=6")
+    assert run.ran == ["report"] and "again, source changed" in run.lines[0]
+    (run.folder / "b.mp4").write_bytes(b"1" * 100)  # a file that the table lists
+    run("headers=6")
+    assert run.ran == ["report"]
+    run.file.write_text(RECIPE.replace("--folds 2 --out", "--folds 3 --out"))
+    run("headers=6")
+    assert run.ran == ["fold", "again"] and "data changed" in run.lines[2]
+
+
+def test_place_of_the_results_makes_no_difference(run):
+    run()
+    run.out = run.out.rename(run.folder / "elsewhere")
+    run()
+    assert run.ran == []
+
+
+def test_missing_output_is_made_again(run):
+    run()
+    (run.out / "report.json").unlink()
+    run()
+    assert run.ran == ["report"] and "its output is gone" in run.lines[0]
+
+
+def test_output_that_no_recipe_made_is_refused(run):
+    run.out.mkdir()
+    (run.out / "report.json").write_text("mine")
+    with pytest.raises(UserError, match=r"report\.json: is there, and no recipe made it"):
+        run()
+    assert (run.out / "report.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("more", [[], ["headers=9"]], ids=["up to date", "stale"])
+def test_output_that_was_edited_is_refused(run, more):
+    run()
+    (run.out / "report.json").write_text("mine")
+    with pytest.raises(UserError, match=r"report\.json: changed since this recipe made it"):
+        run(*more)
+    assert (run.out / "report.json").read_text() == "mine"
+
+
+def test_interrupted_step_goes_on_with_what_it_has(run, monkeypatch):
+    def interrupted(words: list[str]) -> int:
+        if words[0] == "split":
+            run.out.joinpath("fold").mkdir(exist_ok=True)
+            raise KeyboardInterrupt
+        return real(words)
+
+    real = execute.call
+    monkeypatch.setattr(execute, "call", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    kept = run.out / "fold" / ".kept"
+    kept.touch()
+    monkeypatch.setattr(execute, "call", lambda words: 0 if kept.exists() and words[0] == "split" else real(words))
+    with pytest.raises(UserError, match="'again' has not written"):
+        run()
+    kept.unlink()  # it was not deleted: the command itself continues
+
+
+def test_failing_step_is_named_with_the_command_to_repeat(run, monkeypatch, capsys):
+    run.file.write_text(RECIPE.replace("--by subject --folds 2 --out", "--by subjekt --folds 2 --out"))
+    with pytest.raises(UserError, match=r"the step 'fold' failed \(status 1\).*emit split .* --by subjekt"):
+        run()
+    assert "did you mean 'subject'" in capsys.readouterr().err
+    run.file.write_text(RECIPE)
+    run()
+    assert run.ran == ["fold", "again"]
+
+
+def test_second_run_in_the_same_folder_is_refused(run, tmp_path):
+    import subprocess
+    import sys
+
+    run.out.mkdir()
+    code = f"""import sys; from pathlib import Path; from shared.locks import hold
+hold(Path({str(run.out)!r}), Path("x"), {execute.LOCK!r}); print("held", flush=True); sys.stdin.read()"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=rf"in use by process {other.pid}"):
+            run()
+        other.stdin.close()
+    run()
+
+
+def test_dry_run_prints_the_commands_and_does_nothing(run, capsys):
+    given = [f"data={run.clips}", "--dry_run", f"source={run.source}", f"out={run.out}"]
+    assert main([str(run.file), *given]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in shown] == ["check", "split", "split"] and not run.out.exists()
+
+
+def test_list_of_results_that_is_damaged_is_refused(run):
+    run()
+    (run.out / "recipe.json").write_text(json.dumps({"steps": {"report.json": {"commnd": "x"}}}))
+    with pytest.raises(UserError, match=r"recipe\.json: damaged"):
+        run()
+
+
+def test_recipes_and_variables_are_shown(run, capsys):
+    assert main([]) == 0
+    assert "demo " in capsys.readouterr().out
+    assert main(["demo", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "clips (default: 2000)" in shown and "Clips of the synthetic corpus." in shown
+    assert main([str(run.file), "--help"]) == 0
+    assert "data=... source=..." in capsys.readouterr().out
