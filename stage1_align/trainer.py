@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from shared.training.distributed import any_process
 from shared.training.ema import Ema
 from shared.training.optimizer import set_learning_rates
 from shared.training.run_folder import Progress, RunFolder
-from shared.training.sampling import seed_everything
+from shared.training.sampling import seed_everything, shrink_note
 from shared.training.schedule import cosine_with_warmup, count_warmup_steps
 from shared.training.signals import SigtermHandler
 from shared.training.startup import start_run
@@ -68,7 +68,11 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
     if not config.data and not config.pairs.sources:
         raise UserError("nothing to train on: give --data, or --pairs.sources")
     options = config.train
-    data = PairData(config.pairs, options.batch_size, config.seed, config.data or "")
+    data = PairData(config.pairs, options.batch_size, config.seed, config.data or "", options.shrink_batch)
+    shrunk = data.mixture.batch_size != options.batch_size
+    shrink_notes = [shrink_note(data.mixture.count, options.batch_size)] if shrunk else []
+    options = replace(options, batch_size=data.mixture.batch_size)
+    config = replace(config, train=options)
     valid = data.valid()
     notes = check_contrast(config, data) + check_validation(valid, config.pairs.captions)
     run = start_run(config, MUTABLE_ON_RESUME, options.keep_last, options.timeout_minutes, data=data.digest)
@@ -79,6 +83,8 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
     if run.finished:
         run.accelerator.print(f"{run.path}: this run is finished; nothing to do")
         return None
+    for note in shrink_notes:
+        run.accelerator.print(f"note: {note}")
     for note in notes:
         run.accelerator.print(f"warning: {note}")
     return Trainer(config, data, valid, run, sigterm)

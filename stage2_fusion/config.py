@@ -75,6 +75,8 @@ class TrainConfig(CheckedOptions):
     """Most passes over the training clips; `patience` usually ends training earlier."""
     batch_size: BatchSize = 32
     """Clips per step, over all processes; with damaged views, each clip brings two rows."""
+    shrink_batch: bool = False
+    """Where fewer clips than a batch are there to train on, use a batch of those, and say so."""
     lr: LearningRate = 1e-3
     """Peak learning rate of AdamW."""
     finetune_lr: LearningRateFactor = 0.02

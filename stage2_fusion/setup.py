@@ -9,7 +9,7 @@ import numpy as np
 from shared import config as configuration
 from shared.errors import UserError
 from shared.training import optimizer
-from shared.training.sampling import steps_per_epoch
+from shared.training.sampling import shrink_note, shrunken_batch, steps_per_epoch
 from stage2_fusion.config import FuseConfig, TrainConfig
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import FeatureDataset, FeatureSample
@@ -44,6 +44,8 @@ class TrainingData:
     valid: FeatureDataset
     info: FeatureInfo
     """Of the dimensions that can be learned."""
+    batch_size: int
+    """Clips per step: that of the options, or smaller with `shrink_batch`."""
     steps_per_epoch: int
     notes: list[str]
     """What a person should know: dimensions and clips that are left out."""
@@ -78,12 +80,16 @@ def load_training_data(config: FuseConfig) -> TrainingData:
     notes += require_modality([clip[0] for clip in clips], modalities, train_where)
     notes += require_modality(valid.samples, modalities, valid_where)
     notes += [f"{unlabeled} of {len(all_clips)} training clips have no label and are left out"] if unlabeled else []
+    batch_size = options.batch_size
+    if options.shrink_batch and (batch_size := shrunken_batch(len(clips), batch_size)) != options.batch_size:
+        notes.append(f"note: {shrink_note(len(clips), options.batch_size)}")
     return TrainingData(
         clips=clips,
         damaged_views=min(len(clip) for clip in clips) - 1,
         valid=valid,
         info=features.info,
-        steps_per_epoch=steps_per_epoch(len(clips), options.batch_size),
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch(len(clips), batch_size),
         notes=notes,
     )
 

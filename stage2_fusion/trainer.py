@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,7 @@ def start_trainer(config: FuseConfig, sigterm: SigtermHandler) -> "Trainer | Non
         raise UserError("--train.feature_damage needs stored features: leave it out, or leave out --finetune")
     options = build_options(config)
     data = load_training_data(config)
+    config = replace(config, train=replace(config.train, batch_size=data.batch_size))
     raw_inputs = RawInputs(config, data.info) if config.finetune else None
     run = start_run(config, MUTABLE_ON_RESUME, features=data.info.digest)
     if run.finished:

@@ -5,19 +5,24 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.cli import call, emit_command, system_error
+from shared.cli import INTERNAL, call, emit_command, system_error
 from shared.errors import UserError
 from shared.locks import hold, release
 from shared.options.outputs import check_output_folder
-from shared.pipeline.closing import closing_lines
+from shared.pipeline.ending import Ending
 from shared.pipeline.expand import expand, resolve
 from shared.pipeline.journal import Journal
 from shared.pipeline.plan import PlannedStep, made_from, plan_steps
 from shared.pipeline.recipe_file import PipelineRecipe
+from shared.terminal.closing import closing
+from shared.terminal.messages import say
+from shared.terminal.modes import debugging, modes
+from shared.terminal.results import STEP, result
+from shared.text import one_line
 
 LOCK = ".recipe.lock"
 
@@ -35,14 +40,16 @@ def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool =
     check_output_folder(out, option="out")
     steps = plan_steps(lines)
     if dry_run:
-        print("\n".join(map(str, lines)))
+        result("\n".join(map(str, lines)), {"commands": [str(line) for line in lines]})
         return
     hold(out, out, LOCK)
     try:
         seconds = _run_steps(recipe, steps, out)
     finally:
         release(out)
-    print("\n".join(closing_lines(recipe, values, seconds)), flush=True)
+    end = Ending(recipe, values, seconds)
+    result("\n".join(end.lines()), end.document())
+    closing(end.made(), end.next())
 
 
 def _run_steps(recipe: PipelineRecipe, steps: list[PlannedStep], out: Path) -> dict[str, float]:
@@ -54,12 +61,12 @@ def _run_steps(recipe: PipelineRecipe, steps: list[PlannedStep], out: Path) -> d
         place = f"== {name} ({number} of {len(steps)})"
         entry = journal.finished(step, depends_on)
         if entry is not None:
-            print(f"{place}: already done: {step.line}", flush=True)
+            say(f"{place}: already done: {step.line}")
             seconds[name] = entry.seconds
             continue
         why = journal.why_again(step, depends_on)
         journal.begin(step, depends_on)
-        print(f"\n{place}{': again, ' if why else ''}{why}: {step.line}", flush=True)
+        say(f"\n{place}{': again, ' if why else ''}{why}: {step.line}")
         began = time.perf_counter()
         run_step(step, recipe.name)
         seconds[name] = time.perf_counter() - began
@@ -76,8 +83,7 @@ def run_step(step: PlannedStep, recipe: str) -> None:
     words, name = step.line.words[1:], step.line.name
     status: Any
     try:
-        in_process = not torch.cuda.is_available()
-        status = call(list(words)) if in_process else subprocess.run(emit_command(*words), check=False).returncode
+        status = _in_a_process(words) if torch.cuda.is_available() else call(list(words))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
@@ -88,9 +94,13 @@ def run_step(step: PlannedStep, recipe: str) -> None:
     except (OSError, MemoryError) as error:
         print(f"error: {system_error(error)}", file=sys.stderr)
         status = 1
-    except Exception:
-        traceback.print_exc()
-        status = 1
+    except Exception as error:
+        if debugging():
+            traceback.print_exc()
+        print(
+            f"internal error: {type(error).__name__}: {one_line(error, 300)}; run again with --debug", file=sys.stderr
+        )
+        status = INTERNAL
     if status:
         raise UserError(
             f"the step {name!r} failed (status {status}); mend the error above, then run {recipe} again, which goes on "
@@ -101,3 +111,8 @@ def run_step(step: PlannedStep, recipe: str) -> None:
     for output in step.outputs:
         if not output.path.exists():
             raise UserError(f"the step {name!r} has not written {output.path}; this step alone: {step.line}")
+
+
+def _in_a_process(words: Sequence[str]) -> int:
+    environment = {**os.environ, STEP: "1"}
+    return subprocess.run(emit_command(*words, *modes().words()), env=environment, check=False).returncode

@@ -138,9 +138,9 @@ def _fill(words: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
     yield from filled
 
 
-def command_line(text: str, values: Mapping[str, Any]) -> str:
-    """A line with its variables filled in, that a person can copy."""
-    return shlex.join(_fill(command_words(text, "next"), values))
+def filled_words(text: str, values: Mapping[str, Any]) -> list[str]:
+    """The words of a command line with its variables filled in."""
+    return list(_fill(command_words(text, "next"), values))
 
 
 def substitute(text: str, values: Mapping[str, Any]) -> str:

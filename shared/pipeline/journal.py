@@ -70,7 +70,7 @@ class Journal:
         if entry is None:
             for path in there:
                 raise UserError(
-                    f"{path}: is there, and no recipe made it (step {step.line.name!r}); delete it, or give another out="
+                    f"{path}: is there, and no recipe made it (step {step.line.name!r}); delete it, or give another out"
                 )
         else:
             if entry.done:

@@ -17,6 +17,7 @@ from typing import Any
 from shared.cli import COMMANDS
 from shared.config import options_of_command
 from shared.errors import UserError
+from shared.files import digest
 from shared.options.outputs import WrittenPath, paths_of
 from shared.pipeline.expand import CommandLine
 from shared.pipeline.fingerprints import fingerprint, source_fingerprint
@@ -30,6 +31,8 @@ class PlannedStep:
     config: Any
     """The options of its command, a dataclass."""
     outputs: tuple[WrittenPath, ...]
+    before: tuple[Path, ...] = ()
+    """The outputs of the steps before it."""
 
     @property
     def run_folder(self) -> Path | None:
@@ -39,6 +42,12 @@ class PlannedStep:
     def is_output(self, path: Path) -> bool:
         return any(_same(path, output.path) for output in self.outputs)
 
+    def results_in(self, folder: Path) -> list[Path]:
+        """The outputs of earlier steps in a folder that is none itself: what a report of the folder reads."""
+        place = Path(os.path.realpath(folder))
+        places = {path: Path(os.path.realpath(path)) for path in self.before}
+        return [path for path, made in places.items() if made != place and made.is_relative_to(place)]
+
 
 def plan_steps(lines: Sequence[CommandLine]) -> list[PlannedStep]:
     """Check every step before any runs. UserError names the step whose options its command refuses, that writes what
@@ -47,13 +56,14 @@ def plan_steps(lines: Sequence[CommandLine]) -> list[PlannedStep]:
     for line in lines:
         config = _options(line)
         outputs, _ = paths_of(config)
-        step = PlannedStep(line, config, tuple(outputs))
+        step = PlannedStep(line, config, tuple(outputs), tuple(output.path for s in steps for output in s.outputs))
         for earlier in steps:
             for output in step.outputs:
                 if earlier.is_output(output.path):
                     raise UserError(f"the step {line.name!r} writes {output.path}, as {earlier.line.name!r} does")
         for path in needed_paths(step):
-            if not path.exists() and not any(_belongs(path, output) for s in steps for output in s.outputs):
+            made = any(_belongs(path, output) for s in steps for output in s.outputs)
+            if not path.exists() and not made and not step.results_in(path):
                 raise UserError(f"{path}: no such file or folder, which the step {line.name!r} needs ({line})")
         steps.append(step)
     return steps
@@ -110,7 +120,8 @@ def _describe(step: PlannedStep, value: Any, name: str, out: Path) -> dict[str, 
         return {name: os.path.relpath(value, out)}
     path = value if isinstance(value, Path) else _named_path(value) if isinstance(value, str) else None
     if path is not None and path.exists() and name != "source":
-        return {name: fingerprint(path)}
+        results = step.results_in(path)
+        return {name: digest([fingerprint(part) for part in results]) if results else fingerprint(path)}
     return {name: str(value) if isinstance(value, Path) else value}
 
 

@@ -16,7 +16,7 @@
         if: seeds                                       left out when the variable is empty; also `if: not seeds`
         run: emit leaderboard dual={out}/fuse{seeds*}/model/evaluation/metrics_test.json
     score: "{out}/metrics.json"                         the evaluation that the end shows
-    made: { model: "{out}/fuse/model" }                 what the end names
+    made: ["{out}/fuse/model"]                          what the end names
     next: emit predict clip.mp4 --model {out}/fuse/model
 
 `{name}` is the value of a variable, within one word of the command whatever it holds; a word with `{name*}` is repeated
@@ -26,7 +26,7 @@ for each value of a list. An option whose value is empty is left out together wi
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class PipelineRecipe:
     variables: dict[str, Variable]
     steps: tuple[Step | Loop, ...]
     score: str = ""
-    made: dict[str, str] = field(default_factory=dict)
+    made: tuple[str, ...] = ()
     next: str = ""
     offline: bool = False
     """Nothing may be fetched: its steps run with HF_HUB_OFFLINE=1."""
@@ -126,13 +126,13 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
         variables,
         _steps(content["steps"], f"{where}: steps"),
         _text(content.get("score", ""), f"{where}: score"),
-        {key: _text(value, f"{where}: made.{key}") for key, value in _mapping(content.get("made"), where).items()},
+        tuple(_text(path, f"{where}: made") for path in _list(content.get("made", []), f"{where}: made")),
         _text(content.get("next", ""), f"{where}: next"),
         content.get("offline") is True,
     )
     _check_steps(recipe.steps, set(variables), where)
-    for place, text in {"score": recipe.score, "next": recipe.next, **recipe.made}.items():
-        _check_placeholders(text, set(variables), f"{where}: {place}")
+    for text in (recipe.score, recipe.next, *recipe.made):
+        _check_placeholders(text, set(variables), where)
     return recipe
 
 
@@ -147,6 +147,12 @@ def _mapping(value: Any, where: str, keys: tuple[str, ...] = (), needed: tuple[s
     for key in needed:
         if value.get(key) in (None, "", []):
             raise UserError(f"{where}: {key!r} is missing")
+    return value
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise UserError(f"{where}: a list is expected")
     return value
 
 
@@ -171,10 +177,8 @@ def _variable(name: Any, value: Any, where: str, earlier: Mapping[str, Variable]
 
 
 def _steps(value: Any, where: str) -> tuple[Step | Loop, ...]:
-    if not isinstance(value, list):
-        raise UserError(f"{where}: a list of steps is expected")
     steps: list[Step | Loop] = []
-    for number, part in enumerate(value, 1):
+    for number, part in enumerate(_list(value, where), 1):
         place = f"{where}[{number}]"
         if isinstance(part, dict) and "steps" in part:
             part = _mapping(part, place, ("for", "if", "steps"), needed=("steps",))

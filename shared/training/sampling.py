@@ -5,6 +5,7 @@ see together exactly the batch that one process would see.
 """
 
 import hashlib
+import os
 import random
 
 import numpy as np
@@ -35,6 +36,18 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     if count < batch_size:
         raise UserError(f"{count} training clips are fewer than one batch of {batch_size}: lower the batch size")
     return count // batch_size
+
+
+def shrunken_batch(count: int, batch_size: int) -> int:
+    """The batch size, or if `count` training clips are fewer, as many of them as all processes share equally."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return batch_size if count >= batch_size else count // processes * processes or batch_size
+
+
+def shrink_note(count: int, batch_size: int) -> str:
+    """What a run says of its smaller batch."""
+    used = shrunken_batch(count, batch_size)
+    return f"a batch holds {used} clips, not --train.batch_size {batch_size}: there are {count} to train on"
 
 
 def batch_indices(count: int, batch_size: int, seed: int, epoch: int, step: int, rank: int, world: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.errors import UserError
-from shared.training.sampling import derive_seed, local_rows, steps_per_epoch
+from shared.training.sampling import derive_seed, local_rows, shrunken_batch, steps_per_epoch
 from stage1_align.data.sources.base import PairSource, StreamSource, TableSource
 
 
@@ -38,9 +38,16 @@ class Mixture:
     """Batches mixed from sources by weight."""
 
     def __init__(
-        self, sources: list[PairSource], weights: list[float], batch_size: int, samples_per_epoch: int, seed: int
+        self,
+        sources: list[PairSource],
+        weights: list[float],
+        batch_size: int,
+        samples_per_epoch: int,
+        seed: int,
+        shrink: bool = False,
     ):
-        """weights: shares of a batch, relative to each other. samples_per_epoch: 0 for the length of all tables."""
+        """weights: shares of a batch, relative to each other. samples_per_epoch: 0 for the length of all tables.
+        shrink: a batch is not larger than an epoch."""
         self.sources, self.batch_size, self.seed = sources, batch_size, seed
         self._streams = {k: source for k, source in enumerate(sources) if isinstance(source, StreamSource)}
         self._lengths = {k: len(source) for k, source in enumerate(sources) if isinstance(source, TableSource)}
@@ -50,7 +57,10 @@ class Mixture:
         if any(weight <= 0 for weight in weights):
             raise UserError(f"the weights of the sources are {weights}: each must be above 0")
         self.bounds = np.concatenate([[0], np.cumsum(weights) / np.sum(weights)])  # (K + 1,)
-        self.steps_per_epoch = steps_per_epoch(samples_per_epoch or sum(self._lengths.values()), batch_size)
+        self.count = samples_per_epoch or sum(self._lengths.values())
+        if shrink:
+            self.batch_size = shrunken_batch(self.count, batch_size)
+        self.steps_per_epoch = steps_per_epoch(self.count, self.batch_size)
         self._row_counts = lru_cache(2)(self._draw_row_counts)
         self._order = lru_cache(len(sources) + 1)(self._draw_order)
 

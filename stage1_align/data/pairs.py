@@ -75,8 +75,9 @@ class PairData:
     >>> batches = data.loader(epoch=0, first_step=0, rank=0, world=1, encoders=encoders, workers=2)
     """
 
-    def __init__(self, config: PairConfig, batch_size: int, seed: int, clips: Path | str = ""):
-        """batch_size: rows of all processes together; clips: the clip dataset to use when `config` names no sources.
+    def __init__(self, config: PairConfig, batch_size: int, seed: int, clips: Path | str = "", shrink: bool = False):
+        """batch_size: rows of all processes together; clips: the clip dataset to use when `config` names no sources;
+        shrink: a batch is not larger than an epoch.
         UserError when a source cannot be opened, or has no text of the kinds in `config`."""
         check_template(config.label_template)
         self.config, self.seed = config, seed
@@ -88,7 +89,7 @@ class PairData:
                 has, wanted = " and ".join(sorted(source.text_kinds)), ", ".join(config.captions)
                 raise UserError(f"{source.name}: has {has} alone, but pairs.captions is [{wanted}]; add it there")
         weights = [spec.weight for spec in specs]
-        self.mixture = Mixture(self.sources, weights, batch_size, config.samples_per_epoch, seed)
+        self.mixture = Mixture(self.sources, weights, batch_size, config.samples_per_epoch, seed, shrink)
         self.label_names = list(dict.fromkeys(name for source in self.sources for name in source.label_names))
         self.digest = self.sources[0].digest
         if config.sources:

@@ -20,7 +20,7 @@ steps:
   - { name: report, run: "emit check {source} --headers {headers} --out {out}/report.json" }
   - { name: fold, run: "emit split {data} --by subject --folds 2 --out {out}/fold" }
   - { name: again, run: "emit split {out}/fold --by subject --folds 2 --fold 1 --out {out}/again" }
-made: { report: "{out}/report.json", nothing: "{out}/nothing" }
+made: ["{out}/report.json", "{out}/nothing"]
 next: emit align --data {out}/again --run {out}/run
 """
 
@@ -41,7 +41,7 @@ class Run:
         """What the run prints; the steps that ran, by their first words, are in `ran`."""
         given = [f"data={self.clips}", f"source={self.source}", f"out={self.out}", *more]
         assert main([str(self.file), *given]) == 0
-        shown = self.capsys.readouterr().out
+        shown, self.notes = self.capsys.readouterr()
         steps = [line for line in shown.splitlines() if line.startswith("== ")]
         self.ran = [line.split()[1] for line in steps if "already done" not in line]
         self.lines = steps
@@ -54,10 +54,10 @@ def run(tmp_path, clips, capsys) -> Run:
 
 
 def test_everything_runs_once_and_the_end_says_what_was_made(run):
-    shown = run()
+    run()
     assert run.ran == ["report", "fold", "again"]
-    assert f"report  {run.out}/report.json" in shown and "nothing" not in shown
-    assert f"next: emit align --data '{run.out}/again'" in shown
+    assert f"wrote  {run.out}/report.json" in run.notes and "nothing" not in run.notes
+    assert f"next   emit align --data '{run.out}/again'" in run.notes
     run()
     assert run.ran == []
 

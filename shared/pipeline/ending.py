@@ -1,0 +1,74 @@
+"""The lines that end a run: the score, what was made, and what comes next."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.files import read_object
+from shared.pipeline.expand import filled_words, substitute
+from shared.pipeline.recipe_file import PipelineRecipe
+
+MOST_TIMED = 12
+"""Steps whose times are listed one by one."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a person, or with --json a program, is told after the last step."""
+
+    recipe: PipelineRecipe
+    values: Mapping[str, Any]
+    """Of the variables."""
+    seconds: Mapping[str, float]
+    """Of each step."""
+
+    def metrics(self) -> dict[str, Any] | None:
+        """The evaluation whose scores are shown."""
+        score = substitute(self.recipe.score, self.values)
+        if not score or not Path(score).is_file():
+            return None
+        return read_object(Path(score), "metrics", "run the recipe again")
+
+    def lines(self) -> Iterator[str]:
+        metrics = self.metrics()
+        yield from score_lines(metrics) if metrics else ()
+        if len(self.seconds) <= MOST_TIMED:
+            yield ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds.items())
+        else:
+            yield f"{len(self.seconds)} steps, {sum(self.seconds.values()) / 60:.0f} minutes"
+
+    def made(self) -> list[Path]:
+        """What the recipe names as its results, as far as it was made."""
+        paths = (Path(substitute(path, self.values)) for path in self.recipe.made)
+        return [path for path in paths if path.exists()]
+
+    def next(self) -> list[list[str]]:
+        """The words after `emit` of the command that comes next."""
+        return [filled_words(self.recipe.next, self.values)[1:]] if self.recipe.next else []
+
+    def document(self) -> dict[str, Any]:
+        metrics = self.metrics()
+        commands = [shlex.join(["emit", *words]) for words in self.next()]
+        return {"pcc": metrics and metrics["pcc"], "seconds": self.seconds, "wrote": self.made(), "next": commands}
+
+
+def score_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """The scores of an evaluation, beside the most that its labels allow where that is known."""
+    pcc, interval, ceiling = metrics["pcc"], metrics["pcc"]["interval"], metrics.get("ceiling")
+    names = [*pcc["per_dimension"], "ceiling"]
+    width = max(16, 2 + max(map(len, names)))
+    yield f"\nmean PCC on the {metrics.get('split') or 'all'} clips ({metrics['n']})"
+    for name, value in pcc["per_dimension"].items():
+        yield f"  {name:<{width}}{_number(value)}"
+    shown = f"   95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+    yield f"  {'mean':<{width}}{_number(pcc['mean'])}{shown}"
+    share = metrics.get("share_of_ceiling")
+    if ceiling:
+        reached = f"   {share:.0%} of it reached" if share is not None else ""
+        yield f"  {'ceiling':<{width}}{_number(ceiling['mean'])}{reached}"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
