@@ -40,6 +40,7 @@ COMMANDS = {
     "configs": ("shared.commands.configs:main", "list the shipped configurations, or print the path of one"),
     "doctor": ("shared.commands.doctor:main", "show what is installed, what is missing, and how to get it"),
     "run": ("shared.commands.run:main", "run a recipe: a whole pipeline, from media files to a scored model"),
+    "completion": ("shared.commands.completion:main", "print a script that completes commands and options in a shell"),
     "demo": ("shared.commands.demo:main", "run every step on the synthetic corpus"),
 }
 """{name: (import path, summary)}."""
@@ -62,7 +63,7 @@ GROUPS = {
     "data": ("synth", "check", "prepare", "split"),
     "stage 1": ("align", "export"),
     "stage 2": ("encode", "fuse", "search", "predict"),
-    "scores": ("evaluate", "baseline", "compare", "leaderboard", "ensemble", "merge-folds", "robustness"),
+    "scores": ("evaluate", "baseline", "compare", "leaderboard", "ensemble", "merge-folds", "robustness", "report"),
 }
 """{purpose: commands}; the other commands are tools."""
 

@@ -129,7 +129,7 @@ class FuseConfig(CheckedOptions):
     """Feature dataset (`emit encode`)."""
     run: Annotated[OutputFolder, Placeholder("RUN")]
     """Run folder; an unfinished run in it is resumed."""
-    model: str = "dual_stage"
+    model: Annotated[str, Placeholder("NAME", names="stage2_fusion.models:MODELS")] = "dual_stage"
     """A registered name; `python -m stage2_fusion.models` lists them with their options."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of this model, such as {width: 64}; an unknown one is an error that names the nearest."""

@@ -5,7 +5,7 @@ emit check my_videos/labels.csv --out report.json
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from shared import config as configuration
 from shared.dataset.check_report import format_report
@@ -14,6 +14,7 @@ from shared.dataset.label_scale import LabelOptions
 from shared.errors import UserError
 from shared.files import write_json
 from shared.options.outputs import OutputFile
+from shared.options.placeholders import Placeholder
 from shared.options.ranges import PositiveInt
 from shared.registry import Registry
 
@@ -27,7 +28,7 @@ class CheckConfig(LabelOptions):
 
     source: Path = field()
     """The source of `emit prepare`: a folder, or a table."""
-    layout: str | None = None
+    layout: Annotated[str | None, Placeholder("NAME", names="shared.layouts.registry:LAYOUTS")] = None
     """How the source is laid out: csv, folder, hf, ravdess or vidmimic2; by default guessed from its files."""
     layout_options: dict[str, Any] = field(default_factory=dict)
     """Options of the layout, as for `emit prepare`."""

@@ -7,7 +7,7 @@ emit prepare my_videos/ --out runs/clips --merge         when all eight are done
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from shared import config as configuration
 from shared.dataset.label_scale import LabelOptions, scale_labels
@@ -16,6 +16,7 @@ from shared.dataset.recipe import Recipe
 from shared.dataset.splits import assign_splits
 from shared.layouts.registry import read_source
 from shared.options.outputs import OutputFolder
+from shared.options.placeholders import Placeholder
 from shared.options.ranges import Processes, Timeout
 
 
@@ -39,7 +40,7 @@ class PrepareConfig(Recipe, LabelOptions):
     """A folder of media files, or a table of them (.csv, .tsv, .txt or .jsonl, or a folder with a labels.csv)."""
     out: OutputFolder = field()
     """Folder of the dataset. An unfinished one is continued."""
-    layout: str | None = None
+    layout: Annotated[str | None, Placeholder("NAME", names="shared.layouts.registry:LAYOUTS")] = None
     """How the source is laid out: csv, folder, hf, ravdess or vidmimic2; by default guessed from its files."""
     layout_options: dict[str, Any] = field(default_factory=dict)
     """Options of the layout, such as {media: path, labels: [valence, arousal]} for csv, or {crops: precomputed} for

@@ -1,6 +1,7 @@
 """The options of a command as data: `--help` and shell completion read the same dataclasses as the parser."""
 
 import dataclasses
+import importlib
 import inspect
 import re
 import types
@@ -50,6 +51,24 @@ class Option:
         parts = [part for part in _parts(self.hint) if part is not type(None)]
         found = [str(value) for part in parts for value in _choices_of(part)]
         return tuple(dict.fromkeys(found)) if all(map(_choices_of, parts)) else ()
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it may stand without a value: true or false, at the first level."""
+        return self.choices == ("true", "false") and "." not in self.name
+
+    @property
+    def is_path(self) -> bool:
+        """Whether its value is a path, or a list of paths."""
+        inner = [item for part in _parts(self.hint) for item in (part, *typing.get_args(_plain(part)))]
+        return any(_plain(part) is Path for part in inner)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the registry that its values are from."""
+        path = next((mark.names for mark in _marks(self.hint) if isinstance(mark, Placeholder)), "")
+        module, _, registry = path.partition(":")
+        return tuple(getattr(importlib.import_module(module), registry).names()) if path else ()
 
     @property
     def placeholder(self) -> str:

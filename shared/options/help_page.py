@@ -141,14 +141,12 @@ def _section(title: str, options: Iterable[Option], width: int, every: bool) -> 
 def _left(option: Option) -> str:
     if option.positional:
         return option.name.upper() + "..." * option.many
-    if option.choices == ("true", "false") and "." not in option.name:
-        return f"--{option.name}"
-    return f"--{option.name} {option.placeholder}"
+    return f"--{option.name}" if option.is_switch else f"--{option.name} {option.placeholder}"
 
 
 def _right(option: Option, every: bool) -> str:
     """What an option does, with its type if all is shown, and its default."""
-    text = option.text if every else _first_sentence(option.text)
+    text = option.text if every else first_sentence(option.text)
     facts = [option.type_text] if every and option.type_text else []
     default = _default_text(option.default)
     switched_off = option.default is False and not every
@@ -157,7 +155,7 @@ def _right(option: Option, every: bool) -> str:
     return f"{text} ({'; '.join(facts)})" if facts else text
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     return re.split(r"(?<=[\w`)\"}\]]\.)\s+(?=[A-Z\"`0-9])", text, maxsplit=1)[0]
 
 

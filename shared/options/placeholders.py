@@ -10,3 +10,5 @@ class Placeholder:
     text: str
     usual: bool = False
     """Shown in the usage line although it is not required."""
+    names: str = ""
+    """Import path of a registry that knows the names (`shared.layouts.registry:LAYOUTS`), for completion."""
