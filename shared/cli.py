@@ -60,10 +60,12 @@ STATUS = {
 """{exit status: what it means}."""
 
 GROUPS = {
+    "whole pipelines": ("run", "demo"),
     "data": ("synth", "check", "prepare", "split"),
     "stage 1": ("align", "export"),
-    "stage 2": ("encode", "fuse", "search", "predict"),
+    "stage 2": ("encode", "fuse", "search"),
     "scores": ("evaluate", "baseline", "compare", "leaderboard", "ensemble", "merge-folds", "robustness", "report"),
+    "predictions": ("predict", "serve"),
 }
 """{purpose: commands}; the other commands are tools."""
 
