@@ -34,6 +34,7 @@ COMMANDS = {
     "merge-folds": ("stage2_fusion.commands.merge_folds:main", "score the folds of a cross-validation as one"),
     "robustness": ("stage2_fusion.commands.robustness:main", "PCC against the share of clips that lack a modality"),
     "report": ("stage2_fusion.commands.report:main", "write what runs show as one HTML file, with figures for papers"),
+    "submit": ("stage2_fusion.commands.submit:main", "write or check the predictions that a challenge asks for"),
     "predict": ("stage2_fusion.commands.predict:main", "predict intensities of media files"),
     "serve": ("stage2_fusion.commands.serve:main", "a page and an API that score clips"),
     "seal": ("shared.commands.seal:main", "accept a saved folder as it is, after an edit on purpose"),
@@ -65,7 +66,7 @@ GROUPS = {
     "stage 1": ("align", "export"),
     "stage 2": ("encode", "fuse", "search"),
     "scores": ("evaluate", "baseline", "compare", "leaderboard", "ensemble", "merge-folds", "robustness", "report"),
-    "predictions": ("predict", "serve"),
+    "predictions": ("predict", "submit", "serve"),
 }
 """{purpose: commands}; the other commands are tools."""
 

@@ -105,7 +105,7 @@ def parse(
         kind = {"nargs": "+"} if "list" in str(fields[name].type) else {"type": fields[name].type}
         if fields[name].default is not dataclasses.MISSING:
             kind |= {"nargs": "?", "default": fields[name].default}
-        elif (make := fields[name].default_factory) is not dataclasses.MISSING:
+        elif callable(make := fields[name].default_factory):
             kind |= {"nargs": "*", "default": make()}
         parser.add_argument(name, **kind)
     parser.add_class_arguments(config_class, as_group=False, skip=set(positional))

@@ -38,14 +38,14 @@ from stage2_fusion.data.encoding import encode_samples, waveform_rate
 from stage2_fusion.data.features import shorten
 from stage2_fusion.inference import StepExplanation, best_device, run_model
 from stage2_fusion.models.base import FusionModel
-from stage2_fusion.models.calibration import Calibration
+from stage2_fusion.models.calibration import Calibration, require_calibration
 from stage2_fusion.models.card import SYNTHETIC
 from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
 from stage2_fusion.models.saving import find_landmarker
 from stage2_fusion.prediction.familiarity import Familiarity
 from stage2_fusion.prediction.preparing import collect_failures, prepare_here
 from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Prediction, Window, merge_windows
-from stage2_fusion.prediction.sources import media_clip
+from stage2_fusion.prediction.sources import Reading, media_clip, read_clips
 from stage2_fusion.prediction.summaries import summarize
 from stage2_fusion.prediction.window_basis import basis_of
 
@@ -170,6 +170,34 @@ class Predictor:
             raise UserError(f"{results[0].id}: {results[0].error}")
         return results[0] if single else results
 
+    def predict_source(
+        self,
+        source: str | os.PathLike,
+        *,
+        split: str | None = None,
+        layout: str | None = None,
+        layout_options: dict[str, Any] | None = None,
+        batch_size: int = 16,
+        coverage: float = 0.9,
+    ) -> list[Prediction]:
+        """Predict the clips of a folder or a table, as `emit predict SOURCE` does: read with the layout of the model's
+        training clips if it can be, with another one by `layout` and `layout_options`.
+
+        split: predict the clips of this split alone. coverage: as for `predict`. A clip that cannot be read has `error`
+        set; UserError when there are no clips.
+        """
+        require(BatchSize, batch_size, "batch_size")
+        require(Coverage, coverage, "coverage")
+        found = read_clips([Path(source)], self.reading(split, layout, layout_options))
+        items: list[tuple[str, Clip, ClipArrays | None]] = [(clip.id, clip, None) for clip in found.clips]
+        return self._predict_items(items, self.recipe, batch_size, coverage)
+
+    def reading(
+        self, split: str | None = None, layout: str | None = None, layout_options: dict[str, Any] | None = None
+    ) -> Reading:
+        """How sources are read for this model."""
+        return Reading(layout, layout_options or {}, split, self.config.layout, self.model.folder)
+
     def _predict_items(
         self, items: list[tuple[str, Clip, ClipArrays | None]], recipe: Recipe, batch_size: int, coverage: float
     ) -> list[Prediction]:
@@ -210,18 +238,11 @@ class Predictor:
     def bounds(self, values: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper ends of the intervals of predictions (N, K), on their scale: float64 (N, K) each. UserError
         for a model without a calibration."""
-        scale = self.config.scale
-        low, high = self.require_calibration().intervals.bounds(scale.fractions(values), coverage)
-        return scale.values(low), scale.values(high)
+        return self.require_calibration().bounds(self.config.scale, values, coverage)
 
     def require_calibration(self) -> Calibration:
         """The calibration of the model. UserError if it has none."""
-        if self.model.calibration is None:
-            raise UserError(
-                f"{self.model.folder}: its intervals are not known: the model is of an earlier version; train it again "
-                "(`emit fuse`), or predict without --coverage"
-            )
-        return self.model.calibration
+        return require_calibration(self.model.calibration, self.model.folder)
 
     def predict_windows(self, prepared: Iterable[ClipSample], batch_size: int) -> Iterator[Window]:
         """Predict prepared windows (as `prepare_here` and `prepare_each` give them), encoded as the training clips
@@ -237,7 +258,7 @@ class Predictor:
             return
         features = [shorten(encoded[i], self.config.max_sequence_steps) for i in usable]
         result = run_model(self.model, features, len(features), explain=True)
-        values = self.config.scale.values(np.clip(result.predictions, 0, 1)).astype(np.float32)  # (B, K)
+        values = self.config.scale.values(np.clip(result.predictions, 0, 1))  # (B, K)
         seen = summarize(self.model, collate(features, next(self.model.parameters()).device))
         distances = self.familiarity.measure(seen) if self.familiarity else None  # (B, 3)
         for row, (i, steps) in enumerate(zip(usable, result.steps, strict=True)):
@@ -289,7 +310,7 @@ def _item(clip: Any, name: str) -> tuple[str, Clip, ClipArrays | None]:
     if isinstance(clip, str | os.PathLike):
         path = os.fsdecode(clip)
         if os.path.isdir(path or "."):
-            raise UserError(f"{path!r}: is a folder; give a media file, or a list of them")
+            raise UserError(f"{path!r}: is a folder; give a media file, or a list of them, or use predict_source")
         return path, media_clip(Path(path)), None
     raise UserError(
         f"a clip is {type(clip).__name__}; expected the path of a media file, ClipArrays, or frames=, waveform=, text="
@@ -328,7 +349,7 @@ def load_encoders(
     if config.encoders.precomputed:
         raise UserError(
             f"{home}: trained on features that came with its clips (`emit encode --precomputed`), which nothing "
-            "here can compute for other media; train on features of encoders to predict, or `emit evaluate` this one"
+            "here can compute for other media; give features of the clips, `emit predict --data FEATURES`"
         )
     for name, path in (("encoders", encoders), ("blendshapes", blendshapes)):
         if not isinstance(path, str | os.PathLike | None):

@@ -121,6 +121,7 @@ def usable_modalities(config: FuseConfig) -> list[str]:
 def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData) -> FusionConfig:
     """The config.json of the model folder. It names the clips that the model learns from and is chosen by, so that
     scores on them can be told apart."""
+    means = np.nanmean(labels_of(data.clips).astype(np.float64), axis=0)  # (K,)
     train = {key: value for key, value in configuration.to_dict(config.train).items() if key != "trackers"}
     return FusionConfig.from_features(
         data.info,
@@ -135,6 +136,7 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
             seed=config.seed,
             clips=sorted(clip[0].id for clip in data.clips),
             chosen_on=sorted(sample.id for sample in data.valid.samples),
+            mean_labels=dict(zip(data.info.label_names, data.info.scale.values(means).tolist(), strict=True)),
             synthetic=bool(data.info.data.synthetic),
         ),
     )

@@ -32,7 +32,8 @@ def pipeline(tmp_path_factory) -> Path:
     (folder / "fuse.yaml").write_text(yaml.safe_dump(fuse))
     assert emit("synth", "--layout", "vidmimic2", "--clips", 24, "--out", root, "--workers", 1) == 0
     assert emit("check", root) == 0
-    assert emit("prepare", root, "--layout", "vidmimic2", "--out", clips, "--workers", 1) == 0
+    options = ["--layout_options", "{crops: precomputed}"]
+    assert emit("prepare", root, *options, "--out", clips, "--workers", 1) == 0
     assert emit("align", "--config", folder / "align.yaml", "--data", clips, "--run", folder / "align") == 0
     assert emit("export", folder / "align", "--out", encoders) == 0
     assert emit("encode", "--encoders", encoders, "--data", clips, "--out", folder / "own") == 0
@@ -106,6 +107,65 @@ def test_text_features_beside_precomputed_ones_come_from_the_encoders(pipeline):
         assert not b.audio.pooled.any()
 
 
+def read_predictions(path: Path) -> dict[str, list[float]]:
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["Filename"] for row in rows] == sorted({row["Filename"] for row in rows})
+    return {row["Filename"]: [float(row[name]) for name in EMI] for row in rows}
+
+
+@pytest.mark.parametrize("name", ["own", "precomputed", "words"])
+def test_predictions_from_features_equal_those_of_an_evaluation(pipeline, name, tmp_path):
+    """With damaged views in the features, and on a split without labels too."""
+    model, data = pipeline / f"fuse_{name}" / "model", pipeline / name
+    assert emit("evaluate", "--model", model, "--data", data, "--split", "valid", "--out", tmp_path / "e.json") == 0
+    out = tmp_path / "p.csv"
+    assert emit("predict", "--model", model, "--data", data, "--split", "valid", "--out", out) == 0
+    predicted, evaluated = read_predictions(out), read_predictions(tmp_path / "e_predictions.csv")
+    assert predicted.keys() == evaluated.keys() == ids(pipeline / "root", "valid")
+    np.testing.assert_allclose(list(predicted.values()), list(evaluated.values()), atol=2e-6)
+    assert emit("predict", "--model", model, "--data", data, "--split", "test", "--out", out) == 0
+    assert read_predictions(out).keys() == ids(pipeline / "root", "test")
+
+
+def test_media_are_read_with_the_layout_of_the_training_clips(pipeline, tmp_path, capsys):
+    """With the crops of the dataset, so that the numbers are those from features; one row for picture and sound."""
+    model, root, test = pipeline / "fuse_own" / "model", pipeline / "root", ids(pipeline / "root", "test")
+    emit("predict", "--model", model, "--data", pipeline / "own", "--split", "test", "--out", tmp_path / "f.csv")
+    expected = read_predictions(tmp_path / "f.csv")
+    capsys.readouterr()
+    for source, options in ((root, ["--split", "test"]), (root / "test_data", [])):
+        out = tmp_path / "p.csv"
+        assert emit("predict", source, "--model", model, "--out", out, *options) == 0
+        said = capsys.readouterr().err
+        assert "layout vidmimic2 {crops: precomputed}, as the training clips of the model" in said
+        assert "seen in training" not in said
+        predicted = read_predictions(out)
+        assert predicted.keys() == test
+        np.testing.assert_allclose(list(predicted.values()), [expected[name] for name in predicted], atol=1e-4)
+    from stage2_fusion import Predictor
+
+    predictor = Predictor.from_pretrained(model)
+    for result in predictor.predict_source(root, split="test"):
+        np.testing.assert_allclose(list(result.intensities.values()), expected[result.id], atol=1e-4)
+    own = ["--layout", "vidmimic2", "--layout_options", "{crops: own}", "--split", "test"]
+    assert emit("predict", root, "--model", model, "--out", tmp_path / "own.csv", *own) == 0
+    other = read_predictions(tmp_path / "own.csv")
+    assert max(abs(other[n][k] - expected[n][k]) for n in test for k in range(len(EMI))) > 1e-3
+
+
+def test_training_clips_are_said_to_be_seen(pipeline, tmp_path, capsys):
+    model, root = pipeline / "fuse_own" / "model", pipeline / "root"
+    counts = f"{len(ids(root, 'train'))} of the clips trained this model and {len(ids(root, 'valid'))} chose its epoch"
+    emit("predict", "--data", pipeline / "own", "--model", model, "--out", tmp_path / "p.csv")
+    assert counts in capsys.readouterr().err
+    emit("predict", root / "raw", "--model", model, "--out", tmp_path / "p.csv")
+    said = capsys.readouterr().err
+    assert counts in said and "read as media alone, unlike the training clips (layout vidmimic2" in said
+    with pytest.raises(UserError, match="no clips of split 'tset'; splits here: test, train, valid"):
+        emit("predict", root, "--model", model, "--split", "tset", "--out", tmp_path / "p.csv")
+
+
 @pytest.mark.parametrize("more", [[], ["--encoders"]])
 def test_prediction_with_precomputed_features_is_refused_in_one_line(pipeline, more, tmp_path):
     video = next((pipeline / "root" / "raw").iterdir())
@@ -145,7 +205,8 @@ def test_subset_of_the_clips_gets_the_same_scores(pipeline, tmp_path):
     with (root / "train_split.csv").open() as file:
         header = file.readline()
     (root / "train_split.csv").write_text(header)
-    assert emit("prepare", root, "--layout", "vidmimic2", "--out", tmp_path / "clips", "--workers", 1) == 0
+    options = ["--layout_options", "{crops: precomputed}"]
+    assert emit("prepare", root, *options, "--out", tmp_path / "clips", "--workers", 1) == 0
     assert emit("encode", "--precomputed", root, "--data", tmp_path / "clips", "--out", tmp_path / "features") == 0
     model = pipeline / "fuse_precomputed" / "model"
     scored = []

@@ -14,7 +14,8 @@ from shared.dataset.label_scale import LabelOptions, scale_labels
 from shared.dataset.prepare_dataset import prepare_dataset
 from shared.dataset.recipe import Recipe
 from shared.dataset.splits import assign_splits
-from shared.layouts.registry import read_source
+from shared.layouts.registry import guess_layout, read_source
+from shared.layouts.used import UsedLayout
 from shared.options.outputs import OutputFolder
 from shared.options.placeholders import Placeholder
 from shared.options.ranges import Processes, Timeout
@@ -86,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         positional=("source",),
     )
     source = read_source(config.source, config.layout, config.layout_options)
+    layout = config.layout or guess_layout(config.source)
     source = assign_splits(scale_labels(source, config, str(config.source)), config.split_by)
     prepare_dataset(
         source,
@@ -97,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
         share=config.share(),
         merge=config.merge,
         transcripts=config.transcripts,
+        layout=UsedLayout.of(layout, config.layout_options, config.split_by),
     )
     return 0
 

@@ -14,7 +14,7 @@ text_quality.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from shared.dataset.recipe import Recipe
 from shared.dataset.rows import load_rows
 from shared.errors import UserError
 from shared.files import digest, is_digest
+from shared.layouts.used import UsedLayout
 from shared.media.remarks import Remarks
 from shared.media.storage import decode_jpeg, from_int16
 from shared.saved.checksum import CLIPS, read_description
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 FORMAT = CLIPS.format
 HOW = CLIPS.how
 
-OPTIONAL = ("digest", "counts", "split", "made_from", "synthetic", "label_ranges")
+OPTIONAL = ("digest", "counts", "split", "made_from", "synthetic", "label_ranges", "layout")
 """Fields of ClipDatasetInfo that dataset.json leaves out when they are empty."""
 
 FrameSelector = Callable[[int], Sequence[int]]
@@ -98,6 +99,8 @@ class ClipDatasetInfo:
     label_ranges: dict[str, list[float]] | None = None
     """Lowest and highest value of each label on the scale of its source; the stored labels are fractions of it. None
     stands for [0, 1]."""
+    layout: UsedLayout | None = None
+    """How the source was read; the digest depends on what was read alone."""
 
     def to_json(self) -> dict[str, Any]:
         values = {
@@ -108,6 +111,7 @@ class ClipDatasetInfo:
             "quality": self.quality_names,
         }
         optional = {name: getattr(self, name) for name in OPTIONAL}
+        optional["layout"] = self.layout and asdict(self.layout)
         return values | {name: value for name, value in optional.items() if value}
 
     def __post_init__(self) -> None:
@@ -139,7 +143,7 @@ class ClipDatasetInfo:
 
     def with_digest(self, row_digests: Iterable[tuple[str, str]]) -> "ClipDatasetInfo":
         """The description of a dataset of these rows: (id, digest of the content) of each."""
-        content = {**self.to_json(), "format": CLIPS.unsealed}
+        content = {**replace(self, layout=None).to_json(), "format": CLIPS.unsealed}
         return replace(self, digest=digest([content, [list(pair) for pair in row_digests]]))
 
 

@@ -30,6 +30,7 @@ from shared.dataset.verdicts import (
 from shared.dataset.worker_pool import WorkerPool, cores, run_jobs
 from shared.errors import UserError
 from shared.files import digest
+from shared.layouts.used import UsedLayout
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.saved.checksum import CLIPS
 
@@ -50,12 +51,14 @@ def prepare_dataset(
     share: tuple[int, int] | None = None,
     merge: bool = False,
     transcripts: Path | None = None,
+    layout: UsedLayout | None = None,
 ) -> None:
     """Write the clip dataset of `source` to `out`, or continue it. Print notes and a summary.
 
     workers: processes, 0 = one per core; file_timeout: seconds after which a file is given up; share: (I, N), write
     only the I-th of N shares of the shards, counted from 0; merge: only finish the dataset from shards that are all
-    there; transcripts: folder that caches transcripts made here, by default OUT.transcripts.
+    there; transcripts: folder that caches transcripts made here, by default OUT.transcripts; layout: how the source was
+    read, which the dataset keeps.
 
     Raises UserError if another process is writing the dataset, if labels lie outside [0, 1] and `scale_labels` has not
     made fractions of them, if the folder holds anything else, or if no clip can be used.
@@ -83,7 +86,8 @@ def prepare_dataset(
             job = partial(prepare_clip, recipe=info.recipe, transcripts=transcripts if recipe.transcribe else None)
             _prepare_shards(source.clips, writer, numbers, info, job, workers, file_timeout)
         if share is None:
-            _finish(writer, source, info, made_from, _is_synthetic(source_path))
+            described = replace(info, made_from=made_from, synthetic=_is_synthetic(source_path), layout=layout)
+            _finish(writer, source, described)
         else:
             shown = f"{share[0] + 1}/{share[1]}"
             print(f"{out}: share {shown} is done; when all are, run it with --merge instead")
@@ -223,9 +227,7 @@ def _write_results(path: Path, results: list[tuple[Row | None, Verdict]], info: 
         writer.write_table(table)
 
 
-def _finish(
-    writer: ShardWriter, source: ClipSource, info: ClipDatasetInfo, made_from: dict[str, str], synthetic: bool
-) -> None:
+def _finish(writer: ShardWriter, source: ClipSource, described: ClipDatasetInfo) -> None:
     """Gather the shards, write the tables and, last, dataset.json."""
     import pyarrow as pa
 
@@ -249,8 +251,8 @@ def _finish(
     kept = [verdict for verdict in verdicts if verdict.verdict != "failed"]
     if not kept:
         raise UserError(f"{out}: none of the {len(verdicts)} clips could be read; the reasons are in failures.csv")
-    info = info.with_digest((verdict.id, verdict.digest) for verdict in kept)
-    info = replace(info, counts=count_clips(verdicts, source.clips), made_from=made_from, synthetic=synthetic)
+    content = replace(described, made_from={}, synthetic=False).with_digest((v.id, v.digest) for v in kept)
+    info = replace(described, digest=content.digest, counts=count_clips(verdicts, source.clips))
     sheet = write_contact_sheet(out, info.digest, verdicts, table)
     writer.finish(table, info.digest, info.to_json())
     print("\n".join([summary(out, verdicts, info.digest, source.left_out), *(f"  {note}" for note in report.notes())]))

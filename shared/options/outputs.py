@@ -44,9 +44,12 @@ BESIDE_PREDICTIONS = (
     "{}_failures.csv",
     "{}_remarks.csv",
     "{}_explained.jsonl",
+    "{}_made_from.json",
 )
 OutputPredictions = Annotated[Path, Output(beside=BESIDE_PREDICTIONS)]
 """The table of predictions, and what goes beside it."""
+OutputSubmission = Annotated[Path, Output(beside=("{}_filled.csv",))]
+"""The file to submit, and the clips in it that are not predicted."""
 OutputRobustness = Annotated[Path, Output(beside=("{}.csv",))]
 """JSON, and its rows as a table."""
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from shared.dataset.clip import EMI
 from shared.errors import UserError
@@ -42,6 +42,9 @@ NOT_LABELS = (
 @dataclass
 class ColumnOptions(CheckedOptions):
     """Columns by name. Those not set are recognized by their usual names, see USUAL_NAMES."""
+
+    PLACES: ClassVar[tuple[str, ...]] = ("root",)
+    """Options that name a place, which nothing saved keeps."""
 
     audio: str = ""
     """Sound in files of its own, beside the files with pictures."""

@@ -191,7 +191,11 @@ def _describe(
         action_units=units.describe() if units else None,
         precomputed=precomputed.describe() if precomputed else None,
         data=DataInfo(
-            str(config.data.resolve()), clips.digest, clips.info.recipe.to_json(), clips.info.synthetic or None
+            path=str(config.data.resolve()),
+            digest=clips.digest,
+            prepare=clips.info.recipe.to_json(),
+            synthetic=clips.info.synthetic or None,
+            layout=clips.info.layout,
         ),
         quality={"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
         views=config.damaged_views,

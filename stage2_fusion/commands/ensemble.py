@@ -8,9 +8,10 @@ import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
-from shared.files import digest
+from shared.files import digest, write_csv
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed
+from shared.terminal.messages import say
 from stage2_fusion.evaluation import ensembling
 from stage2_fusion.evaluation.results import (
     Evaluation,
@@ -23,16 +24,18 @@ from stage2_fusion.evaluation.results import (
     write_evaluation,
 )
 from stage2_fusion.evaluation.scoring import score_table
+from stage2_fusion.prediction.tables import TableDescription, combine_tables
+from stage2_fusion.prediction.writing import format_values
 
 
 @dataclass
 class EnsembleConfig(CheckedOptions):
-    """Combine evaluations of the same clips by several systems into one."""
+    """Combine evaluations, or predictions, of the same clips by several systems into one."""
 
     members: list[Path]
-    """JSON files of `emit evaluate` on the clips to be scored."""
+    """JSON files of `emit evaluate` on the clips to be scored; or CSV files of `emit predict` or `emit submit`."""
     out: OutputEvaluation = field()
-    """JSON file of the evaluation to write."""
+    """JSON file of the evaluation to write; for CSV files, the CSV file."""
     method: Literal["average", "rank", "ridge"] = "average"
     """average: the mean prediction; rank: the mean rank among these clips, which ignores each member's scale (CCC and
     MAE are then meaningless); ridge: weights for each dimension, pulled towards the average, learned from clips that no
@@ -47,12 +50,25 @@ class EnsembleConfig(CheckedOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        self.members = [Path(path) for path in self.members]  # words of the command line
         if len(self.members) < 2:
-            raise UserError("an ensemble needs two evaluations or more")
+            raise UserError("an ensemble needs two evaluations or more, or two tables of predictions")
+        tables = [path for path in self.members if path.suffix.lower() == ".csv"]
+        if tables and len(tables) < len(self.members):
+            raise UserError(f"{tables[0]}: is a table of predictions, but not all members are; give one kind")
+        if self.of_tables and self.method == "ridge":
+            raise UserError("--method ridge learns from labels; give the JSON files of `emit evaluate`")
+        if self.of_tables != (self.out.suffix.lower() == ".csv"):
+            raise UserError(f"--out {self.out}: {'CSV' if self.of_tables else 'JSON'} is written; name it so")
         if self.fit and self.method != "ridge":
             raise UserError(f"--fit is for --method ridge; {self.method} learns no weights")
         if self.fit and len(self.fit) != len(self.members):
             raise UserError(f"--fit names {len(self.fit)} evaluations for {len(self.members)} members")
+
+    @property
+    def of_tables(self) -> bool:
+        """Whether the members are predictions without labels."""
+        return all(path.suffix.lower() == ".csv" for path in self.members)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,11 +80,25 @@ def main(argv: list[str] | None = None) -> int:
         "runs/b/valid.json] --out runs/ensemble.json",
         positional=("members",),
     )
+    if config.of_tables:
+        combine_predictions(config)
+        return 0
     evaluation = ensemble(config)
     print(score_table(evaluation))
     for name, weights in (evaluation.info.sections["member_weights"] or {}).items():
         print(f"weights for {name}: {', '.join(f'{weight:.2f}' for weight in weights)}")
     return 0
+
+
+def combine_predictions(config: EnsembleConfig) -> None:
+    """Write the mean, or the mean rank, of tables of predictions. UserError when they do not belong together."""
+    combined = combine_tables(config.members, config.method)
+    rows = [[name, *format_values(values)] for name, values in combined.by_clip().items()]
+    write_csv(config.out, ["Filename", *combined.names], rows)
+    made_from = {"members": list(map(str, config.members)), "method": config.method}
+    ranges = combined.scale.to_json() if combined.scale else None
+    TableDescription(combined.names, ranges, combined.scale is not None, made_from).write(config.out)
+    say(f"{config.out}: {len(rows)} clips, {config.method} of {len(config.members)} tables of predictions")
 
 
 def ensemble(config: EnsembleConfig) -> Evaluation:

@@ -1,52 +1,55 @@
-"""`emit predict`: intensities of media files, from a model folder alone."""
+"""`emit predict`: intensities of clips, from media files and a model folder alone, or from encoded clips."""
 
-import sys
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from shared import config as configuration
+from shared.files import digest
 from shared.media.remarks import summarize
 from shared.options.outputs import OutputPredictions
-from shared.options.ranges import BatchSize, CheckedOptions, Coverage, Seconds
+from shared.options.ranges import Coverage
+from shared.terminal.messages import note, say
+from stage2_fusion.prediction.run import MediaOptions, predict_encoded, predict_sources
 
 if TYPE_CHECKING:
     import numpy as np
 
     from stage2_fusion.prediction.predicting import Predictions
-    from stage2_fusion.predictor import Predictor
 
 
-@dataclass
-class PredictConfig(CheckedOptions):
-    """Predict the intensities of media files."""
+@dataclass(kw_only=True)
+class PredictConfig(MediaOptions):
+    """Predict the intensities of clips."""
 
-    clips: list[str]
+    COMMON: ClassVar[tuple[str, ...]] = ("model", "data", "split", "out", "layout", "coverage", "explain")
+
+    clips: list[str] = field(default_factory=list)
     """Media files, folders of them and tables that list them, one or more of each. A clip that occurs twice is
     predicted once."""
     model: Path
     """Model folder (RUN/model)."""
+    data: Path | None = None
+    """Feature dataset (`emit encode`) whose clips are predicted, in place of media; damaged views are left out."""
+    split: str | None = None
+    """Predict the clips of this split alone, such as test; by default all."""
     out: OutputPredictions = Path("predictions.csv")
     """One row per clip: Filename, then one column per dimension, in [0, 1] or in the `label_range` of the training
     clips."""
-    encoders: Path | None = None
-    """Aligned encoders; by default those inside the model folder."""
-    blendshapes: Path | None = None
-    """MediaPipe's face_landmarker.task, for a model that reads action units; by default the one inside its folder."""
-    batch_size: BatchSize = 16
-    """Windows per forward pass; the predictions do not depend on it."""
-    window: Seconds | None = None
-    """Seconds per window of the timeline; by default the longest that a training clip could be."""
-    detector: str | None = None
-    """Face detector, as in `emit prepare`; by default that of the training clips."""
-    transcribe: str | None = None
-    """Whisper folder, as in `emit prepare`; by default that of the training clips, "" for none."""
     coverage: Coverage | None = None
     """Also write an interval for each value, NAME_low and NAME_high: the label lies in it with this probability, such
     as 0.9, for people like those of the training data."""
     explain: bool = False
     """Also write OUT_explained.jsonl, as `emit evaluate` does, with a line for each window."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.clips and self.data is None:
+            raise ValueError("clips are missing: give media files, folders or tables, or --data with encoded clips")
+        if self.data is not None:
+            if self.clips:
+                raise ValueError("data: give media or --data, not both")
+            self.refuse_with_features()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,64 +69,49 @@ def predict(config: PredictConfig) -> int:
     A clip is predicted in windows as long as the longest clip in training; the timeline has a row for each, and the
     prediction of the clip is their mean, weighted by their lengths.
     """
+    from stage2_fusion.models.calibration import FILE, require_calibration
     from stage2_fusion.prediction.basis import unlike_line
-    from stage2_fusion.prediction.predicting import predict_clips
-    from stage2_fusion.prediction.sources import read_clips
-    from stage2_fusion.prediction.window_basis import bases_of
     from stage2_fusion.prediction.writing import write_predictions
 
-    clips, failures = read_clips(config.clips)
-    predictor = _load(config)
-    if config.coverage is not None:
-        predictor.require_calibration()
-    predictions = predict_clips(predictor, clips, config.batch_size, failures)
+    if config.coverage is not None and not (config.model / FILE).exists():
+        require_calibration(None, config.model)
+    if config.data is not None:
+        predictions = predict_encoded(config.model, config.data, config.split, config.batch_size)
+    else:
+        predictions = predict_sources(config.clips, config.model, config, config.split)
     for name, reason in predictions.failures:
-        print(f"{name}: {reason}", file=sys.stderr)
+        note(f"{name}: {reason}")
     for line in summarize(predictions.remarks):
-        print(line, file=sys.stderr)
-    signals, familiarity = predictor.config.quality, predictor.familiarity
-    bases = bases_of(predictions.windows, signals, familiarity, predictions.given_words)
-    if line := unlike_line(bases, familiarity):
-        print(line, file=sys.stderr)
-    bounds = _bounds(predictor, predictions, config.coverage) if config.coverage is not None else None
-    write_predictions(config.out, predictions, config.explain, bases, bounds)
+        note(line)
+    bases = predictions.bases()
+    if line := unlike_line(bases, predictions.calibration.familiarity if predictions.calibration else None):
+        note(line)
+    bounds = _bounds(predictions, config.coverage) if config.coverage is not None else None
+    made_from = {
+        "model": str(config.model),
+        "model_digest": digest(config.model / "model.safetensors"),
+        "clips": config.clips,
+        "data": str(config.data) if config.data else None,
+        "split": config.split,
+    }
+    write_predictions(config.out, predictions, config.explain, bases, bounds, made_from)
     count = len(predictions.by_clip())
-    print(f"{config.out}: {count} clips predicted, {len(predictions.failures)} failed")
+    say(f"{config.out}: {count} clips predicted, {len(predictions.failures)} failed")
     return count
 
 
-def _bounds(
-    predictor: "Predictor", predictions: "Predictions", coverage: float
-) -> "tuple[np.ndarray, np.ndarray] | None":
+def _bounds(predictions: "Predictions", coverage: float) -> "tuple[np.ndarray, np.ndarray] | None":
     """The intervals of the clips; says which dimensions have none."""
     import numpy as np
 
     from stage2_fusion.evaluation.conformal import unbounded_line
+    from stage2_fusion.models.calibration import require_calibration
 
-    intervals = predictor.require_calibration().intervals
-    if line := unbounded_line(intervals, coverage, predictions.names):
-        print(line, file=sys.stderr)
+    calibration = require_calibration(predictions.calibration, None)
+    if line := unbounded_line(calibration.intervals, coverage, predictions.names):
+        note(line)
     values = list(predictions.by_clip().values())
-    return predictor.bounds(np.stack(values), coverage) if values else None
-
-
-def _load(config: PredictConfig) -> "Predictor":
-    from stage2_fusion.predictor import Predictor, SyntheticModelWarning
-
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always", SyntheticModelWarning)
-        predictor = Predictor.from_pretrained(
-            config.model,
-            encoders=config.encoders,
-            blendshapes=config.blendshapes,
-            window=config.window,
-            detector=config.detector,
-            transcribe=config.transcribe,
-        )
-    for note in notes:
-        if issubclass(note.category, SyntheticModelWarning):
-            print(f"note: {note.message}", file=sys.stderr)
-    return predictor
+    return calibration.bounds(predictions.about.scale, np.stack(values), coverage) if values else None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from shared.dataset.clip import MODALITIES, check_names
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.files import digest, is_digest
+from shared.layouts.used import UsedLayout
 from shared.options.ranges import Seed, Views, require
 from shared.saved.checksum import FEATURES, read_description
 from shared.saved.typed import read_typed
@@ -40,6 +41,8 @@ class DataInfo:
     """The settings of `emit prepare`."""
     synthetic: bool | None = None
     """True if `emit synth` made the clips."""
+    layout: UsedLayout | None = None
+    """How the source of the clips was read."""
 
 
 @dataclass
@@ -120,9 +123,10 @@ class FeatureInfo:
 
     def with_digest(self) -> "FeatureInfo":
         """A copy whose digest is computed from the rest, wherever the encoders and the clips lie."""
+        described = replace(self, data=replace(self.data, layout=None))  # what it read is in the digest of the clips
         content = {
             key: {name: part for name, part in value.items() if name != "path"} if isinstance(value, dict) else value
-            for key, value in self.to_json().items()
+            for key, value in described.to_json().items()
             if key != "digest"
         }
         content["format"] = FEATURES.unsealed

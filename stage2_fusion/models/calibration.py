@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
+from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.saved.checksum import inside
 from shared.text import one_line
@@ -37,6 +38,11 @@ class Calibration:
             tensors |= {f"familiarity.{modality}.{name}": getattr(reference, name) for name in PARTS}
         return tensors
 
+    def bounds(self, scale: LabelScale, values: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends of the intervals of predictions (N, K), on their scale: float64 (N, K) each."""
+        low, high = self.intervals.bounds(scale.fractions(values), coverage)
+        return scale.values(low), scale.values(high)
+
     def write(self, folder: Path) -> None:
         """Write the file."""
         from safetensors.numpy import save_file
@@ -57,6 +63,16 @@ class Calibration:
             return _from_tensors(load_file(path), dimensions)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise UserError(f"{path}: damaged ({one_line(error, 200)}); {how}") from None
+
+
+def require_calibration(calibration: Calibration | None, model: Path | None) -> Calibration:
+    """The calibration of a model. UserError if it has none."""
+    if calibration is None:
+        raise UserError(
+            f"{model}: its intervals are not known: the model is of an earlier version; train it again (`emit fuse`), "
+            "or predict without --coverage"
+        )
+    return calibration
 
 
 def _from_tensors(tensors: dict[str, np.ndarray], dimensions: int) -> Calibration:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
+from shared.layouts.used import UsedLayout
 from shared.saved.checksum import FUSION, read_description
 from shared.saved.typed import read_typed
 from stage2_fusion.data.feature_info import ActionUnitInfo, EncoderInfo, FeatureInfo, check_shape
@@ -29,6 +30,9 @@ class TrainedOn:
     """Ids of the training clips."""
     chosen_on: list[str] | None = None
     """Ids of the validation clips that chose the epoch."""
+    mean_labels: dict[str, float] | None = None
+    """The mean label of the training clips by dimension, on the scale of the labels: the best guess about a clip of
+    which nothing is known."""
     synthetic: bool = False
     """Whether the clips are drawn by `emit synth`: such a model has never met a person."""
 
@@ -54,6 +58,8 @@ class FusionConfig:
     """How the encoders ran."""
     prepare: dict[str, Any] = field(default_factory=dict)
     """Settings of `emit prepare` behind the training clips."""
+    layout: UsedLayout | None = None
+    """How the source of the training clips was read."""
     action_units: ActionUnitInfo | None = None
     label_ranges: dict[str, list[float]] | None = None
     """Lowest and highest value of each dimension; the model predicts fractions of it. None stands for [0, 1]."""
@@ -75,7 +81,8 @@ class FusionConfig:
     def from_features(cls, features: FeatureInfo, **values: Any) -> Self:
         """What a features.json decides, and `values` for the other fields."""
         shared_names = ("label_names", "widths", "quality", "encoders", "precision", "action_units", "label_ranges")
-        return cls(**{name: getattr(features, name) for name in shared_names}, prepare=features.data.prepare, **values)
+        shared_values = {name: getattr(features, name) for name in shared_names}
+        return cls(**shared_values, prepare=features.data.prepare, layout=features.data.layout, **values)
 
     @classmethod
     def from_json(cls, content: dict[str, Any], where: str = "config.json") -> Self:
@@ -107,8 +114,26 @@ class FusionConfig:
         return self.action_units.digest if self.action_units else None
 
     def check_features(self, features: FeatureInfo, path: Path) -> None:
-        """UserError for features at `path` that the model cannot read: of other encoders, preparation, quality signals
-        or dimensions."""
+        """UserError for features at `path` that the model cannot read, or whose labels are not of its dimensions and
+        their ranges."""
+        self.check_inputs(features, path)
+        unknown = [name for name in self.label_names if name not in features.label_names]
+        if unknown:
+            raise UserError(
+                f"{path}: labels {', '.join(features.label_names) or 'none'}, but the model was trained on "
+                f"{', '.join(unknown)} too"
+            )
+        for name in self.label_names:
+            ours, theirs = self.scale.ranges[name], features.scale.ranges[name]
+            if ours != theirs:
+                raise UserError(
+                    f"{path}: {name} runs from {theirs[0]:g} to {theirs[1]:g}, but the model was trained on labels "
+                    f"from {ours[0]:g} to {ours[1]:g}; prepare the clips with --label_range={ours[0]:g},{ours[1]:g}"
+                )
+
+    def check_inputs(self, features: FeatureInfo, path: Path) -> None:
+        """UserError for features at `path` that the model cannot read: of other encoders, preparation or quality
+        signals. Their labels do not matter."""
         if self.encoders.digest != features.encoders.digest:
             kept = "the encoders kept in the model folder"
             way = "--precomputed, as for its training clips" if self.encoders.precomputed else kept
@@ -125,19 +150,6 @@ class FusionConfig:
                 f"{with_file if self.landmarker_digest else 'without --blendshapes'}"
             )
         self._check_preparation(features.data.prepare, path)
-        unknown = [name for name in self.label_names if name not in features.label_names]
-        if unknown:
-            raise UserError(
-                f"{path}: labels {', '.join(features.label_names) or 'none'}, but the model was trained on "
-                f"{', '.join(unknown)} too"
-            )
-        for name in self.label_names:
-            ours, theirs = self.scale.ranges[name], features.scale.ranges[name]
-            if ours != theirs:
-                raise UserError(
-                    f"{path}: {name} runs from {theirs[0]:g} to {theirs[1]:g}, but the model was trained on labels "
-                    f"from {ours[0]:g} to {ours[1]:g}; prepare the clips with --label_range={ours[0]:g},{ours[1]:g}"
-                )
         for name in ("quality", "widths"):
             if getattr(self, name) != getattr(features, name):
                 raise UserError(

@@ -44,8 +44,8 @@ class Basis:
     """Share of the time in which somebody speaks, in [0, 1]; None without sound."""
     snr_db: float | None
     """Signal-to-noise ratio, mean over time, from 0 to 40 dB; None without sound."""
-    words: int
-    """Words that were read: given or transcribed."""
+    words: int | None
+    """Words that were read: given or transcribed; None for encoded clips, whose number of words is not stored."""
     transcribed: bool
     """Whether the words are from speech recognition."""
     weights: dict[str, float] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Basis:
         """The cells of a clip in OUT_basis.csv."""
         about = self.familiarity
         cells: list[str] = [name, f"{self.seconds:.3f}", str(self.frames), _cell(self.frames_with_face, "d")]
-        cells += [_cell(self.speech, ".3f"), _cell(self.snr_db, ".1f"), str(self.words)]
+        cells += [_cell(self.speech, ".3f"), _cell(self.snr_db, ".1f"), _cell(self.words, "d")]
         cells.append(("yes" if self.transcribed else "no") if self.words else "")
         cells += [_cell(self.weights.get(name), ".3f") for name in MODALITIES]
         distances = about.distances if about else {}

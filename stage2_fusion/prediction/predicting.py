@@ -10,8 +10,12 @@ from shared.dataset.clip import Clip
 from shared.dataset.prepare_dataset import prepare_each
 from shared.media.remarks import Remarks
 from shared.text import has_words
+from stage2_fusion.models.calibration import Calibration
+from stage2_fusion.models.model_config import FusionConfig
+from stage2_fusion.prediction.basis import Basis
 from stage2_fusion.prediction.preparing import collect_failures
 from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Window, average_windows
+from stage2_fusion.prediction.window_basis import bases_of
 
 if TYPE_CHECKING:
     from stage2_fusion.predictor import Predictor
@@ -21,8 +25,10 @@ if TYPE_CHECKING:
 class Predictions:
     """What became of the clips of one or several sources."""
 
-    names: list[str]
-    """The K dimensions."""
+    about: FusionConfig
+    """The model."""
+    calibration: Calibration | None
+    """What its intervals and the distance from its training clips are computed from, if it knows."""
     windows: list[Window]
     """Sorted by clip and start. A clip has one or more; a failed one may have none."""
     failures: list[tuple[str, str]]
@@ -31,6 +37,16 @@ class Predictions:
     """Id to what was repaired, chosen or left out."""
     given_words: frozenset[str] = frozenset()
     """Ids of clips that brought their words; those of the others are from speech recognition."""
+
+    @property
+    def names(self) -> list[str]:
+        """The K dimensions."""
+        return self.about.label_names
+
+    def bases(self) -> dict[str, Basis]:
+        """{id: what its prediction rests on}."""
+        familiarity = self.calibration.familiarity if self.calibration else None
+        return bases_of(self.windows, self.about.quality, familiarity, self.given_words)
 
     def by_clip(self) -> dict[str, np.ndarray]:
         """{id: float64 (K,)} of each predicted clip, sorted by id, on the scale of the training labels: the mean over
@@ -59,4 +75,5 @@ def predict_clips(
     unused = {clip.id for clip in clips} - {window.clip for window in windows} - set(unreadable)
     all_failures += [(name, NOTHING) for name in sorted(unused)]
     given = frozenset(clip.id for clip in clips if has_words(clip.transcript))
-    return Predictions(predictor.config.label_names, windows, all_failures, remarks, given)
+    model = predictor.model
+    return Predictions(predictor.config, model.calibration, windows, all_failures, remarks, given)

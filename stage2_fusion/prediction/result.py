@@ -22,7 +22,7 @@ class Window:
     """Seconds from the start of the clip, as `end`."""
     end: float
     values: np.ndarray
-    """float32 (K,) on the scale of the training labels, as everywhere here: in [0, 1], or in their `label_range`."""
+    """float64 (K,) on the scale of the training labels, as everywhere here: in [0, 1], or in their `label_range`."""
     steps: StepExplanation
     """Which modality counted when, and what each dimension attended to; times from the start of the clip."""
     quality: dict[str, np.ndarray]
@@ -115,7 +115,7 @@ def average_windows(windows: list[Window]) -> dict[str, np.ndarray]:
 
 def _average(windows: list[Window]) -> np.ndarray:
     lengths = [max(window.end - window.start, 1e-3) for window in windows]  # text alone has no duration
-    return np.average([window.values.astype(np.float64) for window in windows], axis=0, weights=lengths)
+    return np.average([window.values for window in windows], axis=0, weights=lengths)
 
 
 def merge_windows(
@@ -127,7 +127,7 @@ def merge_windows(
         intensities=dict(zip(label_names, _average(windows).tolist(), strict=True)),
         timeline=Timeline(
             np.array([[window.start, window.end] for window in windows]),
-            np.stack([window.values for window in windows]),
+            np.stack([window.values for window in windows]).astype(np.float32),
         ),
         weights=_merge_weights(windows),
         found={name: _presence(name, windows, signals[name]) for name in MODALITIES},

@@ -1,26 +1,59 @@
 """Which clips a person means by files, folders and tables."""
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from shared.dataset.clip import Clip, sidecar_transcript
+from shared.dataset.clip import Clip, ClipSource, sidecar_transcript
+from shared.dataset.splits import assign_splits
 from shared.errors import UserError
 from shared.layouts.registry import guess_layout, read_source
+from shared.layouts.used import UsedLayout
+
+PLAIN = ("csv", "folder", "hf")
+"""Layouts that find the same pictures and sound as reading media alone does."""
 
 
-def read_clips(sources: Sequence[str | Path]) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """Clips of media files, folders and tables, and (name, reason) of sources without any. A clip that occurs twice is
-    predicted once; clips of the same name in different folders are named by their paths. UserError without clips."""
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read."""
+
+    layout: str | None = None
+    """Named by the user."""
+    layout_options: dict[str, Any] = field(default_factory=dict)
+    split: str | None = None
+    """Only the clips of this split."""
+    trained_with: UsedLayout | None = None
+    """How the training clips of the model were read; folders and tables that can be read so are."""
+    model: Path | None = None
+    """The folder that names `trained_with`."""
+
+
+@dataclass
+class SourceClips:
+    """The clips of sources."""
+
+    clips: list[Clip]
+    """Without labels, which prediction does not read. Ids are unique."""
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    """(source, reason) of sources without a clip."""
+    notes: list[str] = field(default_factory=list)
+    """How the sources were read."""
+
+
+def read_clips(sources: Sequence[str | Path], reading: Reading | None = None) -> SourceClips:
+    """Clips of media files, folders and tables. A clip that occurs twice is predicted once; clips of the same name in
+    different folders are named by their paths. UserError without clips."""
+    reading = reading or Reading()
     clips: dict[str, Clip] = {}
-    failures = []
+    found = SourceClips([])
+    alone = [source for source in map(Path, sources) if _is_single_file(source, reading)]
     for source in map(Path, sources):
         try:
-            is_media = source.is_file() and guess_layout(source) == "folder"
-            source_clips = [media_clip(source)] if is_media else _read_folder_or_table(source)
+            source_clips = [media_clip(source)] if source in alone else _read(source, reading, found.notes)
         except UserError as error:
-            failures.append((str(source), str(error)))
+            found.failures.append((str(source), str(error)))
             continue
         for clip in source_clips:
             known = clips.get(clip.id)
@@ -30,8 +63,11 @@ def read_clips(sources: Sequence[str | Path]) -> tuple[list[Clip], list[tuple[st
                 name = str(clip.media)
                 clips[name] = replace(clip, id=name)
     if not clips:
-        raise UserError(f"no clips to predict: {failures[0][1] if failures else 'none were given'}")
-    return [replace(clip, labels=()) for clip in clips.values()], failures  # prediction does not read labels
+        raise UserError(f"no clips to predict: {found.failures[0][1] if found.failures else 'none were given'}")
+    if alone and reading.trained_with and (note := _differs(reading.trained_with)):
+        found.notes.append(f"{'a file' if len(alone) == 1 else f'{len(alone)} files'} read as media alone{note}")
+    found.clips = [replace(clip, labels=()) for clip in clips.values()]
+    return found
 
 
 def media_clip(path: Path) -> Clip:
@@ -39,26 +75,98 @@ def media_clip(path: Path) -> Clip:
     return Clip(path.name, path, sidecar_transcript(path))
 
 
-def _layout(source: Path) -> str | None:
-    """The layout; None for what does not exist. A folder whose table is not certain is read as media alone: predicting
-    needs no labels."""
-    if not source.is_dir():
-        return guess_layout(source) if source.exists() else None
+def source_notes(read: ClipSource, source: Path) -> list[str]:
+    """How a source was read, a line each, without the tables that `emit check` prints."""
+    return [f"{source}: {note}" for note in read.notes if "\n" not in note]
+
+
+def _is_single_file(source: Path, reading: Reading) -> bool:
+    """Whether a source is a media file that is read by itself. UserError is left to `_read`."""
     try:
-        return guess_layout(source)
-    except UserError as error:
-        print(f"{error}; read as media alone", file=sys.stderr)
-        return "folder"
+        return reading.layout is None and source.is_file() and guess_layout(source) == "folder"
+    except UserError:
+        return False
 
 
-def _read_folder_or_table(source: Path) -> list[Clip]:
-    """Clips of a folder or table; notes on how it was read go to stderr. Clips of a folder are named by their files,
-    like files given one by one; a table has names of its own."""
-    layout = _layout(source)
-    read = read_source(source, layout)
-    for note in read.notes:
-        print(f"{source}: {note}", file=sys.stderr)
+def _read(source: Path, reading: Reading, notes: list[str]) -> list[Clip]:
+    """Clips of a folder or table, of the split that is asked for; how it was read is added to `notes`."""
+    read, layout = read_folder_or_table(source, reading)
+    read = select_split(read, layout, reading, source)
+    notes += source_notes(read, source)
     if layout != "folder":
         return read.clips
+    # Clips of a folder are named by their files, like files given one by one; a table has names of its own.
     paths = [(clip, clip.media) for clip in read.clips]
     return [replace(clip, id=str(path.relative_to(source))) for clip, path in paths if isinstance(path, Path)]
+
+
+def read_folder_or_table(source: Path, reading: Reading) -> tuple[ClipSource, str]:
+    """All clips with their labels, and the layout: the one that the options name, else that of the model's training
+    clips if the source can be read so, else the one that the files tell. A folder whose table is not certain is read as
+    media alone: predicting needs no labels."""
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    trained, why_not = reading.trained_with, ""
+    guessed, unsure = (reading.layout, "") if reading.layout else _guess(source)
+    if reading.layout or reading.layout_options:
+        named = trained.name if guessed == "folder" and not reading.layout and trained else guessed
+        return read_source(source, named, reading.layout_options), named
+    if trained is not None and guessed in ("folder", trained.name) and trained.name != "folder":
+        try:
+            read = _read_as_trained(source, trained, reading.model)
+        except UserError as error:
+            why_not = f" ({error})" if guessed == trained.name else ""
+        else:
+            note = f"read with layout {trained}, as the training clips of the model"
+            return replace(read, notes=[note, *read.notes]), trained.name
+    read = read_source(source, guessed)
+    differs = _differs(trained) if trained is not None and guessed == "folder" else ""
+    how = [f"{unsure}{'; ' if unsure else ''}read as media alone{differs}"] if unsure or differs else []
+    if why_not:
+        how = [f"not read with layout {trained}, as the training clips of the model{why_not}"]
+    return replace(read, notes=[*how, *read.notes]), guessed
+
+
+def _read_as_trained(source: Path, trained: UsedLayout, model: Path | None) -> ClipSource:
+    """Columns of labels and groups may be absent from clips that are to be predicted."""
+    try:
+        return trained.read(source, model)
+    except UserError:
+        needed = {name: value for name, value in trained.options.items() if name not in ("labels", "groups")}
+        if needed == trained.options:
+            raise
+        return replace(trained, options=needed).read(source, model)
+
+
+def _guess(source: Path) -> tuple[str, str]:
+    """The layout that the files of a source tell, and why it is not certain."""
+    try:
+        return guess_layout(source), ""
+    except UserError as error:
+        if not source.is_dir():
+            raise
+        return "folder", str(error)
+
+
+def _differs(trained: UsedLayout) -> str:
+    """What to know when clips are read as media alone; "" if the training clips were too."""
+    if trained.name in PLAIN:
+        return ""
+    return f", unlike the training clips (layout {trained}): give the folder of the dataset to read them the same way"
+
+
+def select_split(read: ClipSource, layout: str, reading: Reading, source: Path) -> ClipSource:
+    """The clips of the split that is asked for; splits are drawn, as `emit prepare` does, if there are none. UserError
+    when no clip is in the split."""
+    split = reading.split
+    if not split:
+        return read
+    if layout == "folder":
+        raise UserError(f"{source}: plain media have no splits; leave out --split, or give a table with a split column")
+    group = reading.trained_with.split_by if reading.trained_with else ""
+    read = assign_splits(read, group if group in read.group_names else None)
+    chosen = [clip for clip in read.clips if clip.split == split]
+    if not chosen:
+        names = ", ".join(sorted({clip.split for clip in read.clips} - {""})) or "none"
+        raise UserError(f"{source}: no clips of split {split!r}; splits here: {names}")
+    return replace(read, clips=chosen)

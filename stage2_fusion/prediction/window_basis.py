@@ -29,7 +29,7 @@ def basis_of(
     faces, speech, snr = values("vision", "face_found"), values("audio", "speech"), values("audio", "snr")
     weights = np.concatenate([window.steps.weights for window in windows])  # (S, 3)
     texts = list(dict.fromkeys(window.transcript for window in windows if "text" in window.quality))
-    words = sum(len(text.split()) for text in texts)
+    words = None if "" in texts else sum(len(text.split()) for text in texts)
     return Basis(
         seconds=sum(window.end - window.start for window in windows),
         frames=sum(len(window.quality.get("vision", ())) for window in windows),
@@ -37,7 +37,7 @@ def basis_of(
         speech=None if speech is None else float(speech.mean()),
         snr_db=None if snr is None else float(SNR_DECIBELS * snr.mean()),
         words=words,
-        transcribed=transcribed and words > 0,
+        transcribed=transcribed and bool(words),
         weights={
             name: float(weights[weights[:, m] > 0, m].mean())
             for m, name in enumerate(MODALITIES)

@@ -6,11 +6,13 @@ OUT_timeline.csv        Filename, start, end, one column per dimension: a row fo
 OUT_basis.csv           what each prediction rests on, and how unusual the clip is (prediction/basis.py)
 OUT_failures.csv        Filename, reason
 OUT_remarks.csv         Filename, remark: what was repaired, chosen or left out
+OUT_made_from.json      model, sources, dimensions and their ranges
 OUT_explained.jsonl     only when asked for: weights and attention over time, a line for each window
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from stage2_fusion.evaluation.explain import write_explanations
 from stage2_fusion.prediction.basis import COLUMNS as BASIS_COLUMNS
 from stage2_fusion.prediction.basis import Basis
 from stage2_fusion.prediction.predicting import Predictions
+from stage2_fusion.prediction.tables import TableDescription
 
 Bounds = tuple[np.ndarray, np.ndarray]
 """Lower and upper ends of intervals, (N, K) each."""
@@ -31,9 +34,10 @@ def write_predictions(
     explain: bool = False,
     bases: Mapping[str, Basis] | None = None,
     bounds: Bounds | None = None,
+    made_from: dict[str, Any] | None = None,
 ) -> None:
     """Write predictions and the files beside them; folders are made. bases: by clip. bounds: intervals of the clips of
-    `predictions.by_clip()`."""
+    `predictions.by_clip()`. made_from: what else to say of their origin."""
     names, windows, remarks = predictions.names, predictions.windows, predictions.remarks
     rows = [[name, *format_values(values)] for name, values in predictions.by_clip().items()]
     columns = list(names)
@@ -52,6 +56,7 @@ def write_predictions(
     write_csv(_beside(out, "failures.csv"), ["Filename", "reason"], [list(pair) for pair in predictions.failures])
     remark_rows = [[name, line] for name in sorted(remarks) for line in all_lines(remarks[name])]
     write_csv(_beside(out, "remarks.csv"), ["Filename", "remark"], remark_rows)
+    TableDescription(names, predictions.about.label_ranges, made_from=made_from or {}).write(out)
 
 
 def format_values(values: Iterable[float]) -> list[str]:

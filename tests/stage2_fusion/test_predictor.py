@@ -333,7 +333,7 @@ def test_predictions_are_on_the_scale_of_the_training_labels(model_folder, predi
     assert own.intensities == pytest.approx(expected, abs=1e-5) and own.intensities["Joy"] > 1
     joy = list(one.intensities).index("Joy")
     np.testing.assert_allclose(own.timeline.values[:, joy], 1 + 6 * one.timeline.values[:, joy], atol=1e-5)
-    predict(PredictConfig([str(video)], tmp_path / "model", tmp_path / "p.csv"))
+    predict(PredictConfig(clips=[str(video)], model=tmp_path / "model", out=tmp_path / "p.csv"))
     for name in ("p.csv", "p_timeline.csv"):
         with (tmp_path / name).open(newline="") as file:
             row = next(csv.DictReader(file))

@@ -29,6 +29,8 @@ from shared.text import first_few
 SPLITS = ("train", "valid", "test")
 DISTRIBUTED = {"train": 8072, "valid": 4588, "test": 4586}
 """Clips of each split in the distributed dataset."""
+UNLISTED = "has files in test_data/, but is in no table"
+"""Problem of a test clip that the table of the test split does not list."""
 FOLDERS = ("raw", "audio", "face_images", "vit", "wav2vec2", "text")
 
 
@@ -40,7 +42,8 @@ class Vidmimic2(CheckedOptions):
     """Sound: audio/, on which published results rest, or the sound of raw/. The other one is the fallback."""
 
     def read(self, source: Path) -> ClipSource:
-        """The clips of all splits present, sorted by id. UserError when there is no table at all."""
+        """The clips of all splits present, sorted by id; without any table, those that have a file. UserError when
+        there are none."""
         if not source.is_dir():
             raise UserError(f"{source}: not a folder; name the one that holds train_split.csv")
         folders = DatasetFolders(source)
@@ -54,13 +57,17 @@ class Vidmimic2(CheckedOptions):
             notes += table_notes
             if split == "test":
                 unlisted = folders.ids_in_test_data() - set(rows) - set(clips)
-                rows |= {name: Clip(name, None, labels=NO_LABELS) for name in sorted(unlisted)}
+                problems = (UNLISTED,) if rows else ()
+                rows |= {name: Clip(name, None, labels=NO_LABELS, problems=problems) for name in sorted(unlisted)}
             for name, clip in rows.items():
                 if name in clips:
                     problem = f"is in {split}_split.csv as well; that row is left out"
                     clips[name] = replace(clips[name], problems=(*clips[name].problems, problem))
                 else:
                     clips[name] = self._add_files(replace(clip, split=split), folders)
+        if not clips and (names := folders.media_ids()):  # such as test_data/, given alone
+            notes = [f"no table: the {len(names)} clips of raw/ and audio/, without labels and splits"]
+            clips = {name: self._add_files(Clip(name, None, labels=NO_LABELS), folders) for name in names}
         if not clips:
             raise UserError(f"{source}: no clips; {'; '.join(notes)}")
         ordered = [clips[name] for name in sorted(clips)]
@@ -104,6 +111,10 @@ class DatasetFolders:
     def ids_in_test_data(self) -> set[str]:
         """Clips that have a file in test_data/, whether a table lists them or not."""
         return {identifier for name in FOLDERS for identifier in self.paths[True, name]}
+
+    def media_ids(self) -> list[str]:
+        """Clips that have a video or a sound file, sorted."""
+        return sorted(self.ids_in("raw") | self.ids_in("audio"))
 
     def ids_in(self, name: str) -> set[str]:
         return {*self.paths[False, name], *self.paths[True, name]}

@@ -170,8 +170,8 @@ def test_a_range_that_begins_with_a_minus_sign_is_an_option(tmp_path):
 
 
 def test_prediction_does_not_care_about_labels(tmp_path):
-    clips, failures = read_clips([write_table(tmp_path, [41.3, -1])])
-    assert [clip.labels for clip in clips] == [(), ()] and not failures
+    found = read_clips([write_table(tmp_path, [41.3, -1])])
+    assert [clip.labels for clip in found.clips] == [(), ()] and not found.failures
 
 
 def test_datasets_of_older_versions_are_refused_before_the_work(tmp_path):

@@ -1,0 +1,114 @@
+"""Load a model and predict what a command names: media, or encoded clips."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.dataset.clip import Clip
+from shared.options.ranges import BatchSize, CheckedOptions, Seconds
+from shared.terminal.messages import note
+from stage2_fusion.models.model_config import FusionConfig, TrainedOn
+
+if TYPE_CHECKING:
+    from stage2_fusion.prediction.predicting import Predictions
+    from stage2_fusion.predictor import Predictor
+
+
+@dataclass(kw_only=True)
+class MediaOptions(CheckedOptions):
+    """How media are read and encoded for a model."""
+
+    layout: str | None = None
+    """How folders and tables are laid out, as in `emit prepare`; by default as the training clips of the model were, if
+    they can be read so, otherwise guessed from their files."""
+    layout_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the layout, as in `emit prepare`; by default those of the training clips."""
+    encoders: Path | None = None
+    """Aligned encoders; by default those inside the model folder."""
+    blendshapes: Path | None = None
+    """MediaPipe's face_landmarker.task, for a model that reads action units; by default the one inside its folder."""
+    window: Seconds | None = None
+    """Seconds per window of the timeline; by default the longest that a training clip could be."""
+    detector: str | None = None
+    """Face detector, as in `emit prepare`; by default that of the training clips."""
+    transcribe: str | None = None
+    """Whisper folder, as in `emit prepare`; by default that of the training clips, "" for none."""
+    batch_size: BatchSize = 16
+    """Windows per forward pass; the predictions do not depend on it."""
+
+    def refuse_with_features(self) -> None:
+        """ValueError for an option that says how media are read: features are encoded already."""
+        for name in MediaOptions.__dataclass_fields__:
+            if name != "batch_size" and getattr(self, name) not in (None, {}):
+                raise ValueError(f"data: features are read, not media, so that {name} has no effect; leave it out")
+
+
+def load_predictor(model: Path, options: MediaOptions) -> "Predictor":
+    """The model with its encoders; a model of drawn faces says so."""
+    from stage2_fusion.predictor import Predictor, SyntheticModelWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SyntheticModelWarning)
+        predictor = Predictor.from_pretrained(
+            model,
+            encoders=options.encoders,
+            blendshapes=options.blendshapes,
+            window=options.window,
+            detector=options.detector,
+            transcribe=options.transcribe,
+        )
+    for warning in caught:
+        if issubclass(warning.category, SyntheticModelWarning):
+            note(f"note: {warning.message}")
+    return predictor
+
+
+def predict_sources(
+    sources: Sequence[str | Path], model: Path, options: MediaOptions, split: str | None
+) -> "Predictions":
+    """Predict the clips of files, folders and tables. UserError when there are none."""
+    from stage2_fusion.prediction.sources import Reading, read_clips
+
+    about = FusionConfig.read(model)
+    reading = Reading(options.layout, options.layout_options, split, about.layout, model)
+    found = read_clips(sources, reading)  # before torch is loaded
+    for line in [*found.notes, *seen_notes((clip.id for clip in found.clips), about.trained_on)]:
+        note(line)
+    return predict_media(found.clips, model, options, found.failures)
+
+
+def predict_media(
+    clips: Sequence[Clip], model: Path, options: MediaOptions, failures: Sequence[tuple[str, str]] = ()
+) -> "Predictions":
+    """Predict clips from their files. failures: those of their sources, which go first."""
+    from stage2_fusion.prediction.predicting import predict_clips
+
+    return predict_clips(load_predictor(model, options), clips, options.batch_size, failures)
+
+
+def predict_encoded(model: Path, data: Path, split: str | None, batch_size: int) -> "Predictions":
+    """Predict the clips of a feature dataset. UserError when the model cannot read it."""
+    from stage2_fusion.inference import best_device
+    from stage2_fusion.models.base import FusionModel
+    from stage2_fusion.prediction.from_features import predict_features
+
+    loaded = FusionModel.from_pretrained(model).to(best_device())
+    predictions = predict_features(loaded, data, split, batch_size)
+    for line in seen_notes(predictions.by_clip(), loaded.config.trained_on):
+        note(line)
+    return predictions
+
+
+def seen_notes(ids: Iterable[str], trained_on: TrainedOn) -> list[str]:
+    """What to know when clips are those that the model learned from: on these, predictions look better than they are.
+    Ids are compared with and without the extension of a file."""
+    names = {name for given in ids for name in (given, Path(given).stem)}
+    learned, chosen = (len(names & set(clips or ())) for clips in (trained_on.clips, trained_on.chosen_on))
+    if not learned and not chosen:
+        return []
+    return [
+        f"seen in training: {learned} of the clips trained this model and {chosen} chose its epoch, going by their "
+        "names; do not judge it by them (--split takes the clips of one split)"
+    ]

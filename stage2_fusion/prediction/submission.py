@@ -1,0 +1,254 @@
+"""Submissions: the predictions of a challenge's split, one row for each of its clips.
+
+    Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy
+    12660,0.134210,0.000000,...
+
+The ids and the columns are those of the source, in its order of dimensions and sorted by id; values lie in the range of
+the labels. A clip without a prediction gets the mean label of the training clips.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from shared.dataset.clip import Clip, ClipSource
+from shared.dataset.label_scale import LabelScale
+from shared.errors import UserError
+from shared.layouts.vidmimic2.layout import UNLISTED
+from shared.metrics import pcc
+from shared.text import first_few
+
+KEY = "Filename"
+SHOWN = 3
+"""Examples that a problem names."""
+ROUNDING = 1e-6
+"""By how much a value may lie outside its range without being counted as clipped."""
+
+
+@dataclass
+class Asked:
+    """What a submission has to hold."""
+
+    clips: list[Clip]
+    """Sorted by id."""
+    names: list[str]
+    """The K dimensions, in order."""
+    scale: LabelScale
+    """The range of each dimension."""
+    labels: np.ndarray
+    """float64 (N, K) on the scale, NaN = not known."""
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, source: ClipSource, names: Sequence[str] = (), ranges: Mapping[str, list[float]] | None = None
+    ) -> "Asked":
+        """What the clips of a split ask for. names, ranges: dimensions of the model and their ranges, for a source that
+        has none of its own."""
+        unlisted = [clip for clip in source.clips if UNLISTED in clip.problems]
+        listed = [clip for clip in source.clips if UNLISTED not in clip.problems]
+        notes = []
+        if unlisted and listed:
+            notes.append(f"{len(unlisted)} clips of no table are left out: {first_few([c.id for c in unlisted])}")
+        clips = sorted(listed or unlisted, key=lambda clip: clip.id)
+        given = list(source.label_names)
+        columns = given or list(names)
+        if not columns:
+            raise UserError("the source has no labels that name the columns of a submission; give --model too")
+        scale = LabelScale.of(columns, source.label_ranges or ranges)
+        labels = np.array([clip.labels if given else [np.nan] * len(columns) for clip in clips], np.float64)  # (N, K)
+        return cls(clips, columns, scale, labels.reshape(len(clips), len(columns)), notes)
+
+    @property
+    def ids(self) -> list[str]:
+        return [clip.id for clip in self.clips]
+
+    def mean_pcc(self, values: np.ndarray) -> tuple[float, int] | None:
+        """The PCC of values (N, K), mean over the dimensions whose labels allow one, and the number of labeled clips;
+        None when the labels allow none."""
+        scores = [pcc(values[:, k], self.labels[:, k]) for k in range(len(self.names))]
+        known = [score for score in scores if not np.isnan(score)]
+        labeled = int((~np.isnan(self.labels)).any(axis=1).sum())
+        return (float(np.mean(known)), labeled) if known else None
+
+
+@dataclass
+class Submission:
+    """Rows in the order of what is asked for."""
+
+    asked: Asked
+    values: np.ndarray
+    """float64 (N, K) within the range of each dimension."""
+    filled: list[str]
+    """Ids of clips without a prediction."""
+    clipped: int
+    """Values that lay outside their range."""
+    notes: list[str]
+
+    def text(self) -> str:
+        """The CSV file."""
+        lines = [[KEY, *self.asked.names]]
+        lines += [
+            [name, *(f"{value:.6f}" for value in row)] for name, row in zip(self.asked.ids, self.values, strict=True)
+        ]
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(lines)
+        return out.getvalue()
+
+
+def make_submission(
+    asked: Asked, names: Sequence[str], predictions: Mapping[str, np.ndarray], mean_labels: Mapping[str, float] | None
+) -> Submission:
+    """A submission from predictions {id: (K',)} of the dimensions `names`.
+
+    A clip without one gets `mean_labels`, the mean label of training by dimension or, where it is not known, the mean
+    prediction of the others. A dimension that is not predicted gets the lowest label. UserError when no clip that is
+    asked for is predicted, or no dimension.
+    """
+    present = [clip_id for clip_id in asked.ids if clip_id in predictions]
+    if not present:
+        raise UserError(
+            f"none of the {len(predictions)} predicted clips, such as {first_few(sorted(predictions), 1)}, is among "
+            f"the {len(asked.ids)} that are asked for, such as {first_few(asked.ids, 1)}"
+        )
+    position = {name: k for k, name in enumerate(names)}
+    columns = [name for name in asked.names if name in position]
+    if not columns:
+        raise UserError(f"the predictions are of {', '.join(names)}, but the clips of {', '.join(asked.names)}")
+    values = np.tile(asked.scale.lowest, (len(asked.ids), 1))  # (N, K)
+    known = np.array([clip_id in predictions for clip_id in asked.ids])  # (N,)
+    for k, name in enumerate(asked.names):
+        if name not in position:
+            continue
+        column = np.array([predictions[clip_id][position[name]] for clip_id in present])
+        mean = (mean_labels or {}).get(name)
+        values[known, k] = column
+        values[~known, k] = column.mean() if mean is None else mean
+    outside = (values < asked.scale.lowest - ROUNDING) | (values > asked.scale.highest + ROUNDING)
+    filled = [clip_id for clip_id, is_known in zip(asked.ids, known, strict=True) if not is_known]
+    values = np.clip(values, asked.scale.lowest, asked.scale.highest)
+    return Submission(
+        asked, values, filled, int(outside.sum()), _notes(asked, columns, predictions, filled, mean_labels)
+    )
+
+
+def _notes(
+    asked: Asked,
+    columns: list[str],
+    predictions: Mapping[str, np.ndarray],
+    filled: list[str],
+    mean_labels: Mapping[str, float] | None,
+) -> list[str]:
+    notes = list(asked.notes)
+    if filled:
+        what = "mean label of the training clips" if mean_labels else "mean prediction of the others"
+        notes.append(f"{len(filled)} clips without a prediction get the {what}: {first_few(filled)}")
+    if absent := [name for name in asked.names if name not in columns]:
+        notes.append(f"not predicted by this model, so that each clip gets the lowest label: {', '.join(absent)}")
+    if extra := sorted(set(predictions) - set(asked.ids)):
+        notes.append(f"{len(extra)} predicted clips that are not asked for are left out: {first_few(extra)}")
+    return notes
+
+
+# --- checking --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Checked:
+    """A submission as a file holds it."""
+
+    problems: list[str]
+    """What is wrong, a line each; empty for one that will be accepted."""
+    values: np.ndarray | None
+    """float64 (N, K) in the order of what is asked for; None when something is wrong."""
+
+
+def check_submission(path: Path, asked: Asked) -> Checked:
+    """Whether a file holds exactly what is asked for: its columns and ids, in order, with numbers in their range."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        return Checked(["it is not UTF-8 text; write it as a CSV file"], None)
+    problems = ["it begins with a byte order mark; write it without"] if text.startswith("\ufeff") else []
+    rows = [row for row in csv.reader(io.StringIO(text.removeprefix("\ufeff"))) if row]
+    if not rows:
+        return Checked(["it is empty"], None)
+    header, rows = rows[0], rows[1:]
+    problems += _header_problems(header, [KEY, *asked.names])
+    if KEY not in header:
+        return Checked(problems, None)
+    rows, lengths = [row for row in rows if len(row) == len(header)], len(rows)
+    if len(rows) < lengths:
+        problems.append(f"rows without {len(header)} cells ({lengths - len(rows)})")
+    ids = [row[header.index(KEY)] for row in rows]
+    problems += _id_problems(ids, asked.ids)
+    values: dict[str, np.ndarray] = {}
+    for name in asked.names:
+        if name in header:
+            cells = [row[header.index(name)] for row in rows]
+            values[name], found = _column(name, cells, ids, asked.scale.ranges[name])
+            problems += found
+    if problems:
+        return Checked(problems, None)
+    return Checked([], np.stack([values[name] for name in asked.names], axis=1))
+
+
+def _header_problems(header: list[str], wanted: list[str]) -> list[str]:
+    if header == wanted:
+        return []
+    missing, extra = [n for n in wanted if n not in header], [n for n in header if n not in wanted]
+    problems = [f"missing columns: {', '.join(missing)}"] if missing else []
+    problems += [f"columns that are not asked for: {', '.join(map(repr, extra))}"] if extra else []
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    problems += [f"columns that occur more than once: {', '.join(repeated)}"] if repeated else []
+    return problems or [f"columns in the wrong order: {', '.join(header)}; expected {', '.join(wanted)}"]
+
+
+def _id_problems(ids: list[str], wanted: list[str]) -> list[str]:
+    given, asked = set(ids), set(wanted)
+    problems = []
+
+    def add(what: str, names: Sequence[str]) -> None:
+        if names:
+            problems.append(f"{what} ({len(names)}): {first_few(list(names), SHOWN)}")
+
+    missing, extra = sorted(asked - given), sorted(given - asked)
+    short = [name for name in extra if name.isdigit() and name.zfill(len(missing[0]) if missing else 0) in missing]
+    add("missing ids", missing)
+    add("ids that are not asked for" + (", whose leading zeros are lost" if short else ""), extra)
+    add("ids that occur more than once", [name for name, count in Counter(ids).items() if count > 1])
+    if not problems and ids != wanted:
+        first = next(i for i, (a, b) in enumerate(zip(ids, wanted, strict=True)) if a != b)
+        problems.append(f"rows are not sorted by {KEY}: {ids[first]} stands where {wanted[first]} belongs")
+    return problems
+
+
+def _column(name: str, cells: list[str], ids: list[str], ends: tuple[float, float]) -> tuple[np.ndarray, list[str]]:
+    """The numbers (N,) of a column, and what is wrong with them."""
+    values = np.array([_number(cell) for cell in cells])
+    low, high = ends
+    problems = []
+
+    def add(what: str, is_wrong: np.ndarray, shown: Callable[[int], str]) -> None:
+        rows = np.flatnonzero(is_wrong).tolist()
+        if rows:
+            problems.append(f"{name}: {what} ({len(rows)}): {first_few([shown(row) for row in rows], SHOWN)}")
+
+    add("no numbers", ~np.isfinite(values), lambda i: f"{cells[i]!r} of {ids[i]}")
+    outside = (values < low) | (values > high)
+    add(f"outside {low:g} to {high:g}", outside & np.isfinite(values), lambda i: f"{cells[i]} of {ids[i]}")
+    return values, problems
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")

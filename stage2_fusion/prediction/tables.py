@@ -1,0 +1,156 @@
+"""Tables of predictions (`emit predict`, `emit evaluate`, `emit submit`), and their mean."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.dataset.label_scale import LabelScale
+from shared.errors import UserError
+from shared.files import read_object, write_json
+from shared.saved.typed import read_typed
+from shared.tables.formats import read_records
+from stage2_fusion.evaluation.ensembling import average_ranks
+
+KEY = "Filename"
+HOW = "give a table of `emit predict` or `emit submit`"
+UNIT_ROUNDING = 1e-6
+FAR = 4
+"""Largest values that differ by more than this factor are on different scales, such as 1 to 7 and 0 to 100."""
+
+
+@dataclass
+class PredictionTable:
+    """Predictions of N clips, sorted by id."""
+
+    path: Path
+    ids: list[str]
+    names: list[str]
+    """The K dimensions."""
+    values: np.ndarray
+    """float64 (N, K)."""
+    scale: LabelScale | None
+    """The range of each dimension, if the table lies beside the description that `emit predict` wrote."""
+
+    def by_clip(self) -> dict[str, np.ndarray]:
+        """{id: float64 (K,)}."""
+        return dict(zip(self.ids, self.values, strict=True))
+
+    @property
+    def is_unit(self) -> bool:
+        """Whether all values lie in [0, 1]."""
+        low, high = float(self.values.min(initial=0)), float(self.values.max(initial=0))
+        return low >= -UNIT_ROUNDING and high <= 1 + UNIT_ROUNDING
+
+
+@dataclass
+class TableDescription:
+    """The JSON file beside a table of predictions."""
+
+    label_names: list[str]
+    label_ranges: dict[str, list[float]] | None = None
+    """Lowest and highest value of each dimension; None stands for [0, 1]."""
+    scale_known: bool = True
+    """False for the mean of tables that do not say their ranges."""
+    made_from: dict[str, Any] = field(default_factory=dict)
+    """Model, clips, options."""
+
+    def write(self, table: Path) -> None:
+        write_json(description_path(table), asdict(self))
+
+    @classmethod
+    def beside(cls, table: Path) -> "TableDescription | None":
+        """The description of a table, if there is one. UserError when it is damaged."""
+        path = description_path(table)
+        return read_typed(cls, read_object(path, "description", "delete it"), str(path)) if path.is_file() else None
+
+
+def description_path(table: Path) -> Path:
+    """Where the description of a table of predictions is."""
+    return table.with_name(f"{table.stem}_made_from.json")
+
+
+def read_prediction_table(path: Path) -> PredictionTable:
+    """A table of predictions. UserError when it is none: without a column Filename, with a clip twice, or with a cell
+    that is no number."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; {HOW}")
+    rows = read_records(path)
+    if not rows or KEY not in rows[0]:
+        columns = f", only {', '.join(rows[0])[:80]}" if rows else ""
+        raise UserError(f"{path}: {f'no column {KEY}{columns}' if rows else 'no predictions in it'}; {HOW}")
+    ids = [row[KEY] for row in rows]
+    if repeated := [name for name, count in Counter(ids).items() if count > 1]:
+        raise UserError(f"{path}: {len(repeated)} clips occur twice, such as {repeated[0]}; {HOW}, not its timeline")
+    names = [name for name in rows[0] if name != KEY and not _is_end(name, rows[0])]
+    about = TableDescription.beside(Path(path))
+    if about is not None and set(names) != set(about.label_names):
+        raise UserError(f"{path}: has other columns than {description_path(Path(path)).name} says; delete that file")
+    values = np.array([[_number(path, row[KEY], name, row[name]) for name in names] for row in rows])  # (N, K)
+    order = sorted(range(len(ids)), key=lambda i: ids[i])
+    scale = LabelScale.of(names, about.label_ranges) if about and about.scale_known else None
+    return PredictionTable(
+        Path(path), [ids[i] for i in order], names, values[order].reshape(len(ids), len(names)), scale
+    )
+
+
+def _is_end(name: str, columns: Iterable[str]) -> bool:
+    """Whether a column is an end of the interval of another one, which no mean of members has."""
+    base, _, end = name.rpartition("_")
+    return end in ("low", "high") and base in columns
+
+
+def _number(path: Path, clip: str, name: str, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise UserError(f"{path}: {name} of {clip} is {cell!r}, not a number; {HOW}")
+    return value
+
+
+def combine_tables(paths: Sequence[Path], method: str) -> PredictionTable:
+    """The mean ("average") of predictions of the same clips, or their mean rank ("rank") in (0, 1). Rows and columns
+    may be in any order. UserError, which names both files, when clips, dimensions or scales differ."""
+    first, *others = [read_prediction_table(path) for path in paths]
+    members = [first.values]  # (N, K) each
+    for other in others:
+        _check_same(first, other)
+        if method == "average":
+            _check_same_scale(first, other)
+        values = other.values[:, [other.names.index(name) for name in first.names]]  # (N, K)
+        if same := [path for path, known in zip(paths, members, strict=False) if np.array_equal(known, values)]:
+            raise UserError(f"{other.path}: the same predictions as {same[0]}; give each once")
+        members.append(values)
+    stacked = np.stack(members, axis=2)  # (N, K, M)
+    values = stacked.mean(axis=2) if method == "average" else average_ranks(stacked)
+    scale = next((table.scale for table in (first, *others) if table.scale), None)
+    if method == "rank":
+        values = values if scale is None else scale.values(values)
+    return PredictionTable(Path(), first.ids, first.names, values, scale)
+
+
+def _check_same(first: PredictionTable, other: PredictionTable) -> None:
+    for what, of_first, of_other in (("clips", first.ids, other.ids), ("dimensions", first.names, other.names)):
+        missing, extra = sorted(set(of_first) - set(of_other)), sorted(set(of_other) - set(of_first))
+        if missing or extra:
+            parts = [f"lacks {len(missing)} of them, such as {missing[0]}"] if missing else []
+            parts += [f"has {len(extra)} others, such as {extra[0]}"] if extra else []
+            raise UserError(f"{other.path}: not of the {what} of {first.path}: it {' and '.join(parts)}")
+
+
+def _check_same_scale(first: PredictionTable, other: PredictionTable) -> None:
+    advice = "predict with models of one scale, or take --method rank"
+    if first.scale is not None and other.scale is not None:
+        ours, theirs = first.scale, LabelScale({name: other.scale.ranges[name] for name in first.names})
+        if ours != theirs:
+            raise UserError(f"{other.path}: on a scale of {theirs}, but {first.path} on one of {ours}; {advice}")
+        return
+    largest = [float(np.abs(table.values).max()) for table in (first, other)]
+    if first.is_unit != other.is_unit or (not first.is_unit and max(largest) > FAR * min(largest)):
+        low, high = (f"from {table.values.min():g} to {table.values.max():g}" for table in (first, other))
+        raise UserError(f"{other.path}: holds values {high}, but {first.path} {low}: their scales differ; {advice}")
