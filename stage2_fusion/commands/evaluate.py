@@ -11,7 +11,7 @@ from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest
 from shared.options.outputs import OutputEvaluation, check_output_file
-from shared.options.ranges import BatchSize, CheckedOptions, Resamples, Seed
+from shared.options.ranges import BatchSize, CheckedOptions, Coverage, Resamples, Seed
 from stage2_fusion.data.feature_info import FeatureInfo, read_info
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.damage_detection import (
@@ -24,6 +24,7 @@ from stage2_fusion.evaluation.explain import write_explanations
 from stage2_fusion.evaluation.leak import count_seen_by_encoders, probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
 from stage2_fusion.evaluation.scoring import clip_groups, count_seen, mean_weights, score_table
+from stage2_fusion.evaluation.trust import count_unlike, score_intervals
 
 if TYPE_CHECKING:
     from stage2_fusion.models.base import FusionModel
@@ -49,6 +50,8 @@ class EvaluateConfig(CheckedOptions):
     """Kind of group that the bootstrap draws, by default the first one: clips of one person are not independent."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
+    coverage: Coverage = 0.9
+    """Of the intervals whose coverage and width are reported."""
     batch_size: BatchSize = 64
     """Clips per forward pass; the scores do not depend on it."""
     seed: Seed = 0
@@ -73,6 +76,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     """Score the model; write metrics, predictions and labels."""
     from stage2_fusion.inference import best_device, run_model
     from stage2_fusion.models.base import FusionModel
+    from stage2_fusion.prediction.summaries import SummaryRecorder
 
     began = time.perf_counter()
     out = config.out or config.model / "evaluation" / f"metrics_{config.split or 'all'}.json"
@@ -86,7 +90,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     not_predicted = [name for name in data.info.label_names if name not in names]
     notes = [f"not predicted by this model: {', '.join(not_predicted)}"] if not_predicted else []
     data = data.select(names)
-    result = run_model(model.to(best_device()), data.samples, config.batch_size, explain=config.explain)
+    with SummaryRecorder(model.to(best_device())) as recorder:
+        result = run_model(model, data.samples, config.batch_size, explain=config.explain)
     view = np.array([sample.view for sample in data.samples])  # (N,)
     clean, labels = np.flatnonzero(view == 0), data.labels()  # (N, K)
     if np.isnan(labels[clean]).all():
@@ -97,6 +102,10 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     info = _describe(config, model, data.info, kind, ids, labels[clean])
     info.sections["weights"] = mean_weights(weights)
     info.sections |= {"notes": notes} if notes else {}
+    if known := model.calibration:
+        fractions, spans = result.predictions[clean], scale.highest - scale.lowest
+        info.intervals = score_intervals(known.intervals, fractions, labels[clean], spans, names, config.coverage)
+        info.unlike = count_unlike(known.familiarity, recorder.summaries(), clean)
     if (view > 0).any():
         info.damaged_on_purpose = score_damaged_views(data.samples, result.predictions, result.weights)
     if config.truth is not None:

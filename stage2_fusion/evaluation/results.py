@@ -20,6 +20,7 @@ from shared.metrics import DimensionScores, Scores, score
 from shared.tables.formats import read_records
 from stage2_fusion.evaluation.damage_detection import DamagedViewScores, DamageReport
 from stage2_fusion.evaluation.leak import LeakProbe
+from stage2_fusion.evaluation.trust import IntervalScores, UnlikeClips
 
 HOW = "give the JSON file that `emit evaluate` wrote"
 
@@ -57,6 +58,8 @@ OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "leak_probe": LeakProbe.from_json,
     "damage": DamageReport.from_json,
     "damaged_on_purpose": DamagedViewScores.from_json,
+    "intervals": IntervalScores.from_json,
+    "unlike": lambda value: UnlikeClips(**value),
     "parts": lambda value: [FoldPart(**part) for part in value],
 }
 """Fields of EvaluationInfo that the JSON file leaves out when they are empty, and what reads them."""
@@ -86,6 +89,10 @@ class EvaluationInfo:
     """How well low weights find the damage that a synthetic corpus was made with."""
     damaged_on_purpose: DamagedViewScores | None = None
     """Scores of the same clips with one modality damaged on purpose."""
+    intervals: IntervalScores | None = None
+    """Coverage and width of the model's intervals; None for a model without."""
+    unlike: UnlikeClips | None = None
+    """Clips that are unlike the training clips; None where it is not known."""
     parts: list[FoldPart] = field(default_factory=list)
     label_ranges: dict[str, list[float]] | None = None
     """Lowest and highest value of each dimension, on whose scale predictions and labels are; None stands for [0, 1]."""

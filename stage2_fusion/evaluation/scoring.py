@@ -4,7 +4,7 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
-from shared.metrics import Scores, why_no_pcc
+from shared.metrics import DimensionScores, Scores, why_no_pcc
 from shared.registry import nearest
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.results import Evaluation, SeenClips
@@ -46,8 +46,11 @@ def score_table(evaluation: Evaluation) -> str:
     """The scores as lines of text, then remarks."""
     scores, names = evaluation.scores, evaluation.names
     width = max(len(name) for name in [*names, "mean"])
-    columns = (scores.pcc, scores.pcc_nonzero, scores.ccc, scores.mae)
+    columns: tuple[DimensionScores, ...] = (scores.pcc, scores.pcc_nonzero, scores.ccc, scores.mae)
     lines = [f"{'':<{width}}     PCC  PCC>0    CCC    MAE"]
+    if intervals := evaluation.info.intervals:
+        columns = (*columns, intervals.coverage, intervals.width)
+        lines[0] += f"{f'in {intervals.asked:.0%}':>7}  width"
     for k, name in enumerate([*names, "mean"]):
         values = [column.mean if name == "mean" else column.per_dimension[name] for column in columns]
         text = "".join("    n/a" if value is None else f"{value:7.3f}" for value in values)
@@ -98,6 +101,10 @@ def _remarks(evaluation: Evaluation) -> list[str]:
             f"leak probe: the labels of the nearest training transcript reach PCC {info.leak_probe.pcc.mean:.3f}; "
             f"{info.leak_probe.same_transcript:.0%} of the clips share their words with one"
         )
+    if info.intervals:
+        lines.append(f"intervals {info.intervals}")
+    if info.unlike and info.unlike.count:
+        lines.append(f"unlike the training data: {info.unlike}")
     if info.ceiling and info.ceiling.mean is not None:
         known = evaluation.mean_pcc is not None and info.ceiling.mean > 0
         reached = f"; {(evaluation.mean_pcc or 0.0) / info.ceiling.mean:.1%} of it reached" if known else ""

@@ -6,8 +6,8 @@ ones are called unlike them.
 
 Each folder is one of `emit demo --out FOLDER --seed SEED`: its model (fuse/model) and features. No model is trained.
 
-as shipped     calibrated on the validation people, counted on the test people, in each dimension, with the standard error
-               of the count over these people
+as shipped     calibrated on the validation people, counted on the test people, in each dimension, with the standard
+               error of the count over these people
 exchanged      calibrated on the test people, counted on the validation people: if choosing the epoch by the validation
                people made their residuals too small, these cover more than as shipped
 drawn again    the mean of 200 random halves of both kinds of people: one half calibrates, the other counts. Whom chance

@@ -1,0 +1,90 @@
+"""How far to trust predictions, measured on labeled clips: whether intervals hold the labels, and how many clips are
+unlike the training clips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from shared.metrics import DimensionScores
+from stage2_fusion.evaluation.conformal import ConformalIntervals
+from stage2_fusion.prediction.familiarity import Familiarity, Summaries
+
+ROUNDING = 1e-6
+"""Labels and bounds are rounded differently: a label this far outside lies inside."""
+
+
+@dataclass(frozen=True)
+class IntervalScores:
+    """How intervals fare on labeled clips."""
+
+    asked: float
+    """The coverage that they are made for."""
+    coverage: DimensionScores
+    """Share of the labels that their intervals hold."""
+    width: DimensionScores
+    """Mean width on the scale of the labels; the mean over dimensions supposes that all have one scale."""
+    validation_groups: dict[str, int]
+    """By dimension: groups that the intervals were fitted on. Too few of them make whole ranges."""
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """From what an evaluation stores."""
+        scores = {name: DimensionScores(**content[name]) for name in ("coverage", "width")}
+        return cls(**{**content, **scores})
+
+    def __str__(self) -> str:
+        values = [value for value in self.coverage.per_dimension.values() if value is not None]
+        if self.coverage.mean is None or self.width.mean is None:
+            return f"of {self.asked:.0%}: no labels"
+        each = f" ({min(values):.1%} to {max(values):.1%} by dimension)" if len(values) > 1 else ""
+        return (
+            f"of {self.asked:.0%} hold {self.coverage.mean:.1%} of the labels{each}, mean width {self.width.mean:.3f}"
+        )
+
+
+@dataclass(frozen=True)
+class UnlikeClips:
+    """How many clips are unlike the training clips."""
+
+    count: int
+    of: int
+    false_alarms: float
+    """Share of clips like the training clips that is called unlike them."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} of {self.of} clips ({self.false_alarms:.0%} of clips like the training clips are called so)"
+        )
+
+
+def score_intervals(
+    intervals: ConformalIntervals,
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    spans: np.ndarray,
+    names: Sequence[str],
+    coverage: float,
+) -> IntervalScores:
+    """Of predictions and labels (N, K), fractions of the label ranges, NaN = not labeled. spans: (K,), how long these
+    ranges are."""
+    low, high = intervals.bounds(predictions, coverage)
+    known = ~np.isnan(labels)  # (N, K)
+    inside = (low - ROUNDING <= labels) & (labels <= high + ROUNDING)  # (N, K)
+
+    def mean(values: np.ndarray) -> DimensionScores:
+        columns = zip(names, values.T, known.T, strict=True)
+        shares = {name: float(column[mask].mean()) if mask.any() else np.nan for name, column, mask in columns}
+        return DimensionScores.from_values(shares)
+
+    counts = dict(zip(names, intervals.group_counts(), strict=True))
+    return IntervalScores(coverage, mean(inside), mean((high - low) * spans), counts)
+
+
+def count_unlike(familiarity: Familiarity, seen: Summaries, rows: np.ndarray) -> UnlikeClips:
+    """Of the clips `rows` of those that a model has seen."""
+    seen = {name: values[rows] for name, values in seen.items()}
+    present = np.stack([~np.isnan(values).any(axis=1) for values in seen.values()], axis=1)  # (N, 3)
+    judged = familiarity.judge(familiarity.measure(seen), present)
+    return UnlikeClips(sum(bool(clip.unlike) for clip in judged), len(rows), familiarity.false_alarms)

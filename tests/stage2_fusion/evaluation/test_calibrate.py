@@ -1,0 +1,120 @@
+"""Calibration at the end of a run: what the model folder holds, that it survives, and what is made of it."""
+
+import shutil
+
+import numpy as np
+import pytest
+from helpers import synthetic_features
+from safetensors.numpy import load_file, save_file
+
+from shared.errors import UserError
+from shared.saved.checksum import seal
+from stage2_fusion import FeatureDataset, FusionModel, trainer
+from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
+from stage2_fusion.evaluation.results import read_evaluation
+from stage2_fusion.evaluation.scoring import score_table
+from stage2_fusion.inference import run_model
+from stage2_fusion.models.calibration import FILE
+from stage2_fusion.train import train
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return synthetic_features.write_features(
+        tmp_path_factory.mktemp("features") / "features", {"train": 64, "valid": 42, "test": 42}
+    )
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    return tmp_path_factory.mktemp("run") / "run"
+
+
+@pytest.fixture(scope="module")
+def folder(data, run):
+    return train(synthetic_features.config(data, run, "--model", "concat", "--train.epochs", 2))
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "model")
+
+
+def test_scores_are_residuals_of_the_saved_model_on_the_validation_clips(folder, data):
+    model, valid = FusionModel.from_pretrained(folder), FeatureDataset.open(data, "valid", (0,))
+    fitted = model.calibration.intervals
+    predictions = run_model(model, valid.samples, 8).predictions
+    expected = np.abs(valid.labels() - predictions) / fitted.spread(predictions)
+    np.testing.assert_allclose(fitted.scores, expected, rtol=1e-3, atol=1e-4)
+    groups = [sample.groups["subject"] for sample in valid.samples]
+    assert len(set(zip(groups, fitted.groups.tolist(), strict=True))) == len(set(groups)) == 7
+    missing = np.array([[sample.modality(name).steps == 0 for name in ("vision", "audio", "text")] for sample in valid])
+    assert missing.any() and (np.isnan(model.calibration.familiarity.distances) == missing).all()
+
+
+def test_run_that_is_killed_while_it_calibrates_ends_with_the_same_files(folder, data, tmp_path, monkeypatch):
+    config = synthetic_features.config(data, tmp_path / "run", "--model", "concat", "--train.epochs", 2)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer, "calibrate", killed)
+        train(config)
+    assert not (tmp_path / "run" / "model" / FILE).exists()
+    again = train(config)
+    for name in (FILE, "model.safetensors"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_calibration_is_under_the_checksum_and_survives_saving(copy, tmp_path):
+    model = FusionModel.from_pretrained(copy)
+    model.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / FILE).read_bytes() == (copy / FILE).read_bytes()
+    tensors = load_file(copy / FILE)
+    save_file({**tensors, "intervals.scores": tensors["intervals.scores"] / 2}, copy / FILE)
+    with pytest.raises(UserError, match=f"{FILE} changed"):
+        FusionModel.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("intervals.scores", np.zeros((4, 3), np.float32)),
+        ("intervals.groups", np.zeros(3, np.int32)),
+        ("intervals.spreads", np.full((2, 3), np.nan, np.float32)),
+        ("familiarity.vision.components", np.zeros((2, 2), np.float32)),
+        ("familiarity.distances", np.full((3, 3), np.inf, np.float32)),
+        ("familiarity.groups", None),
+    ],
+)
+def test_calibration_that_does_not_fit_is_refused_in_one_line(copy, name, value):
+    tensors = load_file(copy / FILE) | {name: value}
+    save_file({key: tensor for key, tensor in tensors.items() if tensor is not None}, copy / FILE)
+    seal(copy)
+    with pytest.raises(UserError, match=f"{FILE}: damaged .*; train the model again"):
+        FusionModel.from_pretrained(copy)
+
+
+def test_evaluation_reports_coverage_and_width(folder, data, tmp_path):
+    out = tmp_path / "scores.json"
+    evaluation = evaluate(EvaluateConfig(model=folder, data=data, out=out, bootstrap=0, coverage=0.8))
+    intervals = evaluation.info.intervals
+    fitted, test = FusionModel.from_pretrained(folder).calibration.intervals, FeatureDataset.open(data, "test", (0,))
+    predictions = run_model(FusionModel.from_pretrained(folder), test.samples, 8).predictions
+    low, high = fitted.bounds(predictions, 0.8)
+    inside = ((low <= test.labels()) & (test.labels() <= high)).mean(axis=0)
+    assert list(intervals.coverage.per_dimension.values()) == pytest.approx(inside)
+    assert list(intervals.width.per_dimension.values()) == pytest.approx((high - low).mean(axis=0))
+    assert inside.min() > 0.5 and (high - low).max() < 1
+    assert "in 80%" in score_table(evaluation) and evaluation.info.unlike.of == 42
+    read = read_evaluation(out)
+    assert (read.info.intervals, read.info.unlike) == (intervals, evaluation.info.unlike)
+
+
+def test_model_without_calibration_is_scored_without_intervals(copy, data, tmp_path):
+    (copy / FILE).unlink()
+    seal(copy)
+    evaluation = evaluate(EvaluateConfig(model=copy, data=data, out=tmp_path / "scores.json", bootstrap=0))
+    assert evaluation.info.intervals is None and evaluation.info.unlike is None
+    assert " in 90%" not in score_table(evaluation)
