@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.options.help_page import wants_help
 from shared.options.ranges import CheckedOptions
 from shared.pipeline.execute import run_recipe
 from shared.pipeline.expand import parse_assignments
@@ -30,8 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run `emit run`; 0 when every step succeeded."""
     words = sys.argv[1:] if argv is None else argv
     words = sorted(words, key=lambda word: not word.startswith("--dry_run"))  # wherever it stands
-    named = next((word for word in words if not word.startswith("-")), "")
-    if named and {"--help", "-h"} & set(words):
+    asked, every = wants_help(words)
+    named = next((word for word in words if not word.startswith("-") and (word, every) != ("all", True)), "")
+    if named and asked:
         print("\n".join(describe(read_recipe(named))))
         return 0
     if named:

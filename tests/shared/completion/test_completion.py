@@ -50,6 +50,7 @@ def offered(file, *words: str) -> list[str]:
         (["predict", "--model", "m", "clip"], ["clip a.mp4"]),
         (["predict", "--explain", "own"], ["own.yaml"]),
         (["completion", "z"], ["zsh"]),
+        (["run", "ow"], ["own", "own.yaml"]),
     ],
     ids=" ".join,
 )
