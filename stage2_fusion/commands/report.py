@@ -5,7 +5,7 @@ from pathlib import Path
 
 from shared import config as configuration
 from shared.options.outputs import OutputFile, OutputFolder
-from shared.options.ranges import CheckedOptions
+from shared.options.ranges import CheckedOptions, ClipsShown
 
 
 @dataclass
@@ -19,6 +19,9 @@ class ReportConfig(CheckedOptions):
     """HTML file to write."""
     figures: OutputFolder | None = None
     """Folder for the figures as SVG and PNG, by default OUT_figures beside the HTML file."""
+    clips_shown: ClipsShown = 3
+    """Clips of each kind (worst, least certain, best) that are shown with faces, sound and words; 0 shows none, for
+    data that others may not see."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     from stage2_fusion.report.write import write_report
 
-    report = write_report(config.runs, config.out, config.figures)
+    report = write_report(config.runs, config.out, config.figures, clips_shown=config.clips_shown)
     for line in report.missing:
         print(f"not shown: {line}")
     print(f"{report.path}: the report; figures as SVG and PNG in {report.figures}")

@@ -114,7 +114,7 @@ def _add_json(found: Found, path: Path) -> None:
         return
     if isinstance(content.get("clips"), dict) and "pcc" in content and "predictions_digest" in content:
         found.evaluations.append(path)
-    elif "rows" in content and "models" in content:
+    elif "rows" in content and "shares" in content:
         found.robustness.append(path)
 
 

@@ -36,13 +36,15 @@ class Inputs:
     runs: list[Found]
     problems: list[str] = field(default_factory=list)
     """Files of the runs that could not be read, a line each."""
+    clips_shown: int = 3
+    """Clips of each kind whose pictures, sound and words are shown."""
     computed: dict[str, Evaluation] = field(default_factory=dict)
     """Evaluations that sections compute for each other, by name."""
 
     @classmethod
-    def of(cls, paths: Iterable[Path]) -> "Inputs":
+    def of(cls, paths: Iterable[Path], clips_shown: int = 3) -> "Inputs":
         """The inputs of these RUNs. UserError when one of them is none."""
-        return cls([find_parts(Path(path)) for path in paths])
+        return cls([find_parts(Path(path)) for path in paths], clips_shown=clips_shown)
 
     @property
     def main(self) -> Found:

@@ -36,21 +36,23 @@ def write_report(
     out: str | Path = "report.html",
     figures: str | Path | None = None,
     sections: Iterable[str] | None = None,
+    clips_shown: int = 3,
 ) -> Report:
     """Write a report of runs as one HTML file that needs nothing else.
 
     runs: folders of runs or models, or JSON files of evaluations; the first is described, all are compared. figures:
     folder for the figures as SVG and PNG, by default OUT_figures. sections: names from `SECTIONS`, or
-    "package.module:function"; by default all. UserError when a run is nothing of that.
+    "package.module:function"; by default all. clips_shown: clips of each kind (worst, least certain, best) that are
+    shown with their pictures, sound and words; 0 shows none. UserError when a run is nothing of that.
     """
     out = Path(out)
     folder = Path(figures) if figures else out.with_name(f"{out.stem}_figures")
-    inputs = Inputs.of(map(Path, runs))
+    inputs = Inputs.of(map(Path, runs), clips_shown)
     with style():
         made = [
             section
             for name in (SECTIONS.parts if sections is None else sections)
-            if (section := _make(name, inputs)) is not None
+            if (section := make_section(name, inputs)) is not None
         ]
         if inputs.problems:
             made.append(Section("Files that could not be read", missing=inputs.problems))
@@ -65,7 +67,7 @@ def write_report(
     return Report(out, folder, made)
 
 
-def _make(name: str, inputs: Inputs) -> Section | None:
+def make_section(name: str, inputs: Inputs) -> Section | None:
     """One section. What it cannot find becomes a line, and so does a fault: the other sections are still of use."""
     maker = SECTIONS.get(name)
     title = name.partition(":")[2].capitalize() or name.capitalize()

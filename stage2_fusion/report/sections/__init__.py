@@ -8,6 +8,10 @@ SECTIONS = Registry(
     {
         "score": f"{_HERE}.score:score",
         "dimensions": f"{_HERE}.dimensions:dimensions",
+        "clips": f"{_HERE}.clips:clips",
+        "damage": f"{_HERE}.damage:damage",
+        "robustness": f"{_HERE}.robustness:robustness",
+        "embeddings": f"{_HERE}.embedding_map:embedding_map",
         "curves": f"{_HERE}.curves:curves",
         "retrieval": f"{_HERE}.retrieval:retrieval",
         "systems": f"{_HERE}.systems:systems",
