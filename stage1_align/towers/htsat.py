@@ -17,6 +17,7 @@ from shared.errors import UserError
 from shared.options.ranges import CheckedOptions, Hertz, Layers, PositiveInt, ProperFraction, SampleRate, Steps, Width
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import load_prefix, read_laion
+from stage1_align.towers.slaney_mel import instead_of_librosa
 from stage1_align.towers.windowed_tower import WindowedTower
 
 LAION: dict[str, Any] = {  # laion_clap's model_configs/HTSAT-*.json and htsat.create_htsat_model
@@ -207,8 +208,10 @@ class _PatchLinear(nn.Conv2d):
 
 def _build_net(options: HtsatOptions) -> nn.Module:
     """laion_clap's own HTS-AT, with random weights."""
+    import torchlibrosa.stft
+
     htsat = htsat_module()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), instead_of_librosa(torchlibrosa.stft):
         warnings.filterwarnings("ignore", message="torch.meshgrid")  # of its Swin blocks
         return htsat.HTSAT_Swin_Transformer(
             spec_size=options.spec_size,

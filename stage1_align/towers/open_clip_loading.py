@@ -17,6 +17,7 @@ from shared.files import read_json
 from shared.registry import nearest
 from shared.text import one_line
 from shared.training.weights_only import refusal, weights_only
+from stage1_align.towers import small_cnn
 
 PREPROCESSING = ("mean", "std", "interpolation")
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -64,8 +65,7 @@ def build(vision_cfg: dict[str, Any]) -> nn.Module:
     """The image tower of a complete `vision_cfg`, with random weights."""
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
-    import stage1_align.towers.timm_small_cnn  # noqa: F401  (registers itself in timm)
-
+    small_cnn.register()
     fields = dict(vision_cfg)
     _check_trunk(fields["timm_model_name"])
     embed_dim, quick_gelu = fields.pop("embed_dim"), fields.pop("quick_gelu")

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from shared.errors import UserError
 from shared.options.ranges import CheckedOptions, Deviation, Fraction, FrameSize
 from shared.registry import nearest
 from shared.text import one_line
-from stage1_align.towers import open_clip_loading
+from stage1_align.towers import open_clip_loading, small_cnn
 from stage1_align.towers.base import Encoded, pad
 from stage1_align.towers.vision_tower import VisionTower
 
@@ -77,14 +77,15 @@ class OpenClipVision(VisionTower):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, options: VisionOptions, embed_dim: int):
-        options, weights = _resolved(options, embed_dim)
+    def __init__(self, options: VisionOptions, embed_dim: int, trunk: nn.Module | None = None):
+        """trunk: used with resolved options instead of the one that they describe."""
+        if trunk is None:
+            options, trunk, own = _build(options, embed_dim)
+        else:
+            own = nn.Identity()
         super().__init__(options, embed_dim)
         size: Any = options.image_size  # resolved
-        visual = open_clip_loading.build(options.vision_cfg)
-        if weights is not None:
-            open_clip_loading.load(visual, weights)
-        self.trunk, own = _split(visual)
+        self.trunk = trunk
         if hasattr(self.trunk, "set_input_size"):  # timm builds at the size in the model's name, not in vision_cfg
             self.trunk.set_input_size(img_size=(size, size))
         with torch.no_grad():
@@ -108,6 +109,19 @@ class OpenClipVision(VisionTower):
             self.query = nn.Parameter(torch.zeros(self.width))  # (C,)
         self.register_buffer("mean", torch.tensor(options.mean).view(3, 1, 1), persistent=False)  # (3, 1, 1)
         self.register_buffer("std", torch.tensor(options.std).view(3, 1, 1), persistent=False)  # (3, 1, 1)
+
+    @classmethod
+    def _restore(cls, options: VisionOptions, embed_dim: int) -> Self:
+        """The small trunk of this package goes without open_clip and timm, whose imports take seconds."""
+        resolved = all(getattr(options, name) is not None for name in ("image_size", *DEFAULTS))
+        is_small = options.vision_cfg == _small_fields(options.vision_cfg) and options.projection == "linear"
+        return cls(options, embed_dim, small_cnn.SmallCnn() if resolved and is_small else None)
+
+    def config(self) -> dict[str, Any]:
+        values = super().config()
+        if isinstance(self.trunk, small_cnn.SmallCnn) and self.options.projection == "linear":
+            values["vision_cfg"] = _small_fields(values["vision_cfg"])
+        return values
 
     @property
     def width(self) -> int:
@@ -143,6 +157,21 @@ class OpenClipVision(VisionTower):
         if count == 0:
             sequence = sequence + 0 * features.sum()
         return self._finish(sequence, mask, None)
+
+
+def _build(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, nn.Module, nn.Module]:
+    """Resolved options, the trunk and the model's own projection."""
+    options, weights = _resolved(options, embed_dim)
+    visual = open_clip_loading.build(options.vision_cfg)
+    if weights is not None:
+        open_clip_loading.load(visual, weights)
+    return options, *_split(visual)
+
+
+def _small_fields(vision_cfg: dict[str, Any]) -> dict[str, Any]:
+    """The fields that decide what a tower with the small trunk computes."""
+    fixed: dict[str, Any] = {"timm_model_name": small_cnn.NAME, "timm_proj": "linear"}
+    return fixed | {name: vision_cfg[name] for name in ("image_size", "embed_dim", "quick_gelu") if name in vision_cfg}
 
 
 def _own_dim(own: nn.Module, features: Tensor) -> int:

@@ -1,16 +1,18 @@
-"""`emit_small_cnn`: a timm trunk of a quarter of a million parameters that learns from a few hundred clips of faces.
+"""`emit_small_cnn`: a trunk of a quarter of a million parameters that learns from a few hundred clips of faces.
 
-open_clip loads it like any timm model (`timm_model_name: emit_small_cnn`). An expression depends on where mouth and
-brows are, so the last feature map is kept as a 4 x 4 grid and not averaged. Group norm, unlike batch norm, gives the
-same for a batch and a single clip, and at any number of processes.
+open_clip builds it like any timm model (`timm_model_name: emit_small_cnn`); saved towers are loaded without either. An
+expression depends on where mouth and brows are, so the last feature map is kept as a 4 x 4 grid and not averaged. Group
+norm, unlike batch norm, gives the same for a batch and a single clip, and at any number of processes.
 """
 
 import itertools
 from typing import Any
 
 import torch
-from timm.models import register_model
 from torch import Tensor, nn
+
+NAME = "emit_small_cnn"
+"""Its name in timm."""
 
 
 class SmallCnn(nn.Module):
@@ -46,7 +48,14 @@ def _stage(width_in: int, width_out: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.GroupNorm(width_out // 8, width_out), nn.GELU())
 
 
-@register_model
+def register() -> None:
+    """Make timm know the trunk."""
+    from timm.models import is_model, register_model
+
+    if not is_model(NAME):
+        register_model(emit_small_cnn)
+
+
 def emit_small_cnn(pretrained: bool = False, **kwargs: Any) -> SmallCnn:
     """The trunk with random weights; timm's other arguments are ignored."""
     return SmallCnn()
