@@ -154,6 +154,48 @@ def test_media_are_read_with_the_layout_of_the_training_clips(pipeline, tmp_path
     assert max(abs(other[n][k] - expected[n][k]) for n in test for k in range(len(EMI))) > 1e-3
 
 
+@pytest.mark.parametrize("name", ["own", "precomputed"])
+def test_submission_is_accepted_and_scores_as_an_evaluation_does(pipeline, name, tmp_path, capsys):
+    model, data, root = pipeline / f"fuse_{name}" / "model", pipeline / name, pipeline / "root"
+    out, common = tmp_path / "submission.csv", ["--model", model, "--data", data]
+    assert emit("submit", root, *common, "--out", out) == 0
+    assert out.read_text().splitlines()[0] == (root / "test_split.csv").read_text().splitlines()[0]
+    assert [row.split(",")[0] for row in out.read_text().splitlines()[1:]] == sorted(ids(root, "test"))
+    assert emit("submit", root, "--check", out) == 0
+    emit("evaluate", *common, "--split", "valid", "--out", tmp_path / "e.json")
+    capsys.readouterr()
+    assert emit("submit", root, *common, "--split", "valid", "--out", tmp_path / "valid.csv") == 0
+    pcc = json.loads((tmp_path / "e.json").read_text())["pcc"]["mean"]
+    assert f"mean PCC {pcc:.4f} on {len(ids(root, 'valid'))} labeled clips" in capsys.readouterr().out
+    submitted, evaluated = read_predictions(tmp_path / "valid.csv"), read_predictions(tmp_path / "e_predictions.csv")
+    np.testing.assert_allclose(list(submitted.values()), list(evaluated.values()), atol=2e-6)
+    lines = out.read_text().splitlines()
+    out.write_text("\n".join([*lines[:1], *lines[2:]]))
+    assert emit("submit", root, "--check", out) == 1
+    assert f"missing ids (1): {min(ids(root, 'test'))}" in capsys.readouterr().out
+
+
+def test_submission_from_media_fills_clips_that_cannot_be_read(pipeline, tmp_path, capsys):
+    """A test clip loses its files and its words; it gets the mean labels of the training clips."""
+    root, model = tmp_path / "root", pipeline / "fuse_own" / "model"
+    shutil.copytree(pipeline / "root", root)
+    lost, out = min(ids(root, "test")), tmp_path / "submission.csv"
+    for path in (root / "test_data").glob(f"*/{lost}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert emit("submit", root, "--model", model, "--out", out) == 0
+    assert f"1 clips without a prediction get the mean label of the training clips: {lost}" in capsys.readouterr().err
+    with (root / "train_split.csv").open() as file:
+        means = np.mean([[float(row[name]) for name in EMI] for row in csv.DictReader(file)], axis=0)
+    rows = read_predictions(out)
+    np.testing.assert_allclose(rows[lost], means, atol=0.05)  # clips that could not be prepared taught nothing
+    assert lost in (tmp_path / "submission_filled.csv").read_text() and rows.keys() == ids(root, "test")
+    mean = tmp_path / "mean.csv"
+    emit("predict", "--data", pipeline / "own", "--split", "test", "--model", model, "--out", tmp_path / "p.csv")
+    assert emit("ensemble", out, tmp_path / "p.csv", "--out", mean) == 0
+    assert emit("submit", root, "--predictions", mean, "--out", tmp_path / "final.csv") == 0
+    assert emit("submit", root, "--check", tmp_path / "final.csv") == 0
+
+
 def test_training_clips_are_said_to_be_seen(pipeline, tmp_path, capsys):
     model, root = pipeline / "fuse_own" / "model", pipeline / "root"
     counts = f"{len(ids(root, 'train'))} of the clips trained this model and {len(ids(root, 'valid'))} chose its epoch"

@@ -79,9 +79,8 @@ def read_prediction_table(path: Path) -> PredictionTable:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; {HOW}")
     rows = read_records(path)
-    if not rows or KEY not in rows[0]:
-        columns = f", only {', '.join(rows[0])[:80]}" if rows else ""
-        raise UserError(f"{path}: {f'no column {KEY}{columns}' if rows else 'no predictions in it'}; {HOW}")
+    if KEY not in rows[0]:
+        raise UserError(f"{path}: no column {KEY}, only {', '.join(rows[0])[:80]}; {HOW}")
     ids = [row[KEY] for row in rows]
     if repeated := [name for name, count in Counter(ids).items() if count > 1]:
         raise UserError(f"{path}: {len(repeated)} clips occur twice, such as {repeated[0]}; {HOW}, not its timeline")
