@@ -1,5 +1,6 @@
 """`write_report`: collect the sections, write the page and the files of its figures."""
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,13 +59,24 @@ def write_report(
             made.append(Section("Files that could not be read", missing=inputs.problems))
         title = f"EMIT report: {Path(runs[0]).resolve().name}"
         html = Page().document(title, _about(inputs), made, f"Written by EMIT {version('emit-toolkit')}.")
+        written: list[Path] = []
         for part in (part for section in made for part in _drawings(section.blocks)):
             if isinstance(part, Figure):
-                write_files(part.drawing, folder, part.name)
+                written += write_files(part.drawing, folder, part.name)
             else:
-                write_bytes(folder / f"{part.name}.{part.kind.replace('jpeg', 'jpg')}", part.data)
+                written.append(folder / f"{part.name}.{part.kind.replace('jpeg', 'jpg')}")
+                write_bytes(written[-1], part.data)
+    _remove_clips(folder, written)
     write_text(out, html)
     return Report(out, folder, made)
+
+
+def _remove_clips(folder: Path, written: Sequence[Path]) -> None:
+    """Remove the drawings of clips that an earlier report left in the folder of its figures: a report without people
+    must not lie beside their faces."""
+    for path in folder.glob("clip-*"):
+        if path not in written and re.fullmatch(r"clip-\d+-(time|scores)\.(svg|png)", path.name):
+            path.unlink()
 
 
 def make_section(name: str, inputs: Inputs) -> Section | None:

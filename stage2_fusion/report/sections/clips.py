@@ -102,8 +102,8 @@ def _lead(clips: list[ScoredClip]) -> str:
     spreads = [clip.spread for clip in clips if clip.spread is not None]
     if spreads:
         text += (
-            "How certain a prediction is, is taken from how far it moves when picture, sound or words are left out: by "
-            f"{np.median(spreads):.3f} in the median clip, by {max(spreads):.3f} at most."
+            "The spread is how far a prediction moves when picture, sound or words are left out: "
+            f"{np.median(spreads):.3f} in the median clip, {max(spreads):.3f} at most."
         )
     both = [clip for clip in clips if clip.error is not None and clip.spread is not None]
     if len(both) >= FEWEST:

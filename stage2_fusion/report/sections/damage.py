@@ -24,16 +24,22 @@ if TYPE_CHECKING:
     from stage2_fusion.models.base import FusionModel
 
 ON_PURPOSE, IN_CORPUS = "on purpose", "in the corpus"
+MOST_CLIPS = 2000
+"""Clips that are compared; of more, as many evenly."""
 MOST_SIGNALS = 5
 
 
 def damage(inputs: Inputs) -> Section:
     """The section."""
     model, data = scored_model(inputs), scored_features(inputs)
-    data = data.select(model.config.label_names)
+    clips = data.by_clip()
+    used = np.unique(np.linspace(0, len(clips) - 1, MOST_CLIPS).round().astype(int))
+    data = FeatureDataset(data.info, [sample for i in used for sample in clips[i].values()])
     weights = run_model(model, data.samples, 64).weights  # (N, 3)
     comparisons = _on_purpose(data, weights)
     section = Section("Weights against damage")
+    if len(used) < len(clips):
+        section.notes.append(f"{len(used)} of {len(clips)} clips are compared, drawn evenly")
     with contextlib.suppress(NotFound):
         try:
             comparisons += _in_corpus(inputs, data, weights)
@@ -58,7 +64,7 @@ def damage(inputs: Inputs) -> Section:
 
 CAPTION = (
     "ROC AUC: the probability that a damaged clip is told from an undamaged one; 0.5 is chance. The line is the 95 % "
-    "interval over {groups}. Direction and choice of the best raw signal use the truth, which flatters it."
+    "interval over groups, such as subjects. Direction and choice of the best signal use the truth, which flatters it."
 )
 
 

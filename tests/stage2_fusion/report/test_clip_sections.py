@@ -342,6 +342,15 @@ def test_names_cannot_change_the_page(tmp_path):
     assert "&lt;script&gt;" in html and "could not be made" not in html
 
 
+def test_no_face_of_an_earlier_report_stays(run, tmp_path):
+    folder = tmp_path / "r_figures"
+    folder.mkdir()
+    for name in ("clip-1-time.png", "clip-12-scores.svg", "clip-art.png", "mine-1-time.png"):
+        (folder / name).write_text("x")
+    write_report([run], tmp_path / "r.html", sections=["clips"], clips_shown=0)
+    assert sorted(path.name for path in folder.iterdir()) == ["clip-art.png", "mine-1-time.png"]
+
+
 def test_pictures_sound_and_words_can_be_left_out(run):
     made = sections(run, "clips", clips_shown=0)["clips"]
     (table,) = made.blocks
