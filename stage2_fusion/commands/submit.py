@@ -74,6 +74,9 @@ def read_asked(config: SubmitConfig, about: FusionConfig | None) -> Asked:
     read = select_split(read, name, reading, config.source)
     for line in source_notes(read, config.source):
         note(line)
+    if about is None and config.predictions is not None:
+        table = read_prediction_table(config.predictions)
+        return Asked.of(read, table.names, table.scale.to_json() if table.scale else None)
     return Asked.of(read, about.label_names if about else (), about.label_ranges if about else None)
 
 

@@ -60,9 +60,10 @@ class Asked:
         columns = given or list(names)
         if not columns:
             raise UserError("the source has no labels that name the columns of a submission; give --model too")
-        scale = LabelScale.of(columns, source.label_ranges or ranges)
+        scale = LabelScale.of(columns, ranges if source.label_ranges is None else source.label_ranges)
         labels = np.array([clip.labels if given else [np.nan] * len(columns) for clip in clips], np.float64)  # (N, K)
-        return cls(clips, columns, scale, labels.reshape(len(clips), len(columns)), notes)
+        labels = labels.reshape(len(clips), len(columns))
+        return cls(clips, columns, scale, _known_labels(labels, scale), notes)
 
     @property
     def ids(self) -> list[str]:
@@ -75,6 +76,18 @@ class Asked:
         known = [score for score in scores if not np.isnan(score)]
         labeled = int((~np.isnan(self.labels)).any(axis=1).sum())
         return (float(np.mean(known)), labeled) if known else None
+
+
+def _known_labels(labels: np.ndarray, scale: LabelScale) -> np.ndarray:
+    """Labels (N, K) with NaN for the few outside their range, which are codes of missing values. UserError when most
+    lie outside: they are on another scale."""
+    outside = (labels < scale.lowest - ROUNDING) | (labels > scale.highest + ROUNDING)
+    if 2 * outside.sum() > (~np.isnan(labels)).sum():
+        raise UserError(
+            f"the labels run from {np.nanmin(labels):g} to {np.nanmax(labels):g}, not over {scale}: give the --model "
+            "that predicts on their scale"
+        )
+    return np.where(outside, np.nan, labels)
 
 
 @dataclass

@@ -66,6 +66,17 @@ def test_values_lie_in_the_range_of_the_labels_and_a_dimension_without_model_is_
     assert "not predicted by this model" in made.notes[0] and "arousal" in made.notes[0]
 
 
+def test_labels_on_another_scale_than_the_predictions_are_refused_but_not_codes_of_missing_ones():
+    labels = {"00010": (1.0,), "00011": (7.0,), "00012": (4.0,)}
+    with pytest.raises(UserError, match="the labels run from 1 to 7, not over 0 to 1: give the --model"):
+        asked(names=("Joy",), labels=labels)
+    clips = [Clip(name, None, labels=values) for name, values in {**labels, "00010": (-9.0,)}.items()]
+    wanted = Asked.of(ClipSource(clips, ("Joy",)), ranges={"Joy": [1, 7]})
+    np.testing.assert_array_equal(wanted.labels[:, 0], [NAN, 7, 4])
+    unit = ClipSource([Clip("a", None, labels=(0.5,))], ("Joy",), label_ranges={})  # a layout that knows its labels
+    assert Asked.of(unit, ranges={"Joy": [1, 7]}).scale.ranges == {"Joy": (0, 1)}
+
+
 def test_predictions_of_other_clips_are_refused():
     with pytest.raises(UserError, match="none of the 1 predicted clips, such as 10, is among the 3 that are asked for"):
         make_submission(asked(), list(EMI), {"10": np.zeros(6)}, None)
