@@ -8,13 +8,17 @@
 An unfinished run in RUN is resumed, bit for bit; a finished one is left as it is. The training loop: trainer.py.
 """
 
+import contextlib
 import sys
 from pathlib import Path
+from signal import SIGTERM
 
 if __name__ == "__main__":  # launched as a file: the repository, not this folder, is where imports start
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from shared import config as configuration
+from shared.terminal.closing import closing, unused
+from shared.training.signals import SigtermHandler
 from stage1_align.config import AlignConfig
 
 
@@ -25,19 +29,25 @@ def main(argv: list[str] | None = None) -> int:
         prog="emit align",
         example="emit align --config tiny --data runs/demo/clips --run runs/demo/align",
     )
-    train(config)
-    return 0
+    with SigtermHandler() as sigterm:
+        train(config, sigterm)
+    finished = (config.run / "metrics.json").exists()
+    if finished:
+        closing(
+            [config.run / "best", config.run / "last"],
+            [("export", config.run, "--out", unused(config.run.parent / "encoders"))],
+        )
+    return 128 + SIGTERM if sigterm.requested and not finished else 0
 
 
-def train(config: AlignConfig) -> Path:
-    """Train to the end, to `max_optimizer_steps` or to a SIGTERM. Returns the run folder; when the run is finished, it
-    holds the encoders best/ and last/."""
+def train(config: AlignConfig, sigterm: SigtermHandler | None = None) -> Path:
+    """Train to the end, to `max_optimizer_steps` or to a SIGTERM, which `sigterm` has recorded if it is given. Returns
+    the run folder; when the run is finished, it holds the encoders best/ and last/."""
     from shared.training.distributed import peer_failure_guard
-    from shared.training.signals import SigtermHandler
     from stage1_align.trainer import start_trainer
 
-    with SigtermHandler() as sigterm, peer_failure_guard(config.run):
-        trainer = start_trainer(config, sigterm)
+    with contextlib.nullcontext(sigterm) if sigterm else SigtermHandler() as stop, peer_failure_guard(config.run):
+        trainer = start_trainer(config, stop)
         if trainer:
             trainer.train()
     return config.run

@@ -9,6 +9,8 @@ from torch import nn
 
 from shared.errors import UserError
 from shared.files import write_json
+from shared.terminal.messages import note, say
+from shared.terminal.progress import progress as terminal_progress
 from shared.training.checkpoint import TrainState
 from shared.training.distributed import any_process
 from shared.training.ema import Ema
@@ -81,12 +83,12 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
             "--train.chunk_size: DeepSpeed steps after every chunk; launch with accelerate_configs/fsdp2.yaml"
         )
     if run.finished:
-        run.accelerator.print(f"{run.path}: this run is finished; nothing to do")
+        say(f"{run.path}: this run is finished; nothing to do")
         return None
-    for note in shrink_notes:
-        run.accelerator.print(f"note: {note}")
-    for note in notes:
-        run.accelerator.print(f"warning: {note}")
+    for line in shrink_notes:
+        note(f"note: {line}")
+    for line in notes:
+        note(f"warning: {line}")
     return Trainer(config, data, valid, run, sigterm)
 
 
@@ -109,8 +111,8 @@ class Trainer:
         seed_everything(config.seed, "weights")
         self.encoders = build_encoders(config, data)
         if accelerator.is_main_process:
-            for note in text_notes(self.encoders, data):
-                print(f"note: {note}")
+            for line in text_notes(self.encoders, data):
+                note(f"note: {line}")
         self.unwrapped_model = ContrastiveModel(self.encoders, config.loss, config.pairs.captions)
         optimizer = torch.optim.AdamW(parameter_groups(self.unwrapped_model, config), fused=True)
         self.model, self.optimizer = accelerator.prepare(self.unwrapped_model, optimizer)
@@ -124,29 +126,27 @@ class Trainer:
         self.steps_taken, self.warned = 0, False
         self.warn_of_batch_norm()
         self.progress = self.resume()
+        steps = min(self.total_steps, config.max_optimizer_steps or self.total_steps)
+        self.bar = terminal_progress("align", steps, "steps", done=self.progress.step)
 
     def warn_of_batch_norm(self) -> None:
         batch_norm = nn.modules.batchnorm._BatchNorm
         trains = any(isinstance(module, batch_norm) and module.training for module in self.unwrapped_model.modules())
         if trains and (self.world > 1 or self.config.train.chunk_size):
-            self.accelerator.print(
-                "warning: a tower's batch norm sees only a part of the batch; freeze it, or choose another tower"
-            )
+            note("warning: a tower's batch norm sees only a part of the batch; freeze it, or choose another tower")
 
     def resume(self) -> AlignProgress:
         """Load the newest checkpoint. Warn of changes after which the run is not the uninterrupted one."""
         progress = self.run.resume(AlignProgress, self.state)
         batch_size, world = self.config.train.batch_size, self.world
         if progress.step:
-            self.accelerator.print(
-                f"{self.run.path}: continuing in epoch {progress.epoch + 1}, after step {progress.step}"
-            )
+            say(f"{self.run.path}: continuing in epoch {progress.epoch + 1}, after step {progress.step}")
             for name, before, now in (
                 ("the batch size", progress.batch_size, batch_size),
                 ("the number of processes", progress.world, world),
             ):
                 if before != now:
-                    self.accelerator.print(
+                    note(
                         f"warning: {name} was {before} and is {now} now: the run continues at the nearest sample, "
                         "but differs from an uninterrupted one"
                     )
@@ -160,8 +160,10 @@ class Trainer:
         try:
             if self.progress.step == 0:
                 self.validate_untrained()
-            for epoch in range(self.progress.epoch, self.config.train.epochs):
-                self.train_epoch(epoch)
+            with self.bar:
+                for epoch in range(self.progress.epoch, self.config.train.epochs):
+                    self.bar.describe(f"align, epoch {epoch + 1} of {self.config.train.epochs}")
+                    self.train_epoch(epoch)
         except Halted:
             self.pause()
         else:
@@ -194,7 +196,9 @@ class Trainer:
             progress.loss_sum += loss
             progress.loss_steps += 1
             self.log_step(loss, losses, result, meter)
+            self.bar.update()
 
+            self.sigterm.requested |= sigterm
             if sigterm or progress.step == config.max_optimizer_steps:
                 raise Halted
             is_last = index + 1 == self.data.steps_per_epoch  # saved after the validation
@@ -231,7 +235,7 @@ class Trainer:
         metrics, progress = self.validate(), self.progress
         train_loss = progress.loss_sum / max(1, progress.loss_steps)
         self.run.log(progress.step, epoch=epoch + 1, train_loss=train_loss, **metrics)
-        self.accelerator.print(
+        say(
             f"epoch {epoch + 1}/{self.config.train.epochs}  loss {train_loss:.3f}  "
             f"valid mean recall {metrics['mean_recall']:.3f}  {meter.seconds:.1f} s"
         )
@@ -253,7 +257,7 @@ class Trainer:
                 f"{self.run.path}: no batch held two clips with both sides of {', '.join(missing)}: nothing was learned"
             )
         self.warned = True
-        self.accelerator.print(f"warning: no batch held two clips with both sides of {', '.join(missing)}")
+        note(f"warning: no batch held two clips with both sides of {', '.join(missing)}")
 
     # --- validation and saving ---------------------------------------------------------------------------------------
 
@@ -270,15 +274,14 @@ class Trainer:
         return {**metrics, **zero_shot(embedded, self.valid.labels, self.valid.label_names)}
 
     def halt_requested(self) -> bool:
-        return any_process(self.accelerator, self.sigterm.requested)
+        self.sigterm.requested = any_process(self.accelerator, self.sigterm.requested)
+        return self.sigterm.requested
 
     def validate_untrained(self) -> None:
         metrics = self.validate()
         if "mean_recall" not in metrics:
             raise UserError("no two validation items have a picture or sound together with different texts")
-        self.accelerator.print(
-            f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(self.data)} training clips"
-        )
+        say(f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(self.data)} training clips")
         self.run.log(0, **metrics)
         if self.config.train.epochs == 0:  # untrained towers, for comparison
             self.save_encoders("best", metrics)
@@ -300,12 +303,10 @@ class Trainer:
     def pause(self) -> None:
         """Save a checkpoint, if there is anything to save."""
         if self.progress.step == 0:
-            self.accelerator.print(f"{self.run.path}: stopped before the first step; the same command starts it")
+            say(f"{self.run.path}: stopped before the first step; the same command starts it")
             return
         self.run.save(self.progress, self.state)
-        self.accelerator.print(
-            f"{self.run.path}: stopped after step {self.progress.step}; the same command continues from here"
-        )
+        say(f"{self.run.path}: stopped after step {self.progress.step}; the same command continues from here")
 
     def finish(self) -> None:
         """Write the last encoders and metrics.json, which marks the run as finished."""

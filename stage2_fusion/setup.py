@@ -8,6 +8,7 @@ import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.terminal.messages import note
 from shared.training import optimizer
 from shared.training.sampling import shrink_note, shrunken_batch, steps_per_epoch
 from stage2_fusion.config import FuseConfig, TrainConfig
@@ -146,12 +147,12 @@ def warn_of_missing_files(accelerator: "Accelerator", info: FeatureInfo, finetun
     """Warn of files that the model folder will lack: those that were moved or changed since the features were made."""
     encoders, units = info.encoders, info.action_units
     if not finetune and not encoders.precomputed and find_encoders(encoders.digest, Path(encoders.path)) is None:
-        accelerator.print(
+        note(
             f"warning: the encoders {encoders.digest} are no longer at {encoders.path}: the model is saved without "
             "them, and `emit predict` will ask for --encoders"
         )
     if units and find_landmarker(units.digest, Path(units.path)) is None:
-        accelerator.print(
+        note(
             f"warning: {units.path} is not, or no longer, the file behind the action units: the model is saved "
             "without it, and `emit predict` will ask for --blendshapes"
         )

@@ -9,13 +9,17 @@ An unfinished run in RUN is resumed, bit for bit; a finished one is left as it i
 files: models/saving.py). The training loop: trainer.py.
 """
 
+import contextlib
 import sys
 from pathlib import Path
+from signal import SIGTERM
 
 if __name__ == "__main__":  # launched as a file: the repository, not this folder, is where imports start
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from shared import config as configuration
+from shared.terminal.closing import closing
+from shared.training.signals import SigtermHandler
 from stage2_fusion.config import FuseConfig
 
 
@@ -26,18 +30,22 @@ def main(argv: list[str] | None = None) -> int:
         prog="emit fuse",
         example="emit fuse --config dual_stage --data runs/demo/features --run runs/demo/fuse",
     )
-    train(config)
-    return 0
+    with SigtermHandler() as sigterm:
+        train(config, sigterm)
+    finished = (config.run / "metrics.json").exists()
+    if finished:
+        then = ("evaluate", "--model", config.run / "model", "--data", config.data, "--split", "test")
+        closing([config.run / "model"], [then])
+    return 128 + SIGTERM if sigterm.requested and not finished else 0
 
 
-def train(config: FuseConfig) -> Path:
-    """Train to the end, or to a SIGTERM. Returns the model folder."""
+def train(config: FuseConfig, sigterm: SigtermHandler | None = None) -> Path:
+    """Train to the end, or to a SIGTERM, which `sigterm` has recorded if it is given. Returns the model folder."""
     from shared.training.distributed import peer_failure_guard
-    from shared.training.signals import SigtermHandler
     from stage2_fusion.trainer import start_trainer
 
-    with SigtermHandler() as sigterm, peer_failure_guard(config.run):
-        trainer = start_trainer(config, sigterm)
+    with contextlib.nullcontext(sigterm) if sigterm else SigtermHandler() as stop, peer_failure_guard(config.run):
+        trainer = start_trainer(config, stop)
         if trainer:
             trainer.train()
     return config.run / "model"

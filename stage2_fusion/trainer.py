@@ -13,6 +13,8 @@ from accelerate.utils import broadcast_object_list
 from shared.errors import UserError
 from shared.files import write_json
 from shared.metrics import Scores, score
+from shared.terminal.messages import note, say
+from shared.terminal.progress import progress as terminal_progress
 from shared.training.checkpoint import TrainState
 from shared.training.distributed import any_process
 from shared.training.ema import Ema
@@ -68,10 +70,10 @@ def start_trainer(config: FuseConfig, sigterm: SigtermHandler) -> "Trainer | Non
     raw_inputs = RawInputs(config, data.info) if config.finetune else None
     run = start_run(config, MUTABLE_ON_RESUME, features=data.info.digest)
     if run.finished:
-        run.accelerator.print(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
+        say(f"{run.path}: this run is finished; its model is in {run.path / 'model'}")
         return None
-    for note in data.notes:
-        run.accelerator.print(note)
+    for line in data.notes:
+        note(line)
     warn_of_missing_files(run.accelerator, data.info, bool(config.finetune))
     return Trainer(config, options, data, raw_inputs, run, sigterm)
 
@@ -124,24 +126,26 @@ class Trainer:
         parts = {"averages": self.ema, "loss": self.criterion}
         self.state = TrainState(accelerator, self.model, self.unwrapped_model, self.optimizer, parts)
         self.progress = run.resume(FusionProgress, self.state)
+        self.bar = terminal_progress("fuse", self.total_steps, "steps", done=self.progress.step)
         if self.progress.step:
-            accelerator.print(f"{run.path}: continuing after epoch {self.progress.epoch} of {self.config.train.epochs}")
+            say(f"{run.path}: continuing after epoch {self.progress.epoch} of {self.config.train.epochs}")
 
     def train(self) -> None:
         """Train until the last epoch, or until the validation PCC has not improved for `patience` epochs. Return early
         after a SIGTERM to any process."""
         options = self.config.train
-        for epoch in range(self.progress.epoch, options.epochs):
-            if self.progress.epochs_since_best >= options.patience:
-                break
-            started = time.perf_counter()
-            terms = self.train_epoch(epoch)
-            self.finish_epoch(epoch, terms, started)
-            if any_process(self.accelerator, self.sigterm.requested):
-                self.accelerator.print(
-                    f"{self.run.path}: stopped after epoch {epoch + 1}; the same command continues from here"
-                )
-                return
+        with self.bar:
+            for epoch in range(self.progress.epoch, options.epochs):
+                if self.progress.epochs_since_best >= options.patience:
+                    break
+                self.bar.describe(f"fuse, epoch {epoch + 1} of {options.epochs}")
+                started = time.perf_counter()
+                terms = self.train_epoch(epoch)
+                self.finish_epoch(epoch, terms, started)
+                self.sigterm.requested = any_process(self.accelerator, self.sigterm.requested)
+                if self.sigterm.requested:
+                    say(f"{self.run.path}: stopped after epoch {epoch + 1}; the same command continues from here")
+                    return
         self.finish()
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
@@ -170,6 +174,7 @@ class Trainer:
             )
             self.ema.update(self.unwrapped_model, self.progress.step)
             self.progress.step += 1
+            self.bar.update()
             for name, value in terms.items():
                 averages[name] = averages.get(name, 0.0) + value.item() / steps
             if not math.isfinite(averages["loss"]):
@@ -210,7 +215,7 @@ class Trainer:
         progress.epochs_since_best = 0 if improved else progress.epochs_since_best + 1
         lr = self.optimizer.param_groups[0]["lr"]
         self.run.log(progress.step, epoch=epoch + 1, valid_pcc=pcc, lr=lr, **terms)
-        self.accelerator.print(
+        say(
             f"epoch {epoch + 1}/{self.config.train.epochs}  loss {terms['loss']:.4f}  valid PCC {pcc:.4f}"
             f"{' *' if improved else '  '}  {time.perf_counter() - started:.1f} s"
         )
@@ -225,7 +230,7 @@ class Trainer:
             write_json(self.run.path / "metrics.json", {**progress.best_metrics, **duration})
         self.accelerator.wait_for_everyone()
         self.run.close()
-        self.accelerator.print(f"{self.run.path / 'model'}: best validation PCC {progress.best_pcc:.4f}")
+        say(f"{self.run.path / 'model'}: best validation PCC {progress.best_pcc:.4f}")
 
     def calibrate(self) -> None:
         """Write what the model of the best epoch says about the validation split into its folder."""

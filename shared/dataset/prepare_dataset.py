@@ -33,6 +33,7 @@ from shared.files import digest
 from shared.layouts.used import UsedLayout
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.saved.checksum import CLIPS
+from shared.terminal.progress import progress
 
 SHARD_SIZE = 16
 """Clips per shard: an interruption costs this many at most."""
@@ -180,14 +181,12 @@ def _prepare_shards(
     file_timeout: float,
 ) -> None:
     """Write those of the shards `numbers` that are missing, each as soon as its last clip is prepared."""
-    from tqdm import tqdm
-
     missing = writer.missing(numbers)
     for note in writer.progress_notes(numbers, missing):
         print(note)
     todo, total = [i for number in missing for i in writer.shards[number]], writer.clips_in(numbers)
     unfinished: dict[int, dict[int, tuple[Row | None, Verdict]]] = {}
-    with tqdm(total=total, initial=total - len(todo), desc="prepare", unit="clip", disable=None) as progress:
+    with progress("prepare", total, "clips", done=total - len(todo)) as bar:
         for place, result, error in run_jobs(job, [clips[i] for i in todo], workers, file_timeout):
             index = todo[place]
             number = index // SHARD_SIZE
@@ -196,7 +195,7 @@ def _prepare_shards(
             if len(results) == len(writer.shards[number]):
                 del unfinished[number]
                 _write_results(writer.path(number), [results[i] for i in writer.shards[number]], info)
-            progress.update()
+            bar.update()
 
 
 def _refuse_gaps(writer: ShardWriter, clips: list[Clip]) -> None:

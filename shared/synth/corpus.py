@@ -22,6 +22,7 @@ from shared.synth import baseline
 from shared.synth.config import SynthConfig
 from shared.synth.tables import CsvWriter
 from shared.synth.truth import ClipTruth, clip_truth
+from shared.terminal.progress import progress
 
 FORMAT = "emit-corpus/1"
 SPLITS = ("train", "valid", "test")
@@ -104,14 +105,11 @@ def _claim(config: SynthConfig) -> dict[str, Any] | None:
 
 def _write_clips(writer: CsvWriter, missing: list[int]) -> None:
     """Write the missing clips on all workers: a clip depends on its index alone."""
-    from tqdm import tqdm
-
     config = writer.config
     workers = min(config.workers or cores(), max(1, len(missing) // 4))
-    progress = tqdm(total=config.clips, initial=config.clips - len(missing), unit="clip", desc="emit synth")
-    with progress:
+    with progress("synth", config.clips, "clips", done=config.clips - len(missing)) as bar:
         for _ in _run(writer.write_clip, missing, workers):
-            progress.update()
+            bar.update()
 
 
 def _run(job: Callable[[int], None], indices: list[int], workers: int) -> Iterator[None]:

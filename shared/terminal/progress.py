@@ -56,7 +56,8 @@ class Progress:
 
     def update(self, count: int = 1) -> None:
         """`count` more items are done."""
-        self.done += count
+        with _lock:
+            self.done += count
         self._draw()
 
     def describe(self, what: str) -> None:
@@ -79,6 +80,7 @@ class Progress:
             self._draw()
 
     def __enter__(self) -> "Progress":
+        self.began = time.monotonic()
         if sys.stderr is None or modes().quiet or not is_main_process() or _shown:
             return self
         stream = _Stream(sys.stderr)

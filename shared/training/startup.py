@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shared.terminal.messages import note
 from shared.training.distributed import start_accelerator
 from shared.training.run_folder import RunFolder
 from shared.training.sampling import local_rows
@@ -45,7 +46,7 @@ def _say_clipping(accelerator: "Accelerator", max_grad_norm: float) -> None:
     plugin = accelerator.state.deepspeed_plugin
     clipping = plugin.deepspeed_config.get("gradient_clipping") if plugin else None
     if clipping not in (None, "auto", max_grad_norm):
-        accelerator.print(
+        note(
             f"note: DeepSpeed clips gradients to {clipping}, as the launcher's configuration says; "
             f"--train.max_grad_norm {max_grad_norm} has no effect"
         )

@@ -10,7 +10,7 @@ processes, on several machines that share OUT, divide the shards among them.
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from shared.options.outputs import OutputFolder
 from shared.options.placeholders import Placeholder
 from shared.options.ranges import BatchSize, CheckedOptions, Processes, Seed, Views
 from shared.saved.checksum import FEATURES
+from shared.terminal.progress import Progress, progress
 
 if TYPE_CHECKING:
     import torch
@@ -130,9 +131,11 @@ def _encode(config: EncodeConfig) -> None:
     local_numbers = missing[accelerator.process_index :: accelerator.num_processes]
     shards = [writer.shards[number] for number in local_numbers]
     samples = _samples(config, clips, encoders, precomputed, shards, info, _workers(config, accelerator))
-    with contextlib.closing(samples):  # ends the workers, also after an error
-        for number, rows in zip(_progress(local_numbers, accelerator), shards, strict=True):
-            write_samples(writer.path(number), islice(samples, len(rows) * (1 + config.damaged_views)), info)
+    views, clips_here = 1 + config.damaged_views, sum(map(len, shards))
+    with contextlib.closing(samples), progress("encode", clips_here, "clips") as bar:  # ends the workers, also on error
+        counted = _counted(samples, views, bar)
+        for number, rows in zip(local_numbers, shards, strict=True):
+            write_samples(writer.path(number), islice(counted, len(rows) * views), info)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         _finish(writer, config, info, precomputed)
@@ -265,11 +268,12 @@ def _workers(config: EncodeConfig, accelerator: "Accelerator") -> int:
     return max(0, min(4, cores() // local_processes - 1))
 
 
-def _progress(numbers: list[int], accelerator: "Accelerator") -> Iterator[int]:
-    from tqdm import tqdm
-
-    hidden = None if accelerator.is_main_process else True
-    return iter(tqdm(numbers, desc="encode", unit=f"x {SHARD_SIZE} clips", disable=hidden))
+def _counted(samples: "Iterable[FeatureSample]", views: int, bar: Progress) -> "Iterator[FeatureSample]":
+    """The samples; a clip is done with the last of its views."""
+    for number, sample in enumerate(samples, 1):
+        yield sample
+        if number % views == 0:
+            bar.update()
 
 
 def _finish(

@@ -11,7 +11,6 @@ cannot be damaged like media: a damaged view lacks a modality.
 """
 
 import hashlib
-import sys
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,8 @@ from shared.layouts.vidmimic2.layout import DatasetFolders
 from shared.layouts.vidmimic2.pickles import AUDIO_HZ, FEATURE_FOLDERS, WIDTHS, read_clip_features
 from shared.layouts.vidmimic2.tables import clip_id
 from shared.media.precomputed_crops import CROP_NAME, crop_times, frame_times
+from shared.terminal.messages import note
+from shared.terminal.progress import track
 from shared.text import first_few
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.encoding import clean_sample, encode_modality, missing_features, quality_at, split_ranges
@@ -60,8 +61,6 @@ class PrecomputedFeatures:
     """
 
     def __init__(self, root: Path, clips: ClipDataset, text_encoders: "AlignedEncoders | None" = None):
-        from tqdm import tqdm
-
         self.root, self.clips, self.text_encoders = Path(root), clips, text_encoders
         self.folders = DatasetFolders(self.root)
         self.max_seconds = float(clips.info.recipe.max_seconds)
@@ -69,11 +68,11 @@ class PrecomputedFeatures:
         self.ids, self.durations, self.times = (clips.column(name) for name in ("id", "duration", "frame_times"))
         self.names = feature_names(self.ids)
         if changed := [f"{own!r} is {name}" for own, name in zip(self.ids, self.names, strict=True) if own != name]:
-            print(f"{root}: {len(changed)} clips are named by their numbers: {first_few(changed)}", file=sys.stderr)
+            note(f"{root}: {len(changed)} clips are named by their numbers: {first_few(changed)}")
         self.vision_quality = clips.column("vision_quality")
         self.problems: list[tuple[str, str]] = []
         content, used = hashlib.sha256(), 0
-        for row, name in enumerate(tqdm(self.ids, desc="read", unit="clip", disable=None)):
+        for row, name in enumerate(track(self.ids, "read features", "clips")):
             features = self.read(row)
             self.problems += [(name, problem) for problem in features.problems]
             for modality, (values, times) in features.steps.items():

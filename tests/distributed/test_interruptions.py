@@ -70,7 +70,7 @@ def test_sigterm_to_trainer_and_workers_saves_a_checkpoint(command: list[str], w
     wait_for_step(tmp_path / "run", 1)
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
+    assert process.returncode == 128 + signal.SIGTERM, output
     stopped = max(losses(tmp_path / "run"))
     assert 1 <= stopped < 18 and f"stopped after step {stopped}; the same command continues from here" in output
     assert checkpoints(tmp_path / "run")[-1] == f"{stopped:08d}"
@@ -241,7 +241,7 @@ def test_sigterm_to_one_of_two_processes_saves_a_checkpoint(command: list[str], 
     trainers = Trainers(arguments, tmp_path / "output", world=2)
     wait_for_step(tmp_path / "run", 2)
     os.kill(trainers.processes[1].pid, signal.SIGTERM)
-    assert trainers.wait() == [0, 0], trainers.outputs()
+    assert trainers.wait() == [128 + signal.SIGTERM] * 2, trainers.outputs()
     stopped = max(losses(tmp_path / "run"))
     assert stopped < 18 and f"stopped after step {stopped}" in trainers.outputs()[0]
     run(arguments, tmp_path / "output", world=2)
