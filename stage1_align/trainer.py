@@ -11,6 +11,7 @@ from shared.errors import UserError
 from shared.files import write_json
 from shared.terminal.messages import note, say
 from shared.terminal.progress import progress as terminal_progress
+from shared.terminal.results import result
 from shared.training.checkpoint import TrainState
 from shared.training.distributed import any_process
 from shared.training.ema import Ema
@@ -312,8 +313,10 @@ class Trainer:
         """Write the last encoders and metrics.json, which marks the run as finished."""
         progress = self.progress
         self.save_encoders("last", progress.last_metrics)
+        summary = {"best": progress.best_metrics, "last": progress.last_metrics, "steps": progress.step}
         if self.accelerator.is_main_process:
-            summary = {"best": progress.best_metrics, "last": progress.last_metrics, "steps": progress.step}
             write_json(self.run.path / "metrics.json", summary)
         self.accelerator.wait_for_everyone()
         self.run.close()
+        recall = progress.best_metrics.get("mean_recall", math.nan)
+        result(f"{self.run.path / 'best'}: best valid mean recall {recall:.3f}", summary)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shared.terminal.progress import track
 from stage2_fusion.data.features import FeatureSample
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def run_model(
     weights: list[np.ndarray] = []
     steps: list[StepExplanation] = []
     with torch.no_grad():
-        for start in range(0, len(samples), batch_size):
+        for start in track(range(0, len(samples), batch_size), "score", "batches"):
             rows = range(start, min(start + batch_size, len(samples)))
             batch = make_batch(rows, device) if make_batch else collate([samples[row] for row in rows], device)
             output = model(batch)

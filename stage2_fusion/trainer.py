@@ -15,6 +15,7 @@ from shared.files import write_json
 from shared.metrics import Scores, score
 from shared.terminal.messages import note, say
 from shared.terminal.progress import progress as terminal_progress
+from shared.terminal.results import result
 from shared.training.checkpoint import TrainState
 from shared.training.distributed import any_process
 from shared.training.ema import Ema
@@ -224,13 +225,14 @@ class Trainer:
     def finish(self) -> None:
         """Calibrate the best model, then write metrics.json, which marks the run as finished."""
         progress = self.progress
+        duration = {"epochs": progress.epoch, "seconds": round(progress.seconds, 1)}
         if self.accelerator.is_main_process:
             self.calibrate()
-            duration = {"epochs": progress.epoch, "seconds": round(progress.seconds, 1)}
             write_json(self.run.path / "metrics.json", {**progress.best_metrics, **duration})
         self.accelerator.wait_for_everyone()
         self.run.close()
-        say(f"{self.run.path / 'model'}: best validation PCC {progress.best_pcc:.4f}")
+        where = self.run.path / "model"
+        result(f"{where}: best validation PCC {progress.best_pcc:.4f}", {**progress.best_metrics, **duration})
 
     def calibrate(self) -> None:
         """Write what the model of the best epoch says about the validation split into its folder."""

@@ -17,6 +17,8 @@ from shared.options.outputs import OutputFile
 from shared.options.placeholders import Placeholder
 from shared.options.ranges import PositiveInt
 from shared.registry import Registry
+from shared.terminal.closing import closing, given, unused
+from shared.terminal.results import result
 
 ENCODERS = Registry("encoders", {"aligned": "stage1_align.encoders:AlignedEncoders"})
 """By name: this package imports no stage."""
@@ -49,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     read_texts = _text_reader(config.encoders) if config.encoders else None
     report = check_source(config.source, config.layout, config.layout_options, config.headers, config, read_texts)
-    print(format_report(report))
+    result(format_report(report), report)
     if config.out is not None:
         write_json(config.out, report)
     files = report["files"]
@@ -58,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{config.source}: none of its {report['clips']} clips has a file or words")
     if report["outside"]:
         raise UserError(f"{config.source}: {report['outside']['what']}")
+    options = given(config, "layout", "layout_options", "label_range", "missing_labels")
+    then = ("prepare", config.source, *options, "--out", unused(Path("runs/clips")))
+    closing([config.out] if config.out else [], [then])
     return 0
 
 

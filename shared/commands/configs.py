@@ -10,6 +10,8 @@ from shared.config import shipped_configs
 from shared.errors import UserError
 from shared.options.ranges import CheckedOptions
 from shared.registry import nearest
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 
 PACKAGES = {
     "stage1_align": "stage 1: emit align --config NAME",
@@ -37,10 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         paths = {name: path for shipped in files.values() for name, path in shipped.items()}
         if config.name not in paths:
             raise UserError(f"no shipped configuration called {config.name!r}: {nearest(config.name, paths)}")
-        print(paths[config.name])
+        result(str(paths[config.name]), paths[config.name])
         return 0
+    lines = []
     for package, use in PACKAGES.items():
-        print(use)
-        for name, path in files[package].items():
-            print(f"  {name:<24}{path}")
+        lines += [use, *(f"  {name:<24}{path}" for name, path in files[package].items())]
+    result("\n".join(lines), files)
+    closing(then=[("configs", next(iter(files["stage2_fusion"])))])
     return 0

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from shared import config as configuration
 from shared.options.ranges import CheckedOptions
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 from shared.text import one_line
 
 PACKAGES = (
@@ -53,12 +55,15 @@ class Check(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     """Run `emit doctor`; 1 when something is missing."""
     configuration.parse(DoctorConfig, argv, prog="emit doctor", example="emit doctor")
-    failed = 0
+    found, lines = [], []
     for check in checks():
-        failed += not check.passed
+        found.append(check)
         repair = "" if check.passed else f"  ->  {check.repair}"
-        print(f"{'ok  ' if check.passed else 'MISS'}  {check.name:<24} {check.detail}{repair}")
-    print(f"{failed} thing(s) missing; each line says how to get it" if failed else "nothing is missing")
+        lines.append(f"{'ok  ' if check.passed else 'MISS'}  {check.name:<24} {check.detail}{repair}")
+    failed = sum(not check.passed for check in found)
+    lines.append(f"{failed} thing(s) missing; each line says how to get it" if failed else "nothing is missing")
+    result("\n".join(lines), {"missing": failed, "checks": found})
+    closing(then=[] if failed else [("demo",)])
     return 1 if failed else 0
 
 

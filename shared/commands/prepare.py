@@ -19,6 +19,7 @@ from shared.layouts.used import UsedLayout
 from shared.options.outputs import OutputFolder
 from shared.options.placeholders import Placeholder
 from shared.options.ranges import Processes, Timeout
+from shared.terminal.closing import closing, unused
 
 
 @dataclass(kw_only=True)
@@ -101,6 +102,9 @@ def main(argv: list[str] | None = None) -> int:
         transcripts=config.transcripts,
         layout=UsedLayout.of(layout, config.layout_options, config.split_by),
     )
+    if config.shard is None:
+        then = ("align", "--config", "tiny", "--data", config.out, "--run", unused(config.out.parent / "align"))
+        closing([config.out], [then])
     return 0
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from shared import config as configuration
 from shared.options.ranges import CheckedOptions
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 
 
 @dataclass
@@ -25,8 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     config = configuration.parse(
         SealConfig, argv, prog="emit seal", example="emit seal runs/demo/encoders", positional=("folders",)
     )
-    for folder in config.folders:
-        print(seal(folder))
+    lines = [seal(folder) for folder in config.folders]
+    result("\n".join(lines), lines)
+    closing(config.folders)
     return 0
 
 

@@ -8,6 +8,8 @@ from shared.dataset.splits import split_dataset
 from shared.errors import UserError
 from shared.options.outputs import OutputFolder
 from shared.options.ranges import CheckedOptions, Folds, NonNegativeInt, Seed, Share
+from shared.saved.checksum import CLIPS
+from shared.terminal.closing import closing, unused
 
 
 @dataclass
@@ -57,6 +59,10 @@ def main(argv: list[str] | None = None) -> int:
         within=config.within,
         seed=config.seed,
     )
+    clips = (config.out / CLIPS.description).is_file()
+    name, trained = ("align", "tiny") if clips else ("fuse", "dual_stage")
+    run = unused(config.out.with_name(f"{config.out.name}_{name}"))
+    closing([config.out], [(name, "--config", trained, "--data", config.out, "--run", run)])
     return 0
 
 

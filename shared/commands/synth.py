@@ -2,6 +2,8 @@
 
 from shared import config as configuration
 from shared.synth.config import SynthConfig
+from shared.terminal.closing import closing, unused
+from shared.terminal.results import result
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,11 +17,15 @@ def main(argv: list[str] | None = None) -> int:
     figures = build(config)
     counts, baseline, ceiling = figures["counts"], figures["baseline"], figures["ceiling"]["test"]["mean"]
     share = baseline["share_of_ceiling"]
-    print(f"{config.out}: {already}{counts['clips']} clips, {counts['subjects']} subjects")
-    print(f"  train {counts['train']}, valid {counts['valid']}, test {counts['test']}; digest {figures['digest']}")
-    print(f"  ceiling: PCC {_number(ceiling)} on test, of the true intensities with the labels")
     of_ceiling = "" if share is None else f", {share:.2f} of the ceiling"
-    print(f"  baseline: PCC {_number(baseline['pcc'])} on test{of_ceiling} (ridge regression)")
+    lines = [
+        f"{config.out}: {already}{counts['clips']} clips, {counts['subjects']} subjects",
+        f"  train {counts['train']}, valid {counts['valid']}, test {counts['test']}; digest {figures['digest']}",
+        f"  ceiling: PCC {_number(ceiling)} on test, of the true intensities with the labels",
+        f"  baseline: PCC {_number(baseline['pcc'])} on test{of_ceiling} (ridge regression)",
+    ]
+    result("\n".join(lines), figures)
+    closing([config.out], [("prepare", config.out, "--out", unused(config.out.parent / "clips"))])
     return 0
 
 

@@ -18,6 +18,7 @@ from shared.errors import UserError
 from shared.layouts.registry import guess_layout, read_source
 from shared.media.headers import evenly_spaced, read_header
 from shared.metrics import why_no_pcc, why_not_learned
+from shared.terminal.progress import track
 from shared.text import words
 
 BINS = 10
@@ -119,7 +120,8 @@ def _headers(clips: list[Clip], count: int) -> Report:
     # If the media file of a clip does not exist, its sound file is read.
     first = [next((f for f in (clip.media, clip.audio) if f and file_exists(f)), None) for clip in clips]
     paths = [file for file in first if isinstance(file, Path)]
-    headers = {path: read_header(path) for path in evenly_spaced(paths, count)}
+    chosen = track(evenly_spaced(paths, count), "read headers", "files")
+    headers = {path: read_header(path) for path in chosen}
     readable = [header for header in headers.values() if not header.reason]
     seconds = [header.seconds for header in readable if header.seconds is not None]
     rates = [header.frame_rate for header in readable if header.frame_rate is not None]

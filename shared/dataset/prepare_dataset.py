@@ -33,7 +33,9 @@ from shared.files import digest
 from shared.layouts.used import UsedLayout
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.saved.checksum import CLIPS
+from shared.terminal.messages import say
 from shared.terminal.progress import progress
+from shared.terminal.results import result
 
 SHARD_SIZE = 16
 """Clips per shard: an interruption costs this many at most."""
@@ -73,9 +75,9 @@ def prepare_dataset(
     writer = ShardWriter(out, CLIPS, len(source.clips), SHARD_SIZE)
     stored = ClipDatasetInfo.read(out).made_from if writer.is_complete() else None
     for note in source.notes:  # also when the dataset is complete: they name the rows that it lacks
-        print(f"{source_path}: {note}")
+        say(f"{source_path}: {note}")
     if writer.claim(made_from, stored, lambda name, *_: {"recipe": "options", "source": "clips or labels"}[name]):
-        print(f"{out}: already prepared; nothing to do")
+        result(f"{out}: already prepared; nothing to do", ClipDatasetInfo.read(out).to_json())
         return
     with writer.locked(share):
         if merge:
@@ -91,7 +93,7 @@ def prepare_dataset(
             _finish(writer, source, described)
         else:
             shown = f"{share[0] + 1}/{share[1]}"
-            print(f"{out}: share {shown} is done; when all are, run it with --merge instead")
+            say(f"{out}: share {shown} is done; when all are, run it with --merge instead")
 
 
 def prepare_each(
@@ -183,7 +185,7 @@ def _prepare_shards(
     """Write those of the shards `numbers` that are missing, each as soon as its last clip is prepared."""
     missing = writer.missing(numbers)
     for note in writer.progress_notes(numbers, missing):
-        print(note)
+        say(note)
     todo, total = [i for number in missing for i in writer.shards[number]], writer.clips_in(numbers)
     unfinished: dict[int, dict[int, tuple[Row | None, Verdict]]] = {}
     with progress("prepare", total, "clips", done=total - len(todo)) as bar:
@@ -254,5 +256,5 @@ def _finish(writer: ShardWriter, source: ClipSource, described: ClipDatasetInfo)
     info = replace(described, digest=content.digest, counts=count_clips(verdicts, source.clips))
     sheet = write_contact_sheet(out, info.digest, verdicts, table)
     writer.finish(table, info.digest, info.to_json())
-    print("\n".join([summary(out, verdicts, info.digest, source.left_out), *(f"  {note}" for note in report.notes())]))
-    print(f"  look at {sheet}: face crops, the worst clips first")
+    lines = [summary(out, verdicts, info.digest, source.left_out), *(f"  {note}" for note in report.notes())]
+    result("\n".join([*lines, f"  look at {sheet}: face crops, the worst clips first"]), info.to_json())

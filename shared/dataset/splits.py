@@ -15,6 +15,8 @@ from shared.registry import nearest
 from shared.saved.checksum import CLIPS, FEATURES, FolderKind, read_description, write_description
 from shared.tables.cells import split_name
 from shared.tables.formats import read_records
+from shared.terminal.messages import note
+from shared.terminal.results import result
 from shared.training.sampling import derive_seed
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ def split_dataset(
     settings |= {"folds": folds, "fold": fold, "valid_share": valid_share, "seed": seed}
     new_digest = digest([info["digest"], sorted(splits.items())])
     if (out / kind.description).exists() and read_dataset(out)[1].get("digest") == new_digest:
-        print(f"{out}: already holds these splits; nothing to do")
+        result(f"{out}: already holds these splits; nothing to do", settings)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: holds something else; choose another --out or delete it")
@@ -126,9 +128,10 @@ def split_dataset(
     _write_split(data, out, kind, {**info, "split": settings, "digest": new_digest}, splits)
     shown = ", ".join(f"{counts[name]} {name}" for name in ("train", "valid", "test"))
     kept = f"groups of {by!r} are whole" if by else "there are no groups, so each clip stands alone"
-    print(f"{out}: fold {fold} of {folds}, {shown}; {kept}; digest {new_digest} (was {info['digest']})")
+    text = f"{out}: fold {fold} of {folds}, {shown}; {kept}; digest {new_digest} (was {info['digest']})"
+    result(text, settings)
     if kind is FEATURES:
-        print("the encoders stay as they were: if they were trained on clips that are now test, align in each fold")
+        note("the encoders stay as they were: if they were trained on clips that are now test, align in each fold")
 
 
 def read_dataset(path: Path) -> tuple[FolderKind, dict[str, Any]]:

@@ -4,13 +4,16 @@ wrote  runs/clips
 next   emit align --config tiny --data runs/clips --run runs/align
 """
 
+import dataclasses
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from shared.terminal.messages import note
 from shared.terminal.modes import modes
-from shared.terminal.results import is_step, offer_document
+from shared.terminal.results import is_step, offer_document, plain
 
 
 def closing(wrote: Sequence[Path] = (), then: Sequence[Sequence[object]] = ()) -> None:
@@ -37,3 +40,14 @@ def unused(path: Path) -> Path:
     while candidate.exists():
         candidate, number = path.with_name(f"{path.stem}_{number}{path.suffix}"), number + 1
     return candidate
+
+
+def given(config: Any, *names: str) -> list[str]:
+    """The words of those options that differ from their defaults, to repeat them in the next command."""
+    words = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.name in names and value != default:
+            words += [f"--{field.name}", value if isinstance(value, str) else json.dumps(plain(value))]
+    return words

@@ -8,7 +8,17 @@ from types import ModuleType
 
 from shared.terminal.messages import note
 
-SLOW = ("torch", "transformers", "datasets", "matplotlib", "gradio", "onnxruntime")
+SLOW = (
+    "torch",
+    "transformers",
+    "datasets",
+    "open_clip",
+    "laion_clap",
+    "matplotlib",
+    "gradio",
+    "onnx",
+    "faster_whisper",
+)
 """Libraries whose import takes a second or more."""
 
 

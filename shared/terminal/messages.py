@@ -29,4 +29,5 @@ def note(line: str) -> None:
 def _write(line: str, stream: TextIO | None) -> None:
     with paused():
         if stream is not None:
-            print(line, file=stream, flush=True)
+            stream.write(f"{line}\n")  # at once, so that lines of several processes do not mix
+            stream.flush()

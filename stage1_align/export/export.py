@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from shared import config as configuration
+from shared.config import load_yaml
 from shared.errors import UserError
 from shared.options.outputs import OutputFolder
 from shared.options.ranges import CheckedOptions
+from shared.terminal.closing import closing, unused
+from shared.terminal.messages import say
 
 if TYPE_CHECKING:
     from stage1_align.encoders import AlignedEncoders
@@ -41,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
         positional=("run",),
     )
     export(config)
+    data = load_yaml(config.run / "config.yaml", "run `emit align` again").get("data") or "CLIPS"
+    features = unused(config.out.parent / "features")
+    closing([config.out], [("encode", "--encoders", config.out, "--data", data, "--out", features)])
     return 0
 
 
@@ -60,7 +66,7 @@ def export(config: ExportConfig) -> Path:
     if config.out.exists() and not holds_encoders and (config.out.is_file() or any(config.out.iterdir())):
         raise UserError(f"{config.out}: holds something other than encoders; choose another --out")
     if holds_encoders and AlignedEncoders.from_pretrained(config.out).digest == trained.digest:
-        print(f"{config.out}: already holds these encoders ({trained.digest}); nothing to do")
+        say(f"{config.out}: already holds these encoders ({trained.digest}); nothing to do")
     else:
         trained.save_pretrained(config.out)
         exported = AlignedEncoders.from_pretrained(config.out)
@@ -69,10 +75,10 @@ def export(config: ExportConfig) -> Path:
             raise UserError(
                 f"{config.out}: the exported encoders differ from the trained ones by {difference:.2e}; export again"
             )
-        print(f"{config.out}: aligned encoders {exported.digest} (largest difference from training {difference:.1e})")
+        say(f"{config.out}: aligned encoders {exported.digest} (largest difference from training {difference:.1e})")
     if config.onnx:
         for modality, difference in onnx.export_towers(trained.towers(), config.out / "onnx").items():
-            print(f"{config.out}/onnx/{modality}.onnx: largest difference from the tower {difference:.1e}")
+            say(f"{config.out}/onnx/{modality}.onnx: largest difference from the tower {difference:.1e}")
     return config.out
 
 

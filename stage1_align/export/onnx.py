@@ -22,6 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.terminal.progress import track
 from shared.text import one_line
 from stage1_align.towers.base import Tower
 from stage1_align.towers.htsat import htsat_module
@@ -51,7 +52,7 @@ def export_towers(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
     require_onnx()
     folder.mkdir(parents=True, exist_ok=True)
     differences = {}
-    for modality, tower in towers.items():
+    for modality, tower in track(towers.items(), "export to ONNX", "towers"):
         path = folder / f"{modality}.onnx"
         size = sum(value.nbytes for value in tower.state_dict().values())
         try:

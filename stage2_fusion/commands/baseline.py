@@ -12,6 +12,8 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed, Steps
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 from stage2_fusion.evaluation.leak import count_seen_by_encoders, probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
@@ -61,7 +63,9 @@ def main(argv: list[str] | None = None) -> int:
         prog="emit baseline",
         example='emit baseline --data runs/demo/features --modalities ["text"] --out runs/demo/ridge_text.json',
     )
-    print(score_table(baseline(config)))
+    evaluation = baseline(config)
+    result(score_table(evaluation), evaluation.to_json())
+    closing([config.out], [("leaderboard", config.out)])
     return 0
 
 

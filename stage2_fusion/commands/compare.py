@@ -7,6 +7,8 @@ from shared import config as configuration
 from shared.files import write_json
 from shared.options.outputs import OutputFile
 from shared.options.ranges import CheckedOptions, ResamplesNeeded, Seed
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 from stage2_fusion.evaluation.comparison import Comparison, compare_evaluations, comparison_table
 from stage2_fusion.evaluation.results import check_distinct, read_evaluations
 
@@ -35,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         example="emit compare runs/a/metrics.json runs/b/metrics.json --out runs/a_against_b.json",
         positional=("a", "b"),
     )
-    print(comparison_table(compare(config)))
+    comparison = compare(config)
+    result(comparison_table(comparison), comparison)
+    closing([config.out] if config.out else [])
     return 0
 
 

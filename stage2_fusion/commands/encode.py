@@ -24,6 +24,8 @@ from shared.options.outputs import OutputFolder
 from shared.options.placeholders import Placeholder
 from shared.options.ranges import BatchSize, CheckedOptions, Processes, Seed, Views
 from shared.saved.checksum import FEATURES
+from shared.terminal.closing import closing, unused
+from shared.terminal.messages import say
 from shared.terminal.progress import Progress, progress
 
 if TYPE_CHECKING:
@@ -90,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         example="emit encode --encoders runs/demo/encoders --data runs/demo/clips --out runs/demo/features",
     )
     encode(config)
+    run = unused(config.out.parent / "fuse")
+    closing([config.out], [("fuse", "--config", "dual_stage", "--data", config.out, "--run", run)])
     return 0
 
 
@@ -121,13 +125,13 @@ def _encode(config: EncodeConfig) -> None:
     if not complete:
         hold_together(accelerator, writer.folder, config.out)
     if complete or writer.is_complete():  # another process may have finished it in between
-        accelerator.print(f"{config.out}: already holds these features; nothing to do")
+        say(f"{config.out}: already holds these features; nothing to do")
         return
     missing = _missing_shards(writer, accelerator)
     notes = writer.progress_notes(range(len(writer.shards)), missing)
     accelerator.wait_for_everyone()  # no process writes before all have listed the missing shards
     for note in notes:
-        accelerator.print(note)
+        say(note)
     local_numbers = missing[accelerator.process_index :: accelerator.num_processes]
     shards = [writer.shards[number] for number in local_numbers]
     samples = _samples(config, clips, encoders, precomputed, shards, info, _workers(config, accelerator))
@@ -142,7 +146,7 @@ def _encode(config: EncodeConfig) -> None:
         if encoders is not None and encoders.text is not None:
             report = encoders.text.coverage(clips.column("transcript"))
             for note in report.notes(clips.column("id"), "they are read in windows"):
-                print(f"  {note}")
+                say(f"  {note}")
 
 
 def _load_encoders(config: EncodeConfig, device: "torch.device") -> "AlignedEncoders | None":
@@ -287,10 +291,10 @@ def _finish(
         write_csv(config.out / "precomputed.csv", ["id", "reason"], [list(pair) for pair in problems])
     shards = [writer.path(number) for number in range(len(writer.shards))]
     writer.finish(read_samples(shards), info.digest, info.to_json())
-    print(f"{config.out}: {writer.total} clips, {1 + config.damaged_views} views each, encoders {info.encoders.digest}")
+    say(f"{config.out}: {writer.total} clips, {1 + config.damaged_views} views each, encoders {info.encoders.digest}")
     if problems:
         name, reason = problems[0]
-        print(f"  {len(problems)} modalities left out, listed in precomputed.csv, such as {name}: {reason}")
+        say(f"  {len(problems)} modalities left out, listed in precomputed.csv, such as {name}: {reason}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from shared.files import digest, write_csv
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed
 from shared.terminal.messages import say
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 from stage2_fusion.evaluation import ensembling
 from stage2_fusion.evaluation.results import (
     Evaluation,
@@ -84,9 +86,11 @@ def main(argv: list[str] | None = None) -> int:
         combine_predictions(config)
         return 0
     evaluation = ensemble(config)
-    print(score_table(evaluation))
+    lines = [score_table(evaluation)]
     for name, weights in (evaluation.info.sections["member_weights"] or {}).items():
-        print(f"weights for {name}: {', '.join(f'{weight:.2f}' for weight in weights)}")
+        lines.append(f"weights for {name}: {', '.join(f'{weight:.2f}' for weight in weights)}")
+    result("\n".join(lines), evaluation.to_json())
+    closing([config.out], [("compare", config.out, config.members[0])])
     return 0
 
 

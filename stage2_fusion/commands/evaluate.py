@@ -12,6 +12,8 @@ from shared.errors import UserError
 from shared.files import digest
 from shared.options.outputs import OutputEvaluation, check_output_file
 from shared.options.ranges import BatchSize, CheckedOptions, Coverage, Resamples, Seed
+from shared.terminal.closing import closing, unused
+from shared.terminal.results import result
 from stage2_fusion.data.feature_info import FeatureInfo, read_info
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.damage_detection import (
@@ -68,7 +70,10 @@ def main(argv: list[str] | None = None) -> int:
         prog="emit evaluate",
         example="emit evaluate --model runs/demo/fuse/model --data runs/demo/features --split test",
     )
-    print(score_table(evaluate(config)))
+    evaluation = evaluate(config)
+    result(score_table(evaluation), evaluation.to_json())
+    run = config.model.parent
+    closing([_out(config)], [("report", run, "--out", unused(run.with_name(f"{run.name}_report.html")))])
     return 0
 
 
@@ -79,7 +84,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     from stage2_fusion.prediction.summaries import SummaryRecorder
 
     began = time.perf_counter()
-    out = config.out or config.model / "evaluation" / f"metrics_{config.split or 'all'}.json"
+    out = _out(config)
     check_output_file(out)
     model = FusionModel.from_pretrained(config.model)
     assert model.config is not None
@@ -132,6 +137,10 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     info.sections["seconds"] = round(time.perf_counter() - began, 2)
     write_evaluation(out, evaluation)
     return evaluation
+
+
+def _out(config: EvaluateConfig) -> Path:
+    return config.out or config.model / "evaluation" / f"metrics_{config.split or 'all'}.json"
 
 
 def _describe(

@@ -8,6 +8,8 @@ from shared.errors import UserError
 from shared.files import write_csv, write_text
 from shared.options.outputs import OutputFile
 from shared.options.ranges import CheckedOptions, Resamples, Seed
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 from stage2_fusion.evaluation.leaderboard import Leaderboard, build_leaderboard, read_systems
 
 
@@ -43,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         example="emit leaderboard ours=runs/0/metrics.json ours=runs/1/metrics.json runs/ridge.json --out [board.md]",
         positional=("evaluations",),
     )
-    print("\n".join(leaderboard(config).text()))
+    board = leaderboard(config)
+    result("\n".join(board.text()), board)
+    closing(config.out)
     return 0
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from shared import config as configuration
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 from stage2_fusion.evaluation.folds import merge_evaluations
 from stage2_fusion.evaluation.results import Evaluation, check_distinct, read_evaluations, write_evaluation
 from stage2_fusion.evaluation.scoring import format_pcc, score_table
@@ -36,11 +38,13 @@ def main(argv: list[str] | None = None) -> int:
         positional=("evaluations",),
     )
     evaluation = merge_folds(config)
-    print(score_table(evaluation))
     parts = [part.pcc for part in evaluation.info.parts]
     known, listed = [pcc for pcc in parts if pcc is not None], ", ".join(map(format_pcc, parts))
     few = f"{len(known)} of the {len(parts)}" if len(known) < len(parts) else f"the {len(parts)}"
-    print(f"mean PCC of {few} parts alone: {format_pcc(float(np.mean(known)) if known else None)} ({listed})")
+    mean = format_pcc(float(np.mean(known)) if known else None)
+    text = f"{score_table(evaluation)}\nmean PCC of {few} parts alone: {mean} ({listed})"
+    result(text, evaluation.to_json())
+    closing([config.out], [("leaderboard", config.out)])
     return 0
 
 

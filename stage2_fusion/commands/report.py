@@ -6,6 +6,9 @@ from pathlib import Path
 from shared import config as configuration
 from shared.options.outputs import OutputFile, OutputFolder
 from shared.options.ranges import CheckedOptions, ClipsShown
+from shared.terminal.closing import closing
+from shared.terminal.messages import note
+from shared.terminal.results import result
 
 
 @dataclass
@@ -36,8 +39,9 @@ def main(argv: list[str] | None = None) -> int:
 
     report = write_report(config.runs, config.out, config.figures, clips_shown=config.clips_shown)
     for line in report.missing:
-        print(f"not shown: {line}")
-    print(f"{report.path}: the report; figures as SVG and PNG in {report.figures}")
+        note(f"not shown: {line}")
+    result(f"{report.path}: the report; figures as SVG and PNG in {report.figures}", report)
+    closing([report.path, report.figures])
     return 0
 
 

@@ -7,9 +7,11 @@ import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
-from shared.files import digest, write_csv, write_json
+from shared.files import digest, read_json, write_csv, write_json
 from shared.options.outputs import OutputRobustness
 from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, Resamples, Seed
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 from stage2_fusion.evaluation.results import parse_named_path
 from stage2_fusion.evaluation.robustness import Protocol, RobustnessRow, robustness_rows, robustness_table
 from stage2_fusion.evaluation.scoring import clip_groups
@@ -59,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         example="emit robustness learned=runs/a/model uniform=runs/b/model --data runs/features",
         positional=("models",),
     )
-    print(robustness_table(robustness(config)))
+    rows = robustness(config)
+    result(robustness_table(rows), read_json(config.out, "robustness", "run it again"))
+    closing([config.out, config.out.with_suffix(".csv")])
     return 0
 
 

@@ -24,6 +24,8 @@ from shared.locks import hold, release
 from shared.options.outputs import OutputFolder
 from shared.options.ranges import Trials, Workers
 from shared.options.yaml_files import dump_yaml
+from shared.terminal.closing import closing, unused
+from shared.terminal.results import result
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.search.space import Choice, assign, draw_assignments, read_space
@@ -60,7 +62,10 @@ def main(argv: list[str] | None = None) -> int:
         example="emit search --config dual_stage --data runs/demo/features "
         "--space space.yaml --trials 20 --out runs/search --workers 2",
     )
-    search(config)
+    best = search(config)
+    closing(
+        [best, config.out / "results.csv"], [("fuse", "--config", best, "--run", unused(config.out.parent / "fuse"))]
+    )
     return 0
 
 
@@ -84,8 +89,10 @@ def _search(config: SearchConfig, base: dict[str, Any], space: dict[str, Choice]
     errors = run_trials(files, config.workers, threads=max(1, cores() // config.workers))
     trials, names = read_trials(config.out, assignments, errors), list(space)
     _write_results(config.out / "results.csv", trials, names)
-    print(trial_table(trials, names))
-    return _write_best(config.out, trials[0])
+    best = _write_best(config.out, trials[0])
+    text = f"{trial_table(trials, names)}\n{best}: trial {trials[0].number}"
+    result(text, {"best": best, "trials": trials})
+    return best
 
 
 def _claim(out: Path, made_from: dict[str, Any]) -> None:
@@ -121,7 +128,6 @@ def _write_best(out: Path, best: Trial) -> Path:
     values = load_yaml(_config_file(out, best), HOW)
     values.pop("run")
     write_text(out / "best.yaml", dump_yaml(values))
-    print(f"{out / 'best.yaml'}: trial {best.number}; `emit fuse --config {out}/best.yaml --run RUN`")
     return out / "best.yaml"
 
 

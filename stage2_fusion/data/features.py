@@ -18,6 +18,7 @@ from shared.dataset.shards import read_shard, save_table, write_shard
 from shared.errors import UserError
 from shared.files import atomic_folder
 from shared.saved.checksum import FEATURES, write_description
+from shared.terminal.progress import track
 from shared.text import one_line
 from stage2_fusion.data.feature_info import HOW, FeatureInfo, read_info
 
@@ -200,7 +201,8 @@ class FeatureDataset:
             wanted = f"split {split!r}" if views is None else f"split {split!r} and views {views}"
             kinds = "" if views is None else f"; views: {', '.join(map(str, sorted(set(row_views))))}"
             raise UserError(f"{path}: no clips of {wanted}; there are: {names}{kinds}")
-        data = cls(info, [shorten(_read_row(path, table[i], info), max_sequence_steps) for i in rows])
+        reading = track(rows, f"read {path}", "rows")
+        data = cls(info, [shorten(_read_row(path, table[i], info), max_sequence_steps) for i in reading])
         require_fractions(data.labels(), info.label_names, [sample.id for sample in data.samples], str(path))
         return data
 

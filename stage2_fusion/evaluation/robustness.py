@@ -7,6 +7,7 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc, scorable
+from shared.terminal.progress import track
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.scoring import format_pcc
@@ -150,7 +151,7 @@ def _curve_rows(
 ) -> list[RobustnessRow]:
     clean, clean_draws = curve.score(0.0, protocol)
     rows = []
-    for share in protocol.shares:
+    for share in track(protocol.shares, f"robustness: {model}, {modality} {how}", "shares"):
         values, draws = curve.score(share, protocol)
         low, high = interval(draws) or (None, None)
         fall_low, fall_high = interval(clean_draws - draws) or (None, None)

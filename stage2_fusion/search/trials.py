@@ -16,6 +16,8 @@ from shared.cli import emit_command
 from shared.config import load_yaml
 from shared.files import read_json
 from shared.locks import is_held_elsewhere
+from shared.terminal.progress import Progress, progress
+from shared.terminal.results import STEP
 
 HOW = "choose another --out"
 
@@ -44,12 +46,18 @@ def run_trials(files: list[Path], workers: int, threads: int) -> list[str]:
     running: list[subprocess.Popen] = []
     with _sigterm_as_exit(), ThreadPoolExecutor(workers) as executor:
         try:
-            return list(executor.map(lambda file: run_trial(file, threads, running), files))
+            with progress("search", len(files), "trials") as bar:
+                return list(executor.map(lambda file: _counted(bar, run_trial(file, threads, running)), files))
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.terminate()
             raise
+
+
+def _counted(bar: Progress, error: str) -> str:
+    bar.update()
+    return error
 
 
 def run_trial(file: Path, threads: int, running: list[subprocess.Popen]) -> str:
@@ -61,7 +69,7 @@ def run_trial(file: Path, threads: int, running: list[subprocess.Popen]) -> str:
     log.parent.mkdir(exist_ok=True)
     while is_held_elsewhere(run):  # a trial that outlived its killed search
         time.sleep(1)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), STEP: "1"}
     with log.open("w") as output:
         command = emit_command("fuse", "--config", file)
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
