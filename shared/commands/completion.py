@@ -8,6 +8,7 @@ from typing import Literal
 
 from shared import config as configuration
 from shared.options.ranges import CheckedOptions
+from shared.terminal.results import result
 
 
 @dataclass
@@ -35,5 +36,6 @@ def main(argv: list[str] | None = None) -> int:
     from shared.completion.scripts import script
     from shared.completion.words import known_commands
 
-    print(script(config.shell, known_commands(COMMANDS)), end="")
+    text = script(config.shell, known_commands(COMMANDS))
+    result(text.rstrip("\n"), {"shell": config.shell, "script": text})
     return 0

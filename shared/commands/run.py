@@ -12,6 +12,8 @@ from shared.options.ranges import CheckedOptions
 from shared.pipeline.execute import run_recipe
 from shared.pipeline.expand import parse_assignments
 from shared.pipeline.recipe_file import PipelineRecipe, all_steps, read_recipe, shipped_recipes
+from shared.terminal.closing import closing
+from shared.terminal.results import result
 
 
 @dataclass
@@ -46,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         positional=("recipe", "variables"),
     )
     if not config.recipe:
-        print("\n".join(list_recipes()))
+        result("\n".join(list_recipes()), {name: read_recipe(name).summary for name in shipped_recipes()})
+        closing(then=[("run", "own", "--help")])
         return 0
     recipe = read_recipe(config.recipe)
     run_recipe(recipe, parse_assignments(recipe, config.variables), config.dry_run)

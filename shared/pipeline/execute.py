@@ -1,6 +1,7 @@
 """Running a recipe: each step once, in order; what is done and still true is skipped."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from shared.pipeline.journal import Journal
 from shared.pipeline.plan import PlannedStep, made_from, plan_steps
 from shared.pipeline.recipe_file import PipelineRecipe
 from shared.terminal.closing import closing
-from shared.terminal.messages import say
+from shared.terminal.messages import note, say
 from shared.terminal.modes import debugging, modes
 from shared.terminal.results import STEP, result
 from shared.text import one_line
@@ -101,6 +102,9 @@ def run_step(step: PlannedStep, recipe: str) -> None:
             f"internal error: {type(error).__name__}: {one_line(error, 300)}; run again with --debug", file=sys.stderr
         )
         status = INTERNAL
+    if status == 128 + signal.SIGTERM:
+        note(f"the step {name!r} was stopped; run {recipe} again to continue from its checkpoint")
+        sys.exit(status)
     if status:
         raise UserError(
             f"the step {name!r} failed (status {status}); mend the error above, then run {recipe} again, which goes on "

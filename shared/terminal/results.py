@@ -34,7 +34,7 @@ def result(text: str, document: Any = None) -> None:
     global _document
     if not is_main_process():
         return
-    if is_step() or not (modes().quiet or modes().json):
+    if is_step() or not (modes().quiet or modes().json) or (modes().json and document is None):
         say(text)
     elif modes().json:
         _document = document

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import UserError
+from shared.terminal.results import result
 from stage2_fusion.app.http_api import HttpApi
 from stage2_fusion.app.page import MONO_FONTS, STATIC, SYSTEM_FONTS, build_page
 from stage2_fusion.app.service import Service
@@ -126,7 +127,7 @@ def serve(app: "Starlette", listener: socket.socket, ready: str) -> None:
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            print(ready, flush=True)
+            result(ready)
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:

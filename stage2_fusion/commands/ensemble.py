@@ -11,7 +11,6 @@ from shared.errors import UserError
 from shared.files import digest, write_csv
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed
-from shared.terminal.messages import say
 from shared.terminal.closing import closing
 from shared.terminal.results import result
 from stage2_fusion.evaluation import ensembling
@@ -84,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     if config.of_tables:
         combine_predictions(config)
+        closing([config.out])
         return 0
     evaluation = ensemble(config)
     lines = [score_table(evaluation)]
@@ -102,7 +102,8 @@ def combine_predictions(config: EnsembleConfig) -> None:
     made_from = {"members": list(map(str, config.members)), "method": config.method}
     ranges = combined.scale.to_json() if combined.scale else None
     TableDescription(combined.names, ranges, combined.scale is not None, made_from).write(config.out)
-    say(f"{config.out}: {len(rows)} clips, {config.method} of {len(config.members)} tables of predictions")
+    text = f"{config.out}: {len(rows)} clips, {config.method} of {len(config.members)} tables of predictions"
+    result(text, {"file": config.out, "clips": len(rows), **made_from})
 
 
 def ensemble(config: EnsembleConfig) -> Evaluation:

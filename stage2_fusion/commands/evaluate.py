@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     evaluation = evaluate(config)
     result(score_table(evaluation), evaluation.to_json())
-    run = config.model.parent
-    closing([_out(config)], [("report", run, "--out", unused(run.with_name(f"{run.name}_report.html")))])
+    shown = config.out or config.model.parent
+    closing([_out(config)], [("report", shown, "--out", unused(shown.with_name(f"{shown.stem}_report.html")))])
     return 0
 
 

@@ -9,7 +9,9 @@ from shared.files import digest
 from shared.media.remarks import summarize
 from shared.options.outputs import OutputPredictions
 from shared.options.ranges import Coverage
-from shared.terminal.messages import note, say
+from shared.terminal.closing import closing
+from shared.terminal.messages import note
+from shared.terminal.results import result
 from stage2_fusion.prediction.run import MediaOptions, predict_encoded, predict_sources
 
 if TYPE_CHECKING:
@@ -60,7 +62,9 @@ def main(argv: list[str] | None = None) -> int:
         example="emit predict --model runs/demo/fuse/model clip.mp4 another.webm --out predictions.csv",
         positional=("clips",),
     )
-    return 0 if predict(config) else 1
+    count = predict(config)
+    closing([config.out])
+    return 0 if count else 1
 
 
 def predict(config: PredictConfig) -> int:
@@ -95,9 +99,15 @@ def predict(config: PredictConfig) -> int:
         "split": config.split,
     }
     write_predictions(config.out, predictions, config.explain, bases, bounds, made_from)
-    count = len(predictions.by_clip())
-    say(f"{config.out}: {count} clips predicted, {len(predictions.failures)} failed")
-    return count
+    values = predictions.by_clip()
+    result(
+        f"{config.out}: {len(values)} clips predicted, {len(predictions.failures)} failed",
+        {
+            "clips": {name: dict(zip(predictions.names, row, strict=True)) for name, row in values.items()},
+            "failures": [{"clip": name, "reason": reason} for name, reason in predictions.failures],
+        },
+    )
+    return len(values)
 
 
 def _bounds(predictions: "Predictions", coverage: float) -> "tuple[np.ndarray, np.ndarray] | None":

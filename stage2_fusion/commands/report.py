@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     report = write_report(config.runs, config.out, config.figures, clips_shown=config.clips_shown)
     for line in report.missing:
         note(f"not shown: {line}")
-    result(f"{report.path}: the report; figures as SVG and PNG in {report.figures}", report)
+    document = {"report": report.path, "figures": report.figures, "not_shown": report.missing}
+    result(f"{report.path}: the report; figures as SVG and PNG in {report.figures}", document)
     closing([report.path, report.figures])
     return 0
 

@@ -2,7 +2,6 @@
 
 import ipaddress
 import socket
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated
 from shared import config as configuration
 from shared.errors import UserError
 from shared.options.ranges import CheckedOptions, PositiveInt, Processes, Range, Seconds
+from shared.terminal.messages import note
 
 Port = Annotated[int, Range(0, 65535)]
 Megabytes = Annotated[int, Range(1, 100_000)]
@@ -64,12 +64,9 @@ def run(config: ServeConfig) -> int:
 
     listener = listen(config.host, config.port)
     if not _is_loopback(config.host):
-        print(
-            f"warning: --host {config.host} lets other machines in: there is no password, and nothing is encrypted",
-            file=sys.stderr,
-        )
+        note(f"warning: --host {config.host} lets other machines in: there is no password, and nothing is encrypted")
     url = address(listener, config.host)
-    print(f"loading the model {config.model}", flush=True)
+    note(f"loading the model {config.model} ...")
     with listener:
         _serve(config, listener, url)
     return 0
@@ -92,15 +89,14 @@ def _serve(config: ServeConfig, listener: socket.socket, url: str) -> None:
         )
     from stage2_fusion.app.results import trained_on
 
-    print(f"note: {trained_on(predictor.config)}", flush=True)
-    print("loading Gradio", flush=True)
+    note(f"note: {trained_on(predictor.config)}")
     limits = Limits(config.max_upload * 10**6, config.max_seconds, config.max_clips, config.max_waiting)
     service = Service(Scorer(predictor, config.max_seconds, config.workers), limits)
     try:
         serve(build_app(service, url), listener, f"open {url} (Ctrl-C ends the server)")
     finally:
         service.close()
-    print("ended; all uploads are deleted")
+    note("ended; all uploads are deleted")
 
 
 def _is_loopback(host: str) -> bool:

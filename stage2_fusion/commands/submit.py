@@ -11,7 +11,8 @@ from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.files import write_csv, write_text
 from shared.options.outputs import OutputSubmission
-from shared.terminal.messages import note, say
+from shared.terminal.closing import closing, given
+from shared.terminal.messages import note
 from shared.terminal.results import result
 from stage2_fusion.models.model_config import FusionConfig
 from stage2_fusion.prediction.run import MediaOptions, predict_encoded, predict_media
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     if config.check is not None:
         return 0 if _check(config.check, asked, config.split) else 1
     submit(config, asked, about)
+    layout = given(config, "layout", "layout_options", "split")
+    closing([config.out], [("submit", config.source, "--check", config.out, *layout)])
     return 0
 
 
@@ -93,10 +96,12 @@ def submit(config: SubmitConfig, asked: Asked, about: FusionConfig | None) -> Su
     if checked.problems:
         raise UserError(f"{config.out}: {'; '.join(checked.problems)}")
     scored = asked.mean_pcc(submission.values)
-    say(
+    text = (
         f"{config.out}: {len(asked.clips)} clips of split {config.split!r}, {len(submission.filled)} without a "
         f"prediction, {submission.clipped} values clipped{_score_text(scored)}"
     )
+    document = {"file": config.out, "clips": len(asked.clips), "filled": submission.filled}
+    result(text, document | ({"mean_pcc": scored[0], "labeled_clips": scored[1]} if scored else {}))
     return submission
 
 

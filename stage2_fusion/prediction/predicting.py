@@ -1,6 +1,6 @@
 """Predictions of many clips: prepared in isolated processes, then scored by a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,11 +9,12 @@ import numpy as np
 from shared.dataset.clip import Clip
 from shared.dataset.prepare_dataset import prepare_each
 from shared.media.remarks import Remarks
+from shared.terminal.progress import Progress, progress
 from shared.text import has_words
 from stage2_fusion.models.calibration import Calibration
 from stage2_fusion.models.model_config import FusionConfig
 from stage2_fusion.prediction.basis import Basis
-from stage2_fusion.prediction.preparing import collect_failures
+from stage2_fusion.prediction.preparing import Prepared, collect_failures
 from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Window, average_windows
 from stage2_fusion.prediction.window_basis import bases_of
 
@@ -65,8 +66,10 @@ def predict_clips(
     """
     unreadable: dict[str, str] = {}
     remarks: dict[str, Remarks] = {}
-    prepared = collect_failures(prepare_each(list(clips), predictor.recipe), unreadable, remarks)
-    windows = sorted(predictor.predict_windows(prepared, batch_size), key=lambda w: (w.clip, w.start))
+    with progress("predict", len(clips), "clips") as bar:
+        each = _counted(prepare_each(list(clips), predictor.recipe), bar)
+        prepared = collect_failures(each, unreadable, remarks)
+        windows = sorted(predictor.predict_windows(prepared, batch_size), key=lambda w: (w.clip, w.start))
     all_failures = [*failures, *unreadable.items()]
     if predictor.encoders.text is not None:
         all_failures += [
@@ -77,3 +80,13 @@ def predict_clips(
     given = frozenset(clip.id for clip in clips if has_words(clip.transcript))
     model = predictor.model
     return Predictions(predictor.config, model.calibration, windows, all_failures, remarks, given)
+
+
+def _counted(prepared: Iterable[Prepared], bar: Progress) -> Iterator[Prepared]:
+    """What `prepare_each` gives; a clip counts when its first window comes."""
+    begun: set[str] = set()
+    for item in prepared:
+        if item[0].id not in begun:
+            begun.add(item[0].id)
+            bar.update()
+        yield item

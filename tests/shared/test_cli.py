@@ -73,7 +73,7 @@ FULL = FAIL + "OSError(errno.ENOSPC, 'No space', 'a/b'))"
         ("EMIT configs | true; exit ${PIPESTATUS[0]}", "import time; time.sleep(0.3)", 141, ""),
         ("EMIT --help | true; exit ${PIPESTATUS[0]}", "import time; time.sleep(0.3)", 141, ""),
         ("EMIT synth --help | true; exit ${PIPESTATUS[0]}", "import time; time.sleep(0.3)", 141, ""),
-        ("EMIT configs >&-", "", 0, ""),
+        ("EMIT configs tiny >&-", "", 0, ""),
         ("EMIT configs tinny 2>&-", "", 1, ""),
         ("EMIT synth --out /dev/null/x --clips 3", "", 1, "error: --out /dev/null/x: "),
     ],

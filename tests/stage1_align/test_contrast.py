@@ -95,7 +95,7 @@ def test_texts_that_do_not_tell_clips_apart_are_refused(media, tmp_path, row, op
 def test_a_loss_that_teaches_nothing_beside_others_is_named(media, tmp_path, capsys):
     data = clips(media, tmp_path / "data", lambda i: (f"v{i}.mp4", SENTENCES[i % 4], ""))
     align(data, tmp_path / "r", *NO_AUDIO, "--loss.soft", "0.5")
-    printed = capsys.readouterr().out
+    printed = "".join(capsys.readouterr())
     for loss in ("vision_labels", "transcript_labels"):
         assert f"warning: the loss {loss} teaches nothing: no training clip has text of kind labels" in printed
     assert "the loss vision_transcript" not in printed
@@ -106,7 +106,7 @@ def test_clips_with_either_pictures_or_sound_train_both_towers_but_not_their_pai
     data = clips(media, tmp_path / "data", lambda i: (f"{'va'[i % 2]}{i}.{('mp4', 'wav')[i % 2]}", *whole(i)[1:]))
     pairs = "{vision_text: 1, audio_text: 1, vision_audio: 1}"
     align(data, tmp_path / "r", "--loss.pairs", pairs)
-    assert "the loss vision_audio teaches nothing: no training clip has pictures and sound" in capsys.readouterr().out
+    assert "the loss vision_audio teaches nothing: no training clip has pictures and sound" in capsys.readouterr().err
 
 
 def test_validation_needs_two_different_texts(media, pictures, tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_validation_needs_two_different_texts(media, pictures, tmp_path, capsys)
     with pytest.raises(UserError, match="the 4 validation items have no two different texts"):
         align(data, tmp_path / "r", *NO_AUDIO)
     align(pictures, tmp_path / "s", *NO_AUDIO)
-    assert "validation has 4 different texts of kind transcript: R@5 among them is always 1" in capsys.readouterr().out
+    assert "validation has 4 different texts of kind transcript: R@5 among them is always 1" in capsys.readouterr().err
 
 
 def test_streams_whose_media_cannot_be_decoded_end_after_an_epoch(tmp_path):

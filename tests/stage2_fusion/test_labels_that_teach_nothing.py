@@ -53,7 +53,7 @@ def unlabeled(sample: FeatureSample, number: int) -> None:
 def test_no_model_predicts_what_no_label_teaches(model, tmp_path, capsys):
     data = features(tmp_path / "f", unlabeled)
     folder = train(config(data, tmp_path / "run", "--model", model, "--train.epochs", 1))
-    printed = capsys.readouterr().out
+    printed = "".join(capsys.readouterr())
     assert "d0 (not labeled); d2 (all labels are 0.5)" in printed and printed.count("left out") == 1
     loaded = FusionModel.from_pretrained(folder)
     assert loaded.config.label_names == ["d1"] and loaded.dimensions == 1
@@ -102,7 +102,7 @@ def test_a_dimension_that_validation_cannot_score_is_said_once(tmp_path, capsys)
 
     data = features(tmp_path / "f", change, k=2)
     folder = train(config(data, tmp_path / "run", "--model", "concat", "--train.epochs", 2))
-    printed = capsys.readouterr().out
+    printed = "".join(capsys.readouterr())
     assert printed.count("not scored on split 'valid', and so not counted in its PCC: d0 (2 labeled clips") == 1
     valid = FusionModel.from_pretrained(folder).metrics["valid"]["pcc"]
     assert valid["per_dimension"]["d0"] is None and valid["mean"] == valid["per_dimension"]["d1"]
@@ -123,7 +123,7 @@ def test_clips_without_what_the_model_reads_are_refused_or_counted(tmp_path, cap
 
     data = features(tmp_path / "g", some, k=2)
     train(config(data, tmp_path / "run2", "--model", "concat", "--train.epochs", 1))
-    assert "3 of 16 clips have no vision or audio or text: nothing of them is read" in capsys.readouterr().out
+    assert "3 of 16 clips have no vision or audio or text: nothing of them is read" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_scores_of_one_clip_are_not_numbers(model, tmp_path, capsys):
     data = features(tmp_path / "f", lambda sample, number: None, k=2, test=1)
     arguments = ["--model", str(model), "--data", str(data), "--out", str(tmp_path / "o.json")]
     assert evaluate_command.main(arguments) == 0
-    printed = capsys.readouterr().out
+    printed = "".join(capsys.readouterr())
     assert "1 labeled clip, where a correlation needs 3" in printed and "no PCC: each dimension says why" in printed
     for line in printed.splitlines()[1:4]:
         assert line.split()[1:4] == ["n/a"] * 3 and 0 < float(line.split()[4]) < 1  # the error of one clip is a number

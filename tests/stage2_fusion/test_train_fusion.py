@@ -218,7 +218,7 @@ def test_encoders_that_changed_since_are_not_copied(tmp_path: Path, capsys: pyte
     write(tmp_path / "f", synthetic_features.samples({"train": 32, "valid": 8}), info)
     folder = train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 1))
     assert not (folder / "encoders").exists()
-    assert "will ask for --encoders" in capsys.readouterr().out
+    assert "will ask for --encoders" in capsys.readouterr().err
 
 
 def test_clips_without_some_or_all_labels_do_not_harm_training(tmp_path: Path):
