@@ -6,9 +6,9 @@ alone: those of the page are exchanged for CSS variables in the embedded SVG, so
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ WIDTH = 3.6
 """Inches of a small figure: three stand side by side on a desk, one fills a phone."""
 WIDE = 5.8
 """Inches of a figure that stands alone."""
+PNG_DPI = 300
 MOST_MARKS = 600
 """Beyond this many marks a layer is better drawn with `rasterized=True`: the page stays small."""
 
@@ -132,40 +133,37 @@ def clean_axes(axes: "Axes", grid: str = "y") -> None:
         axes.grid(True, axis=grid)  # type: ignore[arg-type]
 
 
-def embedded_svg(figure: "Figure", prefix: str) -> str:
-    """The figure as an <svg> for the page: its colors are CSS variables, its texts take the font of the page, and its
-    ids begin with `prefix`."""
-    svg = _svg(figure, "none")
+def render(figure: "Figure") -> tuple[str, bytes]:
+    """The figure as SVG, whose texts are texts, and as PNG of 300 dpi; the same for the same figure."""
+    svg, png = io.StringIO(), io.BytesIO()
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in other scripts: the page has fonts of its own
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is solved; every file has the same
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return svg.getvalue(), png.getvalue()
+
+
+def for_page(svg: str, prefix: str) -> str:
+    """A rendered figure as an <svg> for the page: its colors are CSS variables, its texts take the font of the page,
+    its ids begin with `prefix`, and `tips` become <title>."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
+    view = re.search(r'viewBox="([^"]*)"', svg)
+    assert view is not None
+    width = float(view[1].split()[2])  # points; texts of 9 points become 9 to 13.5 pixels
+    size = f'style="min-width: min({width:.0f}px, 30rem); max-width: {1.5 * width:.0f}px"'
+    svg = re.sub(r"<svg [^>]*>", f'<svg viewBox="{view[1]}" {size} aria-hidden="true">', svg, count=1)
     svg = re.sub(r"font: ((?:\w+ )?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", svg)
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{prefix}", svg).replace("xlink:href", "href")
     svg = re.sub(rf'<a href="{TIP}([^"]*)"[^>]*>', r"<g><title>\1</title>", svg).replace("</a>", "</g>")
     for color, name in CSS_NAMES.items():
-        svg = re.sub(color, f"var(--{name})", svg, flags=re.IGNORECASE)
+        svg = re.sub(rf"(fill|stroke): {color}", rf"\1: var(--{name})", svg, flags=re.IGNORECASE)
     return svg.strip()
 
 
-def write_files(figure: "Figure", folder: Path, name: str) -> list[Path]:
-    """Write NAME.svg, whose texts are paths and look the same anywhere, and NAME.png of 300 dpi."""
-    from shared.files import write_bytes, write_text
-
-    png = io.BytesIO()
-    with style():
-        figure.savefig(png, format="png", dpi=300, metadata={"Software": None})
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    write_text(paths[0], re.sub(rf'<a xlink:href="{TIP}[^"]*"[^>]*>|</a>', "", _svg(figure, "path")))
-    write_bytes(paths[1], png.getvalue())
-    return paths
-
-
-def _svg(figure: "Figure", fonttype: str) -> str:
-    from matplotlib import rc_context
-
-    buffer = io.StringIO()
-    with style(), rc_context({"svg.fonttype": fonttype}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    figure.set_layout_engine("none")  # it stays as it is: laying out takes half of the time, and files follow
-    return buffer.getvalue()
+def for_file(svg: str) -> str:
+    """A rendered figure as the content of a file: without tips."""
+    return re.sub(rf'<a xlink:href="{TIP}[^"]*"[^>]*>|</a>', "", svg)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from shared.config import load_yaml
 from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
+from shared.files import digest
 from stage2_fusion.data.feature_info import FeatureInfo, read_info
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.results import Evaluation, read_evaluation
@@ -63,7 +64,7 @@ class Inputs:
             except UserError as error:
                 self.problems.append(str(error))
                 continue
-            found.setdefault(evaluation.predictions_digest() + str(evaluation.info.made_from), evaluation)
+            found.setdefault(digest(evaluation.to_json()), evaluation)
         return list(found.values())
 
     @cached_property
@@ -109,7 +110,7 @@ class Inputs:
     def features_path(self) -> Path:
         """The folder of the feature dataset that was scored, or that the model was trained on."""
         wanted = self._features_digest()
-        recorded = [read_option(run, "data") for run in self.main.fuse_runs]
+        recorded = [read_option(run, "data") for run in self._fuse_runs()]
         places = [*self.main.features, *(place for path in recorded for place in _places(path, self.main.given))]
 
         def fits(path: Path) -> bool:
@@ -161,9 +162,8 @@ class Inputs:
     @cached_property
     def fuse_run(self) -> Path:
         """The run folder of stage 2."""
-        near = [] if not self.main.models else [self.main.models[0].parent]
         message = "no stage-2 run: give its folder (--run of `emit fuse`)"
-        return _first([*self.main.fuse_runs, *near], lambda path: (path / "log.jsonl").is_file(), message)
+        return _first(self._fuse_runs(), lambda path: (path / "log.jsonl").is_file(), message)
 
     @cached_property
     def align_run(self) -> Path:
@@ -186,6 +186,11 @@ class Inputs:
     def align_log(self) -> list[dict[str, Any]]:
         """The lines of stage 1's log.jsonl."""
         return read_log(self.align_run)
+
+    def _fuse_runs(self) -> list[Path]:
+        """Where the run folder of stage 2 may be: in the RUN, or around the model."""
+        models = [*self.main.models, *_places(self._recorded_model(), self.main.given)]
+        return [*self.main.fuse_runs, *(path.parent for path in models)]
 
     def _recorded_model(self) -> str | None:
         try:

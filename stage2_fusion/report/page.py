@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from stage2_fusion.report.content import Code, Fact, Facts, Figure, Grid, Group, Picture, Section, Table, Text
-from stage2_fusion.report.figures import embedded_svg
+from stage2_fusion.report.figures import for_page
 
 CSS = Path(__file__).with_name("page.css")
 
@@ -15,7 +15,9 @@ CSS = Path(__file__).with_name("page.css")
 class Page:
     """Turns sections into one HTML document."""
 
-    def __init__(self) -> None:
+    def __init__(self, drawn: dict[str, str]) -> None:
+        """drawn: {name of a figure: its SVG}."""
+        self._drawn = drawn
         self._count = 0
 
     def document(self, title: str, about: str, sections: Sequence[Section], footer: str) -> str:
@@ -103,13 +105,14 @@ class Page:
 
     @block.register
     def _figure(self, block: Figure) -> str:
-        return self._drawing(block, ' class="wide"')
+        return self._drawing(block)
 
     @block.register
     def _grid(self, block: Grid) -> str:
-        figures = "\n".join(self._drawing(figure, "") for figure in block.figures)
+        figures = "\n".join(self._drawing(figure) for figure in block.figures)
         caption = f'<p class="caption">{escape(block.caption)}</p>' if block.caption else ""
-        return f'<div class="grid">{figures}</div>{caption}'
+        few = " few" if len(block.figures) < 3 else ""
+        return f'<div class="grid{few}">{figures}</div>{caption}'
 
     @block.register
     def _picture(self, block: Picture) -> str:
@@ -125,11 +128,11 @@ class Page:
             return f"<details><summary>{title}</summary>\n{inner}\n</details>"
         return f"<h3>{title}</h3>\n{inner}"
 
-    def _drawing(self, figure: Figure, attributes: str) -> str:
+    def _drawing(self, figure: Figure) -> str:
         self._count += 1
-        svg = embedded_svg(figure.drawing, f"f{self._count}-")
+        svg = for_page(self._drawn[figure.name], f"f{self._count}-")
         shown = f'<div class="drawing" role="img" aria-label="{escape(figure.alt)}">{svg}</div>'
-        return f"<figure{attributes}>{shown}{_caption(figure.caption)}</figure>"
+        return f"<figure>{shown}{_caption(figure.caption)}</figure>"
 
 
 def _fact(fact: Fact) -> str:

@@ -11,10 +11,12 @@ from shared.errors import UserError
 from shared.files import write_bytes, write_text
 from shared.text import one_line
 from stage2_fusion.report.content import Block, Figure, Grid, Group, NotFound, Picture, Section
-from stage2_fusion.report.figures import style, write_files
+from stage2_fusion.report.figures import for_file, render, style
 from stage2_fusion.report.inputs import Inputs
 from stage2_fusion.report.page import Page
 from stage2_fusion.report.sections import SECTIONS
+
+NAME = re.compile(r"[a-z0-9-]+")
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,10 @@ def write_report(
         ]
         if inputs.problems:
             made.append(Section("Files that could not be read", missing=inputs.problems))
-        title = f"EMIT report: {Path(runs[0]).resolve().name}"
-        html = Page().document(title, _about(inputs), made, f"Written by EMIT {version('emit-toolkit')}.")
-        written: list[Path] = []
-        for part in (part for section in made for part in _drawings(section.blocks)):
-            if isinstance(part, Figure):
-                written += write_files(part.drawing, folder, part.name)
-            else:
-                written.append(folder / f"{part.name}.{part.kind.replace('jpeg', 'jpg')}")
-                write_bytes(written[-1], part.data)
+    drawn, written = _write_drawings(made, folder)
     _remove_clips(folder, written)
-    write_text(out, html)
+    title = f"EMIT report: {Path(runs[0]).resolve().name}"
+    write_text(out, Page(drawn).document(title, _about(inputs), made, f"Written by EMIT {version('emit-toolkit')}."))
     return Report(out, folder, made)
 
 
@@ -90,6 +85,26 @@ def make_section(name: str, inputs: Inputs) -> Section | None:
     except Exception as error:
         warnings.warn(f"section {name!r} failed: {type(error).__name__}: {one_line(error, 200)}", stacklevel=2)
         return Section(title, missing=[f"could not be made ({type(error).__name__}: {one_line(error, 160)})"])
+
+
+def _write_drawings(sections: list[Section], folder: Path) -> tuple[dict[str, str], list[Path]]:
+    """Write the files of all figures and pictures: {name of a figure: its SVG}, and the paths."""
+    drawn: dict[str, str] = {}
+    written: list[Path] = []
+    for part in (part for section in sections for part in _drawings(section.blocks)):
+        if part.name in drawn or not NAME.fullmatch(part.name):
+            raise ValueError(f"the figure {part.name!r} needs a name of its own, of a to z, digits and hyphens")
+        drawn[part.name] = ""
+        if isinstance(part, Figure):
+            svg, png = render(part.drawing)
+            drawn[part.name] = svg
+            written += [folder / f"{part.name}.svg", folder / f"{part.name}.png"]
+            write_text(written[-2], for_file(svg))
+            write_bytes(written[-1], png)
+        else:
+            written.append(folder / f"{part.name}.{part.kind.replace('jpeg', 'jpg')}")
+            write_bytes(written[-1], part.data)
+    return drawn, written
 
 
 def _drawings(blocks: Iterable[Block]) -> Iterator[Figure | Picture]:

@@ -105,7 +105,7 @@ def _commands(inputs: Inputs) -> list[str]:
         return old.with_name(f"{old.name}_again")
 
     clips, align, features, fuse = map(path, ("clips_path", "align_run", "features_path", "fuse_run"))
-    encoders = inputs.main.encoders[0] if inputs.main.encoders else None
+    encoders = Path(inputs.features_info.encoders.path) if features else None
     if align and clips:
         add("align", "--config", align / "config.yaml", "--data", clips, "--run", again(align))
         add("export", again(align), "--out", again(encoders or align.with_name("encoders")))

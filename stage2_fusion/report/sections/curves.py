@@ -13,7 +13,7 @@ from stage2_fusion.report.inputs import Inputs, read_option
 MOST_POINTS = 300
 """Points of a curve; a longer log is averaged over equal runs of steps."""
 Log = list[dict[str, Any]]
-PARTS = {"mse": "MSE", "pcc": "1 − PCC", "ccc": "1 − CCC", "quality": "weights of damaged inputs"}
+PARTS = {"mse": "MSE", "pcc": "1 − PCC", "ccc": "1 − CCC", "quality": "weights of damage"}
 """Parts of the loss of stage 2 in its log, and what they are."""
 
 
@@ -38,8 +38,8 @@ def curves(inputs: Inputs) -> Section:
 
 def _align(inputs: Inputs) -> tuple[str, list[Figure]]:
     log = inputs.align_log
-    train = [line for line in log if "loss" in line]
-    valid = [line for line in log if isinstance(line.get("mean_recall"), int | float)]
+    train = [line for line in log if is_number(line.get("loss"))]
+    valid = [line for line in log if is_number(line.get("mean_recall"))]
     if not train and not valid:
         raise NotFound(f"no curve of stage 1: {inputs.align_run}/log.jsonl holds no step yet")
     figures = []
@@ -62,8 +62,8 @@ def _align(inputs: Inputs) -> tuple[str, list[Figure]]:
 
 def _fuse(inputs: Inputs) -> tuple[str, list[Figure]]:
     log = inputs.fuse_log
-    valid = [line for line in log if isinstance(line.get("valid_pcc"), int | float)]
-    train = [line for line in log if "loss" in line]
+    valid = [line for line in log if is_number(line.get("valid_pcc"))]
+    train = [line for line in log if is_number(line.get("loss"))]
     if not train and not valid:
         raise NotFound(f"no curve of stage 2: {inputs.fuse_run}/log.jsonl holds no epoch yet")
     figures = []
@@ -75,7 +75,7 @@ def _fuse(inputs: Inputs) -> tuple[str, list[Figure]]:
     lead = "Stage 2 logged no validation."
     if valid:
         best = max(valid, key=lambda line: line["valid_pcc"])
-        x = "epoch" if all("epoch" in line for line in valid) else "step"
+        x = "epoch" if all(is_number(line.get("epoch")) for line in valid) else "step"
         lead = (
             f"Stage 2 reached its best validation PCC, {best['valid_pcc']:.3f}, at {x} {best[x]:g} of {valid[-1][x]:g}"
         )
@@ -94,8 +94,8 @@ def _loss_figure(name: str, lines: Log, parts: dict[str, str], label: str) -> Fi
     for place, (key, part) in enumerate(parts.items()):
         axes.plot(*thinned(lines, "step", key), color=pair_color(key, place), linewidth=1.2, label=part)
     if parts:
-        axes.legend(ncols=2, loc="upper right")
-        axes.set_ylim(0, 1.35 * max(float(line.get_ydata().max()) for line in axes.lines))  # room for the legend
+        figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
+    axes.set_ylim(bottom=0)
     axes.set(xlabel="step", ylabel=label)
     clean_axes(axes)
     return Figure(name, f"{label} over {len(lines)} log lines: from {y[0]:.3f} to {y[-1]:.3f}.", figure)
@@ -115,12 +115,13 @@ def _valid_figure(name: str, lines: Log, x: str, y: str, best: dict[str, Any], l
 
 def thinned(lines: Log, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """x and y of the lines that have both, averaged over equal runs to at most MOST_POINTS: (n,) each."""
-    pairs = [(line[x], line[y]) for line in lines if _is_number(line.get(x)) and _is_number(line.get(y))]
+    pairs = [(line[x], line[y]) for line in lines if is_number(line.get(x)) and is_number(line.get(y))]
     values = np.array(pairs, dtype=np.float64).reshape(-1, 2)  # (N, 2)
     parts: Sequence[np.ndarray] = np.array_split(values, min(MOST_POINTS, max(1, len(values))))
     means = np.array([part.mean(axis=0) for part in parts if len(part)]).reshape(-1, 2)
     return means[:, 0], means[:, 1]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a log is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -113,7 +113,7 @@ def _label_blocks(table: ClipTable, inputs: Inputs) -> list[Block]:
         rows.append([table.names[k], str(len(values)), f"{scaled.mean():.3f}", f"{scaled.std():.3f}", *shares])
     header = ["dimension", "labeled", "mean", "SD", "at the lowest value", "at the highest"]
     summary = Table("Labels of all splits.", header, rows, range(1, 6))
-    return [Grid(figures, "Bars: clips of training; line: clips of test, as a share of each."), summary]
+    return [Grid(figures, "Gray: clips of training; line: clips of test; as a share of each."), summary]
 
 
 def _ranges(inputs: Inputs, table: ClipTable) -> dict[str, tuple[float, float]]:
@@ -140,7 +140,7 @@ def _histogram(table: ClipTable, k: int, span: tuple[float, float]) -> Figure:
         values = values[~np.isnan(values)]
         if not len(values):
             continue
-        share = 100 * np.histogram(values, edges)[0] / len(values)  # (BINS,)
+        share = 100 * np.histogram(values[values > 0], edges)[0] / len(values)  # (BINS,)
         at = low + edges * (high - low)
         if split == splits[0]:
             axes.stairs(share, at, fill=True, color=MUTED, alpha=0.45, label=split)
@@ -149,9 +149,10 @@ def _histogram(table: ClipTable, k: int, span: tuple[float, float]) -> Figure:
     axes.set_title(short(table.names[k], 30))
     axes.set(xlim=(low, high), xlabel="label", ylabel="clips, %")
     clean_axes(axes)
+    axes.set_ylim(bottom=0)
     zeros = float((table.labels[:, k] == 0).sum() / (~np.isnan(table.labels[:, k])).sum())
-    alt = f"Histogram of the labels of {table.names[k]}; {zeros:.0%} are at the lowest value."
-    return Figure(f"labels-{k + 1:02d}", alt, figure)
+    alt = f"Histogram of the labels of {table.names[k]} above {low:g}; {zeros:.0%} are {low:g}."
+    return Figure(f"labels-{k + 1:02d}", alt, figure, f"{zeros:.0%} of the labels are {low:g}; not drawn.")
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -189,8 +190,9 @@ def verdict_order(verdicts: Counter) -> list[str]:
 
 def reasons_of(detail: str) -> list[str]:
     """The reasons in the `detail` of a verdict, with numbers and names taken out so that equal ones count together."""
-    parts = [part.strip() for part in detail.split(";") if part.strip()]
-    return list(dict.fromkeys(re.sub(r"'[^']*'|\d+(?:\.\d+)?", "…", part) for part in parts))
+    parts = [part.strip() for part in detail.split(";")]
+    parts = [part for part in parts if part and not part.startswith("using ")]  # what was done about the reason before
+    return list(dict.fromkeys(re.sub(r"'[^']*'|\d+(?:\.\d+)?", "N", part) for part in parts))
 
 
 # --- leaks ------------------------------------------------------------------------------------------------------------

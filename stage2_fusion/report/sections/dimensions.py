@@ -21,7 +21,10 @@ def dimensions(inputs: Inputs) -> Section:
     section = Section("Predicted against labelled", _lead(evaluation))
     shown = columns[:MOST_DIMENSIONS]
     section.blocks = [
-        Grid([_scatter(evaluation, k) for k in shown], "Each point is a clip; dashed: prediction = label.")
+        Grid(
+            [_scatter(evaluation, k) for k in shown],
+            "Each point is a clip; dashed: prediction = label; in brackets the 95 % interval.",
+        )
     ]
     if len(columns) > len(shown):
         section.missing.append(
@@ -81,6 +84,8 @@ def _scatter(evaluation: Evaluation, k: int) -> Figure:
     pcc, ccc = format_pcc(scores.pcc.per_dimension[name]), format_pcc(scores.ccc.per_dimension[name])
     axes.set_title(short(name, 30))
     zeros = int((x <= evaluation.scale.ranges[name][0]).sum())
-    facts = f"PCC {pcc}{between}, CCC {ccc}; {zeros} of {len(x)} labels at {evaluation.scale.ranges[name][0]:g}"
+    facts = (
+        f"PCC {pcc}{between}, CCC {ccc}. {zeros} of {len(x)} clips are labelled {evaluation.scale.ranges[name][0]:g}."
+    )
     alt = f"{name}: {len(x)} clips, prediction against label. {facts}."
     return Figure(f"dimension-{k + 1:02d}", alt, figure, facts)

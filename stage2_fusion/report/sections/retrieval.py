@@ -6,7 +6,7 @@ from typing import Any
 from stage2_fusion.report.content import Figure, Grid, NotFound, Section, Table
 from stage2_fusion.report.figures import MUTED, SERIES, clean_axes, new_figure, pair_color
 from stage2_fusion.report.inputs import Inputs
-from stage2_fusion.report.sections.curves import thinned
+from stage2_fusion.report.sections.curves import is_number, thinned
 
 RECALL = re.compile(r"(.+)_to_(.+)_R@(\d+)")
 
@@ -34,7 +34,7 @@ Recalls = dict[tuple[str, str, int], float]
 def _recalls(inputs: Inputs) -> tuple[Recalls, Recalls]:
     """Before training ({} when it was not logged), and of the encoders."""
     try:
-        validations = [line for line in inputs.align_log if "mean_recall" in line]
+        validations = [line for line in inputs.align_log if is_number(line.get("mean_recall"))]
     except NotFound:
         try:
             training = inputs.features_info.encoders.config.get("training", {})
@@ -52,7 +52,7 @@ def _parse(metrics: dict[str, Any]) -> Recalls:
     found = {}
     for key, value in metrics.items():
         match = RECALL.fullmatch(key)
-        if match and isinstance(value, int | float):
+        if match and is_number(value):
             found[match[1], match[2], int(match[3])] = float(value)
     return found
 

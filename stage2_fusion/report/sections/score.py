@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+from shared.errors import UserError
 from stage2_fusion.evaluation.comparison import compare_evaluations
 from stage2_fusion.evaluation.results import Evaluation
 from stage2_fusion.evaluation.scoring import FEW_GROUPS, format_pcc
 from stage2_fusion.report.baseline import strongest_baseline
 from stage2_fusion.report.content import Fact, Facts, Figure, NotFound, Section, Table
-from stage2_fusion.report.figures import REFERENCE, SURFACE, SYSTEM, TEXT, WIDE, clean_axes, new_figure
+from stage2_fusion.report.figures import MUTED, REFERENCE, SURFACE, SYSTEM, TEXT, clean_axes, new_figure, short
 from stage2_fusion.report.inputs import Inputs
 
 RESAMPLES = 1000
@@ -38,11 +39,24 @@ def score(inputs: Inputs) -> Section:
         return section
     section.lead = _lead(evaluation, baseline)
     section.blocks = [_facts(evaluation, baseline), _figure(bars), _table(evaluation)]
+    if _is_synthetic(inputs):
+        section.notes.append("Drawn faces and synthetic voices: these scores say nothing about people.")
     if evaluation.info.ceiling is None:
         section.missing.append(
             "no ceiling of the labels: only a synthetic corpus knows it (`emit evaluate --truth CORPUS/truth.csv`)"
         )
     return section
+
+
+def _is_synthetic(inputs: Inputs) -> bool:
+    """Whether the scored clips, or those of the training, were made by `emit synth`."""
+    for read in (lambda: inputs.features_info.data.synthetic, lambda: inputs.model_config.trained_on.synthetic):
+        try:
+            if read():
+                return True
+        except (NotFound, UserError):
+            continue
+    return False
 
 
 def _bars(evaluation: Evaluation, baseline: Evaluation | None) -> list[Bar]:
@@ -94,7 +108,12 @@ def _against(evaluation: Evaluation, baseline: Evaluation) -> str:
         return f"{text}."
     low, high = mean.interval
     sure = "which may be chance" if low <= 0 <= high else "beyond chance"
-    return f"{text}, {sure} (paired interval {low:+.3f} to {high:+.3f})."
+    return f"{text}, {sure} (paired interval {signed(low)} to {signed(high)})."
+
+
+def signed(value: float) -> str:
+    """Three digits with a sign; four where three would hide it."""
+    return f"{value:+.3f}" if abs(value) >= 0.0005 else f"{value:+.4f}"
 
 
 def _facts(evaluation: Evaluation, baseline: Evaluation | None) -> Facts:
@@ -111,21 +130,22 @@ def _facts(evaluation: Evaluation, baseline: Evaluation | None) -> Facts:
 
 
 def _figure(bars: list[Bar]) -> Figure:
-    figure, axes = new_figure(WIDE, 0.7 + 0.42 * len(bars))
-    for row, bar in enumerate(reversed(bars)):
+    figure, axes = new_figure(4.3, 0.7 + 0.5 * len(bars))
+    lowest = min([0.0, *(value for bar in bars for value in (bar.pcc, *(bar.interval or ())))])
+    for row, bar in enumerate(bars):
         color = SYSTEM if bar.is_system else REFERENCE
-        axes.barh(row, bar.pcc, height=0.55, color=color, alpha=1.0 if bar.is_system else 0.45)
-        end = bar.pcc
+        axes.barh(row, bar.pcc, height=0.5, color=color, alpha=1.0 if bar.is_system else 0.45)
         if bar.interval:
             axes.plot(bar.interval, [row, row], color=SURFACE, linewidth=4.5)
             axes.plot(bar.interval, [row, row], color=TEXT, linewidth=1.5)
-            end = max(end, bar.interval[1])
-        axes.text(max(end, 0) + 0.012, row, f"{bar.pcc:.3f}", va="center")
-    axes.set_yticks(range(len(bars)), [bar.label for bar in reversed(bars)])
-    axes.tick_params(axis="y", length=0)
-    lowest = min([0.0, *(value for bar in bars for value in (bar.pcc, *(bar.interval or ())))])
-    axes.set_xlim(lowest - (0.03 if lowest < 0 else 0), 1)
+        weight = "bold" if bar.is_system else "normal"
+        axes.text(min(lowest, 0), row - 0.32, f"{short(bar.label)}  {bar.pcc:.3f}", va="bottom", fontweight=weight)
+    axes.set_yticks([])
+    axes.set_ylim(len(bars) - 0.6, -0.85)
+    axes.set_xlim(lowest, 1)
     axes.set_xlabel("PCC, mean over dimensions")
+    axes.spines["left"].set_visible(False)
+    axes.axvline(0, color=MUTED, linewidth=0.8)
     clean_axes(axes, "x")
     shown = "; ".join(f"{bar.label} {bar.pcc:.3f}" for bar in bars)
     return Figure("score", f"Bars of mean PCC: {shown}.", figure, "Lines show 95 % intervals.")
@@ -143,5 +163,7 @@ def _table(evaluation: Evaluation) -> Table:
         low_high = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "–"
         pcc, *rest = map(format_pcc, of)
         rows.append([name, pcc, low_high, *rest])
-    header = ["dimension", "PCC", "95 % interval", "PCC > 0", "CCC", "MAE"]
-    return Table("Scores per dimension. PCC > 0 is of the clips with a label above zero.", header, rows, range(1, 6))
+    header = ["dimension", "PCC", "95 % interval", "PCC>0", "CCC", "MAE"]
+    return Table(
+        "Scores per dimension. PCC>0: of the clips with a label above the lowest value.", header, rows, range(1, 6)
+    )

@@ -9,6 +9,7 @@ from stage2_fusion.report.baseline import strongest_baseline
 from stage2_fusion.report.content import Figure, NotFound, Section, Table
 from stage2_fusion.report.figures import REFERENCE, SYSTEM, WIDE, clean_axes, new_figure, short
 from stage2_fusion.report.inputs import Inputs
+from stage2_fusion.report.sections.score import signed
 
 RESAMPLES = 1000
 MOST_SYSTEMS = 40
@@ -123,9 +124,9 @@ def _table(board: Leaderboard) -> Table:
     header = ["system", "clips", "PCC", "95 % interval", "difference (95 %)", *board.names]
     rows = []
     for row in board.rows:
-        difference = "" if row.difference is None else f"{row.difference:+.3f}"
+        difference = "" if row.difference is None else signed(row.difference)
         if row.difference_interval:
-            difference += " ({:+.3f} to {:+.3f})".format(*row.difference_interval)
+            difference += " ({} to {})".format(*map(signed, row.difference_interval))
         interval = "{:.3f} to {:.3f}".format(*row.interval) if row.interval else "–"
         each = ["–" if value is None else f"{value:.3f}" for value in map(row.per_dimension.get, board.names)]
         pcc = "n/a" if row.pcc is None else f"{row.pcc:.3f}"
