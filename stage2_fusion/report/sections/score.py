@@ -139,7 +139,7 @@ def _figure(bars: list[Bar]) -> Figure:
             axes.plot(bar.interval, [row, row], color=SURFACE, linewidth=4.5)
             axes.plot(bar.interval, [row, row], color=TEXT, linewidth=1.5)
         weight = "bold" if bar.is_system else "normal"
-        axes.text(min(lowest, 0), row - 0.32, f"{short(bar.label)}  {bar.pcc:.3f}", va="bottom", fontweight=weight)
+        axes.text(min(lowest, 0), row - 0.32, f"{short(bar.label)}: {bar.pcc:.3f}", va="bottom", fontweight=weight)
     axes.set_yticks([])
     axes.set_ylim(len(bars) - 0.6, -0.85)
     axes.set_xlim(lowest, 1)
