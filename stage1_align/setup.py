@@ -12,6 +12,7 @@ from shared.registry import nearest
 from shared.training import optimizer
 from stage1_align.config import AlignConfig
 from stage1_align.data.pairs import PairData
+from stage1_align.data.sources.clips import Clips
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.model import ContrastiveModel
 from stage1_align.towers import TOWERS
@@ -46,6 +47,13 @@ def build_encoders(config: AlignConfig, data: PairData) -> AlignedEncoders:
     for parameter in encoders.parameters():
         parameter.data = parameter.data.contiguous()  # FSDP does not shard transposed parameters (filter banks)
     return encoders
+
+
+def crop_lines(encoders: AlignedEncoders, data: PairData) -> list[str]:
+    """Lines about clip datasets whose face crops the vision tower enlarges."""
+    sizes = {source.clips.info.recipe.frame_size for source in data.sources if isinstance(source, Clips)}
+    lines = [encoders.vision.crop_line(size) for size in sorted(sizes)] if encoders.vision is not None else []
+    return [line for line in lines if line]
 
 
 def text_notes(encoders: AlignedEncoders, data: PairData) -> list[str]:

@@ -21,6 +21,7 @@ from stage2_fusion.data.usable_clips import (
     require_modality,
     scorable_dimensions,
 )
+from stage2_fusion.evaluation.doubts import few_validation_line
 from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import FusionModel, FusionOptions
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
@@ -81,6 +82,7 @@ def load_training_data(config: FuseConfig) -> TrainingData:
     notes += require_modality([clip[0] for clip in clips], modalities, train_where)
     notes += require_modality(valid.samples, modalities, valid_where)
     notes += [f"{unlabeled} of {len(all_clips)} training clips have no label and are left out"] if unlabeled else []
+    notes += filter(None, [few_validation_line(len(labeled_clips(valid.by_clip(), valid_where)), config.valid_split)])
     batch_size = options.batch_size
     if options.shrink_batch and (batch_size := shrunken_batch(len(clips), batch_size)) != options.batch_size:
         notes.append(f"note: {shrink_note(len(clips), options.batch_size)}")

@@ -246,6 +246,7 @@ class Trainer:
             self.data.valid.samples,
             self.valid_batches,
             self.data.info.group_names,
+            self.data.valid.info.label_names,
         )
         fusion.save_pretrained(folder)
 

@@ -79,6 +79,8 @@ def prepare_dataset(
     if writer.claim(made_from, stored, lambda name, *_: {"recipe": "options", "source": "clips or labels"}[name]):
         result(f"{out}: already prepared; nothing to do", ClipDatasetInfo.read(out).to_json())
         return
+    if line := _words_line(source, recipe):
+        print(f"{source_path}: {line}")
     with writer.locked(share):
         if merge:
             _refuse_gaps(writer, source.clips)
@@ -94,6 +96,16 @@ def prepare_dataset(
         else:
             shown = f"{share[0] + 1}/{share[1]}"
             say(f"{out}: share {shown} is done; when all are, run it with --merge instead")
+
+
+def _words_line(source: ClipSource, recipe: Recipe) -> str:
+    """A line if there is nothing to transcribe, or no word at all; "" otherwise."""
+    without = sum(clip.transcript is None for clip in source.clips)
+    if recipe.transcribe and not without:
+        return "note: nothing to transcribe: every clip has a transcript; --transcribe is not needed"
+    if not recipe.transcribe and without == len(source.clips):
+        return "note: no clip has words; give a column of transcripts, or --transcribe WHISPER_FOLDER"
+    return ""
 
 
 def prepare_each(

@@ -38,6 +38,11 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     layout = layout or guess_layout(source)
+    for name in [name for name in ("label_range", "missing_labels") if name in (options or {})]:
+        value = (options or {})[name]
+        shown = ",".join(map(str, value)) if isinstance(value, list) else str(value).replace("'", "")
+        shown = f"'{shown}'" if " " in shown else shown
+        raise UserError(f"--layout_options {name}: labels are no part of a layout; write --{name}={shown}")
     reader = configuration.build(LAYOUTS.get(layout), options or {}, f"layout {layout!r}")
     clip_source = reader.read(source)
     if not clip_source.clips:

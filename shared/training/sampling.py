@@ -34,7 +34,9 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     """Whole global batches in an epoch of `count` samples. The remainder is left out; which samples those are changes
     with each epoch."""
     if count < batch_size:
-        raise UserError(f"{count} training clips are fewer than one batch of {batch_size}: lower the batch size")
+        fits = shrunken_batch(count, batch_size)
+        repair = f"give --train.batch_size {fits}" if fits <= count else "give more clips"
+        raise UserError(f"{count} training clips are fewer than one batch of {batch_size}: {repair}")
     return count // batch_size
 
 

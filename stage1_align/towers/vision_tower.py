@@ -81,6 +81,16 @@ class FrameReader:
 class VisionTower(Tower):
     """A tower for frames. `collate` takes RGB uint8 (T, H, W, 3) arrays; T = 0 is an absent clip."""
 
+    def crop_line(self, frame_size: int) -> str | None:
+        """A line about face crops of `frame_size` pixels that this tower enlarges; None if they are large enough."""
+        size = getattr(self.options, "image_size", None) or 0
+        if size <= 1.25 * frame_size:
+            return None
+        return (
+            f"warning: the vision tower reads {size} pixels, and the face crops have {frame_size}: enlarged, they lack "
+            f"detail; make them with `emit prepare --frame_size {size}`"
+        )
+
     def encode(
         self,
         clips: "Frames | Sequence[Frames]",

@@ -119,6 +119,9 @@ def _encode(config: EncodeConfig) -> None:
     require_fractions(clips.labels(), clips.label_names, clips.column("id"), str(config.data))
     precomputed = _load_precomputed(config, clips, encoders)
     info = _describe(config, clips, encoders, precomputed)
+    vision = encoders.vision if encoders is not None else None
+    if vision is not None and (line := vision.crop_line(clips.info.recipe.frame_size)):
+        accelerator.print(line)
     writer = ShardWriter(config.out, FEATURES, len(clips), SHARD_SIZE)
     with accelerator.main_process_first():
         complete = _claim(writer, config, info)

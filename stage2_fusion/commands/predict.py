@@ -87,6 +87,8 @@ def predict(config: PredictConfig) -> int:
         note(f"{name}: {reason}")
     for line in summarize(predictions.remarks):
         note(line)
+    if flat := _flat_line(predictions):
+        note(flat)
     bases = predictions.bases()
     if line := unlike_line(bases, predictions.calibration.familiarity if predictions.calibration else None):
         note(line)
@@ -108,6 +110,17 @@ def predict(config: PredictConfig) -> int:
         },
     )
     return len(values)
+
+
+def _flat_line(predictions: "Predictions") -> str | None:
+    """A line if the model predicts nearly the same for all clips."""
+    import numpy as np
+
+    from stage2_fusion.evaluation.doubts import flat_line
+
+    values = list(predictions.by_clip().values())
+    scale = predictions.about.scale
+    return flat_line(np.stack(values), predictions.names, span=scale.highest - scale.lowest) if values else None
 
 
 def _bounds(predictions: "Predictions", coverage: float) -> "tuple[np.ndarray, np.ndarray] | None":

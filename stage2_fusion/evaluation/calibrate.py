@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from shared.terminal.messages import note
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.conformal import ConformalIntervals
+from stage2_fusion.evaluation.doubts import flat_line
 from stage2_fusion.evaluation.scoring import clip_groups
 from stage2_fusion.finetune import EndToEndModel, MakeBatch
 from stage2_fusion.inference import run_model
@@ -29,12 +31,15 @@ def calibrate(
     validation: Sequence[FeatureSample],
     make_validation_batch: MakeBatch,
     group_names: list[str],
+    names: list[str],
 ) -> Calibration:
-    """The calibration of a model, in evaluation mode.
+    """The calibration of a model, in evaluation mode. Says it when the model predicts nearly the same for all clips.
 
     training: its undamaged training clips; validation: clips of groups that it was not trained on, with labels of its
     dimensions. make_training_batch(rows), make_validation_batch(rows): the batch of these rows. group_names: kinds of
-    groups; the first one counts. The validation clips also chose the epoch: that makes their residuals smaller than
+    groups; the first one counts. names: of the dimensions.
+
+    The validation clips also chose the epoch: that makes their residuals smaller than
     those of other clips by far less than the differences between people (tests/benchmarks/interval_coverage.py).
     """
     chosen = np.unique(np.linspace(0, len(training) - 1, min(MAX_CLIPS, len(training))).round().astype(int))
@@ -47,6 +52,8 @@ def calibrate(
     predictions, summaries = _run(model, list(validation), make_validation_batch)
     groups = clip_groups(list(validation), None, group_names)[1]
     labels, training_labels = (np.stack([clip.labels for clip in clips]) for clips in (validation, seen))
+    if line := flat_line(predictions, names, labels):
+        note(line)
     return Calibration(
         ConformalIntervals.fit(training_predictions, training_labels, predictions, labels, groups),
         Familiarity.fit(training_summaries, summaries, groups),

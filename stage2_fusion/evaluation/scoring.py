@@ -7,6 +7,7 @@ from shared.errors import UserError
 from shared.metrics import DimensionScores, Scores, why_no_pcc
 from shared.registry import nearest
 from stage2_fusion.data.features import FeatureSample
+from stage2_fusion.evaluation.doubts import flat_line
 from stage2_fusion.evaluation.results import Evaluation, SeenClips
 from stage2_fusion.models.model_config import TrainedOn
 
@@ -89,6 +90,7 @@ def _why_no_interval(scores: Scores) -> str:
 def _remarks(evaluation: Evaluation) -> list[str]:
     """Notes, clips seen in training, the leak probe, the ceiling and damage detection, one line each."""
     info, lines = evaluation.info, list(evaluation.info.sections.get("notes", []))
+    lines += filter(None, [flat_line(evaluation.predictions, evaluation.names, evaluation.labels)])
     if info.seen and (info.seen.in_training or info.seen.in_choosing):
         lines.append(
             f"not unseen: the model was trained on {info.seen.in_training} of these clips and chosen by "

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from shared.errors import UserError
-from shared.training.sampling import batch_indices, local_rows, seed_everything
+from shared.training.sampling import batch_indices, local_rows, seed_everything, steps_per_epoch
 
 
 def test_random_state_is_a_function_of_the_seed_parts():
@@ -24,3 +24,13 @@ def test_processes_together_see_the_batch_of_one_process():
 def test_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(UserError, match="a batch of 9 cannot be shared by 2 processes: make it a multiple of 2"):
         local_rows(9, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "world", "repair"),
+    [(12, "1", "give --train.batch_size 12"), (13, "2", "give --train.batch_size 12"), (1, "2", "give more clips")],
+)
+def test_a_batch_larger_than_the_data_names_the_value_to_set(count, world, repair, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(UserError, match=f"{count} training clips are fewer than one batch of 64: {repair}$"):
+        steps_per_epoch(count, 64)

@@ -236,3 +236,9 @@ def test_wrong_vision_options_are_refused_with_advice(tmp_path):
             tower(**options)
     with pytest.raises(UserError, match="it gives 24, not 8"):
         tower(8, pretrained=hub, projection="own")
+
+
+def test_face_crops_smaller_than_the_tower_reads_are_said():
+    small = tower(8, vision_cfg={"timm_model_name": "emit_small_cnn", "timm_proj": "linear"}, image_size=64)
+    assert small.crop_line(64) is None and small.crop_line(96) is None
+    assert "emit prepare --frame_size 64" in (small.crop_line(32) or "")
