@@ -13,7 +13,7 @@ export HF_HUB_OFFLINE := 1
 .PHONY: demo test test-all lint evidence install clean
 
 demo: $(STAMP)
-	$(BIN)/emit demo
+	$(BIN)/emit run demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 $(PYTEST_ARGS)
@@ -27,7 +27,7 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy
 
 evidence: $(STAMP)
-	$(BIN)/python tests/benchmarks/demo_evidence.py
+	$(BIN)/emit run evidence
 
 install: $(STAMP)
 

@@ -41,6 +41,7 @@ SMALL = {
     "leaderboard": "--bootstrap 20",
     "ensemble": "--bootstrap 20",
     "merge-folds": "--bootstrap 20",
+    "run": "--dry_run",  # tests/test_recipes.py runs each recipe
     "robustness": "--bootstrap 20 --orders 1",
 }
 """What is added to a command, so that it takes a second: how much it does, never what it does."""

@@ -30,7 +30,8 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
     """Give every clip a split if none has one, whole groups at a time. A source with splits is returned as it is.
 
     group: name of the group to keep whole, by default the first of the source; without groups each clip is its own.
-    The same groups always get the same splits, in any order. If there are fewer than three groups, all are in train.
+    The same groups always get the same splits, in any order. Fewer than three groups cannot be kept whole: then each
+    clip is its own, and a note says so. If there are fewer than three clips, all are in train.
     """
     without = sum(not clip.split for clip in source.clips)
     if without < len(source.clips):
@@ -40,8 +41,10 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
         raise UserError(f"--split_by {group}: the source has no such group; {nearest(group, source.group_names)}")
     group = group or (source.group_names[0] if source.group_names else None)
 
+    few = group and len({_group_key(clip.id, clip.groups.get(group, "")) for clip in source.clips}) < 3
+
     def group_of(clip: Clip) -> str:
-        return _group_key(clip.id, clip.groups.get(group, "") if group else "")
+        return _group_key(clip.id, clip.groups.get(group, "") if group and not few else "")
 
     names = sorted({group_of(clip) for clip in source.clips}, key=lambda name: derive_seed("split", name))
     split = dict.fromkeys(names, "train")
@@ -53,6 +56,11 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
             start += count
     clips = [replace(clip, split=split[group_of(clip)]) for clip in source.clips]
     kept = f"groups of {group!r} are kept whole" if group else "there are no groups, so each clip stands alone"
+    if few:
+        kept = (
+            f"fewer than three groups of {group!r} cannot be kept whole, so each clip stands alone: scores say little "
+            f"about a {group} that the model has not met"
+        )
     note = f"no splits given: about 70 / 15 / 15 % train / valid / test were drawn; {kept}"
     return replace(source, clips=clips, notes=[*source.notes, note])
 

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/systems.py --corpora '[runs/evidence/seed0, runs/evidence/seed1, runs/evidence/seed2]'
 
-Each folder is written by demo_evidence.py: a corpus, its features, and models trained on them. The other systems are
+Each folder is written by `emit run evidence`: a corpus, its features, and models trained on them. The other systems are
 trained here with the seed of that corpus. Epochs are chosen on the validation split, and all systems are scored on test
 subjects that none of them has seen. Writes a board and a table of ablations (.md, .csv: mean and standard deviation
 over seeds, the interval, and the difference from dual_stage) and robustness tables. Existing evaluations are kept, so
@@ -26,7 +26,7 @@ DEMO_RUNS = {
     "without stage 1": "untrained",
     "uniform weights": "uniform",
 }
-"""{system: its run folder} of what demo_evidence.py has trained."""
+"""{system: its run folder} of what `emit run evidence` has trained."""
 SYSTEMS = {
     name: f"--config {name}"
     for name in ("concat_vad", "lstm_vad", "late_fusion", "concat_lstm", "text_anchored", "concat")
@@ -48,7 +48,7 @@ class SystemsConfig:
     """Train and compare every fusion system."""
 
     corpora: list[Path]
-    """One folder per seed, written by demo_evidence.py; the seed is that of its corpus."""
+    """One folder per seed, written by `emit run evidence`; the seed is that of its corpus."""
     out: Path = Path("runs/systems")
     """Folder of models, evaluations and tables."""
     only: list[str] = field(default_factory=list)
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate_system(config: SystemsConfig, name: str, corpus: Path) -> Path:
-    """Train one system on one corpus, unless demo_evidence.py has, and score it; the JSON file of its evaluation."""
+    """Train one system on one corpus, unless `emit run evidence` has, and score it; the JSON file of its evaluation."""
     seed = json.loads((corpus / "corpus" / "corpus.json").read_text())["seed"]
     out = config.out / name.replace(" ", "_") / f"seed{seed}.json"
     features = corpus / ("features_untrained" if name == "without stage 1" else "features")

@@ -1,0 +1,150 @@
+"""Every shipped recipe at its smallest: real commands, from media files to the result that it promises."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from helpers.commands import emit
+from helpers.media_files import face, voice, write_video, write_wav
+from helpers.stage1_tiny import TOWERS
+
+from shared.cli import emit_command
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> list[str]:
+    """Variables that make both stages as small as they get."""
+    folder = tmp_path_factory.mktemp("small configurations")
+    train = {"epochs": 1, "batch_size": 64}
+    align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}, "train": train}
+    fuse = {"options": {"width": 16, "heads": 2, "steps": 8}, "train": train}
+    for name, values in (("align", align), ("fuse", fuse)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    return [f"{name}_config={folder / f'{name}.yaml'}" for name in ("align", "fuse")]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def media(folder: Path, kind: str, count: int) -> list[Path]:
+    """Short clips: pictures and sound, or one of both."""
+    paths = []
+    for number in range(count):
+        if kind == "sound":
+            paths.append(folder / f"{number}.wav")
+            write_wav(paths[-1], voice(0.5 + 0.02 * number))
+        else:
+            film = np.stack([face(mouth=m) for m in np.linspace(0, number / count, 8)])
+            paths.append(folder / f"{number}.mp4")
+            write_video(paths[-1], film, sound=voice(0.5)[None] if kind == "both" else None)
+    return paths
+
+
+@pytest.mark.parametrize("kind", ["both", "pictures", "sound"])
+def test_own_clips_become_a_scored_model_and_a_report(small, kind, tmp_path, capsys):
+    """Twenty clips of two people, rated 1 to 7 in a semicolon table, some ratings missing, no splits, no words."""
+    folder = tmp_path / "my clips"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["file;person;Tension;Calm"]
+    for number, path in enumerate(media(folder, kind, 20)):
+        joy, calm = (f"{value:.1f}".replace(".", ",") for value in rng.uniform(1, 7, 2))
+        lines.append(f"{path.name};{'AB'[number % 2]};{joy if number % 7 else ''};{calm}")
+    (folder / "ratings.csv").write_text("\n".join(lines))
+    out = tmp_path / "my results"
+    given = [f"data={folder / 'ratings.csv'}", f"out={out}", "label_range=1,7", "frame_size=32", "damaged_views=0"]
+    assert emit("run", "own", *given, *small) == 0
+    shown = capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert set(metrics["pcc"]["per_dimension"]) == {"Tension", "Calm"} and metrics["n"] == 3
+    assert "fewer than three groups" in shown and "a batch holds 14 clips" in shown
+    predictions = [float(row[name]) for row in rows(out / "metrics_predictions.csv") for name in ("Tension", "Calm")]
+    assert min(predictions) > 1 and max(predictions) < 7  # on the scale of the ratings
+    assert "<html" in (out / "report.html").read_text()
+    assert emit("run", "own", *given, *small) == 0
+    assert capsys.readouterr().out.count("already done") == 8
+
+
+def test_hume_vidmimic2_is_scored_on_its_validation_split(small, tmp_path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    assert emit("synth", "--layout", "vidmimic2", "--clips", 70, "--out", root, "--workers", 1) == 0
+    small = [variable for variable in small if "batch" not in variable]
+    assert (
+        emit("run", "zero_to_submission", f"data={root}", f"out={out}", "damaged_views=0", "frame_size=32", *small) == 0
+    )
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["n"] == len(rows(root / "valid_split.csv")) and metrics["split"] == "valid"
+
+
+@pytest.mark.slow
+def test_voices_are_scored_over_all_folds(small, tmp_path):
+    from test_readme import write_voices
+
+    write_voices(tmp_path / "voices")
+    train = {"epochs": 1, "batch_size": 8}
+    align = {"towers": {"vision": None, **{k: TOWERS[k] for k in ("audio", "text")}, "embed_dim": 8}, "train": train}
+    align |= {"pairs": {"captions": ["labels"]}, "loss": {"pairs": {"audio_text": 1.0}}}
+    (tmp_path / "align.yaml").write_text(yaml.safe_dump(align))
+    fuse = {"options": {"width": 16, "heads": 2, "steps": 8}, "train": {"batch_size": 8}}
+    (tmp_path / "fuse.yaml").write_text(yaml.safe_dump(fuse))
+    given = [f"{name}_config={tmp_path / f'{name}.yaml'}" for name in ("align", "fuse")]
+    given += ["n_folds=2", "folds=0,1", "seeds=0,1", "fuse_epochs=1", f"out={tmp_path / 'out'}"]
+    assert emit("run", "ravdess", f"data={tmp_path / 'voices'}", *given) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["n"] == 64 and len(metrics["parts"]) == 2
+
+
+@pytest.mark.slow
+def test_evidence_compares_the_ablations_over_seeds(small, tmp_path):
+    values = {"train": {"epochs": 1, "batch_size": 8}}
+    given = []
+    for variable in small:
+        name, _, path = variable.partition("=")
+        config = yaml.safe_load(Path(path).read_text()) | values
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        given.append(f"{name}={tmp_path / f'{name}.yaml'}")
+    out = tmp_path / "out"
+    assert emit("run", "evidence", "seeds=3,4", "clips=24", f"out={out}", *given) == 0
+    board = {row["system"]: row for row in rows(out / "board.csv")}
+    assert set(board) >= {"dual_stage", "untrained", "uniform", "vision", "audio", "text", "ridge"}
+    assert board["dual_stage"]["seeds"] == "2"
+
+
+def test_killed_run_goes_on_where_it_was(clips, small, tmp_path):
+    """A process that is killed in the second epoch of stage 1, and the same command again."""
+    (tmp_path / "r.yaml").write_text("""
+summary: stage 1
+variables: { out: { default: x, help: Folder. }, align_config: YAML, data: Clips }
+steps:
+  - { name: folds, run: "emit split {data} --out {out}/clips" }
+  - { name: stage 1, run: "emit align --config {align_config} --data {out}/clips --run {out}/align --train.epochs 200
+                                      --train.shrink_batch --max_optimizer_steps 0" }
+""")
+    words = ["run", tmp_path / "r.yaml", f"data={clips}", f"out={tmp_path / 'out'}", small[0]]
+    log = tmp_path / "out" / "align" / "log.jsonl"
+    with subprocess.Popen(emit_command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        for _ in range(1200):
+            if log.exists() and log.read_text().count("\n") > 4:
+                break
+            time.sleep(0.05)
+        process.kill()
+    before = [json.loads(line) for line in log.read_text().splitlines()]
+    with subprocess.Popen(emit_command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        shown = []
+        for line in process.stdout:
+            shown.append(line)
+            if "continuing in epoch" in line:
+                os.kill(process.pid, signal.SIGTERM)
+        assert process.wait() == 143 or process.returncode == 1
+    text = "".join(shown)
+    assert "folds (1 of 2): already done" in text and "continuing in epoch" in text and before
+    assert "was stopped; run r again to continue from its checkpoint" in text
