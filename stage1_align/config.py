@@ -67,6 +67,9 @@ class TowersConfig(CheckedOptions):
     encoder."""
     embed_dim: Width = 64
     """D, the width of the shared space."""
+    leave_out_unused: bool = False
+    """Leave out the vision or the audio tower where no training clip has pictures, or sound, and say so; such a run is
+    refused otherwise."""
 
 
 @dataclass
@@ -170,7 +173,8 @@ class TrainConfig(CheckedOptions):
     batch_size: BatchSize = 64
     """Clips per step, over all processes: the number of candidates in the loss."""
     shrink_batch: bool = False
-    """Where fewer clips than a batch are there to train on, use a batch of those, and say so."""
+    """Where fewer clips than a batch are there to train on, use a batch of those, and say so. Validation clips
+    that are too few to tell anything are then said, too, and not refused."""
     chunk_size: NonNegativeInt = 0
     """Clips that a process encodes at once. A larger share of the batch goes through the gradient cache: two forward
     passes, for a batch of any size. 0: the whole share at once."""

@@ -2,6 +2,7 @@
 say the same, or over clips that lack one side is a number that means nothing: it is refused, or named."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,16 +63,31 @@ def check_contrast(config: AlignConfig, data: PairData) -> list[str]:
     return notes
 
 
-def check_validation(valid: ValidationSet, captions: Sequence[str]) -> list[str]:
+def leave_out_unused(config: AlignConfig, data: PairData) -> tuple[AlignConfig, list[str]]:
+    """The configuration without the towers whose input no training clip has, and lines that say so."""
+    items = _read_items(data, config.pairs.captions)
+    inputs = {"vision": "pictures", "audio": "sound"}
+    unused = [n for n in inputs if getattr(config.towers, n) is not None and not items.present[n].any()]
+    if not unused:
+        return config, []
+    towers = replace(config.towers, **dict.fromkeys(unused))
+    pairs = {pair: w for pair, w in config.loss.pairs.items() if not any(name in pair for name in unused)}
+    notes = [f"the {name} tower is left out: no training clip has {inputs[name]}" for name in unused]
+    return replace(config, towers=towers, loss=replace(config.loss, pairs=pairs)), notes
+
+
+def check_validation(valid: ValidationSet, captions: Sequence[str], small: bool = False) -> list[str]:
     """A line about recalls that cannot fail. UserError when no kind of text has two different texts to choose from:
-    every recall would be 1."""
+    every recall would be 1; on data that is known to be small, this is a line as well."""
     counts = {kind: len({key for key in keys if key}) for kind, keys in zip(captions, valid.keys, strict=True)}
     if max(counts.values(), default=0) < 2:
         listed = ", ".join(f"{count} of kind {kind}" for kind, count in counts.items())
-        raise UserError(
-            f"the {len(valid)} validation items have no two different texts ({listed}), so that recall means nothing: "
-            "give more, or another valid_split"
+        problem = (
+            f"the {len(valid)} validation items have no two different texts ({listed}), so that recall means nothing"
         )
+        if small:
+            return [f"{problem}: export the last epoch (--which last)"]
+        raise UserError(f"{problem}: give more, or another valid_split")
     return [
         f"validation has {count} different texts of kind {kind}: R@{k} among them is always 1"
         for kind, count in counts.items()

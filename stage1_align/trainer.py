@@ -22,7 +22,7 @@ from shared.training.schedule import cosine_with_warmup, count_warmup_steps
 from shared.training.signals import SigtermHandler
 from shared.training.startup import start_run
 from stage1_align.config import AlignConfig
-from stage1_align.contrast import check_contrast, check_validation
+from stage1_align.contrast import check_contrast, check_validation, leave_out_unused
 from stage1_align.data.pairs import PairData, ValidationSet
 from stage1_align.evaluation.retrieval import Halted, embed, retrieval
 from stage1_align.evaluation.zero_shot import prompts, zero_shot
@@ -73,11 +73,14 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
     options = config.train
     data = PairData(config.pairs, options.batch_size, config.seed, config.data or "", options.shrink_batch)
     shrunk = data.mixture.batch_size != options.batch_size
-    shrink_notes = [shrink_note(data.mixture.count, options.batch_size)] if shrunk else []
+    fit_notes = [shrink_note(data.mixture.count, options.batch_size)] if shrunk else []
     options = replace(options, batch_size=data.mixture.batch_size)
     config = replace(config, train=options)
+    if config.towers.leave_out_unused:
+        config, left_out = leave_out_unused(config, data)
+        fit_notes += left_out
     valid = data.valid()
-    notes = check_contrast(config, data) + check_validation(valid, config.pairs.captions)
+    notes = check_contrast(config, data) + check_validation(valid, config.pairs.captions, options.shrink_batch)
     run = start_run(config, MUTABLE_ON_RESUME, options.keep_last, options.timeout_minutes, data=data.digest)
     if options.chunk_size and run.accelerator.state.deepspeed_plugin:  # its backward pass takes an optimizer step
         raise UserError(
@@ -86,7 +89,7 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
     if run.finished:
         say(f"{run.path}: this run is finished; nothing to do")
         return None
-    for line in shrink_notes:
+    for line in fit_notes:
         note(f"note: {line}")
     for line in notes:
         note(f"warning: {line}")

@@ -16,6 +16,7 @@ from helpers.media_files import face, voice, write_video, write_wav
 from helpers.stage1_tiny import TOWERS
 
 from shared.cli import emit_command
+from shared.dataset.clip import EMI
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def media(folder: Path, kind: str, count: int) -> list[Path]:
     for number in range(count):
         if kind == "sound":
             paths.append(folder / f"{number}.wav")
-            write_wav(paths[-1], voice(0.5 + 0.02 * number))
+            write_wav(paths[-1], voice(0.5 + 0.02 * number)[None])
         else:
             film = np.stack([face(mouth=m) for m in np.linspace(0, number / count, 8)])
             paths.append(folder / f"{number}.mp4")
@@ -74,15 +75,18 @@ def test_own_clips_become_a_scored_model_and_a_report(small, kind, tmp_path, cap
     assert capsys.readouterr().out.count("already done") == 8
 
 
-def test_hume_vidmimic2_is_scored_on_its_validation_split(small, tmp_path):
+def test_hume_vidmimic2_becomes_a_validation_score_and_a_submission(small, tmp_path):
     root, out = tmp_path / "root", tmp_path / "out"
-    assert emit("synth", "--layout", "vidmimic2", "--clips", 70, "--out", root, "--workers", 1) == 0
-    small = [variable for variable in small if "batch" not in variable]
+    assert emit("synth", "--layout", "vidmimic2", "--clips", 24, "--out", root, "--workers", 1) == 0
     assert (
         emit("run", "zero_to_submission", f"data={root}", f"out={out}", "damaged_views=0", "frame_size=32", *small) == 0
     )
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["n"] == len(rows(root / "valid_split.csv")) and metrics["split"] == "valid"
+    submitted = rows(out / "submission.csv")
+    assert [row["Filename"] for row in submitted] == sorted(row["Filename"] for row in rows(root / "test_split.csv"))
+    assert list(submitted[0]) == ["Filename", *EMI]
+    assert all(0 <= float(row[name]) <= 1 for row in submitted for name in EMI)
 
 
 @pytest.mark.slow

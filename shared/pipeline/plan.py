@@ -106,7 +106,7 @@ def made_from(step: PlannedStep, out: Path) -> dict[str, Any]:
         described |= _describe(step, getattr(config, field.name), field.name, out)
     source = getattr(config, "source", None)
     if isinstance(source, Path) and hasattr(config, "layout"):
-        described["source"] = source_fingerprint(source, config.layout, config.layout_options)
+        described["source"] = source_fingerprint(source, config.layout, config.layout_options or {})
     return described
 
 
