@@ -70,15 +70,17 @@ def leave_out_unused(config: AlignConfig, data: PairData) -> tuple[AlignConfig, 
     unused = [n for n in inputs if getattr(config.towers, n) is not None and not items.present[n].any()]
     if not unused:
         return config, []
-    towers = replace(config.towers, **dict.fromkeys(unused))
+    towers = config.towers
+    towers = replace(towers, vision=None) if "vision" in unused else towers
+    towers = replace(towers, audio=None) if "audio" in unused else towers
     pairs = {pair: w for pair, w in config.loss.pairs.items() if not any(name in pair for name in unused)}
     notes = [f"the {name} tower is left out: no training clip has {inputs[name]}" for name in unused]
     return replace(config, towers=towers, loss=replace(config.loss, pairs=pairs)), notes
 
 
-def check_validation(valid: ValidationSet, captions: Sequence[str], small: bool = False) -> list[str]:
+def check_validation(valid: ValidationSet, captions: Sequence[str]) -> list[str]:
     """A line about recalls that cannot fail. UserError when no kind of text has two different texts to choose from:
-    every recall would be 1; on data that is known to be small, this is a line as well."""
+    every recall would be 1."""
     counts = {kind: len({key for key in keys if key}) for kind, keys in zip(captions, valid.keys, strict=True)}
     if max(counts.values(), default=0) < 2:
         listed = ", ".join(f"{count} of kind {kind}" for kind, count in counts.items())
