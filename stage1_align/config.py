@@ -173,8 +173,7 @@ class TrainConfig(CheckedOptions):
     batch_size: BatchSize = 64
     """Clips per step, over all processes: the number of candidates in the loss."""
     shrink_batch: bool = False
-    """Where fewer clips than a batch are there to train on, use a batch of those, and say so. Validation clips
-    that are too few to tell anything are then said, too, and not refused."""
+    """Where fewer clips than a batch are there to train on, use a batch of those, and say so."""
     chunk_size: NonNegativeInt = 0
     """Clips that a process encodes at once. A larger share of the batch goes through the gradient cache: two forward
     passes, for a batch of any size. 0: the whole share at once."""

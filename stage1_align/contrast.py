@@ -84,12 +84,10 @@ def check_validation(valid: ValidationSet, captions: Sequence[str]) -> list[str]
     counts = {kind: len({key for key in keys if key}) for kind, keys in zip(captions, valid.keys, strict=True)}
     if max(counts.values(), default=0) < 2:
         listed = ", ".join(f"{count} of kind {kind}" for kind, count in counts.items())
-        problem = (
-            f"the {len(valid)} validation items have no two different texts ({listed}), so that recall means nothing"
+        raise UserError(
+            f"the {len(valid)} validation items have no two different texts ({listed}), so that recall means nothing: "
+            "give more, or another valid_split"
         )
-        if small:
-            return [f"{problem}: export the last epoch (--which last)"]
-        raise UserError(f"{problem}: give more, or another valid_split")
     return [
         f"validation has {count} different texts of kind {kind}: R@{k} among them is always 1"
         for kind, count in counts.items()

@@ -64,7 +64,7 @@ def test_own_clips_become_a_scored_model_and_a_report(small, kind, tmp_path, cap
     out = tmp_path / "my results"
     given = [f"data={folder / 'ratings.csv'}", f"out={out}", "label_range=1,7", "frame_size=32", "damaged_views=0"]
     assert emit("run", "own", *given, *small) == 0
-    shown = capsys.readouterr().out
+    shown = "".join(capsys.readouterr())
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics["pcc"]["per_dimension"]) == {"Tension", "Calm"} and metrics["n"] == 3
     assert "fewer than three groups" in shown and "a batch holds 14 clips" in shown

@@ -80,7 +80,7 @@ def test_a_tower_without_anything_to_learn_is_refused(pictures, tmp_path):
 
 def test_a_tower_without_input_is_left_out_when_asked(pictures, tmp_path, capsys):
     align(pictures, tmp_path / "r", "--towers.leave_out_unused", "true")
-    assert "note: the audio tower is left out: no training clip has sound" in capsys.readouterr().out
+    assert "note: the audio tower is left out: no training clip has sound" in capsys.readouterr().err
     assert json.loads((tmp_path / "r" / "best" / "config.json").read_text())["towers"].keys() == {"vision", "text"}
 
 
@@ -88,7 +88,7 @@ def test_a_batch_shrinks_to_the_training_clips_when_asked(pictures, tmp_path, ca
     with pytest.raises(UserError, match="batch"):
         align(pictures, tmp_path / "r", *NO_AUDIO, batch_size=500)
     align(pictures, tmp_path / "s", *NO_AUDIO, "--train.shrink_batch", "true", batch_size=500)
-    shown = capsys.readouterr().out
+    shown = capsys.readouterr().err
     held = int(re.search(r"a batch holds (\d+) clips, not --train.batch_size 500", shown)[1])
     assert f"there are {held} to train on" in shown and 2 <= held < 500
     assert yaml.safe_load((tmp_path / "s" / "config.yaml").read_text())["train"]["batch_size"] == held
@@ -131,8 +131,6 @@ def test_validation_needs_two_different_texts(media, pictures, tmp_path, capsys)
     data = clips(media, tmp_path / "data", lambda i: (f"v{i}.mp4", "hello" if i < 4 else "bye", "0.5"))
     with pytest.raises(UserError, match="the 4 validation items have no two different texts"):
         align(data, tmp_path / "r", *NO_AUDIO)
-    align(data, tmp_path / "small", *NO_AUDIO, "--train.shrink_batch", "true")
-    assert "no two different texts (1 of kind transcript" in capsys.readouterr().out
     align(pictures, tmp_path / "s", *NO_AUDIO)
     assert "validation has 4 different texts of kind transcript: R@5 among them is always 1" in capsys.readouterr().err
 
