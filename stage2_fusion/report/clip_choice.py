@@ -24,6 +24,8 @@ class ScoredClip:
     """Mean over the labeled dimensions of |prediction - label|, as a share of the range; None without labels."""
     spread: float | None
     """See `spread_without`; None when it is not known."""
+    interval: tuple[np.ndarray, np.ndarray] | None = None
+    """Lower and upper ends (K,) of the intervals of the predictions; None when the model has none."""
 
 
 @dataclass(frozen=True)

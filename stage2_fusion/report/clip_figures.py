@@ -30,6 +30,8 @@ CROP_SIDE = 64
 """Pixels: small, because a report holds a hundred of them."""
 MOST_ROWS = 8
 """Dimensions in the drawings of a clip: those with the highest label or prediction."""
+COVERAGE = 0.9
+"""Of the intervals that are drawn."""
 BINS = 240
 """Columns of a drawn waveform."""
 
@@ -48,6 +50,9 @@ def scores_figure(name: str, clip: ScoredClip, names: list[str], scale: LabelSca
     predicted, labeled = (low + values * (high - low) for values in (clip.predictions, clip.labels))  # (K,)
     figure, axes = new_figure(WIDTH, 0.75 + 0.3 * len(rows))
     for y, k in enumerate(reversed(rows)):
+        if clip.interval is not None:
+            ends = [low + float(end[k]) * (high - low) for end in clip.interval]
+            axes.plot(ends, [y, y], color=BLUE, lw=6, alpha=0.2, solid_capstyle="butt", zorder=0)
         if not np.isnan(labeled[k]):
             axes.plot([labeled[k], predicted[k]], [y, y], color=MUTED, lw=1.2, zorder=1)
             axes.plot([labeled[k]], [y], "o", mfc="none", mec=TEXT, ms=6.5, mew=1.3, zorder=2)
@@ -62,7 +67,9 @@ def scores_figure(name: str, clip: ScoredClip, names: list[str], scale: LabelSca
     axes.plot([], [], "o", color=BLUE, ms=6, label="predicted")
     if not np.isnan(labeled).all():
         axes.plot([], [], "o", mfc="none", mec=TEXT, ms=6.5, mew=1.3, label="labeled")
-    figure.legend(loc="outside upper right", ncols=2, handletextpad=0.2, columnspacing=1.2, borderpad=0)
+    if clip.interval is not None and not np.isnan(clip.interval[0][rows]).all():
+        axes.plot([], [], color=BLUE, lw=6, alpha=0.2, label=f"{COVERAGE:.0%} interval")
+    figure.legend(loc="outside upper right", ncols=3, handlelength=1, handletextpad=0.6, columnspacing=1, borderpad=0)
     clean_axes(axes, "x")
     shown = ", ".join(f"{names[k]} {_number(predicted[k])} ({_number(labeled[k])})" for k in rows)
     return Figure(f"{name}-scores", f"Predictions, and labels in parentheses: {shown}.", figure)

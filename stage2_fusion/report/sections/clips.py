@@ -1,6 +1,6 @@
 """The worst, the least certain and the best clips: what they show and say, and what the model made of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from stage2_fusion.report.clip_choice import (
     rank_correlation,
     spread_without,
 )
-from stage2_fusion.report.clip_figures import scores_figure, timeline_figure
+from stage2_fusion.report.clip_figures import COVERAGE, scores_figure, timeline_figure
 from stage2_fusion.report.content import Block, Grid, Group, NotFound, Section, Table, Text
 from stage2_fusion.report.figures import short
 from stage2_fusion.report.inputs import Inputs
@@ -64,6 +64,7 @@ def clips(inputs: Inputs) -> Section:
         )
         for i, name in enumerate(scored.ids)
     ]
+    listed = with_intervals(inputs, listed, samples)
     choices = choose_clips(listed, inputs.clips_shown or LISTED)
     section.lead = _lead(listed)
     if not inputs.clips_shown:
@@ -160,6 +161,17 @@ def _spread(inputs: Inputs, scored: _Scored, samples: dict[str, FeatureSample]) 
     ids = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, MOST_CLIPS).round().astype(int))]
     values = spread_without(scored_model(inputs), [samples[name] for name in ids])
     return {name: float(value) for name, value in zip(ids, values, strict=True) if not np.isnan(value)}
+
+
+def with_intervals(inputs: Inputs, clips: list[ScoredClip], samples: dict[str, FeatureSample]) -> list[ScoredClip]:
+    """The clips with the intervals of their predictions, if the model has any. Dimensions without a bound have none."""
+    calibration = scored_model(inputs).calibration if samples else None
+    if calibration is None or not clips:
+        return clips
+    low, high = calibration.intervals.bounds(np.stack([clip.predictions for clip in clips]), COVERAGE)  # (N, K)
+    unbounded = np.isinf(calibration.intervals.factors(COVERAGE))  # (K,)
+    low, high = (np.where(unbounded, np.nan, ends) for ends in (low, high))
+    return [replace(clip, interval=(low[i], high[i])) for i, clip in enumerate(clips)]
 
 
 def _explanations(

@@ -34,6 +34,8 @@ from stage2_fusion.report.content import Figure, Table
 from stage2_fusion.report.damage_signals import compare
 from stage2_fusion.report.figures import style
 from stage2_fusion.report.inputs import Inputs
+from stage2_fusion.report.scored import scored_model
+from stage2_fusion.report.sections.clips import with_intervals
 from stage2_fusion.report.sections.damage import is_uniform, typical_view
 from stage2_fusion.report.sections.embedding_map import gap_share, multiple_correlation, project
 from stage2_fusion.report.write import make_section
@@ -340,6 +342,19 @@ def test_names_cannot_change_the_page(tmp_path):
     html = write_report([path], tmp_path / "r.html", sections=["clips"], clips_shown=4).path.read_text()
     assert "<script" not in html and "<img src=x" not in html and "a" * 200 not in html
     assert "&lt;script&gt;" in html and "could not be made" not in html
+
+
+def test_intervals_are_those_of_the_model(run, monkeypatch):
+    inputs = Inputs.of([run])
+    monkeypatch.setattr("stage2_fusion.report.sections.clips.COVERAGE", 0.8)  # seven groups allow no more
+    model, evaluation = scored_model(inputs), inputs.evaluation
+    rows = evaluation.predictions[:3]
+    clips = [ScoredClip(name, values, values, 0.0, None) for name, values in zip("abc", rows, strict=True)]
+    found = with_intervals(inputs, clips, {"a": None})
+    expected = model.calibration.bounds(model.config.scale, rows, 0.8)
+    assert np.allclose([each.interval for each in found], np.stack(expected, axis=1))
+    monkeypatch.setattr("stage2_fusion.report.sections.clips.COVERAGE", 0.99)
+    assert np.isnan([each.interval for each in with_intervals(inputs, clips, {"a": None})]).all()
 
 
 def test_no_face_of_an_earlier_report_stays(run, tmp_path):
