@@ -42,7 +42,7 @@ from stage2_fusion.models.calibration import Calibration, require_calibration
 from stage2_fusion.models.card import SYNTHETIC
 from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
 from stage2_fusion.models.saving import find_landmarker
-from stage2_fusion.prediction.familiarity import Familiarity
+from stage2_fusion.prediction.familiarity import Familiarity, present_in
 from stage2_fusion.prediction.preparing import collect_failures, prepare_here
 from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Prediction, Window, merge_windows
 from stage2_fusion.prediction.sources import Reading, media_clip, read_clips
@@ -260,12 +260,13 @@ class Predictor:
         result = run_model(self.model, features, len(features), explain=True)
         values = self.config.scale.values(np.clip(result.predictions, 0, 1))  # (B, K)
         seen = summarize(self.model, collate(features, next(self.model.parameters()).device))
-        distances = self.familiarity.measure(seen) if self.familiarity else None  # (B, 3)
+        distances = self.familiarity.measure(seen) if self.familiarity else None  # (B, V)
+        reads = present_in(seen)  # (B, 3)
         for row, (i, steps) in enumerate(zip(usable, result.steps, strict=True)):
             present = [name for name in MODALITIES if encoded[i].modality(name).steps]
             window = _window(samples[i], present, values[row], steps)
             window.distances = None if distances is None else distances[row]
-            window.read = tuple(name for name in MODALITIES if not np.isnan(seen[name][row]).any())
+            window.read = tuple(name for name, read in zip(MODALITIES, reads[row], strict=True) if read)
             yield window
 
 

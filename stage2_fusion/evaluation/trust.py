@@ -9,7 +9,7 @@ import numpy as np
 
 from shared.metrics import DimensionScores
 from stage2_fusion.evaluation.conformal import ConformalIntervals
-from stage2_fusion.prediction.familiarity import Familiarity, Summaries
+from stage2_fusion.prediction.familiarity import Familiarity, Summaries, present_in
 
 ROUNDING = 1e-6
 """Labels and bounds are rounded differently: a label this far outside lies inside."""
@@ -85,6 +85,5 @@ def score_intervals(
 def count_unlike(familiarity: Familiarity, seen: Summaries, rows: np.ndarray) -> UnlikeClips:
     """Of the clips `rows` of those that a model has seen."""
     seen = {name: values[rows] for name, values in seen.items()}
-    present = np.stack([~np.isnan(values).any(axis=1) for values in seen.values()], axis=1)  # (N, 3)
-    judged = familiarity.judge(familiarity.measure(seen), present)
+    judged = familiarity.judge(familiarity.measure(seen), present_in(seen))
     return UnlikeClips(sum(bool(clip.unlike) for clip in judged), len(rows), familiarity.false_alarms)

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from shared.dataset.clip import MODALITIES
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.saved.checksum import inside
 from shared.text import one_line
 from stage2_fusion.evaluation.conformal import ConformalIntervals
-from stage2_fusion.prediction.familiarity import Familiarity, ModalityReference
+from stage2_fusion.prediction.familiarity import KEYS, Familiarity, ViewReference
 
 FILE = "calibration.safetensors"
 PARTS = ("mean", "components", "variances", "rest")
@@ -34,8 +33,8 @@ class Calibration:
         names = ("centers", "spreads", "scores", "groups")
         tensors = {f"intervals.{name}": getattr(self.intervals, name) for name in names}
         tensors |= {f"familiarity.{name}": getattr(self.familiarity, name) for name in ("distances", "groups")}
-        for modality, reference in self.familiarity.references.items():
-            tensors |= {f"familiarity.{modality}.{name}": getattr(reference, name) for name in PARTS}
+        for view, reference in self.familiarity.references.items():
+            tensors |= {f"familiarity.{view}.{name}": getattr(reference, name) for name in PARTS}
         return tensors
 
     def bounds(self, scale: LabelScale, values: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
@@ -96,13 +95,13 @@ def _from_tensors(tensors: dict[str, np.ndarray], dimensions: int) -> Calibratio
         take("intervals.groups", np.int32, len(scores)),
     )
     references = {}
-    for modality in MODALITIES:
-        prefix = f"familiarity.{modality}"
+    for view in KEYS:
+        prefix = f"familiarity.{view}"
         if f"{prefix}.mean" in tensors:
             mean = take(f"{prefix}.mean", np.float32, None)  # (d,)
             variances = take(f"{prefix}.variances", np.float32, None)  # (r,)
             components = take(f"{prefix}.components", np.float32, len(variances), len(mean))
-            references[modality] = ModalityReference(mean, components, variances, take(f"{prefix}.rest", np.float32, 1))
-    distances = take("familiarity.distances", np.float32, None, len(MODALITIES), finite=False)  # (M, 3)
+            references[view] = ViewReference(mean, components, variances, take(f"{prefix}.rest", np.float32, 1))
+    distances = take("familiarity.distances", np.float32, None, len(KEYS), finite=False)  # (M, V)
     groups = take("familiarity.groups", np.int32, len(distances))
     return Calibration(intervals, Familiarity(references, distances, groups))

@@ -1,7 +1,8 @@
 """How far a clip is from the clips that a model was trained on.
 
-What the model sees of a modality, averaged over time, is compared with the training clips by the Mahalanobis distance
-under probabilistic principal components (Tipping and Bishop 1999): the variance of the first components, and one
+What the model sees of a modality, averaged over time, is compared with the training clips in two views: its features,
+and its quality signals, which few channels of many would drown. The distance is that of Mahalanobis under probabilistic
+principal components (Tipping and Bishop 1999): the variance of the first components, and one
 variance for all other directions, which shrinks a covariance of many channels. Distances of the validation clips, which
 were not fitted, say what is usual: a clip is unlike the training clips if one of its modalities is farther than those
 of nearly all validation clips, each group counting once (evaluation/conformal.py).
@@ -19,18 +20,25 @@ from stage2_fusion.evaluation.conformal import fewest_groups, group_quantile, gr
 
 FALSE_ALARMS = 0.02
 """Share of clips like the training ones that are called unlike them all the same."""
-EXPLAINED = 0.99
-"""Share of the variance that the components explain."""
-MAX_COMPONENTS = 64
+EXPLAINED = 0.9999
+"""Share of the variance that the components explain: what is new often lies in directions that hardly varied."""
+MAX_COMPONENTS = 256
+CLIPS_PER_COMPONENT = 5
+"""Training clips that a component needs."""
 SMALLEST_VARIANCE = 1e-4
 """Of normalized channels: what never varied in training may vary a little."""
+VIEWS = ("features", "signals")
+KEYS = tuple(f"{name}.{view}" for name in MODALITIES for view in VIEWS)
+"""The V = 6 views of a clip."""
+MODALITY_OF = np.repeat(np.arange(len(MODALITIES)), len(VIEWS))
+"""int (V,), the modality of each view."""
 WORDS = {"vision": "picture", "audio": "sound", "text": "words"}
 """What messages call a modality of a clip."""
 
 
 @dataclass(eq=False)
-class ModalityReference:
-    """The training clips' distribution of one modality's summary, d numbers."""
+class ViewReference:
+    """The training clips' distribution of one view, d numbers."""
 
     mean: np.ndarray
     """float32 (d,)."""
@@ -50,7 +58,7 @@ class ModalityReference:
         values, vectors = np.linalg.eigh(centered.T @ centered / count)  # ascending
         values, vectors = np.maximum(values[::-1], SMALLEST_VARIANCE), vectors[:, ::-1]
         enough = int(np.searchsorted(np.cumsum(values) / values.sum(), EXPLAINED)) + 1
-        rank = max(0, min(enough, MAX_COMPONENTS, count // 10, width - 1))
+        rank = max(0, min(enough, MAX_COMPONENTS, count // CLIPS_PER_COMPONENT, width - 1))
         parts = (mean, vectors[:, :rank].T, values[:rank], values[rank:].mean(keepdims=True))
         return cls(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))
 
@@ -68,8 +76,8 @@ class ClipFamiliarity:
     """How far a clip is from the training clips."""
 
     distances: dict[str, float]
-    """Modality to its distance from the training clips, in that of the median validation clip: 1 is usual. Only of
-    modalities that the clip has and the model reads."""
+    """Modality to its distance from the training clips, that of its farther view, in that of the median validation
+    clip: 1 is usual. Only of modalities that the clip has and the model reads."""
     percentile: float
     """Percentage of the validation clips, each group counting once, that are no farther: 0 to 100."""
     unlike: list[str] = field(default_factory=list)
@@ -85,10 +93,10 @@ class ClipFamiliarity:
 class Familiarity:
     """The distributions of the training clips, and the distances of the N validation clips."""
 
-    references: dict[str, ModalityReference]
-    """By modality; without those that no training clip has, or that the model does not read."""
+    references: dict[str, ViewReference]
+    """By key of the view; without modalities that no training clip has, or that the model does not read."""
     distances: np.ndarray
-    """float32 (N, 3), NaN where a modality is absent."""
+    """float32 (N, V), NaN where a modality is absent."""
     groups: np.ndarray
     """int32 (N,): groups of the validation clips."""
 
@@ -97,20 +105,18 @@ class Familiarity:
         """groups: of the validation clips."""
         present = {name: ~np.isnan(values).any(axis=1) for name, values in training.items()}
         references = {
-            name: ModalityReference.fit(values[present[name]])
-            for name, values in training.items()
-            if present[name].any()
+            name: ViewReference.fit(values[present[name]]) for name, values in training.items() if present[name].any()
         }
-        fitted = cls(references, np.zeros((0, len(MODALITIES)), np.float32), number_groups(groups))
+        fitted = cls(references, np.zeros((0, len(KEYS)), np.float32), number_groups(groups))
         fitted.distances = fitted.measure(validation).astype(np.float32)
         return fitted
 
     def measure(self, summaries: "Summaries") -> np.ndarray:
-        """Distances float64 (N, 3) of summaries (N, d) by modality, NaN where it is absent or was never seen."""
+        """Distances float64 (N, V) of summaries (N, d), NaN where a modality is absent or was never seen."""
         count = len(next(iter(summaries.values())))
         columns = [
             self.references[name].distances(summaries[name]) if name in self.references else np.full(count, np.nan)
-            for name in MODALITIES
+            for name in KEYS
         ]
         return np.stack(columns, axis=1)
 
@@ -126,14 +132,19 @@ class Familiarity:
         return _Usual.of(self)
 
     def judge(self, distances: np.ndarray, present: np.ndarray | None = None) -> list[ClipFamiliarity]:
-        """distances: (N, 3) of `measure`. present: bool (N, 3), modalities that the model reads of the clips, by
+        """distances: (N, V) of `measure`. present: bool (N, 3), modalities that the model reads of the clips, by
         default those with a distance."""
-        present = ~np.isnan(distances) if present is None else present
+        present = ~np.isnan(distances[:, :: len(VIEWS)]) if present is None else present
         return [self._usual.judge(row, has) for row, has in zip(distances, present, strict=True)]
 
 
 Summaries = dict[str, np.ndarray]
-"""Modality to float32 (N, d), what a model sees of N clips, NaN where it is absent."""
+"""Key of a view to float32 (N, d), what a model sees of N clips, NaN where the modality is absent."""
+
+
+def present_in(summaries: Summaries) -> np.ndarray:
+    """bool (N, 3): modalities that the clips have and the model reads."""
+    return np.stack([~np.isnan(summaries[f"{name}.{VIEWS[0]}"]).any(axis=1) for name in MODALITIES], axis=1)
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,9 @@ class _Usual:
     """What is usual for validation clips."""
 
     centers: np.ndarray
-    """(3,): medians of the logarithm of the distances, NaN for a modality that no validation clip has."""
+    """(V,): medians of the logarithm of the distances, NaN for a modality that no validation clip has."""
     deviations: np.ndarray
-    """(3,) of the logarithm of the distances."""
+    """(V,): from there to the 95th percentile, which makes views with different tails comparable."""
     weights: np.ndarray
     scores: np.ndarray
     """(N,) each."""
@@ -155,37 +166,38 @@ class _Usual:
 
     @classmethod
     def of(cls, familiarity: Familiarity) -> Self:
-        logs = np.log(np.maximum(familiarity.distances.astype(np.float64), 1e-6))  # (N, 3)
+        logs = np.log(np.maximum(familiarity.distances.astype(np.float64), 1e-6))  # (N, V)
         has = ~np.isnan(logs)
-        centers, deviations = np.full(3, np.nan), np.full(3, np.nan)
-        for m in range(len(MODALITIES)):
-            if has[:, m].any():
-                centers[m] = np.median(logs[has[:, m], m])
-                deviations[m] = max(1.4826 * np.median(np.abs(logs[has[:, m], m] - centers[m])), 0.02)
+        centers, deviations = np.full(len(KEYS), np.nan), np.full(len(KEYS), np.nan)
+        for v in np.flatnonzero(has.any(axis=0)):
+            centers[v], far = np.quantile(logs[has[:, v], v], [0.5, 0.95])
+            deviations[v] = max(far - centers[v], 0.02)
         weights = group_weights(familiarity.groups)
         scores = _farthest((logs - centers) / deviations)  # (N,)
         # Of too few groups, the farthest clip is the limit: a clip of a further group passes it once in groups + 1.
         threshold = min(group_quantile(scores, familiarity.groups, 1 - FALSE_ALARMS), scores.max())
-        expected = weights @ has >= 1 - familiarity.false_alarms
-        known = np.array([name in familiarity.references for name in MODALITIES])
+        expected = weights @ has[:, :: len(VIEWS)] >= 1 - familiarity.false_alarms
+        known = np.array([f"{name}.{VIEWS[0]}" in familiarity.references for name in MODALITIES])
         return cls(centers, deviations, weights, scores, threshold, expected, known)
 
     def judge(self, distances: np.ndarray, present: np.ndarray) -> ClipFamiliarity:
-        """Of one clip: distances (3,) and bool (3,)."""
-        logs = np.log(np.maximum(distances.astype(np.float64), 1e-6))  # (3,)
-        scores = (logs - self.centers) / self.deviations  # (3,)
-        unlike = [WORDS[name] for m, name in enumerate(MODALITIES) if scores[m] > self.threshold]
-        unlike += [f"no {WORDS[name]}" for m, name in enumerate(MODALITIES) if self.expected[m] and not present[m]]
-        unlike += [f"has {WORDS[name]}" for m, name in enumerate(MODALITIES) if present[m] and not self.known[m]]
+        """Of one clip: distances (V,) and bool (3,)."""
+        logs = np.log(np.maximum(distances.astype(np.float64), 1e-6)) - self.centers  # (V,)
+        scores, relative, unlike = logs / self.deviations, {}, []
+        for m, name in enumerate(MODALITIES):
+            views = m == MODALITY_OF
+            if scores[views].max() > self.threshold:
+                unlike.append(WORDS[name])
+            if self.expected[m] and not present[m]:
+                unlike.append(f"no {WORDS[name]}")
+            if present[m] and not self.known[m]:
+                unlike.append(f"has {WORDS[name]}")
+            if np.isfinite(logs[views]).all():
+                relative[name] = float(np.exp(logs[views].max()))
         nearer = float(self.weights[self.scores <= _farthest(scores[None])[0]].sum())
-        relative = {
-            name: float(np.exp(logs[m] - self.centers[m]))
-            for m, name in enumerate(MODALITIES)
-            if np.isfinite(logs[m] - self.centers[m])
-        }
         return ClipFamiliarity(relative, 100 * min(nearer, 1.0), unlike)
 
 
 def _farthest(scores: np.ndarray) -> np.ndarray:
-    """The highest of (N, 3) in each row, ignoring NaN; -inf where there is none: (N,)."""
+    """The highest of (N, V) in each row, ignoring NaN; -inf where there is none: (N,)."""
     return np.where(np.isnan(scores), -np.inf, scores).max(axis=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from shared.dataset.clip import MODALITIES
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import FusionModel, ModalityInput
-from stage2_fusion.prediction.familiarity import Summaries
+from stage2_fusion.prediction.familiarity import KEYS, Summaries
 
 
 class SummaryRecorder:
@@ -17,8 +17,8 @@ class SummaryRecorder:
 
     >>> with SummaryRecorder(model) as recorder:
     ...     run_model(model, samples, 64)
-    >>> recorder.summaries()["vision"].shape
-    (300, 266)
+    >>> recorder.summaries()["vision.features"].shape
+    (300, 160)
 
     model: a fusion model, in evaluation mode, alone or inside a model that runs it, such as an EndToEndModel.
     """
@@ -38,23 +38,26 @@ class SummaryRecorder:
         self.parts.append(summarize(self.model, arguments[0]))
 
     def summaries(self) -> Summaries:
-        """Of all clips so far: modality to float32 (N, d), NaN where it is absent or the model does not read it."""
-        return {name: np.concatenate([part[name] for part in self.parts]) for name in MODALITIES}
+        """Of all clips so far: view to float32 (N, d), NaN where a modality is absent or the model does not read it."""
+        return {name: np.concatenate([part[name] for part in self.parts]) for name in KEYS}
 
 
 def summarize(model: FusionModel, batch: Batch) -> Summaries:
     """What a model, in evaluation mode, sees of the clips of a batch; see `SummaryRecorder.summaries`."""
     with torch.no_grad():
         inputs = model.inputs(batch)
-        return {name: _summarize(inputs[name]).cpu().numpy() for name in MODALITIES}
+        parts = [part for name in MODALITIES for part in _summarize(inputs[name])]
+        return {name: part.cpu().numpy() for name, part in zip(KEYS, parts, strict=True)}
 
 
-def _summarize(part: ModalityInput) -> Tensor:
-    """The embedding, means of the sequence and of the quality signals, and how much the sequence changes over time:
-    (B, D + C + Q + 1), NaN where the modality is absent."""
+def _summarize(part: ModalityInput) -> tuple[Tensor, Tensor]:
+    """Features: the embedding and the mean of the sequence (B, D + C). Signals: means of the quality signals, and how
+    much the sequence changes over time (B, Q + 1). NaN where the modality is absent."""
     steps = part.mask.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 1)
     mean = part.x.sum(dim=1) / steps  # (B, C)
     variance = (part.x.square().sum(dim=1) / steps - mean.square()).clamp(min=0)  # (B, C)
     change = variance.sqrt().mean(dim=1, keepdim=True)  # (B, 1)
-    summary = torch.cat([part.pooled, mean, part.quality.sum(dim=1) / steps, change], dim=1)  # (B, d)
-    return summary.float().masked_fill(~part.present[:, None], torch.nan)
+    features = torch.cat([part.pooled, mean], dim=1)  # (B, D + C)
+    signals = torch.cat([part.quality.sum(dim=1) / steps, change], dim=1)  # (B, Q + 1)
+    absent = ~part.present[:, None]  # (B, 1)
+    return features.float().masked_fill(absent, torch.nan), signals.float().masked_fill(absent, torch.nan)

@@ -51,12 +51,12 @@ def _familiarity(windows: Sequence[Window], familiarity: Familiarity | None) -> 
     """Of the mean distance of the windows that have a modality, weighted by their lengths."""
     if familiarity is None or any(window.distances is None for window in windows):
         return None
-    distances = np.stack([window.distances for window in windows if window.distances is not None])  # (W, 3)
+    distances = np.stack([window.distances for window in windows if window.distances is not None])  # (W, V)
     lengths = np.array([[max(window.end - window.start, 1e-3)] for window in windows])  # (W, 1)
-    known = ~np.isnan(distances)  # (W, 3)
-    shares = (known * lengths).sum(axis=0)  # (3,)
-    total = np.where(known, np.log(np.maximum(np.nan_to_num(distances), 1e-6)) * lengths, 0).sum(axis=0)  # (3,)
-    mean = np.where(shares > 0, np.exp(total / np.maximum(shares, 1e-9)), np.nan)  # (3,)
+    known = ~np.isnan(distances)  # (W, V)
+    shares = (known * lengths).sum(axis=0)  # (V,)
+    total = np.where(known, np.log(np.maximum(np.nan_to_num(distances), 1e-6)) * lengths, 0).sum(axis=0)  # (V,)
+    mean = np.where(shares > 0, np.exp(total / np.maximum(shares, 1e-9)), np.nan)  # (V,)
     present = np.array([any(name in window.read for window in windows) for name in MODALITIES])
     return familiarity.judge(mean[None], present[None])[0]
 

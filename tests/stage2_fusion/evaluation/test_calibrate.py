@@ -49,7 +49,8 @@ def test_scores_are_residuals_of_the_saved_model_on_the_validation_clips(folder,
     groups = [sample.groups["subject"] for sample in valid.samples]
     assert len(set(zip(groups, fitted.groups.tolist(), strict=True))) == len(set(groups)) == 7
     missing = np.array([[sample.modality(name).steps == 0 for name in ("vision", "audio", "text")] for sample in valid])
-    assert missing.any() and (np.isnan(model.calibration.familiarity.distances) == missing).all()
+    distances = model.calibration.familiarity.distances
+    assert missing.any() and (np.isnan(distances) == missing.repeat(2, axis=1)).all()
 
 
 def test_run_that_is_killed_while_it_calibrates_ends_with_the_same_files(folder, data, tmp_path, monkeypatch):
@@ -83,8 +84,8 @@ def test_calibration_is_under_the_checksum_and_survives_saving(copy, tmp_path):
         ("intervals.scores", np.zeros((4, 3), np.float32)),
         ("intervals.groups", np.zeros(3, np.int32)),
         ("intervals.spreads", np.full((2, 3), np.nan, np.float32)),
-        ("familiarity.vision.components", np.zeros((2, 2), np.float32)),
-        ("familiarity.distances", np.full((3, 3), np.inf, np.float32)),
+        ("familiarity.vision.signals.components", np.zeros((2, 2), np.float32)),
+        ("familiarity.distances", np.full((3, 6), np.inf, np.float32)),
         ("familiarity.groups", None),
     ],
 )
