@@ -9,6 +9,7 @@ from shared.dataset.clip import MODALITIES
 from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.data.features import FeatureDataset, FeatureSample
 from stage2_fusion.inference import run_model
+from stage2_fusion.prediction.familiarity import present_in
 from stage2_fusion.prediction.predicting import Predictions
 from stage2_fusion.prediction.result import NOTHING, Window
 from stage2_fusion.prediction.summaries import SummaryRecorder
@@ -39,10 +40,11 @@ def predict_features(
         for sample, row, steps in zip(samples, values, result.steps, strict=True)
     ]
     seen = recorder.summaries()
-    distances = model.calibration.familiarity.measure(seen) if model.calibration else None  # (N, 3)
+    distances = model.calibration.familiarity.measure(seen) if model.calibration else None  # (N, V)
+    reads = present_in(seen)  # (N, 3)
     for row, window in enumerate(windows):
         window.distances = None if distances is None else distances[row]
-        window.read = tuple(name for name in MODALITIES if not np.isnan(seen[name][row]).any())
+        window.read = tuple(name for name, read in zip(MODALITIES, reads[row], strict=True) if read)
     failures = [(window.clip, f"{NOTHING}; predicted without input") for window in windows if not window.quality]
     return Predictions(config, model.calibration, windows, failures)
 
