@@ -217,7 +217,7 @@ class Predictor:
             if parts:
                 config = self.config
                 results.append(merge_windows(name, parts, config.label_names, config.quality, failure))
-                self._add_trust(results[-1], parts, not has_words(clip.transcript), coverage)
+                self.add_trust(results[-1], parts, not has_words(clip.transcript), coverage)
             else:
                 results.append(Prediction(name, error=failure or NOTHING))
             results[-1].remarks = all_lines(remarks.get(clip.id, Remarks()))
@@ -228,7 +228,8 @@ class Predictor:
         """Tells clips that are unlike the training clips; None for a model of an earlier version."""
         return self.model.calibration.familiarity if self.model.calibration else None
 
-    def _add_trust(self, result: Prediction, windows: list[Window], transcribed: bool, coverage: float) -> None:
+    def add_trust(self, result: Prediction, windows: list[Window], transcribed: bool, coverage: float) -> None:
+        """Say in a result what it rests on, and its intervals if the model knows them."""
         result.basis = basis_of(windows, self.config.quality, self.familiarity, transcribed)
         if self.model.calibration:
             low, high = self.bounds(np.array([list(result.intensities.values())]), coverage)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from stage2_fusion.app.jobs import QueueFull
@@ -28,6 +28,7 @@ class HttpApi:
 
     def __init__(self, service: Service):
         self.service = service
+        self._uploading: set[str] = set()
 
     def routes(self) -> list[Route]:
         """In front of Gradio's."""
@@ -36,6 +37,7 @@ class HttpApi:
             Route("/model", self.model, methods=["GET"]),
             Route("/status", self.status, methods=["GET"]),
             Route("/gradio_api/upload", self.upload, methods=["POST"]),
+            Route("/gradio_api/upload_progress", self.upload_progress, methods=["GET"]),
         ]
 
     async def model(self, request: Request) -> Response:
@@ -65,11 +67,30 @@ class HttpApi:
 
     async def upload(self, request: Request) -> Response:
         """Store files and answer with their paths, as Gradio's own route does, but bounded, and under random names."""
+        key = request.query_params.get("upload_id", "")
+        self._uploading.add(key)
         try:
             uploads = await self._store(await self._read_form(request))
             return JSONResponse([str(upload.path) for upload in uploads])
-        except (UploadError, ClientDisconnect) as error:
+        except UploadError as error:
+            return PlainTextResponse(str(error), error.status)  # the page shows it
+        except ClientDisconnect as error:
             return refusal(error)
+        finally:
+            self._uploading.discard(key)
+
+    async def upload_progress(self, request: Request) -> Response:
+        """Tells the page when an upload is done, as an event stream."""
+        key = request.query_params.get("upload_id", "")
+
+        async def events() -> AsyncGenerator[str, None]:
+            await asyncio.sleep(0.5)  # the upload arrives on another connection
+            while key in self._uploading and not await request.is_disconnected():
+                yield 'data: {"msg": "heartbeat"}\n\n'
+                await asyncio.sleep(0.5)
+            yield 'data: {"msg": "done"}\n\n'
+
+        return StreamingResponse(events(), media_type="text/event-stream")
 
     async def _read_form(self, request: Request) -> "FormData":
         """The form of a request. UploadError if it is none, is cut off, or is too large."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
-from stage2_fusion.app.scoring import CURVE_SECONDS, ScoredClip
+from stage2_fusion.app.scoring import COVERAGE, ScoredClip
 from stage2_fusion.models.model_config import FusionConfig
 from stage2_fusion.prediction.result import ModalityWeights, Prediction
 
@@ -24,6 +24,8 @@ def clip_to_json(clip: ScoredClip) -> dict[str, Any]:
         "error": result.error,
         "incomplete": result.incomplete,
         "intensities": {name: _rounded(value) for name, value in result.intensities.items()},
+        "intervals": {name: [_rounded(end) for end in ends] for name, ends in result.intervals.items()},
+        "unlike": _unlike(result),
         "seconds": 0.0,
         "windows": [],
         "curves": {"times": [_rounded(time) for time, _ in clip.curves], "values": {}},
@@ -51,7 +53,7 @@ def model_to_json(config: FusionConfig) -> dict[str, Any]:
         "modalities": list(config.options.get("modalities", MODALITIES)),
         "trained_on": trained_on(config),
         "synthetic": config.trained_on.synthetic,
-        "curve_seconds": CURVE_SECONDS,
+        "coverage": COVERAGE,
     }
 
 
@@ -73,19 +75,24 @@ def trained_on(config: FusionConfig) -> str:
 
 def found_lines(result: Prediction) -> list[str]:
     """What was found in a clip, in words, a line for each modality."""
-    if result.error:
+    basis = result.basis
+    if basis is None:
         return []
-    vision, audio = result.found["vision"], result.found["audio"]
-    lines = []
-    if vision.present:
-        share = vision.quality["face_found"]
-        lines.append(f"Face: found in {share:.0%} of the pictures" if share else "Face: none; the middle was used")
-    else:
-        lines.append("Face: no picture")
-    lines.append(f"Speech: {audio.quality['speech']:.0%} of the time" if audio.present else "Speech: no sound")
-    words = len(result.transcript.split())
-    lines.append(f"Words: {words} in the transcript" if result.found["text"].present else "Words: none")
-    return lines
+    face, speech, words = "no picture", "no sound", "none"
+    if basis.frames:
+        face = f"found in {basis.frames_with_face} of {basis.frames} pictures"
+        face = face if basis.frames_with_face else f"none in {basis.frames} pictures; their middle was used"
+    if basis.speech is not None:
+        speech = f"{basis.speech:.0%} of the time; {basis.snr_db:.0f} dB above the noise"
+    if basis.words:
+        words = f"{basis.words}, {'recognized from speech' if basis.transcribed else 'from the transcript'}"
+    return [f"Face: {face}", f"Speech: {speech}", f"Words: {words}"]
+
+
+def _unlike(result: Prediction) -> str | None:
+    """Why the clip is unlike the training clips; None if it is like them, or that is not known."""
+    about = result.basis.familiarity if result.basis else None
+    return about.reasons if about and about.unlike else None
 
 
 def to_csv(clips: list[ScoredClip], names: list[str]) -> str:

@@ -27,6 +27,10 @@ CURVE_POINTS = 40
 """Points of the curves within one window, at most; they are CURVE_STEP or more apart."""
 CURVE_STEP = 0.25
 """Seconds."""
+MANY_WINDOWS = 6
+"""A clip of more windows has its curves from them alone."""
+COVERAGE = 0.9
+"""Share of the labels that the intervals hold, for people like those of the training data."""
 STRIP_FACES = 12
 """Pictures of the face that stand under the curves."""
 STRIP_SIDE = 96
@@ -87,9 +91,10 @@ class Scorer:
         for window in self.predictor.predict_windows(self._with_curves(prepared, scored), BATCH_SIZE):
             windows.setdefault(window.clip, []).append(window)
         for clip, result in zip(clips, scored, strict=True):
-            self._finish(result, windows.get(clip.id, []), failures.get(clip.id))
+            self._finish(result, windows.get(clip.id, []), failures.get(clip.id), bool(transcript))
             result.prediction.remarks = all_lines(remarks.get(clip.id, Remarks()))
-            moving = sorted(windows.get(CURVE + clip.id, []), key=lambda window: window.start)
+            many = len(windows.get(clip.id, [])) > MANY_WINDOWS
+            moving = sorted(windows.get(clip.id if many else CURVE + clip.id, []), key=lambda window: window.start)
             result.curves = [((window.start + window.end) / 2, window.values) for window in moving]
         return scored
 
@@ -103,9 +108,10 @@ class Scorer:
         for sample in samples:
             scored[int(sample.id)].strip.add(sample)
             yield sample
-            yield from moving_windows(sample, rate)
+            if sample.start < MANY_WINDOWS * self.predictor.recipe.max_seconds:
+                yield from moving_windows(sample, rate)
 
-    def _finish(self, result: ScoredClip, windows: list[Window], failure: str | None) -> None:
+    def _finish(self, result: ScoredClip, windows: list[Window], failure: str | None, given_words: bool) -> None:
         windows = sorted(windows, key=lambda window: window.start)
         if not windows:
             result.prediction = Prediction(result.name, error=failure or NOTHING)
@@ -114,6 +120,7 @@ class Scorer:
             failure = "; ".join(filter(None, [failure, UNKNOWN_WORDS]))
         config = self.predictor.config
         result.prediction = merge_windows(result.name, windows, config.label_names, config.quality, failure)
+        self.predictor.add_trust(result.prediction, windows, transcribed=not given_words, coverage=COVERAGE)
 
 
 def _reporting(prepared: Iterable[Prepared], job: Job, total: int) -> Iterator[Prepared]:

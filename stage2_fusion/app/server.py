@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import UserError
 from shared.terminal.results import result
-from stage2_fusion.app.http_api import HttpApi
+from stage2_fusion.app.http_api import STALL_SECONDS, HttpApi
 from stage2_fusion.app.page import MONO_FONTS, STATIC, SYSTEM_FONTS, build_page
 from stage2_fusion.app.service import Service
 
@@ -123,6 +123,17 @@ def serve(app: "Starlette", listener: socket.socket, ready: str) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is being sent, for a few seconds. ready: line printed when the
     page can be opened."""
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.loop.call_later(STALL_SECONDS, self.close_unasked)
+
+        def close_unasked(self) -> None:
+            """Cut off a client who has not sent the head of a request: many of them would fill MAX_CONNECTIONS."""
+            if self.cycle is None:
+                self.transport.close()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -145,6 +156,7 @@ def serve(app: "Starlette", listener: socket.socket, ready: str) -> None:
 
     config = uvicorn.Config(
         app,
+        http=Protocol,
         log_level="warning",
         access_log=False,
         limit_concurrency=MAX_CONNECTIONS,

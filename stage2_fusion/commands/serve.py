@@ -73,6 +73,7 @@ def run(config: ServeConfig) -> int:
 
 
 def _serve(config: ServeConfig, listener: socket.socket, url: str) -> None:
+    from stage2_fusion.app.results import trained_on
     from stage2_fusion.app.scoring import Scorer
     from stage2_fusion.app.server import build_app, serve
     from stage2_fusion.app.service import Limits, Service
@@ -87,8 +88,6 @@ def _serve(config: ServeConfig, listener: socket.socket, url: str) -> None:
             detector=config.detector,
             transcribe=config.transcribe,
         )
-    from stage2_fusion.app.results import trained_on
-
     note(f"note: {trained_on(predictor.config)}")
     limits = Limits(config.max_upload * 10**6, config.max_seconds, config.max_clips, config.max_waiting)
     service = Service(Scorer(predictor, config.max_seconds, config.workers), limits)

@@ -33,7 +33,7 @@ def test_answer_is_the_prediction_of_the_library(server, media, model_folder):
     times, values = clip["curves"]["times"], clip["curves"]["values"]
     assert times == sorted(times) and len(times) == 12 and all(len(values[name]) == 12 for name in DIMENSIONS)
     assert set(clip["weights"]["mean"]) == {"vision", "audio", "text"} and all(clip["weights"]["mean"].values())
-    assert clip["found"][0].startswith("Face: found in ") and clip["found"][2] == "Words: 6 in the transcript"
+    assert clip["found"][0].startswith("Face: found in ") and clip["found"][2] == "Words: 6, from the transcript"
     assert len(clip["faces"]) >= 8
     assert "never met a person" in answer["model"]["trained_on"] and "3 clips" in answer["model"]["trained_on"]
     assert server.uploads() == []

@@ -121,6 +121,10 @@
         return;
       }
       if (clip.incomplete) this.root.append(h("p", { class: "emit-warning" }, `Not all of it is scored: ${clip.incomplete}`));
+      if (clip.unlike) {
+        const text = `Unlike the clips that the model was trained on, so its scores mean little: ${clip.unlike}`;
+        this.root.append(h("p", { class: "emit-warning" }, text));
+      }
       this.root.append(this.media, this.chart(), this.facts());
       this.play();
       this.frame = () => {
@@ -157,6 +161,7 @@
       const time = this.clock?.time ?? 0;
       this.clock = new FaceClock(this.seconds);
       this.clock.time = time;
+      this.shown = null;
       const faces = this.clip.faces;
       this.face = faces.length ? h("img", { class: "er-face", alt: "the face that the model sees" }) : null;
       this.button = h("button", { type: "button", class: "er-button", onclick: () => this.clock.toggle() }, "Play");
@@ -203,11 +208,15 @@
       const fraction = (v) => (v - range[0]) / (range[1] - range[0]);
       this.now[name] = h("span", { class: "er-now", "aria-hidden": "true" });
       const { times, values } = clip.curves;
+      const percent = (v) => `${(100 * Math.min(1, Math.max(0, v))).toFixed(1)}%`;
+      const ends = clip.intervals[name], low = ends ? fraction(ends[0]) : 0, high = ends ? fraction(ends[1]) : 0;
       return h("div", { class: `er-row er-c${k % 6}` },
         h("div", { class: "er-label" },
           h("span", { class: "er-name" }, name),
           h("span", { class: "er-value" }, number(value, range)),
-          h("span", { class: "er-bar" }, h("i", { style: `width:${100 * Math.min(1, Math.max(0, fraction(value)))}%` }))),
+          h("span", { class: "er-bar" }, h("i", { style: `width:${percent(fraction(value))}` }),
+            ends ? h("b", { style: `left:${percent(low)};width:${percent(high - low)}` }) : null),
+          ends ? h("span", { class: "er-interval" }, `${number(ends[0], range)} to ${number(ends[1], range)}`) : null),
         h("div", { class: "er-plot" }, this.curve(times, (values[name] ?? []).map(fraction), scale, fraction(value))),
         this.now[name]);
     }
@@ -239,7 +248,7 @@
       const step = [0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600].find((s) => this.seconds / s <= 6) ?? 7200;
       const ticks = h("div", { class: "er-plot er-axis" });
       for (let t = 0; t <= this.seconds * 0.97; t += step) {
-        ticks.append(h("span", { style: `left:${(100 * t) / this.seconds}%` }, clock(t, step < 1 ? 1 : 0)));
+        ticks.append(h("span", { style: `left:${(100 * t) / this.seconds}%` }, this.seconds < 60 ? `${t} s` : clock(t)));
       }
       return h("div", { class: "er-row er-axisrow", "aria-hidden": "true" }, h("div", { class: "er-label" }), ticks, h("span"));
     }
@@ -329,9 +338,13 @@
       this.select(this.entries.find((entry) => !entry.clip.error) ?? this.entries[0]);
       const range = Object.values(model.dimensions)[0];
       const top = range[0] + this.scale * (range[1] - range[0]);
-      const note = `Curves: the model on a window of ${model.curve_seconds} s that moves along the clip, from ${range[0]} to ${+top.toFixed(2)}`
-        + " in every row. Number, bar and dotted line: the whole clip.";
+      const note = `Curves: the model on a short window that moves along the clip, from ${range[0]} to ${+top.toFixed(2)}`
+        + " in every row. Number, bar and dotted line: the whole clip."
+        + (clips.some((clip) => Object.keys(clip.intervals).length)
+          ? ` From ... to: where ${Math.round(100 * model.coverage)} % of the labels lie, for people like those of the training data.` : "");
       this.detail.after(h("p", { class: "emit-small" }, note));
+      const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+      this.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
     }
 
     chooseScale() {
