@@ -2,10 +2,6 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +11,6 @@ from helpers.commands import emit
 from helpers.media_files import face, voice, write_video, write_wav
 from helpers.stage1_tiny import TOWERS
 
-from shared.cli import emit_command
 from shared.dataset.clip import EMI
 
 
@@ -121,34 +116,3 @@ def test_evidence_compares_the_ablations_over_seeds(small, tmp_path):
     board = {row["system"]: row for row in rows(out / "board.csv")}
     assert set(board) >= {"dual_stage", "untrained", "uniform", "vision", "audio", "text", "ridge"}
     assert board["dual_stage"]["seeds"] == "2"
-
-
-def test_killed_run_goes_on_where_it_was(clips, small, tmp_path):
-    """A process that is killed in the second epoch of stage 1, and the same command again."""
-    (tmp_path / "r.yaml").write_text("""
-summary: stage 1
-variables: { out: { default: x, help: Folder. }, align_config: YAML, data: Clips }
-steps:
-  - { name: folds, run: "emit split {data} --out {out}/clips" }
-  - { name: stage 1, run: "emit align --config {align_config} --data {out}/clips --run {out}/align --train.epochs 200
-                                      --train.shrink_batch --max_optimizer_steps 0" }
-""")
-    words = ["run", tmp_path / "r.yaml", f"data={clips}", f"out={tmp_path / 'out'}", small[0]]
-    log = tmp_path / "out" / "align" / "log.jsonl"
-    with subprocess.Popen(emit_command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        for _ in range(1200):
-            if log.exists() and log.read_text().count("\n") > 4:
-                break
-            time.sleep(0.05)
-        process.kill()
-    before = [json.loads(line) for line in log.read_text().splitlines()]
-    with subprocess.Popen(emit_command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        shown = []
-        for line in process.stdout:
-            shown.append(line)
-            if "continuing in epoch" in line:
-                os.kill(process.pid, signal.SIGTERM)
-        assert process.wait() == 143 or process.returncode == 1
-    text = "".join(shown)
-    assert "folds (1 of 2): already done" in text and "continuing in epoch" in text and before
-    assert "was stopped; run r again to continue from its checkpoint" in text
