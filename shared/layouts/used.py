@@ -6,6 +6,7 @@ from typing import Any
 
 from shared.dataset.clip import ClipSource
 from shared.layouts.registry import LAYOUTS, read_source
+from shared.text import one_line
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,14 @@ class UsedLayout:
         return read_source(source, self.name, UsedLayout.of(self.name, self.options).options)
 
     def __str__(self) -> str:
-        options = ", ".join(f"{name}: {value}" for name, value in self.options.items())
-        return f"{self.name} {{{options}}}" if options else self.name
+        options = ", ".join(f"{_shown(name)}: {_shown(value)}" for name, value in self.options.items())
+        return f"{_shown(self.name)} {{{options}}}" if options else _shown(self.name)
+
+
+def _shown(value: Any) -> str:
+    """A value for messages; anybody may have written it."""
+    text = one_line(value, 60)
+    return text if text.isprintable() else ascii(text)
 
 
 def _places(name: str) -> tuple[str, ...]:

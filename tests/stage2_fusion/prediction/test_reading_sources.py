@@ -121,6 +121,12 @@ def test_a_model_folder_of_somebody_else_names_no_place_and_imports_nothing(tmp_
     assert [clip.id for clip in found.clips] == ["c.mp4"] and "antigravity" not in sys.modules
 
 
+def test_what_a_model_folder_says_cannot_control_the_terminal():
+    assert str(UsedLayout("folder")) == "folder"
+    shown = str(UsedLayout("vidmimic2", {"crops\x1b[2J": "own\nline", "x": "y" * 999}))
+    assert shown.isprintable() and len(shown) < 200
+
+
 def test_clips_that_the_model_learned_from_are_counted_by_name():
     trained_on = TrainedOn(clips=["a", "b"], chosen_on=["v"])
     (line,) = seen_notes(["a.mp4", "b", "v", "z"], trained_on)
