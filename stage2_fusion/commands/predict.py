@@ -12,7 +12,7 @@ from shared.options.ranges import Coverage
 from shared.terminal.closing import closing
 from shared.terminal.messages import note
 from shared.terminal.results import result
-from stage2_fusion.prediction.run import MediaOptions, predict_encoded, predict_sources
+from stage2_fusion.prediction.run import MediaOptions, model_folder, predict_encoded, predict_sources
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,12 +77,13 @@ def predict(config: PredictConfig) -> int:
     from stage2_fusion.prediction.basis import unlike_line
     from stage2_fusion.prediction.writing import write_predictions
 
-    if config.coverage is not None and not (config.model / FILE).exists():
-        require_calibration(None, config.model)
+    model = model_folder(config.model)
+    if config.coverage is not None and not (model / FILE).exists():
+        require_calibration(None, model)
     if config.data is not None:
-        predictions = predict_encoded(config.model, config.data, config.split, config.batch_size)
+        predictions = predict_encoded(model, config.data, config.split, config.batch_size)
     else:
-        predictions = predict_sources(config.clips, config.model, config, config.split)
+        predictions = predict_sources(config.clips, model, config, config.split)
     for name, reason in predictions.failures:
         note(f"{name}: {reason}")
     for line in summarize(predictions.remarks):
@@ -95,7 +96,7 @@ def predict(config: PredictConfig) -> int:
     bounds = _bounds(predictions, config.coverage) if config.coverage is not None else None
     made_from = {
         "model": str(config.model),
-        "model_digest": digest(config.model / "model.safetensors"),
+        "model_digest": digest(model / "model.safetensors"),
         "clips": config.clips,
         "data": str(config.data) if config.data else None,
         "split": config.split,

@@ -10,12 +10,12 @@ from shared import config as configuration
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.files import write_csv, write_text
-from shared.options.outputs import OutputSubmission
+from shared.options.outputs import OutputSubmission, check_output_file
 from shared.terminal.closing import closing, given
 from shared.terminal.messages import note
 from shared.terminal.results import result
 from stage2_fusion.models.model_config import FusionConfig
-from stage2_fusion.prediction.run import MediaOptions, predict_encoded, predict_media
+from stage2_fusion.prediction.run import MediaOptions, model_folder, predict_encoded, predict_media
 from stage2_fusion.prediction.sources import Reading, read_folder_or_table, select_split, source_notes
 from stage2_fusion.prediction.submission import Asked, Submission, check_submission, make_submission
 from stage2_fusion.prediction.tables import read_prediction_table
@@ -40,8 +40,8 @@ class SubmitConfig(MediaOptions):
     """Submission to check; nothing is written."""
     split: str = "test"
     """Split to submit. "" takes every clip."""
-    out: OutputSubmission = Path("submission.csv")
-    """CSV file to write; OUT_filled.csv lists the clips that got a fallback."""
+    out: OutputSubmission | None = None
+    """CSV file to write, by default submission.csv; OUT_filled.csv lists the clips that got a fallback."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         example="emit submit Hume-Vidmimic2 --model runs/fuse/model --data runs/features --out submission.csv",
         positional=("source",),
     )
+    if config.model is not None:
+        config.model = model_folder(config.model)
     about = None if config.model is None else FusionConfig.read(config.model)
     asked = read_asked(config, about)
     if config.check is not None:
@@ -85,22 +87,24 @@ def read_asked(config: SubmitConfig, about: FusionConfig | None) -> Asked:
 
 def submit(config: SubmitConfig, asked: Asked, about: FusionConfig | None) -> Submission:
     """Write the submission. UserError when no clip of the split is predicted."""
+    out = config.out or Path("submission.csv")
+    check_output_file(out)
     names, predictions, reasons = _predict(config, asked, about)
     submission = make_submission(asked, names, predictions, about.trained_on.mean_labels if about else None)
     for line in submission.notes:
         note(line)
-    write_text(config.out, submission.text())
+    write_text(out, submission.text())
     filled = [[name, reasons.get(name, "not among the predictions")] for name in submission.filled]
-    write_csv(config.out.with_name(f"{config.out.stem}_filled.csv"), ["Filename", "reason"], filled)
-    checked = check_submission(config.out, asked)
+    write_csv(out.with_name(f"{out.stem}_filled.csv"), ["Filename", "reason"], filled)
+    checked = check_submission(out, asked)
     if checked.problems:
-        raise UserError(f"{config.out}: {'; '.join(checked.problems)}")
+        raise UserError(f"{out}: {'; '.join(checked.problems)}")
     scored = asked.mean_pcc(submission.values)
     text = (
-        f"{config.out}: {len(asked.clips)} clips of split {config.split!r}, {len(submission.filled)} without a "
+        f"{out}: {len(asked.clips)} clips of split {config.split!r}, {len(submission.filled)} without a "
         f"prediction, {submission.clipped} values clipped{_score_text(scored)}"
     )
-    document = {"file": config.out, "clips": len(asked.clips), "filled": submission.filled}
+    document = {"file": out, "clips": len(asked.clips), "filled": submission.filled}
     result(text, document | ({"mean_pcc": scored[0], "labeled_clips": scored[1]} if scored else {}))
     return submission
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared import hub
 from shared.dataset.clip import Clip
+from shared.dataset.media_files import is_media
 from shared.options.ranges import BatchSize, CheckedOptions, Seconds
 from shared.terminal.messages import note
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
@@ -43,6 +45,15 @@ class MediaOptions(CheckedOptions):
         for name in MediaOptions.__dataclass_fields__:
             if name != "batch_size" and getattr(self, name) not in (None, {}):
                 raise ValueError(f"data: features are read, not media, so that {name} has no effect; leave it out")
+
+
+def model_folder(source: Path) -> Path:
+    """The folder of a model, or of hf-hub:OWNER/NAME. UserError when there is none."""
+    if not hub.is_hub(source):
+        return source
+    from stage2_fusion.models.saving import FILES
+
+    return hub.resolve(source, FILES)
 
 
 def load_predictor(model: Path, options: MediaOptions) -> "Predictor":
@@ -103,8 +114,8 @@ def predict_encoded(model: Path, data: Path, split: str | None, batch_size: int)
 
 def seen_notes(ids: Iterable[str], trained_on: TrainedOn) -> list[str]:
     """What to know when clips are those that the model learned from: on these, predictions look better than they are.
-    Ids are compared with and without the extension of a file."""
-    names = {name for given in ids for name in (given, Path(given).stem)}
+    Ids are compared with and without the extension of a media file."""
+    names = {name for given in ids for name in (given, Path(given).stem if is_media(Path(given)) else given)}
     learned, chosen = (len(names & set(clips or ())) for clips in (trained_on.clips, trained_on.chosen_on))
     if not learned and not chosen:
         return []
