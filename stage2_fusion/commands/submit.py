@@ -65,9 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     asked = read_asked(config, about)
     if config.check is not None:
         return 0 if _check(config.check, asked, config.split) else 1
-    submit(config, asked, about)
+    out = config.out or Path("submission.csv")
+    submit(config, asked, about, out)
     layout = given(config, "layout", "layout_options", "split")
-    closing([config.out], [("submit", config.source, "--check", config.out, *layout)])
+    closing([out], [("submit", config.source, "--check", out, *layout)])
     return 0
 
 
@@ -85,9 +86,8 @@ def read_asked(config: SubmitConfig, about: FusionConfig | None) -> Asked:
     return Asked.of(read, about.label_names if about else (), about.label_ranges if about else None)
 
 
-def submit(config: SubmitConfig, asked: Asked, about: FusionConfig | None) -> Submission:
+def submit(config: SubmitConfig, asked: Asked, about: FusionConfig | None, out: Path) -> Submission:
     """Write the submission. UserError when no clip of the split is predicted."""
-    out = config.out or Path("submission.csv")
     check_output_file(out)
     names, predictions, reasons = _predict(config, asked, about)
     submission = make_submission(asked, names, predictions, about.trained_on.mean_labels if about else None)
