@@ -230,14 +230,18 @@ def bootstrap_pcc(
     return np.where(constant_labels | of_one_group, np.nan, draws)
 
 
+def average_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 of values (N,), equal ones sharing their mean: float64 (N,). NaN ranks last."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)  # (N,), (U,)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+
+
 def roc_auc(scores: np.ndarray, positive: np.ndarray, strata: np.ndarray | None = None) -> float:
     """Area under the ROC curve: the probability that a positive scores above a negative, ties counting half (the
     Mann-Whitney statistic; Hanley and McNeil 1982, Radiology 143, 29-36). NaN when there is no such pair.
 
     scores (N,) float; positive (N,) bool; strata (N,): only pairs within one stratum are compared.
     """
-    from scipy.stats import rankdata
-
     scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
     strata = np.zeros(len(scores)) if strata is None else np.asarray(strata)
     wins, pairs = 0.0, 0
@@ -245,7 +249,7 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray, strata: np.ndarray | None 
         inside = strata == stratum
         n, m = int(positive[inside].sum()), int((~positive[inside]).sum())
         if n and m:
-            wins += rankdata(scores[inside])[positive[inside]].sum() - n * (n + 1) / 2
+            wins += average_ranks(scores[inside])[positive[inside]].sum() - n * (n + 1) / 2
             pairs += n * m
     return float(wins / pairs) if pairs else float("nan")
 

@@ -4,7 +4,7 @@ DIR/features.json holds a FeatureInfo; DIR/data holds one row per FeatureSample 
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,8 +201,8 @@ class FeatureDataset:
             wanted = f"split {split!r}" if views is None else f"split {split!r} and views {views}"
             kinds = "" if views is None else f"; views: {', '.join(map(str, sorted(set(row_views))))}"
             raise UserError(f"{path}: no clips of {wanted}; there are: {names}{kinds}")
-        reading = track(rows, f"read {path}", "rows")
-        data = cls(info, [shorten(_read_row(path, table[i], info), max_sequence_steps) for i in reading])
+        reading = track(_stored_rows(table, rows), f"read {path}", "rows", len(rows))
+        data = cls(info, [shorten(_read_row(path, row, info), max_sequence_steps) for row in reading])
         require_fractions(data.labels(), info.label_names, [sample.id for sample in data.samples], str(path))
         return data
 
@@ -293,6 +293,14 @@ def _to_row(sample: FeatureSample) -> dict[str, Any]:
             f"{name}_quality": np.ascontiguousarray(part.quality, dtype=np.float32).tobytes(),
         }
     return row
+
+
+def _stored_rows(table: "datasets.Dataset", rows: Sequence[int], at_once: int = 32) -> Iterator[dict[str, Any]]:
+    """The rows, read a few at a time: one by one takes twice as long."""
+    for start in range(0, len(rows), at_once):
+        batch = table[list(rows[start : start + at_once])]
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
 
 
 def _read_row(path: Path, row: dict[str, Any], info: FeatureInfo) -> FeatureSample:

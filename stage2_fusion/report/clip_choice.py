@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
+from shared.metrics import average_ranks
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FusionModel
@@ -67,9 +68,7 @@ def spread_without(model: FusionModel, samples: Sequence[FeatureSample], batch_s
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Spearman's rank correlation of a and b (N,); None when one of them is constant."""
-    from scipy.stats import rankdata
-
-    x, y = rankdata(a), rankdata(b)
+    x, y = average_ranks(a), average_ranks(b)
     return None if not np.ptp(x) or not np.ptp(y) else float(np.corrcoef(x, y)[0, 1])
 
 

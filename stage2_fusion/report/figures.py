@@ -135,13 +135,17 @@ def clean_axes(axes: "Axes", grid: str = "y") -> None:
 
 def render(figure: "Figure") -> tuple[str, bytes]:
     """The figure as SVG, whose texts are texts, and as PNG of 300 dpi; the same for the same figure."""
-    svg, png = io.StringIO(), io.BytesIO()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    svg, png, dpi = io.StringIO(), io.BytesIO(), figure.dpi
     with style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # names in other scripts: the page has fonts of its own
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is solved; every file has the same
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
+        figure.set_dpi(PNG_DPI)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+        figure.set_layout_engine("none")  # the layout is solved; both files have the same
+        figure.set_dpi(dpi)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
     return svg.getvalue(), png.getvalue()
 
 
@@ -156,12 +160,14 @@ def for_page(svg: str, prefix: str) -> str:
     size = f'style="min-width: min({width:.0f}px, 30rem); max-width: {1.5 * width:.0f}px"'
     svg = re.sub(r"<svg [^>]*>", f'<svg viewBox="{view[1]}" {size} aria-hidden="true">', svg, count=1)
     svg = re.sub(r"font: ((?:\w+ )?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", svg)
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{prefix}", svg).replace("xlink:href", "href")
+    svg = re.sub(r'\bid="|href="#|url\(#', rf"\g<0>{prefix}", svg).replace("xlink:href", "href")
     svg = re.sub(rf'<a href="{TIP}([^"]*)"[^>]*>', r"<g><title>\1</title>", svg).replace("</a>", "</g>")
-    for color, name in CSS_NAMES.items():
-        svg = re.sub(rf"(fill|stroke): {color}", rf"\1: var(--{name})", svg, flags=re.IGNORECASE)
-    return svg.strip()
+    return re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _as_variable, svg).strip()
+
+
+def _as_variable(match: re.Match[str]) -> str:
+    name = CSS_NAMES.get(match[2])
+    return f"{match[1]}: var(--{name})" if name else match[0]
 
 
 def for_file(svg: str) -> str:

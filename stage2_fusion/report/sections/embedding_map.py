@@ -136,7 +136,7 @@ def _best_fit(projection: Projection, rows: dict[str, np.ndarray], labels: np.nd
 
 def _by_modality(projection: Projection) -> Figure:
     figure, axes = new_figure(WIDTH, 1.9)
-    figure.set_dpi(200)
+    figure.set_dpi(150)
     for name, points in projection.points.items():
         axes.scatter(*points.T, s=5, color=MODALITY_COLORS[name], alpha=0.5, linewidths=0, rasterized=True)
         center = points.mean(0)
@@ -156,7 +156,7 @@ def _by_intensity(
     colors = LinearSegmentedColormap.from_list("intensity", [to_rgba(MUTED, 0.28), to_rgba(PURPLE, 1.0)])
     count, name = len(projection.points), data.info.label_names[k]
     figure, panels = new_figure(WIDTH, 1.9, columns=count, squeeze=False, sharex=True, sharey=True)
-    figure.set_dpi(200)
+    figure.set_dpi(150)
     high = float(np.nanmax(labels)) if not np.isnan(labels).all() else 1.0
     fits = []
     for axes, (modality, points) in zip(panels[0], projection.points.items(), strict=True):

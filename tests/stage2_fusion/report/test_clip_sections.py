@@ -331,6 +331,7 @@ def test_damaged_robustness_file_is_a_line(tmp_path, rows):
     assert is_made(made) and "robustness.json" in made.missing[0] and not made.blocks
 
 
+@pytest.mark.usefixtures("drawn")
 def test_names_cannot_change_the_page(tmp_path):
     rng = np.random.default_rng(0)
     labels = rng.random((12, 2))

@@ -20,16 +20,11 @@ from stage2_fusion.commands.report import main
 from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.data.features import write
 from stage2_fusion.evaluation.results import read_evaluation
-from stage2_fusion.report import SECTIONS, figures, write_report
+from stage2_fusion.report import SECTIONS, Report, figures, write_report
+from stage2_fusion.report import write as write_module
 from stage2_fusion.train import train
 
 HOSTILE = "<script>alert('x')</script> & \"$a_b$\" </svg> 名前"
-
-
-@pytest.fixture(autouse=True)
-def coarse_png(monkeypatch):
-    """Drawing 300 dots per inch takes most of the time."""
-    monkeypatch.setattr(figures, "PNG_DPI", 30)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +38,15 @@ def run(tmp_path_factory) -> Path:
     evaluate(EvaluateConfig(model, folder / "features", out=folder / "metrics.json", bootstrap=50))
     write_align_run(folder / "align")
     return folder
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory) -> Report:
+    """The report of the whole run, with its figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "PNG_DPI", 30)
+        patch.setattr(write_module, "render", figures.render)
+        return write_report([run], tmp_path_factory.mktemp("whole") / "r.html")
 
 
 def write_align_run(folder: Path) -> None:
@@ -100,8 +104,8 @@ def table_cells(html: str, row: str) -> list[str]:
     return [unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", match[1])]
 
 
-def test_a_run_fills_every_section_and_its_numbers_are_those_of_the_evaluation(run, tmp_path):
-    report = write_report([run], tmp_path / "r.html")
+def test_a_run_fills_every_section_and_its_numbers_are_those_of_the_evaluation(run, whole):
+    report = whole
     html, scores = report.path.read_text(), read_evaluation(run / "metrics.json").scores
     assert len(report.sections) == len(SECTIONS.parts)
     assert "could not be made" not in html
@@ -118,8 +122,8 @@ def test_a_run_fills_every_section_and_its_numbers_are_those_of_the_evaluation(r
     assert table_cells(html, "train")[:3] == ["64", "64", "7"]
 
 
-def test_a_page_is_self_contained_valid_and_named_for_who_cannot_see_it(run, tmp_path):
-    html = write_report([run], tmp_path / "r.html").path.read_text()
+def test_a_page_is_self_contained_valid_and_named_for_who_cannot_see_it(whole):
+    html = whole.path.read_text()
     page = Outline(html)
     links = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
     assert links and all(link.startswith(("#", "data:")) for link in links)
@@ -134,15 +138,18 @@ def test_a_page_is_self_contained_valid_and_named_for_who_cannot_see_it(run, tmp
     assert page.of("html") == [{"lang": "en"}] and len(page.of("h1")) == len(page.of("main")) == 1
 
 
-def test_the_same_run_gives_the_same_files(run, tmp_path):
-    first, second = (write_report([run], tmp_path / name / "r.html") for name in ("a", "b"))
-    assert first.path.read_bytes() == second.path.read_bytes()
-    files = sorted(path.name for path in first.figures.iterdir())
-    assert {Path(name).suffix for name in files} == {".png", ".svg"}
+@pytest.mark.usefixtures("drawn")
+def test_the_same_run_gives_the_same_files(run, whole, tmp_path):
+    again = write_report([run], tmp_path / "r.html", sections=["score", "embeddings", "retrieval", "configuration"])
+    files = sorted(path.name for path in again.figures.iterdir())
+    assert len(files) > 6 and {Path(name).suffix for name in files} == {".png", ".svg"}
     for name in files:
-        assert (first.figures / name).read_bytes() == (second.figures / name).read_bytes(), name
+        assert (again.figures / name).read_bytes() == (whole.figures / name).read_bytes(), name
+    pages = [re.findall(r"<details>.*?</details>", each.path.read_text(), re.DOTALL) for each in (again, whole)]
+    assert pages[0] and pages[0] == pages[1][-len(pages[0]) :]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_names_from_data_are_escaped_everywhere(tmp_path):
     rng = np.random.default_rng(0)
     samples = synthetic_features.samples({"train": 24, "valid": 9, "test": 9})
@@ -213,6 +220,7 @@ def test_labels_that_allow_no_score_are_said(tmp_path):
     assert not any("could not be made" in line for line in report.missing)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_ten_thousand_clips_stay_below_ten_megabytes(tmp_path):
     rng = np.random.default_rng(0)
     labels = rng.random((10_000, 2))
