@@ -137,9 +137,9 @@ class FuseConfig(CheckedOptions):
     """Weights of the loss terms."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Optimization."""
-    finetune: dict[str, LayersOrNone] = field(default_factory=dict)
+    finetune: dict[str, LayersOrNone | None] = field(default_factory=dict)
     """Towers that train end to end, with the number of their last blocks that train, such as {text: 2}; 0 trains only
-    the layers on top of the blocks. These towers run on the clips in every step, which is slow."""
+    the layers on top of the blocks, null the whole tower. They run on the clips in every step, which is slow."""
     encoders: Path | None = None
     """With `finetune`: the aligned encoders, by default those at the path they had when the features were made."""
     clips: Path | None = None

@@ -5,7 +5,7 @@ embedding come from its tower, which runs on the raw input in the clip dataset t
 Damaged views are damaged again in the same way (data/damaged_views.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,12 +45,13 @@ class EndToEndModel(nn.Module):
         self,
         fusion: FusionModel,
         encoders: AlignedEncoders,
-        blocks: dict[str, int],
+        blocks: Mapping[str, int | None],
         precision: str,
         max_sequence_steps: int,
     ):
-        """blocks: modality to the number of last blocks of its tower that train. precision: fp32 or bf16, how `emit
-        encode` ran the encoders. max_sequence_steps: longer sequences are averaged over time to this many steps."""
+        """blocks: modality to the number of last blocks of its tower that train, None for all of it.
+        precision: fp32 or bf16, how `emit encode` ran the encoders. max_sequence_steps: longer sequences are averaged
+        over time to this many steps."""
         super().__init__()
         self.fusion, self.dimensions = fusion, fusion.dimensions
         self.precision, self.max_sequence_steps = precision, max_sequence_steps

@@ -76,14 +76,23 @@ def describe(recipe: PipelineRecipe) -> list[str]:
     needed = [f"{name}=..." for name, variable in recipe.variables.items() if variable.required]
     shown = recipe.name if recipe.file in shipped_recipes().values() else shlex.quote(str(recipe.file))
     usage = " ".join(["usage: emit run", shown, *needed, "[NAME=VALUE ...] [--dry_run]"])
-    lines = [usage, "", recipe.summary, "", "variables:"]
+    lines = [usage, "", recipe.summary, *([f"source: {recipe.source}"] if recipe.source else [])]
+    if recipe.departures:
+        lines += ["", "departures from the source:"]
+        for departure in recipe.departures:
+            lines += textwrap.wrap(departure, 100, initial_indent="  - ", subsequent_indent="    ")
+    lines += ["", "variables:"]
     for name, variable in recipe.variables.items():
         default = "required" if variable.required else f"default: {_shown(variable.default)}"
-        lines += [
-            f"  {name} ({default})",
-            *textwrap.wrap(variable.help, 100, initial_indent="      ", subsequent_indent="      "),
-        ]
+        lines += [f"  {name} ({default})", *_indented(variable.help)]
+        if variable.checkpoint:
+            published = variable.checkpoint
+            lines += _indented(f"hf download {published.name} --local-dir DIR; {published.terms}")
     return [*lines, "", "steps:", *(f"  {step.name}: {step.run}" for step in all_steps(recipe.steps))]
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False)
 
 
 def _shown(value: object) -> str:

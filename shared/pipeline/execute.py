@@ -18,6 +18,7 @@ from shared.pipeline.ending import Ending
 from shared.pipeline.expand import expand, resolve
 from shared.pipeline.journal import Journal
 from shared.pipeline.plan import PlannedStep, made_from, plan_steps
+from shared.pipeline.published import license_lines, require_weights
 from shared.pipeline.recipe_file import PipelineRecipe
 from shared.terminal.closing import closing
 from shared.terminal.messages import note, say
@@ -36,6 +37,9 @@ def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool =
     if recipe.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     values = resolve(recipe, given)
+    require_weights(recipe, values)
+    for line in license_lines(recipe, values):
+        note(line)
     lines = expand(recipe, values)
     out = Path(values["out"])
     check_output_folder(out, option="out")

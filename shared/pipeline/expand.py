@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ def resolve(recipe: PipelineRecipe, given: Mapping[str, str]) -> dict[str, Any]:
             values[name] = substitute(variable.default, values)
         else:
             values[name] = variable.default
+        if variable.checkpoint and values[name] is not None:  # a path, also where it is one name
+            values[name] = os.path.join(os.path.dirname(values[name]) or os.curdir, os.path.basename(values[name]))
     return values
 
 

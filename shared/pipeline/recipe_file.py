@@ -41,6 +41,26 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """Published weights."""
+
+    name: str
+    """OWNER/NAME on the Hugging Face Hub."""
+    license: str
+    """As its origin states it."""
+
+    @property
+    def terms(self) -> str:
+        """The license, and what it forbids."""
+        forbids = ": no commercial use, neither of them nor of what is trained from them" if self._restricted else ""
+        return f"the license {self.license}{forbids}"
+
+    @property
+    def _restricted(self) -> bool:
+        return "-nc" in self.license.lower()
+
+
+@dataclass(frozen=True)
 class Variable:
     """What a person may set: `name=value`."""
 
@@ -49,6 +69,8 @@ class Variable:
     default: Any = None
     """None: left out, unless it is required."""
     required: bool = False
+    checkpoint: Checkpoint | None = None
+    """The weights that its value, a folder, should hold."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,10 @@ class PipelineRecipe:
     next: str = ""
     offline: bool = False
     """Nothing may be fetched: its steps run with HF_HUB_OFFLINE=1."""
+    source: str = ""
+    """The publication that it follows."""
+    departures: tuple[str, ...] = ()
+    """What is not as in the source."""
 
     @property
     def name(self) -> str:
@@ -113,7 +139,7 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     where = str(file)
-    keys = ("summary", "variables", "steps", "score", "made", "next", "offline")
+    keys = ("summary", "variables", "steps", "score", "made", "next", "offline", "source", "departures")
     content = _mapping(content, where, keys, needed=("summary", "steps"))
     variables: dict[str, Variable] = {}
     for variable, value in _mapping(content.get("variables"), f"{where}: variables").items():
@@ -126,9 +152,11 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
         variables,
         _steps(content["steps"], f"{where}: steps"),
         _text(content.get("score", ""), f"{where}: score"),
-        tuple(_text(path, f"{where}: made") for path in _list(content.get("made", []), f"{where}: made")),
+        _texts(content, "made", where),
         _text(content.get("next", ""), f"{where}: next"),
         content.get("offline") is True,
+        _text(content.get("source", ""), f"{where}: source"),
+        _texts(content, "departures", where),
     )
     _check_steps(recipe.steps, set(variables), where)
     for text in (recipe.score, recipe.next, *recipe.made):
@@ -162,18 +190,25 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
+def _texts(content: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    return tuple(_text(part, f"{where}: {key}") for part in _list(content.get(key, []), f"{where}: {key}"))
+
+
 def _variable(name: Any, value: Any, where: str, earlier: Mapping[str, Variable]) -> Variable:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UserError(f"{where}: a variable has a name of small letters, digits and _")
     if isinstance(value, str):
         return Variable(name, value, required=True)
-    value = _mapping(value, where, ("default", "help"), needed=("help",))
-    default = value.get("default")
+    value = _mapping(value, where, ("default", "help", "checkpoint", "license"), needed=("help",))
+    default, checkpoint = value.get("default"), None
+    if "checkpoint" in value or "license" in value:
+        value = _mapping(value, where, needed=("checkpoint", "license"))
+        checkpoint = Checkpoint(*(_text(value[key], f"{where}.{key}") for key in ("checkpoint", "license")))
     if isinstance(default, dict):
         raise UserError(f"{where}: the default is a text, a number, a switch or a list")
     if isinstance(default, str):
         _check_placeholders(default, set(earlier), where)
-    return Variable(name, _text(value["help"], where), default)
+    return Variable(name, _text(value["help"], where), default, checkpoint=checkpoint)
 
 
 def _steps(value: Any, where: str) -> tuple[Step | Loop, ...]:

@@ -82,6 +82,13 @@ def _open_clip() -> list[Checkpoint]:
     return checkpoints
 
 
+def _timm() -> list[Checkpoint]:
+    """Image models of timm, without a text tower."""
+    names = ("vit_base_patch16_224.orig_in21k", "vit_huge_patch14_224.orig_in21k")
+    inputs = "frames of 224 pixels"
+    return [Checkpoint(f"timm/{name}", "vision", "open_clip", "apache-2.0", f"timm/{name}", inputs) for name in names]
+
+
 def _audio() -> list[Checkpoint]:
     fused = "it was trained with fusion, which no tower here supports; use the checkpoint without"
     laion = [
@@ -98,9 +105,11 @@ def _audio() -> list[Checkpoint]:
         ("laion/clap-htsat-fused", "clap", "apache-2.0", 48, fused),
         ("laion/larger_clap_music_and_speech", "clap", "apache-2.0", 48, ""),
         ("facebook/wav2vec2-base", "wav2vec2", "apache-2.0", 16, ""),
+        ("facebook/wav2vec2-base-960h", "wav2vec2", "apache-2.0", 16, ""),
         ("facebook/wav2vec2-large-robust", "wav2vec2", "apache-2.0", 16, ""),
         ("facebook/hubert-base-ls960", "wav2vec2", "apache-2.0", 16, ""),
         ("microsoft/wavlm-base-plus", "wav2vec2", UNKNOWN, 16, ""),
+        ("microsoft/wavlm-large", "wav2vec2", UNKNOWN, 16, ""),
         ("audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim", "audeering", "cc-by-nc-sa-4.0", 16, ""),
     ]
     return [
@@ -123,6 +132,7 @@ def _audio() -> list[Checkpoint]:
 
 def _text() -> list[Checkpoint]:
     hub = [
+        ("google-bert/bert-base-uncased", "apache-2.0", 512),
         ("FacebookAI/roberta-base", "mit", 512),
         ("FacebookAI/xlm-roberta-base", "mit", 512),
         ("Alibaba-NLP/gte-base-en-v1.5", "apache-2.0", 8192),
@@ -134,7 +144,7 @@ def _text() -> list[Checkpoint]:
     return [Checkpoint(name, "text", "transformer", license, name, f"{length} tokens") for name, license, length in hub]
 
 
-CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in [*_open_clip(), *_audio(), *_text()]}
+CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in [*_open_clip(), *_timm(), *_audio(), *_text()]}
 
 
 def find(name: str) -> Checkpoint:
@@ -165,7 +175,7 @@ def options_for(name: str, path: str | Path | None = None) -> dict[str, Any]:
     checkpoint = find(name)
     if checkpoint.unsupported:
         raise UserError(f"{name}: {checkpoint.unsupported}")
-    if path is None and checkpoint.modality != "vision":
+    if path is None and not (checkpoint.modality == "vision" and checkpoint.options):
         raise UserError(f"{name}: download it ({checkpoint.download}) and give its path")
     if path is not None and not Path(path).exists():
         raise UserError(f"{path}: no such file or folder; download {name} ({checkpoint.download})")

@@ -1,4 +1,5 @@
-"""Where an open_clip image tower comes from: a named model, a published folder, a checkpoint file, or `vision_cfg`.
+"""Where an open_clip image tower comes from: a named model, a folder published by open_clip or timm, a checkpoint file,
+or `vision_cfg`.
 
 Only the image tower is built and loaded. The text tower in the same checkpoint takes no memory, and its tokenizer is
 never requested from a hub.
@@ -20,6 +21,7 @@ from shared.training.weights_only import refusal, weights_only
 from stage1_align.towers import small_cnn
 
 PREPROCESSING = ("mean", "std", "interpolation")
+TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -104,6 +106,9 @@ def load(visual: nn.Module, path: Path) -> None:
     state = convert_state_dict(model, state)
     resize_pos_embed(state, model)
     image = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
+    if not image and path.name in TIMM_WEIGHTS and hasattr(visual, "trunk"):
+        _load_trunk(visual.trunk, state, path)
+        return
     if not image:
         raise UserError(f"{path}: holds no image tower (no weights called visual.*); give an open_clip checkpoint")
     try:
@@ -112,7 +117,36 @@ def load(visual: nn.Module, path: Path) -> None:
         raise UserError(f"{path}: belongs to another model: {one_line(error, 200)}") from None
 
 
+def _load_trunk(trunk: Any, state: dict[str, Any], path: Path) -> None:
+    """Load a model of timm without its classifier."""
+    names: Any = trunk.pretrained_cfg["classifier"]  # one name or several
+    classifier = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+    try:
+        trunk.load_state_dict({name: value for name, value in state.items() if not name.startswith(classifier)})
+    except RuntimeError as error:
+        raise UserError(f"{path}: belongs to another model: {one_line(error, 200)}") from None
+
+
+def _from_timm_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    """A folder of timm: its model without the classifier."""
+    how = "give a folder published by timm or open_clip"
+    published = read_json(folder / "config.json", "timm configuration", how)
+    weights = next((folder / name for name in TIMM_WEIGHTS if (folder / name).is_file()), None)
+    name, preprocessing = published.get("architecture"), published.get("pretrained_cfg")
+    if not isinstance(name, str) or not isinstance(preprocessing, dict):
+        raise UserError(f"{folder}/config.json: names no architecture of timm with its pretrained_cfg; {how}")
+    if published.get("model_args"):
+        raise UserError(f"{folder}/config.json: changes {name} by model_args, which is not supported; {how} without")
+    if weights is None:
+        raise UserError(f"{folder}: has none of {', '.join(TIMM_WEIGHTS)}; download the folder whole")
+    vision_cfg = {"timm_model_name": name, "timm_pool": published.get("global_pool", ""), "timm_proj": "linear"}
+    vision_cfg["image_size"] = preprocessing.get("input_size", [3, 224, 224])[-1]
+    return {"vision_cfg": vision_cfg}, preprocessing, weights
+
+
 def _from_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    if (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file():
+        return _from_timm_folder(folder)
     how = "give a folder published by open_clip, or `model` and a checkpoint file"
     published = read_json(folder / "open_clip_config.json", "open_clip configuration", how)
     if "vision_cfg" not in published.get("model_cfg", {}):

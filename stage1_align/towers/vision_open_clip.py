@@ -36,7 +36,8 @@ class VisionOptions(CheckedOptions):
     """Name of an open_clip model (`ViT-B-32`); None: the one in the folder `pretrained`, or `vision_cfg`."""
     pretrained: str | None = None
     """open_clip's tag of the weights, a checkpoint file (.pt, .safetensors), or a folder with open_clip_config.json and
-    open_clip_model.safetensors, as hubs publish it. None: random weights."""
+    open_clip_model.safetensors, as hubs publish it; or a folder of timm (config.json, model.safetensors). None: random
+    weights."""
     vision_cfg: dict = field(default_factory=dict)
     """Fields of open_clip's vision configuration, and the `embed_dim` and `quick_gelu` it keeps beside it. With a
     model, changes to its configuration ({patch_dropout: 0.5}); else the whole tower."""

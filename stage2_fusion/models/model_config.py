@@ -63,7 +63,7 @@ class FusionConfig:
     action_units: ActionUnitInfo | None = None
     label_ranges: dict[str, list[float]] | None = None
     """Lowest and highest value of each dimension; the model predicts fractions of it. None stands for [0, 1]."""
-    finetune: dict[str, int] = field(default_factory=dict)
+    finetune: dict[str, int | None] = field(default_factory=dict)
     """Towers that were trained along, with the number of their last blocks."""
     training: dict[str, Any] = field(default_factory=dict)
     """The options under loss and train."""

@@ -82,7 +82,10 @@ def write_folder(
 def _tuned_record(encoders: dict[str, Any], config: FusionConfig) -> dict[str, Any]:
     """The training record of encoders that were tuned in stage 2. encoders: their config.json from before."""
     before = encoders.get("training", {})
-    blocks = ", ".join(f"last {count} blocks of {name}" for name, count in config.finetune.items())
+    blocks = ", ".join(
+        f"all of {name}" if count is None else f"last {count} blocks of {name}"
+        for name, count in config.finetune.items()
+    )
     data = f"{before.get('data', 'not recorded')}; then in stage 2 ({blocks}) on {config.trained_on.data}"
     return {**before, "data": data, "finetune": config.finetune, "began_from": encoders["digest"]}
 

@@ -18,7 +18,7 @@ from stage1_align.towers.vision_open_clip import OpenClipVision
 AUDEERING = "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim"
 
 
-@pytest.mark.parametrize("name", [name for name, checkpoint in CHECKPOINTS.items() if checkpoint.modality == "vision"])
+@pytest.mark.parametrize("name", [n for n, c in CHECKPOINTS.items() if c.modality == "vision" and "model" in c.options])
 def test_open_clip_checkpoints_match_the_tables_of_open_clip(name):
     import open_clip
 
@@ -30,6 +30,18 @@ def test_open_clip_checkpoints_match_the_tables_of_open_clip(name):
     text = CHECKPOINTS[f"{name}:text"]
     assert text.inputs == f"{cfg['text_cfg']['context_length']} tokens"
     assert not text.unsupported
+
+
+@pytest.mark.parametrize("name", [n for n, c in CHECKPOINTS.items() if c.modality == "vision" and not c.options])
+def test_timm_checkpoints_match_the_tables_of_timm(name, tmp_path):
+    from timm.models import get_pretrained_cfg
+
+    checkpoint, published = CHECKPOINTS[name], get_pretrained_cfg(name.removeprefix("timm/"))
+    assert (published.hf_hub_id, published.license) == (checkpoint.origin, checkpoint.license)
+    assert checkpoint.inputs == f"frames of {published.input_size[-1]} pixels"
+    with pytest.raises(UserError, match=rf"download it \(hf download {name} --local-dir DIR\)"):
+        options_for(name)
+    assert options_for(name, tmp_path) == {"pretrained": str(tmp_path)}
 
 
 def test_every_checkpoint_names_an_existing_tower_and_options():

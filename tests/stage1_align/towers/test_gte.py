@@ -5,85 +5,17 @@ import math
 
 import pytest
 import torch
+from helpers.published_tiny import HEADS, HIDDEN, INNER, LAYERS, NTK, WORDS
+from helpers.published_tiny import gte as publish
 from helpers.rounding import assert_same_up_to_rounding
 from helpers.stage1_tiny import encode_checked
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn.functional import layer_norm, normalize
 
 from shared.errors import UserError
 from stage1_align.towers.text_transformer import TransformerText
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "am", "dog", "funny", "i", "is", "laughed", "old", "sad"]
-WORDS += ["so", "song", "that", "the", "together", "we", ".", ","]
 TEXTS = ["we laughed together", "a sad old song", "a dog", "that is so funny , the old dog laughed ."]
-HIDDEN, HEADS, INNER, LAYERS = 16, 2, 24, 2
-NTK = {"factor": 2.0, "type": "ntk"}
-
-
-def publish(folder, prefix="new.", **changes):
-    """As Alibaba-NLP/gte-base-en-v1.5: code on the hub, packed weights, BERT's WordPiece; `changes` to config.json."""
-    folder.mkdir(exist_ok=True)
-    auto = ["AutoConfig", "AutoModel", "AutoModelForMaskedLM"]
-    config = {
-        "architectures": ["NewModel"],
-        "auto_map": {name: f"Alibaba-NLP/new-impl--{name}" for name in auto},
-        "model_type": "new",
-        "attention_probs_dropout_prob": 0.0,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.1,
-        "hidden_size": HIDDEN,
-        "initializer_range": 0.02,
-        "intermediate_size": INNER,
-        "layer_norm_eps": 1e-12,
-        "layer_norm_type": "layer_norm",
-        "logn_attention_clip1": False,
-        "logn_attention_scale": False,
-        "max_position_embeddings": 32,
-        "num_attention_heads": HEADS,
-        "num_hidden_layers": LAYERS,
-        "pack_qkv": True,
-        "pad_token_id": 0,
-        "position_embedding_type": "rope",
-        "rope_scaling": NTK,
-        "rope_theta": 500,
-        "torch_dtype": "float32",
-        "transformers_version": "4.39.1",
-        "type_vocab_size": 0,
-        "unpad_inputs": False,
-        "use_memory_efficient_attention": False,
-        "vocab_size": len(WORDS) + 2,  # padded to a round number
-        **changes,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    generator = torch.Generator().manual_seed(0)
-    layer = {
-        "attention.qkv_proj.weight": (3 * HIDDEN, HIDDEN),
-        "attention.qkv_proj.bias": (3 * HIDDEN,),
-        "attention.o_proj.weight": (HIDDEN, HIDDEN),
-        "attention.o_proj.bias": (HIDDEN,),
-        "mlp.up_gate_proj.weight": (2 * INNER, HIDDEN),
-        "mlp.down_proj.weight": (HIDDEN, INNER),
-        "mlp.down_proj.bias": (HIDDEN,),
-        **{f"{norm}.{part}": (HIDDEN,) for norm in ("attn_ln", "mlp_ln") for part in ("weight", "bias")},
-    }
-    shapes = {
-        "embeddings.word_embeddings.weight": (config["vocab_size"], HIDDEN),
-        "embeddings.LayerNorm.weight": (HIDDEN,),
-        "embeddings.LayerNorm.bias": (HIDDEN,),
-        **{f"encoder.layer.{i}.{name}": shape for i in range(LAYERS) for name, shape in layer.items()},
-    }
-    if config["type_vocab_size"]:
-        shapes["embeddings.token_type_embeddings.weight"] = (config["type_vocab_size"], HIDDEN)
-    weights = {prefix + name: 0.5 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    if prefix:  # with the head of its training
-        weights["lm_head.dense.weight"] = torch.zeros(HIDDEN, HIDDEN)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
-    )
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
-    return folder
 
 
 def reference(folder, ids):

@@ -5,43 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.audio_tiny import GROUP, LAYER, build, randomize, sounds
+from helpers.audio_tiny import GROUP, LAYER, build, sounds
+from helpers.published_tiny import audeering, speech_folder
 from helpers.rounding import assert_same_up_to_rounding
 
 from shared.errors import UserError
 
 # -------------------------------------------------------------------------------- wav2vec2, HuBERT, WavLM: folders
-
-
-def speech_folder(folder, kind, model_cfg, do_normalize=True, binary=False):
-    """A folder as published: weight_g and weight_v of the positional convolution, `wav2vec2.` before the keys and a
-    quantizer beside them for wav2vec 2.0, no prefix for the others, and fields of old configurations."""
-    import transformers
-    from safetensors.torch import load_file, save_file
-
-    torch.manual_seed(4)
-    config = transformers.AutoConfig.for_model(kind, **model_cfg)
-    names = {"wav2vec2": "Wav2Vec2ForPreTraining", "hubert": "HubertModel", "wavlm": "WavLMModel"}
-    model = randomize(getattr(transformers, names[kind])(config))
-    model.save_pretrained(folder)
-    old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
-    weights = {}
-    for name, value in load_file(folder / "model.safetensors").items():
-        for new, published in old.items():
-            name = name.replace(new, published)
-        weights[name] = value
-    if binary:
-        (folder / "model.safetensors").unlink()
-        torch.save(weights, folder / "pytorch_model.bin")
-    else:
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    values = json.loads((folder / "config.json").read_text())
-    values |= {"gradient_checkpointing": True, "feat_extract_dropout": 0.0}
-    (folder / "config.json").write_text(json.dumps(values))
-    settings = {"do_normalize": do_normalize, "feature_size": 1, "padding_value": 0.0, "sampling_rate": 16000}
-    settings["feature_extractor_type"] = "Wav2Vec2FeatureExtractor"
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    return model.base_model, str(folder)
 
 
 @pytest.mark.parametrize(
@@ -107,19 +77,7 @@ def test_wrong_speech_options_are_refused(tmp_path):
 
 def test_audeering_head_gives_arousal_dominance_valence(tmp_path):
     """The published layout: wav2vec2.*, classifier.dense.*, classifier.out_proj.*, labels named in config.json."""
-    from safetensors.torch import load_file, save_file
-
-    labels = {"id2label": {"0": "arousal", "1": "dominance", "2": "valence"}}
-    model, folder = speech_folder(tmp_path, "wav2vec2", {**LAYER, **labels})
-    weights = load_file(tmp_path / "model.safetensors")
-    weights = {name: value for name, value in weights.items() if name.startswith("wav2vec2.")}
-    generator = torch.Generator().manual_seed(5)
-    dense, out = torch.randn(16, 16, generator=generator), torch.randn(3, 16, generator=generator)
-    biases = torch.randn(16, generator=generator), torch.randn(3, generator=generator)
-    weights |= {"classifier.dense.weight": dense, "classifier.dense.bias": biases[0]}
-    weights |= {"classifier.out_proj.weight": out, "classifier.out_proj.bias": biases[1]}
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-
+    model, folder, (dense, out, biases) = audeering(tmp_path)
     waveforms = sounds(16000, 0, 31007)
     expected = []
     for sound in (waveforms[0], waveforms[2]):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.open_clip_tiny import MODELS, PREPROCESSING, embedded, frames, publish, register
+from helpers.published_tiny import timm_vit
 from helpers.rounding import assert_same_up_to_rounding
 from PIL import Image
 from safetensors.torch import save_file
@@ -37,6 +38,39 @@ def test_every_published_form_equals_open_clip(form, tmp_path):
     config = built.config()
     assert (config["image_size"], list(config["mean"]), list(config["std"])) == (32, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
     assert config["interpolation"] == "bilinear" and config["vision_cfg"]["quick_gelu"] is True
+
+
+def test_folder_of_timm_equals_timm_without_its_classifier(tmp_path):
+    model = timm_vit(tmp_path)
+    built = tower(pretrained=str(tmp_path))
+    (clip,) = frames(2, size=160)
+    pixels = torch.from_numpy(clip).permute(0, 3, 1, 2) / 255 * 2 - 1  # (T, 3, S, S); mean and deviation are 0.5
+    with torch.no_grad():
+        expected = model.forward_head(model.forward_features(pixels), pre_logits=True)  # (T, C)
+    assert_same_up_to_rounding(built.encode_prepared([clip]).sequence[0], expected)
+    config = built.config()
+    assert (config["image_size"], config["interpolation"], list(config["mean"])) == (160, "bicubic", [0.5, 0.5, 0.5])
+    again = tower(**config)
+    again.load_state_dict(built.state_dict())
+    assert torch.equal(again.encode_prepared([clip]).pooled, built.encode_prepared([clip]).pooled)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "vit_tiny_patch16_224"}, "belongs to another model"),
+        ({"architecture": "hf-hub:a/b"}, "timm has no model"),
+        ({"architecture": None}, "names no architecture of timm"),
+        ({"model_args": {"depth": 2}}, "changes test_vit by model_args"),
+    ],
+)
+def test_folder_of_timm_that_does_not_fit_is_refused(change, message, tmp_path):
+    timm_vit(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=message) as caught:
+        tower(pretrained=str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "tiny-vit"])
