@@ -225,7 +225,7 @@ class Predictor:
 
     @property
     def familiarity(self) -> Familiarity | None:
-        """Tells clips that are unlike the training clips; None for a model of an earlier version."""
+        """Tells clips that are unlike the training clips; None for a model of another version."""
         return self.model.calibration.familiarity if self.model.calibration else None
 
     def add_trust(self, result: Prediction, windows: list[Window], transcribed: bool, coverage: float) -> None:

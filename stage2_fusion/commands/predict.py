@@ -93,7 +93,7 @@ def predict(config: PredictConfig) -> int:
     bases = predictions.bases()
     if line := unlike_line(bases, predictions.calibration.familiarity if predictions.calibration else None):
         note(line)
-    bounds = _bounds(predictions, config.coverage) if config.coverage is not None else None
+    bounds = _bounds(predictions, config.coverage, model) if config.coverage is not None else None
     made_from = {
         "model": str(config.model),
         "model_digest": digest(model / "model.safetensors"),
@@ -124,14 +124,14 @@ def _flat_line(predictions: "Predictions") -> str | None:
     return flat_line(np.stack(values), predictions.names, span=scale.highest - scale.lowest) if values else None
 
 
-def _bounds(predictions: "Predictions", coverage: float) -> "tuple[np.ndarray, np.ndarray] | None":
+def _bounds(predictions: "Predictions", coverage: float, model: Path) -> "tuple[np.ndarray, np.ndarray] | None":
     """The intervals of the clips; says which dimensions have none."""
     import numpy as np
 
     from stage2_fusion.evaluation.conformal import unbounded_line
     from stage2_fusion.models.calibration import require_calibration
 
-    calibration = require_calibration(predictions.calibration, None)
+    calibration = require_calibration(predictions.calibration, model)
     if line := unbounded_line(calibration.intervals, coverage, predictions.names):
         note(line)
     values = list(predictions.by_clip().values())

@@ -50,13 +50,13 @@ def calibrate(
 
     training_predictions, training_summaries = _run(model, seen, make_batch)
     predictions, summaries = _run(model, list(validation), make_validation_batch)
-    groups = clip_groups(list(validation), None, group_names)[1]
+    groups, training_groups = (clip_groups(list(clips), None, group_names)[1] for clips in (validation, seen))
     labels, training_labels = (np.stack([clip.labels for clip in clips]) for clips in (validation, seen))
     if line := flat_line(predictions, names, labels):
         note(line)
     return Calibration(
         ConformalIntervals.fit(training_predictions, training_labels, predictions, labels, groups),
-        Familiarity.fit(training_summaries, summaries, groups),
+        Familiarity.fit(training_summaries, training_groups, summaries, groups),
     )
 
 

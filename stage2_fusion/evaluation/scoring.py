@@ -105,7 +105,7 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         )
     if info.intervals:
         lines.append(f"intervals {info.intervals}")
-    if info.unlike and info.unlike.count:
+    if info.unlike and (info.unlike.count or info.unlike.not_known):
         lines.append(f"unlike the training data: {info.unlike}")
     if info.ceiling and info.ceiling.mean is not None:
         known = evaluation.mean_pcc is not None and info.ceiling.mean > 0

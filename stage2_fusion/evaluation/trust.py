@@ -51,11 +51,16 @@ class UnlikeClips:
     count: int
     of: int
     false_alarms: float
-    """Share of clips like the training clips that is called unlike them."""
+    """The highest share of clips like the training clips that is called unlike them."""
+    not_known: str = ""
+    """Why it is not known which clips are unlike."""
 
     def __str__(self) -> str:
+        if self.not_known:
+            return self.not_known
         return (
-            f"{self.count} of {self.of} clips ({self.false_alarms:.0%} of clips like the training clips are called so)"
+            f"{self.count} of {self.of} clips (at most {self.false_alarms:.0%} of clips like the training clips are "
+            "called so)"
         )
 
 
@@ -86,4 +91,5 @@ def count_unlike(familiarity: Familiarity, seen: Summaries, rows: np.ndarray) ->
     """Of the clips `rows` of those that a model has seen."""
     seen = {name: values[rows] for name, values in seen.items()}
     judged = familiarity.judge(familiarity.measure(seen), present_in(seen))
-    return UnlikeClips(sum(bool(clip.unlike) for clip in judged), len(rows), familiarity.false_alarms)
+    count = sum(bool(clip.unlike) for clip in judged)
+    return UnlikeClips(count, len(rows), familiarity.false_alarms, familiarity.not_known)

@@ -23,7 +23,7 @@ from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.models import MODELS, saving
 from stage2_fusion.models.calibration import Calibration
 from stage2_fusion.models.loading import load_model
-from stage2_fusion.models.model_config import AGAIN, FusionConfig
+from stage2_fusion.models.model_config import FusionConfig
 
 if TYPE_CHECKING:
     from stage1_align.encoders import AlignedEncoders
@@ -179,7 +179,7 @@ class FusionModel(nn.Module):
         config = FusionConfig.read(folder)
         model = load_model(folder, config, lambda: cls._from_saved(config, folder))
         model.config, model.metrics, model.folder = config, saving.read_metrics(folder), folder
-        model.calibration = Calibration.read(folder, len(config.label_names), AGAIN)
+        model.calibration = Calibration.read(folder, config)
         return model.eval().requires_grad_(False)
 
     def save_pretrained(

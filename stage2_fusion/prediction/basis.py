@@ -25,9 +25,7 @@ COLUMNS = (
 """Of OUT_basis.csv; the fields of a Basis say what they are."""
 NAMED_CLIPS = 3
 """Unusual clips that the line on the terminal names."""
-NOT_KNOWN = (
-    "how far the clips are from the training data is not known: the model is of an earlier version; train it again"
-)
+NOT_KNOWN = "how far the clips are from the training data is not known: the model is of another version; train it again"
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Basis:
     weights: dict[str, float] = field(default_factory=dict)
     """Modality to its mean weight over the steps that have it; without modalities that the clip lacks."""
     familiarity: ClipFamiliarity | None = None
-    """How far the clip is from the training clips; None for a model of an earlier version."""
+    """How far the clip is from the training clips; None for a model of another version."""
 
     def row(self, name: str) -> list[str]:
         """The cells of a clip in OUT_basis.csv."""
@@ -70,9 +68,11 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def unlike_line(bases: dict[str, Basis], familiarity: Familiarity | None) -> str:
-    """A line about the clips that are unlike the training clips; "" if there are none."""
+    """A line about the clips that are unlike the training clips, or that this is not known; "" if there are none."""
     if familiarity is None:
         return NOT_KNOWN
+    if familiarity.not_known:
+        return f"unlike the training data: {familiarity.not_known}; the model says nothing about it"
     clips = [(name, part.familiarity) for name, part in bases.items()]
     found = [(name, about.reasons) for name, about in clips if about and about.unlike]
     if not found:
@@ -82,5 +82,5 @@ def unlike_line(bases: dict[str, Basis], familiarity: Familiarity | None) -> str
     which = f"{len(found)} of {len(bases)} clips {'is' if len(found) == 1 else 'are'}"
     return (
         f"{which} unlike the training data, so that the predictions mean little: {named}{more}; "
-        f"of clips like the training clips, {familiarity.false_alarms:.0%} are called so too"
+        f"of clips like the training clips, at most {familiarity.false_alarms:.0%} are called so too"
     )

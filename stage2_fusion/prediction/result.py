@@ -29,8 +29,8 @@ class Window:
     """Modality to its quality signals (T, Q); absent modalities are left out."""
     transcript: str = ""
     distances: np.ndarray | None = None
-    """float64 (V,) of its views from the training clips (prediction/familiarity.py), NaN for modalities that are absent
-    or that no training clip has; None if the model does not know."""
+    """float64 (V,) of its views from the training clips, in their usual spread (prediction/familiarity.py), NaN for
+    modalities that are absent or that no training clip has; None if the model does not know."""
     read: tuple[str, ...] = ()
     """Modalities that it has and the model reads."""
 

@@ -55,8 +55,8 @@ def _familiarity(windows: Sequence[Window], familiarity: Familiarity | None) -> 
     lengths = np.array([[max(window.end - window.start, 1e-3)] for window in windows])  # (W, 1)
     known = ~np.isnan(distances)  # (W, V)
     shares = (known * lengths).sum(axis=0)  # (V,)
-    total = np.where(known, np.log(np.maximum(np.nan_to_num(distances), 1e-6)) * lengths, 0).sum(axis=0)  # (V,)
-    mean = np.where(shares > 0, np.exp(total / np.maximum(shares, 1e-9)), np.nan)  # (V,)
+    total = (np.nan_to_num(distances) * lengths).sum(axis=0)  # (V,)
+    mean = np.where(shares > 0, total / np.maximum(shares, 1e-9), np.nan)  # (V,)
     present = np.array([any(name in window.read for window in windows) for name in MODALITIES])
     return familiarity.judge(mean[None], present[None])[0]
 

@@ -36,7 +36,7 @@ from stage2_fusion.evaluation.conformal import ConformalIntervals, fewest_groups
 from stage2_fusion.evaluation.scoring import clip_groups
 from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FusionModel
-from stage2_fusion.prediction.familiarity import Familiarity
+from stage2_fusion.prediction.familiarity import Familiarity, present_in
 from stage2_fusion.prediction.summaries import SummaryRecorder
 
 Quantile = Callable[[np.ndarray, np.ndarray, float], float]
@@ -184,8 +184,10 @@ def main() -> None:
         print(row("  width", width.mean(axis=0)))
         print(row("exchanged", covered(splits["train"], test, valid, options.coverage)[0].mean(axis=0)))
         print(row("drawn again", drawn_again(splits, options.coverage, "ours", None, options.draws)[0]))
-        familiarity = Familiarity.fit(splits["train"].seen, valid.seen, list(valid.groups))
-        judged = familiarity.judge(familiarity.measure(test.seen))
+        familiarity = Familiarity.fit(
+            splits["train"].seen, list(splits["train"].groups), valid.seen, list(valid.groups)
+        )
+        judged = familiarity.judge(familiarity.measure(test.seen), present_in(test.seen))
         unlike = np.mean([bool(clip.unlike) for clip in judged])
         print(f"called unlike: {unlike:.1%} of the test clips, where {familiarity.false_alarms:.1%} are stated")
     print(f"\nmean of {len(runs)} runs")

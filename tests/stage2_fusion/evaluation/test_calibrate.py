@@ -49,8 +49,9 @@ def test_scores_are_residuals_of_the_saved_model_on_the_validation_clips(folder,
     groups = [sample.groups["subject"] for sample in valid.samples]
     assert len(set(zip(groups, fitted.groups.tolist(), strict=True))) == len(set(groups)) == 7
     missing = np.array([[sample.modality(name).steps == 0 for name in ("vision", "audio", "text")] for sample in valid])
-    distances = model.calibration.familiarity.distances
-    assert missing.any() and (np.isnan(distances) == missing.repeat(2, axis=1)).all()
+    familiarity = model.calibration.familiarity
+    assert missing.any() and (np.isnan(familiarity.validation) == missing.repeat(2, axis=1)).all()
+    assert len(familiarity.training) == 64 and not set(familiarity.training_groups) & set(familiarity.validation_groups)
 
 
 def test_run_that_is_killed_while_it_calibrates_ends_with_the_same_files(folder, data, tmp_path, monkeypatch):
@@ -85,16 +86,18 @@ def test_calibration_is_under_the_checksum_and_survives_saving(copy, tmp_path):
         ("intervals.groups", np.zeros(3, np.int32)),
         ("intervals.spreads", np.full((2, 3), np.nan, np.float32)),
         ("familiarity.vision.signals.components", np.zeros((2, 2), np.float32)),
-        ("familiarity.distances", np.full((3, 6), np.inf, np.float32)),
-        ("familiarity.groups", None),
+        ("familiarity.validation", np.full((3, 6), np.inf, np.float32)),
+        ("familiarity.vision.features.mean", np.zeros(3, np.float32)),
+        ("familiarity.validation_groups", None),
     ],
 )
-def test_calibration_that_does_not_fit_is_refused_in_one_line(copy, name, value):
+def test_model_with_a_calibration_of_another_version_says_so_and_predicts_without(copy, capsys, name, value):
     tensors = load_file(copy / FILE) | {name: value}
     save_file({key: tensor for key, tensor in tensors.items() if tensor is not None}, copy / FILE)
     seal(copy)
-    with pytest.raises(UserError, match=f"{FILE}: damaged .*; train the model again"):
-        FusionModel.from_pretrained(copy)
+    assert FusionModel.from_pretrained(copy).calibration is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{FILE}: of another version (" in line and "not known; train the model again" in line
 
 
 def test_evaluation_reports_coverage_and_width(folder, data, tmp_path):
@@ -109,6 +112,7 @@ def test_evaluation_reports_coverage_and_width(folder, data, tmp_path):
     assert list(intervals.width.per_dimension.values()) == pytest.approx((high - low).mean(axis=0))
     assert inside.min() > 0.5 and (high - low).max() < 1
     assert "in 80%" in score_table(evaluation) and evaluation.info.unlike.of == 42
+    assert "unlike the training data: not known (7 people or other groups in validation; 19" in score_table(evaluation)
     read = read_evaluation(out)
     assert (read.info.intervals, read.info.unlike) == (intervals, evaluation.info.unlike)
 

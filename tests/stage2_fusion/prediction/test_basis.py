@@ -59,7 +59,10 @@ def test_absent_modalities_are_empty_cells():
 
 @pytest.mark.parametrize(("count", "words"), [(0, ""), (1, "1 of 5 clips is unlike"), (4, "c0 (picture), c1")])
 def test_unlike_clips_are_named_in_a_line(count, words):
-    known = Familiarity({}, np.zeros((60, 6), np.float32), np.arange(60, dtype=np.int32))
+    known, few = (
+        Familiarity({}, {}, np.zeros((0, 6)), np.zeros(0, int), np.zeros((people, 6)), np.arange(people))
+        for people in (60, 3)
+    )
     bases = {}
     for i in range(5):
         about = ClipFamiliarity({}, 99.0, ["picture"] if i < count else [])
@@ -69,3 +72,4 @@ def test_unlike_clips_are_named_in_a_line(count, words):
     assert words in line and bool(line) == bool(count) and ("and 1 more" in line) == (count == 4)
     assert not count or "2%" in line
     assert unlike_line(bases, None) == NOT_KNOWN
+    assert "not known (3 people or other groups in validation; 19 are needed)" in unlike_line(bases, few)

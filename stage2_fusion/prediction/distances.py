@@ -1,0 +1,124 @@
+"""Distances of clips from training clips in one view, and how large they usually are.
+
+The distance is that of Mahalanobis under probabilistic principal components (Tipping and Bishop 1999): the variance of
+the first components, and one variance for all other directions, which shrinks a covariance of many channels.
+
+Damaged training clips lie far from the others, and would make it usual for every clip to be far. A distance is compared
+with those of the training clips whose quality signals are the most similar: a clear picture of a face has to be as near
+as other clear pictures of faces. Distances of training clips are measured out of fold, from training clips of other
+groups, so that they are comparable with those of clips that were never met.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+EXPLAINED = 0.999
+"""Share of the variance that the components explain: what is new often lies in directions that hardly varied."""
+MAX_COMPONENTS = 256
+CLIPS_PER_COMPONENT = 5
+"""Training clips that a component needs."""
+SMALLEST_VARIANCE = 1e-4
+"""Of normalized channels: what never varied in training may vary a little."""
+FOLDS = 5
+NEIGHBORS = 150
+"""Training clips with the most similar signals, of which FAR is the quantile that spreads are measured to."""
+FAR = 0.9
+SMALLEST_SPREAD = 0.05
+CHUNK = 512
+"""Clips that are compared with all training clips at once."""
+
+
+@dataclass(eq=False)
+class ViewReference:
+    """The training clips' distribution of one view, d numbers."""
+
+    mean: np.ndarray
+    """float32 (d,)."""
+    components: np.ndarray
+    """float32 (r, d), orthonormal."""
+    variances: np.ndarray
+    """float32 (r,), along the components."""
+    rest: np.ndarray
+    """float32 (1,): variance along each other direction."""
+
+    @classmethod
+    def fit(cls, summaries: np.ndarray) -> Self:
+        """From summaries (N, d) of N >= 1 clips."""
+        count, width = summaries.shape
+        mean = summaries.mean(axis=0, dtype=np.float64)  # (d,)
+        centered = summaries - mean  # (N, d)
+        values, vectors = np.linalg.eigh(centered.T @ centered / count)  # ascending
+        values, vectors = np.maximum(values[::-1], SMALLEST_VARIANCE), vectors[:, ::-1]
+        enough = int(np.searchsorted(np.cumsum(values) / values.sum(), EXPLAINED)) + 1
+        rank = max(0, min(enough, MAX_COMPONENTS, count // CLIPS_PER_COMPONENT, width - 1))
+        parts = (mean, vectors[:, :rank].T, values[:rank], values[rank:].mean(keepdims=True))
+        return cls(*(np.ascontiguousarray(part, dtype=np.float32) for part in parts))
+
+    def distances(self, summaries: np.ndarray) -> np.ndarray:
+        """Mahalanobis distance of summaries (N, d) over sqrt(d), about 1 for training clips: float64 (N,)."""
+        centered = summaries.astype(np.float64) - self.mean  # (N, d)
+        along = centered @ self.components.T.astype(np.float64)  # (N, r)
+        across = np.maximum((centered**2).sum(axis=1) - (along**2).sum(axis=1), 0)  # (N,)
+        squares = (along**2 / self.variances).sum(axis=1) + across / self.rest[0]
+        return np.sqrt(squares / len(self.mean))
+
+    def logs(self, summaries: np.ndarray) -> np.ndarray:
+        """Logarithms of the distances: float64 (N,), NaN where summaries are."""
+        return np.log(np.maximum(self.distances(summaries), 1e-6))
+
+
+def out_of_fold(summaries: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Logarithm of the distance of each of the clips (N, d) from the clips of other groups, int (N,): float64 (N,). Of
+    one group alone: from all clips."""
+    names, index = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        return ViewReference.fit(summaries).logs(summaries)
+    folds = min(FOLDS, len(names))
+    fold = np.random.default_rng(0).permutation(len(names))[index] % folds  # (N,)
+    distances = np.empty(len(summaries))
+    for i in range(folds):
+        distances[fold == i] = ViewReference.fit(summaries[fold != i]).logs(summaries[fold == i])
+    return distances
+
+
+@dataclass(eq=False)
+class UsualDistances:
+    """How far M training clips are from those of other groups, by their quality signals."""
+
+    signals: np.ndarray
+    """float32 (M, q), over their standard deviations `scale`; q = 0 if what is usual does not depend on signals."""
+    scale: np.ndarray
+    """float32 (q,)."""
+    distances: np.ndarray
+    """float32 (M,), logarithms."""
+
+    @classmethod
+    def fit(cls, signals: np.ndarray, distances: np.ndarray) -> Self:
+        """From signals (M, q) and logarithms of distances (M,)."""
+        scale = np.maximum(signals.std(axis=0, dtype=np.float64), 1e-3)  # (q,)
+        return cls(*(part.astype(np.float32) for part in (signals / scale, scale, distances)))
+
+    def scores(self, distances: np.ndarray, signals: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+        """Logarithms of distances (N,) in their usual spread: float64 (N,), 0 for the median of training clips with
+        such signals (N, q), 1 for their FAR quantile. own: bool (N, M), training clips not to compare with."""
+        parts = range(0, len(distances), CHUNK)
+        usual = [self._usual(signals[i : i + CHUNK], None if own is None else own[i : i + CHUNK]) for i in parts]
+        median, far = np.concatenate([*usual, np.zeros((0, 2))]).T  # (N,) each
+        return (distances - median) / np.maximum(far - median, SMALLEST_SPREAD)
+
+    def _usual(self, signals: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+        """Median and FAR quantile (B, 2) for clips with signals (B, q)."""
+        known = self.distances.astype(np.float64)
+        if not len(self.scale):
+            return np.broadcast_to(np.quantile(known, [0.5, FAR]), (len(signals), 2))
+        x, y = signals / self.scale.astype(np.float64), self.signals.astype(np.float64)  # (B, q), (M, q)
+        apart = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T  # (B, M)
+        count = len(known)
+        if own is not None:
+            apart[own] = np.inf
+            count = max(1, len(known) - int(own.sum(axis=1).max()))
+        count = min(NEIGHBORS, count)
+        nearest = np.argpartition(apart, count - 1, axis=1)[:, :count]  # (B, k)
+        return np.quantile(known[nearest], [0.5, FAR], axis=1).T
