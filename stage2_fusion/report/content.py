@@ -69,6 +69,21 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """A list of texts, each after a word that says what it is about. `Commands` stand between backquotes."""
+
+    lines: Sequence[Fact]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A figure and a table beside each other where the page has room."""
+
+    left: "Block"
+    right: "Block"
+
+
+@dataclass(frozen=True)
 class Text:
     """A paragraph."""
 
@@ -91,7 +106,7 @@ class Group:
     folded: bool = False
 
 
-Block = Table | Figure | Grid | Picture | Facts | Text | Code | Group
+Block = Table | Figure | Grid | Picture | Facts | Lines | Beside | Text | Code | Group
 
 
 @dataclass
@@ -105,7 +120,7 @@ class Section:
     notes: list[str] = field(default_factory=list)
     """What the reader has to know about it, a line each."""
     missing: list[str] = field(default_factory=list)
-    """What could not be shown and how to get it, a line each."""
+    """What could not be shown and how to get it, a line each: the page lists those of all sections at its end."""
 
 
 class NotFound(Exception):

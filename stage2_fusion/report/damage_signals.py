@@ -138,8 +138,11 @@ def _detector(name: str, low: np.ndarray, rows: Rows, chosen: bool) -> Detector 
 
 
 def _bootstrap(rows: Rows, best: np.ndarray | None, seed: int) -> np.ndarray:
-    """AUC of the weight and of the best signal in resamples of groups: (R, 2), NaN where a resample has no pairs."""
+    """AUC of the weight and of the best signal in resamples of groups: (R, 2), NaN where a resample has no pairs. One
+    group alone is the same in every resample and tells nothing about others: (0, 2)."""
     _, group = np.unique(rows.groups, return_inverse=True)  # (N,)
+    if group.max(initial=0) == 0:
+        return np.zeros((0, 2))
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(group.max(initial=-1) + 2))
     members = [order[a:b] for a, b in itertools.pairwise(starts)]

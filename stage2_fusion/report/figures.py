@@ -156,8 +156,8 @@ def for_page(svg: str, prefix: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     view = re.search(r'viewBox="([^"]*)"', svg)
     assert view is not None
-    width = float(view[1].split()[2])  # points; texts of 9 points become 9 to 13.5 pixels
-    size = f'style="min-width: min({width:.0f}px, 30rem); max-width: {1.5 * width:.0f}px"'
+    width = float(view[1].split()[2])  # points; texts of 9 points become 9 to 15 pixels
+    size = f'style="min-width: min({width:.0f}px, 30rem); max-width: {1.65 * width:.0f}px"'
     svg = re.sub(r"<svg [^>]*>", f'<svg viewBox="{view[1]}" {size} aria-hidden="true">', svg, count=1)
     svg = re.sub(r"font: ((?:\w+ )?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", svg)
     svg = re.sub(r'\bid="|href="#|url\(#', rf"\g<0>{prefix}", svg).replace("xlink:href", "href")

@@ -1,15 +1,30 @@
 """The HTML of a report. Every text that it shows is escaped here."""
 
 import base64
+import re
 from collections.abc import Sequence
 from functools import singledispatchmethod
 from html import escape
 from pathlib import Path
 
-from stage2_fusion.report.content import Code, Fact, Facts, Figure, Grid, Group, Picture, Section, Table, Text
+from stage2_fusion.report.content import (
+    Beside,
+    Code,
+    Fact,
+    Facts,
+    Figure,
+    Grid,
+    Group,
+    Lines,
+    Picture,
+    Section,
+    Table,
+    Text,
+)
 from stage2_fusion.report.figures import for_page
 
 CSS = Path(__file__).with_name("page.css")
+MISSING_TITLE = "Not shown, and how to get it"
 
 
 class Page:
@@ -22,8 +37,11 @@ class Page:
 
     def document(self, title: str, about: str, sections: Sequence[Section], footer: str) -> str:
         """The whole file. about, footer: texts under the title and at the end."""
-        ids = [f"section-{number}" for number, _ in enumerate(sections, 1)]
-        named = list(zip(ids, sections, strict=True))
+        shown = [section for section in sections if section.lead or section.blocks or section.notes]
+        missing = [Fact(section.title, line) for section in sections for line in section.missing]
+        if missing:
+            shown.append(Section(MISSING_TITLE, blocks=[Lines(missing)]))
+        named = [(f"section-{number}", section) for number, section in enumerate(shown, 1)]
         links = "".join(f'<li><a href="#{name}">{escape(section.title)}</a></li>' for name, section in named)
         body = "\n".join(self.section(name, section) for name, section in named)
         return f"""<!DOCTYPE html>
@@ -52,14 +70,13 @@ class Page:
 """
 
     def section(self, name: str, section: Section) -> str:
-        """A section with its heading, lead, blocks, and what is missing."""
+        """A section with its heading, lead, blocks and notes."""
         parts = [f'<section id="{name}" aria-labelledby="{name}-title">', f'<h2 id="{name}-title">']
         parts[-1] += f"{escape(section.title)}</h2>"
         parts += [f"<p>{escape(section.lead)}</p>"] if section.lead else []
         parts += [self.block(block) for block in section.blocks]
-        for label, texts in (("Notes", section.notes), ("Not shown", section.missing)):
-            lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
-            parts += [f'<ul class="notice" aria-label="{label}">{lines}</ul>'] if texts else []
+        lines = "".join(f"<li>{_marked(text)}</li>" for text in section.notes)
+        parts += [f'<ul class="notice" aria-label="Notes">{lines}</ul>'] if lines else []
         return "\n".join([*parts, "</section>"])
 
     @singledispatchmethod
@@ -78,6 +95,18 @@ class Page:
     @block.register
     def _facts(self, block: Facts) -> str:
         return f'<dl class="facts">{"".join(map(_fact, block.facts))}</dl>'
+
+    @block.register
+    def _lines(self, block: Lines) -> str:
+        lines = "".join(
+            f"<li><strong>{escape(each.label)}:</strong> {_marked(each.value)}</li>" for each in block.lines
+        )
+        return f'<ul class="lines">{lines}</ul>'
+
+    @block.register
+    def _beside(self, block: Beside) -> str:
+        parts = "".join(f"<div>{self.block(part)}</div>" for part in (block.left, block.right))
+        return f'<div class="beside">{parts}</div>'
 
     @block.register
     def _table(self, block: Table) -> str:
@@ -133,6 +162,11 @@ class Page:
         svg = for_page(self._drawn[figure.name], f"f{self._count}-")
         shown = f'<div class="drawing" role="img" aria-label="{escape(figure.alt)}">{svg}</div>'
         return f"<figure>{shown}{_caption(figure.caption)}</figure>"
+
+
+def _marked(text: str) -> str:
+    """Escaped text, in which `commands` look like commands."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _fact(fact: Fact) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from shared.errors import UserError
 from shared.files import write_bytes, write_text
 from shared.text import one_line
-from stage2_fusion.report.content import Block, Figure, Grid, Group, NotFound, Picture, Section
+from stage2_fusion.report.content import Beside, Block, Figure, Grid, Group, NotFound, Picture, Section
 from stage2_fusion.report.figures import for_file, render, style
 from stage2_fusion.report.inputs import Inputs
 from stage2_fusion.report.page import Page
@@ -112,6 +112,8 @@ def _drawings(blocks: Iterable[Block]) -> Iterator[Figure | Picture]:
     for block in blocks:
         if isinstance(block, Group):
             yield from _drawings(block.blocks)
+        elif isinstance(block, Beside):
+            yield from _drawings((block.left, block.right))
         elif isinstance(block, Grid):
             yield from block.figures
         elif isinstance(block, Figure | Picture):

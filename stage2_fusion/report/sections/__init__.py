@@ -7,6 +7,7 @@ SECTIONS = Registry(
     "section of a report",
     {
         "score": f"{_HERE}.score:score",
+        "advice": f"{_HERE}.advice:advice",
         "dimensions": f"{_HERE}.dimensions:dimensions",
         "clips": f"{_HERE}.clips:clips",
         "damage": f"{_HERE}.damage:damage",

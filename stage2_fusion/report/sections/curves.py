@@ -12,6 +12,8 @@ from stage2_fusion.report.inputs import Inputs, read_option
 
 MOST_POINTS = 300
 """Points of a curve; a longer log is averaged over equal runs of steps."""
+LITTLE = 0.05
+"""Mean recall that training has to add to be worth its name."""
 Log = list[dict[str, Any]]
 PARTS = {"mse": "MSE", "pcc": "1 − PCC", "ccc": "1 − CCC", "quality": "weights of damage"}
 """Parts of the loss of stage 2 in its log, and what they are."""
@@ -54,6 +56,8 @@ def _align(inputs: Inputs) -> tuple[str, list[Figure]]:
             f"Stage 1 found the partner of a validation clip best after step {best['step']:g} (mean recall "
             f"{best['mean_recall']:.3f}, {valid[0]['mean_recall']:.3f} before training)."
         )
+        if valid[0]["step"] == 0 and best["mean_recall"] - valid[0]["mean_recall"] < LITTLE:
+            lead += " Training hardly changed that: these encoders match clips little better than random ones."
         if best is valid[-1] and len(valid) > 2:
             lead += " It still improved at the end: more epochs may help."
         figures.append(_valid_figure("align-valid", valid, "step", "mean_recall", best, "mean recall, validation"))

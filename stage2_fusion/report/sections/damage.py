@@ -116,6 +116,8 @@ def _lead(comparisons: list[Comparison], uniform: bool) -> str:
         )
     parts = [f"{each.weight.auc:.2f} for {each.modality} damaged {each.known_from}" for each in comparisons]
     text = f"Low weights find damage with ROC AUC {', '.join(parts)}."
+    if not any(each.lead_interval for each in comparisons):
+        return f"{text} With one group alone there is no interval: a few more clips may turn any comparison around."
     better = [each for each in comparisons if each.lead_interval and each.lead_interval[0] > 0]
     worse = [each for each in comparisons if each.lead_interval and each.lead_interval[1] < 0]
     if better:

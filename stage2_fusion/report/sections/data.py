@@ -40,9 +40,12 @@ def data(inputs: Inputs) -> Section:
 def _lead(table: ClipTable) -> str:
     lacking = {name: int((~table.present[name]).sum()) for name in MODALITIES}
     most = max(lacking, key=lambda name: lacking[name])
-    minutes = table.seconds.sum() / 60
-    text = f"{len(table.ids)} clips, {minutes:.0f} minutes."
-    if lacking[most]:
+    seconds = table.seconds.sum()
+    length = f"{seconds / 60:,.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
+    text = f"{len(table.ids):,} clips, {length}."
+    if lacking[most] == len(table.ids):
+        text += f" None of them has {most}."
+    elif lacking[most]:
         text += (
             f" {lacking[most]} of them ({lacking[most] / len(table.ids):.0%}) lack {most}, the modality missing most."
         )

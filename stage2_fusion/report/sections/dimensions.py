@@ -1,4 +1,4 @@
-"""Predicted against labelled, a picture per dimension."""
+"""Predicted against labeled, a picture per dimension."""
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from stage2_fusion.report.content import Figure, Grid, NotFound, Section
 from stage2_fusion.report.figures import MOST_MARKS, MUTED, SYSTEM, new_figure, short, tips
 from stage2_fusion.report.inputs import Inputs
 
+FEW_CLIPS = 50
 MOST_DIMENSIONS = 24
 """Pictures that the page shows; the table of the score has all dimensions."""
 
@@ -18,12 +19,13 @@ def dimensions(inputs: Inputs) -> Section:
     columns = [k for k in range(len(evaluation.names)) if not np.isnan(evaluation.labels[:, k]).all()]
     if not columns:
         raise NotFound("no clip of this evaluation is labeled")
-    section = Section("Predicted against labelled", _lead(evaluation))
+    section = Section("Predicted against labeled", _lead(evaluation))
     shown = columns[:MOST_DIMENSIONS]
     section.blocks = [
         Grid(
             [_scatter(evaluation, k) for k in shown],
-            "Each point is a clip; dashed: prediction = label; in brackets the 95 % interval.",
+            "Each point is a clip; dashed: prediction = label"
+            + ("; in brackets the 95 % interval." if evaluation.scores.pcc.interval else "."),
         )
     ]
     if len(columns) > len(shown):
@@ -39,7 +41,9 @@ def _lead(evaluation: Evaluation) -> str:
     if len(known) > 1:
         best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
         text += f" {best} is followed best (PCC {known[best]:.3f}), {worst} worst ({known[worst]:.3f})."
-    spread = _relative_spread(evaluation)
+        if evaluation.scores.n < FEW_CLIPS:
+            text += f" With {evaluation.scores.n} clips, one of them can turn that order around."
+    spread = relative_spread(evaluation)
     if spread is not None and spread < 0.9:
         text += (
             f" The predictions vary {spread:.2f} times as much as the labels: they stay close to the mean, which PCC "
@@ -48,7 +52,7 @@ def _lead(evaluation: Evaluation) -> str:
     return text
 
 
-def _relative_spread(evaluation: Evaluation) -> float | None:
+def relative_spread(evaluation: Evaluation) -> float | None:
     """Standard deviation of the predictions over that of the labels, median over dimensions; None without labels that
     vary."""
     ratios = []
@@ -70,7 +74,9 @@ def _scatter(evaluation: Evaluation, k: int) -> Figure:
     margin = 0.03 * (high - low)
     axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     many = len(x) > MOST_MARKS
-    marks = axes.scatter(x, y, s=14 if not many else 6, color=SYSTEM, alpha=0.5, linewidths=0, rasterized=many)
+    few = len(x) < FEW_CLIPS
+    size, alpha = (36, 0.8) if few else (6, 0.5) if many else (14, 0.5)
+    marks = axes.scatter(x, y, s=size, color=SYSTEM, alpha=alpha, linewidths=0, rasterized=many)
     if not many:
         ids = [name for name, keep in zip(evaluation.ids, known, strict=True) if keep]
         values = zip(ids, x, y, strict=True)
@@ -85,7 +91,7 @@ def _scatter(evaluation: Evaluation, k: int) -> Figure:
     axes.set_title(short(name, 30))
     zeros = int((x <= evaluation.scale.ranges[name][0]).sum())
     facts = (
-        f"PCC {pcc}{between}, CCC {ccc}. {zeros} of {len(x)} clips are labelled {evaluation.scale.ranges[name][0]:g}."
+        f"PCC {pcc}{between}, CCC {ccc}. {zeros} of {len(x)} clips are labeled {evaluation.scale.ranges[name][0]:g}."
     )
-    alt = f"{name}: {len(x)} clips, prediction against label. {facts}."
+    alt = f"{name}: {len(x)} clips, prediction against label. {facts}"
     return Figure(f"dimension-{k + 1:02d}", alt, figure, facts)

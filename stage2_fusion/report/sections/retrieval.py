@@ -3,9 +3,10 @@
 import re
 from typing import Any
 
+from shared.errors import UserError
 from stage2_fusion.report.content import Figure, Grid, NotFound, Section, Table
 from stage2_fusion.report.figures import MUTED, SERIES, clean_axes, new_figure, pair_color
-from stage2_fusion.report.inputs import Inputs
+from stage2_fusion.report.inputs import Inputs, read_option
 from stage2_fusion.report.sections.curves import is_number, thinned
 
 RECALL = re.compile(r"(.+)_to_(.+)_R@(\d+)")
@@ -16,7 +17,8 @@ def retrieval(inputs: Inputs) -> Section:
     before, after = _recalls(inputs)
     if not after:
         raise NotFound("no retrieval: stage 1 logged no recall (its validation split has too few pairs)")
-    section = Section("Retrieval", _lead(before, after))
+    candidates = _candidates(inputs)
+    section = Section("Retrieval", _lead(before, after, candidates))
     figures = [_figure(before, after)]
     temperatures = _temperatures(inputs)
     if temperatures:
@@ -57,13 +59,29 @@ def _parse(metrics: dict[str, Any]) -> Recalls:
     return found
 
 
-def _lead(before: Recalls, after: Recalls) -> str:
-    best = max(after, key=lambda key: after[key] if key[2] == 10 else -1.0)
+def _candidates(inputs: Inputs) -> int | None:
+    """How many clips the recall is about, if that is known: those of the validation split."""
+    try:
+        pairs = read_option(inputs.align_run, "pairs")
+        count = sum(split == "valid" for split in inputs.clips.column("split"))
+    except (NotFound, UserError):
+        return None
+    limit = pairs.get("valid_limit") if isinstance(pairs, dict) else None
+    return min(count, limit) if isinstance(limit, int) and limit > 0 else count
+
+
+def _lead(before: Recalls, after: Recalls, candidates: int | None) -> str:
+    steps = sorted({k for _, _, k in after})
+    telling = [k for k in steps if not candidates or k <= candidates / 2] or steps[:1]  # others are found by chance
+    best = max(after, key=lambda key: after[key] if key[2] == telling[-1] else -1.0)
+    where = "the nearest" if best[2] == 1 else f"among the {best[2]} nearest"
     text = (
         f"Recall at k: how often the right partner of a validation clip is among the k nearest of the other modality. "
-        f"Of {best[0]} to {best[1]}, {after[best]:.0%} are among the first {best[2]}"
+        f"Of {best[0]} to {best[1]}, {after[best]:.0%} are {where}"
     )
     text += f" ({before[best]:.0%} before training)." if best in before else "."
+    if candidates:
+        text += f" By chance, among {candidates} clips, about {min(1.0, best[2] / candidates):.0%} would be."
     transcripts = [value for (a, b, k), value in after.items() if "transcript" in (a, b) and k == 10]
     labels = [value for (a, b, k), value in after.items() if "labels" in (a, b) and k == 10]
     if transcripts and labels and sum(labels) / len(labels) > sum(transcripts) / len(transcripts):

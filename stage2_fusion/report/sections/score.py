@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from shared.errors import UserError
+from shared.metrics import pcc
 from stage2_fusion.evaluation.comparison import compare_evaluations
 from stage2_fusion.evaluation.results import Evaluation
 from stage2_fusion.evaluation.scoring import FEW_GROUPS, format_pcc
 from stage2_fusion.report.baseline import strongest_baseline
-from stage2_fusion.report.content import Fact, Facts, Figure, NotFound, Section, Table
+from stage2_fusion.report.content import Beside, Fact, Facts, Figure, NotFound, Section, Table
 from stage2_fusion.report.figures import MUTED, REFERENCE, SURFACE, SYSTEM, TEXT, clean_axes, new_figure, short
 from stage2_fusion.report.inputs import Inputs
 
@@ -38,7 +41,7 @@ def score(inputs: Inputs) -> Section:
         section.lead = "The labels of these clips allow no correlation, so there is no score."
         return section
     section.lead = _lead(evaluation, baseline)
-    section.blocks = [_facts(evaluation, baseline), _figure(bars), _table(evaluation)]
+    section.blocks = [_facts(evaluation, baseline), Beside(_figure(bars), _table(evaluation))]
     if _is_synthetic(inputs):
         section.notes.append("Drawn faces and synthetic voices: these scores say nothing about people.")
     if evaluation.info.ceiling is None:
@@ -80,21 +83,56 @@ def baseline_name(baseline: Evaluation) -> str:
 
 
 def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
-    pcc, scores, info = evaluation.mean_pcc or 0.0, evaluation.scores, evaluation.info
-    groups = f"{scores.groups} {info.group}s" if info.group else f"{scores.groups} groups"
+    mean, scores, info = evaluation.mean_pcc or 0.0, evaluation.scores, evaluation.info
+    group = info.group or "group"
     text = (
-        f"On {scores.n} clips of the {info.split or 'whole'} set ({groups}), the predictions of {info.model} correlate "
-        f"with the labels by {format_pcc(pcc)}, the mean over {len(evaluation.names)} dimensions"
+        f"On {scores.n} clips of the {info.split or 'whole'} set ({counted(scores.groups, group)}), the predictions of "
+        f"{info.model} correlate with the labels by {format_pcc(mean)}, the mean over "
+        f"{len(evaluation.names)} dimensions"
     )
     if scores.pcc.interval:
         low, high = scores.pcc.interval
-        text += f" (95 % interval over other {info.group or 'group'}s: {low:.3f} to {high:.3f})"
+        text += f" (95 % interval over other {group}s: {low:.3f} to {high:.3f})"
     text += "."
     if baseline is not None and baseline.mean_pcc is not None:
         text += _against(evaluation, baseline)
-    if scores.groups < FEW_GROUPS:
-        text += f" With fewer than {FEW_GROUPS} groups the interval is too narrow: take it as a rough guide."
+    if not scores.pcc.interval:
+        text += f" {_without_interval(evaluation)}"
+    elif scores.groups < FEW_GROUPS:
+        text += f" With fewer than {FEW_GROUPS} {group}s the interval is too narrow: take it as a rough guide."
     return text
+
+
+def counted(count: int, word: str) -> str:
+    """A number with its word: "1 person", "7 persons"."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _without_interval(evaluation: Evaluation) -> str:
+    """What a score without an interval says."""
+    group, score = evaluation.info.group or "group", evaluation.mean_pcc or 0.0
+    text = (
+        f"With {counted(evaluation.scores.groups, group)} there is no interval: other {group}s may give another score."
+    )
+    chance = chance_level(evaluation)
+    if chance is None:
+        return text
+    verdict = "this score may be chance too" if score <= chance else "this score is above that"
+    return (
+        f"{text} Put on these clips in random order, the same predictions reach {chance:.3f} or more in 5 of 100 "
+        f"cases: {verdict}."
+    )
+
+
+def chance_level(evaluation: Evaluation) -> float | None:
+    """The mean PCC that 95 % of random orders of the predictions stay below: how high a score of so few clips gets by
+    luck. None when too few orders have a score."""
+    rng, reached = np.random.default_rng(evaluation.bootstrap_seed), []
+    for _ in range(RESAMPLES):
+        order = rng.permutation(len(evaluation.ids))
+        values = [pcc(evaluation.predictions[order, k], evaluation.labels[:, k]) for k in range(len(evaluation.names))]
+        reached += [] if np.isnan(values).all() else [float(np.nanmean(values))]
+    return float(np.quantile(reached, 0.95)) if len(reached) >= RESAMPLES / 2 else None
 
 
 def _against(evaluation: Evaluation, baseline: Evaluation) -> str:
@@ -105,7 +143,8 @@ def _against(evaluation: Evaluation, baseline: Evaluation) -> str:
     side = "above" if mean.difference >= 0 else "below"
     text = f" That is {abs(mean.difference):.3f} {side} the strongest cheap baseline"
     if mean.interval is None:
-        return f"{text}."
+        groups = counted(evaluation.scores.groups, evaluation.info.group or "group")
+        return f"{text}; whether that is chance, {groups} cannot tell."
     low, high = mean.interval
     sure = "which may be chance" if low <= 0 <= high else "beyond chance"
     return f"{text}, {sure} (paired interval {signed(low)} to {signed(high)})."
@@ -117,15 +156,17 @@ def signed(value: float) -> str:
 
 
 def _facts(evaluation: Evaluation, baseline: Evaluation | None) -> Facts:
-    info, pcc = evaluation.info, evaluation.mean_pcc or 0.0
+    info, mean = evaluation.info, evaluation.mean_pcc or 0.0
     interval = evaluation.scores.pcc.interval
     note = f"95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else "no interval"
-    facts = [Fact("PCC, mean", format_pcc(pcc), note)]
+    facts = [Fact("PCC, mean", format_pcc(mean), note)]
     if info.ceiling and info.ceiling.mean:
-        facts.append(Fact("Ceiling", format_pcc(info.ceiling.mean), f"{pcc / info.ceiling.mean:.0%} of it reached"))
+        facts.append(Fact("Ceiling", format_pcc(info.ceiling.mean), f"{mean / info.ceiling.mean:.0%} of it reached"))
     if baseline is not None:
         facts.append(Fact("Baseline", format_pcc(baseline.mean_pcc), baseline_name(baseline)))
-    facts.append(Fact("Clips scored", str(evaluation.scores.n), f"{evaluation.scores.groups} {info.group or 'group'}s"))
+    facts.append(
+        Fact("Clips scored", str(evaluation.scores.n), counted(evaluation.scores.groups, info.group or "group"))
+    )
     return Facts(facts)
 
 
@@ -139,7 +180,7 @@ def _figure(bars: list[Bar]) -> Figure:
             axes.plot(bar.interval, [row, row], color=SURFACE, linewidth=4.5)
             axes.plot(bar.interval, [row, row], color=TEXT, linewidth=1.5)
         weight = "bold" if bar.is_system else "normal"
-        axes.text(min(lowest, 0), row - 0.32, f"{short(bar.label)}: {bar.pcc:.3f}", va="bottom", fontweight=weight)
+        axes.text(0.008, row - 0.32, f"{short(bar.label)}: {bar.pcc:.3f}", va="bottom", fontweight=weight)
     axes.set_yticks([])
     axes.set_ylim(len(bars) - 0.6, -0.85)
     axes.set_xlim(lowest, 1)
@@ -148,7 +189,8 @@ def _figure(bars: list[Bar]) -> Figure:
     axes.axvline(0, color=MUTED, linewidth=0.8)
     clean_axes(axes, "x")
     shown = "; ".join(f"{bar.label} {bar.pcc:.3f}" for bar in bars)
-    return Figure("score", f"Bars of mean PCC: {shown}.", figure, "Lines show 95 % intervals.")
+    caption = "Lines show 95 % intervals." if any(bar.interval for bar in bars) else ""
+    return Figure("score", f"Bars of mean PCC: {shown}.", figure, caption)
 
 
 def _table(evaluation: Evaluation) -> Table:
@@ -160,10 +202,9 @@ def _table(evaluation: Evaluation) -> Table:
             for column in (scores.pcc, scores.pcc_nonzero, scores.ccc, scores.mae)
         ]
         interval = scores.pcc.interval if name == "mean" else scores.pcc.interval_per_dimension[name]
-        low_high = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "–"
-        pcc, *rest = map(format_pcc, of)
-        rows.append([name, pcc, low_high, *rest])
-    header = ["dimension", "PCC", "95 % interval", "PCC>0", "CCC", "MAE"]
-    return Table(
-        "Scores per dimension. PCC>0: of the clips with a label above the lowest value.", header, rows, range(1, 6)
-    )
+        low_high = [f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "–"] if scores.pcc.interval else []
+        first, *rest = map(format_pcc, of)
+        rows.append([name, first, *low_high, *rest])
+    header = ["dimension", "PCC", *(["95 % interval"] if scores.pcc.interval else []), "PCC>0", "CCC", "MAE"]
+    caption = "Scores per dimension. PCC>0: of the clips with a label above the lowest value."
+    return Table(caption, header, rows, range(1, len(header)))

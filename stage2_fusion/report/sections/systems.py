@@ -82,6 +82,8 @@ def _lead(board: Leaderboard) -> str:
     systems = [row for row in board.rows if row.seeds is not None]
     place = systems.index(against) + 1
     text = f"{board.against} is number {place} of {len(systems)} systems."
+    if not any(row.difference_interval for row in systems):
+        return f"{text} There is no interval of the differences, so the order may be chance."
     sure = [row for row in board.rows if row.difference_interval and row.difference_interval[1] < 0]
     if sure:
         text += f" It is ahead of {_listed(sure)} beyond chance: the interval of the difference stays below 0."

@@ -110,7 +110,7 @@ def test_a_run_fills_every_section_and_its_numbers_are_those_of_the_evaluation(r
     assert len(report.sections) == len(SECTIONS.parts)
     assert "could not be made" not in html
     shown = {section.title for section in report.sections if section.lead and section.blocks}
-    assert shown >= {"Score", "Predicted against labelled", "Learning curves", "Retrieval", "Systems compared", "Data"}
+    assert shown >= {"Score", "Predicted against labeled", "Learning curves", "Retrieval", "Systems compared", "Data"}
     assert all(section.blocks or section.missing for section in report.sections)  # never an empty frame
     for name in scores.pcc.per_dimension:
         values = [column.per_dimension[name] for column in (scores.pcc_nonzero, scores.ccc, scores.mae)]
