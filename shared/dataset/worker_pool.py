@@ -4,11 +4,12 @@
 """
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from multiprocessing import connection
 from typing import Any, NamedTuple
@@ -60,9 +61,10 @@ class WorkerPool:
     """Processes that stay for further items, for a server that cannot wait for new ones. `run` is for one thread at a
     time; `close` may be called from another."""
 
-    def __init__(self, job: Callable[[Any], Any], workers: int, seconds: float):
-        """As `run_jobs`. Processes start when they are needed."""
+    def __init__(self, job: Callable[[Any], Any], workers: int, seconds: float, spares: "SpareWorkers | None" = None):
+        """As `run_jobs`. Processes start when they are needed, after those in `spares` are taken."""
         self._job, self._count, self._seconds = job, max(1, workers or cores()), seconds
+        self._spares = spares
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
 
@@ -114,28 +116,57 @@ class WorkerPool:
                 self._busy.append(worker)
                 return
             worker.stop()
-        self._busy.append(_Worker(self._job, index, item))
+        new = (self._spares.take() if self._spares else None) or _Worker()
+        new.send(self._job)
+        new.assign(index, item)
+        self._busy.append(new)
+
+
+class SpareWorkers:
+    """Processes for a pool whose job is not known yet: they start and import what it needs while the caller loads what
+    it depends on. Those that no pool takes end with the block."""
+
+    def __init__(self, workers: int, modules: Sequence[str]):
+        """workers: their number. modules: what they import."""
+        self._idle = [_Worker(modules) for _ in range(workers)]
+
+    def __enter__(self) -> "SpareWorkers":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while worker := self.take():
+            worker.stop()
+
+    def take(self) -> "_Worker | None":
+        """A process that has no job yet, if one is left."""
+        return self._idle.pop() if self._idle else None
 
 
 class _Worker:
-    """One process and the item it works on."""
+    """One process and the item it works on. The first thing to send is its job."""
 
-    def __init__(self, job: Callable[[Any], Any], index: int, item: Any):
+    index: int
+    start_time: float
+
+    def __init__(self, modules: Sequence[str] = ()):
+        """modules: what it imports before it has a job."""
         # Spawned, because a fork of a process with threads may hang.
         context = multiprocessing.get_context("spawn")
         self.pipe, child_pipe = context.Pipe()
-        self.process = context.Process(target=_work, args=(child_pipe, job), daemon=True)
+        self.process = context.Process(target=_work, args=(child_pipe, modules), daemon=True)
         with _environment(ONE_THREAD):
             self.process.start()
         child_pipe.close()
         self.ready, self.alive = False, True
-        self.assign(index, item)
 
     def assign(self, index: int, item: Any) -> None:
         self.index, self.start_time = index, time.monotonic()
+        self.send(item)
+
+    def send(self, value: Any) -> None:
         # If the process has died, `receive` will notice.
         with contextlib.suppress(OSError):
-            self.pipe.send(item)
+            self.pipe.send(value)
 
     def deadline(self, seconds: float) -> float:
         return self.start_time + seconds + (0 if self.ready else START_SECONDS)
@@ -166,10 +197,16 @@ class _Worker:
         self.pipe.close()
 
 
-def _work(pipe: connection.Connection, job: Callable[[Any], Any]) -> None:
-    """The main function of a process: work on one item after the other until the pipe closes."""
+def _work(pipe: connection.Connection, modules: Sequence[str]) -> None:
+    """The main function of a process: receive a job, then work on one item after the other until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for module in modules:
+        importlib.import_module(module)
     with contextlib.suppress(BrokenPipeError):  # the parent was killed
+        try:
+            job = pipe.recv()
+        except (EOFError, OSError):
+            return
         _serve(pipe, job)
 
 

@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         positional=("run",),
     )
     export(config)
-    data = load_yaml(config.run / "config.yaml", "run `emit align` again").get("data") or "CLIPS"
+    file = config.run / "config.yaml"
+    data = (load_yaml(file, "run `emit align` again").get("data") if file.exists() else None) or "CLIPS"
     features = unused(config.out.parent / "features")
     closing([config.out], [("encode", "--encoders", config.out, "--data", data, "--out", features)])
     return 0

@@ -80,6 +80,10 @@ class VisionWithActionUnits(nn.Module):
     def width(self) -> int:
         return self.tower.width + len(CHANNELS)
 
+    def crop_line(self, frame_size: int) -> str | None:
+        """As `VisionTower.crop_line`."""
+        return self.tower.crop_line(frame_size)
+
     def encode_prepared(self, items: list[np.ndarray]) -> "Encoded":
         """As `Tower.encode_prepared`. UserError when the steps of the tower are not the frames."""
         encoded = self.tower.encode_prepared(items)

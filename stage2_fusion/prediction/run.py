@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from shared import hub
 from shared.dataset.clip import Clip
 from shared.dataset.media_files import is_media
+from shared.dataset.prepare_dataset import READING
+from shared.dataset.worker_pool import SpareWorkers, cores
 from shared.options.ranges import BatchSize, CheckedOptions, Seconds
 from shared.terminal.messages import note
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
@@ -94,9 +96,10 @@ def predict_media(
     clips: Sequence[Clip], model: Path, options: MediaOptions, failures: Sequence[tuple[str, str]] = ()
 ) -> "Predictions":
     """Predict clips from their files. failures: those of their sources, which go first."""
-    from stage2_fusion.prediction.predicting import predict_clips
+    with SpareWorkers(min(cores(), len(clips)), READING) as spares:  # they start while torch is loaded
+        from stage2_fusion.prediction.predicting import predict_clips
 
-    return predict_clips(load_predictor(model, options), clips, options.batch_size, failures)
+        return predict_clips(load_predictor(model, options), clips, options.batch_size, failures, spares)
 
 
 def predict_encoded(model: Path, data: Path, split: str | None, batch_size: int) -> "Predictions":

@@ -89,8 +89,8 @@ def test_killed_run_continues_with_the_missing_shards_only(arguments, whole, tmp
     again = Trainers([*arguments, "--out", out], tmp_path / "second", 2, print_written_shards, "encode")
     assert again.wait() == [0, 0], again.outputs()
     assert "12 of 40 clips are done" in again.outputs()[0]
-    written = sorted(line for output in again.outputs() for line in output.splitlines() if line.startswith("wrote "))
-    assert written == [f"wrote {number:06d}" for number in range(2, 7)]  # each once, by one of them
+    written = sorted(line for output in again.outputs() for line in output.splitlines() if line.startswith("shard "))
+    assert written == [f"shard {number:06d}" for number in range(2, 7)]  # each once, by one of them
     assert files(out) == whole
 
 
@@ -106,8 +106,8 @@ def test_damaged_shards_are_encoded_again(arguments, whole, tmp_path):
     assert again.wait() == [0, 0], again.outputs()
     assert "the shards of 6 of 40 clips are damaged and written again" in again.outputs()[0]
     assert "6 of 40 clips are done" in again.outputs()[0]
-    written = sorted(line for output in again.outputs() for line in output.splitlines() if line.startswith("wrote "))
-    assert written == [f"wrote {number:06d}" for number in range(1, 7)]
+    written = sorted(line for output in again.outputs() for line in output.splitlines() if line.startswith("shard "))
+    assert written == [f"shard {number:06d}" for number in range(1, 7)]
     assert files(out) == whole
 
 
@@ -117,7 +117,7 @@ def print_written_shards() -> None:
     write = features.write_samples
 
     def print_and_write(path, samples, info):
-        print(f"wrote {path.stem}", flush=True)
+        print(f"shard {path.stem}", flush=True)
         write(path, samples, info)
 
     features.write_samples = print_and_write
@@ -132,8 +132,12 @@ encode.SHARD_SIZE, features.write_samples = 2, fail
 """  # an error in the main process while the worker reads
 
 
-@pytest.mark.parametrize(("change", "message"), [(WRONG_RATE, "not at 12345"), (WRITE_FAILS, "schema mismatch")])
-def test_an_error_ends_the_workers(change, message, arguments, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message", "status"),
+    [(WRONG_RATE, "not at 12345", 1), (WRITE_FAILS, "schema mismatch", 70)],
+    ids=["in the worker", "in the main process"],
+)
+def test_an_error_ends_the_workers(change, message, status, arguments, tmp_path):
     words = ["encode", *(str(word) for word in arguments), "--out", str(tmp_path / "features"), "--workers", "1"]
     program = "\n".join(
         [
@@ -146,7 +150,7 @@ def test_an_error_ends_the_workers(change, message, arguments, tmp_path):
         ]
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 1 and message in done.stderr
+    assert done.returncode == status and message in done.stderr
     if change is WRONG_RATE:
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert message in line and "Traceback" not in done.stderr

@@ -2,12 +2,13 @@
 
 import os
 import signal
+import sys
 import time
 from functools import partial
 
 import pytest
 
-from shared.dataset.worker_pool import run_jobs
+from shared.dataset.worker_pool import SpareWorkers, WorkerPool, run_jobs
 
 
 def misbehave(item: str, folder: str) -> str:
@@ -50,3 +51,16 @@ def test_crash_or_hang_loses_only_its_own_item(tmp_path, workers):
     assert "SIGSEGV" in results[1][1] and "longer than 1 s" in results[3][1]
     assert results[5][1] == "ValueError: two lines" and "status 3" in results[6][1]
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["x"] * 4
+
+
+def process_of(item: str) -> tuple[int, bool]:
+    return os.getpid(), "colorsys" in sys.modules
+
+
+def test_spare_processes_work_for_a_pool_that_comes_later_and_end_with_their_block():
+    with SpareWorkers(2, ["colorsys"]) as spares:
+        ready = [worker.process for worker in spares._idle]
+        with WorkerPool(process_of, 1, 30.0, spares) as pool:
+            results = [result.value for result in pool.run(["a", "b"])]
+    assert results == [(ready[1].pid, True)] * 2
+    assert not any(process.is_alive() for process in ready)
