@@ -16,6 +16,7 @@ from stage1_align.data.sources.clips import Clips
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.model import ContrastiveModel
 from stage1_align.towers import TOWERS
+from stage1_align.towers.text_transformer import license_of
 
 TOWER_LR_NAMES = (*TOWERS, "temperature")
 MAX_TEXTS = 20_000
@@ -86,11 +87,15 @@ def parameter_groups(model: ContrastiveModel, config: AlignConfig) -> list[dict[
 def training_record(config: AlignConfig, data_digest: str, metrics: dict[str, float]) -> dict[str, Any]:
     """Where exported encoders come from: the "training" entry of their config.json."""
     sources = [source.path for source in config.pairs.sources] or [str(config.data)]
-    arguments = [word for i, word in enumerate(sys.argv[1:]) if i or word != "align"]
+    words = sys.argv[1:]
+    command = ["emit", *words] if words[:1] in (["align"], ["run"], ["demo"]) else ["emit", "align", *words]
+    towers = {name: getattr(config.towers, name) for name in TOWERS if getattr(config.towers, name)}
+    started_from = {name: tower.options.get("pretrained") for name, tower in towers.items()}
     return {
         "data": f"{', '.join(map(str, map(Path, sources)))} (digest {data_digest}), seed {config.seed}",
         "data_digest": data_digest,
-        "command": shlex.join(["emit", "align", *arguments]),
+        "command": shlex.join(command),
+        "licenses": {name: license_of(Path(folder)) for name, folder in started_from.items() if folder},
         "metrics": metrics,
         "config": configuration.to_dict(config),
     }

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.audio_tiny import GROUP
 from helpers.commands import emit
 from helpers.published_tiny import audeering, gte_of_letters, speech_folder, timm_vit
+from safetensors.torch import load_file
 
 from shared.commands.run import describe
 from shared.dataset.clip import EMI
@@ -25,6 +27,7 @@ SMALL = {
     "frame_rate": 4,
     "align_epochs": 1,
     "damaged_views": 0,
+    "clips_shown": 0,
 }
 FAST = {"text_anchored"}
 
@@ -32,7 +35,7 @@ FAST = {"text_anchored"}
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dataset") / "root"
-    assert emit("synth", "--layout", "vidmimic2", "--clips", 24, "--out", folder, "--workers", 1) == 0
+    assert emit("synth", "--layout", "vidmimic2", "--clips", 16, "--out", folder, "--workers", 1) == 0
     return folder
 
 
@@ -82,6 +85,15 @@ def test_system_trains_from_published_weights_to_a_submission(name, root, weight
     submitted = rows(out / "submission.csv")
     assert [row["Filename"] for row in submitted] == [row["Filename"] for row in rows(root / "test_split.csv")]
     assert list(submitted[0]) == ["Filename", *EMI] and (out / "report.html").is_file()
+    if "finetune" in read_recipe(name).variables:
+        before, after = (
+            load_file(folder / "model.safetensors") for folder in (out / "encoders", out / "fuse/model/encoders")
+        )
+        changed = [key for key in before if not torch.equal(before[key], after[key])]
+        tuned = {"audio"} if name == "lstm_vad" else {"text", "audio"}
+        assert {key.partition(".")[0] for key in changed} == tuned
+        assert any("word_embeddings" in key for key in changed) == ("text" in tuned)  # down to the first layer
+        assert "cc-by-nc-sa-4.0" in (out / "fuse" / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -115,7 +127,7 @@ def test_missing_weights_are_one_line_with_the_commands_that_download_them(weigh
         emit("run", "text_anchored", *given)
     message, audio = str(caught.value), "wav2vec2-large-robust-12-ft-emotion-msp-dim"
     assert "\n" not in message and "or give text_weights=DIR, audio_weights=DIR: " in message
-    assert f"{tmp_path}/gte-en-mlm-base (holds no config.json; apache-2.0)" in message
+    assert f"{tmp_path}/gte-en-mlm-base (holds no config.json; license apache-2.0)" in message
     assert f"hf download audeering/{audio} --local-dir {tmp_path}/{audio}" in message and "timm" not in message
 
 

@@ -18,7 +18,7 @@ def named_weights(recipe: PipelineRecipe, values: Mapping[str, Any]) -> Iterator
 def require_weights(recipe: PipelineRecipe, values: Mapping[str, Any]) -> None:
     """UserError, one line with the commands that download them, when weights are not where their variables say."""
     missing = [
-        f"{path} ({_why(path)}; {checkpoint.license}): hf download {checkpoint.name} --local-dir {path}"
+        f"{path} ({_why(path)}; license {checkpoint.license}): hf download {checkpoint.name} --local-dir {path}"
         for name, path, checkpoint in named_weights(recipe, values)
         if _why(path)
     ]
@@ -30,7 +30,7 @@ def require_weights(recipe: PipelineRecipe, values: Mapping[str, Any]) -> None:
 def license_lines(recipe: PipelineRecipe, values: Mapping[str, Any]) -> list[str]:
     """What a person must know before models are trained from these weights, a line for each."""
     return [
-        f"{name}: {path}, published as {checkpoint.name} under {checkpoint.terms}"
+        f"{name}: {path}, published as {checkpoint.name}, {checkpoint.terms}"
         for name, path, checkpoint in named_weights(recipe, values)
     ]
 

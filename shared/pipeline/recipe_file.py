@@ -53,7 +53,7 @@ class Checkpoint:
     def terms(self) -> str:
         """The license, and what it forbids."""
         forbids = ": no commercial use, neither of them nor of what is trained from them" if self._restricted else ""
-        return f"the license {self.license}{forbids}"
+        return f"license {self.license}{forbids}"
 
     @property
     def _restricted(self) -> bool:

@@ -26,8 +26,8 @@ tags: [{", ".join(config["towers"])}, contrastive-learning, emotion]
 ---
 # Aligned encoders
 
-{", ".join(config["towers"]).capitalize()} in one space of {config["embed_dim"]} dimensions, trained with symmetric
-InfoNCE (vision-text and audio-text). Digest `{config["digest"]}`.
+{", ".join(config["towers"]).capitalize()} in one space of {config["embed_dim"]} dimensions, {_trained(training)}.
+Digest `{config["digest"]}`.
 
 | modality | tower | sequence width | steps per second | started from |
 |---|---|---|---|---|
@@ -50,6 +50,12 @@ encoded = encoders.{modality}.encode("{example}")  # pooled (1, D), sequence (1,
 """
 
 
+def _trained(training: dict[str, Any]) -> str:
+    if training.get("config", {}).get("train", {}).get("epochs") == 0:
+        return "not trained together: only `sequence` means something, `pooled` goes through random layers"
+    return "trained with symmetric\nInfoNCE (vision-text and audio-text)"
+
+
 def _score(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
@@ -66,5 +72,7 @@ def _origin(config: dict[str, Any], modality: str) -> str:
     if not weights:
         return "random weights" if options else "not recorded"
     name = " ".join(str(part) for part in (options.get("model"), Path(weights).name) if part)
-    license = config["towers"][modality]["options"].get("license")
+    license = config["towers"][modality]["options"].get("license") or config["training"].get("licenses", {}).get(
+        modality
+    )
     return f"{name} ({license or 'license not recorded: ask its publisher'})"

@@ -133,4 +133,7 @@ def _origin(encoders: dict[str, Any], modality: str) -> str:
     if not weights:
         return "random" if options else "not recorded"
     name = " ".join(str(part) for part in (options.get("model"), Path(weights).name) if part)
-    return f"{name} ({encoders['towers'][modality]['options'].get('license') or 'license not recorded'})"
+    license = encoders["towers"][modality]["options"].get("license") or encoders["training"].get("licenses", {}).get(
+        modality
+    )
+    return f"{name} ({license or 'license not recorded'})"

@@ -129,6 +129,7 @@ def audeering(folder):
     weights |= {"classifier.dense.weight": dense, "classifier.dense.bias": biases[0]}
     weights |= {"classifier.out_proj.weight": out, "classifier.out_proj.bias": biases[1]}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-sa-4.0\n---\n")
     return model, path, (dense, out, biases)
 
 

@@ -111,6 +111,13 @@ def test_mistake_in_the_file_is_named(tmp_path, steps, message):
     assert str(caught.value).startswith(str(tmp_path / "mine.yaml")) and "\n" not in str(caught.value)
 
 
+def test_published_weights_have_a_license(tmp_path):
+    variable = "  w: { default: null, checkpoint: a/b, help: W }\n  out:"
+    (tmp_path / "mine.yaml").write_text(HEAD.replace("  out:", variable) + STEP % "{data}")
+    with pytest.raises(UserError, match=r"variables\.w: 'license' is missing"):
+        read_recipe(tmp_path / "mine.yaml")
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
