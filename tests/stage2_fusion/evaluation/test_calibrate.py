@@ -1,5 +1,6 @@
 """Calibration at the end of a run: what the model folder holds, that it survives, and what is made of it."""
 
+import csv
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from shared.errors import UserError
 from shared.saved.checksum import seal
 from stage2_fusion import FeatureDataset, FusionModel, trainer
+from stage2_fusion.commands import predict as predict_command
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
 from stage2_fusion.evaluation.results import read_evaluation
 from stage2_fusion.evaluation.scoring import score_table
@@ -123,3 +125,39 @@ def test_model_without_calibration_is_scored_without_intervals(copy, data, tmp_p
     evaluation = evaluate(EvaluateConfig(model=copy, data=data, out=tmp_path / "scores.json", bootstrap=0))
     assert evaluation.info.intervals is None and evaluation.info.unlike is None
     assert " in 90%" not in score_table(evaluation)
+
+
+def predict(model, data, out, coverage) -> list[dict[str, str]]:
+    """The rows that `emit predict --coverage` writes about the test clips."""
+    argv = ["--model", model, "--data", data, "--split", "test", "--out", out, "--coverage", coverage]
+    assert predict_command.main([str(part) for part in argv]) == 0
+    with out.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict_writes_intervals_that_hold_as_many_labels_as_the_evaluation_says(folder, data, tmp_path, capsys):
+    rows = predict(folder, data, tmp_path / "predictions.csv", 0.8)
+    assert list(rows[0]) == ["Filename", "d0", "d1", "d0_low", "d0_high", "d1_low", "d1_high"]
+    info = evaluate(EvaluateConfig(model=folder, data=data, out=tmp_path / "e.json", bootstrap=0, coverage=0.8)).info
+    labels = {sample.id: sample.labels for sample in FeatureDataset.open(data, "test", (0,)).samples}
+    for k, name in enumerate(("d0", "d1")):
+        low, value, high = (np.array([float(row[f"{name}{end}"]) for row in rows]) for end in ("_low", "", "_high"))
+        assert (low <= value).all() and (value <= high).all() and (high - low).max() < 1
+        label = np.array([labels[row["Filename"]][k] for row in rows])
+        assert ((low <= label) & (label <= high)).mean() == pytest.approx(info.intervals.coverage.per_dimension[name])
+    assert "7 people or other groups in validation" in capsys.readouterr().err
+    with (tmp_path / "predictions_basis.csv").open() as file:
+        assert {row["unlike"] for row in csv.DictReader(file)} == {"not known"}
+
+
+def test_predict_says_what_more_coverage_needs_and_refuses_a_model_that_knows_no_intervals(
+    copy, data, tmp_path, capsys
+):
+    rows = predict(copy, data, tmp_path / "all.csv", 0.95)
+    assert {(row["d0_low"], row["d1_high"]) for row in rows} == {("0.000000", "1.000000")}
+    assert "--coverage 0.95 needs 19 validation groups with labels, the model has 7" in capsys.readouterr().err
+    (copy / FILE).unlink()
+    seal(copy)
+    with pytest.raises(UserError, match=r"its intervals are not known.*train it again .*or predict without --coverage"):
+        predict(copy, data, tmp_path / "none.csv", 0.8)
+    assert not (tmp_path / "none.csv").exists()
