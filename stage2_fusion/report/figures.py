@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from shared.text import repair_surrogates
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -51,7 +53,6 @@ MOST_MARKS = 600
 STYLE: Any = {
     "svg.hashsalt": "emit",
     "svg.fonttype": "none",
-    "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
@@ -84,6 +85,15 @@ STYLE: Any = {
 }
 """Names of clips and dimensions are data: `text.parse_math` keeps a $ in them from being read as a formula."""
 
+FONTS = (
+    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC"),
+    *("Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Arabic", "Geeza Pro", "Noto Sans Hebrew"),
+    *("Noto Sans Devanagari", "Nirmala UI", "Noto Sans Thai", "Noto Emoji", "Segoe UI Symbol", "Symbola"),
+)
+"""Where each character is looked for, in this order, among the fonts that are installed. A PNG shows a box for a
+character that none has; an SVG keeps the text, and who opens it has fonts of their own."""
+JOINERS = "\u200c\u200d"
+"""Invisible characters that Persian, Indian scripts and emoji are spelled with."""
 TIP = "emit-tip:"
 
 
@@ -91,8 +101,10 @@ TIP = "emit-tip:"
 def style() -> Iterator[None]:
     """The style of all figures, for as long as the block lasts."""
     from matplotlib import rc_context
+    from matplotlib.font_manager import fontManager
 
-    with rc_context(STYLE):
+    installed = set(fontManager.get_font_names())
+    with rc_context(STYLE | {"font.family": [*(name for name in FONTS if name in installed), "sans-serif"]}):
         yield
 
 
@@ -121,8 +133,9 @@ def tips(texts: list[str]) -> list[str]:
 
 
 def short(text: str, limit: int = 40) -> str:
-    """A name from data, at most this long and on one line, for a place of a figure."""
-    line = " ".join(text.split())
+    """A name from data, at most this long and on one line, for a place of a figure: XML holds no control characters,
+    and a mark that turns the direction of writing would turn the rest of the line too."""
+    line = " ".join("".join(c if c.isprintable() or c in JOINERS else " " for c in repair_surrogates(text)).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
@@ -159,7 +172,8 @@ def for_page(svg: str, prefix: str) -> str:
     width = float(view[1].split()[2])  # points; texts of 9 points become 9 to 15 pixels
     size = f'style="min-width: min({width:.0f}px, 30rem); max-width: {1.65 * width:.0f}px"'
     svg = re.sub(r"<svg [^>]*>", f'<svg viewBox="{view[1]}" {size} aria-hidden="true">', svg, count=1)
-    svg = re.sub(r"font: ((?:\w+ )?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
+    svg = re.sub(r"font: ((?:\w+ )?)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", svg)  # of older Matplotlib
     svg = re.sub(r'\bid="|href="#|url\(#', rf"\g<0>{prefix}", svg).replace("xlink:href", "href")
     svg = re.sub(rf'<a href="{TIP}([^"]*)"[^>]*>', r"<g><title>\1</title>", svg).replace("</a>", "</g>")
     return re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _as_variable, svg).strip()
