@@ -101,7 +101,7 @@ class HttpApi:
         parser = MultiPartParser(
             request.headers,
             self._body(request),
-            max_files=self.service.limits.clips + 1,
+            max_files=2 * self.service.limits.clips + 2,
             max_fields=10,
             max_part_size=MULTIPART_OVERHEAD,
         )

@@ -18,7 +18,8 @@ SYSTEM_FONTS = ("system-ui", "sans-serif")
 MONO_FONTS = ("ui-monospace", "monospace")
 
 API_HELP = """
-Plain HTTP, answered with JSON (`clips` may be repeated; `transcript` is optional, for a single clip):
+Plain HTTP, answered with JSON (`clips` may be repeated; `transcript` is optional, for a single clip; of several clips,
+send `clip.txt` beside each `clip.mp4`):
 
 ```bash
 curl -F clips=@clip.mp4 -F transcript="that is so funny" {url}/predict
@@ -64,7 +65,7 @@ def build_page(service: Service, url: str) -> "gr.Blocks":
                 )
         transcript = gr.Textbox(
             label="What is said (optional)",
-            placeholder="The words of the clip, when there is one clip",
+            placeholder="The words of a single clip; or drop clip.txt beside clip.mp4",
             lines=1,
             max_lines=6,
             elem_id="emit-transcript",
@@ -147,7 +148,11 @@ def _handler(service: Service) -> Any:
         failed = sum(bool(clip["error"]) for clip in answer["clips"])
         scored = len(answer["clips"]) - failed
         text = f"{scored} clip{'s' * (scored != 1)} scored" + (f", {failed} failed" if failed else "") + "."
-        data = html.escape(json.dumps(answer | {"csv": table, "paths": [str(upload.path) for upload in uploads]}))
+        places = {
+            "paths": [clip.path for clip in service.clips(job)],
+            "spent": [str(upload.path) for upload in uploads],
+        }
+        data = html.escape(json.dumps(answer | places | {"csv": table}))
         yield _status(text), f'<emit-results data-answer="{data}"></emit-results>'
 
     return score

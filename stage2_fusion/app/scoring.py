@@ -12,7 +12,7 @@ from shared.dataset.clip_dataset import ClipSample
 from shared.dataset.prepare_dataset import ClipReader
 from shared.media.remarks import Remarks, all_lines
 from stage2_fusion.app.jobs import Job
-from stage2_fusion.app.uploads import Upload
+from stage2_fusion.app.transcripts import SentClip
 from stage2_fusion.prediction.preparing import Prepared, collect_failures
 from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Prediction, Window, merge_windows
 
@@ -65,6 +65,8 @@ class ScoredClip:
     name: str
     """What its sender calls it."""
     prediction: Prediction
+    path: str = ""
+    """Where its upload was stored."""
     curves: list[tuple[float, np.ndarray]] = field(default_factory=list)
     """(time in seconds, float32 (K,)), in order."""
     strip: FaceStrip = field(default_factory=FaceStrip)
@@ -79,11 +81,12 @@ class Scorer:
         self.predictor = predictor
         self.reader = ClipReader(predictor.recipe, workers, timeout, max_seconds=max_seconds)
 
-    def score(self, uploads: list[Upload], transcript: str, job: Job) -> list[ScoredClip]:
-        """Score the files of a request, in their order. A file that cannot be read, or that ends its process, has an
+    def score(self, sent: list[SentClip], job: Job) -> list[ScoredClip]:
+        """Score the clips of a request, in their order. A file that cannot be read, or that ends its process, has an
         `error` in its place. Raises Cancelled if nobody waits any more."""
-        clips = [Clip(str(i), upload.path, transcript or None) for i, upload in enumerate(uploads)]
-        scored = [ScoredClip(upload.name, Prediction(upload.name)) for upload in uploads]
+        clips = [Clip(str(i), clip.upload.path, clip.transcript) for i, clip in enumerate(sent)]
+        names = [clip.upload.name for clip in sent]
+        scored = [ScoredClip(name, Prediction(name), str(clip.media)) for name, clip in zip(names, clips, strict=True)]
         failures: dict[str, str] = {}
         remarks: dict[str, Remarks] = {}
         windows: dict[str, list[Window]] = {}
@@ -91,7 +94,7 @@ class Scorer:
         for window in self.predictor.predict_windows(self._with_curves(prepared, scored), BATCH_SIZE):
             windows.setdefault(window.clip, []).append(window)
         for clip, result in zip(clips, scored, strict=True):
-            self._finish(result, windows.get(clip.id, []), failures.get(clip.id), bool(transcript))
+            self._finish(result, windows.get(clip.id, []), failures.get(clip.id), bool(clip.transcript))
             result.prediction.remarks = all_lines(remarks.get(clip.id, Remarks()))
             many = len(windows.get(clip.id, [])) > MANY_WINDOWS
             moving = sorted(windows.get(clip.id if many else CURVE + clip.id, []), key=lambda window: window.start)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import UserError
 from shared.terminal.results import result
+from stage2_fusion.app.gradio_loading import load_gradio
 from stage2_fusion.app.http_api import STALL_SECONDS, HttpApi
 from stage2_fusion.app.page import MONO_FONTS, STATIC, SYSTEM_FONTS, build_page
 from stage2_fusion.app.service import Service
@@ -77,8 +77,7 @@ def address(listener: socket.socket, host: str) -> str:
 
 def build_app(service: Service, url: str) -> "Starlette":
     """The application: routes of ours, then Gradio's page."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(service.store.folder)
+    load_gradio(service.store.folder)
     import gradio as gr
     from fastapi import FastAPI
     from starlette.staticfiles import StaticFiles

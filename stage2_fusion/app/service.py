@@ -11,10 +11,9 @@ from shared.text import one_line
 from stage2_fusion.app.jobs import Job, JobQueue, Progress
 from stage2_fusion.app.results import clip_to_json, model_to_json, to_csv
 from stage2_fusion.app.scoring import ScoredClip, Scorer
+from stage2_fusion.app.transcripts import SentClip, pair_transcripts
 from stage2_fusion.app.uploads import Upload, UploadError, UploadStore, megabytes
 
-MAX_TRANSCRIPT = 20_000
-"""Characters."""
 POLL_SECONDS = 0.1
 
 
@@ -59,12 +58,13 @@ class Service:
         return model_to_json(self.config) | {"limits": limits}
 
     def submit(self, uploads: Sequence[Upload], transcript: str) -> Job:
-        """Put a request on the queue; its files are deleted when it is done or refused. UploadError for a request that
-        cannot be answered, QueueFull if there is no room."""
+        """Put a request on the queue; its files are deleted when it is done or refused. uploads: clips, and transcripts
+        that are named as their clips. UploadError for a request that cannot be answered, QueueFull if there is no room.
+        """
         files = list(uploads)
         try:
-            check_request(files, transcript, self.limits)
-            job = self.queue.submit(lambda job: self.scorer.score(files, transcript.strip(), job))
+            clips = clips_of_request(files, transcript, self.limits)
+            job = self.queue.submit(lambda job: self.scorer.score(clips, job))
         except BaseException:
             self.store.delete(files)
             raise
@@ -110,13 +110,12 @@ class Service:
         self.store.close()
 
 
-def check_request(uploads: Sequence[Upload], transcript: str, limits: Limits) -> None:
-    """UploadError for a request without clips, with too many, or with a transcript that fits none."""
-    if not uploads:
+def clips_of_request(uploads: Sequence[Upload], transcript: str, limits: Limits) -> list[SentClip]:
+    """The clips with their words. UploadError for a request without clips, with too many, or with a transcript that
+    fits none."""
+    clips = pair_transcripts(uploads, transcript)
+    if not clips:
         raise UploadError("no clip: send one or more video or audio files")
-    if len(uploads) > limits.clips:
-        raise UploadError(f"{len(uploads)} clips: at most {limits.clips} in one request; send them in several", 413)
-    if len(transcript) > MAX_TRANSCRIPT:
-        raise UploadError(f"the transcript has {len(transcript)} characters: at most {MAX_TRANSCRIPT}", 413)
-    if transcript.strip() and len(uploads) > 1:
-        raise UploadError("a transcript belongs to one clip; send one clip, or leave the transcript empty")
+    if len(clips) > limits.clips:
+        raise UploadError(f"{len(clips)} clips: at most {limits.clips} in one request; send them in several", 413)
+    return clips

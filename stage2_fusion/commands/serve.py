@@ -1,7 +1,10 @@
 """`emit serve`: a page, and an API, that score clips with one model."""
 
+import contextlib
 import ipaddress
+import signal
 import socket
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +70,12 @@ def run(config: ServeConfig) -> int:
         note(f"warning: --host {config.host} lets other machines in: there is no password, and nothing is encrypted")
     url = address(listener, config.host)
     note(f"loading the model {config.model} ...")
-    with listener:
-        _serve(config, listener, url)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # also while it loads
+    try:
+        with listener:
+            _serve(config, listener, url)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 
@@ -90,11 +97,8 @@ def _serve(config: ServeConfig, listener: socket.socket, url: str) -> None:
         )
     note(f"note: {trained_on(predictor.config)}")
     limits = Limits(config.max_upload * 10**6, config.max_seconds, config.max_clips, config.max_waiting)
-    service = Service(Scorer(predictor, config.max_seconds, config.workers), limits)
-    try:
+    with contextlib.closing(Service(Scorer(predictor, config.max_seconds, config.workers), limits)) as service:
         serve(build_app(service, url), listener, f"open {url} (Ctrl-C ends the server)")
-    finally:
-        service.close()
     note("ended; all uploads are deleted")
 
 

@@ -24,23 +24,20 @@ CHROMIUM = [
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files that people send: a talking face, a voice, a film that browsers do not play, and text called a video."""
+    """Files that people send: a talking face, a voice, a film that browsers do not play, text called a video, words."""
     folder = tmp_path_factory.mktemp("media")
     film = np.stack([face(mouth=m) for m in np.abs(np.sin(np.arange(75) / 4))])
     write_video(folder / "talking.webm", film, sound=voice(3.0, 48000)[None], rate=48000, codec="libvpx")
     write_video(folder / "old.mpg", film, sound=voice(3.0, 44100)[None], rate=44100, codec="mpeg1video")
     write_wav(folder / "voice.wav", voice(1.5)[None])
     (folder / "notes.mp4").write_text("not a video")
+    (folder / "talking.txt").write_text("I am sad about the dog")
     return folder
 
 
 @pytest.fixture(scope="session")
-def model_folder(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served")
-    (folder / "source").mkdir()
-    for name in ("talking.webm", "voice.wav"):
-        shutil.copy(media / name, folder / "source")
-    return write_served_model(folder / "source", folder)
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_served_model(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="session")

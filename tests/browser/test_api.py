@@ -25,7 +25,7 @@ def sent(path, name=None):
 def test_answer_is_the_prediction_of_the_library(server, media, model_folder):
     words = "I am sad about the dog"
     answer = post(server, sent(media / "talking.webm"), transcript=words).json()
-    expected = Predictor.from_pretrained(model_folder)(media / "talking.webm", text=words)
+    expected = Predictor.from_pretrained(model_folder)(media / "talking.webm")  # with the words of talking.txt
     (clip,) = answer["clips"]
     assert clip["name"] == "talking.webm" and clip["error"] is None and clip["transcript"] == words
     assert clip["intensities"] == pytest.approx(expected.intensities, abs=1e-4)
@@ -36,7 +36,8 @@ def test_answer_is_the_prediction_of_the_library(server, media, model_folder):
     assert clip["found"][0].startswith("Face: found in ") and clip["found"][2] == "Words: 6, from the transcript"
     assert len(clip["faces"]) >= 8
     assert "never met a person" in answer["model"]["trained_on"] and "3 clips" in answer["model"]["trained_on"]
-    assert server.uploads() == []
+    beside = post(server, sent(media / "talking.txt"), sent(media / "talking.webm")).json()["clips"]
+    assert beside == [clip] and server.uploads() == []
 
 
 def test_one_bad_file_loses_that_file_only_and_names_are_only_shown(server, media):

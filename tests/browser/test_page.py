@@ -6,6 +6,14 @@ import re
 
 import pytest
 
+COUNT_RECORDED = """() => {
+    window.recorded = 0;
+    const start = MediaRecorder.prototype.start;
+    MediaRecorder.prototype.start = function (...options) {
+        this.addEventListener("dataavailable", (event) => { window.recorded += event.data.size; });
+        return start.apply(this, options);
+    };
+}"""
 NEVER_MET = "This model has never met a person"
 
 
@@ -50,8 +58,7 @@ def test_dropped_clip_plays_over_its_curves_and_a_key_or_a_click_moves_it(open_p
     page = open_page()
     assert NEVER_MET in page.inner_text("#emit-intro")  # before anybody is scored
     assert "At most 8 clips and 3 MB at once" in page.inner_text("#emit-intro")
-    page.fill("#emit-transcript textarea, #emit-transcript input", "I am sad about the dog")
-    score(page, media / "talking.webm")
+    score(page, media / "talking.webm", media / "talking.txt")
     assert "1 clip scored." in page.inner_text("#emit-status")
     text = page.inner_text("emit-results")
     assert all(words in text for words in ("Joy", "Empathic Pain", "Face: found in", "I am sad about the dog"))
@@ -67,6 +74,37 @@ def test_dropped_clip_plays_over_its_curves_and_a_key_or_a_click_moves_it(open_p
     page.evaluate("document.querySelector('emit-results video').play()")
     page.wait_for_function("document.querySelector('.er-seek').getAttribute('aria-valuenow') > 1.9")
     page.screenshot(path=screenshots / "desktop.png", full_page=True)
+
+
+def test_recording_of_the_webcam_is_scored_whole_and_again_after_its_deletion(open_page, server, screenshots):
+    """Chromium's pretended camera and microphone."""
+    page = open_page(permissions=["camera", "microphone"])
+    page.evaluate(COUNT_RECORDED)
+    page.get_by_role("tab", name="Record").click()
+    recorder = page.locator("#emit-recording")
+    recorder.get_by_text("Click to Access Webcam").click()
+    recorder.get_by_text("Record", exact=True).click()
+    page.wait_for_function("window.recorded > 20000")
+    recorder.get_by_text("Stop").click()
+    page.click("#emit-score")  # also while it is on its way
+    page.wait_for_selector("emit-results h2")
+    assert "1 clip scored." in page.inner_text("#emit-status"), page.inner_text("emit-results")
+    assert page.inner_text("emit-results h2") == "recording.webm"
+    page.wait_for_function("document.querySelector('emit-results video').duration < 100")  # MediaRecorder says none
+    length = page.evaluate("document.querySelector('emit-results video').duration")
+    slider = page.get_by_role("slider", name="Position in the clip")
+    assert float(slider.get_attribute("aria-valuemax")) == pytest.approx(length, abs=0.3)
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + 40)
+    assert seconds(page) == pytest.approx(length / 2, abs=0.3)
+    page.screenshot(path=screenshots / "recording.png", full_page=True)
+    first = page.inner_text("emit-results .er-facts")
+    assert server.uploads() == []
+    page.evaluate("document.querySelector('emit-results').dataset.first = ''")
+    page.click("#emit-score")
+    page.wait_for_selector("emit-results:not([data-first]) h2")
+    assert "1 clip scored." in page.inner_text("#emit-status")
+    assert page.inner_text("emit-results .er-facts") == first
 
 
 def test_several_clips_make_a_table_that_sorts_and_downloads(open_page, media, screenshots):

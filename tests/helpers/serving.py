@@ -10,31 +10,36 @@ from pathlib import Path
 from helpers import stage1_tiny, synthetic_features
 
 from shared.cli import emit_command
-from shared.commands.prepare import main as prepare
-from stage2_fusion import FeatureDataset, FusionModel
-from stage2_fusion.commands.encode import EncodeConfig, encode
+from shared.dataset.recipe import Recipe
+from stage1_align import AlignedEncoders
+from stage2_fusion import FusionModel
+from stage2_fusion.data.encoding import widths
+from stage2_fusion.data.feature_info import DataInfo, EncoderInfo
 from stage2_fusion.models.base import FeatureSpec
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
+from stage2_fusion.predictor import SIGNALS
 
 ROOT = Path(__file__).parents[2]
 
 
-def write_served_model(source: Path, folder: Path) -> Path:
-    """The folder of an untrained model on tiny encoders, which says that it was trained on drawn faces. source: clips
-    that decide its statistics."""
-    assert prepare([str(source), "--out", str(folder / "clips"), "--workers", "1"]) == 0
+def write_served_model(folder: Path) -> Path:
+    """The folder of an untrained model on tiny encoders, which says that it was trained on drawn faces."""
     stage1_tiny.encoders().save_pretrained(folder / "encoders", {"data": "nothing"})
-    settings = {"damaged_views": 0, "mixed_precision": "no"}
-    encode(EncodeConfig(data=folder / "clips", out=folder / "features", encoders=folder / "encoders", **settings))
-    features = FeatureDataset.open(folder / "features")
-    features.info.label_names[:] = ["Joy", "Empathic Pain"]
+    encoders = AlignedEncoders.from_pretrained(folder / "encoders")
+    recipe = Recipe(sample_rates=[encoders.audio.sample_rate]).to_json()
+    features = synthetic_features.info(
+        label_names=["Joy", "Empathic Pain"],
+        encoders=EncoderInfo(str(folder / "encoders"), encoders.digest, encoders.config),
+        data=DataInfo("nowhere", "d" * 16, recipe, synthetic=True),
+        widths=widths(encoders),
+        quality=SIGNALS,
+    )
     options = synthetic_features.SMALL["dual_stage"]
     trained_on = TrainedOn(data="d" * 16, clips=["a", "b", "c"], synthetic=True)
     config = FusionConfig.from_features(
-        features.info, model="dual_stage", options=options, max_sequence_steps=128, trained_on=trained_on
+        features, model="dual_stage", options=options, max_sequence_steps=128, trained_on=trained_on
     )
-    model = FusionModel.build("dual_stage", options, FeatureSpec.of(features.info))
-    model.save_pretrained(folder / "model", config)
+    FusionModel.build("dual_stage", options, FeatureSpec.of(features)).save_pretrained(folder / "model", config)
     return folder / "model"
 
 

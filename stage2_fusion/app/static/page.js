@@ -7,22 +7,76 @@
 
   const files = new Map();
   const spent = new Set();
+  const uploading = new Set();  // promises of responses
+  const stored = new WeakMap();  // {response: paths}
   const fetchBefore = window.fetch;
 
-  window.fetch = async function (input, init) {
-    const response = await fetchBefore.apply(this, arguments);
-    const url = String(input?.url ?? input);
-    if (/\/gradio_api\/upload(\?|$)/.test(url) && response.ok && init?.body instanceof FormData) {
+  window.fetch = function (input, init) {
+    const isUpload = /\/gradio_api\/upload(\?|$)/.test(String(input?.url ?? input)) && init?.body instanceof FormData;
+    if (!isUpload) return fetchBefore.apply(this, arguments);
+    const sent = upload(input, init);
+    uploading.add(sent);
+    const done = () => uploading.delete(sent);
+    sent.then(done, done);
+    return sent;
+  };
+
+  const upload = async (input, init) => {
+    const body = await withWholeRecording(init.body);
+    if (!body) return new Response("Nothing was recorded yet; record for a few seconds.", { status: 400 });
+    const response = await fetchBefore.call(window, input, { ...init, body });
+    if (response.ok) {
       const paths = await response.clone().json();
-      init.body.getAll("files").forEach((file, i) => files.set(paths[i], file));
+      stored.set(response, paths);
+      body.getAll("files").forEach((file, i) => files.set(paths[i], file));
     }
     return response;
   };
 
-  // Inputs of the Score button: a file that the server has scored, and deleted, is sent again.
+  // Gradio's recorder sends what MediaRecorder has given when it is stopped. The end, of a short recording everything,
+  // comes later: it is sent instead.
+  let recorded = null;
+  if (window.MediaRecorder) {
+    window.MediaRecorder = class extends window.MediaRecorder {
+      constructor(...options) {
+        super(...options);
+        const parts = [];
+        this.addEventListener("dataavailable", (event) => parts.push(event.data));
+        recorded = new Promise((resolve) => {
+          this.addEventListener("stop", () => resolve(new Blob(parts, { type: this.mimeType })));
+        });
+      }
+    };
+  }
+
+  const withWholeRecording = async (form) => {
+    const [file, ...more] = form.getAll("files");
+    const found = /^sample\.(\w+)$/.exec(file?.name ?? "");  // how Gradio names a recording
+    if (!recorded || !found || more.length) return form;
+    const whole = await recorded;
+    if (!await startsWith(whole, file)) return form;
+    recorded = null;
+    if (!whole.size) return null;
+    const body = new FormData();
+    body.append("files", new File([whole], `recording.${found[1]}`, { type: whole.type }));
+    return body;
+  };
+
+  const startsWith = async (whole, part) => {
+    const [a, b] = await Promise.all([whole.slice(0, part.size).arrayBuffer(), part.arrayBuffer()]);
+    const bytes = new Uint8Array(a);
+    return bytes.length === b.byteLength && new Uint8Array(b).every((byte, i) => byte === bytes[i]);
+  };
+
+  // Inputs of the Score button: what is on its way is waited for, and a file that the server has scored, and deleted,
+  // is sent again.
   window.emitFreshUploads = async (chosen, recording, ...others) => {
-    const lists = [chosen ? [chosen].flat() : [], recording ? [recording] : []];
-    for (const file of lists.flat()) {
+    const late = await Promise.allSettled([...uploading]);
+    const paths = late.flatMap((sent) => stored.get(sent.value) ?? []);
+    const given = [chosen ? [chosen].flat() : [], recording ? [recording] : []].flat();
+    const known = new Set(given.map((file) => (file.video ?? file).path));
+    const missing = paths.filter((path) => !known.has(path));
+    for (const file of given) {
       const data = file.video ?? file;
       if (spent.has(data.path) && files.has(data.path)) {
         const form = new FormData();
@@ -30,6 +84,10 @@
         const response = await window.fetch("gradio_api/upload", { method: "POST", body: form });
         if (response.ok) data.path = (await response.json())[0];
       }
+    }
+    if (missing.length) {
+      const meta = { _type: "gradio.FileData" };
+      chosen = [...(chosen ? [chosen].flat() : []), ...missing.map((path) => ({ path, orig_name: files.get(path)?.name, meta }))];
     }
     return [chosen, recording, ...others];
   };
@@ -86,6 +144,12 @@
     get playing() { return !this.element.paused && !this.element.ended; }
     toggle() { this.playing ? this.element.pause() : this.element.play().catch(() => {}); }
   }
+
+  // A recording of a browser does not say how long it is: seeking beyond its end finds out.
+  const findDuration = (media) => {
+    media.addEventListener("seeked", () => { media.currentTime = 0; }, { once: true });
+    media.currentTime = 1e9;
+  };
 
   class FaceClock {
     constructor(seconds) {
@@ -151,6 +215,7 @@
       media.addEventListener("error", () => this.playFaces("This browser cannot play this kind of file"));
       media.addEventListener("loadedmetadata", () => {
         if (!isAudio && !media.videoWidth) this.playFaces("This browser cannot show these pictures");
+        else if (media.duration === Infinity) findDuration(media);
       });
       this.clock = new MediaClock(media, this.seconds);
       this.media.replaceChildren(media);
@@ -329,7 +394,7 @@
       this.answer = JSON.parse(this.dataset.answer);
       this.removeAttribute("data-answer");
       const { clips, model, paths } = this.answer;
-      paths.forEach((path) => spent.add(path));
+      this.answer.spent.forEach((path) => spent.add(path));
       this.entries = clips.map((clip, i) => ({ clip, file: files.get(paths[i]), place: i }));
       this.scale = this.chooseScale();
       this.detail = h("div", { class: "er-detail" });
@@ -342,7 +407,7 @@
         + " in every row. Number, bar and dotted line: the whole clip."
         + (clips.some((clip) => Object.keys(clip.intervals).length)
           ? ` From ... to: where ${Math.round(100 * model.coverage)} % of the labels lie, for people like those of the training data.` : "");
-      this.detail.after(h("p", { class: "emit-small" }, note));
+      if (clips.some((clip) => !clip.error)) this.detail.after(h("p", { class: "emit-small" }, note));
       const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
       this.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
     }
@@ -405,7 +470,7 @@
     }
 
     downloads() {
-      const { csv, paths, ...answer } = this.answer;
+      const { csv, paths, spent: _, ...answer } = this.answer;
       return h("div", { class: "er-downloads" },
         h("button", { type: "button", class: "er-button", onclick: () => save("predictions.csv", "text/csv", csv) }, "Download CSV"),
         h("button", {

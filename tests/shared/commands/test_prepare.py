@@ -17,7 +17,7 @@ from shared.dataset.clip import Clip
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.prepare_clip import prepare_clip
 from shared.dataset.recipe import Recipe
-from shared.dataset.worker_pool import JobResult
+from shared.dataset.worker_pool import JobResult, WorkerPool
 from shared.errors import UserError
 
 
@@ -305,10 +305,10 @@ def test_transcript_is_kept_without_readable_files(source, tmp_path):
 
 
 def test_transcript_is_kept_if_files_crash_the_process(tmp_path, monkeypatch):
-    def die(job, items, workers, seconds):
+    def die(pool, items):
         yield from (JobResult(i, None, "the process that read it died (SIGSEGV)") for i in range(len(items)))
 
-    monkeypatch.setattr(prepare_dataset, "run_jobs", die)
+    monkeypatch.setattr(WorkerPool, "run", die)
     (tmp_path / "t.csv").write_text("file,Joy,text\na.mp4,0.5,well done\nb.mp4,1,\n")
     found = prepare(tmp_path / "t.csv", tmp_path / "out")
     assert found.column("transcript") == ["well done"]

@@ -270,6 +270,27 @@ def test_windows_add_up_to_the_whole_file(tmp_path):
     assert sum(part.duration for part in parts) == pytest.approx(whole.duration)
 
 
+def test_recording_of_a_browser_without_a_duration_is_read_to_its_end(tmp_path):
+    """MediaRecorder writes neither a duration nor an index."""
+    film, sound = clock(np.arange(50) / 25), voice(2.0, 48000)[None]
+    whole = write_video(tmp_path / "whole.webm", film, sound=sound, rate=48000, codec="libvpx")
+    recording = tmp_path / "recording.webm"
+    with av.open(str(whole)) as source, av.open(str(recording), "w", options={"live": "1"}) as target:
+        streams = [target.add_stream_from_template(stream) for stream in source.streams]
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    with av.open(str(recording)) as container:
+        assert container.duration is None and b"\x1cS\xbbk" not in recording.read_bytes()  # Cues
+    expected, found = decode(whole, 8.0, 60), decode(recording, 8.0, 60)
+    np.testing.assert_array_equal(found.frames, expected.frames)
+    np.testing.assert_array_equal(found.waveform, expected.waveform)
+    windows = list(decode_windows(recording, 8.0, 0.7))
+    assert [window.start for window in windows] == pytest.approx([0, 0.7, 1.4])
+    assert sum(len(window.frames) for window in windows) == len(expected.frames)
+
+
 def test_far_timestamp_gives_no_empty_windows(tmp_path):
     times = np.r_[np.arange(30) / 25, 2e5 + np.arange(30) / 25]
     path = write_video(tmp_path / "years.mkv", clock(times % 2e5), times)
