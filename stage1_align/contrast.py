@@ -84,9 +84,12 @@ def check_validation(valid: ValidationSet, captions: Sequence[str]) -> list[str]
     counts = {kind: len({key for key in keys if key}) for kind, keys in zip(captions, valid.keys, strict=True)}
     if max(counts.values(), default=0) < 2:
         listed = ", ".join(f"{count} of kind {kind}" for kind, count in counts.items())
+        how = "give more, or another valid_split"
+        if counts.get("transcript") == 0:
+            how = "transcribe the clips (emit prepare --transcribe FOLDER; transcribe=FOLDER in a recipe), or " + how
         raise UserError(
             f"the {len(valid)} validation items have no two different texts ({listed}), so that recall means nothing: "
-            "give more, or another valid_split"
+            f"{how}"
         )
     return [
         f"validation has {count} different texts of kind {kind}: R@{k} among them is always 1"

@@ -129,8 +129,12 @@ def test_clips_with_either_pictures_or_sound_train_both_towers_but_not_their_pai
 
 def test_validation_needs_two_different_texts(media, pictures, tmp_path, capsys):
     data = clips(media, tmp_path / "data", lambda i: (f"v{i}.mp4", "hello" if i < 4 else "bye", "0.5"))
-    with pytest.raises(UserError, match="the 4 validation items have no two different texts"):
+    with pytest.raises(UserError, match=r"the 4 validation items have no two different texts.*: give more") as caught:
         align(data, tmp_path / "r", *NO_AUDIO)
+    assert "transcribe" not in str(caught.value)
+    silent = clips(media, tmp_path / "silent", lambda i: (f"v{i}.mp4", "hello" if i >= 4 else "", "0.5"))
+    with pytest.raises(UserError, match=r"\(0 of kind transcript.*transcribe the clips \(emit prepare --transcribe"):
+        align(silent, tmp_path / "t", *NO_AUDIO, epochs=0)
     align(pictures, tmp_path / "s", *NO_AUDIO)
     assert "validation has 4 different texts of kind transcript: R@5 among them is always 1" in capsys.readouterr().err
 
