@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +120,47 @@ def test_evidence_compares_the_ablations_over_seeds(small, tmp_path):
     board = {row["system"]: row for row in rows(out / "board.csv")}
     assert set(board) >= {"dual_stage", "untrained", "uniform", "vision", "audio", "text", "ridge"}
     assert board["dual_stage"]["seeds"] == "2"
+
+
+KILLED = """
+import os, signal
+from shared import cli
+from shared.training import checkpoint
+
+complete, calls = checkpoint.complete, []
+
+def killed(folder, progress):
+    calls.append(progress)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    complete(folder, progress)
+
+checkpoint.complete = killed
+cli.main()
+"""
+"""`emit`, killed while it writes its second checkpoint: the first one is whole."""
+
+
+def test_killed_run_goes_on_where_it_was(clips, small, tmp_path, capfd):
+    """Killed twice in stage 1, with the checkpoint of one more epoch each time, and then to its end."""
+    (tmp_path / "r.yaml").write_text("""
+summary: stage 1
+variables: { out: { default: x, help: Folder. }, align_config: YAML, data: Clips }
+steps:
+  - { name: folds, run: "emit split {data} --out {out}/clips" }
+  - { name: stage 1, run: "emit align --config {align_config} --data {out}/clips --run {out}/align --train.epochs 4
+                                      --train.shrink_batch true" }
+""")
+    words = [tmp_path / "r.yaml", f"data={clips}", f"out={tmp_path / 'out'}", small[0]]
+    command = [sys.executable, "-P", "-c", KILLED, "run", *map(str, words)]
+    one_process = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # with a GPU, each step has a process of its own
+    for epoch in (1, 2):
+        process = subprocess.run(command, env=one_process, capture_output=True, text=True, check=False)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        assert ("continuing in epoch 2" in process.stdout) == (epoch == 2)
+    assert emit("run", *words) == 0
+    shown = capfd.readouterr().out
+    assert "folds (1 of 2): already done" in shown and "continuing in epoch 3" in shown
+    log = [json.loads(line) for line in (tmp_path / "out" / "align" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log if "epoch" in line] == [1, 2, 3, 4]
+    assert emit("run", *words) == 0 and capfd.readouterr().out.count("already done") == 2

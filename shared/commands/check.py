@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from shared import config as configuration
 from shared.dataset.check_report import format_report
-from shared.dataset.check_source import TextReader, check_source
+from shared.dataset.check_source import Report, TextReader, check_source
 from shared.dataset.label_scale import LabelOptions
 from shared.errors import UserError
 from shared.files import write_json
@@ -39,13 +39,15 @@ class CheckConfig(LabelOptions):
     encoders: Path | None = None
     """Aligned encoders (`emit export`): counts the transcripts that their text encoder does not know, and those longer
     than it reads at once."""
+    needs: list[str] = field(default_factory=list)
+    """Splits that must be there if the source names any, beside labels: for pipelines, which otherwise fail late."""
     out: OutputFile | None = None
     """File for the whole report, as JSON."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `emit check`; UserError, after the report, if no clip has a file or words, or labels lie outside their
-    range."""
+    """Run `emit check`; UserError, after the report, if no clip has a file or words, labels lie outside their range,
+    or something that is needed is not there."""
     config = configuration.parse(
         CheckConfig, argv, prog="emit check", example="emit check my_videos/ --out report.json", positional=("source",)
     )
@@ -60,10 +62,26 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{config.source}: none of its {report['clips']} clips has a file or words")
     if report["outside"]:
         raise UserError(f"{config.source}: {report['outside']['what']}")
+    _refuse_lacking(config.needs, report, config.source)
     options = given(config, "layout", "layout_options", "label_range", "missing_labels")
     then = ("prepare", config.source, *options, "--out", unused(Path("runs/clips")))
     closing([config.out] if config.out else [], [then])
     return 0
+
+
+def _refuse_lacking(needs: list[str], report: Report, source: Path) -> None:
+    """UserError for a source without labels, or with splits among which one that is needed is missing."""
+    if not needs:
+        return
+    if not report["labels"]:
+        raise UserError(f"{source}: no labels to learn; name their columns, as in --layout_options '{{labels: [Joy]}}'")
+    there = [name for name in report["splits"] if name]
+    missing = [name for name in needs if name not in there]
+    if there and missing:
+        raise UserError(
+            f"{source}: no clips of split {missing[0]!r}; there are: {', '.join(there)}; name others (of a recipe, "
+            "with valid_split= and test_split=), or leave out the column of splits, and they are drawn"
+        )
 
 
 def _text_reader(folder: Path) -> TextReader:

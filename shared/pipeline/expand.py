@@ -94,8 +94,11 @@ def _typed(variable: Variable, text: str) -> Any:
 
 
 def expand(recipe: PipelineRecipe, values: Mapping[str, Any]) -> list[CommandLine]:
-    """The command lines, in order: loops unrolled, conditions decided, variables filled in."""
-    return list(_expand(recipe.steps, values, []))
+    """The command lines, in order: loops unrolled, conditions decided, variables filled in. UserError when none is."""
+    lines = list(_expand(recipe.steps, values, []))
+    if not lines:
+        raise UserError(f"{recipe.file}: no step is left to run with these variables; its `if` and `for` leave out all")
+    return lines
 
 
 def _expand(steps: Sequence[Step | Loop], values: Mapping[str, Any], path: list[str]) -> Iterator[CommandLine]:
@@ -110,7 +113,9 @@ def _expand(steps: Sequence[Step | Loop], values: Mapping[str, Any], path: list[
         lists = {name: values[of] if isinstance(of, str) else of for name, of in step.over.items()}
         for name, items in lists.items():
             if not isinstance(items, list):
-                raise UserError(f"for: {name}: {items!r} is no list; write [{items}]")
+                raise UserError(
+                    f"for: {name}: the variable {step.over[name]} is {items!r}, no list; give it a list as its default"
+                )
         for chosen in itertools.product(*lists.values()):
             inner = dict(zip(lists, chosen, strict=True))
             shown = [f"{name} {value}" for name, value in inner.items()]
@@ -133,12 +138,29 @@ def _fill(words: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
             continue
         repeated = {name for name, star in PLACEHOLDER.findall(word) if star}
         if not repeated:
-            filled.append(substitute(word, values))
+            _refuse_list_inside(word, values)
+            text = substitute(word, values)
+            if alone and text.startswith("-") and filled[-1].startswith("--") and "=" not in filled[-1]:
+                filled[-1] += f"={text}"  # or it would be read as an option
+            elif alone and text.startswith("-"):
+                raise UserError(f"{alone[1]}={text}: is read as an option; write a path as ./{text}")
+            else:
+                filled.append(text)
             continue
         lists = [values[name] if isinstance(values[name], list) else [values[name]] for name in repeated]
         for chosen in itertools.product(*lists):
             filled.append(substitute(word, {**values, **dict(zip(repeated, chosen, strict=True))}))
     yield from filled
+
+
+def _refuse_list_inside(word: str, values: Mapping[str, Any]) -> None:
+    """UserError for a list in the middle of a word, such as {out}/{seeds}, which names nothing."""
+    for match in PLACEHOLDER.finditer(word):
+        before, after = word[: match.start()], word[match.end() :]
+        if isinstance(values[match[1]], list) and (after or (before and not before.endswith("="))):
+            raise UserError(
+                f"{word}: {match[1]} is a list: write {{{match[1]}*}} to repeat the word, or `for` to repeat the step"
+            )
 
 
 def filled_words(text: str, values: Mapping[str, Any]) -> list[str]:

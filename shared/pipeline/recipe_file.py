@@ -36,7 +36,7 @@ from shared.errors import UserError
 from shared.options.yaml_files import read_yaml
 from shared.registry import nearest
 
-PLACEHOLDER = re.compile(r"\{([a-z]\w*)(\*?)\}")
+PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(\*?)\}")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -144,7 +144,8 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
     variables: dict[str, Variable] = {}
     for variable, value in _mapping(content.get("variables"), f"{where}: variables").items():
         variables[variable] = _variable(variable, value, f"{where}: variables.{variable}", variables)
-    if "out" not in variables or not isinstance(variables["out"].default, str):
+    out = variables["out"].default if "out" in variables else None
+    if not isinstance(out, str) or not out.strip():
         raise UserError(f"{where}: variables has no 'out' with a default; every recipe names the folder of its results")
     recipe = PipelineRecipe(
         file,
@@ -154,13 +155,15 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
         _text(content.get("score", ""), f"{where}: score"),
         _texts(content, "made", where),
         _text(content.get("next", ""), f"{where}: next"),
-        content.get("offline") is True,
+        _switch(content.get("offline", False), f"{where}: offline"),
         _text(content.get("source", ""), f"{where}: source"),
         _texts(content, "departures", where),
     )
     _check_steps(recipe.steps, set(variables), where)
-    for text in (recipe.score, recipe.next, *recipe.made):
+    for text in (recipe.score, *recipe.made):
         _check_placeholders(text, set(variables), where)
+    if recipe.next:
+        _check_command(recipe.next, set(variables), f"{where}: next")
     return recipe
 
 
@@ -192,6 +195,12 @@ def _text(value: Any, where: str) -> str:
 
 def _texts(content: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     return tuple(_text(part, f"{where}: {key}") for part in _list(content.get(key, []), f"{where}: {key}"))
+
+
+def _switch(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"{where}: is {value!r}: allowed is true or false")
+    return value
 
 
 def _variable(name: Any, value: Any, where: str, earlier: Mapping[str, Variable]) -> Variable:
@@ -242,19 +251,26 @@ def _check_steps(steps: tuple[Step | Loop, ...], known: set[str], where: str) ->
                     raise UserError(f"{where}: for: {name}: a list, or a variable that holds one, is expected")
             _check_steps(step.steps, known | set(step.over), where)
             continue
-        _check_placeholders(step.run, known, f"{where}: step {step.name!r}")
-        words = command_words(step.run, f"{where}: step {step.name!r}")
-        if len(words) < 2 or words[0] != "emit" or words[1] not in COMMANDS:
-            hint = nearest(words[1], COMMANDS) if len(words) > 1 else "such as emit check {data}"
-            raise UserError(f"{where}: step {step.name!r}: {step.run[:60]!r} is no emit command; {hint}")
-        if words[1] in ("run", "demo"):
+        command = _check_command(step.run, known, f"{where}: step {step.name!r}")
+        if command in ("run", "demo"):
             raise UserError(f"{where}: step {step.name!r}: a recipe runs no recipe; write its steps here")
+
+
+def _check_command(line: str, known: set[str], where: str) -> str:
+    """The name of the emit command that a line runs. UserError when it runs none."""
+    _check_placeholders(line, known, where)
+    words = command_words(line, where)
+    if len(words) < 2 or words[0] != "emit" or words[1] not in COMMANDS:
+        hint = nearest(words[1], COMMANDS) if len(words) > 1 else "such as emit check {data}"
+        raise UserError(f"{where}: {line[:60]!r} is no emit command; {hint}")
+    return words[1]
 
 
 def _check_placeholders(text: str, known: set[str], where: str) -> None:
     for name, _ in PLACEHOLDER.findall(text):
         if name not in known:
-            raise UserError(f"{where}: {{{name}}}: no variable {name!r}: {nearest(name, known)}")
+            hint = nearest(name, known) if known else "none comes before it"
+            raise UserError(f"{where}: {{{name}}}: no variable {name!r}: {hint}")
 
 
 def command_words(line: str, where: str) -> list[str]:

@@ -51,8 +51,8 @@ class ColumnOptions(CheckedOptions):
     transcript: str = ""
     """What is said: transcript, text, words or sentence by default; otherwise `<stem>.txt` beside the media file."""
     labels: list[str] = field(default_factory=list)
-    """Numbers. Default: the six EMI dimensions if any is present, otherwise every other numeric column whose name is
-    not that of an id, a group, or age, sex, gender, fold, start, end, onset, offset, duration, length, timestamp or
+    """Numbers. Default: the six EMI dimensions if all are present, otherwise every numeric column whose name is not
+    that of an id, a group, or age, sex, gender, fold, start, end, onset, offset, duration, length, timestamp or
     index."""
     split: str = ""
     """train, valid or test."""
@@ -142,15 +142,17 @@ def guess_labels(
     row_name: Callable[[int], str],
     not_labels: Collection[str] = (),
 ) -> LabelGuess:
-    """The EMI dimensions, otherwise the columns of numbers. A column with cells that are no numbers is one of numbers
-    if these are not the most, or look like numbers.
+    """The EMI dimensions if all are present, otherwise these and the columns of numbers. A column with cells that are
+    no numbers is one of numbers if these are not the most, or look like numbers.
 
     taken: positions that hold something else; row_name(i) names a row in notes; not_labels: columns whose type says
     that their numbers are no labels. UserError when two columns are the same EMI dimension.
     """
-    labels, notes = _emi_columns(header)
-    if labels:
-        return LabelGuess(labels, notes, {})
+    emi, found = _emi_columns(header)
+    if len(emi) == len(EMI):
+        return LabelGuess(emi, found, {})
+    labels, taken = dict(emi), {*taken, *emi.values()}
+    notes: list[str] = []
     others: list[str] = []
     wrong: dict[str, str] = {}
     for i, name in enumerate(header.names):
@@ -173,7 +175,8 @@ def guess_labels(
             labels[name] = i
         elif nearly or 10 * count > len(bad):
             notes.append(f"{name!r} is not read: {where}")
-    notes = [f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found", *notes]
+    guessed = f"labels are the numeric columns {', '.join(labels)}" if labels else "no label columns found"
+    notes = [*found, *([guessed] if labels.keys() != emi.keys() or not emi else []), *notes]
     if others:
         notes.append(
             f"not labels, by their names or kinds: {', '.join(others)}; the option labels names those that are"

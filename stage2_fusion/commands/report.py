@@ -26,6 +26,11 @@ class ReportConfig(CheckedOptions):
     """Clips of each kind (worst, least certain, best) that are shown with faces, sound and words; 0 shows none, for
     data that others may not see."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out.suffix.lower() not in (".html", ".htm"):
+            raise ValueError(f"out is {str(self.out)!r}: a report is an HTML file; give a name that ends in .html")
+
 
 def main(argv: list[str] | None = None) -> int:
     config = configuration.parse(

@@ -47,6 +47,8 @@ class SubmitConfig(MediaOptions):
         super().__post_init__()
         if self.check is None and (self.model is None) == (self.predictions is None):
             raise ValueError("model: give --model, or --predictions with a file of them, or --check with a submission")
+        if self.check is not None and self.out is not None:
+            raise ValueError("out: --check writes nothing; leave out --out, or --check")
         if self.data is not None and self.model is None:
             raise ValueError("data: features need the --model that predicts from them")
 

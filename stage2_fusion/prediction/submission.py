@@ -9,8 +9,9 @@ the labels. A clip without a prediction gets the mean label of the training clip
 
 import csv
 import io
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from shared.text import first_few
 KEY = "Filename"
 SHOWN = 3
 """Examples that a problem names."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""What every reader of CSV files takes for a number."""
 ROUNDING = 1e-6
 """By how much a value may lie outside its range without being counted as clipped."""
 
@@ -121,10 +124,10 @@ def make_submission(
 
     A clip without one gets `mean_labels`, the mean label of training by dimension or, where it is not known, the mean
     prediction of the others. A dimension that is not predicted gets the lowest label. UserError when no clip that is
-    asked for is predicted, or no dimension.
+    asked for is predicted, or no dimension, and for ids that lost their leading zeros.
     """
     present = [clip_id for clip_id in asked.ids if clip_id in predictions]
-    if not present:
+    if not present and not _lost_zeros(set(predictions), set(asked.ids)):
         raise UserError(
             f"none of the {len(predictions)} predicted clips, such as {first_few(sorted(predictions), 1)}, is among "
             f"the {len(asked.ids)} that are asked for, such as {first_few(asked.ids, 1)}"
@@ -133,6 +136,11 @@ def make_submission(
     columns = [name for name in asked.names if name in position]
     if not columns:
         raise UserError(f"the predictions are of {', '.join(names)}, but the clips of {', '.join(asked.names)}")
+    if lost := _lost_zeros(set(predictions) - set(asked.ids), set(asked.ids) - set(predictions)):
+        raise UserError(
+            f"the leading zeros of {len(lost)} predicted clips are lost, such as {first_few(sorted(lost), 1)}; give "
+            "the table as `emit predict` wrote it, which no spreadsheet has saved"
+        )
     values = np.tile(asked.scale.lowest, (len(asked.ids), 1))  # (N, K)
     known = np.array([clip_id in predictions for clip_id in asked.ids])  # (N,)
     for k, name in enumerate(asked.names):
@@ -190,10 +198,16 @@ def check_submission(path: Path, asked: Asked) -> Checked:
     except UnicodeDecodeError:
         return Checked(["it is not UTF-8 text; write it as a CSV file"], None)
     problems = ["it begins with a byte order mark; write it without"] if text.startswith("\ufeff") else []
-    rows = [row for row in csv.reader(io.StringIO(text.removeprefix("\ufeff"))) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline="")) if row]
+    except csv.Error as error:
+        return Checked([f"it is not readable as CSV ({error})"], None)
     if not rows:
         return Checked(["it is empty"], None)
     header, rows = rows[0], rows[1:]
+    for separator, name in {";": "semicolons", "\t": "tabs"}.items():
+        if len(header) == 1 and header[0].split(separator)[0].strip('"') == KEY and separator in header[0]:
+            return Checked([*problems, f"its cells are separated by {name}; write commas, and points in numbers"], None)
     problems += _header_problems(header, [KEY, *asked.names])
     if KEY not in header:
         return Checked(problems, None)
@@ -216,9 +230,9 @@ def check_submission(path: Path, asked: Asked) -> Checked:
 def _header_problems(header: list[str], wanted: list[str]) -> list[str]:
     if header == wanted:
         return []
-    missing, extra = [n for n in wanted if n not in header], [n for n in header if n not in wanted]
+    missing, extra = [n for n in wanted if n not in header], [n[:60] for n in header if n not in wanted]
     problems = [f"missing columns: {', '.join(missing)}"] if missing else []
-    problems += [f"columns that are not asked for: {', '.join(map(repr, extra))}"] if extra else []
+    problems += [f"columns that are not asked for: {first_few([*map(repr, extra)], 10)}"] if extra else []
     repeated = [name for name, count in Counter(header).items() if count > 1]
     problems += [f"columns that occur more than once: {', '.join(repeated)}"] if repeated else []
     return problems or [f"columns in the wrong order: {', '.join(header)}; expected {', '.join(wanted)}"]
@@ -233,7 +247,7 @@ def _id_problems(ids: list[str], wanted: list[str]) -> list[str]:
             problems.append(f"{what} ({len(names)}): {first_few(list(names), SHOWN)}")
 
     missing, extra = sorted(asked - given), sorted(given - asked)
-    short = [name for name in extra if name.isdigit() and name.zfill(len(missing[0]) if missing else 0) in missing]
+    short = _lost_zeros(extra, missing)
     add("missing ids", missing)
     add("ids that are not asked for" + (", whose leading zeros are lost" if short else ""), extra)
     add("ids that occur more than once", [name for name, count in Counter(ids).items() if count > 1])
@@ -241,6 +255,12 @@ def _id_problems(ids: list[str], wanted: list[str]) -> list[str]:
         first = next(i for i, (a, b) in enumerate(zip(ids, wanted, strict=True)) if a != b)
         problems.append(f"rows are not sorted by {KEY}: {ids[first]} stands where {wanted[first]} belongs")
     return problems
+
+
+def _lost_zeros(extra: Collection[str], missing: Collection[str]) -> list[str]:
+    """The ids whose leading zeros a spreadsheet has removed: with them, they are missing ones."""
+    stripped = {name.lstrip("0") for name in missing if name.isdigit() and name.startswith("0")}
+    return [name for name in extra if name in stripped]
 
 
 def _column(name: str, cells: list[str], ids: list[str], ends: tuple[float, float]) -> tuple[np.ndarray, list[str]]:
@@ -261,7 +281,4 @@ def _column(name: str, cells: list[str], ids: list[str], ends: tuple[float, floa
 
 
 def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
+    return float(cell) if NUMBER.fullmatch(cell) else float("nan")

@@ -12,6 +12,7 @@ from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.files import read_object, write_json
 from shared.saved.typed import read_typed
+from shared.tables.columns import ROW_NUMBERS
 from shared.tables.formats import read_records
 from stage2_fusion.evaluation.ensembling import average_ranks
 
@@ -84,7 +85,7 @@ def read_prediction_table(path: Path) -> PredictionTable:
     ids = [row[KEY] for row in rows]
     if repeated := [name for name, count in Counter(ids).items() if count > 1]:
         raise UserError(f"{path}: {len(repeated)} clips occur twice, such as {repeated[0]}; {HOW}, not its timeline")
-    names = [name for name in rows[0] if name != KEY and not _is_end(name, rows[0])]
+    names = [name for name in rows[0] if name != KEY and not _is_end(name, rows[0]) and not ROW_NUMBERS.fullmatch(name)]
     about = TableDescription.beside(Path(path))
     if about is not None and set(names) != set(about.label_names):
         raise UserError(f"{path}: has other columns than {description_path(Path(path)).name} says; delete that file")

@@ -106,6 +106,8 @@ def _add_folder(found: Found, folder: Path) -> None:
         found.truths.append(folder / "truth.csv")
     for path in sorted(folder.glob("*.json")):
         _add_json(found, path)
+        if path.name.startswith("metrics") and _json_object(path) is None:
+            found.evaluations.append(path)  # damaged, which reading it reports
 
 
 def _add_json(found: Found, path: Path) -> None:

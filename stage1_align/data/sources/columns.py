@@ -32,7 +32,7 @@ class PairColumnOptions(ColumnOptions, LabelOptions):
     caption: str | list[str] = ""
     """Descriptions: a text, or a list of several. Several columns are several captions of one item."""
     labels: list[str] = field(default_factory=list)
-    """Intensities, in [0, 1] or in `label_range`. Default: the six EMI dimensions if any is present, otherwise the
+    """Intensities, in [0, 1] or in `label_range`. Default: the six EMI dimensions if all are present, otherwise the
     columns that the csv layout takes for labels, if their values are in that range."""
     frame_rate: FrameRate = 8.0
     """Frames per second of a video among which frames are selected."""
@@ -91,7 +91,7 @@ class PairColumns:
         cells = [[row[i] for i in guess.positions.values()] for row in rows]
         outside = reader.outside(_numbers(cells), list(map(row_name, range(len(rows))))) if guess.positions else None
         bad = [part.name for part in outside.dimensions] if outside else []
-        if outside and set(guess.positions) <= set(EMI):
+        if outside and set(bad) & set(EMI):
             raise UserError(f"{self.where}: {outside} to the options of this source")
         inside = {name: i for name, i in guess.positions.items() if name not in bad}
         refuse_wrong_labels(self.where, {name: cell for name, cell in guess.wrong.items() if name in inside})

@@ -181,3 +181,19 @@ def test_words_that_encoders_do_not_read_are_counted(tmp_path, capsys):
     assert "2 of 5 texts count as missing, such as '2', '3'" in out
     assert "longer than context_length 16, such as" in out and "'4'" in out and "48 words" not in out
     assert tokens > 16
+
+
+def test_what_a_pipeline_needs_is_missed_at_once(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.wav").write_bytes(name.encode())
+
+    def refused(rows: str, message: str) -> None:
+        (tmp_path / "t.csv").write_text(rows)
+        with pytest.raises(UserError, match=message):
+            main([str(tmp_path / "t.csv"), "--needs", "[train,valid,test]"])
+        assert main([str(tmp_path / "t.csv")]) == 0
+
+    refused("file,split,Joy\na.wav,train,1\nb.wav,valid,0\n", "no clips of split 'test'; there are: train, valid")
+    refused("file\na.wav\n", "no labels to learn")
+    (tmp_path / "t.csv").write_text("file,Joy\na.wav,1\n")
+    assert main([str(tmp_path / "t.csv"), "--needs", "[train,valid,test]"]) == 0  # the splits are drawn later

@@ -76,6 +76,15 @@ def test_table_with_some_dimensions_has_only_those_labels(tmp_path):
     assert "Admiration" in source.notes[0]
 
 
+def test_ratings_beside_some_dimensions_are_labels_and_numbers_beside_all_six_are_not(tmp_path):
+    some = read_source(table(tmp_path, "file,Calm,joy,age,note\na.mp4,0.5,1,20,x\n"))
+    assert some.label_names == ("Joy", "Calm") and some.clips[0].labels == (1.0, 0.5)
+    assert any("labels are the numeric columns Joy, Calm" in note for note in some.notes)
+    (tmp_path / "all").mkdir()
+    every = read_source(table(tmp_path / "all", f"file,{','.join(EMI)},Calm\na.mp4,0,0,0,0,0,0,0.5\n"))
+    assert every.label_names == EMI and any("not read Calm" in note for note in every.notes)
+
+
 def test_repeated_stems_keep_their_folders_in_ids(tmp_path):
     source = read_source(table(tmp_path, "file\na/1.mp4\nb/1.mp4\n"))
     assert [clip.id for clip in source.clips] == ["a/1", "b/1"]

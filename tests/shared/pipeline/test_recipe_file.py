@@ -82,6 +82,29 @@ def test_value_that_makes_no_sense_is_refused(tmp_path, given, message):
         lines(tmp_path, STEP % "{data}", *given)
 
 
+def test_value_that_looks_like_an_option_stays_a_value(tmp_path):
+    steps = '  - { name: a, run: "emit prepare {data} --split_by {epochs} --out {out}" }\n'
+    assert lines(tmp_path, steps, "epochs=--help") == ["emit prepare d.csv --split_by=--help --out runs/x"]
+    with pytest.raises(UserError, match=r"out=-x: is read as an option; write a path as \./-x"):
+        lines(tmp_path, '  - { name: a, run: "emit check {out}" }\n', "out=-x")
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (STEP % "{out}/{seeds}.csv", r"seeds is a list: write \{seeds\*\} to repeat the word"),
+        (
+            "  - { for: { e: epochs }, steps: [{ name: a, run: emit check x }] }\n",
+            "variable epochs is None, no list",
+        ),
+    ],
+)
+def test_list_stands_where_a_list_can_stand(tmp_path, steps, message):
+    with pytest.raises(UserError, match=message):
+        lines(tmp_path, steps)
+    assert lines(tmp_path, STEP % "x --needs {seeds}", "seeds=a")[0].endswith("--needs '[\"a\"]'")
+
+
 def test_variable_without_default_is_required(tmp_path):
     (tmp_path / "mine.yaml").write_text(HEAD + STEP % "{data}")
     with pytest.raises(UserError, match=r"data is missing: give data=VALUE \(The table of the clips\)"):
@@ -103,6 +126,10 @@ def test_variable_without_default_is_required(tmp_path):
         ("  - emit check x\n", "names with values are expected"),
         ("  - { name: a, run: emit check x }\nscor: x\n", "no key 'scor' here: did you mean 'score'"),
         ('  - { name: a, run: emit check x }\nnext: "emit predict {modl}"\n', "no variable 'modl'"),
+        ('  - { name: a, run: emit check x }\nnext: "predict {data}"\n', "next: 'predict {data}' is no emit command"),
+        ('  - { name: a, run: emit check x }\noffline: "yes"\n', "offline: is 'yes': allowed is true or false"),
+        (STEP % "{Data}", "no variable 'Data': did you mean 'data'"),
+        ("  - { name: a, if: ridge, run: emit check x }\n", "no step is left to run"),
     ],
 )
 def test_mistake_in_the_file_is_named(tmp_path, steps, message):

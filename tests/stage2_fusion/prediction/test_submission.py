@@ -78,8 +78,15 @@ def test_labels_on_another_scale_than_the_predictions_are_refused_but_not_codes_
 
 
 def test_predictions_of_other_clips_are_refused():
-    with pytest.raises(UserError, match="none of the 1 predicted clips, such as 10, is among the 3 that are asked for"):
-        make_submission(asked(), list(EMI), {"10": np.zeros(6)}, None)
+    with pytest.raises(UserError, match="none of the 1 predicted clips, such as 9, is among the 3 that are asked for"):
+        make_submission(asked(), list(EMI), {"9": np.zeros(6)}, None)
+
+
+def test_predictions_whose_ids_lost_their_zeros_are_refused():
+    """00010 is there and 00012 is 12: filling 12's row would submit a mean where a prediction exists."""
+    for ids in (("00010", "12"), ("12", "x")):
+        with pytest.raises(UserError, match="leading zeros of 1 predicted clips are lost, such as 12"):
+            make_submission(asked(), list(EMI), {name: np.zeros(6) for name in ids}, None)
 
 
 def test_pcc_where_labels_are_known_is_that_of_the_rows():
@@ -124,6 +131,9 @@ BROKEN = {
     "zeros lost": (set_cell(1, 0, "10"), "ids that are not asked for, whose leading zeros are lost (1): 10"),
     "nan": (set_cell(2, 3, "nan"), "Determination: no numbers (1): 'nan' of 00011"),
     "empty cell": (set_cell(2, 6, ""), "Joy: no numbers (1): '' of 00011"),
+    "digits of other scripts": (set_cell(2, 6, "٠.١"), "Joy: no numbers (1): '٠.١' of 00011"),
+    "digits in groups": (set_cell(2, 6, "0_1"), "Joy: no numbers (1): '0_1' of 00011"),
+    "spaces": (set_cell(2, 6, " 0.1"), "Joy: no numbers (1): ' 0.1' of 00011"),
     "infinite": (set_cell(2, 6, "inf"), "Joy: no numbers (1): 'inf' of 00011"),
     "above": (set_cell(3, 1, "1.01"), "Admiration: outside 0 to 1 (1): 1.01 of 00012"),
     "below": (set_cell(3, 1, "-0.001"), "Admiration: outside 0 to 1 (1): -0.001 of 00012"),
@@ -151,9 +161,13 @@ def test_files_that_spreadsheets_write_are_named(tmp_path):
     for content, problem in (
         (b"\xef\xbb\xbf" + text.encode(), "byte order mark"),
         (text.encode("utf-16"), "not UTF-8"),
-        (text.replace(",", ";").encode(), "missing columns: Filename"),
+        (text.replace(",", ";").encode(), "separated by semicolons; write commas"),
+        (text.replace(",", "\t").encode(), "separated by tabs"),
     ):
         (tmp_path / "s.csv").write_bytes(content)
         assert any(problem in line for line in check_submission(tmp_path / "s.csv", asked()).problems)
+    for ending in ("\r", "\r\n"):
+        (tmp_path / "s.csv").write_bytes(text.replace("\n", ending).encode())
+        assert check_submission(tmp_path / "s.csv", asked()).values is not None
     with pytest.raises(UserError, match="cannot be read"):
         check_submission(tmp_path / "nothing.csv", asked())

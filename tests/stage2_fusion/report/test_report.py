@@ -238,6 +238,20 @@ def test_damaged_files_of_a_run_are_lines_and_no_errors(run, tmp_path, damage):
     assert not any("could not be made" in line for line in report.missing), report.missing
 
 
+def test_results_of_a_run_are_neither_replaced_nor_left_out_silently(tmp_path):
+    from stage2_fusion.commands.report import main
+
+    labels = np.random.default_rng(0).random((8, 2))
+    whole = write_evaluation(tmp_path / "good.json", labels, labels)
+    damaged, before = tmp_path / "metrics.json", whole.read_bytes()
+    damaged.write_text('{"pcc": ')
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--out", str(whole)])
+    assert whole.read_bytes() == before
+    report = write_report([tmp_path], tmp_path / "r.html", sections=["score"])
+    assert any(str(damaged) in line for line in report.missing)
+
+
 @pytest.mark.parametrize("content", [None, "folder", "text"])
 def test_what_is_no_run_is_one_line(tmp_path, content):
     path = tmp_path / "x"
