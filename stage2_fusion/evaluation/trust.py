@@ -48,7 +48,8 @@ class IntervalScores:
 class UnlikeClips:
     """How many clips are unlike the training clips."""
 
-    count: int
+    count: int | None
+    """None if it is not known."""
     of: int
     false_alarms: float
     """The highest share of clips like the training clips that is called unlike them."""
@@ -91,5 +92,5 @@ def count_unlike(familiarity: Familiarity, seen: Summaries, rows: np.ndarray) ->
     """Of the clips `rows` of those that a model has seen."""
     seen = {name: values[rows] for name, values in seen.items()}
     judged = familiarity.judge(familiarity.measure(seen), present_in(seen))
-    count = sum(bool(clip.unlike) for clip in judged)
+    count = None if familiarity.not_known else sum(bool(clip.unlike) for clip in judged)
     return UnlikeClips(count, len(rows), familiarity.false_alarms, familiarity.not_known)

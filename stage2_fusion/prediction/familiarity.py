@@ -127,7 +127,8 @@ class Familiarity:
     @property
     def not_known(self) -> str:
         """Why it is not known which clips are unlike; "" if it is known."""
-        few = f"not known ({self.people} people or other groups in validation; {NEEDED_GROUPS} are needed)"
+        groups = "person or group" if self.people == 1 else "people or groups"
+        few = f"not known ({self.people} {groups} in validation; {NEEDED_GROUPS} are needed)"
         return few if self.people < NEEDED_GROUPS else ""
 
     @property

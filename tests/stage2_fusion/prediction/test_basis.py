@@ -72,4 +72,4 @@ def test_unlike_clips_are_named_in_a_line(count, words):
     assert words in line and bool(line) == bool(count) and ("and 1 more" in line) == (count == 4)
     assert not count or "2%" in line
     assert unlike_line(bases, None) == NOT_KNOWN
-    assert "not known (3 people or other groups in validation; 19 are needed)" in unlike_line(bases, few)
+    assert "not known (3 people or groups in validation; 19 are needed)" in unlike_line(bases, few)

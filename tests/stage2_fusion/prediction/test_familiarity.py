@@ -83,7 +83,7 @@ def test_with_too_few_validation_people_nothing_is_flagged_and_that_is_said():
     strange = {key: np.full((4, WIDTH), 50, np.float32) for key in KEYS}
     judged = familiarity.judge(familiarity.measure(strange))
     assert all(not clip.unlike and clip.reasons == "not known" for clip in judged)
-    assert familiarity.not_known == "not known (18 people or other groups in validation; 19 are needed)"
+    assert familiarity.not_known == "not known (18 people or groups in validation; 19 are needed)"
 
 
 def test_encoders_that_know_their_training_people_too_well_do_not_lower_the_limit():
