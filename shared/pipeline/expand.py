@@ -90,7 +90,7 @@ def _typed(variable: Variable, text: str) -> Any:
         if len({str(each) for each in value}) < len(value):
             raise UserError(f"{name}={text}: a value is there twice; give it once")
         return value
-    return text
+    return os.path.expanduser(text) if text.startswith("~/") else text  # zsh leaves name=~/x to the command
 
 
 def expand(recipe: PipelineRecipe, values: Mapping[str, Any]) -> list[CommandLine]:

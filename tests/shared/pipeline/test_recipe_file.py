@@ -82,6 +82,12 @@ def test_value_that_makes_no_sense_is_refused(tmp_path, given, message):
         lines(tmp_path, STEP % "{data}", *given)
 
 
+def test_home_folder_is_expanded_where_the_shell_leaves_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert lines(tmp_path, STEP % "{run_folder}", "out=~/x") == ["emit check /home/me/x/runs"]
+    assert lines(tmp_path, STEP % "{out}", "out=~x")[0].endswith("'~x'")
+
+
 def test_value_that_looks_like_an_option_stays_a_value(tmp_path):
     steps = '  - { name: a, run: "emit prepare {data} --split_by {epochs} --out {out}" }\n'
     assert lines(tmp_path, steps, "epochs=--help") == ["emit prepare d.csv --split_by=--help --out runs/x"]
