@@ -445,7 +445,8 @@
         const cells = clip.error
           ? [h("td", { colspan: names.length, class: "er-failed" }, `Not scored: ${clip.error}`)]
           : names.map((name) => this.cell(name, clip.intensities[name]));
-        this.rows.set(entry, h("tr", {}, h("th", { scope: "row" }, choose), ...cells));
+        const unlike = clip.unlike ? h("span", { class: "er-flag", title: clip.unlike }, "unlike the training clips") : null;
+        this.rows.set(entry, h("tr", {}, h("th", { scope: "row" }, choose, unlike), ...cells));
       }
       this.body = h("tbody", {}, ...this.rows.values());
       return h("div", { class: "er-tablebox", tabindex: "0", role: "region", "aria-label": "All clips" },
