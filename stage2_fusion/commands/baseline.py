@@ -1,4 +1,4 @@
-"""`emit baseline`: ridge regression on the features, evaluated like a fusion model."""
+"""`emit baseline`: ridge regression on features, or on plain statistics of clips, evaluated like a fusion model."""
 
 import time
 from dataclasses import dataclass, field
@@ -9,26 +9,35 @@ import numpy as np
 
 from shared import config as configuration
 from shared.dataset.clip import MODALITIES
+from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed, Steps
 from shared.terminal.closing import closing
+from shared.terminal.progress import Progress, progress
 from shared.terminal.results import result
+from stage2_fusion.data.usable_clips import learnable_dimensions, left_out_note, not_scored_note, scorable_dimensions
 from stage2_fusion.evaluation.leak import count_seen_by_encoders, probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
-from stage2_fusion.evaluation.scoring import clip_groups, count_seen, score_table
+from stage2_fusion.evaluation.scoring import clip_groups, count_seen, group_kind, score_table
+from stage2_fusion.models.model_config import TrainedOn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shared.dataset.clip_dataset import ClipDataset, ClipSample
     from stage2_fusion.data.features import FeatureDataset
 
 
 @dataclass
 class BaselineConfig(CheckedOptions):
-    """Ridge regression on mean and standard deviation of each modality's features: the baseline of fusion models."""
+    """The baselines that a fusion model has to beat. On a feature dataset: ridge regression on mean and standard
+    deviation of each modality's features. On a clip dataset: kernel ridge regression on plain statistics of the face
+    crops, the sound and the words, without any encoder."""
 
     data: Path
-    """Feature dataset (`emit encode`)."""
+    """Feature dataset (`emit encode`), or clip dataset (`emit prepare`)."""
     out: OutputEvaluation
     """JSON file of the evaluation to write."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
@@ -38,9 +47,9 @@ class BaselineConfig(CheckedOptions):
     train_split: str = "train"
     """Split to fit on."""
     valid_split: str = "valid"
-    """Split that chooses the penalty."""
+    """Split that chooses the penalty and the kernel."""
     max_sequence_steps: Steps = 128
-    """Longer sequences are averaged over time to this many steps on loading, as in training."""
+    """Of features: longer sequences are averaged over time to this many steps on loading, as in training."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one."""
     bootstrap: Resamples = 1000
@@ -70,10 +79,65 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def baseline(config: BaselineConfig) -> Evaluation:
-    """Fit on train, choose the penalty on valid, score, write the evaluation."""
-    from stage2_fusion.models.model_config import TrainedOn
-
+    """Fit on train, choose on valid, score, write the evaluation."""
     began = time.perf_counter()
+    evaluation = (_on_clips if (config.data / "dataset.json").exists() else _on_features)(config)
+    evaluation.info.sections["seconds"] = round(time.perf_counter() - began, 2)
+    write_evaluation(config.out, evaluation)
+    return evaluation
+
+
+def _on_clips(config: BaselineConfig) -> Evaluation:
+    """Kernel ridge regression on statistics of clips."""
+    from shared.dataset.clip_dataset import ClipDataset
+    from stage2_fusion.evaluation.kernel_baseline import ClipStatistics, fit_kernel_ridge
+
+    data = [ClipDataset.open(config.data, split) for split in (config.train_split, config.valid_split, config.split)]
+    info, where = data[0].info, [f"{config.data}, split {part!r}" for part in (config.train_split, config.valid_split)]
+    all_labels = [part.labels() for part in data]  # (N, K)
+    for labels, split in zip(all_labels, (config.train_split, config.valid_split, config.split), strict=True):
+        if np.isnan(labels).all():
+            raise UserError(f"{config.data}, split {split!r}: no clip of it is labeled")
+    names, left_out = learnable_dimensions(all_labels[0], info.label_names, where[0])
+    columns = [info.label_names.index(name) for name in names]
+    train_labels, valid_labels, labels = (each[:, columns] for each in all_labels)
+    not_scored = scorable_dimensions(valid_labels, names, where[1])
+    notes = [left_out_note(left_out)] if left_out else []
+    notes += [not_scored_note(not_scored, config.valid_split)] if not_scored else []
+    with progress("read clips", sum(map(len, data)), "clips") as bar:
+        parts = [ClipStatistics.of(_clips(part, bar), info.recipe.sample_rates[0], config.modalities) for part in data]
+    for part, split in zip(parts, (config.train_split, config.valid_split, config.split), strict=True):
+        if not part.present().any():
+            raise UserError(f"{config.data}, split {split!r}: none of its clips has {' or '.join(config.modalities)}")
+    fit = fit_kernel_ridge(parts, train_labels, valid_labels)
+    train_ids, valid_ids, ids = (part.column("id") for part in data)
+    kind = group_kind(config.groups, info.group_names)
+    scale = LabelScale.of(names, info.label_ranges)
+    about = EvaluationInfo(
+        split=config.split,
+        group=kind,
+        model="kernel ridge",
+        configuration={"modalities": [name for name in MODALITIES if name in config.modalities]},
+        made_from={"model": None, "clips": info.digest, "fold": info.split},
+        seen=count_seen(ids, TrainedOn(clips=train_ids, chosen_on=valid_ids)),
+        seen_by_encoders=0,
+        label_ranges=info.label_ranges,
+        sections={"chosen": fit.options, **({"notes": notes} if notes else {})},
+    )
+    groups = data[2].column(f"group_{kind}") if kind else [""] * len(ids)
+    groups = [group or f"clip {name}" for group, name in zip(groups, ids, strict=True)]
+    predictions, truth = scale.values(fit.predictions), scale.values(labels)
+    return score_predictions(about, names, ids, groups, predictions, truth, config.bootstrap, config.seed)
+
+
+def _clips(data: "ClipDataset", bar: Progress) -> "Iterator[ClipSample]":
+    for i in range(len(data)):
+        yield data[i]
+        bar.update()
+
+
+def _on_features(config: BaselineConfig) -> Evaluation:
+    """Ridge regression on statistics of features."""
     parts, notes = _open_splits(config)
     train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
     train_ids, valid_ids, ids = ([sample.id for sample in part.samples] for part in parts)
@@ -98,7 +162,7 @@ def baseline(config: BaselineConfig) -> Evaluation:
         label_ranges=info.label_ranges,
         sections={"strength": fit.penalty, **({"notes": notes} if notes else {})},
     )
-    evaluation = score_predictions(
+    return score_predictions(
         about,
         info.label_names,
         ids,
@@ -108,22 +172,13 @@ def baseline(config: BaselineConfig) -> Evaluation:
         config.bootstrap,
         config.seed,
     )
-    about.sections["seconds"] = round(time.perf_counter() - began, 2)
-    write_evaluation(config.out, evaluation)
-    return evaluation
 
 
 def _open_splits(config: BaselineConfig) -> "tuple[list[FeatureDataset], list[str]]":
     """The splits to fit on, to choose by and to score, with the labels of the dimensions that can be learned; and notes
     on those that cannot. UserError when a split allows nothing."""
     from stage2_fusion.data.features import FeatureDataset
-    from stage2_fusion.data.usable_clips import (
-        learnable_dimensions,
-        left_out_note,
-        not_scored_note,
-        require_modality,
-        scorable_dimensions,
-    )
+    from stage2_fusion.data.usable_clips import require_modality
 
     splits = (config.train_split, config.valid_split, config.split)
     parts = [FeatureDataset.open(config.data, split, (0,), config.max_sequence_steps) for split in splits]

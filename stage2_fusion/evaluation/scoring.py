@@ -19,10 +19,15 @@ FEW_GROUPS = 20
 def clip_groups(samples: list[FeatureSample], kind: str | None, kinds: list[str]) -> tuple[str | None, list[str]]:
     """The kind of group, by default the first of `kinds`, and the group of each sample. A clip whose group is not known
     is its own group, and so is every clip when there are no kinds. UserError when `kind` does not exist."""
+    kind = group_kind(kind, kinds)
+    return kind, [(sample.groups.get(kind) if kind else None) or f"clip {sample.id}" for sample in samples]
+
+
+def group_kind(kind: str | None, kinds: list[str]) -> str | None:
+    """The kind of group, by default the first of `kinds`. UserError when `kind` does not exist."""
     if kind is not None and kind not in kinds:
         raise UserError(f"--groups {kind}: the clips have no such group; {nearest(kind, kinds)}")
-    kind = kind or (kinds[0] if kinds else None)
-    return kind, [(sample.groups.get(kind) if kind else None) or f"clip {sample.id}" for sample in samples]
+    return kind or (kinds[0] if kinds else None)
 
 
 def count_seen(ids: list[str], trained_on: TrainedOn) -> SeenClips | None:

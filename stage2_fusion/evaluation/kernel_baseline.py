@@ -1,0 +1,169 @@
+"""Kernel ridge regression on plain statistics of clips: the cheapest strong baseline on what the encoders read.
+
+It has no encoders and no time axis: statistics over time of the face crops and of a log-mel spectrogram, and the words
+with their frequencies. Whatever a trained model is said to have learned has to show beside it.
+"""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.dataset.clip_dataset import ClipSample
+from shared.metrics import score
+from shared.synth.baseline import log_mel
+from stage2_fusion.evaluation.ridge_baseline import standardize
+
+FACE_SIDE = 24
+WIDTHS = (0.5, 1.0, 2.0, 4.0)
+"""Widths of the kernels to try, in median distances between training clips."""
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+SHARES = (1.0, 0.5)
+"""Weights to try for the kernels of sound and words, beside 1 for that of faces."""
+
+
+@dataclass
+class ClipStatistics:
+    """Of N clips. Rows of NaN, and texts without words, stand for absent modalities."""
+
+    vision: np.ndarray
+    """float64 (N, 2880)."""
+    audio: np.ndarray
+    """float64 (N, 200)."""
+    words: list[list[str]]
+
+    @classmethod
+    def of(cls, clips: Iterable[ClipSample], rate: int, modalities: Sequence[str]) -> "ClipStatistics":
+        """Read the clips one by one. rate: of their sound, Hz."""
+        rows = [
+            (
+                _over_time(_faces(clip.frames if "vision" in modalities else clip.frames[:0])),
+                _over_time(_mel(clip.waveform if "audio" in modalities else clip.waveform[:0], rate)),
+                clip.transcript.lower().split() if "text" in modalities else [],
+            )
+            for clip in clips
+        ]
+        vision, audio, words = zip(*rows, strict=True)
+        return cls(np.stack(vision), np.stack(audio), list(words))
+
+    def present(self) -> np.ndarray:
+        """Whether each clip has vision, audio, text: bool (N, 3)."""
+        return np.stack(
+            [~np.isnan(self.vision[:, 0]), ~np.isnan(self.audio[:, 0]), np.array([bool(w) for w in self.words])], axis=1
+        )
+
+
+@dataclass
+class KernelFit:
+    predictions: np.ndarray
+    """float64 (N, K) in [0, 1], of the scored clips."""
+    options: dict[str, float]
+    """Those with the best mean PCC on the validation clips: width, penalty, and the shares of audio and text."""
+
+
+def fit_kernel_ridge(parts: Sequence[ClipStatistics], train_labels: np.ndarray, valid_labels: np.ndarray) -> KernelFit:
+    """Fit on the first part (n clips) and its labels (n, K), choose by the second (m) and its labels (m, K), predict
+    the third (N). Kernels of the modalities are added; a modality that either clip lacks adds nothing.
+
+        K(a, b) = exp(-|v_a - v_b|^2 / (2 w D_v)) + s_a exp(-|u_a - u_b|^2 / (2 w D_u)) + s_t cos(t_a, t_b)
+
+    with standardized statistics v and u, the median squared distances D between training clips, and TF-IDF vectors t of
+    words and pairs of words.
+    """
+    names = [str(k) for k in range(train_labels.shape[1])]
+    distances = [_distances([part.vision for part in parts]), _distances([part.audio for part in parts])]
+    texts = _text_kernels([part.words for part in parts])
+    best, best_pcc = None, -math.inf
+    for width, audio, text in itertools.product(WIDTHS, SHARES, SHARES):
+        blocks = [(distances[0], 1.0), (distances[1], audio)]
+        kernels = [sum(share * _rbf(d[i], width) for d, share in blocks) + text * texts[i] for i in range(3)]
+        for penalty, (valid, scored) in zip(PENALTIES, _solve(kernels, train_labels), strict=True):
+            pcc = score(valid, valid_labels, names, resamples=0).pcc.mean
+            if best is None or (pcc is not None and pcc > best_pcc):
+                options = {"width": width, "penalty": penalty, "audio": audio, "text": text}
+                best, best_pcc = KernelFit(scored, options), best_pcc if pcc is None else pcc
+    assert best is not None
+    return best
+
+
+def _solve(kernels: Sequence[np.ndarray], labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """kernels: of the training clips (n, n), the validation clips (m, n) and the scored clips (N, n) with the training
+    clips. For each penalty the predictions (m, K) and (N, K) in [0, 1]. A clip without a label takes no part in that
+    dimension; one without any label in training is predicted as 0."""
+    shape = [(len(kernel), labels.shape[1]) for kernel in kernels[1:]]
+    results = [tuple(np.zeros(size) for size in shape) for _ in PENALTIES]
+    known = ~np.isnan(labels)  # (n, K)
+    patterns = np.unique(known, axis=1).T
+    for rows in patterns[patterns.any(axis=1)]:
+        columns = (known == rows[:, None]).all(axis=0)
+        targets = labels[rows][:, columns].astype(np.float64)  # (n', k)
+        mean = targets.mean(axis=0)
+        values, vectors = np.linalg.eigh(kernels[0][rows][:, rows])
+        projected = vectors.T @ (targets - mean)  # (n', k)
+        for penalty, result in zip(PENALTIES, results, strict=True):
+            weights = vectors @ (projected / (np.maximum(values, 0) + penalty)[:, None])  # (n', k)
+            for predictions, kernel in zip(result, kernels[1:], strict=True):
+                predictions[:, columns] = np.clip(kernel[:, rows] @ weights + mean, 0, 1)
+    return [(valid, scored) for valid, scored in results]
+
+
+def _faces(frames: np.ndarray) -> np.ndarray:
+    """RGB uint8 (T, H, W, 3) to gray in [0, 1], (T, 576)."""
+    import cv2
+
+    small = [cv2.resize(frame, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
+    if not small:
+        return np.zeros((0, FACE_SIDE * FACE_SIDE))
+    return np.stack(small).mean(axis=3).reshape(len(small), -1) / 255.0  # (T, 576)
+
+
+def _mel(waveform: np.ndarray, rate: int) -> np.ndarray:
+    """float32 (S,) to log-mel bands (T, 40)."""
+    return log_mel(waveform, rate) if len(waveform) else np.zeros((0, 40))
+
+
+def _over_time(x: np.ndarray) -> np.ndarray:
+    """(T, C) to mean, deviation, maximum, minimum and mean absolute difference over time, (5 C,); NaN for T = 0."""
+    if not len(x):
+        return np.full(5 * x.shape[1], np.nan)
+    steps = np.abs(np.diff(x, axis=0)).mean(axis=0) if len(x) > 1 else np.zeros(x.shape[1])
+    return np.concatenate([x.mean(axis=0), x.std(axis=0), x.max(axis=0), x.min(axis=0), steps])
+
+
+def _distances(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Squared distances of the clips of each part (N_i, F) from those of the first (n, F), in units of the median of
+    the first: (N_i, n). Infinite where either lacks the modality."""
+    standard = standardize(list(parts))
+    present = [~np.isnan(part[:, 0]) for part in parts]
+    squared = []
+    for x, has in zip(standard, present, strict=True):
+        d = (x**2).sum(axis=1)[:, None] + (standard[0] ** 2).sum(axis=1) - 2 * x @ standard[0].T  # (N_i, n)
+        squared.append(np.where(has[:, None] & present[0], np.maximum(d, 0), np.inf))
+    off = squared[0][np.triu_indices(len(squared[0]), k=1)]
+    finite = off[np.isfinite(off) & (off > 0)]
+    return [d / np.median(finite) if len(finite) else d for d in squared]
+
+
+def _rbf(distances: np.ndarray, width: float) -> np.ndarray:
+    return np.exp(-distances / (2 * width))
+
+
+def _text_kernels(parts: Sequence[list[list[str]]]) -> list[np.ndarray]:
+    """Cosines of TF-IDF vectors of words and pairs of words: (N_i, n) with the clips of the first part. 0 without
+    words."""
+    terms = [[Counter([*words, *itertools.pairwise(words)]) for words in part] for part in parts]
+    documents = Counter(term for counts in terms[0] for term in counts)
+    column = {term: i for i, (term, count) in enumerate(sorted(documents.items(), key=str)) if count > 1}
+    vectors = []
+    for part in terms:
+        x = np.zeros((len(part), len(documents)))  # (N_i, V)
+        for row, counts in enumerate(part):
+            for term, count in counts.items():
+                if term in column:
+                    x[row, column[term]] = (1 + math.log(count)) * math.log((1 + len(terms[0])) / documents[term])
+        norms = np.linalg.norm(x, axis=1, keepdims=True)
+        vectors.append(x / np.maximum(norms, 1e-12))
+    return [x @ vectors[0].T for x in vectors]

@@ -1,0 +1,109 @@
+"""Kernel ridge regression on statistics of clips, against slow references."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from shared.dataset.clip_dataset import ClipSample
+from stage2_fusion.commands.baseline import main as baseline
+from stage2_fusion.evaluation import kernel_baseline
+from stage2_fusion.evaluation.kernel_baseline import ClipStatistics, fit_kernel_ridge
+
+RATE = 16000
+
+
+def clip(rng: np.random.Generator, frames: int, samples: int, words: str) -> ClipSample:
+    empty = np.zeros(0, np.float32)
+    pictures = rng.integers(0, 256, (frames, 48, 48, 3), dtype=np.uint8)
+    sound = rng.normal(0, 0.1, samples).astype(np.float32)
+    return ClipSample("x", "", words, 1.0, empty, {}, pictures, empty, sound, empty, empty, empty)
+
+
+def statistics(rng: np.random.Generator, count: int) -> ClipStatistics:
+    """Clips, some of which lack a modality."""
+    vision, audio = rng.normal(size=(count, 10)), rng.normal(size=(count, 5))
+    vision[0], audio[1] = np.nan, np.nan
+    return ClipStatistics(vision, audio, [list(rng.choice(list("abcd"), 3)) if i != 2 else [] for i in range(count)])
+
+
+def test_statistics_are_those_over_time_and_nan_without_a_modality():
+    rng = np.random.default_rng(0)
+    both, silent = clip(rng, 3, 8000, "so Funny"), clip(rng, 1, 0, "")
+    found = ClipStatistics.of([both, silent, clip(rng, 0, 400, "")], RATE, ["vision", "audio", "text"])
+    assert found.vision.shape == (3, 2880) and found.audio.shape == (3, 200) and found.words[0] == ["so", "funny"]
+    assert found.present().tolist() == [[True, True, True], [True, False, False], [False, True, False]]
+    gray = both.frames.reshape(3, 24, 2, 24, 2, 3).mean(axis=(2, 4)).round().mean(axis=3) / 255  # (T, 24, 24)
+    expected = [gray.mean(0), gray.std(0), gray.max(0), gray.min(0), np.abs(np.diff(gray, axis=0)).mean(0)]
+    np.testing.assert_allclose(found.vision[0].reshape(5, 24, 24), expected, atol=1 / 255)
+    only = ClipStatistics.of([both], RATE, ["text"])
+    assert only.present().tolist() == [[False, False, True]]
+
+
+def test_predictions_are_those_of_the_normal_equations(monkeypatch):
+    """With one width and penalty: y = m + k(x) (K + penalty I)^-1 (y - m), kernels summed pair by pair in loops."""
+    monkeypatch.setattr(kernel_baseline, "WIDTHS", (2.0,))
+    monkeypatch.setattr(kernel_baseline, "PENALTIES", (0.3,))
+    monkeypatch.setattr(kernel_baseline, "SHARES", (0.5,))
+    rng = np.random.default_rng(1)
+    parts = [statistics(rng, count) for count in (12, 6, 5)]
+    labels, valid_labels = rng.random((12, 2)), rng.random((6, 2))
+    labels[3, 1] = np.nan
+    fit = fit_kernel_ridge(parts, labels, valid_labels)
+    train, _, scored = parts
+
+    def standard(name):
+        x = getattr(train, name)
+        mean, std = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
+        return [(getattr(part, name) - mean) / std for part in (train, scored)]
+
+    def medians(x):
+        rows = x[~np.isnan(x[:, 0])]
+        return np.median([((a - b) ** 2).sum() for i, a in enumerate(rows) for b in rows[:i]])
+
+    views = {name: standard(name) for name in ("vision", "audio")}
+
+    def tf_idf(words):
+        terms = [*words, *itertools.pairwise(words)]
+        documents = [{*w, *itertools.pairwise(w)} for w in train.words]
+        holding = {term: sum(term in each for each in documents) for term in terms}
+        x = {t: (1 + math.log(terms.count(t))) * math.log(13 / holding[t]) for t in terms if holding[t] > 1}
+        norm = math.sqrt(sum(v * v for v in x.values())) or 1.0
+        return {t: v / norm for t, v in x.items()}
+
+    def kernel(part, i, j):
+        total = 0.0
+        for share, name in ((1.0, "vision"), (0.5, "audio")):
+            a, b = views[name][part][i], views[name][0][j]
+            if not np.isnan(a[0]) and not np.isnan(b[0]):
+                total += share * math.exp(-((a - b) ** 2).sum() / medians(views[name][0]) / 4)
+        a, b = tf_idf((train, scored)[part].words[i]), tf_idf(train.words[j])
+        return total + 0.5 * sum(a[t] * b[t] for t in a.keys() & b.keys())
+
+    gram = np.array([[kernel(0, i, j) for j in range(12)] for i in range(12)])
+    cross = np.array([[kernel(1, i, j) for j in range(12)] for i in range(5)])
+    for k in range(2):
+        rows = ~np.isnan(labels[:, k])
+        y, count = labels[rows, k], rows.sum()
+        weights = np.linalg.solve(gram[np.ix_(rows, rows)] + 0.3 * np.eye(count), y - y.mean())
+        np.testing.assert_allclose(fit.predictions[:, k], np.clip(cross[:, rows] @ weights + y.mean(), 0, 1), atol=1e-8)
+    assert fit.options == {"width": 2.0, "penalty": 0.3, "audio": 0.5, "text": 0.5}
+
+
+def test_command_scores_clips_without_encoders(clips, tmp_path):
+    assert baseline(["--data", str(clips), "--out", str(tmp_path / "media.json"), "--bootstrap", "20"]) == 0
+    metrics = json.loads((tmp_path / "media.json").read_text())
+    assert metrics["model"] == "kernel ridge" and metrics["seen"] == {"in_training": 0, "in_choosing": 0}
+    assert metrics["clips"]["group"] == "subject" and metrics["seen_by_encoders"] == 0
+    words = ["--data", str(clips), "--out", str(tmp_path / "words.json"), "--modalities", '["text"]']
+    assert baseline([*words, "--bootstrap", "20"]) == 0
+    assert json.loads((tmp_path / "words.json").read_text())["pcc"] != metrics["pcc"]
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_split_without_clips_is_refused(clips, tmp_path, split):
+    option = {"train": "--train_split", "valid": "--valid_split", "test": "--split"}[split]
+    with pytest.raises(Exception, match="no clips in split 'nowhere'"):
+        baseline(["--data", str(clips), "--out", str(tmp_path / "a.json"), option, "nowhere"])
