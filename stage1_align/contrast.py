@@ -37,7 +37,8 @@ def check_contrast(config: AlignConfig, data: PairData) -> list[str]:
     if not config.train.epochs:
         return []
     if config.train.batch_size < 2:
-        raise UserError("--train.batch_size 1: a contrastive loss compares the clips of a batch; give 2 or more")
+        what = "only 1 clip to train on" if data.mixture.count == 1 else "--train.batch_size 1"
+        raise UserError(f"{what}: a contrastive loss compares the clips of a batch; give 2 or more")
     towers = [name for name in ("text", "vision", "audio") if getattr(config.towers, name) is not None]
     items = _read_items(data, config.pairs.captions)
     useless: dict[str, str] = {}

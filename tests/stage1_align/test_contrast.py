@@ -84,6 +84,14 @@ def test_a_tower_without_input_is_left_out_when_asked(pictures, tmp_path, capsys
     assert json.loads((tmp_path / "r" / "best" / "config.json").read_text())["towers"].keys() == {"vision", "text"}
 
 
+def test_a_single_training_clip_is_named_as_the_reason(media, tmp_path):
+    table = media / "alone.csv"
+    table.write_text("file,text,Joy,split\nv0.mp4,hello,0.5,train\nv1.mp4,bye,0.1,valid\nv2.mp4,no,0.2,valid\n")
+    assert prepare([str(table), "--out", str(tmp_path / "alone"), "--frame_size", "32", "--workers", "1"]) == 0
+    with pytest.raises(UserError, match=r"^only 1 clip to train on: a contrastive loss"):
+        align(tmp_path / "alone", tmp_path / "r", *NO_AUDIO, "--train.shrink_batch", "true")
+
+
 def test_a_batch_shrinks_to_the_training_clips_when_asked(pictures, tmp_path, capsys):
     with pytest.raises(UserError, match="batch"):
         align(pictures, tmp_path / "r", *NO_AUDIO, batch_size=500)
