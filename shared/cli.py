@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from shared.errors import UserError, disk_full
+from shared.errors import UsageError, UserError, disk_full
 from shared.registry import nearest
 from shared.terminal.loading import announce_loading
 from shared.terminal.modes import HELP, debugging, split_modes, use_modes
@@ -140,7 +140,7 @@ def run_main(command: Callable[[], int]) -> None:
     try:
         status = _run(command)
     except UserError as error:
-        status = _failed(f"error: {error}", 1)
+        status = _failed(f"error: {error}", 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         status = _failed("interrupted; run the same command again to continue", 130)
     except BrokenPipeError as error:

@@ -10,6 +10,10 @@ class UserError(Exception):
     """One line: what is wrong, where, and what to do. Commands print it and exit with status 1, without a traceback."""
 
 
+class UsageError(UserError):
+    """A command line that is wrong in itself: the exit status is 2."""
+
+
 OPTION_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What libraries raise when they are built with options that contradict each other."""
 

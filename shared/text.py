@@ -59,3 +59,8 @@ def first_few(items: list[str], limit: int = 3, separator: str = ", ") -> str:
     """The first items, and how many more there are."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return separator.join(items[:limit]) + more
+
+
+def counted(count: int, word: str) -> str:
+    """A number with its word: "1 person", "7 persons"."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"

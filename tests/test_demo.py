@@ -11,6 +11,7 @@ from shared.errors import UserError
 from shared.pipeline.execute import run_step
 from shared.pipeline.expand import CommandLine
 from shared.pipeline.plan import PlannedStep, plan_steps
+from shared.pipeline.recipe_file import read_recipe
 
 
 def planned(name: str, *words: object) -> PlannedStep:
@@ -24,15 +25,15 @@ def test_interrupted_training_does_not_count_as_done(clips, tmp_path):
     config.write_text(yaml.safe_dump(values))
     words = ["align", "--config", config, "--data", clips, "--run", tmp_path / "align"]
     with pytest.raises(UserError, match="the step 'stage 1' was stopped; run demo again"):
-        run_step(planned("stage 1", *words, "--max_optimizer_steps", 1), "demo")
-    run_step(planned("stage 1", *words), "demo")
+        run_step(planned("stage 1", *words, "--max_optimizer_steps", 1), read_recipe("demo"))
+    run_step(planned("stage 1", *words), read_recipe("demo"))
 
 
 def test_demo_prints_its_table_and_is_not_repeated(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the demo sets it and leaves it set
     align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}, "train": {"epochs": 1, "batch_size": 8}}
     fuse = {"options": {"width": 16, "heads": 2, "steps": 8}, "train": {"epochs": 1, "batch_size": 8}}
-    words = ["--out", str(tmp_path / "demo"), "--clips", "24"]
+    words = ["--out", str(tmp_path / read_recipe("demo")), "--clips", "24"]
     for name, config in (("align", align), ("fuse", fuse)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
         words += [f"--{name}_config", str(tmp_path / f"{name}.yaml")]

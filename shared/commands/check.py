@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from shared import config as configuration
-from shared.dataset.check_report import format_report
+from shared.dataset.check_report import NO_LABELS, format_report
 from shared.dataset.check_source import Report, TextReader, check_source
 from shared.dataset.label_scale import LabelOptions
 from shared.errors import UserError
@@ -74,7 +74,7 @@ def _refuse_lacking(needs: list[str], report: Report, source: Path) -> None:
     if not needs:
         return
     if not report["labels"]:
-        raise UserError(f"{source}: no labels to learn; name their columns, as in --layout_options '{{labels: [Joy]}}'")
+        raise UserError(f"{source}: labels {NO_LABELS}")
     there = [name for name in report["splits"] if name]
     missing = [name for name in needs if name not in there]
     if there and missing:

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass, field
 
 from shared import config as configuration
-from shared.errors import UserError
+from shared.errors import UsageError
 from shared.options.help_page import wants_help
 from shared.options.ranges import CheckedOptions
 from shared.pipeline.execute import run_recipe
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(describe(read_recipe(named))))
         return 0
     if named:
-        _refuse_variables_as_options(words, read_recipe(named))
+        words = _without_dashes(words, read_recipe(named))
     config = configuration.parse(
         RunConfig,
         words,
@@ -56,11 +56,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _refuse_variables_as_options(words: list[str], recipe: PipelineRecipe) -> None:
-    for word in words:
-        name = word.removeprefix("--").partition("=")[0]
-        if word.startswith("--") and name in recipe.variables:
-            raise UserError(f"{word}: variables of a recipe are written without --, as in {name}=VALUE")
+def _without_dashes(words: list[str], recipe: PipelineRecipe) -> list[str]:
+    """The words; a variable given as an option, --name=value, becomes name=value. UsageError for one without =."""
+    changed = []
+    for i, word in enumerate(words):
+        name, sign, _ = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in recipe.variables and name != "dry_run":
+            if not sign:
+                value = words[i + 1] if words[i + 1 :] and not words[i + 1].startswith("-") else "VALUE"
+                raise UsageError(f"{word}: variables of a recipe have no --; write {shlex.quote(f'{name}={value}')}")
+            word = word.removeprefix("--")
+        changed.append(word)
+    return changed
 
 
 def list_recipes() -> list[str]:

@@ -5,6 +5,12 @@ from typing import Any
 from shared.text import first_few
 
 BARS = " ▁▂▃▄▅▆▇█"
+NO_LABELS = (
+    "none: `emit run own` and `emit fuse` need a table with a column of file names and columns of numbers; "
+    "`emit predict` does not"
+)
+FEW_GROUPS = 10
+"""With fewer people or other groups, those in the test split are too few to tell about others."""
 EXAMPLES = 3
 """Examples of each kind; the JSON report has all."""
 DUPLICATES = {
@@ -31,9 +37,11 @@ def format_report(report: dict[str, Any]) -> str:
             lines.append(f"  zero rows    {counts['zero']} of {counts['rows']} in {split or 'all'} ({share:.0%})")
     for name, group in report["groups"].items():
         each = group["clips_each"]
-        sizes = f", {each['median']:.0f} clips each ({each['most']:.0f} at most)" if each else ""
+        sizes = f", {_sizes(each)}" if each else ""
         without = f"; {group['clips_without']} clips without" if group["clips_without"] else ""
         lines.append(f"  group        {name}: {group['values']} values{sizes}{without}")
+        if 0 < group["values"] < FEW_GROUPS:
+            lines.append(f"  {'':<13}fewer than {FEW_GROUPS}: scores say little about a {name} not met in training")
     for what, sets in report["duplicates"].items():
         if sets:
             examples = "; ".join(" = ".join(ids[:EXAMPLES]) for ids in sets[:EXAMPLES])
@@ -50,6 +58,13 @@ def format_report(report: dict[str, Any]) -> str:
         first = [f"{name} {problems[0]}" for name, problems in list(report["problems"].items())[:EXAMPLES]]
         lines.append(f"  problems     with {len(report['problems'])} clips: {'; '.join(first)}")
     return "\n".join(lines)
+
+
+def _sizes(each: dict[str, float]) -> str:
+    """How many clips the groups have."""
+    least, most = each["least"], each["most"]
+    clips = "clip" if most == 1 else "clips"
+    return f"{most:.0f} {clips} each" if least == most else f"{least:.0f} to {most:.0f} {clips} each"
 
 
 def _indented(note: str) -> str:
@@ -112,7 +127,7 @@ def _transcripts(report: dict[str, Any]) -> list[str]:
 
 
 def _labels(labels: dict[str, Any]) -> list[str]:
-    lines = []
+    lines = [] if labels else [f"  labels       {NO_LABELS}"]
     for name, label in labels.items():
         if "histogram" not in label:
             lines.append(f"  {name:<18}not labeled")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.dataset.clip import ClipSource, LeftOut
-from shared.dataset.media_files import ids_from_paths, is_media
-from shared.layouts.folder_tables import folder_table
+from shared.dataset.media_files import ids_from_paths
+from shared.layouts.folder_tables import NAMES, folder_table, is_media_file
 from shared.layouts.table_clips import ClipColumnOptions, ClipColumns, clips_from_rows, find_clip_columns
 from shared.tables.cells import parse_number
 from shared.tables.columns import Header
@@ -46,7 +46,7 @@ class Csv(ClipColumnOptions):
             header,
             cells,
             lambda i: f"line {intact[i].line}",
-            is_file=lambda name: parse_number(name) is None and _exists(files.find(name).path),
+            is_file=lambda name: parse_number(name) is None and is_media_file(files.find(name).path),
         )
         all_cells, missing = empty_missing_words(
             table.header,
@@ -74,15 +74,13 @@ class Csv(ClipColumnOptions):
                 problem = f"{path.name} line {row.line}: {row.problem}; labels not read"
                 clip = clip_source.clips[i]
                 clip_source.clips[i] = replace(clip, problems=(problem, *clip.problems))
+        if source.is_dir() and path.stem.lower() not in NAMES:
+            clip_source.notes.insert(0, f"{path.name}, the only table of this folder, says what its clips are")
         clip_source.notes = table.notes + missing + _note(left_out) + clip_source.notes
         clip_source.left_out = [
             LeftOut(f"{path.name} line {row.line}", row.cells[columns.file_column], row.problem) for row in left_out
         ]
         return clip_source
-
-
-def _exists(path: Path | None) -> bool:
-    return path is not None and is_media(path) and path.is_file()
 
 
 def _numbered(names: list[str], finder: MediaFinder) -> list[str]:

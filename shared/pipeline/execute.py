@@ -15,7 +15,7 @@ from shared.errors import UserError
 from shared.locks import hold, release
 from shared.options.outputs import check_output_folder
 from shared.pipeline.ending import Ending
-from shared.pipeline.expand import expand, resolve
+from shared.pipeline.expand import expand, in_recipe_words, resolve
 from shared.pipeline.journal import Journal
 from shared.pipeline.plan import PlannedStep, made_from, plan_steps
 from shared.pipeline.published import license_lines, require_weights
@@ -73,13 +73,13 @@ def _run_steps(recipe: PipelineRecipe, steps: list[PlannedStep], out: Path) -> d
         journal.begin(step, depends_on)
         say(f"\n{place}{': again, ' if why else ''}{why}: {step.line}")
         began = time.perf_counter()
-        run_step(step, recipe.name)
+        run_step(step, recipe)
         seconds[name] = time.perf_counter() - began
         journal.finish(step, seconds[name])
     return seconds
 
 
-def run_step(step: PlannedStep, recipe: str) -> None:
+def run_step(step: PlannedStep, recipe: PipelineRecipe) -> None:
     """Run one step. Without a GPU it runs in this process, which imports torch, transformers and open_clip once for all
     steps; with a GPU it runs in a process of its own, which frees the GPU for the next step. UserError when it fails.
     """
@@ -90,7 +90,7 @@ def run_step(step: PlannedStep, recipe: str) -> None:
     try:
         status = _in_a_process(words) if torch.cuda.is_available() else call(list(words))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_recipe_words(str(error), recipe)}", file=sys.stderr)
         status = 1
     except BrokenPipeError:  # run_main handles it
         raise
@@ -107,15 +107,15 @@ def run_step(step: PlannedStep, recipe: str) -> None:
         )
         status = INTERNAL
     if status == 128 + signal.SIGTERM:
-        note(f"the step {name!r} was stopped; run {recipe} again to continue from its checkpoint")
+        note(f"the step {name!r} was stopped; run {recipe.name} again to continue from its checkpoint")
         sys.exit(status)
     if status:
         raise UserError(
-            f"the step {name!r} failed (status {status}); mend the error above, then run {recipe} again, which goes on "
-            f"here; this step alone: {step.line}"
+            f"the step {name!r} failed (status {status}); mend the error above, then run {recipe.name} again, which "
+            f"goes on here; this step alone: {step.line}"
         )
     if step.run_folder and not (step.run_folder / "metrics.json").exists():
-        raise UserError(f"the step {name!r} was stopped; run {recipe} again to continue from its checkpoint")
+        raise UserError(f"the step {name!r} was stopped; run {recipe.name} again to continue from its checkpoint")
     for output in step.outputs:
         if not output.path.exists():
             raise UserError(f"the step {name!r} has not written {output.path}; this step alone: {step.line}")

@@ -3,14 +3,15 @@
 import itertools
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.errors import UserError
+from shared.errors import UsageError, UserError
 from shared.options.yaml_files import parse_yaml, truth
-from shared.pipeline.recipe_file import PLACEHOLDER, Loop, PipelineRecipe, Step, Variable, command_words
+from shared.pipeline.recipe_file import PLACEHOLDER, Loop, PipelineRecipe, Step, Variable, all_steps, command_words
 from shared.registry import nearest
 
 
@@ -26,34 +27,34 @@ class CommandLine:
 
 
 def parse_assignments(recipe: PipelineRecipe, words: Sequence[str]) -> dict[str, str]:
-    """{variable: text} of arguments such as `clips=200`. UserError for another form, an unknown name, or a name that
-    is there twice."""
+    """{variable: text} of arguments such as `clips=200`, also with -- before them. UsageError for another form, an
+    unknown name, or a name that is there twice."""
     given: dict[str, str] = {}
     for word in words:
         name, sign, value = word.partition("=")
         name = name.removeprefix("--")
-        if name in recipe.variables and (word.startswith("--") or not sign):
-            raise UserError(f"{word}: variables of a recipe are written {name}=VALUE")
+        if name in recipe.variables and not sign:
+            raise UsageError(f"{word}: variables of a recipe are written {name}=VALUE")
         if not sign:
-            raise UserError(f"{word}: expected name=value; {nearest(name, recipe.variables)}")
+            raise UsageError(f"{word}: expected name=value; {nearest(name, recipe.variables)}")
         if name not in recipe.variables:
-            raise UserError(
+            raise UsageError(
                 f"{word}: the recipe {recipe.name} has no variable {name!r}: {nearest(name, recipe.variables)}"
             )
         if name in given:
-            raise UserError(f"{word}: {name} is given twice; give it once")
+            raise UsageError(f"{word}: {name} is given twice; give it once")
         given[name] = value
     return given
 
 
 def resolve(recipe: PipelineRecipe, given: Mapping[str, str]) -> dict[str, Any]:
-    """The value of each variable: as given, else its default. UserError for one that is missing or of a wrong type."""
+    """The value of each variable: as given, else its default. UsageError for one that is missing or of a wrong type."""
     values: dict[str, Any] = {}
     for name, variable in recipe.variables.items():
         if name in given:
             values[name] = _typed(variable, given[name])
         elif variable.required:
-            raise UserError(f"{name} is missing: give {name}=VALUE ({variable.help.rstrip('.')})")
+            raise UsageError(f"{name} is missing: give {name}=VALUE ({variable.help.rstrip('.')})")
         elif isinstance(variable.default, str):
             values[name] = substitute(variable.default, values)
         else:
@@ -68,27 +69,27 @@ def _typed(variable: Variable, text: str) -> Any:
     name, default = variable.name, variable.default
     if not text.strip():
         if variable.required or default is not None:
-            raise UserError(f"{name}= is empty: {variable.help}")
+            raise UsageError(f"{name}= is empty: {variable.help}")
         return None
     if isinstance(default, bool):
         value = truth(text)
         if value is None:
-            raise UserError(f"{name}={text}: allowed is true or false")
+            raise UsageError(f"{name}={text}: allowed is true or false")
         return value
     if isinstance(default, int | float):
         value = parse_yaml(text, name)
         number = int if isinstance(default, int) else int | float
         if isinstance(value, bool) or not isinstance(value, number):
-            raise UserError(
+            raise UsageError(
                 f"{name}={text}: allowed is a {'whole ' * isinstance(default, int)}number, such as {default}"
             )
         return value
     if isinstance(default, list):
         value = parse_yaml(text if text.lstrip().startswith("[") else f"[{text}]", name)
         if not isinstance(value, list) or any(isinstance(each, dict | list) or each is None for each in value):
-            raise UserError(f"{name}={text}: allowed is a list, such as {','.join(map(str, default))}")
+            raise UsageError(f"{name}={text}: allowed is a list, such as {','.join(map(str, default))}")
         if len({str(each) for each in value}) < len(value):
-            raise UserError(f"{name}={text}: a value is there twice; give it once")
+            raise UsageError(f"{name}={text}: a value is there twice; give it once")
         return value
     return os.path.expanduser(text) if text.startswith("~/") else text  # zsh leaves name=~/x to the command
 
@@ -161,6 +162,13 @@ def _refuse_list_inside(word: str, values: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{word}: {match[1]} is a list: write {{{match[1]}*}} to repeat the word, or `for` to repeat the step"
             )
+
+
+def in_recipe_words(message: str, recipe: PipelineRecipe) -> str:
+    """A message of a step, whose options are the variables that the recipe puts into options of the same name."""
+    lines = " ".join(step.run for step in all_steps(recipe.steps))
+    names = [name for name in recipe.variables if f"--{name} {{{name}}}" in lines]
+    return re.sub(rf"--({'|'.join(names)})[= ]", r"\1=", message) if names else message
 
 
 def filled_words(text: str, values: Mapping[str, Any]) -> list[str]:

@@ -169,7 +169,7 @@ def read_sealed_json(folder: Path, name: str, what: str, how: str) -> dict[str, 
             raise UserError(f"{path}: damaged {what} (longer than {MAX_DESCRIPTION} bytes); {how}")
         content = json.loads(text.decode("utf-8"), parse_constant=_reject_constant)
     except OSError:
-        raise UserError(f"{path}: no {what} here; {how}") from None
+        raise UserError(_missing(Path(folder), name, what, how)) from None
     except (ValueError, RecursionError) as error:
         if "null byte" in str(error):  # no file can have this name
             raise UserError(f"{folder!r}: no {what} here; {how}") from None
@@ -177,6 +177,19 @@ def read_sealed_json(folder: Path, name: str, what: str, how: str) -> dict[str, 
     if not isinstance(content, dict):
         raise UserError(f"{path}: damaged {what} (it holds {type(content).__name__}, not an object); {how}")
     return content
+
+
+def _missing(folder: Path, name: str, what: str, how: str) -> str:
+    """That there is no such folder, or that it is below the one that is named, as after `emit run`."""
+    places = ("encoders",) if what == ENCODERS.what else ("fuse/model", "model")
+    inside = next((folder / place for place in places if (folder / place / name).is_file()), None)
+    if inside is not None:
+        return f"{folder}: no {what} here; give {inside}"
+    return (
+        f"{folder}: no {what} here (no such folder); {how}"
+        if not folder.exists()
+        else f"{folder / name}: no {what} here; {how}"
+    )
 
 
 def _reject_constant(name: str) -> NoReturn:

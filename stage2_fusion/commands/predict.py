@@ -12,6 +12,7 @@ from shared.options.ranges import Coverage
 from shared.terminal.closing import closing
 from shared.terminal.messages import note
 from shared.terminal.results import result
+from shared.text import counted
 from stage2_fusion.prediction.run import MediaOptions, model_folder, predict_encoded, predict_sources
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def predict(config: PredictConfig) -> int:
     from stage2_fusion.prediction.writing import write_predictions
 
     model = model_folder(config.model)
-    if config.coverage is not None and not (model / FILE).exists():
+    if config.coverage is not None and (model / "config.json").exists() and not (model / FILE).exists():
         require_calibration(None, model)
     if config.data is not None:
         predictions = predict_encoded(model, config.data, config.split, config.batch_size)
@@ -104,7 +105,7 @@ def predict(config: PredictConfig) -> int:
     write_predictions(config.out, predictions, config.explain, bases, bounds, made_from)
     values = predictions.by_clip()
     result(
-        f"{config.out}: {len(values)} clips predicted, {len(predictions.failures)} failed",
+        f"{config.out}: {counted(len(values), 'clip')} predicted, {len(predictions.failures)} failed",
         {
             "clips": {name: dict(zip(predictions.names, row, strict=True)) for name, row in values.items()},
             "failures": [{"clip": name, "reason": reason} for name, reason in predictions.failures],

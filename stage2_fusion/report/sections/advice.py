@@ -6,13 +6,13 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.text import counted
 from stage2_fusion.evaluation.results import Evaluation
 from stage2_fusion.evaluation.scoring import FEW_GROUPS
 from stage2_fusion.report.clip_table import ClipTable, read_clip_table
 from stage2_fusion.report.content import Fact, Lines, NotFound, Section
 from stage2_fusion.report.inputs import Inputs
 from stage2_fusion.report.sections.dimensions import relative_spread
-from stage2_fusion.report.sections.score import counted
 
 FEW_CLIPS = 200
 """Training clips below which more of them are the first thing to get."""

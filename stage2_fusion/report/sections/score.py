@@ -6,6 +6,7 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.metrics import pcc
+from shared.text import counted
 from stage2_fusion.evaluation.comparison import compare_evaluations
 from stage2_fusion.evaluation.results import Evaluation
 from stage2_fusion.evaluation.scoring import FEW_GROUPS, format_pcc
@@ -101,11 +102,6 @@ def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
     elif scores.groups < FEW_GROUPS:
         text += f" With fewer than {FEW_GROUPS} {group}s the interval is too narrow: take it as a rough guide."
     return text
-
-
-def counted(count: int, word: str) -> str:
-    """A number with its word: "1 person", "7 persons"."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _without_interval(evaluation: Evaluation) -> str:

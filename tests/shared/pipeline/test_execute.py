@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.commands.run import main
-from shared.errors import UserError
+from shared.errors import UsageError, UserError
 from shared.pipeline import execute
 
 RECIPE = """
@@ -135,6 +135,27 @@ def test_failing_step_is_named_with_the_command_to_repeat(run, monkeypatch, caps
     run.file.write_text(RECIPE)
     run()
     assert run.ran == ["fold", "again"]
+
+
+def test_advice_of_a_step_is_in_the_words_of_the_recipe(run, capsys):
+    text = RECIPE.replace("emit check {source}", "emit check {source} --label_range {label_range} --needs [train]")
+    run.file.write_text(text.replace("  out:", "  label_range: { default: null, help: Scale. }\n  out:"))
+    run.source.write_text("path,Joy\na.mp4,5\nb.mp4,7\n")
+    with pytest.raises(UserError, match="the step 'report' failed"):
+        run()
+    error = capsys.readouterr().err
+    assert "add label_range=1,7" in error or ("add label_range=0,10" in error and "--label_range" not in error)
+    run("--label_range=1,7")
+    assert run.ran == ["report", "fold", "again"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["data=x", "--source", "y z"], "write 'source=y z'"), (["sorce=y"], "source"), (["data=x"], "source is missing")],
+)
+def test_wrong_variables_are_errors_of_usage(run, words, message):
+    with pytest.raises(UsageError, match=message):
+        main([str(run.file), *words])
 
 
 def test_second_run_in_the_same_folder_is_refused(run, tmp_path):

@@ -68,7 +68,7 @@ def test_value_stays_one_word_whatever_it_holds(tmp_path):
     [
         (["sed=1"], "no variable 'sed': did you mean 'seeds'"),
         (["d.csv"], "expected name=value"),
-        (["--epochs", "3"], "--epochs: variables of a recipe are written epochs=VALUE"),
+        (["--epochs", "3"], "epochs: variables of a recipe are written epochs=VALUE"),
         (["seeds=0,0"], "a value is there twice"),
         (["seeds={a: 1}"], "allowed is a list, such as 0,1"),
         (["seeds=1", "seeds=2"], "given twice"),
