@@ -1,6 +1,7 @@
 """Running a recipe: each step once, in order; what is done and still true is skipped."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from shared.pipeline.expand import expand, in_recipe_words, resolve
 from shared.pipeline.journal import Journal
 from shared.pipeline.plan import PlannedStep, made_from, plan_steps
 from shared.pipeline.published import license_lines, require_weights
-from shared.pipeline.recipe_file import PipelineRecipe
+from shared.pipeline.recipe_file import PipelineRecipe, shipped_recipes
 from shared.terminal.closing import closing
 from shared.terminal.messages import note, say
 from shared.terminal.modes import debugging, modes
@@ -49,7 +50,7 @@ def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool =
         return
     hold(out, out, LOCK)
     try:
-        seconds = _run_steps(recipe, steps, out)
+        seconds = _run_steps(recipe, steps, out, run_line(recipe, given))
     finally:
         release(out)
     end = Ending(recipe, values, seconds)
@@ -57,7 +58,14 @@ def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool =
     closing(end.made(), end.next())
 
 
-def _run_steps(recipe: PipelineRecipe, steps: list[PlannedStep], out: Path) -> dict[str, float]:
+def run_line(recipe: PipelineRecipe, given: Mapping[str, str]) -> str:
+    """The `emit run` that gives these variables."""
+    shipped = recipe.file in shipped_recipes().values()
+    named = recipe.name if shipped else str(recipe.file)
+    return shlex.join(["emit", "run", named, *(f"{name}={value}" for name, value in given.items())])
+
+
+def _run_steps(recipe: PipelineRecipe, steps: list[PlannedStep], out: Path, run: str) -> dict[str, float]:
     """Run what is not done; {step: seconds it took, also in an earlier run}."""
     journal = Journal(out)
     seconds: dict[str, float] = {}
@@ -70,7 +78,7 @@ def _run_steps(recipe: PipelineRecipe, steps: list[PlannedStep], out: Path) -> d
             seconds[name] = entry.seconds
             continue
         why = journal.why_again(step, depends_on)
-        journal.begin(step, depends_on)
+        journal.begin(step, depends_on, run)
         say(f"\n{place}{': again, ' if why else ''}{why}: {step.line}")
         began = time.perf_counter()
         run_step(step, recipe)

@@ -26,6 +26,8 @@ class Entry:
     """{output, relative to the folder: its fingerprint}."""
     done: bool = False
     seconds: float = 0.0
+    run: str = ""
+    """The `emit run` that began it; "" of versions that did not note it."""
 
 
 class Journal:
@@ -61,9 +63,9 @@ class Journal:
         changed = [name for name in names if entry.made_from.get(name) != made_from.get(name)]
         return f"{first_few(changed)} changed" if changed else "its output is gone"
 
-    def begin(self, step: PlannedStep, made_from: dict[str, Any]) -> None:
-        """Note that a step begins. What it made from other things before is deleted; UserError for an output that is
-        there and that no recipe made here, or that changed since. An interrupted step keeps what it has."""
+    def begin(self, step: PlannedStep, made_from: dict[str, Any], run: str = "") -> None:
+        """Note that a step of `run` begins. What it made from other things before is deleted; UserError for an output
+        that is there and that no recipe made here, or that changed since. An interrupted step keeps what it has."""
         key = self._key(step)
         entry = self.entries.get(key)
         there = [output.path for output in step.outputs if _holds_something(output.path)]
@@ -79,7 +81,7 @@ class Journal:
                 for output in step.outputs:
                     for path in (output.path, *output.beside):
                         _delete(path)
-        self.entries[key] = Entry(str(step.line), made_from)
+        self.entries[key] = Entry(str(step.line), made_from, run=run)
         self._write()
 
     def finish(self, step: PlannedStep, seconds: float) -> None:

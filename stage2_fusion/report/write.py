@@ -121,6 +121,8 @@ def _drawings(blocks: Iterable[Block]) -> Iterator[Figure | Picture]:
 
 
 def _about(inputs: Inputs) -> str:
-    others = len(inputs.runs) - 1
+    others = sum(bool(run.evaluations) for run in inputs.runs[1:])
+    lacking = len(inputs.runs) - 1 - others
     more = f", compared with {others} other{'s' * (others > 1)}" if others else ""
+    more += f"; {lacking} more without an evaluation" if lacking else ""
     return f"{inputs.main.given}{more}"

@@ -1,14 +1,13 @@
 """What was run: versions, configurations, digests, and the commands that repeat it."""
 
 import json
-import shlex
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from shared.errors import UserError
 from stage2_fusion.report.content import Block, Code, Group, NotFound, Section, Table
 from stage2_fusion.report.inputs import Inputs
+from stage2_fusion.report.repeat import repeat_blocks
 
 PACKAGES = ("emit-toolkit", "torch", "transformers", "open_clip_torch", "accelerate", "datasets", "numpy")
 LONGEST = 20_000
@@ -35,9 +34,7 @@ def configuration(inputs: Inputs) -> Section:
             section.missing.append(f"not found: {title[0].lower()}{title[1:]}")
             continue
         section.blocks.append(Group(title, [block], folded=True))
-    commands = _commands(inputs)
-    if commands:
-        section.blocks.append(Group("Commands that repeat it", [Code("\n".join(commands))]))
+    section.blocks.append(Group("Commands that repeat it", repeat_blocks(inputs)))
     return section
 
 
@@ -86,47 +83,6 @@ def _versions() -> list[list[str]]:
         except PackageNotFoundError:
             continue
     return rows
-
-
-def _commands(inputs: Inputs) -> list[str]:
-    """The commands from the clip dataset to this report, with the paths of this run; outputs get the suffix _again."""
-    lines: list[str] = []
-
-    def add(*words: Any) -> None:
-        lines.append(shlex.join(["emit", *map(str, words)]))
-
-    def path(name: str) -> Path | None:
-        try:
-            return getattr(inputs, name)
-        except (NotFound, UserError):
-            return None
-
-    def again(old: Path) -> Path:
-        return old.with_name(f"{old.name}_again")
-
-    clips, align, features, fuse = map(path, ("clips_path", "align_run", "features_path", "fuse_run"))
-    encoders = Path(inputs.features_info.encoders.path) if features else None
-    if align and clips:
-        add("align", "--config", align / "config.yaml", "--data", clips, "--run", again(align))
-        add("export", again(align), "--out", again(encoders or align.with_name("encoders")))
-    if features and clips and (encoders or align):
-        made = again(encoders or align.with_name("encoders")) if align else encoders
-        views = ["--damaged_views", inputs.features_info.views] if inputs.features_info.views else []
-        add("encode", "--encoders", made, "--data", clips, "--out", again(features), *views)
-    if fuse and features:
-        data = again(features) if any(line.startswith("emit encode") for line in lines) else features
-        add("fuse", "--config", fuse / "config.yaml", "--data", data, "--run", again(fuse))
-        split = ["--split", inputs.evaluation.info.split] if _has_evaluation(inputs) else []
-        add("evaluate", "--model", again(fuse) / "model", "--data", data, *split)
-    add("report", *(run.given for run in inputs.runs))
-    return lines
-
-
-def _has_evaluation(inputs: Inputs) -> bool:
-    try:
-        return bool(inputs.evaluation.info.split)
-    except NotFound:
-        return False
 
 
 def _json(value: Any) -> str:

@@ -26,20 +26,26 @@ def systems(inputs: Inputs) -> Section | None:
         fits = each.names == main.names and each.scale == main.scale and each.info.split == main.info.split
         (comparable if fits else others).append(each)
     section.missing += [
+        f"{run.given} has no evaluation: run `emit evaluate --model MODEL --data FEATURES`, with that MODEL in it"
+        for run in inputs.runs[1:]
+        if not run.evaluations
+    ]
+    section.missing += [
         f"{each.path}: of {_difference(each, main)}, which do not compare with those of {main.path}" for each in others
     ]
     try:
         baseline = strongest_baseline(inputs)
-        comparable += [baseline] if baseline not in comparable else []
+        comparable += [] if any(each is baseline for each in comparable) else [baseline]
     except NotFound:
         pass  # the section of the score says so
     if len(comparable) < 2:
         return section if section.missing else None
     named = name_systems(comparable)
-    against = next(name for name, parts in named.items() if main in parts)
+    against = next(name for name, parts in named.items() if any(part is main for part in parts))
     board = build_leaderboard(named, against, RESAMPLES, 0)
-    for row in board.rows:  # references stand in brackets
-        row.system = row.system.strip("()").removeprefix("labels of the ")
+    for row in board.rows:
+        if row.seeds is None:  # a reference, which stands in brackets
+            row.system = row.system.strip("()").removeprefix("labels of the ")
     section.lead = _lead(board)
     section.blocks = [_figure(board), _table(board)]
     section.notes += board.notes

@@ -1,6 +1,7 @@
 """Running a recipe: what is done is skipped, what is stale is made again, and nothing else is replaced."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,13 @@ def test_everything_runs_once_and_the_end_says_what_was_made(run):
     assert f"next   emit align --data '{run.out}/again'" in run.notes
     run()
     assert run.ran == []
+
+
+def test_the_line_that_ran_a_step_is_noted_with_it(run):
+    run("headers=6")
+    steps = json.loads((run.out / "recipe.json").read_text())["steps"].values()
+    line = ["emit", "run", str(run.file), f"data={run.clips}", f"source={run.source}", f"out={run.out}", "headers=6"]
+    assert {step["run"] for step in steps} == {shlex.join(line)}
 
 
 def test_step_is_made_again_when_what_it_was_made_from_changed(run):

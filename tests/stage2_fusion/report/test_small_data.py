@@ -58,3 +58,25 @@ def test_advice_names_what_lacks(seven):
     assert list(said) == ["More clips to train on", "Words", "The missing labels"]
     assert "learned from 5 clips" in said["More clips to train on"] and "awe (57% of the clips)" in said[list(said)[2]]
     assert counted(1, "person") == "1 person" and counted(2000, "clip") == "2,000 clips"
+
+
+def test_two_models_on_one_person_are_a_table_without_intervals(seven, tmp_path):
+    first = read_evaluation(seven)
+    folders = []
+    for name, noise in (("a", 0.1), ("b", 0.3)):
+        (tmp_path / name).mkdir()
+        predictions = first.predictions + noise * np.random.default_rng(0).normal(size=first.labels.shape)
+        folders.append(write_evaluation(tmp_path / name / "m.json", predictions, first.labels, groups=["anna"] * 7))
+    report = write_report(folders, tmp_path / "r.html", sections=["score", "systems"])
+    html = report.path.read_text()
+    assert "could not be made" not in html
+    assert "Systems compared" in html and "(a/m)" in html and "(b/m)" in html and "the order may be chance" in html
+
+
+def test_run_without_an_evaluation_is_said(seven, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "truth.csv").write_text("id\n")
+    report = write_report([seven, folder], tmp_path / "r.html", sections=["systems"])
+    assert any(f"{folder} has no evaluation: run `emit evaluate" in line for line in report.missing)
+    assert "compared with" not in report.path.read_text()

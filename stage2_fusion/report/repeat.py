@@ -1,0 +1,131 @@
+"""The commands that repeat a run: the recipe that made it, otherwise one command after another with its recorded
+options."""
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from shared.errors import UserError
+from shared.files import read_json
+from stage2_fusion.report.content import Block, Code, NotFound, Text
+from stage2_fusion.report.inputs import Inputs
+
+RECIPE = "recipe.json"
+"""In the folder of a recipe: its steps, as `emit run` notes them."""
+
+
+def repeat_blocks(inputs: Inputs) -> list[Block]:
+    """What to type, and how it must be read."""
+    steps = _recipe_steps(inputs)
+    if steps is None:
+        text = "Where this run was made; outputs get names of their own (_again), so that nothing is replaced."
+        return [Text(text), Code("\n".join(_commands(inputs)))]
+    commands = Code("\n".join(step["command"] for step in steps))
+    runs = dict.fromkeys(step["run"] for step in steps if step.get("run"))
+    if not runs:
+        return [Text("The steps of the recipe that made it, as they ran, in the folder where they ran."), commands]
+    last = list(runs)[-1]
+    text = "A recipe made it. In the same folder, the same line skips what is done; another out= makes all of it again."
+    return [Text(text), Code(last), Text("The steps, as they ran:"), commands]
+
+
+def _recipe_steps(inputs: Inputs) -> list[dict[str, Any]] | None:
+    """The finished steps of the recipe that wrote the evaluation, or the RUN when it has none; None without one."""
+    try:
+        made = inputs.evaluation.path
+    except NotFound:
+        made = None
+    given = Path(inputs.main.given).resolve()
+    made = made.resolve() if made else given
+    for folder in dict.fromkeys([given, *list(made.parents)[:4]]):
+        try:
+            content = read_json(folder / RECIPE, "list of what recipes have made", "")
+            entries = content["steps"]
+            steps = [entry for entry in entries.values() if isinstance(entry["command"], str)]
+            outputs = {(folder / name).resolve() for entry in steps for name in entry["outputs"]}
+        except (OSError, UserError, KeyError, TypeError, AttributeError):
+            continue
+        if made in outputs or made == folder or any(path in made.parents for path in outputs):
+            return [step for step in steps if step.get("done") or step["command"].startswith("emit report ")]
+    return None
+
+
+def _commands(inputs: Inputs) -> list[str]:
+    """The commands from the clip dataset to this report; outputs get the suffix _again."""
+    lines: list[str] = []
+
+    def add(*words: Any) -> None:
+        lines.append(shlex.join(["emit", *(shown(word) if isinstance(word, Path) else str(word) for word in words)]))
+
+    def path(name: str) -> Path | None:
+        try:
+            return getattr(inputs, name)
+        except (NotFound, UserError):
+            return None
+
+    def again(old: Path) -> Path:
+        return old.with_name(f"{old.name}_again")
+
+    clips, align, features, fuse = map(path, ("clips_path", "align_run", "features_path", "fuse_run"))
+    encoders = Path(inputs.features_info.encoders.path) if features else None
+    made = again(encoders or align.with_name("encoders")) if align and clips else encoders
+    if align and clips:
+        add("align", "--config", align / "config.yaml", "--data", clips, "--run", again(align))
+        add("export", again(align), "--which", exported(inputs), "--out", made)
+    data = features
+    if features and clips and made and not inputs.features_info.precomputed:
+        info, data = inputs.features_info, again(features)
+        options: list[Any] = ["--mixed_precision", "no" if info.precision == "fp32" else "bf16", "--seed", info.seed]
+        if info.action_units:
+            options += ["--blendshapes", Path(info.action_units.path)]
+        add("encode", "--encoders", made, "--data", clips, "--out", data, "--damaged_views", info.views, *options)
+    if fuse and data:
+        add("fuse", "--config", fuse / "config.yaml", "--data", data, "--run", again(fuse))
+        add("evaluate", "--model", again(fuse) / "model", "--data", data, *_evaluate_options(inputs))
+    add("report", *(run.given for run in inputs.runs))
+    return lines
+
+
+def exported(inputs: Inputs) -> str:
+    """Which model of stage 1 the features were made with, by the digest of its encoders: "best", "last", or "best",
+    the default, when neither is known to be."""
+    try:
+        wanted, run = inputs.features_info.encoders.digest, inputs.align_run
+    except (NotFound, UserError):
+        return "best"
+    for which in ("best", "last"):
+        try:
+            content = json.loads((run / which / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and content.get("digest") == wanted:
+            return which
+    return "best"
+
+
+def _evaluate_options(inputs: Inputs) -> list[Any]:
+    try:
+        evaluation = inputs.evaluation
+    except NotFound:
+        return []
+    info = evaluation.info
+    options: list[Any] = ["--split", info.split or ""]
+    if info.group:
+        options += ["--groups", info.group]
+    options += ["--bootstrap", evaluation.resamples, "--seed", evaluation.bootstrap_seed]
+    if info.intervals:
+        options += ["--coverage", info.intervals.asked]
+    if info.ceiling is not None:
+        try:
+            options += ["--truth", inputs.truth_path]
+        except NotFound:
+            options += ["--truth", "CORPUS/truth.csv"]
+    return options
+
+
+def shown(path: Path) -> str:
+    """A path as one types it: relative where it lies below the current folder."""
+    whole, here = os.path.abspath(path), os.getcwd()
+    return os.path.relpath(whole, here) if Path(whole).is_relative_to(here) else whole
