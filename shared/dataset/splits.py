@@ -13,10 +13,11 @@ from shared.errors import UserError
 from shared.files import atomic_folder, digest, link_or_copy, write_csv
 from shared.registry import nearest
 from shared.saved.checksum import CLIPS, FEATURES, FolderKind, read_description, write_description
-from shared.tables.cells import split_name
+from shared.tables.cells import SPLITS, split_name
 from shared.tables.formats import read_records
 from shared.terminal.messages import note
 from shared.terminal.results import result
+from shared.text import counted
 from shared.training.sampling import derive_seed
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
             f"fewer than three groups of {group!r} cannot be kept whole, so each clip stands alone: scores say little "
             f"about a {group} that the model has not met"
         )
-    note = f"no splits given: about 70 / 15 / 15 % train / valid / test were drawn; {kept}"
+    drawn = []
+    for part in SPLITS:
+        own = [group_of(clip) for clip in clips if clip.split == part]
+        of = f" of {counted(len(set(own)), 'group')}" if group and not few else ""
+        drawn.append(f"{part} {counted(len(own), 'clip')}{of}")
+    note = f"no splits given, so they were drawn: {', '.join(drawn)}; {kept}"
     return replace(source, clips=clips, notes=[*source.notes, note])
 
 

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.errors import UserError
 from shared.files import read_object
 from shared.pipeline.expand import filled_words, substitute
 from shared.pipeline.recipe_file import PipelineRecipe
+from shared.registry import Registry
+from shared.text import counted
 
+VERDICTS = Registry("verdict", {"baseline": "stage2_fusion.evaluation.verdict:baseline_verdict"})
+"""By name: this package imports no stage."""
+FEW_GROUPS = 20
+"""Of fewer people or other groups, an interval is too narrow."""
 MOST_TIMED = 12
 """Steps whose times are listed one by one."""
 
@@ -34,10 +41,22 @@ class Ending:
     def lines(self) -> Iterator[str]:
         metrics = self.metrics()
         yield from score_lines(metrics) if metrics else ()
+        if verdict := self.verdict():
+            yield f"  {verdict}"
         if len(self.seconds) <= MOST_TIMED:
             yield ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds.items())
         else:
             yield f"{len(self.seconds)} steps, {sum(self.seconds.values()) / 60:.0f} minutes"
+
+    def verdict(self) -> str | None:
+        """The score beside the cheap baseline of the same clips, where the recipe has made one."""
+        score, baseline = (Path(substitute(text, self.values)) for text in (self.recipe.score, self.recipe.baseline))
+        if not (self.recipe.baseline and score.is_file() and baseline.is_file()):
+            return None
+        try:
+            return VERDICTS.get("baseline")(score, baseline)
+        except UserError as error:
+            return f"the cheap baseline is not compared: {error}"
 
     def made(self) -> list[Path]:
         """What the recipe names as its results, as far as it was made."""
@@ -51,7 +70,8 @@ class Ending:
     def document(self) -> dict[str, Any]:
         metrics = self.metrics()
         commands = [shlex.join(["emit", *words]) for words in self.next()]
-        return {"pcc": metrics and metrics["pcc"], "seconds": self.seconds, "wrote": self.made(), "next": commands}
+        scores = {"pcc": metrics and metrics["pcc"], "verdict": self.verdict()}
+        return {**scores, "seconds": self.seconds, "wrote": self.made(), "next": commands}
 
 
 def score_lines(metrics: dict[str, Any]) -> Iterator[str]:
@@ -68,6 +88,16 @@ def score_lines(metrics: dict[str, Any]) -> Iterator[str]:
     if ceiling:
         reached = f"   {share:.0%} of it reached" if share is not None else ""
         yield f"  {'ceiling':<{width}}{_number(ceiling['mean'])}{reached}"
+    yield from _group_lines(metrics)
+
+
+def _group_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """Of how many people the scored clips are, where that is known, and what follows for the interval."""
+    count, kind = metrics.get("groups"), (metrics.get("clips") or {}).get("group") or "group"
+    if not isinstance(count, int):
+        return
+    few = "" if count >= FEW_GROUPS else f": with fewer than {FEW_GROUPS} the interval is too narrow"
+    yield f"  clips of {counted(count, kind)}{few if metrics['pcc']['interval'] else ', too few for an interval'}"
 
 
 def _number(value: float | None) -> str:

@@ -16,6 +16,7 @@
         if: seeds                                       left out when the variable is empty; also `if: not seeds`
         run: emit leaderboard dual={out}/fuse{seeds*}/model/evaluation/metrics_test.json
     score: "{out}/metrics.json"                         the evaluation that the end shows
+    baseline: "{out}/baseline.json"                     the evaluation that it is compared with, on the same clips
     made: ["{out}/fuse/model"]                          what the end names
     next: emit predict clip.mp4 --model {out}/fuse/model
 
@@ -108,6 +109,8 @@ class PipelineRecipe:
     """Nothing may be fetched: its steps run with HF_HUB_OFFLINE=1."""
     source: str = ""
     """The publication that it follows."""
+    baseline: str = ""
+    """The evaluation of a cheap baseline, with which the score is compared."""
     departures: tuple[str, ...] = ()
     """What is not as in the source."""
 
@@ -139,7 +142,7 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     where = str(file)
-    keys = ("summary", "variables", "steps", "score", "made", "next", "offline", "source", "departures")
+    keys = ("summary", "variables", "steps", "score", "made", "next", "offline", "source", "departures", "baseline")
     content = _mapping(content, where, keys, needed=("summary", "steps"))
     variables: dict[str, Variable] = {}
     for variable, value in _mapping(content.get("variables"), f"{where}: variables").items():
@@ -157,10 +160,11 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
         _text(content.get("next", ""), f"{where}: next"),
         _switch(content.get("offline", False), f"{where}: offline"),
         _text(content.get("source", ""), f"{where}: source"),
+        _text(content.get("baseline", ""), f"{where}: baseline"),
         _texts(content, "departures", where),
     )
     _check_steps(recipe.steps, set(variables), where)
-    for text in (recipe.score, *recipe.made):
+    for text in (recipe.score, recipe.baseline, *recipe.made):
         _check_placeholders(text, set(variables), where)
     if recipe.next:
         _check_command(recipe.next, set(variables), f"{where}: next")

@@ -30,6 +30,9 @@ def closing(wrote: Sequence[Path] = (), then: Sequence[Sequence[object]] = ()) -
         return
     for path in wrote:
         note(f"wrote  {path}")
+    for path in wrote:
+        if path.suffix == ".html":
+            note(f"next   open {path} in a browser")
     for command in commands:
         note(f"next   {command}")
 

@@ -36,7 +36,8 @@ def flat_line(
     which = "all dimensions" if len(flat) == len(names) else ", ".join(flat)
     return (
         f"warning: nearly the same prediction for every clip ({which}): the model has learned little more than the "
-        "mean label; train longer (emit fuse --train.patience 20), at another --train.lr, or on more clips"
+        "mean label; more training clips help most, then longer training (emit fuse --train.patience 20) or another "
+        "--train.lr"
     )
 
 
@@ -47,6 +48,6 @@ def few_validation_line(count: int, split: str) -> str | None:
     chance = math.tanh(1.96 / math.sqrt(count - 3)) if count > 3 else 1.0
     return (
         f"warning: only {count} validation clips: chance alone reaches a PCC of {chance:.2f} among so few, so that the "
-        f"best epoch is hardly better than another; give split {split!r} {FEW_VALIDATION} or more "
-        "(emit split DATA --valid_share 0.3)"
+        f"best epoch is hardly better than another; what helps is more clips, {FEW_VALIDATION} or more in split "
+        f"{split!r}, or other splits: emit split DATA --valid_share 0.3 --out DATA2"
     )

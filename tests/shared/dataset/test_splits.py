@@ -21,6 +21,7 @@ def test_groups_are_kept_whole_and_fractions_are_close():
         assert of.setdefault(clip.groups["subject"], clip.split) == clip.split
     assert Counter(of.values()) == {"train": 28, "valid": 6, "test": 6}
     assert "no splits given" in split.notes[-1]
+    assert "train 280 clips of 28 groups, valid 60 clips of 6 groups, test 60 clips of 6 groups" in split.notes[-1]
 
 
 def test_splits_do_not_depend_on_the_order_of_clips():
