@@ -172,6 +172,9 @@ class TrainConfig(CheckedOptions):
     """Passes over the training clips. 0 exports the untrained encoders, for comparison."""
     batch_size: BatchSize = 64
     """Clips per step, over all processes: the number of candidates in the loss."""
+    require_validation: bool = True
+    """Whether a run ends at once if its validation items have no two different texts, by which no epoch can be chosen.
+    false: it says so, and the last epoch is kept."""
     shrink_batch: bool = False
     """Where fewer clips than a batch are there to train on, use a batch of those, and say so."""
     chunk_size: NonNegativeInt = 0

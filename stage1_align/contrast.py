@@ -79,19 +79,21 @@ def leave_out_unused(config: AlignConfig, data: PairData) -> tuple[AlignConfig, 
     return replace(config, towers=towers, loss=replace(config.loss, pairs=pairs)), notes
 
 
-def check_validation(valid: ValidationSet, captions: Sequence[str]) -> list[str]:
-    """A line about recalls that cannot fail. UserError when no kind of text has two different texts to choose from:
-    every recall would be 1."""
+def check_validation(valid: ValidationSet, captions: Sequence[str], required: bool = True) -> list[str]:
+    """A line about recalls that cannot fail. UserError, or a line unless it is `required`, when no kind of text has two
+    different texts to choose from: every recall would be 1."""
     counts = {kind: len({key for key in keys if key}) for kind, keys in zip(captions, valid.keys, strict=True)}
     if max(counts.values(), default=0) < 2:
         listed = ", ".join(f"{count} of kind {kind}" for kind, count in counts.items())
         how = "give more, or another valid_split"
         if counts.get("transcript") == 0:
             how = "transcribe the clips (emit prepare --transcribe FOLDER; transcribe=FOLDER in a recipe), or " + how
-        raise UserError(
-            f"the {len(valid)} validation items have no two different texts ({listed}), so that recall means nothing: "
-            f"{how}"
+        problem = (
+            f"the {len(valid)} validation items have no two different texts ({listed}), so that recall means nothing"
         )
+        if required:
+            raise UserError(f"{problem}: {how}")
+        return [f"{problem}, and the last epoch is kept: {how}"]
     return [
         f"validation has {count} different texts of kind {kind}: R@{k} among them is always 1"
         for kind, count in counts.items()

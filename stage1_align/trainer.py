@@ -80,7 +80,9 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
         config, left_out = leave_out_unused(config, data)
         fit_notes += left_out
     valid = data.valid()
-    notes = check_contrast(config, data) + check_validation(valid, config.pairs.captions)
+    notes = check_contrast(config, data) + check_validation(
+        valid, config.pairs.captions, config.train.require_validation
+    )
     run = start_run(config, MUTABLE_ON_RESUME, options.keep_last, options.timeout_minutes, data=data.digest)
     if options.chunk_size and run.accelerator.state.deepspeed_plugin:  # its backward pass takes an optimizer step
         raise UserError(
@@ -243,10 +245,11 @@ class Trainer:
         self.run.log(progress.step, epoch=epoch + 1, train_loss=train_loss, **metrics)
         say(
             f"epoch {epoch + 1}/{self.config.train.epochs}  loss {train_loss:.3f}  "
-            f"valid mean recall {metrics['mean_recall']:.3f}  {meter.seconds:.1f} s"
+            f"valid mean recall {_shown(metrics)}  {meter.seconds:.1f} s"
         )
-        if metrics["mean_recall"] > progress.best_recall:
-            progress.best_recall, progress.best_metrics = metrics["mean_recall"], metrics
+        recall = metrics.get("mean_recall", progress.best_recall)  # without a score, the last epoch is the best
+        if recall > progress.best_recall or "mean_recall" not in metrics:
+            progress.best_recall, progress.best_metrics = recall, metrics
             self.save_encoders("best", metrics)
         progress.last_metrics = metrics
         progress.epoch, progress.samples, progress.loss_sum, progress.loss_steps = epoch + 1, 0, 0.0, 0
@@ -285,9 +288,9 @@ class Trainer:
 
     def validate_untrained(self) -> None:
         metrics = self.validate()
-        if "mean_recall" not in metrics:
+        if "mean_recall" not in metrics and self.config.train.require_validation:
             raise UserError("no two validation items have a picture or sound together with different texts")
-        say(f"untrained: valid mean recall {metrics['mean_recall']:.3f}; {len(self.data)} training clips")
+        say(f"untrained: valid mean recall {_shown(metrics)}; {len(self.data)} training clips")
         self.run.log(0, **metrics)
         if self.config.train.epochs == 0:  # untrained towers, for comparison
             self.save_encoders("best", metrics)
@@ -323,5 +326,9 @@ class Trainer:
             write_json(self.run.path / "metrics.json", summary)
         self.accelerator.wait_for_everyone()
         self.run.close()
-        recall = progress.best_metrics.get("mean_recall", math.nan)
-        result(f"{self.run.path / 'best'}: best valid mean recall {recall:.3f}", summary)
+        result(f"{self.run.path / 'best'}: best valid mean recall {_shown(progress.best_metrics)}", summary)
+
+
+def _shown(metrics: dict[str, float]) -> str:
+    recall = metrics.get("mean_recall")
+    return "n/a" if recall is None else f"{recall:.3f}"

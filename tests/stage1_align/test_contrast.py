@@ -140,6 +140,12 @@ def test_validation_needs_two_different_texts(media, pictures, tmp_path, capsys)
     with pytest.raises(UserError, match=r"the 4 validation items have no two different texts.*: give more") as caught:
         align(data, tmp_path / "r", *NO_AUDIO)
     assert "transcribe" not in str(caught.value)
+    align(data, tmp_path / "last", *NO_AUDIO, "--train.require_validation", "false")
+    printed = capsys.readouterr()
+    assert "recall means nothing, and the last epoch is kept: give more" in printed.err
+    assert "valid mean recall n/a" in printed.out
+    best, last = (tmp_path / "last" / name / "model.safetensors" for name in ("best", "last"))
+    assert best.read_bytes() == last.read_bytes()
     silent = clips(media, tmp_path / "silent", lambda i: (f"v{i}.mp4", "hello" if i >= 4 else "", "0.5"))
     with pytest.raises(UserError, match=r"\(0 of kind transcript.*transcribe the clips \(emit prepare --transcribe"):
         align(silent, tmp_path / "t", *NO_AUDIO, epochs=0)
