@@ -146,6 +146,13 @@ def clean_axes(axes: "Axes", grid: str = "y") -> None:
         axes.grid(True, axis=grid)  # type: ignore[arg-type]
 
 
+def whole_ticks(axes: "Axes") -> None:
+    """Whole numbers along x: there is no half epoch."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
 def render(figure: "Figure") -> tuple[str, bytes]:
     """The figure as SVG, whose texts are texts, and as PNG of 300 dpi; the same for the same figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

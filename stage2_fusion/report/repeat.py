@@ -73,7 +73,7 @@ def _commands(inputs: Inputs) -> list[str]:
     made = again(encoders or align.with_name("encoders")) if align and clips else encoders
     if align and clips:
         add("align", "--config", align / "config.yaml", "--data", clips, "--run", again(align))
-        add("export", again(align), "--which", exported(inputs), "--out", made)
+        add("export", again(align), "--which", exported(inputs) or "best", "--out", made)
     data = features
     if features and clips and made and not inputs.features_info.precomputed:
         info, data = inputs.features_info, again(features)
@@ -88,13 +88,13 @@ def _commands(inputs: Inputs) -> list[str]:
     return lines
 
 
-def exported(inputs: Inputs) -> str:
-    """Which model of stage 1 the features were made with, by the digest of its encoders: "best", "last", or "best",
-    the default, when neither is known to be."""
+def exported(inputs: Inputs) -> str | None:
+    """Which model of stage 1 the features were made with, by the digest of its encoders: "best", "last", or None
+    when neither is known to be."""
     try:
         wanted, run = inputs.features_info.encoders.digest, inputs.align_run
     except (NotFound, UserError):
-        return "best"
+        return None
     for which in ("best", "last"):
         try:
             content = json.loads((run / which / "config.json").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def exported(inputs: Inputs) -> str:
             continue
         if isinstance(content, dict) and content.get("digest") == wanted:
             return which
-    return "best"
+    return None
 
 
 def _evaluate_options(inputs: Inputs) -> list[Any]:

@@ -7,8 +7,9 @@ import numpy as np
 
 from shared.errors import UserError
 from stage2_fusion.report.content import Block, Figure, Grid, Group, NotFound, Section
-from stage2_fusion.report.figures import SYSTEM, clean_axes, new_figure, pair_color
+from stage2_fusion.report.figures import SYSTEM, clean_axes, new_figure, pair_color, whole_ticks
 from stage2_fusion.report.inputs import Inputs, read_option
+from stage2_fusion.report.repeat import exported
 
 MOST_POINTS = 300
 """Points of a curve; a longer log is averaged over equal runs of steps."""
@@ -56,6 +57,8 @@ def _align(inputs: Inputs) -> tuple[str, list[Figure]]:
             f"Stage 1 found the partner of a validation clip best after step {best['step']:g} (mean recall "
             f"{best['mean_recall']:.3f}, {valid[0]['mean_recall']:.3f} before training)."
         )
+        if exported(inputs) == "last" and best is not valid[-1]:
+            lead += f" Those of the last step, {valid[-1]['step']:g}, were exported (`emit export --which last`)."
         if valid[0]["step"] == 0 and best["mean_recall"] - valid[0]["mean_recall"] < LITTLE:
             lead += " Training hardly changed that: these encoders match clips little better than random ones."
         if best is valid[-1] and len(valid) > 2:
@@ -76,18 +79,30 @@ def _fuse(inputs: Inputs) -> tuple[str, list[Figure]]:
         weights = weights if isinstance(weights, dict) else dict.fromkeys(PARTS, 1.0)
         parts = {key: label for key, label in PARTS.items() if weights.get(key) and any(key in line for line in train)}
         figures.append(_loss_figure("fuse-loss", train, parts, "loss, training"))
-    lead = "Stage 2 logged no validation."
+    rising = _rising(train, weights if train else {})
+    lead = f"Stage 2 logged no validation.{rising}"
     if valid:
         best = max(valid, key=lambda line: line["valid_pcc"])
         x = "epoch" if all(is_number(line.get("epoch")) for line in valid) else "step"
         lead = (
             f"Stage 2 reached its best validation PCC, {best['valid_pcc']:.3f}, at {x} {best[x]:g} of {valid[-1][x]:g}"
         )
-        lead += ", and that model was kept."
+        lead += f", and that model was kept.{rising}"
         if best is valid[-1] and len(valid) > 2:
             lead += " It still improved at the end: more epochs may help."
         figures.append(_valid_figure("fuse-valid", valid, x, "valid_pcc", best, "PCC, validation"))
     return lead, figures
+
+
+def _rising(train: Log, weights: dict[str, Any]) -> str:
+    """Why the weighted sum rises while its parts fall; "" where it does not."""
+    ramp = weights.get("ramp_epochs")
+    if not isinstance(ramp, int | float) or ramp < 2 or max(line["loss"] for line in train) <= train[0]["loss"]:
+        return ""
+    return (
+        f" The weighted sum of the loss may rise while its parts fall: the weight of the correlation term grows over "
+        f"the first {ramp:g} epochs."
+    )
 
 
 def _loss_figure(name: str, lines: Log, parts: dict[str, str], label: str) -> Figure:
@@ -101,6 +116,7 @@ def _loss_figure(name: str, lines: Log, parts: dict[str, str], label: str) -> Fi
         figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
     axes.set_ylim(bottom=0)
     axes.set(xlabel="step", ylabel=label)
+    whole_ticks(axes)
     clean_axes(axes)
     return Figure(name, f"{label} over {len(lines)} log lines: from {y[0]:.3f} to {y[-1]:.3f}.", figure)
 
@@ -113,6 +129,7 @@ def _valid_figure(name: str, lines: Log, x: str, y: str, best: dict[str, Any], l
     axes.annotate(f"{best[y]:.3f}", (best[x], best[y]), xytext=(0, 8), textcoords="offset points", ha="center")
     axes.margins(y=0.18)
     axes.set(xlabel=x, ylabel=label)
+    whole_ticks(axes)
     clean_axes(axes)
     return Figure(name, f"{label}: best {best[y]:.3f} at {x} {best[x]:g}, {len(lines)} validations.", figure)
 

@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from shared.errors import UserError
-from shared.metrics import pcc
-from shared.text import counted
-from stage2_fusion.evaluation.comparison import compare_evaluations
+from shared.text import counted, first_few
+from stage2_fusion.evaluation.comparison import Difference, compare_evaluations
 from stage2_fusion.evaluation.results import Evaluation
 from stage2_fusion.evaluation.scoring import FEW_GROUPS, format_pcc
-from stage2_fusion.report.baseline import strongest_baseline
+from stage2_fusion.report.baseline import cheap_baselines
 from stage2_fusion.report.content import Beside, Fact, Facts, Figure, NotFound, Section, Table
 from stage2_fusion.report.figures import MUTED, REFERENCE, SURFACE, SYSTEM, TEXT, clean_axes, new_figure, short
 from stage2_fusion.report.inputs import Inputs
+from stage2_fusion.report.verdict import chance_level, verdict
 
 RESAMPLES = 1000
 
@@ -32,12 +30,13 @@ def score(inputs: Inputs) -> Section:
     """The headline."""
     evaluation = inputs.evaluation
     section = Section("Score")
-    baseline = None
+    baselines: list[Evaluation] = []
     try:
-        baseline = strongest_baseline(inputs)
+        baselines = cheap_baselines(inputs)
     except NotFound as reason:
         section.missing.append(str(reason))
-    bars = _bars(evaluation, baseline)
+    baseline = baselines[0] if baselines else None
+    bars = _bars(evaluation, baselines)
     if evaluation.mean_pcc is None:
         section.lead = "The labels of these clips allow no correlation, so there is no score."
         return section
@@ -63,14 +62,13 @@ def _is_synthetic(inputs: Inputs) -> bool:
     return False
 
 
-def _bars(evaluation: Evaluation, baseline: Evaluation | None) -> list[Bar]:
+def _bars(evaluation: Evaluation, baselines: list[Evaluation]) -> list[Bar]:
     info, bars = evaluation.info, []
     if info.ceiling and info.ceiling.mean is not None:
         bars.append(Bar("ceiling of the labels", info.ceiling.mean, None))
     if evaluation.mean_pcc is not None:
         bars.append(Bar(info.model, evaluation.mean_pcc, evaluation.scores.pcc.interval, True))
-    if baseline and baseline.mean_pcc is not None:
-        bars.append(Bar(baseline_name(baseline), baseline.mean_pcc, baseline.scores.pcc.interval))
+    bars += [Bar(baseline_name(each), each.mean_pcc or 0.0, each.scores.pcc.interval) for each in baselines]
     if info.leak_probe and info.leak_probe.pcc and info.leak_probe.pcc.mean is not None:
         bars.append(Bar("nearest training transcript", info.leak_probe.pcc.mean, None))
     return bars
@@ -86,21 +84,39 @@ def baseline_name(baseline: Evaluation) -> str:
 def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
     mean, scores, info = evaluation.mean_pcc or 0.0, evaluation.scores, evaluation.info
     group = info.group or "group"
-    text = (
-        f"On {scores.n} clips of the {info.split or 'whole'} set ({counted(scores.groups, group)}), the predictions of "
-        f"{info.model} correlate with the labels by {format_pcc(mean)}, the mean over "
-        f"{len(evaluation.names)} dimensions"
+    difference = None
+    if baseline is not None:
+        difference = compare_evaluations(evaluation, baseline, RESAMPLES, evaluation.bootstrap_seed).mean
+    text = verdict(evaluation, baseline_name(baseline) if baseline else "", difference)
+    text += (
+        f"On {counted(scores.n, 'clip')} of the {info.split or 'whole'} set ({counted(scores.groups, group)}), the "
+        f"predictions of {info.model} correlate with the labels by {format_pcc(mean)}, the mean over "
+        f"{_scored_dimensions(evaluation)}"
     )
     if scores.pcc.interval:
         low, high = scores.pcc.interval
         text += f" (95 % interval over other {group}s: {low:.3f} to {high:.3f})"
     text += "."
-    if baseline is not None and baseline.mean_pcc is not None:
-        text += _against(evaluation, baseline)
+    if info.seen and info.seen.in_choosing:
+        text += " These clips also chose the epoch of the model, so clips that nobody has seen will score lower."
+    if baseline is not None and difference is not None:
+        text += _against(evaluation, baseline, difference)
     if not scores.pcc.interval:
         text += f" {_without_interval(evaluation)}"
     elif scores.groups < FEW_GROUPS:
         text += f" With fewer than {FEW_GROUPS} {group}s the interval is too narrow: take it as a rough guide."
+    return text
+
+
+def _scored_dimensions(evaluation: Evaluation) -> str:
+    """How many dimensions the mean is over, and which have no score."""
+    values = evaluation.scores.pcc.per_dimension
+    lacking = [name for name in evaluation.names if values[name] is None]
+    text = counted(len(values) - len(lacking), "dimension")
+    if lacking:
+        text += (
+            f" ({first_few(lacking)} {'has' if len(lacking) == 1 else 'have'} no score: too few labels, or all equal)"
+        )
     return text
 
 
@@ -113,31 +129,17 @@ def _without_interval(evaluation: Evaluation) -> str:
     chance = chance_level(evaluation)
     if chance is None:
         return text
-    verdict = "this score may be chance too" if score <= chance else "this score is above that"
+    meaning = "this score may be chance too" if score <= chance else "this score is above that"
     return (
         f"{text} Put on these clips in random order, the same predictions reach {chance:.3f} or more in 5 of 100 "
-        f"cases: {verdict}."
+        f"cases: {meaning}."
     )
 
 
-def chance_level(evaluation: Evaluation) -> float | None:
-    """The mean PCC that 95 % of random orders of the predictions stay below: how high a score of so few clips gets by
-    luck. None when too few orders have a score."""
-    rng, reached = np.random.default_rng(evaluation.bootstrap_seed), []
-    for _ in range(RESAMPLES):
-        order = rng.permutation(len(evaluation.ids))
-        values = [pcc(evaluation.predictions[order, k], evaluation.labels[:, k]) for k in range(len(evaluation.names))]
-        reached += [] if np.isnan(values).all() else [float(np.nanmean(values))]
-    return float(np.quantile(reached, 0.95)) if len(reached) >= RESAMPLES / 2 else None
-
-
-def _against(evaluation: Evaluation, baseline: Evaluation) -> str:
+def _against(evaluation: Evaluation, baseline: Evaluation, mean: Difference) -> str:
     """How far the model is from the baseline, and whether that may be chance."""
-    mean = compare_evaluations(evaluation, baseline, RESAMPLES, evaluation.bootstrap_seed).mean
-    if mean is None:
-        return ""
     side = "above" if mean.difference >= 0 else "below"
-    text = f" That is {abs(mean.difference):.3f} {side} the strongest cheap baseline"
+    text = f" That is {abs(mean.difference):.3f} {side} the strongest cheap baseline, {baseline_name(baseline)}"
     if mean.interval is None:
         groups = counted(evaluation.scores.groups, evaluation.info.group or "group")
         return f"{text}; whether that is chance, {groups} cannot tell."
@@ -176,7 +178,9 @@ def _figure(bars: list[Bar]) -> Figure:
             axes.plot(bar.interval, [row, row], color=SURFACE, linewidth=4.5)
             axes.plot(bar.interval, [row, row], color=TEXT, linewidth=1.5)
         weight = "bold" if bar.is_system else "normal"
-        axes.text(0.008, row - 0.32, f"{short(bar.label)}: {bar.pcc:.3f}", va="bottom", fontweight=weight)
+        behind = {"facecolor": SURFACE, "edgecolor": "none", "pad": 0.8}  # neither an axis nor the grid crosses a label
+        label = f"{short(bar.label)}: {bar.pcc:.3f}"
+        axes.text(lowest + 0.008, row - 0.32, label, va="bottom", fontweight=weight, bbox=behind)
     axes.set_yticks([])
     axes.set_ylim(len(bars) - 0.6, -0.85)
     axes.set_xlim(lowest, 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stage2_fusion.evaluation.leaderboard import Leaderboard, LeaderboardRow, build_leaderboard
 from stage2_fusion.evaluation.results import Evaluation
-from stage2_fusion.report.baseline import strongest_baseline
+from stage2_fusion.report.baseline import cheap_baselines
 from stage2_fusion.report.content import Figure, NotFound, Section, Table
 from stage2_fusion.report.figures import REFERENCE, SYSTEM, WIDE, clean_axes, new_figure, short
 from stage2_fusion.report.inputs import Inputs
@@ -34,8 +34,8 @@ def systems(inputs: Inputs) -> Section | None:
         f"{each.path}: of {_difference(each, main)}, which do not compare with those of {main.path}" for each in others
     ]
     try:
-        baseline = strongest_baseline(inputs)
-        comparable += [] if any(each is baseline for each in comparable) else [baseline]
+        found = cheap_baselines(inputs)
+        comparable += [baseline for baseline in found if not any(each is baseline for each in comparable)]
     except NotFound:
         pass  # the section of the score says so
     if len(comparable) < 2:

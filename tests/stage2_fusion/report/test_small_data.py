@@ -6,12 +6,13 @@ from helpers.synthetic_evaluations import write_evaluation
 
 from shared.metrics import pcc
 from shared.text import counted
-from stage2_fusion.evaluation.results import read_evaluation
+from stage2_fusion.evaluation.results import SeenClips, read_evaluation
 from stage2_fusion.report import write_report
+from stage2_fusion.report.baseline import fit_by_folds
 from stage2_fusion.report.clip_table import ClipTable
 from stage2_fusion.report.page import MISSING_TITLE
 from stage2_fusion.report.sections.advice import _about_clips
-from stage2_fusion.report.sections.score import chance_level
+from stage2_fusion.report.verdict import chance_level
 
 
 @pytest.fixture
@@ -80,3 +81,45 @@ def test_run_without_an_evaluation_is_said(seven, tmp_path):
     report = write_report([seven, folder], tmp_path / "r.html", sections=["systems"])
     assert any(f"{folder} has no evaluation: run `emit evaluate" in line for line in report.missing)
     assert "compared with" not in report.path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("sign", "baseline", "groups", "said"),
+    [
+        (-1.0, None, 10, "This model is no better than chance: do not use it."),
+        (-1.0, 0.1, 10, "no better than chance and worse than the kernel ridge baseline: do not use it."),
+        (1.0, 0.001, 10, "This model is worse than the kernel ridge baseline, which is cheap: do not use it."),
+        (1.0, 3.0, 1, "Whether this model is of use, one person cannot tell"),
+        (1.0, 3.0, 10, "On 60 clips of the test set (10 persons)"),
+        (0.0, None, 10, "may be no better than chance"),
+    ],
+)
+def test_a_model_of_no_use_is_called_so_at_once(tmp_path, sign, baseline, groups, said):
+    rng = np.random.default_rng(3)
+    labels = rng.random((60, 1))
+    of = {"groups": [f"p{k % groups}" for k in range(60)], "group": "person"}
+    noise = rng.normal(size=labels.shape)
+    noise = noise - ((noise - noise.mean()) * (labels - labels.mean())).mean() / labels.var() * (labels - labels.mean())
+    paths = [write_evaluation(tmp_path / "m.json", (sign or 0.02) * labels + 0.2 * noise, labels, **of)]
+    if baseline:
+        predictions = labels + baseline * noise
+        paths.append(write_evaluation(tmp_path / "b.json", predictions, labels, model="kernel ridge", **of))
+    report = write_report(paths, tmp_path / "r.html", sections=["score"])
+    assert said in report.sections[0].lead[: len(said) + 30], report.sections[0].lead
+    assert ("the strongest cheap baseline, kernel ridge baseline" in report.sections[0].lead) == bool(baseline)
+
+
+def test_dimension_without_a_score_is_not_counted_and_choosing_clips_are_said(tmp_path):
+    labels = np.random.default_rng(0).random((30, 3))
+    labels[:, 1] = 0.5
+    path = write_evaluation(tmp_path / "m.json", labels, labels, split="valid", seen=SeenClips(0, 30))
+    lead = write_report([path], tmp_path / "r.html", sections=["score"]).sections[0].lead
+    assert "the mean over 2 dimensions (d1 has no score" in lead and "These clips also chose the epoch" in lead
+
+
+def test_penalty_is_chosen_by_folds_where_the_validation_clips_are_scored():
+    rng = np.random.default_rng(0)
+    features, weights = rng.normal(size=(200, 5)), np.array([[0.05], [-0.05], [0.1], [0.0], [0.02]])
+    labels = features @ weights + 0.5
+    predictions = fit_by_folds(features[:160], labels[:160], [f"p{k % 8}" for k in range(160)], features[160:])
+    assert pcc(predictions[:, 0], np.clip(labels[160:, 0], 0, 1)) > 0.99
