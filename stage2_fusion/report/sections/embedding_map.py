@@ -95,7 +95,7 @@ def embedding_map(inputs: Inputs) -> Section:
     by_modality, within = project(embeddings, False), project(embeddings, True)
     figures = [_by_modality(by_modality)] if len(embeddings) > 1 else []
     order = np.argsort([-_best_fit(within, rows, labels[:, k]) for k in range(labels.shape[1])], kind="stable")
-    for k in order[:MOST_DIMENSIONS]:
+    for k in sorted(order[:MOST_DIMENSIONS]):  # those that it shows best, in the order of the other sections
         figures.append(_by_intensity(within, rows, labels[:, k], data, int(k)))
     section.blocks.append(Grid(figures, _caption(by_modality, within)))
     if labels.shape[1] > MOST_DIMENSIONS:

@@ -127,7 +127,7 @@ def _without_interval(evaluation: Evaluation) -> str:
         f"With {counted(evaluation.scores.groups, group)} there is no interval: other {group}s may give another score."
     )
     chance = chance_level(evaluation)
-    if chance is None:
+    if chance is None or score <= 0:
         return text
     meaning = "this score may be chance too" if score <= chance else "this score is above that"
     return (
@@ -174,6 +174,7 @@ def _figure(bars: list[Bar]) -> Figure:
     for row, bar in enumerate(bars):
         color = SYSTEM if bar.is_system else REFERENCE
         axes.barh(row, bar.pcc, height=0.5, color=color, alpha=1.0 if bar.is_system else 0.45)
+        axes.plot([0, 0], [row - 0.25, row + 0.25], color=MUTED, linewidth=0.8)  # beside the bars, not through labels
         if bar.interval:
             axes.plot(bar.interval, [row, row], color=SURFACE, linewidth=4.5)
             axes.plot(bar.interval, [row, row], color=TEXT, linewidth=1.5)
@@ -183,10 +184,9 @@ def _figure(bars: list[Bar]) -> Figure:
         axes.text(lowest + 0.008, row - 0.32, label, va="bottom", fontweight=weight, bbox=behind)
     axes.set_yticks([])
     axes.set_ylim(len(bars) - 0.6, -0.85)
-    axes.set_xlim(lowest, 1)
+    axes.set_xlim(lowest - (0.03 if lowest < 0 else 0), 1)
     axes.set_xlabel("PCC, mean over dimensions")
     axes.spines["left"].set_visible(False)
-    axes.axvline(0, color=MUTED, linewidth=0.8)
     clean_axes(axes, "x")
     shown = "; ".join(f"{bar.label} {bar.pcc:.3f}" for bar in bars)
     caption = "Lines show 95 % intervals." if any(bar.interval for bar in bars) else ""
