@@ -36,6 +36,7 @@ from stage1_align.encoders import AlignedEncoders
 from stage2_fusion.data.batches import collate
 from stage2_fusion.data.encoding import encode_samples, waveform_rate
 from stage2_fusion.data.features import shorten
+from stage2_fusion.evaluation.conformal import unbounded_line
 from stage2_fusion.inference import StepExplanation, best_device, run_model
 from stage2_fusion.models.base import FusionModel
 from stage2_fusion.models.calibration import Calibration, require_calibration
@@ -220,7 +221,7 @@ class Predictor:
                 self.add_trust(results[-1], parts, not has_words(clip.transcript), coverage)
             else:
                 results.append(Prediction(name, error=failure or NOTHING))
-            results[-1].remarks = all_lines(remarks.get(clip.id, Remarks()))
+            results[-1].remarks[:0] = all_lines(remarks.get(clip.id, Remarks()))
         return results
 
     @property
@@ -229,12 +230,14 @@ class Predictor:
         return self.model.calibration.familiarity if self.model.calibration else None
 
     def add_trust(self, result: Prediction, windows: list[Window], transcribed: bool, coverage: float) -> None:
-        """Say in a result what it rests on, and its intervals if the model knows them."""
+        """Say in a result what it rests on, and its intervals if the model knows them (a remark: if not)."""
         result.basis = basis_of(windows, self.config.quality, self.familiarity, transcribed)
         if self.model.calibration:
             low, high = self.bounds(np.array([list(result.intensities.values())]), coverage)
             ends = zip(low[0].tolist(), high[0].tolist(), strict=True)
             result.intervals = dict(zip(self.config.label_names, ends, strict=True))
+            if line := unbounded_line(self.model.calibration.intervals, coverage, self.config.label_names):
+                result.remarks.append(line)
 
     def bounds(self, values: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper ends of the intervals of predictions (N, K), on their scale: float64 (N, K) each. UserError

@@ -34,9 +34,19 @@ def main(argv: list[str] | None = None) -> int:
         train(config, sigterm)
     finished = (config.run / "metrics.json").exists()
     if finished:
-        then = ("evaluate", "--model", config.run / "model", "--data", config.data, "--split", "test")
+        then = ("evaluate", "--model", config.run / "model", "--data", config.data, "--split", _scored_split(config))
         closing([config.run / "model"], [then])
     return 128 + SIGTERM if sigterm.requested and not finished else 0
+
+
+def _scored_split(config: FuseConfig) -> str:
+    """The split to score next: test if its clips have labels, otherwise that of validation."""
+    import numpy as np
+
+    from stage2_fusion.data.features import read_clips
+
+    labeled = {clip.split for clip in read_clips(config.data) if not np.isnan(clip.labels).all()}
+    return "test" if "test" in labeled else config.valid_split
 
 
 def train(config: FuseConfig, sigterm: SigtermHandler | None = None) -> Path:

@@ -95,7 +95,7 @@ class Scorer:
             windows.setdefault(window.clip, []).append(window)
         for clip, result in zip(clips, scored, strict=True):
             self._finish(result, windows.get(clip.id, []), failures.get(clip.id), bool(clip.transcript))
-            result.prediction.remarks = all_lines(remarks.get(clip.id, Remarks()))
+            result.prediction.remarks[:0] = all_lines(remarks.get(clip.id, Remarks()))
             many = len(windows.get(clip.id, [])) > MANY_WINDOWS
             moving = sorted(windows.get(clip.id if many else CURVE + clip.id, []), key=lambda window: window.start)
             result.curves = [((window.start + window.end) / 2, window.values) for window in moving]

@@ -161,6 +161,6 @@ def unbounded_line(intervals: ConformalIntervals, coverage: float, names: Sequen
         return ""
     which = f"{counts[0]}" if len(few) == len(names) and len(set(counts)) == 1 else ", ".join(few)
     return (
-        f"intervals are the whole range: --coverage {coverage:g} needs {needed} validation groups with labels, the "
+        f"intervals are the whole range: a coverage of {coverage:g} needs {needed} validation groups with labels, the "
         f"model has {which}; ask for less, or train with more people in the validation split"
     )

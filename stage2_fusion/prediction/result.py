@@ -102,7 +102,7 @@ class Prediction:
     """Why a part of the clip is not in the prediction, such as a damaged rest."""
     remarks: list[str] = field(default_factory=list)
     """What was repaired, chosen, left out or missing when its files were read, a line each, as in the verdicts of `emit
-    prepare`."""
+    prepare`; and why intervals are the whole range."""
 
 
 def average_windows(windows: list[Window]) -> dict[str, np.ndarray]:

@@ -158,7 +158,7 @@ def test_predict_says_what_more_coverage_needs_and_refuses_a_model_that_knows_no
 ):
     rows = predict(copy, data, tmp_path / "all.csv", 0.95)
     assert {(row["d0_low"], row["d1_high"]) for row in rows} == {("0.000000", "1.000000")}
-    assert "--coverage 0.95 needs 19 validation groups with labels, the model has 7" in capsys.readouterr().err
+    assert "a coverage of 0.95 needs 19 validation groups with labels, the model has 7" in capsys.readouterr().err
     (copy / FILE).unlink()
     seal(copy)
     with pytest.raises(UserError, match=r"its intervals are not known.*train it again .*or predict without --coverage"):
