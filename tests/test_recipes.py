@@ -71,7 +71,7 @@ def test_own_clips_become_a_scored_model_and_a_report(small, kind, tmp_path, cap
     assert min(predictions) > 1 and max(predictions) < 7  # on the scale of the ratings
     assert "<html" in (out / "report.html").read_text()
     assert emit("run", "own", *given, *small) == 0
-    assert capsys.readouterr().out.count("already done") == 8
+    assert capsys.readouterr().out.count("already done") == 9
 
 
 def test_hume_vidmimic2_becomes_a_validation_score_and_a_submission(small, tmp_path):

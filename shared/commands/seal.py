@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     lines = [seal(folder) for folder in config.folders]
     result("\n".join(lines), lines)
-    closing(config.folders)
+    closing([Path(folder) for folder in config.folders])
     return 0
 
 
