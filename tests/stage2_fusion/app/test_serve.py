@@ -3,18 +3,15 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from types import SimpleNamespace
 
 import httpx
 import pytest
 from helpers import synthetic_features
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
 
 from shared.dataset.recipe import Recipe
 from shared.errors import UserError
@@ -53,24 +50,28 @@ def test_sigterm_while_it_loads_leaves_no_folder(monkeypatch, tmp_path):
     assert made and not [*tmp_path.iterdir()]
 
 
-def test_sender_who_does_not_finish_the_head_of_a_request_is_cut_off(monkeypatch):
-    monkeypatch.setattr(server, "STALL_SECONDS", 0.2)
-    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("alive"))])
-    listener = server.listen("127.0.0.1", 0)
-    received = []
+SERVER = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from stage2_fusion.app import server
 
-    def send():
+server.STALL_SECONDS = 1.0
+listener = server.listen("127.0.0.1", 0)
+app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("alive"))])
+server.serve(app, listener, server.address(listener, "127.0.0.1"))
+"""
+
+
+def test_sender_who_does_not_finish_the_head_of_a_request_is_cut_off():
+    with subprocess.Popen([sys.executable, "-u", "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
         try:
-            with socket.create_connection(listener.getsockname(), timeout=30) as slow:
+            url = httpx.URL(process.stdout.readline().strip())
+            with socket.create_connection((url.host, url.port), timeout=60) as slow:
                 slow.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
-                received.append(slow.recv(100))
-            received.append(httpx.get(server.address(listener, "127.0.0.1")).text)
+                assert slow.recv(100) == b""
+            assert httpx.get(url, timeout=60).text == "alive"
+            process.terminate()
+            assert process.wait(60) == 0
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    with listener:
-        server.serve(app, listener, "ready")
-    sender.join()
-    assert received == [b"", "alive"]
+            process.kill()
