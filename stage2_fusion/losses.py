@@ -20,7 +20,7 @@ class LossInputs(NamedTuple):
     """What the loss reads, of all rows of the global batch."""
 
     prediction: Tensor
-    """(N, K) in [0, 1]."""
+    """(N, K), in the units of the labels; a linear output may leave [0, 1]."""
     labels: Tensor
     """(N, K), NaN = not labeled."""
     weights: Tensor

@@ -51,7 +51,7 @@ class Output(NamedTuple):
     """What `forward` returns for B clips, S steps, K dimensions."""
 
     prediction: Tensor
-    """float32 (B, K) in [0, 1]."""
+    """float32 (B, K): in [0, 1] in evaluation mode; a linear output may leave the range in training."""
     weights: Tensor
     """(B, S, 3) of vision, audio, text at each step; exactly 0 where a modality is absent."""
     step_mask: Tensor
@@ -217,6 +217,13 @@ class FusionModel(nn.Module):
         norms)."""
         return set()
 
+    def linear_prediction(self, x: Tensor) -> Tensor:
+        """The prediction of a system with a linear output x (B, K), which its source clips afterwards: x itself in
+        training, so that the loss sees how far it lies outside the range of the labels, and x clipped to [0, 1] in
+        evaluation mode."""
+        x = x.float()
+        return x if self.training else x.clamp(0, 1)
+
     # --- inputs ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -296,13 +303,6 @@ def set_bias(layer: nn.Module, bias: Tensor) -> None:
     """Set the bias of a linear layer."""
     assert isinstance(layer, nn.Linear)
     layer.bias.data.copy_(bias)
-
-
-def clamp_with_gradient(x: Tensor) -> Tensor:
-    """float32 x limited to [0, 1], with the gradient of x itself, for systems that learn a linear output and clip it
-    afterwards. (clamp has no gradient outside [0, 1]: an output that leaves it would never return.)"""
-    x = x.float()
-    return x.clamp(0, 1).detach() + (x - x.detach())
 
 
 def drop_modalities(present: Tensor, rate: float) -> Tensor:

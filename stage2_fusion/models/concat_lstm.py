@@ -19,7 +19,6 @@ from stage2_fusion.models.base import (
     FusionModel,
     FusionOptions,
     Output,
-    clamp_with_gradient,
     set_bias,
     uniform_weights,
 )
@@ -62,4 +61,4 @@ class ConcatLSTM(FusionModel):
             last_state(inputs[name].x, inputs[name].mask) for name, last_state in self.last_states.items()
         ]  # (B, C) each
         parts.append(masked_mean(inputs["text"].x, inputs["text"].mask))  # (B, C_t)
-        return Output(clamp_with_gradient(self.head(torch.cat(parts, dim=1))), *uniform_weights(inputs))
+        return Output(self.linear_prediction(self.head(torch.cat(parts, dim=1))), *uniform_weights(inputs))

@@ -2,8 +2,7 @@
 
 Source: frames of audeering's wav2vec 2.0, fine-tuned along: 1,024 channels and arousal, dominance and valence; linear
 output, predictions clipped to [0, 1] afterwards. Differences here: frames of the frozen audio encoder, whatever its
-width (the audeering tower with `append_emotion` gives the same 1,027); clipping inside the model (see
-`clamp_with_gradient`); dropout.
+width (the audeering tower with `append_emotion` gives the same 1,027); dropout.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from stage2_fusion.models.base import (
     FusionModel,
     FusionOptions,
     Output,
-    clamp_with_gradient,
     set_bias,
     uniform_weights,
 )
@@ -55,4 +53,4 @@ class LSTMVAD(FusionModel):
         inputs = self.inputs(batch)
         x, mask = inputs["audio"].x, inputs["audio"].mask  # (B, T, C), (B, T)
         vector = torch.cat([masked_mean(x, mask), self.last_state(x, mask)], dim=1)  # (B, 2 C)
-        return Output(clamp_with_gradient(self.head(vector)), *uniform_weights(inputs))
+        return Output(self.linear_prediction(self.head(vector)), *uniform_weights(inputs))

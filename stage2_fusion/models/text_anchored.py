@@ -23,7 +23,6 @@ from stage2_fusion.models.base import (
     FusionModel,
     FusionOptions,
     Output,
-    clamp_with_gradient,
     set_bias,
     uniform_weights,
 )
@@ -87,4 +86,4 @@ class TextAnchored(FusionModel):
             padding = ~inputs[name].mask & present[name]  # (B, T); all False for a row without steps, replaced below
             attended = attention(text[:, None], x, x, key_padding_mask=padding, need_weights=False)[0][:, 0]  # (B, d)
             vectors.append(torch.where(present[name], attended, missing[name]))
-        return Output(clamp_with_gradient(self.head(torch.cat(vectors, dim=1))), *uniform_weights(inputs))
+        return Output(self.linear_prediction(self.head(torch.cat(vectors, dim=1))), *uniform_weights(inputs))

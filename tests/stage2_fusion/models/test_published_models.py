@@ -10,9 +10,10 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from stage2_fusion.config import LossConfig
 from stage2_fusion.data.batches import collate
+from stage2_fusion.inference import run_model
 from stage2_fusion.losses import FusionLoss, LossInputs
 from stage2_fusion.models import MODELS
-from stage2_fusion.models.base import FeatureSpec, FusionModel, Output, clamp_with_gradient
+from stage2_fusion.models.base import FeatureSpec, FusionModel, Output
 from stage2_fusion.models.concat_vad import pool_steps
 
 # --- reference implementations: vectors (C,) in lists, one clip at a time -------------------------------------------
@@ -372,12 +373,48 @@ def test_pool_steps_equals_adaptive_pooling_of_each_row():
     assert (pooled[4] == 0).all()
 
 
-def test_clamp_with_gradient_is_in_bounds_and_keeps_the_gradient():
-    x = torch.tensor([-0.5, 0.3, 1.5], requires_grad=True)
-    y = clamp_with_gradient(x)
-    torch.testing.assert_close(y, torch.tensor([0.0, 0.3, 1.0]))
-    y.sum().backward()
-    assert x.grad.tolist() == [1, 1, 1]
+@pytest.mark.parametrize("name", ["lstm_vad", "concat_lstm", "text_anchored"])
+def test_linear_output_is_clipped_at_inference_alone(name):
+    model, samples = build(name, k=2)
+    batch = collate(samples)
+    output_layer = model.head[-1]
+    output_layer.weight.data.zero_()  # every prediction is the bias
+    output_layer.bias.data = torch.tensor([-0.5, 1.5])
+    assert model.train()(batch).prediction[0].tolist() == [-0.5, 1.5]
+    assert run_model(model, samples, 4).predictions[0].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["lstm_vad", "concat_lstm", "text_anchored"])
+def test_squared_error_of_a_linear_output_has_the_gradient_of_its_distance(name):
+    model, samples = build(name, k=1)
+    batch = collate(samples)
+    model.head[-1].weight.data.zero_()
+    model.head[-1].bias.data.fill_(-0.5)
+    batch.labels.fill_(0.0)
+    criterion = FusionLoss(LossConfig(pcc=0.0, quality=0.0, memory=0), 1)
+    output = model.train()(batch)
+    loss = criterion(LossInputs(output.prediction, batch.labels, output.clip_weights(), batch.damaged), False, 0.0)
+    loss["loss"].backward()
+    assert loss["loss"].item() == pytest.approx(0.25)
+    assert model.head[-1].bias.grad.item() == pytest.approx(-1.0)  # d (p - 0)^2 / dp = 2 p; clipped before, it is 0
+
+
+@pytest.mark.parametrize("memory", [0, 8])
+def test_correlation_losses_read_predictions_outside_the_range_as_they_are(memory):
+    """x = (-3, -1, -2), all of which clip to 0, and y = (0, 1, 0): the centered x = (-1, 1, 0), y = (-1, 2, -1) / 3."""
+    prediction = torch.tensor([[-3.0], [-1.0], [-2.0]], requires_grad=True)
+    labels = torch.tensor([[0.0], [1.0], [0.0]])
+    criterion = FusionLoss(LossConfig(mse=0.0, pcc=1.0, ramp_epochs=0, quality=0.0, memory=memory), 1)
+    terms = criterion(LossInputs(prediction, labels, torch.zeros(3, 3), torch.zeros(3, 3).bool()), False, 1.0)
+    pcc = 1 / (2 * 2 / 3) ** 0.5  # S_xy = 1, S_xx = 2, S_yy = 2 / 3
+    assert terms["pcc"].item() == pytest.approx(1 - pcc)
+    assert terms["ccc"].item() == pytest.approx(1 - 2 / (2 + 2 / 3 + 3 * (7 / 3) ** 2))
+    terms["loss"].backward()
+    # d PCC / dx = y / sqrt(S_xx S_yy) - PCC x / S_xx
+    expected = [-(y / 3 * pcc - pcc * x / 2) for x, y in ((-1, -1), (1, 2), (0, -1))]
+    assert prediction.grad[:, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    if memory:
+        assert criterion.predictions[:3, 0].tolist() == [-3, -1, -2]
 
 
 @pytest.mark.parametrize("name", ["late_fusion", "text_anchored"])
