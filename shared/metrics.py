@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-CONSTANT_TOLERANCE = 1e-6
-"""A column whose range is below this fraction of its largest magnitude is constant: float32 rounding, not signal."""
+CONSTANT_UNITS = 2
+"""Values that differ by no more units in the last place are equal up to rounding: constant."""
+AMBIGUOUS = 1e-9
+"""Where the variance of a bootstrap sample is below this fraction of its mean square, sums of squares lose the digits
+that tell a constant from a small signal: such samples are scored value by value."""
 
 FEW_GROUPS = 20
 """Below this many groups a bootstrap interval is too narrow: with simulated groups of 6 rows and effects of their own,
@@ -82,9 +85,22 @@ class Scores:
 
 
 def is_constant(values: ArrayLike) -> bool:
-    """Whether `values` (N,) do not vary beyond float32 rounding."""
-    values = np.asarray(values, dtype=np.float64)
-    return values.size < 2 or float(np.ptp(values)) <= CONSTANT_TOLERANCE * float(np.abs(values).max())
+    """Whether `values` (N,) vary no more than rounding does: by CONSTANT_UNITS units in the last place of the largest,
+    in the precision in which they are stored. Values that float32 holds exactly, as those of a network do, count as
+    stored in float32, whatever their type. This rule alone decides what is constant, for scores, intervals, remarks and
+    the choice of epochs: a signal that is small beside its mean is one.
+    """
+    values = np.asarray(values)
+    return values.size < 2 or float(np.ptp(values.astype(np.float64))) <= CONSTANT_UNITS * _last_place(values)
+
+
+def _last_place(values: np.ndarray) -> float:
+    """The unit in the last place of the largest of values (N,)."""
+    exact = values.astype(np.float64)
+    with np.errstate(over="ignore"):
+        in_float32 = exact.astype(np.float32)
+    stored = in_float32 if np.array_equal(in_float32, exact, equal_nan=True) else exact
+    return float(np.spacing(np.abs(stored).max()))
 
 
 def why_no_pcc(labels: ArrayLike) -> str:
@@ -208,30 +224,57 @@ def bootstrap_pcc(
 
         PCC = (Sxy - Sx Sy / n) / sqrt((Sxx - Sx^2 / n) (Syy - Sy^2 / n))
 
-    Constant predictions count 0. A sample in which the labels of a dimension happen not to vary (a rare dimension, few
-    groups) tells nothing about that dimension and is NaN. One group alone is the same in every sample and tells nothing
-    about others: a dimension that only one group has labels of is NaN, and with one group there are no samples: (0, K).
+    Constant predictions (`is_constant`) count 0. A sample in which the labels of a dimension happen not to vary (a rare
+    dimension, few groups), or which has fewer than MIN_ROWS of them, tells nothing about that dimension and is NaN. One
+    group alone is the same in every sample and tells nothing about others: a dimension that only one group has labels
+    of is NaN, and with one group there are no samples: (0, K).
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     names, group = np.unique(groups, return_inverse=True)
     if resamples == 0 or len(names) < 2:
         return np.zeros((0, labels.shape[1]))
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    return weighted_pcc(predictions, labels, group, drawn)
+
+
+def weighted_pcc(predictions: np.ndarray, labels: np.ndarray, group: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """PCC of samples that hold row n drawn[r, group[n]] times: float64 (R, K), NaN where it tells nothing.
+
+    predictions, labels: float64 (N, K), NaN = not labeled; group: int (N,) below G; drawn: int (R, G).
+    """
     known = ~np.isnan(labels)  # (N, K)
     count = np.maximum(known.sum(axis=0), 1)
     x, y = np.where(known, predictions, 0.0), np.where(known, labels, 0.0)
     x = np.where(known, x - x.sum(axis=0) / count, 0.0)  # centered, so that the sums do not lose digits
     y = np.where(known, y - y.sum(axis=0) / count, 0.0)
-    sums = np.zeros((len(names), 6, labels.shape[1]))  # (G, 6, K)
+    sums = np.zeros((drawn.shape[1], 6, labels.shape[1]))  # (G, 6, K)
     np.add.at(sums, group, np.stack([known, x, y, x * x, y * y, x * y], axis=1))
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     n, sx, sy, sxx, syy, sxy = np.einsum("rg,gsk->srk", drawn.astype(np.float64), sums, optimize=True)  # (R, K) each
-    n = np.maximum(n, 1)
-    vx, vy = sxx - sx * sx / n, syy - sy * sy / n
-    constant_labels = ~(vy > 1e-12 * syy)  # (R, K)
-    varied = (vx > 1e-12 * sxx) & ~constant_labels
-    draws = np.where(varied, (sxy - sx * sy / n) / np.sqrt(np.where(varied, vx * vy, 1.0)), 0.0)
+    rows = np.maximum(n, 1)
+    vx, vy = sxx - sx * sx / rows, syy - sy * sy / rows
+    clear_x, clear_y = vx > AMBIGUOUS * sxx, vy > AMBIGUOUS * syy  # (R, K) each
+    clear = clear_x & clear_y
+    draws = np.where(clear, (sxy - sx * sy / rows) / np.sqrt(np.where(clear, vx * vy, 1.0)), 0.0)
+    for k in range(labels.shape[1]):
+        own_x, own_y, times = predictions[known[:, k], k], labels[known[:, k], k], group[known[:, k]]
+        if why_no_pcc(own_y):
+            draws[:, k] = np.nan
+            continue
+        doubtful = ~clear_y[:, k] | _near_rounding(own_y, vy[:, k], n[:, k]) | (n[:, k] < MIN_ROWS)  # (R,)
+        if is_constant(own_x):
+            draws[:, k] = 0.0
+        else:
+            doubtful |= ~clear_x[:, k] | _near_rounding(own_x, vx[:, k], n[:, k])
+        for r in np.flatnonzero(doubtful):
+            draws[r, k] = pcc(np.repeat(own_x, drawn[r, times]), np.repeat(own_y, drawn[r, times]))
     of_one_group = (sums[:, 0] > 0).sum(axis=0) < 2  # (K,)
-    return np.where(constant_labels | of_one_group, np.nan, draws)
+    return np.where(of_one_group, np.nan, draws)
+
+
+def _near_rounding(values: np.ndarray, squares: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Which samples of values (N,) may be constant: those of `count` (R,) rows whose sum of squared deviations (R,) is
+    one of rounding."""
+    return squares <= count * (2 * CONSTANT_UNITS * _last_place(values)) ** 2
 
 
 def average_ranks(values: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         names,
         ids,
         groups,
-        scale.values(result.predictions[clean]),
+        scale.values(result.predictions[clean]).astype(np.float32),  # whose rounding decides what is constant
         scale.values(labels[clean]),
         config.bootstrap,
         config.seed,

@@ -136,9 +136,9 @@ class Evaluation:
         labels = [[_label_text(value) for value in row] for row in self.labels]
         return ClipDigests(digest(self.ids), digest([self.ids, labels]), digest([self.ids, self.groups]))
 
-    def predictions_digest(self) -> str:
+    def predictions_digest(self, text: Callable[[float], str] = repr) -> str:
         """Digest of the predictions as they are written."""
-        return digest([self.ids, [_prediction_texts(row) for row in self.predictions]])
+        return digest([self.ids, [[text(value) for value in row] for row in self.predictions.tolist()]])
 
     def to_json(self) -> dict[str, Any]:
         """What the JSON file holds."""
@@ -191,7 +191,8 @@ def score_predictions(
 
 def write_evaluation(out: Path, evaluation: Evaluation) -> None:
     """Write the three files; the JSON file, which the tables belong to, last."""
-    rows = [[name, *_prediction_texts(row)] for name, row in zip(evaluation.ids, evaluation.predictions, strict=True)]
+    predictions = evaluation.predictions.tolist()  # written to the bit: rounding can make predictions constant
+    rows = [[name, *map(repr, row)] for name, row in zip(evaluation.ids, predictions, strict=True)]
     write_csv(_table_path(out, "predictions"), ["Filename", *evaluation.names], rows)
     columns = zip(evaluation.ids, evaluation.groups, evaluation.labels, strict=True)
     rows = [[name, group, *map(_label_text, row)] for name, group, row in columns]
@@ -226,7 +227,7 @@ def read_evaluation(path: Path) -> Evaluation:
         raise UserError(f"{path}: its tables are damaged ({error}); evaluate again") from None
     if [row["Filename"] for row in predicted] != evaluation.ids or evaluation.digests != expected:
         raise UserError(f"{path}: the tables beside it are of other clips or labels; evaluate again")
-    if evaluation.predictions_digest() != expected_predictions:
+    if expected_predictions not in map(evaluation.predictions_digest, (repr, _six_digits)):
         raise UserError(f"{path}: the predictions beside it are not the scored ones; evaluate again")
     return evaluation
 
@@ -311,8 +312,9 @@ def _table_path(path: Path, what: str) -> Path:
     return Path(path).with_name(f"{Path(path).stem}_{what}.csv")
 
 
-def _prediction_texts(row: np.ndarray) -> list[str]:
-    return [f"{value:.6f}" for value in row]
+def _six_digits(value: float) -> str:
+    """How evaluations of older versions hold predictions."""
+    return f"{value:.6f}"
 
 
 def _label_text(value: float) -> str:

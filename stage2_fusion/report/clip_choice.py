@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
-from shared.metrics import average_ranks
+from shared.metrics import average_ranks, is_constant
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FusionModel
@@ -69,7 +69,7 @@ def spread_without(model: FusionModel, samples: Sequence[FeatureSample], batch_s
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Spearman's rank correlation of a and b (N,); None when one of them is constant."""
     x, y = average_ranks(a), average_ranks(b)
-    return None if not np.ptp(x) or not np.ptp(y) else float(np.corrcoef(x, y)[0, 1])
+    return None if is_constant(a) or is_constant(b) else float(np.corrcoef(x, y)[0, 1])
 
 
 def partial_rank_correlation(a: np.ndarray, b: np.ndarray, given: np.ndarray) -> float | None:

@@ -27,11 +27,50 @@ def test_unlabeled_dimension_is_left_out_of_mean():
     assert scores.pcc.interval_per_dimension["Joy"] == scores.pcc.interval  # the only dimension in the mean
 
 
-def test_constant_up_to_rounding_counts_zero():
-    labels = [0.1, 0.4, 0.2]
-    assert metrics.pcc([0.3, 0.3, 0.3], labels) == 0
-    assert metrics.pcc(np.float32(0.3) + np.array([0, 3e-8, -3e-8]), labels) == 0
-    assert metrics.pcc([1e-9, 3e-9, 2e-9], [1, 3, 2]) == pytest.approx(1)  # small values are not constant
+LABELS = np.array([0.1, 0.4, 0.2, 0.9, 0.3, 0.6, 0.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "constant"),
+    [
+        (np.full(8, 0.3), True),
+        (np.float32(0.3) + np.float32(3e-8) * np.array([0, 1, -1, 0, 1, 1, 0, -1], np.float32), True),
+        (0.3 + np.spacing(0.3) * np.array([0, 1, 2, 0, 1, 2, 0, 1]), True),
+        (0.5 + 4e-7 * LABELS, False),
+        (0.5 + 1e-12 * LABELS, False),
+        ((0.5 + 1e-6 * LABELS).astype(np.float32), False),
+        (0.5 + 1e-6 * np.round(LABELS), False),
+        (1e-9 * LABELS, False),
+        (1e6 + 1e-3 * LABELS, False),
+    ],
+    ids=["equal", "float32", "float64", "small", "tiny", "small float32", "six digits", "near zero", "large offset"],
+)
+def test_score_interval_and_remark_agree_on_what_is_constant(predictions, constant):
+    """The interval holds the score, and both are 0 exactly where the remark says that predictions are constant."""
+    scores = metrics.score(predictions[:, None], LABELS[:, None], ["Joy"], resamples=200)
+    x, y = predictions.astype(np.float64), LABELS
+    plain = 0.0 if constant else np.corrcoef(x - x[0], y)[0, 1]
+    assert scores.pcc.mean == pytest.approx(plain, abs=1e-3) and scores.constant == ["Joy"] * constant
+    assert scores.pcc.interval[0] <= scores.pcc.mean + 1e-9 and scores.pcc.mean - 1e-9 <= scores.pcc.interval[1]
+    assert (scores.pcc.interval == [0, 0]) == constant == (scores.ccc.mean == 0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, 1e4])
+def test_bootstrap_sees_small_signals_beside_large_ones(offset):
+    """One group is far off, the others differ by 1e-7 of that: in samples without it, a small signal is scored."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(5), 4)
+    labels = rng.random((20, 2))
+    labels[:8, 1] = np.nan
+    predictions = offset + 1e-7 * labels + (groups == 4)[:, None]
+    predictions[:, 1] = np.where(groups == 4, predictions[:, 1], offset)  # constant in samples without group 4
+    draws = metrics.bootstrap_pcc(predictions, labels, groups, 60, seed=1)
+    drawn = np.random.default_rng(1).multinomial(5, np.full(5, 1 / 5), size=60)
+    for r in range(60):
+        rows = np.concatenate([np.flatnonzero(groups == g) for g in range(5) for _ in range(drawn[r, g])])
+        slow = [metrics.pcc(predictions[rows, k], labels[rows, k]) for k in range(2)]
+        np.testing.assert_allclose(draws[r], slow, atol=1e-6)
+    assert (drawn[:, 4] == 0).sum() > 5 and (draws[drawn[:, 4] == 0][:, 0] > 0.9).all()
 
 
 def test_ccc_and_mae_match_hand_computation():

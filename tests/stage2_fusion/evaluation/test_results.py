@@ -9,6 +9,7 @@ import pytest
 from helpers.synthetic_evaluations import write_evaluation
 
 from shared.errors import UserError
+from shared.files import digest
 from shared.metrics import DimensionScores
 from stage2_fusion.commands.compare import CompareConfig, compare
 from stage2_fusion.commands.ensemble import EnsembleConfig, ensemble
@@ -43,9 +44,30 @@ def test_reading_restores_evaluation(tmp_path):
     path = write_evaluation(tmp_path / "a.json", GOOD, LABELS, **info)
     evaluation = read_evaluation(path)
     np.testing.assert_array_equal(evaluation.labels, LABELS.astype(np.float32))
-    np.testing.assert_allclose(evaluation.predictions, GOOD, atol=1e-6)
+    np.testing.assert_array_equal(evaluation.predictions, GOOD)
     assert all(getattr(evaluation.info, name) == value for name, value in info.items())
     assert evaluation.to_json() == json.loads(path.read_text())
+
+
+def test_small_signals_survive_the_files(tmp_path):
+    """What is not constant when it is scored is not constant when it is compared."""
+    small = 0.5 + 4e-9 * np.nan_to_num(LABELS, nan=0.5)
+    paths = [write_evaluation(tmp_path / name, x, LABELS) for name, x in (("a.json", small), ("b.json", GOOD))]
+    again = read_evaluation(paths[0])
+    assert again.mean_pcc == pytest.approx(1) and not again.scores.constant
+    assert compare(CompareConfig(*paths, bootstrap=50)).mean.a == pytest.approx(1)
+
+
+def test_predictions_of_six_digits_of_older_versions_are_read(tmp_path):
+    path = write_evaluation(tmp_path / "a.json", GOOD, LABELS)
+    evaluation, content = read_evaluation(path), json.loads(path.read_text())
+    table = tmp_path / "a_predictions.csv"
+    header, *_ = table.read_text().splitlines()
+    rows = [[f"{value:.6f}" for value in row] for row in evaluation.predictions]
+    table.write_text("\n".join([header, *(",".join([i, *r]) for i, r in zip(evaluation.ids, rows, strict=True))]))
+    content["predictions_digest"] = digest([evaluation.ids, rows])
+    path.write_text(json.dumps(content))
+    np.testing.assert_allclose(read_evaluation(path).predictions, GOOD, atol=1e-6)
 
 
 def test_changed_table_is_refused(tmp_path):
