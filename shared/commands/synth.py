@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     lines = [
         f"{config.out}: {already}{counts['clips']} clips, {counts['subjects']} subjects",
         f"  train {counts['train']}, valid {counts['valid']}, test {counts['test']}; digest {figures['digest']}",
-        f"  ceiling: PCC {_number(ceiling)} on test, of the true intensities with the labels",
+        f"  ceiling: PCC {_number(ceiling)} on test, of the expected labels with the labels",
         f"  baseline: PCC {_number(baseline['pcc'])} on test{of_ceiling} (ridge regression)",
     ]
     result("\n".join(lines), figures)

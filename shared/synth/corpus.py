@@ -1,5 +1,6 @@
 """Makes a whole corpus: worker processes, continuing after an interruption, tables, figures."""
 
+import contextlib
 import json
 import multiprocessing
 import shutil
@@ -33,6 +34,9 @@ WRITERS = Registry(
 """Layouts of the files; each is a CsvWriter."""
 VERSION = 4
 """Raised whenever the same configuration gives other clips, so that an older folder is not continued."""
+CEILING_OF = "expected labels"
+"""What the ceiling in corpus.json is the PCC of. An older corpus.json without this entry has that of the intensities,
+and is brought up to date; its clips are the same."""
 
 
 def build(config: SynthConfig) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def build(config: SynthConfig) -> dict[str, Any]:
     writer: CsvWriter = WRITERS.get(config.layout)(config)
     complete = _claim(config)
     if complete is not None:
-        return complete
+        return _with_ceiling(complete, config, writer)
     hold(writer.progress, config.out)
     try:
         return _build(config, writer)
@@ -56,9 +60,8 @@ def _build(config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
     truths = [clip_truth(config, i) for i in range(config.clips)]
     writer.write_tables(truths)
     labels = np.round([writer.labels(t) for t in truths], 6)  # (N, 6)
-    intensities = np.round([t.intensities for t in truths], 6)  # (N, 6)
     splits = [t.split for t in truths]
-    ceiling = _ceiling(intensities, labels, splits)
+    ceiling = _ceiling(writer, truths, labels)
     figures = {
         "format": FORMAT,
         "config": _identity(config),
@@ -66,6 +69,7 @@ def _build(config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
         "counts": _counts(truths),
         "label_rates": dict(zip(EMI, np.round((labels > 0).mean(axis=0), 4).tolist(), strict=True)),
         "ceiling": ceiling,
+        "ceiling_of": CEILING_OF,
         "baseline": _baseline(writer, truths, labels, splits, ceiling["test"]["mean"]),
         "digest": _digest(writer),
     }
@@ -136,13 +140,28 @@ def _counts(truths: list[ClipTruth]) -> dict[str, Any]:
     }
 
 
-def _ceiling(intensities: np.ndarray, labels: np.ndarray, splits: list[str]) -> dict[str, dict[str, Any]]:
-    """PCC of the true intensities with the labels, the score of a perfect model: over all clips ("all") and per split;
-    None where a small corpus has too few clips.
-    intensities and labels (N, 6)."""
+def _with_ceiling(figures: dict[str, Any], config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
+    """The corpus.json of a complete corpus with the ceiling of this version, written where the folder allows it."""
+    if figures.get("ceiling_of") == CEILING_OF:
+        return figures
+    truths = [clip_truth(config, i) for i in range(config.clips)]
+    ceiling = _ceiling(writer, truths, np.round([writer.labels(t) for t in truths], 6))
+    baseline = figures["baseline"]
+    share = {"share_of_ceiling": _share(baseline["pcc"], ceiling["test"]["mean"])}
+    figures = {**figures, "ceiling": ceiling, "ceiling_of": CEILING_OF, "baseline": {**baseline, **share}}
+    with contextlib.suppress(OSError, UserError):
+        write_json(config.out / "corpus.json", figures)
+    return figures
+
+
+def _ceiling(writer: CsvWriter, truths: list[ClipTruth], labels: np.ndarray) -> dict[str, dict[str, Any]]:
+    """PCC of the expected labels with the labels (N, 6), the score of a perfect model: over all clips ("all") and per
+    split; None where a small corpus has too few clips."""
+    expected = np.stack([writer.expected_labels(t) for t in truths])  # (N, 6)
+    splits = [t.split for t in truths]
 
     def score(rows: np.ndarray) -> dict[str, Any]:
-        scores = {name: pcc(intensities[rows, k], labels[rows, k]) for k, name in enumerate(EMI)}
+        scores = {name: pcc(expected[rows, k], labels[rows, k]) for k, name in enumerate(EMI)}
         return asdict(DimensionScores.from_values(scores))
 
     rows = {"all": np.ones(len(splits), bool), **{split: np.asarray(splits) == split for split in SPLITS}}  # (N,) each
@@ -157,8 +176,11 @@ def _baseline(
     transcripts = [read_transcript(writer.transcript_path(t)) or "" for t in truths]
     counts = baseline.bag_of_words(transcripts, np.asarray(splits) == "train")  # (N, V)
     scores = baseline.evaluate(np.concatenate([statistics, counts], axis=1), labels, splits, EMI)
-    known = scores["pcc"] is not None and ceiling is not None and ceiling > 0
-    return {**scores, "share_of_ceiling": scores["pcc"] / ceiling if known else None}
+    return {**scores, "share_of_ceiling": _share(scores["pcc"], ceiling)}
+
+
+def _share(score: float | None, ceiling: float | None) -> float | None:
+    return score / ceiling if score is not None and ceiling is not None and ceiling > 0 else None
 
 
 def _digest(writer: CsvWriter) -> str:

@@ -9,7 +9,7 @@ from shared.dataset.clip import EMI
 from shared.files import write_csv
 from shared.synth.clip import media_format, write_clip
 from shared.synth.config import SynthConfig
-from shared.synth.truth import ClipTruth
+from shared.synth.truth import ClipTruth, expected_labels
 
 
 class CsvWriter:
@@ -34,6 +34,10 @@ class CsvWriter:
     def labels(self, truth: ClipTruth) -> np.ndarray:
         """The labels (6,) of a clip in this layout."""
         return truth.labels
+
+    def expected_labels(self, truth: ClipTruth) -> np.ndarray:
+        """What the labels (6,) of a clip are on average, given everything but its raters."""
+        return expected_labels(truth.intensities)
 
     def transcript_path(self, truth: ClipTruth) -> Path:
         """The file of the transcript; it does not exist when the words are missing."""

@@ -53,6 +53,8 @@ RATERS = (10, 24)
 """Smallest and largest number of raters of a clip."""
 FALSE_VOTE = 0.001
 """Probability that a rater names an absent dimension."""
+SURE_VOTE = 0.98
+"""Highest probability that a rater names a dimension."""
 
 DAMAGE_KINDS = {"vision": VISION_DAMAGE, "audio": (*AUDIO_DAMAGE, "no_track"), "text": ("missing",)}
 """{modality: kinds of damage}."""
@@ -178,8 +180,28 @@ def draw_labels(
     """Labels (6,), the share of raters who name each dimension, and the number of raters."""
     raters = int(rng.integers(rater_range[0], rater_range[1] + 1))
     readiness = np.exp(rng.normal(0, RATER_SPREAD, len(intensities)))  # (6,)
-    probability = np.clip(intensities * readiness, FALSE_VOTE, 0.98)  # (6,)
+    probability = np.clip(intensities * readiness, FALSE_VOTE, SURE_VOTE)  # (6,)
     return rng.binomial(raters, probability) / raters, raters
+
+
+def expected_labels(intensities: np.ndarray) -> np.ndarray:
+    """E[label | intensity] (...) of intensities (...): no function of the intensities has a higher PCC with the labels.
+
+    A label is the share of raters who name the dimension, whose expectation is the probability of `draw_labels`,
+    X = intensity exp(N(0, s)) clipped to [a, b], s = RATER_SPREAD. With the partial expectation of the log-normal
+    distribution (Johnson, Kotz and Balakrishnan 1994, Continuous Univariate Distributions 1, chapter 14):
+
+        E = a P(X < a) + b P(X > b) + intensity exp(s^2 / 2) (F(z_b - s) - F(z_a - s)),  z_c = ln(c / intensity) / s
+
+    with the normal distribution function F.
+    """
+    normal = np.vectorize(NormalDist().cdf, otypes=[np.float64])
+    intensities = np.asarray(intensities, dtype=np.float64)
+    positive = np.where(intensities > 0, intensities, 1.0)
+    low, high = (np.log(end / positive) / RATER_SPREAD for end in (FALSE_VOTE, SURE_VOTE))
+    inside = positive * np.exp(RATER_SPREAD**2 / 2) * (normal(high - RATER_SPREAD) - normal(low - RATER_SPREAD))
+    expected = FALSE_VOTE * normal(low) + SURE_VOTE * normal(-high) + inside
+    return np.where(intensities > 0, expected, FALSE_VOTE)
 
 
 def _draw_envelope(rng: np.random.Generator) -> Envelope:

@@ -26,6 +26,7 @@ from shared.synth.truth import (
     ClipTruth,
     clip_truth,
     draw_labels,
+    expected_labels,
     seed_propensities,
     subject_count,
     subject_splits,
@@ -95,6 +96,11 @@ class Vidmimic2Writer(CsvWriter):
         """The labels (6,): those of the seed video when the clip repeats its line."""
         return _labels(self.config, truth)[0]
 
+    def expected_labels(self, truth: ClipTruth) -> np.ndarray:
+        if not truth.repeats_line:
+            return super().expected_labels(truth)
+        return expected_labels(to_intensities(seed_propensities(self.config.seed, truth.seed_video)))
+
     def transcript_path(self, truth: ClipTruth) -> Path:
         return self._folder(truth.split == "test", "text") / f"{self.name(truth)}.txt"
 
@@ -110,8 +116,13 @@ class Vidmimic2Writer(CsvWriter):
             write_csv(self.config.out / f"{split}_split.csv", ["Filename", *EMI], rows)
         columns, rows = truth_table(truths, [self.name(t) for t in truths])
         columns += [*(f"label_{name}" for name in EMI), "subject", "seed", "split"]
+        columns += [f"expected_{name}" for name in EMI]  # those of the seed video when the clip repeats its line
         more = [
-            [*rounded(self.labels(t)), f"subject{t.subject:03d}", f"seed{t.seed_video:04d}", t.split] for t in truths
+            [
+                *(*rounded(self.labels(t)), f"subject{t.subject:03d}", f"seed{t.seed_video:04d}", t.split),
+                *rounded(self.expected_labels(t)),
+            ]
+            for t in truths
         ]
         raters = columns.index("rater_count")
         for row, t, extra in zip(rows, truths, more, strict=True):

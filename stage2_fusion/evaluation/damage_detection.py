@@ -13,6 +13,7 @@ import numpy as np
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.metrics import DimensionScores, pcc, roc_auc
+from shared.synth.truth import expected_labels
 from shared.tables.formats import read_records
 from stage2_fusion.data.features import FeatureSample
 
@@ -150,12 +151,16 @@ def read_truth(path: Path, ids: list[str]) -> list[dict[str, str]]:
 
 
 def label_ceiling(path: Path, truth: list[dict[str, str]], labels: np.ndarray, names: list[str]) -> DimensionScores:
-    """PCC of a perfect model: latent intensities against labels (N, K), which hold rating noise."""
+    """PCC of a perfect model: what labels are on average, given the true intensities, against labels (N, K), which hold
+    rating noise. The averages are the columns expected_NAME, or follow from true_NAME."""
     try:
-        latent = np.array([[float(row[f"true_{name}"]) for name in names] for row in truth])  # (N, K)
+        if all(f"expected_{name}" in truth[0] for name in names):
+            best = np.array([[float(row[f"expected_{name}"]) for name in names] for row in truth])  # (N, K)
+        else:
+            best = expected_labels(np.array([[float(row[f"true_{name}"]) for name in names] for row in truth]))
     except KeyError as error:
         raise UserError(f"{path}: no column {error}; give the truth.csv of the corpus these labels are from") from None
-    return DimensionScores.from_values({name: pcc(latent[:, k], labels[:, k]) for k, name in enumerate(names)})
+    return DimensionScores.from_values({name: pcc(best[:, k], labels[:, k]) for k, name in enumerate(names)})
 
 
 def detect_corpus_damage(truth: list[dict[str, str]], weights: np.ndarray) -> DamageReport:
