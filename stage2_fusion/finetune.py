@@ -192,4 +192,4 @@ class RawInputs:
         # The damaged modality was drawn among those present, so all must be loaded; one frame shows that there are any.
         clip = self.clips.clip(row, None if name == "vision" else lambda count: range(min(1, count)))
         clip = replace(clip, waveform=self.clips.waveform(row, rate))
-        return raw_input(damaged_view(clip, view, rate, self.info.seed).clip if view else clip, name)
+        return raw_input(damaged_view(clip, view, rate, self.info.seed, None).clip if view else clip, name)

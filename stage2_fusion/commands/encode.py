@@ -181,6 +181,7 @@ def _describe(
     from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
     from shared.training.distributed import resolve_precision
     from stage2_fusion.data.action_units import add_action_units
+    from stage2_fusion.data.damaged_views import VIEW_GENERATOR
     from stage2_fusion.data.encoding import widths
     from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, FeatureInfo
 
@@ -212,6 +213,7 @@ def _describe(
         seed=config.seed,
         precision="bf16" if bf16 and encoders is not None else "fp32",
         label_ranges=clips.info.label_ranges,
+        view_generator=VIEW_GENERATOR if config.damaged_views and precomputed is None else None,
     )
     return info.with_digest()
 
@@ -235,6 +237,7 @@ def _made_from(info: "FeatureInfo") -> dict[str, Any]:
         "action units": info.action_units.digest if info.action_units else None,
         "clips": info.data.digest,
         "damaged views": info.views,
+        "generator of damaged views": info.view_generator or 1,
         "seed": info.seed,
         "precision": info.precision,
     }

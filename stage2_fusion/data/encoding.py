@@ -73,7 +73,8 @@ class _ClipViews:
         except UserError as error:
             return error
         numbers = range(1, self.damaged_views + 1)
-        return batch, [damaged_view(clip, view, self.rate, self.seed) for view in numbers for clip in batch]
+        recipe = self.clips.info.recipe
+        return batch, [damaged_view(clip, view, self.rate, self.seed, recipe) for view in numbers for clip in batch]
 
 
 def _loader(views: _ClipViews, batches: list[range], workers: int) -> SigtermSafeDataLoader:

@@ -88,6 +88,8 @@ class FeatureInfo:
     label_ranges: dict[str, list[float]] | None = None
     """Lowest and highest value of each label on the scale of its source, of which the labels are fractions; None stands
     for [0, 1]."""
+    view_generator: int | None = None
+    """VIEW_GENERATOR of what damaged media for the views; None without such views, and for the first."""
     digest: str = ""
     """Changes with anything the features depend on, except paths."""
     format: str = FORMAT

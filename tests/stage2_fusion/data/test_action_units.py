@@ -141,7 +141,7 @@ def test_units_go_from_encoding_to_prediction(landmarker, clips, corpus, tmp_pat
         clip = load_clip(prepared, number, 16000)
         assert views[0].id == clip.id
         for view, sample in views.items():
-            shown = damaged_view(clip, view, 16000, 0).clip if view else clip
+            shown = damaged_view(clip, view, 16000, 0, None).clip if view else clip
             kinds.add(sample.damage["vision"])
             units = sample.vision.sequence[:, -53:]
             np.testing.assert_allclose(units, expected(shown.frames), atol=1e-3)

@@ -3,14 +3,15 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from shared.dataset.clip import MODALITIES
 from shared.dataset.clip_dataset import ClipSample
+from shared.dataset.recipe import Recipe
 from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
-from stage2_fusion.data.damaged_views import damaged_view
 from stage2_fusion.data.encoding import encode_dataset, waveform_rate
 from stage2_fusion.data.features import FeatureSample
 
@@ -67,6 +68,7 @@ class StubClips:
     """Seven clips. Clip i is a gray of its own; some lack a modality, the last one lacks all."""
 
     sample_rates = (100,)
+    info = SimpleNamespace(recipe=Recipe())
 
     def __init__(self):
         rng = np.random.default_rng(0)
@@ -184,20 +186,6 @@ def test_only_damaged_modalities_are_encoded_again():
     assert (
         sum(sum(tower.batch_sizes) for tower in encoders.towers().values()) == 3 * 7 + 6
     )  # one of each non-empty clip
-
-
-def test_quality_signals_show_the_damage():
-    clip = StubClips()[5]
-    face_found = VISION_QUALITY.index("face_found")
-    for number in range(1, 40):
-        view = damaged_view(clip, number, 100, 0)
-        if view.damage["vision"] == "no_face":
-            assert (view.clip.vision_quality[:, face_found] == 0).all()
-        if view.damage["audio"] == "silence":
-            assert not view.clip.waveform.any()
-        if view.damage["text"]:
-            assert view.clip.transcript == ""
-    assert clip.transcript and clip.waveform.any()  # the clip itself is not changed
 
 
 def test_modality_without_a_tower_is_missing_from_every_clip():
