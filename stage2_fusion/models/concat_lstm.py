@@ -2,9 +2,9 @@
 
 Source: the last states of two LSTMs with two layers each and the CLS vector of the text encoder are concatenated; then
 Linear, Tanh, Linear, and the output is clipped to [0, 1] afterwards. Differences here: the vision LSTM is as wide as
-its features, like the audio LSTM (the source reduces 1,280 channels to 768); the width of the hidden layer is an option
-(1,027 in the source); dropout; the text encoder is frozen (fine-tuned in the source), and the text vector is the mean
-of its token features, because not every text tower has a CLS state.
+its features, like the audio LSTM (the source reduces 1,280 channels to 768); dropout is an option (the source has
+none); a missing modality is zero (the source draws noise for vision); the text encoder is frozen (fine-tuned in the
+source), and the text vector is the mean of its token features, because not every text tower has a CLS state.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ from stage2_fusion.models.layers.temporal import LastState, masked_mean
 class ConcatLSTMOptions(FusionOptions):
     lstm_layers: Layers = 2
     """Layers of each LSTM."""
-    width: Width = 256
-    """Channels of the hidden layer of the MLP."""
+    width: Width = 1027
+    """Channels of the hidden layer of the MLP, as published."""
 
 
 class ConcatLSTM(FusionModel):

@@ -2,12 +2,10 @@
 
 Source: each sequence is average-pooled to 128 steps; per modality LayerNorm, Linear, GELU, Dropout, mean, LayerNorm,
 Linear(256); the three vectors are concatenated, then LayerNorm, Linear, GELU, Dropout, Linear, Sigmoid; three sigmoid
-units on the mean audio vector are appended to every audio step and kept near 0.5 by a penalty ("VAD-inspired": they
-never see valence, arousal or dominance); the loss includes an auxiliary prediction of each modality. Differences here:
-the three units are one linear layer over the features (source: two layers over projected steps, which are projected
-again with the units appended); an auxiliary prediction is one linear layer (source: a copy of the main head); the
-vector of a missing modality is zero (source: it encodes a row of zeros), and its auxiliary prediction and penalty do
-not count.
+units on the mean of the projected audio steps are appended to each of them, which are projected again, and kept near
+0.5 by a penalty ("VAD-inspired": they never see valence, arousal or dominance); the loss includes an auxiliary
+prediction of each modality, by a head like the main one. Differences here: the vector of a missing modality is zero
+(source: it encodes a row of zeros), and its auxiliary prediction and penalty do not count.
 """
 
 from dataclasses import dataclass
@@ -40,26 +38,19 @@ class ConcatVAD(FusionModel):
     def __init__(self, options: ConcatVADOptions, spec: FeatureSpec):
         super().__init__(options, spec)
         width, dropout = options.width, options.dropout
-        self.prior = nn.Linear(spec.widths["audio"], PRIOR_UNITS)
         self.step_mlps, self.clip_mlps, self.branch_heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for name in MODALITIES:
-            channels = spec.widths[name] + PRIOR_UNITS * (name == "audio")
-            self.step_mlps[name] = nn.Sequential(
-                nn.LayerNorm(channels), nn.Linear(channels, width), nn.GELU(), nn.Dropout(dropout)
-            )
+            self.step_mlps[name] = _mlp(spec.widths[name], width, dropout)
             self.clip_mlps[name] = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-            self.branch_heads[name] = nn.Linear(width, self.dimensions)
-        self.head = nn.Sequential(
-            nn.LayerNorm(len(MODALITIES) * width),
-            nn.Linear(len(MODALITIES) * width, width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, self.dimensions),
-        )
+            self.branch_heads[name] = nn.Sequential(*_mlp(width, width, dropout), nn.Linear(width, self.dimensions))
+        self.prior = nn.Sequential(*_mlp(width, width // 2, dropout), nn.Linear(width // 2, PRIOR_UNITS))
+        self.prior_mlp = _mlp(width + PRIOR_UNITS, width, dropout)
+        self.head = nn.Sequential(*_mlp(len(MODALITIES) * width, width, dropout), nn.Linear(width, self.dimensions))
 
     def init_output_bias(self, mean_label: Tensor) -> None:
-        for layer in (self.head[-1], *self.branch_heads.values()):
-            set_bias(layer, mean_label.logit())
+        for head in (self.head, *self.branch_heads.values()):
+            *_, output_layer = head.children()
+            set_bias(output_layer, mean_label.logit())
 
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)
@@ -67,16 +58,22 @@ class ConcatVAD(FusionModel):
         for name in MODALITIES:
             present = inputs[name].present[:, None]  # (B, 1)
             x = pool_steps(inputs[name].x, inputs[name].mask, self.options.steps)  # (B, S, C)
+            x = self.step_mlps[name](x)  # (B, S, d)
             if name == "audio":
                 prior = self.prior(x.mean(dim=1)).sigmoid()  # (B, 3)
                 penalty = (prior - 0.5).square().mean(dim=1) * present[:, 0]  # (B,)
-                x = torch.cat([x, prior[:, None].expand(-1, x.shape[1], -1)], dim=-1)  # (B, S, C + 3)
-            vector = self.clip_mlps[name](self.step_mlps[name](x).mean(dim=1)) * present  # (B, d)
+                x = torch.cat([x, prior[:, None].expand(-1, x.shape[1], -1)], dim=-1)  # (B, S, d + 3)
+                x = self.prior_mlp(x)  # (B, S, d)
+            vector = self.clip_mlps[name](x.mean(dim=1)) * present  # (B, d)
             branch = self.branch_heads[name](vector).float().sigmoid()  # (B, K)
             vectors.append(vector)
             branches.append(branch.masked_fill(~present, torch.nan))
         prediction = self.head(torch.cat(vectors, dim=1)).float().sigmoid()  # (B, K)
         return Output(prediction, *uniform_weights(inputs), branches=torch.stack(branches, dim=1), penalty=penalty)
+
+
+def _mlp(channels: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width), nn.GELU(), nn.Dropout(dropout))
 
 
 def pool_steps(x: Tensor, mask: Tensor, steps: int) -> Tensor:

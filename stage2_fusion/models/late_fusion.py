@@ -1,12 +1,14 @@
 """The system of arXiv 2403.11757 (ABAW6): vision and audio predict separately, and the predictions are averaged.
 
-Source: vision (face features and action units) -> TCN (5 levels, kernel 3, 128 channels), positions, Transformer (4
-heads, 256 hidden, 2 layers), softmax-weighted mean, linear, sigmoid; audio -> TCN, positions, mean, two linear layers
-with a ReLU, sigmoid; plain average. Text is not used. Differences here: all steps, up to the 1,024 of late_fusion.yaml,
-with a mask (source: sampled or repeated to 300); the TCN of this package, centered, normalized over channels, not
-scaled by the root of the width; post-norm instead of pre-norm Transformer; positions in seconds, so that the frame rate
-does not matter, and none for audio, whose mean they would only shift; one linear layer after audio; a branch without
-its modality is left out of the average (source: it gets noise); action units are MediaPipe blendshapes instead of
+Source: vision (face features and action units) -> TCN (5 levels, kernel 3, 128 channels), positions, dropout, pre-norm
+Transformer (4 heads, 256 hidden, 2 layers), softmax-weighted mean, linear, sigmoid; audio -> TCN, positions, dropout,
+mean, two linear layers with a ReLU, sigmoid; plain average. Text is not used. Differences here: all steps, up to the
+1,024 of late_fusion.yaml, with a mask (source: sampled or repeated to 300); the TCN of this package: a projection
+first, then one centered convolution and one linear layer a level, normalized over channels, not scaled by the root of
+the width (source: two causal convolutions a level, weight-normalized); positions in seconds, so that the frame rate
+does not matter, and none for audio, whose mean they would only shift; one dropout after them (source: two in a row);
+biases in the weighting and the output of vision; PyTorch's initial weights (source: Xavier's); a branch without its
+modality is left out of the average (source: it gets noise); action units are MediaPipe blendshapes instead of
 OpenFace's, if the features have them (`emit encode --blendshapes`).
 """
 
@@ -27,6 +29,7 @@ from stage2_fusion.models.base import (
     set_bias,
     uniform_weights,
 )
+from stage2_fusion.models.layers.dropout import Dropout
 from stage2_fusion.models.layers.temporal import TCN, masked_mean, positions_in_time
 
 
@@ -58,10 +61,14 @@ class LateFusion(FusionModel):
         width, dropout = options.width, options.dropout
         self.projections = nn.ModuleDict({name: nn.Linear(spec.widths[name], width) for name in self.reads})
         self.tcn = nn.ModuleDict({name: TCN(width, options.tcn_layers, 3, dropout) for name in self.reads})
-        layer = nn.TransformerEncoderLayer(width, options.heads, 2 * width, dropout, batch_first=True)
-        self.transformer = nn.TransformerEncoder(layer, options.layers, enable_nested_tensor=False)
+        layer = nn.TransformerEncoderLayer(width, options.heads, 2 * width, dropout, batch_first=True, norm_first=True)
+        self.transformer = nn.TransformerEncoder(layer, options.layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.dropout = Dropout(dropout)
         self.score = nn.Linear(width, 1)
-        self.heads = nn.ModuleDict({name: nn.Linear(width, self.dimensions) for name in self.reads})
+        self.hidden = nn.Sequential(nn.Linear(width, width // 2), nn.ReLU())
+        self.heads = nn.ModuleDict(
+            {"vision": nn.Linear(width, self.dimensions), "audio": nn.Linear(width // 2, self.dimensions)}
+        )
 
     def init_output_bias(self, mean_label: Tensor) -> None:
         for head in self.heads.values():
@@ -69,7 +76,7 @@ class LateFusion(FusionModel):
 
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)
-        vectors = {"vision": self._vision(inputs["vision"]), "audio": self._audio(inputs["audio"])}  # (B, d) each
+        vectors = {"vision": self._vision(inputs["vision"]), "audio": self._audio(inputs["audio"])}
         logits = [self.heads[name](vectors[name]) for name in self.reads]  # (B, K) each
         branches = torch.stack(logits, dim=1).float().sigmoid()  # (B, 2, K)
         present = torch.stack([inputs[name].present for name in self.reads], dim=1)[..., None]  # (B, 2, 1)
@@ -85,10 +92,11 @@ class LateFusion(FusionModel):
         x, mask = self.projections["vision"](part.x), part.mask  # (B, T, d), (B, T)
         x = self.tcn["vision"](x, mask) + positions_in_time(part.times, self.options.width)  # (B, T, d)
         padding = ~mask & part.present[:, None]  # (B, T); all False for a row without steps, which is zeroed below
-        x = self.transformer(x, src_key_padding_mask=padding)  # (B, T, d)
+        x = self.transformer(self.dropout(x), src_key_padding_mask=padding)  # (B, T, d)
         scores = self.score(x).float().masked_fill(padding[..., None], -torch.inf)  # (B, T, 1)
         return (scores.softmax(dim=1) * x).sum(dim=1) * part.present[:, None]
 
     def _audio(self, part: ModalityInput) -> Tensor:
-        """(B, d), zero where audio is absent."""
-        return masked_mean(self.tcn["audio"](self.projections["audio"](part.x), part.mask), part.mask)
+        """(B, d / 2), zero where audio is absent."""
+        x = self.tcn["audio"](self.projections["audio"](part.x), part.mask)  # (B, T, d)
+        return self.hidden(masked_mean(self.dropout(x), part.mask)) * part.present[:, None]

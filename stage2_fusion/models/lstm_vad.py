@@ -2,7 +2,8 @@
 
 Source: frames of audeering's wav2vec 2.0, fine-tuned along: 1,024 channels and arousal, dominance and valence; linear
 output, predictions clipped to [0, 1] afterwards. Differences here: frames of the frozen audio encoder, whatever its
-width (the audeering tower with `append_emotion` gives the same 1,027); dropout.
+width (the audeering tower with `append_emotion` gives the same 1,027); dropout is an option
+(the source has none).
 """
 
 from dataclasses import dataclass

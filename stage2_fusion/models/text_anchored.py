@@ -1,12 +1,11 @@
 """The system of arXiv 2603.14976 (winner of ABAW10): text attends to audio and to vision.
 
 Source: the text vector is the single query of one cross-attention over the audio steps and one over the vision steps (4
-heads, hidden 512); [text, audio', vision'] concatenated, then Linear(512), GELU, Dropout, Linear, and the output is
-clipped to [0, 1] afterwards; learned vectors for missing modalities; modality dropout 0.1. Differences here: the
-learned vectors replace audio' and vision' (source: they replace the steps that are attended to); the text is projected
-to 512 (source: used directly); no LayerNorm on queries and keys; dropout before the MLP as well; modality dropout never
-hides the last modality; the text encoder is frozen (fine-tuned in the source), and the text vector is the mean of its
-token features instead of the CLS state.
+heads, hidden 512, LayerNorm on queries and keys); [text, audio', vision'] concatenated, then Linear(512), GELU,
+Dropout, Linear, and the output is clipped to [0, 1] afterwards; learned vectors replace the steps, or the text, of a
+missing modality; modality dropout 0.1. Differences here: modality dropout never hides the last modality; the text
+encoder is frozen (fine-tuned in the source), and the text vector is the mean of its token features instead of the CLS
+state.
 """
 
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from stage2_fusion.models.layers.temporal import masked_mean
 @dataclass
 class TextAnchoredOptions(FusionOptions):
     width: Width = 512
-    """Channels of text, audio', vision' and of the hidden layer of the MLP, as published."""
+    """Channels of audio', vision' and of the hidden layer of the MLP, as published."""
     heads: Width = 4
     """Attention heads, as published; must divide width."""
 
@@ -42,48 +41,62 @@ class TextAnchoredOptions(FusionOptions):
             raise UserError(f"width {self.width} must be a multiple of heads = {self.heads}")
 
 
+class TextQuery(nn.Module):
+    """The text as the single query over the T steps of another modality, H heads.
+
+    forward(text (B, C_t), x (B, T, C), mask bool (B, T), a real step in each row) -> (B, d).
+    """
+
+    def __init__(self, text_channels: int, channels: int, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Sequential(nn.Linear(text_channels, width), nn.LayerNorm(width))
+        self.key = nn.Sequential(nn.Linear(channels, width), nn.LayerNorm(width))
+        self.value = nn.Linear(channels, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, text: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = (
+            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for y in (self.query(text)[:, None], self.key(x), self.value(x))
+        )  # (B, H, 1, d / H), (B, H, T, d / H), (B, H, T, d / H)
+        dropout = self.dropout if self.training else 0.0
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, mask[:, None, None], dropout)
+        return self.out_proj(attended.flatten(1))  # (B, d)
+
+
 class TextAnchored(FusionModel):
-    """B clips, T steps of a modality, d width, K dimensions."""
+    """B clips, T steps of a modality of C channels, d width, K dimensions."""
 
     Options = TextAnchoredOptions
 
     def __init__(self, options: TextAnchoredOptions, spec: FeatureSpec):
         super().__init__(options, spec)
-        width = options.width
-        self.text_projection = nn.Linear(spec.widths["text"], width)
+        width, text = options.width, spec.widths["text"]
         self.cross_attn = nn.ModuleDict(
             {
-                name: nn.MultiheadAttention(
-                    width, options.heads, options.dropout, kdim=channels, vdim=channels, batch_first=True
-                )
-                for name, channels in ((name, spec.widths[name]) for name in ("vision", "audio"))
+                name: TextQuery(text, spec.widths[name], width, options.heads, options.dropout)
+                for name in ("vision", "audio")
             }
         )
-        self.missing = nn.Parameter(torch.randn(len(MODALITIES), width) * 0.02)
+        self.missing = nn.ParameterDict({name: torch.randn(spec.widths[name]) * 0.02 for name in MODALITIES})
         self.head = nn.Sequential(
-            nn.Dropout(options.dropout),
-            nn.Linear(len(MODALITIES) * width, width),
+            nn.Linear(text + 2 * width, width),
             nn.GELU(),
             nn.Dropout(options.dropout),
             nn.Linear(width, self.dimensions),
         )
-
-    def no_weight_decay(self) -> set[str]:
-        return {"missing"}
 
     def init_output_bias(self, mean_label: Tensor) -> None:
         set_bias(self.head[-1], mean_label)
 
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)
-        missing = dict(zip(MODALITIES, self.missing, strict=True))  # (d,) each
-        present = {name: inputs[name].present[:, None] for name in MODALITIES}  # (B, 1) each
         tokens = masked_mean(inputs["text"].x, inputs["text"].mask)  # (B, C_t)
-        text = torch.where(present["text"], self.text_projection(tokens), missing["text"])  # (B, d)
+        text = torch.where(inputs["text"].present[:, None], tokens, self.missing["text"])  # (B, C_t)
         vectors = [text]
         for name, attention in self.cross_attn.items():
-            x = inputs[name].x  # (B, T, C)
-            padding = ~inputs[name].mask & present[name]  # (B, T); all False for a row without steps, replaced below
-            attended = attention(text[:, None], x, x, key_padding_mask=padding, need_weights=False)[0][:, 0]  # (B, d)
-            vectors.append(torch.where(present[name], attended, missing[name]))
+            absent = ~inputs[name].present[:, None]  # (B, 1)
+            x = torch.where(absent[..., None], self.missing[name], inputs[name].x)  # (B, T, C)
+            vectors.append(attention(text, x, inputs[name].mask | absent))  # (B, d)
         return Output(self.linear_prediction(self.head(torch.cat(vectors, dim=1))), *uniform_weights(inputs))

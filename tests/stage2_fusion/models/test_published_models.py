@@ -138,18 +138,16 @@ def concat_lstm(model, sample):
 
 def text_anchored(model, sample):
     words = steps_of(model, sample, "text")
-    text = linear(model.text_projection, mean_of(words, 0)) if words else model.missing[2]
+    text = mean_of(words, 0) if words else model.missing["text"]
     parts = [text]
-    for m, name in ((0, "vision"), (1, "audio")):
-        rows, over = steps_of(model, sample, name), model.cross_attn[name]
-        bq, bk, bv = over.in_proj_bias.chunk(3)
-        if rows:
-            keys, values = [over.k_proj_weight @ x + bk for x in rows], [over.v_proj_weight @ x + bv for x in rows]
-            parts.append(linear(over.out_proj, attend(over.q_proj_weight @ text + bq, keys, values, 4)[0]))
-        else:
-            parts.append(model.missing[m])
-    hidden = gelu(linear(model.head[1], torch.cat(parts)))
-    return Output(linear(model.head[4], hidden).clamp(0, 1), *uniform(sample))
+    for name in ("vision", "audio"):
+        rows, over = steps_of(model, sample, name) or [model.missing[name]], model.cross_attn[name]
+        query, *keys = (
+            layer_norm(part[1], linear(part[0], x)) for part, x in [(over.query, text), *((over.key, x) for x in rows)]
+        )
+        parts.append(linear(over.out_proj, attend(query, keys, [linear(over.value, x) for x in rows], 4)[0]))
+    hidden = gelu(linear(model.head[0], torch.cat(parts)))
+    return Output(linear(model.head[3], hidden).clamp(0, 1), *uniform(sample))
 
 
 def late_fusion(model, sample):
@@ -159,16 +157,17 @@ def late_fusion(model, sample):
         places = [position(float(t), len(rows[0])) for t in sample.vision.times]
         rows = [x + place for x, place in zip(tcn(model.tcn["vision"], rows), places, strict=True)]
         for layer in model.transformer.layers:
-            attended, _ = attention_over(layer.self_attn, rows, rows)
-            rows = [layer_norm(layer.norm1, x + y) for x, y in zip(rows, attended, strict=True)]
-            rows = [
-                layer_norm(layer.norm2, x + linear(layer.linear2, linear(layer.linear1, x).clamp(min=0))) for x in rows
-            ]
+            normed = [layer_norm(layer.norm1, x) for x in rows]
+            attended, _ = attention_over(layer.self_attn, normed, normed)
+            rows = [x + y for x, y in zip(rows, attended, strict=True)]
+            hidden = [linear(layer.linear1, layer_norm(layer.norm2, x)).clamp(min=0) for x in rows]
+            rows = [x + linear(layer.linear2, y) for x, y in zip(rows, hidden, strict=True)]
+        rows = [layer_norm(model.transformer.norm, x) for x in rows]
         weights = torch.cat([linear(model.score, x) for x in rows]).softmax(0)
         alone["vision"] = sum(w * x for w, x in zip(weights, rows, strict=True))
     rows = tcn(model.tcn["audio"], [linear(model.projections["audio"], x) for x in steps_of(model, sample, "audio")])
     if rows:
-        alone["audio"] = mean_of(rows, 0)
+        alone["audio"] = linear(model.hidden[0], mean_of(rows, 0)).clamp(min=0)
     alone = {name: linear(model.heads[name], clip).sigmoid() for name, clip in alone.items()}
     biases = [head.bias.sigmoid() for head in model.heads.values()]
     nothing = torch.full_like(biases[0], torch.nan)
@@ -186,19 +185,21 @@ def concat_vad(model, sample):
             count, steps = len(rows), model.options.steps
             windows = [rows[math.floor(s * count / steps) : math.ceil((s + 1) * count / steps)] for s in range(steps)]
             rows = [mean_of(window, 0) for window in windows]
+            rows = [hidden_layer(model.step_mlps[name], x) for x in rows]
             if name == "audio":
-                prior = linear(model.prior, mean_of(rows, 0)).sigmoid()
+                prior = linear(model.prior[4], hidden_layer(model.prior, mean_of(rows, 0))).sigmoid()
                 penalty = (prior - 0.5).square().mean()
-                rows = [torch.cat([x, prior]) for x in rows]
-            norm, project = model.step_mlps[name][:2]
-            clip = mean_of([gelu(linear(project, layer_norm(norm, x))) for x in rows], 0)
-            clip = linear(model.clip_mlps[name][1], layer_norm(model.clip_mlps[name][0], clip))
-        alone = linear(model.branch_heads[name], clip).sigmoid()
+                rows = [hidden_layer(model.prior_mlp, torch.cat([x, prior])) for x in rows]
+            clip = linear(model.clip_mlps[name][1], layer_norm(model.clip_mlps[name][0], mean_of(rows, 0)))
+        alone = linear(model.branch_heads[name][4], hidden_layer(model.branch_heads[name], clip)).sigmoid()
         branches.append(alone if rows else torch.full_like(alone, torch.nan))
         parts.append(clip)
-    hidden = gelu(linear(model.head[1], layer_norm(model.head[0], torch.cat(parts))))
-    prediction = linear(model.head[4], hidden).sigmoid()
+    prediction = linear(model.head[4], hidden_layer(model.head, torch.cat(parts))).sigmoid()
     return Output(prediction, *uniform(sample), branches=torch.stack(branches), penalty=penalty)
+
+
+def hidden_layer(layers, x):
+    return gelu(linear(layers[1], layer_norm(layers[0], x)))
 
 
 def concat(model, sample):
