@@ -6,11 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from shared.dataset.clip import EMI
 from shared.media.damage import damage_frames, damage_waveform
 from shared.synth import media, voice, words
 from shared.synth.baseline import statistics
 from shared.synth.config import SynthConfig
-from shared.synth.face import expression_units, invent_person
+from shared.synth.face import expression_units, invent_person, moved_units
 from shared.synth.render import render
 from shared.synth.truth import ClipTruth, clip_truth, seed_line_intensities
 from shared.training.sampling import derive_seed
@@ -70,8 +71,12 @@ def clean_frames(config: SynthConfig, truth: ClipTruth, form: MediaFormat) -> tu
     """The undamaged frames, RGB uint8 (T, H, W, 3), and their times in seconds (T,)."""
     person = invent_person(np.random.default_rng(derive_seed("synth", config.seed, "face", truth.subject)))
     rng = np.random.default_rng(derive_seed("synth", config.seed, "picture", truth.index))
-    times = frame_times(form, truth.envelope.duration, rng)
-    units = expression_units(truth.vision, truth.envelope.at(times), times, person, rng)
+    times = frame_times(form, truth.duration, rng)
+    if truth.timing:
+        moved = moved_units(truth.timing.levels("vision", times), person)  # (T, 12)
+    else:
+        moved = truth.envelope.at(times)[:, None] * moved_units(truth.vision, person)  # (T, 12)
+    units = expression_units(moved, times, person, rng)
     return render(person, units, times, form.size, rng), times
 
 
@@ -79,11 +84,21 @@ def clean_waveform(config: SynthConfig, truth: ClipTruth, rate: int) -> np.ndarr
     """The undamaged sound: float32 (S,) in [-1, 1] at `rate` Hz."""
     speaker = voice.invent_speaker(np.random.default_rng(derive_seed("synth", config.seed, "voice", truth.subject)))
     rng = np.random.default_rng(derive_seed("synth", config.seed, "sound", truth.index))
-    return voice.speak(speaker, truth.audio, truth.envelope.at, truth.envelope.duration, rate, rng)
+
+    def effects(times: np.ndarray) -> np.ndarray:
+        if truth.timing:
+            return truth.timing.levels("audio", times) @ voice.EFFECT  # (R, 8)
+        return truth.envelope.at(times)[:, None] * (truth.audio @ voice.EFFECT)  # (R, 8)
+
+    return voice.speak(speaker, effects, truth.duration, rate, rng)
 
 
 def clean_transcript(config: SynthConfig, truth: ClipTruth) -> str:
-    """The undamaged words. All clips that repeat the line of a seed video have the same words."""
+    """The undamaged words. All clips that repeat the line of a seed video have the same words; with `dynamics`, words
+    tell neither the intensities nor the seed video."""
+    if truth.timing:
+        own_rng = np.random.default_rng(derive_seed("synth", config.seed, "words", truth.index))
+        return words.write_line(np.zeros(len(EMI)), words.draw_topic(own_rng), own_rng)
     seed_rng = np.random.default_rng(derive_seed("synth", config.seed, "line", truth.seed_video))
     topic = words.draw_topic(seed_rng)
     if truth.repeats_line:
@@ -117,9 +132,12 @@ def make_clip(config: SynthConfig, truth: ClipTruth, form: MediaFormat) -> Synth
     waveform = clean_waveform(config, truth, form.audio_rate)
     vision_damage, audio_damage = truth.damage["vision"], truth.damage["audio"]
     if vision_damage:
-        frames = damage_frames(frames, vision_damage, rng, float(rng.uniform(0.85, 1.0)))
+        for rows in _damaged(truth, "vision", times):
+            frames[rows] = damage_frames(frames[rows], vision_damage, rng, float(rng.uniform(0.85, 1.0)))
     if audio_damage not in ("", "no_track"):
-        waveform = damage_waveform(waveform, form.audio_rate, audio_damage, rng, float(rng.uniform(0.85, 1.0)))
+        for rows in _damaged(truth, "audio", np.arange(len(waveform)) / form.audio_rate):
+            severity = float(rng.uniform(0.85, 1.0))
+            waveform[rows] = damage_waveform(waveform[rows], form.audio_rate, audio_damage, rng, severity)
     gains = np.array([1.0, rng.uniform(0.6, 1.0)] if form.stereo else [1.0])  # (channels,)
     return SynthClip(
         frames=frames,
@@ -127,6 +145,13 @@ def make_clip(config: SynthConfig, truth: ClipTruth, form: MediaFormat) -> Synth
         channels=None if audio_damage == "no_track" else waveform[:, None] * gains.astype(np.float32),
         transcript=None if truth.damage["text"] else clean_transcript(config, truth),
     )
+
+
+def _damaged(truth: ClipTruth, modality: str, times: np.ndarray) -> list[np.ndarray]:
+    """The stretches of `times` (T,) seconds in which the damage to a modality is there: bool (T,) each."""
+    if truth.damage_spans is None:
+        return [np.ones(len(times), bool)]
+    return [span.holds(times) for span in truth.damage_spans if span.modality == modality]
 
 
 def write_clip(config: SynthConfig, index: int, folder: Path, progress: Path) -> None:

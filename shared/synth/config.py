@@ -19,6 +19,13 @@ class SynthConfig(CheckedOptions):
     """Decides people, seed videos, words and damage."""
     damage: Fraction = 0.3
     """Share of clips with one damaged or missing modality, so that quality weights can be scored."""
+    dynamics: bool = False
+    """Intensities lie in order and timing alone (shared/synth/timing.py): clips of six seconds in which every face and
+    every voice shows the same expressions for the same time, and words say nothing. For systems that claim to model
+    time."""
+    damage_spans: bool = False
+    """Damage comes and goes: in a damaged clip, face and sound are damaged in turn, some tenths of a second each, so
+    that neither is to be trusted for the whole clip, and one of them always is."""
     workers: Processes = 0
     """Processes; 0 means one per core. The files do not depend on it."""
     layout: str = "csv"

@@ -32,6 +32,8 @@ WRITERS = Registry(
     {"csv": "shared.synth.tables:CsvWriter", "vidmimic2": "shared.synth.vidmimic2:Vidmimic2Writer"},
 )
 """Layouts of the files; each is a CsvWriter."""
+LATER_OPTIONS = ("layout", "dynamics", "damage_spans")
+"""Options that were added without changing the corpora that do not use them."""
 VERSION = 4
 """Raised whenever the same configuration gives other clips, so that an older folder is not continued."""
 CEILING_OF = "expected labels"
@@ -81,8 +83,9 @@ def _build(config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
 def _identity(config: SynthConfig) -> dict[str, Any]:
     """The options that decide the bytes of the corpus."""
     options = {key: value for key, value in asdict(config).items() if key not in ("out", "workers")}
-    if options["layout"] == "csv":
-        del options["layout"]  # a corpus without this entry has layout csv
+    for name in LATER_OPTIONS:
+        if options[name] == SynthConfig.__dataclass_fields__[name].default:
+            del options[name]  # a corpus without this entry has the default
     return {"version": VERSION, **options}
 
 

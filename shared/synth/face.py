@@ -85,15 +85,17 @@ def invent_person(rng: np.random.Generator) -> Person:
     )
 
 
-def expression_units(
-    intensities: np.ndarray, apex_share: np.ndarray, times: np.ndarray, person: Person, rng: np.random.Generator
-) -> np.ndarray:
+def moved_units(intensities: np.ndarray, person: Person) -> np.ndarray:
+    """How far these intensities (..., 6) move the units of a face: (..., 12)."""
+    return np.tanh(1.7 * (intensities @ ACTION) * person.expressivity) / np.tanh(1.7)  # (..., 12)
+
+
+def expression_units(moved: np.ndarray, times: np.ndarray, person: Person, rng: np.random.Generator) -> np.ndarray:
     """The units (T, 12) of a clip: the resting face, the expression, blinks, speech and small random movements.
 
-    intensities (6,) that the face shows, apex_share (T,) of the envelope, times (T,) seconds.
+    moved (T, 12): what the expression adds to the resting face at times (T,) seconds.
     """
-    moved = np.tanh(1.7 * (intensities @ ACTION) * person.expressivity) / np.tanh(1.7)  # (12,)
-    units = person.neutral + apex_share[:, None] * moved  # (T, 12)
+    units = person.neutral + moved  # (T, 12)
     phase, speed = rng.uniform(0, 2 * np.pi, len(UNITS)), rng.uniform(0.5, 1.5, len(UNITS))
     units += 0.05 * np.sin(2 * np.pi * speed * times[:, None] + phase)  # (T, 12)
     speech = np.abs(np.sin(np.pi * rng.uniform(3, 5) * times + phase[0]))  # (T,)

@@ -64,12 +64,26 @@ def truth_table(truths: list[ClipTruth], ids: list[str]) -> tuple[list[str], lis
     columns = ["id", *(f"true_{name}" for name in EMI), "rater_count"]
     columns += ["vision_damage", "audio_damage", "text_damage", "duration", "onset_time", "apex_time", "offset_time"]
     columns += [f"{shown}_{name}" for shown in ("seen", "heard", "said") for name in EMI]
+    if any(t.timing for t in truths):
+        columns += [f"timing_{name}" for name in EMI]
+    with_spans = any(t.damage_spans is not None for t in truths)
+    if with_spans:
+        columns += [f"{modality}_damage_spans" for modality in ("vision", "audio")]
     rows = []
     for t, identifier in zip(truths, ids, strict=True):
-        times = [t.envelope.duration, t.envelope.onset, t.envelope.apex, t.envelope.offset]
-        shown = [*rounded(t.vision), *rounded(t.audio), *rounded(t.text)]
-        rows.append([identifier, *rounded(t.intensities), t.raters, *t.damage.values(), *rounded(times), *shown])
+        envelope = [t.envelope.onset, t.envelope.apex, t.envelope.offset]
+        times = [*rounded([t.duration]), *(["", "", ""] if t.timing else rounded(envelope))]
+        shown = rounded([*t.vision, *t.audio, *t.text, *(t.timing.cues if t.timing else ())])
+        rows.append([identifier, *rounded(t.intensities), t.raters, *t.damage.values(), *times, *shown])
+        if with_spans:
+            rows[-1] += [_spans(t, modality) for modality in ("vision", "audio")]
     return columns, rows
+
+
+def _spans(truth: ClipTruth, modality: str) -> str:
+    """The damaged stretches of a modality: "0.000-0.512 1.040-1.600", in seconds."""
+    spans = [span for span in truth.damage_spans or () if span.modality == modality]
+    return " ".join(f"{span.start:.3f}-{span.end:.3f}" for span in spans)
 
 
 def rounded(values: Iterable[float]) -> list[float]:

@@ -3,7 +3,7 @@
 Every function is pure: a clip follows from (config, index) alone, so any process can make any clip.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -12,6 +12,7 @@ import numpy as np
 from shared.dataset.clip import EMI
 from shared.media.damage import AUDIO_DAMAGE, VISION_DAMAGE
 from shared.synth.config import SynthConfig
+from shared.synth.timing import CARRIED, Timing, draw_timing
 from shared.synth.visibility import shown_intensities
 from shared.training.sampling import derive_seed
 
@@ -60,6 +61,24 @@ DAMAGE_KINDS = {"vision": VISION_DAMAGE, "audio": (*AUDIO_DAMAGE, "no_track"), "
 """{modality: kinds of damage}."""
 
 
+SPAN = (0.4, 0.8)
+"""Shortest and longest stretch of damage, seconds (`damage_spans`)."""
+
+
+@dataclass(frozen=True)
+class DamageSpan:
+    """A stretch of a clip in which one modality is damaged."""
+
+    modality: str
+    start: float
+    end: float
+    """Seconds."""
+
+    def holds(self, times: np.ndarray) -> np.ndarray:
+        """Which of `times` (T,) seconds lie in it: bool (T,)."""
+        return (times >= self.start) & (times < self.end)
+
+
 @dataclass(frozen=True)
 class Envelope:
     """The strength of an expression over time. Times are seconds from the start of the clip."""
@@ -101,6 +120,16 @@ class ClipTruth:
     envelope: Envelope
     damage: dict[str, str]
     """{modality: kind of damage, "" for none}."""
+    damage_spans: tuple[DamageSpan, ...] | None = None
+    """With `damage_spans`, when the damage is there; None where it lasts for the whole clip."""
+    timing: Timing | None = None
+    """With `dynamics`, when expressions come and go. The envelope is then not used, and vision, audio and text hold the
+    intensities whose timing a modality takes part in showing."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.timing.duration if self.timing else self.envelope.duration
 
     @property
     def id(self) -> str:
@@ -122,7 +151,7 @@ def clip_truth(config: SynthConfig, index: int) -> ClipTruth:
         text = seed_line_intensities(config.seed, seed_video)  # (6,)
     else:
         text = shown_intensities(intensities, "text", rng)  # (6,)
-    return ClipTruth(
+    truth = ClipTruth(
         index=index,
         subject=subject,
         seed_video=seed_video,
@@ -137,6 +166,34 @@ def clip_truth(config: SynthConfig, index: int) -> ClipTruth:
         envelope=_draw_envelope(rng),
         damage=_draw_damage(config.damage, rng),
     )
+    if config.dynamics:
+        truth = _with_timing(config, truth)
+    return _with_spans(config, truth) if config.damage_spans else truth
+
+
+def _with_timing(config: SynthConfig, truth: ClipTruth) -> ClipTruth:
+    """The same clip with its intensities in the timing alone."""
+    rng = np.random.default_rng(derive_seed("synth", config.seed, "timing", truth.index))
+    vision, audio, text = (
+        np.where(np.isin(np.arange(len(EMI)), CARRIED[modality]), truth.intensities, 0.0)  # (6,)
+        for modality in ("vision", "audio", "text")
+    )
+    timing = draw_timing(truth.intensities, rng)
+    return replace(truth, vision=vision, audio=audio, text=text, repeats_line=False, timing=timing)
+
+
+def _with_spans(config: SynthConfig, truth: ClipTruth) -> ClipTruth:
+    """The same clip with damage that comes and goes."""
+    if not any(truth.damage.values()):
+        return replace(truth, damage_spans=())
+    rng = np.random.default_rng(derive_seed("synth", config.seed, "spans", truth.index))
+    damage = {"vision": str(rng.choice(VISION_DAMAGE)), "audio": str(rng.choice(AUDIO_DAMAGE)), "text": ""}
+    spans, time, turn = [], 0.0, int(rng.integers(2))
+    while time < truth.duration:
+        end = min(truth.duration, time + float(rng.uniform(*SPAN)))
+        spans.append(DamageSpan(("vision", "audio")[turn], time, end))
+        time, turn = end, 1 - turn
+    return replace(truth, damage=damage, damage_spans=tuple(spans))
 
 
 def subject_count(clips: int) -> int:

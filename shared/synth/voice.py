@@ -68,21 +68,21 @@ def invent_speaker(rng: np.random.Generator) -> Speaker:
 
 def speak(
     speaker: Speaker,
-    intensities: np.ndarray,
-    envelope: Callable[[np.ndarray], np.ndarray],
+    effects: Callable[[np.ndarray], np.ndarray],
     duration: float,
     rate: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A recording of `duration` seconds at `rate` Hz that shows the intensities (6,): float32 (S,) in [-1, 1].
+    """A recording of `duration` seconds at `rate` Hz: float32 (S,) in [-1, 1].
 
-    envelope: seconds (R,) -> share of the apex (R,). The voice is computed at 16 kHz at most and then resampled.
+    effects: seconds (R,) -> what the expression adds to the speaker's baseline, (R, 8), columns EFFECTS. The voice is
+    computed at 16 kHz at most and then resampled.
     """
     inner_rate = min(rate, 16000)
     count = round(duration * inner_rate)
     times = np.arange(count) / inner_rate  # (S,)
     slow = np.arange(0, duration + 0.01, 0.01)  # (R,) times of the controls, which change slowly
-    controls = envelope(slow)[:, None] * (intensities @ EFFECT) * speaker.expressivity  # (R, 8)
+    controls = effects(slow) * speaker.expressivity  # (R, 8)
     effect = dict(zip(EFFECTS, controls.T, strict=True))
 
     syllables = np.cumsum(speaker.rate * (1 + effect["rate"])) * 0.01 + rng.random()  # (R,) number spoken so far

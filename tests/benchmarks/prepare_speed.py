@@ -81,9 +81,11 @@ def film(path: Path, seconds: float) -> Path:
     person = face.invent_person(rng)
     envelope = Envelope(seconds, 0.1 * seconds, 0.4 * seconds, 0.7 * seconds, 0.2)
     times, intensities = np.arange(int(seconds * RATE)) / RATE, np.full(6, 0.6)  # (T,), (6,)
-    units = face.expression_units(intensities, envelope.at(times), times, person, rng)
+    moved = envelope.at(times)[:, None] * face.moved_units(intensities, person)  # (T, 12)
+    units = face.expression_units(moved, times, person, rng)
     frames = render(person, units, times, SIZE, rng)  # (T, H, W, 3)
-    sound = voice.speak(voice.invent_speaker(rng), intensities, envelope.at, seconds, AUDIO_RATE, rng)  # (S,)
+    speaker, effect = voice.invent_speaker(rng), intensities @ voice.EFFECT
+    sound = voice.speak(speaker, lambda at: envelope.at(at)[:, None] * effect, seconds, AUDIO_RATE, rng)  # (S,)
     media.write_video(path, frames, times, RATE, sound[:, None], AUDIO_RATE)
     return path
 
