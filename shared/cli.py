@@ -27,7 +27,7 @@ COMMANDS = {
     "fuse": ("stage2_fusion.train:main", "stage 2: train a fusion model on encoded clips"),
     "search": ("stage2_fusion.commands.search:main", "try configurations of stage 2 in parallel"),
     "evaluate": ("stage2_fusion.commands.evaluate:main", "score a fusion model"),
-    "baseline": ("stage2_fusion.commands.baseline:main", "score ridge regression on the same features"),
+    "baseline": ("stage2_fusion.commands.baseline:main", "score the cheap baselines, on features or on media"),
     "compare": ("stage2_fusion.commands.compare:main", "paired bootstrap of two systems"),
     "leaderboard": ("stage2_fusion.commands.leaderboard:main", "a table of systems"),
     "ensemble": ("stage2_fusion.commands.ensemble:main", "combine several systems"),

@@ -32,14 +32,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class BaselineConfig(CheckedOptions):
-    """The baselines that a fusion model has to beat. On a feature dataset: ridge regression on mean and standard
-    deviation of each modality's features. On a clip dataset: kernel ridge regression on plain statistics of the face
-    crops, the sound and the words, without any encoder."""
+    """The baselines that a fusion model has to beat: ridge regression on the same features, and kernel ridge regression
+    on statistics of the media, without any encoder."""
 
     data: Path
     """Feature dataset (`emit encode`), or clip dataset (`emit prepare`)."""
     out: OutputEvaluation
     """JSON file of the evaluation to write."""
+    kind: Literal["ridge", "statistics"] | None = None
+    """ridge: on mean and standard deviation of each modality's features, from a feature dataset. statistics: kernel
+    ridge regression on plain statistics of the face crops, the sound and the words, from a clip dataset. By default the
+    one that reads the data."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
     """Modalities that the regression reads, such as ["text"]."""
     split: str = "test"
@@ -70,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         BaselineConfig,
         argv,
         prog="emit baseline",
-        example='emit baseline --data runs/demo/features --modalities ["text"] --out runs/demo/ridge_text.json',
+        example="emit baseline --kind statistics --data runs/demo/clips --out runs/demo/media_baseline.json",
     )
     evaluation = baseline(config)
     result(score_table(evaluation), evaluation.to_json())
@@ -81,10 +84,20 @@ def main(argv: list[str] | None = None) -> int:
 def baseline(config: BaselineConfig) -> Evaluation:
     """Fit on train, choose on valid, score, write the evaluation."""
     began = time.perf_counter()
-    evaluation = (_on_clips if (config.data / "dataset.json").exists() else _on_features)(config)
+    evaluation = (_on_clips if kind_of(config) == "statistics" else _on_features)(config)
     evaluation.info.sections["seconds"] = round(time.perf_counter() - began, 2)
     write_evaluation(config.out, evaluation)
     return evaluation
+
+
+def kind_of(config: BaselineConfig) -> str:
+    """The kind that was asked for, or that reads such data. UserError when it reads other data."""
+    clips = (config.data / "dataset.json").exists()
+    if config.kind == "statistics" and not clips and (config.data / "features.json").exists():
+        raise UserError(f"{config.data}: holds features, and --kind statistics reads media: give the clip dataset")
+    if config.kind == "ridge" and clips:
+        raise UserError(f"{config.data}: holds clips, and --kind ridge reads features: give those of `emit encode`")
+    return config.kind or ("statistics" if clips else "ridge")
 
 
 def _on_clips(config: BaselineConfig) -> Evaluation:

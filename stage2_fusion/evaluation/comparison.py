@@ -35,6 +35,8 @@ class Comparison:
     seed: int
     mean: Difference | None
     """Of the mean over dimensions; None when none has a PCC."""
+    baselines: dict[str, str]
+    """{"A" or "B": its model} of those that are cheap baselines (`emit baseline`)."""
     per_dimension: dict[str, Difference | None]
     """None for a dimension whose labels allow no PCC."""
 
@@ -59,6 +61,7 @@ def compare_evaluations(a: Evaluation, b: Evaluation, resamples: int, seed: int)
         bootstrap=resamples,
         seed=seed,
         mean=_difference(float(np.mean(pcc_a)), float(np.mean(pcc_b)), mean_over_dimensions(draws)) if known else None,
+        baselines={side: system.info.model for side, system in (("A", a), ("B", b)) if system.info.is_baseline},
         per_dimension=each,
     )
 
@@ -67,7 +70,8 @@ def comparison_table(comparison: Comparison) -> str:
     """The differences as lines of text."""
     rows = {**comparison.per_dimension, "mean": comparison.mean}
     width = max(map(len, rows))
-    lines = [f"{'':<{width}}       A       B    A - B   95 % interval      A ahead"]
+    lines = [f"{side} is a cheap baseline, {model}" for side, model in comparison.baselines.items()]
+    lines += [f"{'':<{width}}       A       B    A - B   95 % interval      A ahead"]
     for name, row in rows.items():
         if row is None:
             lines.append(f"{name:<{width}}   n/a: not labeled, or in too few clips, or all equal")

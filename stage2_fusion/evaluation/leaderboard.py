@@ -1,4 +1,4 @@
-"""Systems in a table, best first; several evaluations of one system are its seeds."""
+"""Cheap baselines, then systems in a table, best first; several evaluations of one system are its seeds."""
 
 import math
 import statistics
@@ -41,6 +41,7 @@ class LeaderboardRow:
     """One system, or a reference that is not a system (then without seeds and clips)."""
 
     system: str
+    """The name, in brackets for a reference."""
     pcc: float | None
     """Mean over seeds; None when the labels of one of them allow no PCC."""
     per_dimension: dict[str, float | None]
@@ -55,11 +56,13 @@ class LeaderboardRow:
     difference_interval: Interval = None
     note: str = ""
     """What makes the score look better than it is."""
+    baseline: bool = False
+    """Whether `emit baseline` made it: it stands at the head of the table."""
 
 
 @dataclass
 class Leaderboard:
-    """Rows, best first, and remarks about the table."""
+    """Rows, baselines first, then best first, and remarks about the table."""
 
     rows: list[LeaderboardRow]
     names: list[str]
@@ -146,7 +149,7 @@ def build_leaderboard(
                 row.difference_interval = _paired_interval(systems[row.system], systems[against], resamples, seed)
     evaluations = [part for parts in systems.values() for part in parts]
     rows += _reference_rows(evaluations)
-    rows.sort(key=lambda row: math.inf if row.pcc is None else -row.pcc)
+    rows.sort(key=lambda row: (not row.baseline, math.inf if row.pcc is None else -row.pcc))
     clips = {frozenset(part.digests.labels for part in parts) for parts in systems.values()}
     return Leaderboard(rows, evaluations[0].names, against, same_clips=len(clips) == 1)
 
@@ -180,6 +183,7 @@ def _system_row(name: str, parts: list[Evaluation], resamples: int, seed: int) -
         sd=statistics.stdev(means) if known and len(means) > 1 else None,
         interval=low_high,
         note=_note(parts),
+        baseline=all(part.info.is_baseline for part in parts),
     )
 
 
@@ -247,7 +251,8 @@ def _text_row(row: LeaderboardRow, names: list[str], against: bool) -> list[str]
     if row.difference_interval:
         difference += " ({:+.3f} to {:+.3f})".format(*row.difference_interval)
     each = ["-" if value is None else f"{value:.3f}" for value in map(row.per_dimension.get, names)]
-    return [row.system, str(row.seeds or ""), pcc, low_high, *[difference] * against, *each]
+    system = f"{row.system}{' (baseline)' * row.baseline}"
+    return [system, str(row.seeds or ""), pcc, low_high, *[difference] * against, *each]
 
 
 def _csv_row(row: LeaderboardRow, names: list[str]) -> list[Any]:

@@ -65,6 +65,10 @@ OPTIONAL: dict[str, Callable[[Any], Any]] = {
 """Fields of EvaluationInfo that the JSON file leaves out when they are empty, and what reads them."""
 
 
+BASELINES = ("kernel ridge", "ridge")
+"""Models of `emit baseline`: cheap, and at the head of every table."""
+
+
 @dataclass
 class EvaluationInfo:
     """What was scored: everything in the JSON file that is not a score of the predictions."""
@@ -98,6 +102,10 @@ class EvaluationInfo:
     """Lowest and highest value of each dimension, on whose scale predictions and labels are; None stands for [0, 1]."""
     sections: dict[str, Any] = field(default_factory=dict)
     """Further keys of the JSON file, which single commands add for the reader."""
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.model in BASELINES
 
 
 @dataclass

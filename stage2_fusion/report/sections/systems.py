@@ -85,7 +85,7 @@ def _difference(each: Evaluation, main: Evaluation) -> str:
 def _lead(board: Leaderboard) -> str:
     against = next(row for row in board.rows if row.system == board.against)
     ahead = [row for row in board.rows if row.difference is not None and (row.difference or 0) > 0]
-    systems = [row for row in board.rows if row.seeds is not None]
+    systems = sorted((row for row in board.rows if row.seeds is not None), key=lambda row: -(row.pcc or 0.0))
     place = systems.index(against) + 1
     text = f"{board.against} is number {place} of {len(systems)} systems."
     if not any(row.difference_interval for row in systems):
@@ -138,6 +138,10 @@ def _table(board: Leaderboard) -> Table:
         interval = "{:.3f} to {:.3f}".format(*row.interval) if row.interval else "–"
         each = ["–" if value is None else f"{value:.3f}" for value in map(row.per_dimension.get, board.names)]
         pcc = "n/a" if row.pcc is None else f"{row.pcc:.3f}"
-        rows.append([row.system, str(row.clips or "–"), pcc, interval, difference, *each])
-    caption = f"All systems, best first. Differences are from {board.against}, paired on the same clips."
+        rows.append(
+            [row.system + " (baseline)" * row.baseline, str(row.clips or "–"), pcc, interval, difference, *each]
+        )
+    caption = (
+        f"Cheap baselines, then systems, best first. Differences are from {board.against}, paired on the same clips."
+    )
     return Table(caption, header, rows, range(1, len(header)))

@@ -9,6 +9,7 @@ from helpers.synthetic_evaluations import write_evaluation
 from shared.errors import UserError
 from shared.metrics import DimensionScores, pcc
 from shared.training.sampling import derive_seed
+from stage2_fusion.commands.compare import main as compare
 from stage2_fusion.commands.leaderboard import LeaderboardConfig, leaderboard, main
 from stage2_fusion.evaluation.ensembling import CROSS_FITTED
 from stage2_fusion.evaluation.leak import LeakProbe
@@ -70,6 +71,22 @@ def test_seeds_are_averaged_and_best_system_comes_first(tmp_path, capsys):
     assert out[0].read_text().splitlines()[3].startswith("| ours | 2 | ") and len(board.text()) == 5
     assert main([f"first={b[0]}", f"second={b[1]}"]) == 0
     assert "first" in capsys.readouterr().out
+
+
+def test_cheap_baselines_head_the_table_whatever_they_score(tmp_path, capsys):
+    noises = {"kernel ridge": 0.8, "dual_stage": 0.3, "ridge": 1.0, "concat": 2.0}
+    paths = {
+        name: write_evaluation(tmp_path / f"{name}.json", noisy(noise), LABELS, model=name)
+        for name, noise in noises.items()
+    }
+    board = build(*paths.values(), against="dual_stage")
+    assert [row.system for row in board.rows] == ["kernel ridge", "ridge", "dual_stage", "concat"]
+    assert [row.baseline for row in board.rows] == [True, True, False, False] and board.rows[0].difference < 0
+    assert [line.split("  ")[0] for line in board.text()[1:4]] == [
+        "kernel ridge (baseline)", "ridge (baseline)", "dual_stage"
+    ]  # fmt: skip
+    assert compare([str(paths["dual_stage"]), str(paths["kernel ridge"]), "--bootstrap", "5"]) == 0
+    assert "B is a cheap baseline, kernel ridge" in capsys.readouterr().out
 
 
 def test_systems_are_named_after_differing_options(tmp_path):

@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from helpers import synthetic_features
 
 from shared.dataset.clip_dataset import ClipSample
+from shared.errors import UserError
 from stage2_fusion.commands.baseline import main as baseline
 from stage2_fusion.evaluation import kernel_baseline
 from stage2_fusion.evaluation.kernel_baseline import ClipStatistics, fit_kernel_ridge
@@ -100,6 +102,16 @@ def test_command_scores_clips_without_encoders(clips, tmp_path):
     words = ["--data", str(clips), "--out", str(tmp_path / "words.json"), "--modalities", '["text"]']
     assert baseline([*words, "--bootstrap", "20"]) == 0
     assert json.loads((tmp_path / "words.json").read_text())["pcc"] != metrics["pcc"]
+
+
+def test_kind_that_does_not_read_the_data_is_refused(clips, tmp_path):
+    features = synthetic_features.write_features(tmp_path / "f", {"train": 8, "valid": 4, "test": 4})
+    wrong = ("--out", str(tmp_path / "a.json"))
+    with pytest.raises(UserError, match="holds features, and --kind statistics reads media: give the clip dataset"):
+        baseline(["--kind", "statistics", "--data", str(features), *wrong])
+    with pytest.raises(UserError, match="holds clips, and --kind ridge reads features: give those of `emit encode`"):
+        baseline(["--kind", "ridge", "--data", str(clips), *wrong])
+    assert baseline(["--kind", "ridge", "--data", str(features), *wrong, "--bootstrap", "0"]) == 0
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
