@@ -122,6 +122,17 @@ def test_evidence_compares_the_ablations_over_seeds(small, tmp_path):
     assert board["dual_stage"]["seeds"] == "2"
 
 
+@pytest.mark.slow
+def test_dynamics_tables_the_models_of_time_beside_means_and_statistics(small, tmp_path):
+    out = tmp_path / "out"
+    given = ["clips=60", "encoder_clips=24", "seeds=0,1", f"out={out}", *small]
+    assert emit("run", "dynamics", *given) == 0
+    board = {row["system"]: row for row in rows(out / "board.csv")}
+    parts = {"dual_stage", "without_tcn", "without_bilstm", "without_decoder", "means_over_time"}
+    assert set(board) >= parts | {"statistics", "ridge"}
+    assert {board[name]["seeds"] for name in parts} == {"2"}
+
+
 KILLED = """
 import os, signal
 from shared import cli

@@ -18,6 +18,8 @@ from stage2_fusion.data.feature_info import FeatureInfo, read_info
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.evaluation.damage_detection import (
     detect_corpus_damage,
+    detect_passing_damage,
+    has_passing_damage,
     label_ceiling,
     read_truth,
     score_damaged_views,
@@ -92,31 +94,31 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     scale = model.config.scale
     model.config.check_features(read_info(config.data), config.data)
     data = FeatureDataset.open(config.data, config.split, max_sequence_steps=model.config.max_sequence_steps)
-    not_predicted = [name for name in data.info.label_names if name not in names]
-    notes = [f"not predicted by this model: {', '.join(not_predicted)}"] if not_predicted else []
+    notes = _not_predicted(data.info.label_names, names)
     data = data.select(names)
-    with SummaryRecorder(model.to(best_device())) as recorder:
-        result = run_model(model, data.samples, config.batch_size, explain=config.explain)
     view = np.array([sample.view for sample in data.samples])  # (N,)
     clean, labels = np.flatnonzero(view == 0), data.labels()  # (N, K)
+    truth = read_truth(config.truth, [data.samples[row].id for row in clean]) if config.truth else []
+    passing = has_passing_damage(truth)
+    with SummaryRecorder(model.to(best_device())) as recorder:
+        result = run_model(model, data.samples, config.batch_size, explain=config.explain or passing)
     if np.isnan(labels[clean]).all():
         raise UserError(f"{config.data}: no clip of split {config.split!r} is labeled; `emit predict` needs no labels")
     samples = [data.samples[row] for row in clean]
     ids, weights = [sample.id for sample in samples], result.weights[clean]
     kind, groups = clip_groups(samples, config.groups, data.info.group_names)
     info = _describe(config, model, data.info, kind, ids, labels[clean])
-    info.sections["weights"] = mean_weights(weights)
-    info.sections |= {"notes": notes} if notes else {}
+    info.sections |= {"weights": mean_weights(weights), **({"notes": notes} if notes else {})}
     if known := model.calibration:
         fractions, spans = result.predictions[clean], scale.highest - scale.lowest
         info.intervals = score_intervals(known.intervals, fractions, labels[clean], spans, names, config.coverage)
         info.unlike = count_unlike(known.familiarity, recorder.summaries(), clean)
     if (view > 0).any():
         info.damaged_on_purpose = score_damaged_views(data.samples, result.predictions, result.weights)
+    steps = [result.steps[row] for row in clean] if result.steps else []
     if config.truth is not None:
-        truth = read_truth(config.truth, ids)
         info.ceiling = label_ceiling(config.truth, truth, labels[clean], names)
-        info.damage = detect_corpus_damage(truth, weights)
+        info.damage = detect_passing_damage(truth, steps) if passing else detect_corpus_damage(truth, weights)
     evaluation = score_predictions(
         info,
         names,
@@ -131,12 +133,16 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         pcc, ceiling = evaluation.mean_pcc, info.ceiling.mean
         info.sections["share_of_ceiling"] = pcc / ceiling if pcc is not None and ceiling and ceiling > 0 else None
     if config.explain:
-        row_of = dict(zip(ids, clean, strict=True))
-        steps = [result.steps[row_of[name]] for name in evaluation.ids]
-        write_explanations(out.with_name(f"{out.stem}_explained.jsonl"), evaluation.ids, steps, names)
+        by_id = [steps[ids.index(name)] for name in evaluation.ids]
+        write_explanations(out.with_name(f"{out.stem}_explained.jsonl"), evaluation.ids, by_id, names)
     info.sections["seconds"] = round(time.perf_counter() - began, 2)
     write_evaluation(out, evaluation)
     return evaluation
+
+
+def _not_predicted(labeled: list[str], predicted: list[str]) -> list[str]:
+    missing = [name for name in labeled if name not in predicted]
+    return [f"not predicted by this model: {', '.join(missing)}"] if missing else []
 
 
 def _out(config: EvaluateConfig) -> Path:

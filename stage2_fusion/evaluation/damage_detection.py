@@ -4,7 +4,8 @@ Weights are compared only between clips that show the same modalities: the weigh
 one modality depends on which others are present.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from shared.metrics import DimensionScores, pcc, roc_auc
 from shared.synth.truth import expected_labels
 from shared.tables.formats import read_records
 from stage2_fusion.data.features import FeatureSample
+from stage2_fusion.inference import StepExplanation
 
 ABSENT = ("no_track", "missing")
 """Kinds of damage that leave nothing to weigh: the modality is masked."""
@@ -167,3 +169,35 @@ def detect_corpus_damage(truth: list[dict[str, str]], weights: np.ndarray) -> Da
     """How well weights (N, 3) find the damage that the clips of a synthetic corpus were made with."""
     kinds = [np.array([row.get(f"{name}_damage") or "" for row in truth]) for name in MODALITIES]
     return DamageReport.of(*(detect_damage(weights, m, of_modality) for m, of_modality in enumerate(kinds)))
+
+
+def has_passing_damage(truth: list[dict[str, str]]) -> bool:
+    """Whether the corpus was made with damage that comes and goes (`emit synth --damage_spans`)."""
+    return any(row.get(_span_column(name)) for row in truth for name in MODALITIES)
+
+
+def detect_passing_damage(truth: list[dict[str, str]], steps: Sequence[StepExplanation]) -> DamageReport:
+    """How well low weights find when a modality is damaged: the steps of all clips are compared with each other.
+
+    steps: of each clip of `truth`. Nothing is found by a model whose steps have no times."""
+    if any(clip.times is None for clip in steps):
+        return DamageReport.of(None, None, None)
+    weights = np.concatenate([clip.weights for clip in steps])  # (N, 3), of the steps of all clips
+    detections = []
+    for m, name in enumerate(MODALITIES):
+        kinds = []
+        for row, clip in zip(truth, steps, strict=True):
+            assert clip.times is not None
+            damaged = np.zeros(len(clip.times), bool)  # (S,)
+            for span in (row.get(_span_column(name)) or "").split():
+                start, end = (float(seconds) for seconds in span.split("-"))
+                damaged |= (clip.times >= start) & (clip.times < end)
+            kinds.append(np.where(damaged, row.get(f"{name}_damage") or "", ""))
+        found = detect_damage(weights, m, np.concatenate(kinds))
+        clips = sum(bool(of_clip.any()) for of_clip in (k != "" for k in kinds))
+        detections.append(found and replace(found, clips=clips))
+    return DamageReport.of(*detections)
+
+
+def _span_column(modality: str) -> str:
+    return f"{modality}_damage_spans"

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from stage2_fusion.evaluation.damage_detection import detect_corpus_damage, label_ceiling, read_truth
+from stage2_fusion.evaluation.damage_detection import (
+    detect_corpus_damage,
+    detect_passing_damage,
+    has_passing_damage,
+    label_ceiling,
+    read_truth,
+)
+from stage2_fusion.inference import StepExplanation
 
 
 def test_ceiling_and_damage_match_hand_computation(tmp_path):
@@ -35,3 +42,29 @@ def test_ceiling_and_damage_match_hand_computation(tmp_path):
     assert report.audio.auc == pytest.approx(1.0) and report.audio.clips == 2
     assert report.text is None
     assert report.mean_auc == pytest.approx(5 / 6)
+
+
+def test_weights_of_steps_are_scored_by_the_seconds_of_damage():
+    """By hand: two clips of four steps; the face of the first is damaged in its steps 1 and 2, that of the second in
+    step 3. Three damaged steps against five others: all pairs but that of 0.5 with 0.4 are won."""
+    truth = [
+        {"vision_damage": "blur", "vision_damage_spans": "0.400-1.200", "audio_damage_spans": ""},
+        {"vision_damage": "darkness", "vision_damage_spans": "1.500-2.000", "audio_damage_spans": ""},
+    ]
+    times = np.array([0.25, 0.75, 1.1, 1.75], np.float32)
+    vision = np.array([[0.9, 0.2, 0.5, 0.8], [0.7, 0.6, 0.4, 0.1]])
+    steps = [
+        StepExplanation(np.stack([of_clip, np.full(4, 0.5), np.full(4, 0.5)], axis=1), times, None)
+        for of_clip in vision
+    ]
+    assert has_passing_damage(truth) and not has_passing_damage([{"vision_damage": "blur"}])
+    report = detect_passing_damage(truth, steps)
+    assert report.vision.auc == pytest.approx(14 / 15) and report.vision.clips == 2
+    assert report.vision.by_kind == {"blur": pytest.approx(9 / 10), "darkness": 1.0}
+    assert report.audio is None and report.text is None
+    per_clip = [StepExplanation(np.full((4, 3), value), times, None) for value in (0.3, 0.6)]
+    found = detect_passing_damage(truth, per_clip).vision
+    # damaged .3 .3 .6 against .3 .3 and .6 .6 .6: .3 ties with two and beats three (4 of 5), twice; .6 ties with three
+    assert found.auc == pytest.approx((4 + 4 + 1.5) / 15)
+    no_times = [StepExplanation(step.weights, None, None) for step in steps]
+    assert detect_passing_damage(truth, no_times).vision is None
