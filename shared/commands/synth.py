@@ -21,9 +21,15 @@ def main(argv: list[str] | None = None) -> int:
     lines = [
         f"{config.out}: {already}{counts['clips']} clips, {counts['subjects']} subjects",
         f"  train {counts['train']}, valid {counts['valid']}, test {counts['test']}; digest {figures['digest']}",
-        f"  ceiling: PCC {_number(ceiling)} on test, of the expected labels with the labels",
-        f"  baseline: PCC {_number(baseline['pcc'])} on test{of_ceiling} (ridge regression)",
     ]
+    lines += (
+        ["  labels withheld: for stage 1"]
+        if config.labels == "withheld"
+        else [
+            f"  ceiling: PCC {_number(ceiling)} on test, of the expected labels with the labels",
+            f"  baseline: PCC {_number(baseline['pcc'])} on test{of_ceiling} (ridge regression)",
+        ]
+    )
     result("\n".join(lines), figures)
     closing([config.out], [("prepare", config.out, "--out", unused(config.out.parent / "clips"))])
     return 0

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from shared.errors import UserError
 from shared.options.outputs import OutputFolder
 from shared.options.ranges import CheckedOptions, ClipCount, Fraction, Processes, Seed
 
@@ -28,10 +30,15 @@ class SynthConfig(CheckedOptions):
     that neither is to be trusted for the whole clip, and one of them always is."""
     workers: Processes = 0
     """Processes; 0 means one per core. The files do not depend on it."""
+    labels: Literal["given", "withheld"] = "given"
+    """withheld: labels.csv has none, and all clips are training clips: many clips for stage 1, which needs no labels, beside
+    a few labeled ones of another seed."""
     layout: str = "csv"
     """csv: clips/ and labels.csv. vidmimic2: the files, names and features of Hume-Vidmimic2, to try code written for
     it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.labels == "withheld" and self.layout != "csv":
+            raise UserError(f"labels withheld: layout {self.layout} has labels by definition; use layout csv")
         self.out = Path(self.out)

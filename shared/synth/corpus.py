@@ -32,7 +32,7 @@ WRITERS = Registry(
     {"csv": "shared.synth.tables:CsvWriter", "vidmimic2": "shared.synth.vidmimic2:Vidmimic2Writer"},
 )
 """Layouts of the files; each is a CsvWriter."""
-LATER_OPTIONS = ("layout", "dynamics", "damage_spans")
+LATER_OPTIONS = ("layout", "dynamics", "damage_spans", "labels")
 """Options that were added without changing the corpora that do not use them."""
 VERSION = 4
 """Raised whenever the same configuration gives other clips, so that an older folder is not continued."""

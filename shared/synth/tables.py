@@ -47,11 +47,15 @@ class CsvWriter:
         """Write the tables of labels, splits and truth."""
         names = [f"clips/{t.id}{media_format(self.config, t.index).suffix}" for t in truths]
         rows = [
-            [name, *rounded(t.labels), f"subject{t.subject:03d}", f"seed{t.seed_video:04d}", t.split]
+            [name, *self._label_cells(t), f"subject{t.subject:03d}", f"seed{t.seed_video:04d}", t.split]
             for t, name in zip(truths, names, strict=True)
         ]
         write_csv(self.config.out / "labels.csv", ["Filename", *EMI, "subject", "seed", "split"], rows)
         write_csv(self.config.out / "truth.csv", *truth_table(truths, [t.id for t in truths]))
+
+    def _label_cells(self, truth: ClipTruth) -> list[float | str]:
+        """Six cells of labels.csv."""
+        return [""] * len(EMI) if self.config.labels == "withheld" else [*rounded(truth.labels)]
 
     def files(self) -> list[str]:
         """The files of the complete corpus, relative to its folder."""

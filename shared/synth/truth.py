@@ -155,7 +155,7 @@ def clip_truth(config: SynthConfig, index: int) -> ClipTruth:
         index=index,
         subject=subject,
         seed_video=seed_video,
-        split=subject_splits(config.seed, subjects)[subject],
+        split="train" if config.labels == "withheld" else subject_splits(config.seed, subjects)[subject],
         intensities=intensities,
         labels=labels,
         raters=raters,

@@ -296,6 +296,19 @@ def test_tables_match_each_other_and_the_ceiling(corpus):
         assert figures["ceiling"][split]["mean"] == (pytest.approx(sum(each) / len(each)) if each else None)
 
 
+def test_withheld_labels_leave_media_as_they_are_and_give_every_clip_to_training(tmp_path, corpus):
+    withheld = SynthConfig(out=tmp_path / "pool", clips=6, labels="withheld", workers=1)
+    build(withheld)
+    given = SynthConfig(out=tmp_path / "given", clips=6, workers=1)
+    build(given)
+    rows = table(withheld.out / "labels.csv")
+    assert {row["split"] for row in rows} == {"train"} and not any(row[name] for row in rows for name in EMI)
+    for path in (given.out / "clips").iterdir():
+        assert path.read_bytes() == (withheld.out / "clips" / path.name).read_bytes()
+    with pytest.raises(UserError, match="withheld"):
+        SynthConfig(out=tmp_path / "other", labels="withheld", layout="vidmimic2")
+
+
 # --- face and words --------------------------------------------------------------------------------------------------
 
 
