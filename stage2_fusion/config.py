@@ -146,6 +146,9 @@ class FuseConfig(CheckedOptions):
     """With `finetune`: the clip dataset, by default that at the path it had when the features were made."""
     seed: Seed = 0
     """Decides initial weights, order, dropout."""
+    max_train_clips: NonNegativeInt = 0
+    """Learn from this many of the labeled training clips at most, whole groups (subjects) at a time: what a smaller
+    annotation budget would give. A smaller number takes a part of what a larger one takes; 0: all."""
     train_split: str = "train"
     """Split to train on. "" takes every clip, for data without splits."""
     valid_split: str = "valid"

@@ -20,6 +20,7 @@ from stage2_fusion.data.usable_clips import (
     not_scored_note,
     require_modality,
     scorable_dimensions,
+    within_budget,
 )
 from stage2_fusion.evaluation.doubts import few_validation_line
 from stage2_fusion.models import MODELS
@@ -68,14 +69,18 @@ def load_training_data(config: FuseConfig) -> TrainingData:
     features = FeatureDataset.open(config.data, config.train_split, views, options.max_sequence_steps)
     valid = FeatureDataset.open(config.data, config.valid_split, (0,), options.max_sequence_steps)
     train_where, valid_where = (f"{config.data}, split {s!r}" for s in (config.train_split, config.valid_split))
-    labels = labels_of(labeled_clips(features.by_clip(), train_where))  # (N, K)
+    whole = labeled_clips(features.by_clip(), train_where)
+    first = [clip[0] for clip in whole]
+    kept = within_budget([s.id for s in first], [s.groups for s in first], labels_of(whole), config.max_train_clips)
+    labels = labels_of(whole)[kept]  # (N, K)
     labeled_clips(valid.by_clip(), valid_where)
     names, left_out = learnable_dimensions(labels, features.info.label_names, train_where)
     features, valid = features.select(names), valid.select(names)
     all_clips = features.by_clip()
-    clips = labeled_clips(all_clips, train_where)
+    budget = {sample.id for sample, keep in zip(first, kept, strict=True) if keep}
+    clips = labeled_clips([clip for clip in all_clips if 0 in clip and clip[0].id in budget], train_where)
+    unlabeled = len(all_clips) - len(whole)
     not_scored = scorable_dimensions(valid.labels(), names, valid_where)
-    unlabeled = len(all_clips) - len(clips)
     notes = [left_out_note(left_out)] if left_out else []
     notes += [not_scored_note(not_scored, config.valid_split)] if not_scored else []
     modalities = usable_modalities(config)

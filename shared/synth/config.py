@@ -31,8 +31,8 @@ class SynthConfig(CheckedOptions):
     workers: Processes = 0
     """Processes; 0 means one per core. The files do not depend on it."""
     labels: Literal["given", "withheld"] = "given"
-    """withheld: labels.csv has none, and all clips are training clips: many clips for stage 1, which needs no labels, beside
-    a few labeled ones of another seed."""
+    """withheld: labels.csv has none, and all clips are training clips: many clips for stage 1, which needs no labels,
+    beside a few labeled ones of another seed."""
     layout: str = "csv"
     """csv: clips/ and labels.csv. vidmimic2: the files, names and features of Hume-Vidmimic2, to try code written for
     it."""

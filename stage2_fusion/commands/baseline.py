@@ -1,5 +1,6 @@
 """`emit baseline`: ridge regression on features, or on plain statistics of clips, evaluated like a fusion model."""
 
+import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,17 @@ from shared.dataset.clip import MODALITIES
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.options.outputs import OutputEvaluation
-from shared.options.ranges import CheckedOptions, Resamples, Seed, Steps
+from shared.options.ranges import CheckedOptions, NonNegativeInt, Resamples, Seed, Steps
 from shared.terminal.closing import closing
 from shared.terminal.progress import Progress, progress
 from shared.terminal.results import result
-from stage2_fusion.data.usable_clips import learnable_dimensions, left_out_note, not_scored_note, scorable_dimensions
+from stage2_fusion.data.usable_clips import (
+    learnable_dimensions,
+    left_out_note,
+    not_scored_note,
+    scorable_dimensions,
+    within_budget,
+)
 from stage2_fusion.evaluation.leak import count_seen_by_encoders, probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
@@ -47,6 +54,8 @@ class BaselineConfig(CheckedOptions):
     """Modalities that the regression reads, such as ["text"]."""
     split: str = "test"
     """Split to score."""
+    max_train_clips: NonNegativeInt = 0
+    """Fit on this many of the labeled training clips at most, the same as `emit fuse` with this option; 0: all."""
     train_split: str = "train"
     """Split to fit on."""
     valid_split: str = "valid"
@@ -111,6 +120,10 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
     for labels, split in zip(all_labels, (config.train_split, config.valid_split, config.split), strict=True):
         if np.isnan(labels).all():
             raise UserError(f"{config.data}, split {split!r}: no clip of it is labeled")
+    every_id, kinds = data[0].column("id"), [data[0].column(f"group_{name}") for name in info.group_names]
+    groups = [dict(zip(info.group_names, row, strict=True)) for row in zip(*kinds, strict=True)] or [{}] * len(every_id)
+    budget = within_budget(every_id, groups, all_labels[0], config.max_train_clips)
+    all_labels[0][~budget] = np.nan
     names, left_out = learnable_dimensions(all_labels[0], info.label_names, where[0])
     columns = [info.label_names.index(name) for name in names]
     train_labels, valid_labels, labels = (each[:, columns] for each in all_labels)
@@ -124,6 +137,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
             raise UserError(f"{config.data}, split {split!r}: none of its clips has {' or '.join(config.modalities)}")
     fit = fit_kernel_ridge(parts, train_labels, valid_labels)
     train_ids, valid_ids, ids = (part.column("id") for part in data)
+    train_ids = list(itertools.compress(train_ids, budget))
     kind = group_kind(config.groups, info.group_names)
     scale = LabelScale.of(names, info.label_ranges)
     about = EvaluationInfo(
@@ -152,8 +166,12 @@ def _clips(data: "ClipDataset", bar: Progress) -> "Iterator[ClipSample]":
 def _on_features(config: BaselineConfig) -> Evaluation:
     """Ridge regression on statistics of features."""
     parts, notes = _open_splits(config)
-    train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
     train_ids, valid_ids, ids = ([sample.id for sample in part.samples] for part in parts)
+    groups = [sample.groups for sample in parts[0].samples]
+    budget = within_budget(train_ids, groups, parts[0].labels(), config.max_train_clips)
+    train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
+    train_labels = np.where(budget[:, None], train_labels, np.nan)
+    train_ids = list(itertools.compress(train_ids, budget))
     train, valid, scored = standardize([clip_statistics(part.samples, list(config.modalities)) for part in parts])
     fit = fit_ridge(train, train_labels, valid, valid_labels, scored)
     info = parts[0].info

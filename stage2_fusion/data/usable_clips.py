@@ -1,12 +1,13 @@
 """What the clips of a split can teach and score: by their labels, and by their modalities. What they cannot is refused
 or named."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from shared.errors import UserError
 from shared.metrics import why_no_pcc, why_not_learned
+from shared.training.sampling import derive_seed
 from stage2_fusion.data.features import FeatureSample
 
 
@@ -31,6 +32,24 @@ def scorable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) ->
             "labeled clips, or name another split"
         )
     return others
+
+
+def within_budget(
+    ids: Sequence[str], groups: Sequence[Mapping[str, str]], labels: np.ndarray, count: int
+) -> np.ndarray:
+    """Which of N clips to learn from when at most `count` may be: bool (N,). 0 takes all.
+
+    Whole groups of the first kind are taken, in an order that depends on their names alone, the last one in part: a
+    smaller budget is a part of a larger one, as if fewer people had been annotated. Clips without any label do not
+    count. groups: {kind: name} of each clip; labels (N, K), NaN = not labeled."""
+    labeled = ~np.isnan(labels).all(axis=1)  # (N,)
+    if not count or count >= labeled.sum():
+        return np.ones(len(ids), bool)
+    names = [next(iter(group.values()), "") or f"clip {id_}" for id_, group in zip(ids, groups, strict=True)]
+    order = sorted(np.flatnonzero(labeled), key=lambda i: (derive_seed("budget", names[i]), names[i], ids[i]))
+    kept = np.zeros(len(ids), bool)  # (N,)
+    kept[order[:count]] = True
+    return kept
 
 
 def require_modality(samples: Sequence[FeatureSample], modalities: Sequence[str], where: str) -> list[str]:
