@@ -124,6 +124,7 @@ class ContrastiveModel(nn.Module):
         self, pair: str, output: dict[str, Tensor], i: int, j: int, text_id: Tensor, labels: Tensor | None
     ) -> Tensor:
         first, second = PAIRS[pair]
+        near, soft, width = self._near(output, pair, i, j, labels)
         return contrastive(
             output[first][i],  # (b, D)
             output[second][j],  # (b, D)
@@ -133,10 +134,25 @@ class ContrastiveModel(nn.Module):
             kind=self.config.kind,
             bias=output.get(f"bias_{pair}"),
             tile=self.config.tile,
-            labels=labels,
-            soft=self.config.soft if labels is not None else 0.0,
-            soft_width=self.config.soft_width,
+            labels=near,
+            soft=soft if near is not None else 0.0,
+            soft_width=width,
         )
+
+    def _near(
+        self, output: dict[str, Tensor], pair: str, i: int, j: int, labels: Tensor | None
+    ) -> tuple[Tensor | None, float, float]:
+        """By what the clips of a loss are near each other, (b, ...), NaN = unknown; the fraction of the target that
+        near clips share; and the width of its kernel. Labels where words made of labels take part, else the embeddings
+        of the texts: a loss on what was said reads no label."""
+        config, k = self.config, j if PAIRS[pair][1] == "text" else 0
+        if "labels" in (self.captions[k], self.captions[i] if pair == "text_text" else ""):
+            return labels, config.soft, config.soft_width
+        if not config.soft_text or "text" not in output:
+            return None, 0.0, 1.0
+        text = output["text"][k].detach().float()  # (b, D)
+        unknown = ~output["has_text"][k, :, None]  # (b, 1)
+        return text.masked_fill(unknown, torch.nan), config.soft_text, config.soft_text_width
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the pairs' losses: ()."""
