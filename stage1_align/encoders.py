@@ -2,6 +2,8 @@
 
 config.json          towers with their preprocessing, widths, rates and licenses; digests of the training data
 model.safetensors    weights, keys starting with vision. audio. text.
+training_clips.safetensors
+                     fingerprints of the training clips (shared/dataset/training_clips.py)
 tokenizer/           the text tower's tokenizer
 README.md            the model card
 """
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from shared import hub
+from shared.dataset.training_clips import TrainingClips
 from shared.errors import UserError
 from shared.files import atomic_folder, saved_folder, write_text
 from shared.media.arrays import reject
@@ -74,6 +77,8 @@ class AlignedEncoders(nn.Module):
         self.config: dict[str, Any] = {}
         """The config.json these were loaded with."""
         self.digest = ""
+        self.training_clips: TrainingClips | None = None
+        """The clips they were trained on; None if that is not recorded."""
 
     @classmethod
     def build(cls, towers: dict[str, dict], embed_dim: int) -> "AlignedEncoders":
@@ -87,6 +92,7 @@ class AlignedEncoders(nn.Module):
             built[modality] = tower_class.from_options(spec.get("options", {}), embed_dim)
         encoders = cls(**built, embed_dim=embed_dim)
         encoders.names = {modality: spec["name"] for modality, spec in towers.items()}
+        encoders.training_clips = TrainingClips()
         return encoders
 
     def towers(self) -> dict[str, Tower]:
@@ -164,16 +170,21 @@ class AlignedEncoders(nn.Module):
         encoders.names = {modality: saved.towers[modality].name for modality in modalities}
         encoders.config = saved.to_json()
         encoders.digest = saved.digest
+        encoders.training_clips = TrainingClips.read(Path(folder))
         return encoders.requires_grad_(False) if frozen else encoders
 
     def save_pretrained(
-        self, folder: str | Path, training: dict | None = None, weights: dict[str, Tensor] | None = None
+        self,
+        folder: str | Path,
+        training: dict | None = None,
+        weights: dict[str, Tensor] | None = None,
+        training_clips: TrainingClips | None = None,
     ) -> None:
         """Write the folder, whole or not at all; one that was saved before is replaced, and UserError spares others.
 
         training: the record of data, metrics and command for config and card; None keeps the one these encoders were
         loaded with. weights: the state dictionary of a model that is sharded over processes, gathered; None takes the
-        encoders' own."""
+        encoders' own. training_clips: the clips they were trained on; None takes `self.training_clips`."""
         from safetensors.torch import save_file
 
         with atomic_folder(saved_folder(folder)) as partial:
@@ -190,6 +201,8 @@ class AlignedEncoders(nn.Module):
                 "training": self.config.get("training", {}) if training is None else training,
                 "digest": encoder_digest(towers, file_digests(partial, ENCODERS)),
             }
+            if (clips := training_clips or self.training_clips) is not None:
+                clips.write(partial)
             write_text(partial / "README.md", model_card(write_description(partial, ENCODERS, config)))
 
     def _describe(self, modality: str, tower: Tower) -> dict[str, Any]:

@@ -307,7 +307,7 @@ class Trainer:
             }
         if self.accelerator.is_main_process:
             record = training_record(self.config, self.data.digest, metrics)
-            self.encoders.save_pretrained(self.run.path / folder, record, weights)
+            self.encoders.save_pretrained(self.run.path / folder, record, weights, self.data.training_clips)
 
     def pause(self) -> None:
         """Save a checkpoint, if there is anything to save."""

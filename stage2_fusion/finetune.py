@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.dataset.clip_dataset import ClipDataset
+from shared.dataset.training_clips import TrainingClips, TrainingSource, fingerprints
 from shared.errors import UserError
 from stage1_align.encoders import AlignedEncoders
 from stage2_fusion.config import FuseConfig
@@ -22,6 +23,7 @@ from stage2_fusion.data.batches import Batch, ModalityBatch, PackedSamples
 from stage2_fusion.data.damaged_views import damaged_view, raw_input
 from stage2_fusion.data.encoding import waveform_rate
 from stage2_fusion.data.feature_info import FeatureInfo
+from stage2_fusion.data.features import read_clips
 from stage2_fusion.models.base import FusionModel, Output
 from stage2_fusion.models.model_config import FusionConfig
 
@@ -158,7 +160,18 @@ class RawInputs:
                     f"{config.data}: made with other {what} ({expected}, these are {digest}); give {option}"
                 )
         self.row_of = {clip_id: row for row, clip_id in enumerate(self.clips.column("id"))}
+        self.encoders.training_clips = self._with_tuning_clips(config)
         self.transcripts = self.clips.column("transcript") if "text" in self.blocks else []
+
+    def _with_tuning_clips(self, config: FuseConfig) -> TrainingClips | None:
+        """The clips that the encoders will have been trained on; None if those before are not known."""
+        if self.encoders.training_clips is None:
+            return None
+        split_of = {clip.id: clip.split for clip in read_clips(config.data)}
+        splits, own = np.array([split_of.get(name, "") for name in self.row_of], dtype=object), fingerprints(self.clips)
+        trained, chosen = (own[(splits == name) | (name == "")] for name in (config.train_split, config.valid_split))
+        source = TrainingSource(str(self.clips.path), "clips", config.train_split, len(trained))
+        return self.encoders.training_clips.join(TrainingClips.of(trained, chosen, [source]))
 
     def wrap(self, fusion: FusionModel) -> EndToEndModel:
         """The fusion model on top of its towers."""

@@ -16,7 +16,7 @@ text_quality.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -74,6 +74,15 @@ class ClipSample:
     """Seconds of the recording before the clip, if the clip is a window of a longer recording."""
     remarks: Remarks = field(default_factory=Remarks)
     """What was repaired, chosen or left out when it was prepared; empty for a stored clip, whose verdict says it."""
+
+
+class StoredContent(NamedTuple):
+    """What a row holds of a clip's media."""
+
+    frames: list[bytes]
+    """JPEG files."""
+    sound: bytes
+    """int16 samples at the lowest stored rate."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +206,12 @@ class ClipDataset:
             )
         data = self._one(index).column(f"waveform_{rate}")[0].as_buffer()
         return from_int16(np.frombuffer(data, "<i2"))
+
+    def stored_media(self, index: int) -> StoredContent:
+        """The media of a clip as they are stored, not decoded."""
+        row = self._one(index)
+        sound = row.column(f"waveform_{min(self.sample_rates)}")[0].as_py()
+        return StoredContent(row.column("frames")[0].as_py(), sound)
 
     def labels(self) -> np.ndarray:
         """float32 (N, K), NaN = not labeled."""

@@ -4,7 +4,7 @@ of (seed, epoch, position), so workers, processes and resumption change nothing.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shared.dataset.training_clips import TrainingClips, TrainingSource
 from shared.errors import UserError
 from shared.files import digest
 from shared.training.loader import SigtermSafeDataLoader, to_device
@@ -81,7 +82,7 @@ class PairData:
         UserError when a source cannot be opened, or has no text of the kinds in `config`."""
         check_template(config.label_template)
         self.config, self.seed = config, seed
-        specs = config.sources or [SourceConfig("clips", str(clips))]
+        specs = self._specs = config.sources or [SourceConfig("clips", str(clips))]
         self.sources = [open_source(spec, spec.split) for spec in specs]
         self._valid = [(spec, spec.valid_split) for spec in specs if spec.valid_split]
         for source in self.sources:
@@ -141,6 +142,25 @@ class PairData:
             for source in self.sources
             for item in source.first(count)
         ]
+
+    @cached_property
+    def training_clips(self) -> TrainingClips:
+        """Fingerprints of the clips of all sources, labeled or not. Reads all their media."""
+        opened = [open_source(spec, split) for spec, split in self._valid]
+        trained, chosen = ([source.fingerprints() for source in each] for each in (self.sources, opened))
+        sources = [
+            TrainingSource(
+                source.name,
+                spec.kind,
+                spec.split,
+                len(source) if isinstance(source, TableSource) else None,
+                "" if own is not None else "loose media are not compared; prepare them with `emit prepare`",
+            )
+            for spec, source, own in zip(self._specs, self.sources, trained, strict=True)
+        ]
+        empty = np.zeros((0, 3), np.uint64)
+        known, checked = ([prints for prints in each if prints is not None] for each in (trained, chosen))
+        return TrainingClips.of(np.concatenate([empty, *known]), np.concatenate([empty, *checked]), sources)
 
     def valid(self) -> "ValidationSet":
         """The validation items of all sources that have some. UserError when none has."""

@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from shared import config as configuration
 from shared.config import load_yaml
+from shared.dataset.training_clips import TrainingClips, TrainingSource, fingerprints
 from shared.errors import UserError
 from shared.options.outputs import OutputFolder
 from shared.options.ranges import CheckedOptions
 from shared.terminal.closing import closing, unused
-from shared.terminal.messages import say
+from shared.terminal.messages import note, say
 
 if TYPE_CHECKING:
     from stage1_align.encoders import AlignedEncoders
@@ -63,10 +64,14 @@ def export(config: ExportConfig) -> Path:
             f"{config.run}: no finished stage-1 run here; run `emit align --run {config.run} ...` to its end"
         )
     trained = AlignedEncoders.from_pretrained(config.run / config.which)
+    if trained.training_clips is None:
+        trained.training_clips = find_training_clips(trained.config.get("training", {}))
     holds_encoders = (config.out / "config.json").is_file()
     if config.out.exists() and not holds_encoders and (config.out.is_file() or any(config.out.iterdir())):
         raise UserError(f"{config.out}: holds something other than encoders; choose another --out")
-    if holds_encoders and AlignedEncoders.from_pretrained(config.out).digest == trained.digest:
+    if trained.training_clips is None:
+        note(f"{config.out}: does not record the training clips, which are no longer where {config.run} found them")
+    if holds_encoders and _is_complete(AlignedEncoders.from_pretrained(config.out), trained):
         say(f"{config.out}: already holds these encoders ({trained.digest}); nothing to do")
     else:
         trained.save_pretrained(config.out)
@@ -81,6 +86,30 @@ def export(config: ExportConfig) -> Path:
         for modality, difference in onnx.export_towers(trained.towers(), config.out / "onnx").items():
             say(f"{config.out}/onnx/{modality}.onnx: largest difference from the tower {difference:.1e}")
     return config.out
+
+
+def _is_complete(exported: "AlignedEncoders", trained: "AlignedEncoders") -> bool:
+    """Whether there is nothing to add to a folder that was exported before."""
+    recorded = exported.training_clips is not None or trained.training_clips is None
+    return exported.digest == trained.digest and recorded
+
+
+def find_training_clips(training: dict[str, Any]) -> TrainingClips | None:
+    """The clips behind a run of an earlier version, whose encoders do not record them: those of its clip dataset, if
+    that is still there and still the same; else None. training: of the config.json of the encoders."""
+    from shared.dataset.clip_dataset import ClipDataset
+
+    config = training.get("config", {})
+    if config.get("pairs", {}).get("sources") or not config.get("data"):
+        return None
+    try:
+        parts = [ClipDataset.open(Path(config["data"]), split) for split in ("train", "valid")]
+    except UserError:
+        return None
+    if parts[0].digest != training.get("data_digest"):
+        return None
+    source = TrainingSource(config["data"], "clips", "train", len(parts[0]))
+    return TrainingClips.of(fingerprints(parts[0]), fingerprints(parts[1]), [source])
 
 
 def parity(a: "AlignedEncoders", b: "AlignedEncoders") -> float:

@@ -24,10 +24,11 @@ from stage2_fusion.data.usable_clips import (
     scorable_dimensions,
     within_budget,
 )
-from stage2_fusion.evaluation.leak import count_seen_by_encoders, probe_leak
+from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
 from stage2_fusion.evaluation.scoring import clip_groups, count_seen, group_kind, score_table
+from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders
 from stage2_fusion.models.model_config import TrainedOn
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ class BaselineConfig(CheckedOptions):
     """Bootstrap samples behind the 95 % interval."""
     seed: Seed = 0
     """Seed of the bootstrap."""
+
+    allow_unknown_training: bool = False
+    """Go on where it is not known whether scored clips were trained on; every table says so then."""
 
     RENAMED: ClassVar[dict[str, str]] = {"max_steps": "max_sequence_steps"}
 
@@ -166,6 +170,8 @@ def _clips(data: "ClipDataset", bar: Progress) -> "Iterator[ClipSample]":
 def _on_features(config: BaselineConfig) -> Evaluation:
     """Ridge regression on statistics of features."""
     parts, notes = _open_splits(config)
+    met = meet_encoders(config.data, parts[0].info, [sample.id for sample in parts[2].samples])
+    notes += met.notes
     train_ids, valid_ids, ids = ([sample.id for sample in part.samples] for part in parts)
     groups = [sample.groups for sample in parts[0].samples]
     budget = within_budget(train_ids, groups, parts[0].labels(), config.max_train_clips)
@@ -188,11 +194,12 @@ def _on_features(config: BaselineConfig) -> Evaluation:
             "fold": info.split,
         },
         seen=count_seen(ids, TrainedOn(clips=train_ids, chosen_on=valid_ids)),
-        seen_by_encoders=count_seen_by_encoders(config.data, info, ids),
+        seen_by_encoders=met.seen,
         leak_probe=probe_leak(config.data, info, ids, labels, train_ids),
         label_ranges=info.label_ranges,
         sections={"strength": fit.penalty, **({"notes": notes} if notes else {})},
     )
+    mark_unknown(about, met.unknown, config.data, config.allow_unknown_training)
     return score_predictions(
         about,
         info.label_names,

@@ -11,6 +11,7 @@ from shared.terminal.closing import closing
 from shared.terminal.results import result
 from stage2_fusion.evaluation.comparison import Comparison, compare_evaluations, comparison_table
 from stage2_fusion.evaluation.results import check_distinct, read_evaluations
+from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
 
 
 @dataclass
@@ -23,6 +24,8 @@ class CompareConfig(CheckedOptions):
     """Evaluation of the same clips by another system."""
     out: OutputFile | None = None
     """JSON file for the differences."""
+    allow_unknown_training: bool = False
+    """Go on where it is not known whether scored clips were trained on; every table says so then."""
     bootstrap: ResamplesNeeded = 10000
     """Bootstrap samples; both systems are scored on the same ones."""
     seed: Seed = 0
@@ -47,6 +50,7 @@ def compare(config: CompareConfig) -> Comparison:
     """The differences A - B, written to `config.out` when it is given."""
     a, b = read_evaluations([config.a, config.b])
     check_distinct([a, b])
+    refuse_unknown_evaluations([a, b], config.allow_unknown_training)
     comparison = compare_evaluations(a, b, config.bootstrap, config.seed)
     if config.out is not None:
         write_json(config.out, asdict(comparison))

@@ -182,6 +182,7 @@ def _describe(
     from shared.training.distributed import resolve_precision
     from stage2_fusion.data.action_units import add_action_units
     from stage2_fusion.data.damaged_views import VIEW_GENERATOR
+    from stage2_fusion.data.encoder_training import find_encoder_training
     from stage2_fusion.data.encoding import widths
     from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, FeatureInfo
 
@@ -214,6 +215,7 @@ def _describe(
         precision="bf16" if bf16 and encoders is not None else "fp32",
         label_ranges=clips.info.label_ranges,
         view_generator=VIEW_GENERATOR if config.damaged_views and precomputed is None else None,
+        encoder_training=find_encoder_training(encoders, clips, made_by.precomputed),
     )
     return info.with_digest()
 

@@ -20,11 +20,13 @@ from stage2_fusion.evaluation.results import (
     check_distinct,
     check_same_clips,
     combine_seen,
+    combine_unknown,
     read_evaluations,
     score_predictions,
     write_evaluation,
 )
 from stage2_fusion.evaluation.scoring import score_table
+from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
 from stage2_fusion.prediction.tables import TableDescription, combine_tables
 from stage2_fusion.prediction.writing import format_values
 
@@ -44,6 +46,8 @@ class EnsembleConfig(CheckedOptions):
     fit: list[Path] = field(default_factory=list)
     """ridge: evaluations of the same systems, in the same order, on the clips that decide the weights (valid, or merged
     folds). Without them, the weights for each fifth of the groups are learned on the other four fifths."""
+    allow_unknown_training: bool = False
+    """Go on where it is not known whether scored clips were trained on; every table says so then."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
     seed: Seed = 0
@@ -109,8 +113,8 @@ def combine_predictions(config: EnsembleConfig) -> None:
 def ensemble(config: EnsembleConfig) -> Evaluation:
     """Combine, score, write the evaluation. UserError when the members do not score the same clips, or when the
     weights would be learned from clips that a member was trained on."""
-    members = _read_same_clips(config.members)
-    fit = _read_same_clips(config.fit) if config.fit else []
+    members = _read_same_clips(config.members, config.allow_unknown_training)
+    fit = _read_same_clips(config.fit, config.allow_unknown_training) if config.fit else []
     if fit:
         ensembling.check_same_systems(members, fit)
     predictions, weights, learned_from = _combine(config, members, fit)
@@ -124,6 +128,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
         made_from={"members": [str(member.path) for member in members], "weights": learned_from},
         seen=seen,
         seen_by_encoders=seen_by_encoders,
+        unknown_training=combine_unknown([*infos, *(member.info for member in fit)]),
         ceiling=first.info.ceiling,
         leak_probe=first.info.leak_probe,
         label_ranges=first.info.label_ranges,
@@ -159,17 +164,18 @@ def _combine(
     if config.method == "rank":
         return ensembling.average_ranks(stacked), None, None
     if not fit:
-        ensembling.check_unseen(members)
+        ensembling.check_unseen(members, config.allow_unknown_training)
         return *ensembling.cross_fit(members), {"fit": ensembling.CROSS_FITTED, "folds": ensembling.FOLDS}
-    ensembling.check_unseen(fit)
+    ensembling.check_unseen(fit, config.allow_unknown_training)
     ensembling.check_disjoint(fit[0], members[0])
     shared_groups = len(set(fit[0].groups) & set(members[0].groups))
     learned_from = {"fit": [str(path) for path in config.fit], "clips": len(fit[0].ids), "shared_groups": shared_groups}
     return *ensembling.weigh_by_others(fit, stacked), learned_from
 
 
-def _read_same_clips(paths: list[Path]) -> list[Evaluation]:
+def _read_same_clips(paths: list[Path], allow_unknown_training: bool) -> list[Evaluation]:
     first, *others = read_evaluations(paths)
+    refuse_unknown_evaluations([first, *others], allow_unknown_training)
     check_distinct([first, *others])
     for other in others:
         check_same_clips(first, other)

@@ -25,10 +25,11 @@ from stage2_fusion.evaluation.damage_detection import (
     score_damaged_views,
 )
 from stage2_fusion.evaluation.explain import write_explanations
-from stage2_fusion.evaluation.leak import count_seen_by_encoders, probe_leak
+from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
 from stage2_fusion.evaluation.scoring import clip_groups, count_seen, mean_weights, score_table
 from stage2_fusion.evaluation.trust import count_unlike, score_intervals
+from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders
 
 if TYPE_CHECKING:
     from stage2_fusion.models.base import FusionModel
@@ -60,6 +61,8 @@ class EvaluateConfig(CheckedOptions):
     """Clips per forward pass; the scores do not depend on it."""
     seed: Seed = 0
     """Seed of the bootstrap."""
+    allow_unknown_training: bool = False
+    """Go on where it is not known whether scored clips were trained on; every table says so then."""
     explain: bool = False
     """Also write OUT_explained.jsonl: for each clip, the weight of each modality and the attention of each dimension
     over time."""
@@ -98,17 +101,18 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     data = data.select(names)
     view = np.array([sample.view for sample in data.samples])  # (N,)
     clean, labels = np.flatnonzero(view == 0), data.labels()  # (N, K)
-    truth = read_truth(config.truth, [data.samples[row].id for row in clean]) if config.truth else []
-    passing = has_passing_damage(truth)
-    with SummaryRecorder(model.to(best_device())) as recorder:
-        result = run_model(model, data.samples, config.batch_size, explain=config.explain or passing)
     if np.isnan(labels[clean]).all():
         raise UserError(f"{config.data}: no clip of split {config.split!r} is labeled; `emit predict` needs no labels")
     samples = [data.samples[row] for row in clean]
-    ids, weights = [sample.id for sample in samples], result.weights[clean]
+    ids = [sample.id for sample in samples]
+    truth = read_truth(config.truth, ids) if config.truth else []
+    passing = has_passing_damage(truth)
     kind, groups = clip_groups(samples, config.groups, data.info.group_names)
-    info = _describe(config, model, data.info, kind, ids, labels[clean])
-    info.sections |= {"weights": mean_weights(weights), **({"notes": notes} if notes else {})}
+    info = _describe(config, model, data.info, kind, ids, labels[clean], notes)
+    with SummaryRecorder(model.to(best_device())) as recorder:
+        result = run_model(model, data.samples, config.batch_size, explain=config.explain or passing)
+    weights = result.weights[clean]  # (N, 3)
+    info.sections["weights"] = mean_weights(weights)
     if known := model.calibration:
         fractions, spans = result.predictions[clean], scale.highest - scale.lowest
         info.intervals = score_intervals(known.intervals, fractions, labels[clean], spans, names, config.coverage)
@@ -156,11 +160,14 @@ def _describe(
     group: str | None,
     ids: list[str],
     labels: np.ndarray,
+    notes: list[str],
 ) -> EvaluationInfo:
-    """What is scored: the model on the clips `ids` with labels (N, K). group: the kind of their groups."""
+    """What is scored: the model on the clips `ids` with labels (N, K). group: the kind of their groups. UserError if it
+    is not known whether they were trained on."""
     assert model.config is not None
     about, trained_on = model.config, model.config.trained_on
-    return EvaluationInfo(
+    met = meet_encoders(config.data, features, ids)
+    info = EvaluationInfo(
         split=config.split,
         group=group,
         model=about.model,
@@ -176,12 +183,15 @@ def _describe(
         training_seed=trained_on.seed,
         label_ranges=about.label_ranges,
         seen=count_seen(ids, trained_on),
-        seen_by_encoders=count_seen_by_encoders(config.data, features, ids),
+        seen_by_encoders=met.seen,
         leak_probe=probe_leak(config.data, features, ids, labels, trained_on.clips),
         sections={
             "training": {**about.training, "finetune": about.finetune, "seconds": model.metrics.get("seconds")},
+            **({"notes": [*notes, *met.notes]} if notes or met.notes else {}),
         },
     )
+    mark_unknown(info, met.unknown, config.data, config.allow_unknown_training)
+    return info
 
 
 if __name__ == "__main__":

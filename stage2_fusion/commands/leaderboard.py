@@ -11,6 +11,7 @@ from shared.options.ranges import CheckedOptions, Resamples, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
 from stage2_fusion.evaluation.leaderboard import Leaderboard, build_leaderboard, read_systems
+from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
 
 
 @dataclass
@@ -25,6 +26,8 @@ class LeaderboardConfig(CheckedOptions):
     """Files to write the table to, .md or .csv, as in [board.md, board.csv]."""
     against: str | None = None
     """Name of a system: every other row states its difference from that one, with a paired interval."""
+    allow_unknown_training: bool = False
+    """Go on where it is not known whether scored clips were trained on; every table says so then."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the interval of several seeds; a single seed keeps the interval of its evaluation."""
     seed: Seed = 0
@@ -53,7 +56,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def leaderboard(config: LeaderboardConfig) -> Leaderboard:
     """Build the table and write the files of `config.out`."""
-    board = build_leaderboard(read_systems(config.evaluations), config.against, config.bootstrap, config.seed)
+    systems = read_systems(config.evaluations)
+    evaluations = [evaluation for parts in systems.values() for evaluation in parts]
+    refuse_unknown_evaluations(evaluations, config.allow_unknown_training)
+    board = build_leaderboard(systems, config.against, config.bootstrap, config.seed)
     for path in config.out:
         if path.suffix == ".md":
             write_text(path, board.markdown())

@@ -13,6 +13,7 @@ from shared.terminal.results import result
 from stage2_fusion.evaluation.folds import merge_evaluations
 from stage2_fusion.evaluation.results import Evaluation, check_distinct, read_evaluations, write_evaluation
 from stage2_fusion.evaluation.scoring import format_pcc, score_table
+from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
 
 
 @dataclass
@@ -23,6 +24,8 @@ class MergeFoldsConfig(CheckedOptions):
     """JSON files of `emit evaluate`, one per fold."""
     out: OutputEvaluation = field()
     """JSON file of the evaluation to write."""
+    allow_unknown_training: bool = False
+    """Go on where it is not known whether scored clips were trained on; every table says so then."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
     seed: Seed = 0
@@ -52,6 +55,7 @@ def merge_folds(config: MergeFoldsConfig) -> Evaluation:
     """Merge and write the evaluation."""
     parts = read_evaluations(config.evaluations)
     check_distinct(parts)
+    refuse_unknown_evaluations(parts, config.allow_unknown_training)
     evaluation = merge_evaluations(parts, config.bootstrap, config.seed)
     write_evaluation(config.out, evaluation)
     return evaluation

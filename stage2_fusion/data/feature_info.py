@@ -13,6 +13,7 @@ from shared.layouts.used import UsedLayout
 from shared.options.ranges import Seed, Views, require
 from shared.saved.checksum import FEATURES, read_description
 from shared.saved.typed import read_typed
+from stage2_fusion.data.encoder_training import EncoderTraining
 
 FORMAT = FEATURES.format
 HOW = FEATURES.how
@@ -83,6 +84,9 @@ class FeatureInfo:
     """How the encoders ran."""
     action_units: ActionUnitInfo | None = None
     precomputed: PrecomputedInfo | None = None
+    encoder_training: EncoderTraining | None = None
+    """Which of the clips the encoders were trained on; None in features of earlier versions. No part of the digest: the
+    features do not depend on it."""
     split: dict[str, Any] | None = None
     """The settings of `emit split`, when it assigned the splits."""
     label_ranges: dict[str, list[float]] | None = None
@@ -125,7 +129,8 @@ class FeatureInfo:
 
     def with_digest(self) -> "FeatureInfo":
         """A copy whose digest is computed from the rest, wherever the encoders and the clips lie."""
-        described = replace(self, data=replace(self.data, layout=None))  # what it read is in the digest of the clips
+        # What a layout read is in the digest of the clips.
+        described = replace(self, data=replace(self.data, layout=None), encoder_training=None)
         content = {
             key: {name: part for name, part in value.items() if name != "path"} if isinstance(value, dict) else value
             for key, value in described.to_json().items()

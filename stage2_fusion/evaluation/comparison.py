@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc, scorable
-from stage2_fusion.evaluation.results import Evaluation, check_same_clips
+from stage2_fusion.evaluation.results import MARK, Evaluation, check_same_clips
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Comparison:
     """Of the mean over dimensions; None when none has a PCC."""
     baselines: dict[str, str]
     """{"A" or "B": its model} of those that are cheap baselines (`emit baseline`)."""
+    unknown_training: dict[str, str]
+    """{"A" or "B": why it is not known whether it was trained on these clips}."""
     per_dimension: dict[str, Difference | None]
     """None for a dimension whose labels allow no PCC."""
 
@@ -62,6 +64,9 @@ def compare_evaluations(a: Evaluation, b: Evaluation, resamples: int, seed: int)
         seed=seed,
         mean=_difference(float(np.mean(pcc_a)), float(np.mean(pcc_b)), mean_over_dimensions(draws)) if known else None,
         baselines={side: system.info.model for side, system in (("A", a), ("B", b)) if system.info.is_baseline},
+        unknown_training={
+            side: system.info.unknown_training for side, system in (("A", a), ("B", b)) if system.info.unknown_training
+        },
         per_dimension=each,
     )
 
@@ -80,6 +85,7 @@ def comparison_table(comparison: Comparison) -> str:
         ahead = f"{row.a_ahead:.1%}" if row.a_ahead is not None else "-"
         lines.append(f"{name:<{width}} {row.a:7.3f} {row.b:7.3f} {row.difference:+8.3f}   {low_high:<18} {ahead:>7}")
     lines.append(f"{comparison.n} clips, {comparison.groups} groups, {comparison.bootstrap} paired bootstrap samples")
+    lines += [f"{side}: {MARK}: {why}" for side, why in comparison.unknown_training.items()]
     if comparison.groups < 2 and comparison.bootstrap:
         lines.append("without intervals: all clips are of one group, which tells nothing about others")
     return "\n".join(lines)

@@ -137,16 +137,18 @@ def check_same_systems(members: list[Evaluation], fit: list[Evaluation]) -> None
             raise UserError(f"{other.path}: of another seed than {member.path}; {order}")
 
 
-def check_unseen(evaluations: list[Evaluation]) -> None:
-    """UserError when a system was trained on the clips that would decide its weight, or when that is not known."""
+def check_unseen(evaluations: list[Evaluation], allow_unknown: bool = False) -> None:
+    """UserError when a system was trained on the clips that would decide its weight, or when that is not known and not
+    allowed."""
     for evaluation in evaluations:
         info, total = evaluation.info, len(evaluation.ids)
-        if info.seen is None:
+        unknown = info.unknown_training or info.seen is None or info.seen_by_encoders is None
+        if unknown and not allow_unknown:
             raise UserError(
-                f"{evaluation.path}: does not say which clips its model was trained on, so weights cannot be learned "
-                "from it; train it with this version, or take --method average"
+                f"{evaluation.path}: it is not known whether it was trained on these clips, so weights cannot be "
+                "learned from it; take --method average, or go on with --allow_unknown_training true"
             )
-        if info.seen.in_training:
+        if info.seen and info.seen.in_training:
             raise UserError(
                 f"{evaluation.path}: its model was trained on {info.seen.in_training} of these {total} clips; "
                 "learn weights from valid, or from merged folds (`emit split`, `emit merge-folds`)"

@@ -10,6 +10,7 @@ from stage2_fusion.evaluation.results import (
     EvaluationInfo,
     FoldPart,
     combine_seen,
+    combine_unknown,
     score_predictions,
 )
 
@@ -29,6 +30,7 @@ def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Eva
         training_seed=_training_seeds(infos),
         seen=seen,
         seen_by_encoders=seen_by_encoders,
+        unknown_training=combine_unknown(infos),
         label_ranges=infos[0].label_ranges,
         parts=[FoldPart(str(part.path), len(part.ids), part.mean_pcc, part.info.made_from) for part in parts],
         sections={"training": _common_training([info.sections.get("training") for info in infos])},

@@ -11,9 +11,11 @@ from shared.metrics import DimensionScores, interval
 from stage2_fusion.evaluation.bootstrap import group_by_clips, joint_draws
 from stage2_fusion.evaluation.ensembling import CROSS_FITTED
 from stage2_fusion.evaluation.results import (
+    MARK,
     Evaluation,
     EvaluationInfo,
     check_distinct,
+    combine_unknown,
     parse_named_path,
     read_evaluations,
 )
@@ -210,6 +212,8 @@ def _paired_interval(parts: list[Evaluation], others: list[Evaluation], resample
 
 def _note(parts: list[Evaluation]) -> str:
     infos = [part.info for part in parts]
+    if unknown := combine_unknown(infos):
+        return f"{MARK}: {unknown}"
     if any(part.mean_pcc is None for part in parts):
         return "no PCC: its clips have too few labels, or all equal ones"
     if any(info.seen and info.seen.in_training for info in infos):
@@ -220,8 +224,6 @@ def _note(parts: list[Evaluation]) -> str:
         return "its encoders were aligned on clips it is scored on"
     if any((info.made_from.get("weights") or {}).get("fit") == CROSS_FITTED for info in infos):
         return "its weights were learned on the clips it is scored on, for each group on the others"
-    if any(info.seen_by_encoders is None for info in infos):
-        return "it is not known whether its encoders were aligned on clips it is scored on"
     return ""
 
 

@@ -70,17 +70,6 @@ def probe_leak(
     return LeakProbe(DimensionScores(pcc.mean, pcc.per_dimension), same, shared)
 
 
-def count_seen_by_encoders(features: Path, info: FeatureInfo, ids: list[str]) -> int | None:
-    """How many of the clips `ids` the encoders were aligned on: those in split train when they were encoded, which
-    `emit split` of a feature dataset does not undo. None when the encoders were trained on other data."""
-    training = info.encoders.config.get("training", {})
-    sources = training.get("config", {}).get("pairs", {}).get("sources")
-    if training.get("data_digest") != info.data.digest or sources:
-        return None
-    aligned = {clip.id for clip in read_clips(features, stored=True) if clip.split == "train"}
-    return len(aligned & set(ids))
-
-
 def read_transcripts(data: DataInfo) -> dict[str, str]:
     """{id: transcript} of the clip dataset that a features.json names as its `data`. UserError when it is missing, or
     holds other clips."""

@@ -22,6 +22,8 @@ from stage2_fusion.evaluation.damage_detection import DamagedViewScores, DamageR
 from stage2_fusion.evaluation.leak import LeakProbe
 from stage2_fusion.evaluation.trust import IntervalScores, UnlikeClips
 
+MARK = "not known whether it was trained on scored clips"
+"""What tables say of an evaluation with `unknown_training`."""
 HOW = "give the JSON file that `emit evaluate` wrote"
 
 
@@ -86,6 +88,9 @@ class EvaluationInfo:
     """None where it is not known."""
     seen_by_encoders: int | None = None
     """Scored clips that the encoders were aligned on; None where it is not known."""
+    unknown_training: str = ""
+    """Why it is not known whether scored clips were trained on, where the person who asked went on; every table says
+    so."""
     ceiling: DimensionScores | None = None
     """PCC of a perfect model on these labels; of synthetic corpora."""
     leak_probe: LeakProbe | None = None
@@ -172,6 +177,7 @@ class Evaluation:
             "seen_by_encoders": info.seen_by_encoders,
             "made_from": info.made_from,
             **{name: _plain(value) for name, value in optional.items() if value},
+            **({"unknown_training": info.unknown_training} if info.unknown_training else {}),
             **({"label_ranges": info.label_ranges} if info.label_ranges else {}),
             **info.sections,
         }
@@ -291,6 +297,11 @@ def combine_seen(
     return combined, None if None in by_encoders else combine(count for count in by_encoders if count is not None)
 
 
+def combine_unknown(parts: Iterable[EvaluationInfo]) -> str:
+    """`unknown_training` of several evaluations together."""
+    return "; ".join(dict.fromkeys(part.unknown_training for part in parts if part.unknown_training))
+
+
 def parse_named_path(text: str) -> tuple[str, Path]:
     """(name, path) of NAME=PATH, or of PATH, whose name is ""."""
     name, sign, path = text.partition("=")
@@ -302,7 +313,7 @@ def _info(metrics: dict[str, Any]) -> EvaluationInfo:
     rest = {key: value for key, value in metrics.items() if key not in Scores.__dataclass_fields__}
     for key in ("bootstrap", "predictions_digest"):
         rest.pop(key)
-    plain = ("split", "model", "configuration", "made_from", "seen_by_encoders", "label_ranges")
+    plain = ("split", "model", "configuration", "made_from", "seen_by_encoders", "unknown_training", "label_ranges")
     values = {key: rest.pop(key) for key in plain if key in rest}
     seen = rest.pop("seen", None)
     values["seen"] = None if seen is None else SeenClips(**seen)

@@ -8,7 +8,7 @@ from shared.metrics import FEW_GROUPS, DimensionScores, Scores, why_no_pcc
 from shared.registry import nearest
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.doubts import flat_line
-from stage2_fusion.evaluation.results import Evaluation, SeenClips
+from stage2_fusion.evaluation.results import MARK, Evaluation, SeenClips
 from stage2_fusion.models.model_config import TrainedOn
 
 
@@ -97,6 +97,8 @@ def _remarks(evaluation: Evaluation) -> list[str]:
             f"not unseen: the model was trained on {info.seen.in_training} of these clips and chosen by "
             f"{info.seen.in_choosing}"
         )
+    if info.unknown_training:
+        lines.append(f"warning: {MARK}: {info.unknown_training}")
     if info.seen_by_encoders:
         lines.append(f"not unseen: the encoders were aligned on {info.seen_by_encoders} of these clips")
     if info.leak_probe and info.leak_probe.pcc and info.leak_probe.pcc.mean is not None:

@@ -66,6 +66,7 @@ def _ridge(inputs: Inputs) -> Evaluation:
         made_from={"features": data.info.digest},
         seen=SeenClips(0, 0),  # scored clips are left out above
         seen_by_encoders=evaluation.info.seen_by_encoders,
+        unknown_training=evaluation.info.unknown_training,
         label_ranges=evaluation.info.label_ranges,
     )
     return score_predictions(

@@ -13,6 +13,7 @@ from shared import config as configuration
 from shared.dataset.clip import MODALITIES
 from stage2_fusion import trainer
 from stage2_fusion.config import FuseConfig
+from stage2_fusion.data.encoder_training import EncoderTraining
 from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, FeatureInfo
 from stage2_fusion.data.features import FeatureSample, ModalityFeatures, write
 from stage2_fusion.train import train
@@ -113,6 +114,7 @@ def info(k: int = 2, **changes: Any) -> FeatureInfo:
         "views": 1,
         "seed": 0,
         "precision": "fp32",
+        "encoder_training": EncoderTraining(),
     }
     return FeatureInfo(**{**fields, **changes})
 

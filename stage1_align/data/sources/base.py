@@ -58,6 +58,10 @@ class PairSource:
         """Whether each item has "vision" or "audio", bool (N,); None when only decoding tells."""
         return None
 
+    def fingerprints(self) -> np.ndarray | None:
+        """Of every clip, uint64 (N, 3) of shared/dataset/training_clips.py; None where clips cannot be compared."""
+        return None
+
     def sample(self, item: Any, sample_rate: int | None, select: FrameSelector | None) -> Sample:
         """The item with its sound at `sample_rate` Hz (None: no sound) and the selected pictures (None: no pictures).
         Damaged media never raise."""

@@ -10,6 +10,7 @@ import numpy as np
 from shared import config as configuration
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.label_scale import require_fractions
+from shared.dataset.training_clips import fingerprints
 from shared.options.ranges import CheckedOptions
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import FrameSelector, Sample, TableSource
@@ -38,6 +39,9 @@ class Clips(TableSource):
 
     def present(self, modality: str) -> np.ndarray:
         return self.clips.present(modality)  # (N,)
+
+    def fingerprints(self) -> np.ndarray:
+        return fingerprints(self.clips)  # (N, 3)
 
     def sample(self, item: int, sample_rate: int | None, select: FrameSelector | None) -> Sample:
         frames = self.clips.clip(item, select or (lambda count: [])).frames  # (T, H, W, 3)

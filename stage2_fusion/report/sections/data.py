@@ -9,7 +9,7 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.tables.formats import read_records
 from stage2_fusion.evaluation.leak import LeakProbe
-from stage2_fusion.evaluation.results import Evaluation
+from stage2_fusion.evaluation.results import MARK, Evaluation
 from stage2_fusion.report.clip_table import ClipTable, read_clip_table
 from stage2_fusion.report.content import Block, Figure, Grid, Group, NotFound, Section, Table, Text
 from stage2_fusion.report.figures import MODALITY_COLORS, MUTED, SYSTEM, clean_axes, new_figure, short
@@ -247,7 +247,9 @@ def _seen_lines(evaluation: Evaluation) -> list[str]:
         )
     if info.seen_by_encoders:
         lines.append(f"Not unseen: the encoders were aligned on {info.seen_by_encoders} of the scored clips.")
-    if info.seen_by_encoders is None:
+    if info.unknown_training:
+        lines.append(f"It is {MARK}: {info.unknown_training}.")
+    elif info.seen_by_encoders is None:
         lines.append("It is not known whether the encoders were aligned on scored clips.")
     return lines or ["Neither the model nor its encoders were trained on a scored clip."]
 

@@ -172,7 +172,13 @@ def test_push_to_hub_uploads_a_folder_that_loads(folder, tmp_path, monkeypatch):
     pushed.push_to_hub("some/encoders")
     assert created == [("some/encoders", True, True)]
     files = sorted(str(p.relative_to(tmp_path / "uploaded")) for p in (tmp_path / "uploaded").rglob("*") if p.is_file())
-    assert files == ["README.md", "config.json", "model.safetensors", "tokenizer/sentencepiece.model"]
+    assert files == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer/sentencepiece.model",
+        "training_clips.safetensors",
+    ]
     assert parity(pushed, AlignedEncoders.from_pretrained(tmp_path / "uploaded")) == 0
     assert "made-up clips" in (tmp_path / "uploaded" / "README.md").read_text()
 

@@ -151,7 +151,8 @@ def test_strength_is_chosen_on_held_out_groups(monkeypatch):
     ("match", "info", "fit_info"),
     [
         ("trained on 7 of these 20 clips; learn weights from valid", {}, {"seen": SeenClips(7, 0)}),
-        ("does not say which clips its model was trained on", {}, {"seen": None}),
+        ("not known whether these clips were trained on: the model does not", {}, {"seen": None}),
+        ("not known whether it was trained on these clips", {}, {"unknown_training": "nobody knows"}),
         ("of another model than", {}, {"model": "another"}),
         ("aligned on 3 of these 20 clips", {}, {"seen_by_encoders": 3}),
         ("of another seed than", {"training_seed": [0, 1]}, {"training_seed": 0}),

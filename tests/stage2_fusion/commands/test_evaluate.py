@@ -17,7 +17,7 @@ from stage2_fusion.data.feature_info import DataInfo, EncoderInfo
 from stage2_fusion.data.features import MODALITIES, FeatureDataset, write
 from stage2_fusion.evaluation.results import read_evaluation
 from stage2_fusion.models.base import FeatureSpec, FusionModel
-from stage2_fusion.models.model_config import FusionConfig
+from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,7 @@ def folder(tmp_path_factory):
         options={"width": 16, "steps": 4},
         max_sequence_steps=128,
         training={"loss": {"mse": 1.0}},
+        trained_on=TrainedOn(clips=["elsewhere"], chosen_on=[]),
     )
     model = FusionModel.build(config.model, config.options, FeatureSpec.of(info))
     model.fit_statistics(samples)
@@ -72,7 +73,8 @@ def test_metrics_file_holds_agreed_keys(folder, tmp_path):
     assert metrics["made_from"]["model_digest"] == digest(folder / "model" / "model.safetensors")
     assert metrics["training"] == {"loss": {"mse": 1.0}, "finetune": {}, "seconds": 7.5}
     assert metrics["leak_probe"]["pcc"] is None and "no labeled training clips" in metrics["leak_probe"]["why"]
-    assert metrics["seen"] is None and metrics["seeds"] == {"training": None, "bootstrap": 0}
+    assert metrics["seen"] == {"in_training": 0, "in_choosing": 0} and metrics["seen_by_encoders"] == 0
+    assert metrics["seeds"] == {"training": None, "bootstrap": 0}
     assert metrics["configuration"] == {"width": 16, "steps": 4} and metrics["seconds"] > 0
     assert metrics["clips"]["group"] == "subject" and metrics["clips"]["groups"] == 7
 

@@ -9,10 +9,9 @@ from helpers import synthetic_features
 from helpers.saved_folders import edit
 
 from shared.dataset.clip_dataset import ClipDataset
-from shared.dataset.splits import split_dataset
-from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, read_info
-from stage2_fusion.data.features import read_clips, write
-from stage2_fusion.evaluation.leak import count_seen_by_encoders, nearest_labels, probe_leak, read_transcripts
+from stage2_fusion.data.feature_info import DataInfo
+from stage2_fusion.data.features import write
+from stage2_fusion.evaluation.leak import nearest_labels, probe_leak, read_transcripts
 
 
 def test_nearest_labels_match_hand_computation():
@@ -60,19 +59,6 @@ def test_probe_says_why_nothing_is_compared(tmp_path):
     assert only_s0.shared_groups == {"subject": 0}
     elsewhere = probe_leak(tmp_path / "f", info, ids, labels, ["of another dataset"])
     assert elsewhere.shared_groups is None and "no labeled training clips" in elsewhere.why
-
-
-def test_new_split_does_not_hide_what_encoders_have_seen(tmp_path):
-    encoders = EncoderInfo("nowhere", "e" * 16, {"training": {"data_digest": "d" * 16}})
-    samples = synthetic_features.samples({"train": 20, "test": 10}, views=1)
-    info = write(tmp_path / "f", samples, synthetic_features.info(encoders=encoders))
-    split_dataset(tmp_path / "f", tmp_path / "fold", folds=2)
-    test = [clip.id for clip in read_clips(tmp_path / "fold") if clip.split == "test"]
-    count = count_seen_by_encoders(tmp_path / "fold", read_info(tmp_path / "fold"), test)
-    assert count == sum(name.startswith("train") for name in test) > 0
-    assert count_seen_by_encoders(tmp_path / "f", info, [f"test{i:03d}" for i in range(10)]) == 0
-    elsewhere = replace(info, data=replace(info.data, digest="other"))
-    assert count_seen_by_encoders(tmp_path / "f", elsewhere, test) is None
 
 
 def test_probe_finds_seed_videos_on_both_sides_of_split(clips, tmp_path):

@@ -1,0 +1,78 @@
+"""Scores of clips that may have been trained on: refused, unless the person who asks goes on, which marks every table.
+
+"Not known" is not "not seen": after `emit split` of clips that encoders were trained on, most test clips are training
+clips. What cannot be these clips, such as the data behind published weights, is a note and no reason to refuse.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from shared.errors import UserError
+from stage2_fusion.data.encoder_training import OLDER
+from stage2_fusion.data.feature_info import FeatureInfo
+from stage2_fusion.data.features import read_clips
+from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo
+
+GO_ON = "or go on with --allow_unknown_training true, which marks every table"
+OLD_EVALUATION = "an evaluation of an earlier version, which does not say; evaluate again"
+OLD_MODEL = "the model does not record its training clips; train it with this version"
+
+
+class Encounter(NamedTuple):
+    """What the encoders of a feature dataset know of some of its clips."""
+
+    seen: int | None
+    """Clips that they were trained on; None if that is not known."""
+    unknown: str
+    """Why it is not known; "" if it is."""
+    notes: list[str]
+
+
+def meet_encoders(features: Path, info: FeatureInfo, ids: Sequence[str]) -> Encounter:
+    """What the encoders know of the clips `ids`. info: the features.json of the folder `features`, of all dimensions or
+    of some. Features of an earlier version tell it when the encoders were trained on the same clip dataset with the
+    splits that it had when it was encoded."""
+    about, wanted = info.encoder_training, set(ids)
+    if about is None:
+        training = info.encoders.config.get("training", {})
+        sources = training.get("config", {}).get("pairs", {}).get("sources")
+        if info.encoders.precomputed and not info.encoders.config:
+            return Encounter(0, "", ["the features came with the dataset: their training is not known"])
+        if training.get("data_digest") != info.data.digest or sources:
+            return Encounter(None, OLDER, [])
+        stored = {clip.id: clip.split for clip in read_clips(features, stored=True)}
+        return Encounter(sum(stored.get(name) == "train" for name in wanted), "", [])
+    notes = list(about.notes)
+    if chosen := len(wanted & set(about.chosen)):
+        notes.append(f"the epoch of the encoders was chosen by {chosen} of these clips")
+    return Encounter(None if about.unknown else len(wanted & set(about.seen)), about.unknown, notes)
+
+
+def refuse_unknown(info: EvaluationInfo, where: str | Path | None, allowed: bool) -> None:
+    """UserError, which begins with `where`, if it is not known whether scored clips were trained on; if `allowed`, the
+    evaluation is marked instead."""
+    if info.unknown_training or (info.seen is not None and info.seen_by_encoders is not None):
+        return
+    why = OLD_MODEL if info.seen is None else OLD_EVALUATION
+    _refuse(why, where, allowed)
+    info.unknown_training = why
+
+
+def mark_unknown(info: EvaluationInfo, why: str, where: str | Path, allowed: bool) -> None:
+    """The same, where `why` is known: "" for an evaluation without doubt."""
+    if why:
+        _refuse(why, where, allowed)
+        info.unknown_training = why
+    refuse_unknown(info, where, allowed)
+
+
+def refuse_unknown_evaluations(evaluations: Iterable[Evaluation], allowed: bool) -> None:
+    """`refuse_unknown` for each. One that was marked when it was made stays marked, and is not refused again."""
+    for evaluation in evaluations:
+        refuse_unknown(evaluation.info, evaluation.path, allowed)
+
+
+def _refuse(why: str, where: str | Path | None, allowed: bool) -> None:
+    if not allowed:
+        raise UserError(f"{where}: it is not known whether these clips were trained on: {why}; {GO_ON}")
