@@ -81,8 +81,9 @@ class SourceConfig(CheckedOptions):
     path: str = ""
     """Its folder, table or shards. {split} is replaced by the name of a split; hf and webdataset also expand braces
     ({000..012}) and wildcards."""
-    weight: PositiveFloat = 1.0
-    """Its share of each global batch, relative to the other weights."""
+    weight: PositiveFloat | None = 1.0
+    """Its share of each global batch, relative to the other weights. null, for all sources: its number of items, so
+    that an epoch shows each item once."""
     split: str = "train"
     """Split to train on. A source without splits, and without {split} in its path, is training data as a whole."""
     valid_split: str = "valid"
@@ -129,6 +130,8 @@ class PairConfig(CheckedOptions):
         for place, source in enumerate(self.sources):
             if source in self.sources[:place]:
                 raise UserError(f"--pairs.sources: {source.path} is there twice; give it once, with a higher weight")
+        if len({source.weight is None for source in self.sources}) > 1:
+            raise UserError("--pairs.sources: some weights are null: give all sources a weight, or none")
         if not self.captions:
             raise UserError("--pairs.captions is empty: name transcript, labels or caption")
 

@@ -89,7 +89,7 @@ class PairData:
             if not source.text_kinds & set(config.captions):
                 has, wanted = " and ".join(sorted(source.text_kinds)), ", ".join(config.captions)
                 raise UserError(f"{source.name}: has {has} alone, but pairs.captions is [{wanted}]; add it there")
-        weights = [spec.weight for spec in specs]
+        weights = [_weight(spec, source) for spec, source in zip(specs, self.sources, strict=True)]
         self.mixture = Mixture(self.sources, weights, batch_size, config.samples_per_epoch, seed, shrink)
         self.label_names = list(dict.fromkeys(name for source in self.sources for name in source.label_names))
         self.digest = self.sources[0].digest
@@ -167,6 +167,15 @@ class PairData:
         if not self._valid:
             raise UserError("no source has a validation split: set valid_split of one of them")
         return ValidationSet([open_source(spec, split) for spec, split in self._valid], self.config)
+
+
+def _weight(spec: SourceConfig, source: PairSource) -> float:
+    """The weight of a source: the number of its items unless one is given."""
+    if spec.weight is not None:
+        return spec.weight
+    if not isinstance(source, TableSource):
+        raise UserError(f"{source.name}: a stream has no length; give the sources weights")
+    return float(len(source))
 
 
 class PairLoader(SigtermSafeDataLoader):

@@ -225,6 +225,22 @@ def test_kinds_of_text_that_a_source_lacks_raise(mixed):
         PairData(mixed, 8, seed=0)
 
 
+def test_without_weights_an_epoch_shows_each_item_once(mixed, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    sources = [SourceConfig("csv", str(write_sounds(tmp_path / name, n)), None) for name, n in (("a", 3), ("b", 9))]
+    data = PairData(PairConfig(sources, captions=["caption"]), 4, seed=0)
+    rows = [
+        pair for step in range(data.steps_per_epoch) for pair in zip(*data.mixture.composition(0, step), strict=True)
+    ]
+    assert data.steps_per_epoch == 3 and len(set(rows)) == 12
+    with pytest.raises(UserError, match="some weights are null"):
+        PairConfig([sources[0], SourceConfig("csv", "other.csv", 1.0)])
+    mixed.sources = [SourceConfig("webdataset", mixed.sources[1].path, None, valid_split="")]
+    with pytest.raises(UserError, match="a stream has no length; give the sources weights"):
+        PairData(mixed, 4, seed=0)
+
+
 def test_digest_changes_with_the_data(tmp_path):
     def digest_of(weight=1.0):
         spec = SourceConfig("csv", str(tmp_path / "sounds.csv"), weight)
