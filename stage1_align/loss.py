@@ -30,6 +30,7 @@ Shapes: b rows of this process, W processes, n valid rows of all processes, m of
 labels; a block has r x c of the m x n logits.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,10 +61,10 @@ def contrastive(
 ) -> Tensor:
     """The loss L of the module's docstring, with targets T made of ids and labels.
 
-    x, y: (b, D) float, unit rows of this process. scale: (), the inverse temperature. ids: int64 (b,); rows with equal
-    ids are positives of each other. valid: bool (b,); a row that lacks one of its two items is False, and is neither
-    query nor candidate. Every process must have the same b. tile: side of the square blocks, which changes speed and
-    memory only.
+    x, y: (b, D) float, unit rows of this process. scale: (), the inverse temperature. ids: int64 (b,) or (b, k); rows
+    that share the id of a column are positives of each other, which with several columns is no equivalence. valid: bool
+    (b,); a row that lacks one of its two items is False, and is neither query nor candidate. Every process must have
+    the same b. tile: side of the square blocks, which changes speed and memory only.
 
     kind "info_nce": T_ij = 1 / (number of positives of i) for positives, else 0. There is no bias: a softmax does not
     depend on one.
@@ -111,8 +112,9 @@ class _Contrastive(torch.autograd.Function):
         rank, world, b = _rank(), _world_size(), len(x)
         dtype = torch.promote_types(x.dtype, torch.float32)
         s, beta = scale.detach().to(dtype), bias.detach().to(dtype)  # ()
-        all_ids, all_valid = _all_gather(torch.stack([ids, valid.to(ids.dtype)], 1)).unbind(1)  # (W b,)
-        all_valid = all_valid.bool()
+        own_ids = ids.view(b, -1)  # (b, k)
+        gathered = _all_gather(torch.cat([own_ids, valid[:, None].to(ids.dtype)], 1))  # (W b, k + 1)
+        all_ids, all_valid = gathered[:, :-1], gathered[:, -1].bool()  # (W b, k), (W b,)
         offset, n = int(all_valid[: rank * b].sum()), int(all_valid.sum())
 
         # Only valid rows from here on.
@@ -236,6 +238,17 @@ class _Softmax:
 # --- targets ---------------------------------------------------------------------------------------------------------
 
 
+def count_positives(ids: Tensor) -> Tensor:
+    """How many rows share an id with each row, itself included: ids int64 (n, k) -> int64 (n,). Rows that share several
+    count once (inclusion and exclusion)."""
+    count = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+    for size in range(1, ids.shape[1] + 1):
+        for columns in itertools.combinations(range(ids.shape[1]), size):
+            _, group, sizes = ids[:, list(columns)].unique(dim=0, return_inverse=True, return_counts=True)
+            count += sizes[group] if size % 2 else -sizes[group]
+    return count
+
+
 class _Targets:
     """Blocks of the target matrix: T for sigmoid, T + T^T, both directions together, for info_nce."""
 
@@ -250,12 +263,11 @@ class _Targets:
         blocks: list[Block],
         dtype: torch.dtype,
     ):
-        """ids: int64 (n,). labels: (n, K) or None. offset: position of this process's first row among the n."""
+        """ids: int64 (n, k). labels: (n, K) or None. offset: position of this process's first row among the n."""
         self.kind, self.ids, self.dtype = kind, ids, dtype
         self.soft, self.soft_width, self.offset = soft, soft_width, offset
-        _, group, group_sizes = ids.unique(return_inverse=True, return_counts=True)
-        self.positives = group_sizes[group]  # (n,) rows of the same id
-        self.all_distinct = len(group_sizes) == len(ids)
+        self.positives = count_positives(ids).to(dtype)  # (n,)
+        self.all_distinct = bool((self.positives == 1).all())
         self.labels = labels
         if labels is None:
             return
@@ -276,16 +288,19 @@ class _Targets:
         off_diagonal = rows.stop <= columns.start or columns.stop <= rows.start
         if self.labels is None and self.all_distinct and off_diagonal:
             return None
-        same_id = (self.ids[rows, None] == self.ids[columns]).to(self.dtype)  # (r, c)
+        same_id = self.ids[rows, None, 0] == self.ids[columns, 0]  # (r, c)
+        for ids in self.ids.unbind(1)[1:]:
+            same_id |= ids[rows, None] == ids[columns]
+        same_id = same_id.to(self.dtype)
         if self.kind == "sigmoid":
             if self.labels is None:
                 return same_id
             both_known = self.known[rows, None] & self.known[columns]  # (r, c)
             return same_id + self.soft * (self._kernel(rows, columns) - same_id * both_known)  # (r, c)
         if self.labels is None:
-            return same_id * (2 / self.positives[rows, None])  # (r, c)
-        mass = self.hard_mass[rows, None] + self.hard_mass[columns]  # (r, c)
-        hard = same_id * (mass / self.positives[columns])  # (r, c)
+            return same_id * (1 / self.positives[rows, None] + 1 / self.positives[columns])  # (r, c)
+        shares = self.hard_mass / self.positives  # (n,)
+        hard = same_id * (shares[rows, None] + shares[columns])  # (r, c)
         kernel = self._kernel(rows, columns)  # (r, c)
         return hard + self.soft * kernel * (1 / self.kernel_sums[rows, None] + 1 / self.kernel_sums[columns])
 

@@ -129,7 +129,7 @@ class ContrastiveModel(nn.Module):
             output[first][i],  # (b, D)
             output[second][j],  # (b, D)
             output[f"scale_{pair}"],
-            text_id[j if second == "text" else 0],  # (b,)
+            self._ids(pair, i, j, text_id),  # (b,), or (b, 2) where both sides are texts
             output[f"has_{first}"][i] & output[f"has_{second}"][j],  # (b,)
             kind=self.config.kind,
             bias=output.get(f"bias_{pair}"),
@@ -138,6 +138,13 @@ class ContrastiveModel(nn.Module):
             soft=soft if near is not None else 0.0,
             soft_width=width,
         )
+
+    def _ids(self, pair: str, i: int, j: int, text_id: Tensor) -> Tensor:
+        """By what the clips of a loss mean the same: the text of its second side, else the first text; of two texts,
+        either: clips of one transcript and other labels are no negatives of each other."""
+        if PAIRS[pair] == ("text", "text"):
+            return torch.stack([text_id[i], text_id[j]], 1)  # (b, 2)
+        return text_id[j if PAIRS[pair][1] == "text" else 0]  # (b,)
 
     def _near(
         self, output: dict[str, Tensor], pair: str, i: int, j: int, labels: Tensor | None

@@ -131,7 +131,7 @@ def expected_loss(name: str, output: dict[str, Tensor], batch: PairBatch) -> Ten
         for kind in range(2):
             loss = loss + term(f"{media}_text", (media, 0), ("text", kind), batch.text_id[kind]) / 2
     loss = loss + term("audio_labels", ("audio", 0), ("text", 1), batch.text_id[1])
-    loss = loss + term("text_text", ("text", 0), ("text", 1), batch.text_id[1])
+    loss = loss + term("text_text", ("text", 0), ("text", 1), batch.text_id.T)
     return loss + term("vision_audio", ("vision", 0), ("audio", 0), batch.text_id[0])
 
 

@@ -21,7 +21,8 @@ def reference(
     """What stage1_align.loss.contrastive computes in one process."""
     rows = valid.nonzero()[:, 0]  # (n,)
     n = len(rows)
-    hard = (ids[rows, None] == ids[rows]).double()  # (n, n)
+    ids = ids[rows].view(n, -1)  # (n, k)
+    hard = (ids[:, None] == ids).any(2).double()  # (n, n)
     kernel, known = torch.zeros(n, n).double(), torch.zeros(n).bool()
     if labels is not None:
         known = ~labels[rows].isnan().any(1)  # (n,)

@@ -9,7 +9,10 @@ from helpers.rounding import assert_same_up_to_rounding
 from torch.nn.functional import normalize
 
 from shared.errors import UserError
+from stage1_align.config import LossConfig
+from stage1_align.encoders import AlignedEncoders
 from stage1_align.loss import contrastive
+from stage1_align.model import ContrastiveModel
 
 EYE = torch.eye(2)
 BOTH = torch.tensor([True, True])
@@ -44,11 +47,12 @@ def test_soft_targets_of_two_rows_by_hand():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tile", [1, 3, 64])
-@pytest.mark.parametrize("case", ["distinct", "equal texts", "items missing"])
+@pytest.mark.parametrize("case", ["distinct", "equal texts", "items missing", "two texts"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_value_and_gradients_equal_the_reference(name: str, case: str, tile: int, dtype: torch.dtype):
     x, y, scale, bias, ids, valid, labels = make_inputs(7)
     ids = torch.arange(7) if case == "distinct" else ids
+    ids = torch.stack([ids, torch.tensor([5, 1, 5, 2, 2, 9, 1])], 1) if case == "two texts" else ids
     valid = valid if case == "items missing" else torch.ones(7).bool()
     options = {**LOSSES[name], "bias": bias, "labels": labels if "soft" in name else None}
     x, y = x.detach().to(dtype).requires_grad_(), y.detach().to(dtype).requires_grad_()
@@ -62,6 +66,33 @@ def test_value_and_gradients_equal_the_reference(name: str, case: str, tile: int
         assert_same_up_to_rounding(g, e, rounding if g.ndim else 1e-5)  # scale and bias are float32
     assert all(g.abs().max() > 1e-3 for g in gradients)
     assert (gradients[0][~valid] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
+def test_clips_are_positives_when_either_text_is_equal_by_hand(kind):
+    """Clips 0 and 1 share a transcript, 1 and 2 their labels, 0 and 2 nothing, so 2, 3 and 2 positives. info_nce, with
+    logits s on the diagonal and 0 elsewhere, is log(e^s + 2) - s (1/2 + 1/3 + 1/2) / 3. sigmoid, where all second texts
+    have the direction of the first clip: logits s of that clip, of which two are positives, and 0 elsewhere."""
+    eye, s = torch.eye(3), 2.0
+    encoders = AlignedEncoders(embed_dim=3)
+    encoders.towers = lambda: {"text": None}
+    model = ContrastiveModel(encoders, LossConfig(kind=kind, pairs={"text_text": 1.0}), ["transcript", "labels"])
+    output = {
+        "text": torch.stack([eye, eye if kind == "info_nce" else eye[[0, 0, 0]]]),
+        "has_text": torch.ones(2, 3, dtype=torch.bool),
+    }
+    output |= {"scale_text_text": torch.tensor(s), "bias_text_text": torch.tensor(0.0)}
+    text_id = torch.tensor([[7, 7, 8], [4, 5, 5]])
+    loss = model.losses(output, text_id, None)["text_text"]
+    by_hand = math.log(math.exp(s) + 2) - s * 4 / 9
+    if kind == "sigmoid":
+        by_hand = math.log(1 + math.exp(s)) - s * 2 / 3 + 2 * math.log(2)
+    assert loss.item() == pytest.approx(by_hand, abs=1e-6)
+    positive, negative = (torch.tensor(ids) for ids in ([[7, 7, 7], [1, 2, 3]], [[1, 2, 3], [7, 7, 7]]))
+    all_equal = math.log(math.exp(s) + 2) - s / 3  # one transcript for all, or one label for all: the same
+    for ids in (positive, negative):
+        if kind == "info_nce":
+            assert model.losses(output, ids, None)["text_text"].item() == pytest.approx(all_equal, abs=1e-6)
 
 
 def test_equal_texts_are_positives():
