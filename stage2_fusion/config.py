@@ -97,6 +97,9 @@ class TrainConfig(CheckedOptions):
     and costs digits of PCC."""
     damaged_views: bool = True
     """Also train on damaged views, if the features have them."""
+    leave_out_damage: list[str] = field(default_factory=list)
+    """Kinds of damage whose views are not trained on, such as [blur, noise]: how well do weights find what they never
+    met? `emit evaluate` marks them."""
     feature_damage: Fraction = 0.0
     """Fraction of a step's clips whose damaged view is replaced by a copy with damaged features. For features that came
     with a dataset (`emit encode --precomputed`), 0.5; damage to media, where it is possible, is more realistic."""

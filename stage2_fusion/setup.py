@@ -1,6 +1,6 @@
 """The parts of a run that follow from its configuration: training data, config.json, parameter groups."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from shared import config as configuration
 from shared.errors import UserError
+from shared.registry import nearest
 from shared.terminal.messages import note
 from shared.training import optimizer
 from shared.training.sampling import shrink_note, shrunken_batch, steps_per_epoch
@@ -79,6 +80,7 @@ def load_training_data(config: FuseConfig) -> TrainingData:
     all_clips = features.by_clip()
     budget = {sample.id for sample, keep in zip(first, kept, strict=True) if keep}
     clips = labeled_clips([clip for clip in all_clips if 0 in clip and clip[0].id in budget], train_where)
+    clips = leave_out_damage(clips, options.leave_out_damage, train_where)
     unlabeled = len(all_clips) - len(whole)
     not_scored = scorable_dimensions(valid.labels(), names, valid_where)
     notes = [left_out_note(left_out)] if left_out else []
@@ -108,6 +110,23 @@ def labeled_clips(clips: list[Views], where: str) -> list[Views]:
     if not labeled:
         raise UserError(f"{where}: no labeled clips; give another split, or labels to `emit prepare`")
     return labeled
+
+
+def leave_out_damage(clips: list[Views], kinds: list[str], where: str) -> list[Views]:
+    """The clips with undamaged features in place of the views with these kinds of damage. UserError for a kind that no
+    view has."""
+    there = sorted({kind for views in clips for sample in views.values() for kind in sample.damage.values() if kind})
+    for kind in kinds:
+        if kind not in there:
+            raise UserError(f"--train.leave_out_damage {kind}: no view of {where} has it; {nearest(kind, there)}")
+    left_out = set(kinds)
+    return [
+        {
+            n: replace(views[0], view=n) if left_out & set(sample.damage.values()) else sample
+            for n, sample in views.items()
+        }
+        for views in clips
+    ]
 
 
 def labels_of(clips: list[Views]) -> np.ndarray:

@@ -16,7 +16,9 @@ from shared.terminal.closing import closing, unused
 from shared.terminal.results import result
 from stage2_fusion.data.feature_info import FeatureInfo, read_info
 from stage2_fusion.data.features import FeatureDataset
+from stage2_fusion.data.quality_samples import read_quality
 from stage2_fusion.evaluation.damage_detection import (
+    damaged_in_corpus,
     detect_corpus_damage,
     detect_passing_damage,
     has_passing_damage,
@@ -24,6 +26,7 @@ from stage2_fusion.evaluation.damage_detection import (
     read_truth,
     score_damaged_views,
 )
+from stage2_fusion.evaluation.damage_signals import compare_on_purpose, is_uniform
 from stage2_fusion.evaluation.explain import write_explanations
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
@@ -32,6 +35,7 @@ from stage2_fusion.evaluation.trust import count_unlike, score_intervals
 from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders
 
 if TYPE_CHECKING:
+    from stage2_fusion.inference import ModelPredictions
     from stage2_fusion.models.base import FusionModel
 
 
@@ -117,12 +121,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         fractions, spans = result.predictions[clean], scale.highest - scale.lowest
         info.intervals = score_intervals(known.intervals, fractions, labels[clean], spans, names, config.coverage)
         info.unlike = count_unlike(known.familiarity, recorder.summaries(), clean)
-    if (view > 0).any():
-        info.damaged_on_purpose = score_damaged_views(data.samples, result.predictions, result.weights)
-    steps = [result.steps[row] for row in clean] if result.steps else []
     if config.truth is not None:
         info.ceiling = label_ceiling(config.truth, truth, labels[clean], names)
-        info.damage = detect_passing_damage(truth, steps) if passing else detect_corpus_damage(truth, weights)
+    _score_damage(info, config, model, data, result, truth)
     evaluation = score_predictions(
         info,
         names,
@@ -137,7 +138,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         pcc, ceiling = evaluation.mean_pcc, info.ceiling.mean
         info.sections["share_of_ceiling"] = pcc / ceiling if pcc is not None and ceiling and ceiling > 0 else None
     if config.explain:
-        by_id = [steps[ids.index(name)] for name in evaluation.ids]
+        row_of = dict(zip(ids, clean, strict=True))
+        by_id = [result.steps[row_of[name]] for name in evaluation.ids]
         write_explanations(out.with_name(f"{out.stem}_explained.jsonl"), evaluation.ids, by_id, names)
     info.sections["seconds"] = round(time.perf_counter() - began, 2)
     write_evaluation(out, evaluation)
@@ -147,6 +149,35 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 def _not_predicted(labeled: list[str], predicted: list[str]) -> list[str]:
     missing = [name for name in labeled if name not in predicted]
     return [f"not predicted by this model: {', '.join(missing)}"] if missing else []
+
+
+def _score_damage(
+    info: EvaluationInfo,
+    config: EvaluateConfig,
+    model: "FusionModel",
+    data: FeatureDataset,
+    result: "ModelPredictions",
+    truth: list[dict[str, str]],
+) -> None:
+    """Add what is known about damage: that of the corpus, whose rows are `truth` if it is synthetic, and that done on
+    purpose, which the weights find beside what finds it as cheaply (unless they are all the same)."""
+    assert model.config is not None
+    clean = [i for i, sample in enumerate(data.samples) if sample.view == 0]
+    came_damaged = damaged_in_corpus(truth, [data.samples[i].id for i in clean]) if truth else None
+    if has_passing_damage(truth):
+        info.damage = detect_passing_damage(truth, [result.steps[i] for i in clean])
+    elif truth:
+        info.damage = detect_corpus_damage(truth, result.weights[clean])
+    if len(clean) == len(data.samples):
+        return
+    info.damaged_on_purpose = score_damaged_views(data.samples, result.predictions, result.weights, came_damaged)
+    if not is_uniform(result.weights):
+        training = read_quality(config.data, model.config.trained_on.clips or [])
+        unmet = model.config.training.get("train", {}).get("leave_out_damage", [])
+        _, groups = clip_groups(data.samples, config.groups, data.info.group_names)
+        info.damage_detectors = compare_on_purpose(
+            data.samples, result.weights, groups, data.info.quality, training, unmet, came_damaged
+        )
 
 
 def _out(config: EvaluateConfig) -> Path:

@@ -128,7 +128,7 @@ def read_clips(path: Path, stored: bool = False) -> list[ClipLabels]:
     """The clips without their features. stored: give the splits at the time of encoding instead of those of `emit
     split`."""
     info = read_info(path)
-    table = _load_rows(Path(path), info, stored)
+    table = feature_table(Path(path), info, stored)
     columns = ["id", "split", "labels", "view", *(f"group_{name}" for name in info.group_names)]
     return [
         ClipLabels(
@@ -142,7 +142,7 @@ def read_clips(path: Path, stored: bool = False) -> list[ClipLabels]:
     ]
 
 
-def _load_rows(path: Path, info: FeatureInfo, stored: bool = False) -> "datasets.Dataset":
+def feature_table(path: Path, info: FeatureInfo, stored: bool = False) -> "datasets.Dataset":
     """The rows with the splits of `emit split`, or with the stored ones. UserError when the files are damaged."""
     from shared.dataset.splits import with_splits
 
@@ -189,7 +189,7 @@ class FeatureDataset:
             raise UserError(f"a feature dataset is a folder, but got {type(path).__name__}; {HOW}")
         path = Path(path)
         info = read_info(path)
-        table = _load_rows(path, info)
+        table = feature_table(path, info)
         splits, row_views = table["split"][:], table["view"][:]
         rows = [
             i
@@ -201,7 +201,7 @@ class FeatureDataset:
             wanted = f"split {split!r}" if views is None else f"split {split!r} and views {views}"
             kinds = "" if views is None else f"; views: {', '.join(map(str, sorted(set(row_views))))}"
             raise UserError(f"{path}: no clips of {wanted}; there are: {names}{kinds}")
-        reading = track(_stored_rows(table, rows), f"read {path}", "rows", len(rows))
+        reading = track(stored_rows(table, rows), f"read {path}", "rows", len(rows))
         data = cls(info, [shorten(_read_row(path, row, info), max_sequence_steps) for row in reading])
         require_fractions(data.labels(), info.label_names, [sample.id for sample in data.samples], str(path))
         return data
@@ -295,7 +295,7 @@ def _to_row(sample: FeatureSample) -> dict[str, Any]:
     return row
 
 
-def _stored_rows(table: "datasets.Dataset", rows: Sequence[int], at_once: int = 32) -> Iterator[dict[str, Any]]:
+def stored_rows(table: "datasets.Dataset", rows: Sequence[int], at_once: int = 32) -> Iterator[dict[str, Any]]:
     """The rows, read a few at a time: one by one takes twice as long."""
     for start in range(0, len(rows), at_once):
         batch = table[list(rows[start : start + at_once])]

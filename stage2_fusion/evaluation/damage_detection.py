@@ -107,11 +107,15 @@ def detect_damage(weights: np.ndarray, m: int, kinds: np.ndarray) -> DamageDetec
 
 
 def score_damaged_views(
-    samples: list[FeatureSample], predictions: np.ndarray, weights: np.ndarray
+    samples: list[FeatureSample],
+    predictions: np.ndarray,
+    weights: np.ndarray,
+    came_damaged: dict[str, set[str]] | None = None,
 ) -> DamagedViewScores:
     """Score the damaged views (view > 0) among N samples against the undamaged view of the same clips.
 
-    predictions (N, K), weights (N, 3).
+    predictions (N, K), weights (N, 3); came_damaged: modality to the ids of clips in which it is damaged without us:
+    they are not undamaged, so low weights of theirs are no false alarms.
     """
     view = np.array([sample.view for sample in samples])  # (N,)
     labels = np.stack([sample.labels for sample in samples])  # (N, K)
@@ -132,8 +136,10 @@ def score_damaged_views(
         hit = kinds != ""
         if hit.any():
             by_modality[modality] = DamagedPcc(*before_and_after(hit))
-        compared = np.concatenate([weights[damaged[hit]], weights[clean]])
-        detections.append(detect_damage(compared, m, np.concatenate([kinds[hit], np.full(len(clean), "")])))
+        came = (came_damaged or {}).get(modality, set())
+        negatives = clean[[samples[row].id not in came for row in clean]]
+        compared = np.concatenate([weights[damaged[hit]], weights[negatives]])
+        detections.append(detect_damage(compared, m, np.concatenate([kinds[hit], np.full(len(negatives), "")])))
     overall = before_and_after(np.full(len(damaged), True))
     return DamagedViewScores(*overall, by_modality, DamageReport.of(*detections))
 
@@ -163,6 +169,14 @@ def label_ceiling(path: Path, truth: list[dict[str, str]], labels: np.ndarray, n
     except KeyError as error:
         raise UserError(f"{path}: no column {error}; give the truth.csv of the corpus these labels are from") from None
     return DimensionScores.from_values({name: pcc(best[:, k], labels[:, k]) for k, name in enumerate(names)})
+
+
+def damaged_in_corpus(truth: list[dict[str, str]], ids: list[str]) -> dict[str, set[str]]:
+    """Modality to those of the clips `ids`, of which `truth` holds the rows, that a synthetic corpus damaged in it."""
+    return {
+        name: {clip_id for clip_id, row in zip(ids, truth, strict=True) if row.get(f"{name}_damage")}
+        for name in MODALITIES
+    }
 
 
 def detect_corpus_damage(truth: list[dict[str, str]], weights: np.ndarray) -> DamageReport:

@@ -19,6 +19,7 @@ from shared.files import digest, read_json, write_csv, write_json
 from shared.metrics import DimensionScores, Scores, score
 from shared.tables.formats import read_records
 from stage2_fusion.evaluation.damage_detection import DamagedViewScores, DamageReport
+from stage2_fusion.evaluation.damage_signals import Comparison
 from stage2_fusion.evaluation.leak import LeakProbe
 from stage2_fusion.evaluation.trust import IntervalScores, UnlikeClips
 
@@ -60,6 +61,7 @@ OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "leak_probe": LeakProbe.from_json,
     "damage": DamageReport.from_json,
     "damaged_on_purpose": DamagedViewScores.from_json,
+    "damage_detectors": lambda value: [Comparison.from_json(part) for part in value],
     "intervals": IntervalScores.from_json,
     "unlike": lambda value: UnlikeClips(**value),
     "parts": lambda value: [FoldPart(**part) for part in value],
@@ -98,6 +100,8 @@ class EvaluationInfo:
     """How well low weights find the damage that a synthetic corpus was made with."""
     damaged_on_purpose: DamagedViewScores | None = None
     """Scores of the same clips with one modality damaged on purpose."""
+    damage_detectors: list[Comparison] = field(default_factory=list)
+    """The weights, raw signals and a regression on them as detectors of damage done on purpose."""
     intervals: IntervalScores | None = None
     """Coverage and width of the model's intervals; None for a model without."""
     unlike: UnlikeClips | None = None

@@ -7,6 +7,7 @@ from shared.errors import UserError
 from shared.metrics import FEW_GROUPS, DimensionScores, Scores, why_no_pcc
 from shared.registry import nearest
 from stage2_fusion.data.features import FeatureSample
+from stage2_fusion.evaluation.damage_signals import detector_table
 from stage2_fusion.evaluation.doubts import flat_line
 from stage2_fusion.evaluation.results import MARK, Evaluation, SeenClips
 from stage2_fusion.models.model_config import TrainedOn
@@ -120,4 +121,6 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         part = info.damaged_on_purpose
         before, after = format_pcc(part.pcc_undamaged), format_pcc(part.pcc_damaged)
         lines.append(f"damaged on purpose: PCC {before} -> {after}; found: {part.damage}")
+    for each in info.damage_detectors:
+        lines += detector_table(each)
     return lines

@@ -8,12 +8,20 @@ import numpy as np
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from stage2_fusion.data.features import FeatureDataset, FeatureSample
-from stage2_fusion.evaluation.damage_detection import read_truth
+from stage2_fusion.data.quality_samples import read_quality
+from stage2_fusion.evaluation.damage_detection import damaged_in_corpus, read_truth
+from stage2_fusion.evaluation.damage_signals import (
+    ON_PURPOSE,
+    Comparison,
+    Detector,
+    compare,
+    compare_on_purpose,
+    is_uniform,
+)
 from stage2_fusion.evaluation.scoring import clip_groups
 from stage2_fusion.inference import run_model
 from stage2_fusion.report.clip_figures import draw_steps
 from stage2_fusion.report.content import Figure, Grid, NotFound, Section, Table
-from stage2_fusion.report.damage_signals import Comparison, compare
 from stage2_fusion.report.figures import MODALITY_COLORS, MUTED, TEXT, WIDTH, clean_axes, new_figure, short
 from stage2_fusion.report.inputs import Inputs
 from stage2_fusion.report.scored import scored_features, scored_model
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
     from stage2_fusion.models.base import FusionModel
 
-ON_PURPOSE, IN_CORPUS = "on purpose", "in the corpus"
+IN_CORPUS = "in the corpus"
 MOST_CLIPS = 2000
 """Clips that are compared; of more, as many evenly."""
 MOST_SIGNALS = 5
@@ -36,7 +44,7 @@ def damage(inputs: Inputs) -> Section:
     used = np.unique(np.linspace(0, len(clips) - 1, MOST_CLIPS).round().astype(int))
     data = FeatureDataset(data.info, [sample for i in used for sample in clips[i].values()])
     weights = run_model(model, data.samples, 64).weights  # (N, 3)
-    comparisons = _on_purpose(data, weights)
+    comparisons = _on_purpose(inputs, model, data, weights)
     section = Section("Weights against damage")
     if len(used) < len(clips):
         section.notes.append(f"{len(used)} of {len(clips)} clips are compared, drawn evenly")
@@ -68,23 +76,22 @@ CAPTION = (
 )
 
 
-def is_uniform(weights: np.ndarray) -> bool:
-    """Whether weights (N, 3), 0 = absent, are the same for all present modalities of each clip."""
-    present = weights > 0
-    highest, lowest = weights.max(axis=1), np.where(present, weights, np.inf).min(axis=1)
-    return bool((highest - lowest <= 1e-5)[present.any(axis=1)].all())
-
-
-def _on_purpose(data: FeatureDataset, weights: np.ndarray) -> list[Comparison]:
+def _on_purpose(inputs: Inputs, model: "FusionModel", data: FeatureDataset, weights: np.ndarray) -> list[Comparison]:
     """Damaged views against the undamaged clips, as `emit evaluate` compares them."""
-    clean = [i for i, sample in enumerate(data.samples) if sample.view == 0]
-    found = []
-    for name in MODALITIES:
-        damaged = [i for i, sample in enumerate(data.samples) if sample.view > 0 and sample.damage[name]]
-        rows = [*damaged, *clean]
-        kinds = [data.samples[i].damage[name] for i in damaged] + [""] * len(clean)
-        found.append(_compare(data, name, ON_PURPOSE, rows, kinds, weights))
-    return [each for each in found if each is not None]
+    try:
+        came_damaged = _came_damaged(inputs, data)
+    except (NotFound, UserError):
+        came_damaged = None
+    about = model.config
+    training = read_quality(inputs.features_path, about.trained_on.clips or [])
+    unmet = about.training.get("train", {}).get("leave_out_damage", [])
+    _, groups = clip_groups(data.samples, None, data.info.group_names)
+    return compare_on_purpose(data.samples, weights, groups, data.info.quality, training, unmet, came_damaged)
+
+
+def _came_damaged(inputs: Inputs, data: FeatureDataset) -> dict[str, set[str]]:
+    ids = [sample.id for sample in data.samples if sample.view == 0]
+    return damaged_in_corpus(read_truth(inputs.truth_path, ids), ids)
 
 
 def _in_corpus(inputs: Inputs, data: FeatureDataset, weights: np.ndarray) -> list[Comparison]:
@@ -190,14 +197,32 @@ def _table(comparisons: list[Comparison]) -> Table:
                 f"{each.weight.auc:.3f}",
                 f"{best.auc:.3f} ({_signal_name(best.name, best.low_is_damaged)})" if best else "–",
                 difference if best else "–",
+                _auc(each.regression),
+                _difference(each.regression_lead, each.regression_lead_interval),
             ]
         )
         for kind, auc in each.weight.by_kind.items():
-            raw = f"{best.by_kind[kind]:.3f}" if best and kind in best.by_kind else "–"
-            rows.append([f"– {kind.replace('_', ' ')}", "", f"{auc:.3f}", raw, ""])
-    caption = "ROC AUC of the learned weight and of the best raw signal, overall and for each kind of damage."
-    header = ["damage", "damaged clips", "learned weight", "best raw signal", "difference (95 % interval)"]
-    return Table(caption, header, rows, range(1, 5))
+            name = f"– {kind.replace('_', ' ')}{' (not trained on)' * (kind in each.unmet)}"
+            rows.append([name, "", f"{auc:.3f}", _auc(best, kind), "", _auc(each.regression, kind), ""])
+    caption = (
+        "ROC AUC of the learned weight, of the best raw signal, and of a logistic regression on mean, minimum, maximum "
+        "and deviation of all signals that was fitted to the damaged views of the training clips; overall and for each "
+        "kind of damage."
+    )
+    difference = "difference (95 % interval)"
+    header = ["damage", "damaged clips", "learned weight", "best raw signal", difference, "regression", difference]
+    return Table(caption, header, rows, range(1, 7))
+
+
+def _auc(detector: Detector | None, kind: str | None = None) -> str:
+    value = None if detector is None else detector.auc if kind is None else detector.by_kind.get(kind)
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _difference(value: float | None, spread: list[float] | None) -> str:
+    return (
+        "–" if value is None or spread is None else f"{_signed(value)} ({_signed(spread[0])} to {_signed(spread[1])})"
+    )
 
 
 # --- one clip in time ------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from stage2_fusion.commands.robustness import RobustnessConfig
 from stage2_fusion.commands.robustness import robustness as run_robustness
 from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.data.features import FeatureDataset, write
+from stage2_fusion.evaluation.damage_signals import compare
 from stage2_fusion.evaluation.results import read_evaluation
 from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FusionModel
@@ -31,7 +32,6 @@ from stage2_fusion.report.clip_choice import (
 )
 from stage2_fusion.report.clip_figures import envelope, scores_figure, strip_rows, timeline_figure
 from stage2_fusion.report.content import Figure, Table
-from stage2_fusion.report.damage_signals import compare
 from stage2_fusion.report.figures import style
 from stage2_fusion.report.inputs import Inputs
 from stage2_fusion.report.scored import scored_model
