@@ -4,6 +4,7 @@ OUT/search.json     what the search covers; another search in the same folder is
 OUT/configs/007.yaml, OUT/trials/007/, OUT/logs/007.txt     configuration, run folder and output of each trial
 OUT/results.csv     one row per trial, best first; the column `error` holds the last line of a failed one
 OUT/best.yaml       for `emit fuse --config OUT/best.yaml --run NEW`
+OUT/repeats/3/      run folder of the best configuration with seed 3, with --repeat [3]
 
 A trial is a function of the seed and its number. The same command resumes a search that was stopped: finished trials
 are kept, the others are started again and resume after their last epoch.
@@ -11,7 +12,7 @@ are kept, the others are started again and resume after their last epoch.
 
 import itertools
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,13 +23,13 @@ from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json, write_text
 from shared.locks import hold, release
 from shared.options.outputs import OutputFolder
-from shared.options.ranges import Trials, Workers
+from shared.options.ranges import Seed, Trials, Workers
 from shared.options.yaml_files import dump_yaml
 from shared.terminal.closing import closing, unused
 from shared.terminal.results import result
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.feature_info import read_info
-from stage2_fusion.search.space import Choice, assign, draw_assignments, read_space
+from stage2_fusion.search.space import SHIPPED_SPACES, Choice, assign, draw_assignments, read_space
 from stage2_fusion.search.trials import HOW, Trial, read_trials, run_trials, trial_table
 
 
@@ -43,7 +44,7 @@ class SearchConfig(FuseConfig):
     space: Path
     """YAML of what varies: {train.lr: {low: 1e-4, high: 1e-2, log: true}, options.width: [32, 64]}. From
     a list one value is chosen; from a range one is drawn uniformly (with `log`, uniformly in the logarithm), a whole
-    number if both ends are."""
+    number if both ends are. systems is the shipped one, which suits every model."""
     out: OutputFolder
     """Folder of the search."""
     trials: Trials = 20
@@ -52,6 +53,15 @@ class SearchConfig(FuseConfig):
     """random draws each trial; grid goes through all combinations of lists, in order."""
     workers: Workers = 2
     """Trials at once; the cores are divided among them."""
+    repeat: list[Seed] = field(default_factory=list)
+    """Seeds with which the best configuration is trained again after the search, in OUT/repeats."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.space.exists():
+            self.space = SHIPPED_SPACES.get(str(self.space), self.space)
+        if len(set(self.repeat)) < len(self.repeat):
+            raise UserError(f"--repeat {self.repeat}: a seed is there twice; give it once")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,7 +102,22 @@ def _search(config: SearchConfig, base: dict[str, Any], space: dict[str, Choice]
     best = _write_best(config.out, trials[0])
     text = f"{trial_table(trials, names)}\n{best}: trial {trials[0].number}"
     result(text, {"best": best, "trials": trials})
+    _train_repeats(config, best)
     return best
+
+
+def _train_repeats(config: SearchConfig, best: Path) -> None:
+    """Train the best configuration with each seed. UserError for the first run that fails, such as one of another best
+    configuration, from before the search had so many trials."""
+    files = []
+    for seed in config.repeat:
+        run = config.out / "repeats" / str(seed)
+        files.append(config.out / "configs" / f"repeat_{seed}.yaml")
+        write_text(files[-1], dump_yaml(load_yaml(best, HOW) | {"run": str(run), "seed": seed}))
+    errors = run_trials(files, config.workers, threads=max(1, cores() // config.workers), what="repeats")
+    for seed, error in zip(config.repeat, errors, strict=True):
+        if error:
+            raise UserError(f"{config.out}: the repeat with seed {seed} failed: {error}")
 
 
 def _claim(out: Path, made_from: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shared.options.ranges import Layers
+from shared.options.ranges import Layers, Width
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import (
     FeatureSpec,
@@ -28,6 +28,8 @@ from stage2_fusion.models.layers.temporal import LastState, masked_mean
 class LSTMVADOptions(FusionOptions):
     lstm_layers: Layers = 2
     """Layers of the LSTM, as published."""
+    width: Width | None = None
+    """Channels of the hidden layer of the MLP; by default as many as its input has, as published."""
 
 
 class LSTMVAD(FusionModel):
@@ -38,13 +40,14 @@ class LSTMVAD(FusionModel):
 
     def __init__(self, options: LSTMVADOptions, spec: FeatureSpec):
         super().__init__(options, spec)
-        width = spec.widths["audio"]
-        self.last_state = LastState(width, options.lstm_layers, options.dropout)
+        channels = spec.widths["audio"]
+        width = options.width or 2 * channels
+        self.last_state = LastState(channels, options.lstm_layers, options.dropout)
         self.head = nn.Sequential(
             nn.Dropout(options.dropout),
-            nn.Linear(2 * width, 2 * width),
+            nn.Linear(2 * channels, width),
             nn.Tanh(),
-            nn.Linear(2 * width, self.dimensions),
+            nn.Linear(width, self.dimensions),
         )
 
     def init_output_bias(self, mean_label: Tensor) -> None:

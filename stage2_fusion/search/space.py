@@ -22,6 +22,9 @@ from stage2_fusion.models import MODELS
 MAX_REPEATS = 1000
 """A small space is exhausted after this many draws without a new assignment."""
 
+SHIPPED_SPACES = {path.stem: path for path in Path(__file__).parent.glob("*.yaml")}
+"""{name: file} of the spaces that are found by name."""
+
 Choice = list[Any] | dict[str, Any]
 """A list of values, or a range {"low", "high", "log"}."""
 

@@ -40,13 +40,13 @@ class Trial:
         return f"{self.number:03d}"
 
 
-def run_trials(files: list[Path], workers: int, threads: int) -> list[str]:
+def run_trials(files: list[Path], workers: int, threads: int, what: str = "trials") -> list[str]:
     """Run `emit fuse` on each configuration file, `workers` at once with `threads` CPU threads each. Returns the error
     of each trial, "" for success. Control-C or SIGTERM lets running trials finish their epoch."""
     running: list[subprocess.Popen] = []
     with _sigterm_as_exit(), ThreadPoolExecutor(workers) as executor:
         try:
-            with progress("search", len(files), "trials") as bar:
+            with progress("search", len(files), what) as bar:
                 return list(executor.map(lambda file: _counted(bar, run_trial(file, threads, running)), files))
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
