@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from shared.text import counted
+
 CONSTANT_UNITS = 2
 """Values that differ by no more units in the last place are equal up to rounding: constant."""
 AMBIGUOUS = 1e-9
@@ -110,7 +112,7 @@ def why_no_pcc(labels: ArrayLike) -> str:
     if not known.size:
         return "not labeled"
     if known.size < MIN_ROWS:
-        return f"{known.size} labeled clip{'s' * (known.size > 1)}, where a correlation needs {MIN_ROWS}"
+        return f"{counted(known.size, 'labeled clip')}, where a correlation needs {MIN_ROWS}"
     return f"all labels are {known[0]:.4g}" if is_constant(known) else ""
 
 

@@ -61,6 +61,8 @@ def first_few(items: list[str], limit: int = 3, separator: str = ", ") -> str:
     return separator.join(items[:limit]) + more
 
 
-def counted(count: int, word: str) -> str:
-    """A number with its word: "1 person", "7 persons"."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+def counted(count: int, word: str, one: str = "", many: str = "") -> str:
+    """A number with its word, and the verb that follows for one and for many: "1 person", "7 clips have"."""
+    verb = one if count == 1 else many
+    plural = "" if count == 1 else "es" if word.endswith("s") else "s"
+    return f"{count:,} {word}{plural}{' ' * bool(verb)}{verb}"

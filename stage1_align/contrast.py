@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shared.errors import UserError
+from shared.text import counted
 from stage1_align.config import AlignConfig
 from stage1_align.data.captions import text_key
 from stage1_align.data.pairs import PairData, ValidationSet
@@ -135,7 +136,7 @@ def _why_useless(items: Items, pair: str, first: str, second: str) -> str:
         return f"one training clip alone has {' and '.join(shown)}"
     kind = second if second not in SHOWN else next(iter(items.keys))  # as ContrastiveModel compares them
     meanings = {items.keys[kind][row] or row for row in rows}
-    return f"all {len(rows)} training clips have the same text of kind {kind}" if len(meanings) < 2 else ""
+    return f"all {counted(len(rows), 'training clip')} have the same text of kind {kind}" if len(meanings) < 2 else ""
 
 
 def _name(pair: str, first: str, second: str) -> str:

@@ -12,6 +12,7 @@ from shared.files import write_json
 from shared.terminal.messages import note, say
 from shared.terminal.progress import progress as terminal_progress
 from shared.terminal.results import result
+from shared.text import counted
 from shared.training.checkpoint import TrainState
 from shared.training.distributed import any_process
 from shared.training.ema import Ema
@@ -290,7 +291,7 @@ class Trainer:
         metrics = self.validate()
         if "mean_recall" not in metrics and self.config.train.require_validation:
             raise UserError("no two validation items have a picture or sound together with different texts")
-        say(f"untrained: valid mean recall {_shown(metrics)}; {len(self.data)} training clips")
+        say(f"untrained: valid mean recall {_shown(metrics)}; {counted(len(self.data), 'training clip')}")
         self.run.log(0, **metrics)
         if self.config.train.epochs == 0:  # untrained towers, for comparison
             self.save_encoders("best", metrics)

@@ -10,6 +10,7 @@ from shared import config as configuration
 from shared.errors import UserError
 from shared.registry import nearest
 from shared.terminal.messages import note
+from shared.text import counted
 from shared.training import optimizer
 from shared.training.sampling import shrink_note, shrunken_batch, steps_per_epoch
 from stage2_fusion.config import FuseConfig, TrainConfig
@@ -88,7 +89,11 @@ def load_training_data(config: FuseConfig) -> TrainingData:
     modalities = usable_modalities(config)
     notes += require_modality([clip[0] for clip in clips], modalities, train_where)
     notes += require_modality(valid.samples, modalities, valid_where)
-    notes += [f"{unlabeled} of {len(all_clips)} training clips have no label and are left out"] if unlabeled else []
+    notes += (
+        [f"{unlabeled} of {counted(len(all_clips), 'training clip', 'has', 'have')} no label: left out"]
+        if unlabeled
+        else []
+    )
     notes += filter(None, [few_validation_line(len(labeled_clips(valid.by_clip(), valid_where)), config.valid_split)])
     batch_size = options.batch_size
     if options.shrink_batch and (batch_size := shrunken_batch(len(clips), batch_size)) != options.batch_size:

@@ -16,6 +16,7 @@ from helpers.media_files import face, voice, write_video, write_wav
 from helpers.stage1_tiny import TOWERS
 
 from shared.dataset.clip import EMI
+from stage2_fusion.search import trials
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,36 @@ def test_dynamics_tables_the_models_of_time_beside_means_and_statistics(small, t
     parts = {"dual_stage", "without_tcn", "without_bilstm", "without_decoder", "means_over_time"}
     assert set(board) >= parts | {"statistics", "ridge"}
     assert {board[name]["seeds"] for name in parts} == {"2"}
+
+
+def test_leaderboard_searches_every_system_alike_and_begins_with_the_baselines(clips, small, tmp_path, monkeypatch):
+    def in_this_process(file: Path, threads: int, running: list) -> str:
+        return "" if emit("fuse", "--config", file) == 0 else "failed"
+
+    monkeypatch.setattr(trials, "run_trial", in_this_process)
+    align = small[0].partition("=")[2]
+    untrained = ("--train.epochs", 0, "--train.shrink_batch", "true")
+    assert emit("align", "--config", align, "--data", clips, "--run", tmp_path / "a", *untrained) == 0
+    assert emit("export", tmp_path / "a", "--out", tmp_path / "e") == 0
+    features, out = tmp_path / "f", tmp_path / "out"
+    assert emit("encode", "--encoders", tmp_path / "e", "--data", clips, "--out", features, "--damaged_views", 1) == 0
+    space = {"train.lr": {"low": 1e-3, "high": 1e-2}, "options.width": [8, 16], "train.epochs": [1]}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space | {"train.damaged_views": [True]}))
+    given = [f"data={features}", f"clips={clips}", f"out={out}", f"space={tmp_path / 'space.yaml'}"]
+    given += ["systems=concat,lstm_vad", "against=concat", "trials=2", "seeds=5,6", "published_seeds=7"]
+    assert emit("run", "leaderboard", *given) == 0
+    board = rows(out / "board.csv")
+    assert {row["system"] for row in board[:2]} == {"statistics", "ridge"}
+    seeds = {row["system"]: row["seeds"] for row in board}
+    assert seeds["concat"] == seeds["lstm_vad"] == "2" and seeds["lstm_vad, published settings"] == "1"
+    tried = [
+        {(row["trial"], row["train.lr"]) for row in rows(out / s / "search" / "results.csv")}
+        for s in ("concat", "lstm_vad")
+    ]
+    assert tried[0] == tried[1] and len(tried[0]) == 2
+    repeat = yaml.safe_load((out / "lstm_vad" / "search" / "repeats" / "6" / "config.yaml").read_text())
+    best = yaml.safe_load((out / "lstm_vad" / "search" / "best.yaml").read_text())
+    assert repeat["seed"] == 6 and repeat["options"] == best["options"] and repeat["train"]["lr"] == best["train"]["lr"]
 
 
 KILLED = """

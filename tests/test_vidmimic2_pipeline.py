@@ -183,7 +183,10 @@ def test_submission_from_media_fills_clips_that_cannot_be_read(pipeline, tmp_pat
     for path in (root / "test_data").glob(f"*/{lost}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert emit("submit", root, "--model", model, "--out", out) == 0
-    assert f"1 clips without a prediction get the mean label of the training clips: {lost}" in capsys.readouterr().err
+    assert (
+        f"1 clip without a prediction: the mean label of the training clips stands in: {lost}"
+        in capsys.readouterr().err
+    )
     with (root / "train_split.csv").open() as file:
         means = np.mean([[float(row[name]) for name in EMI] for row in csv.DictReader(file)], axis=0)
     rows = read_predictions(out)

@@ -19,6 +19,7 @@ from shared.options.ranges import PositiveInt
 from shared.registry import Registry
 from shared.terminal.closing import closing, given, unused
 from shared.terminal.results import result
+from shared.text import counted
 
 ENCODERS = Registry("encoders", {"aligned": "stage1_align.encoders:AlignedEncoders"})
 """By name: this package imports no stage."""
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     files = report["files"]
     usable = files["there"], files["sound_of_its_own"], files["crops_of_its_own"], report["transcripts"]["there"]
     if not any(usable):
-        raise UserError(f"{config.source}: none of its {report['clips']} clips has a file or words")
+        raise UserError(f"{config.source}: none of its {counted(report['clips'], 'clip')} has a file or words")
     if report["outside"]:
         raise UserError(f"{config.source}: {report['outside']['what']}")
     _refuse_lacking(config.needs, report, config.source)

@@ -4,6 +4,7 @@ from shared import config as configuration
 from shared.synth.config import SynthConfig
 from shared.terminal.closing import closing, unused
 from shared.terminal.results import result
+from shared.text import counted
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     share = baseline["share_of_ceiling"]
     of_ceiling = "" if share is None else f", {share:.2f} of the ceiling"
     lines = [
-        f"{config.out}: {already}{counts['clips']} clips, {counts['subjects']} subjects",
+        f"{config.out}: {already}{counted(counts['clips'], 'clip')}, {counted(counts['subjects'], 'subject')}",
         f"  train {counts['train']}, valid {counts['valid']}, test {counts['test']}; digest {figures['digest']}",
     ]
     lines += (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared.text import first_few
+from shared.text import counted, first_few
 
 BARS = " ▁▂▃▄▅▆▇█"
 NO_LABELS = (
@@ -22,7 +22,7 @@ DUPLICATES = {
 
 def format_report(report: dict[str, Any]) -> str:
     """The text to print. report: of `check_source`."""
-    lines = [f"{report['source']}: {report['clips']} clips, read with layout {report['layout']!r}"]
+    lines = [f"{report['source']}: {counted(report['clips'], 'clip')}, read with layout {report['layout']!r}"]
     splits = {name or "no split": count for name, count in report["splits"].items()}
     lines.append("  splits       " + ", ".join(f"{name} {count}" for name, count in splits.items()))
     lines += [f"  note         {_indented(note)}" for note in report["notes"]]
@@ -38,25 +38,27 @@ def format_report(report: dict[str, Any]) -> str:
     for name, group in report["groups"].items():
         each = group["clips_each"]
         sizes = f", {_sizes(each)}" if each else ""
-        without = f"; {group['clips_without']} clips without" if group["clips_without"] else ""
-        lines.append(f"  group        {name}: {group['values']} values{sizes}{without}")
+        without = f"; {counted(group['clips_without'], 'clip')} without" if group["clips_without"] else ""
+        lines.append(f"  group        {name}: {counted(group['values'], 'value')}{sizes}{without}")
         if 0 < group["values"] < FEW_GROUPS:
             lines.append(f"  {'':<13}fewer than {FEW_GROUPS}: scores say little about a {name} not met in training")
     for what, sets in report["duplicates"].items():
         if sets:
             examples = "; ".join(" = ".join(ids[:EXAMPLES]) for ids in sets[:EXAMPLES])
             clips = sum(map(len, sets))
-            lines.append(f"  duplicates   {clips} clips in {len(sets)} sets with {DUPLICATES[what]}: {examples}")
+            lines.append(
+                f"  duplicates   {clips} clips in {counted(len(sets), 'set')} with {DUPLICATES[what]}: {examples}"
+            )
     for what, leak in report["leakage"].items():
         lines.append(
-            f"  LEAKAGE      {what}: {leak['clips']} clips in {leak['sets']} sets are in more than one split: "
-            + "; ".join(leak["examples"])
+            f"  LEAKAGE      {what}: {leak['clips']} clips in "
+            f"{counted(leak['sets'], 'set', 'is', 'are')} in more than one split: " + "; ".join(leak["examples"])
         )
     if not report["leakage"] and len([name for name in report["splits"] if name]) > 1:
         lines.append("  leakage      none found between the splits")
     if report["problems"]:
         first = [f"{name} {problems[0]}" for name, problems in list(report["problems"].items())[:EXAMPLES]]
-        lines.append(f"  problems     with {len(report['problems'])} clips: {'; '.join(first)}")
+        lines.append(f"  problems     with {counted(len(report['problems']), 'clip')}: {'; '.join(first)}")
     return "\n".join(lines)
 
 
@@ -78,11 +80,12 @@ def _files(report: dict[str, Any]) -> list[str]:
     for what in ("missing", "empty"):
         if files[what]:
             lines.append(
-                f"  {what:<13}{len(files[what])} files: {', '.join(files[what][:EXAMPLES])}" + _more(files[what])
+                f"  {what:<13}{counted(len(files[what]), 'file')}: {', '.join(files[what][:EXAMPLES])}"
+                + _more(files[what])
             )
     for what, words in (("sound_of_its_own", "sound"), ("crops_of_its_own", "face crops")):
         if files[what]:
-            lines.append(f"  {'':<13}{files[what]} clips have {words} in files of their own")
+            lines.append(f"  {'':<13}{counted(files[what], 'clip')} with {words} in files of their own")
     return lines
 
 
@@ -121,7 +124,7 @@ def _transcripts(report: dict[str, Any]) -> list[str]:
     if not transcripts["there"]:
         return ["  words        none"]
     words = transcripts["words"]
-    count = f"{transcripts['there']} of {report['clips']} clips"
+    count = f"{transcripts['there']} of {counted(report['clips'], 'clip')}"
     spread = f"{words['least']:.0f} to {words['most']:.0f} words, median {words['median']:.0f}"
     return [f"  words        {count}; {spread}", *(f"  {'':<13}{note}" for note in transcripts["notes"])]
 
@@ -133,7 +136,7 @@ def _labels(labels: dict[str, Any]) -> list[str]:
             lines.append(f"  {name:<18}not labeled")
             continue
         low, high = label["bins"]
-        missing = f"; {label['missing']} clips without" if label["missing"] else ""
+        missing = f"; {counted(label['missing'], 'clip')} without" if label["missing"] else ""
         constant = "; CONSTANT, nothing can be learned" if label["constant"] else ""
         histogram = f"{low:>6.3g} |{bars(label['histogram'])}| {high:<6.3g}"
         lowest = label["range_given"][0]

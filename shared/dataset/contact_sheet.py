@@ -19,6 +19,7 @@ import numpy as np
 from shared.dataset.verdicts import Verdict
 from shared.files import write_text
 from shared.media.quality import CLIP_QUALITY, VISION_QUALITY
+from shared.text import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,7 +156,9 @@ def _share_places(sections: list[Section], count: int) -> None:
 def _page(digest: str, clips: Sequence[SheetClip], sections: list[Section], table: "pa.Table") -> str:
     shown, prepared = sum(len(section.shown) for section in sections), [clip for clip in clips if clip.row is not None]
     pictures = sum("vision" not in clip.verdict.missing for clip in prepared)
-    which = "All clips" if shown == len(clips) else f"{shown} of {len(clips):,} clips, those with problems first"
+    which = (
+        "All clips" if shown == len(clips) else f"{shown} of {counted(len(clips), 'clip')}, those with problems first"
+    )
     problems = [f"{section.title}: {len(section.clips):,}" for section in sections if section.is_problem]
     lines = [f"{which}. {', '.join(problems) or 'No problem'}."]
     if prepared and not pictures:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shared.text import first_few
+from shared.text import counted, first_few
 
 Range = tuple[float, float]
 TOLERANCE = 1e-6
@@ -65,7 +65,7 @@ class OutsideLabels:
         codes = self.likely_codes()
         ways = []
         if codes:
-            listed = " and ".join(f"{code:g} ({times} time{'s' * (times > 1)})" for code, times in codes.items())
+            listed = " and ".join(f"{code:g} ({counted(times, 'time')})" for code, times in codes.items())
             option = ",".join(f"{code:g}" for code in codes)
             means = "means" if len(codes) == 1 else "mean"
             ways.append(f"if {listed} {means} not labeled, add --missing_labels={option}")

@@ -36,6 +36,7 @@ from shared.saved.checksum import CLIPS
 from shared.terminal.messages import say
 from shared.terminal.progress import progress
 from shared.terminal.results import result
+from shared.text import counted
 
 SHARD_SIZE = 16
 """Clips per shard: an interruption costs this many at most."""
@@ -235,7 +236,8 @@ def _refuse_gaps(writer: ShardWriter, clips: list[Clip]) -> None:
         why = f" (what was prepared of {damaged} is damaged)" if damaged else ""
         first = clips[writer.shards[missing[0]][0]].id
         raise UserError(
-            f"{writer.out}: {writer.clips_in(missing)} of {len(clips)} clips are not prepared yet{why}, from {first!r} "
+            f"{writer.out}: {writer.clips_in(missing)} of {counted(len(clips), 'clip', 'is', 'are')} not "
+            f"prepared yet{why}, from {first!r} "
             "on; run the missing shares again, or the command without --merge, which prepares them itself"
         )
 
@@ -278,7 +280,9 @@ def _finish(writer: ShardWriter, source: ClipSource, described: ClipDatasetInfo)
     write_tables(out, verdicts, source.left_out)
     kept = [verdict for verdict in verdicts if verdict.verdict != "failed"]
     if not kept:
-        raise UserError(f"{out}: none of the {len(verdicts)} clips could be read; the reasons are in failures.csv")
+        raise UserError(
+            f"{out}: none of {counted(len(verdicts), 'clip')} could be read; the reasons are in failures.csv"
+        )
     content = replace(described, made_from={}, synthetic=False).with_digest((v.id, v.digest) for v in kept)
     info = replace(described, digest=content.digest, counts=count_clips(verdicts, source.clips))
     sheet = write_contact_sheet(out, info.digest, verdicts, table)

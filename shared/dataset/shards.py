@@ -20,6 +20,7 @@ from shared.errors import UserError
 from shared.files import read_json, write_json
 from shared.locks import LOCK, hold, release
 from shared.saved.checksum import FolderKind, write_description
+from shared.text import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,8 +112,10 @@ class ShardWriter:
     def progress_notes(self, numbers: Iterable[int], missing: Iterable[int]) -> list[str]:
         """What a run that writes the shards `numbers` tells about those that an earlier run has written."""
         total, todo, damaged = self.clips_in(numbers), self.clips_in(missing), self.clips_in_damaged(missing)
-        damage = f"{self.out}: the shards of {damaged} of {total} clips are damaged and written again"
-        state = f"{self.out}: continuing; {total - todo} of {total} clips are done"
+        damage = (
+            f"{self.out}: the shards of {damaged} of {counted(total, 'clip', 'is', 'are')} damaged and written again"
+        )
+        state = f"{self.out}: continuing; {total - todo} of {counted(total, 'clip', 'is', 'are')} done"
         return [damage] * (damaged > 0) + [state] * (todo < total)
 
     def finish(self, table: "pa.Table", fingerprint: str, info: dict[str, Any]) -> None:

@@ -36,7 +36,11 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
     """
     without = sum(not clip.split for clip in source.clips)
     if without < len(source.clips):
-        note = f"{without} clips have no split and are in none of them" if without else ""
+        note = (
+            f"{counted(without, 'clip', 'has', 'have')} no split and {'is' if without == 1 else 'are'} in none of them"
+            if without
+            else ""
+        )
         return replace(source, notes=[*source.notes, note]) if note else source
     if group is not None and group not in source.group_names:
         raise UserError(f"--split_by {group}: the source has no such group; {nearest(group, source.group_names)}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from shared.text import UNREADABLE, first_few, has_words, repair_surrogates, says_something, words
+from shared.text import UNREADABLE, counted, first_few, has_words, repair_surrogates, says_something, words
 
 CONTEXT = 48
 """Tokens that the default text tower reads at once; a word is one or more."""
@@ -140,4 +140,4 @@ def _script(character: str) -> str:
 
 
 def _some(ids: list[str]) -> str:
-    return f"{len(ids)} transcript{'s' * (len(ids) > 1)} ({first_few(ids)})"
+    return f"{counted(len(ids), 'transcript')} ({first_few(ids)})"

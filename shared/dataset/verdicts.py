@@ -10,6 +10,7 @@ from shared.dataset.clip import MODALITIES, Clip, LeftOut
 from shared.files import write_csv
 from shared.media.quality import CLIP_QUALITY
 from shared.media.transcribe import NOT_TRANSCRIBED
+from shared.text import counted
 
 EXAMPLES = 3
 """Clips of each kind that the closing lines name."""
@@ -95,22 +96,17 @@ def summary(out: Path, verdicts: list[Verdict], digest: str, left_out: Sequence[
         if len(groups[word]) > EXAMPLES:
             lines.append(f"  {word}: and {len(groups[word]) - EXAMPLES} more in {table}")
     if left_out:
-        rows = "1 row of the source gives no clip" if len(left_out) == 1 else f"{len(left_out)} rows give no clip"
+        rows = counted(len(left_out), "row", "of the source gives no clip", "give no clip")
         lines.append(f"  {rows}, such as {left_out[0].row}: {left_out[0].reason}; all in failures.csv")
     silent = sum(NOT_TRANSCRIBED in verdict.detail for verdict in verdicts)
     if silent:
-        lines.append(
-            f"  the sound of {silent} clip{'s' * (silent > 1)} could not be transcribed; verdicts.csv says why"
-        )
+        lines.append(f"  the sound of {counted(silent, 'clip')} could not be transcribed; verdicts.csv says why")
     remarked = sum(verdict.has_remarks for verdict in verdicts)
     if remarked:
-        lines.append(
-            f"  the media of {remarked} clip{'s' * (remarked > 1)} needed a repair or a choice; verdicts.csv says which"
-        )
+        lines.append(f"  the media of {counted(remarked, 'clip')} needed a repair or a choice; verdicts.csv says which")
     longer = sum(verdict.longer for verdict in verdicts)
     if longer:
-        subject = "clip is" if longer == 1 else "clips are"
-        lines.append(f"  {longer} {subject} longer than max_seconds; the rest is left out")
+        lines.append(f"  {counted(longer, 'clip', 'is', 'are')} longer than max_seconds; the rest is left out")
     return "\n".join(lines + _equal_content(verdicts))
 
 
@@ -124,7 +120,7 @@ def _equal_content(verdicts: list[Verdict]) -> list[str]:
     if not sets:
         return []
     kind = "pair" if all(len(group) == 2 for group in sets) else "set"
-    subject = f"1 {kind} of clips has" if len(sets) == 1 else f"{len(sets)} {kind}s of clips have"
+    subject = counted(len(sets), kind, "of clips has", "of clips have")
     examples = "; ".join(" = ".join(group[:3]) + (" = ..." if len(group) > 3 else "") for group in sets[:EXAMPLES])
     more = f" and {len(sets) - EXAMPLES} more" if len(sets) > EXAMPLES else ""
     return [f"  {subject} equal content: {examples}{more}"]

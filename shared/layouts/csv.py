@@ -19,7 +19,7 @@ from shared.tables.formats import read_table
 from shared.tables.media_finder import FoundMedia, MediaFinder
 from shared.tables.missing_words import empty_missing_words
 from shared.tables.text_table import TableRow
-from shared.text import first_few
+from shared.text import counted, first_few
 
 SHOWN_ROWS = 10
 """Rows left out that a note names."""
@@ -126,4 +126,4 @@ def _note(left_out: list[TableRow]) -> list[str]:
     if not left_out:
         return []
     lines = [f"line {row.line} ({row.problem})" for row in left_out]
-    return [f"{len(lines)} rows left out, whose files cannot be identified: {first_few(lines, SHOWN_ROWS)}"]
+    return [f"{counted(len(lines), 'row')} left out, whose files cannot be identified: {first_few(lines, SHOWN_ROWS)}"]

@@ -7,7 +7,7 @@ from shared.dataset.clip import Clip, ClipSource, sidecar_transcript
 from shared.dataset.media_files import files_under, first_unique_names, is_media
 from shared.layouts.folder_tables import is_table_file
 from shared.options.ranges import CheckedOptions
-from shared.text import first_few
+from shared.text import counted, first_few
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Folder(CheckedOptions):
             Clip(id=name, media=source / path, transcript=sidecar_transcript(source / path))
             for name, path in zip(ids, media, strict=True)
         ]
-        notes = [f"{len(others)} files of other kinds left out, such as {others[0]}"] if others else []
+        notes = [f"{counted(len(others), 'file')} of other kinds left out, such as {others[0]}"] if others else []
         if bare := [path for path in others if not path.suffix and (source / path).is_file()]:
             notes.append(f"{len(bare)} of them have no extension, such as {bare[0]}; if it is a recording, add one")
         if tables := [path.as_posix() for path in others if is_table_file(path)]:

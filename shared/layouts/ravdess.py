@@ -25,7 +25,7 @@ from shared.tables.columns import USUAL_NAMES, Header
 from shared.tables.formats import is_table, read_table
 from shared.tables.media_finder import MediaFinder
 from shared.tables.text_table import TableRow, TextTable
-from shared.text import first_few, words
+from shared.text import counted, first_few, words
 
 MANIFEST = "manifest.csv"
 LABELS = ("calm", "happy", "sad", "angry", "fearful", "disgust")
@@ -74,10 +74,10 @@ def _read_file_names(source: Path) -> tuple[list[Clip], list[str]]:
         parts = recordings.setdefault(recording, {})
         copies += modality in parts
         parts.setdefault(modality, folder / path)
-    notes = [f"{copies} further copies of files are left out"] if copies else []
+    notes = [f"{copies:,} copies of other files left out"] if copies else []
     if others:
         listed = first_few(others, separator="; ")
-        notes.append(f"{len(others)} files are not named as RAVDESS names its own and are left out: {listed}")
+        notes.append(f"{counted(len(others), 'file')} left out, not named as RAVDESS names its own: {listed}")
     return [_clip(recording, parts) for recording, parts in sorted(recordings.items())], notes
 
 

@@ -10,7 +10,7 @@ from shared.registry import nearest
 from shared.tables.cells import SPLITS, cell_text, parse_label, split_name
 from shared.tables.columns import GROUP_NAMES, USUAL_NAMES, ColumnOptions, Header, guess_labels, refuse_wrong_labels
 from shared.tables.media_finder import FoundMedia, MediaFinder
-from shared.text import first_few
+from shared.text import counted, first_few
 
 ROLES = ("media", "audio", "id", "transcript", "split")
 TRIED_ROWS = 50
@@ -193,7 +193,7 @@ def _unknown_splits(clips: Sequence[Clip]) -> list[str]:
     hints = {name: nearest(name.lower(), SPLITS) for name in count}
     hints |= {name: "is it valid or test?" for name in count if name.lower().startswith("eval")}
     return [
-        f"split {name!r} of {number} clips is none of {', '.join(SPLITS)}: {hints[name]}"
+        f"split {name!r} of {counted(number, 'clip')} is none of {', '.join(SPLITS)}: {hints[name]}"
         for name, number in count.items()
     ]
 

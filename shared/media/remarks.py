@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shared.text import counted
+
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -63,6 +65,6 @@ def summarize(remarks: Mapping[str, Remarks]) -> list[str]:
         for kind, remark in kinds.items():
             first.setdefault(kind, f"{name}: {remark.say(remarks[name][remark])}")
     return [
-        line + (f" (and {more} more clip{'s' if more > 1 else ''} like it)" if (more := counts[kind] - 1) else "")
+        line + (f" (and {counted(more, 'more clip')} like it)" if (more := counts[kind] - 1) else "")
         for kind, line in first.items()
     ]

@@ -45,7 +45,7 @@ class Ending:
         if len(self.seconds) <= MOST_TIMED:
             yield ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds.items())
         else:
-            yield f"{len(self.seconds)} steps, {sum(self.seconds.values()) / 60:.0f} minutes"
+            yield f"{counted(len(self.seconds), 'step')}, {sum(self.seconds.values()) / 60:.0f} minutes"
 
     def verdict(self) -> str | None:
         """The score beside the cheap baseline of the same clips, where the recipe has made one."""

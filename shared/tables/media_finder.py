@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from shared.dataset.media_files import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MEDIA_SUFFIXES, media_files
-from shared.text import first_few
+from shared.text import counted, first_few
 
 HINTS = 5
 """Missing files for which similar names are looked for: where more are missing, the first ones say why."""
@@ -104,7 +104,11 @@ class MediaFinder:
     def notes(self) -> list[str]:
         """Which names were found written in another way."""
         shown = [f"{name!r} is {file}" for name, file in self._renamed.items()]
-        return [f"{len(shown)} files are named in another way than in the table: {first_few(shown)}"] if shown else []
+        return (
+            [f"{counted(len(shown), 'file')} named in another way than in the table: {first_few(shown)}"]
+            if shown
+            else []
+        )
 
     def _found(self, name: str, named: Path, file: Path) -> FoundMedia:
         if named != file:

@@ -15,6 +15,7 @@ from shared.errors import UserError
 from shared.tables.cells import clean
 from shared.tables.columns import KNOWN_NAMES, normalize_name
 from shared.tables.encodings import read_table_text
+from shared.text import counted
 
 OPEN_QUOTE = "a quotation mark is left open"
 DELIMITERS = "\t;|,"
@@ -107,7 +108,9 @@ def find_header(lines: Sequence[str]) -> TableStart:
     while i < following and not _is_header(lines[i], lines[following], separator):
         i, comments = _next_line(lines, i + 1), comments + 1
     if comments:
-        notes.append(f"{comments} lines of comments before the header are left out, from line {begin + 1} on")
+        notes.append(
+            f"{counted(comments, 'line')} of comments before the header are left out, from line {begin + 1} on"
+        )
     return TableStart(i, delimiter or guess_delimiter(lines[i:]), notes)
 
 

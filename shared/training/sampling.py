@@ -11,6 +11,7 @@ import random
 import numpy as np
 
 from shared.errors import UserError
+from shared.text import counted
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -36,7 +37,9 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     if count < batch_size:
         fits = shrunken_batch(count, batch_size)
         repair = f"give --train.batch_size {fits}" if fits <= count else "give more clips"
-        raise UserError(f"{count} training clips are fewer than one batch of {batch_size}: {repair}")
+        raise UserError(
+            f"{counted(count, 'training clip', 'is', 'are')} fewer than one batch of {batch_size}: {repair}"
+        )
     return count // batch_size
 
 
@@ -49,7 +52,7 @@ def shrunken_batch(count: int, batch_size: int) -> int:
 def shrink_note(count: int, batch_size: int) -> str:
     """What a run says of its smaller batch."""
     used = shrunken_batch(count, batch_size)
-    return f"a batch holds {used} clips, not --train.batch_size {batch_size}: there are {count} to train on"
+    return f"a batch holds {counted(used, 'clip')}, not --train.batch_size {batch_size}: there are {count} to train on"
 
 
 def batch_indices(count: int, batch_size: int, seed: int, epoch: int, step: int, rank: int, world: int) -> np.ndarray:

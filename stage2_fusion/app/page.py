@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.text import counted
 from stage2_fusion.app.jobs import Progress, QueueFull
 from stage2_fusion.app.service import Service
 from stage2_fusion.app.uploads import Upload, UploadError
@@ -125,7 +126,7 @@ def _status(text: str, share: float | None = None, error: bool = False) -> str:
 
 def _progress(progress: Progress) -> str:
     if progress.ahead:
-        requests = "1 request" if progress.ahead == 1 else f"{progress.ahead} requests"
+        requests = counted(progress.ahead, "request")
         return _status(f"Waiting: {requests} first.")
     if not progress.total:
         return _status("Starting.")
@@ -147,7 +148,7 @@ def _handler(service: Service) -> Any:
             return
         failed = sum(bool(clip["error"]) for clip in answer["clips"])
         scored = len(answer["clips"]) - failed
-        text = f"{scored} clip{'s' * (scored != 1)} scored" + (f", {failed} failed" if failed else "") + "."
+        text = f"{counted(scored, 'clip')} scored" + (f", {failed} failed" if failed else "") + "."
         places = {
             "paths": [clip.path for clip in service.clips(job)],
             "spent": [str(upload.path) for upload in uploads],

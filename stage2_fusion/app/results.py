@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
+from shared.text import counted
 from stage2_fusion.app.scoring import COVERAGE, ScoredClip
 from stage2_fusion.models.model_config import FusionConfig
 from stage2_fusion.prediction.result import ModalityWeights, Prediction
@@ -60,7 +61,7 @@ def model_to_json(config: FusionConfig) -> dict[str, Any]:
 def trained_on(config: FusionConfig) -> str:
     """One sentence: what the model was trained on."""
     about = config.trained_on
-    clips = "clips" if about.clips is None else "1 clip" if len(about.clips) == 1 else f"{len(about.clips):,} clips"
+    clips = "clips" if about.clips is None else counted(len(about.clips), "clip")
     if about.synthetic:
         return (
             f"This model has never met a person: it was trained on {clips} of drawn faces and synthetic voices. "

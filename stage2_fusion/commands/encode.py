@@ -27,6 +27,7 @@ from shared.saved.checksum import FEATURES
 from shared.terminal.closing import closing, unused
 from shared.terminal.messages import say
 from shared.terminal.progress import Progress, progress
+from shared.text import counted
 
 if TYPE_CHECKING:
     import torch
@@ -299,10 +300,13 @@ def _finish(
         write_csv(config.out / "precomputed.csv", ["id", "reason"], [list(pair) for pair in problems])
     shards = [writer.path(number) for number in range(len(writer.shards))]
     writer.finish(read_samples(shards), info.digest, info.to_json())
-    say(f"{config.out}: {writer.total} clips, {1 + config.damaged_views} views each, encoders {info.encoders.digest}")
+    say(
+        f"{config.out}: {counted(writer.total, 'clip')}, "
+        f"{counted(1 + config.damaged_views, 'view')} each, encoders {info.encoders.digest}"
+    )
     if problems:
         name, reason = problems[0]
-        say(f"  {len(problems)} modalities left out, listed in precomputed.csv, such as {name}: {reason}")
+        say(f"  {counted(len(problems), 'track')} left out, listed in precomputed.csv, such as {name}: {reason}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
+from shared.text import counted
 from stage2_fusion.evaluation import ensembling
 from stage2_fusion.evaluation.results import (
     Evaluation,
@@ -68,7 +69,9 @@ class EnsembleConfig(CheckedOptions):
         if self.fit and self.method != "ridge":
             raise UserError(f"--fit is for --method ridge; {self.method} learns no weights")
         if self.fit and len(self.fit) != len(self.members):
-            raise UserError(f"--fit names {len(self.fit)} evaluations for {len(self.members)} members")
+            raise UserError(
+                f"--fit names {counted(len(self.fit), 'evaluation')} for {counted(len(self.members), 'member')}"
+            )
 
     @property
     def of_tables(self) -> bool:
@@ -106,7 +109,10 @@ def combine_predictions(config: EnsembleConfig) -> None:
     made_from = {"members": list(map(str, config.members)), "method": config.method}
     ranges = combined.scale.to_json() if combined.scale else None
     TableDescription(combined.names, ranges, combined.scale is not None, made_from).write(config.out)
-    text = f"{config.out}: {len(rows)} clips, {config.method} of {len(config.members)} tables of predictions"
+    text = (
+        f"{config.out}: {counted(len(rows), 'clip')}, {config.method} of "
+        f"{counted(len(config.members), 'table')} of predictions"
+    )
     result(text, {"file": config.out, "clips": len(rows), **made_from})
 
 

@@ -14,6 +14,7 @@ from shared.options.outputs import OutputSubmission, check_output_file
 from shared.terminal.closing import closing, given
 from shared.terminal.messages import note
 from shared.terminal.results import result
+from shared.text import counted
 from stage2_fusion.models.model_config import FusionConfig
 from stage2_fusion.prediction.run import MediaOptions, model_folder, predict_encoded, predict_media
 from stage2_fusion.prediction.sources import Reading, read_folder_or_table, select_split, source_notes
@@ -103,8 +104,8 @@ def submit(config: SubmitConfig, asked: Asked, about: FusionConfig | None, out: 
         raise UserError(f"{out}: {'; '.join(checked.problems)}")
     scored = asked.mean_pcc(submission.values)
     text = (
-        f"{out}: {len(asked.clips)} clips of split {config.split!r}, {len(submission.filled)} without a "
-        f"prediction, {submission.clipped} values clipped{_score_text(scored)}"
+        f"{out}: {counted(len(asked.clips), 'clip')} of split {config.split!r}, {len(submission.filled)} without a "
+        f"prediction, {counted(submission.clipped, 'value')} clipped{_score_text(scored)}"
     )
     document = {"file": out, "clips": len(asked.clips), "filled": submission.filled}
     result(text, document | ({"mean_pcc": scored[0], "labeled_clips": scored[1]} if scored else {}))
@@ -161,7 +162,8 @@ def _check(path: Path, asked: Asked, split: str) -> bool:
         return False
     scored = asked.mean_pcc(checked.values)
     result(
-        f"{path}: a submission of split {split!r}, {len(asked.clips)} clips and {len(asked.names)} dimensions"
+        f"{path}: a submission of split {split!r}, {counted(len(asked.clips), 'clip')} and "
+        f"{counted(len(asked.names), 'dimension')}"
         f"{_score_text(scored)}",
         document | ({"mean_pcc": scored[0], "labeled_clips": scored[1]} if scored else {}),
     )
@@ -169,7 +171,7 @@ def _check(path: Path, asked: Asked, split: str) -> bool:
 
 
 def _score_text(scored: tuple[float, int] | None) -> str:
-    return f"; mean PCC {scored[0]:.4f} on {scored[1]} labeled clips" if scored else ""
+    return f"; mean PCC {scored[0]:.4f} on {counted(scored[1], 'labeled clip')}" if scored else ""
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from shared.errors import UserError
 from shared.files import atomic_folder
 from shared.saved.checksum import FEATURES, write_description
 from shared.terminal.progress import track
-from shared.text import one_line
+from shared.text import counted, one_line
 from stage2_fusion.data.feature_info import HOW, FeatureInfo, read_info
 
 if TYPE_CHECKING:
@@ -219,7 +219,10 @@ class FeatureDataset:
         return self.samples[index]
 
     def __repr__(self) -> str:
-        return f"FeatureDataset({len(self)} samples of {len(self.by_clip())} clips, labels {self.info.label_names})"
+        return (
+            f"FeatureDataset({counted(len(self), 'sample')} of "
+            f"{counted(len(self.by_clip()), 'clip')}, labels {self.info.label_names})"
+        )
 
     def labels(self) -> np.ndarray:
         """float32 (N, K), fractions of their range (`info.scale`), NaN = not labeled."""

@@ -29,7 +29,7 @@ from shared.layouts.vidmimic2.tables import clip_id
 from shared.media.precomputed_crops import CROP_NAME, crop_times, frame_times
 from shared.terminal.messages import note
 from shared.terminal.progress import track
-from shared.text import first_few
+from shared.text import counted, first_few
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.encoding import clean_sample, encode_modality, missing_features, quality_at, split_ranges
 from stage2_fusion.data.feature_info import EncoderInfo, PrecomputedInfo
@@ -68,7 +68,7 @@ class PrecomputedFeatures:
         self.ids, self.durations, self.times = (clips.column(name) for name in ("id", "duration", "frame_times"))
         self.names = feature_names(self.ids)
         if changed := [f"{own!r} is {name}" for own, name in zip(self.ids, self.names, strict=True) if own != name]:
-            note(f"{root}: {len(changed)} clips are named by their numbers: {first_few(changed)}")
+            note(f"{root}: {counted(len(changed), 'clip', 'is', 'are')} named by their numbers: {first_few(changed)}")
         self.vision_quality = clips.column("vision_quality")
         self.problems: list[tuple[str, str]] = []
         content, used = hashlib.sha256(), 0
@@ -81,7 +81,7 @@ class PrecomputedFeatures:
         if not used:
             example = f", such as {self.problems[0][1]}" if self.problems else ""
             folders = " or ".join(f"{folder}/" for folder in FEATURE_FOLDERS.values())
-            raise UserError(f"{root}: none of the {len(self.ids)} clips has features in {folders} here{example}")
+            raise UserError(f"{root}: none of {counted(len(self.ids), 'clip')} has features in {folders} here{example}")
         self.digest = content.hexdigest()[:16]
 
     def describe(self) -> PrecomputedInfo:

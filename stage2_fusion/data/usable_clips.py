@@ -7,6 +7,7 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.metrics import why_no_pcc, why_not_learned
+from shared.text import counted
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.features import FeatureSample
 
@@ -58,8 +59,14 @@ def require_modality(samples: Sequence[FeatureSample], modalities: Sequence[str]
     without = sum(not any(sample.modality(name).steps for name in modalities) for sample in samples)
     listed = " or ".join(modalities)
     if without == len(samples):
-        raise UserError(f"{where}: none of its {without} clips has {listed}, so that all predictions would be equal")
-    return [f"{where}: {without} of {len(samples)} clips have no {listed}: nothing of them is read"] if without else []
+        raise UserError(
+            f"{where}: none of its {counted(without, 'clip')} has {listed}, so that all predictions would be equal"
+        )
+    return (
+        [f"{where}: {without} of {counted(len(samples), 'clip', 'has', 'have')} no {listed}: nothing of them is read"]
+        if without
+        else []
+    )
 
 
 def left_out_note(others: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc, scorable
+from shared.text import counted
 from stage2_fusion.evaluation.results import MARK, Evaluation, check_same_clips
 
 
@@ -84,7 +85,10 @@ def comparison_table(comparison: Comparison) -> str:
         low_high = "{:+.3f} to {:+.3f}".format(*row.interval) if row.interval else "-"
         ahead = f"{row.a_ahead:.1%}" if row.a_ahead is not None else "-"
         lines.append(f"{name:<{width}} {row.a:7.3f} {row.b:7.3f} {row.difference:+8.3f}   {low_high:<18} {ahead:>7}")
-    lines.append(f"{comparison.n} clips, {comparison.groups} groups, {comparison.bootstrap} paired bootstrap samples")
+    lines.append(
+        f"{counted(comparison.n, 'clip')}, {counted(comparison.groups, 'group')}, "
+        f"{counted(comparison.bootstrap, 'paired bootstrap sample')}"
+    )
     lines += [f"{side}: {MARK}: {why}" for side, why in comparison.unknown_training.items()]
     if comparison.groups < 2 and comparison.bootstrap:
         lines.append("without intervals: all clips are of one group, which tells nothing about others")

@@ -16,6 +16,7 @@ from shared.errors import UserError
 from shared.metrics import DimensionScores, pcc, roc_auc
 from shared.synth.truth import expected_labels
 from shared.tables.formats import read_records
+from shared.text import counted
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.inference import StepExplanation
 
@@ -153,7 +154,8 @@ def read_truth(path: Path, ids: list[str]) -> list[dict[str, str]]:
     missing = [name for name in ids if Path(name).stem not in truth]
     if missing:
         raise UserError(
-            f"{path}: {len(missing)} clips are not in it, such as {missing[0]!r}; give the corpus's truth.csv"
+            f"{path}: {counted(len(missing), 'clip', 'is', 'are')} not in it, such as "
+            f"{missing[0]!r}; give the corpus's truth.csv"
         )
     return [truth[Path(name).stem] for name in ids]
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shared.text import counted
+
 FLAT = 0.05
 """Predictions that vary less than this fraction of the labels are flat: a model of PCC r varies by r of them."""
 USUAL_SPREAD = 0.1
@@ -47,7 +49,8 @@ def few_validation_line(count: int, split: str) -> str | None:
         return None
     chance = math.tanh(1.96 / math.sqrt(count - 3)) if count > 3 else 1.0
     return (
-        f"warning: only {count} validation clips: chance alone reaches a PCC of {chance:.2f} among so few, so that the "
+        f"warning: only {counted(count, 'validation clip')}: chance alone reaches a PCC of "
+        f"{chance:.2f} among so few, so that the "
         f"best epoch is hardly better than another; what helps is more clips, {FEW_VALIDATION} or more in split "
         f"{split!r}, or other splits: emit split DATA --valid_share 0.3 --out DATA2"
     )

@@ -9,6 +9,7 @@ import numpy as np
 from shared.dataset.splits import assign_folds
 from shared.errors import UserError
 from shared.metrics import pcc, scorable
+from shared.text import counted
 from stage2_fusion.evaluation.results import Evaluation
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
@@ -150,12 +151,14 @@ def check_unseen(evaluations: list[Evaluation], allow_unknown: bool = False) -> 
             )
         if info.seen and info.seen.in_training:
             raise UserError(
-                f"{evaluation.path}: its model was trained on {info.seen.in_training} of these {total} clips; "
+                f"{evaluation.path}: its model was trained on {info.seen.in_training} of these "
+                f"{counted(total, 'clip')}; "
                 "learn weights from valid, or from merged folds (`emit split`, `emit merge-folds`)"
             )
         if info.seen_by_encoders:
             raise UserError(
-                f"{evaluation.path}: its encoders were aligned on {info.seen_by_encoders} of these {total} clips, and "
+                f"{evaluation.path}: its encoders were aligned on {info.seen_by_encoders} of these "
+                f"{counted(total, 'clip')}, and "
                 "their labels may have been among the words; align on other clips"
             )
 

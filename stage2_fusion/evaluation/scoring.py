@@ -6,6 +6,7 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.metrics import FEW_GROUPS, DimensionScores, Scores, why_no_pcc
 from shared.registry import nearest
+from shared.text import counted
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.damage_signals import detector_table
 from stage2_fusion.evaluation.doubts import flat_line
@@ -68,7 +69,7 @@ def score_table(evaluation: Evaluation) -> str:
 def _interval_remarks(evaluation: Evaluation) -> list[str]:
     """The interval of the mean PCC, or why there is none, in a line; nothing when none was asked for."""
     scores = evaluation.scores
-    counts = f"{scores.n} clip{'s' * (scores.n != 1)}"
+    counts = counted(scores.n, "clip")
     if evaluation.mean_pcc is None:
         return [f"{counts}; no PCC: each dimension says why"]
     if scores.pcc.interval:
@@ -76,7 +77,7 @@ def _interval_remarks(evaluation: Evaluation) -> list[str]:
         few = f"; of fewer than {FEW_GROUPS} a bootstrap makes it too narrow" if scores.groups < FEW_GROUPS else ""
         return [
             f"{counts}; mean PCC {evaluation.mean_pcc:.3f}, 95 % interval {low:.3f} to {high:.3f} "
-            f"({scores.groups} groups{few})"
+            f"({counted(scores.groups, 'group')}{few})"
         ]
     if not evaluation.resamples:
         return []

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from shared.metrics import DimensionScores
+from shared.text import counted
 from stage2_fusion.evaluation.conformal import ConformalIntervals
 from stage2_fusion.prediction.familiarity import Familiarity, Summaries, present_in
 
@@ -60,7 +61,8 @@ class UnlikeClips:
         if self.not_known:
             return self.not_known
         return (
-            f"{self.count} of {self.of} clips (at most {self.false_alarms:.0%} of clips like the training clips are "
+            f"{self.count} of {counted(self.of, 'clip')} (at most {self.false_alarms:.0%} of "
+            "clips like the training clips are "
             "called so)"
         )
 

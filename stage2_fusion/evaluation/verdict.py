@@ -1,14 +1,19 @@
-"""Whether a model is worth using: its score beside that of a cheap baseline, paired on the same clips."""
+"""Whether a score says that a model is of use: what a report begins with, and a run ends with."""
 
 from pathlib import Path
 
+import numpy as np
+
 from shared.errors import UserError
+from shared.metrics import pcc
 from shared.text import counted
-from stage2_fusion.evaluation.comparison import compare_evaluations
+from stage2_fusion.evaluation.comparison import Difference, compare_evaluations
 from stage2_fusion.evaluation.results import Evaluation, read_evaluation
 
 RESAMPLES = 1000
-"""Paired bootstrap samples."""
+"""Paired bootstrap samples, and random orders."""
+FEW_CLIPS = 20
+"""Scored clips below which a score says little."""
 
 
 def baseline_verdict(model: Path, baseline: Path) -> str:
@@ -17,25 +22,75 @@ def baseline_verdict(model: Path, baseline: Path) -> str:
     ours, cheap = read_evaluation(model), read_evaluation(baseline)
     if ours.mean_pcc is None or cheap.mean_pcc is None:
         return "the cheap baseline is not compared: the labels of these clips allow no correlation"
+    name = baseline_name(cheap)
+    said = f"the {name} reaches {cheap.mean_pcc:.3f}"
     try:
-        return f"the cheap baseline reaches {cheap.mean_pcc:.3f}: {_against(ours, cheap)}"
+        difference = compare_evaluations(ours, cheap, RESAMPLES, ours.bootstrap_seed).mean
     except UserError as error:
-        return f"the cheap baseline reaches {cheap.mean_pcc:.3f}, and is not compared: {error}"
+        return f"{said}, and is not compared: {error}"
+    if difference is None:
+        return f"{said}, and is not compared: no dimension is scored by both"
+    return f"{said}: the model is {beside(ours, 'it', difference)}. {verdict(ours, name, difference)}".strip()
 
 
-def _against(ours: Evaluation, cheap: Evaluation) -> str:
-    mean = compare_evaluations(ours, cheap, RESAMPLES, ours.bootstrap_seed).mean
-    if mean is None:
-        return "no dimension is scored by both"
-    paired = "; paired 95 % interval {:+.3f} to {:+.3f}".format(*mean.interval) if mean.interval else ""
-    side = f"{abs(mean.difference):.3f} {'above' if mean.difference > 0 else 'below'} it{paired}"
-    if mean.difference <= 0:
-        return f"the model is not better ({side}): do not use this model"
-    if mean.a <= 0:
-        return f"the model is better ({side}), but its correlation is not above zero: do not use this model"
+def beside(evaluation: Evaluation, baseline: str, mean: Difference) -> str:
+    """How far the model is from the baseline of this name, and whether that may be chance."""
+    side = "above" if mean.difference >= 0 else "below"
+    text = f"{abs(mean.difference):.3f} {side} {baseline}"
     if mean.interval is None:
-        groups = counted(ours.scores.groups, ours.info.group or "group")
-        return f"the model is better ({side}), but {groups} cannot tell whether that is chance"
-    if mean.interval[0] <= 0:
-        return f"the model is better ({side}), which may be chance"
-    return f"the model is better, beyond chance ({side})"
+        groups = counted(evaluation.scores.groups, evaluation.info.group or "group")
+        return f"{text}; whether that is chance, {groups} cannot tell"
+    low, high = mean.interval
+    sure = "which may be chance" if low <= 0 <= high else "beyond chance"
+    return f"{text}, {sure} (paired interval {signed(low)} to {signed(high)})"
+
+
+def signed(value: float) -> str:
+    """Three digits with a sign; four where three would hide it."""
+    return f"{value:+.3f}" if abs(value) >= 0.0005 else f"{value:+.4f}"
+
+
+def baseline_name(baseline: Evaluation) -> str:
+    """What a text or a figure calls a baseline."""
+    modalities = (baseline.info.configuration or {}).get("modalities") or []
+    read = "" if len(modalities) == 3 or not modalities else f" ({', '.join(modalities)})"
+    return f"{baseline.info.model.replace('_', ' ')} baseline{read}"
+
+
+def verdict(evaluation: Evaluation, baseline: str, difference: Difference | None) -> str:
+    """What speaks against using the model, the worst first, with a space at the end; "" when nothing does. baseline:
+    the name of the strongest one, and `difference` the mean PCC less its own."""
+    mean, interval = evaluation.mean_pcc or 0.0, evaluation.scores.pcc.interval
+    below = difference is not None and difference.difference < 0
+    if mean <= 0:
+        more = f" and worse than the {baseline}" if below else ""
+        return f"This model is no better than chance{more}: do not use it. "
+    if below and difference is not None:
+        sure = difference.interval is not None and difference.interval[1] < 0
+        if sure or difference.interval is None:
+            return f"This model is worse than the {baseline}, which is cheap: do not use it. "
+        return f"This model is not better than the {baseline}, which is cheap: do not use it before it is. "
+    if interval is not None:
+        if interval[0] <= 0:
+            return "This model may be no better than chance, as its interval includes 0: do not rely on it. "
+    else:
+        level = chance_level(evaluation)
+        if level is not None and mean <= level:
+            return "This model may be no better than chance: do not rely on it. "
+    if evaluation.scores.groups == 1 and evaluation.info.group:
+        return f"Whether this model is of use, one {evaluation.info.group} cannot tell: score it on others first. "
+    if evaluation.scores.n < FEW_CLIPS:
+        clips = counted(evaluation.scores.n, "clip")
+        return f"Whether this model is of use, {clips} can hardly tell: score it on more first. "
+    return ""
+
+
+def chance_level(evaluation: Evaluation) -> float | None:
+    """The mean PCC that 95 % of random orders of the predictions stay below: how high a score of so few clips gets by
+    luck. None when too few orders have a score."""
+    rng, reached = np.random.default_rng(evaluation.bootstrap_seed), []
+    for _ in range(RESAMPLES):
+        order = rng.permutation(len(evaluation.ids))
+        values = [pcc(evaluation.predictions[order, k], evaluation.labels[:, k]) for k in range(len(evaluation.names))]
+        reached += [] if np.isnan(values).all() else [float(np.nanmean(values))]
+    return float(np.quantile(reached, 0.95)) if len(reached) >= RESAMPLES / 2 else None

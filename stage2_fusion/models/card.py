@@ -5,6 +5,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from shared.text import counted
 from stage2_fusion.models.model_config import FusionConfig
 
 SYNTHETIC = "trained on synthetic drawn faces and voices; its scores of real people mean nothing"
@@ -89,7 +90,7 @@ def _data(config: FusionConfig) -> str:
 
 
 def _count(clips: list[str]) -> str:
-    return "1 clip" if len(clips) == 1 else f"{len(clips)} clips"
+    return counted(len(clips), "clip")
 
 
 def _fill(text: str) -> str:
@@ -104,7 +105,8 @@ def _scores(metrics: dict[str, Any]) -> str:
     count = metrics["valid"]["n"]
     table = "\n".join(f"| {name} | {value} |" for name, value in [("dimension", "PCC"), ("---", "---"), *scores])
     return (
-        f"Pearson correlation on the {count} validation clips that chose the epoch, an optimistic estimate.\n"
+        f"Pearson correlation on the {counted(count, 'validation clip')} that chose the epoch, "
+        "an optimistic estimate.\n"
         f"`emit evaluate` scores a test split.\n\n{table}"
     )
 

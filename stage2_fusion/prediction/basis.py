@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field
 
 from shared.dataset.clip import MODALITIES
+from shared.text import counted
 from stage2_fusion.prediction.familiarity import ClipFamiliarity, Familiarity
 
 COLUMNS = (
@@ -79,7 +80,7 @@ def unlike_line(bases: dict[str, Basis], familiarity: Familiarity | None) -> str
         return ""
     named = ", ".join(f"{name} ({reasons})" for name, reasons in found[:NAMED_CLIPS])
     more = f" and {len(found) - NAMED_CLIPS} more" if len(found) > NAMED_CLIPS else ""
-    which = f"{len(found)} of {len(bases)} clips {'is' if len(found) == 1 else 'are'}"
+    which = f"{len(found)} of {counted(len(bases), 'clip')} {'is' if len(found) == 1 else 'are'}"
     return (
         f"{which} unlike the training data, so that the predictions mean little: {named}{more}; "
         f"of clips like the training clips, at most {familiarity.false_alarms:.0%} are called so too"

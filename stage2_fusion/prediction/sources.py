@@ -10,6 +10,7 @@ from shared.dataset.splits import assign_splits
 from shared.errors import UserError
 from shared.layouts.registry import guess_layout, read_source
 from shared.layouts.used import UsedLayout
+from shared.text import counted
 
 PLAIN = ("csv", "folder", "hf")
 """Layouts that find the same pictures and sound as reading media alone does."""
@@ -65,7 +66,7 @@ def read_clips(sources: Sequence[str | Path], reading: Reading | None = None) ->
     if not clips:
         raise UserError(f"no clips to predict: {found.failures[0][1] if found.failures else 'none were given'}")
     if alone and reading.trained_with and (note := _differs(reading.trained_with)):
-        found.notes.append(f"{'a file' if len(alone) == 1 else f'{len(alone)} files'} read as media alone{note}")
+        found.notes.append(f"{counted(len(alone), 'file')} read as media alone{note}")
     found.clips = [replace(clip, labels=()) for clip in clips.values()]
     return found
 

@@ -22,7 +22,7 @@ from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.layouts.vidmimic2.layout import UNLISTED
 from shared.metrics import pcc
-from shared.text import first_few
+from shared.text import counted, first_few
 
 KEY = "Filename"
 SHOWN = 3
@@ -57,7 +57,9 @@ class Asked:
         listed = [clip for clip in source.clips if UNLISTED not in clip.problems]
         notes = []
         if unlisted and listed:
-            notes.append(f"{len(unlisted)} clips of no table are left out: {first_few([c.id for c in unlisted])}")
+            notes.append(
+                f"{counted(len(unlisted), 'clip')} of no table left out: {first_few([c.id for c in unlisted])}"
+            )
         clips = sorted(listed or unlisted, key=lambda clip: clip.id)
         given = list(source.label_names)
         columns = given or list(names)
@@ -129,7 +131,8 @@ def make_submission(
     present = [clip_id for clip_id in asked.ids if clip_id in predictions]
     if not present and not _lost_zeros(set(predictions), set(asked.ids)):
         raise UserError(
-            f"none of the {len(predictions)} predicted clips, such as {first_few(sorted(predictions), 1)}, is among "
+            f"none of {counted(len(predictions), 'predicted clip')}, such as "
+            f"{first_few(sorted(predictions), 1)}, is among "
             f"the {len(asked.ids)} that are asked for, such as {first_few(asked.ids, 1)}"
         )
     position = {name: k for k, name in enumerate(names)}
@@ -138,7 +141,8 @@ def make_submission(
         raise UserError(f"the predictions are of {', '.join(names)}, but the clips of {', '.join(asked.names)}")
     if lost := _lost_zeros(set(predictions) - set(asked.ids), set(asked.ids) - set(predictions)):
         raise UserError(
-            f"the leading zeros of {len(lost)} predicted clips are lost, such as {first_few(sorted(lost), 1)}; give "
+            f"the leading zeros of {counted(len(lost), 'predicted clip')} are lost, such as "
+            f"{first_few(sorted(lost), 1)}; give "
             "the table as `emit predict` wrote it, which no spreadsheet has saved"
         )
     values = np.tile(asked.scale.lowest, (len(asked.ids), 1))  # (N, K)
@@ -168,11 +172,11 @@ def _notes(
     notes = list(asked.notes)
     if filled:
         what = "mean label of the training clips" if mean_labels else "mean prediction of the others"
-        notes.append(f"{len(filled)} clips without a prediction get the {what}: {first_few(filled)}")
+        notes.append(f"{counted(len(filled), 'clip')} without a prediction: the {what} stands in: {first_few(filled)}")
     if absent := [name for name in asked.names if name not in columns]:
         notes.append(f"not predicted by this model, so that each clip gets the lowest label: {', '.join(absent)}")
     if extra := sorted(set(predictions) - set(asked.ids)):
-        notes.append(f"{len(extra)} predicted clips that are not asked for are left out: {first_few(extra)}")
+        notes.append(f"{counted(len(extra), 'predicted clip')} left out, not asked for: {first_few(extra)}")
     return notes
 
 

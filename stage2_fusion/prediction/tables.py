@@ -14,6 +14,7 @@ from shared.files import read_object, write_json
 from shared.saved.typed import read_typed
 from shared.tables.columns import ROW_NUMBERS
 from shared.tables.formats import read_records
+from shared.text import counted
 from stage2_fusion.evaluation.ensembling import average_ranks
 
 KEY = "Filename"
@@ -84,7 +85,10 @@ def read_prediction_table(path: Path) -> PredictionTable:
         raise UserError(f"{path}: no column {KEY}, only {', '.join(rows[0])[:80]}; {HOW}")
     ids = [row[KEY] for row in rows]
     if repeated := [name for name, count in Counter(ids).items() if count > 1]:
-        raise UserError(f"{path}: {len(repeated)} clips occur twice, such as {repeated[0]}; {HOW}, not its timeline")
+        raise UserError(
+            f"{path}: {counted(len(repeated), 'clip', 'occurs', 'occur')} twice, such as "
+            f"{repeated[0]}; {HOW}, not its timeline"
+        )
     names = [name for name in rows[0] if name != KEY and not _is_end(name, rows[0]) and not ROW_NUMBERS.fullmatch(name)]
     about = TableDescription.beside(Path(path))
     if about is not None and set(names) != set(about.label_names):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared.errors import UserError
 from shared.files import write_bytes, write_text
-from shared.text import one_line
+from shared.text import counted, one_line
 from stage2_fusion.report.content import Beside, Block, Figure, Grid, Group, NotFound, Picture, Section
 from stage2_fusion.report.figures import for_file, render, style
 from stage2_fusion.report.inputs import Inputs
@@ -123,6 +123,6 @@ def _drawings(blocks: Iterable[Block]) -> Iterator[Figure | Picture]:
 def _about(inputs: Inputs) -> str:
     others = sum(bool(run.evaluations) for run in inputs.runs[1:])
     lacking = len(inputs.runs) - 1 - others
-    more = f", compared with {others} other{'s' * (others > 1)}" if others else ""
+    more = f", compared with {counted(others, 'other')}" if others else ""
     more += f"; {lacking} more without an evaluation" if lacking else ""
     return f"{inputs.main.given}{more}"

@@ -73,7 +73,7 @@ def test_unlabeled_training_clips_are_counted(tmp_path: Path, capsys: pytest.Cap
             sample.labels = np.full(2, np.nan, np.float32)
     write(tmp_path / "f", samples, synthetic_features.info())
     train(config(tmp_path / "f", tmp_path / "r", "--model", "concat", "--train.epochs", 1))
-    assert capsys.readouterr().err.count("5 of 40 training clips have no label and are left out\n") == 1
+    assert capsys.readouterr().err.count("5 of 40 training clips have no label: left out\n") == 1
 
 
 @pytest.mark.parametrize("model", MODELS.names())

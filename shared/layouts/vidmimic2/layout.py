@@ -24,7 +24,7 @@ from shared.errors import UserError
 from shared.layouts.vidmimic2.seeds import count_unlabeled, count_zero_rows, seed_names
 from shared.layouts.vidmimic2.tables import NO_CLIP, NO_LABELS, clip_id, read_split
 from shared.options.ranges import CheckedOptions
-from shared.text import first_few
+from shared.text import counted, first_few
 
 SPLITS = ("train", "valid", "test")
 DISTRIBUTED = {"train": 8072, "valid": 4588, "test": 4586}
@@ -66,7 +66,7 @@ class Vidmimic2(CheckedOptions):
                 else:
                     clips[name] = self._add_files(replace(clip, split=split), folders)
         if not clips and (names := folders.media_ids()):  # such as test_data/, given alone
-            notes = [f"no table: the {len(names)} clips of raw/ and audio/, without labels and splits"]
+            notes = [f"no table: the {counted(len(names), 'clip')} of raw/ and audio/, without labels and splits"]
             clips = {name: self._add_files(Clip(name, None, labels=NO_LABELS), folders) for name in names}
         if not clips:
             raise UserError(f"{source}: no clips; {'; '.join(notes)}")
@@ -157,12 +157,14 @@ def _notes(clips: list[Clip], folders: DatasetFolders) -> list[str]:
         notes.append(f"rows of zeros alone: {shares}; they are kept")
     unlabeled = count_unlabeled([clip for clip in clips if clip.split != "test"])
     if unlabeled:
-        notes.append(f"{unlabeled} clips of train and valid lack labels")
+        notes.append(f"{counted(unlabeled, 'clip')} of train and valid without labels")
     notes.append(_seed_summary(clips))
     problems = [f"{clip.id} {problem}" for clip in clips for problem in clip.problems]
     if problems:
         listed_problems = first_few(problems, separator="; ")
-        notes.append(f"{len(problems)} rows have something wrong (all in verdicts.csv): {listed_problems}")
+        notes.append(
+            f"{counted(len(problems), 'row', 'has', 'have')} something wrong (all in verdicts.csv): {listed_problems}"
+        )
     return notes
 
 

@@ -19,6 +19,7 @@ from shared.tables.formats import read_table
 from shared.tables.media_finder import MediaFinder
 from shared.tables.missing_words import empty_missing_words
 from shared.tables.text_table import TableRow
+from shared.text import counted
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import FrameSelector, Sample, TableSource, check_split
 from stage1_align.data.sources.columns import PairColumnOptions, PairColumns
@@ -122,7 +123,9 @@ class Csv(TableSource):
 
 def _rows_left_out(rows: list[TableRow]) -> list[str]:
     damaged = [row for row in rows if row.problem]
-    return [f"{len(damaged)} rows left out, the first in line {row.line}: {row.problem}" for row in damaged[:1]]
+    return [
+        f"{counted(len(damaged), 'row')} left out, the first in line {row.line}: {row.problem}" for row in damaged[:1]
+    ]
 
 
 def open_csv(path: str, split: str, options: dict[str, Any]) -> Csv:

@@ -20,7 +20,7 @@ from shared.options.ranges import PositiveInt
 from shared.tables.cells import parse_label, split_name
 from shared.tables.dataset_files import data_files, saved_files, saved_splits
 from shared.tables.media_finder import MediaFinder
-from shared.text import one_line
+from shared.text import counted, one_line
 from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import (
     DamagedShard,
@@ -68,7 +68,7 @@ class _HfSource(PairSource):
             cells = (row.get(name) for name in names)
             rows.append([cell if isinstance(cell, int | float) else None for cell in cells])  # labels are numbers
         if not rows:
-            raise UserError(f"{path}: none of its {len(files)} files holds a readable row")
+            raise UserError(f"{path}: none of its {counted(len(files), 'file')} holds a readable row")
         self.columns = PairColumns(options, names, rows, path, media, classes)
         self.columns.require_texts()
         for note in self.columns.notes:

@@ -7,6 +7,7 @@ import numpy as np
 from shared.dataset.clip_dataset import ClipSample
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
+from shared.text import counted
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.inference import StepExplanation, run_model
 from stage2_fusion.report.clip_choice import (
@@ -95,7 +96,7 @@ LEGEND = (
 
 def _lead(clips: list[ScoredClip]) -> str:
     errors = [clip.error for clip in clips if clip.error is not None]
-    text = f"From {len(clips):,} clips. "
+    text = f"From {counted(len(clips), 'clip')}. "
     if errors:
         text += f"The median clip is wrong by {np.median(errors):.3f} of the range, the worst by {max(errors):.3f}. "
     else:
@@ -200,7 +201,7 @@ def _media(inputs: Inputs, chosen: list[ScoredClip], section: Section) -> dict[s
                 section.missing.append(f"pictures, sound and words of one clip: {reason}")
     if len(samples) < len(chosen):
         section.missing.append(
-            f"pictures, sound and words of {len(chosen) - len(samples)} clips: not in {inputs.clips_path}"
+            f"pictures, sound and words of {counted(len(chosen) - len(samples), 'clip')}: not in {inputs.clips_path}"
         )
     return samples
 

@@ -1,15 +1,19 @@
 """Learning curves of both stages, from their logs."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.errors import UserError
+from shared.text import counted
 from stage2_fusion.report.content import Block, Figure, Grid, Group, NotFound, Section
 from stage2_fusion.report.figures import SYSTEM, clean_axes, new_figure, pair_color, whole_ticks
 from stage2_fusion.report.inputs import Inputs, read_option
 from stage2_fusion.report.repeat import exported
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_POINTS = 300
 """Points of a curve; a longer log is averaged over equal runs of steps."""
@@ -40,11 +44,8 @@ def curves(inputs: Inputs) -> Section:
 
 
 def _align(inputs: Inputs) -> tuple[str, list[Figure]]:
-    log = inputs.align_log
-    train = [line for line in log if is_number(line.get("loss"))]
-    valid = [line for line in log if is_number(line.get("mean_recall"))]
-    if not train and not valid:
-        raise NotFound(f"no curve of stage 1: {inputs.align_run}/log.jsonl holds no step yet")
+    log, run = inputs.align_log, inputs.align_run
+    train, valid = _lines(log, "mean_recall", f"no curve of stage 1: {run}/log.jsonl holds no step yet")
     figures = []
     if train:
         pairs = sorted({key for line in train for key in line if key.startswith("loss_")})
@@ -61,18 +62,14 @@ def _align(inputs: Inputs) -> tuple[str, list[Figure]]:
             lead += f" Those of the last step, {valid[-1]['step']:g}, were exported (`emit export --which last`)."
         if valid[0]["step"] == 0 and best["mean_recall"] - valid[0]["mean_recall"] < LITTLE:
             lead += " Training hardly changed that: these encoders match clips little better than random ones."
-        if best is valid[-1] and len(valid) > 2:
-            lead += " It still improved at the end: more epochs may help."
+        lead += _still_rising(valid, best)
         figures.append(_valid_figure("align-valid", valid, "step", "mean_recall", best, "mean recall, validation"))
     return lead, figures
 
 
 def _fuse(inputs: Inputs) -> tuple[str, list[Figure]]:
-    log = inputs.fuse_log
-    valid = [line for line in log if is_number(line.get("valid_pcc"))]
-    train = [line for line in log if is_number(line.get("loss"))]
-    if not train and not valid:
-        raise NotFound(f"no curve of stage 2: {inputs.fuse_run}/log.jsonl holds no epoch yet")
+    log, run = inputs.fuse_log, inputs.fuse_run
+    train, valid = _lines(log, "valid_pcc", f"no curve of stage 2: {run}/log.jsonl holds no epoch yet")
     figures = []
     if train:
         weights = read_option(inputs.fuse_run, "loss")
@@ -88,10 +85,21 @@ def _fuse(inputs: Inputs) -> tuple[str, list[Figure]]:
             f"Stage 2 reached its best validation PCC, {best['valid_pcc']:.3f}, at {x} {best[x]:g} of {valid[-1][x]:g}"
         )
         lead += f", and that model was kept.{rising}"
-        if best is valid[-1] and len(valid) > 2:
-            lead += " It still improved at the end: more epochs may help."
+        lead += _still_rising(valid, best)
         figures.append(_valid_figure("fuse-valid", valid, x, "valid_pcc", best, "PCC, validation"))
     return lead, figures
+
+
+def _lines(log: Log, score: str, nothing: str) -> tuple[Log, Log]:
+    """The lines with a loss, and those with a validation score. NotFound where there are neither."""
+    train, valid = ([line for line in log if is_number(line.get(key))] for key in ("loss", score))
+    if not train and not valid:
+        raise NotFound(nothing)
+    return train, valid
+
+
+def _still_rising(valid: Log, best: dict[str, Any]) -> str:
+    return " It still improved at the end: more epochs may help." * (best is valid[-1] and len(valid) > 2)
 
 
 def _rising(train: Log, weights: dict[str, Any]) -> str:
@@ -115,10 +123,8 @@ def _loss_figure(name: str, lines: Log, parts: dict[str, str], label: str) -> Fi
     if parts:
         figure.legend(loc="outside upper left", ncols=2, columnspacing=1.2)
     axes.set_ylim(bottom=0)
-    axes.set(xlabel="step", ylabel=label)
-    whole_ticks(axes)
-    clean_axes(axes)
-    return Figure(name, f"{label} over {len(lines)} log lines: from {y[0]:.3f} to {y[-1]:.3f}.", figure)
+    _label(axes, "step", label)
+    return Figure(name, f"{label} over {counted(len(lines), 'log line')}: from {y[0]:.3f} to {y[-1]:.3f}.", figure)
 
 
 def _valid_figure(name: str, lines: Log, x: str, y: str, best: dict[str, Any], label: str) -> Figure:
@@ -128,10 +134,15 @@ def _valid_figure(name: str, lines: Log, x: str, y: str, best: dict[str, Any], l
     axes.plot([best[x]], [best[y]], "o", color=SYSTEM, markersize=8, markerfacecolor="none")
     axes.annotate(f"{best[y]:.3f}", (best[x], best[y]), xytext=(0, 8), textcoords="offset points", ha="center")
     axes.margins(y=0.18)
-    axes.set(xlabel=x, ylabel=label)
+    _label(axes, x, label)
+    count = counted(len(lines), "validation")
+    return Figure(name, f"{label}: best {best[y]:.3f} at {x} {best[x]:g}, {count}.", figure)
+
+
+def _label(axes: "Axes", x: str, y: str) -> None:
+    axes.set(xlabel=x, ylabel=y)
     whole_ticks(axes)
     clean_axes(axes)
-    return Figure(name, f"{label}: best {best[y]:.3f} at {x} {best[x]:g}, {len(lines)} validations.", figure)
 
 
 def thinned(lines: Log, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
+from shared.text import counted
 from stage2_fusion.data.features import FeatureDataset, FeatureSample
 from stage2_fusion.data.quality_samples import read_quality
 from stage2_fusion.evaluation.damage_detection import damaged_in_corpus, read_truth
@@ -47,7 +48,7 @@ def damage(inputs: Inputs) -> Section:
     comparisons = _on_purpose(inputs, model, data, weights)
     section = Section("Weights against damage")
     if len(used) < len(clips):
-        section.notes.append(f"{len(used)} of {len(clips)} clips are compared, drawn evenly")
+        section.notes.append(f"{len(used)} of {counted(len(clips), 'clip', 'is', 'are')} compared, drawn evenly")
     with contextlib.suppress(NotFound):
         try:
             comparisons += _in_corpus(inputs, data, weights)

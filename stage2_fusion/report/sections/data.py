@@ -8,6 +8,7 @@ import numpy as np
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.tables.formats import read_records
+from shared.text import counted
 from stage2_fusion.evaluation.leak import LeakProbe
 from stage2_fusion.evaluation.results import MARK, Evaluation
 from stage2_fusion.report.clip_table import ClipTable, read_clip_table
@@ -42,7 +43,7 @@ def _lead(table: ClipTable) -> str:
     most = max(lacking, key=lambda name: lacking[name])
     seconds = table.seconds.sum()
     length = f"{seconds / 60:,.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
-    text = f"{len(table.ids):,} clips, {length}."
+    text = f"{counted(len(table.ids), 'clip')}, {length}."
     if lacking[most] == len(table.ids):
         text += f" None of them has {most}."
     elif lacking[most]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from shared.text import counted
 from stage2_fusion.evaluation.results import Evaluation
 from stage2_fusion.evaluation.scoring import format_pcc
 from stage2_fusion.report.content import Figure, Grid, NotFound, Section
@@ -42,7 +43,7 @@ def _lead(evaluation: Evaluation) -> str:
         best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
         text += f" {best} is followed best (PCC {known[best]:.3f}), {worst} worst ({known[worst]:.3f})."
         if evaluation.scores.n < FEW_CLIPS:
-            text += f" With {evaluation.scores.n} clips, one of them can turn that order around."
+            text += f" With {counted(evaluation.scores.n, 'clip')}, one of them can turn that order around."
     spread = relative_spread(evaluation)
     if spread is not None and spread < 0.9:
         text += (
@@ -91,7 +92,8 @@ def _scatter(evaluation: Evaluation, k: int) -> Figure:
     axes.set_title(short(name, 30))
     zeros = int((x <= evaluation.scale.ranges[name][0]).sum())
     facts = (
-        f"PCC {pcc}{between}, CCC {ccc}. {zeros} of {len(x)} clips are labeled {evaluation.scale.ranges[name][0]:g}."
+        f"PCC {pcc}{between}, CCC {ccc}. {zeros} of {counted(len(x), 'clip', 'is', 'are')} labeled "
+        f"{evaluation.scale.ranges[name][0]:g}."
     )
-    alt = f"{name}: {len(x)} clips, prediction against label. {facts}"
+    alt = f"{name}: {counted(len(x), 'clip')}, prediction against label. {facts}"
     return Figure(f"dimension-{k + 1:02d}", alt, figure, facts)

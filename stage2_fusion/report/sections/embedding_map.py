@@ -7,6 +7,7 @@ import numpy as np
 
 from shared.dataset.clip import MODALITIES
 from shared.metrics import is_constant
+from shared.text import counted
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.report.content import Figure, Grid, NotFound, Section
 from stage2_fusion.report.figures import MODALITY_COLORS, MUTED, PURPLE, TEXT, WIDTH, new_figure, short
@@ -99,7 +100,7 @@ def embedding_map(inputs: Inputs) -> Section:
         figures.append(_by_intensity(within, rows, labels[:, k], data, int(k)))
     section.blocks.append(Grid(figures, _caption(by_modality, within)))
     if labels.shape[1] > MOST_DIMENSIONS:
-        section.missing.append(f"{labels.shape[1] - MOST_DIMENSIONS} dimensions, which the map shows least")
+        section.missing.append(f"{counted(labels.shape[1] - MOST_DIMENSIONS, 'dimension')}, which the map shows least")
     return section
 
 

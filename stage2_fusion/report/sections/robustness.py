@@ -8,6 +8,7 @@ import numpy as np
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.files import read_object
+from shared.text import counted
 from stage2_fusion.evaluation.robustness import RobustnessRow
 from stage2_fusion.report.content import Figure, Grid, NotFound, Section
 from stage2_fusion.report.figures import MODALITY_COLORS, SERIES, WIDTH, clean_axes, new_figure, short
@@ -45,7 +46,7 @@ def robustness(inputs: Inputs) -> Section:
     section.blocks.append(Grid([figure for figure in figures if figure is not None], CAPTION))
     if len(models) > MOST_MODELS:
         section.missing.append(
-            f"the curves of {len(models) - MOST_MODELS} of {len(models)} models; {paths[0]} has them"
+            f"the curves of {len(models) - MOST_MODELS} of {counted(len(models), 'model')}; {paths[0]} has them"
         )
     if len(paths) > 1:
         section.missing.append(f"the curves in {', '.join(map(str, paths[1:]))}: one file is shown")

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from shared.errors import UserError
 from shared.metrics import FEW_GROUPS
 from shared.text import counted, first_few
-from stage2_fusion.evaluation.comparison import Difference, compare_evaluations
+from stage2_fusion.evaluation.comparison import compare_evaluations
 from stage2_fusion.evaluation.results import Evaluation
 from stage2_fusion.evaluation.scoring import format_pcc
+from stage2_fusion.evaluation.verdict import baseline_name, beside, chance_level, verdict
 from stage2_fusion.report.baseline import cheap_baselines
 from stage2_fusion.report.content import Beside, Fact, Facts, Figure, NotFound, Section, Table
 from stage2_fusion.report.figures import MUTED, REFERENCE, SURFACE, SYSTEM, TEXT, clean_axes, new_figure, short
 from stage2_fusion.report.inputs import Inputs
-from stage2_fusion.report.verdict import chance_level, verdict
 
 RESAMPLES = 1000
 
@@ -75,13 +75,6 @@ def _bars(evaluation: Evaluation, baselines: list[Evaluation]) -> list[Bar]:
     return bars
 
 
-def baseline_name(baseline: Evaluation) -> str:
-    """What a figure calls a baseline."""
-    modalities = (baseline.info.configuration or {}).get("modalities") or []
-    read = "" if len(modalities) == 3 or not modalities else f" ({', '.join(modalities)})"
-    return f"{baseline.info.model.replace('_', ' ')} baseline{read}"
-
-
 def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
     mean, scores, info = evaluation.mean_pcc or 0.0, evaluation.scores, evaluation.info
     group = info.group or "group"
@@ -101,7 +94,9 @@ def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
     if info.seen and info.seen.in_choosing:
         text += " These clips also chose the epoch of the model, so clips that nobody has seen will score lower."
     if baseline is not None and difference is not None:
-        text += _against(evaluation, baseline, difference)
+        text += (
+            f" That is {beside(evaluation, f'the strongest cheap baseline, {baseline_name(baseline)}', difference)}."
+        )
     if not scores.pcc.interval:
         text += f" {_without_interval(evaluation)}"
     elif scores.groups < FEW_GROUPS:
@@ -135,23 +130,6 @@ def _without_interval(evaluation: Evaluation) -> str:
         f"{text} Put on these clips in random order, the same predictions reach {chance:.3f} or more in 5 of 100 "
         f"cases: {meaning}."
     )
-
-
-def _against(evaluation: Evaluation, baseline: Evaluation, mean: Difference) -> str:
-    """How far the model is from the baseline, and whether that may be chance."""
-    side = "above" if mean.difference >= 0 else "below"
-    text = f" That is {abs(mean.difference):.3f} {side} the strongest cheap baseline, {baseline_name(baseline)}"
-    if mean.interval is None:
-        groups = counted(evaluation.scores.groups, evaluation.info.group or "group")
-        return f"{text}; whether that is chance, {groups} cannot tell."
-    low, high = mean.interval
-    sure = "which may be chance" if low <= 0 <= high else "beyond chance"
-    return f"{text}, {sure} (paired interval {signed(low)} to {signed(high)})."
-
-
-def signed(value: float) -> str:
-    """Three digits with a sign; four where three would hide it."""
-    return f"{value:+.3f}" if abs(value) >= 0.0005 else f"{value:+.4f}"
 
 
 def _facts(evaluation: Evaluation, baseline: Evaluation | None) -> Facts:

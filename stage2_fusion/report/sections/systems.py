@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+from shared.text import counted
 from stage2_fusion.evaluation.leaderboard import Leaderboard, LeaderboardRow, build_leaderboard
 from stage2_fusion.evaluation.results import Evaluation
+from stage2_fusion.evaluation.verdict import signed
 from stage2_fusion.report.baseline import cheap_baselines
 from stage2_fusion.report.content import Figure, NotFound, Section, Table
 from stage2_fusion.report.figures import REFERENCE, SYSTEM, WIDE, clean_axes, new_figure, short
 from stage2_fusion.report.inputs import Inputs
-from stage2_fusion.report.sections.score import signed
 
 RESAMPLES = 1000
 MOST_SYSTEMS = 40
@@ -87,7 +88,7 @@ def _lead(board: Leaderboard) -> str:
     ahead = [row for row in board.rows if row.difference is not None and (row.difference or 0) > 0]
     systems = sorted((row for row in board.rows if row.seeds is not None), key=lambda row: -(row.pcc or 0.0))
     place = systems.index(against) + 1
-    text = f"{board.against} is number {place} of {len(systems)} systems."
+    text = f"{board.against} is number {place} of {counted(len(systems), 'system')}."
     if not any(row.difference_interval for row in systems):
         return f"{text} There is no interval of the differences, so the order may be chance."
     sure = [row for row in board.rows if row.difference_interval and row.difference_interval[1] < 0]

@@ -34,7 +34,7 @@ def test_linked_folders_are_searched_once_and_broken_links_are_failed_clips(tmp_
     source = read_source(inside)
     assert [clip.id for clip in source.clips] == ["5", "again/2", "again/deep/3", "own/1"]
     assert prepared_here(source)[1]["5"].detail == "no such file"
-    assert source.notes == ["1 files of other kinds left out, such as again/deep/self"]
+    assert source.notes == ["1 file of other kinds left out, such as again/deep/self"]
 
 
 def test_other_files_are_counted(tmp_path):
@@ -45,7 +45,7 @@ def test_other_files_are_counted(tmp_path):
     assert source.notes == ["2 files of other kinds left out, such as b.txt"]
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "x.jpg").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"no clips here.*1 files of other kinds left out, such as x\.jpg"):
+    with pytest.raises(UserError, match=r"no clips here.*1 file of other kinds left out, such as x\.jpg"):
         read_source(tmp_path / "none")
 
 

@@ -45,7 +45,7 @@ def test_file_names_give_labels_groups_and_transcripts(tmp_path):
     assert clips["02-01-03-01-01-01-10"].audio == tmp_path / "sound/03-01-03-01-01-01-10.wav"
     assert len(clips) == 6
     assert clips["03-01-01-01-01-01-03"].media.parent.name == "b"  # not the link that leads nowhere
-    assert "2 further copies" in source.notes[0] and "1 files are not named" in source.notes[1]
+    assert "2 copies of other files" in source.notes[0] and "1 file left out, not named" in source.notes[1]
 
 
 MANIFEST = """path,actor,sex,emotion,intensity,text,repetition

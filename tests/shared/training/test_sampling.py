@@ -32,5 +32,5 @@ def test_batch_that_cannot_be_shared_is_refused():
 )
 def test_a_batch_larger_than_the_data_names_the_value_to_set(count, world, repair, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(UserError, match=f"{count} training clips are fewer than one batch of 64: {repair}$"):
+    with pytest.raises(UserError, match=f"{count} training clips? (is|are) fewer than one batch of 64: {repair}$"):
         steps_per_epoch(count, 64)

@@ -17,6 +17,8 @@ from shared.cli import emit_command
 from shared.errors import UserError
 from stage2_fusion.commands.search import SearchConfig, search
 from stage2_fusion.config import FuseConfig
+from stage2_fusion.models import MODELS
+from stage2_fusion.models.base import FeatureSpec, FusionModel
 from stage2_fusion.search import trials
 from stage2_fusion.search.space import draw_assignments, read_space
 from stage2_fusion.train import train
@@ -102,6 +104,27 @@ def test_best_configuration_trains_to_the_same_score(data, tmp_path, started, ca
     assert again.train.lr == 3.0e-2 and again.options == {"width": 8} and again.train.batch_size == 16
     metrics = yaml.safe_load((train(again) / "metrics.json").read_text())
     assert metrics["valid"]["pcc"]["mean"] == pytest.approx(float(results[0]["valid_pcc"]), abs=1e-6)
+
+
+def test_best_configuration_is_repeated_with_other_seeds(data, tmp_path, started):
+    space = {"train.lr": [1.0e-7, 3.0e-2], "options.width": [8]}
+    search(config(data, tmp_path, space, "--method", "grid", "--repeat", "[3, 4]"))
+    assert started == ["000", "001", "repeat_3", "repeat_4"]
+    for seed in (3, 4):
+        repeat = yaml.safe_load((tmp_path / "out" / "repeats" / str(seed) / "config.yaml").read_text())
+        assert repeat["train"]["lr"] == 3.0e-2 and repeat["seed"] == seed
+    with pytest.raises(UserError, match=r"--repeat \[3, 3\]: a seed is there twice"):
+        config(data, tmp_path, space, "--repeat", "[3, 3]")
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_shipped_space_suits_every_system(data, tmp_path, name):
+    given = ["--config", name, "--data", data, "--space", "systems", "--out", tmp_path]
+    parsed = configuration.parse(SearchConfig, list(map(str, given)), prog="emit search", example="")
+    space = read_space(parsed.space, parsed)
+    FusionModel.build(
+        name, {**parsed.options, "width": min(space["options.width"])}, FeatureSpec.of(synthetic_features.info())
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,17 @@ NOISE = np.tile([1.0, -1.0], 20)
 @pytest.mark.parametrize(
     ("model", "baseline", "groups", "said"),
     [
-        (-LABELS, LABELS, 5, "do not use this model"),
-        (LABELS + NOISE, LABELS, 5, "not better"),
-        (LABELS + 0.01 * NOISE, LABELS + NOISE, 5, "better, beyond chance"),
-        (LABELS + 0.01 * NOISE, LABELS + NOISE, 1, "1 subject cannot tell whether that is chance"),
-        (-LABELS + NOISE, -LABELS, 5, "not above zero: do not use this model"),
+        (-LABELS, LABELS, 5, "no better than chance and worse than the ridge baseline: do not use it."),
+        (LABELS + NOISE, LABELS, 5, "This model is worse than the ridge baseline, which is cheap: do not use it."),
+        (LABELS + 0.01 * NOISE, LABELS + NOISE, 5, "above it, beyond chance (paired interval +"),
+        (LABELS + 0.01 * NOISE, LABELS + NOISE, 1, "above it; whether that is chance, 1 subject cannot tell."),
+        (-LABELS + NOISE, -LABELS, 5, "This model is no better than chance: do not use it."),
     ],
 )
 def test_verdict_follows_from_the_paired_difference(tmp_path, model, baseline, groups, said):
     names = [f"s{i % groups}" for i in range(40)]
     paths = [
-        write_evaluation(tmp_path / f"{name}.json", values, LABELS, groups=names)
+        write_evaluation(tmp_path / f"{name}.json", values, LABELS, groups=names, model=name)
         for name, values in (("model", model), ("ridge", baseline))
     ]
     line = baseline_verdict(*paths)

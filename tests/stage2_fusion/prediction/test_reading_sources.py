@@ -66,7 +66,7 @@ def test_media_that_no_layout_describes_are_read_alone_and_it_is_said(root, tmp_
     assert [clip.id for clip in found.clips] == ["a.mp4", "sub/b.webm"]
     assert "read as media alone, unlike the training clips (layout vidmimic2" in found.notes[0]
     one = read_clips([tmp_path / "mine" / "a.mp4"], Reading(trained_with=TRAINED))
-    assert [clip.id for clip in one.clips] == ["a.mp4"] and "a file read as media alone" in one.notes[0]
+    assert [clip.id for clip in one.clips] == ["a.mp4"] and "1 file read as media alone" in one.notes[0]
     assert not read_clips([tmp_path / "mine"], Reading(trained_with=UsedLayout("csv"))).notes
 
 

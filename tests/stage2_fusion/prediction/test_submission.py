@@ -48,8 +48,8 @@ def test_rows_are_sorted_clipped_and_complete_in_the_order_of_the_dataset():
     assert lines[3] == "00012,0.000000,0.200000,0.300000,0.400000,0.500000,1.000000"
     assert made.filled == ["00011"] and made.clipped == 2 and len(lines) == 4
     said = "\n".join(made.notes)
-    assert "1 clips without a prediction get the mean label of the training clips: 00011" in said
-    assert "1 predicted clips that are not asked for are left out: extra" in said
+    assert "1 clip without a prediction: the mean label of the training clips stands in: 00011" in said
+    assert "1 predicted clip left out, not asked for: extra" in said
 
 
 def test_without_known_mean_labels_the_mean_prediction_takes_their_place():
@@ -78,14 +78,14 @@ def test_labels_on_another_scale_than_the_predictions_are_refused_but_not_codes_
 
 
 def test_predictions_of_other_clips_are_refused():
-    with pytest.raises(UserError, match="none of the 1 predicted clips, such as 9, is among the 3 that are asked for"):
+    with pytest.raises(UserError, match="none of 1 predicted clip, such as 9, is among the 3 that are asked for"):
         make_submission(asked(), list(EMI), {"9": np.zeros(6)}, None)
 
 
 def test_predictions_whose_ids_lost_their_zeros_are_refused():
     """00010 is there and 00012 is 12: filling 12's row would submit a mean where a prediction exists."""
     for ids in (("00010", "12"), ("12", "x")):
-        with pytest.raises(UserError, match="leading zeros of 1 predicted clips are lost, such as 12"):
+        with pytest.raises(UserError, match="leading zeros of 1 predicted clip are lost, such as 12"):
             make_submission(asked(), list(EMI), {name: np.zeros(6) for name in ids}, None)
 
 

@@ -86,7 +86,7 @@ def test_intervals_are_no_dimensions(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Filename,Joy\na,0.1\na,0.2\n", "1 clips occur twice, such as a"),
+        ("Filename,Joy\na,0.1\na,0.2\n", "1 clip occurs twice, such as a"),
         ("Filename,Joy\na,nan\n", "Joy of a is .*not a number"),
         ("Filename,Joy\na,\n", "Joy of a is '', not a number"),
         ("id,Joy\na,0.1\n", "no column Filename, only id, Joy"),

@@ -7,12 +7,12 @@ from helpers.synthetic_evaluations import write_evaluation
 from shared.metrics import pcc
 from shared.text import counted
 from stage2_fusion.evaluation.results import SeenClips, read_evaluation
+from stage2_fusion.evaluation.verdict import chance_level
 from stage2_fusion.report import write_report
 from stage2_fusion.report.baseline import fit_by_folds
 from stage2_fusion.report.clip_table import ClipTable
 from stage2_fusion.report.page import MISSING_TITLE
 from stage2_fusion.report.sections.advice import _about_clips
-from stage2_fusion.report.verdict import chance_level
 
 
 @pytest.fixture
