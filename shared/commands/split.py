@@ -22,7 +22,9 @@ class SplitConfig(CheckedOptions):
     out: OutputFolder
     """Folder of the same rows with other splits; hard links if the disk allows them."""
     by: str | None = None
-    """Group to keep whole, by default the first: subject tests on unseen people, seed on unseen seed videos."""
+    """Group to keep whole, by default the first: subject tests on unseen people, seed on unseen seed videos;
+    subject,seed on both at once, which leaves out the clips of unseen people with seen videos and the other way
+    round."""
     folds: Folds = 4
     """Number of folds; each clip is test in one of them."""
     fold: NonNegativeInt = 0

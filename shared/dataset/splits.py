@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.dataset.clip import Clip, ClipSource
+from shared.dataset.crossed_splits import crossed_splits
 from shared.dataset.rows import load_rows
 from shared.errors import UserError
 from shared.files import atomic_folder, digest, link_or_copy, write_csv
@@ -124,17 +125,21 @@ def split_dataset(
 ) -> None:
     """Write the folder `out`: the rows of a clip or feature dataset with the splits of one fold. Print a summary.
 
-    by: the group that is kept whole, by default the first; within: the splits whose clips take part, by default all.
+    by: the group that is kept whole, by default the first; "subject,seed" for two kinds of groups, of which test shares
+    none with training, so that some clips are left out; within: the splits whose clips take part, by default all.
     Leaves `out` alone if it holds these splits already. Raises UserError if it holds anything else.
     """
     kind, info = read_dataset(data)
-    by = by or next(iter(info["group_names"]), None)
-    if by is not None and by not in info["group_names"]:
-        raise UserError(f"--by {by}: the clips have no such group; {nearest(by, info['group_names'])}")
-    groups = _read_groups(data, by, within)
-    group_of = {name: group for name, group in groups.items() if group is not None}
-    splits = dict.fromkeys(groups, "") | fold_splits(group_of, folds, fold, valid_share, seed)
-    settings = {"by": by, "within": list(within), "from": info["digest"]}
+    kinds = _kinds(by, info["group_names"])
+    groups = [_read_groups(data, kind, within) for kind in kinds] or [_read_groups(data, None, within)]
+    group_of = {name: group for name, group in groups[0].items() if group is not None}
+    if len(kinds) == 2:
+        pairs = {n: (_group_key(n, g), _group_key(n, groups[1][n] or "")) for n, g in group_of.items()}
+        own = crossed_splits(pairs, folds, fold, valid_share, seed)
+    else:
+        own = fold_splits(group_of, folds, fold, valid_share, seed)
+    splits = dict.fromkeys(groups[0], "") | own
+    settings = {"by": ",".join(kinds) or None, "within": list(within), "from": info["digest"]}
     settings |= {"folds": folds, "fold": fold, "valid_share": valid_share, "seed": seed}
     new_digest = digest([info["digest"], sorted(splits.items())])
     if (out / kind.description).exists() and read_dataset(out)[1].get("digest") == new_digest:
@@ -145,11 +150,25 @@ def split_dataset(
     counts = Counter(splits.values())
     _write_split(data, out, kind, {**info, "split": settings, "digest": new_digest}, splits)
     shown = ", ".join(f"{counts[name]} {name}" for name in ("train", "valid", "test"))
-    kept = f"groups of {by!r} are whole" if by else "there are no groups, so each clip stands alone"
+    kept = f"groups of {kinds[0]!r} are whole" if kinds else "there are no groups, so each clip stands alone"
+    if len(kinds) == 2:
+        left_out = counted(sum(not split for split in own.values()), "clip")
+        kept = f"no {kinds[0]} and no {kinds[1]} is in two splits, for which {left_out} between them are in none"
     text = f"{out}: fold {fold} of {folds}, {shown}; {kept}; digest {new_digest} (was {info['digest']})"
     result(text, settings)
     if kind is FEATURES:
         note("the encoders stay as they were: if they were trained on clips that are now test, align in each fold")
+
+
+def _kinds(by: str | None, group_names: Sequence[str]) -> list[str]:
+    """The kinds of groups that `by` names, by default the first, if there is one."""
+    kinds = [name.strip() for name in by.split(",")] if by else list(group_names[:1])
+    for name in kinds:
+        if name not in group_names:
+            raise UserError(f"--by {name}: the clips have no such group; {nearest(name, group_names)}")
+    if len(set(kinds)) < len(kinds) or len(kinds) > 2:
+        raise UserError(f"--by {by}: give one kind of group, or two different ones")
+    return kinds
 
 
 def read_dataset(path: Path) -> tuple[FolderKind, dict[str, Any]]:

@@ -27,7 +27,14 @@ from stage2_fusion.data.usable_clips import (
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
-from stage2_fusion.evaluation.scoring import clip_groups, count_seen, group_kind, score_table
+from stage2_fusion.evaluation.scoring import (
+    clip_groups,
+    count_seen,
+    crossed_groups,
+    crossed_kind,
+    group_kind,
+    score_table,
+)
 from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders
 from stage2_fusion.models.model_config import TrainedOn
 
@@ -155,10 +162,19 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
         label_ranges=info.label_ranges,
         sections={"chosen": fit.options, **({"notes": notes} if notes else {})},
     )
-    groups = data[2].column(f"group_{kind}") if kind else [""] * len(ids)
-    groups = [group or f"clip {name}" for group, name in zip(groups, ids, strict=True)]
-    predictions, truth = scale.values(fit.predictions), scale.values(labels)
-    return score_predictions(about, names, ids, groups, predictions, truth, config.bootstrap, config.seed)
+    kinds_of = {name: data[2].column(f"group_{name}") for name in info.group_names}
+    about.crossed_group = crossed_kind(kinds_of, kind)
+    crossed = _groups_of(data[2], about.crossed_group) if about.crossed_group else None
+    predictions, truth, group_of = scale.values(fit.predictions), scale.values(labels), _groups_of(data[2], kind)
+    return score_predictions(about, names, ids, group_of, predictions, truth, config.bootstrap, config.seed, crossed)
+
+
+def _groups_of(part: "ClipDataset", kind: str | None) -> list[str]:
+    """The group of each clip; one that is not known is its own."""
+    ids = part.column("id")
+    return [
+        group or f"clip {name}" for group, name in zip(part.column(f"group_{kind}") if kind else ids, ids, strict=True)
+    ]
 
 
 def _clips(data: "ClipDataset", bar: Progress) -> "Iterator[ClipSample]":
@@ -173,8 +189,8 @@ def _on_features(config: BaselineConfig) -> Evaluation:
     met = meet_encoders(config.data, parts[0].info, [sample.id for sample in parts[2].samples])
     notes += met.notes
     train_ids, valid_ids, ids = ([sample.id for sample in part.samples] for part in parts)
-    groups = [sample.groups for sample in parts[0].samples]
-    budget = within_budget(train_ids, groups, parts[0].labels(), config.max_train_clips)
+    groups_of = [sample.groups for sample in parts[0].samples]
+    budget = within_budget(train_ids, groups_of, parts[0].labels(), config.max_train_clips)
     train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
     train_labels = np.where(budget[:, None], train_labels, np.nan)
     train_ids = list(itertools.compress(train_ids, budget))
@@ -200,6 +216,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         sections={"strength": fit.penalty, **({"notes": notes} if notes else {})},
     )
     mark_unknown(about, met.unknown, config.data, config.allow_unknown_training)
+    about.crossed_group, crossed = crossed_groups(parts[2].samples, kind, info.group_names)
     return score_predictions(
         about,
         info.label_names,
@@ -209,6 +226,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         info.scale.values(labels),
         config.bootstrap,
         config.seed,
+        crossed,
     )
 
 

@@ -129,6 +129,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
     info = EvaluationInfo(
         split=first.info.split,
         group=first.info.group,
+        crossed_group=first.info.crossed_group,
         model="ensemble",
         configuration={"method": config.method},
         made_from={"members": [str(member.path) for member in members], "weights": learned_from},
@@ -154,6 +155,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
         first.labels,
         config.bootstrap,
         config.seed,
+        first.crossed,
     )
     write_evaluation(config.out, combined)
     return combined

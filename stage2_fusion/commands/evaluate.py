@@ -30,7 +30,7 @@ from stage2_fusion.evaluation.damage_signals import compare_on_purpose, is_unifo
 from stage2_fusion.evaluation.explain import write_explanations
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
-from stage2_fusion.evaluation.scoring import clip_groups, count_seen, mean_weights, score_table
+from stage2_fusion.evaluation.scoring import clip_groups, count_seen, crossed_groups, mean_weights, score_table
 from stage2_fusion.evaluation.trust import count_unlike, score_intervals
 from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders
 
@@ -113,6 +113,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     passing = has_passing_damage(truth)
     kind, groups = clip_groups(samples, config.groups, data.info.group_names)
     info = _describe(config, model, data.info, kind, ids, labels[clean], notes)
+    info.crossed_group, crossed = crossed_groups(samples, kind, data.info.group_names)
     with SummaryRecorder(model.to(best_device())) as recorder:
         result = run_model(model, data.samples, config.batch_size, explain=config.explain or passing)
     weights = result.weights[clean]  # (N, 3)
@@ -133,10 +134,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         scale.values(labels[clean]),
         config.bootstrap,
         config.seed,
+        crossed,
     )
-    if info.ceiling is not None:
-        pcc, ceiling = evaluation.mean_pcc, info.ceiling.mean
-        info.sections["share_of_ceiling"] = pcc / ceiling if pcc is not None and ceiling and ceiling > 0 else None
+    info.sections |= _share_of_ceiling(evaluation)
     if config.explain:
         row_of = dict(zip(ids, clean, strict=True))
         by_id = [result.steps[row_of[name]] for name in evaluation.ids]
@@ -144,6 +144,13 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     info.sections["seconds"] = round(time.perf_counter() - began, 2)
     write_evaluation(out, evaluation)
     return evaluation
+
+
+def _share_of_ceiling(evaluation: Evaluation) -> dict[str, float | None]:
+    if evaluation.info.ceiling is None:
+        return {}
+    pcc, ceiling = evaluation.mean_pcc, evaluation.info.ceiling.mean
+    return {"share_of_ceiling": pcc / ceiling if pcc is not None and ceiling and ceiling > 0 else None}
 
 
 def _not_predicted(labeled: list[str], predicted: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from shared.training.sampling import derive_seed
 from stage2_fusion.evaluation.results import ClipDigests, Evaluation
 
 
-def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int) -> np.ndarray | None:
+def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int, crossed: bool = False) -> np.ndarray | None:
     """Mean PCC over dimensions and evaluations in each bootstrap sample: float64 (resamples,).
 
     Evaluations of the same clips share the samples of their groups; those of other clips have independent ones (Davison
@@ -17,18 +17,25 @@ def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int) -> np.
     of two systems on the same clips is paired. None when some clips are shared and others are not, and when the clips
     of one evaluation are of one group alone.
 
+    crossed: over two kinds of groups at once; None where an evaluation has no second kind.
+
     The caller has to know whether disjoint clips also show other people, because two corpora may use the same names.
     """
     clip_sets = group_by_clips(evaluations)
     if clip_sets is None:
         return None
+    if crossed and any(evaluation.crossed is None for evaluation in evaluations):
+        return None
     draws = []
     for digests, same in clip_sets.items():
         known = scorable(same[0].labels)
         labels, groups = same[0].labels[:, known], np.array(same[0].groups)
+        others = np.array(same[0].crossed) if crossed else None  # (N,)
         set_seed = seed if len(clip_sets) == 1 else derive_seed("clips", seed, *digests)
         for evaluation in same:
-            drawn = bootstrap_pcc(evaluation.predictions[:, known], labels, groups, resamples, set_seed)  # (R, K')
+            drawn = bootstrap_pcc(
+                evaluation.predictions[:, known], labels, groups, resamples, set_seed, others
+            )  # (R, K')
             draws.append(mean_over_dimensions(drawn))
     if not all(map(len, draws)):
         return None

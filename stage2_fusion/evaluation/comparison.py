@@ -8,6 +8,9 @@ from shared.metrics import bootstrap_pcc, interval, mean_over_dimensions, pcc, s
 from shared.text import counted
 from stage2_fusion.evaluation.results import MARK, Evaluation, check_same_clips
 
+CROSSED_RESAMPLES = 2000
+"""Samples over two kinds of groups at most: each takes as many weights as there are clips."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -19,6 +22,8 @@ class Difference:
     """A - B."""
     interval: list[float] | None
     """95 % interval of the difference."""
+    crossed_interval: list[float] | None
+    """The same over two kinds of groups at once; None without a second kind."""
     a_ahead: float | None
     """Fraction of the bootstrap samples in which A is ahead, ties counting half."""
 
@@ -34,6 +39,8 @@ class Comparison:
     groups: int
     bootstrap: int
     seed: int
+    crossed_group: str | None
+    """The second kind of groups; None without one."""
     mean: Difference | None
     """Of the mean over dimensions; None when none has a PCC."""
     baselines: dict[str, str]
@@ -53,9 +60,18 @@ def compare_evaluations(a: Evaluation, b: Evaluation, resamples: int, seed: int)
     draws_a, draws_b = (bootstrap_pcc(x.predictions[:, known], labels, groups, resamples, seed) for x in (a, b))
     pcc_a, pcc_b = ([pcc(x.predictions[:, k], x.labels[:, k]) for k in known] for x in (a, b))
     draws = draws_a - draws_b  # (R, K')
+    crossed = None
+    if a.crossed is not None and a.crossed == b.crossed:
+        others = np.array(a.crossed)
+        crossed_a, crossed_b = (
+            bootstrap_pcc(x.predictions[:, known], labels, groups, min(resamples, CROSSED_RESAMPLES), seed, others)
+            for x in (a, b)
+        )
+        crossed = crossed_a - crossed_b  # (R', K')
     each: dict[str, Difference | None] = dict.fromkeys(a.names)
     for column, k in enumerate(known):
-        each[a.names[k]] = _difference(pcc_a[column], pcc_b[column], draws[:, column])
+        own = None if crossed is None else crossed[:, column]  # (R',)
+        each[a.names[k]] = _difference(pcc_a[column], pcc_b[column], draws[:, column], own)
     return Comparison(
         a=str(a.path),
         b=str(b.path),
@@ -63,7 +79,15 @@ def compare_evaluations(a: Evaluation, b: Evaluation, resamples: int, seed: int)
         groups=len(set(a.groups)),
         bootstrap=resamples,
         seed=seed,
-        mean=_difference(float(np.mean(pcc_a)), float(np.mean(pcc_b)), mean_over_dimensions(draws)) if known else None,
+        crossed_group=a.info.crossed_group if crossed is not None else None,
+        mean=_difference(
+            float(np.mean(pcc_a)),
+            float(np.mean(pcc_b)),
+            mean_over_dimensions(draws),
+            None if crossed is None else mean_over_dimensions(crossed),
+        )
+        if known
+        else None,
         baselines={side: system.info.model for side, system in (("A", a), ("B", b)) if system.info.is_baseline},
         unknown_training={
             side: system.info.unknown_training for side, system in (("A", a), ("B", b)) if system.info.unknown_training
@@ -89,13 +113,18 @@ def comparison_table(comparison: Comparison) -> str:
         f"{counted(comparison.n, 'clip')}, {counted(comparison.groups, 'group')}, "
         f"{counted(comparison.bootstrap, 'paired bootstrap sample')}"
     )
+    if comparison.mean and comparison.mean.crossed_interval:
+        low, high = comparison.mean.crossed_interval
+        lines.append(
+            f"mean, over groups and {comparison.crossed_group} at once: 95 % interval {low:+.3f} to {high:+.3f}"
+        )
     lines += [f"{side}: {MARK}: {why}" for side, why in comparison.unknown_training.items()]
     if comparison.groups < 2 and comparison.bootstrap:
         lines.append("without intervals: all clips are of one group, which tells nothing about others")
     return "\n".join(lines)
 
 
-def _difference(a: float, b: float, draws: np.ndarray) -> Difference:
+def _difference(a: float, b: float, draws: np.ndarray, crossed: np.ndarray | None) -> Difference:
     draws = draws[~np.isnan(draws)]
     ahead = float(((draws > 0) + 0.5 * (draws == 0)).mean()) if draws.size else None
-    return Difference(a, b, a - b, interval(draws), ahead)
+    return Difference(a, b, a - b, interval(draws), None if crossed is None else interval(crossed), ahead)

@@ -35,6 +35,11 @@ def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Eva
         parts=[FoldPart(str(part.path), len(part.ids), part.mean_pcc, part.info.made_from) for part in parts],
         sections={"training": _common_training([info.sections.get("training") for info in infos])},
     )
+    kinds = {part.info.crossed_group for part in parts}
+    crossed = None
+    if len(kinds) == 1 and None not in kinds:
+        info.crossed_group = infos[0].crossed_group
+        crossed = [name for part in parts for name in part.crossed or ()]
     return score_predictions(
         info,
         parts[0].names,
@@ -44,6 +49,7 @@ def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Eva
         np.concatenate([part.labels for part in parts]),
         resamples,
         seed,
+        crossed,
     )
 
 

@@ -1,5 +1,6 @@
 """Cheap baselines, then systems in a table, best first; several evaluations of one system are its seeds."""
 
+import itertools
 import math
 import statistics
 from dataclasses import dataclass
@@ -31,8 +32,15 @@ CSV_COLUMNS = (
     "difference",
     "difference_low",
     "difference_high",
+    "crossed_low",
+    "crossed_high",
+    "difference_crossed_low",
+    "difference_crossed_high",
 )
 """Columns of the .csv before the dimensions."""
+
+CROSSED = "both kinds of groups"
+"""The column of intervals over two kinds of groups at once."""
 
 Interval = list[float] | None
 """[low, high] of 95 %."""
@@ -56,6 +64,9 @@ class LeaderboardRow:
     difference: float | None = None
     """PCC minus that of the system that the table compares with."""
     difference_interval: Interval = None
+    crossed_interval: Interval = None
+    """Over two kinds of groups at once, such as people and the videos that they watched; None without a second kind."""
+    difference_crossed: Interval = None
     note: str = ""
     """What makes the score look better than it is."""
     baseline: bool = False
@@ -100,8 +111,9 @@ class Leaderboard:
 
     def _cells(self) -> list[list[str]]:
         extra = [] if self.against is None else [f"less {self.against}"]
-        header = ["system", "seeds", "PCC", "95 % interval", *extra, *self.names]
-        return [header, *(_text_row(row, self.names, bool(extra)) for row in self.rows)]
+        crossed = [CROSSED] * any(row.crossed_interval for row in self.rows)
+        header = ["system", "seeds", "PCC", "95 % interval", *crossed, *extra, *self.names]
+        return [header, *(_text_row(row, self.names, bool(extra), bool(crossed)) for row in self.rows)]
 
 
 def read_systems(arguments: list[str]) -> dict[str, list[Evaluation]]:
@@ -148,7 +160,9 @@ def build_leaderboard(
         for row in rows:
             if row.system != against and row.pcc is not None and reference is not None:
                 row.difference = row.pcc - reference
-                row.difference_interval = _paired_interval(systems[row.system], systems[against], resamples, seed)
+                pair = systems[row.system], systems[against]
+                row.difference_interval = _paired_interval(*pair, resamples, seed)
+                row.difference_crossed = _paired_interval(*pair, resamples, seed, crossed=True)
     evaluations = [part for parts in systems.values() for part in parts]
     rows += _reference_rows(evaluations)
     rows.sort(key=lambda row: (not row.baseline, math.inf if row.pcc is None else -row.pcc))
@@ -173,9 +187,10 @@ def _system_row(name: str, parts: list[Evaluation], resamples: int, seed: int) -
     known = len(means) == len(parts)
     if len(parts) == 1:
         low_high = parts[0].scores.pcc.interval
+        crossed = parts[0].scores.crossed.interval if parts[0].scores.crossed else None
     else:
-        draws = joint_draws(parts, resamples, seed)
-        low_high = None if draws is None else interval(draws)
+        drawn = (joint_draws(parts, resamples, seed, both) for both in (False, True))
+        low_high, crossed = (None if draws is None else interval(draws) for draws in drawn)
     return LeaderboardRow(
         name,
         pcc=statistics.mean(means) if known else None,
@@ -184,6 +199,7 @@ def _system_row(name: str, parts: list[Evaluation], resamples: int, seed: int) -
         clips=len(parts[0].ids),
         sd=statistics.stdev(means) if known and len(means) > 1 else None,
         interval=low_high,
+        crossed_interval=crossed,
         note=_note(parts),
         baseline=all(part.info.is_baseline for part in parts),
     )
@@ -195,7 +211,9 @@ def _mean_per_dimension(scores: list[Any], names: list[str]) -> dict[str, float 
     return {name: None if None in each else statistics.mean(each) for name, each in values.items()}
 
 
-def _paired_interval(parts: list[Evaluation], others: list[Evaluation], resamples: int, seed: int) -> Interval:
+def _paired_interval(
+    parts: list[Evaluation], others: list[Evaluation], resamples: int, seed: int, crossed: bool = False
+) -> Interval:
     """The interval of the mean PCC of `parts` less that of `others`. None when their clips differ, or the fraction of
     evaluations that is on each set of clips."""
     clip_sets = [group_by_clips(evaluations) for evaluations in (parts, others)]
@@ -206,7 +224,7 @@ def _paired_interval(parts: list[Evaluation], others: list[Evaluation], resample
     ]
     if len(fractions) < 2 or fractions[0] != fractions[1]:
         return None
-    draws, other_draws = (joint_draws(evaluations, resamples, seed) for evaluations in (parts, others))
+    draws, other_draws = (joint_draws(evaluations, resamples, seed, crossed) for evaluations in (parts, others))
     return None if draws is None or other_draws is None else interval(draws - other_draws)
 
 
@@ -246,20 +264,24 @@ def _reference_rows(evaluations: list[Evaluation]) -> list[LeaderboardRow]:
     return rows
 
 
-def _text_row(row: LeaderboardRow, names: list[str], against: bool) -> list[str]:
+def _text_row(row: LeaderboardRow, names: list[str], against: bool, crossed: bool) -> list[str]:
     pcc = ("n/a" if row.pcc is None else f"{row.pcc:.3f}") + (f" ± {row.sd:.3f}" if row.sd is not None else "")
     low_high = "{:.3f} to {:.3f}".format(*row.interval) if row.interval else ""
     difference = "" if row.difference is None else f"{row.difference:+.3f}"
     if row.difference_interval:
         difference += " ({:+.3f} to {:+.3f})".format(*row.difference_interval)
+    if row.difference_crossed:
+        difference += " (both: {:+.3f} to {:+.3f})".format(*row.difference_crossed)
+    both = "{:.3f} to {:.3f}".format(*row.crossed_interval) if row.crossed_interval else ""
     each = ["-" if value is None else f"{value:.3f}" for value in map(row.per_dimension.get, names)]
     system = f"{row.system}{' (baseline)' * row.baseline}"
-    return [system, str(row.seeds or ""), pcc, low_high, *[difference] * against, *each]
+    return [system, str(row.seeds or ""), pcc, low_high, *[both] * crossed, *[difference] * against, *each]
 
 
 def _csv_row(row: LeaderboardRow, names: list[str]) -> list[Any]:
     low, high = row.interval or (None, None)
     difference_low, difference_high = row.difference_interval or (None, None)
     values = [row.system, row.seeds, row.clips, row.pcc, row.sd, low, high, row.difference]
-    values += [difference_low, difference_high, *map(row.per_dimension.get, names), row.note]
+    ends = [row.crossed_interval or (None, None), row.difference_crossed or (None, None)]
+    values += [difference_low, difference_high, *itertools.chain(*ends), *map(row.per_dimension.get, names), row.note]
     return ["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in values]

@@ -56,6 +56,8 @@ class FoldPart:
     made_from: dict[str, Any]
 
 
+CROSSED = "group of the second kind"
+"""Column of X_labels.csv."""
 OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "ceiling": lambda value: DimensionScores(**value),
     "leak_probe": LeakProbe.from_json,
@@ -80,6 +82,8 @@ class EvaluationInfo:
     split: str
     group: str | None
     """Kind of the groups, such as subject; None when each clip is its own group."""
+    crossed_group: str | None = field(default=None, kw_only=True)
+    """A second kind of groups, such as seed, whose groups have clips of several groups of the first kind."""
     model: str
     configuration: dict[str, Any] | None
     """The model's options."""
@@ -137,6 +141,8 @@ class Evaluation:
     bootstrap_seed: int
     path: Path | None = None
     """Where it was read from."""
+    crossed: list[str] | None = None
+    """The group of the second kind of each clip."""
 
     @property
     def mean_pcc(self) -> float | None:
@@ -169,6 +175,7 @@ class Evaluation:
                 "n": len(self.ids),
                 "group": info.group,
                 "groups": len(set(self.groups)),
+                **({"crossed_group": info.crossed_group} if info.crossed_group else {}),
                 "digest": digests.clips,
                 "labels_digest": digests.labels,
                 "groups_digest": digests.groups,
@@ -196,15 +203,18 @@ def score_predictions(
     labels: np.ndarray,
     resamples: int,
     seed: int,
+    crossed: Sequence[str] | None = None,
 ) -> Evaluation:
-    """Score predictions (N, K) against labels (N, K), rows in any order, both on the scale of `info.label_ranges`."""
+    """Score predictions (N, K) against labels (N, K), rows in any order, both on the scale of `info.label_ranges`.
+    crossed: the group of `info.crossed_group` of each clip."""
     order = np.argsort(np.array(ids, dtype=object), kind="stable")
     ids, groups = [ids[i] for i in order], [groups[i] for i in order]
+    others = None if crossed is None else [crossed[i] for i in order]
     predictions = np.asarray(predictions, dtype=np.float64)[order]
     labels = np.asarray(labels, dtype=np.float32)[order]
     lowest = LabelScale.of(names, info.label_ranges).lowest.astype(np.float32)  # (K,), rounded as the labels are
-    scores = score(predictions, labels, names, groups, resamples, seed, lowest)
-    return Evaluation(info, scores, list(names), ids, groups, predictions, labels, resamples, seed)
+    scores = score(predictions, labels, names, groups, resamples, seed, lowest, others)
+    return Evaluation(info, scores, list(names), ids, groups, predictions, labels, resamples, seed, crossed=others)
 
 
 def write_evaluation(out: Path, evaluation: Evaluation) -> None:
@@ -214,7 +224,11 @@ def write_evaluation(out: Path, evaluation: Evaluation) -> None:
     write_csv(_table_path(out, "predictions"), ["Filename", *evaluation.names], rows)
     columns = zip(evaluation.ids, evaluation.groups, evaluation.labels, strict=True)
     rows = [[name, group, *map(_label_text, row)] for name, group, row in columns]
-    write_csv(_table_path(out, "labels"), ["Filename", "group", *evaluation.names], rows)
+    header = ["Filename", "group", *evaluation.names]
+    if evaluation.crossed is not None:
+        header.append(CROSSED)
+        rows = [[*row, other] for row, other in zip(rows, evaluation.crossed, strict=True)]
+    write_csv(_table_path(out, "labels"), header, rows)
     write_json(out, evaluation.to_json())
 
 
@@ -238,6 +252,7 @@ def read_evaluation(path: Path) -> Evaluation:
             resamples=metrics["bootstrap"],
             bootstrap_seed=metrics["seeds"]["bootstrap"],
             path=path,
+            crossed=[row[CROSSED] for row in labeled] if metrics["clips"].get("crossed_group") else None,
         )
         expected = ClipDigests(*(metrics["clips"][key] for key in ("digest", "labels_digest", "groups_digest")))
         expected_predictions = metrics["predictions_digest"]
@@ -322,7 +337,9 @@ def _info(metrics: dict[str, Any]) -> EvaluationInfo:
     seen = rest.pop("seen", None)
     values["seen"] = None if seen is None else SeenClips(**seen)
     values |= {key: read(rest.pop(key)) for key, read in OPTIONAL.items() if key in rest}
-    values |= {"group": rest.pop("clips")["group"], "training_seed": rest.pop("seeds")["training"]}
+    clips = rest.pop("clips")
+    values |= {"group": clips["group"], "crossed_group": clips.get("crossed_group")}
+    values |= {"training_seed": rest.pop("seeds")["training"]}
     return EvaluationInfo(**values, sections=rest)
 
 

@@ -1,5 +1,7 @@
 """What every evaluation reports about its clips: bootstrap groups, and whether the system was trained on them."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from shared.dataset.clip import MODALITIES
@@ -19,6 +21,27 @@ def clip_groups(samples: list[FeatureSample], kind: str | None, kinds: list[str]
     is its own group, and so is every clip when there are no kinds. UserError when `kind` does not exist."""
     kind = group_kind(kind, kinds)
     return kind, [(sample.groups.get(kind) if kind else None) or f"clip {sample.id}" for sample in samples]
+
+
+def crossed_kind(groups: Mapping[str, Sequence[str]], kind: str | None) -> str | None:
+    """The first other kind of group that is crossed with `kind`: both have groups whose clips are of several groups of
+    the other. groups: kind to the group of each clip, "" = unknown."""
+    if kind is None:
+        return None
+    for other, names in groups.items():
+        pairs = {(a, b) for a, b in zip(groups[kind], names, strict=True) if a and b}
+        if other != kind and len({a for a, _ in pairs}) < len(pairs) > len({b for _, b in pairs}):
+            return other
+    return None
+
+
+def crossed_groups(
+    samples: list[FeatureSample], kind: str | None, kinds: list[str]
+) -> tuple[str | None, list[str] | None]:
+    """The kind that is crossed with `kind`, and the group of each sample; None without one. A clip whose group is not
+    known is its own group."""
+    other = crossed_kind({name: [sample.groups.get(name, "") for sample in samples] for name in kinds}, kind)
+    return other, None if other is None else [sample.groups.get(other) or f"clip {sample.id}" for sample in samples]
 
 
 def group_kind(kind: str | None, kinds: list[str]) -> str | None:
@@ -77,11 +100,22 @@ def _interval_remarks(evaluation: Evaluation) -> list[str]:
         few = f"; of fewer than {FEW_GROUPS} a bootstrap makes it too narrow" if scores.groups < FEW_GROUPS else ""
         return [
             f"{counts}; mean PCC {evaluation.mean_pcc:.3f}, 95 % interval {low:.3f} to {high:.3f} "
-            f"({counted(scores.groups, 'group')}{few})"
+            f"({counted(scores.groups, 'group')}{few})",
+            *_crossed_line(evaluation),
         ]
     if not evaluation.resamples:
         return []
     return [f"{counts}; mean PCC {evaluation.mean_pcc:.3f}, without an interval: {_why_no_interval(scores)}"]
+
+
+def _crossed_line(evaluation: Evaluation) -> list[str]:
+    """The interval that respects two kinds of groups; nothing without a second kind."""
+    crossed, info = evaluation.scores.crossed, evaluation.info
+    if crossed is None or crossed.interval is None:
+        return []
+    low, high = crossed.interval
+    kinds = f"{info.group} ({evaluation.scores.groups}) and {info.crossed_group} ({crossed.groups})"
+    return [f"95 % interval over {kinds} at once: {low:.3f} to {high:.3f}"]
 
 
 def _why_no_interval(scores: Scores) -> str:

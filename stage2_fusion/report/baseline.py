@@ -61,6 +61,7 @@ def _ridge(inputs: Inputs) -> Evaluation:
     info = EvaluationInfo(
         split=evaluation.info.split,
         group=evaluation.info.group,
+        crossed_group=evaluation.info.crossed_group,
         model="ridge",
         configuration={"modalities": list(MODALITIES)},
         made_from={"features": data.info.digest},
@@ -78,6 +79,7 @@ def _ridge(inputs: Inputs) -> Evaluation:
         evaluation.labels,
         evaluation.resamples,
         evaluation.bootstrap_seed,
+        evaluation.crossed,
     )
 
 

@@ -16,9 +16,10 @@ def write_evaluation(
     labels: ArrayLike,
     ids: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
+    crossed: Sequence[str] | None = None,
     **info: Any,
 ) -> Path:
-    """predictions, labels: (N, K) or (N,); `info` are fields of EvaluationInfo."""
+    """predictions, labels: (N, K) or (N,); crossed: groups of a second kind; `info` are fields of EvaluationInfo."""
     labels = np.asarray(labels, dtype=float)
     labels = labels.reshape(len(labels), -1)
     predictions = np.asarray(predictions, dtype=float).reshape(labels.shape)
@@ -26,7 +27,10 @@ def write_evaluation(
     groups = [f"s{i % 5}" for i in range(len(ids))] if groups is None else list(groups)
     fields = {"split": "test", "group": "subject", "model": "synthetic", "configuration": {}, "made_from": {}}
     fields |= {"seen": results.SeenClips(0, 0), "seen_by_encoders": 0, **info}
+    fields |= {} if crossed is None else {"crossed_group": "seed"}
     names = [f"d{k}" for k in range(labels.shape[1])]
     about = results.EvaluationInfo(**fields)
-    results.write_evaluation(path, results.score_predictions(about, names, ids, groups, predictions, labels, 50, 0))
+    results.write_evaluation(
+        path, results.score_predictions(about, names, ids, groups, predictions, labels, 50, 0, crossed)
+    )
     return path

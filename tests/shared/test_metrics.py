@@ -149,6 +149,50 @@ def test_interval_widens_when_rows_of_a_group_repeat():
     assert by_group[1] - by_group[0] > 1.5 * (by_row[1] - by_row[0])
 
 
+@pytest.mark.parametrize("limit", [2**22, 50], ids=["at once", "in blocks"])
+def test_crossed_bootstrap_equals_slow_loop(limit, monkeypatch):
+    """A row counts as often as its first group was drawn, times how often its second one was."""
+    monkeypatch.setattr(metrics, "MAX_WEIGHTS", limit)
+    rng = np.random.default_rng(4)
+    groups, videos = rng.integers(0, 6, 50), rng.integers(0, 9, 50)
+    labels = rng.random((50, 2))
+    predictions = labels + rng.normal(0, 0.5, labels.shape)
+    labels[rng.random(labels.shape) < 0.2] = np.nan
+    draws = metrics.bootstrap_pcc(predictions, labels, groups, 25, seed=3, crossed=videos)
+    people = np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), size=25)
+    watched = np.random.default_rng([3, 1]).multinomial(9, np.full(9, 1 / 9), size=25)
+    for r in range(25):
+        rows = [n for n in range(50) for _ in range(people[r, groups[n]] * watched[r, videos[n]])]
+        slow = [metrics.pcc(predictions[rows, k], labels[rows, k]) for k in range(2)]
+        np.testing.assert_allclose(draws[r], slow, atol=1e-12)
+    one = metrics.bootstrap_pcc(predictions, labels, groups, 25, seed=3, crossed=np.zeros(50))
+    assert one.shape == (0, 2)  # one video tells nothing about others
+
+
+def test_crossed_interval_is_as_wide_as_the_spread_over_new_people_and_videos():
+    """Noise of people and of videos, one row for each of both: the crossed interval has the width of the scores of new
+    samples of both, which that over people alone falls short of."""
+    rng = np.random.default_rng(0)
+
+    def sample():
+        truth = rng.normal(size=(24, 24))
+        noise = rng.normal(size=(24, 1)) * 0.3 + rng.normal(size=(1, 24)) + 0.3 * rng.normal(size=(24, 24))
+        return (truth + noise).reshape(-1, 1), truth.reshape(-1, 1)
+
+    scores = [metrics.pcc(*(side[:, 0] for side in sample())) for _ in range(300)]
+    low, high = np.percentile(scores, [2.5, 97.5])
+    widths = {"people": [], "both": []}
+    people, videos = np.repeat(np.arange(24), 24), np.tile(np.arange(24), 24)
+    for _ in range(8):
+        predictions, labels = sample()
+        found = metrics.score(predictions, labels, ["Joy"], people, 300, crossed=videos)
+        widths["people"].append(np.ptp(found.pcc.interval))
+        widths["both"].append(np.ptp(found.crossed.interval))
+        assert found.crossed.groups == 24
+    assert np.mean(widths["people"]) < 0.6 * (high - low) < 0.75 * np.mean(widths["both"])
+    assert np.mean(widths["both"]) < 1.5 * (high - low)
+
+
 def test_roc_auc_counts_ties_half():
     assert metrics.roc_auc([3, 2, 1], [True, False, False]) == 1
     assert metrics.roc_auc([1, 1, 1, 1], [True, False, True, False]) == 0.5

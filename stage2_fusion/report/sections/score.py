@@ -89,7 +89,7 @@ def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
     )
     if scores.pcc.interval:
         low, high = scores.pcc.interval
-        text += f" (95 % interval over other {group}s: {low:.3f} to {high:.3f})"
+        text += f" (95 % interval over other {group}s: {low:.3f} to {high:.3f}{_over_both(evaluation)})"
     text += "."
     if info.seen and info.seen.in_choosing:
         text += " These clips also chose the epoch of the model, so clips that nobody has seen will score lower."
@@ -102,6 +102,15 @@ def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
     elif scores.groups < FEW_GROUPS:
         text += f" With fewer than {FEW_GROUPS} {group}s the interval is too narrow: take it as a rough guide."
     return text
+
+
+def _over_both(evaluation: Evaluation) -> str:
+    """The interval over two kinds of groups at once; "" without a second kind."""
+    crossed = evaluation.scores.crossed
+    if crossed is None or crossed.interval is None:
+        return ""
+    low, high = crossed.interval
+    return f"; over other {evaluation.info.group}s and other {evaluation.info.crossed_group}s: {low:.3f} to {high:.3f}"
 
 
 def _scored_dimensions(evaluation: Evaluation) -> str:
