@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,20 +27,32 @@ def clip(rng: np.random.Generator, frames: int, samples: int, words: str) -> Cli
 
 def statistics(rng: np.random.Generator, count: int) -> ClipStatistics:
     """Clips, some of which lack a modality."""
-    vision, audio = rng.normal(size=(count, 10)), rng.normal(size=(count, 5))
-    vision[0], audio[1] = np.nan, np.nan
-    return ClipStatistics(vision, audio, [list(rng.choice(list("abcd"), 3)) if i != 2 else [] for i in range(count)])
+    pixels, gradients, audio = (rng.normal(size=(count, width)) for width in (10, 7, 5))
+    pixels[0], gradients[0], audio[1] = np.nan, np.nan, np.nan
+    return ClipStatistics(
+        pixels, gradients, audio, [list(rng.choice(list("abcd"), 3)) if i != 2 else [] for i in range(count)]
+    )
 
 
 def test_statistics_are_those_over_time_and_nan_without_a_modality():
     rng = np.random.default_rng(0)
     both, silent = clip(rng, 3, 8000, "so Funny"), clip(rng, 1, 0, "")
     found = ClipStatistics.of([both, silent, clip(rng, 0, 400, "")], RATE, ["vision", "audio", "text"])
-    assert found.vision.shape == (3, 2880) and found.audio.shape == (3, 200) and found.words[0] == ["so", "funny"]
+    assert (
+        found.pixels.shape == (3, 2880)
+        and found.gradients.shape == (3, 5292)
+        and found.audio.shape == (3, 200)
+        and found.words[0] == ["so", "funny"]
+    )
     assert found.present().tolist() == [[True, True, True], [True, False, False], [False, True, False]]
     gray = both.frames.reshape(3, 24, 2, 24, 2, 3).mean(axis=(2, 4)).round().mean(axis=3) / 255  # (T, 24, 24)
     expected = [gray.mean(0), gray.std(0), gray.max(0), gray.min(0), np.abs(np.diff(gray, axis=0)).mean(0)]
-    np.testing.assert_allclose(found.vision[0].reshape(5, 24, 24), expected, atol=1 / 255)
+    np.testing.assert_allclose(found.pixels[0].reshape(5, 24, 24), expected, atol=1 / 255)
+    each = [ClipStatistics.of([replace(both, frames=both.frames[i : i + 1])], RATE, ["vision"]) for i in range(3)]
+    cells = np.stack([one.gradients[0, :1764] for one in each])  # (T, 1764)
+    np.testing.assert_allclose(
+        found.gradients[0], np.concatenate([cells.mean(0), cells.std(0), cells.max(0)]), atol=1e-6
+    )
     only = ClipStatistics.of([both], RATE, ["text"])
     assert only.present().tolist() == [[False, False, True]]
 
@@ -48,7 +61,9 @@ def test_predictions_are_those_of_the_normal_equations(monkeypatch):
     """With one width and penalty: y = m + k(x) (K + penalty I)^-1 (y - m), kernels summed pair by pair in loops."""
     monkeypatch.setattr(kernel_baseline, "WIDTHS", (2.0,))
     monkeypatch.setattr(kernel_baseline, "PENALTIES", (0.3,))
-    monkeypatch.setattr(kernel_baseline, "SHARES", (0.5,))
+    monkeypatch.setattr(kernel_baseline, "AUDIO_SHARES", (0.5,))
+    monkeypatch.setattr(kernel_baseline, "TEXT_SHARES", (0.4,))
+    monkeypatch.setattr(kernel_baseline, "PIECES", (1, 2))
     rng = np.random.default_rng(1)
     parts = [statistics(rng, count) for count in (12, 6, 5)]
     labels, valid_labels = rng.random((12, 2)), rng.random((6, 2))
@@ -65,11 +80,17 @@ def test_predictions_are_those_of_the_normal_equations(monkeypatch):
         rows = x[~np.isnan(x[:, 0])]
         return np.median([((a - b) ** 2).sum() for i, a in enumerate(rows) for b in rows[:i]])
 
-    views = {name: standard(name) for name in ("vision", "audio")}
+    views = {name: standard(name) for name in ("pixels", "gradients", "audio")}
 
-    def tf_idf(words):
-        terms = [*words, *itertools.pairwise(words)]
-        documents = [{*w, *itertools.pairwise(w)} for w in train.words]
+    def pairs(words):
+        return [*words, *itertools.pairwise(words)]
+
+    def pieces(words):
+        text = f" {' '.join(words)} " if words else ""
+        return [text[i : i + size] for size in (1, 2) for i in range(len(text) - size + 1)]
+
+    def tf_idf(terms_of, words):
+        terms, documents = terms_of(words), [set(terms_of(each)) for each in train.words]
         holding = {term: sum(term in each for each in documents) for term in terms}
         x = {t: (1 + math.log(terms.count(t))) * math.log(13 / holding[t]) for t in terms if holding[t] > 1}
         norm = math.sqrt(sum(v * v for v in x.values())) or 1.0
@@ -77,12 +98,14 @@ def test_predictions_are_those_of_the_normal_equations(monkeypatch):
 
     def kernel(part, i, j):
         total = 0.0
-        for share, name in ((1.0, "vision"), (0.5, "audio")):
+        for name in ("pixels", "gradients", "audio"):
             a, b = views[name][part][i], views[name][0][j]
             if not np.isnan(a[0]) and not np.isnan(b[0]):
-                total += share * math.exp(-((a - b) ** 2).sum() / medians(views[name][0]) / 4)
-        a, b = tf_idf((train, scored)[part].words[i]), tf_idf(train.words[j])
-        return total + 0.5 * sum(a[t] * b[t] for t in a.keys() & b.keys())
+                total += 0.5 * math.exp(-((a - b) ** 2).sum() / medians(views[name][0]) / 4)
+        for terms_of in (pairs, pieces):
+            a, b = (tf_idf(terms_of, words) for words in ((train, scored)[part].words[i], train.words[j]))
+            total += 0.2 * sum(a[t] * b[t] for t in a.keys() & b.keys())
+        return total
 
     gram = np.array([[kernel(0, i, j) for j in range(12)] for i in range(12)])
     cross = np.array([[kernel(1, i, j) for j in range(12)] for i in range(5)])
@@ -90,8 +113,8 @@ def test_predictions_are_those_of_the_normal_equations(monkeypatch):
         rows = ~np.isnan(labels[:, k])
         y, count = labels[rows, k], rows.sum()
         weights = np.linalg.solve(gram[np.ix_(rows, rows)] + 0.3 * np.eye(count), y - y.mean())
-        np.testing.assert_allclose(fit.predictions[:, k], np.clip(cross[:, rows] @ weights + y.mean(), 0, 1), atol=1e-8)
-    assert fit.options == {"width": 2.0, "penalty": 0.3, "audio": 0.5, "text": 0.5}
+        np.testing.assert_allclose(fit.predictions[:, k], np.clip(cross[:, rows] @ weights + y.mean(), 0, 1), atol=1e-5)
+    assert fit.options == {"width": 2.0, "penalty": 0.3, "audio": 0.5, "text": 0.4}
 
 
 def test_command_scores_clips_without_encoders(clips, tmp_path):
