@@ -12,9 +12,10 @@ from shared.options.outputs import OutputRobustness
 from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, Resamples, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
-from stage2_fusion.evaluation.results import parse_named_path
+from stage2_fusion.evaluation.results import MARK, parse_named_path
 from stage2_fusion.evaluation.robustness import Protocol, RobustnessRow, robustness_rows, robustness_table
 from stage2_fusion.evaluation.scoring import clip_groups
+from stage2_fusion.evaluation.unknown_training import check_known
 
 COLUMNS = ("model", "modality", "how", "share", "clips", "pcc", "low", "high", "fall", "fall_low", "fall_high")
 """Columns of the .csv before the dimensions."""
@@ -40,6 +41,8 @@ class RobustnessConfig(CheckedOptions):
     """Kind of group that the bootstrap draws, by default the first one."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % intervals."""
+    allow_unknown_training: bool = False
+    """Go on where it is not known whether scored clips were trained on; every table says so then."""
     batch_size: BatchSize = 64
     """Clips per forward pass; the scores do not depend on it."""
     seed: Seed = 0
@@ -62,7 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         positional=("models",),
     )
     rows = robustness(config)
-    result(robustness_table(rows), read_json(config.out, "robustness", "run it again"))
+    content = read_json(config.out, "robustness", "run it again")
+    marks = [f"{name}: {MARK}: {why}" for name, why in content.get("unknown_training", {}).items()]
+    result("\n".join([robustness_table(rows), *marks]), content)
     closing([config.out, config.out.with_suffix(".csv")])
     return 0
 
@@ -73,18 +78,21 @@ def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
     from stage2_fusion.data.feature_info import read_info
 
     features = read_info(config.data)
-    rows = [row for name, path in _named_models(config.models) for row in _score_model(name, path, config)]
+    unknown: dict[str, str] = {}
+    rows = [row for name, path in _named_models(config.models) for row in _score_model(name, path, config, unknown)]
     settings = {key: getattr(config, key) for key in ("split", "shares", "orders", "seed", "bootstrap")}
     table = [
         [*(getattr(row, key) for key in COLUMNS), *map(row.per_dimension.get, features.label_names)] for row in rows
     ]
     cells = [["" if value is None else value for value in line] for line in table]
     write_csv(config.out.with_suffix(".csv"), [*COLUMNS, *features.label_names], cells)
-    write_json(config.out, {"data": features.digest, **settings, "rows": [asdict(row) for row in rows]})
+    marks = {"unknown_training": unknown} if unknown else {}
+    write_json(config.out, {"data": features.digest, **settings, **marks, "rows": [asdict(row) for row in rows]})
     return rows
 
 
-def _score_model(name: str, path: Path, config: RobustnessConfig) -> list[RobustnessRow]:
+def _score_model(name: str, path: Path, config: RobustnessConfig, unknown: dict[str, str]) -> list[RobustnessRow]:
+    """unknown: gets the reason under this name if it is not known whether the clips were trained on."""
     from stage2_fusion.data.feature_info import read_info
     from stage2_fusion.data.features import FeatureDataset, FeatureSample
     from stage2_fusion.data.usable_clips import scorable_dimensions
@@ -101,6 +109,9 @@ def _score_model(name: str, path: Path, config: RobustnessConfig) -> list[Robust
     if not clips:
         raise UserError(f"{config.data}: no clip of split {config.split!r} is labeled")
     scorable_dimensions(np.stack([views[0].labels for views in clips]), names, f"{config.data}, split {config.split!r}")
+    ids, trained_on = [views[0].id for views in clips], model.config.trained_on
+    if why := check_known(config.data, data.info, ids, trained_on, config.allow_unknown_training):
+        unknown[name] = why
     _, groups = clip_groups([views[0] for views in clips], config.groups, data.info.group_names)
 
     def predict(samples: list[FeatureSample]) -> np.ndarray:

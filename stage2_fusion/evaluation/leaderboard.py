@@ -242,6 +242,8 @@ def _note(parts: list[Evaluation]) -> str:
         return "its encoders were aligned on clips it is scored on"
     if any((info.made_from.get("weights") or {}).get("fit") == CROSS_FITTED for info in infos):
         return "its weights were learned on the clips it is scored on, for each group on the others"
+    if any(info.seen is None or info.seen_by_encoders is None for info in infos):
+        return MARK
     return ""
 
 

@@ -13,6 +13,7 @@ from stage2_fusion.data.encoder_training import OLDER
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import read_clips
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo
+from stage2_fusion.models.model_config import TrainedOn
 
 GO_ON = "or go on with --allow_unknown_training true, which marks every table"
 OLD_EVALUATION = "an evaluation of an earlier version, which does not say; evaluate again"
@@ -47,6 +48,15 @@ def meet_encoders(features: Path, info: FeatureInfo, ids: Sequence[str]) -> Enco
     if chosen := len(wanted & set(about.chosen)):
         notes.append(f"the epoch of the encoders was chosen by {chosen} of these clips")
     return Encounter(None if about.unknown else len(wanted & set(about.seen)), about.unknown, notes)
+
+
+def check_known(features: Path, info: FeatureInfo, ids: Sequence[str], trained_on: TrainedOn, allowed: bool) -> str:
+    """Why it is not known whether the clips `ids` of a feature dataset trained a model or its encoders; "" if it is.
+    UserError if that is not `allowed`."""
+    why = meet_encoders(features, info, ids).unknown or ("" if trained_on.clips is not None else OLD_MODEL)
+    if why:
+        _refuse(why, features, allowed)
+    return why
 
 
 def refuse_unknown(info: EvaluationInfo, where: str | Path | None, allowed: bool) -> None:

@@ -110,9 +110,21 @@ def predict_encoded(model: Path, data: Path, split: str | None, batch_size: int)
 
     loaded = FusionModel.from_pretrained(model).to(best_device())
     predictions = predict_features(loaded, data, split, batch_size)
-    for line in seen_notes(predictions.by_clip(), loaded.config.trained_on):
+    ids = list(predictions.by_clip())
+    for line in [*seen_notes(ids, loaded.config.trained_on), *_encoder_notes(data, ids)]:
         note(line)
     return predictions
+
+
+def _encoder_notes(data: Path, ids: list[str]) -> list[str]:
+    """What to know when the encoders were trained on encoded clips, or when that is not known."""
+    from stage2_fusion.data.feature_info import read_info
+    from stage2_fusion.evaluation.unknown_training import meet_encoders
+
+    met = meet_encoders(data, read_info(data), ids)
+    if met.unknown:
+        return [f"it is not known whether the encoders were trained on these clips: {met.unknown}"]
+    return [f"seen in training: the encoders were trained on {met.seen} of the clips"] if met.seen else []
 
 
 def seen_notes(ids: Iterable[str], trained_on: TrainedOn) -> list[str]:

@@ -6,7 +6,7 @@ from shared.errors import UserError
 from shared.metrics import FEW_GROUPS
 from shared.text import counted, first_few
 from stage2_fusion.evaluation.comparison import compare_evaluations
-from stage2_fusion.evaluation.results import Evaluation
+from stage2_fusion.evaluation.results import MARK, Evaluation
 from stage2_fusion.evaluation.scoring import format_pcc
 from stage2_fusion.evaluation.verdict import baseline_name, beside, chance_level, verdict
 from stage2_fusion.report.baseline import cheap_baselines
@@ -93,6 +93,9 @@ def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
     text += "."
     if info.seen and info.seen.in_choosing:
         text += " These clips also chose the epoch of the model, so clips that nobody has seen will score lower."
+    if info.unknown_training or info.seen is None or info.seen_by_encoders is None:
+        why = f" ({info.unknown_training})" if info.unknown_training else ""
+        text += f" It is {MARK}{why}: the score may be too high."
     if baseline is not None and difference is not None:
         text += (
             f" That is {beside(evaluation, f'the strongest cheap baseline, {baseline_name(baseline)}', difference)}."

@@ -12,11 +12,12 @@ from helpers import synthetic_features
 from shared.errors import UserError
 from shared.metrics import pcc
 from stage2_fusion.commands.robustness import RobustnessConfig, main, robustness
+from stage2_fusion.data.encoder_training import EncoderTraining
 from stage2_fusion.data.features import MODALITIES, FeatureDataset, write
 from stage2_fusion.evaluation.robustness import damage_order
 from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FeatureSpec, FusionModel
-from stage2_fusion.models.model_config import FusionConfig
+from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,9 @@ def folder(tmp_path_factory):
     info = write(folder / "features", samples, synthetic_features.info(views=2))
     for name in ("concat", "dual_stage"):
         options = synthetic_features.SMALL[name]
-        config = FusionConfig.from_features(info, model=name, options=options, max_sequence_steps=128)
+        config = FusionConfig.from_features(
+            info, model=name, options=options, max_sequence_steps=128, trained_on=TrainedOn(clips=[], chosen_on=[])
+        )
         model = FusionModel.build(name, options, FeatureSpec.of(info))
         model.fit_statistics(samples)
         model.save_pretrained(folder / name / "model", config)
@@ -84,6 +87,18 @@ def test_command_prints_table(folder, tmp_path, capsys):
     argv = [str(folder / "concat" / "model"), "--data", str(folder / "features"), "--bootstrap", "5"]
     assert main([*argv, "--out", str(tmp_path / "s.json")]) == 0
     assert "missing" in capsys.readouterr().out
+
+
+def test_unknown_training_is_refused_or_marked(folder, tmp_path, capsys):
+    about = EncoderTraining(unknown="its encoders were also trained on voices.tar")
+    info = synthetic_features.info(views=0, encoder_training=about)
+    write(tmp_path / "f", synthetic_features.samples({"test": 20}, views=0), info)
+    argv = [str(folder / "concat" / "model"), "--data", str(tmp_path / "f"), "--bootstrap", "5", "--orders", "1"]
+    argv += ["--out", str(tmp_path / "s.json")]
+    with pytest.raises(UserError, match=r"not known .* voices\.tar; or go on with --allow_unknown_training true"):
+        main(argv)
+    assert main([*argv, "--allow_unknown_training", "true"]) == 0
+    assert f"concat: not known whether it was trained on scored clips: {about.unknown}" in capsys.readouterr().out
 
 
 def test_two_models_of_one_name_are_refused(folder):
