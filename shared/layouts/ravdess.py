@@ -160,12 +160,16 @@ def _read_manifest(path: Path) -> ManifestClips:
     folder = os.path.normpath(path.parent)
     files = [Path(os.path.normpath(path.parent / file)) for file in media_files(path.parent)]
     problems |= {
-        "files are missing": [name for name in entries if not os.path.isfile(name)],
-        "files are in no row and left out": [str(f.relative_to(folder)) for f in files if str(f) not in entries],
-        "clips have rows that are not understood": [f"{c.id} ({', '.join(c.problems)})" for c in clips if c.problems],
+        ("file", "is missing", "are missing"): [name for name in entries if not os.path.isfile(name)],
+        ("file", "is in no row and left out", "are in no row and left out"): [
+            str(f.relative_to(folder)) for f in files if str(f) not in entries
+        ],
+        ("clip", "has rows that are not understood", "have rows that are not understood"): [
+            f"{c.id} ({', '.join(c.problems)})" for c in clips if c.problems
+        ],
     }
     notes = [
-        f"{path.name}: {len(items)} {problem}: {first_few(items, separator='; ')}"
+        f"{path.name}: {counted(len(items), *problem)}: {first_few(items, separator='; ')}"
         for problem, items in problems.items()
         if items
     ]
@@ -176,8 +180,8 @@ class _Entries(NamedTuple):
     """The rows of a manifest."""
 
     by_file: dict[str, _Entry]
-    problems: dict[str, list[str]]
-    """{problem: rows that have it}."""
+    problems: dict[tuple[str, str, str], list[str]]
+    """{(word, problem of one, problem of many): rows that have it}."""
     left_out: list[LeftOut]
     notes: list[str]
 
@@ -207,8 +211,12 @@ def _read_entries(path: Path, table: TextTable, columns: dict[str, int]) -> _Ent
             problem = f"line {row.line} of {path.name} says something else of it, so it is not labeled"
             first.clip = replace(first.clip, labels=UNKNOWN, problems=(*first.clip.problems, problem))
     problems = {
-        "rows name no file and are left out": without_file,
-        "rows name a file that another one names, and are left out": repeated,
+        ("row", "names no file and is left out", "name no file and are left out"): without_file,
+        (
+            "row",
+            "names a file that another one names, and is left out",
+            "name a file that others name, and are left out",
+        ): repeated,
     }
     return _Entries(entries, problems, left_out, finder.notes())
 

@@ -13,6 +13,7 @@ from shared.errors import UserError
 from shared.options.ranges import CheckedOptions
 from shared.registry import nearest
 from shared.tables.cells import INVISIBLE, MISSING_WORDS, is_nearly_number, is_other_number, not_a_number, parse_number
+from shared.text import counted
 
 USUAL_NAMES = {
     "media": ("path", "file", "media", "filename", "video", "audio"),
@@ -164,7 +165,7 @@ def guess_labels(
         nearly = bool(bad) and is_nearly_number(rows[bad[0]][i]) and all(is_nearly_number(rows[k][i]) for k in bad)
         excluded = name in not_labels or _is_not_label(name)
         where = f"{row_name(bad[0])}: {not_a_number(rows[bad[0]][i])}" if bad else ""
-        where += f" (and {len(bad) - 1} rows more)" if len(bad) > 1 else ""
+        where += f" (and {counted(len(bad) - 1, 'more row')})" if len(bad) > 1 else ""
         if excluded:
             others += [name] if count and not bad else []
         elif count and (nearly or count >= len(bad)):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from shared.tables.arrow import EmbeddedMedia
 from shared.tables.cells import MISSING_WORDS
-from shared.text import first_few
+from shared.text import counted, first_few
 
 _IN_ANY_CASE = frozenset(word.lower() for word in MISSING_WORDS)
 
@@ -49,10 +49,10 @@ def empty_missing_words(
                 kept[key] += 1
         new_rows.append(cells)
 
-    def describe(counted: Counter[tuple[str, str]]) -> str:
+    def describe(counts: Counter[tuple[str, str]]) -> str:
         parts = [
-            f"{count} times {cell!r} in {name!r} ({row_name(first[name, cell])})"
-            for (name, cell), count in counted.items()
+            f"{counted(count, 'time')} {cell!r} in {name!r} ({row_name(first[name, cell])})"
+            for (name, cell), count in counts.items()
         ]
         return first_few(parts, 6)
 

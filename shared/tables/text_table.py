@@ -174,14 +174,21 @@ class _RowReader:
 
     def notes(self) -> list[str]:
         texts = {
-            "rows of several lines hold what looks like further rows, such as line {}; check for a stray quotation "
-            "mark": self.suspicious,
-            "rows have fewer cells than the header, such as line {}; the missing cells count as empty": self.short,
-            "lines of comments are left out, such as line {}": self.comments,
-            'rows have quotation marks written as \\", such as line {}; they are read as quotation marks': self.escaped,
-            "lines hold nothing but NUL bytes, such as line {}; was the file copied completely?": self.zeros,
+            (
+                "row",
+                "of several lines: what looks like further rows, such as line {}; check for a stray quotation mark",
+            ): (self.suspicious),
+            ("row", "with fewer cells than the header, such as line {}; the missing cells count as empty"): self.short,
+            ("line", "of comments left out, such as line {}"): self.comments,
+            (
+                "row",
+                'with quotation marks written as \\", such as line {}; they are read as quotation marks',
+            ): self.escaped,
+            ("line", "of nothing but NUL bytes, such as line {}; was the file copied completely?"): self.zeros,
         }
-        return [f"{len(found)} {text.format(found[0])}" for text, found in texts.items() if found]
+        return [
+            f"{counted(len(found), word)} {text.format(found[0])}" for (word, text), found in texts.items() if found
+        ]
 
     def _record(self, start: int) -> tuple[list[str], int, str]:
         """As `_read_record`, of this table's width if it can be read so."""

@@ -113,10 +113,10 @@ def test_a_word_in_a_column_of_numbers_is_named_and_a_column_of_words_is_noted(t
     text = "path,valence,comment\na.mp4,0.5,x\nb.mp4,0.25,5\n\nd.mp4,low,y\ne.mp4,?,\n f.mp4,1,z\n"
     with pytest.raises(UserError) as caught:
         read_source(table(tmp_path, text))
-    assert "column 'valence' holds numbers, but line 5: 'low' is not a number (and 1 rows more)" in str(caught.value)
+    assert "column 'valence' holds numbers, but line 5: 'low' is not a number (and 1 more row)" in str(caught.value)
     source = read_source(tmp_path, "csv", {"labels": []} | {"groups": ["valence"]})
     assert source.label_names == () and source.clips[2].groups == {"valence": "low"}
-    assert "'comment' is not read: line 2: 'x' is not a number (and 2 rows more)" in source.notes
+    assert "'comment' is not read: line 2: 'x' is not a number (and 2 more rows)" in source.notes
 
 
 def test_dimensions_are_recognized_whatever_their_spacing(tmp_path):

@@ -73,7 +73,7 @@ def test_rows_with_more_or_fewer_cells_keep_their_clip(tmp_path):
     assert is_unlabeled(clips["a"]) and clips["a"][1] is None
     assert clips["a"][2] == ("labels.csv line 2: 4 cells instead of 3; labels not read",)
     assert clips["c"] == (0.5, None, ())
-    assert "1 rows have fewer cells than the header, such as line 4; the missing cells count as empty" in notes
+    assert "1 row with fewer cells than the header, such as line 4; the missing cells count as empty" in notes
 
 
 def test_labels_are_guessed_from_intact_rows(tmp_path):
@@ -100,7 +100,7 @@ def test_damaged_row_keeps_the_cells_before_its_file(tmp_path):
 )
 def test_damaged_row_without_identifiable_file_is_left_out_and_named(tmp_path, line):
     clips, notes = rows_of(tmp_path, f"path,Joy\na.mp3,1\n{line},x\n", "a")
-    assert list(clips) == ["a"] and any("1 rows left out" in note and "line 3 (" in note for note in notes)
+    assert list(clips) == ["a"] and any("1 row left out" in note and "line 3 (" in note for note in notes)
 
 
 def test_damaged_row_whose_id_follows_its_file_is_left_out(tmp_path):

@@ -111,10 +111,10 @@ def test_manifest_rows_that_are_not_understood_are_named(tmp_path):
     assert torn.problems == ("line 8 of manifest.csv says something else of it, so it is not labeled",)
     notes = "\n".join(source.notes)
     for words in (
-        "1 rows name no file and are left out: line 6",
-        "2 rows name a file that another one names, and are left out: line 7 (./b/one.wav); line 8 (a/two.flac)",
-        f"1 files are missing: {tmp_path}/gone.wav",
-        "1 files are in no row and left out: c/y.wav",
+        "1 row names no file and is left out: line 6",
+        "2 rows name a file that others name, and are left out: line 7 (./b/one.wav); line 8 (a/two.flac)",
+        f"1 file is missing: {tmp_path}/gone.wav",
+        "1 file is in no row and left out: c/y.wav",
         "3 clips have rows that are not understood: ",
     ):
         assert words in notes

@@ -87,8 +87,8 @@ def test_missing_words_are_empty_and_counted_and_names_that_look_like_them_stay(
     assert [clip.transcript for clip in source.clips] == [None, "none", None, "hi"]
     assert [clip.split for clip in source.clips] == ["", "", "train", "Tset"]
     notes = "\n".join(source.notes)
-    assert "read as missing: 1 times 'NaN' in 'subject' (line 2)" in notes and "'N/A' in 'text' (line 4)" in notes
-    assert "read as words and names: 1 times 'Na' in 'subject' (line 3)" in notes
+    assert "read as missing: 1 time 'NaN' in 'subject' (line 2)" in notes and "'N/A' in 'text' (line 4)" in notes
+    assert "read as words and names: 1 time 'Na' in 'subject' (line 3)" in notes
     assert "split 'Tset' of 1 clip is none of train, valid, test: did you mean 'test'?" in notes
     kept = read(text, missing_words=[])
     assert [clip.groups["subject"] for clip in kept.clips] == ["NaN", "Na", "s1", "NULL"]

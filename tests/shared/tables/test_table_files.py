@@ -89,8 +89,8 @@ def test_what_is_no_table_says_what_to_do(read, content, what):
         ('"sep=,"\r\npath,Joy\r\nc0.mp4,1\r\n', "separated by ',', as its first line says"),
         ("sep=\t\npath\tJoy\nc0.mp4\t1\n", "separated by '\\t', as its first line says"),
         ("# by X\n# on, Monday\n\npath,Joy\nc0.mp4,1\n", "2 lines of comments before the header are left out"),
-        ("path,Joy\n# more\nc0.mp4,1\n", "1 lines of comments are left out, such as line 2"),
-        ("path,Joy\nc0.mp4,1\n\0\0\0\0\n", "1 lines hold nothing but NUL bytes, such as line 3"),
+        ("path,Joy\n# more\nc0.mp4,1\n", "1 line of comments left out, such as line 2"),
+        ("path,Joy\nc0.mp4,1\n\0\0\0\0\n", "1 line of nothing but NUL bytes, such as line 3"),
     ],
 )
 def test_lines_that_are_no_rows_are_left_out_and_said(read, text, note):
@@ -124,7 +124,7 @@ def test_quotation_marks_are_words_as_they_were(read):
     words = [row.cells[2] for row in table.rows]
     assert words == ['he said "hi, you" 0', '"q"', r"C:\new", 'a "b" c', '"no" he said', '5" tv', "two\nlines"]
     assert not any(row.problem for row in table.rows) and [row.line for row in table.rows] == [*range(2, 9)]
-    assert any(note.startswith('2 rows have quotation marks written as \\", such as line 2') for note in table.notes)
+    assert any(note.startswith('2 rows with quotation marks written as \\", such as line 2') for note in table.notes)
 
 
 def test_long_cells_are_read(read):
