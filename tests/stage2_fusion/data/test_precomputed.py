@@ -156,7 +156,7 @@ def test_crops_have_the_times_of_the_video_frames(corpus, tmp_path):
 
 
 def test_folder_without_features_is_refused(clips, tmp_path):
-    with pytest.raises(UserError, match=r"none of the \d+ clips has features in vit/ or wav2vec2/ here"):
+    with pytest.raises(UserError, match=r"none of \d+ clips has features in vit/ or wav2vec2/ here"):
         PrecomputedFeatures(tmp_path, ClipDataset.open(clips))
     assert not list(tmp_path.iterdir())
 
