@@ -100,6 +100,9 @@ class TrainConfig(CheckedOptions):
     leave_out_damage: list[str] = field(default_factory=list)
     """Kinds of damage whose views are not trained on, such as [blur, noise]: how well do weights find what they never
     met? `emit evaluate` marks them."""
+    passing_damage: Fraction = 0.0
+    """Share of the damaged views whose damage comes and goes: all other steps are those of the undamaged clip. Weights
+    then learn to fall and rise within a clip."""
     feature_damage: Fraction = 0.0
     """Fraction of a step's clips whose damaged view is replaced by a copy with damaged features. For features that came
     with a dataset (`emit encode --precomputed`), 0.5; damage to media, where it is possible, is more realistic."""

@@ -35,7 +35,12 @@ def train_step(
     """
     output = model(batch)
     local = LossInputs(
-        output.prediction, batch.labels, output.clip_weights(), batch.damaged, output.branches, output.penalty
+        output.prediction,
+        batch.labels,
+        output.clip_weights(batch.damage_spans),
+        batch.damaged,
+        output.branches,
+        output.penalty,
     )
     gathered = LossInputs._make(None if rows is None else all_gather_rows(accelerator, rows) for rows in local)
     terms = criterion(gathered, paired=paired, epoch=epoch)

@@ -29,6 +29,7 @@ from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.batches import PackedSamples
 from stage2_fusion.data.feature_damage import FeatureDamage
 from stage2_fusion.data.features import FeatureDataset
+from stage2_fusion.data.passing_damage import PassingDamage
 from stage2_fusion.evaluation.calibrate import calibrate, load_best
 from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs
 from stage2_fusion.inference import run_model
@@ -123,6 +124,9 @@ class Trainer:
         self.feature_damage = None
         if config.train.feature_damage:
             self.feature_damage = FeatureDamage(fusion, config.train.feature_damage, config.seed)
+        self.passing_damage = None
+        if config.train.passing_damage and self.paired:
+            self.passing_damage = PassingDamage(config.train.passing_damage, config.seed)
         self.criterion = FusionLoss(config.loss, fusion.dimensions).to(accelerator.device)
         parts = {"averages": self.ema, "loss": self.criterion}
         self.state = TrainState(accelerator, self.model, self.unwrapped_model, self.optimizer, parts)
@@ -163,6 +167,8 @@ class Trainer:
             batch = self.train_batches(rows, self.accelerator.device)
             if self.feature_damage:
                 self.feature_damage(batch, rows, epoch)
+            if self.passing_damage:
+                batch = self.passing_damage(batch, rows, epoch)
             terms = train_step(
                 self.accelerator,
                 self.model,

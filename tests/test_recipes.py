@@ -164,6 +164,19 @@ def test_leaderboard_searches_every_system_alike_and_begins_with_the_baselines(c
     assert repeat["seed"] == 6 and repeat["options"] == best["options"] and repeat["train"]["lr"] == best["train"]["lr"]
 
 
+@pytest.mark.slow
+def test_partial_damage_tables_weights_per_step_beside_weights_per_clip(small, tmp_path):
+    out = tmp_path / "out"
+    given = ["clips=60", "encoder_clips=24", "seeds=0,1", f"out={out}", *small]
+    assert emit("run", "partial_damage", *given) == 0
+    board = {row["system"]: row for row in rows(out / "board.csv")}
+    weighted = {"weights_per_step", "weights_per_clip", "uniform_weights", "means_over_time"}
+    assert set(board) >= weighted | {"statistics", "ridge"}
+    assert {board[name]["seeds"] for name in weighted} == {"2"}
+    found = json.loads((out / "per_step" / "0.json").read_text())["damage"]
+    assert found["vision"]["auc"] > 0 and found["audio"]["auc"] > 0 and found["text"] is None
+
+
 KILLED = """
 import os, signal
 from shared import cli

@@ -48,6 +48,8 @@ class Batch:
     vision: ModalityBatch
     audio: ModalityBatch
     text: ModalityBatch
+    damage_spans: Tensor | None = None
+    """(B, P, 2), seconds in which the damage is there (start, end), when it comes and goes; see passing_damage.py."""
     raw: dict[str, Any] | None = None
     """Modality to the input of its live tower, when towers train along (stage2_fusion/finetune.py)."""
 
@@ -59,6 +61,11 @@ class Batch:
         """The same batch with every tensor on `device`; pinned memory is copied asynchronously."""
         values = to_device(vars(self), torch.device(device))
         return Batch(**{**values, **{name: self.modality(name).to(device) for name in MODALITIES}})
+
+
+def within_spans(times: Tensor, spans: Tensor) -> Tensor:
+    """Which times (B, S) lie in one of the spans (B, P, 2) of their row, start and end in seconds: bool (B, S)."""
+    return ((times[..., None] >= spans[:, None, :, 0]) & (times[..., None] < spans[:, None, :, 1])).any(dim=-1)
 
 
 def collate(samples: Sequence[FeatureSample], device: torch.device | str | None = None) -> Batch:

@@ -17,7 +17,7 @@ from shared.files import saved_folder
 from shared.options.ranges import CheckedOptions, Fraction, ProperFraction
 from shared.saved.typed import read_typed
 from shared.training.batch_norm import repair_gradients
-from stage2_fusion.data.batches import Batch
+from stage2_fusion.data.batches import Batch, within_spans
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.models import MODELS, saving
@@ -65,9 +65,14 @@ class Output(NamedTuple):
     times: Tensor | None = None
     """(B, S) seconds of the steps, in models whose steps have times."""
 
-    def clip_weights(self) -> Tensor:
-        """Mean weight of each modality over the steps where it is present, 0 if it is absent: float32 (B, 3)."""
+    def clip_weights(self, spans: Tensor | None = None) -> Tensor:
+        """Mean weight of each modality over the steps where it is present, 0 if it is absent: float32 (B, 3).
+
+        spans (B, P, 2): count only the steps in these seconds, where a row has such steps, and the model times."""
         weights = self.weights.float()
+        if spans is not None and self.times is not None:
+            inside = within_spans(self.times, spans)  # (B, S)
+            weights = weights * (inside | ~inside.any(dim=1, keepdim=True))[..., None]  # (B, S, 3)
         return weights.sum(dim=1) / (weights > 0).sum(dim=1).clamp(min=1)
 
 
