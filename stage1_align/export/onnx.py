@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.terminal.progress import track
 from shared.text import one_line
+from stage1_align.towers import frame_inputs
 from stage1_align.towers.base import Tower
 from stage1_align.towers.htsat import htsat_module
 from stage1_align.towers.text_open_clip import OpenClipText
@@ -180,9 +181,19 @@ class _VisionGraph(_Graph):
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         tower = self.tower
         x = frames.float() / 255  # (B, T, 3, S, S)
-        if tower.options.standardize:
+        if tower.options.motion:
+            gray = x.mean(2, keepdim=True)  # (B, T, 1, S, S)
+            real = mask[..., None, None, None]  # (B, T, 1, 1, 1)
+            count = real.sum(1, keepdim=True).clamp(min=1)  # (B, 1, 1, 1, 1)
+            difference = gray - (gray * real).sum(1, keepdim=True) / count  # (B, T, 1, S, S)
+            deviation = ((difference.square() * real).sum(1, keepdim=True) / count).sqrt()  # (B, 1, 1, S, S)
+            x = gray - _clip_mean(gray, mask)  # (B, T, 1, S, S)
+            unit = _clip_mean(x.square(), mask).sqrt() + frame_inputs.DARK  # (B, 1, 1, 1, 1)
+            moving = [frame_inputs.MOVING * part.expand_as(x) for part in (difference, deviation)]  # (B, T, 1, S, S)
+            x = torch.cat([x, *moving], 2) / unit  # (B, T, 3, S, S)
+        elif tower.options.standardize:
             x = x - _clip_mean(x, mask)  # (B, T, 3, S, S)
-            x = x / (_clip_mean(x.square(), mask).sqrt() + 0.05)  # (B, T, 3, S, S)
+            x = x / (_clip_mean(x.square(), mask).sqrt() + frame_inputs.DARK)  # (B, T, 3, S, S)
         else:
             x = (x - tower.mean) / tower.std  # (B, T, 3, S, S)
         features = tower.trunk(x.flatten(0, 1))  # (B * T, C)

@@ -14,7 +14,7 @@ from shared.errors import UserError
 from shared.options.ranges import CheckedOptions, Deviation, Fraction, FrameSize
 from shared.registry import nearest
 from shared.text import one_line
-from stage1_align.towers import open_clip_loading, small_cnn
+from stage1_align.towers import frame_inputs, open_clip_loading, small_cnn
 from stage1_align.towers.base import Encoded, pad
 from stage1_align.towers.vision_tower import VisionTower
 
@@ -52,6 +52,10 @@ class VisionOptions(CheckedOptions):
     standardize: bool = False
     """Use each clip's own mean and standard deviation instead, so that lighting, skin and camera differ less between
     clips than expressions do."""
+    motion: bool = False
+    """Show the trunk, instead of colors, the gray frame, its difference from the clip's mean picture, and how much each
+    pixel varies over the clip, all standardized over the clip: what a face does rather than whose it is. For towers
+    from random weights."""
     pool: Literal["mean", "attention"] = "mean"
     """How frames become one vector: their mean, or a mean weighted by a learned query, which starts as the plain
     mean."""
@@ -80,6 +84,8 @@ class OpenClipVision(VisionTower):
 
     def __init__(self, options: VisionOptions, embed_dim: int, trunk: nn.Module | None = None):
         """trunk: used with resolved options instead of the one that they describe."""
+        if options.motion and options.pretrained:
+            raise UserError("vision tower: motion replaces the colors that pretrained weights expect; leave one out")
         if trunk is None:
             options, trunk, own = _build(options, embed_dim)
         else:
@@ -141,10 +147,16 @@ class OpenClipVision(VisionTower):
         frames, mask = pad([resize(item, self.options.image_size, self.options.interpolation) for item in items])
         return {"frames": frames, "mask": mask}
 
+    def _normalize(self, x: Tensor, mask: Tensor) -> Tensor:
+        """What the trunk sees of the real frames (N, 3, S, S), in [0, 1]."""
+        if self.options.motion:
+            return frame_inputs.motion(x, mask)
+        return frame_inputs.standardize(x, mask) if self.options.standardize else (x - self.mean) / self.std
+
     def forward(self, frames: Tensor, mask: Tensor) -> Encoded:
         """frames uint8 or float [0, 255] (B, T, 3, S, S), mask bool (B, T)."""
         x = frames[mask].float() / 255  # (N, 3, S, S), the real frames
-        x = _standardize(x, mask) if self.options.standardize else (x - self.mean) / self.std  # (N, 3, S, S)
+        x = self._normalize(x, mask)  # (N, 3, S, S)
         if len(x) == 0:  # every parameter needs a gradient, also on a process whose clips all lack video
             x = torch.zeros(1, *frames.shape[2:], device=frames.device)
         device = x.device.type
@@ -186,20 +198,6 @@ def _own_dim(own: nn.Module, features: Tensor) -> int:
             f"projection: own: the model's own does not take the {features.shape[1]} features of this trunk "
             f"({one_line(error, 80)}); set projection: linear"
         ) from None
-
-
-def _standardize(x: Tensor, mask: Tensor) -> Tensor:
-    """The real frames (N, 3, S, S) of the clips in mask (B, T), scaled to mean 0 and about unit standard deviation in
-    each clip."""
-    clip = mask.nonzero()[:, 0]  # (N,)
-    count = mask.sum(1).clamp(min=1).float()  # (B,)
-
-    def per_clip(value: Tensor) -> Tensor:
-        mean = torch.zeros_like(count).index_add(0, clip, value.flatten(1).mean(1)) / count  # (B,)
-        return mean[clip].view(-1, 1, 1, 1)  # (N, 1, 1, 1)
-
-    x = x - per_clip(x)  # (N, 3, S, S)
-    return x / (per_clip(x.square()).sqrt() + 0.05)  # the constant keeps dark clips dark
 
 
 def resize(frames: np.ndarray, size: int, interpolation: str = "area") -> Tensor:

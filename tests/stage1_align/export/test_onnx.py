@@ -40,6 +40,16 @@ def other_towers():
     return {**built, "text": OpenClipText.from_options({"text_cfg": cfg}, 8).eval()}
 
 
+def test_graph_of_a_tower_that_sees_motion_equals_it():
+    specs = copy.deepcopy(TOWERS)
+    specs["vision"]["options"] |= {"motion": True}
+    tower = AlignedEncoders.build({"vision": specs["vision"]}, 8).eval().tower("vision")
+    graph = onnx.exported_program("vision", tower).module()
+    for clips, extra_steps in ((1, 0), (5, 4)):
+        inputs = onnx.examples("vision", tower, clips, extra_steps)
+        assert onnx.difference(onnx.reference(tower, inputs), graph(**inputs)) < 2e-5
+
+
 @pytest.mark.parametrize("which", ["towers", "other_towers"])
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
 def test_graph_equals_the_tower_at_any_size(which, modality, request):

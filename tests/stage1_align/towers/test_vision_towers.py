@@ -96,7 +96,8 @@ def assert_rebuilt_from_config(built, items):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"pool": "attention", "max_pool": True}, {"image_size": 48}, {"standardize": True}]
+    "options",
+    [{}, {"pool": "attention", "max_pool": True}, {"image_size": 48}, {"standardize": True}, {"motion": True}],
 )
 def test_tower_of_a_named_model_is_rebuilt_from_its_config(options):
     built = tower(8, model="tiny-vit", **options)
