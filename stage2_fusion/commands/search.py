@@ -30,7 +30,7 @@ from shared.terminal.results import result
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.search.space import SHIPPED_SPACES, Choice, assign, draw_assignments, read_space
-from stage2_fusion.search.trials import HOW, Trial, read_trials, run_trials, trial_table
+from stage2_fusion.search.trials import AS_GIVEN, HOW, Trial, read_trials, run_trials, trial_table
 
 
 @dataclass(kw_only=True)
@@ -51,6 +51,8 @@ class SearchConfig(FuseConfig):
     """Configurations to try. A finished search continues when this grows."""
     method: Literal["random", "grid"] = "random"
     """random draws each trial; grid goes through all combinations of lists, in order."""
+    first_as_given: bool = False
+    """The first trial is the configuration as it is, without the space: no search then ends below where it began."""
     workers: Workers = 2
     """Trials at once; the cores are divided among them."""
     repeat: list[Seed] = field(default_factory=list)
@@ -85,7 +87,8 @@ def search(config: SearchConfig) -> Path:
     base = {field.name: values[field.name] for field in fields(FuseConfig)}
     space = read_space(config.space, config)
     features = read_info(config.data).digest
-    _claim(config.out, {"base": base | {"run": ""}, "features": features, "space": space, "method": config.method})
+    made_from = {"base": base | {"run": ""}, "features": features, "space": space, "method": config.method}
+    _claim(config.out, made_from | ({"first_as_given": True} if config.first_as_given else {}))
     hold(config.out, config.out)
     try:
         return _search(config, base, space)
@@ -94,7 +97,9 @@ def search(config: SearchConfig) -> Path:
 
 
 def _search(config: SearchConfig, base: dict[str, Any], space: dict[str, Choice]) -> Path:
-    assignments = list(itertools.islice(draw_assignments(space, config.method, config.seed), config.trials))
+    draws = draw_assignments(space, config.method, config.seed)
+    draws = itertools.chain([{}], draws) if config.first_as_given else draws
+    assignments = list(itertools.islice(draws, config.trials))
     files = [_write_config(config.out, Trial(i, drawn), base) for i, drawn in enumerate(assignments)]
     errors = run_trials(files, config.workers, threads=max(1, cores() // config.workers))
     trials, names = read_trials(config.out, assignments, errors), list(space)
@@ -143,7 +148,7 @@ def _write_config(out: Path, trial: Trial, base: dict[str, Any]) -> Path:
 
 
 def _write_results(path: Path, trials: list[Trial], names: list[str]) -> None:
-    rows = [[t.number, t.pcc, t.epoch, *(t.values[name] for name in names), t.error] for t in trials]
+    rows = [[t.number, t.pcc, t.epoch, *(t.values.get(name, AS_GIVEN) for name in names), t.error] for t in trials]
     write_csv(path, ["trial", "valid_pcc", "epoch", *names, "error"], rows)
 
 

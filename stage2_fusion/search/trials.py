@@ -19,6 +19,8 @@ from shared.locks import is_held_elsewhere
 from shared.terminal.progress import Progress, progress
 from shared.terminal.results import STEP
 
+AS_GIVEN = "as given"
+"""What a table shows for an option that a trial leaves as the configuration has it."""
 HOW = "choose another --out"
 
 
@@ -99,7 +101,9 @@ def trial_table(trials: list[Trial], names: list[str], rows: int = 20) -> str:
     for trial in trials[:rows]:
         pcc = "failed" if trial.pcc is None else f"{trial.pcc:.4f}"
         epoch = "" if trial.epoch is None else str(trial.epoch)
-        cells.append([trial.name, pcc, epoch, *(str(trial.values[name]) for name in names), trial.error[:60]])
+        cells.append(
+            [trial.name, pcc, epoch, *(str(trial.values.get(name, AS_GIVEN)) for name in names), trial.error[:60]]
+        )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join(lines + [f"... and {len(trials) - rows} more"] * (len(trials) > rows))

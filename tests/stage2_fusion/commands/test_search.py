@@ -117,6 +117,19 @@ def test_best_configuration_is_repeated_with_other_seeds(data, tmp_path, started
         config(data, tmp_path, space, "--repeat", "[3, 3]")
 
 
+def test_the_configuration_itself_is_the_first_trial_when_asked(data, tmp_path, started):
+    space = {"train.lr": [1.0e-7], "options.width": [8, 16]}
+    best = search(config(data, tmp_path, space, "--train.lr", "3e-2", "--trials", "2", "--first_as_given", "true"))
+    results = {row["trial"]: row for row in read_results(tmp_path)}
+    assert started == ["000", "001"] and results["0"]["train.lr"] == "as given" and results["1"]["train.lr"] == "1e-07"
+    own = yaml.safe_load((tmp_path / "out" / "configs" / "000.yaml").read_text())
+    assert own["train"]["lr"] == 3e-2 and own["options"] == {"width": 8}
+    assert float(results["0"]["valid_pcc"]) > float(results["1"]["valid_pcc"])
+    assert yaml.safe_load(best.read_text())["train"]["lr"] == 3e-2
+    with pytest.raises(UserError, match="holds a search of other options"):
+        search(config(data, tmp_path, space, "--train.lr", "3e-2", "--trials", "2"))
+
+
 @pytest.mark.parametrize("name", MODELS.names())
 def test_shipped_space_suits_every_system(data, tmp_path, name):
     given = ["--config", name, "--data", data, "--space", "systems", "--out", tmp_path]
