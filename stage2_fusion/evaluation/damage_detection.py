@@ -14,7 +14,6 @@ import numpy as np
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.metrics import DimensionScores, pcc, roc_auc
-from shared.synth.truth import expected_labels
 from shared.tables.formats import read_records
 from shared.text import counted
 from stage2_fusion.data.features import FeatureSample
@@ -163,6 +162,8 @@ def read_truth(path: Path, ids: list[str]) -> list[dict[str, str]]:
 def label_ceiling(path: Path, truth: list[dict[str, str]], labels: np.ndarray, names: list[str]) -> DimensionScores:
     """PCC of a perfect model: what labels are on average, given the true intensities, against labels (N, K), which hold
     rating noise. The averages are the columns expected_NAME, or follow from true_NAME."""
+    from shared.synth.truth import expected_labels  # it imports OpenCV
+
     try:
         if all(f"expected_{name}" in truth[0] for name in names):
             best = np.array([[float(row[f"expected_{name}"]) for name in names] for row in truth])  # (N, K)

@@ -50,7 +50,7 @@ def test_uncertain_table_is_asked_for(tmp_path, names, message):
         read_source(tmp_path)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     source = read_source(tmp_path, "folder")
-    assert [clip.id for clip in source.clips] == ["c0"] and "files of other kinds left out" in source.notes[0]
+    assert [clip.id for clip in source.clips] == ["c0"] and "of other kinds left out" in source.notes[0]
 
 
 def test_only_table_is_read_whatever_its_name_if_it_names_media_that_exist(tmp_path):

@@ -267,7 +267,7 @@ def test_json_lines_are_a_table_of_pairs(tmp_path, capsys):
     source = opened("csv", tmp_path / "t.jsonl")
     assert len(source) == 1 and source.annotations(0).captions == ["a dog", "woof"]
     assert source.label_names == ["valence"] and source.annotations(0).labels.tolist() == [0.5]
-    assert "1 rows left out, the first in line 3: not a JSON object" in capsys.readouterr().err
+    assert "1 row left out, the first in line 3: not a JSON object" in capsys.readouterr().err
 
 
 def test_videos_give_pictures_and_sound(tmp_path):

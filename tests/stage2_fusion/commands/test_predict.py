@@ -209,7 +209,7 @@ def test_tables_of_every_kind_are_read_and_skipped_rows_are_reported(predictor, 
     (tmp_path / "t.TSV").write_text("path\ttext\nc.mp4\tso\nd.mp4\tso\tgood\n")
     _, rows, failures = predictor("t.parquet", "t.arrow", "t.TSV", "e.xyz")
     assert [row["Filename"] for row in rows] == ["a", "b", "c", "e.xyz"] and not failures
-    assert "t.TSV: 1 rows left out" in capsys.readouterr().err
+    assert "t.TSV: 1 row left out" in capsys.readouterr().err
 
 
 def test_run_without_a_prediction_is_not_a_success(predictor, tmp_path):
