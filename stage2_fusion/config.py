@@ -81,6 +81,10 @@ class TrainConfig(CheckedOptions):
     """Peak learning rate of AdamW."""
     finetune_lr: LearningRateFactor = 0.02
     """Factor on `lr` for towers that train end to end (`finetune`): a high rate destroys pretrained features."""
+    finetune_frames: NonNegativeInt = 0
+    """In training, a vision tower that trains end to end runs on this many frames of each clip: one, drawn anew in each
+    step, of as many equal parts. The steps between them are interpolated, so that their number, times and quality
+    signals stay. Validation runs on all frames, which 0 asks for in training too."""
     weight_decay: WeightDecay = 0.05
     """Of matrices; biases, norms, queries and missing-modality tokens have none."""
     warmup_fraction: Fraction = 0.025
@@ -165,3 +169,5 @@ class FuseConfig(CheckedOptions):
         for name in self.finetune:
             if name not in MODALITIES:
                 raise UserError(f"--finetune: no modality {name!r}: {nearest(name, MODALITIES)}")
+        if self.train.finetune_frames and "vision" not in self.finetune:
+            raise UserError("--train.finetune_frames is of a vision tower that trains along: add vision to --finetune")

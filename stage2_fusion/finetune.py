@@ -7,8 +7,9 @@ Damaged views are damaged again in the same way (data/damaged_views.py).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import read_clips
 from stage2_fusion.models.base import FusionModel, Output
 from stage2_fusion.models.model_config import FusionConfig
+
+if TYPE_CHECKING:
+    from stage1_align import Encoded
 
 
 class MakeBatch(Protocol):
@@ -50,13 +54,14 @@ class EndToEndModel(nn.Module):
         blocks: Mapping[str, int | None],
         precision: str,
         max_sequence_steps: int,
+        frames: int = 0,
     ):
         """blocks: modality to the number of last blocks of its tower that train, None for all of it.
         precision: fp32 or bf16, how `emit encode` ran the encoders. max_sequence_steps: longer sequences are averaged
-        over time to this many steps."""
+        over time to this many steps. frames: those of a clip that the vision tower runs on in training, 0: all."""
         super().__init__()
         self.fusion, self.dimensions = fusion, fusion.dimensions
-        self.precision, self.max_sequence_steps = precision, max_sequence_steps
+        self.precision, self.max_sequence_steps, self.frames = precision, max_sequence_steps, frames
         self.towers = nn.ModuleDict({name: encoders.tower(name) for name in blocks})
         self.__dict__["encoders"] = encoders  # not a submodule: its other towers are no part of this model
         for name, tower in encoders.towers().items():
@@ -102,7 +107,10 @@ class EndToEndModel(nn.Module):
     def _run_tower(self, tower: Any, part: ModalityBatch, inputs: dict[str, Tensor], rows: Tensor) -> ModalityBatch:
         """`part` with x (B, T, C) and pooled (B, D) of the tower. inputs: the tower's, of the distinct items. rows:
         int64 (B,), the item of each clip."""
-        if self.training:
+        if self.training and self.frames and "frames" in inputs:
+            chosen = one_per_part(inputs["mask"], self.frames)  # (B', T')
+            encoded = interpolated(tower.forward_whole(**inputs, chosen=chosen), inputs["mask"])
+        elif self.training:
             encoded = tower.forward_whole(**inputs)
         else:
             with torch.autocast(rows.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -142,14 +150,46 @@ def average_runs(steps: Tensor, lengths: list[int], max_steps: int) -> Tensor:
     return total / torch.bincount(run, minlength=first)[:, None]
 
 
+def one_per_part(mask: Tensor, count: int) -> Tensor:
+    """One random real step of each of `count` equal parts of every row; all of a row that has no more. mask: bool
+    (B, T), whose real steps come first. Draws from torch's generator, which the trainer seeds at every step."""
+    lengths = mask.sum(1, keepdim=True)  # (B, 1)
+    edges = torch.arange(count + 1, device=mask.device) * lengths // count  # (B, count + 1)
+    draw = torch.rand(len(mask), count, device=mask.device, dtype=torch.float64)  # (B, count)
+    place = edges[:, :-1] + (draw * edges.diff(dim=1)).long()  # (B, count)
+    chosen = torch.zeros_like(mask).scatter(1, place.clamp(max=mask.shape[1] - 1), True)  # (B, T)
+    return torch.where(lengths > count, chosen, mask) & mask
+
+
+def interpolated(encoded: "Encoded", mask: Tensor) -> "Encoded":
+    """The sequence at all real steps of mask (B, T), linearly between those of `encoded.mask`, of which every row with
+    a real step has one; before the first and after the last, as they are."""
+    known, count = encoded.mask, mask.shape[1]
+    step = torch.arange(count, device=mask.device).expand_as(mask)  # (B, T)
+    before = torch.where(known, step, -1).cummax(1).values  # (B, T), the known step at or before each; -1: none
+    after = torch.where(known, step, count).flip(1).cummin(1).values.flip(1)  # (B, T), at or after; T: none
+    before, after = before.where(before >= 0, after), after.where(after < count, before)  # (B, T), (B, T)
+    weight = (step - before) / (after - before).clamp(min=1)  # (B, T), of the step after
+    left, right = (
+        encoded.sequence.gather(1, at.clamp(0, count - 1)[..., None].expand_as(encoded.sequence))
+        for at in (before, after)
+    )  # (B, T, C), (B, T, C)
+    return replace(
+        encoded, sequence=torch.lerp(left, right, weight[..., None].to(left.dtype)) * mask[..., None], mask=mask
+    )
+
+
 class RawInputs:
     """The encoders to tune, and the clips they encode. UserError when the features were made from others."""
 
     def __init__(self, config: FuseConfig, info: FeatureInfo):
         self.blocks, self.info, self.max_sequence_steps = config.finetune, info, config.train.max_sequence_steps
+        self.frames = config.train.finetune_frames
         if config.encoders is None and not Path(info.encoders.path).is_dir():
             raise UserError(f"{config.data}: its encoders are no longer at {info.encoders.path}; give --encoders")
         self.encoders = AlignedEncoders.from_pretrained(config.encoders or Path(info.encoders.path), frozen=False)
+        if self.frames and "chosen" not in signature(self.encoders.tower("vision").forward).parameters:
+            raise UserError("--train.finetune_frames: the vision tower has no argument `chosen`; leave the option out")
         self.clips = ClipDataset.open(config.clips or Path(info.data.path))
         for what, digest, expected, option in (
             ("encoders", self.encoders.digest, info.encoders.digest, "--encoders"),
@@ -175,7 +215,9 @@ class RawInputs:
 
     def wrap(self, fusion: FusionModel) -> EndToEndModel:
         """The fusion model on top of its towers."""
-        return EndToEndModel(fusion, self.encoders, self.blocks, self.info.precision, self.max_sequence_steps)
+        return EndToEndModel(
+            fusion, self.encoders, self.blocks, self.info.precision, self.max_sequence_steps, self.frames
+        )
 
     def batches(self, packed: PackedSamples) -> MakeBatch:
         """The batches of `packed` with `raw`: modality to {"inputs": collated for its tower, "rows": int64 (B,)}. Rows

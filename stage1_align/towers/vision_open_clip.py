@@ -147,16 +147,24 @@ class OpenClipVision(VisionTower):
         frames, mask = pad([resize(item, self.options.image_size, self.options.interpolation) for item in items])
         return {"frames": frames, "mask": mask}
 
-    def _normalize(self, x: Tensor, mask: Tensor) -> Tensor:
-        """What the trunk sees of the real frames (N, 3, S, S), in [0, 1]."""
-        if self.options.motion:
-            return frame_inputs.motion(x, mask)
-        return frame_inputs.standardize(x, mask) if self.options.standardize else (x - self.mean) / self.std
+    def _inputs(self, frames: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
+        """What the trunk sees of the chosen frames, of which all are real: (N, 3, S, S)."""
+        if self.options.motion or self.options.standardize:
+            x = frames[mask].float() / 255  # (M, 3, S, S), all real frames: the clip decides how each is normalized
+            shown = chosen[mask]  # (M,)
+            return (
+                frame_inputs.motion(x, mask, shown) if self.options.motion else frame_inputs.standardize(x, mask)[shown]
+            )
+        return (frames[chosen].float() / 255 - self.mean) / self.std
 
-    def forward(self, frames: Tensor, mask: Tensor) -> Encoded:
-        """frames uint8 or float [0, 255] (B, T, 3, S, S), mask bool (B, T)."""
-        x = frames[mask].float() / 255  # (N, 3, S, S), the real frames
-        x = self._normalize(x, mask)  # (N, 3, S, S)
+    def forward(self, frames: Tensor, mask: Tensor, chosen: Tensor | None = None) -> Encoded:
+        """frames uint8 or float [0, 255] (B, T, 3, S, S), mask bool (B, T).
+
+        chosen: bool (B, T), the real frames that go through the trunk, whose other steps the result masks; None: all.
+        """
+        chosen = mask if chosen is None else chosen & mask  # (B, T)
+        x = self._inputs(frames, mask, chosen)  # (N, 3, S, S)
+        mask = chosen
         if len(x) == 0:  # every parameter needs a gradient, also on a process whose clips all lack video
             x = torch.zeros(1, *frames.shape[2:], device=frames.device)
         device = x.device.type

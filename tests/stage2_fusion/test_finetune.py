@@ -25,6 +25,7 @@ from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
 from shared.media.storage import encode_jpeg, to_int16
 from shared.metrics import Scores
 from shared.saved.checksum import CLIPS, write_description
+from stage1_align import Encoded
 from stage2_fusion import trainer
 from stage2_fusion.commands.encode import EncodeConfig, encode
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
@@ -32,7 +33,7 @@ from stage2_fusion.config import FuseConfig, TrainConfig
 from stage2_fusion.data.batches import Batch, PackedSamples, collate
 from stage2_fusion.data.encoding import encode_samples, load_clip
 from stage2_fusion.data.features import FeatureDataset
-from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs
+from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs, interpolated, one_per_part
 from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FusionModel
 from stage2_fusion.setup import parameter_groups
@@ -200,13 +201,72 @@ def test_saved_model_predicts_as_in_validation(made: Path, tmp_path: Path, monke
     np.testing.assert_allclose(run_model(model, samples, 5).predictions, validated[best - 1], atol=1e-4)
 
 
-def test_resumed_run_equals_uninterrupted_run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    options = ["--finetune", "{text: 1}", "--train.epochs", 3]
+@pytest.mark.parametrize(
+    "tuned", [["{text: 1}"], ["{vision: null}", "--train.finetune_frames", 1]], ids=["text", "a frame of two"]
+)
+def test_resumed_run_equals_uninterrupted_run(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuned: list[Any]
+):
+    options = ["--finetune", *tuned, "--train.epochs", 3]
     whole = train(config(made, tmp_path / "whole", *options))
     parts = synthetic_features.train_interrupted(monkeypatch, config(made, tmp_path / "parts", *options))
     for folder in ("", "encoders"):
         a, b = weights(whole / folder), weights(parts / folder)
         assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_one_random_frame_of_each_part_is_drawn():
+    lengths, count = torch.tensor([11, 3, 0, 4]), 3
+    mask = torch.arange(12) < lengths[:, None]  # (4, 12)
+    torch.manual_seed(0)
+    drawn = torch.stack([one_per_part(mask, count) for _ in range(400)])  # (400, 4, 12)
+    for row, parts in ((0, [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9, 10]]), (3, [[0], [1], [2, 3]])):
+        assert not drawn[:, row, lengths[row] :].any()
+        for part in parts:
+            assert (drawn[:, row, part].sum(1) == 1).all()
+            torch.testing.assert_close(
+                drawn[:, row, part].float().mean(0), torch.full((len(part),), 1 / len(part)), atol=0.1, rtol=0
+            )
+    assert (drawn[:, 1] == mask[1]).all() and not drawn[:, 2].any()
+
+
+def test_steps_between_chosen_frames_are_interpolated():
+    rng = np.random.default_rng(0)
+    mask = np.arange(9) < np.array([[9], [5], [1], [0]])  # (4, 9)
+    chosen = [[1, 4, 6], [2], [0], []]
+    known, sequence = np.zeros_like(mask), np.zeros((4, 9, 3))
+    for row, steps in enumerate(chosen):
+        known[row, steps], sequence[row, steps] = True, rng.normal(size=(len(steps), 3))
+    pooled = torch.ones(4, 2)
+    found = interpolated(
+        Encoded(pooled, torch.from_numpy(sequence), torch.from_numpy(known), None), torch.from_numpy(mask)
+    )
+    assert torch.equal(found.mask, torch.from_numpy(mask)) and found.pooled is pooled
+    for row, steps in enumerate(chosen[:3]):
+        length = mask[row].sum()
+        expected = [np.interp(np.arange(length), steps, sequence[row, steps, c]) for c in range(3)]
+        np.testing.assert_allclose(found.sequence[row, :length].T, expected, atol=1e-12)
+        assert not found.sequence[row, length:].any()
+    assert not found.sequence[3].any()
+
+
+def test_only_training_runs_on_some_of_the_frames(made: Path, tmp_path: Path):
+    features = FeatureDataset.open(made / "features")
+    settings = config(made, tmp_path, "--finetune", "{vision: null}", "--train.finetune_frames", 1)
+    raw = RawInputs(settings, features.info)
+    model, batches = raw.wrap(PassThrough()), raw.batches(PackedSamples(features.samples))
+    batch = batches(np.arange(6))
+    ran = []
+    model.towers["vision"].trunk.register_forward_hook(lambda trunk, given, out: ran.append(len(given[0])))
+    with torch.no_grad():
+        whole = model.eval()(batch).vision
+        part = model.train()(batch).vision
+    clips = len(batch.raw["vision"]["inputs"]["mask"])
+    assert ran == [2 * clips, clips] and torch.equal(part.mask, whole.mask) and torch.equal(part.times, whole.times)
+    assert torch.equal(part.quality, whole.quality) and (whole.x[:, 0] != whole.x[:, 1]).any()
+    for row in range(6):
+        assert torch.equal(part.x[row, 0], part.x[row, 1])  # both steps are those of the one frame that was drawn
+        assert min((part.x[row, 0] - whole.x[row, step]).abs().max() for step in (0, 1)) < 3e-3
 
 
 def test_unread_tower_output_is_frozen(made: Path, tmp_path: Path):
@@ -218,6 +278,8 @@ def test_unread_tower_output_is_frozen(made: Path, tmp_path: Path):
 def test_mistakes_are_one_line(made: Path, tmp_path: Path):
     with pytest.raises(UserError, match="no modality 'texts': did you mean 'text'"):
         FuseConfig(made / "features", tmp_path, finetune={"texts": 1})
+    with pytest.raises(UserError, match="of a vision tower that trains along: add vision to --finetune"):
+        config(made, tmp_path, "--finetune", "{text: 1}", "--train.finetune_frames", 4)
     with pytest.raises(UserError, match="has 2 blocks; choose 0 to 2"):
         train(config(made, tmp_path / "a", "--finetune", "{text: 3}"))
     stage1_tiny.encoders(seed=1).save_pretrained(tmp_path / "others")

@@ -48,6 +48,25 @@ def test_standardized_clips_have_mean_0_and_keep_dark_ones_dark(clips):
         assert_same_up_to_rounding(standardize(x, mask)[rows], expected)
 
 
+@pytest.mark.parametrize(
+    "options", [{"motion": True}, {"standardize": True}, {}], ids=["motion", "standardize", "plain"]
+)
+def test_chosen_frames_give_the_steps_that_they_have_among_all_frames(options):
+    """The clip decides how a frame is normalized, whichever of its frames go through the trunk."""
+    torch.manual_seed(0)
+    small = {"vision_cfg": {"timm_model_name": "emit_small_cnn", "timm_proj": "linear"}, "image_size": 16}
+    tower = OpenClipVision.from_options({**small, **options}, 8).eval()
+    frames, mask = torch.randint(0, 256, (3, 4, 3, 16, 16)), torch.arange(4) < torch.tensor([[4], [0], [2]])
+    chosen = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 1, 0]]).bool()  # the last is no real frame
+    whole, part = tower(frames, mask), tower(frames, mask, chosen)
+    assert torch.equal(part.mask, chosen & mask) and not whole.pooled.equal(part.pooled)
+    assert_same_up_to_rounding(part.sequence[part.mask], whole.sequence[part.mask])
+    assert not part.sequence[~part.mask].any()
+    for row, steps in ((0, [1, 3]), (2, [0])):
+        pooled = torch.nn.functional.normalize(tower.project(whole.sequence[row, steps].mean(0)), dim=0)  # (8,)
+        assert_same_up_to_rounding(part.pooled[row], pooled)
+
+
 def test_motion_is_refused_for_pretrained_weights(tmp_path):
     with pytest.raises(UserError, match="motion replaces the colors that pretrained weights expect"):
         OpenClipVision.from_options({"motion": True, "pretrained": str(tmp_path)}, 8)
