@@ -36,6 +36,9 @@ PARSER: dict[str, Any] = {"parser_mode": "emit_yaml", "default_env": False}
 ROOT = Path(__file__).parents[1]
 """The folder that holds the packages: the repository, or site-packages."""
 
+BASE = "base"
+"""The key of a configuration file that names the file, or the shipped one, whose options it changes."""
+
 UNKNOWN = (
     r"does not accept (?:option|key) '([^']+)'",
     r"Option '([^']+)' is not accepted",
@@ -81,6 +84,7 @@ def parse(
     """Build `config_class` from defaults, then `--config`, then dotted options such as `--train.lr 1e-4`.
 
     `--config` takes a YAML file, or the name of one that the package of `config_class` ships (`--config dual_stage`).
+    A file with `base: NAME` changes the options of that one.
     `positional` names fields given without a flag; a field typed as a list takes all remaining arguments.
     Exits with status 2 and one line on an unknown option, a wrong type or a missing value. UserError for an output that
     cannot be written (shared/options/outputs.py).
@@ -174,11 +178,27 @@ def _with_config_first(words: list[str], package: str) -> list[str]:
             values, label = _read_config(file), str(file)
         if not isinstance(values, dict):
             raise UserError(f"--config {name}: holds {_what(values)}, not options; write them as 'option: value'")
-        texts.append(f"--config={json.dumps({str(key): value for key, value in values.items()})}")
+        if BASE in values:
+            texts.append(_as_option(_base_of(values, label, package)))
+            values = {key: value for key, value in values.items() if key != BASE}
+        texts.append(_as_option(values))
         shown.append(label)
     if len(shown) > 1:
         sys.stderr.write(f"note: --config is given {len(shown)} times; a later one overrides: {', '.join(shown)}\n")
     return texts + rest
+
+
+def _base_of(values: dict[Any, Any], label: str, package: str) -> dict[Any, Any]:
+    """The options of the configuration that another one changes. UserError for one that has a base itself."""
+    base = find_config(str(values[BASE]), package)
+    options = _read_config(base)
+    if not isinstance(options, dict) or BASE in options:
+        raise UserError(f"{label}: {BASE}: {base} holds no options, or has a {BASE} itself; name one that stands alone")
+    return options
+
+
+def _as_option(values: dict[Any, Any]) -> str:
+    return f"--config={json.dumps({str(key): value for key, value in values.items()})}"
 
 
 def _say_flags(words: list[str], flags: list[str]) -> list[str]:

@@ -101,6 +101,9 @@ class PairConfig(CheckedOptions):
     samples_per_epoch: NonNegativeInt = 0
     """Length of an epoch; 0: the number of items of all sources, which streams do not know. A source that is smaller
     than its share is repeated in a new order; of a larger one, each epoch uses another part."""
+    batch_by: str = ""
+    """A group of the clips, such as subject: an epoch shows the clips of one value after another, in a new order. In a
+    batch of few people, who it is does not tell the clips apart. "": all clips shuffled."""
     frames: FrameCount = 6
     """Frames of a clip per step; a random one from each of as many equal parts of the clip, drawn anew each epoch."""
     captions: list[TextKind] = field(default_factory=lambda: ["transcript", "labels"])

@@ -34,12 +34,16 @@ def test_demo_prints_its_table_and_is_not_repeated(tmp_path, capsys, monkeypatch
     align = {"towers": {**TOWERS, "embed_dim": 8}, "pairs": {"frames": 2}, "train": {"epochs": 1, "batch_size": 8}}
     fuse = {"options": {"width": 16, "heads": 2, "steps": 8}, "train": {"epochs": 1, "batch_size": 8}}
     words = ["--out", str(tmp_path / "demo"), "--clips", "24"]
-    for name, config in (("align", align), ("fuse", fuse)):
+    labels = {**align, "loss": {"pairs": {"vision_labels": 1.0, "audio_labels": 1.0}}}
+    for name, config in (("align", align), ("labels", labels), ("fuse", fuse)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
         words += [f"--{name}_config", str(tmp_path / f"{name}.yaml")]
     assert main(words) == 0
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
     shown = capsys.readouterr().out
     assert f"  mean            {metrics['pcc']['mean']:.3f}" in shown and "of it reached" in shown
+    labeled = json.loads((tmp_path / "demo" / "label_words" / "metrics.json").read_text())
+    assert f"  mean with label words in stage 1: {labeled['pcc']['mean']:.3f}" in shown
+    assert labeled["made_from"] != metrics["made_from"]
     assert main(words) == 0
     assert capsys.readouterr().out.count("already done") == shown.count("\n== ")

@@ -23,6 +23,8 @@ class DemoConfig(CheckedOptions):
     """Seed of the corpus and of both trainings."""
     align_config: Path = Path("tiny")
     """Configuration of stage 1: a shipped one or a YAML file. Its vision tower gets crops of 64 pixels."""
+    labels_config: Path | None = Path("tiny_labels")
+    """Configuration of a second stage 1, with words made of labels, for a line of its own; null leaves it out."""
     fuse_config: Path = Path("dual_stage")
     """Configuration of stage 2: a shipped one or a YAML file."""
     align_epochs: NonNegativeInt | None = None
@@ -35,5 +37,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run `emit demo`; 0 when every step succeeded."""
     config = configuration.parse(DemoConfig, argv, prog="emit demo", example="emit demo --out runs/demo --clips 2000")
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    run_recipe(read_recipe("demo"), {name: str(value) for name, value in given.items() if value is not None})
+    words = {name: "" if value is None else str(value) for name, value in given.items()}
+    run_recipe(read_recipe("demo"), words)
     return 0

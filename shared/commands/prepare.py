@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from shared import config as configuration
+from shared.dataset.clip_dataset import ClipDatasetInfo
 from shared.dataset.label_scale import LabelOptions, scale_labels
 from shared.dataset.prepare_dataset import prepare_dataset
 from shared.dataset.recipe import Recipe
@@ -103,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
         layout=UsedLayout.of(layout, config.layout_options, config.split_by),
     )
     if config.shard is None:
-        then = ("align", "--config", "tiny", "--data", config.out, "--run", unused(config.out.parent / "align"))
+        name = "tiny" if ClipDatasetInfo.read(config.out).has_transcripts else "tiny_labels"
+        then = ("align", "--config", name, "--data", config.out, "--run", unused(config.out.parent / "align"))
         closing([config.out], [then])
     return 0
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared import config as configuration
+from shared.dataset.clip_dataset import ClipDatasetInfo
 from shared.dataset.splits import split_dataset
 from shared.errors import UserError
 from shared.options.outputs import OutputFolder
@@ -62,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         seed=config.seed,
     )
     clips = (config.out / CLIPS.description).is_file()
-    name, trained = ("align", "tiny") if clips else ("fuse", "dual_stage")
+    words = clips and ClipDatasetInfo.read(config.out).has_transcripts
+    name, trained = ("align", "tiny" if words else "tiny_labels") if clips else ("fuse", "dual_stage")
     run = unused(config.out.with_name(f"{config.out.name}_{name}"))
     closing([config.out], [(name, "--config", trained, "--data", config.out, "--run", run)])
     return 0

@@ -123,6 +123,12 @@ class ClipDatasetInfo:
         optional["layout"] = self.layout and asdict(self.layout)
         return values | {name: value for name, value in optional.items() if value}
 
+    @property
+    def has_transcripts(self) -> bool:
+        """Whether any clip has words."""
+        counts = self.counts
+        return not counts or counts["missing"]["text"] < counts["clips"]
+
     def __post_init__(self) -> None:
         if len({*self.label_names}) < len(self.label_names) or not all(self.label_names):
             raise UserError(f"label_names is {self.label_names!r:.60}: different names are needed")

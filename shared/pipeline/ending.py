@@ -32,14 +32,22 @@ class Ending:
 
     def metrics(self) -> dict[str, Any] | None:
         """The evaluation whose scores are shown."""
-        score = substitute(self.recipe.score, self.values)
-        if not score or not Path(score).is_file():
-            return None
-        return read_object(Path(score), "metrics", "run the recipe again")
+        return self._evaluation(self.recipe.score)
+
+    def also(self) -> dict[str, dict[str, Any]]:
+        """The evaluations of variants, by name, as far as they were made."""
+        read = {name: self._evaluation(path) for name, path in self.recipe.also.items()}
+        return {name: metrics for name, metrics in read.items() if metrics}
+
+    def _evaluation(self, path: str) -> dict[str, Any] | None:
+        file = substitute(path, self.values)
+        return read_object(Path(file), "metrics", "run the recipe again") if file and Path(file).is_file() else None
 
     def lines(self) -> Iterator[str]:
         metrics = self.metrics()
         yield from score_lines(metrics) if metrics else ()
+        for name, other in self.also().items():
+            yield f"  mean {name}: {_mean(other['pcc'])}"
         if verdict := self.verdict():
             yield f"  {verdict}"
         if len(self.seconds) <= MOST_TIMED:
@@ -69,25 +77,30 @@ class Ending:
     def document(self) -> dict[str, Any]:
         metrics = self.metrics()
         commands = [shlex.join(["emit", *words]) for words in self.next()]
-        scores = {"pcc": metrics and metrics["pcc"], "verdict": self.verdict()}
+        also = {name: other["pcc"] for name, other in self.also().items()}
+        scores = {"pcc": metrics and metrics["pcc"], "also": also, "verdict": self.verdict()}
         return {**scores, "seconds": self.seconds, "wrote": self.made(), "next": commands}
 
 
 def score_lines(metrics: dict[str, Any]) -> Iterator[str]:
     """The scores of an evaluation, beside the most that its labels allow where that is known."""
-    pcc, interval, ceiling = metrics["pcc"], metrics["pcc"]["interval"], metrics.get("ceiling")
+    pcc, ceiling = metrics["pcc"], metrics.get("ceiling")
     names = [*pcc["per_dimension"], "ceiling"]
     width = max(16, 2 + max(map(len, names)))
     yield f"\nmean PCC on the {metrics.get('split') or 'all'} clips ({metrics['n']})"
     for name, value in pcc["per_dimension"].items():
         yield f"  {name:<{width}}{_number(value)}"
-    shown = f"   95 % interval {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-    yield f"  {'mean':<{width}}{_number(pcc['mean'])}{shown}"
+    yield f"  {'mean':<{width}}{_mean(pcc)}"
     share = metrics.get("share_of_ceiling")
     if ceiling:
         reached = f"   {share:.0%} of it reached" if share is not None else ""
         yield f"  {'ceiling':<{width}}{_number(ceiling['mean'])}{reached}"
     yield from _group_lines(metrics)
+
+
+def _mean(pcc: dict[str, Any]) -> str:
+    interval = pcc["interval"]
+    return f"{_number(pcc['mean'])}{f'   95 % interval {interval[0]:.3f} to {interval[1]:.3f}' if interval else ''}"
 
 
 def _group_lines(metrics: dict[str, Any]) -> Iterator[str]:

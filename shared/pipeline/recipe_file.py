@@ -16,6 +16,7 @@
         if: seeds                                       left out when the variable is empty; also `if: not seeds`
         run: emit leaderboard dual={out}/fuse{seeds*}/model/evaluation/metrics_test.json
     score: "{out}/metrics.json"                         the evaluation that the end shows
+    also: { on text alone: "{out}/text.json" }          evaluations whose means it shows too, each with its name
     baseline: "{out}/baseline.json"                     the evaluation that it is compared with, on the same clips
     made: ["{out}/fuse/model"]                          what the end names
     next: emit predict clip.mp4 --model {out}/fuse/model
@@ -26,8 +27,8 @@ for each value of a list. An option whose value is empty is left out together wi
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from shared.errors import UserError
 from shared.options.yaml_files import read_yaml
 from shared.registry import nearest
 
+KEYS = ["summary", "variables", "steps", "score", "also", "baseline", "made", "next", "offline", "source", "departures"]
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)(\*?)\}")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -113,6 +115,8 @@ class PipelineRecipe:
     """The evaluation of a cheap baseline, with which the score is compared."""
     departures: tuple[str, ...] = ()
     """What is not as in the source."""
+    also: Mapping[str, str] = field(default_factory=dict)
+    """{name: evaluation} of variants whose means are shown below the score."""
 
     @property
     def name(self) -> str:
@@ -142,8 +146,7 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     where = str(file)
-    keys = ("summary", "variables", "steps", "score", "made", "next", "offline", "source", "departures", "baseline")
-    content = _mapping(content, where, keys, needed=("summary", "steps"))
+    content = _mapping(content, where, KEYS, needed=("summary", "steps"))
     variables: dict[str, Variable] = {}
     for variable, value in _mapping(content.get("variables"), f"{where}: variables").items():
         variables[variable] = _variable(variable, value, f"{where}: variables.{variable}", variables)
@@ -162,16 +165,20 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
         _text(content.get("source", ""), f"{where}: source"),
         _text(content.get("baseline", ""), f"{where}: baseline"),
         _texts(content, "departures", where),
+        {
+            name: _text(value, f"{where}: also.{name}")
+            for name, value in _mapping(content.get("also"), f"{where}: also").items()
+        },
     )
     _check_steps(recipe.steps, set(variables), where)
-    for text in (recipe.score, recipe.baseline, *recipe.made):
+    for text in (recipe.score, recipe.baseline, *recipe.also.values(), *recipe.made):
         _check_placeholders(text, set(variables), where)
     if recipe.next:
         _check_command(recipe.next, set(variables), f"{where}: next")
     return recipe
 
 
-def _mapping(value: Any, where: str, keys: tuple[str, ...] = (), needed: tuple[str, ...] = ()) -> dict[str, Any]:
+def _mapping(value: Any, where: str, keys: Sequence[str] = (), needed: tuple[str, ...] = ()) -> dict[str, Any]:
     """The names and values of a part of the file, with known names when `keys` lists them."""
     value = {} if value is None else value
     if not isinstance(value, dict):

@@ -45,9 +45,11 @@ class Mixture:
         samples_per_epoch: int,
         seed: int,
         shrink: bool = False,
+        batch_by: str = "",
     ):
         """weights: shares of a batch, relative to each other. samples_per_epoch: 0 for the length of all tables.
-        shrink: a batch is not larger than an epoch."""
+        shrink: a batch is not larger than an epoch. batch_by: the group whose items come one after another, "" for
+        none; tables without it are shuffled."""
         self.sources, self.batch_size, self.seed = sources, batch_size, seed
         self._streams = {k: source for k, source in enumerate(sources) if isinstance(source, StreamSource)}
         self._lengths = {k: len(source) for k, source in enumerate(sources) if isinstance(source, TableSource)}
@@ -56,6 +58,11 @@ class Mixture:
             raise UserError(f"{name}: a stream has no length; set samples_per_epoch")
         if any(weight <= 0 for weight in weights):
             raise UserError(f"the weights of the sources are {weights}: each must be above 0")
+        self._groups = {
+            k: group_numbers(values)
+            for k, source in enumerate(sources)
+            if batch_by and isinstance(source, TableSource) and (values := source.groups(batch_by)) is not None
+        }
         self.bounds = np.concatenate([[0], np.cumsum(weights) / np.sum(weights)])  # (K + 1,)
         self.count = samples_per_epoch or sum(self._lengths.values())
         if shrink:
@@ -112,7 +119,12 @@ class Mixture:
     def _draw_order(self, k: int, epoch: int, lap: int) -> np.ndarray:
         """int64 (N,): the rows of a table in the order of one lap."""
         rng = np.random.default_rng(derive_seed("order", self.seed, epoch, k, lap))
-        return rng.permutation(self._lengths[k])
+        order = rng.permutation(self._lengths[k])  # (N,)
+        if k in self._groups:
+            groups = self._groups[k]  # (N,)
+            place = rng.permutation(groups.max(initial=-1) + 1)  # (G,)
+            order = order[np.argsort(place[groups[order]], kind="stable")]  # (N,)
+        return order
 
     def _records(self, k: int, epoch: int, report: Callable[[int, str], None]) -> Iterator[Any]:
         """The records of a stream, lap after lap."""
@@ -126,3 +138,9 @@ class Mixture:
             if empty:
                 raise UserError(f"{self._streams[k].name}: no readable record is left")
             lap += 1
+
+
+def group_numbers(values: list[str]) -> np.ndarray:
+    """int64 (N,): equal numbers for equal values, from 0 on; a number of its own for each item whose value is ""."""
+    names = [value or f"\0{row}" for row, value in enumerate(values)]
+    return np.unique(names, return_inverse=True)[1] if names else np.zeros(0, np.int64)

@@ -15,6 +15,7 @@ from torch import Tensor
 from shared.dataset.training_clips import TrainingClips, TrainingSource
 from shared.errors import UserError
 from shared.files import digest
+from shared.terminal.messages import note
 from shared.training.loader import SigtermSafeDataLoader, to_device
 from shared.training.sampling import derive_seed
 from stage1_align.config import PairConfig, SourceConfig
@@ -90,7 +91,10 @@ class PairData:
                 has, wanted = " and ".join(sorted(source.text_kinds)), ", ".join(config.captions)
                 raise UserError(f"{source.name}: has {has} alone, but pairs.captions is [{wanted}]; add it there")
         weights = [_weight(spec, source) for spec, source in zip(specs, self.sources, strict=True)]
-        self.mixture = Mixture(self.sources, weights, batch_size, config.samples_per_epoch, seed, shrink)
+        self.mixture = Mixture(
+            self.sources, weights, batch_size, config.samples_per_epoch, seed, shrink, config.batch_by
+        )
+        self._note_shuffled()
         self.label_names = list(dict.fromkeys(name for source in self.sources for name in source.label_names))
         self.digest = self.sources[0].digest
         if config.sources:
@@ -98,6 +102,13 @@ class PairData:
                 [[spec.kind, spec.weight, s.digest] for spec, s in zip(specs, self.sources, strict=True)]
             )
         self.damage = DamageCounter()
+
+    def _note_shuffled(self) -> None:
+        """Say which sources lack the group that batches are made by."""
+        name = self.config.batch_by
+        for source in self.sources if name else []:
+            if source.groups(name) is None:
+                note(f"note: {source.name}: its items have no group {name!r} (pairs.batch_by): they are shuffled")
 
     @property
     def steps_per_epoch(self) -> int:

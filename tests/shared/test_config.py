@@ -1,6 +1,6 @@
 """Configuration from YAML and the command line: renamed options are named."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -81,6 +81,19 @@ def test_shipped_configuration_is_found_by_name_from_any_directory(tmp_path, mon
         assert config.towers.vision == configuration.load(AlignConfig, "tiny", ["--run", "r"]).towers.vision
     (tmp_path / "tiny").write_text("seed: 7\n")  # a file of this name comes first
     assert configuration.load(AlignConfig, "tiny", ["--run", "r"]).seed == 7
+
+
+def test_configuration_with_a_base_changes_its_options_alone(tmp_path):
+    (tmp_path / "wide.yaml").write_text("base: tiny\ntowers: {embed_dim: 99}\nloss: {pairs: {vision_labels: 2}}\n")
+    base = configuration.load(AlignConfig, "tiny", ["--run", "r"])
+    wide = configuration.load(AlignConfig, tmp_path / "wide.yaml", ["--run", "r", "--loss.soft", "0.25"])
+    assert wide.loss == replace(base.loss, pairs={"vision_labels": 2.0}, soft=0.25)  # a mapping is replaced whole
+    assert wide.towers == replace(base.towers, embed_dim=99) and wide.train == base.train
+    labels, beside = configuration.load(AlignConfig, "tiny_labels", ["--run", "r"]), {"vision_labels", "audio_labels"}
+    assert labels.towers == base.towers and beside <= {*labels.loss.pairs} and not beside & {*base.loss.pairs}
+    (tmp_path / "twice.yaml").write_text(f"base: {tmp_path / 'wide.yaml'}\n")
+    with pytest.raises(SystemExit):
+        configuration.load(AlignConfig, tmp_path / "twice.yaml", ["--run", "r"])
 
 
 def test_unknown_configuration_is_one_line(capsys):

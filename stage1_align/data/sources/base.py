@@ -58,6 +58,10 @@ class PairSource:
         """Whether each item has "vision" or "audio", bool (N,); None when only decoding tells."""
         return None
 
+    def groups(self, name: str) -> list[str] | None:
+        """The value of a group, such as the subject, of each item, "" = not known; None where items have none."""
+        return None
+
     def fingerprints(self) -> np.ndarray | None:
         """Of every clip, uint64 (N, 3) of shared/dataset/training_clips.py; None where clips cannot be compared."""
         return None

@@ -40,6 +40,9 @@ class Clips(TableSource):
     def present(self, modality: str) -> np.ndarray:
         return self.clips.present(modality)  # (N,)
 
+    def groups(self, name: str) -> list[str] | None:
+        return self.clips.column(f"group_{name}") if name in self.clips.info.group_names else None
+
     def fingerprints(self) -> np.ndarray:
         return fingerprints(self.clips)  # (N, 3)
 

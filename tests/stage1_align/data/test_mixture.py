@@ -1,5 +1,8 @@
 """The composition of batches: shares, order, slices, resumption; on real shards and tables."""
 
+import copy
+import itertools
+
 import numpy as np
 import pytest
 from helpers.stage1_corpora import number_of, write_shards, write_sounds
@@ -48,6 +51,26 @@ def test_source_smaller_than_its_share_repeats_in_a_new_order(sources):
         laps = [[item for _, item in rows[start : start + size]] for start in range(0, 24, size)]
         assert all(sorted(lap) == list(range(size)) for lap in laps)
         assert len({tuple(lap) for lap in laps}) > 1 or size == 24
+
+
+def test_groups_come_one_after_another_in_a_new_order_each_epoch(sources):
+    subjects = ["ann", "bo", "", "ann", "cy", "", "bo", "cy", "ann", "bo"]
+    grouped = copy.copy(sources[1])
+    grouped.groups = {"subject": subjects}.get
+    mixture = Mixture([grouped], [1.0], 5, 10, seed=0, batch_by="subject")
+    epochs = [[index.item for step in drawn_indices(mixture, epoch) for index in step] for epoch in range(20)]
+    for items in epochs:
+        assert sorted(items) == list(range(10))
+        runs = [name for name, _ in itertools.groupby(subjects[item] or f"none {item}" for item in items)]
+        assert len(runs) == len(set(runs)) == 5  # three people, and two clips of nobody
+    assert len({tuple(subjects[item] for item in items) for items in epochs}) > 10
+    assert len({tuple(item for item in items if subjects[item] == "ann") for items in epochs}) == 6
+    shuffled = Mixture([sources[1]], [1.0], 5, 10, seed=0, batch_by="subject")  # its table knows no subjects
+    assert drawn(shuffled) == drawn(Mixture([sources[1]], [1.0], 5, 10, seed=0))
+
+
+def drawn_indices(mixture, epoch):
+    return list(mixture.sample_indices(epoch, 0, 0, 1, pytest.fail))
 
 
 def test_shares_equal_the_weights_on_average_and_are_never_off_by_a_row(sources):
