@@ -134,15 +134,19 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
     every_id, kinds = data[0].column("id"), [data[0].column(f"group_{name}") for name in info.group_names]
     groups = [dict(zip(info.group_names, row, strict=True)) for row in zip(*kinds, strict=True)] or [{}] * len(every_id)
     budget = within_budget(every_id, groups, all_labels[0], config.max_train_clips)
-    all_labels[0][~budget] = np.nan
+    all_labels[0] = all_labels[0][budget]
+    chosen = [np.flatnonzero(budget), *(np.arange(len(part)) for part in data[1:])]
     names, left_out = learnable_dimensions(all_labels[0], info.label_names, where[0])
     columns = [info.label_names.index(name) for name in names]
     train_labels, valid_labels, labels = (each[:, columns] for each in all_labels)
     not_scored = scorable_dimensions(valid_labels, names, where[1])
     notes = [left_out_note(left_out)] if left_out else []
     notes += [not_scored_note(not_scored, config.valid_split)] if not_scored else []
-    with progress("read clips", sum(map(len, data)), "clips") as bar:
-        parts = [ClipStatistics.of(_clips(part, bar), info.recipe.sample_rates[0], config.modalities) for part in data]
+    with progress("read clips", sum(map(len, chosen)), "clips") as bar:
+        parts = [
+            ClipStatistics.of(_clips(part, rows, bar), info.recipe.sample_rates[0], config.modalities)
+            for part, rows in zip(data, chosen, strict=True)
+        ]
     for part, split in zip(parts, (config.train_split, config.valid_split, config.split), strict=True):
         if not part.present().any():
             raise UserError(f"{config.data}, split {split!r}: none of its clips has {' or '.join(config.modalities)}")
@@ -177,9 +181,9 @@ def _groups_of(part: "ClipDataset", kind: str | None) -> list[str]:
     ]
 
 
-def _clips(data: "ClipDataset", bar: Progress) -> "Iterator[ClipSample]":
-    for i in range(len(data)):
-        yield data[i]
+def _clips(data: "ClipDataset", rows: np.ndarray, bar: Progress) -> "Iterator[ClipSample]":
+    for row in rows.tolist():
+        yield data[row]
         bar.update()
 
 
@@ -192,9 +196,9 @@ def _on_features(config: BaselineConfig) -> Evaluation:
     groups_of = [sample.groups for sample in parts[0].samples]
     budget = within_budget(train_ids, groups_of, parts[0].labels(), config.max_train_clips)
     train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
-    train_labels = np.where(budget[:, None], train_labels, np.nan)
-    train_ids = list(itertools.compress(train_ids, budget))
-    train, valid, scored = standardize([clip_statistics(part.samples, list(config.modalities)) for part in parts])
+    train_labels, train_ids = train_labels[budget], list(itertools.compress(train_ids, budget))
+    samples = [list(itertools.compress(parts[0].samples, budget)), *(part.samples for part in parts[1:])]
+    train, valid, scored = standardize([clip_statistics(part, list(config.modalities)) for part in samples])
     fit = fit_ridge(train, train_labels, valid, valid_labels, scored)
     info = parts[0].info
     kind, groups = clip_groups(parts[2].samples, config.groups, info.group_names)

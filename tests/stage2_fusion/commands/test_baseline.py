@@ -1,10 +1,16 @@
 """`emit baseline`: clip statistics, missing modalities, and the evaluation it writes."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import synthetic_features
 
 from stage2_fusion.commands.baseline import main
+from stage2_fusion.data import features
+from stage2_fusion.data.features import FeatureSample
+from stage2_fusion.data.usable_clips import within_budget
 from stage2_fusion.evaluation.results import SeenClips, read_evaluation
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, standardize
 
@@ -35,6 +41,30 @@ def test_baseline_learns_and_writes_evaluation(tmp_path, capsys):
     assert scores["[vision, audio, text]"] > scores["[vision]"] > 0.4
     assert main(["--data", str(data), "--out", str(tmp_path / "v.json"), "--split", "valid", "--bootstrap", "0"]) == 0
     assert "chosen by 40" in capsys.readouterr().out
+
+
+def test_clips_beyond_the_label_budget_change_nothing(tmp_path):
+    """Neither the fit nor the standardization: garbage in the other training clips leaves every prediction."""
+    samples = list(synthetic_features.samples({"train": 30, "valid": 20, "test": 20}, 2, 0, 0))
+    train = [sample for sample in samples if sample.split == "train"]
+    beyond = ~within_budget([s.id for s in train], [s.groups for s in train], np.ones((30, 1)), 12)  # (30,)
+    assert beyond.sum() == 18
+    left_out = {sample.id for sample in itertools.compress(train, beyond)}
+
+    def spoiled(sample: FeatureSample) -> FeatureSample:
+        return replace(sample, text=replace(sample.text, pooled=sample.text.pooled * 50 + 9))
+
+    for name, change in (("plain", lambda sample: sample), ("spoiled", spoiled)):
+        changed = [change(sample) if sample.id in left_out else sample for sample in samples]
+        features.write(tmp_path / name, changed, synthetic_features.info(2, views=0))
+    for budget, equal in (("12", True), ("0", False)):
+        found = []
+        for name in ("plain", "spoiled"):
+            out = tmp_path / f"{name}_{budget}.json"
+            words = ["--data", str(tmp_path / name), "--out", str(out), "--max_train_clips", budget, "--bootstrap", "0"]
+            assert main(words) == 0
+            found.append(read_evaluation(out).predictions)
+        assert np.array_equal(*found) == equal
 
 
 def test_old_option_name_is_refused(tmp_path, capsys):
