@@ -1,4 +1,4 @@
-# make demo       install, then run every step on the synthetic corpus, offline
+# make demo       install, then run every step on the synthetic corpus, offline; JOBS=2: two steps at once
 # make test       install, then run the fast tests     make test-all   run all tests
 # make lint       run ruff and mypy                    make evidence   the demo at three seeds, with ablations (long)
 # PYTEST_ARGS are passed to pytest:                    make test PYTEST_ARGS="--cov -k wheel"
@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+JOBS ?= 1
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test test-all lint evidence install clean
 
 demo: $(STAMP)
-	$(BIN)/emit run demo
+	$(BIN)/emit run demo --jobs $(JOBS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 $(PYTEST_ARGS)
@@ -27,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy
 
 evidence: $(STAMP)
-	$(BIN)/emit run evidence
+	$(BIN)/emit run evidence --jobs $(JOBS)
 
 install: $(STAMP)
 

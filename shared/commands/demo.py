@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shared import config as configuration
 from shared.options.outputs import OutputFolder
-from shared.options.ranges import CheckedOptions, ClipCount, NonNegativeInt, PositiveInt, Seed
+from shared.options.ranges import CheckedOptions, ClipCount, NonNegativeInt, PositiveInt, Seed, Workers
 from shared.pipeline.execute import run_recipe
 from shared.pipeline.recipe_file import read_recipe
 
@@ -31,12 +31,14 @@ class DemoConfig(CheckedOptions):
     """Epochs of stage 1; by default those of its configuration."""
     fuse_epochs: PositiveInt | None = None
     """Epochs of stage 2; by default those of its configuration."""
+    jobs: Workers = 1
+    """Steps that run at once, each in a process of its own, as in `emit run`."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `emit demo`; 0 when every step succeeded."""
     config = configuration.parse(DemoConfig, argv, prog="emit demo", example="emit demo --out runs/demo --clips 2000")
-    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "jobs"}
     words = {name: "" if value is None else str(value) for name, value in given.items()}
-    run_recipe(read_recipe("demo"), words)
+    run_recipe(read_recipe("demo"), words, jobs=config.jobs)
     return 0

@@ -1,5 +1,6 @@
 """`emit run RECIPE`: a whole pipeline, step by step."""
 
+import itertools
 import shlex
 import sys
 import textwrap
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from shared import config as configuration
 from shared.errors import UsageError
 from shared.options.help_page import wants_help
-from shared.options.ranges import CheckedOptions
+from shared.options.ranges import CheckedOptions, Workers
 from shared.pipeline.execute import run_recipe
 from shared.pipeline.expand import parse_assignments
 from shared.pipeline.recipe_file import PipelineRecipe, all_steps, read_recipe, shipped_recipes
@@ -25,6 +26,10 @@ class RunConfig(CheckedOptions):
     """A shipped recipe, or a YAML file. Without one, the shipped recipes are listed."""
     variables: list[str] = field(default_factory=list)
     """Values of its variables, each NAME=VALUE."""
+    jobs: Workers = 1
+    """Steps that run at once, where none needs the output of another. Each has a process of its own and its share of
+    the cores (OMP_NUM_THREADS, unless it is set); a GPU is shared. With another number of threads, results may differ
+    in their last digits."""
     dry_run: bool = False
     """Check the options of every step, and print the commands instead of running them."""
 
@@ -32,7 +37,7 @@ class RunConfig(CheckedOptions):
 def main(argv: list[str] | None = None) -> int:
     """Run `emit run`; 0 when every step succeeded."""
     words = sys.argv[1:] if argv is None else argv
-    words = sorted(words, key=lambda word: not word.startswith("--dry_run"))  # wherever it stands
+    options, words = _split_options(words)
     asked, every = wants_help(words)
     named = next((word for word in words if not word.startswith("-") and (word, every) != ("all", True)), "")
     if named and asked:
@@ -42,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         words = _without_dashes(words, read_recipe(named))
     config = configuration.parse(
         RunConfig,
-        words,
+        [*options, *words],
         prog="emit run",
         example="emit run own data=my_clips/labels.csv out=runs/mine",
         positional=("recipe", "variables"),
@@ -52,8 +57,21 @@ def main(argv: list[str] | None = None) -> int:
         closing(then=[("run", "own", "--help")])
         return 0
     recipe = read_recipe(config.recipe)
-    run_recipe(recipe, parse_assignments(recipe, config.variables), config.dry_run)
+    run_recipe(recipe, parse_assignments(recipe, config.variables), config.dry_run, config.jobs)
     return 0
+
+
+def _split_options(words: list[str]) -> tuple[list[str], list[str]]:
+    """The options of `emit run` itself, wherever they stand, and the other words."""
+    options: list[str] = []
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        if word == "--jobs":
+            options += [word, *itertools.islice(remaining, 1)]
+        else:
+            (options if word.startswith(("--jobs=", "--dry_run")) else rest).append(word)
+    return options, rest
 
 
 def _without_dashes(words: list[str], recipe: PipelineRecipe) -> list[str]:
@@ -61,7 +79,7 @@ def _without_dashes(words: list[str], recipe: PipelineRecipe) -> list[str]:
     changed = []
     for i, word in enumerate(words):
         name, sign, _ = word.removeprefix("--").partition("=")
-        if word.startswith("--") and name in recipe.variables and name != "dry_run":
+        if word.startswith("--") and name in recipe.variables:
             if not sign:
                 value = words[i + 1] if words[i + 1 :] and not words[i + 1].startswith("-") else "VALUE"
                 raise UsageError(f"{word}: variables of a recipe have no --; write {shlex.quote(f'{name}={value}')}")
@@ -82,8 +100,9 @@ def describe(recipe: PipelineRecipe) -> list[str]:
     """Summary, variables with their reasons and defaults, and the names of the steps."""
     needed = [f"{name}=..." for name, variable in recipe.variables.items() if variable.required]
     shown = recipe.name if recipe.file in shipped_recipes().values() else shlex.quote(str(recipe.file))
-    usage = " ".join(["usage: emit run", shown, *needed, "[NAME=VALUE ...] [--dry_run]"])
-    lines = [usage, "", recipe.summary, *([f"source: {recipe.source}"] if recipe.source else [])]
+    usage = " ".join(["usage: emit run", shown, *needed, "[NAME=VALUE ...] [--jobs N] [--dry_run]"])
+    lines = [usage, "       `emit run --help` explains --jobs and --dry_run", "", recipe.summary]
+    lines += [f"source: {recipe.source}"] if recipe.source else []
     if recipe.departures:
         lines += ["", "departures from the source:"]
         for departure in recipe.departures:

@@ -1,8 +1,7 @@
-"""Running a recipe: each step once, in order; what is done and still true is skipped."""
+"""Running a recipe: each step once, in order or several at once; what is done and still true is skipped."""
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -15,14 +14,15 @@ from shared.cli import INTERNAL, call, emit_command, system_error
 from shared.errors import UserError
 from shared.locks import hold, release
 from shared.options.outputs import check_output_folder
+from shared.pipeline.at_once import run_at_once
 from shared.pipeline.ending import Ending
 from shared.pipeline.expand import expand, in_recipe_words, resolve
-from shared.pipeline.journal import Journal
-from shared.pipeline.plan import PlannedStep, made_from, plan_steps
+from shared.pipeline.plan import PlannedStep, plan_steps
 from shared.pipeline.published import license_lines, require_weights
 from shared.pipeline.recipe_file import PipelineRecipe, shipped_recipes
+from shared.pipeline.steps import Steps, check_ended
 from shared.terminal.closing import closing
-from shared.terminal.messages import note, say
+from shared.terminal.messages import note
 from shared.terminal.modes import debugging, modes
 from shared.terminal.results import STEP, result
 from shared.text import one_line
@@ -30,8 +30,9 @@ from shared.text import one_line
 LOCK = ".recipe.lock"
 
 
-def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool = False) -> None:
+def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool = False, jobs: int = 1) -> None:
     """Run the steps of a recipe that are not done yet, then print what was made. given: {variable: text}.
+    jobs: the most steps at once.
 
     UserError before any step for a wrong variable or option, a missing input, an output that is not writable, and a
     second run in the same folder; then for the first step that fails."""
@@ -50,10 +51,11 @@ def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool =
         return
     hold(out, out, LOCK)
     try:
-        seconds = _run_steps(recipe, steps, out, run_line(recipe, given))
+        made = Steps(recipe, steps, out, run_line(recipe, given))
+        run_at_once(made, jobs) if jobs > 1 else _run_in_order(made)
     finally:
         release(out)
-    end = Ending(recipe, values, seconds)
+    end = Ending(recipe, values, made.seconds())
     result("\n".join(end.lines()), end.document())
     closing(end.made(), end.next())
 
@@ -65,26 +67,13 @@ def run_line(recipe: PipelineRecipe, given: Mapping[str, str]) -> str:
     return shlex.join(["emit", "run", named, *(f"{name}={value}" for name, value in given.items())])
 
 
-def _run_steps(recipe: PipelineRecipe, steps: list[PlannedStep], out: Path, run: str) -> dict[str, float]:
-    """Run what is not done; {step: seconds it took, also in an earlier run}."""
-    journal = Journal(out)
-    seconds: dict[str, float] = {}
-    for number, step in enumerate(steps, 1):
-        name, depends_on = step.line.name, made_from(step, out)
-        place = f"== {name} ({number} of {len(steps)})"
-        entry = journal.finished(step, depends_on)
-        if entry is not None:
-            say(f"{place}: already done: {step.line}")
-            seconds[name] = entry.seconds
-            continue
-        why = journal.why_again(step, depends_on)
-        journal.begin(step, depends_on, run)
-        say(f"\n{place}{': again, ' if why else ''}{why}: {step.line}")
-        began = time.perf_counter()
-        run_step(step, recipe)
-        seconds[name] = time.perf_counter() - began
-        journal.finish(step, seconds[name])
-    return seconds
+def _run_in_order(steps: Steps) -> None:
+    """Run what is not done, one step after the other."""
+    for number, step in enumerate(steps.steps):
+        if steps.begin(number):
+            began = time.perf_counter()
+            run_step(step, steps.recipe)
+            steps.finish(number, time.perf_counter() - began)
 
 
 def run_step(step: PlannedStep, recipe: PipelineRecipe) -> None:
@@ -93,7 +82,7 @@ def run_step(step: PlannedStep, recipe: PipelineRecipe) -> None:
     """
     import torch
 
-    words, name = step.line.words[1:], step.line.name
+    words = step.line.words[1:]
     status: Any
     try:
         status = _in_a_process(words) if torch.cuda.is_available() else call(list(words))
@@ -114,19 +103,7 @@ def run_step(step: PlannedStep, recipe: PipelineRecipe) -> None:
             f"internal error: {type(error).__name__}: {one_line(error, 300)}; run again with --debug", file=sys.stderr
         )
         status = INTERNAL
-    if status == 128 + signal.SIGTERM:
-        note(f"the step {name!r} was stopped; run {recipe.name} again to continue from its checkpoint")
-        sys.exit(status)
-    if status:
-        raise UserError(
-            f"the step {name!r} failed (status {status}); mend the error above, then run {recipe.name} again, which "
-            f"goes on here; this step alone: {step.line}"
-        )
-    if step.run_folder and not (step.run_folder / "metrics.json").exists():
-        raise UserError(f"the step {name!r} was stopped; run {recipe.name} again to continue from its checkpoint")
-    for output in step.outputs:
-        if not output.path.exists():
-            raise UserError(f"the step {name!r} has not written {output.path}; this step alone: {step.line}")
+    check_ended(step, recipe, status)
 
 
 def _in_a_process(words: Sequence[str]) -> int:

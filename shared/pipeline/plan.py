@@ -84,10 +84,15 @@ def _options(line: CommandLine) -> Any:
     raise UserError(f"the step {line.name!r}: {reason} ({line})")
 
 
+def given_fields(config: Any) -> dict[str, Any]:
+    """The options of a step by name, without a path that is not given: Path(), which would be the working directory."""
+    fields = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {field.name: value for field, value in fields.items() if not (value == field.default == Path())}
+
+
 def needed_paths(step: PlannedStep) -> Iterator[Path]:
     """The paths that a step reads and that must exist before it: options of type Path, and paths in lists."""
-    for field in dataclasses.fields(step.config):
-        value = getattr(step.config, field.name)
+    for value in given_fields(step.config).values():
         for part in value if isinstance(value, list | tuple) else [value]:
             if isinstance(part, Path) and not step.is_output(part):
                 yield part
@@ -102,8 +107,8 @@ def made_from(step: PlannedStep, out: Path) -> dict[str, Any]:
     out: the folder of the results of the recipe."""
     config = step.config
     described: dict[str, Any] = {"command": step.line.words[1], "version": version("emit-toolkit")}
-    for field in dataclasses.fields(config):
-        described |= _describe(step, getattr(config, field.name), field.name, out)
+    for name, value in given_fields(config).items():
+        described |= _describe(step, value, name, out)
     source = getattr(config, "source", None)
     if isinstance(source, Path) and hasattr(config, "layout"):
         described["source"] = source_fingerprint(source, config.layout, config.layout_options or {})

@@ -13,7 +13,7 @@ def say(line: str) -> None:
     """Print a line of the log to stdout, also while a progress line stands. Silent with --quiet and in the other
     processes of a distributed run."""
     if is_main_process() and not modes.modes().quiet:
-        _write(line, sys.stdout)
+        write_text(f"{line}\n", sys.stdout)
 
 
 def note(line: str) -> None:
@@ -23,11 +23,12 @@ def note(line: str) -> None:
             with contextlib.suppress(OSError, ValueError):  # what was printed before comes before
                 sys.stdout.flush()
         with contextlib.suppress(OSError, ValueError):  # stderr is closed
-            _write(line, sys.stderr)
+            write_text(f"{line}\n", sys.stderr)
 
 
-def _write(line: str, stream: TextIO | None) -> None:
+def write_text(text: str, stream: TextIO | None) -> None:
+    """Write whole lines, also while a progress line stands; nowhere when the stream is closed (None)."""
     with paused():
         if stream is not None:
-            stream.write(f"{line}\n")  # at once, so that lines of several processes do not mix
+            stream.write(text)  # at once, so that lines of several processes do not mix
             stream.flush()

@@ -2,10 +2,13 @@
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from shared.cli import emit_command
 from shared.commands.run import main
 from shared.errors import UsageError, UserError
 from shared.pipeline import execute
@@ -167,9 +170,6 @@ def test_wrong_variables_are_errors_of_usage(run, words, message):
 
 
 def test_second_run_in_the_same_folder_is_refused(run, tmp_path):
-    import subprocess
-    import sys
-
     run.out.mkdir()
     code = f"""import sys; from pathlib import Path; from shared.locks import hold
 hold(Path({str(run.out)!r}), Path("x"), {execute.LOCK!r}); print("held", flush=True); sys.stdin.read()"""
@@ -182,7 +182,7 @@ hold(Path({str(run.out)!r}), Path("x"), {execute.LOCK!r}); print("held", flush=T
 
 
 def test_dry_run_prints_the_commands_and_does_nothing(run, capsys):
-    given = [f"data={run.clips}", "--dry_run", f"source={run.source}", f"out={run.out}"]
+    given = [f"data={run.clips}", "--dry_run", f"source={run.source}", "--jobs=2", f"out={run.out}"]
     assert main([str(run.file), *given]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in shown] == ["check", "split", "split"] and not run.out.exists()
@@ -203,3 +203,31 @@ def test_recipes_and_variables_are_shown(run, capsys):
     assert "clips (default: 2000)" in shown and "Clips of the synthetic corpus." in shown
     assert main([str(run.file), "--help"]) == 0
     assert "data=... source=..." in capsys.readouterr().out
+
+
+def test_steps_at_once_make_what_they_make_in_order(run, monkeypatch):
+    """Real commands. With one thread for each step in both runs, their results are equal to the bit."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run()
+    made = json.loads((run.out / "recipe.json").read_text())["steps"]
+    run.out = run.folder / "at once"
+    shown = run("--jobs", "2")
+    at_once = json.loads((run.out / "recipe.json").read_text())["steps"]
+    assert at_once.keys() == made.keys()
+    for key, entry in at_once.items():
+        assert all(entry[name] == made[key][name] for name in ("done", "outputs", "made_from"))
+    assert "[report] " in shown and f"wrote  {run.out}/report.json" in run.notes
+    assert "--jobs" not in at_once["fold"]["run"]  # the line that makes it, however many at once
+    run()
+    assert run.ran == []
+
+
+def test_result_is_one_document_also_with_steps_at_once(run):
+    command = emit_command("run", run.file, f"data={run.clips}", f"source={run.source}", f"out={run.out}", "--jobs", 2)
+    process = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    assert set(json.loads(process.stdout)["seconds"]) == {"report", "fold", "again"}
+    assert "[report] " in process.stderr and "== again (3 of 3): done in " in process.stderr
+    run.file.write_text(RECIPE.replace("--by subject --folds 2 --out", "--by subjekt --folds 2 --out"))
+    process = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=False)
+    first, last = process.stderr.splitlines()
+    assert process.returncode == 1 and first.startswith("[fold] error: ") and "'fold' failed (status 1)" in last

@@ -1,0 +1,166 @@
+"""Several steps of a run at once, each in a process of its own.
+
+A step begins when the steps that it waits for are done (order.py); of those that can, the first of the recipe does. One
+loop waits for events and does all that concerns the journal, so that it says at any time what is done.
+"""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from shared.dataset.worker_pool import cores
+from shared.errors import UserError
+from shared.pipeline.expand import in_recipe_words
+from shared.pipeline.order import dependencies
+from shared.pipeline.step_process import Ended, Event, StepProcess
+from shared.pipeline.steps import Steps, check_ended
+from shared.terminal.messages import note, say
+from shared.text import first_few
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+    last_line: str = ""
+    """In which the step reported it, if lines of other steps may stand below."""
+
+
+def run_at_once(steps: Steps, jobs: int) -> None:
+    """Run what is not done, up to `jobs` steps at once.
+
+    After a step that fails no further one begins; those that run end first, then its UserError is raised. Control-C,
+    SIGTERM and SIGHUP reach the running steps as SIGTERM; KeyboardInterrupt or SystemExit follows when they have ended.
+    A second signal kills them."""
+    run = _Run(steps, jobs)
+    with _signals_to(run.interrupt):
+        try:
+            run.loop()
+        finally:
+            for process in run.running.values():  # after an error in this process
+                process.stop()
+    run.end()
+
+
+class _Run:
+    """What runs, what waits, and what went wrong."""
+
+    def __init__(self, steps: Steps, jobs: int):
+        self.steps, self.jobs = steps, jobs
+        self.threads = max(1, cores() // jobs)
+        self.events: SimpleQueue[Event] = SimpleQueue()
+        self.running: dict[int, StepProcess] = {}
+        self.waiting = dict(enumerate(dependencies(steps.steps)))
+        """{step that has not begun: steps that must be done before}."""
+        self.failures: list[_Failure] = []
+        self.signal = 0
+        self.stopped: list[str] = []
+        """Steps that the signal has stopped."""
+
+    def loop(self) -> None:
+        """Begin and end steps until none runs and none may begin."""
+        self._begin_ready()
+        while self.running:
+            event = self.events.get()
+            if isinstance(event, Exception):
+                raise event
+            self._ended(event)
+            self._begin_ready()
+
+    def end(self) -> None:
+        """Raise what ended the run too early."""
+        if self.signal:
+            if self.stopped:
+                note(f"stopped: {first_few(self.stopped)}; run {self.steps.recipe.name} again to continue")
+            raise _as_exception(self.signal)
+        for failure in self.failures[1:]:
+            print(f"error: {failure.error}", file=sys.stderr)
+        for failure in self.failures[:1]:
+            if failure.last_line:
+                print(failure.last_line, file=sys.stderr)
+            raise failure.error
+
+    def interrupt(self, number: int) -> None:
+        """The first signal asks the running steps to end, which `loop` waits for; a second one ends all at once."""
+        again, self.signal = bool(self.signal), number
+        for process in list(self.running.values()):
+            process.kill() if again else process.terminate()
+        if again:
+            raise _as_exception(number)
+
+    def _begin_ready(self) -> None:
+        while len(self.running) < self.jobs and not self.failures and not self.signal:
+            number = next((number for number, before in self.waiting.items() if not before), None)
+            if number is None:
+                return
+            del self.waiting[number]
+            try:
+                begins = self.steps.begin(number, gap="")
+                if begins and not self.signal:
+                    self._start(number)
+            except (UserError, OSError) as error:
+                self._fail(number, error)
+            else:
+                if not begins:
+                    self._release(number)
+
+    def _start(self, number: int) -> None:
+        words, recipe = self.steps.steps[number].line.words[1:], self.steps.recipe
+
+        def translate(line: str) -> str:
+            return in_recipe_words(line, recipe)
+
+        process = StepProcess(number, self.steps.name(number), words, self.threads, self.events, translate)
+        self.running[number] = process
+        if self.signal:  # which came in between
+            process.terminate()
+
+    def _ended(self, event: Ended) -> None:
+        number = event.number
+        del self.running[number]
+        if self.signal and event.status:
+            self.stopped.append(self.steps.name(number))
+            return
+        try:
+            check_ended(self.steps.steps[number], self.steps.recipe, event.status)
+            self.steps.finish(number, event.seconds)
+        except (UserError, OSError, SystemExit) as error:
+            self._fail(number, error, event.error)
+            return
+        say(f"{self.steps.place(number)}: done in {event.seconds:.0f} s")
+        self._release(number)
+
+    def _release(self, number: int) -> None:
+        """The steps that wait for this one no longer do."""
+        for before in self.waiting.values():
+            before.discard(number)
+
+    def _fail(self, number: int, error: BaseException, last_line: str = "") -> None:
+        self.failures.append(_Failure(error, last_line if self.running else ""))
+        if self.running:
+            names = first_few([self.steps.name(each) for each in self.running])
+            note(f"the step {self.steps.name(number)!r} failed; no further one begins, what runs ends first: {names}")
+
+
+def _as_exception(number: int) -> BaseException:
+    """What ends a command that got this signal."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def _signals_to(handle: Callable[[int], None]) -> Iterator[None]:
+    """Inside the block `handle` gets each signal. One that is ignored, as SIGHUP after nohup, stays so."""
+    before = {}
+    with contextlib.suppress(ValueError):  # only the main thread may set a handler
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, lambda number, _: handle(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,137 @@
+"""A step in a process of its own, whose lines appear with the name of the step in front."""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import NamedTuple, TextIO
+
+from shared.cli import emit_command
+from shared.terminal.messages import write_text
+from shared.terminal.modes import modes
+from shared.terminal.results import STEP
+
+
+class Ended(NamedTuple):
+    """A step has ended, and its last line is out."""
+
+    number: int
+    status: int
+    """128 + the signal that ended it, as in a shell."""
+    seconds: float
+    error: str
+    """The last line in which it reported an error, as it was shown; "" without one."""
+
+
+Event = Ended | Exception
+"""What a run waits for: the end of a step, or a stdout that is closed."""
+PATIENCE = 10.0
+"""Seconds that a process has to end by itself."""
+CHUNK = 2**16
+"""Bytes; a table that a step prints at once is in one chunk, so that lines of others do not come between."""
+
+
+def step_environment(threads: int) -> dict[str, str]:
+    """The environment of a step that has so many CPU threads, unless the user has set their number."""
+    shares = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    given = {name: value for name, value in os.environ.items() if value or name not in shares}
+    return {**shares, **given, STEP: "1"}
+
+
+class StepProcess:
+    """One running step. It has a process group of its own: of Control-C it learns from the process that started it."""
+
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        words: tuple[str, ...],
+        threads: int,
+        events: "SimpleQueue[Event]",
+        translate: Callable[[str], str],
+    ):
+        """words: the words after `emit`. events: gets its end. translate: changes a message about an error."""
+        self._number, self._name, self._events, self._translate = number, name, events, translate
+        self._began = time.perf_counter()
+        self._error = ""
+        self._process = subprocess.Popen(
+            emit_command(*words, *modes().words()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=step_environment(threads),
+            process_group=0,
+        )
+        threading.Thread(target=self._follow, daemon=True, name=f"step {name}").start()
+
+    def terminate(self) -> None:
+        """Ask it to end; a training saves its state first."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it and the processes that it has started."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it, by itself if it does so soon."""
+        self.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _follow(self) -> None:
+        """Show its output until it ends."""
+        assert self._process.stdout and self._process.stderr
+        with selectors.DefaultSelector() as pipes, self._process.stdout as stdout, self._process.stderr as stderr:
+            pipes.register(stdout, selectors.EVENT_READ, _Lines(self._shown, sys.stdout, self._events.put))
+            pipes.register(stderr, selectors.EVENT_READ, _Lines(self._shown, sys.stderr, lambda error: None))
+            while pipes.get_map():
+                ready = pipes.select(timeout=1.0)
+                for key, _ in ready:
+                    chunk = os.read(key.fd, CHUNK)
+                    key.data.add(chunk)
+                    if not chunk:
+                        pipes.unregister(key.fileobj)
+                if not ready and self._process.poll() is not None:
+                    break  # a process that it started, and that goes on, holds the pipe
+        status = self._process.wait()
+        seconds = time.perf_counter() - self._began
+        self._events.put(Ended(self._number, 128 - status if status < 0 else status, seconds, self._error))
+
+    def _shown(self, line: str) -> str:
+        """A line of the step as it is shown."""
+        is_error = line.startswith(("error: ", "internal error: "))
+        shown = f"[{self._name}] {self._translate(line) if is_error else line}".rstrip()
+        if is_error:
+            self._error = shown
+        return shown
+
+
+class _Lines:
+    """Writes the lines of one pipe of a step as soon as they are whole."""
+
+    def __init__(self, shown: Callable[[str], str], stream: TextIO | None, on_error: Callable[[Exception], None]):
+        self._shown, self._stream, self._on_error = shown, stream, on_error
+        self._rest = b""
+
+    def add(self, chunk: bytes) -> None:
+        """More of the output; b"" at its end."""
+        whole, newline, self._rest = (self._rest + (chunk or b"\n" * bool(self._rest))).rpartition(b"\n")
+        if not newline:
+            return
+        lines = whole.decode(errors="backslashreplace").split("\n")
+        shown = [self._shown(line.rstrip("\r").rpartition("\r")[2]) for line in lines]  # the last state of a bar
+        try:
+            write_text("\n".join([*shown, ""]), self._stream)
+        except (OSError, ValueError) as error:  # closed: the rest is read and dropped, or the step would wait
+            self._stream = None
+            self._on_error(error)
