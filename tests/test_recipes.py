@@ -177,6 +177,22 @@ def test_partial_damage_tables_weights_per_step_beside_weights_per_clip(small, t
     assert found["vision"]["auc"] > 0 and found["audio"]["auc"] > 0 and found["text"] is None
 
 
+@pytest.mark.slow
+def test_robustness_tables_damage_beside_plain_concatenation(small, tmp_path):
+    demo, out = tmp_path / "demo", tmp_path / "out"
+    assert emit("run", "demo", "clips=60", f"out={demo}", *small) == 0
+    given = [f"demo={demo}", f"out={out}", "seeds=0,1", "epochs=1", "unmet=no_face", small[1]]
+    assert emit("run", "robustness", *given) == 0
+    systems = {"dual_stage", "unmet", "concat", "concat_on_damage"}
+    board = {row["system"]: row for row in rows(out / "board.csv")}
+    assert set(board) == systems and {row["seeds"] for row in board.values()} == {"2"}
+    costs = rows(out / "robustness.csv")
+    assert {(row["model"], row["seeds"]) for row in costs} == {(name, "2") for name in systems}
+    assert not any(row["relative"] for row in costs if row["model"] == "concat")
+    vision = json.loads((out / "unmet" / "0.json").read_text())["damage_detectors"][0]
+    assert vision["unmet"] == ["no_face"] and vision["left_out"] is not None and vision["regression"] is not None
+
+
 KILLED = """
 import os, signal
 from shared import cli

@@ -1,6 +1,7 @@
 """`emit robustness`: how a score falls as a modality is damaged or missing in more and more clips."""
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,24 @@ from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, R
 from shared.terminal.closing import closing
 from shared.terminal.results import result
 from stage2_fusion.evaluation.results import MARK, parse_named_path
-from stage2_fusion.evaluation.robustness import Protocol, RobustnessRow, robustness_rows, robustness_table
+from stage2_fusion.evaluation.robustness import (
+    Curves,
+    Protocol,
+    RobustnessRow,
+    Scores,
+    model_curves,
+    relative_table,
+    robustness_rows,
+    robustness_table,
+    score_curves,
+)
 from stage2_fusion.evaluation.scoring import clip_groups
 from stage2_fusion.evaluation.unknown_training import check_known
 
-COLUMNS = ("model", "modality", "how", "share", "clips", "pcc", "low", "high", "fall", "fall_low", "fall_high")
+COLUMNS = (
+    *("model", "seeds", "modality", "how", "share", "clips", "pcc", "low", "high", "fall", "fall_low", "fall_high"),
+    *("relative", "relative_low", "relative_high"),
+)
 """Columns of the .csv before the dimensions."""
 
 
@@ -26,7 +40,7 @@ class RobustnessConfig(CheckedOptions):
     """PCC against the share of clips in which one modality is damaged, or missing."""
 
     models: list[str]
-    """Model folders (RUN/model), each PATH or NAME=PATH."""
+    """Model folders (RUN/model), each PATH or NAME=PATH. Models of one NAME are seeds, over which PCC is averaged."""
     data: Path = field()
     """Feature dataset; damage means its damaged views (`emit encode --damaged_views`)."""
     split: str = "test"
@@ -37,6 +51,8 @@ class RobustnessConfig(CheckedOptions):
     """Shares of the clips; the clips of a smaller share are among those of a larger one."""
     orders: Orders = 10
     """Orders in which clips become worse, over which each PCC is averaged: it matters which clips are affected."""
+    against: str | None = None
+    """Name of a model: what damage costs every other one is also stated as a multiple of what it costs that one."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one."""
     bootstrap: Resamples = 1000
@@ -67,20 +83,30 @@ def main(argv: list[str] | None = None) -> int:
     rows = robustness(config)
     content = read_json(config.out, "robustness", "run it again")
     marks = [f"{name}: {MARK}: {why}" for name, why in content.get("unknown_training", {}).items()]
-    result("\n".join([robustness_table(rows), *marks]), content)
+    costs = [] if config.against is None else ["", relative_table(rows, config.against)]
+    result("\n".join([robustness_table(rows), *costs, *marks]), content)
     closing([config.out, config.out.with_suffix(".csv")])
     return 0
 
 
 def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
-    """Score every model; write {"data", "split", "shares", "orders", "seed", "bootstrap", "rows"} as JSON, and the rows
-    as CSV."""
+    """Score every model; write {"data", "split", "shares", "orders", "seed", "bootstrap", "against", "rows"} as JSON,
+    and the rows as CSV."""
     from stage2_fusion.data.feature_info import read_info
 
     features = read_info(config.data)
     unknown: dict[str, str] = {}
-    rows = [row for name, path in _named_models(config.models) for row in _score_model(name, path, config, unknown)]
-    settings = {key: getattr(config, key) for key in ("split", "shares", "orders", "seed", "bootstrap")}
+    named = _named_models(config.models)
+    if config.against is not None and config.against not in named:
+        raise UserError(f"--against {config.against}: no such model; there are {', '.join(named)}")
+    runs = {name: _run_seeds(name, paths, config, unknown) for name, paths in named.items()}
+    rows = []
+    for name, run in runs.items():
+        other = runs[config.against] if config.against not in (None, name) else None
+        if other and other.names != run.names:
+            raise UserError(f"--against {config.against}: it predicts other dimensions than {name}")
+        rows += robustness_rows(name, run.curves, run.scores, run.names, other.scores if other else None)
+    settings = {key: getattr(config, key) for key in ("split", "shares", "orders", "seed", "bootstrap", "against")}
     table = [
         [*(getattr(row, key) for key in COLUMNS), *map(row.per_dimension.get, features.label_names)] for row in rows
     ]
@@ -91,7 +117,16 @@ def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
     return rows
 
 
-def _score_model(name: str, path: Path, config: RobustnessConfig, unknown: dict[str, str]) -> list[RobustnessRow]:
+@dataclass(frozen=True)
+class _Run:
+    """What the seeds of one model predict, and its dimensions."""
+
+    curves: Curves
+    scores: Scores
+    names: list[str]
+
+
+def _run_seeds(name: str, paths: list[Path], config: RobustnessConfig, unknown: dict[str, str]) -> _Run:
     """unknown: gets the reason under this name if it is not known whether the clips were trained on."""
     from stage2_fusion.data.feature_info import read_info
     from stage2_fusion.data.features import FeatureDataset, FeatureSample
@@ -99,39 +134,44 @@ def _score_model(name: str, path: Path, config: RobustnessConfig, unknown: dict[
     from stage2_fusion.inference import best_device, run_model
     from stage2_fusion.models.base import FusionModel
 
-    model = FusionModel.from_pretrained(path).to(best_device())
-    assert model.config is not None
-    model.config.check_features(read_info(config.data), config.data)
-    data = FeatureDataset.open(config.data, config.split, max_sequence_steps=model.config.max_sequence_steps)
-    names = model.config.label_names
-    data = data.select(names)
+    models = [FusionModel.from_pretrained(path).to(best_device()) for path in paths]
+    configs = [model.config for model in models if model.config is not None]
+    names, longest = configs[0].label_names, configs[0].max_sequence_steps
+    for path, other in zip(paths, configs, strict=True):
+        other.check_features(read_info(config.data), config.data)
+        if (other.label_names, other.max_sequence_steps) != (names, longest):
+            raise UserError(f"{path}: no seed of {paths[0]}: it predicts other dimensions or reads other lengths")
+    data = FeatureDataset.open(config.data, config.split, max_sequence_steps=longest).select(names)
     clips = [views for views in data.by_clip() if 0 in views and not np.isnan(views[0].labels).all()]
     if not clips:
         raise UserError(f"{config.data}: no clip of split {config.split!r} is labeled")
     scorable_dimensions(np.stack([views[0].labels for views in clips]), names, f"{config.data}, split {config.split!r}")
-    ids, trained_on = [views[0].id for views in clips], model.config.trained_on
-    if why := check_known(config.data, data.info, ids, trained_on, config.allow_unknown_training):
-        unknown[name] = why
+    ids = [views[0].id for views in clips]
+    for trained_on in (each.trained_on for each in configs):
+        if why := check_known(config.data, data.info, ids, trained_on, config.allow_unknown_training):
+            unknown[name] = why
     _, groups = clip_groups([views[0] for views in clips], config.groups, data.info.group_names)
 
-    def predict(samples: list[FeatureSample]) -> np.ndarray:
+    def predict(model: FusionModel, samples: list[FeatureSample]) -> np.ndarray:
         return run_model(model, samples, config.batch_size).predictions
 
     protocol = Protocol(config.shares, config.orders, config.bootstrap, config.seed)
-    return robustness_rows(name, predict, clips, groups, names, protocol)
+    curves = model_curves([partial(predict, model) for model in models], clips, groups, protocol)
+    return _Run(curves, score_curves(name, curves, protocol), names)
 
 
-def _named_models(arguments: list[str]) -> list[tuple[str, Path]]:
-    """(name, folder) of PATH or NAME=PATH; a folder called `model` is named after its run."""
-    models = []
-    for name, path in map(parse_named_path, arguments):
-        models.append((name or (path.resolve().parent.name if path.name == "model" else path.name), path))
-    if len({name for name, _ in models}) < len(models):
-        raise UserError("two models have the same name; give them as NAME=PATH")
-    for place, (_, path) in enumerate(models):
-        for _, other in models[:place]:
+def _named_models(arguments: list[str]) -> dict[str, list[Path]]:
+    """Name to folders of PATH or NAME=PATH; a folder called `model` is named after its run."""
+    models: dict[str, list[Path]] = {}
+    given = list(map(parse_named_path, arguments))
+    for place, (name, path) in enumerate(given):
+        own = name or (path.resolve().parent.name if path.name == "model" else path.name)
+        if own in models and not name:
+            raise UserError(f"two models have the same name, {own}; give them as NAME=PATH, seeds with one NAME")
+        for _, other in given[:place]:
             if _same_model(path, other):
                 raise UserError(f"{path}: the same model as {other}; give each once")
+        models.setdefault(own, []).append(path)
     return models
 
 

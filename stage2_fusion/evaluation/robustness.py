@@ -1,6 +1,6 @@
 """How PCC falls as a modality is damaged or missing in more and more clips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ from shared.terminal.progress import track
 from shared.training.sampling import derive_seed
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.scoring import format_pcc
+
+Predict = Callable[[list[FeatureSample]], np.ndarray]
+"""Samples to predictions (N, K)."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class RobustnessRow:
     """PCC when a share of the clips is worse."""
 
     model: str
+    """One model, or several seeds of one."""
     modality: str
     how: str
     """damaged or missing."""
@@ -43,12 +47,34 @@ class RobustnessRow:
     high: float | None
     """95 % interval of `pcc`; None without bootstrap samples, or for clips of one group alone."""
     fall: float | None
-    """PCC of the undamaged clips less `pcc`."""
+    """What it costs: PCC of the undamaged clips less `pcc`."""
     fall_low: float | None
     fall_high: float | None
     """95 % interval of `fall`, paired."""
     per_dimension: dict[str, float | None]
     """None for a dimension whose labels allow no PCC."""
+    seeds: int = 1
+    """Models over which the PCC is averaged."""
+    relative: float | None = None
+    """`fall` over that of the model that others are compared with; None without one, and where that does not fall."""
+    relative_low: float | None = None
+    relative_high: float | None = None
+    """95 % interval of `relative`, paired; None where that model may not fall."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A PCC (K',) of the dimensions whose labels allow one, and bootstrap samples (R,) of its mean over dimensions."""
+
+    values: np.ndarray
+    draws: np.ndarray
+
+    @classmethod
+    def mean(cls, scores: "Sequence[Score]") -> "Score":
+        return cls(np.mean([s.values for s in scores], axis=0), np.mean([s.draws for s in scores], axis=0))
+
+    def __sub__(self, other: "Score") -> "Score":
+        return Score(self.values - other.values, self.draws - other.draws)
 
 
 @dataclass(frozen=True)
@@ -64,9 +90,8 @@ class Curve:
     orders: list[np.ndarray]
     """Permutations (M,) by which clips become worse."""
 
-    def score(self, share: float, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-        """PCC (K',) of the dimensions whose labels allow one when `share` of the clips is worse, mean over orders, and
-        bootstrap samples (R,) of its mean over dimensions."""
+    def score(self, share: float, protocol: Protocol) -> Score:
+        """The PCC when `share` of the clips is worse, mean over orders."""
         known = scorable(self.labels)
         labels, count = self.labels[:, known], round(share * len(self.labels))
         values, draws = [], []
@@ -77,25 +102,26 @@ class Curve:
             values.append([pcc(mixed[:, k], labels[:, k]) for k in range(len(known))])
             drawn = bootstrap_pcc(mixed, labels, self.groups, protocol.resamples, protocol.seed)
             draws.append(mean_over_dimensions(drawn))
-        return np.mean(values, axis=0), np.mean(draws, axis=0)
+        return Score(np.mean(values, axis=0), np.mean(draws, axis=0))
 
 
-def robustness_rows(
-    model: str,
-    predict: Callable[[list[FeatureSample]], np.ndarray],
-    clips: list[dict[int, FeatureSample]],
-    groups: list[str],
-    names: list[str],
-    protocol: Protocol,
-) -> list[RobustnessRow]:
-    """The rows of one model: for each modality, PCC when it is damaged or missing in a share of the clips.
+Curves = dict[tuple[str, str], list[Curve]]
+"""(modality, how) to the curve of each seed."""
+Scores = dict[tuple[str, str, float], tuple[Score, Score]]
+"""(modality, how, share) to the PCC and its fall."""
 
-    predict: samples to predictions (N, K); clips: {view: sample} of each clip, view 0 undamaged; groups: of each clip;
-    names: the K dimensions.
+
+def model_curves(
+    seeds: Sequence[Predict], clips: list[dict[int, FeatureSample]], groups: list[str], protocol: Protocol
+) -> Curves:
+    """For each modality, what the seeds of one model predict when it is damaged or missing.
+
+    clips: {view: sample} of each clip, view 0 undamaged; groups: of each clip.
     """
     clean = [views[0] for views in clips]
     labels = np.stack([sample.labels for sample in clean])  # (N, K)
-    predictions, rows = predict(clean), []  # (N, K)
+    predictions = [predict(clean) for predict in seeds]  # of (N, K)
+    curves: Curves = {}
     for modality in MODALITIES:
         present = [sample.modality(modality).steps > 0 for sample in clean]
         versions: dict[str, list[FeatureSample | None]] = {
@@ -108,15 +134,66 @@ def robustness_rows(
                 continue
             used = list(worse)
             ids = [clean[i].id for i in used]
-            curve = Curve(
-                predictions[used],
-                predict(list(worse.values())),
-                labels[used],
-                np.array(groups)[used],
-                [damage_order(protocol.seed, order, modality, ids) for order in range(protocol.orders)],
+            orders = [damage_order(protocol.seed, order, modality, ids) for order in range(protocol.orders)]
+            curves[modality, how] = [
+                Curve(undamaged[used], predict(list(worse.values())), labels[used], np.array(groups)[used], orders)
+                for predict, undamaged in zip(seeds, predictions, strict=True)
+            ]
+    return curves
+
+
+def score_curves(model: str, curves: Curves, protocol: Protocol) -> Scores:
+    """The PCC at each share, mean over seeds, and by how much it fell."""
+    scores: Scores = {}
+    for (modality, how), seeds in curves.items():
+        clean = Score.mean([curve.score(0.0, protocol) for curve in seeds])
+        for share in track(protocol.shares, f"robustness: {model}, {modality} {how}", "shares"):
+            score = Score.mean([curve.score(share, protocol) for curve in seeds])
+            scores[modality, how, share] = score, clean - score
+    return scores
+
+
+def robustness_rows(
+    model: str, curves: Curves, scores: Scores, names: list[str], reference: Scores | None = None
+) -> list[RobustnessRow]:
+    """The rows of one model. names: the K dimensions; reference: the scores of the model with whose falls its own are
+    compared, of the same clips."""
+    rows = []
+    for (modality, how, share), (score, fall) in scores.items():
+        seeds = curves[modality, how]
+        low, high = interval(score.draws) or (None, None)
+        fall_low, fall_high = interval(fall.draws) or (None, None)
+        each: dict[str, float | None] = dict.fromkeys(names)
+        each |= {names[k]: float(value) for k, value in zip(scorable(seeds[0].labels), score.values, strict=True)}
+        rows.append(
+            RobustnessRow(
+                model=model,
+                modality=modality,
+                how=how,
+                share=share,
+                clips=len(seeds[0].labels),
+                pcc=float(score.values.mean()) if len(score.values) else None,
+                low=low,
+                high=high,
+                fall=float(fall.values.mean()) if len(score.values) else None,
+                fall_low=fall_low,
+                fall_high=fall_high,
+                per_dimension=each,
+                seeds=len(seeds),
+                **({} if reference is None else _relative(fall, reference[modality, how, share][1])),
             )
-            rows += _curve_rows(curve, model, modality, how, names, protocol)
+        )
     return rows
+
+
+def _relative(fall: Score, other: Score) -> dict[str, float | None]:
+    """The fields of a row that compare `fall` with that of another model on the same clips."""
+    if not len(other.values) or other.values.mean() <= 0:
+        return {}
+    bounds = interval(other.draws)
+    low, high = (interval(fall.draws / other.draws) or (None, None)) if bounds and bounds[0] > 0 else (None, None)
+    relative = float(fall.values.mean() / other.values.mean())
+    return {"relative": relative, "relative_low": low, "relative_high": high}
 
 
 def damaged_view(views: dict[int, FeatureSample], modality: str) -> FeatureSample | None:
@@ -134,43 +211,33 @@ def damage_order(seed: int, order: int, modality: str, ids: list[str]) -> np.nda
 
 def robustness_table(rows: list[RobustnessRow]) -> str:
     """PCC at each share, one line for each model, modality and kind of loss."""
-    shares = list(dict.fromkeys(row.share for row in rows))
-    lines: dict[tuple[str, str, str, int], dict[float, float | None]] = {}
+    return _table(rows, {(_line(row), row.share): format_pcc(row.pcc) for row in rows})
+
+
+def relative_table(rows: list[RobustnessRow], against: str) -> str:
+    """What damage costs each model, and in brackets that as a multiple of what it costs the model `against`."""
+    cells = {}
     for row in rows:
-        lines.setdefault((row.model, row.modality, row.how, row.clips), {})[row.share] = row.pcc
-    width = max([5, *(len(model) for model, *_ in lines)])
-    text = [f"{'model':<{width}}  {'modality':<8} {'is':<8} {'clips':>5}  " + "".join(f"{s:>8.0%}" for s in shares)]
-    for (model, modality, how, clips), values in lines.items():
-        each = "".join(f"{format_pcc(values[share]):>8}" for share in shares)
+        multiple = f" ({row.relative:.2f})" if row.relative is not None else ""
+        cells[_line(row), row.share] = format_pcc(row.fall) + multiple
+    return f"what it costs, in brackets as a multiple of {against}:\n" + _table(rows, cells)
+
+
+Line = tuple[str, str, str, int]
+
+
+def _line(row: RobustnessRow) -> Line:
+    return row.model, row.modality, row.how, row.clips
+
+
+def _table(rows: list[RobustnessRow], cells: dict[tuple[Line, float], str]) -> str:
+    shares = list(dict.fromkeys(row.share for row in rows))
+    width, column = max([5, *(len(row.model) for row in rows)]), max([6, *map(len, cells.values())]) + 2
+    text = [
+        f"{'model':<{width}}  {'modality':<8} {'is':<8} {'clips':>5}  " + "".join(f"{s:>{column}.0%}" for s in shares)
+    ]
+    for line in dict.fromkeys(map(_line, rows)):
+        model, modality, how, clips = line
+        each = "".join(f"{cells[line, share]:>{column}}" for share in shares)
         text.append(f"{model:<{width}}  {modality:<8} {how:<8} {clips:>5}  {each}")
     return "\n".join(text)
-
-
-def _curve_rows(
-    curve: Curve, model: str, modality: str, how: str, names: list[str], protocol: Protocol
-) -> list[RobustnessRow]:
-    clean, clean_draws = curve.score(0.0, protocol)
-    rows = []
-    for share in track(protocol.shares, f"robustness: {model}, {modality} {how}", "shares"):
-        values, draws = curve.score(share, protocol)
-        low, high = interval(draws) or (None, None)
-        fall_low, fall_high = interval(clean_draws - draws) or (None, None)
-        each: dict[str, float | None] = dict.fromkeys(names)
-        each |= {names[k]: float(value) for k, value in zip(scorable(curve.labels), values, strict=True)}
-        rows.append(
-            RobustnessRow(
-                model=model,
-                modality=modality,
-                how=how,
-                share=share,
-                clips=len(curve.labels),
-                pcc=float(values.mean()) if len(values) else None,
-                low=low,
-                high=high,
-                fall=float((clean - values).mean()) if len(values) else None,
-                fall_low=fall_low,
-                fall_high=fall_high,
-                per_dimension=each,
-            )
-        )
-    return rows

@@ -22,18 +22,19 @@ from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Features with two damaged views, and two untrained models."""
+    """Features with two damaged views, and three untrained models, two of them seeds of one."""
     folder = tmp_path_factory.mktemp("robustness")
     samples = synthetic_features.samples({"test": 40}, views=2)
     info = write(folder / "features", samples, synthetic_features.info(views=2))
-    for name in ("concat", "dual_stage"):
+    for run in ("concat", "dual_stage", "concat1"):
+        name = run.removesuffix("1")
         options = synthetic_features.SMALL[name]
         config = FusionConfig.from_features(
             info, model=name, options=options, max_sequence_steps=128, trained_on=TrainedOn(clips=[], chosen_on=[])
         )
         model = FusionModel.build(name, options, FeatureSpec.of(info))
         model.fit_statistics(samples)
-        model.save_pretrained(folder / name / "model", config)
+        model.save_pretrained(folder / run / "model", config)
     return folder
 
 
@@ -83,10 +84,37 @@ def test_curves_equal_slow_loop(folder, tmp_path):
         assert len(list(csv.DictReader(file))) == len(rows)
 
 
+def test_models_of_one_name_are_seeds_whose_falls_are_stated_relative_to_another(folder, tmp_path):
+    paths = {name: folder / name / "model" for name in ("concat", "concat1", "dual_stage")}
+
+    def rows(*models, against=None):
+        out, data = tmp_path / "r.json", folder / "features"
+        config = RobustnessConfig(list(models), data, out=out, shares=[0, 0.5], bootstrap=30, orders=2, against=against)
+        return {(row.model, row.modality, row.how, row.share): row for row in robustness(config)}
+
+    one, two, other = (rows(f"m={path}") for path in paths.values())
+    both = rows(*(f"{name}={path}" for name, path in zip("aab", paths.values(), strict=True)), against="b")
+    for (_, *key), row in one.items():
+        seeds, reference = both["a", *key], both["b", *key]
+        assert seeds.seeds == 2 and reference.seeds == 1 and reference.relative is None
+        assert seeds.pcc == pytest.approx((row.pcc + two["m", *key].pcc) / 2)
+        assert reference.fall == other["m", *key].fall
+        if reference.fall <= 0:
+            assert seeds.relative is None
+            continue
+        assert seeds.relative == pytest.approx(seeds.fall / reference.fall)
+        assert (seeds.relative_low is None) == (reference.fall_low <= 0)
+    assert any(row.relative is not None for row in both.values())
+    with pytest.raises(UserError, match="--against x: no such model; there are m"):
+        rows(f"m={paths['concat']}", against="x")
+
+
 def test_command_prints_table(folder, tmp_path, capsys):
-    argv = [str(folder / "concat" / "model"), "--data", str(folder / "features"), "--bootstrap", "5"]
-    assert main([*argv, "--out", str(tmp_path / "s.json")]) == 0
-    assert "missing" in capsys.readouterr().out
+    argv = [str(folder / "concat" / "model"), str(folder / "dual_stage" / "model"), "--against", "concat"]
+    argv += ["--data", str(folder / "features"), "--bootstrap", "5", "--out", str(tmp_path / "s.json")]
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    assert "missing" in shown and "in brackets as a multiple of concat" in shown
 
 
 def test_unknown_training_is_refused_or_marked(folder, tmp_path, capsys):
