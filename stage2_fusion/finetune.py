@@ -77,6 +77,8 @@ class EndToEndModel(nn.Module):
         live: dict[str, Any] = {}
         for name, tower in self.towers.items():
             live[name] = self._run_tower(tower, batch.modality(name), **batch.raw[name])
+            if self.training:
+                self.fusion.follow_statistics(name, live[name])
         return self.fusion(replace(batch, **live))
 
     def no_weight_decay(self) -> set[str]:

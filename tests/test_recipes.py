@@ -119,8 +119,30 @@ def test_evidence_compares_the_ablations_over_seeds(small, tmp_path):
     out = tmp_path / "out"
     assert emit("run", "evidence", "seeds=3,4", "clips=24", f"out={out}", *given) == 0
     board = {row["system"]: row for row in rows(out / "board.csv")}
-    assert set(board) >= {"dual_stage", "untrained", "uniform", "vision", "audio", "text", "ridge"}
+    assert set(board) >= {"dual_stage", "uniform", "vision", "audio", "text", "ridge"}
     assert board["dual_stage"]["seeds"] == "2"
+
+
+@pytest.mark.slow
+def test_stages_tables_each_way_to_train_the_towers_for_each_number_of_labels(small, tmp_path):
+    values, given = {"train": {"epochs": 1, "batch_size": 8}}, []
+    for variable in small:
+        name, _, path = variable.partition("=")
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(yaml.safe_load(Path(path).read_text()) | values))
+        given.append(f"{name}={tmp_path / f'{name}.yaml'}")
+    given.append(f"labels_config={tmp_path / 'align_config.yaml'}")
+    out = tmp_path / "out"
+    sizes = ["clips=36", "pool_clips=12", "more_clips=16", "budgets=10", "seeds=3", "control_frames=2"]
+    epochs = [f"{name}epochs=1" for name in ("pool_", "more_", "control_")]
+    assert emit("run", "stages", f"out={out}", *sizes, *epochs, *given) == 0
+    free = {"statistics", "no stage 1", "end to end", "transcripts", "transcripts, 12 more clips"}
+    free.add("transcripts, 12 + 16 more clips")
+    labels = {"label words", "label words, transcripts", "label words, transcripts, 12 + 16 more clips"}
+    for board, systems in (("board", free | labels), ("board_10", free)):
+        named = {row["system"] for row in rows(out / f"{board}.csv")}
+        assert named >= systems and not named & (labels - systems)
+    budget = json.loads((out / "3" / "end_to_end" / "fuse_10" / "model" / "config.json").read_text())["trained_on"]
+    assert len(budget["clips"]) == 10
 
 
 @pytest.mark.slow

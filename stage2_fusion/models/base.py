@@ -17,7 +17,7 @@ from shared.files import saved_folder
 from shared.options.ranges import CheckedOptions, Fraction, ProperFraction
 from shared.saved.typed import read_typed
 from shared.training.batch_norm import repair_gradients
-from stage2_fusion.data.batches import Batch, within_spans
+from stage2_fusion.data.batches import Batch, ModalityBatch, within_spans
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.models import MODELS, saving
@@ -27,6 +27,11 @@ from stage2_fusion.models.model_config import FusionConfig
 
 if TYPE_CHECKING:
     from stage1_align.encoders import AlignedEncoders
+
+SMALLEST_DEVIATION = 1e-3
+"""Inputs are divided by no less: a constant channel carries no information and stays small."""
+FOLLOW = 0.05
+"""Weight of a batch in the statistics of features that change in training: they follow within some twenty steps."""
 
 
 @dataclass
@@ -256,8 +261,26 @@ class FusionModel(nn.Module):
             center = total / count
             deviation = (square / count - center.square()).clamp(min=0).sqrt()
             mean.copy_(center)
-            # A constant channel carries no information: keep it small instead of blowing it up.
-            getattr(self, f"{prefix}_scale").copy_(1 / deviation.clamp(min=1e-3))
+            getattr(self, f"{prefix}_scale").copy_(1 / deviation.clamp(min=SMALLEST_DEVIATION))
+
+    @torch.no_grad()
+    def follow_statistics(self, name: str, part: ModalityBatch) -> None:
+        """Move the mean and the standard deviation of a modality's inputs towards those of a batch, of all processes:
+        a tower that trains along soon gives features of another scale, which the first statistics would cut off."""
+        for key, values in (("x", part.x[part.mask]), ("pooled", part.pooled[part.present])):  # (N, C) each
+            mean, scale = (getattr(self, f"{name}_{key}_{what}") for what in ("mean", "scale"))  # (C,), (C,)
+            values = values.double()
+            sums = torch.stack([values.sum(0), values.square().sum(0), torch.full_like(mean, len(values)).double()])
+            if torch.distributed.is_initialized():
+                torch.distributed.all_reduce(sums)
+            if not sums[2, 0]:
+                continue
+            center, square = sums[:2] / sums[2]  # (C,), (C,)
+            step = center - mean  # (C,)
+            variance = (1 - FOLLOW) * (scale.double().pow(-2) + FOLLOW * step.square())  # (C,)
+            variance += FOLLOW * (square - center.square()).clamp(min=0)
+            mean += FOLLOW * step
+            scale.copy_(1 / variance.sqrt().clamp(min=SMALLEST_DEVIATION))
 
     def init_output_bias(self, mean_label: Tensor) -> None:
         """Set the output bias so that the untrained model predicts about `mean_label` (K,)."""

@@ -23,7 +23,6 @@ DEMO_RUNS = {
     "vision alone": "vision",
     "audio alone": "audio",
     "text alone": "text",
-    "without stage 1": "untrained",
     "uniform weights": "uniform",
 }
 """{system: its run folder} of what `emit run evidence` has trained."""
@@ -40,7 +39,7 @@ ABLATIONS = {
     "without shortcut": "--config dual_stage --options.shortcut false",
 }
 """{ablation: options of `emit fuse`}."""
-ABLATION_TABLE = ("dual_stage", "without stage 1", "uniform weights", *ABLATIONS)
+ABLATION_TABLE = ("dual_stage", "uniform weights", *ABLATIONS)
 
 
 @dataclass
@@ -78,7 +77,7 @@ def evaluate_system(config: SystemsConfig, name: str, corpus: Path) -> Path:
     """Train one system on one corpus, unless `emit run evidence` has, and score it; the JSON file of its evaluation."""
     seed = json.loads((corpus / "corpus" / "corpus.json").read_text())["seed"]
     out = config.out / name.replace(" ", "_") / f"seed{seed}.json"
-    features = corpus / ("features_untrained" if name == "without stage 1" else "features")
+    features = corpus / "features"
     run = corpus / DEMO_RUNS[name] if name in DEMO_RUNS else out.with_suffix("")
     if not out.exists():
         if name not in DEMO_RUNS:

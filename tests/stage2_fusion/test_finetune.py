@@ -30,12 +30,12 @@ from stage2_fusion import trainer
 from stage2_fusion.commands.encode import EncodeConfig, encode
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
 from stage2_fusion.config import FuseConfig, TrainConfig
-from stage2_fusion.data.batches import Batch, PackedSamples, collate
+from stage2_fusion.data.batches import Batch, ModalityBatch, PackedSamples, collate
 from stage2_fusion.data.encoding import encode_samples, load_clip
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs, interpolated, one_per_part
 from stage2_fusion.inference import run_model
-from stage2_fusion.models.base import FusionModel
+from stage2_fusion.models.base import FeatureSpec, FusionModel
 from stage2_fusion.setup import parameter_groups
 from stage2_fusion.train import train
 
@@ -128,6 +128,9 @@ class PassThrough(torch.nn.Module):
     """A fusion model that returns its input."""
 
     dimensions = 2
+
+    def follow_statistics(self, name: str, part: ModalityBatch) -> None:
+        pass
 
     def forward(self, batch: Batch) -> Batch:
         return batch
@@ -267,6 +270,33 @@ def test_only_training_runs_on_some_of_the_frames(made: Path, tmp_path: Path):
     for row in range(6):
         assert torch.equal(part.x[row, 0], part.x[row, 1])  # both steps are those of the one frame that was drawn
         assert min((part.x[row, 0] - whole.x[row, step]).abs().max() for step in (0, 1)) < 3e-3
+
+
+def test_statistics_of_inputs_follow_towers_that_train():
+    """Against the mean and the variance of a mixture of what was there before, and 5 % of the batch."""
+    torch.manual_seed(0)
+    widths, quality = {"vision": 3, "audio": 2, "text": 2, "embed": 2}, {name: ["q"] for name in MODALITIES}
+    model = FusionModel.build("concat", {"width": 8}, FeatureSpec(["a"], widths, quality))
+    model.vision_x_mean.copy_(torch.tensor([1.0, -2.0, 0.0]))
+    model.vision_x_scale.copy_(1 / torch.tensor([0.5, 2.0, 1.0]))
+    x, mask = torch.randn(4, 5, 3) * 3 + 1, torch.arange(5) < torch.tensor([[5], [2], [0], [1]])
+    x[..., 2] = 7.0  # does not vary
+    present = mask.any(1)
+    part = ModalityBatch(x, mask, mask.float(), torch.randn(4, 2), mask[..., None].float(), present)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model.follow_statistics("vision", part)
+    for key, values in (("x", x[mask]), ("pooled", part.pooled[present])):
+        mean, deviation = before[f"vision_{key}_mean"].double(), 1 / before[f"vision_{key}_scale"].double()
+        center = 0.95 * mean + 0.05 * values.double().mean(0)
+        square = 0.95 * (deviation**2 + mean**2) + 0.05 * values.double().square().mean(0)
+        found = getattr(model, f"vision_{key}_mean"), getattr(model, f"vision_{key}_scale")
+        torch.testing.assert_close(found[0].double(), center, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(1 / found[1].double(), (square - center**2).sqrt(), rtol=1e-5, atol=1e-6)
+    changed = {name for name, value in model.named_buffers() if not torch.equal(value, before[name])}
+    assert changed == {f"vision_{key}_{what}" for key in ("x", "pooled") for what in ("mean", "scale")}
+    for _ in range(600):
+        model.follow_statistics("vision", part)
+    assert model.vision_x_scale[2].item() == pytest.approx(1000)  # the largest: the channel is constant
 
 
 def test_unread_tower_output_is_frozen(made: Path, tmp_path: Path):
