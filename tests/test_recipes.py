@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from helpers.commands import emit
 from helpers.media_files import face, voice, write_video, write_wav
 from helpers.stage1_tiny import TOWERS
 
+from shared.cli import emit_command
 from shared.dataset.clip import EMI
 from stage2_fusion.search import trials
 
@@ -257,3 +259,35 @@ steps:
     log = [json.loads(line) for line in (tmp_path / "out" / "align" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in log if "epoch" in line] == [1, 2, 3, 4]
     assert emit("run", *words) == 0 and capfd.readouterr().out.count("already done") == 2
+
+
+@pytest.mark.slow
+def test_trainings_at_once_save_their_state_at_sigterm_and_go_on(clips, small, tmp_path):
+    """Stopped in the middle of both trainings, twice; the second time they go on from where the first one stopped."""
+    (tmp_path / "r.yaml").write_text("""
+summary: two trainings
+variables: { out: { default: x, help: Folder. }, align_config: YAML, data: Clips }
+steps:
+  - for: { s: [0, 1] }
+    steps:
+      - { name: stage 1, run: "emit align --config {align_config} --data {data} --run {out}/{s} --train.epochs 1000
+                                          --train.shrink_batch true --seed {s}" }
+""")
+    out = tmp_path / "out"
+    command = emit_command("run", tmp_path / "r.yaml", f"data={clips}", f"out={out}", small[0], "--jobs", 2)
+    for again in (False, True):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            lines, begun = [], set()
+            for line in process.stdout:
+                lines.append(line)
+                begun |= set(re.findall(r"^\[stage 1 \(s (\d)\)\] epoch", line))
+                if begun == {"0", "1"} and process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+                    break
+            shown = "".join([*lines, process.stdout.read()])
+        assert process.returncode == 128 + signal.SIGTERM, shown
+        assert len(re.findall(r"\] .*continuing in epoch", shown)) == 2 * again
+        for run in ("0", "1"):
+            (*_, last) = sorted((out / run / "checkpoints").glob("[0-9]*"))
+            steps = [json.loads(line)["step"] for line in (out / run / "log.jsonl").read_text().splitlines()]
+            assert int(last.name) >= max(steps) and not (out / run / "metrics.json").exists()
