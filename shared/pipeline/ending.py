@@ -29,6 +29,8 @@ class Ending:
     """Of the variables."""
     seconds: Mapping[str, float]
     """Of each step."""
+    jobs: int = 1
+    """The most steps at once: more than one take less time than their sum."""
 
     def metrics(self) -> dict[str, Any] | None:
         """The evaluation whose scores are shown."""
@@ -53,7 +55,8 @@ class Ending:
         if len(self.seconds) <= MOST_TIMED:
             yield ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds.items())
         else:
-            yield f"{counted(len(self.seconds), 'step')}, {sum(self.seconds.values()) / 60:.0f} minutes"
+            at_once = f", up to {self.jobs} at once" if self.jobs > 1 else ""
+            yield f"{counted(len(self.seconds), 'step')}, {sum(self.seconds.values()) / 60:.0f} minutes{at_once}"
 
     def verdict(self) -> str | None:
         """The score beside the cheap baseline of the same clips, where the recipe has made one."""

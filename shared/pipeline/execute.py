@@ -55,7 +55,7 @@ def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool =
         run_at_once(made, jobs) if jobs > 1 else _run_in_order(made)
     finally:
         release(out)
-    end = Ending(recipe, values, made.seconds())
+    end = Ending(recipe, values, made.seconds(), jobs)
     result("\n".join(end.lines()), end.document())
     closing(end.made(), end.next())
 

@@ -14,6 +14,7 @@ from shared.commands.run import main
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.pipeline import at_once, step_process
+from shared.pipeline.ending import MOST_TIMED
 
 HEAD = """
 summary: programs
@@ -165,6 +166,12 @@ def test_second_signal_kills_steps_that_do_not_end(programs):
     assert caught.value.code == 128 + signal.SIGTERM and programs.done() == {}
     with pytest.raises(ProcessLookupError):
         os.kill(int((programs.folder / "pid").read_text()), 0)
+
+
+def test_time_of_many_steps_says_that_some_ran_at_once(programs):
+    for number in range(MOST_TIMED + 1):
+        programs.step(f"s{number}", "write()")
+    assert f"\n{MOST_TIMED + 1} steps, 0 minutes, up to 4 at once\n" in programs.run(jobs=4)
 
 
 def test_step_killed_by_the_system_is_a_failure_with_its_signal(programs):
