@@ -45,7 +45,8 @@ class LossConfig(CheckedOptions):
     """Recent predictions that the correlation terms include: labels are mostly zero, so that one batch says little
     about correlation. 0 uses the batch alone."""
     quality: Weight = 0.1
-    """Weight of the ranking: a modality damaged on purpose must have a lower weight than the same one undamaged."""
+    """Weight of the ranking: a modality damaged on purpose must have a lower weight than the same one undamaged, by the
+    margin; how much lower it becomes is for the other terms to decide."""
     margin: NonNegativeFloat = 0.5
     """How much lower, in log weight: 0.5 is a factor of 1.6."""
     branches: dict[str, Weight] = field(default_factory=dict)

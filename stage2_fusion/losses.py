@@ -77,16 +77,17 @@ def quality_ranking(weights: Tensor, damaged: Tensor, margin: float) -> Tensor:
     """A damaged modality must have a lower weight than the same modality of the same clip undamaged.
 
     weights (N, 3), damaged bool (N, 3): rows come in pairs; 2i is an undamaged clip, 2i + 1 a damaged view of it. The
-    loss is softplus(log w_damaged - log w_clean + margin), averaged over the damaged modalities of all pairs; zero when
-    there are none. Pairs whose sides have different modalities present do not count: modality dropout may hide one on
-    one side, which alone changes the weights of the others.
+    loss is max(0, log w_damaged - log w_clean + margin), averaged over the damaged modalities of all pairs; zero when
+    there are none. It asks for no more than the margin: dark or blurred pictures still show a part of what clear ones
+    show, and how much of it to use is for the prediction to decide. Pairs whose sides have different modalities present
+    do not count: modality dropout may hide one on one side, which alone changes the weights of the others.
     """
     log_weights = weights.float().clamp(min=1e-6).log()  # (N, 3)
     clean, other = log_weights[0::2], log_weights[1::2]  # (N/2, 3)
     present = weights > 0  # (N, 3)
     comparable = (present[0::2] == present[1::2]).all(dim=1, keepdim=True)  # (N/2, 1)
     counted = damaged[1::2] & ~damaged[0::2] & present[1::2] & comparable  # (N/2, 3)
-    loss = torch.where(counted, nn.functional.softplus(other - clean + margin), 0.0)  # (N/2, 3)
+    loss = torch.where(counted, (other - clean + margin).relu(), 0.0)  # (N/2, 3)
     return loss.sum() / counted.sum().clamp(min=1)
 
 

@@ -75,13 +75,21 @@ def test_weight_of_a_term_that_the_model_lacks_is_refused():
 
 
 def test_ranking_counts_only_pairs_with_the_same_modalities():
-    weights = torch.tensor([[0.6, 0.4, 0.0], [0.2, 0.8, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
+    weights = torch.tensor([[0.4, 0.6, 0.0], [0.3, 0.7, 0.0], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], requires_grad=True)
     damaged = torch.tensor([[False] * 3, [True, False, False], [False] * 3, [False, True, False]])
     loss = quality_ranking(weights, damaged, 0.5)  # in the second pair, the damaged modality is absent
-    assert loss.item() == pytest.approx(math.log1p(math.exp(math.log(0.2) - math.log(0.6) + 0.5)), rel=1e-5)
+    assert loss.item() == pytest.approx(math.log(0.3) - math.log(0.4) + 0.5, rel=1e-5)
     loss.backward()
     assert weights.grad[0, 0] < 0 < weights.grad[1, 0] and (weights.grad[2:] == 0).all()
     assert quality_ranking(weights, torch.zeros(4, 3, dtype=torch.bool), 0.5).item() == 0
+
+
+def test_ranking_asks_for_no_more_than_its_margin():
+    weights = torch.tensor([[0.6, 0.5, 0.5], [0.2, 0.5, 0.5]], requires_grad=True)  # lower by a factor of 3
+    damaged = torch.tensor([[False] * 3, [True, False, False]])
+    quality_ranking(weights, damaged, 1.0).backward()
+    assert weights.grad is not None and not weights.grad.any()
+    assert quality_ranking(weights, damaged, 1.2).item() == pytest.approx(1.2 - math.log(3), rel=1e-5)
 
 
 def terms_of(criterion: FusionLoss, prediction: Tensor, labels: Tensor, epoch: float = 10.0) -> dict[str, Tensor]:
