@@ -72,13 +72,13 @@ class _Run:
             self._begin_ready()
 
     def end(self) -> None:
-        """Raise what ended the run too early."""
+        """Raise what ended the run too early; what else went wrong is said before."""
+        for failure in self.failures if self.signal else self.failures[1:]:
+            print(f"error: {failure.error}", file=sys.stderr)
         if self.signal:
             if self.stopped:
                 note(f"stopped: {first_few(self.stopped)}; run {self.steps.recipe.name} again to continue")
             raise _as_exception(self.signal)
-        for failure in self.failures[1:]:
-            print(f"error: {failure.error}", file=sys.stderr)
         for failure in self.failures[:1]:
             if failure.last_line:
                 print(failure.last_line, file=sys.stderr)
@@ -102,6 +102,8 @@ class _Run:
                 begins = self.steps.begin(number, gap="")
                 if begins and not self.signal:
                     self._start(number)
+            except BrokenPipeError:  # of stdout: nobody reads what further steps say
+                raise
             except (UserError, OSError) as error:
                 self._fail(number, error)
             else:

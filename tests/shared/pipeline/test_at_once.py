@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,15 @@ def test_nothing_begins_after_a_failure_and_the_error_is_repeated_below_later_li
     assert programs.done().keys() == {"after", "bad", "good", "other"}
 
 
+def test_failure_is_said_when_a_signal_ends_the_wait_for_other_steps(programs, monkeypatch):
+    programs.step("bad", "wait_for(here / 'b listens'); sys.exit(3)")
+    programs.step("b", f"{SAVES}time.sleep(30)")
+    monkeypatch.setattr(at_once, "note", lambda line: "failed" in line and os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        programs.run()
+    assert "error: the step 'bad' failed (status 3)" in programs.notes and "b saves" in programs.log.read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_signal_reaches_running_steps_and_another_run_goes_on(programs, number):
     both = "wait_for(here / 'a listens'); wait_for(here / 'b listens')\n"
@@ -196,15 +206,19 @@ def test_step_does_not_wait_for_a_process_that_it_leaves_behind(programs):
     assert programs.done()["a"]["seconds"] < 15
 
 
-def test_reader_that_closes_stdout_ends_the_steps(programs, monkeypatch):
+@pytest.mark.parametrize("line", ["[a] line", "== b (2 of 2)"], ids=["of a step", "of the run"])
+def test_reader_that_closes_stdout_ends_the_steps(programs, monkeypatch, line):
     class Closed:
         def write(self, text: str) -> None:
-            if "[a]" in text:
-                raise BrokenPipeError
+            while line in text:
+                if (programs.folder / "a listens").exists():
+                    raise BrokenPipeError
+                time.sleep(0.01)
 
         def flush(self) -> None: ...
 
     programs.step("a", f"{SAVES}print('line', flush=True); time.sleep(30)")
+    programs.step("b", "time.sleep(30)")
     monkeypatch.setattr(sys, "stdout", Closed())
     with pytest.raises(BrokenPipeError):
         programs.run()
