@@ -134,16 +134,16 @@ def test_stages_tables_each_way_to_train_the_towers_for_each_number_of_labels(sm
         given.append(f"{name}={tmp_path / f'{name}.yaml'}")
     given.append(f"labels_config={tmp_path / 'align_config.yaml'}")
     out = tmp_path / "out"
-    sizes = ["clips=36", "pool_clips=12", "more_clips=16", "budgets=10", "seeds=3", "control_frames=2"]
-    epochs = [f"{name}epochs=1" for name in ("pool_", "more_", "control_")]
+    sizes = ["clips=36", "pool_clips=12", "more_clips=16", "budgets=10", "seeds=3", "tuned_frames=2"]
+    epochs = [f"{name}epochs=1" for name in ("pool_", "more_", "tuned_")]
     assert emit("run", "stages", f"out={out}", *sizes, *epochs, *given) == 0
     free = {"statistics", "no stage 1", "end to end", "transcripts", "transcripts, 12 more clips"}
-    free.add("transcripts, 12 + 16 more clips")
+    free |= {f"transcripts, 12 + 16 more clips{then}" for then in ("", ", end to end")}
     labels = {"label words", "label words, transcripts", "label words, transcripts, 12 + 16 more clips"}
     for board, systems in (("board", free | labels), ("board_10", free)):
         named = {row["system"] for row in rows(out / f"{board}.csv")}
         assert named >= systems and not named & (labels - systems)
-    budget = json.loads((out / "3" / "end_to_end" / "fuse_10" / "model" / "config.json").read_text())["trained_on"]
+    budget = json.loads((out / "3" / "untrained" / "tuned_10" / "model" / "config.json").read_text())["trained_on"]
     assert len(budget["clips"]) == 10
 
 
