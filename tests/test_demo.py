@@ -1,11 +1,13 @@
 """`emit demo`: real steps, an error that names its step, and no step repeated."""
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 from helpers.stage1_tiny import TOWERS
 
+from shared.commands import demo
 from shared.commands.demo import main
 from shared.errors import UserError
 from shared.pipeline.execute import run_step
@@ -47,3 +49,10 @@ def test_demo_prints_its_table_and_is_not_repeated(tmp_path, capsys, monkeypatch
     assert labeled["made_from"] != metrics["made_from"]
     assert main(words) == 0
     assert capsys.readouterr().out.count("already done") == shown.count("\n== ")
+
+
+def test_demo_runs_as_many_steps_at_once_as_it_is_told(tmp_path, monkeypatch):
+    called: dict[str, Any] = {}
+    monkeypatch.setattr(demo, "run_recipe", lambda recipe, given, jobs: called.update(given=given, jobs=jobs))
+    assert main(["--out", str(tmp_path / "demo"), "--jobs", "3"]) == 0
+    assert called["jobs"] == 3 and set(called["given"]) == set(read_recipe("demo").variables)
