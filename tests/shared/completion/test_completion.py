@@ -44,7 +44,7 @@ def offered(file, *words: str) -> list[str]:
         (["align", "--loss.kind", "=", "sig"], ["sigmoid"]),
         (["fuse", "--model", "late"], ["late_fusion"]),
         (["check", "--layout", "=", ""], ["csv", "folder", "hf", "ravdess", "vidmimic2"]),
-        (["align", "--config", "ti"], ["tiny"]),
+        (["align", "--config", "ti"], ["tiny", "tiny_labels"]),
         (["fuse", "--config", "o"], ["own.yaml"]),
         (["configs", "cpu_"], ["cpu_2_processes"]),
         (["predict", "--model", "m", "clip"], ["clip a.mp4"]),
