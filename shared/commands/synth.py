@@ -23,6 +23,8 @@ def main(argv: list[str] | None = None) -> int:
         f"{config.out}: {already}{counted(counts['clips'], 'clip')}, {counted(counts['subjects'], 'subject')}",
         f"  train {counts['train']}, valid {counts['valid']}, test {counts['test']}; digest {figures['digest']}",
     ]
+    if config.unmet_videos:
+        lines.append(f"  {counted(counts['unmet_test'], 'test clip')} of people and videos that no other split has")
     lines += (
         ["  labels withheld: for stage 1"]
         if config.labels == "withheld"

@@ -28,6 +28,9 @@ class SynthConfig(CheckedOptions):
     damage_spans: bool = False
     """Damage comes and goes: in a damaged clip, face and sound are damaged in turn, some tenths of a second each, so
     that neither is to be trusted for the whole clip, and one of them always is."""
+    unmet_videos: Fraction = 0.0
+    """Share of the test clips that mimic seed videos of their own, which no training or validation subject mimics: by
+    default only the people of the test split are new, and nearly all of its seed videos are those of training."""
     workers: Processes = 0
     """Processes; 0 means one per core. The files do not depend on it."""
     labels: Literal["given", "withheld"] = "given"
@@ -41,4 +44,6 @@ class SynthConfig(CheckedOptions):
         super().__post_init__()
         if self.labels == "withheld" and self.layout != "csv":
             raise UserError(f"labels withheld: layout {self.layout} has labels by definition; use layout csv")
+        if self.labels == "withheld" and self.unmet_videos:
+            raise UserError("labels withheld: there are no test clips, so none for unmet_videos")
         self.out = Path(self.out)

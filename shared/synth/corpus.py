@@ -32,7 +32,7 @@ WRITERS = Registry(
     {"csv": "shared.synth.tables:CsvWriter", "vidmimic2": "shared.synth.vidmimic2:Vidmimic2Writer"},
 )
 """Layouts of the files; each is a CsvWriter."""
-LATER_OPTIONS = ("layout", "dynamics", "damage_spans", "labels")
+LATER_OPTIONS = ("layout", "dynamics", "damage_spans", "labels", "unmet_videos")
 """Options that were added without changing the corpora that do not use them."""
 VERSION = 4
 """Raised whenever the same configuration gives other clips, so that an older folder is not continued."""
@@ -68,7 +68,7 @@ def _build(config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
         "format": FORMAT,
         "config": _identity(config),
         "seed": config.seed,
-        "counts": _counts(truths),
+        "counts": _counts(truths) | _unmet_count(config, truths),
         "label_rates": dict(zip(EMI, np.round((labels > 0).mean(axis=0), 4).tolist(), strict=True)),
         "ceiling": ceiling,
         "ceiling_of": CEILING_OF,
@@ -141,6 +141,14 @@ def _counts(truths: list[ClipTruth]) -> dict[str, Any]:
         **{split: sum(t.split == split for t in truths) for split in SPLITS},
         "damaged": damage,
     }
+
+
+def _unmet_count(config: SynthConfig, truths: list[ClipTruth]) -> dict[str, int]:
+    """Of the test clips, whose subjects no other split has, those whose seed video no other split has either; nothing
+    without `unmet_videos`, which older corpora do not have."""
+    met = {t.seed_video for t in truths if t.split != "test"}
+    unmet = sum(t.split == "test" and t.seed_video not in met for t in truths)
+    return {"unmet_test": unmet} if config.unmet_videos else {}
 
 
 def _with_ceiling(figures: dict[str, Any], config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:

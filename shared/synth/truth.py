@@ -3,9 +3,11 @@
 Every function is pure: a clip follows from (config, index) alone, so any process can make any clip.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
+from types import MappingProxyType
 
 import numpy as np
 
@@ -140,7 +142,9 @@ def clip_truth(config: SynthConfig, index: int) -> ClipTruth:
     """Decide clip `index`."""
     rng = np.random.default_rng(derive_seed("synth", config.seed, "clip", index))
     subjects = subject_count(config.clips)
-    subject, seed_video = index % subjects, index // CLIPS_PER_SEED
+    subject = index % subjects
+    own_videos = unmet_videos(config.seed, config.clips, config.unmet_videos)
+    seed_video = own_videos.get(index, index // CLIPS_PER_SEED)
     from_seed = seed_propensities(config.seed, seed_video)  # (6,)
     from_person = _CHOLESKY @ rng.standard_normal(len(EMI))  # (6,)
     propensities = np.sqrt(SEED_WEIGHT) * from_seed + np.sqrt(1 - SEED_WEIGHT) * from_person  # (6,)
@@ -208,6 +212,19 @@ def subject_splits(seed: int, subjects: int) -> tuple[str, ...]:
     names = ["valid"] * held_out + ["test"] * held_out + ["train"] * (subjects - 2 * held_out)
     order = np.random.default_rng(derive_seed("synth", seed, "splits")).permutation(subjects)
     return tuple(names[i] for i in np.argsort(order))
+
+
+@lru_cache
+def unmet_videos(seed: int, clips: int, share: float) -> Mapping[int, int]:
+    """{index: seed video} of the test clips, `share` of them, whose seed video no other split has. The other clips stay
+    as they are without this share: such seed videos are numbered after theirs."""
+    subjects = subject_count(clips)
+    splits = subject_splits(seed, subjects)
+    test = [index for index in range(clips) if splits[index % subjects] == "test"]
+    order = np.random.default_rng(derive_seed("synth", seed, "unmet videos")).permutation(test)
+    chosen = sorted(order[: round(share * len(test))].tolist())  # neighbors are of different subjects
+    first = -(-clips // CLIPS_PER_SEED)
+    return MappingProxyType({index: first + place // CLIPS_PER_SEED for place, index in enumerate(chosen)})
 
 
 @lru_cache(maxsize=4096)

@@ -173,6 +173,42 @@ def test_every_split_has_subjects_of_its_own(clips):
         assert splits.count("train") / len(splits) == pytest.approx(0.7, abs=0.02)
 
 
+def test_unmet_videos_change_the_test_clips_that_mimic_them_and_no_other():
+    plain = SynthConfig(out=Path("unused"), clips=120, seed=3)
+    before, after = (
+        [clip_truth(config, i) for i in range(120)] for config in (plain, replace(plain, unmet_videos=0.3))
+    )
+    changed = [i for i in range(120) if before[i].seed_video != after[i].seed_video]
+    test = [i for i in range(120) if before[i].split == "test"]
+    assert len(test) == 18 and len(changed) == 5 and set(changed) <= set(test)  # round(0.3 x 18)
+    assert [before[i].seed_video for i in range(120)] == [i // 4 for i in range(120)]
+    assert [after[i].seed_video for i in changed] == [30, 30, 30, 30, 31]  # 30 seed videos are numbered 0 to 29
+    for i in range(120):
+        assert after[i].split == before[i].split and after[i].subject == before[i].subject
+        assert np.array_equal(after[i].intensities, before[i].intensities) == (i not in changed)
+        if i not in changed:
+            assert np.array_equal(after[i].labels, before[i].labels) and after[i].envelope == before[i].envelope
+            assert after[i].damage == before[i].damage and after[i].repeats_line == before[i].repeats_line
+    everything = [clip_truth(replace(plain, unmet_videos=1.0), i) for i in range(120)]
+    assert not {everything[i].seed_video for i in test} & {t.seed_video for t in everything if t.split != "test"}
+    with pytest.raises(UserError, match="no test clips"):
+        SynthConfig(out=Path("unused"), unmet_videos=0.3, labels="withheld")
+
+
+def test_corpus_counts_clips_of_unmet_videos_and_keeps_the_bytes_of_others(tmp_path, capsys):
+    for name, more in (("plain", []), ("unmet", ["--unmet_videos", "0.5"])):
+        assert main(["--out", str(tmp_path / name), "--clips", "12", "--workers", "1", *more]) == 0
+    assert "2 test clips of people and videos that no other split has" in capsys.readouterr().out
+    plain, unmet = (json.loads((tmp_path / name / "corpus.json").read_text()) for name in ("plain", "unmet"))
+    assert "unmet_videos" not in plain["config"] and "unmet_test" not in plain["counts"]
+    assert unmet["config"]["unmet_videos"] == 0.5 and unmet["counts"]["unmet_test"] == 2
+    old, new = (content(tmp_path / name / "clips") for name in ("plain", "unmet"))
+    differ = {name.split(".")[0] for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    rows = {Path(row["Filename"]).stem: row for row in table(tmp_path / "unmet" / "labels.csv")}
+    assert len(differ) == 2 and {rows[name]["split"] for name in differ} == {"test"}
+    assert {rows[name]["seed"] for name in differ} == {"seed0003"}
+
+
 def test_envelope_rises_and_falls():
     envelope = Envelope(duration=3.0, onset=0.5, apex=1.0, offset=2.0, residual=0.2)
     assert envelope.at(np.array([0.0, 0.5, 0.75, 1.0, 2.0, 2.5, 3.0])) == pytest.approx([0, 0, 0.5, 1, 1, 0.6, 0.2])
