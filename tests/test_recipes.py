@@ -205,8 +205,8 @@ def test_partial_damage_tables_weights_per_step_beside_weights_per_clip(small, t
 def test_robustness_tables_damage_beside_plain_concatenation(small, tmp_path):
     demo, out = tmp_path / "demo", tmp_path / "out"
     assert emit("run", "demo", "clips=60", f"out={demo}", *small) == 0
-    given = [f"demo={demo}", f"out={out}", "seeds=0,1", "epochs=1", "unmet=no_face", small[1]]
-    assert emit("run", "robustness", *given) == 0
+    given = [f"data={demo / 'features'}", f"truth={demo / 'corpus' / 'truth.csv'}", f"out={out}"]
+    assert emit("run", "robustness", *given, "seeds=0,1", "epochs=1", "unmet=no_face", small[1]) == 0
     systems = {"dual_stage", "unmet", "concat", "concat_on_damage"}
     board = {row["system"]: row for row in rows(out / "board.csv")}
     assert set(board) == systems and {row["seeds"] for row in board.values()} == {"2"}
