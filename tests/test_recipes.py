@@ -209,7 +209,7 @@ def test_robustness_tables_damage_beside_plain_concatenation(small, tmp_path):
     assert emit("run", "robustness", *given, "seeds=0,1", "epochs=1", "unmet=no_face", small[1]) == 0
     systems = {"dual_stage", "unmet", "concat", "concat_on_damage"}
     board = {row["system"]: row for row in rows(out / "board.csv")}
-    assert set(board) == systems and {row["seeds"] for row in board.values()} == {"2"}
+    assert set(board) >= systems and {board[name]["seeds"] for name in systems} == {"2"}
     costs = rows(out / "robustness.csv")
     assert {(row["model"], row["seeds"]) for row in costs} == {(name, "2") for name in systems}
     assert not any(row["relative"] for row in costs if row["model"] == "concat")
