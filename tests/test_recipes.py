@@ -135,11 +135,11 @@ def test_stages_tables_each_way_to_train_the_towers_for_each_number_of_labels(sm
     given.append(f"labels_config={tmp_path / 'align_config.yaml'}")
     out = tmp_path / "out"
     sizes = ["clips=36", "pool_clips=12", "more_clips=16", "budgets=10", "seeds=3", "tuned_frames=2"]
-    epochs = [f"{name}epochs=1" for name in ("pool_", "more_", "tuned_")]
+    epochs = [f"{name}epochs=1" for name in ("pool_", "more_", "both_", "tuned_")]
     assert emit("run", "stages", f"out={out}", *sizes, *epochs, *given) == 0
-    free = {"statistics", "no stage 1", "end to end", "transcripts", "transcripts, 12 more clips"}
-    free |= {f"transcripts, 12 + 16 more clips{then}" for then in ("", ", end to end")}
-    labels = {"label words", "label words, transcripts", "label words, transcripts, 12 + 16 more clips"}
+    free = {"statistics", "no stage 1", "end to end", "transcripts", "transcripts of 12 other clips"}
+    free |= {f"transcripts of 12 + 16 other clips{then}" for then in ("", ", end to end")}
+    labels = {"label words", "label words, transcripts", "label words, transcripts also of 12 other clips"}
     for board, systems in (("board", free | labels), ("board_10", free)):
         named = {row["system"] for row in rows(out / f"{board}.csv")}
         assert named >= systems and not named & (labels - systems)
