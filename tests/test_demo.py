@@ -44,6 +44,7 @@ def test_demo_prints_its_table_and_is_not_repeated(tmp_path, capsys, monkeypatch
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
     shown = capsys.readouterr().out
     assert f"  mean            {metrics['pcc']['mean']:.3f}" in shown and "of it reached" in shown
+    assert "  on 2 clips of unmet subject and seed: n/a   2 labeled clips, where a correlation needs 3" in shown
     labeled = json.loads((tmp_path / "demo" / "label_words" / "metrics.json").read_text())
     assert f"  mean with label words in stage 1: {labeled['pcc']['mean']:.3f}" in shown
     assert labeled["made_from"] != metrics["made_from"]

@@ -94,6 +94,9 @@ def score_lines(metrics: dict[str, Any]) -> Iterator[str]:
     for name, value in pcc["per_dimension"].items():
         yield f"  {name:<{width}}{_number(value)}"
     yield f"  {'mean':<{width}}{_mean(pcc)}"
+    if unmet := metrics.get("unmet"):
+        clips = f"{counted(unmet['pcc']['n'], 'clip')} of unmet {' and '.join(unmet['kinds'])}"
+        yield f"  on {clips}: {_mean(unmet['pcc'])}   {unmet['why']}".rstrip()
     share = metrics.get("share_of_ceiling")
     if ceiling:
         reached = f"   {share:.0%} of it reached" if share is not None else ""

@@ -36,6 +36,7 @@ from stage2_fusion.evaluation.scoring import (
     score_table,
 )
 from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders
+from stage2_fusion.evaluation.unmet import find_unmet, unmet_in_features
 from stage2_fusion.models.model_config import TrainedOn
 
 if TYPE_CHECKING:
@@ -131,8 +132,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
     for labels, split in zip(all_labels, (config.train_split, config.valid_split, config.split), strict=True):
         if np.isnan(labels).all():
             raise UserError(f"{config.data}, split {split!r}: no clip of it is labeled")
-    every_id, kinds = data[0].column("id"), [data[0].column(f"group_{name}") for name in info.group_names]
-    groups = [dict(zip(info.group_names, row, strict=True)) for row in zip(*kinds, strict=True)] or [{}] * len(every_id)
+    every_id, groups = data[0].column("id"), _all_groups(data[0])
     budget = within_budget(every_id, groups, all_labels[0], config.max_train_clips)
     all_labels[0] = all_labels[0][budget]
     chosen = [np.flatnonzero(budget), *(np.arange(len(part)) for part in data[1:])]
@@ -169,8 +169,17 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
     kinds_of = {name: data[2].column(f"group_{name}") for name in info.group_names}
     about.crossed_group = crossed_kind(kinds_of, kind)
     crossed = _groups_of(data[2], about.crossed_group) if about.crossed_group else None
-    predictions, truth, group_of = scale.values(fit.predictions), scale.values(labels), _groups_of(data[2], kind)
-    return score_predictions(about, names, ids, group_of, predictions, truth, config.bootstrap, config.seed, crossed)
+    met = [*itertools.compress(groups, budget), *_all_groups(data[1])]
+    unmet = find_unmet(info.group_names, _all_groups(data[2]), met)
+    scored = names, ids, _groups_of(data[2], kind), scale.values(fit.predictions), scale.values(labels)
+    return score_predictions(about, *scored, config.bootstrap, config.seed, crossed, unmet)
+
+
+def _all_groups(part: "ClipDataset") -> list[dict[str, str]]:
+    """The groups of each clip, kind to name."""
+    kinds = part.info.group_names
+    names = [part.column(f"group_{kind}") for kind in kinds]
+    return [dict(zip(kinds, row, strict=True)) for row in zip(*names, strict=True)] or [{}] * len(part)
 
 
 def _groups_of(part: "ClipDataset", kind: str | None) -> list[str]:
@@ -201,6 +210,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
     train, valid, scored = standardize([clip_statistics(part, list(config.modalities)) for part in samples])
     fit = fit_ridge(train, train_labels, valid, valid_labels, scored)
     info = parts[0].info
+    trained_on = TrainedOn(clips=train_ids, chosen_on=valid_ids)
     kind, groups = clip_groups(parts[2].samples, config.groups, info.group_names)
     about = EvaluationInfo(
         split=config.split,
@@ -213,7 +223,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
             "encoders": info.encoders.digest,
             "fold": info.split,
         },
-        seen=count_seen(ids, TrainedOn(clips=train_ids, chosen_on=valid_ids)),
+        seen=count_seen(ids, trained_on),
         seen_by_encoders=met.seen,
         leak_probe=probe_leak(config.data, info, ids, labels, train_ids),
         label_ranges=info.label_ranges,
@@ -231,6 +241,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         config.bootstrap,
         config.seed,
         crossed,
+        unmet_in_features(config.data, info, ids, trained_on),
     )
 
 

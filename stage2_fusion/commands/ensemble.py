@@ -28,6 +28,7 @@ from stage2_fusion.evaluation.results import (
 )
 from stage2_fusion.evaluation.scoring import score_table
 from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
+from stage2_fusion.evaluation.unmet import common_unmet
 from stage2_fusion.prediction.tables import TableDescription, combine_tables
 from stage2_fusion.prediction.writing import format_values
 
@@ -156,6 +157,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
         config.bootstrap,
         config.seed,
         first.crossed,
+        None if config.method == "ridge" else common_unmet(members),  # learned weights have met further clips
     )
     write_evaluation(config.out, combined)
     return combined

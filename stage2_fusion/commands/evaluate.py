@@ -33,6 +33,7 @@ from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_p
 from stage2_fusion.evaluation.scoring import clip_groups, count_seen, crossed_groups, mean_weights, score_table
 from stage2_fusion.evaluation.trust import count_unlike, score_intervals
 from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders
+from stage2_fusion.evaluation.unmet import unmet_in_features
 
 if TYPE_CHECKING:
     from stage2_fusion.inference import ModelPredictions
@@ -114,6 +115,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     kind, groups = clip_groups(samples, config.groups, data.info.group_names)
     info = _describe(config, model, data.info, kind, ids, labels[clean], notes)
     info.crossed_group, crossed = crossed_groups(samples, kind, data.info.group_names)
+    unmet = unmet_in_features(config.data, data.info, ids, model.config.trained_on)
     with SummaryRecorder(model.to(best_device())) as recorder:
         result = run_model(model, data.samples, config.batch_size, explain=config.explain or passing)
     weights = result.weights[clean]  # (N, 3)
@@ -135,6 +137,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         config.bootstrap,
         config.seed,
         crossed,
+        unmet,
     )
     info.sections |= _share_of_ceiling(evaluation)
     if config.explain:

@@ -13,6 +13,7 @@ from stage2_fusion.evaluation.results import (
     combine_unknown,
     score_predictions,
 )
+from stage2_fusion.evaluation.unmet import merged_unmet
 
 
 def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Evaluation:
@@ -50,6 +51,7 @@ def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Eva
         resamples,
         seed,
         crossed,
+        merged_unmet(parts),
     )
 
 

@@ -36,6 +36,10 @@ CSV_COLUMNS = (
     "crossed_high",
     "difference_crossed_low",
     "difference_crossed_high",
+    "unmet",
+    "unmet_low",
+    "unmet_high",
+    "unmet_clips",
 )
 """Columns of the .csv before the dimensions."""
 
@@ -44,6 +48,17 @@ CROSSED = "both kinds of groups"
 
 Interval = list[float] | None
 """[low, high] of 95 %."""
+
+
+@dataclass(frozen=True)
+class UnmetScore:
+    """Of the clips whose groups a system has not met."""
+
+    kinds: tuple[str, ...]
+    pcc: float | None
+    interval: Interval
+    clips: int
+    """Of the first seed."""
 
 
 @dataclass
@@ -67,6 +82,8 @@ class LeaderboardRow:
     crossed_interval: Interval = None
     """Over two kinds of groups at once, such as people and the videos that they watched; None without a second kind."""
     difference_crossed: Interval = None
+    unmet: "UnmetScore | None" = None
+    """None where its clips of unmet groups are none, all, or not known."""
     note: str = ""
     """What makes the score look better than it is."""
     baseline: bool = False
@@ -112,8 +129,11 @@ class Leaderboard:
     def _cells(self) -> list[list[str]]:
         extra = [] if self.against is None else [f"less {self.against}"]
         crossed = [CROSSED] * any(row.crossed_interval for row in self.rows)
-        header = ["system", "seeds", "PCC", "95 % interval", *crossed, *extra, *self.names]
-        return [header, *(_text_row(row, self.names, bool(extra), bool(crossed)) for row in self.rows)]
+        kinds = {row.unmet.kinds for row in self.rows if row.unmet}
+        unmet = [f"unmet {' and '.join(*kinds) if len(kinds) == 1 else 'groups'}"] * bool(kinds)
+        header = ["system", "seeds", "PCC", "95 % interval", *crossed, *unmet, *extra, *self.names]
+        shown = bool(extra), bool(crossed), bool(unmet)
+        return [header, *(_text_row(row, self.names, *shown) for row in self.rows)]
 
 
 def read_systems(arguments: list[str]) -> dict[str, list[Evaluation]]:
@@ -185,24 +205,42 @@ def _system_name(info: EvaluationInfo, options: list[dict]) -> str:
 def _system_row(name: str, parts: list[Evaluation], resamples: int, seed: int) -> LeaderboardRow:
     means = [part.mean_pcc for part in parts if part.mean_pcc is not None]
     known = len(means) == len(parts)
-    if len(parts) == 1:
-        low_high = parts[0].scores.pcc.interval
-        crossed = parts[0].scores.crossed.interval if parts[0].scores.crossed else None
-    else:
-        drawn = (joint_draws(parts, resamples, seed, both) for both in (False, True))
-        low_high, crossed = (None if draws is None else interval(draws) for draws in drawn)
+    low_high, crossed = (_interval(parts, resamples, seed, both) for both in (False, True))
     return LeaderboardRow(
         name,
-        pcc=statistics.mean(means) if known else None,
+        pcc=_mean_pcc(parts),
         per_dimension=_mean_per_dimension([part.scores.pcc for part in parts], parts[0].names),
         seeds=len(parts),
         clips=len(parts[0].ids),
         sd=statistics.stdev(means) if known and len(means) > 1 else None,
         interval=low_high,
         crossed_interval=crossed,
+        unmet=_unmet_score(parts, resamples, seed),
         note=_note(parts),
         baseline=all(part.info.is_baseline for part in parts),
     )
+
+
+def _mean_pcc(parts: list[Evaluation]) -> float | None:
+    means = [part.mean_pcc for part in parts if part.mean_pcc is not None]
+    return statistics.mean(means) if len(means) == len(parts) else None
+
+
+def _interval(parts: list[Evaluation], resamples: int, seed: int, crossed: bool = False) -> Interval:
+    """That of the mean PCC; crossed: over both kinds of groups."""
+    if len(parts) == 1:
+        scores = parts[0].scores
+        return (scores.crossed.interval if scores.crossed else None) if crossed else scores.pcc.interval
+    draws = joint_draws(parts, resamples, seed, crossed)
+    return None if draws is None else interval(draws)
+
+
+def _unmet_score(parts: list[Evaluation], resamples: int, seed: int) -> UnmetScore | None:
+    unmet = [part.unmet_part for part in parts if part.unmet_part is not None]
+    kinds = {tuple(part.unmet.kinds) for part in parts if part.unmet}
+    if len(unmet) < len(parts) or len(kinds) != 1:
+        return None
+    return UnmetScore(kinds.pop(), _mean_pcc(unmet), _interval(unmet, resamples, seed), len(unmet[0].ids))
 
 
 def _mean_per_dimension(scores: list[Any], names: list[str]) -> dict[str, float | None]:
@@ -266,7 +304,7 @@ def _reference_rows(evaluations: list[Evaluation]) -> list[LeaderboardRow]:
     return rows
 
 
-def _text_row(row: LeaderboardRow, names: list[str], against: bool, crossed: bool) -> list[str]:
+def _text_row(row: LeaderboardRow, names: list[str], against: bool, crossed: bool, unmet: bool) -> list[str]:
     pcc = ("n/a" if row.pcc is None else f"{row.pcc:.3f}") + (f" ± {row.sd:.3f}" if row.sd is not None else "")
     low_high = "{:.3f} to {:.3f}".format(*row.interval) if row.interval else ""
     difference = "" if row.difference is None else f"{row.difference:+.3f}"
@@ -275,9 +313,22 @@ def _text_row(row: LeaderboardRow, names: list[str], against: bool, crossed: boo
     if row.difference_crossed:
         difference += " (both: {:+.3f} to {:+.3f})".format(*row.difference_crossed)
     both = "{:.3f} to {:.3f}".format(*row.crossed_interval) if row.crossed_interval else ""
+    new = ""
+    if row.unmet:
+        ends = " ({:.3f} to {:.3f})".format(*row.unmet.interval) if row.unmet.interval else ""
+        new = "n/a" if row.unmet.pcc is None else f"{row.unmet.pcc:.3f}{ends}"
     each = ["-" if value is None else f"{value:.3f}" for value in map(row.per_dimension.get, names)]
     system = f"{row.system}{' (baseline)' * row.baseline}"
-    return [system, str(row.seeds or ""), pcc, low_high, *[both] * crossed, *[difference] * against, *each]
+    return [
+        system,
+        str(row.seeds or ""),
+        pcc,
+        low_high,
+        *[both] * crossed,
+        *[new] * unmet,
+        *[difference] * against,
+        *each,
+    ]
 
 
 def _csv_row(row: LeaderboardRow, names: list[str]) -> list[Any]:
@@ -285,5 +336,8 @@ def _csv_row(row: LeaderboardRow, names: list[str]) -> list[Any]:
     difference_low, difference_high = row.difference_interval or (None, None)
     values = [row.system, row.seeds, row.clips, row.pcc, row.sd, low, high, row.difference]
     ends = [row.crossed_interval or (None, None), row.difference_crossed or (None, None)]
-    values += [difference_low, difference_high, *itertools.chain(*ends), *map(row.per_dimension.get, names), row.note]
+    values += [difference_low, difference_high, *itertools.chain(*ends)]
+    new = row.unmet
+    values += [new.pcc, *(new.interval or (None, None)), new.clips] if new else [None] * 4
+    values += [*map(row.per_dimension.get, names), row.note]
     return ["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in values]

@@ -2,7 +2,8 @@
 
 X.json               scores, and what was scored: the system, the clips (as digests), the seeds
 X_predictions.csv    Filename, one column per dimension
-X_labels.csv         Filename, group (the unit that the bootstrap draws), one column per dimension; empty = not labeled
+X_labels.csv         Filename, group (the unit that the bootstrap draws), one column per dimension; empty = not labeled;
+                     where known, the group of a second kind, and whether training has met the groups of the clip
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
-from shared.metrics import DimensionScores, Scores, score
+from shared.metrics import DimensionScores, Scores, score, why_no_pcc
 from shared.tables.formats import read_records
 from stage2_fusion.evaluation.damage_detection import DamagedViewScores, DamageReport
 from stage2_fusion.evaluation.damage_signals import Comparison
@@ -56,8 +57,17 @@ class FoldPart:
     made_from: dict[str, Any]
 
 
-CROSSED = "group of the second kind"
-"""Column of X_labels.csv."""
+class Unmet(NamedTuple):
+    """Which scored clips are of groups that the system has not met: no clip that trained or chose it is of one."""
+
+    kinds: list[str]
+    """Such as subject and seed: an unmet clip has an unmet group of each kind."""
+    rows: list[bool]
+    """Of each clip."""
+
+
+CROSSED, UNMET = "group of the second kind", "of unmet groups"
+"""Columns of X_labels.csv."""
 OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "ceiling": lambda value: DimensionScores(**value),
     "leak_probe": LeakProbe.from_json,
@@ -143,6 +153,8 @@ class Evaluation:
     """Where it was read from."""
     crossed: list[str] | None = None
     """The group of the second kind of each clip."""
+    unmet: Unmet | None = None
+    """None where it is not known."""
 
     @property
     def mean_pcc(self) -> float | None:
@@ -158,6 +170,21 @@ class Evaluation:
     def digests(self) -> ClipDigests:
         labels = [[_label_text(value) for value in row] for row in self.labels]
         return ClipDigests(digest(self.ids), digest([self.ids, labels]), digest([self.ids, self.groups]))
+
+    @cached_property
+    def unmet_part(self) -> "Evaluation | None":
+        """The clips of unmet groups alone; None where they are none, all, or not known."""
+        if self.unmet is None or not 0 < sum(self.unmet.rows) < len(self.ids):
+            return None
+        rows = np.flatnonzero(self.unmet.rows)
+        ids, groups, crossed = (
+            None if values is None else [values[i] for i in rows] for values in (self.ids, self.groups, self.crossed)
+        )
+        assert ids is not None and groups is not None
+        data = self.predictions[rows], self.labels[rows]
+        return score_predictions(
+            self.info, self.names, ids, groups, *data, self.resamples, self.bootstrap_seed, crossed
+        )
 
     def predictions_digest(self, text: Callable[[float], str] = repr) -> str:
         """Digest of the predictions as they are written."""
@@ -176,6 +203,7 @@ class Evaluation:
                 "group": info.group,
                 "groups": len(set(self.groups)),
                 **({"crossed_group": info.crossed_group} if info.crossed_group else {}),
+                **({"unmet_kinds": self.unmet.kinds} if self.unmet else {}),
                 "digest": digests.clips,
                 "labels_digest": digests.labels,
                 "groups_digest": digests.groups,
@@ -187,6 +215,7 @@ class Evaluation:
             "seen": info.seen and asdict(info.seen),
             "seen_by_encoders": info.seen_by_encoders,
             "made_from": info.made_from,
+            **({"unmet": _unmet_json(self.unmet.kinds, self.unmet_part)} if self.unmet and self.unmet_part else {}),
             **{name: _plain(value) for name, value in optional.items() if value},
             **({"unknown_training": info.unknown_training} if info.unknown_training else {}),
             **({"label_ranges": info.label_ranges} if info.label_ranges else {}),
@@ -204,17 +233,20 @@ def score_predictions(
     resamples: int,
     seed: int,
     crossed: Sequence[str] | None = None,
+    unmet: Unmet | None = None,
 ) -> Evaluation:
     """Score predictions (N, K) against labels (N, K), rows in any order, both on the scale of `info.label_ranges`.
     crossed: the group of `info.crossed_group` of each clip."""
     order = np.argsort(np.array(ids, dtype=object), kind="stable")
     ids, groups = [ids[i] for i in order], [groups[i] for i in order]
     others = None if crossed is None else [crossed[i] for i in order]
+    unmet = unmet and Unmet(unmet.kinds, [unmet.rows[i] for i in order])
     predictions = np.asarray(predictions, dtype=np.float64)[order]
     labels = np.asarray(labels, dtype=np.float32)[order]
     lowest = LabelScale.of(names, info.label_ranges).lowest.astype(np.float32)  # (K,), rounded as the labels are
     scores = score(predictions, labels, names, groups, resamples, seed, lowest, others)
-    return Evaluation(info, scores, list(names), ids, groups, predictions, labels, resamples, seed, crossed=others)
+    tables = list(names), ids, groups, predictions, labels
+    return Evaluation(info, scores, *tables, resamples, seed, crossed=others, unmet=unmet)
 
 
 def write_evaluation(out: Path, evaluation: Evaluation) -> None:
@@ -228,6 +260,9 @@ def write_evaluation(out: Path, evaluation: Evaluation) -> None:
     if evaluation.crossed is not None:
         header.append(CROSSED)
         rows = [[*row, other] for row, other in zip(rows, evaluation.crossed, strict=True)]
+    if evaluation.unmet is not None:
+        header.append(UNMET)
+        rows = [[*row, "yes" if new else "no"] for row, new in zip(rows, evaluation.unmet.rows, strict=True)]
     write_csv(_table_path(out, "labels"), header, rows)
     write_json(out, evaluation.to_json())
 
@@ -253,6 +288,9 @@ def read_evaluation(path: Path) -> Evaluation:
             bootstrap_seed=metrics["seeds"]["bootstrap"],
             path=path,
             crossed=[row[CROSSED] for row in labeled] if metrics["clips"].get("crossed_group") else None,
+            unmet=Unmet(kinds, [row[UNMET] == "yes" for row in labeled])
+            if (kinds := metrics["clips"].get("unmet_kinds"))
+            else None,
         )
         expected = ClipDigests(*(metrics["clips"][key] for key in ("digest", "labels_digest", "groups_digest")))
         expected_predictions = metrics["predictions_digest"]
@@ -332,6 +370,7 @@ def _info(metrics: dict[str, Any]) -> EvaluationInfo:
     rest = {key: value for key, value in metrics.items() if key not in Scores.__dataclass_fields__}
     for key in ("bootstrap", "predictions_digest"):
         rest.pop(key)
+    rest.pop("unmet", None)  # follows from the tables
     plain = ("split", "model", "configuration", "made_from", "seen_by_encoders", "unknown_training", "label_ranges")
     values = {key: rest.pop(key) for key in plain if key in rest}
     seen = rest.pop("seen", None)
@@ -341,6 +380,16 @@ def _info(metrics: dict[str, Any]) -> EvaluationInfo:
     values |= {"group": clips["group"], "crossed_group": clips.get("crossed_group")}
     values |= {"training_seed": rest.pop("seeds")["training"]}
     return EvaluationInfo(**values, sections=rest)
+
+
+def _unmet_json(kinds: list[str], part: Evaluation) -> dict[str, Any]:
+    why = "" if part.mean_pcc is not None else why_no_mean(part.labels)
+    return {"kinds": kinds, "groups": part.scores.groups, "pcc": asdict(part.scores.pcc), "why": why}
+
+
+def why_no_mean(labels: np.ndarray) -> str:
+    """Why no dimension of labels (N, K) has a PCC."""
+    return ", ".join(dict.fromkeys(why_no_pcc(column) for column in labels.T))
 
 
 def _plain(value: Any) -> Any:

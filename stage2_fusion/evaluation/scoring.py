@@ -12,7 +12,7 @@ from shared.text import counted
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.damage_signals import detector_table
 from stage2_fusion.evaluation.doubts import flat_line
-from stage2_fusion.evaluation.results import MARK, Evaluation, SeenClips
+from stage2_fusion.evaluation.results import MARK, Evaluation, SeenClips, why_no_mean
 from stage2_fusion.models.model_config import TrainedOn
 
 
@@ -90,22 +90,37 @@ def score_table(evaluation: Evaluation) -> str:
 
 
 def _interval_remarks(evaluation: Evaluation) -> list[str]:
-    """The interval of the mean PCC, or why there is none, in a line; nothing when none was asked for."""
+    """The interval of the mean PCC, or why there is none, in a line; nothing when none was asked for. Then that of the
+    clips of unmet groups."""
     scores = evaluation.scores
     counts = counted(scores.n, "clip")
     if evaluation.mean_pcc is None:
         return [f"{counts}; no PCC: each dimension says why"]
+    whole = [f"{counts}; {_mean_text(evaluation)}"] if scores.pcc.interval or evaluation.resamples else []
+    return [*whole, *_crossed_line(evaluation), *_unmet_line(evaluation)]
+
+
+def _mean_text(evaluation: Evaluation) -> str:
+    """The mean PCC, with its interval or why there is none."""
+    scores, text = evaluation.scores, f"mean PCC {evaluation.mean_pcc:.3f}"
     if scores.pcc.interval:
         low, high = scores.pcc.interval
         few = f"; of fewer than {FEW_GROUPS} a bootstrap makes it too narrow" if scores.groups < FEW_GROUPS else ""
-        return [
-            f"{counts}; mean PCC {evaluation.mean_pcc:.3f}, 95 % interval {low:.3f} to {high:.3f} "
-            f"({counted(scores.groups, 'group')}{few})",
-            *_crossed_line(evaluation),
-        ]
-    if not evaluation.resamples:
+        return f"{text}, 95 % interval {low:.3f} to {high:.3f} ({counted(scores.groups, 'group')}{few})"
+    return f"{text}, without an interval: {_why_no_interval(scores)}" if evaluation.resamples else text
+
+
+def _unmet_line(evaluation: Evaluation) -> list[str]:
+    """The score of the clips of unmet groups, where they are some of the clips."""
+    part = evaluation.unmet_part
+    if part is None or evaluation.unmet is None:
         return []
-    return [f"{counts}; mean PCC {evaluation.mean_pcc:.3f}, without an interval: {_why_no_interval(scores)}"]
+    about = f"{counted(len(part.ids), 'clip')} of unmet {' and '.join(evaluation.unmet.kinds)}"
+    if part.mean_pcc is None:
+        return [f"{about}; no PCC: {why_no_mean(part.labels)}"]
+    scored = [sum(value is not None for value in each.scores.pcc.per_dimension.values()) for each in (part, evaluation)]
+    fewer = f", over {scored[0]} of {scored[1]} dimensions" if scored[0] < scored[1] else ""
+    return [f"{about}; {_mean_text(part)}{fewer}"]
 
 
 def _crossed_line(evaluation: Evaluation) -> list[str]:

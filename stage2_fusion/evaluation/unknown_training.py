@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.errors import UserError
-from stage2_fusion.data.encoder_training import OLDER
+from stage2_fusion.data.encoder_training import OLDER, EncoderTraining
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import read_clips
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo
@@ -32,22 +32,26 @@ class Encounter(NamedTuple):
 
 def meet_encoders(features: Path, info: FeatureInfo, ids: Sequence[str]) -> Encounter:
     """What the encoders know of the clips `ids`. info: the features.json of the folder `features`, of all dimensions or
-    of some. Features of an earlier version tell it when the encoders were trained on the same clip dataset with the
-    splits that it had when it was encoded."""
-    about, wanted = info.encoder_training, set(ids)
-    if about is None:
-        training = info.encoders.config.get("training", {})
-        sources = training.get("config", {}).get("pairs", {}).get("sources")
-        if info.encoders.precomputed and not info.encoders.config:
-            return Encounter(0, "", ["the features came with the dataset: their training is not known"])
-        if training.get("data_digest") != info.data.digest or sources:
-            return Encounter(None, OLDER, [])
-        stored = {clip.id: clip.split for clip in read_clips(features, stored=True)}
-        return Encounter(sum(stored.get(name) == "train" for name in wanted), "", [])
+    of some."""
+    about, wanted = known_to_encoders(features, info), set(ids)
     notes = list(about.notes)
     if chosen := len(wanted & set(about.chosen)):
         notes.append(f"the epoch of the encoders was chosen by {chosen} of these clips")
     return Encounter(None if about.unknown else len(wanted & set(about.seen)), about.unknown, notes)
+
+
+def known_to_encoders(features: Path, info: FeatureInfo) -> EncoderTraining:
+    """All clips that the encoders know. Features of an earlier version tell it when the encoders were trained on the
+    same clip dataset with the splits that it had when it was encoded."""
+    if info.encoder_training is not None:
+        return info.encoder_training
+    training = info.encoders.config.get("training", {})
+    sources = training.get("config", {}).get("pairs", {}).get("sources")
+    if info.encoders.precomputed and not info.encoders.config:
+        return EncoderTraining(notes=["the features came with the dataset: their training is not known"])
+    if training.get("data_digest") != info.data.digest or sources:
+        return EncoderTraining(unknown=OLDER)
+    return EncoderTraining([clip.id for clip in read_clips(features, stored=True) if clip.split == "train"])
 
 
 def check_known(features: Path, info: FeatureInfo, ids: Sequence[str], trained_on: TrainedOn, allowed: bool) -> str:

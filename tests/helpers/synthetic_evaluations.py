@@ -17,6 +17,7 @@ def write_evaluation(
     ids: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     crossed: Sequence[str] | None = None,
+    unmet: results.Unmet | None = None,
     **info: Any,
 ) -> Path:
     """predictions, labels: (N, K) or (N,); crossed: groups of a second kind; `info` are fields of EvaluationInfo."""
@@ -31,6 +32,6 @@ def write_evaluation(
     names = [f"d{k}" for k in range(labels.shape[1])]
     about = results.EvaluationInfo(**fields)
     results.write_evaluation(
-        path, results.score_predictions(about, names, ids, groups, predictions, labels, 50, 0, crossed)
+        path, results.score_predictions(about, names, ids, groups, predictions, labels, 50, 0, crossed, unmet)
     )
     return path

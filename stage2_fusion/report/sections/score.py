@@ -90,7 +90,7 @@ def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
     if scores.pcc.interval:
         low, high = scores.pcc.interval
         text += f" (95 % interval over other {group}s: {low:.3f} to {high:.3f}{_over_both(evaluation)})"
-    text += "."
+    text += f".{_on_unmet(evaluation)}"
     if info.seen and info.seen.in_choosing:
         text += " These clips also chose the epoch of the model, so clips that nobody has seen will score lower."
     if info.unknown_training or info.seen is None or info.seen_by_encoders is None:
@@ -114,6 +114,17 @@ def _over_both(evaluation: Evaluation) -> str:
         return ""
     low, high = crossed.interval
     return f"; over other {evaluation.info.group}s and other {evaluation.info.crossed_group}s: {low:.3f} to {high:.3f}"
+
+
+def _on_unmet(evaluation: Evaluation) -> str:
+    """A sentence on the clips of unmet groups; "" where they are none, all, or not known."""
+    part = evaluation.unmet_part
+    if part is None or part.mean_pcc is None or evaluation.unmet is None:
+        return ""
+    ends = part.scores.pcc.interval
+    interval = " (95 % interval {:.3f} to {:.3f})".format(*ends) if ends else ""
+    clips = f"{counted(len(part.ids), 'clip')} of unmet {' and '.join(evaluation.unmet.kinds)}"
+    return f" On the {clips}, which neither training nor its validation has met, it is {part.mean_pcc:.3f}{interval}."
 
 
 def _scored_dimensions(evaluation: Evaluation) -> str:

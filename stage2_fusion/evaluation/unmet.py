@@ -1,0 +1,62 @@
+"""Scored clips whose groups training has not met: people it has not seen, in reaction to videos that it has not seen.
+
+A split by person leaves the seed videos of the test clips in training, and with them their words and what they evoke.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from stage2_fusion.data.feature_info import FeatureInfo
+from stage2_fusion.data.features import read_clips
+from stage2_fusion.evaluation.results import Evaluation, Unmet
+from stage2_fusion.evaluation.unknown_training import known_to_encoders
+from stage2_fusion.models.model_config import TrainedOn
+
+
+def find_unmet(
+    kinds: Sequence[str], scored: Iterable[Mapping[str, str]], met: Iterable[Mapping[str, str]]
+) -> Unmet | None:
+    """Which of the scored clips share no group of any kind with the clips that trained or chose a system.
+
+    kinds: the kinds of groups; scored, met: the groups of each clip, kind to name, "" = unknown. A scored clip with an
+    unknown group does not count as unmet. None if nothing is known: without kinds, or with a met clip of unknown group.
+    """
+    names = [dict(clip) for clip in met]
+    of_kind = {kind: {clip.get(kind, "") for clip in names} for kind in kinds}
+    if not of_kind or any("" in groups for groups in of_kind.values()):
+        return None
+    rows = [all(clip.get(kind) and clip[kind] not in groups for kind, groups in of_kind.items()) for clip in scored]
+    return Unmet(list(kinds), rows)
+
+
+def unmet_in_features(features: Path, info: FeatureInfo, ids: Sequence[str], trained_on: TrainedOn) -> Unmet | None:
+    """`find_unmet` of the clips `ids` of a feature dataset, for a model trained on `trained_on` and the encoders. None
+    also if it is not known what trained them, or on clips of other datasets, whose groups are not known."""
+    encoders = known_to_encoders(features, info)
+    if trained_on.clips is None or encoders.unknown:
+        return None
+    groups = {clip.id: clip.groups for clip in read_clips(features)}
+    met = {*trained_on.clips, *(trained_on.chosen_on or []), *encoders.seen, *encoders.chosen}
+    if met - groups.keys():
+        return None
+    return find_unmet(info.group_names, (groups[name] for name in ids), (groups[name] for name in met))
+
+
+def common_unmet(evaluations: Sequence[Evaluation]) -> Unmet | None:
+    """What several systems, scored on the same clips, have all not met; None if one of them does not know."""
+    known = _known(evaluations)
+    rows = [all(rows) for rows in zip(*(each.rows for each in known), strict=True)]
+    return Unmet(known[0].kinds, rows) if known else None
+
+
+def merged_unmet(evaluations: Sequence[Evaluation]) -> Unmet | None:
+    """The same of the clips of all evaluations one after another, each as its own system has met them."""
+    known = _known(evaluations)
+    return Unmet(known[0].kinds, [row for each in known for row in each.rows]) if known else None
+
+
+def _known(evaluations: Sequence[Evaluation]) -> list[Unmet]:
+    """Empty if one is not known, or their kinds differ."""
+    known = [each.unmet for each in evaluations if each.unmet is not None]
+    same = len(known) == len(evaluations) and all(each.kinds == known[0].kinds for each in known)
+    return known if same else []
