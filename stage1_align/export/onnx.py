@@ -224,8 +224,9 @@ class _WindowedGraph(_Graph):
         power = rearrange(x.square(), "n (part bins) f -> n part f bins", part=2).sum(1)  # (B * W, F, bins)
         clip = torch.arange(clips, device=samples.device)[:, None].expand(-1, windows)  # (B, W)
         window = torch.arange(windows, device=samples.device).expand(clips, -1)  # (B, W)
-        mel = tower._mel(power, torch.stack([clip.flatten(), window.flatten()]), samples)  # (B * W, 1, F, M)
-        sequence = tower._frames(mel).unflatten(0, (clips, windows)).flatten(1, 2)  # (B, T, C)
+        at = torch.stack([clip.flatten(), window.flatten()])  # (2, B * W)
+        mel = tower._mel(power, at, samples)  # (B * W, 1, F, M)
+        sequence = tower._steps(mel, at, samples).unflatten(0, (clips, windows)).flatten(1, 2)  # (B, T, C)
         encoded = tower._finish(sequence, tower._step_mask(sequence, samples), None)
         return encoded.pooled, encoded.sequence
 

@@ -95,6 +95,11 @@ class Tower(nn.Module):
         """C, the width of `sequence`."""
         raise NotImplementedError
 
+    @property
+    def pooled_width(self) -> int:
+        """The channels of `sequence` that are pooled, which come first."""
+        return self.width
+
     def config(self) -> dict[str, Any]:
         """Options that rebuild this tower. `pretrained` is None: the weights come from the exported file."""
         values = dataclasses.asdict(self.options)
@@ -203,7 +208,7 @@ class Tower(nn.Module):
 
     def _projection(self) -> nn.Module:
         """A new layer from what `_finish` pools to the shared space."""
-        return nn.Linear(self.width * (2 if self.options.max_pool else 1), self.embed_dim)
+        return nn.Linear(self.pooled_width * (2 if self.options.max_pool else 1), self.embed_dim)
 
     def _finish(self, sequence: Tensor, mask: Tensor, rate: float | None) -> Encoded:
         """Pool over time (with `max_pool` also the maximum), project and normalize to unit length, all in fp32."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.files import read_json
-from shared.options.ranges import CheckedOptions
+from shared.options.ranges import CheckedOptions, LayersOrNone
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import folder_config, load_folder
 from stage1_align.towers.mel_cnn import check_bank
@@ -44,6 +44,9 @@ class ClapOptions(CheckedOptions):
     their width, 512 for LAION's)."""
     max_pool: bool = False
     """Also pool the maximum over time: an expression may last a moment."""
+    level_bands: LayersOrNone = 0
+    """Bands of the spectrogram whose loudness and its variation follow the network's channels in the sequence, at twice
+    its rate (towers/levels.py): a temporal model of stage 2 sees onset and rhythm. 0: none."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -126,7 +129,7 @@ class Clap(WindowedTower):
 
     def _frames(self, mel: Tensor) -> Tensor:
         hidden = self.net(mel).last_hidden_state  # (N, C, bands, steps)
-        return hidden.mean(2).transpose(1, 2)  # (N, steps, C)
+        return hidden.mean(2).transpose(1, 2)  # (N, steps / repeats, C)
 
 
 def _extractor_values(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,17 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from shared.options.ranges import CheckedOptions, Hertz, Layers, PositiveInt, ProperFraction, SampleRate, Steps, Width
+from shared.options.ranges import (
+    CheckedOptions,
+    Hertz,
+    Layers,
+    LayersOrNone,
+    PositiveInt,
+    ProperFraction,
+    SampleRate,
+    Steps,
+    Width,
+)
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import load_prefix, read_laion
 from stage1_align.towers.slaney_mel import instead_of_librosa
@@ -89,6 +99,9 @@ class HtsatOptions(CheckedOptions):
     differ less than ways of speaking. Leave it off for pretrained weights, which were trained without."""
     max_pool: bool = False
     """Also pool the maximum over time: an expression may last a moment."""
+    level_bands: LayersOrNone = 0
+    """Bands of the spectrogram whose loudness and its variation follow the network's channels in the sequence, at twice
+    its rate (towers/levels.py): a temporal model of stage 2 sees onset and rhythm. 0: none."""
     drop_path: ProperFraction = 0.1
     """Stochastic depth."""
 
@@ -159,7 +172,7 @@ class Htsat(WindowedTower):
             raise UserError(
                 f"projection: clap gives LAION's embedding space: set embed_dim {LAION_DIM} and max_pool false"
             )
-        hidden = nn.Linear(self.width, LAION_DIM)
+        hidden = nn.Linear(self.pooled_width, LAION_DIM)
         return nn.Sequential(hidden, nn.ReLU(), nn.Linear(LAION_DIM, LAION_DIM))
 
     @property
@@ -172,11 +185,11 @@ class Htsat(WindowedTower):
         return self._centered(mel, at, samples) if self.options.center else mel
 
     def _frames(self, mel: Tensor) -> Tensor:
-        """(N, 1, F, M) to distinct frames (N, steps, C)."""
+        """(N, 1, F, M) to distinct frames (N, steps / repeats, C)."""
         mel = self.net.bn0(mel.transpose(1, 3)).transpose(1, 3)  # (N, 1, F, M)
         output = self.net.forward_features(self.net.reshape_wav2img(mel))
         frames = output["fine_grained_embedding"]  # (N, repeated, C)
-        return frames[:, :: frames.shape[1] // self.steps]  # (N, steps, C)
+        return frames[:, :: frames.shape[1] * self.repeats // self.steps]  # (N, steps / repeats, C)
 
     def _centered(self, mel: Tensor, at: Tensor, samples: Tensor) -> Tensor:
         """mel (N, 1, F, M) of the windows at (2, N), minus the mean over each clip's own frames; padding is 0."""

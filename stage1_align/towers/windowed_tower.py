@@ -1,5 +1,6 @@
 """Audio in whole windows: the base of the HTS-AT towers, whichever implementation they run."""
 
+import dataclasses
 import math
 from typing import Any, Self
 
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
 from stage1_align.towers.base import Encoded
+from stage1_align.towers.levels import band_levels
+
+LEVEL_STEPS = 2
+"""Steps of a sequence with levels for each distinct frame: 128 ms instead of a quarter of a second, so that syllables
+and laughter, four to six a second, show."""
 
 
 class WindowedTower(AudioTower):
@@ -20,21 +26,28 @@ class WindowedTower(AudioTower):
     whole windows, the last one padded with silence, and each distinct frame is taken once: the rate is the same for all
     clips, and a clip's output does not depend on its batch. Frames that start after the clip's end are masked.
 
+    With `level_bands`, levels of the spectrogram follow the channels of the network (towers/levels.py), each frame
+    is given LEVEL_STEPS times. The embedding in the shared space does not see the levels.
+
     A subclass calls `_set_windows` and `_set_spectrogram`, sets `net`, and implements `_mel` and `_frames`.
     """
 
     window: int
     """Samples per window."""
     steps: int
-    """Distinct frames per window."""
+    """Steps of the sequence per window."""
+    repeats: int
+    """Steps per distinct frame."""
     net: Any
     """The network; its `layers` are the stages."""
 
     hann: Tensor
 
     def _set_windows(self, sample_rate: int, window: int, steps: int) -> None:
-        self.sample_rate, self.window, self.steps = sample_rate, window, steps
-        self.rate = steps * sample_rate / window
+        """steps: distinct frames of the network per window."""
+        self.repeats = LEVEL_STEPS if self.options.level_bands else 1
+        self.sample_rate, self.window, self.steps = sample_rate, window, steps * self.repeats
+        self.rate = self.steps * sample_rate / window
 
     def _set_spectrogram(self, n_fft: int, hop: int) -> None:
         """n_fft: samples per spectrogram window; hop: samples between spectrogram frames."""
@@ -43,6 +56,10 @@ class WindowedTower(AudioTower):
 
     @property
     def width(self) -> int:
+        return self.pooled_width + 2 * self.options.level_bands
+
+    @property
+    def pooled_width(self) -> int:
         return self.net.num_features
 
     def blocks(self) -> list[nn.Module]:
@@ -69,8 +86,23 @@ class WindowedTower(AudioTower):
         raise NotImplementedError
 
     def _frames(self, mel: Tensor) -> Tensor:
-        """(N, 1, F, M) to distinct frames (N, steps, C)."""
+        """(N, 1, F, M) to distinct frames (N, steps / repeats, C)."""
         raise NotImplementedError
+
+    def _steps(self, mel: Tensor, at: Tensor, samples: Tensor) -> Tensor:
+        """The sequence of the windows at (2, N) from their log-mels (N, 1, F, M): (N, steps, C)."""
+        frames = self._frames(mel).float()  # (N, steps / repeats, C)
+        if not self.options.level_bands:
+            return frames
+        inside = self._frame_mask(at, samples, mel.shape[2])  # (N, F)
+        levels = band_levels(mel[:, 0], inside, self.steps, self.options.level_bands)  # (N, steps, L)
+        return torch.cat([frames.repeat_interleave(self.repeats, dim=1), levels], dim=-1)  # (N, steps, C + L)
+
+    def _finish(self, sequence: Tensor, mask: Tensor, rate: float | None) -> Encoded:
+        """As `Tower._finish`, of the network's channels alone; levels follow them in the sequence."""
+        encoded = super()._finish(sequence[..., : self.pooled_width], mask, rate)
+        levels = sequence[..., self.pooled_width :].float() * mask[..., None]  # (B, T, L)
+        return dataclasses.replace(encoded, sequence=torch.cat([encoded.sequence, levels], dim=-1))  # (B, T, C)
 
     def train(self, mode: bool = True) -> Self:
         """The batch norm over mel bands keeps its statistics: batch statistics differ between processes, and between a
@@ -113,8 +145,9 @@ class WindowedTower(AudioTower):
         real = starts[None] < samples[:, None]  # (B, W)
         if not real.any():
             real[0, 0] = True  # every parameter needs a gradient, also without any sound; masked below
-        mel = self._mel(self._power(waveform[real]), real.nonzero().T, samples)  # (N, 1, F, M)
-        frames = self._frames(mel).float()  # (N, steps, C)
+        at = real.nonzero().T  # (2, N)
+        mel = self._mel(self._power(waveform[real]), at, samples)  # (N, 1, F, M)
+        frames = self._steps(mel, at, samples)  # (N, steps, C)
         sequence = frames.new_zeros(batch, windows, self.steps, frames.shape[-1])  # (B, W, steps, C)
         sequence[real] = frames
         sequence = rearrange(sequence, "b w t c -> b (w t) c")  # (B, T, C)

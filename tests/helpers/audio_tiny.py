@@ -53,6 +53,7 @@ HUB = {name: value for name, value in GROUP.items() if "codevector" not in name}
 
 KINDS = {
     "htsat": ("htsat", HTSAT),
+    "htsat with levels": ("htsat", {**HTSAT, "center": True, "level_bands": 4}),
     "mel_cnn": ("mel_cnn", {"n_fft": 512, "mel_bins": 16, "channels": [4, 8, 16], "width": 12}),
     "clap": ("clap", {"model_cfg": CLAP, "feature_cfg": CLAP_FEATURES}),
     "wav2vec2": ("wav2vec2", {"model_cfg": GROUP}),

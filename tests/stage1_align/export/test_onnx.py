@@ -33,7 +33,7 @@ def other_towers():
         "standardize": True,
         "max_pool": True,
     }
-    specs["audio"]["options"] |= {"center": True, "max_pool": True}
+    specs["audio"]["options"] |= {"center": True, "max_pool": True, "level_bands": 4}
     built = AlignedEncoders.build({"vision": specs["vision"], "audio": specs["audio"]}, 8).eval().towers()
     built["audio"].calibrate([torch.randn(70000).numpy() * 0.1])
     cfg = {"context_length": 24, "width": 16, "heads": 2, "layers": 1}
