@@ -150,7 +150,7 @@ def test_stages_tables_each_way_to_train_the_towers_for_each_number_of_labels(sm
 @pytest.mark.slow
 def test_dynamics_tables_the_models_of_time_beside_means_and_statistics(small, tmp_path):
     out = tmp_path / "out"
-    given = ["clips=60", "encoder_clips=24", "seeds=0,1", f"out={out}", *small]
+    given = ["clips=60", "encoder_clips=24", "seeds=0,1", "epochs=2", f"out={out}", *small]
     assert emit("run", "dynamics", *given) == 0
     board = {row["system"]: row for row in rows(out / "board.csv")}
     parts = {"dual_stage", "without_tcn", "without_bilstm", "without_decoder", "means_over_time"}

@@ -102,6 +102,9 @@ class HtsatOptions(CheckedOptions):
     level_bands: LayersOrNone = 0
     """Bands of the spectrogram whose loudness and its variation follow the network's channels in the sequence, at twice
     its rate (towers/levels.py): a temporal model of stage 2 sees onset and rhythm. 0: none."""
+    levels_alone: bool = False
+    """The sequence has the levels alone; the embedding in the shared space stays. Where a thousand clips teach timing,
+    the network's channels, which tell clips apart, are learned by heart instead."""
     drop_path: ProperFraction = 0.1
     """Stochastic depth."""
 

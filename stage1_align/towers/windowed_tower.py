@@ -45,6 +45,8 @@ class WindowedTower(AudioTower):
 
     def _set_windows(self, sample_rate: int, window: int, steps: int) -> None:
         """steps: distinct frames of the network per window."""
+        if self.options.levels_alone and not self.options.level_bands:
+            raise UserError("levels_alone needs levels: set level_bands to 8 or so")
         self.repeats = LEVEL_STEPS if self.options.level_bands else 1
         self.sample_rate, self.window, self.steps = sample_rate, window, steps * self.repeats
         self.rate = self.steps * sample_rate / window
@@ -56,7 +58,8 @@ class WindowedTower(AudioTower):
 
     @property
     def width(self) -> int:
-        return self.pooled_width + 2 * self.options.level_bands
+        levels = 2 * self.options.level_bands
+        return levels if self.options.levels_alone else self.pooled_width + levels
 
     @property
     def pooled_width(self) -> int:
@@ -102,6 +105,8 @@ class WindowedTower(AudioTower):
         """As `Tower._finish`, of the network's channels alone; levels follow them in the sequence."""
         encoded = super()._finish(sequence[..., : self.pooled_width], mask, rate)
         levels = sequence[..., self.pooled_width :].float() * mask[..., None]  # (B, T, L)
+        if self.options.levels_alone:
+            return dataclasses.replace(encoded, sequence=levels)  # (B, T, L)
         return dataclasses.replace(encoded, sequence=torch.cat([encoded.sequence, levels], dim=-1))  # (B, T, C)
 
     def train(self, mode: bool = True) -> Self:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers.audio_tiny import CLAP, CLAP_FEATURES, HTSAT, build, sounds
 
+from shared.errors import UserError
 from stage1_align.towers.levels import band_levels
 
 TOWERS = {"htsat": HTSAT | {"window_samples": None}, "clap": {"model_cfg": CLAP, "feature_cfg": CLAP_FEATURES}}
@@ -48,6 +49,12 @@ def test_levels_double_the_steps_and_leave_frames_and_embedding_alone(kind):
     torch.testing.assert_close(b.pooled, a.pooled)
     torch.testing.assert_close(b.sequence[..., : plain.width], a.sequence.repeat_interleave(2, dim=1))
     assert torch.equal(b.mask, a.mask.repeat_interleave(2, dim=1))
+    alone = build(kind, TOWERS[kind] | {"level_bands": 4, "levels_alone": True})
+    c = alone.encode_prepared(waveforms)
+    assert alone.width == 8 and torch.equal(c.sequence, b.sequence[..., plain.width :])
+    torch.testing.assert_close(c.pooled, b.pooled)
+    with pytest.raises(UserError, match="level_bands"):
+        build(kind, TOWERS[kind] | {"levels_alone": True})
 
 
 @pytest.mark.parametrize("kind", TOWERS)
@@ -56,7 +63,9 @@ def test_a_burst_is_loud_in_its_own_steps(kind):
     rate, noise = tower.sample_rate, np.random.default_rng(1).normal(0, 1, 3 * tower.window).astype(np.float32)
     steps = len(noise) / rate * tower.rate
     burst = (np.arange(len(noise)) / len(noise) * steps).astype(int) == 5
-    level, deviation = tower.encode_prepared([np.where(burst, 0.3, 0.003).astype(np.float32) * noise]).sequence[0, :, -2:].T
+    level, deviation = (
+        tower.encode_prepared([np.where(burst, 0.3, 0.003).astype(np.float32) * noise]).sequence[0, :, -2:].T
+    )
     elsewhere = [i for i in range(len(level)) if abs(i - 5) > 1]
     assert float(level[5] - level[elsewhere].max()) > 1.5  # 40 dB are four bels; its edges are shared with neighbors
     assert level[elsewhere].std() < 0.3 and deviation[elsewhere].max() < deviation[[4, 6]].max()

@@ -44,6 +44,20 @@ def test_bilstm_gate_mixes_state_and_input():
     torch.testing.assert_close(layer(x, mask), x * mask[..., None])
 
 
+def test_bilstm_begins_by_remembering():
+    """A memory shrinks by about sigmoid(1 + b) at each step; |b| is at most PyTorch's bound for four states."""
+    layer = GatedBiLSTM(8, 2, 0.0)
+    forget = [
+        (ih.chunk(4)[1] + hh.chunk(4)[1]).detach()
+        for weights in layer.lstm.all_weights
+        for ih, hh in [(weights[2], weights[3])]
+    ]
+    assert len(forget) == 4  # two layers, two directions
+    kept = torch.stack(forget).sigmoid()
+    bound = torch.tensor([1.0 - 0.5, 1.0 + 0.5]).sigmoid()
+    assert (kept > bound[0]).all() and (kept < bound[1]).all()
+
+
 def test_bilstm_and_its_gradient_equal_packed_sequences():
     layer = GatedBiLSTM(8, 2, 0.0)
     x, mask = ragged()
