@@ -19,7 +19,7 @@ from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
 from stage2_fusion.commands.report import main
 from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.data.features import write
-from stage2_fusion.evaluation.results import read_evaluation
+from stage2_fusion.evaluation.results import Unmet, read_evaluation
 from stage2_fusion.report import SECTIONS, Report, figures, write_report
 from stage2_fusion.report import write as write_module
 from stage2_fusion.train import train
@@ -197,6 +197,16 @@ def test_an_evaluation_alone_makes_a_report(evaluation, tmp_path):
     scores = read_evaluation(evaluation).scores
     assert table_cells(report.path.read_text(), "d1")[0] == f"{scores.pcc.per_dimension['d1']:.3f}"
     assert any("no baseline" in line for line in report.missing)
+
+
+def test_clips_of_unmet_groups_have_a_sentence(tmp_path):
+    labels = np.random.default_rng(0).random((40, 2))
+    predictions = labels + 0.3 * np.random.default_rng(1).normal(size=(40, 2))
+    unmet = Unmet(["subject", "seed"], [i < 12 for i in range(40)])
+    path = write_evaluation(tmp_path / "m.json", predictions, labels, model="dual", unmet=unmet)
+    expected = np.mean([np.corrcoef(predictions[:12, k], np.float32(labels[:12, k]))[0, 1] for k in range(2)])
+    sentence = "On the 12 clips of unmet subject and seed, which neither training nor its validation has met, it is"
+    assert f"{sentence} {expected:.3f} (95 % interval" in write_report([path], tmp_path / "r.html").sections[0].lead
 
 
 def test_several_evaluations_make_a_leaderboard_with_paired_differences(evaluation, tmp_path):
