@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
-JOBS ?= 1
+JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test test-all lint evidence install clean

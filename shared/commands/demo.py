@@ -39,6 +39,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run `emit demo`; 0 when every step succeeded."""
     config = configuration.parse(DemoConfig, argv, prog="emit demo", example="emit demo --out runs/demo --clips 2000")
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "jobs"}
-    words = {name: "" if value is None else str(value) for name, value in given.items()}
+    words = {name: "null" if value is None else str(value) for name, value in given.items()}
     run_recipe(read_recipe("demo"), words, jobs=config.jobs)
     return 0

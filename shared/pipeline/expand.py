@@ -67,6 +67,8 @@ def resolve(recipe: PipelineRecipe, given: Mapping[str, str]) -> dict[str, Any]:
 def _typed(variable: Variable, text: str) -> Any:
     """The value that a text gives a variable. Its default decides the type; a text stays as it is."""
     name, default = variable.name, variable.default
+    if text.strip() == "null" and not variable.required and name != "out":
+        return None
     if not text.strip():
         if variable.required or default is not None:
             raise UsageError(f"{name}= is empty: {variable.help}")

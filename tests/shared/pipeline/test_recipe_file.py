@@ -82,6 +82,17 @@ def test_value_that_makes_no_sense_is_refused(tmp_path, given, message):
         lines(tmp_path, STEP % "{data}", *given)
 
 
+def test_null_empties_a_variable_that_has_a_default():
+    recipe = read_recipe("demo")
+    whole, without = (
+        expand(recipe, resolve(recipe, given)) for given in ({}, {"labels_config": "null", "clips": "null"})
+    )
+    left_out = [line.name for line in whole if "label words" in line.name]
+    assert len(left_out) == 5 and [line.name for line in without] == [x.name for x in whole if x.name not in left_out]
+    assert "--clips" in whole[0].words and "--clips" not in without[0].words
+    assert resolve(recipe, {"out": "null"})["out"] == "null"
+
+
 def test_home_folder_is_expanded_where_the_shell_leaves_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert lines(tmp_path, STEP % "{run_folder}", "out=~/x") == ["emit check /home/me/x/runs"]
