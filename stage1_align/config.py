@@ -155,11 +155,6 @@ class LossConfig(CheckedOptions):
     is not a negative of a grin. 0: only clips with equal texts are positives."""
     soft_width: PositiveFloat = 0.1
     """What near means: standard deviation of the Gaussian kernel over label vectors, whose entries lie in [0, 1]."""
-    soft_text: Fraction = 0.0
-    """Of pairs with transcripts or captions: fraction of the target that goes to clips with similar texts, as the text
-    tower judges them at that step, without labels: "so funny" is not a negative of "hilarious". 0: equal texts only."""
-    soft_text_width: PositiveFloat = 0.3
-    """What similar means: standard deviation of the Gaussian kernel over text embeddings, which have length 1."""
     initial_scale: Scale = 14.3
     """Initial inverse temperature (CLIP: 1 / 0.07; SigLIP: 10)."""
     initial_bias: Bias = -10.0

@@ -70,8 +70,7 @@ def contrastive(
     depend on one.
     kind "sigmoid": T_ij = 1 for positives, else 0. bias: () learned, 0 when None.
 
-    labels: float (b, K), labels or other coordinates; a row with any NaN is unknown. With soft > 0, clips with near
-    labels are positives in part.
+    labels: float (b, K); a row with any NaN is unknown. With soft > 0, clips with near labels are positives in part.
     With the kernel k_ij = exp(-||labels_i - labels_j||^2 / (2 soft_width^2)),
         info_nce   T_ij <- (1 - soft) T_ij + soft k_ij / sum_j k_ij for a query i of known labels, over the candidates j
                    of known labels; a query of unknown labels keeps T.

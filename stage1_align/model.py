@@ -124,7 +124,7 @@ class ContrastiveModel(nn.Module):
         self, pair: str, output: dict[str, Tensor], i: int, j: int, text_id: Tensor, labels: Tensor | None
     ) -> Tensor:
         first, second = PAIRS[pair]
-        near, soft, width = self._near(output, pair, i, j, labels)
+        near = labels if self._has_label_words(pair, i, j) else None  # (b, K)
         return contrastive(
             output[first][i],  # (b, D)
             output[second][j],  # (b, D)
@@ -135,8 +135,8 @@ class ContrastiveModel(nn.Module):
             bias=output.get(f"bias_{pair}"),
             tile=self.config.tile,
             labels=near,
-            soft=soft if near is not None else 0.0,
-            soft_width=width,
+            soft=self.config.soft if near is not None else 0.0,
+            soft_width=self.config.soft_width,
         )
 
     def _ids(self, pair: str, i: int, j: int, text_id: Tensor) -> Tensor:
@@ -146,20 +146,11 @@ class ContrastiveModel(nn.Module):
             return torch.stack([text_id[i], text_id[j]], 1)  # (b, 2)
         return text_id[j if PAIRS[pair][1] == "text" else 0]  # (b,)
 
-    def _near(
-        self, output: dict[str, Tensor], pair: str, i: int, j: int, labels: Tensor | None
-    ) -> tuple[Tensor | None, float, float]:
-        """By what the clips of a loss are near each other, (b, ...), NaN = unknown; the fraction of the target that
-        near clips share; and the width of its kernel. Labels where words made of labels take part, else the embeddings
-        of the texts: a loss on what was said reads no label."""
-        config, k = self.config, j if PAIRS[pair][1] == "text" else 0
-        if "labels" in (self.captions[k], self.captions[i] if pair == "text_text" else ""):
-            return labels, config.soft, config.soft_width
-        if not config.soft_text or "text" not in output:
-            return None, 0.0, 1.0
-        text = output["text"][k].detach().float()  # (b, D)
-        unknown = ~output["has_text"][k, :, None]  # (b, 1)
-        return text.masked_fill(unknown, torch.nan), config.soft_text, config.soft_text_width
+    def _has_label_words(self, pair: str, i: int, j: int) -> bool:
+        """Whether words made of labels decide which clips of a loss mean the same. Targets softened by labels are for
+        these losses alone: a loss on what was said reads no label."""
+        kinds = {self.captions[j if PAIRS[pair][1] == "text" else 0], self.captions[i] if pair == "text_text" else ""}
+        return "labels" in kinds
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the pairs' losses: ()."""

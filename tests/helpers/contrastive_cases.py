@@ -19,8 +19,6 @@ from stage1_align.towers.base import Encoded
 
 B, D = 12, 6
 WEIGHTS = {"vision_text": 1.0, "audio_text": 0.5, "text_text": 0.7, "vision_audio": 0.4, "audio_labels": 0.3}
-SOFT_TEXT = {"soft_text": 0.4, "soft_text_width": 0.5}
-"""Of losses with soft targets, for pairs with transcripts."""
 TILES = (1, 4, 64)
 CHUNKS = (0, 1, 3)  # 0: without gradient cache
 CASES = list(itertools.product(LOSSES, TILES, CHUNKS))
@@ -56,8 +54,6 @@ def make_model(name: str, tile: int = 1024) -> ContrastiveModel:
     torch.manual_seed(0)
     encoders = AlignedEncoders(Tower(5), Tower(7), Tower(9), embed_dim=D)
     options = {**LOSSES[name], "pairs": WEIGHTS, "initial_scale": 9.0, "initial_bias": -2.0, "tile": tile}
-    if "soft" in options:
-        options |= SOFT_TEXT
     return ContrastiveModel(encoders, LossConfig(**options), ["transcript", "labels"])
 
 
@@ -114,16 +110,13 @@ def expected(name: str, chunks: int, world: int) -> Result:
 def expected_loss(name: str, output: dict[str, Tensor], batch: PairBatch) -> Tensor:
     """The weighted sum of the reference losses of all pairs."""
     options: dict[str, Any] = dict(LOSSES[name])
-    transcripts = output["text"][0].detach().masked_fill(~output["has_text"][0, :, None], torch.nan)  # (B, D)
 
     def term(pair: str, first: tuple[str, int], second: tuple[str, int], ids: Tensor) -> Tensor:
         x, y = (output[modality][kind] for modality, kind in (first, second))
         valid = output[f"has_{first[0]}"][first[1]] & output[f"has_{second[0]}"][second[1]]
         bias, own = output.get(f"bias_{pair}"), dict(options)
-        if "soft" in own and second == ("text", 1):
-            own["labels"] = batch.labels
-        elif "soft" in own:
-            own |= {"labels": transcripts, "soft": SOFT_TEXT["soft_text"], "soft_width": SOFT_TEXT["soft_text_width"]}
+        if "soft" in own:  # by labels, of pairs with words made of labels alone
+            own |= {"labels": batch.labels} if second == ("text", 1) else {"soft": 0.0}
         return WEIGHTS[pair] * reference(x, y, output[f"scale_{pair}"], ids, valid, bias=bias, **own)
 
     loss = torch.zeros(()).double()

@@ -115,7 +115,6 @@ VARIANTS = {
     "sigmoid": ["--loss.kind", "sigmoid", "--loss.initial_scale", "10"],
     "vision_audio": ["--loss.pairs", "{vision_audio: 1.0, vision_text: 0.5}"],
     "soft": ["--loss.soft", "0.5"],
-    "soft_text": ["--loss.soft_text", "0.5"],
 }
 
 
