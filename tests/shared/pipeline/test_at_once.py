@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,13 @@ class Programs:
 
 
 @pytest.fixture
-def programs(tmp_path, monkeypatch, capfd) -> Programs:
-    return Programs(tmp_path, monkeypatch, capfd)
+def programs(tmp_path, monkeypatch, capfd) -> Iterator[Programs]:
+    """With signals that are not ignored, as a shell leaves them to what it runs in the background."""
+    usual = {number: signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {n: signal.signal(n, act) for n, act in {**usual, signal.SIGINT: signal.default_int_handler}.items()}
+    yield Programs(tmp_path, monkeypatch, capfd)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_independent_steps_run_at_once_and_no_more_than_asked_for(programs):
