@@ -94,8 +94,8 @@ def test_null_empties_a_variable_that_has_a_default():
 
 
 def test_home_folder_is_expanded_where_the_shell_leaves_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert lines(tmp_path, STEP % "{run_folder}", "out=~/x") == ["emit check /home/me/x/runs"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert lines(tmp_path, STEP % "{run_folder}", "out=~/x") == [f"emit check {tmp_path}/x/runs"]
     assert lines(tmp_path, STEP % "{out}", "out=~x")[0].endswith("'~x'")
 
 
