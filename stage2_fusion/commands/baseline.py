@@ -25,7 +25,8 @@ from stage2_fusion.data.usable_clips import (
     within_budget,
 )
 from stage2_fusion.evaluation.leak import probe_leak
-from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
+from stage2_fusion.evaluation.result_files import write_evaluation
+from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
 from stage2_fusion.evaluation.scoring import (
     clip_groups,

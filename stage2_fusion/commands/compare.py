@@ -10,7 +10,8 @@ from shared.options.ranges import CheckedOptions, ResamplesNeeded, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
 from stage2_fusion.evaluation.comparison import Comparison, compare_evaluations, comparison_table
-from stage2_fusion.evaluation.results import check_distinct, read_evaluations
+from stage2_fusion.evaluation.result_files import read_evaluations
+from stage2_fusion.evaluation.results import check_distinct
 from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
 
 

@@ -15,6 +15,7 @@ from shared.terminal.closing import closing
 from shared.terminal.results import result
 from shared.text import counted
 from stage2_fusion.evaluation import ensembling
+from stage2_fusion.evaluation.result_files import read_evaluations, write_evaluation
 from stage2_fusion.evaluation.results import (
     Evaluation,
     EvaluationInfo,
@@ -22,9 +23,7 @@ from stage2_fusion.evaluation.results import (
     check_same_clips,
     combine_seen,
     combine_unknown,
-    read_evaluations,
     score_predictions,
-    write_evaluation,
 )
 from stage2_fusion.evaluation.scoring import score_table
 from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations

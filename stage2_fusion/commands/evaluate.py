@@ -29,7 +29,8 @@ from stage2_fusion.evaluation.damage_detection import (
 from stage2_fusion.evaluation.damage_signals import compare_on_purpose, is_uniform
 from stage2_fusion.evaluation.explain import write_explanations
 from stage2_fusion.evaluation.leak import probe_leak
-from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions, write_evaluation
+from stage2_fusion.evaluation.result_files import write_evaluation
+from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions
 from stage2_fusion.evaluation.scoring import clip_groups, count_seen, crossed_groups, mean_weights, score_table
 from stage2_fusion.evaluation.trust import count_unlike, score_intervals
 from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders

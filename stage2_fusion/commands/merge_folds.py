@@ -11,7 +11,8 @@ from shared.options.ranges import CheckedOptions, Resamples, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
 from stage2_fusion.evaluation.folds import merge_evaluations
-from stage2_fusion.evaluation.results import Evaluation, check_distinct, read_evaluations, write_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluations, write_evaluation
+from stage2_fusion.evaluation.results import Evaluation, check_distinct
 from stage2_fusion.evaluation.scoring import format_pcc, score_table
 from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
 

@@ -11,6 +11,7 @@ from shared.files import digest
 from shared.metrics import DimensionScores, interval
 from stage2_fusion.evaluation.bootstrap import group_by_clips, joint_draws
 from stage2_fusion.evaluation.ensembling import CROSS_FITTED
+from stage2_fusion.evaluation.result_files import read_evaluations
 from stage2_fusion.evaluation.results import (
     MARK,
     Evaluation,
@@ -18,7 +19,6 @@ from stage2_fusion.evaluation.results import (
     check_distinct,
     combine_unknown,
     parse_named_path,
-    read_evaluations,
 )
 
 CSV_COLUMNS = (

@@ -1,10 +1,4 @@
-"""An evaluation and its files: what every comparison of systems reads, without the model or the features.
-
-X.json               scores, and what was scored: the system, the clips (as digests), the seeds
-X_predictions.csv    Filename, one column per dimension
-X_labels.csv         Filename, group (the unit that the bootstrap draws), one column per dimension; empty = not labeled;
-                     where known, the group of a second kind, and whether training has met the groups of the clip
-"""
+"""An evaluation: what every comparison of systems needs, without the model or the features."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,9 +10,8 @@ import numpy as np
 
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
-from shared.files import digest, read_json, write_csv, write_json
+from shared.files import digest
 from shared.metrics import DimensionScores, Scores, score, why_no_pcc
-from shared.tables.formats import read_records
 from stage2_fusion.evaluation.damage_detection import DamagedViewScores, DamageReport
 from stage2_fusion.evaluation.damage_signals import Comparison
 from stage2_fusion.evaluation.leak import LeakProbe
@@ -26,7 +19,6 @@ from stage2_fusion.evaluation.trust import IntervalScores, UnlikeClips
 
 MARK = "not known whether it was trained on scored clips"
 """What tables say of an evaluation with `unknown_training`."""
-HOW = "give the JSON file that `emit evaluate` wrote"
 
 
 class ClipDigests(NamedTuple):
@@ -66,8 +58,6 @@ class Unmet(NamedTuple):
     """Of each clip."""
 
 
-CROSSED, UNMET = "group of the second kind", "of unmet groups"
-"""Columns of X_labels.csv."""
 OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "ceiling": lambda value: DimensionScores(**value),
     "leak_probe": LeakProbe.from_json,
@@ -168,7 +158,7 @@ class Evaluation:
 
     @cached_property
     def digests(self) -> ClipDigests:
-        labels = [[_label_text(value) for value in row] for row in self.labels]
+        labels = [[label_text(value) for value in row] for row in self.labels]
         return ClipDigests(digest(self.ids), digest([self.ids, labels]), digest([self.ids, self.groups]))
 
     @cached_property
@@ -249,75 +239,6 @@ def score_predictions(
     return Evaluation(info, scores, *tables, resamples, seed, crossed=others, unmet=unmet)
 
 
-def write_evaluation(out: Path, evaluation: Evaluation) -> None:
-    """Write the three files; the JSON file, which the tables belong to, last."""
-    predictions = evaluation.predictions.tolist()  # written to the bit: rounding can make predictions constant
-    rows = [[name, *map(repr, row)] for name, row in zip(evaluation.ids, predictions, strict=True)]
-    write_csv(_table_path(out, "predictions"), ["Filename", *evaluation.names], rows)
-    columns = zip(evaluation.ids, evaluation.groups, evaluation.labels, strict=True)
-    rows = [[name, group, *map(_label_text, row)] for name, group, row in columns]
-    header = ["Filename", "group", *evaluation.names]
-    if evaluation.crossed is not None:
-        header.append(CROSSED)
-        rows = [[*row, other] for row, other in zip(rows, evaluation.crossed, strict=True)]
-    if evaluation.unmet is not None:
-        header.append(UNMET)
-        rows = [[*row, "yes" if new else "no"] for row, new in zip(rows, evaluation.unmet.rows, strict=True)]
-    write_csv(_table_path(out, "labels"), header, rows)
-    write_json(out, evaluation.to_json())
-
-
-def read_evaluation(path: Path) -> Evaluation:
-    """Read the three files. UserError when one is missing or damaged, or they do not belong together."""
-    path = Path(path)
-    metrics = read_json(path, "evaluation", HOW)
-    if not isinstance(metrics, dict) or "clips" not in metrics or "pcc" not in metrics:
-        raise UserError(f"{path}: not an evaluation; {HOW}")
-    predicted, labeled = (_read_table(_table_path(path, what), path) for what in ("predictions", "labels"))
-    try:
-        names = list(metrics["pcc"]["per_dimension"])
-        evaluation = Evaluation(
-            _info(metrics),
-            Scores.from_json(metrics),
-            names,
-            ids=[row["Filename"] for row in labeled],
-            groups=[row["group"] for row in labeled],
-            predictions=_numbers(predicted, names),
-            labels=_numbers(labeled, names).astype(np.float32),
-            resamples=metrics["bootstrap"],
-            bootstrap_seed=metrics["seeds"]["bootstrap"],
-            path=path,
-            crossed=[row[CROSSED] for row in labeled] if metrics["clips"].get("crossed_group") else None,
-            unmet=Unmet(kinds, [row[UNMET] == "yes" for row in labeled])
-            if (kinds := metrics["clips"].get("unmet_kinds"))
-            else None,
-        )
-        expected = ClipDigests(*(metrics["clips"][key] for key in ("digest", "labels_digest", "groups_digest")))
-        expected_predictions = metrics["predictions_digest"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: its tables are damaged ({error}); evaluate again") from None
-    if [row["Filename"] for row in predicted] != evaluation.ids or evaluation.digests != expected:
-        raise UserError(f"{path}: the tables beside it are of other clips or labels; evaluate again")
-    if expected_predictions not in map(evaluation.predictions_digest, (repr, _six_digits)):
-        raise UserError(f"{path}: the predictions beside it are not the scored ones; evaluate again")
-    return evaluation
-
-
-def read_evaluations(paths: Iterable[Path]) -> list[Evaluation]:
-    """Several evaluations; UserError when their dimensions differ."""
-    first, *others = map(read_evaluation, paths)
-    for other in others:
-        if other.names != first.names:
-            raise UserError(
-                f"{other.path}: of dimensions {', '.join(other.names)}, but {first.path} is of {', '.join(first.names)}"
-            )
-        if other.scale != first.scale:
-            raise UserError(
-                f"{other.path}: its labels run over {other.scale}, but those of {first.path} over {first.scale}"
-            )
-    return [first, *others]
-
-
 def check_distinct(evaluations: list[Evaluation]) -> None:
     """UserError when an evaluation is given twice, also as a copy: it would count as two seeds, folds or members."""
     first: dict[str, Evaluation] = {}
@@ -365,23 +286,6 @@ def parse_named_path(text: str) -> tuple[str, Path]:
     return (name, Path(path)) if sign and not Path(text).exists() else ("", Path(text))
 
 
-def _info(metrics: dict[str, Any]) -> EvaluationInfo:
-    """The info in a JSON file; keys that are no field of it become `sections`."""
-    rest = {key: value for key, value in metrics.items() if key not in Scores.__dataclass_fields__}
-    for key in ("bootstrap", "predictions_digest"):
-        rest.pop(key)
-    rest.pop("unmet", None)  # follows from the tables
-    plain = ("split", "model", "configuration", "made_from", "seen_by_encoders", "unknown_training", "label_ranges")
-    values = {key: rest.pop(key) for key in plain if key in rest}
-    seen = rest.pop("seen", None)
-    values["seen"] = None if seen is None else SeenClips(**seen)
-    values |= {key: read(rest.pop(key)) for key, read in OPTIONAL.items() if key in rest}
-    clips = rest.pop("clips")
-    values |= {"group": clips["group"], "crossed_group": clips.get("crossed_group")}
-    values |= {"training_seed": rest.pop("seeds")["training"]}
-    return EvaluationInfo(**values, sections=rest)
-
-
 def _unmet_json(kinds: list[str], part: Evaluation) -> dict[str, Any]:
     why = "" if part.mean_pcc is not None else why_no_mean(part.labels)
     return {"kinds": kinds, "groups": part.scores.groups, "pcc": asdict(part.scores.pcc), "why": why}
@@ -396,27 +300,6 @@ def _plain(value: Any) -> Any:
     return [asdict(part) for part in value] if isinstance(value, list) else asdict(value)
 
 
-def _table_path(path: Path, what: str) -> Path:
-    """The table of `what` beside the evaluation at `path`."""
-    return Path(path).with_name(f"{Path(path).stem}_{what}.csv")
-
-
-def _six_digits(value: float) -> str:
-    """How evaluations of older versions hold predictions."""
-    return f"{value:.6f}"
-
-
-def _label_text(value: float) -> str:
+def label_text(value: float) -> str:
+    """A label as files hold it: empty where there is none."""
     return "" if np.isnan(value) else f"{value:.9g}"  # nine digits restore a float32 exactly
-
-
-def _read_table(path: Path, evaluation: Path) -> list[dict[str, str]]:
-    try:
-        return read_records(path)
-    except UserError as error:
-        raise UserError(f"{path}: missing or damaged, so {evaluation} cannot be used ({error}); {HOW}") from None
-
-
-def _numbers(rows: list[dict[str, str]], names: list[str]) -> np.ndarray:
-    values = [[float(row[name]) if row[name] else np.nan for name in names] for row in rows]
-    return np.array(values, dtype=np.float64).reshape(len(rows), len(names))

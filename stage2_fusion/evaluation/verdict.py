@@ -8,7 +8,8 @@ from shared.errors import UserError
 from shared.metrics import pcc
 from shared.text import counted
 from stage2_fusion.evaluation.comparison import Difference, compare_evaluations
-from stage2_fusion.evaluation.results import Evaluation, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import Evaluation
 
 RESAMPLES = 1000
 """Paired bootstrap samples, and random orders."""

@@ -13,7 +13,8 @@ from shared.errors import UserError
 from shared.files import digest
 from stage2_fusion.data.feature_info import FeatureInfo, read_info
 from stage2_fusion.data.features import FeatureDataset
-from stage2_fusion.evaluation.results import Evaluation, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import Evaluation
 from stage2_fusion.models.model_config import FusionConfig
 from stage2_fusion.report.content import NotFound
 from stage2_fusion.report.found import Found, find_parts

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stage2_fusion.evaluation import results
+from stage2_fusion.evaluation import result_files, results
 
 
 def write_evaluation(
@@ -31,7 +31,7 @@ def write_evaluation(
     fields |= {} if crossed is None else {"crossed_group": "seed"}
     names = [f"d{k}" for k in range(labels.shape[1])]
     about = results.EvaluationInfo(**fields)
-    results.write_evaluation(
+    result_files.write_evaluation(
         path, results.score_predictions(about, names, ids, groups, predictions, labels, 50, 0, crossed, unmet)
     )
     return path

@@ -14,7 +14,7 @@ from stage2_fusion.commands.ensemble import EnsembleConfig, ensemble
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
 from stage2_fusion.commands.merge_folds import MergeFoldsConfig, merge_folds
 from stage2_fusion.data.features import FeatureDataset, write
-from stage2_fusion.evaluation.results import read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.train import train
 
 RANGES = {"d0": [0.0, 100.0], "d1": [-1.0, 1.0]}

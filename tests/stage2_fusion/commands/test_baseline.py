@@ -11,7 +11,8 @@ from stage2_fusion.commands.baseline import main
 from stage2_fusion.data import features
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.data.usable_clips import within_budget
-from stage2_fusion.evaluation.results import SeenClips, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import SeenClips
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, standardize
 
 

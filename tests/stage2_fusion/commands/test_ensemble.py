@@ -11,7 +11,8 @@ from shared.metrics import DimensionScores, pcc
 from stage2_fusion.commands.ensemble import EnsembleConfig, ensemble, main
 from stage2_fusion.evaluation import ensembling
 from stage2_fusion.evaluation.ensembling import apply_weights, fit_weights, group_folds, rank_fractions, ridge_weights
-from stage2_fusion.evaluation.results import FoldPart, SeenClips, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import FoldPart, SeenClips
 
 
 def noisy_members(rng, count, noise):

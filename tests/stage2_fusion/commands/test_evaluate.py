@@ -15,7 +15,7 @@ from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate, main
 from stage2_fusion.data.batches import collate
 from stage2_fusion.data.feature_info import DataInfo, EncoderInfo
 from stage2_fusion.data.features import MODALITIES, FeatureDataset, write
-from stage2_fusion.evaluation.results import read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.models.base import FeatureSpec, FusionModel
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 

@@ -13,7 +13,8 @@ from stage2_fusion.commands.compare import main as compare
 from stage2_fusion.commands.leaderboard import LeaderboardConfig, leaderboard, main
 from stage2_fusion.evaluation.ensembling import CROSS_FITTED
 from stage2_fusion.evaluation.leak import LeakProbe
-from stage2_fusion.evaluation.results import SeenClips, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import SeenClips
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.random((40, 2))

@@ -14,7 +14,8 @@ from stage2_fusion.commands.compare import CompareConfig, compare
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
 from stage2_fusion.commands.merge_folds import MergeFoldsConfig, main, merge_folds
 from stage2_fusion.data.features import FeatureDataset, read_clips
-from stage2_fusion.evaluation.results import SeenClips, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import SeenClips
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.random((40, 2))

@@ -13,7 +13,7 @@ from shared.saved.checksum import seal
 from stage2_fusion import FeatureDataset, FusionModel, trainer
 from stage2_fusion.commands import predict as predict_command
 from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
-from stage2_fusion.evaluation.results import read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.evaluation.scoring import score_table
 from stage2_fusion.inference import run_model
 from stage2_fusion.models.calibration import FILE

@@ -12,7 +12,7 @@ from stage2_fusion.commands.ensemble import EnsembleConfig, ensemble
 from stage2_fusion.commands.leaderboard import LeaderboardConfig, leaderboard
 from stage2_fusion.commands.merge_folds import MergeFoldsConfig, merge_folds
 from stage2_fusion.evaluation.comparison import comparison_table
-from stage2_fusion.evaluation.results import read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.evaluation.scoring import crossed_kind, score_table
 
 RNG = np.random.default_rng(0)

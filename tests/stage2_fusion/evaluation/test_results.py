@@ -17,7 +17,8 @@ from stage2_fusion.commands.leaderboard import LeaderboardConfig, leaderboard
 from stage2_fusion.commands.merge_folds import MergeFoldsConfig, merge_folds
 from stage2_fusion.evaluation.damage_detection import DamageDetection, DamagedPcc, DamagedViewScores, DamageReport
 from stage2_fusion.evaluation.leak import LeakProbe
-from stage2_fusion.evaluation.results import FoldPart, SeenClips, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import FoldPart, SeenClips
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.random((40, 3))

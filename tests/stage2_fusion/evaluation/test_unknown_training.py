@@ -21,7 +21,8 @@ from stage2_fusion.data.encoder_training import EncoderTraining, find_encoder_tr
 from stage2_fusion.data.feature_info import EncoderInfo, read_info
 from stage2_fusion.data.features import read_clips, write
 from stage2_fusion.evaluation.comparison import comparison_table
-from stage2_fusion.evaluation.results import MARK, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import MARK
 from stage2_fusion.evaluation.scoring import score_table
 from stage2_fusion.evaluation.unknown_training import meet_encoders
 

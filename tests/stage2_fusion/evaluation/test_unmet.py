@@ -19,7 +19,8 @@ from stage2_fusion.commands.leaderboard import LeaderboardConfig, leaderboard
 from stage2_fusion.commands.merge_folds import MergeFoldsConfig, merge_folds
 from stage2_fusion.data.encoder_training import EncoderTraining
 from stage2_fusion.data.features import write
-from stage2_fusion.evaluation.results import Unmet, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import Unmet
 from stage2_fusion.evaluation.scoring import score_table
 from stage2_fusion.evaluation.unmet import find_unmet
 from stage2_fusion.models.base import FeatureSpec, FusionModel

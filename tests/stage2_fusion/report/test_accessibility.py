@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers.synthetic_evaluations import write_evaluation
 
+from stage2_fusion.evaluation.result_files import write_evaluation as write_results
 from stage2_fusion.evaluation.results import EvaluationInfo, SeenClips, score_predictions
-from stage2_fusion.evaluation.results import write_evaluation as write_results
 from stage2_fusion.report import figures, write_report
 from stage2_fusion.report.page import CSS
 

@@ -18,7 +18,7 @@ from stage2_fusion.commands.robustness import robustness as run_robustness
 from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.data.features import FeatureDataset, write
 from stage2_fusion.evaluation.damage_signals import compare
-from stage2_fusion.evaluation.results import read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FusionModel
 from stage2_fusion.report import write_report

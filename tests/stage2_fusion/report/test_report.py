@@ -19,7 +19,8 @@ from stage2_fusion.commands.evaluate import EvaluateConfig, evaluate
 from stage2_fusion.commands.report import main
 from stage2_fusion.data.feature_info import EncoderInfo
 from stage2_fusion.data.features import write
-from stage2_fusion.evaluation.results import Unmet, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import Unmet
 from stage2_fusion.report import SECTIONS, Report, figures, write_report
 from stage2_fusion.report import write as write_module
 from stage2_fusion.train import train

@@ -6,7 +6,8 @@ from helpers.synthetic_evaluations import write_evaluation
 
 from shared.metrics import pcc
 from shared.text import counted
-from stage2_fusion.evaluation.results import SeenClips, read_evaluation
+from stage2_fusion.evaluation.result_files import read_evaluation
+from stage2_fusion.evaluation.results import SeenClips
 from stage2_fusion.evaluation.verdict import chance_level
 from stage2_fusion.report import write_report
 from stage2_fusion.report.baseline import fit_by_folds
