@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.files import read_json
-from shared.options.ranges import CheckedOptions, LayersOrNone
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import folder_config, load_folder
 from stage1_align.towers.mel_cnn import check_bank
 from stage1_align.towers.transformers_config import check_fields, known_fields
-from stage1_align.towers.windowed_tower import WindowedTower
+from stage1_align.towers.windowed_tower import WindowedOptions, WindowedTower
 
 FEATURES = {  # preprocessor_config.json of laion/clap-htsat-unfused
     "sampling_rate": 48000,
@@ -29,7 +28,7 @@ FEATURES = {  # preprocessor_config.json of laion/clap-htsat-unfused
 
 
 @dataclass
-class ClapOptions(CheckedOptions):
+class ClapOptions(WindowedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
 
     pretrained: str | None = None
@@ -44,12 +43,6 @@ class ClapOptions(CheckedOptions):
     their width, 512 for LAION's)."""
     max_pool: bool = False
     """Also pool the maximum over time: an expression may last a moment."""
-    level_bands: LayersOrNone = 0
-    """Bands of the spectrogram whose loudness and its variation follow the network's channels in the sequence, at twice
-    its rate (towers/levels.py): a temporal model of stage 2 sees onset and rhythm. 0: none."""
-    levels_alone: bool = False
-    """The sequence has the levels alone; the embedding in the shared space stays. Where a thousand clips teach timing,
-    the network's channels, which tell clips apart, are learned by heart instead."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -15,10 +15,8 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.options.ranges import (
-    CheckedOptions,
     Hertz,
     Layers,
-    LayersOrNone,
     PositiveInt,
     ProperFraction,
     SampleRate,
@@ -28,7 +26,7 @@ from shared.options.ranges import (
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import load_prefix, read_laion
 from stage1_align.towers.slaney_mel import instead_of_librosa
-from stage1_align.towers.windowed_tower import WindowedTower
+from stage1_align.towers.windowed_tower import WindowedOptions, WindowedTower
 
 LAION: dict[str, Any] = {  # laion_clap's model_configs/HTSAT-*.json and htsat.create_htsat_model
     "sample_rate": 48000,
@@ -53,7 +51,7 @@ LAION_DIM = 512  # width of laion_clap's embedding space
 
 
 @dataclass
-class HtsatOptions(CheckedOptions):
+class HtsatOptions(WindowedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
 
     size: str | None = None
@@ -99,12 +97,6 @@ class HtsatOptions(CheckedOptions):
     differ less than ways of speaking. Leave it off for pretrained weights, which were trained without."""
     max_pool: bool = False
     """Also pool the maximum over time: an expression may last a moment."""
-    level_bands: LayersOrNone = 0
-    """Bands of the spectrogram whose loudness and its variation follow the network's channels in the sequence, at twice
-    its rate (towers/levels.py): a temporal model of stage 2 sees onset and rhythm. 0: none."""
-    levels_alone: bool = False
-    """The sequence has the levels alone; the embedding in the shared space stays. Where a thousand clips teach timing,
-    the network's channels, which tell clips apart, are learned by heart instead."""
     drop_path: ProperFraction = 0.1
     """Stochastic depth."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.options.ranges import CheckedOptions, LayersOrNone
 from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.levels import band_levels
@@ -17,6 +19,23 @@ from stage1_align.towers.levels import band_levels
 LEVEL_STEPS = 2
 """Steps of a sequence with levels for each distinct frame: 128 ms instead of a quarter of a second, so that syllables
 and laughter, four to six a second, show."""
+
+
+@dataclass(kw_only=True)
+class WindowedOptions(CheckedOptions):
+    """Options of every such tower."""
+
+    level_bands: LayersOrNone = 0
+    """Bands of the spectrogram whose loudness and its variation follow the network's channels in the sequence, at twice
+    its rate (towers/levels.py): a temporal model of stage 2 sees onset and rhythm. 0: none."""
+    levels_alone: bool = False
+    """The sequence has the levels alone; the embedding in the shared space stays. Where a thousand clips teach timing,
+    the network's channels, which tell clips apart, are learned by heart instead."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.levels_alone and not self.level_bands:
+            raise UserError("levels_alone needs levels: set level_bands to 8 or so")
 
 
 class WindowedTower(AudioTower):
@@ -45,8 +64,6 @@ class WindowedTower(AudioTower):
 
     def _set_windows(self, sample_rate: int, window: int, steps: int) -> None:
         """steps: distinct frames of the network per window."""
-        if self.options.levels_alone and not self.options.level_bands:
-            raise UserError("levels_alone needs levels: set level_bands to 8 or so")
         self.repeats = LEVEL_STEPS if self.options.level_bands else 1
         self.sample_rate, self.window, self.steps = sample_rate, window, steps * self.repeats
         self.rate = self.steps * sample_rate / window
