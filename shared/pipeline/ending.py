@@ -1,7 +1,7 @@
 """The lines that end a run: the score, what was made, and what comes next."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ class Ending:
     recipe: PipelineRecipe
     values: Mapping[str, Any]
     """Of the variables."""
-    seconds: Mapping[str, float]
-    """Of each step."""
+    seconds: Sequence[tuple[str, float]]
+    """Each step and what it took; steps of different loops may have one name."""
     jobs: int = 1
     """The most steps at once: more than one take less time than their sum."""
 
@@ -53,10 +53,11 @@ class Ending:
         if verdict := self.verdict():
             yield f"  {verdict}"
         if len(self.seconds) <= MOST_TIMED:
-            yield ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds.items())
+            yield ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds)
         else:
-            at_once = f", up to {self.jobs} at once" if self.jobs > 1 else ""
-            yield f"{counted(len(self.seconds), 'step')}, {sum(self.seconds.values()) / 60:.0f} minutes{at_once}"
+            in_sum = f" in sum, up to {self.jobs} at once" if self.jobs > 1 else ""
+            minutes = sum(value for _, value in self.seconds) / 60
+            yield f"{counted(len(self.seconds), 'step')}, {minutes:.0f} minutes{in_sum}"
 
     def verdict(self) -> str | None:
         """The score beside the cheap baseline of the same clips, where the recipe has made one."""
@@ -82,7 +83,8 @@ class Ending:
         commands = [shlex.join(["emit", *words]) for words in self.next()]
         also = {name: other["pcc"] for name, other in self.also().items()}
         scores = {"pcc": metrics and metrics["pcc"], "also": also, "verdict": self.verdict()}
-        return {**scores, "seconds": self.seconds, "wrote": self.made(), "next": commands}
+        steps = [{"name": name, "seconds": value} for name, value in self.seconds]
+        return {**scores, "steps": steps, "wrote": self.made(), "next": commands}
 
 
 def score_lines(metrics: dict[str, Any]) -> Iterator[str]:

@@ -48,9 +48,9 @@ class Steps:
         self._seconds[number] = seconds
         self._journal.finish(self.steps[number], seconds)
 
-    def seconds(self) -> dict[str, float]:
-        """{step: seconds it took, also in an earlier run} of those that are done."""
-        return {self.name(number): self._seconds[number] for number in sorted(self._seconds)}
+    def seconds(self) -> list[tuple[str, float]]:
+        """(name, seconds it took, also in an earlier run) of each step that is done."""
+        return [(self.name(number), self._seconds[number]) for number in sorted(self._seconds)]
 
 
 def check_ended(step: PlannedStep, recipe: PipelineRecipe, status: int) -> None:

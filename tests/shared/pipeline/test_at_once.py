@@ -184,10 +184,11 @@ def test_second_signal_kills_steps_that_do_not_end(programs):
         os.kill(int((programs.folder / "pid").read_text()), 0)
 
 
-def test_time_of_many_steps_says_that_some_ran_at_once(programs):
+def test_time_of_many_steps_counts_each_and_says_that_some_ran_at_once(programs):
     for number in range(MOST_TIMED + 1):
         programs.step(f"s{number}", "write()")
-    assert f"\n{MOST_TIMED + 1} steps, 0 minutes, up to 4 at once\n" in programs.run(jobs=4)
+    programs.file.write_text(programs.file.read_text().replace("name: s1,", "name: s0,"))  # as in two loops
+    assert f"\n{MOST_TIMED + 1} steps, 0 minutes in sum, up to 4 at once\n" in programs.run(jobs=4)
 
 
 def test_step_killed_by_the_system_is_a_failure_with_its_signal(programs):

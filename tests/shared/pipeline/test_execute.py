@@ -226,7 +226,7 @@ def test_steps_at_once_make_what_they_make_in_order(run, monkeypatch):
 def test_result_is_one_document_also_with_steps_at_once(run):
     command = emit_command("run", run.file, f"data={run.clips}", f"source={run.source}", f"out={run.out}", "--jobs", 2)
     process = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    assert set(json.loads(process.stdout)["seconds"]) == {"report", "fold", "again"}
+    assert [step["name"] for step in json.loads(process.stdout)["steps"]] == ["report", "fold", "again"]
     assert "[report] " in process.stderr and "== again (3 of 3): done in " in process.stderr
     run.file.write_text(RECIPE.replace("--by subject --folds 2 --out", "--by subjekt --folds 2 --out"))
     process = subprocess.run([*command, "--quiet"], capture_output=True, text=True, check=False)
