@@ -186,6 +186,12 @@ def test_leaderboard_searches_every_system_alike_and_begins_with_the_baselines(c
     repeat = yaml.safe_load((out / "lstm_vad" / "search" / "repeats" / "6" / "config.yaml").read_text())
     best = yaml.safe_load((out / "lstm_vad" / "search" / "best.yaml").read_text())
     assert repeat["seed"] == 6 and repeat["options"] == best["options"] and repeat["train"]["lr"] == best["train"]["lr"]
+    other = tmp_path / "other"
+    further = [f"data={features}", f"clips={clips}", f"out={other}", f"settings={out}", "systems=concat", "seeds=5"]
+    assert emit("run", "leaderboard", *further, "against=concat", "published_seeds=7") == 0
+    assert not (other / "concat" / "search").exists()
+    found = [json.loads((folder / "concat" / "5.json").read_text())["predictions_digest"] for folder in (out, other)]
+    assert found[0] == found[1]  # on the same data they are the same model
 
 
 @pytest.mark.slow
@@ -206,14 +212,14 @@ def test_robustness_tables_damage_beside_plain_concatenation(small, tmp_path):
     demo, out = tmp_path / "demo", tmp_path / "out"
     assert emit("run", "demo", "clips=60", f"out={demo}", *small) == 0
     given = [f"data={demo / 'features'}", f"truth={demo / 'corpus' / 'truth.csv'}", f"out={out}"]
-    assert emit("run", "robustness", *given, "seeds=0,1", "epochs=1", "unmet=no_face", small[1]) == 0
-    systems = {"dual_stage", "unmet", "concat", "concat_on_damage"}
+    assert emit("run", "robustness", *given, "seeds=0,1", "epochs=1", "left_out=no_face", small[1]) == 0
+    systems = {"dual_stage", "fewer_kinds", "concat", "concat_on_damage"}
     board = {row["system"]: row for row in rows(out / "board.csv")}
     assert set(board) >= systems and {board[name]["seeds"] for name in systems} == {"2"}
     costs = rows(out / "robustness.csv")
     assert {(row["model"], row["seeds"]) for row in costs} == {(name, "2") for name in systems}
     assert not any(row["relative"] for row in costs if row["model"] == "concat")
-    vision = json.loads((out / "unmet" / "0.json").read_text())["damage_detectors"][0]
+    vision = json.loads((out / "fewer_kinds" / "0.json").read_text())["damage_detectors"][0]
     assert vision["unmet"] == ["no_face"] and vision["left_out"] is not None and vision["regression"] is not None
 
 
