@@ -1,6 +1,6 @@
 # make demo       install, then run every step on the synthetic corpus, offline; JOBS=2: two steps at once
 # make test       install, then run the fast tests     make test-all   run all tests
-# make lint       run ruff and mypy                    make evidence   the demo at three seeds, with ablations (long)
+# make lint       run ruff and mypy
 # PYTEST_ARGS are passed to pytest:                    make test PYTEST_ARGS="--cov -k wheel"
 
 VENV := .venv
@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-all lint evidence install clean
+.PHONY: demo test test-all lint install clean
 
 demo: $(STAMP)
 	$(BIN)/emit run demo --jobs $(JOBS)
@@ -26,9 +26,6 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
-
-evidence: $(STAMP)
-	$(BIN)/emit run evidence --jobs $(JOBS)
 
 install: $(STAMP)
 

@@ -110,22 +110,6 @@ def test_voices_are_scored_over_all_folds(small, tmp_path):
 
 
 @pytest.mark.slow
-def test_evidence_compares_the_ablations_over_seeds(small, tmp_path):
-    values = {"train": {"epochs": 1, "batch_size": 8}}
-    given = []
-    for variable in small:
-        name, _, path = variable.partition("=")
-        config = yaml.safe_load(Path(path).read_text()) | values
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
-        given.append(f"{name}={tmp_path / f'{name}.yaml'}")
-    out = tmp_path / "out"
-    assert emit("run", "evidence", "seeds=3,4", "clips=24", f"out={out}", *given) == 0
-    board = {row["system"]: row for row in rows(out / "board.csv")}
-    assert set(board) >= {"dual_stage", "uniform", "vision", "audio", "text", "ridge"}
-    assert board["dual_stage"]["seeds"] == "2"
-
-
-@pytest.mark.slow
 def test_stages_tables_each_way_to_train_the_towers_for_each_number_of_labels(small, tmp_path):
     values, given = {"train": {"epochs": 1, "batch_size": 8}}, []
     for variable in small:
@@ -207,12 +191,30 @@ def test_partial_damage_tables_weights_per_step_beside_weights_per_clip(small, t
     assert found["vision"]["auc"] > 0 and found["audio"]["auc"] > 0 and found["text"] is None
 
 
+@pytest.fixture(scope="module")
+def small_demo(small, tmp_path_factory) -> list[str]:
+    """The variables of a recipe that reads features: those of a demo of 60 clips, and two seeds of one epoch."""
+    demo = tmp_path_factory.mktemp("demo") / "demo"
+    assert emit("run", "demo", "clips=60", f"out={demo}", "labels_config=null", *small) == 0
+    data = [f"data={demo / 'features'}", f"truth={demo / 'corpus' / 'truth.csv'}"]
+    return [*data, "seeds=0,1", "epochs=1", small[1]]
+
+
 @pytest.mark.slow
-def test_robustness_tables_damage_beside_plain_concatenation(small, tmp_path):
-    demo, out = tmp_path / "demo", tmp_path / "out"
-    assert emit("run", "demo", "clips=60", f"out={demo}", *small) == 0
-    given = [f"data={demo / 'features'}", f"truth={demo / 'corpus' / 'truth.csv'}", f"out={out}"]
-    assert emit("run", "robustness", *given, "seeds=0,1", "epochs=1", "left_out=no_face", small[1]) == 0
+def test_ablations_table_each_part_and_each_modality(small_demo, tmp_path):
+    assert emit("run", "ablations", *small_demo, f"out={tmp_path}") == 0
+    board = {row["system"]: row for row in rows(tmp_path / "board.csv")}
+    parts = {f"without {part}" for part in ("TCN", "BiLSTM", "decoder", "shortcut")}
+    systems = parts | {"dual_stage", "uniform weights", "means over time", "vision alone", "audio alone", "text alone"}
+    assert set(board) > systems | {"ridge"} and {board[name]["seeds"] for name in systems} == {"2"}
+    means = json.loads((tmp_path / "means" / "0.json").read_text())["configuration"]["options"]
+    assert means["tcn_layers"] == means["lstm_layers"] == means["decoder_layers"] == 0
+
+
+@pytest.mark.slow
+def test_robustness_tables_damage_beside_plain_concatenation(small_demo, tmp_path):
+    out = tmp_path / "out"
+    assert emit("run", "robustness", *small_demo, f"out={out}", "left_out=no_face") == 0
     systems = {"dual_stage", "fewer_kinds", "concat", "concat_on_damage"}
     board = {row["system"]: row for row in rows(out / "board.csv")}
     assert set(board) >= systems and {board[name]["seeds"] for name in systems} == {"2"}
