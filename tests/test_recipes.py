@@ -207,7 +207,7 @@ def test_ablations_table_each_part_and_each_modality(small_demo, tmp_path):
     parts = {f"without {part}" for part in ("TCN", "BiLSTM", "decoder", "shortcut")}
     systems = parts | {"dual_stage", "uniform weights", "means over time", "vision alone", "audio alone", "text alone"}
     assert set(board) > systems | {"ridge"} and {board[name]["seeds"] for name in systems} == {"2"}
-    means = json.loads((tmp_path / "means" / "0.json").read_text())["configuration"]["options"]
+    means = json.loads((tmp_path / "means" / "0.json").read_text())["configuration"]
     assert means["tcn_layers"] == means["lstm_layers"] == means["decoder_layers"] == 0
 
 
