@@ -187,6 +187,12 @@ class RawInputs:
     def __init__(self, config: FuseConfig, info: FeatureInfo):
         self.blocks, self.info, self.max_sequence_steps = config.finetune, info, config.train.max_sequence_steps
         self.frames = config.train.finetune_frames
+        if info.encoders.given:
+            given = " and ".join(info.encoders.given)
+            raise UserError(
+                f"{config.data}: its features of {given} are given, not computed by encoders, so that no tower can "
+                "train along; leave out --finetune"
+            )
         if config.encoders is None and not Path(info.encoders.path).is_dir():
             raise UserError(f"{config.data}: its encoders are no longer at {info.encoders.path}; give --encoders")
         self.encoders = AlignedEncoders.from_pretrained(config.encoders or Path(info.encoders.path), frozen=False)

@@ -351,10 +351,17 @@ def load_encoders(
     """The aligned encoders a model was trained on, from its folder unless they are given. UserError if they are missing
     or others."""
     config, home = model.config, model.folder or Path()
-    if config.encoders.precomputed:
+    if config.encoders.precomputed and not config.encoders.external:
         raise UserError(
             f"{home}: trained on features that came with its clips (`emit encode --precomputed`), which nothing "
             "here can compute for other media; give features of the clips, `emit predict --data FEATURES`"
+        )
+    if config.encoders.external:
+        tools = config.encoders.external.items()
+        needed = " and ".join(f"{name} features of {tool.describe(config.widths[name])}" for name, tool in tools)
+        raise UserError(
+            f"{home}: reads {needed}, which nothing here computes; make them, {config.encoders.how_to_make()}, and "
+            f"`emit predict --data FEATURES --model {home}`"
         )
     for name, path in (("encoders", encoders), ("blendshapes", blendshapes)):
         if not isinstance(path, str | os.PathLike | None):

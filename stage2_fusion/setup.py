@@ -177,9 +177,9 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
 def warn_of_missing_files(accelerator: "Accelerator", info: FeatureInfo, finetune: bool) -> None:
     """Warn of files that the model folder will lack: those that were moved or changed since the features were made."""
     encoders, units = info.encoders, info.action_units
-    if not finetune and not encoders.precomputed and find_encoders(encoders.digest, Path(encoders.path)) is None:
+    if not finetune and encoders.kept and find_encoders(encoders.kept, Path(encoders.path)) is None:
         note(
-            f"warning: the encoders {encoders.digest} are no longer at {encoders.path}: the model is saved without "
+            f"warning: the encoders {encoders.kept} are no longer at {encoders.path}: the model is saved without "
             "them, and `emit predict` will ask for --encoders"
         )
     if units and find_landmarker(units.digest, Path(units.path)) is None:

@@ -203,6 +203,16 @@ class ClipDataset:
             what = f"{self.path}: clip {row['id']!r:.60} is damaged ({one_line(error, 160)})"
             raise UserError(f"{what}; delete the folder and {HOW}") from None
 
+    def without_frames(self, index: int) -> ClipSample:
+        """One clip with the times and quality signals of its frames, but without the frames."""
+        clip, row = self.clip(index, lambda count: []), self._one(index).select(["frame_times", "vision_quality"])
+        times, signals = (column[0] for column in row.columns)
+        return replace(
+            clip,
+            frame_times=np.array(times.as_py(), np.float32),  # (T,)
+            vision_quality=np.frombuffer(signals.as_py(), "<f4").reshape(-1, clip.vision_quality.shape[1]),  # (T, Qv)
+        )
+
     def waveform(self, index: int, rate: int) -> np.ndarray:
         """float32 (S,) at one of the stored rates; S = 0 without sound. Raises UserError at any other rate."""
         if rate not in self.sample_rates:

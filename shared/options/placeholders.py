@@ -12,3 +12,8 @@ class Placeholder:
     """Shown in the usage line although it is not required."""
     names: str = ""
     """Import path of a registry that knows the names (`shared.layouts.registry:LAYOUTS`), for completion."""
+
+
+@dataclass(frozen=True)
+class Repeatable:
+    """`external: Annotated[list[str], Repeatable()]`: each `--external VALUE` adds to the list."""

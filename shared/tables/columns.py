@@ -163,7 +163,7 @@ def guess_labels(
         bad = [k for k, value in enumerate(values) if value is None]
         count = sum(value is not None and not math.isnan(value) for value in values)
         nearly = bool(bad) and is_nearly_number(rows[bad[0]][i]) and all(is_nearly_number(rows[k][i]) for k in bad)
-        excluded = name in not_labels or _is_not_label(name)
+        excluded = name in not_labels or is_not_label(name)
         where = f"{row_name(bad[0])}: {not_a_number(rows[bad[0]][i])}" if bad else ""
         where += f" (and {counted(len(bad) - 1, 'more row')})" if len(bad) > 1 else ""
         if excluded:
@@ -210,7 +210,7 @@ def _emi_columns(header: Header) -> tuple[dict[str, int], list[str]]:
     return {name: positions[name] for name in EMI if name in positions}, notes
 
 
-def _is_not_label(name: str) -> bool:
+def is_not_label(name: str) -> bool:
     """Whether a column's name says that its numbers identify, group or time something."""
     words = [word.lower() for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", name) if word]
     group = normalize_name(name).removesuffix("id") in GROUP_NAMES

@@ -2,6 +2,7 @@
 
     emit encode --encoders DIR --data DIR --out DIR
     emit encode --precomputed ROOT --data DIR --out DIR        features distributed with Hume-Vidmimic2
+    emit encode --external vision=openface/ --data DIR --out DIR    features of other tools
     accelerate launch --config_file accelerate_configs/multi_gpu.yaml -m stage2_fusion.commands.encode ...
 
 OUT/.partial holds the finished shards until all are written, so that a stopped run continues where it stopped. Several
@@ -11,17 +12,17 @@ processes, on several machines that share OUT, divide the shards among them.
 import contextlib
 import os
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from shared import config as configuration
+from shared.dataset.clip import MODALITIES
 from shared.dataset.shards import ShardWriter
 from shared.dataset.worker_pool import cores
-from shared.files import write_csv
 from shared.options.outputs import OutputFolder
-from shared.options.placeholders import Placeholder
+from shared.options.placeholders import Placeholder, Repeatable
 from shared.options.ranges import BatchSize, CheckedOptions, Processes, Seed, Views
 from shared.saved.checksum import FEATURES
 from shared.terminal.closing import closing, unused
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from stage1_align import AlignedEncoders
     from stage2_fusion.data.feature_info import FeatureInfo
     from stage2_fusion.data.features import FeatureSample
-    from stage2_fusion.data.precomputed import PrecomputedFeatures
+    from stage2_fusion.data.given_sources import GivenSources
 
 SHARD_SIZE = 32
 """Clips in a shard. Fixed, because which clips share a forward pass decides the last bits of their features, and
@@ -59,6 +60,14 @@ class EncodeConfig(CheckedOptions):
     precomputed: Path | None = None
     """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ replace the vision and
     the audio encoder. Text goes through the text encoder of `encoders`; without `encoders` it is missing."""
+    external: Annotated[list[str], Repeatable(), Placeholder("NAME=PATH")] = field(default_factory=list)
+    """Features of another tool in place of the vision, audio or text encoder; once for each. PATH is a folder with a
+    file a clip (OpenFace, openSMILE and Py-Feat CSVs, .npy, .npz, .safetensors), one table with a row a clip, or MMSA's
+    .pkl. Files are matched with clips by their names, ids or paths. FORMAT:PATH names the format where the files do not
+    tell it."""
+    external_columns: dict[str, list[str]] = field(default_factory=dict)
+    """Columns to read, such as {vision: [AU*_r]}, by name or with * and ?; by default all that describe behavior:
+    without landmarks, face boxes and identities."""
     blendshapes: Path | None = None
     """MediaPipe's face_landmarker.task (needs its package): adds facial action units, 52 scores per frame, to the
     channels of the vision sequence, as in the source of late_fusion. One more channel says whether a face was
@@ -79,10 +88,27 @@ class EncodeConfig(CheckedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.encoders is None and self.precomputed is None:
-            raise ValueError("encoders is missing: give --encoders DIR, or --precomputed ROOT, or both")
-        if self.precomputed and self.blendshapes:
-            raise ValueError("blendshapes are read from the frames that encoders see: leave out precomputed")
+        if self.encoders is None and self.precomputed is None and not self.external:
+            raise ValueError("encoders is missing: give --encoders DIR, --precomputed ROOT, or --external NAME=PATH")
+        external = self.external_paths()
+        if self.blendshapes and (self.precomputed or self.encoders is None or "vision" in external):
+            other = "precomputed" if self.precomputed else "external vision features"
+            raise ValueError(f"blendshapes are read from the frames that encoders see: leave out {other}")
+        for name in self.external_columns:
+            if name not in external:
+                raise ValueError(f"external_columns names {name!r}: give --external {name}=PATH")
+
+    def external_paths(self) -> dict[str, str]:
+        """Modality to PATH or FORMAT:PATH. ValueError for anything else."""
+        paths: dict[str, str] = {}
+        for given in self.external:
+            name, _, path = given.partition("=")
+            if name not in MODALITIES or not path:
+                raise ValueError(f"external is {given!r}: write NAME=PATH with NAME vision, audio or text")
+            if name in paths:
+                raise ValueError(f"external names {name} twice: {paths[name]} and {path}; leave one")
+            paths[name] = path
+        return paths
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,14 +138,15 @@ def _encode(config: EncodeConfig) -> None:
     from shared.dataset.label_scale import require_fractions
     from shared.training.distributed import hold_together, start_accelerator
     from stage2_fusion.data.features import write_samples
+    from stage2_fusion.data.given_sources import GivenSources
 
     # Autocast decides the precision. Processes wait for each other only at the end, as long as the slowest one takes.
     accelerator = start_accelerator("no", timeout_minutes=24 * 60, option="")
-    encoders = _load_encoders(config, accelerator.device)
     clips = ClipDataset.open(config.data)
     require_fractions(clips.labels(), clips.label_names, clips.column("id"), str(config.data))
-    precomputed = _load_precomputed(config, clips, encoders)
-    info = _describe(config, clips, encoders, precomputed)
+    given = GivenSources.read(clips, config.precomputed, config.external_paths(), config.external_columns)
+    encoders = _load_encoders(config, given, accelerator.device)
+    info = _describe(config, clips, encoders, given)
     vision = encoders.vision if encoders is not None else None
     if vision is not None and (line := vision.crop_line(clips.info.recipe.frame_size)):
         accelerator.print(line)
@@ -138,7 +165,7 @@ def _encode(config: EncodeConfig) -> None:
         say(note)
     local_numbers = missing[accelerator.process_index :: accelerator.num_processes]
     shards = [writer.shards[number] for number in local_numbers]
-    samples = _samples(config, clips, encoders, precomputed, shards, info, _workers(config, accelerator))
+    samples = _samples(config, clips, encoders, given, shards, info, _workers(config, accelerator))
     views, clips_here = 1 + config.damaged_views, sum(map(len, shards))
     with contextlib.closing(samples), progress("encode", clips_here, "clips") as bar:  # ends the workers, also on error
         counted = _counted(samples, views, bar)
@@ -146,55 +173,50 @@ def _encode(config: EncodeConfig) -> None:
             write_samples(writer.path(number), islice(counted, len(rows) * views), info)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        _finish(writer, config, info, precomputed)
+        _finish(writer, config, info, given)
         if encoders is not None and encoders.text is not None:
             report = encoders.text.coverage(clips.column("transcript"))
             for note in report.notes(clips.column("id"), "they are read in windows"):
                 say(f"  {note}")
 
 
-def _load_encoders(config: EncodeConfig, device: "torch.device") -> "AlignedEncoders | None":
-    """The encoders to run: all of them, or the text tower beside precomputed features."""
+def _load_encoders(config: EncodeConfig, given: "GivenSources", device: "torch.device") -> "AlignedEncoders | None":
+    """The encoders to run: those whose features are not given."""
     if config.encoders is None:
         return None
     from stage1_align import AlignedEncoders
 
-    return AlignedEncoders.from_pretrained(config.encoders, ("text",) if config.precomputed else None).to(device)
-
-
-def _load_precomputed(
-    config: EncodeConfig, clips: "ClipDataset", encoders: "AlignedEncoders | None"
-) -> "PrecomputedFeatures | None":
-    if config.precomputed is None:
-        return None
-    from stage2_fusion.data.precomputed import PrecomputedFeatures
-
-    return PrecomputedFeatures(config.precomputed, clips, encoders)
+    only = given.towers(config.encoders)
+    return None if only == [] else AlignedEncoders.from_pretrained(config.encoders, only).to(device)
 
 
 def _describe(
     config: EncodeConfig,
     clips: "ClipDataset",
     encoders: "AlignedEncoders | None",
-    precomputed: "PrecomputedFeatures | None",
+    given: "GivenSources",
 ) -> "FeatureInfo":
     """The features.json. Adds action units to the vision tower when they are asked for."""
-    from shared.media.quality import AUDIO_QUALITY, TEXT_QUALITY, VISION_QUALITY
     from shared.training.distributed import resolve_precision
     from stage2_fusion.data.action_units import add_action_units
     from stage2_fusion.data.damaged_views import VIEW_GENERATOR
     from stage2_fusion.data.encoder_training import find_encoder_training
     from stage2_fusion.data.encoding import widths
-    from stage2_fusion.data.feature_info import DataInfo, EncoderInfo, FeatureInfo
+    from stage2_fusion.data.feature_info import DataInfo, FeatureInfo
+    from stage2_fusion.data.given import QUALITY
 
     units = None
-    if precomputed is not None:
-        made_by, channels = precomputed.encoder_info(), precomputed.widths()
+    if config.blendshapes:
+        assert encoders is not None
+        units = add_action_units(encoders, config.blendshapes)
+    features = given.features(encoders)
+    if features is not None:
+        channels, quality = features.widths(), features.quality()
     else:
-        assert encoders is not None and config.encoders is not None
-        units = add_action_units(encoders, config.blendshapes) if config.blendshapes else None
-        made_by = EncoderInfo(str(config.encoders.resolve()), encoders.digest, encoders.config)
-        channels = widths(encoders)
+        assert encoders is not None
+        channels, quality = widths(encoders), {name: list(names) for name, names in QUALITY.items()}
+    made_by = given.encoder_info(config.encoders, encoders)
+    media = encoders is not None and (features is None or any(name not in features.names for name in encoders.towers()))
     bf16 = resolve_precision("--mixed_precision", config.mixed_precision, ("no", "bf16")) == "bf16"
     info = FeatureInfo(
         label_names=list(clips.label_names),
@@ -202,7 +224,8 @@ def _describe(
         encoders=made_by,
         widths=channels,
         action_units=units.describe() if units else None,
-        precomputed=precomputed.describe() if precomputed else None,
+        precomputed=given.precomputed.describe() if given.precomputed else None,
+        external={name: each.describe() for name, each in given.external.items()} or None,
         data=DataInfo(
             path=str(config.data.resolve()),
             digest=clips.digest,
@@ -210,13 +233,13 @@ def _describe(
             synthetic=clips.info.synthetic or None,
             layout=clips.info.layout,
         ),
-        quality={"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)},
+        quality=quality,
         views=config.damaged_views,
         seed=config.seed,
         precision="bf16" if bf16 and encoders is not None else "fp32",
         label_ranges=clips.info.label_ranges,
-        view_generator=VIEW_GENERATOR if config.damaged_views and precomputed is None else None,
-        encoder_training=find_encoder_training(encoders, clips, made_by.precomputed),
+        view_generator=VIEW_GENERATOR if config.damaged_views and media else None,
+        encoder_training=find_encoder_training(encoders, clips, made_by.precomputed, made_by.titles),
     )
     return info.with_digest()
 
@@ -237,6 +260,7 @@ def _made_from(info: "FeatureInfo") -> dict[str, Any]:
     return {
         "encoders": info.encoders.digest,
         "precomputed features": info.precomputed.digest if info.precomputed else None,
+        "external features": {name: about.digest for name, about in (info.external or {}).items()} or None,
         "action units": info.action_units.digest if info.action_units else None,
         "clips": info.data.digest,
         "damaged views": info.views,
@@ -258,7 +282,7 @@ def _samples(
     config: EncodeConfig,
     clips: "ClipDataset",
     encoders: "AlignedEncoders | None",
-    precomputed: "PrecomputedFeatures | None",
+    given: "GivenSources",
     shards: list[range],
     info: "FeatureInfo",
     workers: int,
@@ -266,12 +290,17 @@ def _samples(
     """The samples of these shards, in order."""
     from stage2_fusion.data.encoding import encode_dataset
 
-    options = {"damaged_views": config.damaged_views, "batch_size": config.batch_size, "seed": config.seed}
-    bf16 = info.precision == "bf16"
-    if precomputed is not None:
-        return precomputed.samples(shards, **options, bf16=bf16)
-    assert encoders is not None
-    return encode_dataset(encoders, clips, shards, **options, bf16=bf16, workers=workers)
+    return encode_dataset(
+        encoders,
+        clips,
+        shards,
+        damaged_views=config.damaged_views,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        bf16=info.precision == "bf16",
+        workers=workers,
+        given=given.features(encoders),
+    )
 
 
 def _workers(config: EncodeConfig, accelerator: "Accelerator") -> int:
@@ -289,24 +318,19 @@ def _counted(samples: "Iterable[FeatureSample]", views: int, bar: Progress) -> "
             bar.update()
 
 
-def _finish(
-    writer: ShardWriter, config: EncodeConfig, info: "FeatureInfo", precomputed: "PrecomputedFeatures | None"
-) -> None:
+def _finish(writer: ShardWriter, config: EncodeConfig, info: "FeatureInfo", given: "GivenSources") -> None:
     """Join the shards to the dataset and print what it holds."""
     from stage2_fusion.data.features import read_samples
 
-    problems = precomputed.problems if precomputed else []
-    if precomputed:
-        write_csv(config.out / "precomputed.csv", ["id", "reason"], [list(pair) for pair in problems])
+    given.write_problems(config.out)
     shards = [writer.path(number) for number in range(len(writer.shards))]
     writer.finish(read_samples(shards), info.digest, info.to_json())
     say(
         f"{config.out}: {counted(writer.total, 'clip')}, "
         f"{counted(1 + config.damaged_views, 'view')} each, encoders {info.encoders.digest}"
     )
-    if problems:
-        name, reason = problems[0]
-        say(f"  {counted(len(problems), 'track')} left out, listed in precomputed.csv, such as {name}: {reason}")
+    for line in given.closing_lines(config.damaged_views):
+        say(f"  {line}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Copies of clips with one modality damaged on purpose: quality weights learn from them and are scored on them."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,7 +50,37 @@ def damaged_view(clip: ClipSample, view: int, rate: int, seed: int, recipe: Reci
     present = [name for name in MODALITIES if len(raw_input(clip, name))]
     if not present:
         return DamagedView(clip, view, damage)
-    name, severity = str(rng.choice(present)), float(rng.uniform(0.4, 1.0))
+    return _damage(clip, view, rate, recipe, str(rng.choice(present)), rng)
+
+
+def view_of_given(
+    clip: ClipSample,
+    view: int,
+    rate: int,
+    seed: int,
+    recipe: Recipe,
+    present: Mapping[str, bool],
+    given: Collection[str],
+) -> DamagedView:
+    """As `damaged_view`, of a clip some of whose features are given (data/given.py): they cannot be damaged like media,
+    so that a view lacks them. present: whether the clip has features of each modality; one of them is drawn. A clip
+    with one modality alone is left alone."""
+    names = [name for name in MODALITIES if present[name]]
+    damage = dict.fromkeys(MODALITIES, "")
+    if len(names) < 2:
+        return DamagedView(clip, view, damage)
+    rng = np.random.default_rng(derive_seed("damage", seed, clip.id, view))
+    name = str(rng.choice(names))
+    if name in given:
+        return DamagedView(clip, view, {**damage, name: "missing"})
+    return _damage(clip, view, rate, recipe, name, rng)
+
+
+def _damage(
+    clip: ClipSample, view: int, rate: int, recipe: Recipe | None, name: str, rng: np.random.Generator
+) -> DamagedView:
+    """The clip with the modality `name` damaged; see `damaged_view`."""
+    damage, severity = dict.fromkeys(MODALITIES, ""), float(rng.uniform(0.4, 1.0))
     if name == "text":
         damage[name] = "missing"
         return DamagedView(replace(clip, transcript="", text_quality=text_quality("")), view, damage)

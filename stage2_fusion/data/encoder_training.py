@@ -1,5 +1,6 @@
 """What the encoders of a feature dataset were trained on: which of its clips, and what is not known about it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +29,21 @@ class EncoderTraining:
 
 
 def find_encoder_training(
-    encoders: "AlignedEncoders | None", clips: "ClipDataset", precomputed: list[str] | None = None
+    encoders: "AlignedEncoders | None",
+    clips: "ClipDataset",
+    precomputed: list[str] | None = None,
+    external: Mapping[str, str] | None = None,
 ) -> EncoderTraining:
-    """Compare the clips with those that the encoders were trained on. encoders: None if all features are precomputed;
-    precomputed: modalities whose features came with the dataset."""
+    """Compare the clips with those that the encoders were trained on. encoders: None if all features are given;
+    precomputed: modalities whose features came with the dataset; external: modalities whose features another tool
+    made, with its name."""
     from shared.dataset.training_clips import fingerprints
 
     notes = []
     if precomputed:
         notes.append(f"the features of {' and '.join(precomputed)} came with the dataset: their training is not known")
+    for name, title in (external or {}).items():
+        notes.append(f"the features of {name} are those of {title}, whose training is not known")
     if encoders is None:
         return EncoderTraining(notes=notes)
     training = encoders.config.get("training", {})

@@ -1,6 +1,6 @@
 """Run frozen encoders over prepared clips: ClipSamples in, FeatureSamples out."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,10 @@ import torch
 from shared.dataset.clip import MODALITIES
 from shared.dataset.clip_dataset import ClipDataset, ClipSample
 from shared.errors import UserError
-from shared.media.quality import QUALITY_STEPS_PER_SECOND
 from shared.training.loader import SigtermSafeDataLoader
-from stage2_fusion.data.damaged_views import DamagedView, damaged_view, raw_input
+from stage2_fusion.data.damaged_views import DamagedView, damaged_view, raw_input, view_of_given
 from stage2_fusion.data.features import FeatureSample, ModalityFeatures
+from stage2_fusion.data.given import GivenFeatures, quality_at
 
 if TYPE_CHECKING:
     from stage1_align import AlignedEncoders
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def encode_dataset(
-    encoders: "AlignedEncoders",
+    encoders: "AlignedEncoders | None",
     clips: ClipDataset,
     shards: Sequence[range] | None = None,
     *,
@@ -31,22 +31,28 @@ def encode_dataset(
     seed: int,
     bf16: bool = False,
     workers: int = 0,
+    given: GivenFeatures | None = None,
 ) -> Generator[FeatureSample, None, None]:
     """Encode the clips of `shards`, which are ranges of rows (None: all clips). Each clip is followed by its damaged
     views.
 
     No forward pass crosses the end of a shard, so that a sample does not depend on which other shards are encoded.
-    workers: processes that read and damage clips; they do not change the samples. Raises UserError when the clips are
-    not stored at the sample rate of the audio encoder.
+    workers: processes that read and damage clips; they do not change the samples. given: features that take the place
+    of those of a tower; without encoders there are no others. Raises UserError when the clips are not stored at the
+    sample rate of the audio encoder.
     """
     shards = [range(len(clips))] if shards is None else shards
-    views = _ClipViews(clips, waveform_rate(encoders, clips.sample_rates), damaged_views, seed)
-    for loaded in _loader(views, split_ranges(shards, batch_size), workers):
+    towers = tuple(encoders.towers()) if encoders is not None else ()
+    rate = waveform_rate(encoders, clips.sample_rates) if encoders is not None else clips.sample_rates[0]
+    views = _ClipViews(clips, rate, damaged_views, seed, towers, given.present if given else None)
+    batches = split_ranges(shards, batch_size)
+    for rows, loaded in zip(batches, _loader(views, batches, workers), strict=True):
         if isinstance(loaded, UserError):
             raise loaded
         batch, damaged = loaded
-        clean = encode_samples(encoders, batch, bf16)
-        again = encode_views(encoders, damaged, clean * damaged_views, bf16)
+        parts = [given.parts(row, clip) for row, clip in zip(rows, batch, strict=True)] if given else None
+        clean = encode_samples(encoders, batch, bf16, parts)
+        again = encode_views(encoders, damaged, clean * damaged_views, bf16, given.names if given else ())
         for i, sample in enumerate(clean):
             yield sample
             yield from again[i :: len(batch)]
@@ -65,16 +71,34 @@ class _ClipViews:
     rate: int
     damaged_views: int
     seed: int
+    towers: tuple[str, ...]
+    """The modalities that are encoded."""
+    given: Mapping[str, np.ndarray] | None
+    """Where features are given: modality to whether each clip has some, bool (N,)."""
 
     def __getitem__(self, rows: range) -> tuple[list[ClipSample], list[DamagedView]] | UserError:
         """A UserError is returned: raised, it would reach the user with the traceback of the worker process."""
         try:
-            batch = [load_clip(self.clips, row, self.rate) for row in rows]
+            batch = [self._load(row) for row in rows]
         except UserError as error:
             return error
         numbers = range(1, self.damaged_views + 1)
+        return batch, [self._view(row, clip, view) for view in numbers for row, clip in zip(rows, batch, strict=True)]
+
+    def _load(self, row: int) -> ClipSample:
+        """The clip, without the media that nothing reads."""
+        if self.given is None or "vision" in self.towers:
+            return load_clip(self.clips, row, self.rate)
+        clip = self.clips.without_frames(row)
+        return replace(clip, waveform=self.clips.waveform(row, self.rate)) if "audio" in self.towers else clip
+
+    def _view(self, row: int, clip: ClipSample, view: int) -> DamagedView:
         recipe = self.clips.info.recipe
-        return batch, [damaged_view(clip, view, self.rate, self.seed, recipe) for view in numbers for clip in batch]
+        if self.given is None:
+            return damaged_view(clip, view, self.rate, self.seed, recipe)
+        present = {name: name in self.towers and len(raw_input(clip, name)) > 0 for name in MODALITIES}
+        present |= {name: bool(has[row]) for name, has in self.given.items()}
+        return view_of_given(clip, view, self.rate, self.seed, recipe, present, self.given)
 
 
 def _loader(views: _ClipViews, batches: list[range], workers: int) -> SigtermSafeDataLoader:
@@ -116,9 +140,18 @@ def waveform_rate(encoders: "AlignedEncoders", stored: Sequence[int]) -> int:
 # --- a batch of clips ------------------------------------------------------------------------------------------------
 
 
-def encode_samples(encoders: "AlignedEncoders", clips: Sequence[ClipSample], bf16: bool = False) -> list[FeatureSample]:
-    """Encode undamaged clips (view 0), in order."""
-    parts = {name: encode_modality(encoders, name, clips, bf16) for name in MODALITIES}
+def encode_samples(
+    encoders: "AlignedEncoders | None",
+    clips: Sequence[ClipSample],
+    bf16: bool = False,
+    given: Sequence[Mapping[str, ModalityFeatures]] | None = None,
+) -> list[FeatureSample]:
+    """Encode undamaged clips (view 0), in order. given: the given features of each clip, of the same modalities."""
+    names = given[0].keys() if given else ()
+    parts = {
+        name: [each[name] for each in given or ()] if name in names else encode_modality(encoders, name, clips, bf16)
+        for name in MODALITIES
+    }
     return [clean_sample(clip, *(parts[name][i] for name in MODALITIES)) for i, clip in enumerate(clips)]
 
 
@@ -141,24 +174,34 @@ def clean_sample(
 
 
 def encode_views(
-    encoders: "AlignedEncoders", views: Sequence[DamagedView], clean: Sequence[FeatureSample], bf16: bool = False
+    encoders: "AlignedEncoders | None",
+    views: Sequence[DamagedView],
+    clean: Sequence[FeatureSample],
+    bf16: bool = False,
+    given: Collection[str] = (),
 ) -> list[FeatureSample]:
     """Encode damaged views. Only the damaged modality is encoded; the others are those of `clean`, which holds the
-    undamaged sample of each view."""
+    undamaged sample of each view. given: modalities whose features are given, which a view lacks instead."""
     samples = [replace(sample, view=view.view, damage=view.damage) for view, sample in zip(views, clean, strict=True)]
     for name in MODALITIES:
         rows = [i for i, view in enumerate(views) if view.damage[name]]
+        if name in given:
+            for i in rows:
+                samples[i] = samples[i].without(name)
+            continue
         for i, part in zip(rows, encode_modality(encoders, name, [views[i].clip for i in rows], bf16), strict=True):
             setattr(samples[i], name, part)
     return samples
 
 
 def encode_modality(
-    encoders: "AlignedEncoders", name: str, clips: Sequence[ClipSample], bf16: bool
+    encoders: "AlignedEncoders | None", name: str, clips: Sequence[ClipSample], bf16: bool
 ) -> list[ModalityFeatures]:
-    """Encode one modality of clips in one forward pass."""
+    """Encode one modality of clips in one forward pass; it is missing without a tower for it."""
     if not clips:
         return []
+    if encoders is None:
+        return [missing_features(name, clip, 1) for clip in clips]
     tower = encoders.towers().get(name)
     if tower is None:
         return [missing_features(name, clip, encoders.embed_dim) for clip in clips]
@@ -200,16 +243,3 @@ def _step_times(name: str, clip: ClipSample, steps: int, rate: float | None) -> 
     if rate is not None:
         return ((np.arange(steps) + 0.5) / rate).astype(np.float32)
     return clip.frame_times
-
-
-def quality_at(name: str, clip: ClipSample, times: np.ndarray) -> np.ndarray:
-    """The quality signals of a clip, interpolated to the times (T,) of steps: float32 (T, Q)."""
-    values = np.asarray(getattr(clip, f"{name}_quality"), dtype=np.float32)
-    if name == "text":
-        return np.repeat(values[None], len(times), axis=0)  # (T, Q)
-    if name == "vision" and np.array_equal(times, clip.frame_times):
-        return values
-    if not len(values):
-        return np.zeros((len(times), values.shape[1]), np.float32)
-    at = clip.frame_times if name == "vision" else (np.arange(len(values)) + 0.5) / QUALITY_STEPS_PER_SECOND
-    return np.stack([np.interp(times, at, column) for column in values.T], axis=1).astype(np.float32)

@@ -13,6 +13,7 @@ from shared.layouts.used import UsedLayout
 from shared.options.ranges import Seed, Views, require
 from shared.saved.checksum import FEATURES, read_description
 from shared.saved.typed import read_typed
+from shared.text import counted, first_few
 from stage2_fusion.data.encoder_training import EncoderTraining
 
 FORMAT = FEATURES.format
@@ -21,8 +22,34 @@ MAX_WIDTH = 2**20
 
 
 @dataclass
+class ExternalTool:
+    """The tool that made the features of a modality, as far as its files tell."""
+
+    format: str
+    """Name in the registry of formats (data/external/formats.py), or "package.module:Class"."""
+    title: str
+    """What people call it."""
+    columns: list[str]
+    """The channels, in order; [] when they have no names."""
+    signals: list[str] = dataclasses.field(default_factory=list)
+    """Its quality signals, behind those of the clips."""
+    how: str = ""
+    """How to make such features."""
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What a model depends on."""
+        return self.format, tuple(self.columns), tuple(self.signals)
+
+    def describe(self, width: int) -> str:
+        """In a few words, for messages."""
+        names = f", {first_few(self.columns)}" if self.columns else ""
+        return f"{self.title} ({counted(width, 'channel')}{names})"
+
+
+@dataclass
 class EncoderInfo:
-    """The aligned encoders behind a feature dataset."""
+    """The aligned encoders behind a feature dataset, or what its features are from in their place."""
 
     path: str
     digest: str
@@ -30,6 +57,34 @@ class EncoderInfo:
     """Their config.json."""
     precomputed: list[str] | None = None
     """Modalities whose features came with the dataset: no encoder of ours computed them."""
+    external: dict[str, ExternalTool] | None = None
+    """Modalities whose features another tool made."""
+    aligned: str | None = None
+    """Where features are given: the digest of the aligned encoders that computed the others, None without any."""
+
+    @property
+    def given(self) -> list[str]:
+        """The modalities that no encoder of ours computed."""
+        return sorted({*(self.precomputed or []), *(self.external or {})}, key=MODALITIES.index)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The tool of each modality whose features another tool made."""
+        return {name: tool.title for name, tool in (self.external or {}).items()}
+
+    @property
+    def kept(self) -> str | None:
+        """The digest of the aligned encoders that a model folder holds; None without any."""
+        return self.aligned if self.given else self.digest
+
+    def how_to_make(self) -> str:
+        """How to make the given features of other clips, in words that follow "make them: "."""
+        external = self.external or {}
+        made = [f"`{tool.how}`" if tool.how else f"what made the {name} features" for name, tool in external.items()]
+        options = [f"--external {name}={tool.format}" for name, tool in external.items()]
+        options += ["--precomputed ROOT"] if self.precomputed else []
+        options += ["--encoders MODEL/encoders"] if self.aligned else []
+        return ", ".join([*made, "`emit prepare`", f"`emit encode {' '.join(options)} --data CLIPS --out FEATURES`"])
 
 
 @dataclass
@@ -65,6 +120,18 @@ class PrecomputedInfo:
 
 
 @dataclass
+class ExternalInfo:
+    """The files behind the features of one modality that another tool made."""
+
+    path: str
+    digest: str
+    clips: int
+    """Clips that have such features."""
+    rate: float | None = None
+    """Steps per second (median); None for one step a clip, and for text."""
+
+
+@dataclass
 class FeatureInfo:
     """What features.json holds: the shape of the features and everything they depend on."""
 
@@ -84,6 +151,9 @@ class FeatureInfo:
     """How the encoders ran."""
     action_units: ActionUnitInfo | None = None
     precomputed: PrecomputedInfo | None = None
+    external: dict[str, ExternalInfo] | None = None
+    """Modality to the files of another tool behind its features, whose sequences are in single precision: some tools
+    write values that half precision cannot hold."""
     encoder_training: EncoderTraining | None = None
     """Which of the clips the encoders were trained on; None in features of earlier versions. No part of the digest: the
     features do not depend on it."""
@@ -130,7 +200,8 @@ class FeatureInfo:
     def with_digest(self) -> "FeatureInfo":
         """A copy whose digest is computed from the rest, wherever the encoders and the clips lie."""
         # What a layout read is in the digest of the clips.
-        described = replace(self, data=replace(self.data, layout=None), encoder_training=None)
+        files = self.external and {name: replace(about, path="") for name, about in self.external.items()}
+        described = replace(self, data=replace(self.data, layout=None), encoder_training=None, external=files)
         content = {
             key: {name: part for name, part in value.items() if name != "path"} if isinstance(value, dict) else value
             for key, value in described.to_json().items()
@@ -159,6 +230,8 @@ def check_shape(label_names: list[str], widths: dict[str, int], quality: dict[st
 
 def _to_json(value: Any) -> Any:
     """A dataclass as a dictionary, without the fields that are None."""
+    if isinstance(value, dict):
+        return {key: _to_json(part) for key, part in value.items()}
     if not dataclasses.is_dataclass(value):
         return value
     content = {field.name: _to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -34,7 +34,7 @@ class ModalityFeatures:
     """One modality of a clip, as its encoder represents it. T = 0 when the modality is missing."""
 
     sequence: np.ndarray
-    """float16 (T, C)."""
+    """float16 (T, C); float32 for features of another tool."""
     times: np.ndarray
     """float32 (T,), seconds of the steps; (0,) for text, which has no times."""
     pooled: np.ndarray
@@ -113,7 +113,7 @@ def write_samples(path: Path, samples: Iterable[FeatureSample], info: FeatureInf
     columns = _columns(info)
     with write_shard(path) as file, ArrowWriter(path=str(file), features=columns, writer_batch_size=256) as writer:
         for sample in samples:
-            writer.write(_to_row(sample))
+            writer.write(_to_row(sample, info))
         writer.finalize()
 
 
@@ -281,7 +281,12 @@ def _columns(info: FeatureInfo) -> "datasets.Features":
     return Features(columns)
 
 
-def _to_row(sample: FeatureSample) -> dict[str, Any]:
+def sequence_type(info: FeatureInfo, modality: str) -> type[np.floating]:
+    """In which precision the sequences of a modality are stored."""
+    return np.float32 if modality in (info.external or {}) else np.float16
+
+
+def _to_row(sample: FeatureSample, info: FeatureInfo) -> dict[str, Any]:
     row = {key: getattr(sample, key) for key in ("id", "view", "split", "duration")}
     row["labels"] = np.asarray(sample.labels, dtype=np.float32)
     row |= {f"group_{name}": value for name, value in sample.groups.items()}
@@ -289,7 +294,7 @@ def _to_row(sample: FeatureSample) -> dict[str, Any]:
         part = sample.modality(name)
         row |= {
             f"damage_{name}": sample.damage[name],
-            f"{name}_sequence": np.ascontiguousarray(part.sequence, dtype=np.float16).tobytes(),
+            f"{name}_sequence": np.ascontiguousarray(part.sequence, sequence_type(info, name)).tobytes(),
             f"{name}_steps": part.steps,
             f"{name}_times": np.asarray(part.times, dtype=np.float32),
             f"{name}_pooled": np.asarray(part.pooled, dtype=np.float16).tobytes(),
@@ -330,7 +335,9 @@ def _from_row(row: dict[str, Any], info: FeatureInfo) -> FeatureSample:
     for name in MODALITIES:
         steps = row[f"{name}_steps"]
         parts[name] = ModalityFeatures(
-            sequence=np.frombuffer(row[f"{name}_sequence"], np.float16).reshape(steps, info.widths[name]),
+            sequence=np.frombuffer(row[f"{name}_sequence"], sequence_type(info, name)).reshape(
+                steps, info.widths[name]
+            ),
             times=np.array(row[f"{name}_times"], dtype=np.float32),  # (T,)
             pooled=np.frombuffer(row[f"{name}_pooled"], np.float16),  # (D,)
             quality=np.frombuffer(row[f"{name}_quality"], np.float32).reshape(steps, len(info.quality[name])),

@@ -71,9 +71,13 @@ def _what(config: FusionConfig, modalities: list[str]) -> str:
         for low, high in dict.fromkeys(config.scale.ranges.values())
     )
     tuned = f", of which {', '.join(config.finetune)} trained along" if config.finetune else ""
+    made_by = f"the aligned encoders `{config.encoders.digest}`{tuned}"
+    if config.encoders.external:
+        others = f", and of the aligned encoders `{config.encoders.aligned}`" if config.encoders.aligned else ""
+        made_by = " and ".join(f"{title} ({name})" for name, title in config.encoders.titles.items()) + others
     return (
         f"Predicts {len(config.label_names)} intensities ({ranges}) from "
-        f"{', '.join(modalities)}, on features of the aligned encoders `{config.encoders.digest}`{tuned}."
+        f"{', '.join(modalities)}, on features of {made_by}."
     )
 
 
@@ -117,8 +121,21 @@ def _number(value: float | None) -> str:
 
 def _origins(config: FusionConfig) -> str:
     """A row for each modality: its encoder, the weights it started from, and their license."""
-    if config.encoders.precomputed:
-        return "Features that came with the dataset; ask its publisher for the licenses of the networks behind them."
+    encoders, parts = config.encoders, []
+    if encoders.precomputed:
+        parts = ["Features that came with the dataset; ask its publisher for the licenses of the networks behind them."]
+    if encoders.external:
+        tools = [
+            f"- {name}: features of {tool.describe(config.widths[name])}, under the license of that tool; columns: "
+            f"{', '.join(tool.columns) or 'without names'}"
+            for name, tool in encoders.external.items()
+        ]
+        parts += ["\n".join(_fill(tool) for tool in tools)]
+        parts += [
+            _fill(f"For clips of your own, make them: {encoders.how_to_make()}, and `emit predict --data FEATURES`.")
+        ]
+    if encoders.given:
+        return "\n\n".join(parts)
     return "\n".join(
         ["| modality | encoder | initial weights (license) |", "|---|---|---|"]
         + [

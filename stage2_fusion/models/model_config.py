@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from shared.dataset.clip import MODALITIES
 from shared.dataset.label_scale import LabelScale
 from shared.errors import UserError
 from shared.layouts.used import UsedLayout
@@ -135,6 +136,7 @@ class FusionConfig:
         """UserError for features at `path` that the model cannot read: of other encoders, preparation or quality
         signals. Their labels do not matter."""
         if self.encoders.digest != features.encoders.digest:
+            self._check_tools(features, path)
             kept = "the encoders kept in the model folder"
             way = "--precomputed, as for its training clips" if self.encoders.precomputed else kept
             raise UserError(
@@ -155,6 +157,20 @@ class FusionConfig:
                 raise UserError(
                     f"{path}: {name} {getattr(features, name)}, but the model was trained with {getattr(self, name)}"
                 )
+
+    def _check_tools(self, features: FeatureInfo, path: Path) -> None:
+        """UserError for a modality whose features are of another tool, or of other columns, than those of the model."""
+        ours, theirs = self.encoders.external or {}, features.encoders.external or {}
+        for name in MODALITIES:
+            mine, other = ours.get(name), theirs.get(name)
+            if (mine and mine.identity) == (other and other.identity):
+                continue
+            found = other.describe(features.widths[name]) if other else "no other tool"
+            wanted = mine.describe(self.widths[name]) if mine else "the encoders that the model was trained with"
+            way = f"run `emit encode` with --external {name}=PATH" if mine else "run `emit encode` without --external"
+            if mine and other and mine.format == other.format and mine.columns:
+                way = f"run `emit encode` with --external_columns '{{{name}: [{', '.join(mine.columns)}]}}'"
+            raise UserError(f"{path}: {name} features of {found}, but the model reads those of {wanted}; {way}")
 
     def _check_preparation(self, prepare: dict[str, Any], path: Path) -> None:
         for name, value in self.prepare.items():

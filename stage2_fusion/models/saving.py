@@ -7,8 +7,8 @@ calibration.safetensors
                        what intervals and the distance from the training clips are computed from; absent while the model
                        trains, and in models of earlier versions
 README.md              the model card
-encoders/              the aligned encoders the model was trained on, or end to end with; absent for features that came
-                       with their dataset
+encoders/              the aligned encoders the model was trained on, or end to end with; absent where all features were
+                       given (came with their dataset, or another tool made them)
 face_landmarker.task   for a model that reads action units: the file that computes them
 """
 
@@ -46,7 +46,7 @@ def write_folder(
     """Write a model folder, completely or not at all; see `FusionModel.save_pretrained`.
 
     Without `encoders`, their folder is copied (hard links where the disk allows) from the first place that holds
-    config.encoders.digest: the replaced folder, then the folder `loaded_from` or, for a model that was not loaded,
+    config.encoders.kept: the replaced folder, then the folder `loaded_from` or, for a model that was not loaded,
     config.encoders.path. The face landmarker is copied likewise.
     """
     from safetensors.torch import save_file
@@ -55,7 +55,7 @@ def write_folder(
     # A folder that was loaded may name any place: only what lies in it is copied.
     elsewhere = [] if loaded_from else [Path(config.encoders.path)]
     places = [*(folder / "encoders" for folder in folders), *elsewhere]
-    source = find_encoders(config.encoders.digest, *places) if encoders is None else None
+    source = find_encoders(config.encoders.kept, *places) if encoders is None and config.encoders.kept else None
     landmarker = None
     if config.action_units:
         elsewhere = [] if loaded_from else [Path(config.action_units.path)]

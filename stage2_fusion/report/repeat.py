@@ -70,17 +70,22 @@ def _commands(inputs: Inputs) -> list[str]:
 
     clips, align, features, fuse = map(path, ("clips_path", "align_run", "features_path", "fuse_run"))
     encoders = Path(inputs.features_info.encoders.path) if features else None
+    if features and not inputs.features_info.encoders.kept:
+        encoders = None
     made = again(encoders or align.with_name("encoders")) if align and clips else encoders
     if align and clips:
         add("align", "--config", align / "config.yaml", "--data", clips, "--run", again(align))
         add("export", again(align), "--which", exported(inputs) or "best", "--out", made)
     data = features
-    if features and clips and made and not inputs.features_info.precomputed:
+    external = inputs.features_info.external or {} if features else {}
+    if features and clips and (made or external) and not inputs.features_info.precomputed:
         info, data = inputs.features_info, again(features)
+        made_by: list[Any] = ["--encoders", made] if made else []
+        made_by += [word for name, about in external.items() for word in ("--external", f"{name}={about.path}")]
         options: list[Any] = ["--mixed_precision", "no" if info.precision == "fp32" else "bf16", "--seed", info.seed]
         if info.action_units:
             options += ["--blendshapes", Path(info.action_units.path)]
-        add("encode", "--encoders", made, "--data", clips, "--out", data, "--damaged_views", info.views, *options)
+        add("encode", *made_by, "--data", clips, "--out", data, "--damaged_views", info.views, *options)
     if fuse and data:
         add("fuse", "--config", fuse / "config.yaml", "--data", data, "--run", again(fuse))
         add("evaluate", "--model", again(fuse) / "model", "--data", data, *_evaluate_options(inputs))
@@ -92,7 +97,7 @@ def exported(inputs: Inputs) -> str | None:
     """Which model of stage 1 the features were made with, by the digest of its encoders: "best", "last", or None
     when neither is known to be."""
     try:
-        wanted, run = inputs.features_info.encoders.digest, inputs.align_run
+        wanted, run = inputs.features_info.encoders.kept, inputs.align_run
     except (NotFound, UserError):
         return None
     for which in ("best", "last"):

@@ -5,6 +5,7 @@ vit/00000.pkl (T, 384), one row per face crop; wav2vec2/00000.pkl (T, 768), abou
 
 import codecs
 import io
+import math
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,13 +33,26 @@ class _DType:
     """Replaces `numpy.dtype`. Of the state in a pickle only the byte order is used: the rest follows from the name, and
     a different state could make an array larger than its bytes."""
 
+    objects = False
+    """Whether arrays of Python values are allowed, which a pickle holds as a list."""
+
     def __init__(self, name: str, align: bool = False, copy: bool = True):
         self.dtype = np.dtype(name)
-        if self.dtype.hasobject:  # its bytes would be read as pointers
+        if self.dtype.hasobject and not (self.objects and self.dtype == object):
             raise pickle.UnpicklingError("object arrays are not allowed")
+
+    def of_bytes(self) -> np.dtype:
+        """The type of an array of bytes: not of objects, whose bytes would be read as pointers."""
+        if self.dtype.hasobject:
+            raise pickle.UnpicklingError("object arrays are not allowed")
+        return self.dtype
 
     def __setstate__(self, state: tuple) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _DTypeOrObject(_DType):
+    objects = True
 
 
 class _Array(np.ndarray):
@@ -46,6 +60,8 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, fortran, data = state
+        if dtype.dtype.hasobject and not (type(data) is list and len(data) == math.prod(shape)):
+            raise pickle.UnpicklingError("malformed array of objects")  # NumPy reads as many as the shape says
         super().__setstate__((version, shape, dtype.dtype, fortran, data))
 
 
@@ -57,11 +73,11 @@ def _reconstruct(kind: type, shape: tuple, code: bytes) -> _Array:
 
 
 def _frombuffer(data: bytes, dtype: _DType, shape: tuple, order: Literal["C", "F"]) -> np.ndarray:
-    return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
+    return np.frombuffer(data, dtype.of_bytes()).reshape(shape, order=order)
 
 
 def _scalar(dtype: _DType, data: bytes) -> np.generic:
-    return np.frombuffer(data, dtype.dtype, 1)[0]
+    return np.frombuffer(data, dtype.of_bytes(), 1)[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -85,31 +101,46 @@ REPLACEMENTS = {
 class _ArraysOnly(pickle.Unpickler):
     """Builds NumPy arrays and plain Python values, and calls nothing else."""
 
+    replacements = REPLACEMENTS
+
     def find_class(self, module: str, name: str) -> Any:
         # NumPy 2 renamed the module; its arrays are pickled the same way.
         module = module.replace("numpy._core", "numpy.core", 1) if module.startswith("numpy._core") else module
-        if (module, name) not in REPLACEMENTS:
+        if (module, name) not in self.replacements:
             raise pickle.UnpicklingError(f"refused: pickle references {module}.{name}; only NumPy arrays are allowed")
-        return REPLACEMENTS[module, name]
+        return self.replacements[module, name]
 
 
-def read_features(path: Path, width: int | None = None) -> np.ndarray:
-    """float32 (T, C) from a pickled array, list of rows, or {"...": array}; T may be 0. MediaError, in one line, when
-    the file cannot be read, holds something else, does not have `width` columns, or has values that are not finite."""
+class _ArraysOfObjects(_ArraysOnly):
+    """Also builds arrays of plain Python values, such as ids and transcripts."""
+
+    replacements = REPLACEMENTS | {("numpy", "dtype"): _DTypeOrObject}
+
+
+def read_pickle(path: Path, max_bytes: int = MAX_BYTES, objects: bool = False) -> Any:
+    """The arrays and plain values in a pickle, also of Python 2. objects: allow arrays of plain values. MediaError, in
+    one line, when the file cannot be read, is larger than `max_bytes` or holds anything else."""
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise MediaError(f"{path}: larger than {MAX_BYTES >> 30} GiB")
+        if path.stat().st_size > max_bytes:
+            raise MediaError(f"{path}: larger than {max_bytes >> 30} GiB")
         data = path.read_bytes()
     except OSError as error:
         raise MediaError(f"{path}: {error.strerror or error}") from None
     if not data:
         raise MediaError(f"{path}: the file is empty")
     try:
-        value = _ArraysOnly(io.BytesIO(data)).load()
+        return (_ArraysOfObjects if objects else _ArraysOnly)(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can raise any exception
         reason = one_line(error, 160)
         raise MediaError(f"{path}: not a readable pickle ({reason})") from None
+
+
+def read_features(path: Path, width: int | None = None) -> np.ndarray:
+    """float32 (T, C) from a pickled array, list of rows, or {"...": array}; T may be 0. MediaError, in one line, when
+    the file cannot be read, holds something else, does not have `width` columns, or has values that are not finite."""
+    path = Path(path)
+    value = read_pickle(path)
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
     try:

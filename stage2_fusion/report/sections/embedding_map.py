@@ -86,8 +86,8 @@ def embedding_map(inputs: Inputs) -> Section:
             embeddings[name] = np.stack([clips[i].modality(name).pooled for i in chosen]).astype(np.float64)  # (N, D)
     if not embeddings:
         why = (
-            "features that came with their dataset share no space"
-            if data.info.encoders.precomputed
+            "features that came with their dataset, or that another tool made, share no space"
+            if data.info.encoders.given
             else f"no modality has embeddings of {FEWEST} clips"
         )
         raise NotFound(f"no map of the embeddings: {why}")

@@ -1,0 +1,111 @@
+"""Arrays: .npy, .npz or .safetensors, one file a clip; or one .npz or .safetensors whose arrays are named as the clips.
+
+A file of a clip holds one array, (T, C) or (C,) for one step, or an array called features and, beside it, times (T,) in
+seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are spread over the clip.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.errors import UserError
+from shared.media.arrays import to_array
+from shared.text import first_few, one_line
+from stage2_fusion.data.external.sniff import Sniffed
+from stage2_fusion.data.external.tracks import ANY, Track, Wanted
+
+FEATURES = ("features", "feature", "embeddings", "embedding", "values", "x", "arr_0")
+TIMES = ("times", "timestamps", "time", "timestamp")
+RATES = ("rate", "hz", "fps", "frame_rate")
+CONFIDENCE = ("confidence", "confidences", "score")
+
+
+class Arrays:
+    title = "arrays"
+    modalities: Sequence[str] = ANY
+
+    def recognizes(self, file: Sniffed) -> bool:
+        return file.suffix in (".npy", ".npz", ".safetensors")
+
+    def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
+        if wanted.patterns:
+            raise UserError(f"{path}: its channels have no names; leave out external_columns")
+        arrays = read_arrays(path)
+        main = next((key for key in FEATURES if key in arrays), None)
+        rest = [key for key in arrays if key not in (*TIMES, *RATES, *CONFIDENCE)]
+        if main is not None or len(rest) == 1:
+            return [clip_of(arrays[main or rest[0]], [name or path.stem], str(path), arrays)]
+        if name or not rest:
+            raise UserError(f"{path}: holds {first_few(rest) or 'no array'}; call the one with the features 'features'")
+        return [clip_of(arrays[key], [key], f"{path}: {key}", {}) for key in rest]
+
+    def how(self, modality: str) -> str:
+        return ""
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by their names. UserError, in one line, when it cannot be read, or holds Python objects."""
+    try:
+        if path.suffix.lower() == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as file:  # NumPy has no bfloat16
+                return {key: np.asarray(to_array(file.get_tensor(key))) for key in file.keys()}  # noqa: SIM118
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"features": loaded}
+        with loaded:
+            return {key: loaded[key] for key in loaded.files}
+    except Exception as error:  # damaged files raise errors of many types
+        objects = "object arrays" in str(error).lower() or "pickled" in str(error).lower()
+        what = (
+            "holds Python objects, which are not read" if objects else f"not a readable file ({one_line(error, 120)})"
+        )
+        raise UserError(f"{path}: {what}; save it again as numbers (T, channels)") from None
+
+
+def clip_of(values: Any, names: list[str], where: str, beside: Mapping[str, np.ndarray]) -> Track:
+    """The track of one array. beside: the other arrays of its file. UserError when it is not (T, C) of numbers."""
+    values = as_rows(values, where)
+    times = _beside(beside, TIMES, len(values), where)
+    rate = next((np.asarray(beside[key], np.float64).ravel() for key in RATES if key in beside), None)
+    if times is None and rate is not None:
+        if rate.size != 1 or not 0 < rate[0] < np.inf:
+            raise UserError(f"{where}: its rate is {rate.tolist()!s:.60}; give one number of Hz above 0")
+        times = (np.arange(len(values)) + 0.5) / rate[0]
+    return Track(
+        names=names,
+        where=where,
+        values=values,
+        columns=[],
+        times=times,
+        usable=np.ones(len(values), bool),
+        confidence=_beside(beside, CONFIDENCE, len(values), where),
+    )
+
+
+def as_rows(value: Any, where: str) -> np.ndarray:
+    """float (T, C) of an array of numbers; (C,) is one step, and (1, T, C) a batch of one. UserError for others."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"{where}: an array of {array.dtype}, not of numbers; save it again as numbers (T, channels)")
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 1 and array.size:
+        array = array[None]  # (1, C)
+    if array.ndim != 2 or not array.shape[1]:
+        raise UserError(f"{where}: an array of shape {array.shape}; save it as (T, channels)")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _beside(arrays: Mapping[str, np.ndarray], keys: Sequence[str], count: int, where: str) -> np.ndarray | None:
+    """(T,) of the first of these names. UserError when it is not of `count` numbers."""
+    key = next((key for key in keys if key in arrays), None)
+    if key is None:
+        return None
+    values = np.asarray(arrays[key])
+    if values.dtype.kind not in "fiu" or values.size != count:
+        raise UserError(f"{where}: {key} holds {values.size} values for {count} rows; give one number for each row")
+    return values.astype(np.float64).ravel()

@@ -1,0 +1,38 @@
+"""The formats in which other tools write features, and which of them a file is in."""
+
+from pathlib import Path
+from typing import Any
+
+from shared.registry import IMPORT_PATH, Registry
+from stage2_fusion.data.external.sniff import Sniffed
+from stage2_fusion.data.external.tracks import ExternalFormat
+
+PACKAGE = "stage2_fusion.data.external"
+FORMATS = Registry(
+    "format of external features",
+    {
+        "openface": f"{PACKAGE}.openface:OpenFace",
+        "opensmile": f"{PACKAGE}.opensmile:OpenSmile",
+        "pyfeat": f"{PACKAGE}.pyfeat:PyFeat",
+        "arrays": f"{PACKAGE}.arrays:Arrays",
+        "mmsa": f"{PACKAGE}.pickles:Pickles",
+        "table": f"{PACKAGE}.table:Table",
+    },
+)
+"""In the order in which they are tried: any CSV may be a table."""
+
+
+def make_format(name: str) -> ExternalFormat:
+    """The format of this name, or at the import path "package.module:Class"."""
+    return FORMATS.get(name)()
+
+
+def split_spec(value: str) -> tuple[str, Path]:
+    """The format and the path of "PATH" or "FORMAT:PATH"; "" leaves the format to the files."""
+    name, path = FORMATS.split(value)
+    return (name, Path(path)) if path and (name in FORMATS.parts or IMPORT_PATH.fullmatch(value)) else ("", Path(value))
+
+
+def recognize(file: Sniffed, formats: dict[str, Any]) -> str:
+    """The first of `formats` ({name: format}) that a file is in; "" for none."""
+    return next((name for name, format in formats.items() if format.recognizes(file)), "")

@@ -1,0 +1,124 @@
+"""Which clip the features of another tool are of: names of files, paths and ids against the ids of the clips."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from shared.dataset.media_files import IMAGE_SUFFIXES, MEDIA_SUFFIXES
+from shared.tables.media_finder import fold
+from shared.text import first_few
+
+NUMBER = re.compile(r"0*(\d+?)(\.0*)?")
+
+
+@dataclass
+class Matches:
+    """Which of the tracks is of which clip."""
+
+    track_of: dict[int, int] = field(default_factory=dict)
+    """Row of a clip to the number of its track."""
+    unmatched: list[tuple[int, str]] = field(default_factory=list)
+    """Numbers of tracks without a clip, and why."""
+
+
+def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
+    """names: for each track what its clip may be called, the most certain first; ids: those of the clips.
+
+    A name is an id as it is; without the suffix of a media file, without capitals and in another Unicode form; or both
+    end in the same parts of a path; or both are the same number (7, 00007). The longest part in common decides. What
+    fits several clips, and clips that several tracks fit equally well, stay without a partner.
+    """
+    index = _Index(ids)
+    candidates: dict[int, list[tuple[int, int]]] = {}  # row: (how certain, track)
+    found = Matches()
+    for number, several in enumerate(names):
+        places = [place for name in several if (place := index.find(name)) is not None]
+        certain = [place for place in places if len(place.rows) == 1]
+        if certain:
+            candidates.setdefault(certain[0].rows[0], []).append((certain[0].certainty, number))
+        elif places:
+            fitting = first_few([ids[row] for row in places[0].rows])
+            found.unmatched.append((number, f"fits several clips ({fitting}); name it by a longer part of the path"))
+        else:
+            found.unmatched.append((number, f"no clip is called {several[0] if several else 'so'}"))
+    for row, fitting_tracks in candidates.items():
+        best = max(certainty for certainty, _ in fitting_tracks)
+        first = [number for certainty, number in fitting_tracks if certainty == best]
+        if len(first) == 1:
+            found.track_of[row] = first[0]
+        for certainty, number in fitting_tracks:
+            if certainty < best:
+                found.unmatched.append((number, f"clip {ids[row]} has features of a closer name"))
+            elif len(first) > 1:
+                found.unmatched.append((number, f"{len(first)} features fit clip {ids[row]} equally well; leave one"))
+    found.unmatched.sort()
+    return found
+
+
+@dataclass
+class _Place:
+    rows: list[int]
+    certainty: int
+
+
+class _Index:
+    """The clips by everything that they may be called."""
+
+    def __init__(self, ids: Sequence[str]):
+        self.exact = {name: row for row, name in enumerate(ids)}
+        self.whole: dict[str, list[int]] = {}
+        self.tails: dict[str, list[int]] = {}
+        self.numbers: dict[int, list[int]] = {}
+        for row, name in enumerate(ids):
+            for form in _forms(name):
+                _add(self.whole, form, row)
+                for tail in _tails(form):
+                    _add(self.tails, tail, row)
+                if (number := _number(form)) is not None:
+                    _add(self.numbers, number, row)
+
+    def find(self, name: str) -> _Place | None:
+        if name in self.exact:
+            return _Place([self.exact[name]], 10**6)
+        forms = [*_forms(name)]
+        for form in forms:
+            if rows := self.whole.get(form):
+                return _Place(rows, 10**5)
+        for form in forms:  # the name is the end of an id
+            if rows := self.tails.get(form):
+                return _Place(rows, 1 + form.count("/"))
+        for form in forms:  # an id is the end of the name, or has its end in common
+            for tail in _tails(form):
+                if rows := self.whole.get(tail) or self.tails.get(tail):
+                    return _Place(rows, 1 + tail.count("/"))
+        for form in forms:
+            if (number := _number(form)) is not None and (rows := self.numbers.get(number)):
+                return _Place(rows, 0)
+        return None
+
+
+def _add(index: dict, key: str | int, row: int) -> None:
+    rows = index.setdefault(key, [])
+    if row not in rows:
+        rows.append(row)
+
+
+def _forms(name: str) -> Iterator[str]:
+    """The folded name, with / between folders; also without the suffix of a media file."""
+    whole = fold(name.replace("\\", "/").removeprefix("./").removeprefix("/"))
+    yield whole
+    path = PurePosixPath(whole)
+    if path.suffix in (*MEDIA_SUFFIXES, *IMAGE_SUFFIXES) and path.stem:
+        yield path.with_suffix("").as_posix()
+
+
+def _tails(form: str) -> Iterable[str]:
+    """The ends of a path at the borders of its folders, the longest first, without the path itself."""
+    parts = form.split("/")
+    return ["/".join(parts[i:]) for i in range(1, len(parts))]
+
+
+def _number(form: str) -> int | None:
+    matched = NUMBER.fullmatch(form.rpartition("/")[2]) if form.isascii() else None
+    return int(matched[1]) if matched else None

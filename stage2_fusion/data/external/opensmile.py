@@ -1,0 +1,98 @@
+"""openSMILE (Eyben et al. 2010, ACM MM): functionals, one row a clip, or low-level descriptors, a hundred a second.
+
+SMILExtract    name;frameIndex;frameTime;frameLength;F0...    the first four are optional, 'names' stand in quotation
+                                                              marks (src/iocore/csvSink.cpp)
+opensmile      file,start,end,F0...                           the index of the Python package: "0 days 00:00:00.020000"
+
+One file may hold several clips. Functionals stand in the middle of what they describe.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.errors import UserError
+from stage2_fusion.data.external.sniff import Sniffed
+from stage2_fusion.data.external.tool_csv import Rows, numbers, read_csv, texts
+from stage2_fusion.data.external.tracks import Track, Wanted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROLES = ("name", "frameIndex", "frameTime", "frameLength", "file", "start", "end", "Unnamed: *", "")
+DESCRIPTOR = re.compile(r"_sma|_de\b|semitone|^pcm_|^mfcc|^F0|^audspec", re.IGNORECASE)
+NUMBERED = re.compile(r"(.*)_(\d+)")
+"""A name that SMILExtract counts up in every row (instanceBase)."""
+
+
+class OpenSmile:
+    title = "openSMILE"
+    modalities: Sequence[str] = ("audio",)
+
+    def recognizes(self, file: Sniffed) -> bool:
+        header = file.header
+        if "frameTime" in header or "frameIndex" in header or file.suffix == ".arff":
+            return True
+        described = sum(bool(DESCRIPTOR.search(name)) for name in header)
+        return len(header) > 1 and described > len(header) / 2
+
+    def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
+        file = Sniffed(path)
+        if file.suffix == ".arff":
+            raise UserError(f"{path}: ARFF is not read; run SMILExtract with -csvoutput, or -lldcsvoutput")
+        frame = read_csv(path, file.delimiter)
+        columns = wanted.columns(frame.columns, ROLES, str(path))
+        if not columns:
+            raise UserError(f"{path}: holds no descriptors")
+        rows = Rows(
+            values=numbers(frame, columns),
+            columns=columns,
+            usable=np.ones(len(frame), bool),
+            names=_names(frame),
+        )
+        rows.times = _times(frame, path, rows.names)
+        return rows.tracks(path, name)
+
+    def how(self, modality: str) -> str:
+        return "SMILExtract -C eGeMAPSv02.conf -I clip.wav -csvoutput opensmile/clip.csv"
+
+
+def _names(frame: "pd.DataFrame") -> list[str] | None:
+    """The clip of each row; "" for the name that SMILExtract gives without -instname."""
+    column = next((name for name in ("file", "name") if name in frame), None)
+    if column is None:
+        return None
+    names = texts(frame, column)
+    counted = [NUMBERED.fullmatch(name) for name in names]
+    if len(names) > 1 and all(match and int(match[2]) == i for i, match in enumerate(counted)):
+        names = [match[1] for match in counted if match]
+    return ["" if name in ("unknown", "noname") else name for name in names]
+
+
+def _times(frame: "pd.DataFrame", path: Path, names: list[str] | None) -> np.ndarray | None:
+    """Seconds (N,) of the rows; None for functionals, which describe a whole clip, and where nothing says them."""
+    clips = len({*names}) if names else 1
+    if "start" in frame:
+        start = seconds(frame, "start", path)  # (N,)
+        end = seconds(frame, "end", path) if "end" in frame else start
+        return np.where(np.isnan(end), start, (start + end) / 2)
+    if "frameTime" not in frame or len(frame) == clips:
+        return None
+    times = numbers(frame, ["frameTime"])[:, 0]
+    return times + (numbers(frame, ["frameLength"])[:, 0] / 2 if "frameLength" in frame else 0)
+
+
+def seconds(frame: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
+    """(N,) of a column that holds numbers, or durations as pandas writes them; NaN for none. UserError for others."""
+    import pandas as pd
+
+    values = numbers(frame, [name])[:, 0]
+    if np.isfinite(values).any():
+        return values
+    given = pd.to_timedelta(frame[name].astype(str), errors="coerce").dt.total_seconds().to_numpy()
+    if not np.isfinite(given).any() and name == "start":
+        raise UserError(f"{path}: {name} is {str(frame[name].iloc[0])!r:.40}, no time; write seconds")
+    return given

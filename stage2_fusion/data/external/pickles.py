@@ -1,0 +1,136 @@
+"""Pickles through the restricted reader (shared/layouts/vidmimic2/pickles.py): no code in them runs.
+
+MMSA's features (github.com/thuiar/MMSA, and what MMSA-FET writes for it):
+
+    {"train": {"id": N names, "vision": (N, T, C), "audio": ..., "text": ..., "vision_lengths": N, "audio_lengths": N,
+               "text_bert": (N, 3, T), "raw_text": ..., "regression_labels": ...}, "valid": ..., "test": ...}
+
+Rows behind the length are padding; without lengths, rows of zeros at both ends are. A file may also hold one clip: an
+array, or {"vision": (T, C), ...}.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.errors import UserError
+from shared.layouts.vidmimic2.pickles import read_pickle
+from shared.media.decode import MediaError
+from shared.text import first_few
+from stage2_fusion.data.external.arrays import as_rows, clip_of
+from stage2_fusion.data.external.sniff import Sniffed
+from stage2_fusion.data.external.tracks import ANY, Track, Wanted
+
+KEYS = {"vision": ("vision", "visual", "video"), "audio": ("audio", "acoustic"), "text": ("text", "language")}
+SPLITS = ("train", "valid", "test", "val", "dev")
+MOST_BYTES = 32 << 30
+"""unaligned_50.pkl of MOSEI takes 4 GiB."""
+
+
+class Pickles:
+    title = "MMSA"
+    modalities: Sequence[str] = ANY
+
+    def recognizes(self, file: Sniffed) -> bool:
+        return file.suffix in (".pkl", ".pickle", ".p")
+
+    def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
+        if wanted.patterns:
+            raise UserError(f"{path}: its channels have no names; leave out external_columns")
+        try:
+            content = read_pickle(path, MOST_BYTES, objects=True)
+        except MediaError as error:
+            raise UserError(str(error)) from None
+        if not isinstance(content, dict):
+            return [clip_of(_plain(content, str(path)), [name or path.stem], str(path), {})]
+        splits = {str(key): part for key, part in content.items() if str(key) in SPLITS and isinstance(part, dict)}
+        if splits:
+            return [track for key, part in splits.items() for track in _split(part, f"{path}: {key}", wanted.modality)]
+        if len(content) > 1 or _key(content, wanted.modality):
+            value = content[_found(content, wanted.modality, str(path))]
+        else:
+            value = next(iter(content.values()), [])
+        return [clip_of(_plain(value, str(path)), [name or path.stem], str(path), {})]
+
+    def how(self, modality: str) -> str:
+        return ""
+
+
+def _split(part: Mapping[Any, Any], where: str, modality: str) -> list[Track]:
+    """The clips of a split. UserError when it lacks the modality or the ids, or has others in number."""
+    key = _found(part, modality, where)
+    sequences = part[key]
+    if "id" not in part:
+        raise UserError(f"{where}: has no id, so that nobody knows which clip is which; add the names of its clips")
+    names = [_names(each) for each in part["id"]]
+    if len(sequences) != len(names):
+        raise UserError(f"{where}: {len(sequences)} sequences of {key} for {len(names)} ids; write it again")
+    lengths = _lengths(part, key, modality, len(names), where)
+    tracks = []
+    for i, (own, sequence) in enumerate(zip(names, sequences, strict=True)):
+        values = as_rows(_plain(sequence, f"{where} {own[0]}"), f"{where} {own[0]}")
+        tracks.append(
+            clip_of(without_padding(values, None if lengths is None else lengths[i]), own, f"{where} {own[0]}", {})
+        )
+    return tracks
+
+
+def _lengths(part: Mapping[Any, Any], key: str, modality: str, count: int, where: str) -> np.ndarray | None:
+    """Rows of each clip that are no padding (N,); None when nothing says them."""
+    found = next((part[name] for name in (f"{key}_lengths", f"{modality}_lengths") if name in part), None)
+    if found is None and modality == "text" and "text_bert" in part:
+        found = np.asarray(part["text_bert"])[:, 1].sum(axis=-1)  # (N,), the attention masks
+    if found is None:
+        return None
+    lengths = np.asarray(_plain(found, where))
+    if lengths.dtype.kind not in "fiu" or lengths.size != count or not np.isfinite(lengths).all():
+        raise UserError(f"{where}: {lengths.size} lengths of {key} for {count} ids; write it again")
+    return lengths.astype(np.int64).ravel()
+
+
+def without_padding(values: np.ndarray, length: int | None) -> np.ndarray:
+    """The rows of (T, C) that are no padding: `length` of them, which MMSA-FET may put at the end, behind zeros;
+    without a length, those between the rows of zeros at both ends."""
+    real = np.flatnonzero((values != 0).any(axis=1))
+    first, last = (int(real[0]), int(real[-1]) + 1) if len(real) else (0, 0)
+    if length is None:
+        return values[first:last]
+    length = min(max(length, 0), len(values))
+    is_behind = last > length and first >= len(values) - length
+    return values[len(values) - length :] if is_behind else values[:length]
+
+
+def _names(value: Any) -> list[str]:
+    """What a clip may be called by its id: MMSA joins the video and the number of the segment by $_$."""
+    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value):
+        name = "$_$".join(_text(part) for part in value)
+    else:
+        name = _text(value)
+    return [name, name.replace("$_$", "/"), name.replace("$_$", "_")] if "$_$" in name else [name]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _key(content: Mapping[Any, Any], modality: str) -> str | None:
+    return next((key for key in KEYS[modality] if key in content), None)
+
+
+def _found(content: Mapping[Any, Any], modality: str, where: str) -> str:
+    key = _key(content, modality)
+    if key is not None:
+        return key
+    if modality == "text" and "text_bert" in content:
+        raise UserError(f"{where}: holds token numbers (text_bert), no features of the words")
+    raise UserError(f"{where}: holds no {modality}, but {first_few([str(each) for each in content], 6) or 'nothing'}")
+
+
+def _plain(value: Any, where: str) -> np.ndarray:
+    """An array of numbers from an array or lists. UserError for anything else."""
+    try:
+        return np.asarray(value) if not isinstance(value, np.ndarray) or value.dtype != object else np.stack([*value])
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: holds no array of numbers (T, channels); write it again") from None

@@ -1,0 +1,116 @@
+"""Py-Feat (Cheong et al. 2023, Affective Science 4): action units, emotions and head pose of every frame, one CSV a
+video.
+
+    frame,FaceRectX,...,FaceScore,x_0,...,Pitch,Roll,Yaw,AU01,...,anger,...,input,approx_time,Identity
+
+approx_time is in whole seconds, as 01:23: the frame rate is one that fits them all; in clips of less than a second, the
+rows are spread over the clip. A frame without a face is a row without FaceScore; a frame with several has a row for
+each.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.errors import UserError
+from stage2_fusion.data.external.sniff import Sniffed
+from stage2_fusion.data.external.tool_csv import Rows, numbers, one_face, read_csv, texts
+from stage2_fusion.data.external.tracks import Track, Wanted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEFT_OUT = (
+    *("frame", "time", "approx_time", "input", "Face*", "Frame*", "face_idx", "Unnamed: *", ""),
+    *("x_*", "y_*", "z_*", "mesh_*", "Identity*", "X", "Y", "Z"),
+)
+"""Landmarks, the box of the face and the embedding of its identity: where a face is and whose it is."""
+CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
+
+
+class PyFeat:
+    title = "Py-Feat"
+    modalities: Sequence[str] = ("vision",)
+
+    def recognizes(self, file: Sniffed) -> bool:
+        return "FaceScore" in file.header and len(file.header) > 2
+
+    def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
+        frame = read_csv(path, Sniffed(path).delimiter)
+        numeric = [
+            each for each in frame.columns if frame[each].isna().all() or np.isfinite(numbers(frame, [each])).any()
+        ]
+        columns = wanted.columns(numeric, LEFT_OUT, str(path))
+        if not columns:
+            raise UserError(f"{path}: holds no action units, emotions or head pose")
+        names = texts(frame, "input") if "input" in frame else None
+        inputs = np.array(names or [""] * len(frame), dtype=object)
+        score = numbers(frame, ["FaceScore"])[:, 0]
+        kept, times, notes = np.ones(len(frame), bool), np.full(len(frame), np.nan), []
+        for clip in dict.fromkeys(inputs):
+            rows = np.flatnonzero(inputs == clip)
+            part = frame.iloc[rows]
+            kept[rows] = _main_face(part, score[rows])
+            times[rows] = np.nan if (own := _times(part, path)) is None else own
+        notes += [] if kept.all() else [f"{(~kept).sum()} rows of other faces are left out"]
+        rows = Rows(
+            values=numbers(frame, columns)[kept],
+            columns=columns,
+            usable=np.isfinite(score)[kept],
+            times=None if np.isnan(times).all() else times[kept],
+            confidence=score[kept],
+            unusable="without a face",
+            names=[name for name, keep in zip(names, kept, strict=True) if keep] if names else None,
+            notes=notes,
+        )
+        return rows.tracks(path, name)
+
+    def how(self, modality: str) -> str:
+        return "python -c \"from feat import Detector; Detector().detect_video('clip.mp4').to_csv('pyfeat/clip.csv')\""
+
+
+def _main_face(frame: "pd.DataFrame", score: np.ndarray) -> np.ndarray:
+    """bool (N,): of each frame one row, that of the person seen most, else that of the face of the highest score."""
+    if "frame" not in frame:
+        return np.ones(len(frame), bool)
+    number = numbers(frame, ["frame"])[:, 0]
+    if "Identity" in frame and frame["Identity"].notna().any():
+        kept = one_face(number, texts(frame, "Identity"), np.isfinite(score), score)
+        return kept | ~np.isfinite(score)  # rows without a face have no identity
+    best: dict[float, int] = {}
+    for row, each in enumerate(number):
+        if each not in best or np.nan_to_num(score[row], nan=-1) > np.nan_to_num(score[best[each]], nan=-1):
+            best[each] = row
+    kept = np.zeros(len(frame), bool)
+    kept[[*best.values()]] = True
+    return kept
+
+
+def _times(frame: "pd.DataFrame", path: Path) -> np.ndarray | None:
+    """Seconds (N,) of the rows of a video; None when nothing says them."""
+    column = next((name for name in ("time", "approx_time") if name in frame), None)
+    if column is None:
+        return None
+    values = numbers(frame, [column])[:, 0]
+    if np.isfinite(values).any():
+        return values
+    clocks = [CLOCK.fullmatch(text) for text in texts(frame, column)]
+    whole = np.array([float(m[1] or 0) * 3600 + float(m[2]) * 60 + float(m[3]) if m else np.nan for m in clocks])
+    if "frame" not in frame or np.isnan(whole).all() or (whole % 1 > 0).any():
+        return None if np.isnan(whole).all() else whole
+    return timed_frames(numbers(frame, ["frame"])[:, 0], whole)
+
+
+def timed_frames(number: np.ndarray, whole: np.ndarray) -> np.ndarray | None:
+    """Seconds (N,) of frames from their numbers (N,) and their times in whole seconds, rounded down (N,): the rate is
+    the middle of those that fit all of them. None for less than a second, which leaves it open, and when none fits."""
+    known = np.isfinite(number) & np.isfinite(whole)
+    low = max((number[known] / (whole[known] + 1)).max(initial=0), 1e-9)
+    late = known & (whole > 0)
+    if not late.any():
+        return None
+    high = (number[late] / whole[late]).min()
+    return None if high < low else number / ((low + high) / 2)

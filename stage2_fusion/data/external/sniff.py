@@ -1,0 +1,50 @@
+"""What a file begins with, by which its format is recognized."""
+
+import csv
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from shared.tables.formats import READERS
+
+TEXT = (*READERS, ".arff")
+ARRAYS = (".npy", ".npz", ".safetensors", ".pkl", ".pickle", ".p")
+SUFFIXES = (*TEXT, *ARRAYS)
+"""Files that may hold features. Tools write others beside them: pictures, videos, logs."""
+DELIMITERS = ",;\t"
+MOST_BYTES = 1 << 20
+"""A header is shorter: OpenFace's has 714 columns."""
+
+
+@dataclass(frozen=True)
+class Sniffed:
+    """A file, and its first line if it is a table."""
+
+    path: Path
+
+    @property
+    def suffix(self) -> str:
+        return self.path.suffix.lower()
+
+    @cached_property
+    def delimiter(self) -> str:
+        """What separates the names in the first line."""
+        return max(DELIMITERS, key=self._first_line.count)
+
+    @cached_property
+    def header(self) -> list[str]:
+        """The names in the first line, without spaces at their ends; [] for other files than tables."""
+        cells = next(csv.reader([self._first_line], delimiter=self.delimiter, skipinitialspace=True), [])
+        return [cell.strip() for cell in cells]
+
+    @cached_property
+    def _first_line(self) -> str:
+        if self.suffix not in (".csv", ".tsv", ".tab", ".txt"):
+            return ""
+        try:
+            with self.path.open("rb") as file:
+                start = file.read(MOST_BYTES)
+        except OSError:
+            return ""
+        lines = start.decode("utf-8-sig", errors="replace").splitlines()
+        return next((line for line in lines if line.strip()), "")

@@ -1,0 +1,126 @@
+"""Tables of a person's own, in any format that labels may have (shared/tables/formats.py).
+
+One table with a row a clip, named in a column of ids or paths; or, with a column of times, several rows a clip. Without
+such a column a table is of the clip that it is named as. All columns of numbers are features but those that say who,
+when or how sure, the labels of the clips, and columns that are no labels either (age, fold: shared/tables/columns.py).
+"""
+
+from collections.abc import Sequence
+from glob import escape
+from pathlib import Path
+
+import numpy as np
+
+from shared.errors import UserError
+from shared.tables.cells import parse_number
+from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header, is_not_label, normalize_name
+from shared.tables.formats import is_table, read_table
+from shared.tables.text_table import TextTable
+from shared.text import first_few
+from stage2_fusion.data.external.sniff import TEXT, Sniffed
+from stage2_fusion.data.external.tool_csv import Rows
+from stage2_fusion.data.external.tracks import ANY, Track, Wanted
+
+NAMES = (
+    *dict.fromkeys(name for role in ("id", *MEDIA_ROLES) for name in USUAL_NAMES[role]),
+    *("name", "clipid", "videoid", "fileid", "mediaid", "recording", "utterance", "utteranceid"),
+    *("segment", "segmentid", "sample", "sampleid", "key"),
+)
+"""Columns that name clips, without spaces, underscores and capitals; the first one present wins."""
+TIMES = ("time", "times", "timestamp", "timestamps", "seconds", "frametime")
+NO_FEATURES = (*TIMES, "end", "frame", "frameindex", "framenumber", "faceid", "split", "success")
+CONFIDENCE = ("confidence", "facescore")
+
+
+class Table:
+    title = "a table"
+    modalities: Sequence[str] = ANY
+
+    def recognizes(self, file: Sniffed) -> bool:
+        return file.suffix in TEXT and is_table(file.path)
+
+    def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
+        table = read_table(path)
+        header = Header(table.header, str(path))
+        intact = [row for row in table.rows if not row.problem]
+        cells = {each: [row.cells[i] for row in intact] for i, each in enumerate(table.header) if each}
+        named = header.first(NAMES)
+        names = None if named is None else cells[table.header[named]]
+        if names is not None and all((value := parse_number(cell)) is not None and value != value for cell in names):
+            names = None
+        values = {each: _numbers(column) for each, column in cells.items()}
+        columns = _features(table, named, values, wanted, str(path))
+        roles = {normalize_name(each): values[each] for each in reversed(table.header) if each}
+        success, times = roles.get("success"), _times(roles)
+        rows = Rows(
+            values=np.stack([values[each] for each in columns], axis=1),
+            columns=columns,
+            usable=np.ones(len(intact), bool) if success is None else success == 1,
+            times=times,
+            confidence=next((roles[each] for each in CONFIDENCE if each in roles), None),
+            unusable="without success",
+            names=names,
+            notes=_damaged(table) + _not_read(table, columns, values, wanted),
+        )
+        tracks = rows.tracks(path, name if names is None else "")
+        if names is not None and len(tracks) == 1:  # the row names the clip, not the table
+            tracks[0].names = [each for each in names if each][:1]
+        for track in tracks:
+            if names is not None and times is None and len(track.values) > 1:
+                track.problem = f"{len(track.values)} rows of one clip, and no column that says their times, in seconds"
+        return tracks
+
+    def how(self, modality: str) -> str:
+        return ""
+
+
+def _numbers(column: list[str]) -> np.ndarray:
+    """(N,), NaN where a cell is empty or no number."""
+    parsed = [parse_number(cell) for cell in column]
+    return np.array([np.nan if value is None else value for value in parsed], np.float64)
+
+
+def _features(
+    table: TextTable, named: int | None, values: dict[str, np.ndarray], wanted: Wanted, where: str
+) -> list[str]:
+    """The columns of features. UserError when there are none, and for a label that is asked for."""
+    numeric = [
+        each
+        for i, each in enumerate(table.header)
+        if each and i != named and not ROW_NUMBERS.fullmatch(each) and np.isfinite(values[each]).any()
+    ]
+    others = [each for each in numeric if _is_no_feature(each) or wanted.is_label(each)]
+    columns = wanted.columns(numeric, [escape(each) for each in others], where)
+    if label := next((each for each in columns if wanted.is_label(each)), None):
+        raise UserError(f"{where}: column {label!r} is a label of the clips; rename it if it is a feature")
+    if not columns:
+        known = first_few([each for each in table.header if each], 6)
+        raise UserError(f"{where}: none of its columns ({known}) holds numbers that are features; add them")
+    return columns
+
+
+def _is_no_feature(name: str) -> bool:
+    """Whether a column's name says that it tells who, when or how sure, or is none of the labels' tables either."""
+    return is_not_label(name) or normalize_name(name) in (*NO_FEATURES, *CONFIDENCE)
+
+
+def _not_read(table: TextTable, columns: list[str], values: dict[str, np.ndarray], wanted: Wanted) -> list[str]:
+    """A note of the columns of numbers that are no features."""
+    others = [each for each in table.header if each and each not in columns and np.isfinite(values[each]).any()]
+    labels = [each for each in others if wanted.is_label(each)]
+    notes = [f"columns that are labels of the clips are no features: {first_few(labels)}"] if labels else []
+    others = [each for each in others if each not in labels]
+    return notes + ([f"columns not read: {first_few(others, 6)}"] if others else [])
+
+
+def _times(roles: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Seconds (N,) of the rows; None when no column says them."""
+    if "start" in roles and "end" in roles:
+        return (roles["start"] + roles["end"]) / 2
+    return next((roles[each] for each in (*TIMES, "start") if each in roles), None)
+
+
+def _damaged(table: TextTable) -> list[str]:
+    """A note of the rows that are not read."""
+    lines = [f"line {row.line} ({row.problem})" for row in table.rows if row.problem]
+    return [f"rows not read: {first_few(lines)}"] if lines else []

@@ -1,0 +1,120 @@
+"""CSV files as tools write them: large, with numbers in known columns."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shared.errors import UserError
+from shared.text import one_line
+from stage2_fusion.data.external.tracks import Track
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT_NUMBERS = ("nan(ind)", "-nan(ind)", "-1.#IND", "1.#QNAN", "-inf(ind)")
+"""How Windows writes NaN."""
+
+
+def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
+    """The cells under their names, which lose spaces at their ends. UserError, in one line, when the file cannot be
+    read, is cut off within its header or holds no row."""
+    import pandas as pd
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # a separator at the end of every line
+            frame = pd.read_csv(
+                path,
+                sep=delimiter,
+                skipinitialspace=True,
+                na_values=list(NOT_NUMBERS),
+                index_col=False,
+                low_memory=False,
+                encoding="utf-8-sig",
+                encoding_errors="replace",
+            )
+    except (OSError, ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError
+        reason = one_line(error, 160).removeprefix("Error tokenizing data. C error: ")
+        raise UserError(f"{path}: not a readable table ({reason}); make it again") from None
+    frame.columns = [str(name).strip() for name in frame.columns]
+    repeated = [name for name in frame.columns if re.fullmatch(r".+\.\d+", name) and name.rpartition(".")[0] in frame]
+    if repeated:
+        name = repeated[0].rpartition(".")[0]
+        raise UserError(f"{path}: two columns are called {name!r}; rename one")
+    if not len(frame):
+        raise UserError(f"{path}: a header without rows; make it again")
+    return frame
+
+
+def numbers(frame: "pd.DataFrame", names: Sequence[str]) -> np.ndarray:
+    """float64 (N, C) of these columns, NaN where a cell is no number."""
+    import pandas as pd
+
+    parts = [pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64, na_value=np.nan) for name in names]
+    return np.stack(parts, axis=1) if parts else np.zeros((len(frame), 0))
+
+
+def texts(frame: "pd.DataFrame", name: str) -> list[str]:
+    """The cells of a column as texts, without quotation marks around them; "" = empty."""
+    cells = frame[name].astype(str).where(frame[name].notna(), "")
+    return [str(cell).strip().strip("'\"") for cell in cells]
+
+
+@dataclass(eq=False)
+class Rows:
+    """The rows of a table of one or more clips; N of them."""
+
+    values: np.ndarray
+    """(N, C)."""
+    columns: list[str]
+    usable: np.ndarray
+    """bool (N,)."""
+    times: np.ndarray | None = None
+    """(N,) seconds."""
+    confidence: np.ndarray | None = None
+    """(N,)."""
+    unusable: str = ""
+    names: list[str] | None = None
+    """N names of clips, "" where a row has none; None for the rows of one clip."""
+    notes: list[str] = field(default_factory=list)
+
+    def tracks(self, path: Path, name: str) -> list[Track]:
+        """One for each clip, in the order of their first rows. name: see `ExternalFormat.read`."""
+        distinct = list(dict.fromkeys(filter(None, self.names or [])))
+        own = [name] if name else [path.stem]
+        if len(distinct) < 2:
+            return [self._track(np.arange(len(self.values)), [*own, *distinct], str(path))]
+        inside = np.array(self.names, dtype=object)
+        return [self._track(np.flatnonzero(inside == each), [each], f"{path}: {each}") for each in distinct]
+
+    def _track(self, rows: np.ndarray, names: list[str], where: str) -> Track:
+        return Track(
+            names=names,
+            where=where,
+            values=self.values[rows],
+            columns=self.columns,
+            times=None if self.times is None else self.times[rows],
+            usable=self.usable[rows],
+            confidence=None if self.confidence is None else self.confidence[rows],
+            unusable=self.unusable,
+            notes=self.notes,
+        )
+
+
+def one_face(frames: np.ndarray, faces: Sequence[str], usable: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Rows of one face, where a table has a row for every face of a frame: bool (N,).
+
+    The face that is found in the most frames counts, of equal ones the one of the higher score; all others are other
+    people. frames: (N,) numbers; faces: N names of faces; score: (N,).
+    """
+    if len(np.unique(frames)) == len(frames):
+        return np.ones(len(frames), bool)
+    ids = np.array(faces, dtype=object)
+    total = {each: (usable[ids == each].sum(), np.nansum(score[ids == each])) for each in dict.fromkeys(faces)}
+    best = max(total, key=lambda each: total[each])
+    return ids == best

@@ -1,0 +1,92 @@
+"""What a format of another tool gives: the rows of one clip, with their times, and which of them hold."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from shared.dataset.clip import MODALITIES
+from shared.errors import UserError
+from shared.registry import nearest
+from shared.tables.columns import normalize_name
+from stage2_fusion.data.external.sniff import Sniffed
+
+
+@dataclass(eq=False)
+class Track:
+    """The rows of one clip."""
+
+    names: list[str]
+    """What the clip may be called, the most certain name first: parts of paths, with / between folders."""
+    where: str
+    """The file, and what of it, for messages."""
+    values: np.ndarray
+    """float (T, C), NaN = missing."""
+    columns: list[str]
+    """C names; [] for channels without names."""
+    times: np.ndarray | None
+    """(T,) seconds from the beginning of the clip, NaN = not known; None: the rows are spread over the clip."""
+    usable: np.ndarray
+    """bool (T,), False where the tool says that it found nothing."""
+    confidence: np.ndarray | None = None
+    """(T,) in [0, 1], how sure the tool is; NaN = not known."""
+    unusable: str = ""
+    """Why rows are not usable."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know about these rows."""
+    problem: str = ""
+    """Why they cannot be used; "" if they can."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is read."""
+
+    modality: str
+    patterns: Sequence[str] = ()
+    """Names of columns, with * and ?; () leaves the choice to the format."""
+    labels: Collection[str] = ()
+    """Names of the labels of the clips, which are no features where a person's own table holds them."""
+
+    def columns(self, names: Iterable[str], left_out: Sequence[str], where: str) -> list[str]:
+        """Those of the numeric columns `names` that are features. left_out: patterns of those that are none unless
+        they are asked for. UserError for a pattern without a column."""
+        names = list(names)
+        if not self.patterns:
+            return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in left_out)]
+        for pattern in self.patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise UserError(f"{where}: no column {pattern!r}: {nearest(pattern, names)}")
+        return [name for name in names if any(fnmatchcase(name, pattern) for pattern in self.patterns)]
+
+    def is_label(self, name: str) -> bool:
+        """Whether a column is called as a label of the clips."""
+        return normalize_name(name) in {normalize_name(label) for label in self.labels}
+
+
+class ExternalFormat(Protocol):
+    """The format in which a tool writes features. To add one: a class with these members, and a line in formats.py."""
+
+    title: str
+    """What people call the tool."""
+    modalities: Sequence[str]
+    """What its features are about."""
+
+    def recognizes(self, file: Sniffed) -> bool:
+        """Whether a file is of this format."""
+        ...
+
+    def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
+        """The clips of a file. name: the file's relative path without its suffix, under the folder that was given, or
+        "" for a file that was given itself. UserError when the file cannot be read."""
+        ...
+
+    def how(self, modality: str) -> str:
+        """The command that makes such features; "" when nobody knows."""
+        ...
+
+
+ANY = MODALITIES
