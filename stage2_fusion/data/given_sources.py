@@ -91,7 +91,7 @@ class GivenSources:
             rows = [list(pair) for pair in self.precomputed.problems]
             write_csv(folder / "precomputed.csv", ["id", "reason"], rows)
         if self.external:
-            rows = [list(each) for source in self.external.values() for each in source.problems]
+            rows = [list(each[:4]) for source in self.external.values() for each in source.problems]
             write_csv(folder / LISTING, ["modality", "id", "source", "reason"], rows)
 
     def closing_lines(self, damaged_views: int) -> list[str]:

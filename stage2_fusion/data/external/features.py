@@ -33,7 +33,15 @@ MOST_HELD = 1 << 30
 """Bytes of features that stay in memory; the files of the others are read again when they are needed."""
 FASTEST = 240.0
 """Frames per second. Faster ones are no frames of a camera: OpenFace counts milliseconds where a file has no rate."""
-FROM, TO = 0.0, 1.0
+KINDS = {
+    "unread": ("file", "not read"),
+    "unmatched": ("source", "without a clip"),
+    "unusable": ("clip", "whose features do not fit"),
+    "missing": ("clip", "without features"),
+    "rows": ("clip", "with rows left out"),
+    "remark": ("remark", ""),
+}
+"""Kinds of problems, the most serious ones first: what is counted, and what is the matter with it."""
 
 
 class Problem(NamedTuple):
@@ -45,6 +53,8 @@ class Problem(NamedTuple):
     source: str
     """The file, and what of it; "" for a clip without features."""
     reason: str
+    kind: str
+    """One of KINDS."""
 
 
 @dataclass(eq=False)
@@ -84,7 +94,7 @@ class ExternalFeatures:
         held = self._read_all()
         matches = match([each.names for each in held], self.ids)
         for number, reason in matches.unmatched:
-            self._report("", held[number].where, reason)
+            self._report("unmatched", "", held[number].where, reason)
         self.columns, self.width, self.has_confidence = self._common([held[i] for i in matches.track_of.values()])
         self._held = {row: held[i] for row, i in matches.track_of.items() if self._fits(row, held[i])}
         self.rows = self.masked = 0
@@ -132,18 +142,19 @@ class ExternalFeatures:
         rate = f", {self.rate:.4g} steps per second" if self.rate else ""
         of = f"{int(self._present.sum()):,} of {counted(len(self.ids), 'clip')}"
         lines = [f"{self.modality}: {counted(self.width, 'channel')} of {self.reader.title}{names}{rate}, for {of}"]
-        clips = sum(bool(each.clip) and not each.source for each in self.problems)
-        sources = sum(not each.clip for each in self.problems)
-        others = len(self.problems) - clips - sources
-        counts = [f"{counted(clips, 'clip')} without features"] if clips else []
-        counts += [f"{counted(sources, 'source')} without a clip"] if sources else []
-        counts += [f"{self.masked:,} of {counted(self.rows, 'row')} left out"] if self.masked else []
-        counts += [f"{counted(others, 'remark')}"] if others else []
-        if counts:
-            example = next(each for each in self.problems)
-            shown = ": ".join(filter(None, (example.clip, example.source, example.reason)))
-            lines.append(f"{self.modality}: {', '.join(counts)}, listed in external.csv, such as {shown}")
+        count = Counter(each.kind for each in self.problems)
+        parts = [
+            f"{counted(count[kind], what)} {matter}".strip() for kind, (what, matter) in KINDS.items() if count[kind]
+        ]
+        parts += [f"{self.masked:,} of {counted(self.rows, 'row')} left out"] if self.masked else []
+        if parts:
+            lines.append(f"{self.modality}: {', '.join(parts)}, listed in external.csv, such as {self._example()}")
         return lines
+
+    def _example(self) -> str:
+        """The most serious problem."""
+        worst = min(self.problems, key=lambda each: [*KINDS].index(each.kind))
+        return ": ".join(filter(None, (worst.clip, worst.source, worst.reason)))
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -164,15 +175,19 @@ class ExternalFeatures:
         chosen = fitting.most_common(1)[0][0] if fitting else ""
         for file, kind in kinds.items():
             if not kind:
-                self._report("", str(file), "no file of features that is known here; remove it, or name its format")
+                self._report(
+                    "unread", "", str(file), "no file of features that is known here; remove it, or name its format"
+                )
             elif self.modality not in about[kind]:
                 reason = f"{formats[kind].title} makes features of {' and '.join(about[kind])}, not of {self.modality}"
-                self._report("", str(file), f"{reason}; write --external {about[kind][0]}={self.path}")
+                self._report("unread", "", str(file), f"{reason}; write --external {about[kind][0]}={self.path}")
             elif kind != chosen:
                 reason = f"in the format of {formats[kind].title}, but most files here are in that of "
-                self._report("", str(file), f"{reason}{formats[chosen].title}; keep them in folders of their own")
+                self._report(
+                    "unread", "", str(file), f"{reason}{formats[chosen].title}; keep them in folders of their own"
+                )
         if not chosen:
-            found = f", such as {self.problems[0].source}: {self.problems[0].reason}" if self.problems else ""
+            found = f", such as {self._example()}" if self.problems else ""
             raise UserError(f"{self.path}: holds no features of {self.modality} ({', '.join(FORMATS.parts)}){found}")
         return chosen, [file for file, kind in kinds.items() if kind == chosen]
 
@@ -189,17 +204,17 @@ class ExternalFeatures:
             try:
                 tracks = self._tracks(file)
             except UserError as error:
-                self._report("", str(path), one_line(str(error).removeprefix(f"{path}: ")))
+                self._report("unread", "", str(path), one_line(str(error).removeprefix(f"{path}: ")))
                 continue
             for place, track in enumerate(tracks):
                 if track.problem:
-                    self._report("", track.where, track.problem)
+                    self._report("unread", "", track.where, track.problem)
                     continue
                 size += track.values.nbytes
                 keep = size <= MOST_HELD or len(tracks) > 1
                 held.append(_held(file, place, track, keep))
             for note in dict.fromkeys(note for track in tracks for note in track.notes):
-                self._report("", str(path), note)
+                self._report("remark", "", str(path), note)
         return held
 
     def _track(self, held: _Held) -> Track:
@@ -217,7 +232,10 @@ class ExternalFeatures:
         alive = frozenset[str]().union(*(each.alive for each in held))
         if dead := [name for name in columns if name not in alive]:
             self._report(
-                "", str(self.path), f"columns without a number in any usable row are left out: {first_few(dead)}"
+                "remark",
+                "",
+                str(self.path),
+                f"columns without a number in any usable row are left out: {first_few(dead)}",
             )
         columns = tuple(name for name in columns if name in alive)
         if not columns:
@@ -235,7 +253,7 @@ class ExternalFeatures:
             other = held.columns or held.width != self.width
             reason = f"{counted(held.width, 'channel')}, where most others have {self.width}" if other else ""
         if reason:
-            self._report(self.ids[row], held.where, f"{reason}; make it as the others")
+            self._report("unusable", self.ids[row], held.where, f"{reason}; make it as the others")
         return not reason
 
     # --- the steps of a clip -----------------------------------------------------------------------------------------
@@ -257,9 +275,10 @@ class ExternalFeatures:
             content.update(f"{self.ids[row]} {steps.values.shape};".encode() + b"".join(p.tobytes() for p in parts))
         if not self._present.any():
             self._fail()
+        told = {each.clip for each in self.problems}
         for row, name in enumerate(self.ids):
-            if row not in self._held and not any(each.clip == name for each in self.problems):
-                self._report(name, "", "no features; the modality is missing")
+            if row not in self._held and name not in told:
+                self._report("missing", name, "", "no features; the modality is missing")
         self.rate = float(np.median(rates)) if rates and self.modality != "text" else None
         self.digest = content.hexdigest()[:16]
 
@@ -279,7 +298,7 @@ class ExternalFeatures:
         chosen = chosen[np.argsort(times[chosen], kind="stable")]
         signals = np.zeros((len(chosen), int(self.has_confidence)), np.float32)
         if self.has_confidence and track.confidence is not None:
-            signals[:, 0] = np.clip(track.confidence[chosen], FROM, TO)
+            signals[:, 0] = np.clip(track.confidence[chosen], 0, 1)
         return GivenSteps(self._values(track)[chosen].astype(np.float32), times[chosen].astype(np.float32), signals)
 
     def _values(self, track: Track) -> np.ndarray:
@@ -297,7 +316,8 @@ class ExternalFeatures:
 
     def _too_fast(self, times: np.ndarray) -> bool:
         """Whether times are no times of a camera."""
-        return self.modality == "vision" and len(times) > 3 and 0 <= float(np.nanmedian(np.diff(times))) < 1 / FASTEST
+        steps = np.diff(times[np.isfinite(times)])
+        return self.modality == "vision" and len(steps) > 2 and 0 <= float(np.median(steps)) < 1 / FASTEST
 
     def _remark(self, row: int, track: Track, kept: np.ndarray, times: np.ndarray) -> None:
         """Report what a person should know about the rows of a clip."""
@@ -307,19 +327,26 @@ class ExternalFeatures:
             rest = int((track.usable & ~kept).sum())
             why += [f"{rest:,} not finite"] if rest else []
             left = "all" if not kept.any() else f"{(~kept).sum():,} of {len(kept):,}"
-            self._report(name, track.where, f"{left} rows left out: {', '.join(why)}")
+            self._report("rows", name, track.where, f"{left} rows left out: {', '.join(why)}")
+        if kept.any() and not self._present[row]:
+            first = f"{float(times[kept].min()):.6g} s"
+            self._report(
+                "unusable", name, track.where, f"its times begin at {first}, after the clip; count from its start"
+            )
         if track.times is not None and self._too_fast(track.times):
-            self._report(name, track.where, "its times are no times of a camera; the rows are spread over the clip")
+            self._report(
+                "remark", name, track.where, "its times are no times of a camera; the rows are spread over the clip"
+            )
         cut = self.durations[row] >= self.max_seconds - 0.1
         if last > self.durations[row] + 1 and not cut:
             lasts = f"they last {last:.1f} s, the clip {self.durations[row]:.1f} s"
-            self._report(name, track.where, f"{lasts}: are they of this clip?")
+            self._report("remark", name, track.where, f"{lasts}: are they of this clip?")
 
-    def _report(self, clip: str, source: str, reason: str) -> None:
-        self.problems.append(Problem(self.modality, clip, source, reason))
+    def _report(self, kind: str, clip: str, source: str, reason: str) -> None:
+        self.problems.append(Problem(self.modality, clip, source, reason, kind))
 
     def _fail(self) -> None:
-        example = f", such as {self.problems[0].source}: {self.problems[0].reason}" if self.problems else ""
+        example = f", such as {self._example()}" if self.problems else ""
         none = f"none of {counted(len(self.ids), 'clip')} has features of {self.modality} here"
         raise UserError(f"{self.path}: {none}{example}; ids of clips are as {first_few(self.ids, 2)}")
 

@@ -66,6 +66,8 @@ class Table:
         if names is not None and len(tracks) == 1:  # the row names the clip, not the table
             tracks[0].names = [each for each in names if each][:1]
         for track in tracks:
+            if len(track.values) == 1:  # its times say when the clip was recorded
+                track.times = None
             if names is not None and times is None and len(track.values) > 1:
                 track.problem = f"{len(track.values)} rows of one clip, and no column that says their times, in seconds"
         return tracks
