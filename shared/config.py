@@ -115,12 +115,11 @@ def parse(
         parser.add_argument(name, **kind)
     parser.add_class_arguments(config_class, as_group=False, skip=set(positional))
     flags = [name for name, field in fields.items() if field.type in (bool, "bool")]
-    repeatable = [name for name, marks in _marks(config_class).items() if Repeatable() in marks]
     for action in parser._actions:
         if action.dest in flags:
             action.nargs, action.const = "?", True  # --flag alone means --flag true
     try:
-        words = _with_config_first(_say_flags(_join_repeated(words, repeatable), flags), package)
+        words = _with_config_first(_say_flags(_join_repeated(words, config_class), flags), package)
     except UserError as error:
         parser.error(str(error))
     parsed = parser.parse_args(words)
@@ -212,14 +211,10 @@ def _say_flags(words: list[str], flags: list[str]) -> list[str]:
     ]
 
 
-def _marks(config_class: type) -> dict[str, tuple[Any, ...]]:
-    """What Annotated says about each field."""
+def _join_repeated(words: list[str], config_class: type) -> list[str]:
+    """`--name a --name b` as `--name=["a", "b"]` for options that are Repeatable; a list that is given as one stays."""
     hints = typing.get_type_hints(config_class, include_extras=True)
-    return {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
-
-
-def _join_repeated(words: list[str], names: list[str]) -> list[str]:
-    """`--name a --name b` as `--name=["a", "b"]`; a list that is given as one stays."""
+    names = [name for name, hint in hints.items() if Repeatable() in getattr(hint, "__metadata__", ())]
     rest: list[str] = []
     values: dict[str, list[str]] = {}
     remaining = iter(words)

@@ -36,19 +36,20 @@ def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
         places = [place for name in several if (place := index.find(name)) is not None]
         certain = [place for place in places if len(place.rows) == 1]
         if certain:
-            candidates.setdefault(certain[0].rows[0], []).append((certain[0].certainty, number))
+            best = max(certain, key=lambda place: place.certainty)  # of equal ones the first
+            candidates.setdefault(best.rows[0], []).append((best.certainty, number))
         elif places:
             fitting = first_few([ids[row] for row in places[0].rows])
             found.unmatched.append((number, f"fits several clips ({fitting}); name it by a longer part of the path"))
         else:
             found.unmatched.append((number, f"no clip is called {several[0] if several else 'so'}"))
     for row, fitting_tracks in candidates.items():
-        best = max(certainty for certainty, _ in fitting_tracks)
-        first = [number for certainty, number in fitting_tracks if certainty == best]
+        most = max(certainty for certainty, _ in fitting_tracks)
+        first = [number for certainty, number in fitting_tracks if certainty == most]
         if len(first) == 1:
             found.track_of[row] = first[0]
         for certainty, number in fitting_tracks:
-            if certainty < best:
+            if certainty < most:
                 found.unmatched.append((number, f"clip {ids[row]} has features of a closer name"))
             elif len(first) > 1:
                 found.unmatched.append((number, f"{len(first)} features fit clip {ids[row]} equally well; leave one"))

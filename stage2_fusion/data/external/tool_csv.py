@@ -1,5 +1,6 @@
 """CSV files as tools write them: large, with numbers in known columns."""
 
+import csv
 import re
 import warnings
 from collections.abc import Sequence
@@ -26,8 +27,8 @@ def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # a separator at the end of every line
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", pd.errors.ParserWarning)
             frame = pd.read_csv(
                 path,
                 sep=delimiter,
@@ -41,6 +42,8 @@ def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
     except (OSError, ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError
         reason = one_line(error, 160).removeprefix("Error tokenizing data. C error: ")
         raise UserError(f"{path}: not a readable table ({reason}); make it again") from None
+    if caught:  # rows have more cells than the header: fine if these are empty, else nobody knows which is which
+        _refuse_long_rows(path, delimiter)
     frame.columns = [str(name).strip() for name in frame.columns]
     repeated = [name for name in frame.columns if re.fullmatch(r".+\.\d+", name) and name.rpartition(".")[0] in frame]
     if repeated:
@@ -49,6 +52,17 @@ def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
     if not len(frame):
         raise UserError(f"{path}: a header without rows; make it again")
     return frame
+
+
+def _refuse_long_rows(path: Path, delimiter: str) -> None:
+    """UserError for a row with more cells than the header has."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+        width = len(next(filter(None, reader), []))
+        for row in reader:
+            if any(cell.strip() for cell in row[width:]):
+                where = f"line {reader.line_num} has {len(row)} cells, its header {width}"
+                raise UserError(f"{path}: not a readable table ({where}); make it again")
 
 
 def numbers(frame: "pd.DataFrame", names: Sequence[str]) -> np.ndarray:

@@ -164,7 +164,7 @@ def test_folder_without_features_is_refused(clips, tmp_path):
 def test_encoders_or_precomputed_features_are_required(capsys):
     with pytest.raises(SystemExit):
         configuration.parse(EncodeConfig, ["--data", "d", "--out", "o"], prog="emit encode", example="")
-    assert "give --encoders DIR, or --precomputed ROOT" in capsys.readouterr().err
+    assert "give --encoders DIR, --precomputed ROOT, or --external NAME=PATH" in capsys.readouterr().err
 
 
 def test_ids_are_matched_with_the_numbers_of_files_when_one_fits():

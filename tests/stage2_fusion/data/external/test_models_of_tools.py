@@ -1,0 +1,118 @@
+"""Models of features that another tool made: what they remember of it, and what they say about other clips."""
+
+import shlex
+
+import numpy as np
+import pytest
+from helpers import stage1_tiny, tool_files
+from helpers.commands import emit
+
+from shared.dataset.clip_dataset import ClipDataset
+from shared.errors import UserError
+from stage2_fusion import Predictor
+from stage2_fusion.data.features import FeatureDataset
+from stage2_fusion.models.base import FusionModel
+
+SMALL = ["--train.epochs", 1, "--train.batch_size", 8]
+
+
+@pytest.fixture(scope="module")
+def made(clips, tmp_path_factory):
+    """A folder with OpenFace's features of most clips, encoders, features of both together, and a model."""
+    folder, rng = tmp_path_factory.mktemp("tools"), np.random.default_rng(0)
+    data = ClipDataset.open(clips)
+    for row, name in enumerate(data.column("id")):
+        if row % 10:
+            tool_files.openface(folder / "openface" / f"{name}.csv", 6 + row % 5, rng)
+    stage1_tiny.encoders().save_pretrained(folder / "encoders", {"data": "nothing"})
+    words = ["--external", f"vision={folder / 'openface'}", "--data", clips, "--damaged_views", 2]
+    assert emit("encode", *words, "--encoders", folder / "encoders", "--out", folder / "features") == 0
+    assert emit("fuse", *SMALL, "--data", folder / "features", "--run", folder / "fuse") == 0
+    return folder
+
+
+def test_other_modalities_come_from_the_encoders_and_views_lack_what_is_given(made, clips):
+    data, prepared = FeatureDataset.open(made / "features"), ClipDataset.open(clips)
+    assert data.info.encoders.given == ["vision"] and data.info.encoders.aligned
+    assert data.info.widths == {"vision": 49, "audio": 16, "text": 16, "embed": 8}
+    encoders = stage1_tiny.encoders()
+    kinds: dict[str, set[str]] = {"vision": set(), "audio": set(), "text": set()}
+    for row, views in enumerate(data.by_clip()):
+        clean = views[0]
+        assert bool(clean.vision.steps) == bool(row % 10)
+        sound = prepared.waveform(row, 16000)
+        expected = encoders.audio.encode_prepared([sound]) if len(sound) else None
+        assert clean.audio.steps == (int(expected.mask.sum()) if expected is not None else 0)
+        if expected is not None and row < 4:
+            np.testing.assert_allclose(clean.audio.sequence, expected.sequence[0][expected.mask[0]].detach(), atol=0.01)
+        for view in (views[1], views[2]):
+            for name, kind in view.damage.items():
+                kinds[name] |= {kind} - {""}
+                if kind == "missing":
+                    assert not view.modality(name).steps and not view.modality(name).pooled.any()
+                elif not kind:
+                    np.testing.assert_array_equal(view.modality(name).sequence, clean.modality(name).sequence)
+    assert kinds["vision"] == kinds["text"] == {"missing"} and len(kinds["audio"]) > 1
+
+
+def test_model_says_which_tool_it_needs_and_how_to_make_its_features(made, corpus, tmp_path):
+    home = made / "fuse" / "model"
+    model = FusionModel.from_pretrained(home)
+    tool = model.config.encoders.external["vision"]
+    assert tool.title == "OpenFace" and tool.columns == tool_files.OPENFACE and tool.signals == ["confidence"]
+    card = (home / "README.md").read_text()
+    assert "features of OpenFace (vision)" in " ".join(card.split()) and "AU12_r" in card
+    assert (home / "encoders" / "config.json").is_file()  # for audio and text of other clips
+    video = next(path for path in sorted((corpus / "clips").iterdir()) if path.suffix == ".mp4")
+    with pytest.raises(UserError) as caught:
+        emit("predict", "--model", home, video, "--out", tmp_path / "p.csv")
+    said = str(caught.value)
+    assert "\n" not in said and not (tmp_path / "p.csv").exists()
+    assert "vision features of OpenFace (49 channels, gaze_0_x, gaze_0_y, gaze_0_z and 46 more)" in said
+    assert "`FeatureExtraction -f clip.mp4 -out_dir openface`" in said
+    assert "`emit encode --external vision=openface --encoders MODEL/encoders --data CLIPS --out FEATURES`" in said
+    assert f"`emit predict --data FEATURES --model {home}`" in said
+    with pytest.raises(UserError, match="OpenFace"):
+        Predictor.from_pretrained(home)
+
+
+def test_what_it_says_can_be_done(made, corpus, clips, tmp_path):
+    """Features of other files of the same tool are predicted; those of other columns are refused with the way out."""
+    rng, home = np.random.default_rng(1), made / "fuse" / "model"
+    for name in ClipDataset.open(clips).column("id")[:5]:
+        tool_files.openface(tmp_path / "openface" / f"{name}.csv", 4, rng)
+    words = ["--external", f"vision={tmp_path / 'openface'}", "--encoders", home / "encoders", "--data", clips]
+    assert emit("encode", *words, "--damaged_views", 0, "--out", tmp_path / "new") == 0
+    assert emit("predict", "--data", tmp_path / "new", "--model", home, "--out", tmp_path / "p.csv") == 0
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 41
+    fewer = ["--external_columns", "{vision: [AU*_r]}", "--damaged_views", 0]
+    assert emit("encode", *words, *fewer, "--out", tmp_path / "fewer") == 0
+    with pytest.raises(UserError) as caught:
+        emit("predict", "--data", tmp_path / "fewer", "--model", home, "--out", tmp_path / "q.csv")
+    said = str(caught.value)
+    assert "vision features of OpenFace (17 channels, AU01_r" in said
+    assert "run `emit encode` with --external_columns '{vision: [gaze_0_x, gaze_0_y" in said
+    again = shlex.split(said[said.index("--external_columns") : said.rindex("'") + 1])
+    assert emit("encode", *words, *again, "--damaged_views", 0, "--out", tmp_path / "again") == 0
+    assert emit("predict", "--data", tmp_path / "again", "--model", home, "--out", tmp_path / "r.csv") == 0
+    assert (tmp_path / "r.csv").read_bytes() == (tmp_path / "p.csv").read_bytes()
+
+
+def test_given_features_cannot_train_a_tower_along(made, tmp_path):
+    words = [*SMALL, "--data", made / "features", "--run", tmp_path / "run", "--finetune", "{text: 1}"]
+    with pytest.raises(UserError, match="its features of vision are given, not computed by encoders"):
+        emit("fuse", *words)
+
+
+def test_features_are_up_to_date_only_with_the_same_files(made, clips, tmp_path, capsys):
+    words = ["--data", clips, "--damaged_views", 2, "--encoders", made / "encoders", "--out", made / "features"]
+    copy = tmp_path / "elsewhere"
+    copy.mkdir()
+    for path in (made / "openface").iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    assert emit("encode", *words, "--external", f"vision={copy}") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    path = next(iter(sorted(copy.glob("*.csv"))))
+    path.write_text(path.read_text().replace("0.", "1.", 40))
+    with pytest.raises(UserError, match="made with other external features"):
+        emit("encode", *words, "--external", f"vision={copy}")

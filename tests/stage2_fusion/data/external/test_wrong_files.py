@@ -1,0 +1,242 @@
+"""Wrong, damaged and hostile files of other tools: one line each says what, where and what to do."""
+
+import os
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import tool_files
+from helpers.pickled_code import Code
+
+from shared import config as configuration
+from shared.errors import UserError
+from stage2_fusion.commands.encode import EncodeConfig
+from stage2_fusion.data.external.features import ExternalFeatures
+
+RNG = np.random.default_rng(0)
+GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+class Clips:
+    """In place of a clip dataset: four clips of two seconds."""
+
+    label_names = ("Joy", "valence")
+    info = SimpleNamespace(recipe=SimpleNamespace(max_seconds=20.0))
+
+    def __init__(self, *ids):
+        self.columns = {"id": [*(ids or "abcd")], "duration": [2.0] * (len(ids) or 4)}
+
+    def column(self, name):
+        return self.columns[name]
+
+
+def read(path, modality="audio", clips=None, patterns=()):
+    return ExternalFeatures(str(path), modality, clips or Clips(), patterns)
+
+
+def problems(features):
+    """{name of the file or id of the clip: reason}, of what is no plain absence."""
+    return {
+        (os.path.basename(each.source) or each.clip): each.reason
+        for each in features.problems
+        if each.kind != "missing"
+    }
+
+
+def test_each_unusable_array_is_one_line_and_the_others_are_read(tmp_path):
+    np.save(tmp_path / "a.npy", GOOD)
+    np.save(tmp_path / "b.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "c.npy", np.ones((2, 3, 4)))
+    np.save(tmp_path / "d.npy", np.array([["x", "y"]]))
+    np.save(tmp_path / "e.npy", np.ones((4, 5), np.float32))
+    np.savez(tmp_path / "f.npz", left=GOOD, right=GOOD)
+    np.savez(tmp_path / "g.npz", features=GOOD, times=np.arange(3))
+    np.savez(tmp_path / "h.npz", features=GOOD, rate=-1.0)
+    (tmp_path / "i.npz").write_bytes(b"PK\x03\x04 cut off")
+    (tmp_path / "j.safetensors").write_bytes(b"\xff" * 64)
+    np.save(tmp_path / "k.npy", np.full((4, 3), 1e300))
+    np.save(tmp_path / "l.npy", np.zeros((0, 3)))
+    np.save(tmp_path / "m.npy", GOOD)
+    features = read(tmp_path, clips=Clips(*"abcdefghijklm"))
+    assert [name for name, has in zip("abcdefghijklm", features.present["audio"], strict=True) if has] == ["a", "m"]
+    said = problems(features)
+    assert said == {
+        "b.npy": "holds Python objects, which are not read; save it again as numbers (T, channels)",
+        "c.npy": "an array of shape (2, 3, 4); save it as (T, channels)",
+        "d.npy": "an array of <U1, not of numbers; save it again as numbers (T, channels)",
+        "e.npy": "5 channels, where most others have 3; make it as the others",
+        "f.npz": "holds left, right; call the one with the features 'features'",
+        "g.npz": "times holds 3 values for 4 rows; give one number for each row",
+        "h.npz": "its rate is [-1.0]; give one number of Hz above 0",
+        "i.npz": said["i.npz"],
+        "j.safetensors": said["j.safetensors"],
+        "k.npy": "all rows left out: 4 not finite",
+    }
+    assert all(said[name].startswith("not a readable file (") for name in ("i.npz", "j.safetensors"))
+    assert not any("\n" in reason for reason in said.values())
+
+
+def test_pickles_run_no_code(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(GOOD))
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps({"train": {"id": ["b"], "audio": Code(tmp_path / "made")}}))
+    part = {"id": np.array(["c"], dtype=object), "audio": np.array([Code(tmp_path / "made")], dtype=object)}
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps({"train": part}))
+    (tmp_path / "d.pkl").write_bytes(pickle.dumps(GOOD)[:-20])
+    features = read(tmp_path)
+    assert features.present["audio"].tolist() == [True, False, False, False] and not (tmp_path / "made").exists()
+    said = problems(features)
+    assert "refused: pickle references" in said["b.pkl"] and "refused: pickle references" in said["c.pkl"]
+    assert "not a readable pickle" in said["d.pkl"]
+
+
+class Misshapen:
+    """Pickles as an array of objects whose shape claims more than its list holds."""
+
+    def __reduce__(self):
+        rebuild = np.array([None], dtype=object).__reduce__()[0]
+        return rebuild, (np.ndarray, (0,), b"b"), (1, (9,), np.dtype(object), False, ["a"])
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ({"train": {"audio": GOOD[None]}}, "has no id"),
+        ({"train": {"id": ["a"], "vision": GOOD[None]}}, "holds no audio, but id, vision"),
+        ({"train": {"id": ["a", "b"], "audio": GOOD[None]}}, "1 sequences of audio for 2 ids"),
+        ({"train": {"id": ["a"], "audio": GOOD[None], "audio_lengths": [4, 4]}}, "2 lengths of audio for 1 ids"),
+        ({"train": {"id": ["a"], "audio": ["x"]}}, "an array of <U1"),
+        ({"valence": 1, "arousal": 2}, "holds no audio, but valence, arousal"),
+        ([], "an array of shape (0,)"),
+        ({"train": {"id": Misshapen(), "audio": GOOD[None]}}, "malformed array of objects"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_pickles_are_refused_in_one_line(content, said, tmp_path):
+    (tmp_path / "features.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / "features.pkl")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_token_numbers_are_no_features(tmp_path):
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps({"train": {"id": ["a"], "text_bert": np.ones((1, 3, 4))}}))
+    with pytest.raises(UserError, match="token numbers"):
+        read(tmp_path / "f.pkl", "text")
+
+
+def test_wrong_csvs_of_tools_are_listed(tmp_path):
+    for name in "abc":
+        tool_files.openface(tmp_path / f"{name}.csv", 6, RNG)
+    whole = (tmp_path / "b.csv").read_text()
+    (tmp_path / "b.csv").write_text(whole[: len(whole) - 900])  # the disk was full: the last row is cut off
+    (tmp_path / "c.csv").write_text("face, confidence, AU01_r\n0, 0.980, 1.20\n")
+    (tmp_path / "d.csv").write_text(whole.replace("\n1, 0,", "\n1, 0, 5, 5,"))  # pandas would shift its cells
+    (tmp_path / "e.csv").write_text(
+        "frame, face_id, timestamp, confidence, success, pose_Rx\n1, 0, 0.000, 0.98, 1, 0.1\n"
+    )
+    (tmp_path / "f.csv").write_text("frame, timestamp, confidence, success, AU01_r, AU01_r\n1, 0, 0.9, 1, 0.1, 0.2\n")
+    (tmp_path / "g.csv").write_text(whole.replace("1, 0, 0.000", "1, 0, -nan(ind)"))
+    tool_files.smilextract(tmp_path / "h.csv", {"unknown": GOOD}, tool_files.LLD[:3])
+    (tmp_path / "notes.txt").write_text("These are mine.\n")
+    features = read(tmp_path, "vision", Clips(*"abcdefgh"))
+    assert [each for each, has in zip("abcdefgh", features.present["vision"], strict=True) if has] == ["a", "b", "g"]
+    said = problems(features)
+    assert said["b.csv"] == "1 of 6 rows left out: 1 not finite" == said["g.csv"]
+    assert "run FeatureExtraction" in said["c.csv"] and "line 2 has 716 cells, its header 714" in said["d.csv"]
+    assert "lacks gaze_0_x, gaze_0_y, gaze_0_z and 45 more" in said["e.csv"]
+    assert said["f.csv"] == "two columns are called 'AU01_r'; rename one"
+    assert said["h.csv"].startswith("openSMILE makes features of audio, not of vision; write --external audio=")
+    assert said["notes.txt"] and "details" not in " ".join(said)
+
+
+def test_one_face_of_several_is_read(tmp_path):
+    rng = np.random.default_rng(5)
+    tool_files.openface(tmp_path / "a.csv", 6, rng, lost=(1, 2, 3))
+    other = tool_files.openface(tmp_path / "a.csv", 6, rng, face=1, append=True)
+    steps = read(tmp_path, "vision").read(0)["vision"]
+    np.testing.assert_allclose(steps.values[:, 14], other["AU01_r"], rtol=1e-6)
+    np.testing.assert_allclose(steps.times, np.arange(6) / 25, atol=1e-6)
+
+
+def test_times_of_no_camera_are_not_believed(tmp_path):
+    tool_files.openface(tmp_path / "a.csv", 50, RNG, rate=1000.0)
+    features = read(tmp_path, "vision")
+    np.testing.assert_allclose(features.read(0)["vision"].times, (np.arange(50) + 0.5) * 2 / 50, rtol=1e-5)
+    assert features.rate == pytest.approx(25) and "no times of a camera" in problems(features)["a.csv"]
+
+
+def test_tables_say_what_they_lack(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("id,AU1,AU2\na,1,2\na,3,4\nb,5,6\nb;c,7\n")
+    features = read(table)
+    assert features.present["audio"].tolist() == [False, True, False, False]
+    reasons = [each.reason for each in features.problems]
+    assert "2 rows of one clip, and no column that says their times, in seconds" in reasons
+    for content, said in {
+        "id,name\na,x\n": "none of its columns (id, name) holds numbers that are features",
+        "id,Joy,valence\na,0.1,0.2\n": "none of its columns",
+        "id;AU1\nz;1\n": "none of 4 clips has features of audio here, such as",
+        "": "needs a header",
+    }.items():
+        table.write_text(content)
+        with pytest.raises(UserError) as caught:
+            read(table)
+        assert said in str(caught.value) and "\n" not in str(caught.value), content
+    table.write_text("id,AU1,Joy\na,1,0.5\n")
+    with pytest.raises(UserError, match="column 'Joy' is a label of the clips"):
+        read(table, patterns=["Joy", "AU*"])
+    with pytest.raises(UserError, match="no column 'AU7': did you mean 'AU1'"):
+        read(table, patterns=["AU7"])
+
+
+def test_sequences_in_one_table_keep_their_times(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("clip,time,x,confidence\nb,0.5,1,0.9\na,0.0,2,0.8\nb,0.1,3,0.7\na,1700000000,4,0.6\n")
+    features = read(table)
+    first, second = features.read(0)["audio"], features.read(1)["audio"]
+    assert first.times.tolist() == [0.0] and second.values.ravel().tolist() == [3, 1]
+    np.testing.assert_allclose(second.times, [0.1, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(second.signals.ravel(), [0.7, 0.9], rtol=1e-6)
+
+
+def test_nothing_to_read_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "arff").mkdir()
+    (tmp_path / "arff" / "a.arff").write_text("@relation openSMILE\n")
+    for path, said in {
+        "nowhere": "no such file or folder; --external audio=PATH",
+        "empty": "holds no features of audio",
+        "arff": "run SMILExtract with -csvoutput",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            read(tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--external", "face=x"], "external is 'face=x': write NAME=PATH with NAME vision, audio or text"),
+        (["--external", "vision"], "write NAME=PATH"),
+        (["--external", "vision=a", "--external", "vision=b"], "external names vision twice: a and b"),
+        (["--external", "vision=a", "--external_columns", "{audio: [x]}"], "give --external audio=PATH"),
+        (["--external", "vision=a", "--encoders", "e", "--blendshapes", "f"], "leave out external vision features"),
+    ],
+    ids=["unknown_modality", "no_path", "twice", "columns_alone", "blendshapes"],
+)
+def test_wrong_options_are_refused(words, said, capsys):
+    with pytest.raises(SystemExit):
+        configuration.parse(EncodeConfig, [*words, "--data", "d", "--out", "o"], prog="emit encode", example="")
+    assert said in capsys.readouterr().err
+
+
+def test_option_is_repeated_or_a_list(tmp_path):
+    for words in (
+        ["--external", "vision=a", "--data", "d", "--external=audio=b"],
+        ["--data", "d", "--external", '["vision=a", "audio=b"]'],
+        ["--config", "{external: [vision=a, audio=b]}", "--data", "d"],
+    ):
+        parsed = configuration.parse(
+            EncodeConfig, [*words, "--out", str(tmp_path / "o")], prog="emit encode", example=""
+        )
+        assert parsed.external_paths() == {"vision": "a", "audio": "b"}
