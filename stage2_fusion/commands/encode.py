@@ -68,6 +68,9 @@ class EncodeConfig(CheckedOptions):
     external_columns: dict[str, list[str]] = field(default_factory=dict)
     """Columns to read, such as {vision: [AU*_r]}, by name or with * and ?; by default all that describe behavior:
     without landmarks, face boxes and identities."""
+    external_made_by: dict[str, str] = field(default_factory=dict)
+    """What made them, such as {vision: "OpenFace 2, means over the clip"}, where the files do not tell: a model of
+    these features says it."""
     blendshapes: Path | None = None
     """MediaPipe's face_landmarker.task (needs its package): adds facial action units, 52 scores per frame, to the
     channels of the vision sequence, as in the source of late_fusion. One more channel says whether a face was
@@ -94,9 +97,10 @@ class EncodeConfig(CheckedOptions):
         if self.blendshapes and (self.precomputed or self.encoders is None or "vision" in external):
             other = "precomputed" if self.precomputed else "external vision features"
             raise ValueError(f"blendshapes are read from the frames that encoders see: leave out {other}")
-        for name in self.external_columns:
-            if name not in external:
-                raise ValueError(f"external_columns names {name!r}: give --external {name}=PATH")
+        for option in ("external_columns", "external_made_by"):
+            for name in getattr(self, option):
+                if name not in external:
+                    raise ValueError(f"{option} names {name!r}: give --external {name}=PATH")
 
     def external_paths(self) -> dict[str, str]:
         """Modality to PATH or FORMAT:PATH. ValueError for anything else."""
@@ -144,7 +148,9 @@ def _encode(config: EncodeConfig) -> None:
     accelerator = start_accelerator("no", timeout_minutes=24 * 60, option="")
     clips = ClipDataset.open(config.data)
     require_fractions(clips.labels(), clips.label_names, clips.column("id"), str(config.data))
-    given = GivenSources.read(clips, config.precomputed, config.external_paths(), config.external_columns)
+    given = GivenSources.read(
+        clips, config.precomputed, config.external_paths(), config.external_columns, config.external_made_by
+    )
     encoders = _load_encoders(config, given, accelerator.device)
     info = _describe(config, clips, encoders, given)
     vision = encoders.vision if encoders is not None else None

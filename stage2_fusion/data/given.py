@@ -38,12 +38,20 @@ class GivenSteps:
 class GivenSource(Protocol):
     """Where given features are read from."""
 
-    widths: Mapping[str, int]
-    """The modalities it has, with their channels."""
-    signals: Mapping[str, Sequence[str]]
-    """Their further quality signals."""
-    present: Mapping[str, np.ndarray]
-    """Whether each clip has some: bool (N,)."""
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """The modalities it has, with their channels."""
+        ...
+
+    @property
+    def signals(self) -> Mapping[str, Sequence[str]]:
+        """Their further quality signals."""
+        ...
+
+    @property
+    def present(self) -> Mapping[str, np.ndarray]:
+        """Whether each clip has some: bool (N,)."""
+        ...
 
     def read(self, row: int) -> Mapping[str, GivenSteps]:
         """Those of the clip in this row."""

@@ -12,7 +12,7 @@ from shared.terminal.messages import say
 from shared.text import counted
 from stage2_fusion.data.external.features import ExternalFeatures
 from stage2_fusion.data.feature_info import EncoderInfo
-from stage2_fusion.data.given import GivenFeatures
+from stage2_fusion.data.given import GivenFeatures, GivenSource
 from stage2_fusion.data.precomputed import PrecomputedFeatures
 
 if TYPE_CHECKING:
@@ -36,19 +36,22 @@ class GivenSources:
         precomputed: Path | None,
         external: Mapping[str, str],
         columns: Mapping[str, Sequence[str]],
+        made_by: Mapping[str, str],
     ) -> "GivenSources":
         """Read all of it, and match it with the clips. external: modality to PATH or FORMAT:PATH; columns: modality to
-        the names or patterns of the columns to read. UserError when no clip has any of it."""
+        the names or patterns of the columns to read; made_by: modality to what made it, in words. UserError when no
+        clip has any of it."""
         sources = cls(PrecomputedFeatures(precomputed, clips) if precomputed else None)
         for name, path in external.items():
-            sources.external[name] = ExternalFeatures(path, name, clips, columns.get(name, ()))
+            sources.external[name] = ExternalFeatures(path, name, clips, columns.get(name, ()), made_by.get(name, ""))
             for line in sources.external[name].lines():
                 say(line)
         return sources
 
     def features(self, encoders: "AlignedEncoders | None") -> GivenFeatures | None:
         """All of it beside these encoders; None when nothing is given."""
-        sources = [*([self.precomputed] if self.precomputed else []), *self.external.values()]
+        sources: list[GivenSource] = [self.precomputed] if self.precomputed else []
+        sources += self.external.values()
         return GivenFeatures(sources, encoders) if sources else None
 
     def towers(self, encoders: Path) -> list[str] | None:
@@ -100,9 +103,10 @@ class GivenSources:
         lines = []
         if damaged_views and names:
             given = " and ".join(dict.fromkeys(names))
-            lines.append(
-                f"given features ({given}) cannot be damaged like media: a damaged view lacks one modality instead"
-            )
+            lines += [
+                f"given features ({given}) cannot be damaged like media: a damaged view lacks a modality instead; "
+                "`emit fuse --train.feature_damage 0.5` damages the features themselves"
+            ]
         if problems := self.precomputed.problems if self.precomputed else []:
             name, reason = problems[0]
             left_out = counted(len(problems), "track")

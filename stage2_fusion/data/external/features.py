@@ -78,10 +78,11 @@ class ExternalFeatures:
     """The features at `spec` (PATH or FORMAT:PATH) as those of a modality of these clips; a GivenSource.
 
     patterns: the columns that are read, by name, with * and ?; by default those that the format takes for features.
+    made_by: what made them, in a person's words, where the files do not tell.
     problems: what has no partner, cannot be read or is left out. UserError when no clip has features.
     """
 
-    def __init__(self, spec: str, modality: str, clips: ClipDataset, patterns: Sequence[str] = ()):
+    def __init__(self, spec: str, modality: str, clips: ClipDataset, patterns: Sequence[str] = (), made_by: str = ""):
         name, self.path = split_spec(spec)
         self.modality, self.ids = modality, clips.column("id")
         self.durations = [float(seconds) for seconds in clips.column("duration")]
@@ -90,6 +91,7 @@ class ExternalFeatures:
         self.problems: list[Problem] = []
         self.format, self.files = self._choose(name)
         self.reader: ExternalFormat = make_format(self.format)
+        self.title = made_by or self.reader.title
         self._again = lru_cache(maxsize=1)(self._tracks)
         held = self._read_all()
         matches = match([each.names for each in held], self.ids)
@@ -134,14 +136,14 @@ class ExternalFeatures:
     def tool(self) -> ExternalTool:
         """What made them: features of the same tool and columns count as features of the same encoder."""
         how = self.reader.how(self.modality)
-        return ExternalTool(self.format, self.reader.title, list(self.columns), self.signals[self.modality], how)
+        return ExternalTool(self.format, self.title, list(self.columns), self.signals[self.modality], how)
 
     def lines(self) -> list[str]:
         """What was read, and what was not."""
         names = f" ({first_few(list(self.columns))})" if self.columns else ""
         rate = f", {self.rate:.4g} steps per second" if self.rate else ""
         of = f"{int(self._present.sum()):,} of {counted(len(self.ids), 'clip')}"
-        lines = [f"{self.modality}: {counted(self.width, 'channel')} of {self.reader.title}{names}{rate}, for {of}"]
+        lines = [f"{self.modality}: {counted(self.width, 'channel')} of {self.title}{names}{rate}, for {of}"]
         count = Counter(each.kind for each in self.problems)
         parts = [
             f"{counted(count[kind], what)} {matter}".strip() for kind, (what, matter) in KINDS.items() if count[kind]
@@ -310,9 +312,21 @@ class ExternalFeatures:
     def _times(self, row: int, track: Track) -> np.ndarray:
         """Seconds (T,) of the rows."""
         count = len(track.values)
-        if track.times is not None and np.isfinite(track.times).any() and not self._too_fast(track.times):
-            return track.times
+        if track.times is not None and np.isfinite(track.times).any():
+            times = track.times * (0.001 if self._in_milliseconds(row, track.times) else 1)
+            if not self._too_fast(times):
+                return times
         return (np.arange(count) + 0.5) * (self.durations[row] or count / 25) / max(count, 1)
+
+    def _in_milliseconds(self, row: int, times: np.ndarray) -> bool:
+        """Whether times are whole numbers far beyond the end of the clip, and within it as milliseconds."""
+        known = times[np.isfinite(times)]
+        last = float(known.max(initial=0))
+        return (
+            last > 20 * max(self.durations[row], 1)
+            and last <= 1000 * (self.durations[row] + 1)
+            and not (known % 1).any()
+        )
 
     def _too_fast(self, times: np.ndarray) -> bool:
         """Whether times are no times of a camera."""
@@ -333,7 +347,9 @@ class ExternalFeatures:
             self._report(
                 "unusable", name, track.where, f"its times begin at {first}, after the clip; count from its start"
             )
-        if track.times is not None and self._too_fast(track.times):
+        if track.times is not None and self._in_milliseconds(row, track.times):
+            self._report("remark", name, track.where, "its times are read as milliseconds")
+        elif track.times is not None and self._too_fast(track.times):
             self._report(
                 "remark", name, track.where, "its times are no times of a camera; the rows are spread over the clip"
             )

@@ -107,7 +107,7 @@ def _add(index: dict, key: str | int, row: int) -> None:
 
 def _forms(name: str) -> Iterator[str]:
     """The folded name, with / between folders; also without the suffix of a media file."""
-    whole = fold(name.replace("\\", "/").removeprefix("./").removeprefix("/"))
+    whole = fold(name.strip("'\"").replace("\\", "/").removeprefix("./").removeprefix("/"))
     yield whole
     path = PurePosixPath(whole)
     if path.suffix in (*MEDIA_SUFFIXES, *IMAGE_SUFFIXES) and path.stem:

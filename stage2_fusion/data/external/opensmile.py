@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.errors import UserError
+from stage2_fusion.data.external.openface import ACTION_UNIT
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tool_csv import Rows, numbers, read_csv, texts
 from stage2_fusion.data.external.tracks import Track, Wanted
@@ -34,6 +35,8 @@ class OpenSmile:
 
     def recognizes(self, file: Sniffed) -> bool:
         header = file.header
+        if any(ACTION_UNIT.fullmatch(name) for name in header):  # OpenFace's, written like openSMILE's (AVEC)
+            return False
         if "frameTime" in header or "frameIndex" in header or file.suffix == ".arff":
             return True
         described = sum(bool(DESCRIPTOR.search(name)) for name in header)

@@ -51,10 +51,10 @@ class PyFeat:
         score = numbers(frame, ["FaceScore"])[:, 0]
         kept, times, notes = np.ones(len(frame), bool), np.full(len(frame), np.nan), []
         for clip in dict.fromkeys(inputs):
-            rows = np.flatnonzero(inputs == clip)
-            part = frame.iloc[rows]
-            kept[rows] = _main_face(part, score[rows])
-            times[rows] = np.nan if (own := _times(part, path)) is None else own
+            own = np.flatnonzero(inputs == clip)
+            part, seconds = frame.iloc[own], _times(frame.iloc[own])
+            kept[own] = _main_face(part, score[own])
+            times[own] = np.nan if seconds is None else seconds
         notes += [] if kept.all() else [f"{(~kept).sum()} rows of other faces are left out"]
         rows = Rows(
             values=numbers(frame, columns)[kept],
@@ -89,7 +89,7 @@ def _main_face(frame: "pd.DataFrame", score: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _times(frame: "pd.DataFrame", path: Path) -> np.ndarray | None:
+def _times(frame: "pd.DataFrame") -> np.ndarray | None:
     """Seconds (N,) of the rows of a video; None when nothing says them."""
     column = next((name for name in ("time", "approx_time") if name in frame), None)
     if column is None:

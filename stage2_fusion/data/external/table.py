@@ -62,9 +62,7 @@ class Table:
             names=names,
             notes=_damaged(table) + _not_read(table, columns, values, wanted),
         )
-        tracks = rows.tracks(path, name if names is None else "")
-        if names is not None and len(tracks) == 1:  # the row names the clip, not the table
-            tracks[0].names = [each for each in names if each][:1]
+        tracks = rows.tracks(path, name)
         for track in tracks:
             if len(track.values) == 1:  # its times say when the clip was recorded
                 track.times = None

@@ -104,7 +104,12 @@ class Rows:
         if len(distinct) < 2:
             return [self._track(np.arange(len(self.values)), [*own, *distinct], str(path))]
         inside = np.array(self.names, dtype=object)
-        return [self._track(np.flatnonzero(inside == each), [each], f"{path}: {each}") for each in distinct]
+        return [
+            self._track(
+                np.flatnonzero(inside == each), [each, f"{own[0]}/{each}", f"{own[0]}_{each}"], f"{path}: {each}"
+            )
+            for each in distinct
+        ]
 
     def _track(self, rows: np.ndarray, names: list[str], where: str) -> Track:
         return Track(

@@ -240,3 +240,45 @@ def test_option_is_repeated_or_a_list(tmp_path):
             EncodeConfig, [*words, "--out", str(tmp_path / "o")], prog="emit encode", example=""
         )
         assert parsed.external_paths() == {"vision": "a", "audio": "b"}
+
+
+def test_challenge_tables_are_read(tmp_path):
+    """Of AVEC, whose action units look like openSMILE's, and of MuSe, whose times are milliseconds."""
+    avec, muse = tmp_path / "avec", tmp_path / "muse"
+    avec.mkdir()
+    muse.mkdir()
+    (avec / "one.csv").write_text("name;frameTime;confidence;AU01_r\n'b';0.00;0.9;1.5\n'b';0.04;0.8;2.5\n")
+    steps = read(avec, "vision").read(1)["vision"]
+    assert steps.values.ravel().tolist() == [1.5, 2.5]
+    np.testing.assert_allclose(steps.times, [0, 0.04], atol=1e-7)
+    np.testing.assert_allclose(steps.signals.ravel(), [0.9, 0.8], rtol=1e-6)
+    rows = "".join(f"{250 * i},{3},{i / 4}\n" for i in range(8))
+    (muse / "a.csv").write_text("timestamp,segment_id,feature_0\n" + rows)
+    features = read(muse)
+    np.testing.assert_allclose(features.read(0)["audio"].times, 0.25 * np.arange(8), rtol=1e-6)
+    assert problems(features)["a.csv"] == "its times are read as milliseconds"
+
+
+def test_format_can_be_named_and_be_a_persons_own(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\n"
+        "from stage2_fusion.data.external.tracks import Track\n"
+        "class Words:\n"
+        "    title, modalities = 'my tool', ('audio',)\n"
+        "    def recognizes(self, file): return False\n"
+        "    def read(self, path, name, wanted):\n"
+        "        x = np.array([[float(v)] for v in path.read_text().split()])\n"
+        "        return [Track([name], str(path), x, ['v'], None, np.ones(len(x), bool))]\n"
+        "    def how(self, modality): return 'mytool clip.wav'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "c.txt").write_text("1 2 3 4")
+    features = read(f"own:Words:{folder}")
+    assert features.read(2)["audio"].values.ravel().tolist() == [1, 2, 3, 4]
+    assert features.tool().format == "own:Words" and features.tool().how == "mytool clip.wav"
+    (folder / "c.txt").write_text("x,y\n1,2\n")
+    assert read(f"table:{folder}").tool().columns == ["x", "y"]
+    made_by = ExternalFeatures(f"table:{folder}", "audio", Clips(), (), "a program of mine")
+    assert made_by.tool().title == "a program of mine" and made_by.tool().identity == read(folder).tool().identity
