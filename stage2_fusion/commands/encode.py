@@ -50,6 +50,14 @@ class EncodeConfig(CheckedOptions):
     """Run the frozen encoders over a clip dataset once, so that fusion models train on their features."""
 
     RENAMED: ClassVar[dict[str, str]] = {"provided": "precomputed"}
+    COMMON: ClassVar[tuple[str, ...]] = (
+        "encoders",
+        "precomputed",
+        "external",
+        "blendshapes",
+        "damaged_views",
+        "workers",
+    )
 
     data: Annotated[Path, Placeholder("CLIPS")]
     """Clip dataset (`emit prepare`)."""
@@ -61,10 +69,9 @@ class EncodeConfig(CheckedOptions):
     """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ replace the vision and
     the audio encoder. Text goes through the text encoder of `encoders`; without `encoders` it is missing."""
     external: Annotated[list[str], Repeatable(), Placeholder("NAME=PATH")] = field(default_factory=list)
-    """Features of another tool in place of the vision, audio or text encoder; once for each. PATH is a folder with a
-    file a clip (OpenFace, openSMILE and Py-Feat CSVs, .npy, .npz, .safetensors), one table with a row a clip, or MMSA's
-    .pkl. Files are matched with clips by their names, ids or paths. FORMAT:PATH names the format where the files do not
-    tell it."""
+    """Features of another tool in place of the vision, audio or text encoder; once for each. PATH holds a file a clip
+    (OpenFace, openSMILE and Py-Feat CSVs, .npy, .npz, .safetensors), or is a table with a row a clip or MMSA's .pkl.
+    Names, paths and ids tell which clip is which. FORMAT:PATH names the format where the files do not."""
     external_columns: dict[str, list[str]] = field(default_factory=dict)
     """Columns to read, such as {vision: [AU*_r]}, by name or with * and ?; by default all that describe behavior:
     without landmarks, face boxes and identities."""

@@ -57,7 +57,7 @@ def test_without_a_note_that_can_be_read_there_are_commands(folder, content):
 def test_the_exported_model_is_known_by_its_digest(tmp_path, which):
     class Found:
         align_run = tmp_path
-        features_info = type("Info", (), {"encoders": type("Encoders", (), {"digest": which * 4})})
+        features_info = type("Info", (), {"encoders": type("Encoders", (), {"kept": which * 4})})
 
     for name in ("best", "last"):
         (tmp_path / name).mkdir()
