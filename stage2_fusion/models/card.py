@@ -87,9 +87,8 @@ def _data(config: FusionConfig) -> str:
     chosen = "" if about.chosen_on is None else f", {_count(about.chosen_on)} to choose the epoch"
     kind = " Drawn by `emit synth`." if about.synthetic else ""
     terms = "The license of the clips and the consent of the people in them apply to this model as well."
-    return (
-        _fill(f"{clips} of a clip dataset with digest `{about.data or 'not recorded'}`{chosen}.{kind} {terms}")
-        + f"\n\nEncoders trained on: {encoders.get('data', 'not recorded')}"
+    return _fill(f"{clips} of a clip dataset with digest `{about.data or 'not recorded'}`{chosen}.{kind} {terms}") + (
+        "" if config.encoders.kept is None else f"\n\nEncoders trained on: {encoders.get('data', 'not recorded')}"
     )
 
 

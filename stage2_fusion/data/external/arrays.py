@@ -36,7 +36,8 @@ class Arrays:
         main = next((key for key in FEATURES if key in arrays), None)
         rest = [key for key in arrays if key not in (*TIMES, *RATES, *CONFIDENCE)]
         if main is not None or len(rest) == 1:
-            return [clip_of(arrays[main or rest[0]], [name or path.stem], str(path), arrays)]
+            names = [name or path.stem, *([] if main else rest)]
+            return [clip_of(arrays[main or rest[0]], names, str(path), arrays)]
         if name or not rest:
             raise UserError(f"{path}: holds {first_few(rest) or 'no array'}; call the one with the features 'features'")
         return [clip_of(arrays[key], [key], f"{path}: {key}", {}) for key in rest]

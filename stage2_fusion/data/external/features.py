@@ -18,6 +18,7 @@ import numpy as np
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.media_files import files_under
 from shared.errors import UserError
+from shared.tables.formats import is_table
 from shared.terminal.progress import track as progress
 from shared.text import counted, first_few, one_line
 from stage2_fusion.data.external.formats import FORMATS, make_format, recognize, split_spec
@@ -168,6 +169,8 @@ class ExternalFeatures:
             files = [self.path / file for file in files_under(self.path) if file.suffix.lower() in SUFFIXES]
         else:
             files = [self.path]
+            if not name and self.path.suffix.lower() not in SUFFIXES:
+                is_table(self.path)  # says what to do with spreadsheets and archives
         if name:
             return name, files
         formats = {each: make_format(each) for each in FORMATS.parts}
@@ -209,6 +212,8 @@ class ExternalFeatures:
                 self._report("unread", "", str(path), one_line(str(error).removeprefix(f"{path}: ")))
                 continue
             for place, track in enumerate(tracks):
+                with np.errstate(over="ignore"):  # what single precision cannot hold counts as not finite
+                    track.values = track.values.astype(np.float32)
                 if track.problem:
                     self._report("unread", "", track.where, track.problem)
                     continue

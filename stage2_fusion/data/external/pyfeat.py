@@ -59,7 +59,7 @@ class PyFeat:
         rows = Rows(
             values=numbers(frame, columns)[kept],
             columns=columns,
-            usable=np.isfinite(score)[kept],
+            usable=(score > 0)[kept],  # NaN or 0 without a face
             times=None if np.isnan(times).all() else times[kept],
             confidence=score[kept],
             unusable="without a face",

@@ -9,7 +9,8 @@ from shared.tables.formats import READERS
 
 TEXT = (*READERS, ".arff")
 ARRAYS = (".npy", ".npz", ".safetensors", ".pkl", ".pickle", ".p")
-SUFFIXES = (*TEXT, *ARRAYS)
+ARROW = (".parquet", ".arrow")
+SUFFIXES = (*TEXT, *ARRAYS, *ARROW)
 """Files that may hold features. Tools write others beside them: pictures, videos, logs."""
 DELIMITERS = ",;\t"
 MOST_BYTES = 1 << 20

@@ -8,16 +8,18 @@ when or how sure, the labels of the clips, and columns that are no labels either
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from shared.errors import UserError
+from shared.tables.arrow import read_rows
 from shared.tables.cells import parse_number
 from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header, is_not_label, normalize_name
 from shared.tables.formats import is_table, read_table
-from shared.tables.text_table import TextTable
-from shared.text import first_few
-from stage2_fusion.data.external.sniff import TEXT, Sniffed
+from shared.tables.text_table import TableRow, TextTable
+from shared.text import first_few, one_line
+from stage2_fusion.data.external.sniff import ARROW, TEXT, Sniffed
 from stage2_fusion.data.external.tool_csv import Rows
 from stage2_fusion.data.external.tracks import ANY, Track, Wanted
 
@@ -37,10 +39,10 @@ class Table:
     modalities: Sequence[str] = ANY
 
     def recognizes(self, file: Sniffed) -> bool:
-        return file.suffix in TEXT and is_table(file.path)
+        return file.suffix in ARROW or (file.suffix in TEXT and is_table(file.path))
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        table = read_table(path)
+        table = _read_arrow(path) if path.suffix.lower() in ARROW else read_table(path)
         header = Header(table.header, str(path))
         intact = [row for row in table.rows if not row.problem]
         cells = {each: [row.cells[i] for row in intact] for i, each in enumerate(table.header) if each}
@@ -60,7 +62,7 @@ class Table:
             confidence=next((roles[each] for each in CONFIDENCE if each in roles), None),
             unusable="without success",
             names=names,
-            notes=_damaged(table) + _not_read(table, columns, values, wanted),
+            notes=table.notes + _damaged(table) + _not_read(table, columns, values, wanted),
         )
         tracks = rows.tracks(path, name)
         for track in tracks:
@@ -72,6 +74,34 @@ class Table:
 
     def how(self, modality: str) -> str:
         return ""
+
+
+def _read_arrow(path: Path) -> TextTable:
+    """The rows of an Arrow or parquet file; a column of lists of numbers becomes one for each of them. UserError when
+    it cannot be read."""
+    try:
+        found = read_rows(path)
+    except Exception as error:  # Arrow raises errors of many types
+        raise UserError(f"{path}: not a readable table ({one_line(error, 120)}); write it again") from None
+    header: list[str] = []
+    columns: list[list[str]] = []
+    for name, cells in zip(found.header, zip(*found.rows, strict=True), strict=False):
+        lengths = {len(cell) for cell in cells if isinstance(cell, list)}
+        if len(lengths) == 1 and all(cell is None or isinstance(cell, list) for cell in cells):
+            for i in range(next(iter(lengths))):
+                header.append(f"{name}_{i}")
+                columns.append([_text(None if cell is None else cell[i]) for cell in cells])
+        else:
+            header.append(name)
+            columns.append([_text(cell) for cell in cells])
+    rows = [TableRow(i, list(cells)) for i, cells in enumerate(zip(*columns, strict=True), 1)]
+    if not rows:
+        raise UserError(f"{path}: a table without rows; write it again")
+    return TextTable(header, rows, [])
+
+
+def _text(cell: Any) -> str:
+    return "" if cell is None else str(cell)
 
 
 def _numbers(column: list[str]) -> np.ndarray:

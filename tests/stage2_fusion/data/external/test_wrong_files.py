@@ -282,3 +282,42 @@ def test_format_can_be_named_and_be_a_persons_own(tmp_path, monkeypatch):
     assert read(f"table:{folder}").tool().columns == ["x", "y"]
     made_by = ExternalFeatures(f"table:{folder}", "audio", Clips(), (), "a program of mine")
     assert made_by.tool().title == "a program of mine" and made_by.tool().identity == read(folder).tool().identity
+
+
+def test_tables_of_every_format_are_read(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "t.tsv").write_text("file\tx\ty\na.wav\t1\t2\n")
+    (tmp_path / "t.jsonl").write_text('{"id": "a", "x": 1, "y": 2}\n')
+    (tmp_path / "semicolons.csv").write_text("id;x;y\na;1,0;2,5\nb;1,25;2,75\n")
+    table = pa.table({"id": ["a", "b"], "e": [[1.0, 2.0], None], "Joy": [0.5, 0.1]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    for name in ("t.tsv", "t.jsonl", "t.parquet"):
+        features = read(tmp_path / name)
+        assert features.read(0)["audio"].values.tolist() == [[1, 2]], name
+        assert features.present["audio"].tolist() == [True, False, False, False]
+    assert read(tmp_path / "t.parquet").columns == ("e_0", "e_1")
+    assert read(tmp_path / "semicolons.csv").read(1)["audio"].values.tolist() == [[1.25, 2.75]]
+    for name, said in {"t.xlsx": "save it as CSV", "t.zip": "unpack it", "cut.parquet": "not a readable table"}.items():
+        (tmp_path / name).write_bytes(b"PK\x03\x04")
+        with pytest.raises(UserError, match=said):
+            read(tmp_path / name)
+
+
+def test_values_that_are_missing_are_never_filled_in(tmp_path):
+    values = np.array([[1, 2], [np.nan, 2], [-np.inf, 2], [3, 4]], np.float32)
+    padded = np.stack([values, np.zeros_like(values)])
+    part = {"id": ["a", "b"], "audio": padded, "audio_lengths": np.array([4, 0])}
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps({"valid": part}))
+    features = read(tmp_path / "f.pkl")
+    steps = features.read(0)["audio"]
+    assert steps.values.tolist() == [[1, 2], [3, 4]] and features.present["audio"].tolist() == [True] + [False] * 3
+    np.testing.assert_allclose(steps.times, [0.25, 1.75])  # the rows between keep their places
+    assert (features.rows, features.masked) == (4, 2)
+
+
+def test_column_without_any_number_is_left_out(tmp_path):
+    (tmp_path / "t.csv").write_text("id,x,y,z\na,1,,3\nb,2,,4\nc,5,,\n")
+    features = read(tmp_path / "t.csv")
+    assert features.columns == ("x", "z") and features.present["audio"].tolist() == [True, True, False, False]
