@@ -54,11 +54,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
             with safe_open(path, framework="pt") as file:  # NumPy has no bfloat16
                 return {key: np.asarray(to_array(file.get_tensor(key))) for key in file.keys()}  # noqa: SIM118
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"features": loaded}
-        with loaded:
-            return {key: loaded[key] for key in loaded.files}
+        with path.open("rb") as content:  # closed also where NumPy finds no archive in it
+            loaded = np.load(content, allow_pickle=False)
+            return (
+                {"features": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+            )
     except Exception as error:  # damaged files raise errors of many types
         objects = "object arrays" in str(error).lower() or "pickled" in str(error).lower()
         what = (

@@ -2,12 +2,12 @@
 
 import os
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import tool_files
 from helpers.pickled_code import Code
+from helpers.tool_files import GOOD, Clips, read
 
 from shared import config as configuration
 from shared.errors import UserError
@@ -15,24 +15,6 @@ from stage2_fusion.commands.encode import EncodeConfig
 from stage2_fusion.data.external.features import ExternalFeatures
 
 RNG = np.random.default_rng(0)
-GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
-
-
-class Clips:
-    """In place of a clip dataset: four clips of two seconds."""
-
-    label_names = ("Joy", "valence")
-    info = SimpleNamespace(recipe=SimpleNamespace(max_seconds=20.0))
-
-    def __init__(self, *ids):
-        self.columns = {"id": [*(ids or "abcd")], "duration": [2.0] * (len(ids) or 4)}
-
-    def column(self, name):
-        return self.columns[name]
-
-
-def read(path, modality="audio", clips=None, patterns=()):
-    return ExternalFeatures(str(path), modality, clips or Clips(), patterns)
 
 
 def problems(features):
