@@ -80,8 +80,11 @@ class EncoderInfo:
     def how_to_make(self) -> str:
         """How to make the given features of other clips, in words that follow "make them: "."""
         external = self.external or {}
-        made = [f"`{tool.how}`" if tool.how else f"what made the {name} features" for name, tool in external.items()]
-        options = [f"--external {name}={tool.format}" for name, tool in external.items()]
+        made = [
+            f"`{tool.how}`" if tool.how else f"{name} features as those of the training clips"
+            for name, tool in external.items()
+        ]
+        options = [f"--external {name}={tool.format if tool.how else 'PATH'}" for name, tool in external.items()]
         options += ["--precomputed ROOT"] if self.precomputed else []
         options += ["--encoders MODEL/encoders"] if self.aligned else []
         return ", ".join([*made, "`emit prepare`", f"`emit encode {' '.join(options)} --data CLIPS --out FEATURES`"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 SMALLEST_DEVIATION = 1e-3
 """Inputs are divided by no less: a constant channel carries no information and stays small."""
+SMALLEST_SHARE = 1e-6
+"""Features in single precision are those of other tools, in units of their own (an energy of 1e-5): a channel of theirs
+is constant if it varies by less than this share of its mean."""
 FOLLOW = 0.05
 """Weight of a batch in the statistics of features that change in training: they follow within some twenty steps."""
 
@@ -250,9 +254,10 @@ class FusionModel(nn.Module):
 
     def _fit_channel(self, prefix: str, arrays: Iterable[Any]) -> None:
         """Mean and 1 / standard deviation of arrays (T, C) or (C,), into the buffers of this prefix."""
-        mean = getattr(self, f"{prefix}_mean")
+        mean, any_unit = getattr(self, f"{prefix}_mean"), False
         total, square, count = torch.zeros_like(mean).double(), torch.zeros_like(mean).double(), 0
         for array in arrays:
+            any_unit = prefix.endswith("_x") and array.dtype == np.float32
             values = torch.tensor(array, dtype=torch.float64).reshape(-1, len(mean))  # (T, C)
             total += values.sum(0)
             square += values.square().sum(0)
@@ -260,8 +265,12 @@ class FusionModel(nn.Module):
         if count:
             center = total / count
             deviation = (square / count - center.square()).clamp(min=0).sqrt()
+            divisor = deviation.clamp(min=SMALLEST_DEVIATION)
+            if any_unit:
+                varies = deviation > (SMALLEST_SHARE * center.abs()).clamp(min=1e-30)
+                divisor = torch.where(varies, deviation, divisor)
             mean.copy_(center)
-            getattr(self, f"{prefix}_scale").copy_(1 / deviation.clamp(min=SMALLEST_DEVIATION))
+            getattr(self, f"{prefix}_scale").copy_(1 / divisor)
 
     @torch.no_grad()
     def follow_statistics(self, name: str, part: ModalityBatch) -> None:

@@ -4,14 +4,15 @@ import shlex
 
 import numpy as np
 import pytest
-from helpers import stage1_tiny, tool_files
+from helpers import stage1_tiny, synthetic_features, tool_files
 from helpers.commands import emit
 
 from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
 from stage2_fusion import Predictor
+from stage2_fusion.data.batches import collate
 from stage2_fusion.data.features import FeatureDataset
-from stage2_fusion.models.base import FusionModel
+from stage2_fusion.models.base import FeatureSpec, FusionModel
 
 SMALL = ["--train.epochs", 1, "--train.batch_size", 8]
 
@@ -116,3 +117,21 @@ def test_features_are_up_to_date_only_with_the_same_files(made, clips, tmp_path,
     path.write_text(path.read_text().replace("0.", "1.", 40))
     with pytest.raises(UserError, match="made with other external features"):
         emit("encode", *words, "--external", f"vision={copy}")
+
+
+def test_channels_of_any_unit_reach_the_model_at_one_scale():
+    """Energies of 1e-6 and variances of 1e7 vary by one standard deviation; a constant channel stays at zero."""
+    samples = synthetic_features.samples({"train": 40})
+    units = np.array([1e-6, 1e7, 1.0, 1e-4, 0.0, 3.0], np.float32)
+    for sample in samples:
+        sample.audio.sequence = sample.audio.sequence.astype(np.float32) * units + 2 * units
+    values = np.concatenate([sample.audio.sequence for sample in samples]).astype(np.float64)
+    info = synthetic_features.info()
+    model = FusionModel.build("concat", {}, FeatureSpec.of(info))
+    model.fit_statistics(samples)
+    x = model.eval().inputs(collate(samples))["audio"]
+    seen = x.x[x.mask].double().numpy()
+    assert np.abs(seen[:, 4]).max() < 1e-3
+    for channel in (0, 1, 2, 3, 5):
+        expected = (values[:, channel] - values[:, channel].mean()) / values[:, channel].std()
+        np.testing.assert_allclose(seen[:, channel], expected.clip(-10, 10), atol=1e-3)
