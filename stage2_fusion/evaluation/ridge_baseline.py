@@ -60,5 +60,6 @@ def standardize(parts: list[np.ndarray]) -> list[np.ndarray]:
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, parts[0], 0).sum(axis=0) / count  # (F,)
     spread = np.sqrt((np.where(known, parts[0] - mean, 0) ** 2).sum(axis=0) / count)  # (F,)
-    scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0)
+    least = 1e-6 * np.clip(np.abs(mean), 1e-6, 1)  # (F,), in units of the column: features of other tools may be tiny
+    scale = np.where(spread > least, 1 / np.maximum(spread, least), 0)
     return [np.nan_to_num((part - mean) * scale) for part in parts]

@@ -7,6 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from helpers import tool_files
 
 from shared import config as configuration
 from shared.dataset.clip_dataset import ClipDataset
@@ -170,3 +171,19 @@ def test_encoders_or_precomputed_features_are_required(capsys):
 def test_ids_are_matched_with_the_numbers_of_files_when_one_fits():
     assert feature_names(["7", "8.0", "clips/00009", "ann"]) == ["00007", "00008", "00009", "ann"]
     assert feature_names(["a/1", "b/1", "00002"]) == ["a/1", "b/1", "00002"]
+
+
+def test_another_tool_replaces_a_modality_that_came_with_the_dataset(made, clips, tmp_path):
+    root, names, values, out = made
+    for i, name in enumerate(names.values()):
+        tool_files.openface(tmp_path / "openface" / f"{name}.csv", 4 + i, np.random.default_rng(i))
+    arguments = ["--precomputed", str(root), "--external", f"vision={tmp_path / 'openface'}", "--data", str(clips)]
+    assert encode.main([*arguments, "--out", str(tmp_path / "features")]) == 0
+    data, before = FeatureDataset.open(tmp_path / "features", views=(0,)), read_info(out)
+    samples = {sample.id: sample for sample in data.samples}
+    assert [samples[name].vision.steps for name in names.values()] == [4, 5, 6, 7, 8]
+    np.testing.assert_array_equal(samples[names["both"]].audio.sequence, values["wav2vec2"].astype(np.float16))
+    about = data.info.encoders
+    assert (about.precomputed, [*about.external], about.aligned) == (["audio"], ["vision"], None)
+    assert data.info.widths == {"vision": 49, "audio": 768, "text": 1, "embed": 1}
+    assert about.digest != before.encoders.digest and before.encoders.given == ["vision", "audio"]
