@@ -15,15 +15,15 @@ import numpy as np
 
 from shared.errors import UserError
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, numbers, one_face, read_csv, texts
+from stage2_fusion.data.external.tool_csv import Rows, clip_names, numbers, numeric_columns, one_face, read_csv, texts
 from stage2_fusion.data.external.tracks import Track, Wanted
 
 ACTION_UNIT = re.compile(r"AU\d\d_[rc]")
-ROLES = ("frame", "face_id", "timestamp", "confidence", "success")
 PICTURES = ("face", "confidence")
 """How the header of FaceLandmarkImg begins."""
-LEFT_OUT = (*ROLES, "Unnamed: *", "x_*", "y_*", "X_*", "Y_*", "Z_*", "eye_lmk_*", "p_*")
-"""Landmarks in pixels and millimeters, and parameters of the face's shape: where a face is and whose it is."""
+OWN = ("gaze_*", "pose_*", "AU[0-9][0-9]_[rc]")
+"""What describes behavior. Landmarks, in pixels and millimeters, and the parameters of the face's shape say where a
+face is and whose it is."""
 
 
 class OpenFace:
@@ -42,24 +42,27 @@ class OpenFace:
         if "success" not in file.header:
             raise UserError(f"{path}: OpenFace's output for single pictures, without times; run FeatureExtraction")
         frame = read_csv(path, file.delimiter)
-        columns = wanted.columns(frame.columns, LEFT_OUT, str(path))
+        columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units, gaze or head pose; run FeatureExtraction -aus -gaze -pose")
         usable = numbers(frame, ["success"])[:, 0] == 1  # (N,)
-        confidence = numbers(frame, ["confidence"])[:, 0]
-        notes, kept = [], np.ones(len(frame), bool)
+        confidence = numbers(frame, ["confidence"])[:, 0]  # (N,)
+        names, kept = clip_names(frame), np.ones(len(frame), bool)
         if "face_id" in frame and "frame" in frame:
-            kept = one_face(numbers(frame, ["frame"])[:, 0], texts(frame, "face_id"), usable, confidence)
-            notes += [] if kept.all() else [f"{(~kept).sum()} rows of other faces are left out"]
-        times = numbers(frame, ["timestamp"])[:, 0] if "timestamp" in frame else None
+            clips, faces = np.array(names or [""] * len(frame), dtype=object), texts(frame, "face_id")
+            number = numbers(frame, ["frame"])[:, 0]
+            for clip in dict.fromkeys(clips):
+                own = np.flatnonzero(clips == clip)
+                kept[own] = one_face(number[own], [faces[i] for i in own], usable[own], confidence[own])
         rows = Rows(
             values=numbers(frame, columns)[kept],
             columns=columns,
             usable=usable[kept],
-            times=None if times is None else times[kept],
+            times=numbers(frame, ["timestamp"])[kept, 0] if "timestamp" in frame else None,
             confidence=confidence[kept],
             unusable="without success",
-            notes=notes,
+            names=[name for name, keep in zip(names, kept, strict=True) if keep] if names else None,
+            notes=[] if kept.all() else [f"{(~kept).sum()} rows of other faces are left out"],
         )
         return rows.tracks(path, name)
 

@@ -17,8 +17,8 @@ import numpy as np
 from shared.errors import UserError
 from stage2_fusion.data.external.openface import ACTION_UNIT
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, numbers, read_csv, texts
-from stage2_fusion.data.external.tracks import Track, Wanted
+from stage2_fusion.data.external.tool_csv import Rows, numbers, numeric_columns, read_csv, texts
+from stage2_fusion.data.external.tracks import EVERY, Track, Wanted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ class OpenSmile:
         if file.suffix == ".arff":
             raise UserError(f"{path}: ARFF is not read; run SMILExtract with -csvoutput, or -lldcsvoutput")
         frame = read_csv(path, file.delimiter)
-        columns = wanted.columns(frame.columns, ROLES, str(path))
+        columns = wanted.columns(numeric_columns(frame), EVERY, ROLES, str(path))
         if not columns:
             raise UserError(f"{path}: holds no descriptors")
         rows = Rows(

@@ -16,18 +16,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.errors import UserError
+from stage2_fusion.data.action_units import BLENDSHAPES
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, numbers, one_face, read_csv, texts
+from stage2_fusion.data.external.tool_csv import Rows, numbers, numeric_columns, one_face, read_csv, texts
 from stage2_fusion.data.external.tracks import Track, Wanted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEFT_OUT = (
-    *("frame", "time", "approx_time", "input", "Face*", "Frame*", "face_idx", "Unnamed: *", ""),
-    *("x_*", "y_*", "z_*", "mesh_*", "Identity*", "X", "Y", "Z"),
+EMOTIONS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+LATER_EMOTIONS = ("Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Anger")
+OWN = (
+    *("AU[0-9][0-9]", "Pitch", "Roll", "Yaw", "gaze_*", "valence", "arousal"),
+    *(*EMOTIONS, *LATER_EMOTIONS, *BLENDSHAPES),
 )
-"""Landmarks, the box of the face and the embedding of its identity: where a face is and whose it is."""
+"""What describes behavior, of all its detectors. Landmarks, the box of the face and the embedding of its identity say
+where a face is and whose it is."""
 CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 
 
@@ -40,10 +44,7 @@ class PyFeat:
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
         frame = read_csv(path, Sniffed(path).delimiter)
-        numeric = [
-            each for each in frame.columns if frame[each].isna().all() or np.isfinite(numbers(frame, [each])).any()
-        ]
-        columns = wanted.columns(numeric, LEFT_OUT, str(path))
+        columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units, emotions or head pose")
         names = texts(frame, "input") if "input" in frame else None

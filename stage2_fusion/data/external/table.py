@@ -15,20 +15,14 @@ import numpy as np
 from shared.errors import UserError
 from shared.tables.arrow import read_rows
 from shared.tables.cells import parse_number
-from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header, is_not_label, normalize_name
+from shared.tables.columns import ROW_NUMBERS, Header, is_not_label, normalize_name
 from shared.tables.formats import is_table, read_table
 from shared.tables.text_table import TableRow, TextTable
 from shared.text import first_few, one_line
 from stage2_fusion.data.external.sniff import ARROW, TEXT, Sniffed
-from stage2_fusion.data.external.tool_csv import Rows
-from stage2_fusion.data.external.tracks import ANY, Track, Wanted
+from stage2_fusion.data.external.tool_csv import NAMES, Rows
+from stage2_fusion.data.external.tracks import ANY, EVERY, Track, Wanted
 
-NAMES = (
-    *dict.fromkeys(name for role in ("id", *MEDIA_ROLES) for name in USUAL_NAMES[role]),
-    *("name", "clipid", "videoid", "fileid", "mediaid", "recording", "utterance", "utteranceid"),
-    *("segment", "segmentid", "sample", "sampleid", "key"),
-)
-"""Columns that name clips, without spaces, underscores and capitals; the first one present wins."""
 TIMES = ("time", "times", "timestamp", "timestamps", "seconds", "frametime")
 NO_FEATURES = (*TIMES, "end", "frame", "frameindex", "framenumber", "faceid", "split", "success")
 CONFIDENCE = ("confidence", "facescore")
@@ -119,10 +113,8 @@ def _features(
         for i, each in enumerate(table.header)
         if each and i != named and not ROW_NUMBERS.fullmatch(each) and np.isfinite(values[each]).any()
     ]
-    others = [each for each in numeric if _is_no_feature(each) or wanted.is_label(each)]
-    columns = wanted.columns(numeric, [escape(each) for each in others], where)
-    if label := next((each for each in columns if wanted.is_label(each)), None):
-        raise UserError(f"{where}: column {label!r} is a label of the clips; rename it if it is a feature")
+    others = [escape(each) for each in numeric if _is_no_feature(each)]
+    columns = wanted.columns(numeric, EVERY, others, where)
     if not columns:
         known = first_few([each for each in table.header if each], 6)
         raise UserError(f"{where}: none of its columns ({known}) holds numbers that are features; add them")

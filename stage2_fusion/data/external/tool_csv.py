@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.errors import UserError
+from shared.tables.columns import MEDIA_ROLES, USUAL_NAMES, normalize_name
 from shared.text import one_line
 from stage2_fusion.data.external.tracks import Track
 
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 NOT_NUMBERS = ("nan(ind)", "-nan(ind)", "-1.#IND", "1.#QNAN", "-inf(ind)")
 """How Windows writes NaN."""
+
+NAMES = (
+    *dict.fromkeys(name for role in ("id", *MEDIA_ROLES) for name in USUAL_NAMES[role]),
+    *("name", "clipid", "videoid", "fileid", "mediaid", "recording", "utterance", "utteranceid"),
+    *("segment", "segmentid", "sample", "sampleid", "key"),
+)
+"""Columns that name clips, without spaces, underscores and capitals; the first one present wins."""
 
 
 def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
@@ -71,6 +79,26 @@ def numbers(frame: "pd.DataFrame", names: Sequence[str]) -> np.ndarray:
 
     parts = [pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64, na_value=np.nan) for name in names]
     return np.stack(parts, axis=1) if parts else np.zeros((len(frame), 0))
+
+
+def numeric_columns(frame: "pd.DataFrame") -> list[str]:
+    """The names of the columns that hold numbers, or nothing."""
+    import pandas as pd
+
+    def holds_numbers(name: str) -> bool:
+        column = frame[name]
+        if pd.api.types.is_numeric_dtype(column) or column.isna().all():
+            return True
+        return bool(np.isfinite(numbers(frame, [name])).any())
+
+    return [name for name in frame.columns if holds_numbers(name)]
+
+
+def clip_names(frame: "pd.DataFrame") -> list[str] | None:
+    """The clip of each row of a table that holds several, by a column of names; None without one."""
+    found = {normalize_name(name): name for name in reversed(list(frame.columns))}
+    column = next((found[name] for name in NAMES if name in found), None)
+    return None if column is None else texts(frame, column)
 
 
 def texts(frame: "pd.DataFrame", name: str) -> list[str]:

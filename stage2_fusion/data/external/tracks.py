@@ -41,6 +41,10 @@ class Track:
     """Why they cannot be used; "" if they can."""
 
 
+EVERY = ("*",)
+"""All columns, where a format has none of its own."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is read."""
@@ -51,20 +55,30 @@ class Wanted:
     labels: Collection[str] = ()
     """Names of the labels of the clips, which are no features where a person's own table holds them."""
 
-    def columns(self, names: Iterable[str], left_out: Sequence[str], where: str) -> list[str]:
-        """Those of the numeric columns `names` that are features. left_out: patterns of those that are none unless
-        they are asked for. UserError for a pattern without a column."""
+    def columns(self, names: Iterable[str], own: Sequence[str], left_out: Sequence[str], where: str) -> list[str]:
+        """Those of the numeric columns `names` that are features: by default what matches `own` and not `left_out`,
+        both patterns. A column that is called as a label of the clips is none, unless the tool calls its own so.
+        UserError for a label, or a pattern without a column, that is asked for."""
         names = list(names)
+        labels = [name for name in names if self.is_label(name) and (own == EVERY or not _matches(name, own))]
         if not self.patterns:
-            return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in left_out)]
+            chosen = [name for name in names if _matches(name, own) and not _matches(name, left_out)]
+            return [name for name in chosen if name not in labels]
         for pattern in self.patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise UserError(f"{where}: no column {pattern!r}: {nearest(pattern, names)}")
-        return [name for name in names if any(fnmatchcase(name, pattern) for pattern in self.patterns)]
+        chosen = [name for name in names if _matches(name, self.patterns)]
+        if leak := next((name for name in chosen if name in labels), None):
+            raise UserError(f"{where}: column {leak!r} is a label of the clips; rename it if it is a feature")
+        return chosen
 
     def is_label(self, name: str) -> bool:
         """Whether a column is called as a label of the clips."""
         return normalize_name(name) in {normalize_name(label) for label in self.labels}
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class ExternalFormat(Protocol):

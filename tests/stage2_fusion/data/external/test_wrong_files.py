@@ -303,3 +303,18 @@ def test_column_without_any_number_is_left_out(tmp_path):
     (tmp_path / "t.csv").write_text("id,x,y,z\na,1,,3\nb,2,,4\nc,5,,\n")
     features = read(tmp_path / "t.csv")
     assert features.columns == ("x", "z") and features.present["audio"].tolist() == [True, True, False, False]
+
+
+def test_csvs_of_clips_that_somebody_joined_are_told_apart(tmp_path):
+    rng, parts = np.random.default_rng(6), []
+    made = {name: tool_files.openface(tmp_path / "each" / f"{name}.csv", 5, rng) for name in "ab"}
+    for name in "ab":
+        header, *lines = (tmp_path / "each" / f"{name}.csv").read_text().splitlines()
+        parts += [f"{name}.mp4, calm, 0.5, {line}" for line in lines]
+    (tmp_path / "joined.csv").write_text("\n".join([f"video, mood, Joy, {header}", *parts]) + "\n")
+    features = read(tmp_path / "joined.csv", "vision")
+    assert features.tool().title == "OpenFace" and features.columns == tuple(tool_files.OPENFACE)
+    with pytest.raises(UserError, match="column 'Joy' is a label of the clips"):
+        read(tmp_path / "joined.csv", "vision", patterns=["AU*", "Joy"])
+    for row, name in enumerate("ab"):
+        np.testing.assert_allclose(features.read(row)["vision"].values[:, 14], made[name]["AU01_r"], rtol=1e-6)
