@@ -162,11 +162,13 @@ class ExternalFeatures:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def _choose(self, name: str) -> tuple[str, list[Path]]:
-        """The format of most files, and the files in it. UserError when there are none."""
+        """The format of most files, and the files in it; any text may be a table, so that other formats come first.
+        UserError when there are none."""
         if not self.path.exists():
             raise UserError(f"{self.path}: no such file or folder; --external {self.modality}=PATH names the features")
         if self.path.is_dir():
-            files = [self.path / file for file in files_under(self.path) if file.suffix.lower() in SUFFIXES]
+            own = bool(name) and name not in FORMATS.parts
+            files = [self.path / each for each in files_under(self.path) if own or each.suffix.lower() in SUFFIXES]
         else:
             files = [self.path]
             if not name and self.path.suffix.lower() not in SUFFIXES:
@@ -177,7 +179,7 @@ class ExternalFeatures:
         kinds = {file: recognize(Sniffed(file), formats) for file in files}
         about = {kind: formats[kind].modalities for kind in kinds.values() if kind}
         fitting = Counter(kind for kind in kinds.values() if kind and self.modality in about[kind])
-        chosen = fitting.most_common(1)[0][0] if fitting else ""
+        chosen = max(fitting, key=lambda kind: (kind != "table", fitting[kind]), default="")
         for file, kind in kinds.items():
             if not kind:
                 self._report(
@@ -187,10 +189,8 @@ class ExternalFeatures:
                 reason = f"{formats[kind].title} makes features of {' and '.join(about[kind])}, not of {self.modality}"
                 self._report("unread", "", str(file), f"{reason}; write --external {about[kind][0]}={self.path}")
             elif kind != chosen:
-                reason = f"in the format of {formats[kind].title}, but most files here are in that of "
-                self._report(
-                    "unread", "", str(file), f"{reason}{formats[chosen].title}; keep them in folders of their own"
-                )
+                reason = f"in the format of {formats[kind].title}, among files in that of {formats[chosen].title}"
+                self._report("unread", "", str(file), f"{reason}; keep them in folders of their own")
         if not chosen:
             found = f", such as {self._example()}" if self.problems else ""
             raise UserError(f"{self.path}: holds no features of {self.modality} ({', '.join(FORMATS.parts)}){found}")

@@ -241,6 +241,15 @@ def test_challenge_tables_are_read(tmp_path):
     assert problems(features)["a.csv"] == "its times are read as milliseconds"
 
 
+def test_arrays_beside_transcripts_are_the_features(tmp_path):
+    for name in "abcd":
+        (tmp_path / f"{name}.txt").write_text("so funny\n")
+    np.save(tmp_path / "b.npy", GOOD)
+    features = read(tmp_path)
+    assert features.present["audio"].tolist() == [False, True, False, False]
+    assert "among files in that of arrays; keep them" in problems(features)["a.txt"]
+
+
 def test_format_can_be_named_and_be_a_persons_own(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(
         "import numpy as np\n"
@@ -256,7 +265,7 @@ def test_format_can_be_named_and_be_a_persons_own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     folder = tmp_path / "made"
     folder.mkdir()
-    (folder / "c.txt").write_text("1 2 3 4")
+    (folder / "c.dat").write_text("1 2 3 4")
     features = read(f"own:Words:{folder}")
     assert features.read(2)["audio"].values.ravel().tolist() == [1, 2, 3, 4]
     assert features.tool().format == "own:Words" and features.tool().how == "mytool clip.wav"
