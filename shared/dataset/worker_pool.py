@@ -21,6 +21,8 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 """Processes share the cores already, and sums do not depend on a machine's number of threads."""
 START_SECONDS = 60.0
 """Time that a new process has to start, in addition to the time limit of its first item."""
+END_SECONDS = 5.0
+"""Time that a process without work has to end by itself."""
 
 
 class JobResult(NamedTuple):
@@ -103,7 +105,12 @@ class WorkerPool:
                 self._busy.pop().stop()
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes: those that wait end themselves, and release what their libraries hold."""
+        for worker in self._idle:
+            worker.dismiss()
+        end = time.monotonic() + END_SECONDS
+        for worker in self._idle:
+            worker.process.join(max(0.0, end - time.monotonic()))
         for worker in [*self._idle, *self._busy]:
             worker.stop()
         self._idle.clear()
@@ -189,6 +196,10 @@ class _Worker:
             return None
         self.stop()
         return _Message("done", error=f"took longer than {seconds:g} s")
+
+    def dismiss(self) -> None:
+        """Let the process end by itself when it has nothing to do. `stop` must follow."""
+        self.pipe.close()
 
     def stop(self) -> None:
         self.alive = False

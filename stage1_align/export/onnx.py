@@ -3,6 +3,7 @@
     vision.onnx   frames uint8 (B, T, 3, S, S), mask bool (B, T)       -> pooled (B, D), sequence (B, T, C)
     audio.onnx    waveform float32 (B, W, window), samples int64 (B,)  -> pooled (B, D), sequence (B, T, C)
                   wav2vec2 and audeering: waveform (B, S), S of at least two frames (720)
+                  whisper: whole windows, also of short sounds
     text.onnx     ids int64 (B, L), mask bool (B, L)                   -> pooled (B, D), sequence (B, L, C)
 
 B, T, W, S and L are dynamic, but an open_clip text tower needs L equal to its context length. Inputs are what
@@ -31,6 +32,7 @@ from stage1_align.towers.text_open_clip import OpenClipText
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.vision_open_clip import OpenClipVision
 from stage1_align.towers.wav2vec2 import Wav2vec2
+from stage1_align.towers.whisper import Whisper
 from stage1_align.towers.windowed_tower import WindowedTower
 
 TOLERANCE = 1e-4  # kernels of another runtime sum in another order
@@ -108,7 +110,11 @@ def examples(modality: str, tower: Any, clips: int = 3, extra_steps: int = 0) ->
     if modality == "audio":
         samples = lengths * (tower.window // 2 if hasattr(tower, "window") else STEP_SAMPLES)  # (B,)
         sounds = [torch.rand(int(count), generator=generator).numpy() - 0.5 for count in samples]
-        return tower.collate(sounds)
+        inputs = tower.collate(sounds)
+        if isinstance(tower, Whisper):  # a graph reads whole windows
+            missing = tower.window - inputs["waveform"].shape[2]
+            inputs["waveform"] = nn.functional.pad(inputs["waveform"], (0, missing))  # (B, W, window)
+        return inputs
     ids = torch.randint(5, len(tower.tokenizer) - 1, (clips, steps), generator=generator)  # (B, L)
     return {"ids": ids.masked_fill(~mask, tower.tokenizer.pad_id), "mask": mask}
 
@@ -149,6 +155,7 @@ def _graph(modality: str, tower: Tower) -> nn.Module:
         OpenClipVision: _VisionGraph,
         WindowedTower: _WindowedGraph,
         Wav2vec2: _SpeechGraph,
+        Whisper: _WhisperGraph,
         TextTower: _TextGraph,
     }
     for tower_class, graph in graphs.items():
@@ -207,7 +214,7 @@ def _clip_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (frame_means.sum(1) / mask.sum(1).clamp(min=1)).view(-1, 1, 1, 1, 1)
 
 
-class _WindowedGraph(_Graph):
+class _SpectrogramGraph(_Graph):
     basis: Tensor
 
     def __init__(self, tower: Any):
@@ -216,17 +223,35 @@ class _WindowedGraph(_Graph):
         basis = torch.fft.rfft(torch.eye(tower.n_fft, dtype=torch.float64)).T * tower.hann.cpu().double()  # (bins, n)
         self.register_buffer("basis", torch.cat([basis.real, basis.imag])[:, None].float())  # (2 * bins, 1, n_fft)
 
+    def power(self, waveform: Tensor) -> Tensor:
+        """Power spectra (B * W, F, bins) of whole windows (B, W, window)."""
+        half = self.tower.n_fft // 2
+        x = nn.functional.pad(waveform.flatten(0, 1)[:, None], (half, half), mode="reflect")  # (B * W, 1, S + n_fft)
+        x = nn.functional.conv1d(x, self.basis, stride=self.tower.hop)  # (B * W, 2 * bins, F)
+        return rearrange(x.square(), "n (part bins) f -> n part f bins", part=2).sum(1)
+
+
+class _WindowedGraph(_SpectrogramGraph):
     def forward(self, waveform: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         tower, (clips, windows) = self.tower, waveform.shape[:2]
-        half = tower.n_fft // 2
-        x = nn.functional.pad(waveform.flatten(0, 1)[:, None], (half, half), mode="reflect")  # (B * W, 1, S + n_fft)
-        x = nn.functional.conv1d(x, self.basis, stride=tower.hop)  # (B * W, 2 * bins, F)
-        power = rearrange(x.square(), "n (part bins) f -> n part f bins", part=2).sum(1)  # (B * W, F, bins)
+        power = self.power(waveform)  # (B * W, F, bins)
         clip = torch.arange(clips, device=samples.device)[:, None].expand(-1, windows)  # (B, W)
         window = torch.arange(windows, device=samples.device).expand(clips, -1)  # (B, W)
         at = torch.stack([clip.flatten(), window.flatten()])  # (2, B * W)
         mel = tower._mel(power, at, samples)  # (B * W, 1, F, M)
         sequence = tower._steps(mel, at, samples).unflatten(0, (clips, windows)).flatten(1, 2)  # (B, T, C)
+        encoded = tower._finish(sequence, tower._step_mask(sequence, samples), None)
+        return encoded.pooled, encoded.sequence
+
+
+class _WhisperGraph(_SpectrogramGraph):
+    def forward(self, waveform: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        tower, (clips, windows) = self.tower, waveform.shape[:2]
+        mel = tower._log_mel(self.power(waveform)[:, :-1], 2 * tower.positions)  # (B * W, M, F)
+        starts = torch.arange(windows, device=samples.device) * tower.window  # (W,)
+        steps = tower._count_steps((samples[:, None] - starts).clamp(0, tower.window)).flatten()  # (B * W,)
+        states = tower._encode(mel, tower._count_positions(steps), tower.positions)  # (B * W, P, C)
+        sequence = states.unflatten(0, (clips, windows)).flatten(1, 2)  # (B, T, C)
         encoded = tower._finish(sequence, tower._step_mask(sequence, samples), None)
         return encoded.pooled, encoded.sequence
 

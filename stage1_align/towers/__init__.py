@@ -10,6 +10,7 @@ TOWERS = {
             "htsat": "stage1_align.towers.htsat:Htsat",
             "clap": "stage1_align.towers.clap_audio:Clap",
             "wav2vec2": "stage1_align.towers.wav2vec2:Wav2vec2",
+            "whisper": "stage1_align.towers.whisper:Whisper",
             "audeering": "stage1_align.towers.audeering:Audeering",
             "mel_cnn": "stage1_align.towers.mel_cnn:MelCnn",
         },

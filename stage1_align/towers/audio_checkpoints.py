@@ -72,9 +72,11 @@ def load_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, path: 
     module.load_state_dict(part, strict=False)
 
 
-def load_folder(model_class: Any, folder: str | Path, config: Any) -> nn.Module:
+def load_folder(
+    model_class: Any, folder: str | Path, config: Any, key_mapping: dict[str, str] | None = None
+) -> nn.Module:
     """A model of transformers from a local folder, in float32. Other weights in the file are ignored; UserError when
-    some of the model's are missing."""
+    some of the model's are missing. key_mapping: patterns in the names of weights and what replaces them."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 
@@ -84,7 +86,12 @@ def load_folder(model_class: Any, folder: str | Path, config: Any) -> nn.Module:
     try:
         with weights_only():
             model, info = model_class.from_pretrained(
-                folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32
+                folder,
+                config=config,
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+                key_mapping=key_mapping,
             )
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(f"{folder}: cannot be loaded ({refusal(error)})") from None

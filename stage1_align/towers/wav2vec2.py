@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from shared.errors import UserError
 from shared.files import read_json
-from shared.options.ranges import CheckedOptions, LayersOrNone, SampleRate
+from shared.options.ranges import SampleRate
 from shared.registry import nearest
 from stage1_align.towers.audio_checkpoints import folder_config, load_folder
-from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
+from stage1_align.towers.audio_tower import pad_waveforms
 from stage1_align.towers.base import Encoded
+from stage1_align.towers.layered_tower import MIX, LayeredOptions, LayeredTower
 from stage1_align.towers.transformers_config import check_fields, known_fields
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ARCHITECTURES = ("wav2vec2", "hubert", "wavlm")
 
 
 @dataclass
-class Wav2vec2Options(CheckedOptions):
+class Wav2vec2Options(LayeredOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "normalise": "normalize"}
 
     pretrained: str | None = None
@@ -43,17 +44,13 @@ class Wav2vec2Options(CheckedOptions):
     normalize: bool | None = None
     """Scale each clip to mean 0 and standard deviation 1, which removes its loudness. None: `do_normalize` of the
     folder's preprocessor_config.json, and true without one, as in transformers."""
-    layer: LayersOrNone | str = "last"
-    """Which hidden state is the sequence: "last", the model's output; an int, the output of that many blocks (later
-    blocks are dropped); or "weighted", a learned average of all (softmax of one weight each, as in SUPERB, Yang et al.
-    2021, arXiv 2105.01051): the last layer is seldom the best for emotion."""
     train_features: bool = False
     """Also train the convolutional feature encoder, which fine-tuning keeps frozen since wav2vec 2.0, section 4.2."""
     max_pool: bool = False
     """Also pool the maximum over time: an expression may last a moment."""
 
 
-class Wav2vec2(AudioTower):
+class Wav2vec2(LayeredTower):
     """Waveforms at 16 kHz to frames (T, C) at 16000 / 320 = 50 Hz and their mean in the shared space.
 
     Frame i covers the samples from i * 320 to i * 320 + 400, and only whole frames count: a clip of S samples has
@@ -97,24 +94,17 @@ class Wav2vec2(AudioTower):
             first.layer_norm = ClipNorm(first.layer_norm)
         if not options.train_features:
             self.net.feature_extractor._freeze_parameters()
-        self._take_layer(options.layer)
+        kept = self._choose_layer(config.num_hidden_layers)
+        if kept < config.num_hidden_layers:
+            del self.net.encoder.layers[kept:]
+            if config.do_stable_layer_norm:
+                self.net.encoder.layer_norm = nn.Identity()  # belongs to the last block, which is dropped
         self.sample_rate = options.sample_rate
         self.rate = options.sample_rate / math.prod(config.conv_stride)  # Hz
         self.min_samples = 1  # the receptive field of one frame
         for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
             self.min_samples = (self.min_samples - 1) * stride + kernel
         self.project = self._projection()
-
-    def _take_layer(self, layer: int | str) -> None:
-        encoder, count = self.net.encoder, self.net.config.num_hidden_layers
-        if layer == "weighted":
-            self.layer_weights = nn.Parameter(torch.zeros(count + 1))  # (L + 1,)
-        elif isinstance(layer, int) and 0 <= layer <= count:
-            del encoder.layers[layer:]
-            if self.net.config.do_stable_layer_norm:
-                encoder.layer_norm = nn.Identity()  # belongs to the last block, which is dropped
-        elif layer != "last":
-            raise UserError(f'layer is {layer!r}: a number from 0 to {count}, "last" or "weighted" is needed')
 
     @property
     def width(self) -> int:
@@ -123,11 +113,6 @@ class Wav2vec2(AudioTower):
     def blocks(self) -> list[nn.Module]:
         """The transformer blocks, from input to output; those of WavLM return (features, position bias)."""
         return list(self.net.encoder.layers)
-
-    def calibrate(self, items: list[np.ndarray]) -> None:
-        """Nothing to set: each clip is normalized by itself. UserError when no clip has sound, as for any tower."""
-        if not any(len(item) for item in items):
-            raise UserError("no clip has sound: an audio tower cannot be trained on this dataset")
 
     def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
         """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), followed by zeros, and samples int64 (B,)."""
@@ -149,12 +134,11 @@ class Wav2vec2(AudioTower):
         if isinstance(norm, ClipNorm):
             kernel, stride = self.net.config.conv_kernel[0], self.net.config.conv_stride[0]
             norm.lengths = (lengths - kernel) // stride + 1  # (B,)
-        weighted = self.options.layer == "weighted"
-        output = self.net(waveform, attention_mask=attention.long(), output_hidden_states=weighted)
+        mixed = self.options.layer == MIX
+        output = self.net(waveform, attention_mask=attention.long(), output_hidden_states=mixed)
         hidden = output.last_hidden_state  # (B, T, C)
-        if weighted:
-            states = torch.stack([*output.hidden_states[:-1], hidden], -1).float()  # (B, T, C, L + 1)
-            hidden = (states * self.layer_weights.softmax(0)).sum(-1)  # (B, T, C)
+        if mixed:
+            hidden = self._mix([*output.hidden_states[:-1], hidden])  # (B, T, C)
         frames = self.net._get_feat_extract_output_lengths(lengths) * (samples > 0)  # (B,)
         return hidden, torch.arange(hidden.shape[1], device=samples.device) < frames[:, None]
 

@@ -50,6 +50,19 @@ SPEECH = {
 GROUP = {**SPEECH, "feat_extract_norm": "group", "do_stable_layer_norm": False}
 LAYER = {**SPEECH, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 HUB = {name: value for name, value in GROUP.items() if "codevector" not in name}
+WHISPER = {
+    "d_model": 16,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 16,
+    "num_mel_bins": 20,
+    "max_source_positions": 50,  # a window of one second
+    "vocab_size": 40,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1),
+}
 
 KINDS = {
     "htsat": ("htsat", HTSAT),
@@ -64,6 +77,8 @@ KINDS = {
     ),
     "wavlm": ("wav2vec2", {"architecture": "wavlm", "model_cfg": GROUP}),
     "wavlm layer": ("wav2vec2", {"architecture": "wavlm", "model_cfg": LAYER, "layer": 2, "max_pool": True}),
+    "whisper": ("whisper", {"model_cfg": WHISPER}),
+    "whisper of the sound": ("whisper", {"model_cfg": WHISPER, "silence_seconds": 0.1, "layer": "weighted"}),
     "audeering": ("audeering", {"model_cfg": LAYER, "append_emotion": True}),
 }
 

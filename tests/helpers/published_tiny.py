@@ -4,7 +4,7 @@ import json
 import string
 
 import torch
-from helpers.audio_tiny import LAYER, randomize
+from helpers.audio_tiny import LAYER, WHISPER, randomize
 from safetensors.torch import load_file, save_file
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "am", "dog", "funny", "i", "is", "laughed", "old", "sad"]
@@ -115,6 +115,25 @@ def speech_folder(folder, kind, model_cfg, do_normalize=True, binary=False):
     settings["feature_extractor_type"] = "Wav2Vec2FeatureExtractor"
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return model.base_model, str(folder)
+
+
+def whisper_folder(folder, kind):
+    """As openai/whisper-*: float16 weights of the class of this name, its generation settings in config.json. Returns
+    the encoder with these weights in float32."""
+    import transformers
+    from transformers.models.whisper import modeling_whisper
+
+    torch.manual_seed(4)
+    model = getattr(modeling_whisper, kind)(transformers.WhisperConfig(**WHISPER))
+    randomize(model).half().save_pretrained(folder)
+    values = json.loads((folder / "config.json").read_text())
+    values |= {"forced_decoder_ids": [[1, 5]], "max_length": 448, "suppress_tokens": [], "torch_dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(values))
+    settings = {"chunk_length": 1, "feature_size": WHISPER["num_mel_bins"], "hop_length": 160, "n_fft": 400}
+    settings |= {"n_samples": 16000, "nb_max_frames": 100, "padding_value": 0.0, "sampling_rate": 16000}
+    settings |= {"feature_extractor_type": "WhisperFeatureExtractor", "mel_filters": [[0.0] * 20] * 201}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return {"WhisperEncoder": lambda: model}.get(kind, lambda: model.get_encoder())().float()
 
 
 def audeering(folder):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from functools import partial
@@ -51,6 +52,24 @@ def test_crash_or_hang_loses_only_its_own_item(tmp_path, workers):
     assert "SIGSEGV" in results[1][1] and "longer than 1 s" in results[3][1]
     assert results[5][1] == "ValueError: two lines" and "status 3" in results[6][1]
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["x"] * 4
+
+
+def test_processes_release_the_semaphores_of_their_libraries(tmp_path):
+    """tqdm makes one, which Python reports as leaked if the process that made it is killed."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "from shared.dataset.worker_pool import run_jobs\n"
+        "locks = []\n"
+        "def job(item):\n"
+        "    locks.append(multiprocessing.RLock())\n"
+        "    return item\n"
+        "if __name__ == '__main__':\n"
+        "    print([result.value for result in run_jobs(job, ['a'], 1, 60.0)])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=True)
+    assert (done.stdout, done.stderr) == ("['a']\n", "")
 
 
 def process_of(item: str) -> tuple[int, bool]:

@@ -127,6 +127,7 @@ def test_faster_whisper_gets_the_resampled_waveform(monkeypatch, tmp_path, speec
     recognizer = transcribe.load_recognizer(str(tmp_path))
     assert transcribe.transcribe(voice(2.0), RATE, recognizer) == ("One. Two.", "")
     assert calls["path"] == str(tmp_path) and calls["local_files_only"] is True
+    assert calls["cpu_threads"] == 1 and calls["compute_type"] == {"cpu": "int8", "cuda": "default"}
     assert calls["shape"] == (32000,) and calls["dtype"] == np.float32
 
 
@@ -146,7 +147,7 @@ def test_missing_model_or_package_is_an_early_error(tmp_path, monkeypatch):
 def test_damaged_model_is_an_early_error(tmp_path, monkeypatch):
     write_wav(tmp_path / "a.wav", voice(0.3)[None])
 
-    def damaged(path, local_files_only):
+    def damaged(path, **options):
         raise RuntimeError("File model.bin is\nincomplete")
 
     module = types.ModuleType("faster_whisper")
@@ -180,7 +181,7 @@ def test_prepare_caches_transcripts_beside_the_dataset(tmp_path, monkeypatch):
     (model / "model.bin").write_bytes(b"weights")
     package = tmp_path / "packages" / "faster_whisper.py"
     package.parent.mkdir()
-    package.write_text("class WhisperModel:\n    def __init__(self, path, local_files_only):\n        pass\n")
+    package.write_text("class WhisperModel:\n    def __init__(self, path, **options):\n        pass\n")
     monkeypatch.syspath_prepend(str(package.parent))
     assert (
         main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "1", "--transcribe", str(model)]) == 0

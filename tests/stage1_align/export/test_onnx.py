@@ -102,7 +102,9 @@ def test_onnx_files_equal_the_towers(which, request, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="needs onnx and onnxscript")
-@pytest.mark.parametrize("kind", ["clap", "wav2vec2", "wav2vec2 layer", "hubert", "audeering"])
+@pytest.mark.parametrize(
+    "kind", ["clap", "wav2vec2", "wav2vec2 layer", "hubert", "whisper", "whisper of the sound", "audeering"]
+)
 def test_onnx_file_of_every_audio_tower_equals_the_tower(kind, tmp_path):
     tower = build(*KINDS[kind])
     assert onnx.export_towers({"audio": tower}, tmp_path)["audio"] <= onnx.TOLERANCE

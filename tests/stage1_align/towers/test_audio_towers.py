@@ -39,7 +39,7 @@ def test_frames_have_the_stated_rate_and_the_place_of_the_sound(kind):
     sound = sounds(48000)[0]
     before = tower.encode_prepared([sound])
     steps = int(before.mask.sum())
-    if kind in ("htsat", "htsat with levels", "clap", "mel_cnn"):
+    if kind in ("htsat", "htsat with levels", "clap", "mel_cnn") or kind.startswith("whisper"):
         assert steps == np.ceil(round(3 * before.rate, 6))
     else:
         assert before.rate == 50 and tower.min_samples == 400 and steps == (48000 - 400) // 320 + 1

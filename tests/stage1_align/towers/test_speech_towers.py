@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers.audio_tiny import GROUP, LAYER, build, sounds
+from helpers.audio_tiny import GROUP, KINDS, LAYER, build, sounds
 from helpers.published_tiny import audeering, speech_folder
 from helpers.rounding import assert_same_up_to_rounding
 
@@ -39,15 +39,16 @@ def test_speech_towers_equal_transformers_on_single_clips(kind, model_cfg, do_no
     options = {"pretrained": folder}
     last = build("wav2vec2", options)
     second = build("wav2vec2", {**options, "layer": 2})
+    third = build("wav2vec2", {**options, "layer": 3})
     average = build("wav2vec2", {**options, "layer": "weighted"})
     with torch.no_grad():
         average.layer_weights.copy_(torch.tensor([0.0, 0.3, -0.2, 0.8]))
     weights = average.layer_weights.detach().exp() / average.layer_weights.detach().exp().sum()  # (4,)
-    encoded = [tower.encode_prepared(waveforms) for tower in (last, second, average)]
+    encoded = [tower.encode_prepared(waveforms) for tower in (last, second, third, average)]
     for row, output in enumerate(single):
         steps = output.last_hidden_state.shape[1]
         states = [*output.hidden_states[:3], output.last_hidden_state]
-        expected = [states[3], states[2], sum(w * hidden for w, hidden in zip(weights, states, strict=True))]
+        expected = [states[3], states[2], states[3], sum(w * hidden for w, hidden in zip(weights, states, strict=True))]
         for got, state in zip(encoded, expected, strict=True):
             assert_same_up_to_rounding(got.sequence[row, :steps], state[0], 5e-5)
             assert got.mask[row].sum() == steps
@@ -56,6 +57,18 @@ def test_speech_towers_equal_transformers_on_single_clips(kind, model_cfg, do_no
     again = build("wav2vec2", json.loads(json.dumps(second.config())))
     again.load_state_dict(second.state_dict())
     assert torch.equal(again.encode_prepared(waveforms).sequence, encoded[1].sequence)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2 layer", "hubert", "whisper of the sound"])
+def test_learned_mix_of_layers_trains_beside_a_frozen_trunk(kind):
+    """As SUPERB uses it: its weights and the layer into the shared space alone."""
+    tower = build(*KINDS[kind]).train()
+    tower.freeze(0)
+    trained = [name for name, parameter in tower.named_parameters() if parameter.requires_grad]
+    assert trained == ["layer_weights", "project.weight", "project.bias"]
+    assert tower.lr_factors(0.5)["layer_weights"] == 1
+    tower(**tower.collate(sounds(9000))).pooled[0, 0].backward()
+    assert (tower.layer_weights.grad != 0).all()
 
 
 def test_wrong_speech_options_are_refused(tmp_path):
