@@ -1,5 +1,12 @@
 """Face detectors whose weights you supply (`--detector yunet:/path/model.onnx`), and MediaPipe's tasks."""
 
+import atexit
+import contextlib
+import functools
+import importlib
+import os
+import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +18,10 @@ from shared.text import one_line
 
 QUICK_SIDE = 320
 """Pixels: longest side of frames in a quick search."""
+
+INSTALL_MEDIAPIPE = "pip install mediapipe --no-deps"
+"""It needs certifi, matplotlib, numpy and an OpenCV, which are here. Its own choice, opencv-contrib-python, writes into
+the folder of opencv-python-headless, and the one installed last replaces the other."""
 
 
 class YuNet(FaceDetector):
@@ -39,7 +50,8 @@ class YuNet(FaceDetector):
 class MediaPipeTask:
     """One of MediaPipe's vision tasks (package `mediapipe`), by its name and the file of its model.
 
-    Called with RGB uint8 (H, W, 3), it returns MediaPipe's own result.
+    Called with RGB uint8 (H, W, 3), it returns MediaPipe's own result. MediaPipe 1.x reports usage to its maker; the
+    tasks made here do not (`_without_reports`).
     """
 
     def __init__(self, name: str, path: str, **options: Any):
@@ -47,17 +59,61 @@ class MediaPipeTask:
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError:
-            raise UserError(f"{path}: needs the package mediapipe: pip install mediapipe") from None
+            raise UserError(f"{path}: needs the package mediapipe: {INSTALL_MEDIAPIPE}") from None
         self.image, self.format = mediapipe.Image, mediapipe.ImageFormat.SRGB
         task, settings = getattr(vision, name), getattr(vision, f"{name}Options")
+        base_options = _without_reports(BaseOptions)(model_asset_path=path)
         try:
-            self.net = task.create_from_options(settings(base_options=BaseOptions(model_asset_path=path), **options))
+            self.net = task.create_from_options(settings(base_options=base_options, **options))
         except (RuntimeError, ValueError) as error:
             reason = one_line(error, 120)
             raise UserError(f"{path}: MediaPipe's {name} cannot load this file ({reason})") from None
+        self._process = os.getpid()
+        _close_at_exit(self)
 
     def __call__(self, frame: np.ndarray) -> Any:
         return self.net.detect(self.image(image_format=self.format, data=np.ascontiguousarray(frame)))
+
+    def close(self) -> None:
+        """End the task and its thread; it cannot be called afterwards."""
+        net, self.net = self.net, None
+        if net is not None and self._process == os.getpid():  # the thread is not in a forked process
+            net.close()
+
+
+_OPEN: "weakref.WeakSet[MediaPipeTask]" = weakref.WeakSet()
+
+
+def _close_at_exit(task: MediaPipeTask) -> None:
+    """Close `task` while its thread still runs. MediaPipe closes what is left when its own modules are gone, which ends
+    in a traceback; `atexit` comes too late as well, because the threads of pools end before it."""
+    _register_closing()
+    _OPEN.add(task)
+
+
+@functools.cache
+def _register_closing() -> None:
+    importlib.import_module("concurrent.futures.thread")  # registers first, and what is last is called first
+    getattr(threading, "_register_atexit", atexit.register)(_close_all)
+
+
+def _close_all() -> None:
+    for task in list(_OPEN):
+        with contextlib.suppress(Exception):  # all results are there already
+            task.close()
+
+
+def _without_reports(base_options: Any) -> Any:
+    """MediaPipe's class of base options, for tasks that report no usage. The reports of 1.x go over TLS with the
+    certificates in these options; without certificates the library ends the connection before it sends anything."""
+
+    class WithoutReports(base_options):
+        def to_ctypes(self) -> Any:
+            options = super().to_ctypes()
+            options.ca_bundle_path = os.devnull.encode()
+            return options
+
+    return WithoutReports
 
 
 class MediaPipe(FaceDetector):

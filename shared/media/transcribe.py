@@ -29,7 +29,7 @@ RECOGNIZERS = Registry("speech recognizer", {"faster-whisper": "shared.media.tra
 
 VERSION = 2
 """Raised when the same recognizer gives other words, so that cached transcripts are not used again."""
-TYPES = {"cpu": "int8", "cuda": "default"}
+COMPUTE_TYPES = {"cpu": "int8", "cuda": "default"}
 """Type of the weights by device. Published ones are float16, which a CPU converts to float32 with a warning at every
 load; int8 is faster there, and hears as well."""
 THREADS = 1
@@ -88,7 +88,9 @@ class FasterWhisper:
     def _load(self) -> "WhisperModel":
         from faster_whisper import WhisperModel
 
-        return WhisperModel(self.path, compute_type=TYPES, cpu_threads=THREADS, local_files_only=True)
+        device = "cuda" if _count_gpus() else "cpu"
+        kind = COMPUTE_TYPES[device]
+        return WhisperModel(self.path, device=device, compute_type=kind, cpu_threads=THREADS, local_files_only=True)
 
     def check(self) -> None:
         try:
@@ -101,6 +103,15 @@ class FasterWhisper:
         # Not conditioned on previous text, because a misheard sentence would be repeated through the clip.
         segments, _ = self.model.transcribe(waveform, condition_on_previous_text=False)
         return [Segment(segment.start, segment.end, segment.text) for segment in segments]
+
+
+def _count_gpus() -> int:
+    """GPUs that CTranslate2 can use."""
+    try:
+        import ctranslate2
+    except ImportError:  # faster-whisper brings it
+        return 0
+    return int(ctranslate2.get_cuda_device_count())
 
 
 @functools.cache

@@ -1,5 +1,8 @@
 """Face detection, tracking and crops."""
 
+import os
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -229,6 +232,39 @@ def test_mediapipe_boxes_are_converted(monkeypatch, tmp_path):
     mediapipe = load_detector(f"mediapipe:{tmp_path / 'model.tflite'}")
     np.testing.assert_allclose(mediapipe.detect(np.full((90, 90, 3), 9, np.uint8)), [[30, 50, 50]])
     assert mediapipe.detect(np.zeros((90, 90, 3), np.uint8)).shape == (0, 3)
+
+
+def test_mediapipe_gets_no_certificates_to_report_usage_with(monkeypatch, tmp_path):
+    given = []
+    stand_in(monkeypatch, "FaceDetector", lambda options: given.append(options.base_options.to_ctypes()))
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    load_detector(f"mediapipe:{tmp_path / 'model.tflite'}")
+    assert given[0].model_asset_path.decode() == str(tmp_path / "model.tflite")
+    assert given[0].ca_bundle_path == b"/dev/null"
+
+
+def test_mediapipe_task_is_closed_while_its_thread_runs(tmp_path):
+    """MediaPipe runs every call in a thread of its own, also that of `close`."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import types\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import pytest\n"
+        "from helpers.mediapipe_stand_in import stand_in\n"
+        "from shared.media.face_models import MediaPipeTask\n"
+        "class Net:\n"
+        "    executor, open = ThreadPoolExecutor(1), True\n"
+        "    def close(self):\n"
+        "        if self.open:\n"
+        "            self.open = False\n"
+        "            self.executor.submit(print, 'closed').result()\n"
+        "    __del__ = close\n"
+        "stand_in(pytest.MonkeyPatch(), 'FaceLandmarker', lambda options: Net())\n"
+        "task = MediaPipeTask('FaceLandmarker', 'path')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=True)
+    assert (done.stdout, done.stderr) == ("closed\n", "")
 
 
 def test_other_persistent_faces_are_counted():

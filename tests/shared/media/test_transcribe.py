@@ -123,11 +123,12 @@ def test_faster_whisper_gets_the_resampled_waveform(monkeypatch, tmp_path, speec
     module = types.ModuleType("faster_whisper")
     module.WhisperModel, module.__spec__ = WhisperModel, types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "faster_whisper", module)
+    monkeypatch.setitem(sys.modules, "ctranslate2", types.SimpleNamespace(get_cuda_device_count=lambda: 0))
     (tmp_path / "model.bin").write_bytes(b"weights")
     recognizer = transcribe.load_recognizer(str(tmp_path))
     assert transcribe.transcribe(voice(2.0), RATE, recognizer) == ("One. Two.", "")
     assert calls["path"] == str(tmp_path) and calls["local_files_only"] is True
-    assert calls["cpu_threads"] == 1 and calls["compute_type"] == {"cpu": "int8", "cuda": "default"}
+    assert (calls["device"], calls["compute_type"], calls["cpu_threads"]) == ("cpu", "int8", 1)
     assert calls["shape"] == (32000,) and calls["dtype"] == np.float32
 
 
