@@ -25,14 +25,15 @@ class Recipe(CheckedOptions):
     sample_rates: list[SampleRate] = field(default_factory=lambda: [16000])
     """Hz; the waveform is stored at each of them. 16000 suits speech models, laion-clap needs 48000."""
     detector: str = "haar"
-    """The face detector: haar, which needs no file, or yunet:/path/model.onnx, or mediapipe:/path/model.tflite."""
+    """The face detector: haar, which needs no file, or yunet:/path/model.onnx, or mediapipe:/path/model.tflite
+    (`pip install mediapipe --no-deps`; it reports its usage to Google, which is kept from it here)."""
     face_every: FaceEvery = 3
     """Detect faces in every n-th frame and interpolate in between: heads move slowly."""
     max_side: FrameSize = 480
     """Pixels. Larger frames are scaled down to it before faces are detected, which bounds memory."""
     transcribe: str = ""
     """Folder of a Whisper model (for faster-whisper) that transcribes clips without a transcript; "" leaves them
-    without one. Each process loads the model."""
+    without one. Each process loads the model, in int8 on a CPU, and works in one thread."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -17,6 +17,7 @@ from shared.errors import UserError
 from shared.registry import nearest
 
 UNKNOWN = "unknown, see origin"
+WHISPER_SIZES = ("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "large-v2", "large-v3")
 COMMERCIAL = {"apache-2.0": True, "mit": True, "cc0-1.0": True, "cc-by-nc-sa-4.0": False}
 
 
@@ -110,6 +111,7 @@ def _audio() -> list[Checkpoint]:
         ("facebook/hubert-base-ls960", "wav2vec2", "apache-2.0", 16, ""),
         ("microsoft/wavlm-base-plus", "wav2vec2", UNKNOWN, 16, ""),
         ("microsoft/wavlm-large", "wav2vec2", UNKNOWN, 16, ""),
+        *((f"openai/whisper-{size}", "whisper", "apache-2.0", 16, "") for size in WHISPER_SIZES),
         ("audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim", "audeering", "cc-by-nc-sa-4.0", 16, ""),
     ]
     return [

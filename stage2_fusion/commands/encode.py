@@ -79,9 +79,9 @@ class EncodeConfig(CheckedOptions):
     """What made them, such as {vision: "OpenFace 2, means over the clip"}, where the files do not tell: a model of
     these features says it."""
     blendshapes: Path | None = None
-    """MediaPipe's face_landmarker.task (needs its package): adds facial action units, 52 scores per frame, to the
-    channels of the vision sequence, as in the source of late_fusion. One more channel says whether a face was
-    found."""
+    """MediaPipe's face_landmarker.task (`pip install mediapipe --no-deps`; it reports its usage to Google, which is
+    kept from it here): adds facial action units, 52 scores per frame, to the channels of the vision sequence, as in
+    the source of late_fusion. One more channel says whether a face was found."""
     damaged_views: Views = 3
     """Copies of every clip with one modality damaged on purpose: quality weights learn from them what damage looks
     like, and are scored on them. 0 encodes the undamaged clips only."""

@@ -2,8 +2,8 @@
 
     emit encode --blendshapes face_landmarker.task --encoders DIR --data DIR --out DIR
 
-Users download the file (Apache-2.0) themselves; `pip install mediapipe` installs its reader. Scores are read from the
-stored face crops, so damaged views and clips to predict get theirs in the same way.
+Users download the file (Apache-2.0) themselves; `pip install mediapipe --no-deps` installs its reader. Scores are read
+from the stored face crops, so damaged views and clips to predict get theirs in the same way.
 """
 
 import dataclasses
