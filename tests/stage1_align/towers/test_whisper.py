@@ -7,10 +7,12 @@ import pytest
 import torch
 from helpers.audio_tiny import WHISPER, build, sounds
 from helpers.published_tiny import whisper_folder
+from helpers.real_material import real
 from helpers.rounding import assert_same_up_to_rounding
 from safetensors.torch import load_file
 
 from shared.errors import UserError
+from shared.media.decode import decode
 
 STEPS = 50
 """Positions of the tiny model's window, one second."""
@@ -116,3 +118,38 @@ def test_wrong_whisper_folders_and_options_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "hubert"}))
     with pytest.raises(UserError, match="a 'hubert'; the whisper tower needs a Whisper model"):
         build("whisper", {"pretrained": str(tmp_path)})
+
+
+def test_bf16_is_close_to_fp32_and_padding_does_not_leak():
+    tower = build("whisper", {"model_cfg": WHISPER, "silence_seconds": 0.1})
+    exact = tower.encode_prepared(sounds(3200, 9000))
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse, alone = tower.encode_prepared(sounds(3200, 9000)), tower.encode_prepared(sounds(3200))
+    assert_same_up_to_rounding(coarse.sequence, exact.sequence, 0.05)
+    assert_same_up_to_rounding(alone.sequence[0], coarse.sequence[0, :10], 0.05)
+
+
+@pytest.mark.slow
+def test_published_weights_give_what_transformers_gives():
+    """Whisper tiny.en, float16, `model.encoder.` before the names, without a preprocessor_config.json."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    folder = real("weights/whisper_tiny_en_encoder")
+    voice = real("ravdess_speech_16k/actor_02/03-01-05-02-01-01-02.flac")
+    whole, sound_alone = (
+        build("whisper", {"pretrained": str(folder), "silence_seconds": silence}, 64) for silence in (None, 0.5)
+    )
+    encoded = whole.encode([voice])
+    model = WhisperEncoder(WhisperConfig.from_pretrained(folder)).eval()
+    weights = load_file(folder / "model.safetensors")
+    model.load_state_dict({name.removeprefix("model.encoder."): value.float() for name, value in weights.items()})
+    waveform = decode(voice, 0.0, 30.0).waveform
+    features = WhisperFeatureExtractor()(waveform, sampling_rate=16000, return_tensors="pt")["input_features"]
+    with torch.no_grad():
+        expected = model(features).last_hidden_state[0, : -(-len(waveform) // 320)]  # (T, C)
+    assert encoded.sequence.shape == (1, *expected.shape) and encoded.rate == 50
+    assert_same_up_to_rounding(encoded.sequence[0], expected, 1e-4)
+    shorter = sound_alone.encode([voice]).sequence[0].mean(0)  # (C,)
+    similarity = torch.nn.functional.cosine_similarity(shorter, expected.mean(0), dim=0)
+    assert 0.95 < similarity < 0.9999
