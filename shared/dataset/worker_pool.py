@@ -106,12 +106,12 @@ class WorkerPool:
 
     def close(self) -> None:
         """End the processes: those that wait end themselves, and release what their libraries hold."""
-        for worker in self._idle:
+        idle, end = list(self._idle), time.monotonic() + END_SECONDS
+        for worker in idle:
             worker.dismiss()
-        end = time.monotonic() + END_SECONDS
-        for worker in self._idle:
+        for worker in idle:
             worker.process.join(max(0.0, end - time.monotonic()))
-        for worker in [*self._idle, *self._busy]:
+        for worker in [*idle, *self._busy]:
             worker.stop()
         self._idle.clear()
 
