@@ -11,6 +11,9 @@ MODELS = Registry(
         "concat_vad": "stage2_fusion.models.concat_vad:ConcatVAD",
         "late_fusion": "stage2_fusion.models.late_fusion:LateFusion",
         "lstm_vad": "stage2_fusion.models.lstm_vad:LSTMVAD",
+        "quality_gated": "stage2_fusion.models.quality_gated:QualityGated",
+        "staged_concat": "stage2_fusion.models.staged_concat:StagedConcat",
+        "statistics_mlp": "stage2_fusion.models.statistics_mlp:StatisticsMLP",
         "text_anchored": "stage2_fusion.models.text_anchored:TextAnchored",
     },
 )

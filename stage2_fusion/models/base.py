@@ -132,6 +132,8 @@ class FusionModel(nn.Module):
     Options: ClassVar[type[FusionOptions]] = FusionOptions
     reads: ClassVar[tuple[str, ...]] = MODALITIES
     """Modalities the architecture has an input for; the others count as missing."""
+    encoder_parts: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold a module of each modality, by its name: what `emit fuse --init` takes from other models."""
     config: FusionConfig
     """Of a model that was loaded."""
 
@@ -334,6 +336,23 @@ def uniform_weights(inputs: dict[str, ModalityInput]) -> tuple[Tensor, Tensor]:
     present = torch.stack([inputs[name].present for name in MODALITIES], dim=1)  # (B, 3)
     weights = present / present.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 3)
     return weights[:, None], present.any(dim=1, keepdim=True)
+
+
+def spread_over_modalities(
+    used: Sequence[str], branches: Tensor, weights: Tensor, present: Tensor
+) -> dict[str, Tensor]:
+    """The weights, step_mask and branches of an Output, for a model that weights predictions of M modalities, those of
+    the names `used`: branches (B, M, K), weights (B, M, K), present bool (B, M)."""
+    place = [MODALITIES.index(name) for name in used]
+    all_branches = branches.new_full((len(branches), len(MODALITIES), branches.shape[2]), torch.nan)  # (B, 3, K)
+    all_branches[:, place] = branches.masked_fill(~present[..., None], torch.nan)
+    all_weights = weights.new_zeros(len(weights), len(MODALITIES))  # (B, 3)
+    all_weights[:, place] = weights.mean(dim=2) * present
+    return {
+        "weights": all_weights[:, None],  # (B, 1, 3)
+        "step_mask": present.any(dim=1, keepdim=True),  # (B, 1)
+        "branches": all_branches,
+    }
 
 
 def set_bias(layer: nn.Module, bias: Tensor) -> None:

@@ -201,6 +201,88 @@ def concat(model, sample):
     return Output(linear(model.mlp[5], hidden).sigmoid(), *uniform(sample))
 
 
+def statistics_mlp(model, sample):
+    alone = {}
+    for name, mlp in model.mlps.items():
+        rows, width = steps_of(model, sample, name), synthetic_features.WIDTHS[name]
+        count = max(1, len(rows))
+        mean = mean_of(rows, width)
+        deviation = [math.sqrt(sum((row[c] - mean[c]) ** 2 for row in rows) / count) for c in range(width)]
+        lowest, highest = ([pick(row[c] for row in rows) if rows else 0.0 for c in range(width)] for pick in (min, max))
+        clip = torch.cat([mean, torch.tensor(deviation), torch.tensor(lowest), torch.tensor(highest)])
+        alone[name] = linear(mlp[4], linear(mlp[1], clip).clamp(min=0)).sigmoid()
+    if len(alone) == 1:
+        return Output(*alone.values(), *uniform(sample, alone))
+    return blend(sample, alone, dict(zip(alone, model.scores, strict=True)))
+
+
+def staged_concat(model, sample):
+    parts = []
+    for name, encoder in model.encoders.items():
+        rows = steps_of(model, sample, name)
+        clip = torch.zeros(model.options.width)
+        if rows:
+            even = torch.ones(len(rows)) / len(rows)
+            weights = even if name == "text" else torch.cat([linear(encoder.attention, x) for x in rows]).softmax(0)
+            clip = layer_norm(encoder.layers[4], hidden_layer(encoder.layers, weighted(weights, rows)))
+        parts.append(clip)
+    clip = torch.cat(parts)
+    if len(parts) == 1:
+        return Output(linear(model.head[1], clip).clamp(0, 1), *uniform(sample, model.encoders))
+    hidden = gelu(linear(model.head[2], layer_norm(model.head[0], clip)))
+    return Output(linear(model.head[5], hidden).clamp(0, 1), *uniform(sample))
+
+
+def quality_gated(model, sample):
+    alone, scores = {}, {}
+    for m, (name, predictor) in enumerate(model.predictors.items()):
+        rows = steps_of(model, sample, name)
+        signals = [normalized(model, name, "quality", row) for row in sample.modality(name).quality]
+        if name == "text":
+            clip = mean_of(rows, synthetic_features.WIDTHS["text"])
+            alone[name] = linear(predictor.head[4], gelu(linear(predictor.head[1], clip)))
+        else:
+            clip = torch.zeros(2 * model.options.width)
+            if rows:
+                rows = tcn(
+                    predictor.tcn, [layer_norm(predictor.project[1], linear(predictor.project[0], x)) for x in rows]
+                )
+                first, _, _, second = predictor.pool.attention
+                logits = torch.cat([linear(second, linear(first, x).tanh()) for x in rows]) / 1.5
+                if name == "vision":
+                    logits = logits + torch.cat([predictor.quality.weight @ row for row in signals])
+                mean = weighted(logits.softmax(0), rows)
+                variance = weighted(logits.softmax(0), [(x - mean) ** 2 for x in rows])
+                clip = torch.cat([mean, variance.sqrt()])
+            alone[name] = linear(predictor.head[3], gelu(linear(predictor.head[0], clip)))
+        if len(model.predictors) > 1:
+            scorer = model.gate.scorers[m]
+            seen = torch.cat([alone[name], mean_of(signals, len(synthetic_features.QUALITY[name]))])
+            scores[name] = linear(scorer[2], gelu(linear(scorer[0], seen)))
+    if not scores:
+        return Output(*(x.clamp(0, 1) for x in alone.values()), *uniform(sample, alone))
+    output = blend(sample, alone, scores)
+    return output._replace(prediction=(output.prediction + model.gate.bias).clamp(0, 1))
+
+
+def blend(sample, alone, scores):
+    """The sum of what each modality predicts, weighted by the softmax of their scores of each dimension."""
+    there = [name for name in alone if sample.modality(name).steps]
+    dimensions = range(len(next(iter(alone.values()))))
+    prediction, weights = [], {name: [] for name in MODALITIES}
+    for k in dimensions:
+        counted = there or list(alone)
+        total = sum(math.exp(scores[name][k]) for name in counted)
+        shares = {name: math.exp(scores[name][k]) / total for name in counted}
+        prediction.append(sum(shares[name] * alone[name][k] for name in counted))
+        for name in MODALITIES:
+            weights[name].append(shares[name] if name in there else 0.0)
+    means = torch.tensor([[sum(weights[name]) / len(dimensions) for name in MODALITIES]])
+    nothing = torch.full_like(next(iter(alone.values())), torch.nan)
+    branches = torch.stack([alone[name] if name in there else nothing for name in MODALITIES])
+    return Output(torch.stack(prediction), means, torch.tensor([bool(there)]), branches=branches)
+
+
 def dual_stage(model, sample):
     options, missing = model.options, model.missing
     centers = [(s + 0.5) / options.steps * sample.duration for s in range(options.steps)]
@@ -293,6 +375,6 @@ def decode(decoder, options, memory, real, text):
     return torch.stack(logits) + decoder.head_bias, attention
 
 
-REFERENCES = {
-    f.__name__: f for f in (concat, concat_lstm, concat_vad, dual_stage, late_fusion, lstm_vad, text_anchored)
-}
+MODELS = (concat, concat_lstm, concat_vad, dual_stage, late_fusion, lstm_vad)
+MODELS += (quality_gated, staged_concat, statistics_mlp, text_anchored)
+REFERENCES = {f.__name__: f for f in MODELS}

@@ -27,6 +27,9 @@ SMALL = {
     "concat_vad": {"width": 32, "steps": 16},
     "late_fusion": {"width": 16, "tcn_layers": 2, "layers": 1, "heads": 2},
     "lstm_vad": {},
+    "quality_gated": {"width": 16, "tcn_layers": 2, "text_width": 32, "gate_width": 8},
+    "staged_concat": {"width": 32},
+    "statistics_mlp": {"width": 16},
     "text_anchored": {"width": 32},
 }
 """Options that make each model small."""

@@ -25,6 +25,8 @@ VARIANTS = [
     {"lstm_layers": 2, "steps": 5},
 ]
 """Of dual_stage; the default is one weight per step, softmax, fused queries and all parts."""
+ONE_BY_ONE = ("quality_gated", "staged_concat", "statistics_mlp")
+"""With one modality, the model that is trained first; with several, what joins them."""
 
 
 def build(name, k=2, **options):
@@ -47,7 +49,11 @@ def test_every_model_has_a_reference():
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((name, {}) for name in REFERENCES), *(("dual_stage", variant) for variant in VARIANTS)],
+    [
+        *((name, {}) for name in REFERENCES),
+        *(("dual_stage", variant) for variant in VARIANTS),
+        *((name, {"modalities": chosen}) for name in ONE_BY_ONE for chosen in (["vision"], ["audio"], ["text"])),
+    ],
     ids=str,
 )
 @torch.no_grad()
