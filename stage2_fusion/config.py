@@ -50,8 +50,10 @@ class LossConfig(CheckedOptions):
     margin: NonNegativeFloat = 0.5
     """How much lower, in log weight: 0.5 is a factor of 1.6."""
     branches: dict[str, Weight] = field(default_factory=dict)
-    """Weight of the smooth L1 loss of each modality's own prediction, such as {audio: 0.01}, for models that make such
+    """Weight of the loss of each modality's own prediction, such as {audio: 0.01}, for models that make such
     predictions."""
+    branch_loss: Literal["smooth_l1", "pcc"] = "smooth_l1"
+    """What that loss is; pcc is 1 - PCC over the batch, for predictions whose scale does not matter."""
     penalty: Weight = 0.0
     """Weight of a loss term that the model itself computes (the prior of concat_vad)."""
 
@@ -82,6 +84,8 @@ class TrainConfig(CheckedOptions):
     """Peak learning rate of AdamW."""
     finetune_lr: LearningRateFactor = 0.02
     """Factor on `lr` for towers that train end to end (`finetune`): a high rate destroys pretrained features."""
+    init_lr: LearningRateFactor = 1.0
+    """Factor on `lr` for the encoders that come from other models (`init`); 0 keeps them as they are."""
     finetune_frames: NonNegativeInt = 0
     """In training, a vision tower that trains end to end runs on this many frames of each clip: one, drawn anew in each
     step, of as many equal parts. The steps between them are interpolated, so that their number, times and quality
@@ -151,6 +155,9 @@ class FuseConfig(CheckedOptions):
     finetune: dict[str, LayersOrNone | None] = field(default_factory=dict)
     """Towers that train end to end, with the number of their last blocks that train, such as {text: 2}; 0 trains only
     the layers on top of the blocks, null the whole tower. They run on the clips in every step, which is slow."""
+    init: dict[str, Path] = field(default_factory=dict)
+    """Model folders whose encoder of a modality this model begins with, such as {text: runs/text/model}: of the same
+    architecture, on the same features. Their heads are left behind."""
     encoders: Path | None = None
     """With `finetune`: the aligned encoders, by default those at the path they had when the features were made."""
     clips: Path | None = None
@@ -167,8 +174,9 @@ class FuseConfig(CheckedOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in self.finetune:
-            if name not in MODALITIES:
-                raise UserError(f"--finetune: no modality {name!r}: {nearest(name, MODALITIES)}")
+        for option in ("finetune", "init"):
+            for name in getattr(self, option):
+                if name not in MODALITIES:
+                    raise UserError(f"--{option}: no modality {name!r}: {nearest(name, MODALITIES)}")
         if self.train.finetune_frames and "vision" not in self.finetune:
             raise UserError("--train.finetune_frames is of a vision tower that trains along: add vision to --finetune")

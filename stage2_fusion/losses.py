@@ -73,6 +73,21 @@ def branch_loss(branches: Tensor, labels: Tensor, weights: dict[str, float]) -> 
     return total
 
 
+def branch_correlation_loss(branches: Tensor, labels: Tensor, weights: dict[str, float]) -> Tensor:
+    """Weighted 1 - PCC of what each modality predicts alone, over the dimensions in which it and its labels vary:
+    (N, 3, K), (N, K) -> (). Absent modalities and missing labels, both NaN, do not count."""
+    total = branches.new_zeros((), dtype=torch.float32)
+    for m, name in enumerate(MODALITIES):
+        prediction = branches[:, m]  # (N, K)
+        known = labels.masked_fill(prediction.isnan(), torch.nan)  # (N, K)
+        pcc, _, varies = correlations(prediction.nan_to_num(0.0), known)  # (K,)
+        total = total + weights.get(name, 0.0) * ((1 - pcc) * varies).sum() / varies.sum().clamp(min=1)
+    return total
+
+
+BRANCH_LOSSES = {"smooth_l1": branch_loss, "pcc": branch_correlation_loss}
+
+
 def quality_ranking(weights: Tensor, damaged: Tensor, margin: float) -> Tensor:
     """A damaged modality must have a lower weight than the same modality of the same clip undamaged.
 
@@ -123,7 +138,7 @@ class FusionLoss(nn.Module):
         total = config.mse * terms["mse"] + config.quality * terms["quality"]
         total = total + ramp * (config.pcc * terms["pcc"] + config.ccc * terms["ccc"])
         if inputs.branches is not None:  # also with weight 0: DDP waits for a gradient of every parameter
-            terms["branches"] = branch_loss(inputs.branches, inputs.labels, config.branches)
+            terms["branches"] = BRANCH_LOSSES[config.branch_loss](inputs.branches, inputs.labels, config.branches)
             total = total + terms["branches"]
         elif config.branches:
             raise UserError("--loss.branches: this model makes no predictions of single modalities; leave it empty")

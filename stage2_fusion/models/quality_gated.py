@@ -1,18 +1,20 @@
-"""Quality-gated late fusion, the highest public validation score (0.5596; github.com/DanielTsarof/ABAW-8-EMI-challenge).
+"""Quality-gated late fusion, the system with the highest public validation score (0.5596).
 
-Source: each modality has a predictor, trained on its own, text and audio with their encoders. Text: CLS state of GTE,
-Dropout, Linear(512), GELU, Dropout, Linear. Audio and vision: Linear(192 for audio, 128 for vision), LayerNorm, Dropout;
-a TCN (6 and 4 levels, kernel 3); mean and standard deviation weighted by attention, to which vision adds the logarithm of
-how sure and how large the face is; Linear, GELU, Dropout, Linear. A gate then reads what each modality predicts of a clip,
-its quality and whether it is there, and gives each prediction a weight, for each dimension; the weighted sum has a bias.
-The gate learns from predictions of the clips that the predictors were trained on. Differences here: the text vector is
-the mean of the tokens; the TCN is that of this package (source: two convolutions a level); steps are those of the
-features (source: five a second); the attention of vision reads all quality signals of a face (sharpness, brightness, ...);
-each modality has a gate of its own for its own signals (source: one gate, one number of each); labels are fractions of
-their range (source: standardized), predictions are not calibrated before they are gated.
+Source (github.com/DanielTsarof/ABAW-8-EMI-challenge): each modality has a predictor, trained on its own, text and
+audio with their encoders. Text: CLS state of GTE, Dropout, Linear(512), GELU, Dropout, Linear. Audio and vision:
+Linear(192 for audio, 128 for vision), LayerNorm, Dropout; a TCN (6 and 4 levels, kernel 3); mean and standard
+deviation weighted by attention, to which vision adds the logarithm of how sure and how large the face is; Linear,
+GELU, Dropout, Linear. A gate then reads what each modality predicts of a clip, its quality and whether it is there,
+and gives each prediction a weight, for each dimension; the weighted sum has a bias. The gate learns from predictions
+of the clips that the predictors were trained on. Differences here: the text vector is the mean of the tokens; the TCN
+is that of this package (source: two convolutions a level); steps are those of the features (source: five a second);
+the attention of vision reads all quality signals of a face (sharpness, brightness, ...); each modality has a gate of
+its own for its own signals (source: one gate, one number of each); labels are fractions of their range (source:
+standardized), predictions are not calibrated before they are gated.
 
-With one modality the model is its predictor. `emit run quality_gated` trains three and gates their out-of-fold predictions
-(`emit ensemble --method gate`). With several in one model, the gate learns along with them, in sample, as in the source.
+With one modality the model is its predictor. `emit run quality_gated` trains three and gates their out-of-fold
+predictions (`emit ensemble --method gate`). With several in one model, the gate learns along with them, in sample, as
+in the source.
 """
 
 from dataclasses import dataclass
@@ -31,7 +33,6 @@ from stage2_fusion.models.base import (
     Output,
     set_bias,
     spread_over_modalities,
-    uniform_weights,
 )
 from stage2_fusion.models.layers.dropout import Dropout
 from stage2_fusion.models.layers.gate import PredictionGate
@@ -96,8 +97,7 @@ class TextPredictor(nn.Module):
 
 
 class QualityGated(FusionModel):
-    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each modality predicts alone,
-    if there are several."""
+    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each of them predicts alone."""
 
     Options = QualityGatedOptions
     encoder_parts = ("predictors",)
@@ -124,11 +124,11 @@ class QualityGated(FusionModel):
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)
         alone = [predictor(inputs[name]) for name, predictor in self.predictors.items()]  # (B, K) each
-        if len(self.used) == 1:
-            return Output(self.linear_prediction(alone[0]), *uniform_weights(inputs))
         branches = torch.stack(alone, dim=1).float()  # (B, M, K)
         present = torch.stack([inputs[name].present for name in self.used], dim=1)  # (B, M)
-        quality = [masked_mean(inputs[name].quality, inputs[name].mask) for name in self.used]  # (B, Q) each
-        prediction, weights = self.gate(branches, quality, present)  # (B, K), (B, M, K)
+        prediction, weights = branches[:, 0], torch.ones_like(branches)  # (B, K), (B, M, K)
+        if len(self.used) > 1:
+            quality = [masked_mean(inputs[name].quality, inputs[name].mask) for name in self.used]  # (B, Q) each
+            prediction, weights = self.gate(branches, quality, present)  # (B, K), (B, M, K)
         prediction = self.linear_prediction(prediction)
         return Output(prediction, **spread_over_modalities(self.used, branches, weights, present))

@@ -1,13 +1,13 @@
 """The system of arXiv 2503.10399 (HSEmotion, third at ABAW8): statistics over time, a small MLP for each modality.
 
-Source: mean, standard deviation, minimum and maximum of frame features over time; Linear(64), ReLU, Linear, Sigmoid; a
-loss of 1 - PCC over batches of 512; each modality is trained on its own, and the predictions are added with weights of
-each dimension that a grid in steps of 0.05 finds on the validation clips. Differences here: all modalities have all four
-statistics and the hidden layer (the source tries others for each, and ends with the mean and no hidden layer for
-voices); a modality that is missing is left out of the sum (source: its zeros are predicted from). With one modality the
-model is that modality's MLP, as in the source: `emit run statistics_mlp` trains three and finds the weights on validation
-clips (`emit ensemble --method grid`). With several, the weights are parameters: a softmax of each dimension over the
-modalities that are present.
+Source: mean, standard deviation, minimum and maximum of frame features over time; Linear(64), ReLU, Linear, Sigmoid;
+a loss of 1 - PCC over batches of 512; each modality is trained on its own, and the predictions are added with weights
+of each dimension that a grid in steps of 0.05 finds on the validation clips. Differences here: all modalities have
+all four statistics and the hidden layer (the source tries others for each, and ends with the mean and no hidden layer
+for voices); a modality that is missing is left out of the sum (source: its zeros are predicted from). With one
+modality the model is that modality's MLP, as in the source: `emit run statistics_mlp` trains three and finds the
+weights on validation clips (`emit ensemble --method grid`). With several, the weights are parameters: a softmax of
+each dimension over the modalities that are present.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,6 @@ from stage2_fusion.models.base import (
     Output,
     set_bias,
     spread_over_modalities,
-    uniform_weights,
 )
 from stage2_fusion.models.layers.dropout import Dropout
 from stage2_fusion.models.layers.gate import softmax_over_present
@@ -39,8 +38,7 @@ class StatisticsMLPOptions(FusionOptions):
 
 
 class StatisticsMLP(FusionModel):
-    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each modality predicts alone,
-    if there are several."""
+    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each of them predicts alone."""
 
     Options = StatisticsMLPOptions
     encoder_parts = ("mlps",)
@@ -75,9 +73,8 @@ class StatisticsMLP(FusionModel):
         inputs = self.inputs(batch)
         alone = [self.mlps[name](masked_statistics(inputs[name].x, inputs[name].mask)) for name in self.used]
         branches = torch.stack(alone, dim=1).float().sigmoid()  # (B, M, K)
-        if len(self.used) == 1:
-            return Output(branches[:, 0], *uniform_weights(inputs))
         present = torch.stack([inputs[name].present for name in self.used], dim=1)  # (B, M)
-        weights = softmax_over_present(self.scores.expand(len(present), -1, -1), present)  # (B, M, K)
+        scores = self.scores.expand_as(branches) if len(self.used) > 1 else torch.zeros_like(branches)  # (B, M, K)
+        weights = softmax_over_present(scores, present)  # (B, M, K), 1 for a single modality
         prediction = (weights * branches).sum(dim=1)  # (B, K)
         return Output(prediction, **spread_over_modalities(self.used, branches, weights, present))

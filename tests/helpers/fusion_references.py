@@ -211,9 +211,8 @@ def statistics_mlp(model, sample):
         lowest, highest = ([pick(row[c] for row in rows) if rows else 0.0 for c in range(width)] for pick in (min, max))
         clip = torch.cat([mean, torch.tensor(deviation), torch.tensor(lowest), torch.tensor(highest)])
         alone[name] = linear(mlp[4], linear(mlp[1], clip).clamp(min=0)).sigmoid()
-    if len(alone) == 1:
-        return Output(*alone.values(), *uniform(sample, alone))
-    return blend(sample, alone, dict(zip(alone, model.scores, strict=True)))
+    scores = model.scores if len(alone) > 1 else [torch.zeros(model.dimensions)]
+    return blend(sample, alone, dict(zip(alone, scores, strict=True)))
 
 
 def staged_concat(model, sample):
@@ -259,10 +258,9 @@ def quality_gated(model, sample):
             scorer = model.gate.scorers[m]
             seen = torch.cat([alone[name], mean_of(signals, len(synthetic_features.QUALITY[name]))])
             scores[name] = linear(scorer[2], gelu(linear(scorer[0], seen)))
-    if not scores:
-        return Output(*(x.clamp(0, 1) for x in alone.values()), *uniform(sample, alone))
-    output = blend(sample, alone, scores)
-    return output._replace(prediction=(output.prediction + model.gate.bias).clamp(0, 1))
+    output = blend(sample, alone, scores or dict.fromkeys(alone, torch.zeros(model.dimensions)))
+    bias = model.gate.bias if scores else 0.0
+    return output._replace(prediction=(output.prediction + bias).clamp(0, 1))
 
 
 def blend(sample, alone, scores):

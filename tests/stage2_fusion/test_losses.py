@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +10,15 @@ from torch import Tensor
 from shared.errors import UserError
 from shared.metrics import ccc
 from stage2_fusion.config import LossConfig
-from stage2_fusion.losses import FusionLoss, LossInputs, branch_loss, correlations, masked_mse, quality_ranking
+from stage2_fusion.losses import (
+    FusionLoss,
+    LossInputs,
+    branch_correlation_loss,
+    branch_loss,
+    correlations,
+    masked_mse,
+    quality_ranking,
+)
 
 NAN = float("nan")
 
@@ -61,6 +70,29 @@ def test_branches_by_hand():
     loss = branch_loss(branches, labels, {"audio": 0.5})  # vision's own prediction has no weight
     assert loss.item() == pytest.approx(0.5 * (0.5 * 0.4**2 + (2.0 - 0.5)) / 2)
     assert branch_loss(branches, labels, {"vision": 2.0, "text": 9.0}).item() == pytest.approx(2 * 0.5 * 0.8**2)
+
+
+def test_correlation_of_branches_by_hand():
+    branches = torch.full((4, 3, 2), NAN)
+    branches[:3, 1, 0] = torch.tensor([1.0, 2.0, 3.0])  # of the fourth clip, the modality is absent
+    branches[:3, 1, 1] = 0.5
+    branches[:, 2] = torch.tensor([[0.0], [1.0], [0.0], [1.0]])
+    labels = torch.tensor([[1.0, 0.1], [3.0, 0.2], [2.0, 0.3], [9.0, NAN]])
+    branches.requires_grad_()
+    # 1, 2, 3 against 1, 3, 2: PCC 0.5; the second dimension does not vary, so the first alone counts
+    loss = branch_correlation_loss(branches, labels, {"audio": 0.5})
+    assert loss.item() == pytest.approx(0.5 * (1 - 0.5))
+    loss.backward()
+    assert (branches.grad.nan_to_num(7.0)[3, 1] == 0).all() and (branches.grad.nan_to_num(7.0)[:, [0, 2]] == 0).all()
+    assert branches.grad[:3, 1, 0].abs().min() > 0 and (branches.grad[:3, 1, 1] == 0).all()
+    # text has all clips: 0, 1, 0, 1 against 1, 3, 2, 9; of the second dimension three: 0, 1, 0 against 0.1, 0.2, 0.3
+    first = np.corrcoef([0, 1, 0, 1], [1, 3, 2, 9])[0, 1]
+    assert branch_correlation_loss(branches, labels, {"text": 1.0}).item() == pytest.approx(
+        1 - (first + 0.0) / 2, abs=1e-6
+    )
+    inputs = LossInputs(labels, labels, torch.ones(4, 3), torch.zeros(4, 3, dtype=torch.bool), branches)
+    config = LossConfig(mse=0.0, pcc=0.0, quality=0.0, memory=0, branches={"audio": 0.5}, branch_loss="pcc")
+    assert FusionLoss(config, 2)(inputs, False, 0.0)["loss"].item() == pytest.approx(0.25)
 
 
 def test_weight_of_a_term_that_the_model_lacks_is_refused():
