@@ -1,5 +1,6 @@
 """The parts of a run that follow from its configuration: training data, config.json, parameter groups."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import FusionModel, FusionOptions
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 from stage2_fusion.models.saving import find_encoders, find_landmarker
+from stage2_fusion.models.starting import Starts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -150,9 +152,17 @@ def usable_modalities(config: FuseConfig) -> list[str]:
     return [name for name in MODELS.get(config.model).reads if name in allowed]
 
 
-def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData) -> FusionConfig:
-    """The config.json of the model folder. It names the clips that the model learns from and is chosen by, so that
-    scores on them can be told apart."""
+def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData, starts: Starts) -> FusionConfig:
+    """The config.json of the model folder. It names the clips that the model, and those that its encoders come from,
+    learn from and are chosen by, so that scores on them can be told apart."""
+    before = [start.config.trained_on for start in starts.values()]
+    clips, chosen_on = (
+        _all_of([sorted(own), *others])
+        for own, others in (
+            ({clip[0].id for clip in data.clips}, [each.clips for each in before]),
+            ({sample.id for sample in data.valid.samples}, [each.chosen_on for each in before]),
+        )
+    )
     means = np.nanmean(labels_of(data.clips).astype(np.float64), axis=0)  # (K,)
     train = {key: value for key, value in configuration.to_dict(config.train).items() if key != "trackers"}
     return FusionConfig.from_features(
@@ -166,12 +176,18 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
             features=data.info.digest,
             data=data.info.data.digest,
             seed=config.seed,
-            clips=sorted(clip[0].id for clip in data.clips),
-            chosen_on=sorted(sample.id for sample in data.valid.samples),
+            clips=clips,
+            chosen_on=chosen_on,
             mean_labels=dict(zip(data.info.label_names, data.info.scale.values(means).tolist(), strict=True)),
             synthetic=bool(data.info.data.synthetic),
         ),
     )
+
+
+def _all_of(lists: list[list[str] | None]) -> list[str] | None:
+    """The distinct ids of all lists, sorted; None when one is not known."""
+    known = [ids for ids in lists if ids is not None]
+    return sorted({name for ids in known for name in ids}) if len(known) == len(lists) else None
 
 
 def warn_of_missing_files(accelerator: "Accelerator", info: FeatureInfo, finetune: bool) -> None:
@@ -189,10 +205,15 @@ def warn_of_missing_files(accelerator: "Accelerator", info: FeatureInfo, finetun
         )
 
 
-def parameter_groups(model: "FusionModel | EndToEndModel", options: TrainConfig) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW; towers that train end to end have a learning rate of their own."""
+def parameter_groups(
+    model: "FusionModel | EndToEndModel", options: TrainConfig, started: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW; towers that train end to end have a learning rate of their own, and so have the
+    parameters of the fusion model that come from other models, those named in `started`."""
 
     def lr_factor(name: str) -> float:
-        return options.finetune_lr if name.startswith("towers.") else 1.0
+        if name.startswith("towers."):
+            return options.finetune_lr
+        return options.init_lr if name.removeprefix("fusion.") in started else 1.0
 
     return optimizer.parameter_groups(model, options.lr, options.weight_decay, lr_factor, model.no_weight_decay())

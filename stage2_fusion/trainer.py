@@ -35,6 +35,7 @@ from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs
 from stage2_fusion.inference import run_model
 from stage2_fusion.losses import FusionLoss
 from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions
+from stage2_fusion.models.starting import Starts, load_starts, start_from
 from stage2_fusion.setup import (
     TrainingData,
     build_options,
@@ -69,6 +70,7 @@ def start_trainer(config: FuseConfig, sigterm: SigtermHandler) -> "Trainer | Non
     options = build_options(config)
     data = load_training_data(config)
     config = replace(config, train=replace(config.train, batch_size=data.batch_size))
+    starts = load_starts(config.init, data.info, config.data)
     raw_inputs = RawInputs(config, data.info) if config.finetune else None
     run = start_run(config, MUTABLE_ON_RESUME, features=data.info.digest)
     if run.finished:
@@ -77,7 +79,7 @@ def start_trainer(config: FuseConfig, sigterm: SigtermHandler) -> "Trainer | Non
     for line in data.notes:
         note(line)
     warn_of_missing_files(run.accelerator, data.info, bool(config.finetune))
-    return Trainer(config, options, data, raw_inputs, run, sigterm)
+    return Trainer(config, options, data, starts, raw_inputs, run, sigterm)
 
 
 class Trainer:
@@ -95,6 +97,7 @@ class Trainer:
         config: FuseConfig,
         options: FusionOptions,
         data: TrainingData,
+        starts: Starts,
         raw_inputs: RawInputs | None,
         run: RunFolder,
         sigterm: SigtermHandler,
@@ -110,14 +113,15 @@ class Trainer:
             self.train_batches = raw_inputs.batches(self.train_batches)
             self.valid_batches = raw_inputs.batches(self.valid_batches)
         seed_everything(config.seed, "weights")
-        self.fusion_config = fusion_config(config, options, data)
+        self.fusion_config = fusion_config(config, options, data, starts)
         fusion = FusionModel.build(config.model, self.fusion_config.options, FeatureSpec.of(data.info))
         fusion.fit_statistics([clip[0] for clip in data.clips])
+        started = start_from(fusion, starts)
         self.unwrapped_model = fusion
         if raw_inputs:
             self.unwrapped_model = raw_inputs.wrap(fusion)
             self.unwrapped_model.freeze_unread(self.train_batches(np.arange(2)))
-        groups = parameter_groups(self.unwrapped_model, config.train)
+        groups = parameter_groups(self.unwrapped_model, config.train, started)
         optimizer = torch.optim.AdamW(groups, lr=config.train.lr, fused=True)
         self.model, self.optimizer = accelerator.prepare(self.unwrapped_model, optimizer)
         self.ema = Ema(self.unwrapped_model, config.train.ema)

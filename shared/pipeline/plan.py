@@ -91,9 +91,11 @@ def given_fields(config: Any) -> dict[str, Any]:
 
 
 def needed_paths(step: PlannedStep) -> Iterator[Path]:
-    """The paths that a step reads and that must exist before it: options of type Path, and paths in lists."""
+    """The paths that a step reads and that must exist before it: options of type Path, and paths in lists, or by
+    name."""
     for value in given_fields(step.config).values():
-        for part in value if isinstance(value, list | tuple) else [value]:
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        for part in parts:
             if isinstance(part, Path) and not step.is_output(part):
                 yield part
             elif isinstance(part, str) and isinstance(value, list | tuple) and os.sep in part:

@@ -1,6 +1,8 @@
 """`emit ensemble`: several systems as one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +16,8 @@ from shared.options.ranges import CheckedOptions, Resamples, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
 from shared.text import counted
-from stage2_fusion.evaluation import ensembling
+from stage2_fusion.evaluation import ensembling, gating
+from stage2_fusion.evaluation.grid_weights import learn_grid
 from stage2_fusion.evaluation.result_files import read_evaluations, write_evaluation
 from stage2_fusion.evaluation.results import (
     Evaluation,
@@ -26,9 +29,10 @@ from stage2_fusion.evaluation.results import (
     score_predictions,
 )
 from stage2_fusion.evaluation.scoring import score_table
+from stage2_fusion.evaluation.stacks import Combiner, Learner, Stack
 from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
 from stage2_fusion.evaluation.unmet import common_unmet
-from stage2_fusion.prediction.tables import TableDescription, combine_tables
+from stage2_fusion.prediction.tables import TableDescription, combine_tables, weigh_tables
 from stage2_fusion.prediction.writing import format_values
 
 
@@ -40,19 +44,22 @@ class EnsembleConfig(CheckedOptions):
     """JSON files of `emit evaluate` on the clips to be scored; or CSV files of `emit predict` or `emit submit`."""
     out: OutputEvaluation = field()
     """JSON file of the evaluation to write; for CSV files, the CSV file."""
-    method: Literal["average", "rank", "ridge"] = "average"
+    method: Literal["average", "rank", "ridge", "grid", "gate"] = "average"
     """average: the mean prediction; rank: the mean rank among these clips, which ignores each member's scale (CCC and
-    MAE are then meaningless); ridge: weights for each dimension, pulled towards the average, learned from clips that no
-    member was trained on."""
+    MAE are then meaningless). The others learn from clips that no member was trained on: ridge weights for each
+    dimension, pulled towards the average; grid those in steps of 0.05 with the highest PCC; gate weights that also
+    depend on the clip, on what members predict and how good what they read is (`features`)."""
     fit: list[Path] = field(default_factory=list)
-    """ridge: evaluations of the same systems, in the same order, on the clips that decide the weights (valid, or merged
-    folds). Without them, the weights for each fifth of the groups are learned on the other four fifths."""
+    """ridge, grid, gate: evaluations of the same systems, in the same order, on the clips to learn from (valid, or
+    merged folds). Without them, the weights for each fifth of the groups are learned on the other four fifths."""
+    features: Path | None = None
+    """gate: feature dataset with the quality signals of all clips."""
     allow_unknown_training: bool = False
     """Go on where it is not known whether scored clips were trained on; every table says so then."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
     seed: Seed = 0
-    """Seed of the bootstrap."""
+    """Seed of the bootstrap, and of the gate."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -62,16 +69,23 @@ class EnsembleConfig(CheckedOptions):
         tables = [path for path in self.members if path.suffix.lower() == ".csv"]
         if tables and len(tables) < len(self.members):
             raise UserError(f"{tables[0]}: is a table of predictions, but not all members are; give one kind")
-        if self.of_tables and self.method == "ridge":
-            raise UserError("--method ridge learns from labels; give the JSON files of `emit evaluate`")
+        if self.of_tables and self.learns and not self.fit:
+            raise UserError(f"--method {self.method} learns from labels; give --fit, JSON files of `emit evaluate`")
         if self.of_tables != (self.out.suffix.lower() == ".csv"):
             raise UserError(f"--out {self.out}: {'CSV' if self.of_tables else 'JSON'} is written; name it so")
-        if self.fit and self.method != "ridge":
-            raise UserError(f"--fit is for --method ridge; {self.method} learns no weights")
+        if self.fit and not self.learns:
+            raise UserError(f"--fit is for --method ridge, grid or gate; {self.method} learns no weights")
+        if (self.features is not None) != (self.method == "gate"):
+            raise UserError("--features are what --method gate reads quality signals from; give both, or neither")
         if self.fit and len(self.fit) != len(self.members):
             raise UserError(
                 f"--fit names {counted(len(self.fit), 'evaluation')} for {counted(len(self.members), 'member')}"
             )
+
+    @property
+    def learns(self) -> bool:
+        """Whether the method learns weights from labels."""
+        return self.method in ("ridge", "grid", "gate")
 
     @property
     def of_tables(self) -> bool:
@@ -102,11 +116,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def combine_predictions(config: EnsembleConfig) -> None:
-    """Write the mean, or the mean rank, of tables of predictions. UserError when they do not belong together."""
-    combined = combine_tables(config.members, config.method)
+    """Write tables of predictions as one. UserError when they do not belong together."""
+    made_from: dict[str, Any] = {"members": list(map(str, config.members)), "method": config.method}
+    if config.learns:
+        fit = _read_same_clips(config.fit, config.allow_unknown_training)
+        combined = weigh_tables(config.members, fit, lambda ids: _combiner(config, fit, ids))
+        made_from["fit"] = list(map(str, config.fit))
+    else:
+        combined = combine_tables(config.members, config.method)
     rows = [[name, *format_values(values)] for name, values in combined.by_clip().items()]
     write_csv(config.out, ["Filename", *combined.names], rows)
-    made_from = {"members": list(map(str, config.members)), "method": config.method}
     ranges = combined.scale.to_json() if combined.scale else None
     TableDescription(combined.names, ranges, combined.scale is not None, made_from).write(config.out)
     text = (
@@ -156,7 +175,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
         config.bootstrap,
         config.seed,
         first.crossed,
-        None if config.method == "ridge" else common_unmet(members),  # learned weights have met further clips
+        None if config.learns else common_unmet(members),  # learned weights have met further clips
     )
     write_evaluation(config.out, combined)
     return combined
@@ -167,19 +186,48 @@ def _combine(
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any] | None]:
     """Predictions (N, K), as fractions of their range; with learned weights also those (K, M), and what they were
     learned from."""
-    stacked = ensembling.stack_predictions(members)  # (N, K, M)
-    if config.method == "average":
-        return stacked.mean(axis=2), None, None
-    if config.method == "rank":
-        return ensembling.average_ranks(stacked), None, None
+    if not config.learns:
+        stacked = ensembling.stack_predictions(members)  # (N, K, M)
+        average = config.method == "average"
+        return stacked.mean(axis=2) if average else ensembling.average_ranks(stacked), None, None
     if not fit:
         ensembling.check_unseen(members, config.allow_unknown_training)
-        return *ensembling.cross_fit(members), {"fit": ensembling.CROSS_FITTED, "folds": ensembling.FOLDS}
-    ensembling.check_unseen(fit, config.allow_unknown_training)
+        labels, groups = ensembling.label_fractions(members[0]), members[0].groups
+        stack = _stack(config, members, members[0].ids, ensembling.stack_predictions(members))
+        learned_from = {"fit": ensembling.CROSS_FITTED, "folds": ensembling.FOLDS}
+        return *ensembling.cross_fit(stack, labels, groups, _learner(config)), learned_from
     ensembling.check_disjoint(fit[0], members[0])
+    combine, stack_of = _combiner(config, fit, members[0].ids)
     shared_groups = len(set(fit[0].groups) & set(members[0].groups))
     learned_from = {"fit": [str(path) for path in config.fit], "clips": len(fit[0].ids), "shared_groups": shared_groups}
-    return *ensembling.weigh_by_others(fit, stacked), learned_from
+    return combine(stack_of(ensembling.stack_predictions(members))), combine.weights, learned_from
+
+
+def _combiner(
+    config: EnsembleConfig, fit: list[Evaluation], ids: list[str]
+) -> tuple[Combiner, Callable[[np.ndarray], Stack]]:
+    """What is learned from `fit`, and what makes a stack of predictions (N, K, M) of the clips `ids`."""
+    ensembling.check_unseen(fit, config.allow_unknown_training)
+    stack = _stack(config, fit, fit[0].ids, ensembling.stack_predictions(fit))
+    combine = _learner(config)(stack, ensembling.label_fractions(fit[0]), fit[0].groups)
+    return combine, lambda stacked: _stack(config, fit, ids, stacked)
+
+
+def _stack(config: EnsembleConfig, systems: list[Evaluation], ids: list[str], stacked: np.ndarray) -> Stack:
+    """Predictions (N, K, M) of the clips `ids` by these systems, with the quality signals of a gate."""
+    if config.features is None:
+        return Stack(stacked)
+    reads = [gating.read_modalities(each.info.model, each.info.configuration, each.path) for each in systems]
+    return Stack(stacked, *gating.member_quality(config.features, ids, reads))
+
+
+def _learner(config: EnsembleConfig) -> Learner:
+    learners: dict[str, Learner] = {
+        "ridge": ensembling.learn_ridge,
+        "grid": learn_grid,
+        "gate": partial(gating.learn_gate, seed=config.seed),
+    }
+    return learners[config.method]
 
 
 def _read_same_clips(paths: list[Path], allow_unknown_training: bool) -> list[Evaluation]:

@@ -98,6 +98,8 @@ def predict(config: PredictConfig) -> int:
     made_from = {
         "model": str(config.model),
         "model_digest": digest(model / "model.safetensors"),
+        "system": predictions.about.model,
+        "configuration": predictions.about.options,
         "clips": config.clips,
         "data": str(config.data) if config.data else None,
         "split": config.split,

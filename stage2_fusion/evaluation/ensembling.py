@@ -11,6 +11,7 @@ from shared.errors import UserError
 from shared.metrics import pcc, scorable
 from shared.text import counted
 from stage2_fusion.evaluation.results import Evaluation
+from stage2_fusion.evaluation.stacks import Learner, Stack, WeightedSum
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
 """Strengths of the pull towards the average to try, in units of the members' variance."""
@@ -89,24 +90,22 @@ def apply_weights(x: np.ndarray, weights: np.ndarray, offsets: np.ndarray) -> np
     return np.clip(np.einsum("nkm,km->nk", x, weights) + offsets, 0, 1)
 
 
-def weigh_by_others(fit: list[Evaluation], stacked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions (N, K) from stacked (N, K, M), and weights (K, M), learned from evaluations of other clips."""
-    weights, offsets = fit_weights(stack_predictions(fit), label_fractions(fit[0]), fit[0].groups)
-    return apply_weights(stacked, weights, offsets), weights
+def learn_ridge(stack: Stack, labels: np.ndarray, groups: list[str]) -> WeightedSum:
+    """Weights by ridge regression, as in `fit_weights`."""
+    return WeightedSum(*fit_weights(stack.predictions, labels, groups))
 
 
-def cross_fit(members: list[Evaluation]) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions (N, K), each fold of the groups with weights learned from the other folds, and the mean weights
-    (K, M)."""
-    x, y = stack_predictions(members), label_fractions(members[0])  # (N, K, M), (N, K)
-    groups = np.array(members[0].groups, dtype=object)
-    folds = group_folds(members[0].groups)
+def cross_fit(stack: Stack, y: np.ndarray, groups: list[str], learn: Learner) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions (N, K), each fold of the groups combined by what was learned from the other folds, and the mean
+    weights (K, M). y: labels (N, K), fractions."""
+    names = np.array(groups, dtype=object)
+    folds = group_folds(groups)
     predictions, weights_of_folds = np.zeros(y.shape), []
     for fold in np.unique(folds):
         rows = folds == fold
-        weights, offsets = fit_weights(x[~rows], y[~rows], list(groups[~rows]))
-        predictions[rows] = apply_weights(x[rows], weights, offsets)
-        weights_of_folds.append(weights)
+        combine = learn(stack.rows(~rows), y[~rows], list(names[~rows]))
+        predictions[rows] = combine(stack.rows(rows))
+        weights_of_folds.append(combine.weights)
     return predictions, np.mean(weights_of_folds, axis=0)
 
 

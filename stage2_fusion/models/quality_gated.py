@@ -97,7 +97,7 @@ class TextPredictor(nn.Module):
 
 
 class QualityGated(FusionModel):
-    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each of them predicts alone."""
+    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each predicts alone."""
 
     Options = QualityGatedOptions
     encoder_parts = ("predictors",)

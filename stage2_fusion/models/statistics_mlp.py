@@ -38,7 +38,7 @@ class StatisticsMLPOptions(FusionOptions):
 
 
 class StatisticsMLP(FusionModel):
-    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each of them predicts alone."""
+    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each predicts alone."""
 
     Options = StatisticsMLPOptions
     encoder_parts = ("mlps",)

@@ -1,7 +1,7 @@
 """Tables of predictions (`emit predict`, `emit evaluate`, `emit submit`), and their mean."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from shared.tables.columns import ROW_NUMBERS
 from shared.tables.formats import read_records
 from shared.text import counted
 from stage2_fusion.evaluation.ensembling import average_ranks
+from stage2_fusion.evaluation.results import Evaluation
+from stage2_fusion.evaluation.stacks import Combiner, Stack
 
 KEY = "Filename"
 HOW = "give a table of `emit predict` or `emit submit`"
+PREDICT = "give a table of `emit predict`"
 UNIT_ROUNDING = 1e-6
 FAR = 4
 """Largest values that differ by more than this factor are on different scales, such as 1 to 7 and 0 to 100."""
@@ -120,22 +123,69 @@ def _number(path: Path, clip: str, name: str, cell: str) -> float:
 def combine_tables(paths: Sequence[Path], method: str) -> PredictionTable:
     """The mean ("average") of predictions of the same clips, or their mean rank ("rank") in (0, 1). Rows and columns
     may be in any order. UserError, which names both files, when clips, dimensions or scales differ."""
-    first, *others = [read_prediction_table(path) for path in paths]
+    tables, stacked = _stack_tables(paths, of_one_scale=method == "average")
+    values = stacked.mean(axis=2) if method == "average" else average_ranks(stacked)
+    scale = next((table.scale for table in tables if table.scale), None)
+    if method == "rank":
+        values = values if scale is None else scale.values(values)
+    return PredictionTable(Path(), tables[0].ids, tables[0].names, values, scale)
+
+
+def weigh_tables(
+    paths: Sequence[Path],
+    fit: Sequence[Evaluation],
+    learn: Callable[[list[str]], tuple[Combiner, Callable[[np.ndarray], Stack]]],
+) -> PredictionTable:
+    """The predictions of the same clips by several systems, combined as `learn`, given their ids, has learned from
+    evaluations of the same systems, in the same order. UserError, which names both files, when tables and evaluations
+    are not of the same systems, dimensions and scale, or share clips."""
+    tables, stacked = _stack_tables(paths, of_one_scale=True)
+    first = tables[0]
+    for table, evaluation in zip(tables, fit, strict=True):
+        _check_same_system(table, evaluation)
+    if common := set(first.ids) & set(fit[0].ids):
+        raise UserError(f"{fit[0].path}: {len(common)} of its clips are in {first.path}, such as {min(common)!r}")
+    order = [first.names.index(name) for name in fit[0].names]
+    scale = fit[0].scale
+    if first.scale is not None and LabelScale({name: first.scale.ranges[name] for name in fit[0].names}) != scale:
+        raise UserError(f"{first.path}: on a scale of {first.scale}, but {fit[0].path} on one of {scale}")
+    combine, stack_of = learn(first.ids)
+    fractions = np.stack([scale.fractions(stacked[:, order, m]) for m in range(stacked.shape[2])], axis=2)
+    return PredictionTable(Path(), first.ids, fit[0].names, scale.values(combine(stack_of(fractions))), scale)
+
+
+def _stack_tables(paths: Sequence[Path], of_one_scale: bool) -> tuple[list[PredictionTable], np.ndarray]:
+    """The tables, and their values with the rows and columns of the first one, (N, K, M)."""
+    first, *others = tables = [read_prediction_table(path) for path in paths]
     members = [first.values]  # (N, K) each
     for other in others:
         _check_same(first, other)
-        if method == "average":
+        if of_one_scale:
             _check_same_scale(first, other)
         values = other.values[:, [other.names.index(name) for name in first.names]]  # (N, K)
         if same := [path for path, known in zip(paths, members, strict=False) if np.array_equal(known, values)]:
             raise UserError(f"{other.path}: the same predictions as {same[0]}; give each once")
         members.append(values)
-    stacked = np.stack(members, axis=2)  # (N, K, M)
-    values = stacked.mean(axis=2) if method == "average" else average_ranks(stacked)
-    scale = next((table.scale for table in (first, *others) if table.scale), None)
-    if method == "rank":
-        values = values if scale is None else scale.values(values)
-    return PredictionTable(Path(), first.ids, first.names, values, scale)
+    return tables, np.stack(members, axis=2)
+
+
+def _check_same_system(table: PredictionTable, evaluation: Evaluation) -> None:
+    """UserError when weights learned from the evaluation are not those of the system behind the table, or when that is
+    not known."""
+    about = TableDescription.beside(table.path)
+    system = about.made_from.get("system") if about else None
+    if system is None:
+        raise UserError(f"{table.path}: does not say which model it is of, so weights cannot be its own; {PREDICT}")
+    ours, theirs = (
+        (system, about.made_from.get("configuration")),
+        (evaluation.info.model, evaluation.info.configuration),
+    )
+    if ours != theirs:
+        raise UserError(
+            f"{evaluation.path}: of another system than {table.path}; give --fit in the order of the tables"
+        )
+    if set(table.names) != set(evaluation.names):
+        raise UserError(f"{evaluation.path}: of other dimensions than {table.path}")
 
 
 def _check_same(first: PredictionTable, other: PredictionTable) -> None:

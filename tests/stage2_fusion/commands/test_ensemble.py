@@ -4,15 +4,18 @@ import json
 
 import numpy as np
 import pytest
+from helpers import synthetic_features
 from helpers.synthetic_evaluations import write_evaluation
 
 from shared.errors import UserError
+from shared.files import write_csv
 from shared.metrics import DimensionScores, pcc
-from stage2_fusion.commands.ensemble import EnsembleConfig, ensemble, main
+from stage2_fusion.commands.ensemble import EnsembleConfig, combine_predictions, ensemble, main
 from stage2_fusion.evaluation import ensembling
 from stage2_fusion.evaluation.ensembling import apply_weights, fit_weights, group_folds, rank_fractions, ridge_weights
 from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.evaluation.results import FoldPart, SeenClips
+from stage2_fusion.prediction.tables import TableDescription, read_prediction_table
 
 
 def noisy_members(rng, count, noise):
@@ -209,3 +212,42 @@ def test_contradictory_options_are_refused(tmp_path):
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     with pytest.raises(UserError, match="average learns no weights"):
         EnsembleConfig(paths, tmp_path / "e.json", fit=paths)
+    with pytest.raises(UserError, match="give both, or neither"):
+        EnsembleConfig(paths, tmp_path / "e.json", method="gate")
+    with pytest.raises(UserError, match="grid learns from labels; give --fit"):
+        EnsembleConfig([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "e.csv", method="grid")
+
+
+def write_table(path, ids, predictions, system, modality):
+    """As `emit predict` writes it: rounded, with a description."""
+    rows = [[name, *(f"{value:.6f}" for value in row)] for name, row in zip(ids, predictions, strict=True)]
+    write_csv(path, ["Filename", "d0", "d1"], rows)
+    about = {"system": system, "configuration": {"modalities": [modality]}}
+    TableDescription(["d0", "d1"], made_from=about).write(path)
+    return path
+
+
+@pytest.mark.parametrize("method", ["grid", "gate", "ridge"])
+def test_tables_are_combined_as_evaluations_of_the_same_clips(method, tmp_path):
+    features = synthetic_features.write_features(tmp_path / "f", {"valid": 40, "test": 30}, views=0)
+    rng, paths = np.random.default_rng(6), {}
+    about = {"model": "quality_gated", "configuration": [{"modalities": [name]} for name in ("text", "audio")]}
+    for split, count in (("valid", 40), ("test", 30)):
+        labels, members = noisy_members(rng, count, (0.2, 0.5))
+        ids = [f"{split}{i:03d}" for i in range(count)]
+        paths[split] = write_members(tmp_path, split, members, labels, ids, **about)
+    tables = [
+        write_table(tmp_path / f"{name}.csv", ids, read_evaluation(path).predictions, "quality_gated", name)
+        for name, path in zip(("text", "audio"), paths["test"], strict=True)
+    ]
+    options = {"method": method, "fit": paths["valid"], "features": features if method == "gate" else None}
+    scored = ensemble(EnsembleConfig(paths["test"], tmp_path / "e.json", **options))
+    combine_predictions(EnsembleConfig(tables, tmp_path / "e.csv", **options))
+    table = read_prediction_table(tmp_path / "e.csv")
+    assert table.ids == scored.ids
+    np.testing.assert_allclose(table.values, scored.predictions, atol=1e-4)  # six digits, before and after
+    with pytest.raises(UserError, match=r"of another system than .*audio.csv; give --fit in the order"):
+        combine_predictions(EnsembleConfig(tables[::-1], tmp_path / "o.csv", **options))
+    (tmp_path / "text_made_from.json").unlink()
+    with pytest.raises(UserError, match=r"text.csv: does not say which model it is of"):
+        combine_predictions(EnsembleConfig(tables, tmp_path / "o.csv", **options))

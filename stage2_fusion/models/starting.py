@@ -1,0 +1,57 @@
+"""Begin a fusion model with encoders of others (`emit fuse --init`): for systems whose parts are trained one by one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from shared.errors import UserError
+from stage2_fusion.data.feature_info import FeatureInfo
+from stage2_fusion.models.base import FusionModel
+
+Starts = dict[str, FusionModel]
+"""Modality to the model that its encoder comes from."""
+
+
+def load_starts(init: Mapping[str, Path], features: FeatureInfo, where: Path) -> Starts:
+    """The models that encoders come from. UserError for a folder that is none, for a model that reads other features
+    than those at `where`, and for one that does not read its modality."""
+    starts = {}
+    for modality, folder in init.items():
+        other = FusionModel.from_pretrained(folder)
+        other.config.check_inputs(features, where)
+        if modality not in set(other.reads) & set(other.options.modalities):
+            raise UserError(f"--init: {folder} does not read {modality}; give a model that does")
+        starts[modality] = other
+    return starts
+
+
+@torch.no_grad()
+def start_from(model: FusionModel, starts: Starts) -> set[str]:
+    """Copy the encoder of each modality, and what its inputs are normalized with, from another model of the same
+    architecture. Returns the names of the copied parameters. UserError when an encoder does not fit."""
+    own, copied = model.state_dict(), set()
+    for modality, other in starts.items():
+        given, names = other.state_dict(), encoder_names(model, modality)
+        if type(other) is not type(model) or not names:
+            raise UserError(
+                f"--init: {other.folder} is of {type(other).__name__}, and this model, {type(model).__name__}, has no "
+                f"encoder of {modality} like that"
+            )
+        for name in names:
+            if name not in given or given[name].shape != own[name].shape:
+                raise UserError(
+                    f"--init: {other.folder} has other options (its {name} has another size); train it with those of "
+                    "this model"
+                )
+            own[name].copy_(given[name])
+        copied |= names
+    return copied & {name for name, _ in model.named_parameters()}
+
+
+def encoder_names(model: FusionModel, modality: str) -> set[str]:
+    """Names in the state_dict of what encodes a modality; empty if nothing does."""
+    parts = tuple(f"{part}.{modality}." for part in model.encoder_parts)
+    encoder = {name for name in model.state_dict() if name.startswith(parts)} if parts else set()
+    statistics = {name for name, _ in model.named_buffers() if name.startswith(f"{modality}_")}
+    return encoder | statistics if encoder else set()

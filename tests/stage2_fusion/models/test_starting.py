@@ -1,0 +1,69 @@
+"""`emit fuse --init`: encoders that were trained one by one begin the model that joins them."""
+
+import pytest
+import torch
+from helpers import synthetic_features
+from helpers.synthetic_features import config
+
+from shared.errors import UserError
+from stage2_fusion.config import TrainConfig
+from stage2_fusion.models.base import FeatureSpec, FusionModel
+from stage2_fusion.models.starting import start_from
+from stage2_fusion.setup import parameter_groups
+from stage2_fusion.train import train
+
+SINGLE = ["--model", "staged_concat", "--train.epochs", 1, "--train.ema", 0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Features, and a model of each of two modalities."""
+    folder = tmp_path_factory.mktemp("one by one")
+    data = synthetic_features.write_features(folder / "f", {"train": 32, "valid": 16}, views=0)
+    single = {
+        name: train(config(data, folder / name, *SINGLE, "--options", f"{{modalities: [{name}]}}"))
+        for name in ("audio", "text")
+    }
+    return data, single
+
+
+def test_frozen_encoders_stay_and_their_heads_are_left_behind(trained, tmp_path):
+    data, single = trained
+    folders = ", ".join(f"{name}: {folder}" for name, folder in single.items())
+    joined = ["--options", "{modalities: [audio, text]}", "--init", f"{{{folders}}}", "--train.init_lr", 0]
+    model = FusionModel.from_pretrained(train(config(data, tmp_path / "r", *SINGLE, *joined)))
+    own = model.state_dict()
+    for name, folder in single.items():
+        before = FusionModel.from_pretrained(folder).state_dict()
+        encoder = [key for key in before if key.startswith((f"encoders.{name}.", f"{name}_"))]
+        assert len(encoder) > 8 and all(torch.equal(own[key], before[key]) for key in encoder)
+    assert own["head.2.weight"].shape == (32, 64)
+    assert model.config.trained_on.clips == sorted(f"train{i:03d}" for i in range(32))
+    with pytest.raises(UserError, match="does not read text"):
+        train(config(data, tmp_path / "w", *SINGLE, "--init", f"{{text: {single['audio']}}}"))
+
+
+def test_started_parameters_have_a_learning_rate_of_their_own():
+    spec = FeatureSpec.of(synthetic_features.info())
+    small = synthetic_features.SMALL["staged_concat"]
+    other = FusionModel.build("staged_concat", {**small, "modalities": ["audio"]}, spec)
+    model = FusionModel.build("staged_concat", small, spec)
+    started = start_from(model, {"audio": other})
+    assert started == {name for name, _ in model.named_parameters() if name.startswith("encoders.audio.")}
+    groups = parameter_groups(model, TrainConfig(lr=0.5, init_lr=0.1), started)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == (0.05 if name in started else 0.5)
+
+
+def test_encoders_that_do_not_fit_are_one_line():
+    spec = FeatureSpec.of(synthetic_features.info())
+    model = FusionModel.build("staged_concat", synthetic_features.SMALL["staged_concat"], spec)
+    with pytest.raises(UserError, match="has other options"):
+        start_from(model, {"text": FusionModel.build("staged_concat", {"width": 8, "modalities": ["text"]}, spec)})
+    for name in ("concat", "statistics_mlp"):
+        with pytest.raises(UserError, match="this model, StagedConcat, has no encoder of text like that"):
+            start_from(model, {"text": FusionModel.build(name, synthetic_features.SMALL[name], spec)})
+    concat = FusionModel.build("concat", {}, spec)
+    with pytest.raises(UserError, match="this model, Concat, has no encoder"):
+        start_from(concat, {"text": FusionModel.build("concat", {}, spec)})
