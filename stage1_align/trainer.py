@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
+from shared.dataset.training_clips import TrainingClips
 from shared.errors import UserError
 from shared.files import write_json
 from shared.terminal.messages import note, say
@@ -308,7 +309,9 @@ class Trainer:
             }
         if self.accelerator.is_main_process:
             record = training_record(self.config, self.data.digest, metrics)
-            self.encoders.save_pretrained(self.run.path / folder, record, weights, self.data.training_clips)
+            learned = self.config.train.epochs > 0  # without an epoch, they know none of these clips
+            clips = self.data.training_clips if learned else TrainingClips()
+            self.encoders.save_pretrained(self.run.path / folder, record, weights, clips)
 
     def pause(self) -> None:
         """Save a checkpoint, if there is anything to save."""

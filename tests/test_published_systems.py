@@ -3,13 +3,15 @@ submission."""
 
 import csv
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.audio_tiny import GROUP
+from helpers.audio_tiny import GROUP, HUB
 from helpers.commands import emit
-from helpers.published_tiny import audeering, gte_of_letters, speech_folder, timm_vit
+from helpers.published_tiny import audeering, gte_of_letters, roberta, speech_folder, timm_vit
 from safetensors.torch import load_file
 
 from shared.commands.run import describe
@@ -28,15 +30,29 @@ SMALL = {
     "align_epochs": 1,
     "damaged_views": 0,
     "clips_shown": 0,
+    "text_epochs": 1,
+    "audio_epochs": 1,
+    "vision_epochs": 1,
+    "vision_batch_size": 16,
+    "n_folds": 2,
+    "folds": "0,1",
 }
+CLIPS = {"quality_gated": 64}
+"""Clips of the dataset; its training clips are divided into folds."""
 FAST = {"text_anchored"}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset") / "root"
-    assert emit("synth", "--layout", "vidmimic2", "--clips", 16, "--out", folder, "--workers", 1) == 0
-    return folder
+def roots(tmp_path_factory) -> Callable[[int], Path]:
+    """The dataset with this many clips."""
+
+    @cache
+    def make(clips: int) -> Path:
+        folder = tmp_path_factory.mktemp("dataset") / "root"
+        assert emit("synth", "--layout", "vidmimic2", "--clips", clips, "--out", folder, "--workers", 1) == 0
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +76,10 @@ def publish(name: str, folder: Path) -> None:
         audeering(folder)
     elif "wav" in name:
         speech_folder(folder, "wavlm" if "wavlm" in name else "wav2vec2", GROUP)
+    elif "hubert" in name:
+        speech_folder(folder, "hubert", HUB)
+    elif "roberta" in name:
+        roberta(folder, ["that is so funny I cannot stop laughing"], positions=140)
     else:
         gte_of_letters(folder)
 
@@ -74,8 +94,8 @@ def small(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in SYSTEMS])
-def test_system_trains_from_published_weights_to_a_submission(name, root, weights, tmp_path, capsys):
-    out = tmp_path / "out"
+def test_system_trains_from_published_weights_to_a_submission(name, roots, weights, tmp_path, capsys):
+    root, out = roots(CLIPS.get(name, 16)), tmp_path / "out"
     given = [f"weights={weights}"] if "weights" in read_recipe(name).variables else []
     assert emit("run", name, f"data={root}", f"out={out}", *given, *small(name)) == 0
     shown = "".join(capsys.readouterr())
@@ -85,6 +105,17 @@ def test_system_trains_from_published_weights_to_a_submission(name, root, weight
     submitted = rows(out / "submission.csv")
     assert [row["Filename"] for row in submitted] == [row["Filename"] for row in rows(root / "test_split.csv")]
     assert list(submitted[0]) == ["Filename", *EMI] and (out / "report.html").is_file()
+    if name == "staged_concat":
+        joined, alone = (load_file(out / run / "model" / "model.safetensors") for run in ("fuse", "text"))
+        started = [key for key in alone if key.startswith("encoders.text.")]
+        # Those of the single model, but for what one epoch at a twentieth of the learning rate changes.
+        assert started and all((joined[key] - alone[key]).abs().max() < 1e-3 for key in started)
+    if name in ("statistics_mlp", "quality_gated"):
+        assert metrics["model"] == "ensemble" and len(metrics["member_weights"]) == len(EMI)
+    if name == "quality_gated":  # each training clip is predicted by what has not met it
+        folds = json.loads((out / "text_folds.json").read_text())
+        assert folds["n"] == len(rows(root / "train_split.csv")) and folds["seen"]["in_training"] == 0
+        assert folds["seen_by_encoders"] == 0 and len(folds["parts"]) == 2
     if "finetune" in read_recipe(name).variables:
         before, after = (
             load_file(folder / "model.safetensors") for folder in (out / "encoders", out / "fuse/model/encoders")

@@ -85,9 +85,15 @@ def _open_clip() -> list[Checkpoint]:
 
 def _timm() -> list[Checkpoint]:
     """Image models of timm, without a text tower."""
-    names = ("vit_base_patch16_224.orig_in21k", "vit_huge_patch14_224.orig_in21k")
-    inputs = "frames of 224 pixels"
-    return [Checkpoint(f"timm/{name}", "vision", "open_clip", "apache-2.0", f"timm/{name}", inputs) for name in names]
+    sizes = {
+        "vit_base_patch16_224.orig_in21k": 224,
+        "vit_huge_patch14_224.orig_in21k": 224,
+        "vit_base_patch14_dinov2.lvd142m": 518,
+    }
+    return [
+        Checkpoint(f"timm/{name}", "vision", "open_clip", "apache-2.0", f"timm/{name}", f"frames of {size} pixels")
+        for name, size in sizes.items()
+    ]
 
 
 def _audio() -> list[Checkpoint]:
@@ -109,6 +115,7 @@ def _audio() -> list[Checkpoint]:
         ("facebook/wav2vec2-base-960h", "wav2vec2", "apache-2.0", 16, ""),
         ("facebook/wav2vec2-large-robust", "wav2vec2", "apache-2.0", 16, ""),
         ("facebook/hubert-base-ls960", "wav2vec2", "apache-2.0", 16, ""),
+        ("facebook/hubert-large-ls960-ft", "wav2vec2", "apache-2.0", 16, ""),
         ("microsoft/wavlm-base-plus", "wav2vec2", UNKNOWN, 16, ""),
         ("microsoft/wavlm-large", "wav2vec2", UNKNOWN, 16, ""),
         *((f"openai/whisper-{size}", "whisper", "apache-2.0", 16, "") for size in WHISPER_SIZES),
@@ -137,6 +144,7 @@ def _text() -> list[Checkpoint]:
         ("google-bert/bert-base-uncased", "apache-2.0", 512),
         ("FacebookAI/roberta-base", "mit", 512),
         ("FacebookAI/xlm-roberta-base", "mit", 512),
+        ("SamLowe/roberta-base-go_emotions", "mit", 512),
         ("Alibaba-NLP/gte-base-en-v1.5", "apache-2.0", 8192),
         ("Alibaba-NLP/gte-large-en-v1.5", "apache-2.0", 8192),
         ("Alibaba-NLP/gte-multilingual-base", "apache-2.0", 8192),

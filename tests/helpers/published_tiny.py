@@ -87,6 +87,25 @@ def gte_of_letters(folder):
     return folder
 
 
+def roberta(folder, texts, positions=26, vocab=True):
+    """As FacebookAI/roberta-base: vocab.json, merges.txt, weights under `roberta.` with the head of its training."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    tokenizer = ByteLevelBPETokenizer()
+    marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(texts, vocab_size=300, special_tokens=marks, show_progress=False)
+    vocabulary = tokenizer.get_vocab_size()
+    config = RobertaConfig(vocab_size=vocabulary, max_position_embeddings=positions, type_vocab_size=1, **size)
+    torch.manual_seed(0)
+    RobertaForMaskedLM(config).save_pretrained(folder)
+    if vocab:
+        tokenizer.save_model(str(folder))
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# A tiny RoBERTa\n")
+    return folder
+
+
 def speech_folder(folder, kind, model_cfg, do_normalize=True, binary=False):
     """A folder as published: weight_g and weight_v of the positional convolution, `wav2vec2.` before the keys and a
     quantizer beside them for wav2vec 2.0, no prefix for the others, and fields of old configurations."""

@@ -239,6 +239,8 @@ def test_finished_run_is_left_alone_and_another_configuration_refused(
     settings: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     folder = run(settings, clips, tmp_path / "run", "--train.epochs", "0")
+    known = AlignedEncoders.from_pretrained(folder / "best").training_clips
+    assert known is not None and not len(known.trained) and not len(known.chosen)  # not trained: no clip is known
     run(settings, clips, folder, "--train.epochs", "0")
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(UserError, match="another configuration"):
@@ -252,7 +254,7 @@ def test_export_writes_the_trained_encoders(
     assert export([str(folder), "--out", str(tmp_path / "encoders")]) == 0
     exported = AlignedEncoders.from_pretrained(tmp_path / "encoders")
     assert exported.digest == AlignedEncoders.from_pretrained(folder / "best").digest
-    assert "mean_recall" in exported.config["training"]["metrics"]
+    assert "mean_recall" in exported.config["training"]["metrics"] and len(exported.training_clips.trained)
     assert export([str(folder), "--out", str(tmp_path / "encoders")]) == 0
     assert "nothing to do" in capsys.readouterr().out
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from helpers import published_tiny
 from helpers.rounding import assert_same_up_to_rounding
 from helpers.stage1_tiny import assert_windows_hold_all, encode_checked
 from safetensors.torch import load_file, save_file
@@ -20,20 +21,8 @@ SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 
 
 def roberta(folder, vocab=True):
-    """As FacebookAI/roberta-base: vocab.json, merges.txt, weights under `roberta.` with the head of its training."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import RobertaConfig, RobertaForMaskedLM
-
-    tokenizer = ByteLevelBPETokenizer()
-    marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(TEXTS, vocab_size=300, special_tokens=marks, show_progress=False)
-    config = RobertaConfig(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=26, type_vocab_size=1, **SIZE)
-    torch.manual_seed(0)
-    RobertaForMaskedLM(config).save_pretrained(folder)
-    if vocab:
-        tokenizer.save_model(str(folder))
-    (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# A tiny RoBERTa\n")
-    return folder
+    """A tiny RoBERTa, as published, that knows the words of TEXTS."""
+    return published_tiny.roberta(folder, TEXTS, vocab=vocab)
 
 
 def xlm_roberta(folder):
