@@ -1,6 +1,6 @@
 """The parts of a run that follow from its configuration: training data, config.json, parameter groups."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,7 +184,7 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
     )
 
 
-def _all_of(lists: list[list[str] | None]) -> list[str] | None:
+def _all_of(lists: Sequence[list[str] | None]) -> list[str] | None:
     """The distinct ids of all lists, sorted; None when one is not known."""
     known = [ids for ids in lists if ids is not None]
     return sorted({name for ids in known for name in ids}) if len(known) == len(lists) else None

@@ -106,7 +106,7 @@ def test_system_trains_from_published_weights_to_a_submission(name, roots, weigh
     assert [row["Filename"] for row in submitted] == [row["Filename"] for row in rows(root / "test_split.csv")]
     assert list(submitted[0]) == ["Filename", *EMI] and (out / "report.html").is_file()
     if name == "staged_concat":
-        joined, alone = (load_file(out / run / "model" / "model.safetensors") for run in ("fuse", "text"))
+        joined, alone = (load_file(out / run / "model" / "model.safetensors") for run in ("fuse", "single_text"))
         started = [key for key in alone if key.startswith("encoders.text.")]
         # Those of the single model, but for what one epoch at a twentieth of the learning rate changes.
         assert started and all((joined[key] - alone[key]).abs().max() < 1e-3 for key in started)

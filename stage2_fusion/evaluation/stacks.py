@@ -39,7 +39,7 @@ Learner = Callable[[Stack, np.ndarray, list[str]], Combiner]
 """Learns from a stack, its labels (N, K), fractions, NaN = not labeled, and the group of each clip."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class WeightedSum:
     """The same weights for all clips."""
 

@@ -118,7 +118,7 @@ class QualityGated(FusionModel):
 
     def init_output_bias(self, mean_label: Tensor) -> None:
         for predictor in self.predictors.values():
-            *_, output_layer = predictor.head.children()
+            *_, output_layer = predictor.get_submodule("head").children()
             set_bias(output_layer, mean_label)
 
     def forward(self, batch: Batch) -> Output:

@@ -173,17 +173,20 @@ def _check_same_system(table: PredictionTable, evaluation: Evaluation) -> None:
     """UserError when weights learned from the evaluation are not those of the system behind the table, or when that is
     not known."""
     about = TableDescription.beside(table.path)
-    system = about.made_from.get("system") if about else None
-    if system is None:
+    made_from = about.made_from if about else {}
+    if made_from.get("system") is None:
         raise UserError(f"{table.path}: does not say which model it is of, so weights cannot be its own; {PREDICT}")
     ours, theirs = (
-        (system, about.made_from.get("configuration")),
+        (made_from["system"], made_from.get("configuration")),
         (evaluation.info.model, evaluation.info.configuration),
     )
     if ours != theirs:
         raise UserError(
             f"{evaluation.path}: of another system than {table.path}; give --fit in the order of the tables"
         )
+    own, fitted = made_from.get("model_digest"), evaluation.info.made_from.get("model_digest")
+    if own and fitted and own != fitted:  # merged folds are of other models of the system
+        raise UserError(f"{evaluation.path}: of another model than {table.path}; evaluate the one that predicts")
     if set(table.names) != set(evaluation.names):
         raise UserError(f"{evaluation.path}: of other dimensions than {table.path}")
 
