@@ -172,6 +172,10 @@ def test_published_weights_have_a_license(tmp_path):
         ),
         ("  - { name: a, run: emit check nowhere.csv }\n", "nowhere.csv: no such file or folder, which the step 'a'"),
         (
+            "  - name: a\n    run: \"emit fuse --data {data} --run {out}/r --init '{text: nowhere/model}'\"\n",
+            "nowhere/model: no such file or folder, which the step 'a' needs",
+        ),
+        (
             "".join(f'  - {{ name: {n}, run: "emit check {{data}} --out {{out}}/x" }}\n' for n in "ab"),
             "the step 'b' writes .*, as 'a' does",
         ),
