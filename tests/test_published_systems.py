@@ -111,7 +111,8 @@ def test_system_trains_from_published_weights_to_a_submission(name, roots, weigh
         # Those of the single model, but for what one epoch at a twentieth of the learning rate changes.
         assert started and all((joined[key] - alone[key]).abs().max() < 1e-3 for key in started)
     if name in ("statistics_mlp", "quality_gated"):
-        assert metrics["model"] == "ensemble" and len(metrics["member_weights"]) == len(EMI)
+        assert metrics["model"] == "ensemble" and 1 <= len(metrics["member_weights"]) <= len(EMI)
+        assert all(sum(weights) == pytest.approx(1, abs=1e-3) for weights in metrics["member_weights"].values())
     if name == "quality_gated":  # each training clip is predicted by what has not met it
         folds = json.loads((out / "text_folds.json").read_text())
         assert folds["n"] == len(rows(root / "train_split.csv")) and folds["seen"]["in_training"] == 0
