@@ -113,8 +113,8 @@ class QualityGated(FusionModel):
                 signals = len(spec.quality[name]) if name == "vision" else 0
                 self.predictors[name] = SequencePredictor(spec.widths[name], signals, options, self.dimensions)
         if len(self.used) > 1:
-            signals = [len(spec.quality[name]) for name in self.used]
-            self.gate = PredictionGate(self.dimensions, signals, options.gate_width)
+            counts = [len(spec.quality[name]) for name in self.used]
+            self.gate = PredictionGate(self.dimensions, counts, options.gate_width)
 
     def init_output_bias(self, mean_label: Tensor) -> None:
         for predictor in self.predictors.values():
