@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.audio_tiny import CLAP, HTSAT, LAYER
+from helpers.audio_tiny import CLAP, HTSAT, LAYER, WHISPER
 from helpers.open_clip_tiny import MODELS, PREPROCESSING
 from helpers.pickled_code import Code
 
@@ -38,6 +38,13 @@ def wav2vec2(folder: Path) -> dict[str, Any]:
     return {"pretrained": str(folder)}
 
 
+def whisper(folder: Path) -> dict[str, Any]:
+    from transformers import WhisperConfig
+
+    WhisperConfig(**WHISPER).save_pretrained(folder)
+    return {"pretrained": str(folder)}
+
+
 def bert(folder: Path) -> dict[str, Any]:
     from transformers import BertConfig
 
@@ -55,6 +62,7 @@ CASES = {
     "clap": ("audio", "clap", "pytorch_model.bin", clap),
     "wav2vec2": ("audio", "wav2vec2", "pytorch_model.bin", wav2vec2),
     "audeering": ("audio", "audeering", "pytorch_model.bin", wav2vec2),
+    "whisper": ("audio", "whisper", "pytorch_model.bin", whisper),
     "text folder": ("text", "transformer", "pytorch_model.bin", bert),
     "text file": ("text", "open_clip", "x.pt", lambda folder: {"text_cfg": TEXT_CFG}),
 }
