@@ -1,7 +1,8 @@
 """Arrays: .npy, .npz or .safetensors, one file a clip; or one .npz or .safetensors whose arrays are named as the clips.
 
 A file of a clip holds one array, (T, C) or (C,) for one step, or an array called features and, beside it, times (T,) in
-seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are spread over the clip.
+seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are spread over the clip. Other arrays are
+not read, which is noted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,14 +31,16 @@ class Arrays:
         return file.suffix in (".npy", ".npz", ".safetensors")
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        if wanted.patterns:
-            raise UserError(f"{path}: its channels have no names; leave out external_columns")
+        wanted.refuse_columns(path)
         arrays = read_arrays(path)
         main = next((key for key in FEATURES if key in arrays), None)
         rest = [key for key in arrays if key not in (*TIMES, *RATES, *CONFIDENCE)]
         if main is not None or len(rest) == 1:
             names = [name or path.stem, *([] if main else rest)]
-            return [clip_of(arrays[main or rest[0]], names, str(path), arrays)]
+            track = clip_of(arrays[main or rest[0]], names, str(path), arrays)
+            if unread := [key for key in rest if key != main] if main else []:
+                track.notes.append(f"arrays not read: {first_few(unread)}; times are called times, or rate in Hz")
+            return [track]
         if name or not rest:
             raise UserError(f"{path}: holds {first_few(rest) or 'no array'}; call the one with the features 'features'")
         return [clip_of(arrays[key], [key], f"{path}: {key}", {}) for key in rest]

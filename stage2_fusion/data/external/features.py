@@ -1,8 +1,8 @@
-"""The features of another tool for one modality of a clip dataset: found, matched and checked; a source of given
+"""The features of another tool for one modality of a clip dataset: read, matched and checked; a source of given
 features (data/given.py).
 
-Times are those of the files, rows without times are spread over the clip. A row that is not finite, or in which the
-tool found nothing, is left out: the clip has no step there. Nothing is filled in.
+Times are those of the files, rows without times are spread over the clip (times.py). A row that is not finite, or in
+which the tool found nothing, is left out: the clip has no step there. Nothing is filled in.
 """
 
 import hashlib
@@ -10,52 +10,29 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
+from typing import NoReturn
 
 import numpy as np
 
 from shared.dataset.clip_dataset import ClipDataset
-from shared.dataset.media_files import files_under
 from shared.errors import UserError
-from shared.tables.formats import is_table
 from shared.terminal.progress import track as progress
 from shared.text import counted, first_few, one_line
-from stage2_fusion.data.external.formats import FORMATS, make_format, recognize, split_spec
+from stage2_fusion.data.external.finding import find_files
+from stage2_fusion.data.external.formats import make_format, split_spec
 from stage2_fusion.data.external.matching import match
-from stage2_fusion.data.external.sniff import SUFFIXES, Sniffed
+from stage2_fusion.data.external.problems import Problem, Problems
+from stage2_fusion.data.external.times import begins_late, ends_late, repeats, timing
 from stage2_fusion.data.external.tracks import ExternalFormat, Track, Wanted
 from stage2_fusion.data.feature_info import ExternalInfo, ExternalTool
 from stage2_fusion.data.given import GivenSteps
 
 CONFIDENCE = "confidence"
 """The quality signal that the tool's own confidence becomes."""
+TOLERANCE = 1e-3
+"""How far a confidence may be outside [0, 1]: networks say 1.0000001."""
 MOST_HELD = 1 << 30
 """Bytes of features that stay in memory; the files of the others are read again when they are needed."""
-FASTEST = 240.0
-"""Frames per second. Faster ones are no frames of a camera: OpenFace counts milliseconds where a file has no rate."""
-KINDS = {
-    "unread": ("file", "not read"),
-    "unmatched": ("source", "without a clip"),
-    "unusable": ("clip", "whose features do not fit"),
-    "missing": ("clip", "without features"),
-    "rows": ("clip", "with rows left out"),
-    "remark": ("remark", ""),
-}
-"""Kinds of problems, the most serious ones first: what is counted, and what is the matter with it."""
-
-
-class Problem(NamedTuple):
-    """A line of external.csv."""
-
-    modality: str
-    clip: str
-    """Its id; "" for features without a clip."""
-    source: str
-    """The file, and what of it; "" for a clip without features."""
-    reason: str
-    kind: str
-    """One of KINDS."""
 
 
 @dataclass(eq=False)
@@ -70,9 +47,74 @@ class _Held:
     columns: tuple[str, ...]
     width: int
     has_confidence: bool
-    alive: frozenset[str]
-    """Columns with a finite value in a usable row."""
+    alive: frozenset[str | int]
+    """Columns, or channels without names, with a finite value in a usable row."""
     track: Track | None
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """The channels that are read."""
+
+    columns: tuple[str, ...]
+    """C names; () for channels without names."""
+    numbers: tuple[int, ...]
+    """C numbers of channels without names."""
+    of: int
+    """How many channels the files have."""
+    confidence: bool
+    """Whether they state one."""
+
+    @property
+    def width(self) -> int:
+        """C."""
+        return len(self.columns or self.numbers)
+
+    def of_track(self, track: Track) -> np.ndarray:
+        """(T, C)."""
+        if tuple(track.columns) == self.columns and self.width == track.values.shape[1]:
+            return track.values
+        numbers = [track.columns.index(name) for name in self.columns] if self.columns else list(self.numbers)
+        return track.values[:, numbers]
+
+    def unlike(self, held: _Held) -> str:
+        """Why a track cannot be read so; "" if it can."""
+        if self.confidence and not held.has_confidence:
+            return "states no confidence, which most others do"
+        if self.columns:
+            lacking = [name for name in self.columns if name not in held.columns]
+            return f"lacks {first_few(lacking)}, which most others have" if lacking else ""
+        other = held.columns or held.width != self.of
+        return f"{counted(held.width, 'channel')}, where most others have {self.of}" if other else ""
+
+
+class _Rows:
+    """The rows of a clip: which of them become steps, when they are, and why the others do not."""
+
+    def __init__(self, track: Track, channels: _Channels, duration: float, of_camera: bool):
+        self.values = channels.of_track(track)  # (T, C)
+        self.confidence = track.confidence if channels.confidence else None
+        count, times = len(self.values), track.times
+        again = np.zeros(count, bool) if times is None else repeats(times, self.values)  # (T,)
+        if again.any() and (~again).sum() == 1:  # a row of the whole clip
+            times = None
+        spread = timing(None if times is None else times[~again], int((~again).sum()), duration, of_camera)
+        self.remark, self.seconds = spread.remark, np.full(count, np.nan)
+        self.seconds[~again] = spread.seconds  # (T,)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(self.values.astype(np.float32)).all(axis=1) & np.isfinite(self.seconds)  # (T,)
+        if self.confidence is not None:
+            finite &= np.isfinite(self.confidence)
+        self.kept, self.why = np.ones(count, bool), []
+        for left_out, reason in (
+            (~track.usable, track.unusable or "not usable"),
+            (again, "the same as others: was the tool run twice?"),
+            (~finite, "not finite"),
+            (self.seconds < 0, "before the beginning"),
+        ):
+            if number := int((self.kept & left_out).sum()):
+                self.why.append(f"{number:,} {reason}")
+            self.kept &= ~left_out
 
 
 class ExternalFeatures:
@@ -89,31 +131,50 @@ class ExternalFeatures:
         self.durations = [float(seconds) for seconds in clips.column("duration")]
         self.max_seconds = float(clips.info.recipe.max_seconds)
         self.wanted = Wanted(modality, tuple(patterns), tuple(clips.label_names))
-        self.problems: list[Problem] = []
-        self.format, self.files = self._choose(name)
+        self._problems = Problems(modality)
+        self.format, self.files = find_files(self.path, name, self._problems)
         self.reader: ExternalFormat = make_format(self.format)
         self.title = made_by or self.reader.title
         self._again = lru_cache(maxsize=1)(self._tracks)
         held = self._read_all()
         matches = match([each.names for each in held], self.ids)
         for number, reason in matches.unmatched:
-            self._report("unmatched", "", held[number].where, reason)
-        self.columns, self.width, self.has_confidence = self._common([held[i] for i in matches.track_of.values()])
-        self._held = {row: held[i] for row, i in matches.track_of.items() if self._fits(row, held[i])}
+            self._problems.report("unmatched", "", held[number].where, reason)
+        matched = {row: held[i] for row, i in matches.track_of.items()}
+        self._channels = self._common([*matched.values()])
+        self._held = {row: each for row, each in matched.items() if self._fits(row, each)}
+        if 2 * len(self._held) < len(matched):
+            share = f"{len(self._held):,} of {counted(len(matched), 'clip')} have features alike"
+            raise UserError(f"{self.path}: only {share}{self._problems.such_as()}")
         self.rows = self.masked = 0
         self._check()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What cannot be used, has no partner, or a person should know."""
+        return self._problems.found
 
     # --- what a GivenSource has --------------------------------------------------------------------------------------
 
     @property
-    def widths(self) -> dict[str, int]:
+    def width(self) -> int:
         """Channels."""
+        return self._channels.width
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Their names; () without names."""
+        return self._channels.columns
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Channels of the modality."""
         return {self.modality: self.width}
 
     @property
     def signals(self) -> dict[str, list[str]]:
         """Confidence, where the tool states it."""
-        return {self.modality: [CONFIDENCE] if self.has_confidence else []}
+        return {self.modality: [CONFIDENCE] if self._channels.confidence else []}
 
     @property
     def present(self) -> dict[str, np.ndarray]:
@@ -122,11 +183,11 @@ class ExternalFeatures:
 
     def read(self, row: int) -> dict[str, GivenSteps]:
         """The steps of the clip in this row."""
-        signals = int(self.has_confidence)
         if not self._present[row]:
+            signals = len(self.signals[self.modality])
             empty = np.zeros((0, self.width), np.float32)
             return {self.modality: GivenSteps(empty, np.zeros(0, np.float32), np.zeros((0, signals), np.float32))}
-        return {self.modality: self._steps(row, self._track(self._held[row]))}
+        return {self.modality: self._steps(self._rows(row, self._track(self._held[row])))}
 
     # --- what features.json says -------------------------------------------------------------------------------------
 
@@ -145,56 +206,13 @@ class ExternalFeatures:
         rate = f", {self.rate:.4g} steps per second" if self.rate else ""
         of = f"{int(self._present.sum()):,} of {counted(len(self.ids), 'clip')}"
         lines = [f"{self.modality}: {counted(self.width, 'channel')} of {self.title}{names}{rate}, for {of}"]
-        count = Counter(each.kind for each in self.problems)
-        parts = [
-            f"{counted(count[kind], what)} {matter}".strip() for kind, (what, matter) in KINDS.items() if count[kind]
-        ]
+        parts = self._problems.counts()
         parts += [f"{self.masked:,} of {counted(self.rows, 'row')} left out"] if self.masked else []
         if parts:
-            lines.append(f"{self.modality}: {', '.join(parts)}, listed in external.csv, such as {self._example()}")
+            lines.append(f"{self.modality}: {', '.join(parts)}, listed in external.csv{self._problems.such_as()}")
         return lines
 
-    def _example(self) -> str:
-        """The most serious problem."""
-        worst = min(self.problems, key=lambda each: [*KINDS].index(each.kind))
-        return ": ".join(filter(None, (worst.clip, worst.source, worst.reason)))
-
     # --- reading -----------------------------------------------------------------------------------------------------
-
-    def _choose(self, name: str) -> tuple[str, list[Path]]:
-        """The format of most files, and the files in it; any text may be a table, so that other formats come first.
-        UserError when there are none."""
-        if not self.path.exists():
-            raise UserError(f"{self.path}: no such file or folder; --external {self.modality}=PATH names the features")
-        if self.path.is_dir():
-            own = bool(name) and name not in FORMATS.parts
-            files = [self.path / each for each in files_under(self.path) if own or each.suffix.lower() in SUFFIXES]
-        else:
-            files = [self.path]
-            if not name and self.path.suffix.lower() not in SUFFIXES:
-                is_table(self.path)  # says what to do with spreadsheets and archives
-        if name:
-            return name, files
-        formats = {each: make_format(each) for each in FORMATS.parts}
-        kinds = {file: recognize(Sniffed(file), formats) for file in files}
-        about = {kind: formats[kind].modalities for kind in kinds.values() if kind}
-        fitting = Counter(kind for kind in kinds.values() if kind and self.modality in about[kind])
-        chosen = max(fitting, key=lambda kind: (kind != "table", fitting[kind]), default="")
-        for file, kind in kinds.items():
-            if not kind:
-                self._report(
-                    "unread", "", str(file), "no file of features that is known here; remove it, or name its format"
-                )
-            elif self.modality not in about[kind]:
-                reason = f"{formats[kind].title} makes features of {' and '.join(about[kind])}, not of {self.modality}"
-                self._report("unread", "", str(file), f"{reason}; write --external {about[kind][0]}={self.path}")
-            elif kind != chosen:
-                reason = f"in the format of {formats[kind].title}, among files in that of {formats[chosen].title}"
-                self._report("unread", "", str(file), f"{reason}; keep them in folders of their own")
-        if not chosen:
-            found = f", such as {self._example()}" if self.problems else ""
-            raise UserError(f"{self.path}: holds no features of {self.modality} ({', '.join(FORMATS.parts)}){found}")
-        return chosen, [file for file, kind in kinds.items() if kind == chosen]
 
     def _tracks(self, file: int) -> list[Track]:
         """The tracks of a file."""
@@ -209,59 +227,52 @@ class ExternalFeatures:
             try:
                 tracks = self._tracks(file)
             except UserError as error:
-                self._report("unread", "", str(path), one_line(str(error).removeprefix(f"{path}: ")))
+                self._problems.report("unread", "", str(path), one_line(str(error).removeprefix(f"{path}: ")))
                 continue
             for place, track in enumerate(tracks):
                 with np.errstate(over="ignore"):  # what single precision cannot hold counts as not finite
                     track.values = track.values.astype(np.float32)
-                if track.problem:
-                    self._report("unread", "", track.where, track.problem)
+                if problem := track.problem or _wrong_confidence(track):
+                    self._problems.report("unread", "", track.where, problem)
                     continue
                 size += track.values.nbytes
                 keep = size <= MOST_HELD or len(tracks) > 1
                 held.append(_held(file, place, track, keep))
             for note in dict.fromkeys(note for track in tracks for note in track.notes):
-                self._report("remark", "", str(path), note)
+                self._problems.report("remark", "", str(path), note)
         return held
 
     def _track(self, held: _Held) -> Track:
         return held.track or self._again(held.file)[held.place]
 
-    def _common(self, held: list[_Held]) -> tuple[tuple[str, ...], int, bool]:
-        """The columns and the number of channels that most tracks have, and whether they state a confidence. Columns
-        without a value in any of them are left out. UserError when there are none."""
+    def _common(self, held: list[_Held]) -> _Channels:
+        """The channels that most tracks have, and whether they state a confidence. Channels without a value in any of
+        them are left out. UserError when there are none."""
         if not held:
             self._fail()
         kinds = Counter((each.columns, each.width, each.has_confidence) for each in held)
         columns, width, has_confidence = kinds.most_common(1)[0][0]
-        if not columns:
-            return (), width, has_confidence
-        alive = frozenset[str]().union(*(each.alive for each in held))
-        if dead := [name for name in columns if name not in alive]:
-            self._report(
-                "remark",
-                "",
-                str(self.path),
-                f"columns without a number in any usable row are left out: {first_few(dead)}",
-            )
-        columns = tuple(name for name in columns if name in alive)
-        if not columns:
-            self._fail()
-        return columns, len(columns), has_confidence
+        alive = frozenset[str | int]().union(*(each.alive for each in held if each.columns or each.width == width))
+        numbers = [i for i in range(width) if (columns[i] if columns else i) in alive]
+        if not numbers:
+            numbers = [*range(width)]  # no row of any clip is used, which is said for each
+        if dead := [columns[i] if columns else f"channel {i}" for i in range(width) if i not in numbers]:
+            reason = f"columns without a number in any usable row are left out: {first_few(dead)}"
+            self._problems.report("remark", "", str(self.path), reason)
+        names = tuple(columns[i] for i in numbers) if columns else ()
+        return _Channels(names, () if columns else tuple(numbers), width, has_confidence)
 
     def _fits(self, row: int, held: _Held) -> bool:
-        """Whether a track has the common columns."""
-        if self.has_confidence and not held.has_confidence:
-            reason = "states no confidence, which most others do"
-        elif self.columns:
-            lacking = [name for name in self.columns if name not in held.columns]
-            reason = f"lacks {first_few(lacking)}, which most others have" if lacking else ""
-        else:
-            other = held.columns or held.width != self.width
-            reason = f"{counted(held.width, 'channel')}, where most others have {self.width}" if other else ""
+        """Whether a track has the common channels."""
+        reason = self._channels.unlike(held)
         if reason:
-            self._report("unusable", self.ids[row], held.where, f"{reason}; make it as the others")
+            self._problems.report("unusable", self.ids[row], held.where, f"{reason}; make it as the others")
         return not reason
+
+    def _fail(self) -> NoReturn:
+        none = f"none of {counted(len(self.ids), 'clip')} has features of {self.modality} here"
+        ids = f"ids of clips are as {first_few(self.ids, 2)}"
+        raise UserError(f"{self.path}: {none}{self._problems.such_as()}; {ids}")
 
     # --- the steps of a clip -----------------------------------------------------------------------------------------
 
@@ -270,14 +281,14 @@ class ExternalFeatures:
         self._present = np.zeros(len(self.ids), bool)
         content, rates = hashlib.sha256(), []
         for row, held in self._held.items():
-            track = self._track(held)
-            kept, times = self._kept(row, track)
-            steps = self._steps(row, track)
-            self.rows, self.masked = self.rows + len(kept), self.masked + int((~kept).sum())
-            self._present[row] = len(steps.values) > 0
-            self._remark(row, track, kept, times)
-            if len(steps.times) > 1:
-                rates.append(1 / max(float(np.median(np.diff(steps.times))), 1e-6))
+            rows = self._rows(row, self._track(held))
+            self.rows, self.masked = self.rows + len(rows.kept), self.masked + int((~rows.kept).sum())
+            if not self._is_of_clip(row, held.where, rows):
+                continue
+            steps = self._steps(rows)
+            self._present[row] = True
+            gaps = np.diff(steps.times)
+            rates += [1 / float(np.median(gaps))] if len(gaps) and np.median(gaps) > 0 else []
             parts = (steps.values, steps.times, steps.signals)
             content.update(f"{self.ids[row]} {steps.values.shape};".encode() + b"".join(p.tobytes() for p in parts))
         if not self._present.any():
@@ -285,97 +296,57 @@ class ExternalFeatures:
         told = {each.clip for each in self.problems}
         for row, name in enumerate(self.ids):
             if row not in self._held and name not in told:
-                self._report("missing", name, "", "no features; the modality is missing")
+                self._problems.report("missing", name, "", "no features; the modality is missing")
         self.rate = float(np.median(rates)) if rates and self.modality != "text" else None
         self.digest = content.hexdigest()[:16]
 
-    def _kept(self, row: int, track: Track) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows become steps, bool (T,), and the seconds (T,) of all rows."""
-        values, times = self._values(track), self._times(row, track)
-        with np.errstate(over="ignore"):
-            kept = track.usable & np.isfinite(values.astype(np.float32)).all(axis=1)
-        kept &= np.isfinite(times) & (times >= 0)
-        if track.confidence is not None and self.has_confidence:
-            kept &= np.isfinite(track.confidence)
-        return kept, times
+    def _rows(self, row: int, track: Track) -> _Rows:
+        return _Rows(track, self._channels, self.durations[row], self.modality == "vision")
 
-    def _steps(self, row: int, track: Track) -> GivenSteps:
-        kept, times = self._kept(row, track)
-        chosen = np.flatnonzero(kept & (times < self.max_seconds))
-        chosen = chosen[np.argsort(times[chosen], kind="stable")]
-        signals = np.zeros((len(chosen), int(self.has_confidence)), np.float32)
-        if self.has_confidence and track.confidence is not None:
-            signals[:, 0] = np.clip(track.confidence[chosen], 0, 1)
-        return GivenSteps(self._values(track)[chosen].astype(np.float32), times[chosen].astype(np.float32), signals)
+    def _steps(self, rows: _Rows) -> GivenSteps:
+        chosen = np.flatnonzero(rows.kept & (rows.seconds < self.max_seconds))
+        chosen = chosen[np.argsort(rows.seconds[chosen], kind="stable")]
+        signals = np.zeros((len(chosen), int(self._channels.confidence)), np.float32)
+        if rows.confidence is not None:
+            signals[:, 0] = np.clip(rows.confidence[chosen], 0, 1)
+        return GivenSteps(rows.values[chosen].astype(np.float32), rows.seconds[chosen].astype(np.float32), signals)
 
-    def _values(self, track: Track) -> np.ndarray:
-        """(T, C) of the common columns."""
-        if tuple(track.columns) == self.columns:
-            return track.values
-        return track.values[:, [track.columns.index(name) for name in self.columns]]
+    def _is_of_clip(self, row: int, where: str, rows: _Rows) -> bool:
+        """Report what a person should know about the rows of a clip, and tell whether they may be of it."""
+        name, duration = self.ids[row], self.durations[row]
+        seconds = rows.seconds[rows.kept]
+        if not rows.kept.all():
+            left = f"{(~rows.kept).sum():,} of {len(rows.kept):,}" if len(seconds) else "all"
+            self._problems.report("rows", name, where, f"{left} rows left out: {', '.join(rows.why)}")
+        if not len(seconds):
+            if not len(rows.kept):
+                self._problems.report("missing", name, where, "no rows; the modality is missing")
+            return False
+        if rows.remark:
+            self._problems.report("remark", name, where, rows.remark)
+        is_cut = duration >= self.max_seconds - 0.1
+        if reason := begins_late(float(seconds.min()), self.max_seconds if is_cut else duration):
+            self._problems.report("unusable", name, where, reason)
+            return False
+        if not is_cut and (question := ends_late(float(seconds.max()), duration)):
+            self._problems.report("remark", name, where, question)
+        return True
 
-    def _times(self, row: int, track: Track) -> np.ndarray:
-        """Seconds (T,) of the rows."""
-        count = len(track.values)
-        if track.times is not None and np.isfinite(track.times).any():
-            times = track.times * (0.001 if self._in_milliseconds(row, track.times) else 1)
-            if not self._too_fast(times):
-                return times
-        return (np.arange(count) + 0.5) * (self.durations[row] or count / 25) / max(count, 1)
 
-    def _in_milliseconds(self, row: int, times: np.ndarray) -> bool:
-        """Whether times are whole numbers far beyond the end of the clip, and within it as milliseconds."""
-        known = times[np.isfinite(times)]
-        last = float(known.max(initial=0))
-        return (
-            last > 20 * max(self.durations[row], 1)
-            and last <= 1000 * (self.durations[row] + 1)
-            and not (known % 1).any()
-        )
-
-    def _too_fast(self, times: np.ndarray) -> bool:
-        """Whether times are no times of a camera."""
-        steps = np.diff(times[np.isfinite(times)])
-        return self.modality == "vision" and len(steps) > 2 and 0 <= float(np.median(steps)) < 1 / FASTEST
-
-    def _remark(self, row: int, track: Track, kept: np.ndarray, times: np.ndarray) -> None:
-        """Report what a person should know about the rows of a clip."""
-        name, last = self.ids[row], float(np.max(times[kept], initial=0))
-        if not kept.all():
-            why = [f"{(~track.usable).sum():,} {track.unusable}"] if not track.usable.all() else []
-            rest = int((track.usable & ~kept).sum())
-            why += [f"{rest:,} not finite"] if rest else []
-            left = "all" if not kept.any() else f"{(~kept).sum():,} of {len(kept):,}"
-            self._report("rows", name, track.where, f"{left} rows left out: {', '.join(why)}")
-        if kept.any() and not self._present[row]:
-            first = f"{float(times[kept].min()):.6g} s"
-            self._report(
-                "unusable", name, track.where, f"its times begin at {first}, after the clip; count from its start"
-            )
-        if track.times is not None and self._in_milliseconds(row, track.times):
-            self._report("remark", name, track.where, "its times are read as milliseconds")
-        elif track.times is not None and self._too_fast(track.times):
-            self._report(
-                "remark", name, track.where, "its times are no times of a camera; the rows are spread over the clip"
-            )
-        cut = self.durations[row] >= self.max_seconds - 0.1
-        if last > self.durations[row] + 1 and not cut:
-            lasts = f"they last {last:.1f} s, the clip {self.durations[row]:.1f} s"
-            self._report("remark", name, track.where, f"{lasts}: are they of this clip?")
-
-    def _report(self, kind: str, clip: str, source: str, reason: str) -> None:
-        self.problems.append(Problem(self.modality, clip, source, reason, kind))
-
-    def _fail(self) -> None:
-        example = f", such as {self._example()}" if self.problems else ""
-        none = f"none of {counted(len(self.ids), 'clip')} has features of {self.modality} here"
-        raise UserError(f"{self.path}: {none}{example}; ids of clips are as {first_few(self.ids, 2)}")
+def _wrong_confidence(track: Track) -> str:
+    """Why a confidence is none; "" if it is one."""
+    confidence = np.empty(0) if track.confidence is None else track.confidence[track.usable]
+    known = confidence[np.isfinite(confidence)]
+    low, high = float(known.min(initial=0)), float(known.max(initial=0))
+    if low >= -TOLERANCE and high <= 1 + TOLERANCE:
+        return ""
+    return f"its confidence is from {low:.4g} to {high:.4g}; give it from 0 to 1, or leave it out"
 
 
 def _held(file: int, place: int, track: Track, keep: bool) -> _Held:
     usable = track.values[track.usable]
-    finite = np.isfinite(usable).any(axis=0) if len(usable) else np.zeros(track.values.shape[1], bool)  # (C,)
-    alive = frozenset(name for name, has in zip(track.columns, finite, strict=False) if has)
-    kept = track if keep else None
-    confident, width = track.confidence is not None, track.values.shape[1]
-    return _Held(file, place, track.names, track.where, tuple(track.columns), width, confident, alive, kept)
+    width = track.values.shape[1]
+    finite = np.isfinite(usable).any(axis=0) if len(usable) else np.zeros(width, bool)  # (C,)
+    alive = frozenset(track.columns[i] if track.columns else int(i) for i in np.flatnonzero(finite))
+    kept, columns = track if keep else None, tuple(track.columns)
+    return _Held(file, place, track.names, track.where, columns, width, track.confidence is not None, alive, kept)

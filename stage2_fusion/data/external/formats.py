@@ -14,6 +14,7 @@ FORMATS = Registry(
         "openface": f"{PACKAGE}.openface:OpenFace",
         "opensmile": f"{PACKAGE}.opensmile:OpenSmile",
         "pyfeat": f"{PACKAGE}.pyfeat:PyFeat",
+        "libreface": f"{PACKAGE}.libreface:LibreFace",
         "arrays": f"{PACKAGE}.arrays:Arrays",
         "mmsa": f"{PACKAGE}.pickles:Pickles",
         "table": f"{PACKAGE}.table:Table",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from shared.dataset.media_files import IMAGE_SUFFIXES, MEDIA_SUFFIXES
@@ -25,9 +26,11 @@ class Matches:
 def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
     """names: for each track what its clip may be called, the most certain first; ids: those of the clips.
 
-    A name is an id as it is; without the suffix of a media file, without capitals and in another Unicode form; or both
-    end in the same parts of a path; or both are the same number (7, 00007). The longest part in common decides. What
-    fits several clips, and clips that several tracks fit equally well, stay without a partner.
+    A name is an id as it is; without the suffix of a media file, without capitals and in another Unicode form; or one
+    of them is the end of the other's path; or both are the same number (7, 00007). The longest part in common decides.
+    Paths that only end alike (features/x, clips/x) are of one clip where such an end names a clip by itself: it is no
+    number, no two clips have it, and the folder before it is not one of other clips. What fits several clips, and
+    clips that several tracks fit equally well, stay without a partner.
     """
     index = _Index(ids)
     candidates: dict[int, list[tuple[int, int]]] = {}  # row: (how certain, track)
@@ -42,7 +45,8 @@ def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
             fitting = first_few([ids[row] for row in places[0].rows])
             found.unmatched.append((number, f"fits several clips ({fitting}); name it by a longer part of the path"))
         else:
-            found.unmatched.append((number, f"no clip is called {several[0] if several else 'so'}"))
+            called = " or ".join(name[:80] for name in several[: 1 + (len(several) == 2)])  # a file, and its only row
+            found.unmatched.append((number, f"no clip is called {called or 'so'}"))
     for row, fitting_tracks in candidates.items():
         most = max(certainty for certainty, _ in fitting_tracks)
         first = [number for certainty, number in fitting_tracks if certainty == most]
@@ -63,43 +67,70 @@ class _Place:
     certainty: int
 
 
-class _Index:
-    """The clips by everything that they may be called."""
+class _Ends:
+    """Clips by their names, and by the ends of those."""
 
-    def __init__(self, ids: Sequence[str]):
-        self.exact = {name: row for row, name in enumerate(ids)}
+    def __init__(self) -> None:
         self.whole: dict[str, list[int]] = {}
         self.tails: dict[str, list[int]] = {}
-        self.numbers: dict[int, list[int]] = {}
-        for row, name in enumerate(ids):
-            for form in _forms(name):
-                _add(self.whole, form, row)
-                for tail in _tails(form):
-                    _add(self.tails, tail, row)
-                if (number := _number(form)) is not None:
-                    _add(self.numbers, number, row)
+        self.folders: set[str] = set()
 
-    def find(self, name: str) -> _Place | None:
-        if name in self.exact:
-            return _Place([self.exact[name]], 10**6)
-        forms = [*_forms(name)]
+    def add(self, form: str, row: int) -> None:
+        self.folders.update(form.split("/")[:-1])
+        _add(self.whole, form, row)
+        for tail in _tails(form):
+            _add(self.tails, tail, row)
+
+    @cached_property
+    def shared(self) -> set[int]:
+        """Numbers of folders in the ends that several clips have."""
+        return {tail.count("/") for tail, rows in self.tails.items() if len(rows) > 1}
+
+    def find(self, forms: Sequence[str]) -> _Place | None:
         for form in forms:
             if rows := self.whole.get(form):
                 return _Place(rows, 10**5)
         for form in forms:  # the name is the end of an id
             if rows := self.tails.get(form):
                 return _Place(rows, 1 + form.count("/"))
-        for form in forms:  # an id is the end of the name, or has its end in common
-            for tail in _tails(form):
-                if rows := self.whole.get(tail) or self.tails.get(tail):
-                    return _Place(rows, 1 + tail.count("/"))
         for form in forms:
-            if (number := _number(form)) is not None and (rows := self.numbers.get(number)):
-                return _Place(rows, 0)
+            for tail in _tails(form):
+                if rows := self.whole.get(tail):  # an id is the end of the name
+                    return _Place(rows, 1 + tail.count("/"))
+                if (rows := self.tails.get(tail)) and self._names_a_clip(tail, form):
+                    return _Place(rows, 1 + tail.count("/"))
         return None
 
+    def _names_a_clip(self, tail: str, form: str) -> bool:
+        """Whether the end of a path is enough to tell which clip it is of, though the folders before it differ."""
+        folder = form.removesuffix(f"/{tail}").rpartition("/")[2]
+        is_number = "/" not in tail and NUMBER.fullmatch(tail) is not None
+        return not is_number and tail.count("/") not in self.shared and folder not in self.folders
 
-def _add(index: dict, key: str | int, row: int) -> None:
+
+class _Index:
+    """The clips by everything that they may be called."""
+
+    def __init__(self, ids: Sequence[str]):
+        self.exact = {name: row for row, name in enumerate(ids)}
+        self.names, self.numbers = _Ends(), _Ends()
+        for row, name in enumerate(ids):
+            for form in _forms(name):
+                self.names.add(form, row)
+                if number := _number(form):
+                    self.numbers.add(number, row)
+
+    def find(self, name: str) -> _Place | None:
+        if name in self.exact:
+            return _Place([self.exact[name]], 10**6)
+        forms = [*_forms(name)]
+        if place := self.names.find(forms):
+            return place
+        place = self.numbers.find([number for form in forms if (number := _number(form))])
+        return place and _Place(place.rows, 0)
+
+
+def _add(index: dict[str, list[int]], key: str, row: int) -> None:
     rows = index.setdefault(key, [])
     if row not in rows:
         rows.append(row)
@@ -120,6 +151,8 @@ def _tails(form: str) -> Iterable[str]:
     return ["/".join(parts[i:]) for i in range(1, len(parts))]
 
 
-def _number(form: str) -> int | None:
-    matched = NUMBER.fullmatch(form.rpartition("/")[2]) if form.isascii() else None
-    return int(matched[1]) if matched else None
+def _number(form: str) -> str:
+    """A name that is a number, with its folders, without the zeros that spreadsheets take or add; "" for others."""
+    folder, slash, name = form.rpartition("/")
+    matched = NUMBER.fullmatch(name) if name.isascii() else None
+    return f"{folder}{slash}{matched[1]}" if matched else ""

@@ -15,7 +15,16 @@ import numpy as np
 
 from shared.errors import UserError
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, clip_names, numbers, numeric_columns, one_face, read_csv, texts
+from stage2_fusion.data.external.tool_csv import (
+    Rows,
+    clip_names,
+    numbers,
+    numeric_columns,
+    one_face,
+    read_csv,
+    rows_by_name,
+    texts,
+)
 from stage2_fusion.data.external.tracks import Track, Wanted
 
 ACTION_UNIT = re.compile(r"AU\d\d_[rc]")
@@ -37,6 +46,8 @@ class OpenFace:
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
         if self._details(path):
+            if not name:
+                raise UserError(f"{path}: what OpenFace writes beside its features; give the CSV, or the folder")
             return []
         file = Sniffed(path)
         if "success" not in file.header:
@@ -49,10 +60,8 @@ class OpenFace:
         confidence = numbers(frame, ["confidence"])[:, 0]  # (N,)
         names, kept = clip_names(frame), np.ones(len(frame), bool)
         if "face_id" in frame and "frame" in frame:
-            clips, faces = np.array(names or [""] * len(frame), dtype=object), texts(frame, "face_id")
-            number = numbers(frame, ["frame"])[:, 0]
-            for clip in dict.fromkeys(clips):
-                own = np.flatnonzero(clips == clip)
+            faces, number = texts(frame, "face_id"), numbers(frame, ["frame"])[:, 0]
+            for own in rows_by_name(names or [""] * len(frame)).values():
                 kept[own] = one_face(number[own], [faces[i] for i in own], usable[own], confidence[own])
         rows = Rows(
             values=numbers(frame, columns)[kept],

@@ -9,6 +9,7 @@ One file may hold several clips. Functionals stand in the middle of what they de
 
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,8 @@ class OpenSmile:
             return False
         if "frameTime" in header or "frameIndex" in header or file.suffix == ".arff":
             return True
-        described = sum(bool(DESCRIPTOR.search(name)) for name in header)
-        return len(header) > 1 and described > len(header) / 2
+        columns = [name for name in header if not any(fnmatchcase(name, role) for role in ROLES)]
+        return len(header) > 1 and sum(bool(DESCRIPTOR.search(name)) for name in columns) > len(columns) / 2
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
         file = Sniffed(path)
@@ -50,13 +51,19 @@ class OpenSmile:
         columns = wanted.columns(numeric_columns(frame), EVERY, ROLES, str(path))
         if not columns:
             raise UserError(f"{path}: holds no descriptors")
+        names = _names(frame)
+        times = _times(frame, path, names)
+        is_nameless = names is not None and not any(names) and len(names) > 1
+        if is_nameless and (times is None or not np.diff(times).any()):
+            clips = f"{len(frame)} clips without a name; run SMILExtract with -instname clip, or write a file for each"
+            raise UserError(f"{path}: {clips}")
         rows = Rows(
             values=numbers(frame, columns),
             columns=columns,
             usable=np.ones(len(frame), bool),
-            names=_names(frame),
+            times=times,
+            names=names,
         )
-        rows.times = _times(frame, path, rows.names)
         return rows.tracks(path, name)
 
     def how(self, modality: str) -> str:

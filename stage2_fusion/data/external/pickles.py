@@ -5,8 +5,8 @@ MMSA's features (github.com/thuiar/MMSA, and what MMSA-FET writes for it):
     {"train": {"id": N names, "vision": (N, T, C), "audio": ..., "text": ..., "vision_lengths": N, "audio_lengths": N,
                "text_bert": (N, 3, T), "raw_text": ..., "regression_labels": ...}, "valid": ..., "test": ...}
 
-Rows behind the length are padding; without lengths, rows of zeros at both ends are. A file may also hold one clip: an
-array, or {"vision": (T, C), ...}.
+Rows behind the length are padding; without lengths, rows of zeros at both ends are. A file may also hold one clip, an
+array or {"vision": (T, C), ...}; or several by their names, {"clip": (T, C), ...} or {"clip": {"vision": ...}, ...}.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,8 +37,7 @@ class Pickles:
         return file.suffix in (".pkl", ".pickle", ".p")
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        if wanted.patterns:
-            raise UserError(f"{path}: its channels have no names; leave out external_columns")
+        wanted.refuse_columns(path)
         try:
             content = read_pickle(path, MOST_BYTES, objects=True)
         except MediaError as error:
@@ -48,6 +47,11 @@ class Pickles:
         splits = {str(key): part for key, part in content.items() if str(key) in SPLITS and isinstance(part, dict)}
         if splits:
             return [track for key, part in splits.items() for track in _split(part, f"{path}: {key}", wanted.modality)]
+        if clips := _clips(content, wanted.modality):
+            return [
+                clip_of(_plain(each, f"{path}: {key}"), _names(key), f"{path}: {key}", {})
+                for key, each in clips.items()
+            ]
         if len(content) > 1 or _key(content, wanted.modality):
             value = content[_found(content, wanted.modality, str(path))]
         else:
@@ -56,6 +60,17 @@ class Pickles:
 
     def how(self, modality: str) -> str:
         return ""
+
+
+def _clips(content: Mapping[Any, Any], modality: str) -> dict[Any, Any]:
+    """The array of each clip, in a dictionary of clips; {} for any other."""
+    if any(_key(content, name) for name in KEYS):
+        return {}
+    parts = {key: value for key, value in content.items() if isinstance(value, dict)}
+    if parts and len(parts) == len(content):
+        return {key: part[own] for key, part in parts.items() if (own := _key(part, modality))}
+    arrays = len(content) > 1 and all(isinstance(value, np.ndarray) and value.ndim for value in content.values())
+    return dict(content) if arrays else {}
 
 
 def _split(part: Mapping[Any, Any], where: str, modality: str) -> list[Track]:

@@ -5,7 +5,7 @@ video.
 
 approx_time is in whole seconds, as 01:23: the frame rate is one that fits them all; in clips of less than a second, the
 rows are spread over the clip. A frame without a face is a row without FaceScore; a frame with several has a row for
-each.
+each. Where somebody has removed FaceScore, a frame without a face is one without numbers.
 """
 
 import re
@@ -18,7 +18,7 @@ import numpy as np
 from shared.errors import UserError
 from stage2_fusion.data.action_units import BLENDSHAPES
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, numbers, numeric_columns, one_face, read_csv, texts
+from stage2_fusion.data.external.tool_csv import Rows, numbers, numeric_columns, one_face, read_csv, rows_by_name, texts
 from stage2_fusion.data.external.tracks import Track, Wanted
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ OWN = (
 )
 """What describes behavior, of all its detectors. Landmarks, the box of the face and the embedding of its identity say
 where a face is and whose it is."""
+UNIT = re.compile(r"AU\d\d")
 CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 
 
@@ -40,7 +41,9 @@ class PyFeat:
     modalities: Sequence[str] = ("vision",)
 
     def recognizes(self, file: Sniffed) -> bool:
-        return "FaceScore" in file.header and len(file.header) > 2
+        names = {*file.header}
+        units = sum(bool(UNIT.fullmatch(name)) for name in names)
+        return ("FaceScore" in names and len(names) > 2) or (units > 1 and {"frame", "input"} <= names)
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
         frame = read_csv(path, Sniffed(path).delimiter)
@@ -48,11 +51,10 @@ class PyFeat:
         if not columns:
             raise UserError(f"{path}: holds no action units, emotions or head pose")
         names = texts(frame, "input") if "input" in frame else None
-        inputs = np.array(names or [""] * len(frame), dtype=object)
-        score = numbers(frame, ["FaceScore"])[:, 0]
+        has_score = "FaceScore" in frame
+        score = numbers(frame, ["FaceScore"])[:, 0] if has_score else _found(frame, columns)  # (N,)
         kept, times, notes = np.ones(len(frame), bool), np.full(len(frame), np.nan), []
-        for clip in dict.fromkeys(inputs):
-            own = np.flatnonzero(inputs == clip)
+        for own in rows_by_name(names or [""] * len(frame)).values():
             part, seconds = frame.iloc[own], _times(frame.iloc[own])
             kept[own] = _main_face(part, score[own])
             times[own] = np.nan if seconds is None else seconds
@@ -62,7 +64,7 @@ class PyFeat:
             columns=columns,
             usable=(score > 0)[kept],  # NaN or 0 without a face
             times=None if np.isnan(times).all() else times[kept],
-            confidence=score[kept],
+            confidence=score[kept] if has_score else None,
             unusable="without a face",
             names=[name for name, keep in zip(names, kept, strict=True) if keep] if names else None,
             notes=notes,
@@ -71,6 +73,11 @@ class PyFeat:
 
     def how(self, modality: str) -> str:
         return "python -c \"from feat import Detector; Detector().detect_video('clip.mp4').to_csv('pyfeat/clip.csv')\""
+
+
+def _found(frame: "pd.DataFrame", columns: Sequence[str]) -> np.ndarray:
+    """In the place of FaceScore: 1 for a row with all columns, NaN for others (N,)."""
+    return np.where(np.isfinite(numbers(frame, columns)).all(axis=1), 1.0, np.nan)
 
 
 def _main_face(frame: "pd.DataFrame", score: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ such a column a table is of the clip that it is named as. All columns of numbers
 when or how sure, the labels of the clips, and columns that are no labels either (age, fold: shared/tables/columns.py).
 """
 
+import re
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
@@ -24,8 +25,12 @@ from stage2_fusion.data.external.tool_csv import NAMES, Rows
 from stage2_fusion.data.external.tracks import ANY, EVERY, Track, Wanted
 
 TIMES = ("time", "times", "timestamp", "timestamps", "seconds", "frametime")
-NO_FEATURES = (*TIMES, "end", "frame", "frameindex", "framenumber", "faceid", "split", "success")
+MILLISECONDS = ("ms", "milliseconds", "timems", "timestampms", "frametimeinms", "timeinms", "timemilliseconds")
+FRAMES = ("frame", "frameindex", "frameidx", "framenumber", "frameid")
+NO_FEATURES = (*TIMES, *MILLISECONDS, *FRAMES, "end", "faceid", "split", "success")
 CONFIDENCE = ("confidence", "facescore")
+LIST = re.compile(r"[\[(][-+\d.,eE\s\[\]()naif]*[\])]", re.DOTALL)
+"""A cell with a list of numbers."""
 
 
 class Table:
@@ -48,6 +53,7 @@ class Table:
         columns = _features(table, named, values, wanted, str(path))
         roles = {normalize_name(each): values[each] for each in reversed(table.header) if each}
         success, times = roles.get("success"), _times(roles)
+        timeless = _timeless(roles) if times is None else []
         rows = Rows(
             values=np.stack([values[each] for each in columns], axis=1),
             columns=columns,
@@ -56,7 +62,7 @@ class Table:
             confidence=next((roles[each] for each in CONFIDENCE if each in roles), None),
             unusable="without success",
             names=names,
-            notes=table.notes + _damaged(table) + _not_read(table, columns, values, wanted),
+            notes=table.notes + _damaged(table) + _not_read(table, named, columns, values, wanted) + timeless,
         )
         tracks = rows.tracks(path, name)
         for track in tracks:
@@ -126,20 +132,41 @@ def _is_no_feature(name: str) -> bool:
     return is_not_label(name) or normalize_name(name) in (*NO_FEATURES, *CONFIDENCE)
 
 
-def _not_read(table: TextTable, columns: list[str], values: dict[str, np.ndarray], wanted: Wanted) -> list[str]:
-    """A note of the columns of numbers that are no features."""
-    others = [each for each in table.header if each and each not in columns and np.isfinite(values[each]).any()]
+def _not_read(
+    table: TextTable, named: int | None, columns: list[str], values: dict[str, np.ndarray], wanted: Wanted
+) -> list[str]:
+    """Notes of the columns of numbers that are no features."""
+    rest = [each for i, each in enumerate(table.header) if each and i != named and each not in columns]
+    others = [each for each in rest if np.isfinite(values[each]).any()]
     labels = [each for each in others if wanted.is_label(each)]
     notes = [f"columns that are labels of the clips are no features: {first_few(labels)}"] if labels else []
     others = [each for each in others if each not in labels]
-    return notes + ([f"columns not read: {first_few(others, 6)}"] if others else [])
+    notes += [f"columns not read: {first_few(others, 6)}"] if others else []
+    lists = [each for each in rest if _holds_lists(table, each)]
+    return notes + ([f"columns of lists are not read: {first_few(lists)}; write a column a number"] if lists else [])
+
+
+def _holds_lists(table: TextTable, name: str) -> bool:
+    """Whether a column holds lists of numbers, as pandas writes arrays."""
+    place = table.header.index(name)
+    cells = [cell for row in table.rows if not row.problem and (cell := row.cells[place])]
+    return bool(cells) and all(LIST.fullmatch(cell) for cell in cells)
 
 
 def _times(roles: dict[str, np.ndarray]) -> np.ndarray | None:
     """Seconds (N,) of the rows; None when no column says them."""
-    if "start" in roles and "end" in roles:
-        return (roles["start"] + roles["end"]) / 2
-    return next((roles[each] for each in (*TIMES, "start") if each in roles), None)
+    known = {name: column for name, column in roles.items() if np.isfinite(column).any()}
+    if "start" in known and "end" in known:
+        return (known["start"] + known["end"]) / 2
+    if (milliseconds := next((known[each] for each in MILLISECONDS if each in known), None)) is not None:
+        return milliseconds / 1000
+    return next((known[each] for each in (*TIMES, "start") if each in known), None)
+
+
+def _timeless(roles: dict[str, np.ndarray]) -> list[str]:
+    """A note of columns that are called times and hold none."""
+    empty = [name for name in (*TIMES, *MILLISECONDS, "start") if name in roles]
+    return [f"{first_few(empty)}: no numbers of seconds, so that the rows have no times"] if empty else []
 
 
 def _damaged(table: TextTable) -> list[str]:

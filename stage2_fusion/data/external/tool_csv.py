@@ -3,8 +3,10 @@
 import csv
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 NOT_NUMBERS = ("nan(ind)", "-nan(ind)", "-1.#IND", "1.#QNAN", "-inf(ind)")
 """How Windows writes NaN."""
+DECIMAL = r"[+-]?\d*,?\d+([eE][+-]?\d+)?"
+"""A number with or without a decimal comma."""
 
 NAMES = (
     *dict.fromkeys(name for role in ("id", *MEDIA_ROLES) for name in USUAL_NAMES[role]),
@@ -30,15 +34,36 @@ NAMES = (
 
 
 def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
-    """The cells under their names, which lose spaces at their ends. UserError, in one line, when the file cannot be
-    read, is cut off within its header or holds no row."""
+    """The cells under their names, which lose spaces at their ends. Decimal commas, which tools and spreadsheets write
+    in much of Europe, become points; headers among the rows, of a tool that ran again, are left out. UserError, in
+    one line, when the file cannot be read, is cut off within its header or holds no row."""
+    frame, has_long_rows = _parse(path, path, delimiter)
+    if has_long_rows:  # fine if the further cells are empty, else nobody knows which is which
+        if text := _with_decimal_points(path, delimiter):
+            frame, _ = _parse(path, StringIO(text), delimiter)
+        else:
+            _refuse_long_rows(path, delimiter)
+    frame.columns = [str(name).strip() for name in frame.columns]
+    repeated = [name for name in frame.columns if re.fullmatch(r".+\.\d+", name) and name.rpartition(".")[0] in frame]
+    if repeated:
+        name = repeated[0].rpartition(".")[0]
+        raise UserError(f"{path}: two columns are called {name!r}; rename one")
+    frame = _without_headers(frame)
+    if not len(frame):
+        raise UserError(f"{path}: a header without rows; make it again")
+    return frame if delimiter == "," else _without_decimal_commas(frame)
+
+
+def _parse(path: Path, content: Path | StringIO, delimiter: str) -> tuple["pd.DataFrame", bool]:
+    """The table as pandas reads it, and whether it has rows with more cells than its header. UserError when it cannot
+    be read."""
     import pandas as pd
 
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", pd.errors.ParserWarning)
             frame = pd.read_csv(
-                path,
+                content,
                 sep=delimiter,
                 skipinitialspace=True,
                 na_values=list(NOT_NUMBERS),
@@ -50,16 +75,19 @@ def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
     except (OSError, ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError
         reason = one_line(error, 160).removeprefix("Error tokenizing data. C error: ")
         raise UserError(f"{path}: not a readable table ({reason}); make it again") from None
-    if caught:  # rows have more cells than the header: fine if these are empty, else nobody knows which is which
-        _refuse_long_rows(path, delimiter)
-    frame.columns = [str(name).strip() for name in frame.columns]
-    repeated = [name for name in frame.columns if re.fullmatch(r".+\.\d+", name) and name.rpartition(".")[0] in frame]
-    if repeated:
-        name = repeated[0].rpartition(".")[0]
-        raise UserError(f"{path}: two columns are called {name!r}; rename one")
-    if not len(frame):
-        raise UserError(f"{path}: a header without rows; make it again")
-    return frame
+    return frame, bool(caught)
+
+
+def _with_decimal_points(path: Path, delimiter: str) -> str:
+    """The text of a file whose cells stand apart by a comma and a space, and whose numbers have decimal commas; "" for
+    any other file."""
+    if delimiter != ",":
+        return ""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    rows = [line.split(", ") for line in lines if line.strip()]
+    if not rows or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
+        return ""
+    return "\n".join(", ".join(cell.replace(",", ".") for cell in row) for row in rows)
 
 
 def _refuse_long_rows(path: Path, delimiter: str) -> None:
@@ -71,6 +99,28 @@ def _refuse_long_rows(path: Path, delimiter: str) -> None:
             if any(cell.strip() for cell in row[width:]):
                 where = f"line {reader.line_num} has {len(row)} cells, its header {width}"
                 raise UserError(f"{path}: not a readable table ({where}); make it again")
+
+
+def _without_headers(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows that do not repeat the names of the first two columns."""
+    first = list(frame.columns[:2])
+    is_header = np.ones(len(frame), bool)
+    for name in first:
+        is_header &= (frame[name].astype(str).str.strip() == name).to_numpy(bool)
+    return frame[~is_header] if len(first) == 2 and is_header.any() else frame
+
+
+def _without_decimal_commas(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Decimal points in the columns whose cells are all numbers, some with a decimal comma."""
+    import pandas as pd
+
+    for name in frame.columns:
+        if pd.api.types.is_numeric_dtype(frame[name]):
+            continue
+        cells = frame[name].dropna().astype(str).str.strip()
+        if len(cells) and cells.str.contains(",").any() and cells.str.fullmatch(DECIMAL).all():
+            frame[name] = pd.to_numeric(cells.str.replace(",", "."))
+    return frame
 
 
 def numbers(frame: "pd.DataFrame", names: Sequence[str]) -> np.ndarray:
@@ -131,12 +181,10 @@ class Rows:
         own = [name] if name else [path.stem]
         if len(distinct) < 2:
             return [self._track(np.arange(len(self.values)), [*own, *distinct], str(path))]
-        inside = np.array(self.names, dtype=object)
         return [
-            self._track(
-                np.flatnonzero(inside == each), [each, f"{own[0]}/{each}", f"{own[0]}_{each}"], f"{path}: {each}"
-            )
-            for each in distinct
+            self._track(rows, [each, f"{own[0]}/{each}", f"{own[0]}_{each}"], f"{path}: {each[:80]}")
+            for each, rows in rows_by_name(self.names or []).items()
+            if each
         ]
 
     def _track(self, rows: np.ndarray, names: list[str], where: str) -> Track:
@@ -153,6 +201,14 @@ class Rows:
         )
 
 
+def rows_by_name(names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The rows of each name, int (n,), in the order of their first rows."""
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(names):
+        rows[name].append(row)
+    return {name: np.array(own) for name, own in rows.items()}
+
+
 def one_face(frames: np.ndarray, faces: Sequence[str], usable: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Rows of one face, where a table has a row for every face of a frame: bool (N,).
 
@@ -161,7 +217,8 @@ def one_face(frames: np.ndarray, faces: Sequence[str], usable: np.ndarray, score
     """
     if len(np.unique(frames)) == len(frames):
         return np.ones(len(frames), bool)
-    ids = np.array(faces, dtype=object)
-    total = {each: (usable[ids == each].sum(), np.nansum(score[ids == each])) for each in dict.fromkeys(faces)}
-    best = max(total, key=lambda each: total[each])
-    return ids == best
+    rows = rows_by_name(faces)
+    best = max(rows, key=lambda face: (usable[rows[face]].sum(), np.nansum(score[rows[face]])))
+    kept = np.zeros(len(frames), bool)
+    kept[rows[best]] = True
+    return kept

@@ -51,7 +51,7 @@ class Wanted:
 
     modality: str
     patterns: Sequence[str] = ()
-    """Names of columns, with * and ?; () leaves the choice to the format."""
+    """Names of columns, or patterns with * and ?; () leaves the choice to the format."""
     labels: Collection[str] = ()
     """Names of the labels of the clips, which are no features where a person's own table holds them."""
 
@@ -65,12 +65,18 @@ class Wanted:
             chosen = [name for name in names if _matches(name, own) and not _matches(name, left_out)]
             return [name for name in chosen if name not in labels]
         for pattern in self.patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
+            if not any(_matches(name, [pattern]) for name in names):
                 raise UserError(f"{where}: no column {pattern!r}: {nearest(pattern, names)}")
-        chosen = [name for name in names if _matches(name, self.patterns)]
+        exact = {*self.patterns} & {*names}  # such as mfcc_sma[1], which as a pattern is mfcc_sma1
+        chosen = [name for name in names if name in exact or _matches(name, [*{*self.patterns} - exact])]
         if leak := next((name for name in chosen if name in labels), None):
             raise UserError(f"{where}: column {leak!r} is a label of the clips; rename it if it is a feature")
         return chosen
+
+    def refuse_columns(self, where: object) -> None:
+        """UserError when columns are asked for, of a format whose channels have no names."""
+        if self.patterns:
+            raise UserError(f"{where}: its channels have no names; leave out external_columns")
 
     def is_label(self, name: str) -> bool:
         """Whether a column is called as a label of the clips."""
@@ -78,7 +84,7 @@ class Wanted:
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return name in patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class ExternalFormat(Protocol):

@@ -1,0 +1,77 @@
+"""Which files of a path hold features, and in which format."""
+
+from collections import Counter
+from pathlib import Path
+
+from shared.dataset.media_files import files_under
+from shared.errors import UserError
+from shared.tables.formats import is_table
+from shared.text import counted, first_few
+from stage2_fusion.data.external.formats import FORMATS, make_format, recognize
+from stage2_fusion.data.external.problems import Problems
+from stage2_fusion.data.external.sniff import SUFFIXES, Sniffed
+
+OTHERS = {
+    (".pt", ".pth", ".h5", ".hdf5", ".mat", ".csd", ".ark", ".htk"): "save its arrays as .npy, .npz or .safetensors",
+    (".xlsx", ".xls", ".ods"): "save it as CSV",
+    (".zip", ".gz", ".tar", ".7z", ".rar"): "unpack it",
+}
+"""Files that hold features too, and what to do with them."""
+
+
+def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Path]]:
+    """The format of most files, and the files in it; any text may be a table, so that other formats come first.
+
+    name: that of the format, "" = recognized. problems: gets the other files. UserError when there are none."""
+    modality = problems.modality
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; --external {modality}=PATH names the features")
+    if path.is_dir():
+        every = [path / each for each in files_under(path)]
+        own = bool(name) and name not in FORMATS.parts
+        files = [each for each in every if own or each.suffix.lower() in SUFFIXES]
+        if not files:
+            raise UserError(f"{path}: holds no features of {modality}{_what_else(every)}")
+    else:
+        files = [path]
+        if not name and path.suffix.lower() not in SUFFIXES:
+            if hint := _hint(path):
+                raise UserError(f"{path}: not read; {hint}")
+            is_table(path)  # says what to do with others
+    if name:
+        return name, files
+    formats = {each: make_format(each) for each in FORMATS.parts}
+    kinds = {file: recognize(Sniffed(file), formats) for file in files}
+    about = {kind: formats[kind].modalities for kind in kinds.values() if kind}
+    fitting = Counter(kind for kind in kinds.values() if kind and modality in about[kind])
+    chosen = max(fitting, key=lambda kind: (kind != "table", fitting[kind]), default="")
+    for file, kind in kinds.items():
+        if not kind:
+            reason = "no file of features that is known here; remove it, or name its format"
+        elif modality not in about[kind]:
+            makes = f"{formats[kind].title} makes features of {' and '.join(about[kind])}, not of {modality}"
+            reason = f"{makes}; write --external {about[kind][0]}={path}"
+        elif kind != chosen:
+            others = f"in the format of {formats[kind].title}, among files in that of {formats[chosen].title}"
+            reason = f"{others}; keep them in folders of their own"
+        else:
+            continue
+        problems.report("unread", "", str(file), reason)
+    if not chosen:
+        known = ", ".join(FORMATS.parts)
+        raise UserError(f"{path}: holds no features of {modality} ({known}){problems.such_as()}")
+    return chosen, [file for file, kind in kinds.items() if kind == chosen]
+
+
+def _hint(file: Path) -> str:
+    return next((hint for suffixes, hint in OTHERS.items() if file.suffix.lower() in suffixes), "")
+
+
+def _what_else(files: list[Path]) -> str:
+    """What a folder without features holds, and what to do about it."""
+    if not files:
+        return "; it is empty"
+    kinds = Counter(file.suffix.lower() or file.name for file in files).most_common()
+    held = first_few([f"{counted(count, 'file')} {kind}" for kind, count in kinds])
+    hint = next((hint for file in files if (hint := _hint(file))), f"known are {', '.join(SUFFIXES)}")
+    return f", but {held}; {hint}"

@@ -1,0 +1,48 @@
+"""LibreFace (Chang et al. 2024, WACV): action units and head pose of every frame, one CSV a video.
+
+    frame_idx,frame_time_in_ms,pitch,yaw,roll,lm_mp_0_x,...,au_1,...,au_1_intensity,...,facial_expression
+
+Names and units are those of its Python package (libreface/__init__.py, libreface/utils.py). It states no confidence; a
+frame without a face has no numbers. facial_expression is a word, which is not read.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from shared.errors import UserError
+from stage2_fusion.data.external.sniff import Sniffed
+from stage2_fusion.data.external.tool_csv import Rows, clip_names, numbers, numeric_columns, read_csv
+from stage2_fusion.data.external.tracks import Track, Wanted
+
+TIME = "frame_time_in_ms"
+UNIT = re.compile(r"au_\d+(_intensity)?", re.IGNORECASE)
+OWN = ("au_*", "AU_*", "pitch", "yaw", "roll", "gaze_*")
+"""What describes behavior. Landmarks say where a face is and whose it is."""
+
+
+class LibreFace:
+    title = "LibreFace"
+    modalities: Sequence[str] = ("vision",)
+
+    def recognizes(self, file: Sniffed) -> bool:
+        return TIME in file.header and any(UNIT.fullmatch(name) for name in file.header)
+
+    def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
+        frame = read_csv(path, Sniffed(path).delimiter)
+        columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
+        if not columns:
+            raise UserError(f"{path}: holds no action units or head pose")
+        rows = Rows(
+            values=numbers(frame, columns),
+            columns=columns,
+            usable=np.ones(len(frame), bool),
+            times=numbers(frame, [TIME])[:, 0] / 1000 if TIME in frame else None,
+            names=clip_names(frame),
+        )
+        return rows.tracks(path, name)
+
+    def how(self, modality: str) -> str:
+        return "libreface --input_path=clip.mp4 --output_path=libreface/clip.csv"
