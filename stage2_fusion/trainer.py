@@ -224,7 +224,7 @@ class Trainer:
                     )
         progress.epoch = epoch + 1
         progress.epochs_since_best = 0 if improved else progress.epochs_since_best + 1
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = max(group["lr"] for group in self.optimizer.param_groups)  # some begin as parts of other models
         self.run.log(progress.step, epoch=epoch + 1, valid_pcc=pcc, lr=lr, **terms)
         say(
             f"epoch {epoch + 1}/{self.config.train.epochs}  loss {terms['loss']:.4f}  valid PCC {pcc:.4f}"

@@ -132,6 +132,18 @@ class ExternalInfo:
     """Clips that have such features."""
     rate: float | None = None
     """Steps per second (median); None for one step a clip, and for text."""
+    format: str = ""
+    """That was asked for; "" = recognized from the files."""
+    columns: list[str] = dataclasses.field(default_factory=list)
+    """That were asked for, by name or pattern; [] = those that the format takes for features."""
+    made_by: str = ""
+    """What made them, as a person said."""
+
+    def options(self, modality: str) -> dict[str, Any]:
+        """The options of `emit encode` that read them again."""
+        options: dict[str, Any] = {"external": f"{modality}={self.format}{':' * bool(self.format)}{self.path}"}
+        options |= {"external_columns": self.columns} if self.columns else {}
+        return options | ({"external_made_by": self.made_by} if self.made_by else {})
 
 
 @dataclass

@@ -34,7 +34,11 @@ def rank_fractions(values: np.ndarray) -> np.ndarray:
 
 
 def stack_predictions(members: list[Evaluation]) -> np.ndarray:
-    """Predictions of M members, as fractions of their range: float64 (N, K, M)."""
+    """Predictions of M members, as fractions of their range: float64 (N, K, M). UserError for what is no number."""
+    for member in members:
+        if wrong := np.flatnonzero(~np.isfinite(member.predictions).all(axis=1)).tolist():
+            clips = f"{counted(len(wrong), 'clip', 'has', 'have')} no prediction, such as {member.ids[wrong[0]]}"
+            raise UserError(f"{member.path}: {clips}; evaluate again")
     return np.stack([member.scale.fractions(member.predictions) for member in members], axis=2)
 
 

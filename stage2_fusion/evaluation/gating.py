@@ -19,6 +19,7 @@ from shared.errors import UserError
 from shared.metrics import pcc, scorable
 from shared.text import counted
 from stage2_fusion.data.quality_samples import read_quality
+from stage2_fusion.evaluation.ensembling import group_folds
 from stage2_fusion.evaluation.stacks import Stack
 
 if TYPE_CHECKING:
@@ -113,10 +114,9 @@ class Gated:
         """The gate of the epoch with the highest PCC on the clips of a fifth of the groups."""
         import torch
 
-        from stage2_fusion.evaluation.ensembling import group_folds
         from stage2_fusion.losses import correlations
 
-        held_out = group_folds(groups) == 0
+        held_out = held_out_groups(groups)
         predictions, quality, present = self._inputs(stack.rows(~held_out))
         y = torch.from_numpy(labels[~held_out]).float()  # (N, K)
         optimizer = torch.optim.AdamW(gate.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
@@ -137,10 +137,18 @@ class Gated:
         return best
 
 
+def held_out_groups(groups: list[str]) -> np.ndarray:
+    """The clips of a fifth of the groups, bool (N,)."""
+    return group_folds(groups) == 0
+
+
 def learn_gate(stack: Stack, labels: np.ndarray, groups: list[str], seed: int = 0) -> Gated:
-    """A gate that learns from these clips. UserError when no dimension has labels that allow a PCC."""
-    if not scorable(labels):
-        raise UserError("the clips that teach the gate have too few labels, or all equal ones; take --method average")
+    """A gate that learns from these clips. UserError when no dimension has labels that allow a PCC, among those that
+    teach it or those that choose the epoch."""
+    held_out = held_out_groups(groups)
+    for clips, part in (("teach the gate", ~held_out), ("choose the epoch of the gate", held_out)):
+        if not scorable(labels[part]):
+            raise UserError(f"the clips that {clips} have too few labels, or all equal ones; take --method average")
     return Gated(stack, labels, groups, seed)
 
 

@@ -30,7 +30,7 @@ def learn_grid(stack: Stack, labels: np.ndarray, groups: list[str]) -> WeightedS
             "the clips that decide the weights have too few labels, or all equal ones; take --method average"
         )
     points = simplex_grid(count)  # (G, M)
-    best = [points[best_point(stack.predictions[:, k] @ points.T, labels[:, k])] for k in range(labels.shape[1])]
+    best = [points[best_point(stack.predictions[:, k], points, labels[:, k])] for k in range(labels.shape[1])]
     return WeightedSum(np.stack(best), np.zeros(labels.shape[1]))
 
 
@@ -41,14 +41,15 @@ def simplex_grid(count: int) -> np.ndarray:
     return np.array(sorted(steps, key=lambda point: (int((point**2).sum()), *point))) / STEPS
 
 
-def best_point(predictions: np.ndarray, labels: np.ndarray) -> int:
-    """The first of the columns of predictions (N, G) with the highest PCC with the labels (N,), NaN = not labeled; 0 is
-    the PCC of what does not vary."""
+def best_point(predictions: np.ndarray, points: np.ndarray, labels: np.ndarray) -> int:
+    """The first of the points (G, M) whose weighted sum of predictions (N, M) has the highest PCC with the labels (N,),
+    NaN = not labeled; 0 is the PCC of what does not vary. From sums of products, since N x G numbers may not fit."""
     known = ~np.isnan(labels)
     if not known.any():
         return 0
     x, y = predictions[known], labels[known]
     x, y = x - x.mean(axis=0), y - y.mean()
-    scale = np.sqrt((x**2).sum(axis=0) * (y**2).sum())  # (G,)
-    pcc = np.divide(y @ x, scale, out=np.zeros(len(scale)), where=scale > 1e-12)  # (G,)
+    variance = np.einsum("gm,mj,gj->g", points, x.T @ x, points).clip(min=0)  # (G,)
+    scale = np.sqrt(variance * (y**2).sum())  # (G,)
+    pcc = np.divide(points @ (x.T @ y), scale, out=np.zeros(len(scale)), where=scale > 1e-12)  # (G,)
     return int(np.argmax(np.round(pcc, 12)))

@@ -134,6 +134,8 @@ class FusionModel(nn.Module):
     """Modalities the architecture has an input for; the others count as missing."""
     encoder_parts: ClassVar[tuple[str, ...]] = ()
     """Attributes that hold a module of each modality, by its name: what `emit fuse --init` takes from other models."""
+    encoder_parts_predict: ClassVar[bool] = False
+    """Whether these modules predict the labels themselves, so that they are of use for the same labels only."""
     config: FusionConfig
     """Of a model that was loaded."""
 

@@ -1,6 +1,8 @@
 """The config.json of a model folder: what a fusion model is, what it reads, and what it was trained on."""
 
 import dataclasses
+import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,6 +18,8 @@ from stage2_fusion.data.feature_info import ActionUnitInfo, EncoderInfo, Feature
 FORMAT = FUSION.format
 AGAIN = "train the model again"
 LANDMARKER = "face_landmarker.task"
+PLAIN = re.compile(r"(?!(true|false|null|none)$)[a-z]\w{3,}", re.IGNORECASE)
+"""Names that YAML reads as they are: not y, 1, mfcc[1]."""
 
 
 @dataclass
@@ -169,7 +173,8 @@ class FusionConfig:
             wanted = mine.describe(self.widths[name]) if mine else "the encoders that the model was trained with"
             way = f"run `emit encode` with --external {name}=PATH" if mine else "run `emit encode` without --external"
             if mine and other and mine.format == other.format and mine.columns:
-                way = f"run `emit encode` with --external_columns '{{{name}: [{', '.join(mine.columns)}]}}'"
+                names = ", ".join(each if PLAIN.fullmatch(each) else json.dumps(each) for each in mine.columns)
+                way = f"run `emit encode` with --external_columns '{{{name}: [{names}]}}'"
             raise UserError(f"{path}: {name} features of {found}, but the model reads those of {wanted}; {way}")
 
     def _check_preparation(self, prepare: dict[str, Any], path: Path) -> None:

@@ -101,6 +101,7 @@ class QualityGated(FusionModel):
 
     Options = QualityGatedOptions
     encoder_parts = ("predictors",)
+    encoder_parts_predict = True
 
     def __init__(self, options: QualityGatedOptions, spec: FeatureSpec):
         super().__init__(options, spec)

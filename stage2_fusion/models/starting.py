@@ -38,6 +38,17 @@ def start_from(model: FusionModel, starts: Starts) -> set[str]:
                 f"--init: {other.folder} is of {type(other).__name__}, and this model, {type(model).__name__}, has no "
                 f"encoder of {modality} like that"
             )
+        ours, theirs = model.spec.label_names, other.spec.label_names
+        if model.encoder_parts_predict and ours != theirs:
+            raise UserError(
+                f"--init: {other.folder} predicts {', '.join(theirs)}, and this model {', '.join(ours)}; train it on "
+                "the same labels"
+            )
+        if further := sorted(encoder_names(other, modality) - names):
+            raise UserError(
+                f"--init: {other.folder} has other options (its {further[0]} has no place here); train it with those "
+                "of this model"
+            )
         for name in names:
             if name not in given or given[name].shape != own[name].shape:
                 raise UserError(

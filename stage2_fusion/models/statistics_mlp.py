@@ -42,6 +42,7 @@ class StatisticsMLP(FusionModel):
 
     Options = StatisticsMLPOptions
     encoder_parts = ("mlps",)
+    encoder_parts_predict = True
 
     def __init__(self, options: StatisticsMLPOptions, spec: FeatureSpec):
         super().__init__(options, spec)

@@ -4,11 +4,13 @@ options."""
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from shared.errors import UserError
 from shared.files import read_json
+from stage2_fusion.data.feature_info import ExternalInfo
 from stage2_fusion.report.content import Block, Code, NotFound, Text
 from stage2_fusion.report.inputs import Inputs
 
@@ -81,7 +83,7 @@ def _commands(inputs: Inputs) -> list[str]:
     if features and clips and (made or external) and not inputs.features_info.precomputed:
         info, data = inputs.features_info, again(features)
         made_by: list[Any] = ["--encoders", made] if made else []
-        made_by += [word for name, about in external.items() for word in ("--external", f"{name}={about.path}")]
+        made_by += _external_options(external)
         options: list[Any] = ["--mixed_precision", "no" if info.precision == "fp32" else "bf16", "--seed", info.seed]
         if info.action_units:
             options += ["--blendshapes", Path(info.action_units.path)]
@@ -91,6 +93,18 @@ def _commands(inputs: Inputs) -> list[str]:
         add("evaluate", "--model", again(fuse) / "model", "--data", data, *_evaluate_options(inputs))
     add("report", *(run.given for run in inputs.runs))
     return lines
+
+
+def _external_options(external: Mapping[str, ExternalInfo]) -> list[str]:
+    """The words of `emit encode` that read the same features of other tools."""
+    words: list[str] = []
+    further: dict[str, dict[str, Any]] = {}
+    for name, about in external.items():
+        options = about.options(name)
+        words += ["--external", options.pop("external")]
+        for option, value in options.items():
+            further.setdefault(option, {})[name] = value
+    return words + [word for option, values in further.items() for word in (f"--{option}", json.dumps(values))]
 
 
 def exported(inputs: Inputs) -> str | None:

@@ -126,13 +126,14 @@ class ExternalFeatures:
     """
 
     def __init__(self, spec: str, modality: str, clips: ClipDataset, patterns: Sequence[str] = (), made_by: str = ""):
-        name, self.path = split_spec(spec)
+        self._asked_format, self.path = split_spec(spec)
+        self._made_by = made_by
         self.modality, self.ids = modality, clips.column("id")
         self.durations = [float(seconds) for seconds in clips.column("duration")]
         self.max_seconds = float(clips.info.recipe.max_seconds)
         self.wanted = Wanted(modality, tuple(patterns), tuple(clips.label_names))
         self._problems = Problems(modality)
-        self.format, self.files = find_files(self.path, name, self._problems)
+        self.format, self.files = find_files(self.path, self._asked_format, self._problems)
         self.reader: ExternalFormat = make_format(self.format)
         self.title = made_by or self.reader.title
         self._again = lru_cache(maxsize=1)(self._tracks)
@@ -193,7 +194,15 @@ class ExternalFeatures:
 
     def describe(self) -> ExternalInfo:
         """The files."""
-        return ExternalInfo(str(self.path.resolve()), self.digest, int(self._present.sum()), self.rate)
+        return ExternalInfo(
+            path=str(self.path.resolve()),
+            digest=self.digest,
+            clips=int(self._present.sum()),
+            rate=self.rate,
+            format=self._asked_format,
+            columns=list(self.wanted.patterns),
+            made_by=self._made_by,
+        )
 
     def tool(self) -> ExternalTool:
         """What made them: features of the same tool and columns count as features of the same encoder."""
