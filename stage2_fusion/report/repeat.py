@@ -83,7 +83,7 @@ def _commands(inputs: Inputs) -> list[str]:
     if features and clips and (made or external) and not inputs.features_info.precomputed:
         info, data = inputs.features_info, again(features)
         made_by: list[Any] = ["--encoders", made] if made else []
-        made_by += _external_options(external)
+        made_by += external_options(external)
         options: list[Any] = ["--mixed_precision", "no" if info.precision == "fp32" else "bf16", "--seed", info.seed]
         if info.action_units:
             options += ["--blendshapes", Path(info.action_units.path)]
@@ -95,7 +95,7 @@ def _commands(inputs: Inputs) -> list[str]:
     return lines
 
 
-def _external_options(external: Mapping[str, ExternalInfo]) -> list[str]:
+def external_options(external: Mapping[str, ExternalInfo]) -> list[str]:
     """The words of `emit encode` that read the same features of other tools."""
     words: list[str] = []
     further: dict[str, dict[str, Any]] = {}

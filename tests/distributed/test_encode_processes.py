@@ -8,11 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from helpers import tool_files
 from helpers.stage1_tiny import encoders
 from helpers.trainers import Trainers, run
 
+from shared.dataset.clip_dataset import ClipDataset
 from stage2_fusion.commands import encode
 from stage2_fusion.data import features
 
@@ -92,6 +95,23 @@ def test_killed_run_continues_with_the_missing_shards_only(arguments, whole, tmp
     written = sorted(line for output in again.outputs() for line in output.splitlines() if line.startswith("shard "))
     assert written == [f"shard {number:06d}" for number in range(2, 7)]  # each once, by one of them
     assert files(out) == whole
+
+
+def test_features_of_a_tool_are_continued_by_two_processes(clips, tmp_path):
+    rng = np.random.default_rng(0)
+    for row, name in enumerate(ClipDataset.open(clips).column("id")):
+        if row % 10:
+            tool_files.openface(tmp_path / "openface" / f"{name}.csv", 3 + row % 4, rng)
+    (tmp_path / "openface" / "stranger.csv").write_text("frame, timestamp, confidence, success\n")
+    words = ["--external", f"vision={tmp_path / 'openface'}", "--data", clips, "--damaged_views", 1]
+    run([*words, "--out", tmp_path / "one"], tmp_path / "output", before=use_small_shards, command="encode")
+    killed = Trainers([*words, "--out", tmp_path / "two"], tmp_path / "killed", 1, die_in_third_shard, "encode")
+    assert killed.wait() == [-signal.SIGKILL]
+    again = Trainers([*words, "--out", tmp_path / "two"], tmp_path / "again", 2, use_small_shards, "encode")
+    assert again.wait() == [0, 0], again.outputs()
+    assert "12 of 40 clips are done" in again.outputs()[0]
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert "stranger.csv" in (tmp_path / "two" / "external.csv").read_text()
 
 
 def test_damaged_shards_are_encoded_again(arguments, whole, tmp_path):

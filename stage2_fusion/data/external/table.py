@@ -29,6 +29,8 @@ MILLISECONDS = ("ms", "milliseconds", "timems", "timestampms", "frametimeinms", 
 FRAMES = ("frame", "frameindex", "frameidx", "framenumber", "frameid")
 NO_FEATURES = (*TIMES, *MILLISECONDS, *FRAMES, "end", "faceid", "split", "success")
 CONFIDENCE = ("confidence", "facescore")
+ROLES = (*TIMES, *MILLISECONDS, "start", "end", "success", *CONFIDENCE)
+"""What a table is read by."""
 LIST = re.compile(r"[\[(][-+\d.,eE\s\[\]()naif]*[\])]", re.DOTALL)
 """A cell with a list of numbers."""
 
@@ -136,7 +138,11 @@ def _not_read(
     table: TextTable, named: int | None, columns: list[str], values: dict[str, np.ndarray], wanted: Wanted
 ) -> list[str]:
     """Notes of the columns of numbers that are no features."""
-    rest = [each for i, each in enumerate(table.header) if each and i != named and each not in columns]
+    rest = [
+        each
+        for i, each in enumerate(table.header)
+        if each and i != named and each not in columns and normalize_name(each) not in ROLES
+    ]
     others = [each for each in rest if np.isfinite(values[each]).any()]
     labels = [each for each in others if wanted.is_label(each)]
     notes = [f"columns that are labels of the clips are no features: {first_few(labels)}"] if labels else []

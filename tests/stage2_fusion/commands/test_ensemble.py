@@ -11,7 +11,7 @@ from shared.errors import UserError
 from shared.files import write_csv
 from shared.metrics import DimensionScores, pcc
 from stage2_fusion.commands.ensemble import EnsembleConfig, combine_predictions, ensemble, main
-from stage2_fusion.evaluation import ensembling
+from stage2_fusion.evaluation import ensembling, result_files
 from stage2_fusion.evaluation.ensembling import apply_weights, fit_weights, group_folds, rank_fractions, ridge_weights
 from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.evaluation.results import FoldPart, SeenClips
@@ -204,6 +204,19 @@ def test_average_of_trained_members_states_what_they_have_seen(tmp_path):
     with pytest.raises(UserError, match="trained on 1 of these 20"):
         ensemble(EnsembleConfig(trained, tmp_path / "e.json", method="ridge"))
     assert ensemble(EnsembleConfig(trained, tmp_path / "e.json")).info.seen == SeenClips(1, 0)
+
+
+@pytest.mark.parametrize("method", ["average", "rank", "ridge", "grid"])
+def test_predictions_that_are_no_numbers_are_refused(method, tmp_path):
+    rng = np.random.default_rng(3)
+    labels, members = noisy_members(rng, 30, (0.2, 0.4))
+    paths = write_members(tmp_path, "m", members, labels)
+    evaluation = read_evaluation(paths[1])
+    evaluation.predictions[4, 1] = np.nan
+    result_files.write_evaluation(paths[1], evaluation)
+    with pytest.raises(UserError, match=r"m1\.json: 1 clip has no prediction, such as c004; evaluate again"):
+        ensemble(EnsembleConfig(paths, tmp_path / "e.json", method=method))
+    assert not (tmp_path / "e.json").exists()
 
 
 def test_contradictory_options_are_refused(tmp_path):

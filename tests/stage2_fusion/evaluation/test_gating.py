@@ -5,7 +5,7 @@ import pytest
 
 from shared.errors import UserError
 from shared.metrics import pcc
-from stage2_fusion.evaluation.gating import Calibration, learn_gate, read_modalities
+from stage2_fusion.evaluation.gating import Calibration, held_out_groups, learn_gate, read_modalities
 from stage2_fusion.evaluation.stacks import Stack
 
 
@@ -70,6 +70,32 @@ def test_calibration_is_least_squares_with_slopes_of_at_least_zero():
     slope, offset = np.polyfit(stack.predictions[rows, 1, 0], labels[rows, 1], 1)
     assert fitted.slopes[1, 0] == pytest.approx(slope) and fitted.offsets[1, 0] == pytest.approx(offset)
     assert fitted.slopes[0, 1] == 0 and fitted.offsets[0, 1] == pytest.approx(labels[:, 0].mean())
+
+
+@pytest.mark.parametrize("part", ["teach the gate", "choose the epoch of the gate"])
+@pytest.mark.parametrize("value", [0.5, np.nan], ids=["all equal", "none"])
+def test_labels_that_teach_nothing_make_no_gate(part, value):
+    labels, stack = clips(60, 4)
+    groups = [f"s{i % 10}" for i in range(60)]
+    labels[held_out_groups(groups) == (part != "teach the gate")] = value
+    with pytest.raises(UserError, match=f"the clips that {part} have too few labels, or all equal ones"):
+        learn_gate(stack, labels, groups)
+
+
+@pytest.mark.parametrize("change", ["constant", "absent", "without signals"])
+def test_a_member_that_says_nothing_leaves_finite_predictions(change):
+    labels, stack = clips(60, 5)
+    quality = stack.quality
+    if change == "constant":
+        stack.predictions[:, :, 0] = 0.25
+    elif change == "absent":
+        stack.present[:, 0] = False
+    else:
+        quality = [stack.quality[0][:, :0], stack.quality[1]]
+    stack = Stack(stack.predictions, quality, stack.present)
+    gate = learn_gate(stack, labels, [f"s{i % 10}" for i in range(60)])
+    assert np.isfinite(gate(stack)).all() and np.isfinite(gate.weights).all()
+    assert (gate.weights[:, 0] == 0).all() == (change == "absent")
 
 
 def test_what_is_no_fusion_model_is_refused():

@@ -5,7 +5,7 @@ import pytest
 
 from shared.errors import UserError
 from shared.metrics import pcc
-from stage2_fusion.evaluation.grid_weights import learn_grid, simplex_grid
+from stage2_fusion.evaluation.grid_weights import best_point, learn_grid, simplex_grid
 from stage2_fusion.evaluation.stacks import Stack
 
 
@@ -42,3 +42,14 @@ def test_what_teaches_nothing_gives_even_weights():
         learn_grid(Stack(np.ones((9, 1, 2))), np.full((9, 1), 0.5), [])
     with pytest.raises(UserError, match="5 members at most, not 6"):
         learn_grid(Stack(np.ones((9, 2, 6))), labels, [])
+
+
+def test_the_best_point_is_that_of_the_weighted_predictions():
+    """From sums of products as from the weighted sums of all clips, also where predictions do not vary."""
+    rng, points = np.random.default_rng(1), simplex_grid(3)
+    labels = rng.random(50)
+    predictions = np.stack([labels + rng.normal(0, 0.3, 50), np.full(50, 0.4), rng.random(50)], axis=1)
+    tried = [pcc(predictions @ point, labels) for point in points]
+    assert np.isclose(tried[best_point(predictions, points, labels)], np.nanmax(np.array(tried, float)))
+    assert best_point(np.full((50, 3), 0.4), points, labels) == 0  # the most even
+    assert best_point(predictions, points, np.full(50, np.nan)) == 0

@@ -1,9 +1,12 @@
 """Models of features that another tool made: what they remember of it, and what they say about other clips."""
 
+import dataclasses
+import json
 import shlex
 
 import numpy as np
 import pytest
+import yaml
 from helpers import stage1_tiny, synthetic_features, tool_files
 from helpers.commands import emit
 
@@ -11,8 +14,10 @@ from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
 from stage2_fusion import Predictor
 from stage2_fusion.data.batches import collate
+from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.data.features import FeatureDataset
 from stage2_fusion.models.base import FeatureSpec, FusionModel
+from stage2_fusion.report.repeat import external_options
 
 SMALL = ["--train.epochs", 1, "--train.batch_size", 8]
 
@@ -97,6 +102,40 @@ def test_what_it_says_can_be_done(made, corpus, clips, tmp_path):
     assert emit("encode", *words, *again, "--damaged_views", 0, "--out", tmp_path / "again") == 0
     assert emit("predict", "--data", tmp_path / "again", "--model", home, "--out", tmp_path / "r.csv") == 0
     assert (tmp_path / "r.csv").read_bytes() == (tmp_path / "p.csv").read_bytes()
+
+
+def test_report_and_page_of_such_a_model(made, clips, tmp_path, capsys):
+    assert emit("report", made / "fuse", "--out", tmp_path / "report.html", "--clips_shown", 0) == 0
+    assert "OpenFace" in (tmp_path / "report.html").read_text()
+    with pytest.raises(UserError, match="vision features of OpenFace") as caught:
+        emit("serve", "--model", made / "fuse" / "model")
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_a_shell_or_yaml_would_change_are_quoted(made, clips):
+    """mfcc_sma[1], as openSMILE calls it, and y, which YAML takes for yes."""
+    config = FusionModel.from_pretrained(made / "fuse" / "model").config
+    info = FeatureDataset.open(made / "features").info
+    columns = ["mfcc_sma[1]", "y", "AU01_r", "null"]
+    tool = dataclasses.replace(config.encoders.external["vision"], columns=columns)
+    encoders = dataclasses.replace(config.encoders, external={"vision": tool}, digest="other")
+    with pytest.raises(UserError) as caught:
+        dataclasses.replace(config, encoders=encoders).check_inputs(info, made)
+    said = str(caught.value)
+    _, option = shlex.split(said[said.index("--external_columns") :])
+    assert yaml.safe_load(option) == {"vision": columns} and "AU01_r," in option
+
+
+def test_report_repeats_how_the_files_were_read(made, clips, tmp_path):
+    words = ["--external", f"vision=openface:{made / 'openface'}", "--data", clips, "--damaged_views", 0]
+    asked = {"external_columns": {"vision": ["AU*_r"]}, "external_made_by": {"vision": "OpenFace, on a cluster"}}
+    asked_words = [word for option, value in asked.items() for word in (f"--{option}", json.dumps(value))]
+    assert emit("encode", *words, *asked_words, "--out", tmp_path / "features") == 0
+    external = read_info(tmp_path / "features").external
+    again = external_options(external)
+    assert emit("encode", *again, *words[2:], "--out", tmp_path / "again") == 0
+    assert read_info(tmp_path / "again").digest == read_info(tmp_path / "features").digest
+    assert read_info(tmp_path / "again").external == external
 
 
 def test_given_features_cannot_train_a_tower_along(made, tmp_path):

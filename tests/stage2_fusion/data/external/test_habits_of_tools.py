@@ -1,0 +1,288 @@
+"""What tools, spreadsheets and people do to files of features: read as it is meant, or refused in one line."""
+
+import pickle
+
+import numpy as np
+import pytest
+from helpers import tool_files
+from helpers.tool_files import GOOD, Clips, read
+
+from shared.errors import UserError
+from stage2_fusion.data.external.times import begins_late, repeats, timing
+
+FACES = "frame, face_id, timestamp, confidence, success, pose_Rx, AU01_r, AU45_c"
+DESCRIPTORS = "name;frameTime;mfcc_sma[1];mfcc_sma[2];F0final_sma"
+
+
+def faces(times):
+    """Rows of OpenFace at these times, each with a value of its own."""
+    return "".join(f"{i + 1}, 0, {time:.3f}, 0.98, 1, 0.250, {i:.2f}, 1.00\n" for i, time in enumerate(times))
+
+
+def reasons(features):
+    """The reasons of what is no plain absence, by their kind."""
+    return {each.kind: each.reason for each in features.problems if each.kind != "missing"}
+
+
+def refused(path, **options):
+    with pytest.raises(UserError) as caught:
+        read(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- numbers and headers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delimiter", ["; ", ";", ", ", "\t"])
+def test_decimal_commas_are_points(delimiter, tmp_path):
+    text = FACES.replace(", ", delimiter) + "\n"
+    for row in faces([0, 0.04, 0.08]).splitlines():
+        text += delimiter.join(cell.replace(".", ",") for cell in row.split(", ")) + "\n"
+    (tmp_path / "a.csv").write_text("\ufeff" + text, encoding="utf-8")
+    steps = read(tmp_path, "vision").read(0)["vision"]
+    np.testing.assert_allclose(steps.values, [[0.25, v, 1] for v in range(3)], rtol=1e-6)
+    np.testing.assert_allclose(steps.times, [0, 0.04, 0.08], atol=1e-6)
+    np.testing.assert_allclose(steps.signals, [[0.98]] * 3, rtol=1e-6)
+
+
+def test_numbers_of_openface_without_spaces_between_are_refused(tmp_path):
+    """0,040,0,98: nobody can tell the commas apart."""
+    (tmp_path / "a.csv").write_text(FACES.replace(", ", ",") + "\n1,0,0,040,0,98,1,0,250,1,00,1,00\n")
+    assert "line 2 has 13 cells, its header 8" in refused(tmp_path, modality="vision")
+
+
+@pytest.mark.parametrize("tool", ["openface", "descriptors", "functionals", "openface with its header"])
+def test_rows_of_a_tool_that_ran_twice_count_once(tool, tmp_path):
+    bodies = {
+        "openface": (FACES, faces([0, 0.04, 0.08])),
+        "openface with its header": (FACES, faces([0, 0.04, 0.08]) + FACES + "\n"),
+        "descriptors": (DESCRIPTORS, "".join(f"'a';{i / 100:f};{i}.0;1.5;2.0\n" for i in range(3))),
+        "functionals": (DESCRIPTORS, "'a';0.000000;1.0;2.0;3.0\n'b';0.000000;4.0;5.0;6.0\n"),
+    }
+    modality = "vision" if "openface" in tool else "audio"
+    header, body = bodies[tool]
+    (tmp_path / "once").mkdir()
+    (tmp_path / "twice").mkdir()
+    (tmp_path / "once" / "a.csv").write_text(f"{header}\n{body}")
+    (tmp_path / "twice" / "a.csv").write_text(f"{header}\n{body}{body}")
+    once, twice = (read(tmp_path / name, modality) for name in ("once", "twice"))
+    for row in range(2):
+        for part in ("values", "times", "signals"):
+            first, second = (getattr(each.read(row)[modality], part) for each in (once, twice))
+            np.testing.assert_array_equal(first, second)
+    assert (once.rate, once.digest) == (twice.rate, twice.digest)
+    assert "was the tool run twice?" in reasons(twice)["rows"] and "rows" not in reasons(once)
+
+
+def test_column_names_with_brackets_name_one_column(tmp_path):
+    (tmp_path / "a.csv").write_text(f"{DESCRIPTORS}\n'a';0.00;1;2;3\n'a';0.01;4;5;6\n")
+    assert read(tmp_path, patterns=["mfcc_sma[2]", "F0*"]).columns == ("mfcc_sma[2]", "F0final_sma")
+    assert read(tmp_path, patterns=["mfcc_sma*"]).columns == ("mfcc_sma[1]", "mfcc_sma[2]")
+    assert "no column 'mfcc_sma[3]'" in refused(tmp_path, patterns=["mfcc_sma[3]"])
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+
+def test_times_that_do_not_move_are_not_believed():
+    """A file of 0 frames per second, in any modality; one row may well be at 0."""
+    for of_camera in (True, False):
+        seconds, remark = timing(np.zeros(4), 4, 2.0, of_camera)
+        np.testing.assert_allclose(seconds, [0.25, 0.75, 1.25, 1.75])
+        assert remark == "all its times are 0 s; the rows are spread over the clip"
+    assert timing(np.zeros(1), 1, 2.0, True) == (np.zeros(1), "")
+    seconds, remark = timing(np.full(2, np.nan), 2, 2.0, True)
+    np.testing.assert_allclose(seconds, [0.5, 1.5])
+    assert "none of its times is a number" in remark
+
+
+def test_irregular_times_stay():
+    times = np.array([0.0, 0.5, 0.5, 0.51, np.nan, 1.9])
+    seconds, remark = timing(times, 6, 2.0, of_camera=True)
+    np.testing.assert_array_equal(seconds, times)
+    assert not remark and "go backwards" in timing(times[::-1], 6, 2.0, of_camera=True).remark
+
+
+def test_rows_that_only_look_alike_are_no_repeats():
+    """Whole seconds, and a face that does not move."""
+    times, values = np.array([0.0, 0, 0, 1, 1]), np.ones((5, 2), np.float32)
+    assert not repeats(times, values).any()
+    assert repeats(np.array([0.0, 1, 0, 1, 0]), values).tolist() == [False, False, True, True, True]
+    values[2] = 7
+    assert repeats(np.array([0.0, 1, 0, 1, 0]), values).tolist() == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "start, has, said", [(0.0, 5, ""), (2.5, 5, ""), (12.3, 0, "begin at 12.3 s, after the clip of 2")]
+)
+def test_times_of_another_cut_are_masked(start, has, said, tmp_path):
+    """Those of a whole recording, of which the clip is a part."""
+    (tmp_path / "a.csv").write_text(f"{FACES}\n{faces(start + np.arange(5) / 25)}")
+    (tmp_path / "b.csv").write_text(f"{FACES}\n{faces(np.arange(5) / 25)}")
+    features = read(tmp_path, "vision")
+    assert len(features.read(0)["vision"].values) == has and features.present["vision"][1]
+    assert said in reasons(features).get("unusable", "")
+    assert not begins_late(12.3, duration=0.0)  # of a clip without media, nobody knows
+
+
+def test_rows_before_the_clip_are_left_out_and_called_so(tmp_path):
+    np.savez(tmp_path / "a.npz", features=GOOD, times=np.arange(4) - 2.0)
+    features = read(tmp_path)
+    assert features.read(0)["audio"].times.tolist() == [0, 1]
+    assert reasons(features)["rows"] == "2 of 4 rows left out: 2 before the beginning"
+
+
+def test_time_columns_in_other_units_and_without_numbers(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("id,time_ms,x\na,0,1\na,40,2\nb,500,3\nb,1000.5,4\n")
+    np.testing.assert_allclose(read(table).read(0)["audio"].times, [0, 0.04], atol=1e-7)
+    np.testing.assert_allclose(read(table).read(1)["audio"].times, [0.5, 1.0005], rtol=1e-6)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.csv").write_text("time,x\nnoon,1\nlater,2\n")
+    features = read(tmp_path / "one")
+    assert reasons(features)["remark"] == "time: no numbers of seconds, so that the rows have no times"
+    assert features.read(0)["audio"].times.tolist() == [0.5, 1.5]
+
+
+# --- channels --------------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_that_is_never_finite_is_left_out_also_without_a_name(tmp_path):
+    """-inf, as COVAREP writes it."""
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.where(np.arange(3) == 1, -np.inf, GOOD))
+    features = read(tmp_path)
+    np.testing.assert_array_equal(features.read(0)["audio"].values, GOOD[:, [0, 2]])
+    assert features.width == 2 and "left out: channel 1" in reasons(features)["remark"]
+
+
+def test_files_that_all_differ_are_refused_instead_of_the_first_winning(tmp_path):
+    """Such as loudness over time, (T,) each."""
+    for i, name in enumerate("abcd"):
+        np.save(tmp_path / f"{name}.npy", np.arange(3.0 + i))
+    assert "only 1 of 4 clips have features alike, such as b: " in refused(tmp_path)
+    np.save(tmp_path / "b.npy", np.arange(3.0))
+    assert read(tmp_path).present["audio"].tolist() == [True, True, False, False]
+
+
+def test_confidence_that_is_none_is_refused(tmp_path):
+    for name, score in {"a": [0, 50, 98, 100], "b": [0, 0.5, 1.0000001, 1]}.items():
+        np.savez(tmp_path / f"{name}.npz", features=GOOD, confidence=np.array(score))
+    features = read(tmp_path)
+    assert features.present["audio"].tolist() == [False, True, False, False]
+    assert reasons(features)["unread"] == "its confidence is from 0 to 100; give it from 0 to 1, or leave it out"
+
+
+def test_what_is_not_read_is_said(tmp_path):
+    np.savez(tmp_path / "a.npz", features=GOOD, frame_times=np.arange(4.0), labels=np.ones(2))
+    assert "arrays not read: frame_times, labels" in reasons(read(tmp_path))["remark"]
+    np.savez(tmp_path / "a.npz", features=GOOD, times=np.arange(4) / 4)
+    assert not reasons(read(tmp_path))
+    table = tmp_path / "t.csv"
+    table.write_text('id,time,x,units,frame\n1,0.5,2,"[[0.1, 0.2]]",7\n')
+    said = [each.reason for each in read(table, clips=Clips("0001")).problems]
+    assert said == ["columns not read: frame", "columns of lists are not read: units; write a column a number"]
+
+
+def test_rows_without_content_are_said(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((0, 3)))
+    np.save(tmp_path / "b.npy", GOOD)
+    assert ("a", "no rows; the modality is missing") in [(each.clip, each.reason) for each in read(tmp_path).problems]
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+
+
+def test_libreface_is_read_by_its_own_columns(tmp_path):
+    header = "frame_idx,frame_time_in_ms,pitch,yaw,roll,lm_mp_0_x,lm_mp_0_y,au_1,au_12_intensity,facial_expression"
+    rows = "".join(f"{i},{i * 33.367:.3f},1.5,2.5,3.5,200,300,1,{i}.25,Happiness\n" for i in range(4))
+    (tmp_path / "a.csv").write_text(f"{header}\n{rows}4,133.468,,,,,,,,\n")
+    features = read(tmp_path, "vision")
+    assert features.tool().title == "LibreFace" and "libreface --input_path" in features.tool().how
+    assert features.columns == ("pitch", "yaw", "roll", "au_1", "au_12_intensity")
+    steps = features.read(0)["vision"]
+    np.testing.assert_allclose(steps.values, [[1.5, 2.5, 3.5, 1, i + 0.25] for i in range(4)])
+    np.testing.assert_allclose(steps.times, np.arange(4) / 29.97, atol=1e-5)
+
+
+def test_pyfeat_without_the_score_of_its_faces(tmp_path):
+    path = tmp_path / "feat" / "one.csv"
+    made = tool_files.pyfeat(path, "videos/a.mp4", 30, 10.0, np.random.default_rng(0), lost=(3,))
+    made.drop(columns="FaceScore").to_csv(path, index=False)
+    features = read(path, "vision")
+    steps = features.read(0)["vision"]
+    assert features.tool().title == "Py-Feat" and "x_0" not in features.columns and features.tool().signals == []
+    kept = [i for i in range(30) if i != 3]
+    np.testing.assert_allclose(steps.values, made.loc[kept, [*features.columns]], rtol=1e-6)
+    np.testing.assert_allclose(steps.times, np.array(kept) / 10, rtol=0.06)
+    assert reasons(features)["rows"] == "1 of 30 rows left out: 1 without a face"
+
+
+def test_few_functionals_of_the_package_are_still_opensmile(tmp_path):
+    paths = {"/x/a.wav": GOOD[:1], "/x/b.wav": GOOD[1:2]}
+    tool_files.opensmile_package(tmp_path / "f.csv", paths, tool_files.FUNCTIONALS, hop=1, size=2)
+    assert read(tmp_path / "f.csv").tool().title == "openSMILE"
+    (tmp_path / "a.csv").write_text(  # of process_signal, which has no file
+        "start,end,F0semitone_sma3nz,loudness_sma3\n"
+        "0 days 00:00:00,0 days 00:00:00.020000,1,2\n0 days 00:00:00.010000,0 days 00:00:00.030000,3,4\n"
+    )
+    np.testing.assert_allclose(read(tmp_path / "a.csv").read(0)["audio"].times, [0.01, 0.02], atol=1e-7)
+
+
+def test_functionals_of_clips_without_names_are_refused(tmp_path):
+    rows = "'unknown';0.000000;1.0;2.0;3.0\n'unknown';0.000000;4.0;5.0;6.0\n"
+    (tmp_path / "all.csv").write_text(f"{DESCRIPTORS}\n{rows}")
+    assert "2 clips without a name; run SMILExtract with -instname clip" in refused(tmp_path / "all.csv")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": GOOD, "b": GOOD[:2]},
+        {"a": {"audio": GOOD, "vision": GOOD[:, :2]}, "b": {"audio": GOOD[:2]}},
+        {"train": {"id": [b"a"], "audio": GOOD[None]}, "test": {"id": ["v$_$b"], "audio": GOOD[None, :2]}},
+    ],
+    ids=["arrays by clip", "modalities by clip", "ids in bytes"],
+)
+def test_pickled_dictionaries_of_clips(content, tmp_path):
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(content))
+    features = read(tmp_path / "f.pkl")
+    np.testing.assert_array_equal(features.read(0)["audio"].values, GOOD)
+    np.testing.assert_array_equal(features.read(1)["audio"].values, GOOD[:2])
+
+
+def test_two_tools_in_a_folder_are_told_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        tool_files.openface(tmp_path / f"{name}.csv", 4, rng)
+        (tmp_path / f"{name}_aligned").mkdir()
+        (tmp_path / f"{name}_aligned" / "frame_det_00_000001.bmp").write_bytes(b"BM")
+        (tmp_path / f"{name}.hog").write_bytes(b"\0" * 8)
+    tool_files.pyfeat(tmp_path / "feat_a.csv", "a.mp4", 4, 25, rng)
+    features = read(tmp_path, "vision")
+    assert features.tool().title == "OpenFace" and features.present["vision"].tolist() == [True, True, False, False]
+    assert [each.source.rpartition("/")[2] for each in features.problems if each.kind == "unread"] == ["feat_a.csv"]
+
+
+@pytest.mark.parametrize(
+    "files, said",
+    [
+        ([], "; it is empty"),
+        (["a.pt", "b.pt"], ", but 2 files .pt; save its arrays as .npy, .npz or .safetensors"),
+        (["a.xlsx", "notes.md"], "save it as CSV"),
+        (["a.bmp"], ", but 1 file .bmp; known are .csv"),
+    ],
+    ids=["empty", "torch", "spreadsheet", "pictures"],
+)
+def test_a_folder_without_features_says_what_it_holds(files, said, tmp_path):
+    for name in files:
+        (tmp_path / name).write_bytes(b"PK\x03\x04")
+    assert said in refused(tmp_path)
+    if files:
+        assert "no" in refused(tmp_path / files[0]) and "\n" not in refused(tmp_path / files[0])
+
+
+def test_what_openface_writes_beside_its_features_is_none(tmp_path):
+    tool_files.openface(tmp_path / "a.csv", 3, np.random.default_rng(0))
+    assert "give the CSV, or the folder" in refused(tmp_path / "a_of_details.txt", modality="vision")
