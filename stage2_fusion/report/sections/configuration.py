@@ -56,6 +56,7 @@ def _facts(inputs: Inputs) -> list[list[str]]:
     add("features", lambda: f"{inputs.features_path} (digest {inputs.features_info.digest})")
     add("encoders", lambda: f"{inputs.features_info.encoders.path} (digest {inputs.features_info.encoders.digest})")
     add("towers", lambda: _towers(inputs))
+    add("features of other tools", lambda: _tools(inputs))
     add("clips", lambda: f"{inputs.clips_path} (digest {inputs.clips.digest})")
     add("synthetic", lambda: "yes: drawn faces and voices" if inputs.model_config.trained_on.synthetic else "no")
     add(
@@ -65,10 +66,20 @@ def _facts(inputs: Inputs) -> list[list[str]]:
 
 
 def _towers(inputs: Inputs) -> str:
-    towers = inputs.features_info.encoders.config.get("towers")
+    encoders = inputs.features_info.encoders
+    towers = encoders.config.get("towers")
     if not isinstance(towers, dict):
         return ""
-    return ", ".join(f"{name} {tower.get('name')}" for name, tower in towers.items() if isinstance(tower, dict))
+    own = {name: tower for name, tower in towers.items() if isinstance(tower, dict) and name not in encoders.given}
+    return ", ".join(f"{name} {tower.get('name')}" for name, tower in own.items())
+
+
+def _tools(inputs: Inputs) -> str:
+    """Of each modality that another tool made: which, and the files."""
+    info = inputs.features_info
+    tools = {name: tool.describe(info.widths[name]) for name, tool in (info.encoders.external or {}).items()}
+    files = {name: f"{about.path} (digest {about.digest})" for name, about in (info.external or {}).items()}
+    return "; ".join(f"{name} of {tool}, {files.get(name, 'unknown files')}" for name, tool in tools.items())
 
 
 def _seconds(value: Any) -> str:
