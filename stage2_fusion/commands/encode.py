@@ -70,7 +70,8 @@ class EncodeConfig(CheckedOptions):
     the audio encoder. Text goes through the text encoder of `encoders`; without `encoders` it is missing."""
     external: Annotated[list[str], Repeatable(), Placeholder("NAME=PATH")] = field(default_factory=list)
     """Features of another tool in place of the vision, audio or text encoder; once for each. PATH holds a file a clip
-    (OpenFace, openSMILE and Py-Feat CSVs, .npy, .npz, .safetensors), or is a table with a row a clip or MMSA's .pkl.
+    (CSVs of OpenFace, openSMILE, Py-Feat, LibreFace; .npy, .npz, .safetensors), or is a table with a row a clip or
+    MMSA's .pkl.
     Names, paths and ids tell which clip is which. FORMAT:PATH names the format where the files do not."""
     external_columns: dict[str, list[str]] = field(default_factory=dict)
     """Columns to read, such as {vision: [AU*_r]}, by name or with * and ?; by default all that describe behavior:
@@ -108,6 +109,8 @@ class EncodeConfig(CheckedOptions):
             for name in getattr(self, option):
                 if name not in external:
                     raise ValueError(f"{option} names {name!r}: give --external {name}=PATH")
+        if empty := next((name for name, columns in self.external_columns.items() if not columns), None):
+            raise ValueError(f"external_columns of {empty} is empty: name columns, or leave {empty} out")
 
     def external_paths(self) -> dict[str, str]:
         """Modality to PATH or FORMAT:PATH. ValueError for anything else."""

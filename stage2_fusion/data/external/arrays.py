@@ -1,4 +1,5 @@
-"""Arrays: .npy, .npz or .safetensors, one file a clip; or one .npz or .safetensors whose arrays are named as the clips.
+"""Arrays: .npy, .npz or .safetensors, one file a clip; or one .npz or .safetensors whose arrays are named as the clips,
+or an .npz with features (N, C) or (N, T, C) and N ids.
 
 A file of a clip holds one array, (T, C) or (C,) for one step, or an array called features and, beside it, times (T,) in
 seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are spread over the clip. Other arrays are
@@ -21,6 +22,7 @@ FEATURES = ("features", "feature", "embeddings", "embedding", "values", "x", "ar
 TIMES = ("times", "timestamps", "time", "timestamp")
 RATES = ("rate", "hz", "fps", "frame_rate")
 CONFIDENCE = ("confidence", "confidences", "score")
+IDS = ("ids", "id", "names", "clips", "filenames", "files", "paths")
 
 
 class Arrays:
@@ -35,6 +37,8 @@ class Arrays:
         arrays = read_arrays(path)
         main = next((key for key in FEATURES if key in arrays), None)
         rest = [key for key in arrays if key not in (*TIMES, *RATES, *CONFIDENCE)]
+        if main is not None and (ids := next((key for key in IDS if key in arrays), None)):
+            return _clips_in_rows(arrays[main], arrays[ids], f"{path}: {ids}")
         if main is not None or len(rest) == 1:
             names = [name or path.stem, *([] if main else rest)]
             track = clip_of(arrays[main or rest[0]], names, str(path), arrays)
@@ -47,6 +51,14 @@ class Arrays:
 
     def how(self, modality: str) -> str:
         return ""
+
+
+def _clips_in_rows(values: np.ndarray, ids: np.ndarray, where: str) -> list[Track]:
+    """The clips of (N, C) or (N, T, C) with N names. UserError when there are others in number."""
+    names = [str(name) for name in np.ravel(ids)]
+    if values.ndim not in (2, 3) or len(values) != len(names):
+        raise UserError(f"{where}: {len(names)} names for an array of shape {values.shape}; give one for each clip")
+    return [clip_of(row, [name], f"{where} {name[:80]}", {}) for name, row in zip(names, values, strict=True)]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

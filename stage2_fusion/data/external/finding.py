@@ -13,7 +13,7 @@ from stage2_fusion.data.external.sniff import SUFFIXES, Sniffed
 
 OTHERS = {
     (".pt", ".pth", ".h5", ".hdf5", ".mat", ".csd", ".ark", ".htk"): "save its arrays as .npy, .npz or .safetensors",
-    (".xlsx", ".xls", ".ods"): "save it as CSV",
+    (".xlsx", ".xls", ".ods", ".feather", ".rds", ".rdata", ".sav"): "save it as CSV",
     (".zip", ".gz", ".tar", ".7z", ".rar"): "unpack it",
 }
 """Files that hold features too, and what to do with them."""

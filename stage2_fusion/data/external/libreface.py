@@ -40,7 +40,7 @@ class LibreFace:
             columns=columns,
             usable=np.ones(len(frame), bool),
             times=numbers(frame, [TIME])[:, 0] / 1000 if TIME in frame else None,
-            names=clip_names(frame),
+            names=clip_names(frame, path),
         )
         return rows.tracks(path, name)
 

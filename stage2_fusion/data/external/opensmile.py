@@ -18,13 +18,13 @@ import numpy as np
 from shared.errors import UserError
 from stage2_fusion.data.external.openface import ACTION_UNIT
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, numbers, numeric_columns, read_csv, texts
+from stage2_fusion.data.external.tool_csv import Rows, clip_names, numbers, numeric_columns, read_csv, texts
 from stage2_fusion.data.external.tracks import EVERY, Track, Wanted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ROLES = ("name", "frameIndex", "frameTime", "frameLength", "file", "start", "end", "Unnamed: *", "")
+ROLES = ("name", "frameIndex", "frameTime", "frameLength", "file", "start", "end", "class", "label", "Unnamed: *", "")
 DESCRIPTOR = re.compile(r"_sma|_de\b|semitone|^pcm_|^mfcc|^F0|^audspec", re.IGNORECASE)
 NUMBERED = re.compile(r"(.*)_(\d+)")
 """A name that SMILExtract counts up in every row (instanceBase)."""
@@ -51,7 +51,7 @@ class OpenSmile:
         columns = wanted.columns(numeric_columns(frame), EVERY, ROLES, str(path))
         if not columns:
             raise UserError(f"{path}: holds no descriptors")
-        names = _names(frame)
+        names = _names(frame, path)
         times = _times(frame, path, names)
         is_nameless = names is not None and not any(names) and len(names) > 1
         if is_nameless and (times is None or not np.diff(times).any()):
@@ -70,12 +70,13 @@ class OpenSmile:
         return "SMILExtract -C eGeMAPSv02.conf -I clip.wav -csvoutput opensmile/clip.csv"
 
 
-def _names(frame: "pd.DataFrame") -> list[str] | None:
-    """The clip of each row; "" for the name that SMILExtract gives without -instname."""
+def _names(frame: "pd.DataFrame", path: Path) -> list[str] | None:
+    """The clip of each row; "" for the name that SMILExtract gives without -instname. Somebody may have written them
+    under another name than SMILExtract and its package."""
     column = next((name for name in ("file", "name") if name in frame), None)
-    if column is None:
+    names = clip_names(frame, path) if column is None else texts(frame, column)
+    if names is None:
         return None
-    names = texts(frame, column)
     counted = [NUMBERED.fullmatch(name) for name in names]
     if len(names) > 1 and all(match and int(match[2]) == i for i, match in enumerate(counted)):
         names = [match[1] for match in counted if match]

@@ -21,16 +21,18 @@ from shared.tables.formats import is_table, read_table
 from shared.tables.text_table import TableRow, TextTable
 from shared.text import first_few, one_line
 from stage2_fusion.data.external.sniff import ARROW, TEXT, Sniffed
-from stage2_fusion.data.external.tool_csv import NAMES, Rows
+from stage2_fusion.data.external.tool_csv import Rows, naming_column
 from stage2_fusion.data.external.tracks import ANY, EVERY, Track, Wanted
 
 TIMES = ("time", "times", "timestamp", "timestamps", "seconds", "frametime")
 MILLISECONDS = ("ms", "milliseconds", "timems", "timestampms", "frametimeinms", "timeinms", "timemilliseconds")
 FRAMES = ("frame", "frameindex", "frameidx", "framenumber", "frameid")
-NO_FEATURES = (*TIMES, *MILLISECONDS, *FRAMES, "end", "faceid", "split", "success")
+TARGETS = ("label", "labels", "target", "targets", "class")
+NO_FEATURES = (*TIMES, *MILLISECONDS, *FRAMES, *TARGETS, "end", "faceid", "split", "success")
 CONFIDENCE = ("confidence", "facescore")
 ROLES = (*TIMES, *MILLISECONDS, "start", "end", "success", *CONFIDENCE)
 """What a table is read by."""
+TRUTH = {"true": 1.0, "false": 0.0}
 LIST = re.compile(r"[\[(][-+\d.,eE\s\[\]()naif]*[\])]", re.DOTALL)
 """A cell with a list of numbers."""
 
@@ -44,13 +46,11 @@ class Table:
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
         table = _read_arrow(path) if path.suffix.lower() in ARROW else read_table(path)
-        header = Header(table.header, str(path))
         intact = [row for row in table.rows if not row.problem]
-        cells = {each: [row.cells[i] for row in intact] for i, each in enumerate(table.header) if each}
-        named = header.first(NAMES)
-        names = None if named is None else cells[table.header[named]]
-        if names is not None and all((value := parse_number(cell)) is not None and value != value for cell in names):
-            names = None
+        columns_of = [[row.cells[i] for row in intact] for i in range(len(table.header))]
+        cells = {each: columns_of[i] for i, each in enumerate(table.header) if each}
+        named = naming_column(Header(table.header, str(path)), lambda i: columns_of[i])
+        names = None if named is None else columns_of[named]
         values = {each: _numbers(column) for each, column in cells.items()}
         columns = _features(table, named, values, wanted, str(path))
         roles = {normalize_name(each): values[each] for each in reversed(table.header) if each}
@@ -61,7 +61,7 @@ class Table:
             columns=columns,
             usable=np.ones(len(intact), bool) if success is None else success == 1,
             times=times,
-            confidence=next((roles[each] for each in CONFIDENCE if each in roles), None),
+            confidence=next((roles[n] for n in CONFIDENCE if n in roles and np.isfinite(roles[n]).any()), None),
             unusable="without success",
             names=names,
             notes=table.notes + _damaged(table) + _not_read(table, named, columns, values, wanted) + timeless,
@@ -107,8 +107,8 @@ def _text(cell: Any) -> str:
 
 
 def _numbers(column: list[str]) -> np.ndarray:
-    """(N,), NaN where a cell is empty or no number."""
-    parsed = [parse_number(cell) for cell in column]
+    """(N,), NaN where a cell is empty or no number; true and false are 1 and 0."""
+    parsed = [TRUTH.get(cell.lower(), parse_number(cell)) for cell in column]
     return np.array([np.nan if value is None else value for value in parsed], np.float64)
 
 

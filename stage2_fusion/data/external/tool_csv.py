@@ -4,7 +4,7 @@ import csv
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.errors import UserError
-from shared.tables.columns import MEDIA_ROLES, USUAL_NAMES, normalize_name
+from shared.tables.cells import parse_number
+from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header
 from shared.text import one_line
 from stage2_fusion.data.external.tracks import Track
 
@@ -31,6 +32,8 @@ NAMES = (
     *("segment", "segmentid", "sample", "sampleid", "key"),
 )
 """Columns that name clips, without spaces, underscores and capitals; the first one present wins."""
+PLAIN_NUMBER = re.compile(r"0|[1-9]\d*")
+"""What an index counts; 0012 is a name."""
 
 
 def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
@@ -144,11 +147,37 @@ def numeric_columns(frame: "pd.DataFrame") -> list[str]:
     return [name for name in frame.columns if holds_numbers(name)]
 
 
-def clip_names(frame: "pd.DataFrame") -> list[str] | None:
+def clip_names(frame: "pd.DataFrame", where: object) -> list[str] | None:
     """The clip of each row of a table that holds several, by a column of names; None without one."""
-    found = {normalize_name(name): name for name in reversed(list(frame.columns))}
-    column = next((found[name] for name in NAMES if name in found), None)
-    return None if column is None else texts(frame, column)
+    names = list(frame.columns)
+    column = naming_column(Header(names, str(where)), lambda i: texts(frame, names[i]))
+    return None if column is None else texts(frame, names[column])
+
+
+def naming_column(header: Header, cells: Callable[[int], Sequence[str]]) -> int | None:
+    """The column that says which clip a row is of: the first of NAMES, but not one that counts the rows where another
+    names each of them; else one without a name, as pandas writes an index, if it holds more than numbers. None without
+    one. cells: the texts of a column."""
+    found = [i for name in NAMES if (i := header.first([name])) is not None]
+    named = [i for i in dict.fromkeys(found) if any(_is_filled(cell) for cell in cells(i))]
+    if named and _counts(cells(named[0])):
+        named = [i for i in named if len({*cells(i)}) == len(cells(i)) and not _counts(cells(i))] or named
+    if named:
+        return named[0]
+    indexes = [i for i, name in enumerate(header.names) if ROW_NUMBERS.fullmatch(name)]
+    return next((i for i in indexes if any(_is_filled(c) and not PLAIN_NUMBER.fullmatch(c) for c in cells(i))), None)
+
+
+def _is_filled(cell: str) -> bool:
+    value = parse_number(cell)
+    return value is None or value == value
+
+
+def _counts(cells: Sequence[str]) -> bool:
+    """Whether cells are 0, 1, 2, ... or 1, 2, 3, ..."""
+    return len(cells) > 1 and any(
+        cell_of == [*cells] for cell_of in ([str(i + first) for i in range(len(cells))] for first in (0, 1))
+    )
 
 
 def texts(frame: "pd.DataFrame", name: str) -> list[str]:

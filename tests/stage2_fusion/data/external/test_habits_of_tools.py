@@ -286,3 +286,55 @@ def test_a_folder_without_features_says_what_it_holds(files, said, tmp_path):
 def test_what_openface_writes_beside_its_features_is_none(tmp_path):
     tool_files.openface(tmp_path / "a.csv", 3, np.random.default_rng(0))
     assert "give the CSV, or the folder" in refused(tmp_path / "a_of_details.txt", modality="vision")
+
+
+# --- which clip ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",x\n00012,1\n00007,2\n",  # an index of pandas
+        "id,Filename,x\n0,00012.mp4,1\n1,00007.mp4,2\n",  # a count of the rows beside the names
+        "Filename,id,x\nvideos/00012.mp4,1,1\nvideos/00007.mp4,2,2\n",
+        "clip,x,label,class\n12,1,5,3\n7,2,6,4\n",  # what somebody wants to be predicted
+        "id,x\n012.0,1\n7,2\n",
+    ],
+    ids=["index", "counted", "counted behind", "labels", "numbers"],
+)
+def test_column_that_names_the_clips_is_found(text, tmp_path):
+    (tmp_path / "t.csv").write_text(text)
+    features = read(tmp_path / "t.csv", clips=Clips("00000", "00001", "00007", "00012"))
+    assert features.columns == ("x",) and features.present["audio"].tolist() == [False, False, True, True]
+    assert [features.read(row)["audio"].values.tolist() for row in (2, 3)] == [[[2]], [[1]]]
+
+
+def test_index_of_frames_names_no_clips(tmp_path):
+    """What remains of a count when somebody has left rows out."""
+    (tmp_path / "a.csv").write_text(",x\n3,1\n5,2\n9,3\n")
+    assert read(tmp_path, clips=Clips("a", "3", "5")).present["audio"].tolist() == [True, False, False]
+
+
+def test_functionals_under_a_persons_own_names(tmp_path):
+    (tmp_path / "f.csv").write_text("clip,F0semitone_sma3nz,loudness_sma3\na,1,2\nb,3,4\n")
+    features = read(tmp_path / "f.csv")
+    assert features.tool().title == "openSMILE" and features.columns == ("F0semitone_sma3nz", "loudness_sma3")
+    assert features.read(1)["audio"].values.tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 4, 3)])
+def test_arrays_with_a_row_for_each_id(shape, tmp_path):
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    np.savez(tmp_path / "f.npz", features=values, ids=np.array(["b", "a.wav"]))
+    features = read(tmp_path / "f.npz")
+    for row, place in ((0, 1), (1, 0)):
+        np.testing.assert_array_equal(features.read(row)["audio"].values, values[place].reshape(-1, 3))
+    np.savez(tmp_path / "f.npz", features=values, ids=np.array(["b"]))
+    assert f"1 names for an array of shape {shape}" in refused(tmp_path / "f.npz")
+
+
+def test_true_and_false_are_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text("id,time,success,AU01_c\na,0,True,TRUE\na,1,False,FALSE\na,1.5,true,false\n")
+    features = read(tmp_path / "t.csv")
+    assert features.read(0)["audio"].values.tolist() == [[1], [0]]
+    assert reasons(features)["rows"] == "1 of 3 rows left out: 1 without success"

@@ -202,9 +202,10 @@ def test_nothing_to_read_is_one_line(tmp_path):
         (["--external", "vision"], "write NAME=PATH"),
         (["--external", "vision=a", "--external", "vision=b"], "external names vision twice: a and b"),
         (["--external", "vision=a", "--external_columns", "{audio: [x]}"], "give --external audio=PATH"),
+        (["--external", "vision=a", "--external_columns", "{vision: []}"], "external_columns of vision is empty"),
         (["--external", "vision=a", "--encoders", "e", "--blendshapes", "f"], "leave out external vision features"),
     ],
-    ids=["unknown_modality", "no_path", "twice", "columns_alone", "blendshapes"],
+    ids=["unknown_modality", "no_path", "twice", "columns_alone", "no_columns", "blendshapes"],
 )
 def test_wrong_options_are_refused(words, said, capsys):
     with pytest.raises(SystemExit):
