@@ -35,7 +35,7 @@ from stage2_fusion.finetune import EndToEndModel, MakeBatch, RawInputs
 from stage2_fusion.inference import run_model
 from stage2_fusion.losses import FusionLoss
 from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions
-from stage2_fusion.models.starting import Starts, load_starts, start_from
+from stage2_fusion.models.starting import Starts, freeze, load_starts, start_from
 from stage2_fusion.setup import (
     TrainingData,
     build_options,
@@ -117,6 +117,8 @@ class Trainer:
         fusion = FusionModel.build(config.model, self.fusion_config.options, FeatureSpec.of(data.info))
         fusion.fit_statistics([clip[0] for clip in data.clips])
         started = start_from(fusion, starts)
+        if started and config.train.init_lr == 0:
+            freeze(fusion, started, raw_inputs is not None)
         self.unwrapped_model = fusion
         if raw_inputs:
             self.unwrapped_model = raw_inputs.wrap(fusion)

@@ -1,6 +1,6 @@
 """Begin a fusion model with encoders of others (`emit fuse --init`): for systems whose parts are trained one by one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -58,6 +58,15 @@ def start_from(model: FusionModel, starts: Starts) -> set[str]:
             own[name].copy_(given[name])
         copied |= names
     return copied & {name for name, _ in model.named_parameters()}
+
+
+def freeze(model: FusionModel, started: Collection[str], towers_train: bool = False) -> None:
+    """Keep these parameters as they are, and their gradients out of the norm by which those of the others are clipped.
+    towers_train: whether towers train along. UserError when nothing else is left to train."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in started)
+    if not towers_train and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("--train.init_lr 0 leaves nothing to train: --init gives every part of this model")
 
 
 def encoder_names(model: FusionModel, modality: str) -> set[str]:

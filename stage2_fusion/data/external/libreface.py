@@ -31,7 +31,7 @@ class LibreFace:
         return TIME in file.header and any(UNIT.fullmatch(name) for name in file.header)
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        frame = read_csv(path, Sniffed(path).delimiter)
+        frame = read_csv(Sniffed(path))
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units or head pose")

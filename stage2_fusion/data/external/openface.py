@@ -52,7 +52,7 @@ class OpenFace:
         file = Sniffed(path)
         if "success" not in file.header:
             raise UserError(f"{path}: OpenFace's output for single pictures, without times; run FeatureExtraction")
-        frame = read_csv(path, file.delimiter)
+        frame = read_csv(file)
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units, gaze or head pose; run FeatureExtraction -aus -gaze -pose")

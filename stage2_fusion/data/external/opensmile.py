@@ -47,7 +47,7 @@ class OpenSmile:
         file = Sniffed(path)
         if file.suffix == ".arff":
             raise UserError(f"{path}: ARFF is not read; run SMILExtract with -csvoutput, or -lldcsvoutput")
-        frame = read_csv(path, file.delimiter)
+        frame = read_csv(file)
         columns = wanted.columns(numeric_columns(frame), EVERY, ROLES, str(path))
         if not columns:
             raise UserError(f"{path}: holds no descriptors")

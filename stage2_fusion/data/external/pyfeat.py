@@ -46,7 +46,7 @@ class PyFeat:
         return ("FaceScore" in names and len(names) > 2) or (units > 1 and {"frame", "input"} <= names)
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        frame = read_csv(path, Sniffed(path).delimiter)
+        frame = read_csv(Sniffed(path))
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units, emotions or head pose")

@@ -1,5 +1,6 @@
 """What a file begins with, by which its format is recognized."""
 
+import codecs
 import csv
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,11 @@ SUFFIXES = (*TEXT, *ARRAYS, *ARROW)
 DELIMITERS = ",;\t"
 MOST_BYTES = 1 << 20
 """A header is shorter: OpenFace's has 714 columns."""
+
+
+def encoding_of(start: bytes) -> str:
+    """That of a file that begins with `start`: spreadsheets and PowerShell also write UTF-16."""
+    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,12 @@ class Sniffed:
         return [cell.strip() for cell in cells]
 
     @cached_property
+    def encoding(self) -> str:
+        """That of its text."""
+        with self.path.open("rb") as file:
+            return encoding_of(file.read(2))
+
+    @cached_property
     def _first_line(self) -> str:
         if self.suffix not in (".csv", ".tsv", ".tab", ".txt"):
             return ""
@@ -47,5 +59,5 @@ class Sniffed:
                 start = file.read(MOST_BYTES)
         except OSError:
             return ""
-        lines = start.decode("utf-8-sig", errors="replace").splitlines()
+        lines = start.decode(encoding_of(start), errors="replace").splitlines()
         return next((line for line in lines if line.strip()), "")

@@ -16,6 +16,7 @@ from shared.errors import UserError
 from shared.tables.cells import parse_number
 from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header
 from shared.text import one_line
+from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tracks import Track
 
 if TYPE_CHECKING:
@@ -36,16 +37,17 @@ PLAIN_NUMBER = re.compile(r"0|[1-9]\d*")
 """What an index counts; 0012 is a name."""
 
 
-def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
+def read_csv(file: Sniffed) -> "pd.DataFrame":
     """The cells under their names, which lose spaces at their ends. Decimal commas, which tools and spreadsheets write
     in much of Europe, become points; headers among the rows, of a tool that ran again, are left out. UserError, in
     one line, when the file cannot be read, is cut off within its header or holds no row."""
-    frame, has_long_rows = _parse(path, path, delimiter)
+    path = file.path
+    frame, has_long_rows = _parse(file, path)
     if has_long_rows:  # fine if the further cells are empty, else nobody knows which is which
-        if text := _with_decimal_points(path, delimiter):
-            frame, _ = _parse(path, StringIO(text), delimiter)
+        if text := _with_decimal_points(file):
+            frame, _ = _parse(file, StringIO(text))
         else:
-            _refuse_long_rows(path, delimiter)
+            _refuse_long_rows(file)
     frame.columns = [str(name).strip() for name in frame.columns]
     repeated = [name for name in frame.columns if re.fullmatch(r".+\.\d+", name) and name.rpartition(".")[0] in frame]
     if repeated:
@@ -54,10 +56,10 @@ def read_csv(path: Path, delimiter: str) -> "pd.DataFrame":
     frame = _without_headers(frame)
     if not len(frame):
         raise UserError(f"{path}: a header without rows; make it again")
-    return frame if delimiter == "," else _without_decimal_commas(frame)
+    return frame if file.delimiter == "," else _without_decimal_commas(frame)
 
 
-def _parse(path: Path, content: Path | StringIO, delimiter: str) -> tuple["pd.DataFrame", bool]:
+def _parse(file: Sniffed, content: Path | StringIO) -> tuple["pd.DataFrame", bool]:
     """The table as pandas reads it, and whether it has rows with more cells than its header. UserError when it cannot
     be read."""
     import pandas as pd
@@ -67,41 +69,41 @@ def _parse(path: Path, content: Path | StringIO, delimiter: str) -> tuple["pd.Da
             warnings.simplefilter("always", pd.errors.ParserWarning)
             frame = pd.read_csv(
                 content,
-                sep=delimiter,
+                sep=file.delimiter,
                 skipinitialspace=True,
                 na_values=list(NOT_NUMBERS),
                 index_col=False,
                 low_memory=False,
-                encoding="utf-8-sig",
+                encoding=file.encoding,
                 encoding_errors="replace",
             )
     except (OSError, ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError
         reason = one_line(error, 160).removeprefix("Error tokenizing data. C error: ")
-        raise UserError(f"{path}: not a readable table ({reason}); make it again") from None
+        raise UserError(f"{file.path}: not a readable table ({reason}); make it again") from None
     return frame, bool(caught)
 
 
-def _with_decimal_points(path: Path, delimiter: str) -> str:
+def _with_decimal_points(file: Sniffed) -> str:
     """The text of a file whose cells stand apart by a comma and a space, and whose numbers have decimal commas; "" for
     any other file."""
-    if delimiter != ",":
+    if file.delimiter != ",":
         return ""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = file.path.read_text(encoding=file.encoding, errors="replace").splitlines()
     rows = [line.split(", ") for line in lines if line.strip()]
     if not rows or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
         return ""
     return "\n".join(", ".join(cell.replace(",", ".") for cell in row) for row in rows)
 
 
-def _refuse_long_rows(path: Path, delimiter: str) -> None:
+def _refuse_long_rows(file: Sniffed) -> None:
     """UserError for a row with more cells than the header has."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+    with file.path.open(encoding=file.encoding, errors="replace", newline="") as content:
+        reader = csv.reader(content, delimiter=file.delimiter, skipinitialspace=True)
         width = len(next(filter(None, reader), []))
         for row in reader:
             if any(cell.strip() for cell in row[width:]):
                 where = f"line {reader.line_num} has {len(row)} cells, its header {width}"
-                raise UserError(f"{path}: not a readable table ({where}); make it again")
+                raise UserError(f"{file.path}: not a readable table ({where}); make it again")
 
 
 def _without_headers(frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -11,7 +11,7 @@ from shared.errors import UserError
 from shared.training.signals import SigtermHandler
 from stage2_fusion.config import TrainConfig
 from stage2_fusion.models.base import FeatureSpec, FusionModel
-from stage2_fusion.models.starting import start_from
+from stage2_fusion.models.starting import freeze, start_from
 from stage2_fusion.setup import parameter_groups
 from stage2_fusion.train import train
 
@@ -81,6 +81,20 @@ def test_encoders_that_end_in_other_labels_do_not_fit(name, fits):
         return
     with pytest.raises(UserError, match=r"predicts other .*; train it on the same labels"):
         start_from(model, {"text": other})
+
+
+def test_frozen_parts_have_no_gradient_and_something_must_be_left():
+    """A gradient of theirs would count in the norm by which those of the head are clipped."""
+    spec = FeatureSpec.of(synthetic_features.info())
+    options = synthetic_features.SMALL["statistics_mlp"]
+    model, other = (FusionModel.build("statistics_mlp", options, spec) for _ in range(2))
+    started = start_from(model, {"audio": other, "vision": other})
+    freeze(model, started)
+    left = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert started and left == {name for name, _ in model.named_parameters()} - started
+    single = FusionModel.build("statistics_mlp", {**options, "modalities": ["audio"]}, spec)
+    with pytest.raises(UserError, match="leaves nothing to train"):
+        freeze(single, start_from(single, {"audio": other}))
 
 
 def test_what_is_no_model_is_one_line(trained, tmp_path):

@@ -34,13 +34,16 @@ def refused(path, **options):
 # --- numbers and headers ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("delimiter", ["; ", ";", ", ", "\t"])
-def test_decimal_commas_are_points(delimiter, tmp_path):
+def test_decimal_commas_are_points(delimiter, encoding, tmp_path):
     text = FACES.replace(", ", delimiter) + "\n"
     for row in faces([0, 0.04, 0.08]).splitlines():
         text += delimiter.join(cell.replace(".", ",") for cell in row.split(", ")) + "\n"
-    (tmp_path / "a.csv").write_text("\ufeff" + text, encoding="utf-8")
-    steps = read(tmp_path, "vision").read(0)["vision"]
+    (tmp_path / "a.csv").write_text(text, encoding=encoding)
+    features = read(tmp_path, "vision")
+    steps = features.read(0)["vision"]
+    assert features.tool().title == "OpenFace"
     np.testing.assert_allclose(steps.values, [[0.25, v, 1] for v in range(3)], rtol=1e-6)
     np.testing.assert_allclose(steps.times, [0, 0.04, 0.08], atol=1e-6)
     np.testing.assert_allclose(steps.signals, [[0.98]] * 3, rtol=1e-6)
