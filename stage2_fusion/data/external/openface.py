@@ -50,8 +50,12 @@ class OpenFace:
                 raise UserError(f"{path}: what OpenFace writes beside its features; give the CSV, or the folder")
             return []
         file = Sniffed(path)
-        if "success" not in file.header:
+        if tuple(file.header[:2]) == PICTURES:
             raise UserError(f"{path}: OpenFace's output for single pictures, without times; run FeatureExtraction")
+        if lacking := [each for each in ("confidence", "success") if each not in file.header]:
+            raise UserError(
+                f"{path}: has no {' and no '.join(lacking)}, which FeatureExtraction writes; name no format"
+            )
         frame = read_csv(file)
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:

@@ -341,3 +341,22 @@ def test_true_and_false_are_numbers(tmp_path):
     features = read(tmp_path / "t.csv")
     assert features.read(0)["audio"].values.tolist() == [[1], [0]]
     assert reasons(features)["rows"] == "1 of 3 rows left out: 1 without success"
+
+
+@pytest.mark.parametrize(
+    "file, said",
+    [
+        ("a.csv", "has no confidence, which FeatureExtraction writes; name no format"),
+        ("a.npy", "has no confidence and no success"),
+    ],
+)
+def test_a_format_that_is_named_wrongly_is_one_line(file, said, tmp_path):
+    (tmp_path / "a.csv").write_text("frame, success, AU01_r\n1, 1, 0.5\n")
+    np.save(tmp_path / "a.npy", GOOD)
+    with pytest.raises(UserError) as caught:
+        read(f"openface:{tmp_path / file}", "vision")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    for name in ("opensmile", "pyfeat", "libreface", "mmsa", "table"):
+        with pytest.raises(UserError) as caught:
+            read(f"{name}:{tmp_path / 'a.npy'}", "vision")
+        assert "\n" not in str(caught.value)
