@@ -6,7 +6,8 @@ seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are
 not read, which is noted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Arrays:
             return [track]
         if name or not rest:
             raise UserError(f"{path}: holds {first_few(rest) or 'no array'}; call the one with the features 'features'")
-        return [clip_of(arrays[key], [key], f"{path}: {key}", {}) for key in rest]
+        return [one_of_several(partial(arrays.get, key), [key], f"{path}: {key}") for key in rest]
 
     def how(self, modality: str) -> str:
         return ""
@@ -58,7 +59,8 @@ def _clips_in_rows(values: np.ndarray, ids: np.ndarray, where: str) -> list[Trac
     names = [str(name) for name in np.ravel(ids)]
     if values.ndim not in (2, 3) or len(values) != len(names):
         raise UserError(f"{where}: {len(names)} names for an array of shape {values.shape}; give one for each clip")
-    return [clip_of(row, [name], f"{where} {name[:80]}", {}) for name, row in zip(names, values, strict=True)]
+    rows = zip(names, values, strict=True)
+    return [one_of_several(partial(np.asarray, row), [name], f"{where} {name[:80]}") for name, row in rows]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -100,6 +102,15 @@ def clip_of(values: Any, names: list[str], where: str, beside: Mapping[str, np.n
         usable=np.ones(len(values), bool),
         confidence=_beside(beside, CONFIDENCE, len(values), where),
     )
+
+
+def one_of_several(values: Callable[[], Any], names: list[str], where: str) -> Track:
+    """The track of one of the arrays of a file; what is wrong with it is its own problem, not that of the others."""
+    try:
+        return clip_of(values(), names, where, {})
+    except UserError as error:
+        problem = str(error).removeprefix(f"{where}: ")
+        return Track(names, where, np.zeros((0, 0)), [], None, np.zeros(0, bool), problem=problem)
 
 
 def as_rows(value: Any, where: str) -> np.ndarray:

@@ -10,6 +10,7 @@ array or {"vision": (T, C), ...}; or several by their names, {"clip": (T, C), ..
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from shared.errors import UserError
 from shared.layouts.vidmimic2.pickles import read_pickle
 from shared.media.decode import MediaError
 from shared.text import first_few
-from stage2_fusion.data.external.arrays import as_rows, clip_of
+from stage2_fusion.data.external.arrays import as_rows, clip_of, one_of_several
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tracks import ANY, Track, Wanted
 
@@ -48,8 +49,9 @@ class Pickles:
         if splits:
             return [track for key, part in splits.items() for track in _split(part, f"{path}: {key}", wanted.modality)]
         if clips := _clips(content, wanted.modality):
+            places = {key: f"{path}: {str(key)[:80]}" for key in clips}
             return [
-                clip_of(_plain(each, f"{path}: {key}"), _names(key), f"{path}: {key}", {})
+                one_of_several(partial(_plain, each, places[key]), _names(key), places[key])
                 for key, each in clips.items()
             ]
         if len(content) > 1 or _key(content, wanted.modality):
@@ -79,24 +81,27 @@ def _split(part: Mapping[Any, Any], where: str, modality: str) -> list[Track]:
     sequences = part[key]
     if "id" not in part:
         raise UserError(f"{where}: has no id, so that nobody knows which clip is which; add the names of its clips")
+    for name, value in (("id", part["id"]), (key, sequences)):
+        if not isinstance(value, list | tuple | np.ndarray) or (isinstance(value, np.ndarray) and not value.ndim):
+            raise UserError(f"{where}: {name} is no list, with an entry for each clip; write it again")
     names = [_names(each) for each in part["id"]]
     if len(sequences) != len(names):
         raise UserError(f"{where}: {len(sequences)} sequences of {key} for {len(names)} ids; write it again")
     lengths = _lengths(part, key, modality, len(names), where)
-    tracks = []
-    for i, (own, sequence) in enumerate(zip(names, sequences, strict=True)):
-        values = as_rows(_plain(sequence, f"{where} {own[0]}"), f"{where} {own[0]}")
-        tracks.append(
-            clip_of(without_padding(values, None if lengths is None else lengths[i]), own, f"{where} {own[0]}", {})
-        )
-    return tracks
+
+    def rows(i: int, place: str) -> np.ndarray:
+        return without_padding(as_rows(_plain(sequences[i], place), place), None if lengths is None else lengths[i])
+
+    places = [f"{where} {own[0][:80]}" for own in names]
+    return [one_of_several(partial(rows, i, place), names[i], place) for i, place in enumerate(places)]
 
 
 def _lengths(part: Mapping[Any, Any], key: str, modality: str, count: int, where: str) -> np.ndarray | None:
     """Rows of each clip that are no padding (N,); None when nothing says them."""
     found = next((part[name] for name in (f"{key}_lengths", f"{modality}_lengths") if name in part), None)
     if found is None and modality == "text" and "text_bert" in part:
-        found = np.asarray(part["text_bert"])[:, 1].sum(axis=-1)  # (N,), the attention masks
+        tokens = _plain(part["text_bert"], where)  # (N, 3, T): numbers, attention masks, segments
+        found = tokens[:, 1].sum(axis=-1) if tokens.ndim == 3 and tokens.shape[1] == 3 else None  # (N,)
     if found is None:
         return None
     lengths = np.asarray(_plain(found, where))

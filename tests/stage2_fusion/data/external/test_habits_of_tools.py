@@ -360,3 +360,17 @@ def test_a_format_that_is_named_wrongly_is_one_line(file, said, tmp_path):
         with pytest.raises(UserError) as caught:
             read(f"{name}:{tmp_path / 'a.npy'}", "vision")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["split", "dictionary", "archive"])
+def test_one_wrong_clip_of_a_file_leaves_the_others(kind, tmp_path):
+    clips = {"a": GOOD, "b": GOOD[None].repeat(2, axis=0), "c": GOOD[:2]}
+    path = tmp_path / ("f.npz" if kind == "archive" else "f.pkl")
+    if kind == "archive":
+        np.savez(path, **clips)
+    else:
+        split = {"train": {"id": [*clips], "audio": [*clips.values()]}}
+        path.write_bytes(pickle.dumps(split if kind == "split" else clips))
+    features = read(path)
+    assert features.present["audio"].tolist() == [True, False, True, False]
+    assert reasons(features)["unread"] == "an array of shape (2, 4, 3); save it as (T, channels)"

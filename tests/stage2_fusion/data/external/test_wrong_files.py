@@ -91,6 +91,9 @@ class Misshapen:
         ({"valence": 1, "arousal": 2}, "holds no audio, but valence, arousal"),
         ([], "an array of shape (0,)"),
         ({"train": {"id": Misshapen(), "audio": GOOD[None]}}, "malformed array of objects"),
+        ({"train": {"id": 5, "audio": GOOD[None]}}, "id is no list, with an entry for each clip"),
+        ({"train": {"id": "a", "audio": GOOD[None]}}, "id is no list, with an entry for each clip"),
+        ({"train": {"id": ["a"], "audio": np.float32(7)}}, "audio is no list, with an entry for each clip"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
