@@ -277,6 +277,7 @@ def _made_from(info: "FeatureInfo") -> dict[str, Any]:
         "encoders": info.encoders.digest,
         "precomputed features": info.precomputed.digest if info.precomputed else None,
         "external features": {name: about.digest for name, about in (info.external or {}).items()} or None,
+        "external_made_by": {n: about.made_by for n, about in (info.external or {}).items() if about.made_by} or None,
         "action units": info.action_units.digest if info.action_units else None,
         "clips": info.data.digest,
         "damaged views": info.views,

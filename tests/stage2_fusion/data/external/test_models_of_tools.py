@@ -153,6 +153,8 @@ def test_features_are_up_to_date_only_with_the_same_files(made, clips, tmp_path,
         (copy / path.name).write_bytes(path.read_bytes())
     assert emit("encode", *words, "--external", f"vision={copy}") == 0
     assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(UserError, match="made with other external_made_by"):
+        emit("encode", *words, "--external", f"vision={copy}", "--external_made_by", "{vision: by me}")
     path = next(iter(sorted(copy.glob("*.csv"))))
     path.write_text(path.read_text().replace("0.", "1.", 40))
     with pytest.raises(UserError, match="made with other external features"):
