@@ -22,9 +22,9 @@ import jsonargparse
 from shared.errors import UserError
 from shared.files import write_text
 from shared.options.help_page import Command, HelpShown, help_page, wants_help
+from shared.options.lists import join_lists
 from shared.options.messages import plain_message
 from shared.options.outputs import check_outputs
-from shared.options.placeholders import Repeatable
 from shared.options.ranges import wrong_values
 from shared.options.yaml_files import dump_yaml, parse_yaml, read_yaml, truth
 from shared.registry import nearest
@@ -119,7 +119,7 @@ def parse(
         if action.dest in flags:
             action.nargs, action.const = "?", True  # --flag alone means --flag true
     try:
-        words = _with_config_first(_say_flags(_join_repeated(words, config_class), flags), package)
+        words = _with_config_first(_say_flags(join_lists(words, config_class), flags), package)
     except UserError as error:
         parser.error(str(error))
     parsed = parser.parse_args(words)
@@ -209,24 +209,6 @@ def _say_flags(words: list[str], flags: list[str]) -> list[str]:
         f"{word}=true" if word.removeprefix("--") in flags and word.startswith("--") and truth(then) is None else word
         for word, then in zip(words, following, strict=True)
     ]
-
-
-def _join_repeated(words: list[str], config_class: type) -> list[str]:
-    """`--name a --name b` as `--name=["a", "b"]` for options that are Repeatable; a list that is given as one stays."""
-    hints = typing.get_type_hints(config_class, include_extras=True)
-    names = [name for name, hint in hints.items() if Repeatable() in getattr(hint, "__metadata__", ())]
-    rest: list[str] = []
-    values: dict[str, list[str]] = {}
-    remaining = iter(words)
-    for word in remaining:
-        option, sign, value = word.partition("=")
-        name = option.removeprefix("--")
-        value = value if sign else next(remaining, "") if option.startswith("--") and name in names else ""
-        if not (option.startswith("--") and name in names) or value.startswith("["):
-            rest += [word] if sign or not value else [word, value]
-        else:
-            values.setdefault(name, []).append(value)
-    return rest + [f"--{name}={json.dumps(several)}" for name, several in values.items()]
 
 
 def _join_negative(words: list[str]) -> list[str]:

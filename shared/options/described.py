@@ -170,7 +170,7 @@ def _placeholder(hint: Any) -> str:
         return "FOLDER" if output.folder else "FILE"
     if typing.get_origin(plain) in (list, tuple):
         item = _placeholder(arguments[0])
-        return f"{item},{item},..."
+        return item if _plain(arguments[0]) is Path else f"{item},{item},..."
     if typing.get_origin(plain) is dict:
         return f"{{NAME: {_placeholder(arguments[1])}}}"
     if typing.get_origin(plain) is typing.Literal:
@@ -192,6 +192,8 @@ def type_text(hint: Any) -> str:
         return _number_text("whole number" if plain is int else "number", limits)
     if typing.get_origin(plain) in (list, tuple):
         inner = type_text(arguments[0])
+        if _plain(arguments[0]) is Path:
+            return "may be repeated"
         return f"list of {inner}" if "number" not in inner else f"list, each a {inner}"
     if typing.get_origin(plain) is dict:
         return f"{{name: {type_text(arguments[1])}}}"

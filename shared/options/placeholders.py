@@ -15,5 +15,5 @@ class Placeholder:
 
 
 @dataclass(frozen=True)
-class Repeatable:
-    """`external: Annotated[list[str], Repeatable()]`: each `--external VALUE` adds to the list."""
+class WithCommas:
+    """`external: Annotated[list[str], WithCommas()]`: a comma is part of a value, not between two."""

@@ -61,7 +61,7 @@ class BaselineConfig(CheckedOptions):
     ridge regression on plain statistics of the face crops, the sound and the words, from a clip dataset. By default the
     one that reads the data."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
-    """Modalities that the regression reads, such as ["text"]."""
+    """Modalities that the regression reads, such as text."""
     split: str = "test"
     """Split to score."""
     max_train_clips: NonNegativeInt = 0

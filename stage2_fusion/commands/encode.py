@@ -22,7 +22,7 @@ from shared.dataset.clip import MODALITIES
 from shared.dataset.shards import ShardWriter
 from shared.dataset.worker_pool import cores
 from shared.options.outputs import OutputFolder
-from shared.options.placeholders import Placeholder, Repeatable
+from shared.options.placeholders import Placeholder, WithCommas
 from shared.options.ranges import BatchSize, CheckedOptions, Processes, Seed, Views
 from shared.saved.checksum import FEATURES
 from shared.terminal.closing import closing, unused
@@ -68,7 +68,7 @@ class EncodeConfig(CheckedOptions):
     precomputed: Path | None = None
     """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ replace the vision and
     the audio encoder. Text goes through the text encoder of `encoders`; without `encoders` it is missing."""
-    external: Annotated[list[str], Repeatable(), Placeholder("NAME=PATH")] = field(default_factory=list)
+    external: Annotated[list[str], WithCommas(), Placeholder("NAME=PATH")] = field(default_factory=list)
     """Features of another tool in place of the vision, audio or text encoder; once for each. PATH holds a file a clip
     (CSVs of OpenFace, openSMILE, Py-Feat, LibreFace; .npy, .npz, .safetensors), or is a table with a row a clip or
     MMSA's .pkl.

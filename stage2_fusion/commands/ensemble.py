@@ -98,8 +98,8 @@ def main(argv: list[str] | None = None) -> int:
         EnsembleConfig,
         argv,
         prog="emit ensemble",
-        example="emit ensemble runs/a/test.json runs/b/test.json --method ridge --fit [runs/a/valid.json,"
-        "runs/b/valid.json] --out runs/ensemble.json",
+        example="emit ensemble runs/a/test.json runs/b/test.json --method ridge --fit runs/a/valid.json "
+        "--fit runs/b/valid.json --out runs/ensemble.json",
         positional=("members",),
     )
     if config.of_tables:

@@ -23,7 +23,7 @@ class LeaderboardConfig(CheckedOptions):
     options in which it differs from the others of that model; systems that differ otherwise (loss, features) need a
     name."""
     out: list[OutputFile] = field(default_factory=list)
-    """Files to write the table to, .md or .csv, as in [board.md, board.csv]."""
+    """Files to write the table to, .md or .csv, once for each."""
     against: str | None = None
     """Name of a system: every other row states its difference from that one, with a paired interval."""
     allow_unknown_training: bool = False
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         LeaderboardConfig,
         argv,
         prog="emit leaderboard",
-        example="emit leaderboard ours=runs/0/metrics.json ours=runs/1/metrics.json runs/ridge.json --out [board.md]",
+        example="emit leaderboard ours=runs/0/metrics.json ours=runs/1/metrics.json runs/ridge.json --out board.md",
         positional=("evaluations",),
     )
     board = leaderboard(config)

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 
 from shared import config as configuration
 from shared.commands import configs
 from shared.errors import UserError
+from shared.options.placeholders import WithCommas
 from stage1_align.config import AlignConfig
 
 
@@ -112,3 +113,56 @@ def test_configs_lists_all_and_prints_one(capsys):
     assert Path(capsys.readouterr().out.strip()).read_text().startswith("# Two processes")
     with pytest.raises(UserError, match="did you mean 'dual_stage'"):
         configs.main(["dual_stag"])
+
+
+@dataclass
+class ListedPart:
+    shares: list[float] | None = None
+
+
+@dataclass
+class Listed:
+    """Options that are lists."""
+
+    modalities: list[Literal["vision", "audio"]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    features: Annotated[list[str], WithCommas()] = field(default_factory=list)
+    part: ListedPart = field(default_factory=ListedPart)
+    text: str = ""
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--modalities vision", "modalities", ["vision"]),
+        ("--modalities vision,audio", "modalities", ["vision", "audio"]),
+        ("--modalities=vision --text a,b --modalities audio", "modalities", ["vision", "audio"]),
+        ("--modalities [vision]", "modalities", ["vision"]),
+        ('--modalities ["vision"]', "modalities", ["vision"]),
+        ("--modalities []", "modalities", []),
+        ("--files a,b.md --files c.md", "files", [Path("a,b.md"), Path("c.md")]),
+        ("--features audio=x,y", "features", ["audio=x,y"]),
+        ("--part.shares 0,0.5", "part.shares", [0.0, 0.5]),
+        ("--part.shares null", "part.shares", None),
+        ("--text a,b", "text", "a,b"),
+    ],
+)
+def test_lists_are_written_with_commas_or_by_repetition(words, name, value):
+    config = configuration.parse(Listed, words.split(), prog="emit test", example="emit test")
+    assert (config.part.shares if name == "part.shares" else getattr(config, name)) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--modalities vision,smell", "--modalities is smell: allowed is one of vision, audio"),
+        ("--part.shares 0,x", "--part.shares is [0.0, 'x']: allowed is a number"),
+        ("--files", "--files"),
+        ("--files --text a", "--files"),
+    ],
+)
+def test_wrong_value_of_a_list_is_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        configuration.parse(Listed, words.split(), prog="emit test", example="emit test")
+    shown = capsys.readouterr().err
+    assert caught.value.code == 2 and message in shown and len(shown.strip().splitlines()) == 1
