@@ -24,25 +24,30 @@ PAIRS = {
 }
 """Pair name to the modalities of its two sides."""
 MAX_SCALE = 100.0
+TEXTS_ALONE = (
+    "align texts alone with words made of their labels (--config tiny_labels --towers.leave_out_unused true), or take a "
+    "published tower as it is (--config published)"
+)
 
 
 class ContrastiveModel(nn.Module):
     """Towers and temperatures. `forward` returns embeddings and temperatures together, so that DDP and FSDP see every
     parameter in it."""
 
-    def __init__(self, encoders: AlignedEncoders, config: LossConfig, captions: Sequence[str]):
-        """captions: the kinds of text of each clip.
+    def __init__(self, encoders: AlignedEncoders, config: LossConfig, captions: Sequence[str], learns: bool = True):
+        """captions: the kinds of text of each clip. learns: whether there are steps of training.
 
         Pairs whose tower is missing are left out, and text_text where clips have one text. UserError for an unknown
-        pair, a pair with a kind of text that `captions` lacks, and a tower that no pair trains."""
+        pair, a pair with a kind of text that `captions` lacks, and a tower that `learns` and that no pair trains."""
         super().__init__()
         self.encoders, self.config, self.captions = encoders, config, tuple(captions)
         towers = encoders.towers()
         self.pairs = self._select_pairs(towers)
         """Pair name to the weight of its loss."""
-        for modality in towers:
+        for modality in towers if learns else ():
             if not any(modality in PAIRS[pair] for pair in self.pairs):
-                raise UserError(f"--loss.pairs: no pair trains the {modality} tower; add one, or leave the tower out")
+                other = "leave the tower out" if len(towers) > 1 else TEXTS_ALONE
+                raise UserError(f"--loss.pairs: no pair trains the {modality} tower; add one, or {other}")
 
         def one_per_pair(value: float) -> nn.ParameterDict:
             return nn.ParameterDict({pair: nn.Parameter(torch.tensor([value])) for pair in self.pairs})

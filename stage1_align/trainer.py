@@ -82,9 +82,8 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
         config, left_out = leave_out_unused(config, data)
         fit_notes += left_out
     valid = data.valid()
-    notes = check_contrast(config, data) + check_validation(
-        valid, config.pairs.captions, config.train.require_validation
-    )
+    must_choose = config.train.require_validation and config.train.epochs > 0
+    notes = check_contrast(config, data) + check_validation(valid, config.pairs.captions, must_choose)
     run = start_run(config, MUTABLE_ON_RESUME, options.keep_last, options.timeout_minutes, data=data.digest)
     if options.chunk_size and run.accelerator.state.deepspeed_plugin:  # its backward pass takes an optimizer step
         raise UserError(
@@ -123,7 +122,9 @@ class Trainer:
                 note(f"note: {line}")
             for line in crop_lines(self.encoders, data):
                 note(line)
-        self.unwrapped_model = ContrastiveModel(self.encoders, config.loss, config.pairs.captions)
+        self.unwrapped_model = ContrastiveModel(
+            self.encoders, config.loss, config.pairs.captions, learns=config.train.epochs > 0
+        )
         optimizer = torch.optim.AdamW(parameter_groups(self.unwrapped_model, config), fused=True)
         self.model, self.optimizer = accelerator.prepare(self.unwrapped_model, optimizer)
         if accelerator.is_fsdp2:  # Accelerate adds no autocast there
@@ -290,7 +291,7 @@ class Trainer:
 
     def validate_untrained(self) -> None:
         metrics = self.validate()
-        if "mean_recall" not in metrics and self.config.train.require_validation:
+        if "mean_recall" not in metrics and self.config.train.require_validation and self.config.train.epochs:
             raise UserError("no two validation items have a picture or sound together with different texts")
         say(f"untrained: valid mean recall {_shown(metrics)}; {counted(len(self.data), 'training clip')}")
         self.run.log(0, **metrics)

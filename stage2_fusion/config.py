@@ -152,9 +152,10 @@ class FuseConfig(CheckedOptions):
     """Weights of the loss terms."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Optimization."""
-    finetune: dict[str, LayersOrNone | None] = field(default_factory=dict)
+    finetune: dict[str, LayersOrNone | Literal["all"] | None] = field(default_factory=dict)
     """Towers that train end to end, with the number of their last blocks that train, such as {text: 2}; 0 trains only
-    the layers on top of the blocks, null the whole tower. They run on the clips in every step, which is slow."""
+    the layers on top of the blocks, all (or null) the whole tower. They run on the clips in every step, which is slow.
+    """
     init: dict[str, Path] = field(default_factory=dict)
     """Model folders whose encoder of a modality this model begins with, such as {text: runs/text/model}: of the same
     architecture, on the same features. Their heads are left behind."""
@@ -180,3 +181,9 @@ class FuseConfig(CheckedOptions):
                     raise UserError(f"--{option}: no modality {name!r}: {nearest(name, MODALITIES)}")
         if self.train.finetune_frames and "vision" not in self.finetune:
             raise UserError("--train.finetune_frames is of a vision tower that trains along: add vision to --finetune")
+        self.finetune = {name: None if count == "all" else count for name, count in self.finetune.items()}
+
+    @property
+    def tuned_blocks(self) -> dict[str, int | None]:
+        """Modality to the number of last blocks of its tower that train, None for all of it."""
+        return {name: None if count == "all" else count for name, count in self.finetune.items()}

@@ -185,7 +185,7 @@ class RawInputs:
     """The encoders to tune, and the clips they encode. UserError when the features were made from others."""
 
     def __init__(self, config: FuseConfig, info: FeatureInfo):
-        self.blocks, self.info, self.max_sequence_steps = config.finetune, info, config.train.max_sequence_steps
+        self.blocks, self.info, self.max_sequence_steps = config.tuned_blocks, info, config.train.max_sequence_steps
         self.frames = config.train.finetune_frames
         if info.encoders.given:
             given = " and ".join(info.encoders.given)

@@ -170,7 +170,7 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
         model=config.model,
         options=configuration.to_dict(options),
         max_sequence_steps=config.train.max_sequence_steps,
-        finetune=config.finetune,
+        finetune=config.tuned_blocks,
         training={"loss": configuration.to_dict(config.loss), "train": train},
         trained_on=TrainedOn(
             features=data.info.digest,

@@ -75,6 +75,8 @@ def _indented(note: str) -> str:
 
 def _files(report: dict[str, Any]) -> list[str]:
     files = report["files"]
+    if files["words_alone"] == report["clips"]:
+        return ["  files        none: texts alone"]
     kinds = ", ".join(f"{count} {kind or 'without a suffix'}" for kind, count in files["kinds"].items())
     lines = [f"  files        {files['there']} of {report['clips']} there ({kinds})"]
     for what in ("missing", "empty"):

@@ -84,10 +84,12 @@ def check_source(
 
 def _files(clips: list[Clip]) -> Report:
     """Which of the clips' files exist."""
-    missing = [clip.id for clip in clips if clip.media is None or not file_exists(clip.media)]
+    missing = [c.id for c in clips if not c.words_alone and (c.media is None or not file_exists(c.media))]
     paths = [(clip.id, clip.media) for clip in clips if isinstance(clip.media, Path)]
+    words_alone = sum(clip.words_alone for clip in clips)
     return {
-        "there": len(clips) - len(missing),
+        "there": len(clips) - len(missing) - words_alone,
+        "words_alone": words_alone,
         "missing": missing,
         "empty": [name for name, path in paths if file_exists(path) and path.stat().st_size == 0],
         "kinds": dict(Counter(path.suffix.lower() for _, path in paths).most_common()),

@@ -47,6 +47,8 @@ class Clip:
     """Folder of precomputed face crops, one per frame, <number>.jpg; they replace the pictures of `media`."""
     problems: tuple[str, ...] = field(default=(), kw_only=True)
     """Problems of the clip's entry in its source; its verdict repeats them."""
+    words_alone: bool = field(default=False, kw_only=True)
+    """Whether it is a row of a table of texts alone: that it has no pictures and no sound is then no problem."""
     transcript: str | None = None
     """What is said; None when there is no transcript."""
     labels: tuple[float, ...] = ()
@@ -74,7 +76,8 @@ class Clip:
         if self.crops is not None:
             crops = [*identify(self.crops), _listing(self.crops)]
         files = [identify(self.media), identify(self.audio), crops]
-        return [self.id, files, self.transcript, repr(self.labels), self.groups, self.split, self.problems]
+        kind = ["words alone"] if self.words_alone else []
+        return [self.id, files, self.transcript, repr(self.labels), self.groups, self.split, self.problems, *kind]
 
 
 def _listing(folder: Path) -> str | None:

@@ -124,6 +124,12 @@ class ClipDatasetInfo:
         return values | {name: value for name, value in optional.items() if value}
 
     @property
+    def is_texts_alone(self) -> bool:
+        """Whether no clip has pictures or sound."""
+        counts = self.counts
+        return bool(counts) and min(counts["missing"]["vision"], counts["missing"]["audio"]) == counts["clips"]
+
+    @property
     def has_transcripts(self) -> bool:
         """Whether any clip has words."""
         counts = self.counts

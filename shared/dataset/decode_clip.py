@@ -12,7 +12,7 @@ from shared.media.containers import open_media
 from shared.media.decode import MIN_TAIL_SECONDS, Media, MediaError, decode, decode_windows
 from shared.media.headers import read_header
 from shared.media.precomputed_crops import frame_times, read_crops
-from shared.text import one_line
+from shared.text import has_words, one_line
 
 
 @dataclass
@@ -32,8 +32,8 @@ def decode_clip(clip: Clip, recipe: Recipe) -> DecodedClip:
     Raises MediaError if no file can be read, or if there are neither files nor words.
     """
     has_files = clip.media is not None or clip.audio is not None or clip.crops is not None
-    if not has_files and not clip.transcript:
-        raise MediaError("neither a file nor words")
+    if not has_files and not has_words(clip.transcript):
+        raise MediaError("no words" if clip.words_alone else "neither a file nor words")
     problems: list[str] = []
     times = frame_times(clip.media) if clip.crops is not None and isinstance(clip.media, Path) else None
     # With crops the media file is read for its sound alone. If it has none, it is silent, not broken.

@@ -109,7 +109,7 @@ def clip_row(
         **_audio_columns(media, recipe),
         "text_quality": text_quality(transcript).tolist(),
     }
-    return row, _verdict(clip, row, decoded, faces, reasons), _remarks(decoded, faces, reasons)
+    return row, _verdict(clip, row, decoded, faces, reasons), _remarks(clip, decoded, faces, reasons)
 
 
 def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, FaceTrack | None]:
@@ -146,7 +146,8 @@ def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: FaceTrack | None
     media = decoded.media
     is_missing = {"vision": not len(media.frames), "audio": not len(media.waveform), "text": not row["transcript"]}
     missing = [name for name, value in is_missing.items() if value]
-    problems, notes = _problems(decoded, missing, faces, reasons), _notes(media, missing, faces, reasons)
+    expected = [name for name in missing if name == "text" or not clip.words_alone]
+    problems, notes = _problems(decoded, expected, faces, reasons), _notes(media, missing, faces, reasons)
     face_frames = np.arange(len(row["frames"])) if faces is None else np.flatnonzero(faces.detected)
     crops = [decode_jpeg(row["frames"][i]) for i in face_frames[:: max(1, len(face_frames) // POSE_CROPS)]]
     content = {name: value for name, value in row.items() if name in ("frames", "frame_times") or "waveform" in name}
@@ -175,10 +176,10 @@ def _problems(decoded: DecodedClip, missing: list[str], faces: FaceTrack | None,
     return problems + problem_lines(media.remarks)
 
 
-def _remarks(decoded: DecodedClip, faces: FaceTrack | None, reasons: dict[str, str]) -> Remarks:
+def _remarks(clip: Clip, decoded: DecodedClip, faces: FaceTrack | None, reasons: dict[str, str]) -> Remarks:
     """What amounts can be added up over the windows of a recording."""
     media = decoded.media
-    held = {"vision": len(media.frames), "audio": len(media.waveform)}
+    held = {} if clip.words_alone else {"vision": len(media.frames), "audio": len(media.waveform)}
     texts = [_missing(name, reasons) for name, count in held.items() if not count] + decoded.problems
     remarks = Remarks({Remark(text, is_problem=True): 1 for text in texts})
     if faces is not None and len(media.frames) and not faces.detected.any():

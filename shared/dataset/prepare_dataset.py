@@ -288,4 +288,6 @@ def _finish(writer: ShardWriter, source: ClipSource, described: ClipDatasetInfo)
     sheet = write_contact_sheet(out, info.digest, verdicts, table)
     writer.finish(table, info.digest, info.to_json())
     lines = [summary(out, verdicts, info.digest, source.left_out), *(f"  {note}" for note in report.notes())]
-    result("\n".join([*lines, f"  look at {sheet}: face crops, the worst clips first"]), info.to_json())
+    if not info.is_texts_alone:
+        lines.append(f"  look at {sheet}: face crops, the worst clips first")
+    result("\n".join(lines), info.to_json())

@@ -2,7 +2,8 @@
 
 Columns are named by options, or recognized by their usual names (shared/tables/columns.py). Paths are relative to the
 table. A missing extension is completed, and a table that has an id column alone has its files looked up. A row with too
-many cells keeps its clip, without labels, if its file can be identified.
+many cells keeps its clip, without labels, if its file can be identified. A table of texts alone needs neither files nor
+ids: its rows are then named by the table and the line.
 """
 
 import os
@@ -64,8 +65,7 @@ class Csv(ClipColumnOptions):
         def media_file(row: int, column: int) -> FoundMedia:
             return finder.find(cells[row][column])
 
-        ids = [row[columns.name_column] for row in cells]
-        ids = ids_from_paths(_numbered(ids, finder)) if columns.id is None else ids
+        ids = _ids(rows, columns, finder, path.stem)
         clip_source = clips_from_rows(
             columns, cells, ids, media_file, finder, lambda i: f"line {rows[i].line}", str(path)
         )
@@ -76,11 +76,24 @@ class Csv(ClipColumnOptions):
                 clip_source.clips[i] = replace(clip, problems=(problem, *clip.problems))
         if source.is_dir() and path.stem.lower() not in NAMES:
             clip_source.notes.insert(0, f"{path.name}, the only table of this folder, says what its clips are")
-        clip_source.notes = table.notes + missing + _note(left_out) + clip_source.notes
+        clip_source.notes = table.notes + missing + _note(left_out, columns) + clip_source.notes
         clip_source.left_out = [
-            LeftOut(f"{path.name} line {row.line}", row.cells[columns.file_column], row.problem) for row in left_out
+            LeftOut(f"{path.name} line {row.line}", _file_name(row, columns), row.problem) for row in left_out
         ]
         return clip_source
+
+
+def _ids(rows: list[TableRow], columns: ClipColumns, finder: MediaFinder, table: str) -> list[str]:
+    """The name of each clip: its id, else the stem of its file, else the name of the table and the line."""
+    if columns.name_column is None:
+        return [f"{table}-{row.line:06d}" for row in rows]
+    names = [row.cells[columns.name_column] for row in rows]
+    return ids_from_paths(_numbered(names, finder)) if columns.id is None else names
+
+
+def _file_name(row: TableRow, columns: ClipColumns) -> str:
+    """What a row says of its file."""
+    return "" if columns.file_column is None else row.cells[columns.file_column]
 
 
 def _numbered(names: list[str], finder: MediaFinder) -> list[str]:
@@ -99,6 +112,8 @@ def _rows_with_known_file(
     that file exists and belongs to no other row. The cells before it are then in place; those after it, and the labels,
     are blanked."""
     key_column = columns.file_column
+    if key_column is None:
+        return [row for row in rows if not row.problem], [row for row in rows if row.problem]
 
     def file(row: TableRow) -> Path | None:
         name = row.cells[key_column]
@@ -121,9 +136,10 @@ def _rows_with_known_file(
     return kept, lost
 
 
-def _note(left_out: list[TableRow]) -> list[str]:
+def _note(left_out: list[TableRow], columns: ClipColumns) -> list[str]:
     """Which rows are left out."""
     if not left_out:
         return []
     lines = [f"line {row.line} ({row.problem})" for row in left_out]
-    return [f"{counted(len(lines), 'row')} left out, whose files cannot be identified: {first_few(lines, SHOWN_ROWS)}"]
+    why = "" if columns.file_column is None else ", whose files cannot be identified"
+    return [f"{counted(len(lines), 'row')} left out{why}: {first_few(lines, SHOWN_ROWS)}"]

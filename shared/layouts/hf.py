@@ -69,7 +69,7 @@ class HuggingFace(ClipColumnOptions):
                 return StoredMedia(*origins[row], header.names[column])
             return finder.find(str(value or ""))
 
-        names = [row[columns.name_column] for row in rows]
+        names = [None if columns.name_column is None else row[columns.name_column] for row in rows]
         ids = ["" if name is None else str(name) for name in names]
         if columns.id is None:
             ids = ids_from_paths(ids)

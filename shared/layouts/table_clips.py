@@ -1,7 +1,7 @@
 """The clips that the rows of a table are: shared by the layouts csv and hf."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shared.dataset.clip import Clip, ClipSource, StoredMedia, check_names, sidecar_transcript
@@ -13,6 +13,7 @@ from shared.tables.media_finder import FoundMedia, MediaFinder
 from shared.text import counted, first_few
 
 ROLES = ("media", "audio", "id", "transcript", "split")
+TEXTS_ALONE = "texts alone: no column of media files"
 TRIED_ROWS = 50
 """Rows by which a column of files is recognized: looking for missing files takes time."""
 
@@ -25,7 +26,8 @@ class ClipColumnOptions(ColumnOptions):
     """Files with pictures, sound or both: path, file, media, filename, video or audio by default, else the column of a
     table whose cells name files beside it."""
     id: str = ""
-    """Names of the clips; by default the stems of the files. Without a media column, files are looked up by it."""
+    """Names of the clips; by default the stems of the files, or in a table of texts alone its name and the line. Without
+    a media column, files are looked up by it."""
     groups: list[str] = field(default_factory=list)
     """What clips have in common; by default columns called subject, speaker, actor, participant, person, seed or group,
     with or without "id" behind."""
@@ -51,17 +53,14 @@ class ClipColumns:
         return [*(column for column in single if column is not None), *self.groups.values()]
 
     @property
-    def file_column(self) -> int:
-        """The column by which files are found: media, otherwise id."""
-        return self._first(self.media, self.id)
+    def file_column(self) -> int | None:
+        """The column by which files are found: media, otherwise id. None for texts alone without names."""
+        return self.id if self.media is None else self.media
 
     @property
-    def name_column(self) -> int:
-        """The column from which ids are made: id, otherwise media."""
-        return self._first(self.id, self.media)
-
-    def _first(self, *columns: int | None) -> int:
-        return next(column for column in columns if column is not None)
+    def name_column(self) -> int | None:
+        """The column from which ids are made: id, otherwise media. None for texts alone without names."""
+        return self.media if self.id is None else self.id
 
 
 def find_clip_columns(
@@ -76,17 +75,18 @@ def find_clip_columns(
     """Given columns, and guesses for the others. media_columns: columns whose cells are media; not_labels: columns
     whose type says that their numbers are no labels; row_name(i): names a row; is_file: whether a cell names a media
     file that exists, by which a column of files is recognized whatever its name. UserError suggests the nearest name
-    for a given column that does not exist, lists all names when no column holds media, and names a cell in a column of
-    numbers that is none."""
+    for a given column that does not exist, lists all names when no column holds media or texts, and names a cell in a
+    column of numbers that is none."""
     found = header.resolve(ROLES, options, media_columns)
     roles = {role: positions[0] if positions else None for role, positions in found.items()}
     if roles["media"] is None and roles["id"] is None and is_file is not None:
         taken = {i for i in roles.values() if i is not None}
         roles["media"] = _column_of_files(header, rows, taken, is_file)
-    if roles["media"] is None and roles["id"] is None:
+    if roles["media"] is None and roles["id"] is None and (roles["transcript"] is None or roles["audio"] is not None):
         raise UserError(
             f"{header.where}: no column for the media files; call it one of: {', '.join(USUAL_NAMES['media'])}; "
-            f"or set media to one of: {', '.join(header.names)}"
+            f"or set media to one of: {', '.join(header.names)}; a table of texts alone has a column "
+            f"{' or '.join(USUAL_NAMES['transcript'])}, or the option transcript names it"
         )
     media = {i for i, name in enumerate(header.names) if name in media_columns}
     groups = {name: header.position(name) for name in options.groups}
@@ -141,13 +141,15 @@ def clips_from_rows(
     where: str,
 ) -> ClipSource:
     """The clips of all rows. media_file(row, column): the media in that cell; without a media column, `finder` looks
-    for the id. row_name(i): names a row in errors; where: the table. UserError for a label that is not a number, for a
-    clip without a name, and for two of the same name."""
+    for the id. A table without media columns, no id of which names a file, is one of texts alone. row_name(i): names a
+    row in errors; where: the table. UserError for a label that is not a number, for a clip without a name, and for two
+    of the same name."""
     clips: list[Clip] = []
     for i, row in enumerate(rows):
         if not ids[i]:
             raise UserError(f"{where}: {row_name(i)} names neither a file nor an id")
-        media = finder.find_by_id(ids[i]) if columns.media is None else media_file(i, columns.media)
+        by_id = FoundMedia(None) if columns.id is None else finder.find_by_id(ids[i])
+        media = by_id if columns.media is None else media_file(i, columns.media)
         audio = FoundMedia(None) if columns.audio is None else media_file(i, columns.audio)
         problems = [found.problem for found in (media, audio) if isinstance(found, FoundMedia) and found.problem]
         path = media.path if isinstance(media, FoundMedia) else media
@@ -169,6 +171,10 @@ def clips_from_rows(
         )
     _refuse_repeated_ids([clip.id for clip in clips], row_name, where)
     notes = [*columns.notes, *finder.notes(), *_unknown_splits(clips)]
+    if columns.media is None and columns.audio is None and any(clip.transcript for clip in clips):
+        if all(clip.media is None and not clip.problems for clip in clips):
+            clips = [replace(clip, words_alone=True) for clip in clips]
+            notes.append(TEXTS_ALONE if columns.id is None else f"{TEXTS_ALONE}, as no file is called like an id")
     return ClipSource(clips, tuple(columns.labels), tuple(columns.groups), notes)
 
 

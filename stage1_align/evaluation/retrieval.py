@@ -1,6 +1,7 @@
-"""Validation by retrieval: a clip's face and voice find its texts, and the texts find their clip. All processes share
-the work."""
+"""Validation by retrieval: a clip's face and voice find its texts, and the texts find their clip; in data of texts alone,
+the kinds of text find each other. All processes share the work."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -132,9 +133,9 @@ def retrieval(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Seque
     An item with several captions counts as found by any of them, and each caption has to find the item. Texts with the
     same key are correct answers to each other's items. A wrong answer that is as near as the right one ranks before it.
     Items that lack one side are left out, and so is a kind of which there is only one text to choose from, which every
-    model finds. Without any recall there is no mean.
+    model finds. Without any recall there is no mean. Without vision and audio, it is recall between the kinds of text.
     """
-    metrics = {}
+    metrics = {} if embedded.media else _between_texts(embedded, valid, kinds)
     for kind, keys, owners, texts in zip(kinds, valid.keys, valid.owners, embedded.texts, strict=True):
         item_ids = np.unique(keys, return_inverse=True)[1]  # (N,)
         owner = np.array(owners, dtype=int)  # (M,), the item of each text
@@ -150,3 +151,18 @@ def retrieval(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Seque
                 metrics[f"{modality}_to_{kind}_R@{k}"] = recall_at(similarity, ids, text_ids, k)
                 metrics[f"{kind}_to_{modality}_R@{k}"] = recall_at(similarity.T, text_ids, ids, k)
     return metrics | ({"mean_recall": float(np.mean(list(metrics.values())))} if metrics else {})
+
+
+def _between_texts(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Sequence[str]) -> dict[str, float]:
+    """R@1, R@5 and R@10 from each kind of text to each other one, among the items that have both."""
+    metrics = {}
+    for a, b in itertools.permutations(range(len(kinds)), 2):
+        item_ids = np.unique(valid.keys[b], return_inverse=True)[1]  # (N,), equal where texts of kind b mean the same
+        first, second = (np.array(valid.owners[kind], dtype=int) for kind in (a, b))  # (M_a,), (M_b,)
+        asked, found = np.isin(first, second), np.isin(second, first)  # (M_a,), (M_b,)
+        ids, found_ids = item_ids[first[asked]].tolist(), item_ids[second[found]].tolist()
+        if len(set(found_ids)) < 2:
+            continue
+        similarity = embedded.texts[a][asked] @ embedded.texts[b][found].T  # (M'_a, M'_b)
+        metrics |= {f"{kinds[a]}_to_{kinds[b]}_R@{k}": recall_at(similarity, ids, found_ids, k) for k in KS}
+    return metrics

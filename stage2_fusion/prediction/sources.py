@@ -12,6 +12,9 @@ from shared.layouts.registry import guess_layout, read_source
 from shared.layouts.used import UsedLayout
 from shared.text import counted
 
+ABSENT = ((), ("labels", "groups"), ("labels", "groups", "split"), ("labels", "groups", "split", "id"))
+"""Options that name columns which clips to be predicted may lack, unlike the training clips; the first that fit count.
+"""
 PLAIN = ("csv", "folder", "hf")
 """Layouts that find the same pictures and sound as reading media alone does."""
 
@@ -60,8 +63,8 @@ def read_clips(sources: Sequence[str | Path], reading: Reading | None = None) ->
             known = clips.get(clip.id)
             if known is None:
                 clips[clip.id] = clip
-            elif known.media != clip.media:
-                name = str(clip.media)
+            elif known.media != clip.media or (clip.media is None and known.transcript != clip.transcript):
+                name = str(clip.media or source / clip.id)
                 clips[name] = replace(clip, id=name)
     if not clips:
         raise UserError(f"no clips to predict: {found.failures[0][1] if found.failures else 'none were given'}")
@@ -129,14 +132,15 @@ def read_folder_or_table(source: Path, reading: Reading) -> tuple[ClipSource, st
 
 
 def _read_as_trained(source: Path, trained: UsedLayout, model: Path | None) -> ClipSource:
-    """Columns of labels and groups may be absent from clips that are to be predicted."""
-    try:
-        return trained.read(source, model)
-    except UserError:
-        needed = {name: value for name, value in trained.options.items() if name not in ("labels", "groups")}
-        if needed == trained.options:
-            raise
-        return replace(trained, options=needed).read(source, model)
+    """With the options of ABSENT left out as far as needed. The UserError is that with all options."""
+    errors: list[UserError] = []
+    for absent in ABSENT:
+        options = {name: value for name, value in trained.options.items() if name not in absent}
+        try:
+            return replace(trained, options=options).read(source, model)
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _guess(source: Path) -> tuple[str, str]:
