@@ -25,8 +25,8 @@ PAIRS = {
 """Pair name to the modalities of its two sides."""
 MAX_SCALE = 100.0
 TEXTS_ALONE = (
-    "align texts alone with words made of their labels (--config tiny_labels --towers.leave_out_unused true), or take a "
-    "published tower as it is (--config published)"
+    "align texts alone with words made of their labels (--config tiny_labels --towers.leave_out_unused true), or take "
+    "a published tower as it is (--config published)"
 )
 
 

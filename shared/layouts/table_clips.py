@@ -26,8 +26,8 @@ class ClipColumnOptions(ColumnOptions):
     """Files with pictures, sound or both: path, file, media, filename, video or audio by default, else the column of a
     table whose cells name files beside it."""
     id: str = ""
-    """Names of the clips; by default the stems of the files, or in a table of texts alone its name and the line. Without
-    a media column, files are looked up by it."""
+    """Names of the clips; by default the stems of the files, or for texts alone the table's name and the line. Without a
+    media column, files are looked up by it."""
     groups: list[str] = field(default_factory=list)
     """What clips have in common; by default columns called subject, speaker, actor, participant, person, seed or group,
     with or without "id" behind."""
@@ -171,11 +171,17 @@ def clips_from_rows(
         )
     _refuse_repeated_ids([clip.id for clip in clips], row_name, where)
     notes = [*columns.notes, *finder.notes(), *_unknown_splits(clips)]
-    if columns.media is None and columns.audio is None and any(clip.transcript for clip in clips):
-        if all(clip.media is None and not clip.problems for clip in clips):
-            clips = [replace(clip, words_alone=True) for clip in clips]
-            notes.append(TEXTS_ALONE if columns.id is None else f"{TEXTS_ALONE}, as no file is called like an id")
+    if _are_texts_alone(columns, clips):
+        clips = [replace(clip, words_alone=True) for clip in clips]
+        notes.append(TEXTS_ALONE if columns.id is None else f"{TEXTS_ALONE}, and no file is called like an id")
     return ClipSource(clips, tuple(columns.labels), tuple(columns.groups), notes)
+
+
+def _are_texts_alone(columns: ClipColumns, clips: Sequence[Clip]) -> bool:
+    """Whether no column is of media, and no id names a file or nearly does."""
+    if columns.media is not None or columns.audio is not None or not any(clip.transcript for clip in clips):
+        return False
+    return all(clip.media is None and not clip.problems for clip in clips)
 
 
 def _refuse_repeated_ids(ids: Sequence[str], row_name: Callable[[int], str], where: str) -> None:

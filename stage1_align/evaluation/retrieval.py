@@ -1,5 +1,5 @@
-"""Validation by retrieval: a clip's face and voice find its texts, and the texts find their clip; in data of texts alone,
-the kinds of text find each other. All processes share the work."""
+"""Validation by retrieval: a clip's face and voice find its texts, and the texts find their clip; the kinds of text of
+texts alone find each other. All processes share the work."""
 
 import itertools
 import math

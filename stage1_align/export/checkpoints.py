@@ -150,6 +150,7 @@ def _text() -> list[Checkpoint]:
         ("Alibaba-NLP/gte-multilingual-base", "apache-2.0", 8192),
         ("Alibaba-NLP/gte-en-mlm-base", "apache-2.0", 8192),
         ("thenlper/gte-base", "mit", 512),
+        ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", 256),
     ]
     return [Checkpoint(name, "text", "transformer", license, name, f"{length} tokens") for name, license, length in hub]
 

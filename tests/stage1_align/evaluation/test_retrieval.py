@@ -130,3 +130,16 @@ def test_two_processes_compute_the_same_number_of_rows_per_call(monkeypatch, cou
     monkeypatch.setattr("accelerate.utils.gather_object", lambda local_rows: gathered)
     outputs = rank(0)
     assert outputs["text"][:, 0].tolist() == [10 * row for row in range(count)] and outputs["has_text"].all()
+
+
+def test_kinds_of_text_find_each_other_where_there_is_neither_picture_nor_sound():
+    """Transcripts at 0, 50 and 90 degrees; labels at 10, 20 and 80. Item 2 has the labels of item 1."""
+    embedded = embeddings([unit([0, 50, 90]), unit([10, 20, 80])])
+    valid = Valid(keys=[["a", "b", "c"], ["x", "y", "y"]], owners=[[0, 1, 2], [0, 1, 2]])
+    metrics = retrieval(embedded, valid, ["transcript", "labels"])
+    # Nearest labels of 0: 10, its own; of 50: 20 and 80, both mean its own; of 90: 80.
+    assert metrics["transcript_to_labels_R@1"] == 1
+    # Nearest transcript of 10 and 20: the one at 0, which is right for 10 alone; of 80: its own.
+    assert metrics["labels_to_transcript_R@1"] == pytest.approx(2 / 3)
+    assert metrics["labels_to_transcript_R@5"] == 1 and len(metrics) == 7
+    assert retrieval(embedded, Valid(keys=[["a"] * 3, ["x"] * 3], owners=[[0, 1, 2]] * 2), ["t", "l"]) == {}

@@ -83,6 +83,20 @@ def test_columns_of_the_training_table_are_found_again_without_its_labels(tmp_pa
     assert "not read with layout csv" in found.notes[0] and "no column 'clip'" in found.notes[0]
 
 
+def test_texts_of_two_tables_are_kept_apart_and_need_no_column_of_the_training_table_but_the_text(tmp_path):
+    trained = UsedLayout(
+        "csv", {"transcript": "essay", "id": "number", "split": "part", "labels": ["joy"], "groups": ["who"]}
+    )
+    for folder, text in (("a", "so good"), ("b", "no")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t.csv").write_text(f"essay,year\n{text},1999\nhm,2001\n")
+    found = read_clips([tmp_path / "a" / "t.csv", tmp_path / "b" / "t.csv"], Reading(trained_with=trained))
+    texts = {clip.id: clip.transcript for clip in found.clips}
+    # A clip that occurs twice is predicted once: line 3 says the same in both.
+    assert texts == {"t-000002": "so good", "t-000003": "hm", f"{tmp_path / 'b' / 't.csv'}/t-000002": "no"}
+    assert all(clip.words_alone for clip in found.clips) and not found.failures
+
+
 def test_splits_are_drawn_as_prepare_draws_them(tmp_path):
     from shared.dataset.splits import assign_splits
     from shared.layouts.registry import read_source
