@@ -26,7 +26,7 @@ class ClipColumnOptions(ColumnOptions):
     """Files with pictures, sound or both: path, file, media, filename, video or audio by default, else the column of a
     table whose cells name files beside it."""
     id: str = ""
-    """Names of the clips; by default the stems of the files, or for texts alone the table's name and the line. Without a
+    """Names of the clips; by default the stems of the files, for texts alone the table's name and the line. Without a
     media column, files are looked up by it."""
     groups: list[str] = field(default_factory=list)
     """What clips have in common; by default columns called subject, speaker, actor, participant, person, seed or group,
