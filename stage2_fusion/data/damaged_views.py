@@ -13,7 +13,7 @@ from shared.media.faces import MARGIN, FaceDetector, load_detector
 from shared.media.quality import VISION_QUALITY, audio_quality, text_quality, vision_quality
 from shared.training.sampling import derive_seed
 
-VIEW_GENERATOR = 2
+VIEW_GENERATOR = 3
 """Number of what is below, stored with the features: a change to the damage or to its quality signals counts it up, so
 that `emit encode` does not take features with other views for its own."""
 FACE_BORDER = 0.125
@@ -43,12 +43,12 @@ def damaged_view(clip: ClipSample, view: int, rate: int, seed: int, recipe: Reci
 
     The quality signals of the damaged modality are computed again, by the face detector with which the clips were
     prepared; recipe: theirs, or None where no signals are needed. Text is damaged by removing it. A clip without any
-    modality is left alone.
+    modality, or with text alone, is left alone: nothing would be left.
     """
     rng = np.random.default_rng(derive_seed("damage", seed, clip.id, view))
     damage = dict.fromkeys(MODALITIES, "")
     present = [name for name in MODALITIES if len(raw_input(clip, name))]
-    if not present:
+    if present in ([], ["text"]):
         return DamagedView(clip, view, damage)
     return _damage(clip, view, rate, recipe, str(rng.choice(present)), rng)
 

@@ -44,5 +44,5 @@ def test_a_text_tower_alone_is_exported_as_it_is(texts, tmp_path):
     alone = ("--towers.vision", "null", "--towers.audio", "null")
     run = align(texts, tmp_path / "r", ["transcript"], 0, *alone)
     assert emit("export", run, "--out", tmp_path / "encoders") == 0
-    with pytest.raises(UserError, match=r"no pair trains the text tower; add one, or align texts alone with words made"):
+    with pytest.raises(UserError, match="no pair trains the text tower; add one, or align texts alone"):
         align(texts, tmp_path / "s", ["transcript"], 1, *alone)

@@ -1,5 +1,6 @@
 """Damaged views: what their quality signals say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,11 @@ def test_quality_signals_are_those_of_the_damaged_input(clip, bright):
         np.testing.assert_array_equal(raw.waveform, view.clip.waveform)
     assert {"darkness", "silence", "missing"} <= kinds
     assert clip.transcript and clip.waveform.any() and (clip.frames == 200).all()  # the clip itself is not changed
+
+
+def test_words_alone_are_left_alone(clip, bright):
+    """Without them nothing would be left of the clip."""
+    alone = replace(clip, frames=clip.frames[:0], waveform=clip.waveform[:0])
+    for number in range(1, 9):
+        view = damaged_view(alone, number, 16000, 0, RECIPE)
+        assert view.clip is alone and not any(view.damage.values())

@@ -142,3 +142,16 @@ def test_split_without_clips_is_refused(clips, tmp_path, split):
     option = {"train": "--train_split", "valid": "--valid_split", "test": "--split"}[split]
     with pytest.raises(Exception, match="no clips in split 'nowhere'"):
         baseline(["--data", str(clips), "--out", str(tmp_path / "a.json"), option, "nowhere"])
+
+
+def test_texts_alone_are_fitted_once_for_each_weight_of_the_texts(monkeypatch):
+    """Widths and shares of pictures and sound that no clip has would give the same kernels again."""
+    rng = np.random.default_rng(2)
+    parts = [statistics(rng, count) for count in (12, 6, 5)]
+    for part in parts:
+        for values in (part.pixels, part.gradients, part.audio):
+            values[:] = np.nan
+    solved, solve = [], kernel_baseline._solve
+    monkeypatch.setattr(kernel_baseline, "_solve", lambda *given: solved.append(given) or solve(*given))
+    fit = fit_kernel_ridge(parts, rng.random((12, 2)), rng.random((6, 2)))
+    assert len(solved) == len(kernel_baseline.TEXT_SHARES) and np.ptp(fit.predictions, axis=0).min() > 0
