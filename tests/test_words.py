@@ -57,7 +57,7 @@ def test_rated_texts_become_a_table_of_scores_and_a_model_of_further_texts(weigh
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["n"] == 16 and set(metrics["pcc"]["per_dimension"]) == {"V", "A"}
     board = {row["system"]: row for row in rows(out / "board.csv")}
-    assert board.keys() == {"ridge", "frozen", "end to end", "end to end, mean of the seeds"}
+    assert board.keys() >= {"ridge", "frozen", "end to end", "end to end, mean of the seeds"}
     assert board["frozen"]["seeds"] == board["end to end"]["seeds"] == "2"
     before, after = (
         load_file(folder / "model.safetensors") for folder in (out / "encoders", out / "tuned/1/model/encoders")
@@ -85,7 +85,7 @@ def test_rated_texts_are_scored_over_folds_of_whole_persons(weights, tmp_path):
     assert metrics["n"] == 64 and set(metrics["pcc"]["per_dimension"]) == {"empathy", "distress"}
     assert metrics["group"] == "response_id" and metrics["seen"]["in_training"] == metrics["seen_by_encoders"] == 0
     board = rows(tmp_path / "out" / "board.csv")
-    assert {row["system"] for row in board} == {"ridge", "end to end"}
+    assert {row["system"] for row in board} >= {"ridge", "end to end"}
 
 
 @pytest.mark.slow
