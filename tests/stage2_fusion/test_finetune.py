@@ -339,3 +339,13 @@ def test_two_processes_tune_like_one(made: Path, tmp_path: Path):
     for one, two in zip(*logs, strict=True):
         for name in ("loss", "mse", "pcc", "grad_norm", "valid_pcc"):
             assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4), name
+
+
+@pytest.mark.parametrize(("given", "blocks"), [("all", None), ("null", None), ("2", 2), ("0", 0)])
+def test_all_and_null_are_the_whole_tower(given: str, blocks: int | None, capsys: pytest.CaptureFixture[str]):
+    argv = ["--config", "words", "--data", "d", "--run", "r", "--finetune", f"{{text: {given}}}"]
+    config = configuration.parse(FuseConfig, argv, prog="emit fuse", example="")
+    assert config.tuned_blocks == config.finetune == {"text": blocks}
+    with pytest.raises(SystemExit):
+        configuration.parse(FuseConfig, [*argv[:-1], "{text: most}"], prog="emit fuse", example="")
+    assert "--finetune is most: allowed is" in capsys.readouterr().err
