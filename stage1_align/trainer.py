@@ -82,8 +82,9 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
         config, left_out = leave_out_unused(config, data)
         fit_notes += left_out
     valid = data.valid()
-    must_choose = config.train.require_validation and config.train.epochs > 0
-    notes = check_contrast(config, data) + check_validation(valid, config.pairs.captions, must_choose)
+    notes = check_contrast(config, data) + check_validation(
+        valid, config.pairs.captions, config.train.require_validation
+    )
     run = start_run(config, MUTABLE_ON_RESUME, options.keep_last, options.timeout_minutes, data=data.digest)
     if options.chunk_size and run.accelerator.state.deepspeed_plugin:  # its backward pass takes an optimizer step
         raise UserError(

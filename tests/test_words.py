@@ -83,7 +83,10 @@ def test_rated_texts_are_scored_over_folds_of_whole_persons(weights, tmp_path):
     assert emit("run", "empathic_reactions", *given, "tuned_epochs=1", "batch_size=16", "context_length=40") == 0
     metrics = json.loads((tmp_path / "out" / "tuned0.json").read_text())
     assert metrics["n"] == 64 and set(metrics["pcc"]["per_dimension"]) == {"empathy", "distress"}
-    assert metrics["clips"]["group"] == "response_id" and metrics["seen"]["in_training"] == metrics["seen_by_encoders"] == 0
+    assert (
+        metrics["clips"]["group"] == "response_id"
+        and metrics["seen"]["in_training"] == metrics["seen_by_encoders"] == 0
+    )
     board = rows(tmp_path / "out" / "board.csv")
     assert {row["system"] for row in board} >= {"ridge", "end to end"}
 

@@ -104,11 +104,9 @@ def main(argv: list[str] | None = None) -> int:
         layout=UsedLayout.of(layout, config.layout_options, config.split_by),
     )
     if config.shard is None:
-        info, run = ClipDatasetInfo.read(config.out), unused(config.out.parent / "align")
-        name = "tiny" if info.has_transcripts and not info.is_texts_alone else "tiny_labels"
-        options = ["--towers.leave_out_unused", "true"] if info.is_texts_alone else []
-        then = ("align", "--config", name, *options, "--data", config.out, "--run", run)
-        closing([config.out], [] if info.is_texts_alone and not info.label_names else [then])
+        options = ClipDatasetInfo.read(config.out).align_options
+        then = ("align", *options, "--data", config.out, "--run", unused(config.out.parent / "align"))
+        closing([config.out], [then] if options else [])
     return 0
 
 

@@ -62,11 +62,10 @@ def main(argv: list[str] | None = None) -> int:
         within=config.within,
         seed=config.seed,
     )
-    clips = (config.out / CLIPS.description).is_file()
-    words = clips and ClipDatasetInfo.read(config.out).has_transcripts
-    name, trained = ("align", "tiny" if words else "tiny_labels") if clips else ("fuse", "dual_stage")
+    info = ClipDatasetInfo.read(config.out) if (config.out / CLIPS.description).is_file() else None
+    name, options = ("align", info.align_options) if info else ("fuse", ["--config", "dual_stage"])
     run = unused(config.out.with_name(f"{config.out.name}_{name}"))
-    closing([config.out], [(name, "--config", trained, "--data", config.out, "--run", run)])
+    closing([config.out], [(name, *options, "--data", config.out, "--run", run)] if options else [])
     return 0
 
 

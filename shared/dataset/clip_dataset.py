@@ -130,6 +130,14 @@ class ClipDatasetInfo:
         return bool(counts) and min(counts["missing"]["vision"], counts["missing"]["audio"]) == counts["clips"]
 
     @property
+    def align_options(self) -> list[str]:
+        """The options of `emit align` with which stage 1 can begin; none for texts without labels: they have nothing to
+        be aligned with."""
+        if self.is_texts_alone:
+            return ["--config", "tiny_labels", "--towers.leave_out_unused", "true"] if self.label_names else []
+        return ["--config", "tiny" if self.has_transcripts else "tiny_labels"]
+
+    @property
     def has_transcripts(self) -> bool:
         """Whether any clip has words."""
         counts = self.counts

@@ -155,7 +155,7 @@ def retrieval(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Seque
 
 def _between_texts(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Sequence[str]) -> dict[str, float]:
     """R@1, R@5 and R@10 from each kind of text to each other one, among the items that have both."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     for a, b in itertools.permutations(range(len(kinds)), 2):
         item_ids = np.unique(valid.keys[b], return_inverse=True)[1]  # (N,), equal where texts of kind b mean the same
         first, second = (np.array(valid.owners[kind], dtype=int) for kind in (a, b))  # (M_a,), (M_b,)
