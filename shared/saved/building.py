@@ -5,8 +5,10 @@ a tensor far larger than those, or far more of them, is refused before it takes 
 """
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -22,6 +24,18 @@ from shared.text import one_line
 SPARE_ELEMENTS = 2**24
 """Numbers that a tensor may have beside the weights: filter banks, masks, activations of a small trial input."""
 SPARE_TENSORS = 256
+NEVER_LARGER = {
+    "all",
+    "any",
+    "cat",
+    "cumsum",
+    "mean",
+    "native_batch_norm",
+    "native_group_norm",
+    "native_layer_norm",
+    "sum",
+}
+"""Operations whose result has no more numbers than their inputs together."""
 
 
 class _TooLarge(Exception):
@@ -35,8 +49,15 @@ class _Bounds(TorchDispatchMode):
         super().__init__()
         self.most = most
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch would import its compiler, for two seconds, to keep it out of this method. Nothing compiles here."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if _at_most(func, args) <= self.most:
+            return func(*args, **kwargs)
         try:
             device = {"device": torch.device("meta")} if "device" in kwargs else {}
             result = func(*tree_map(_meta, args), **{**tree_map(_meta, kwargs), **device})
@@ -46,6 +67,27 @@ class _Bounds(TorchDispatchMode):
             if isinstance(part, torch.Tensor) and part.numel() > self.most:
                 raise _TooLarge(f"a tensor of shape {list(part.shape)}")
         return func(*args, **kwargs)
+
+
+def _at_most(func: Any, args: tuple[Any, ...]) -> float:
+    """Numbers that the result of an operation has at most, estimated from the shapes and the integers in its arguments.
+
+    It saves PyTorch's own rules of shape for most operations: they are written in Python, and the first imports
+    PyTorch's compiler."""
+    given = func._schema.arguments
+    name = func._schema.name.removeprefix("aten::")
+    parts = tree_leaves(args)
+    sizes = [part.shape for part in parts if isinstance(part, torch.Tensor)]
+    if name in ("mm", "addmm"):
+        return args[-2].shape[0] * args[-1].shape[1]
+    if torch.Tag.pointwise in func.tags:  # the inputs are broadcast
+        return math.prod(max(lengths) for lengths in zip_longest(*map(reversed, sizes), fillvalue=1))
+    if name in NEVER_LARGER or (name.endswith("_") and all(argument.name != "size" for argument in given)):  # in place
+        return sum(map(math.prod, sizes))
+    # No operation gives more than its inputs and the integers (sizes, repeats, padding) multiplied.
+    numbers = [abs(part) for part in parts if isinstance(part, int | float) and not isinstance(part, bool)]
+    steps = [1 / number for number in numbers if 0 < number < 1]  # arange
+    return math.prod(1 + number for number in [*map(math.prod, sizes), *numbers, *steps])
 
 
 def _meta(value: Any) -> Any:

@@ -253,6 +253,20 @@ def _size_hint(state: dict[str, Tensor], options: HtsatOptions) -> str:
     return "; check the tower's size"
 
 
+def _clap_utils(name: str) -> types.ModuleType:
+    """What laion_clap's htsat.py imports from utils.py. The file itself imports torchvision, and with it PyTorch's
+    compiler, for a class that is not used here: two seconds."""
+    utils: Any = types.ModuleType(name)
+    utils.interpolate = _repeat
+    utils.do_mixup = None  # for training on mixed clips
+    return utils
+
+
+def _repeat(x: Tensor, ratio: int) -> Tensor:
+    """Each step of (B, T, C) `ratio` times: (B, T * ratio, C)."""
+    return x[:, :, None].repeat(1, 1, ratio, 1).flatten(1, 2)
+
+
 def htsat_module() -> Any:
     """laion_clap's htsat.py without the package's __init__, which loads three tokenizers from a hub at import and,
     without a hub, leaves them empty."""
@@ -264,4 +278,5 @@ def htsat_module() -> Any:
         package = types.ModuleType(name)
         package.__path__ = [str(Path(spec.origin).parent / "clap_module")]
         sys.modules[name] = package
+        sys.modules[f"{name}.utils"] = _clap_utils(f"{name}.utils")
     return importlib.import_module(f"{name}.htsat")

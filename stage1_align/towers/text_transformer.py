@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from shared.errors import UserError
 from shared.options.ranges import CheckedOptions, Steps, VocabularySize
 from shared.registry import nearest
+from shared.saved.typed import read_typed
 from shared.text import one_line
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.gte_config import gte_fields
+from stage1_align.towers.small_bert import BertSizes, SmallBert
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 from stage1_align.towers.transformers_config import check_fields, check_published, known_fields
@@ -81,14 +83,26 @@ class TransformerText(TextTower):
     Options = TextOptions
     net: Any
 
-    def __init__(self, options: TextOptions, embed_dim: int):
+    def __init__(self, options: TextOptions, embed_dim: int, net: nn.Module | None = None):
+        """net: used with the options of a saved tower instead of the one that they describe."""
+        tokenizer = None
         if options.pretrained:
             net, tokenizer, options = _load_published(options)
-        else:
-            net, tokenizer = _from_scratch(options), None
+        elif net is None:
+            net = _from_scratch(options)
         super().__init__(options, embed_dim)
         self.net, self.tokenizer = net, tokenizer
         self.project = self._projection()
+
+    @classmethod
+    def _restore(cls, options: TextOptions, embed_dim: int) -> Self:
+        """A BERT goes without transformers, whose import takes seconds."""
+        values = _model_values(options)
+        if options.architecture != "bert" or not values.keys() <= BertSizes.__dataclass_fields__.keys():
+            return cls(options, embed_dim)
+        sizes = read_typed(BertSizes, values, "model_cfg")
+        _check_positions(options, sizes.max_position_embeddings)
+        return cls(options, embed_dim, SmallBert(sizes))
 
     @classmethod
     def corpus_tokenizer(cls, options: dict[str, Any], texts: list[str]) -> Tokenizer | None:
@@ -137,22 +151,29 @@ def _from_scratch(options: TextOptions) -> Any:
     """The encoder with random weights."""
     from transformers import AutoModel
 
-    values = {
+    config_class = _config_class(options.architecture)
+    check_fields(config_class, options.model_cfg, f"{options.architecture} tower: model_cfg")
+    config = config_class(**_model_values(options))
+    _check_positions(options, getattr(config, "max_position_embeddings", options.context_length))
+    return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
+
+
+def _model_values(options: TextOptions) -> dict[str, Any]:
+    """The fields of its configuration that an encoder without published weights sets."""
+    return {
         "vocab_size": options.vocab_size,
         "max_position_embeddings": options.context_length,
         "type_vocab_size": 1,
         "pad_token_id": 0,
         **options.model_cfg,
     }
-    config_class = _config_class(options.architecture)
-    check_fields(config_class, options.model_cfg, f"{options.architecture} tower: model_cfg")
-    config = config_class(**values)
-    positions = getattr(config, "max_position_embeddings", options.context_length)
+
+
+def _check_positions(options: TextOptions, positions: int) -> None:
     if options.context_length > positions:
         raise UserError(
             f"context_length {options.context_length} is more than model_cfg has positions for: {positions}"
         )
-    return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
 
 
 def _config_class(architecture: str) -> Any:
