@@ -15,7 +15,8 @@ from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.pipeline.expand import in_recipe_words
 from shared.pipeline.order import dependencies
-from shared.pipeline.step_process import Ended, Event, StepProcess
+from shared.pipeline.step_process import Ended, Event, StepProcess, step_environment
+from shared.pipeline.step_server import StepServer, can_fork
 from shared.pipeline.steps import Steps, check_ended
 from shared.terminal.messages import note, say
 from shared.text import first_few
@@ -37,7 +38,11 @@ def run_at_once(steps: Steps, jobs: int) -> None:
     SIGTERM and SIGHUP reach the running steps as SIGTERM; KeyboardInterrupt or SystemExit follows when they have ended.
     A second signal kills them."""
     run = _Run(steps, jobs)
-    with _signals_to(run.interrupt):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_signals_to(run.interrupt))
+        if can_fork():
+            commands = [step.line.words[1] for step in steps.steps]
+            run.server = stack.enter_context(StepServer(commands, run.environment))
         try:
             run.loop()
         finally:
@@ -51,7 +56,8 @@ class _Run:
 
     def __init__(self, steps: Steps, jobs: int):
         self.steps, self.jobs = steps, jobs
-        self.threads = max(1, cores() // jobs)
+        self.environment = step_environment(threads=max(1, cores() // jobs))
+        self.server: StepServer | None = None
         self.events: SimpleQueue[Event] = SimpleQueue()
         self.running: dict[int, StepProcess] = {}
         self.waiting = dict(enumerate(dependencies(steps.steps)))
@@ -116,7 +122,8 @@ class _Run:
         def translate(line: str) -> str:
             return in_recipe_words(line, recipe)
 
-        process = StepProcess(number, self.steps.name(number), words, self.threads, self.events, translate)
+        name = self.steps.name(number)
+        process = StepProcess(number, name, words, self.environment, self.server, self.events, translate)
         self.running[number] = process
         if self.signal:  # which came in between
             process.terminate()

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import NamedTuple, TextIO
 
 from shared.cli import emit_command
+from shared.pipeline.step_server import ForkedStep, StepServer
 from shared.terminal.messages import write_text
 from shared.terminal.modes import modes
 from shared.terminal.results import STEP
@@ -37,6 +38,17 @@ CHUNK = 2**16
 """Bytes; a table that a step prints at once is in one chunk, so that lines of others do not come between."""
 
 
+def _fresh_process(words: tuple[str, ...], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        emit_command(*words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        process_group=0,
+    )
+
+
 def step_environment(threads: int) -> dict[str, str]:
     """The environment of a step that has so many CPU threads, unless the user has set their number."""
     shares = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
@@ -52,22 +64,19 @@ class StepProcess:
         number: int,
         name: str,
         words: tuple[str, ...],
-        threads: int,
+        environment: dict[str, str],
+        server: StepServer | None,
         events: "SimpleQueue[Event]",
         translate: Callable[[str], str],
     ):
-        """words: the words after `emit`. events: gets its end. translate: changes a message about an error."""
+        """words: the words after `emit`. server: has this environment; None starts a fresh process. events: gets its
+        end. translate: changes a message about an error."""
         self._number, self._name, self._events, self._translate = number, name, events, translate
         self._began = time.perf_counter()
         self._error = ""
-        self._process = subprocess.Popen(
-            emit_command(*words, *modes().words()),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=step_environment(threads),
-            process_group=0,
-        )
+        words = (*words, *modes().words())
+        forked = server.start(words) if server is not None else None
+        self._process: ForkedStep | subprocess.Popen[bytes] = forked or _fresh_process(words, environment)
         threading.Thread(target=self._follow, daemon=True, name=f"step {name}").start()
 
     def terminate(self) -> None:

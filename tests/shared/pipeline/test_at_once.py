@@ -15,8 +15,9 @@ import pytest
 from shared.commands.run import main
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
-from shared.pipeline import at_once, step_process
+from shared.pipeline import at_once, step_process, step_server
 from shared.pipeline.ending import MOST_TIMED
+from shared.pipeline.step_server import can_fork
 
 HEAD = """
 summary: programs
@@ -26,7 +27,7 @@ steps:
 PRELUDE = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
-here, out = Path(sys.argv[0]).parent, Path(sys.argv[-1])
+here, out, run = Path(sys.argv[0]).parent, Path(sys.argv[-1]), int(os.environ["RUN"])
 def wait_for(path):
     end = time.monotonic() + 30
     while not path.exists():
@@ -55,11 +56,17 @@ signal.signal(signal.SIGTERM, save)
 class Programs:
     """A recipe whose steps run programs: `emit split PROGRAM --out OUT` stands for `python PROGRAM --out OUT`."""
 
-    def __init__(self, folder: Path, monkeypatch, capfd):
+    def __init__(self, folder: Path, monkeypatch, capfd, forked: bool):
         self.folder, self.capfd = folder, capfd
         self.out, self.file, self.log = folder / "out", folder / "r.yaml", folder / "log"
         self.file.write_text(HEAD)
         monkeypatch.setattr(step_process, "emit_command", lambda *words: [sys.executable, *map(str, words[1:])])
+        monkeypatch.setattr(at_once, "can_fork", lambda: forked)
+        monkeypatch.setattr(step_server, "SERVER", "helpers.program_server")
+        monkeypatch.setitem(step_server.PRELOAD, "shared.dataset.clip_dataset", ())
+        monkeypatch.setitem(step_server.PRELOAD, "datasets", ())
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, sys.path)))
+        monkeypatch.setenv("RUN", str(os.getpid()))
 
     def step(self, name: str, program: str, reads: str = "") -> None:
         """A program, which may read the output of another."""
@@ -86,12 +93,14 @@ class Programs:
         return {key: entry for key, entry in steps.items() if entry["done"]}
 
 
-@pytest.fixture
-def programs(tmp_path, monkeypatch, capfd) -> Iterator[Programs]:
+@pytest.fixture(params=[False, True], ids=["fresh", "forked"])
+def programs(request, tmp_path, monkeypatch, capfd) -> Iterator[Programs]:
     """With signals that are not ignored, as a shell leaves them to what it runs in the background."""
     usual = {number: signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP)}
     before = {n: signal.signal(n, act) for n, act in {**usual, signal.SIGINT: signal.default_int_handler}.items()}
-    yield Programs(tmp_path, monkeypatch, capfd)
+    if request.param and not can_fork():
+        pytest.skip("steps are not forked on this system")
+    yield Programs(tmp_path, monkeypatch, capfd, forked=request.param)
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -155,7 +164,7 @@ def test_failure_is_said_when_a_signal_ends_the_wait_for_other_steps(programs, m
 def test_signal_reaches_running_steps_and_another_run_goes_on(programs, number):
     both = "wait_for(here / 'a listens'); wait_for(here / 'b listens')\n"
     programs.step("done", "write()")
-    programs.step("a", f"{SAVES}{both}os.kill(os.getppid(), {int(number)}); time.sleep(30)", reads="done")
+    programs.step("a", f"{SAVES}{both}os.kill(run, {int(number)}); time.sleep(30)", reads="done")
     programs.step("b", f"{SAVES}time.sleep(30)", reads="done")
     programs.step("c", "write()", reads="done")
     expected = KeyboardInterrupt if number == signal.SIGINT else SystemExit
@@ -175,7 +184,7 @@ def test_signal_reaches_running_steps_and_another_run_goes_on(programs, number):
 
 def test_second_signal_kills_steps_that_do_not_end(programs):
     deaf = "signal.signal(signal.SIGTERM, lambda *_: (here / 'asked').touch()); term = signal.SIGTERM\n"
-    twice = "os.kill(os.getppid(), term); wait_for(here / 'asked'); os.kill(os.getppid(), term); time.sleep(30)\n"
+    twice = "os.kill(run, term); wait_for(here / 'asked'); os.kill(run, term); time.sleep(30)\n"
     programs.step("a", f"{deaf}(here / 'pid').write_text(str(os.getpid())); {twice}")
     with pytest.raises(SystemExit) as caught:
         programs.run()

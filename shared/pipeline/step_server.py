@@ -1,0 +1,220 @@
+"""A process that has imported what steps need, and starts each step as a fork of itself.
+
+A step in a fresh process first imports torch, its compiler, Accelerate and datasets, for four to eight seconds: twenty
+minutes of a recipe of 200 steps. A fork has them at once. The server imports modules and computes nothing, so that no
+thread pool of torch, OpenMP or Arrow exists when it forks; OpenBLAS and jemalloc, whose threads start with the import,
+prepare for forks themselves. A forked step then does all that a fresh process does, its exit included, with the same
+results to the bit.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from multiprocessing import Pipe, connection, reduction
+from typing import BinaryIO, NoReturn
+
+from shared import cli
+
+PRELOAD = {
+    "shared.dataset.clip_dataset": ("prepare", "split"),
+    "stage2_fusion.predictor": ("align", "export", "encode", "evaluate", "predict", "robustness", "report"),
+    "stage2_fusion.trainer": ("fuse",),
+    "torch._dynamo": ("align", "fuse"),
+    "datasets": (
+        "prepare",
+        "split",
+        "align",
+        "encode",
+        "fuse",
+        "evaluate",
+        "baseline",
+        "predict",
+        "robustness",
+        "report",
+    ),
+}
+"""{module: commands that import it}."""
+SERVER = "shared.pipeline.step_server"
+NUMBER = struct.Struct("=i")
+
+
+def can_fork() -> bool:
+    """Whether steps can be forks: on macOS, system libraries break in a fork."""
+    return sys.platform == "linux"
+
+
+class ForkedStep:
+    """A step in a fork of the server, with the part of subprocess.Popen that is used."""
+
+    def __init__(self, status: socket.socket, stdout: BinaryIO, stderr: BinaryIO):
+        """status: gives its process id, and its status when it has ended."""
+        self._status, self.stdout, self.stderr = status, stdout, stderr
+        self.pid = _receive_number(status)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """As Popen's. It may be called by several threads, and by a handler of a signal while it runs."""
+        if self.returncode is None:
+            with contextlib.suppress(BlockingIOError):
+                content = self._status.recv(NUMBER.size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                # Without a number the server was killed: what it would have said is not known.
+                self.returncode = NUMBER.unpack(content)[0] if content else -signal.SIGKILL
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As Popen's."""
+        connection.wait([self._status], timeout)
+        status = self.poll()
+        if status is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+        return status
+
+    def terminate(self) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+
+class StepServer:
+    """Starts steps as forks. The server starts with the first one and ends with the block; steps that run go on."""
+
+    def __init__(self, commands: Iterable[str], environment: dict[str, str]):
+        """commands: those that the steps call. environment: that of the steps."""
+        used = set(commands)
+        self._modules = [module for module, users in PRELOAD.items() if used & set(users)]
+        self._environment = environment
+        self._requests: connection.Connection | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "StepServer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._requests is not None and self._process is not None:
+            self._requests.close()
+            self._process.kill()
+            self._process.wait()
+
+    def start(self, words: Sequence[str]) -> ForkedStep | None:
+        """Start `emit WORDS`, when the server is ready; None if there is no server, as when one of its imports fails: a
+        step in a fresh process then says why."""
+        requests, process = self._running()
+        status, their_status = socket.socketpair()
+        pipes = [os.pipe(), os.pipe()]
+        handed_over = [their_status.detach(), *(writer for _, writer in pipes)]
+        stdout, stderr = (os.fdopen(reader, "rb", buffering=0) for reader, _ in pipes)
+        try:
+            try:
+                requests.send(list(words))
+                for descriptor in handed_over:
+                    reduction.send_handle(requests, descriptor, process.pid)
+            finally:  # before waiting: the end of the server shows when nobody else holds them
+                for descriptor in handed_over:
+                    os.close(descriptor)
+            return ForkedStep(status, stdout, stderr)
+        except (EOFError, OSError):
+            for each in (status, stdout, stderr):
+                each.close()
+            return None
+
+    def _running(self) -> "tuple[connection.Connection, subprocess.Popen[bytes]]":
+        if self._requests is None or self._process is None:
+            self._requests, theirs = Pipe()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", SERVER, str(theirs.fileno()), *self._modules],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=self._environment,
+                    process_group=0,  # of Control-C, steps learn from the process that started them
+                )
+        return self._requests, self._process
+
+
+def _receive_number(status: socket.socket) -> int:
+    """EOFError when the other end is closed."""
+    content = status.recv(NUMBER.size)
+    if not content:
+        raise EOFError
+    return NUMBER.unpack(content)[0]
+
+
+def _serve(requests: connection.Connection) -> list[str] | None:
+    """Fork for each request until the other end is closed: None. In the fork: the words of its step."""
+    running: dict[int, int] = {}  # {process id: where its status goes}
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(wake)
+    while True:
+        ready = connection.wait([requests, woken])
+        if woken in ready:
+            os.read(woken, 4096)
+            _report_ended(running)
+        if requests in ready:
+            try:
+                words = requests.recv()
+                status, stdout, stderr = (reduction.recv_handle(requests) for _ in range(3))
+            except (EOFError, OSError):
+                return None
+            pid = os.fork()
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                requests.close()
+                os.dup2(stdout, 1)
+                os.dup2(stderr, 2)
+                for descriptor in (woken, wake, status, stdout, stderr, *running.values()):
+                    os.close(descriptor)
+                os.setpgid(0, 0)
+                return words
+            with contextlib.suppress(OSError):  # here too, so that the group is there when its number is known
+                os.setpgid(pid, pid)
+            os.close(stdout)
+            os.close(stderr)
+            running[pid] = status
+            _send_number(status, pid)
+
+
+def _report_ended(running: dict[int, int]) -> None:
+    for pid, status in list(running.items()):
+        ended, how = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            _send_number(status, os.waitstatus_to_exitcode(how))
+            os.close(running.pop(pid))
+
+
+def _send_number(descriptor: int, number: int) -> None:
+    with contextlib.suppress(OSError):  # the run has ended
+        os.write(descriptor, NUMBER.pack(number))
+
+
+def main() -> NoReturn:
+    """The server: `python -m shared.pipeline.step_server DESCRIPTOR MODULE...`."""
+    requests = connection.Connection(int(sys.argv[1]))
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # forks share the memory of what is here
+    # Python sees the threads of OpenBLAS and jemalloc, see above.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+    words = _serve(requests)
+    if words is None:
+        sys.exit(0)
+    sys.argv = [cli.__file__, *words]
+    cli.main()
+    raise AssertionError("unreachable: `main` exits")
+
+
+if __name__ == "__main__":
+    main()
