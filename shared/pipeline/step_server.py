@@ -132,12 +132,14 @@ class StepServer:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", SERVER, str(theirs.fileno()), *self._modules],
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,  # as its forks have, for which Python prepares its streams
+                    stderr=subprocess.STDOUT,
                     pass_fds=[theirs.fileno()],
                     env=self._environment,
                     process_group=0,  # of Control-C, steps learn from the process that started them
                 )
+            assert self._process.stdout
+            self._process.stdout.close()  # the server itself says nothing
         return self._requests, self._process
 
 

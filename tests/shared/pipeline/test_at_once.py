@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import synthetic_features
 
 from shared.commands.run import main
 from shared.dataset.worker_pool import cores
@@ -93,14 +94,15 @@ class Programs:
         return {key: entry for key, entry in steps.items() if entry["done"]}
 
 
-@pytest.fixture(params=[False, True], ids=["fresh", "forked"])
+forked = pytest.mark.skipif(not can_fork(), reason="steps are not forked on this system")
+
+
+@pytest.fixture(params=["fresh", pytest.param("forked", marks=forked)])
 def programs(request, tmp_path, monkeypatch, capfd) -> Iterator[Programs]:
     """With signals that are not ignored, as a shell leaves them to what it runs in the background."""
     usual = {number: signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP)}
     before = {n: signal.signal(n, act) for n, act in {**usual, signal.SIGINT: signal.default_int_handler}.items()}
-    if request.param and not can_fork():
-        pytest.skip("steps are not forked on this system")
-    yield Programs(tmp_path, monkeypatch, capfd, forked=request.param)
+    yield Programs(tmp_path, monkeypatch, capfd, forked=request.param == "forked")
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -262,3 +264,56 @@ def test_output_that_no_recipe_made_is_refused_and_running_steps_end(programs):
     with pytest.raises(UserError, match="b: is there, and no recipe made it"):
         programs.run()
     assert programs.ran == ["a"] and programs.done().keys() == {"a"} and (programs.out / "b" / "mine").exists()
+
+
+only_forked = pytest.mark.parametrize("programs", [pytest.param("forked", marks=forked)], indirect=True)
+
+
+@only_forked
+def test_forked_steps_import_nothing_anew(programs, monkeypatch):
+    (programs.folder / "heavy.py").write_text(
+        "import pathlib; pathlib.Path(__file__).with_suffix('.log').open('a').write('x')"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [programs.folder, *sys.path])))
+    monkeypatch.setitem(step_server.PRELOAD, "heavy", ("split",))
+    for name in "abc":
+        programs.step(name, "import heavy; write()")
+    programs.run()
+    assert set(programs.done()) == set("abc") and (programs.folder / "heavy.log").read_text() == "x"
+
+
+@only_forked
+def test_steps_start_in_fresh_processes_when_the_server_cannot(programs, monkeypatch):
+    monkeypatch.setitem(step_server.PRELOAD, "no_such_module", ("split",))
+    programs.step("a", "write()")
+    programs.step("b", "write()", reads="a")
+    programs.run()
+    assert programs.ran == ["a", "b"] and set(programs.done()) == {"a", "b"}
+
+
+@only_forked
+def test_step_whose_server_was_killed_is_not_taken_for_done(programs):
+    programs.step("a", "write(); os.kill(os.getppid(), signal.SIGKILL); time.sleep(0.1)")
+    with pytest.raises(UserError, match=r"the step 'a' failed \(status 137\)"):
+        programs.run()
+    assert programs.done() == {}
+
+
+@forked
+@pytest.mark.slow
+def test_forked_training_equals_that_of_a_fresh_process_to_the_bit(tmp_path, monkeypatch, capfd):
+    """With two threads in both, which torch starts after the fork."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    data = synthetic_features.write_features(tmp_path / "features", {"train": 32, "valid": 16}, views=1)
+    words = "--model dual_stage --options.width 64 --train.epochs 2 --train.batch_size 16"
+    (tmp_path / "r.yaml").write_text(
+        f"{HEAD}  - {{ name: fuse, run: 'emit fuse {words} --data {data} --run {{out}}/fuse' }}\n"
+    )
+    weights, notes = [], []
+    for name, forks in (("fresh", False), ("forked", True)):
+        monkeypatch.setattr(at_once, "can_fork", lambda forks=forks: forks)
+        assert main([str(tmp_path / "r.yaml"), f"out={tmp_path / name}", "--jobs", "2"]) == 0
+        weights.append((tmp_path / name / "fuse" / "model" / "model.safetensors").read_bytes())
+        notes.append(capfd.readouterr().err)
+    assert weights[0] == weights[1]
+    assert ["[fuse] loading torch" in text for text in notes] == [True, False]
