@@ -83,12 +83,7 @@ class Tower(nn.Module):
             if getattr(options, name, None) is not None:
                 shown = f"{getattr(options, name)!r:.60}"
                 raise UserError(f"{where}: {name} is {shown}, which lies outside the folder; it must be null there")
-        return cls._restore(options, embed_dim).train()
-
-    @classmethod
-    def _restore(cls, options: Any, embed_dim: int) -> Self:
-        """The tower with any weights: those of the folder replace them."""
-        return cls(options, embed_dim)
+        return cls(options, embed_dim).train()
 
     @property
     def width(self) -> int:

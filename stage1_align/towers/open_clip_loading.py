@@ -65,6 +65,8 @@ def find(model: str | None, pretrained: str | None, overrides: dict, embed_dim: 
 
 def build(vision_cfg: dict[str, Any]) -> nn.Module:
     """The image tower of a complete `vision_cfg`, with random weights."""
+    if small_cnn.is_alone(vision_cfg):
+        return small_cnn.SmallTower(vision_cfg["embed_dim"])
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
     small_cnn.register()
@@ -214,6 +216,10 @@ def _common_preprocessing(name: str, tags: list[str]) -> dict[str, Any]:
 
 def _complete(vision_cfg: dict[str, Any]) -> dict[str, Any]:
     """The configuration with every field of open_clip's written out. UserError for an unknown field."""
+    if not isinstance(vision_cfg["quick_gelu"], bool):
+        raise UserError(f"vision_cfg.quick_gelu is {vision_cfg['quick_gelu']!r:.60}: expected true or false")
+    if small_cnn.is_alone(vision_cfg):
+        return vision_cfg
     from open_clip.model import CLIPVisionCfg
 
     known = [f.name for f in dataclasses.fields(CLIPVisionCfg)]
@@ -222,8 +228,6 @@ def _complete(vision_cfg: dict[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise UserError(f"vision_cfg has no field {name!r}: {nearest(name, [*known, *extra])}")
     check_switches(CLIPVisionCfg, vision_cfg, "vision_cfg")
-    if not isinstance(extra["quick_gelu"], bool):
-        raise UserError(f"vision_cfg.quick_gelu is {extra['quick_gelu']!r:.60}: expected true or false")
     return dataclasses.asdict(CLIPVisionCfg(**vision_cfg)) | extra
 
 

@@ -1,7 +1,7 @@
 """BERT's encoder with the names and the numbers of transformers' BertModel, whose import takes three seconds.
 
-transformers builds a tower with random weights; a saved one that sets no other field of its configuration than those of
-BertSizes is restored with this.
+Its random weights and all that is computed from them equal those of transformers to the bit. A tower that sets fields of
+BertSizes alone has this encoder; others, and published weights, go through transformers.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,13 @@ class BertSizes:
     attention_probs_dropout_prob: float = 0.1
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
+    initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
 
 
 class Hidden(NamedTuple):
@@ -44,6 +49,17 @@ class SmallBert(nn.Module):
         self.config = config
         self.embeddings = _Embeddings(config)
         self.encoder = _Encoder(config)
+        self.apply(self._draw)
+
+    @torch.no_grad()
+    def _draw(self, module: nn.Module) -> None:
+        """Random weights, as BERT's authors draw them; `apply` has the order of transformers."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight[module.padding_idx].zero_()
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings.word_embeddings
@@ -51,8 +67,8 @@ class SmallBert(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Hidden:
         x = self.embeddings(input_ids)  # (B, L, C)
         mask = None
-        # Attention without a mask has a faster kernel; while a graph is exported, the mask has no values.
-        if torch.compiler.is_exporting() or not attention_mask.all():
+        # Attention without a mask has a faster kernel; while a graph is compiled, the mask has no values.
+        if torch.compiler.is_compiling() or not attention_mask.all():
             mask = attention_mask.bool()[:, None, None].expand(-1, 1, x.shape[1], -1)  # (B, 1, L, L)
         return Hidden(self.encoder(x, mask))
 

@@ -1,11 +1,13 @@
 """`emit_small_cnn`: a trunk of a quarter of a million parameters that learns from a few hundred clips of faces.
 
-open_clip builds it like any timm model (`timm_model_name: emit_small_cnn`); saved towers are loaded without either. An
-expression depends on where mouth and brows are, so the last feature map is kept as a 4 x 4 grid and not averaged. Group
-norm, unlike batch norm, gives the same for a batch and a single clip, and at any number of processes.
+open_clip builds it like any timm model (`timm_model_name: emit_small_cnn`). A configuration of FIELDS alone is built
+without either, whose imports take seconds, with the same random weights. An expression depends on where mouth and brows are, so
+the last feature map is kept as a 4 x 4 grid and not averaged. Group norm, unlike batch norm, gives the same for a batch
+and a single clip, and at any number of processes.
 """
 
 import itertools
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -13,6 +15,10 @@ from torch import Tensor, nn
 
 NAME = "emit_small_cnn"
 """Its name in timm."""
+FIELDS = {"timm_model_name", "timm_proj", "timm_model_pretrained", "image_size", "embed_dim", "quick_gelu"}
+"""Fields of open_clip's vision configuration."""
+SIZES = ("image_size", "embed_dim")
+"""Those that a complete one always has, with `quick_gelu`."""
 
 
 class SmallCnn(nn.Module):
@@ -40,6 +46,23 @@ class SmallCnn(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)  # 1.1 to 1.7 x faster on a CPU in fp32
         x = self.grid(self.stages(x)).flatten(1)  # (N, 96 * 16)
         return nn.functional.gelu(self.head(self.dropout(x)))  # (N, 96)
+
+
+class SmallTower(nn.Module):
+    """The trunk, and the projection `head` that open_clip puts on it."""
+
+    def __init__(self, embed_dim: int):
+        super().__init__()
+        self.trunk = SmallCnn()
+        parts = {"drop": nn.Dropout(0.0), "proj": nn.Linear(self.trunk.num_features, embed_dim, bias=False)}
+        self.head = nn.Sequential(OrderedDict(parts))
+
+
+def is_alone(vision_cfg: dict[str, Any]) -> bool:
+    """Whether a vision configuration describes a SmallTower."""
+    named = {"timm_model_name": NAME, "timm_proj": "linear"}
+    are_named = all(vision_cfg.get(name) == value for name, value in named.items())
+    return are_named and vision_cfg.keys() <= FIELDS and all(type(vision_cfg[name]) is int for name in SIZES)
 
 
 def _stage(width_in: int, width_out: int) -> nn.Sequential:

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -83,26 +83,14 @@ class TransformerText(TextTower):
     Options = TextOptions
     net: Any
 
-    def __init__(self, options: TextOptions, embed_dim: int, net: nn.Module | None = None):
-        """net: used with the options of a saved tower instead of the one that they describe."""
-        tokenizer = None
+    def __init__(self, options: TextOptions, embed_dim: int):
         if options.pretrained:
             net, tokenizer, options = _load_published(options)
-        elif net is None:
-            net = _from_scratch(options)
+        else:
+            net, tokenizer = _from_scratch(options), None
         super().__init__(options, embed_dim)
         self.net, self.tokenizer = net, tokenizer
         self.project = self._projection()
-
-    @classmethod
-    def _restore(cls, options: TextOptions, embed_dim: int) -> Self:
-        """A BERT goes without transformers, whose import takes seconds."""
-        values = _model_values(options)
-        if options.architecture != "bert" or not values.keys() <= BertSizes.__dataclass_fields__.keys():
-            return cls(options, embed_dim)
-        sizes = read_typed(BertSizes, values, "model_cfg")
-        _check_positions(options, sizes.max_position_embeddings)
-        return cls(options, embed_dim, SmallBert(sizes))
 
     @classmethod
     def corpus_tokenizer(cls, options: dict[str, Any], texts: list[str]) -> Tokenizer | None:
@@ -149,24 +137,25 @@ class TransformerText(TextTower):
 
 def _from_scratch(options: TextOptions) -> Any:
     """The encoder with random weights."""
-    from transformers import AutoModel
-
-    config_class = _config_class(options.architecture)
-    check_fields(config_class, options.model_cfg, f"{options.architecture} tower: model_cfg")
-    config = config_class(**_model_values(options))
-    _check_positions(options, getattr(config, "max_position_embeddings", options.context_length))
-    return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
-
-
-def _model_values(options: TextOptions) -> dict[str, Any]:
-    """The fields of its configuration that an encoder without published weights sets."""
-    return {
+    where = f"{options.architecture} tower: model_cfg"
+    values = {
         "vocab_size": options.vocab_size,
         "max_position_embeddings": options.context_length,
         "type_vocab_size": 1,
         "pad_token_id": 0,
         **options.model_cfg,
     }
+    if options.architecture == "bert" and values.keys() <= BertSizes.__dataclass_fields__.keys():
+        sizes = read_typed(BertSizes, values, where)
+        _check_positions(options, sizes.max_position_embeddings)
+        return SmallBert(sizes)
+    from transformers import AutoModel
+
+    config_class = _config_class(options.architecture)
+    check_fields(config_class, options.model_cfg, where)
+    config = config_class(**values)
+    _check_positions(options, getattr(config, "max_position_embeddings", options.context_length))
+    return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
 
 
 def _check_positions(options: TextOptions, positions: int) -> None:

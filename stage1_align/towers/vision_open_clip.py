@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -82,14 +82,10 @@ class OpenClipVision(VisionTower):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, options: VisionOptions, embed_dim: int, trunk: nn.Module | None = None):
-        """trunk: used with resolved options instead of the one that they describe."""
+    def __init__(self, options: VisionOptions, embed_dim: int):
         if options.motion and options.pretrained:
             raise UserError("vision tower: motion replaces the colors that pretrained weights expect; leave one out")
-        if trunk is None:
-            options, trunk, own = _build(options, embed_dim)
-        else:
-            own = nn.Identity()
+        options, trunk, own = _build(options, embed_dim)
         super().__init__(options, embed_dim)
         size: Any = options.image_size  # resolved
         self.trunk = trunk
@@ -116,13 +112,6 @@ class OpenClipVision(VisionTower):
             self.query = nn.Parameter(torch.zeros(self.width))  # (C,)
         self.register_buffer("mean", torch.tensor(options.mean).view(3, 1, 1), persistent=False)  # (3, 1, 1)
         self.register_buffer("std", torch.tensor(options.std).view(3, 1, 1), persistent=False)  # (3, 1, 1)
-
-    @classmethod
-    def _restore(cls, options: VisionOptions, embed_dim: int) -> Self:
-        """The small trunk of this package goes without open_clip and timm, whose imports take seconds."""
-        resolved = all(getattr(options, name) is not None for name in ("image_size", *DEFAULTS))
-        is_small = options.vision_cfg == _small_fields(options.vision_cfg) and options.projection == "linear"
-        return cls(options, embed_dim, small_cnn.SmallCnn() if resolved and is_small else None)
 
     def config(self) -> dict[str, Any]:
         values = super().config()
@@ -260,6 +249,8 @@ def _resolved(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, Pa
 
 def _split(visual: Any) -> tuple[nn.Module, nn.Module]:
     """The trunk, which gives features (N, C), and open_clip's own projection of them, (N, C) to (N, E)."""
+    if isinstance(visual, small_cnn.SmallTower):
+        return visual.trunk, visual.head
     from open_clip.timm_model import TimmModel
 
     visual.output_tokens = False  # CoCa's returns its patches too
