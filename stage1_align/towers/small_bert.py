@@ -1,6 +1,6 @@
 """BERT's encoder with the names and the numbers of transformers' BertModel, whose import takes three seconds.
 
-Its random weights and all that is computed from them equal those of transformers to the bit. A tower that sets fields of
+Its random weights, and what is computed from them, equal those of transformers to the bit. A tower that sets fields of
 BertSizes alone has this encoder; others, and published weights, go through transformers.
 """
 

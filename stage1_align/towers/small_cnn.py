@@ -1,9 +1,9 @@
 """`emit_small_cnn`: a trunk of a quarter of a million parameters that learns from a few hundred clips of faces.
 
 open_clip builds it like any timm model (`timm_model_name: emit_small_cnn`). A configuration of FIELDS alone is built
-without either, whose imports take seconds, with the same random weights. An expression depends on where mouth and brows are, so
-the last feature map is kept as a 4 x 4 grid and not averaged. Group norm, unlike batch norm, gives the same for a batch
-and a single clip, and at any number of processes.
+without either, whose imports take seconds, with the same random weights. An expression depends on where mouth and brows
+are, so the last feature map is kept as a 4 x 4 grid and not averaged. Group norm, unlike batch norm, gives the same for
+a batch and a single clip, and at any number of processes.
 """
 
 import itertools
