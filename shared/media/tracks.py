@@ -10,7 +10,7 @@ from shared.media.arrays import MAX_LEVEL
 from shared.media.channels import Mix, frame_channels, layout_key
 from shared.media.pictures import PictureConverter
 from shared.media.remarks import Remark, Remarks
-from shared.media.timeline import BREAK, Timeline, may_jump
+from shared.media.timeline import BREAK, Timeline, may_jump, seconds
 from shared.media.waveform import RateConverter
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Track:
         if frame.time is not None:
             return frame.time - start
         # Formats without presentation times, such as AVI, have those of decoding.
-        return self.expected_time() if frame.dts is None else float(frame.dts * (frame.time_base or 0)) - start
+        return self.expected_time() if frame.dts is None else seconds(frame.dts, frame.time_base) - start
 
     def next_time(self, start: float) -> float:
         """Seconds at which the next frame starts."""

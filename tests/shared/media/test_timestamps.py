@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.media_files import clock, read_clock, voice, write_video, write_wav
 
+from shared.media import timeline
 from shared.media.decode import Media, decode, decode_windows
 from shared.media.remarks import note_lines, problem_lines
 
@@ -265,3 +266,10 @@ def test_break_of_hours_is_left_out(flv, tmp_path):
     assert [first.start, second.start] == [0, 18000] and first.duration == pytest.approx(1, abs=0.1)
     assert len(first.waveform) / 44100 == pytest.approx(1, abs=0.05) and "pauses for 18000 s" in lines(first)
     assert np.round(read_clock(second.frames)[-1] * 50) > 40
+
+
+@pytest.mark.parametrize("base", [Fraction(1, 90000), Fraction(1, 12800), Fraction(1001, 30000), Fraction(1, 44100)])
+def test_times_are_those_of_exact_fractions_to_the_bit(base):
+    for ticks in (0, 1, -7, 1024, 123457, 2**33 - 1, -(2**40) - 3, 2**62 + 1):
+        assert timeline.seconds(ticks, base) == float(ticks * base)
+    assert timeline.seconds(None, base) == timeline.seconds(5, None) == 0.0
