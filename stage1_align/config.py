@@ -200,7 +200,9 @@ class TrainConfig(CheckedOptions):
     """Decay of an exponential moving average of the weights, which is then validated and exported; 0: none. In short
     runs it lags too far behind."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """auto: as the launcher says, else bf16 where the hardware is fast at it, else full precision."""
+    """auto: as the launcher says, else bf16 where the hardware is fast at it for towers of this width (CPUs with
+    AVX512-BF16 but no AMX: from 256 on), else full precision. Written down in RUN/made_from.json: a resumed run repeats
+    it."""
     compile: bool = False
     """torch.compile of the towers' blocks: minutes at the start, then faster steps on GPUs."""
     workers: Processes = 0

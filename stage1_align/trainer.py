@@ -22,7 +22,7 @@ from shared.training.run_folder import Progress, RunFolder
 from shared.training.sampling import seed_everything, shrink_note
 from shared.training.schedule import cosine_with_warmup, count_warmup_steps
 from shared.training.signals import SigtermHandler
-from shared.training.startup import start_run
+from shared.training.startup import settle_precision, start_run
 from stage1_align.config import AlignConfig
 from stage1_align.contrast import check_contrast, check_validation, leave_out_unused
 from stage1_align.data.pairs import PairData, ValidationSet
@@ -126,6 +126,7 @@ class Trainer:
         self.unwrapped_model = ContrastiveModel(
             self.encoders, config.loss, config.pairs.captions, learns=config.train.epochs > 0
         )
+        settle_precision(run, config.train.mixed_precision, self.unwrapped_model)
         optimizer = torch.optim.AdamW(parameter_groups(self.unwrapped_model, config), fused=True)
         self.model, self.optimizer = accelerator.prepare(self.unwrapped_model, optimizer)
         if accelerator.is_fsdp2:  # Accelerate adds no autocast there

@@ -102,8 +102,8 @@ class TrainConfig(CheckedOptions):
     patience: PositiveInt = 8
     """Training ends after this many epochs without a better validation PCC."""
     mixed_precision: Literal["no", "bf16", "auto"] = "no"
-    """auto: as the launcher says, else bf16 where the hardware is fast at it. The models are small: bf16 gains little
-    and costs digits of PCC."""
+    """auto: as the launcher says, else bf16 where the hardware is fast at it for a model of this width. The models are
+    small: bf16 gains little and costs digits of PCC."""
     damaged_views: bool = True
     """Also train on damaged views, if the features have them."""
     leave_out_damage: list[str] = field(default_factory=list)

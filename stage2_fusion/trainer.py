@@ -24,7 +24,7 @@ from shared.training.run_folder import Progress, RunFolder
 from shared.training.sampling import batch_indices, seed_everything
 from shared.training.schedule import cosine_with_warmup, count_warmup_steps
 from shared.training.signals import SigtermHandler
-from shared.training.startup import start_run
+from shared.training.startup import settle_precision, start_run
 from stage2_fusion.config import FuseConfig
 from stage2_fusion.data.batches import PackedSamples
 from stage2_fusion.data.feature_damage import FeatureDamage
@@ -123,6 +123,7 @@ class Trainer:
         if raw_inputs:
             self.unwrapped_model = raw_inputs.wrap(fusion)
             self.unwrapped_model.freeze_unread(self.train_batches(np.arange(2)))
+        settle_precision(run, config.train.mixed_precision, self.unwrapped_model)
         groups = parameter_groups(self.unwrapped_model, config.train, started)
         optimizer = torch.optim.AdamW(groups, lr=config.train.lr, fused=True)
         self.model, self.optimizer = accelerator.prepare(self.unwrapped_model, optimizer)

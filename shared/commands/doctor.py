@@ -127,8 +127,9 @@ def _codecs() -> str:
 def _compute() -> str:
     import torch
 
-    from shared.training.distributed import fast_bf16
+    from shared.training.precision import Hardware
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    speed = "fast" if fast_bf16() else "slow"
+    fast_from = Hardware.here().fast_from
+    speed = "slow" if fast_from is None else f"fast from width {fast_from} on" if fast_from else "fast"
     return f"{', '.join(devices) or 'no GPU'}; {torch.get_num_threads()} CPU threads; bf16 {speed}"

@@ -15,7 +15,8 @@ from shared.locks import hold, release
 from shared.options.yaml_files import read_yaml
 from shared.registry import nearest
 from shared.text import one_line
-from shared.training.launcher import PRECISIONS, check_environment, choose_precision
+from shared.training.launcher import check_environment
+from shared.training.precision import resolve_precision
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
@@ -74,21 +75,11 @@ def start_accelerator(
     return accelerator
 
 
-def resolve_precision(option: str, value: str, supported: tuple[str, ...] = PRECISIONS) -> str:
-    """The precision that an option asks for; with auto, the launcher's, else bf16 where the hardware is fast at it."""
-    check_environment()
-    precision = choose_precision(option, value, supported, "bf16" if fast_bf16() else "no")
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise UserError(f"{option} fp16 needs a GPU; use bf16, or no")
-    return precision
-
-
-def fast_bf16() -> bool:
-    """Whether this machine multiplies bf16 matrices in hardware."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    check = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(check and check())
+def set_precision(accelerator: "Accelerator", precision: str) -> None:
+    """Make an Accelerator that has prepared nothing yet one of this precision, no or bf16: it begins before there is a
+    model to decide by."""
+    accelerator.state._mixed_precision = precision
+    accelerator.native_amp = precision != "no"
 
 
 # --- sharding engines ------------------------------------------------------------------------------------------------

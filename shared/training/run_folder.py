@@ -40,7 +40,8 @@ class RunFolder:
     log.jsonl                  one line per logged step or epoch
     (trackers)                 what Accelerate's trackers write, such as TensorBoard's event files
     checkpoints/00000120/      the state after this step (checkpoint.py); the last `keep_last` of them
-    made_from.json             digests of the data; with config.yaml, they protect the folder from another run
+    made_from.json             digests of the data; with config.yaml, they protect the folder from another run. Also the
+                               precision that `auto` meant when it started (startup.py)
     metrics.json               exists when the run is finished
     .lock                      one process at a time trains here (shared/locks.py)
     """

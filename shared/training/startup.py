@@ -3,8 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from torch import nn
+
+from shared.errors import UserError
+from shared.files import read_object, write_json
 from shared.terminal.messages import note
-from shared.training.distributed import start_accelerator
+from shared.training.distributed import set_precision, start_accelerator
+from shared.training.launcher import PRECISIONS
+from shared.training.precision import depends_on_model, resolve_precision
 from shared.training.run_folder import RunFolder
 from shared.training.sampling import local_rows
 
@@ -39,6 +45,50 @@ def start_run(
     run = RunFolder(config.run, accelerator, keep_last)
     run.claim(config, mutable, **made_from)
     return run
+
+
+def settle_precision(run: RunFolder, value: str, model: nn.Module) -> None:
+    """Decide what `--train.mixed_precision auto` means for this run, and write it into its made_from.json, so that a
+    resumed run repeats it, on whatever processor. Every process must call this, before accelerator.prepare.
+
+    value: the option; anything but auto is settled. model: what is going to be trained. UserError when the run cannot
+    go on as it was started. DeepSpeed keeps the precision that it was launched with.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    accelerator = run.accelerator
+    if value != "auto" or accelerator.state.deepspeed_plugin:
+        return
+    chosen = [_recorded_precision(run, model)] if run.is_main else [""]
+    if accelerator.num_processes > 1:  # of processors that differ, the main process has one
+        broadcast_object_list(chosen)
+    precision, launched = chosen[0], accelerator.mixed_precision
+    if precision == launched:
+        return
+    if "fp16" in (precision, launched):
+        raise UserError(
+            f"{run.path}: this run was started with mixed precision {precision}, and is launched with {launched}; "
+            f"launch it with {precision}, or choose another --run"
+        )
+    set_precision(accelerator, precision)
+
+
+def _recorded_precision(run: RunFolder, model: nn.Module) -> str:
+    """What made_from.json says; for a new run, what is decided here and written there."""
+    path = run.path / "made_from.json"
+    recorded = read_object(path, "run", "choose another --run")
+    launched = run.accelerator.mixed_precision
+    precision = recorded.get("precision")
+    if precision is None:
+        new = run.latest() is None  # a checkpoint without it is of an earlier version, which did not look at the model
+        decide = new and depends_on_model("auto")
+        precision = resolve_precision("--train.mixed_precision", "auto", model=model) if decide else launched
+        write_json(path, recorded | {"precision": precision})
+    elif precision not in PRECISIONS:
+        raise UserError(f"{path}: precision is {precision!r:.40}, not one of {', '.join(PRECISIONS)}")
+    elif precision != launched and not depends_on_model("auto"):
+        note(f"note: {run.path} was started with mixed precision {precision}, and goes on with it")
+    return precision
 
 
 def _say_clipping(accelerator: "Accelerator", max_grad_norm: float) -> None:

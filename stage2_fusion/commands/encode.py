@@ -92,8 +92,8 @@ class EncodeConfig(CheckedOptions):
     """Processes that read and damage clips while the encoders run, by default one per remaining core, 4 at most. Each
     holds a batch or two; they do not change the features."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
-    """auto: as the launcher says, else bf16 where the hardware multiplies it; features are stored in half precision
-    anyway."""
+    """auto: as the launcher says, else bf16 where the hardware is fast at it for encoders of this width; features are
+    stored in half precision anyway."""
     seed: Seed = 0
     """Decides which modality of which clip is damaged, how, and how much."""
 
@@ -213,7 +213,7 @@ def _describe(
     given: "GivenSources",
 ) -> "FeatureInfo":
     """The features.json. Adds action units to the vision tower when they are asked for."""
-    from shared.training.distributed import resolve_precision
+    from shared.training.precision import resolve_precision
     from stage2_fusion.data.action_units import add_action_units
     from stage2_fusion.data.damaged_views import VIEW_GENERATOR
     from stage2_fusion.data.encoder_training import find_encoder_training
@@ -233,7 +233,7 @@ def _describe(
         channels, quality = widths(encoders), {name: list(names) for name, names in QUALITY.items()}
     made_by = given.encoder_info(config.encoders, encoders)
     media = encoders is not None and (features is None or any(name not in features.names for name in encoders.towers()))
-    bf16 = resolve_precision("--mixed_precision", config.mixed_precision, ("no", "bf16")) == "bf16"
+    precision = resolve_precision("--mixed_precision", config.mixed_precision, ("no", "bf16"), encoders)
     info = FeatureInfo(
         label_names=list(clips.label_names),
         group_names=list(clips.info.group_names),
@@ -252,7 +252,7 @@ def _describe(
         quality=quality,
         views=config.damaged_views,
         seed=config.seed,
-        precision="bf16" if bf16 and encoders is not None else "fp32",
+        precision="bf16" if precision == "bf16" and encoders is not None else "fp32",
         label_ranges=clips.info.label_ranges,
         view_generator=VIEW_GENERATOR if config.damaged_views and media else None,
         encoder_training=find_encoder_training(encoders, clips, made_by.precomputed, made_by.titles),

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 import stage1_align
 from shared import config as configuration
 from shared.errors import UserError
+from shared.training import precision
+from shared.training.precision import Hardware
 from stage1_align.config import AlignConfig
 from stage1_align.data.pairs import PairData, ValidationSet
 from stage1_align.encoders import AlignedEncoders
@@ -58,6 +60,21 @@ def test_stopped_run_equals_uninterrupted_run(settings: Path, clips: Path, tmp_p
     for which in ("best", "last"):
         folders = (whole, stopped, tmp_path / "between")
         assert len({AlignedEncoders.from_pretrained(folder / which).digest for folder in folders}) == 1
+
+
+def test_run_resumes_on_another_processor_in_the_precision_that_auto_chose(
+    settings: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    explicit = run(settings, clips, tmp_path / "bf16", "--train.mixed_precision", "bf16", "--train.epochs", "1")
+    auto = ("--train.mixed_precision", "auto", "--train.epochs", "1")
+    monkeypatch.setattr(precision, "WIDE", 8)  # the tiny towers are wide
+    monkeypatch.setattr(Hardware, "here", lambda: Hardware(False, False, amx=False, avx512_bf16=True))
+    run(settings, clips, tmp_path / "auto", *auto, "--max_optimizer_steps", "2")
+    monkeypatch.setattr(Hardware, "here", lambda: Hardware(False, False, amx=False, avx512_bf16=False))
+    resumed = run(settings, clips, tmp_path / "auto", *auto)
+    assert losses(resumed) == losses(explicit) and len(losses(resumed)) == 3
+    assert losses(run(settings, clips, tmp_path / "old", *auto)) != losses(explicit)  # fp32
 
 
 @pytest.mark.parametrize("validation", [1, 2, 3], ids=["untrained", "first epoch", "last epoch"])

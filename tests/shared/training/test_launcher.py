@@ -1,12 +1,11 @@
-"""What comes from the launcher and the environment: processes, engine, precision for auto; nothing else."""
+"""What comes from the launcher and the environment: processes, engine; nothing else."""
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
 from shared.errors import UserError
-from shared.training import distributed
-from shared.training.distributed import resolve_precision, start_accelerator
+from shared.training.distributed import start_accelerator
 
 
 @pytest.mark.parametrize(
@@ -56,33 +55,3 @@ def test_what_the_launcher_always_sets_is_taken(monkeypatch):
     accelerator.backward(parameter * 3)
     assert parameter.grad == 3  # not divided by a number of accumulation steps
     AcceleratorState._reset_state()
-
-
-@pytest.mark.parametrize(
-    ("option", "launcher", "fast", "precision", "said"),
-    [
-        ("auto", None, True, "bf16", ""),
-        ("auto", None, False, "no", ""),
-        ("auto", "no", True, "no", ""),
-        ("auto", "BF16", False, "bf16", ""),
-        ("no", "no", True, "no", ""),
-        ("bf16", "no", False, "bf16", ""),
-        ("bf16", None, False, "bf16", ""),
-        ("no", "bf16", True, "no", "note: the launcher says bf16, but the precision is no: --precision is no\n"),
-        (
-            "auto",
-            "fp16",
-            True,
-            "bf16",
-            "note: the launcher says fp16, but the precision is bf16: fp16 is",
-        ),
-    ],
-)
-def test_precision_is_the_launchers_or_it_is_contradicted(option, launcher, fast, precision, said, monkeypatch, capsys):
-    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    if launcher is not None:
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
-    monkeypatch.setattr(distributed, "fast_bf16", lambda: fast)
-    assert resolve_precision("--precision", option, ("no", "bf16")) == precision
-    told = capsys.readouterr().err
-    assert told.startswith(said) and bool(told) == bool(said)
