@@ -1,6 +1,7 @@
 # make demo       install, then run every step on the synthetic corpus, offline; JOBS=2: two steps at once
 # make test       install, then run the fast tests     make test-all   run all tests
 # make lint       run ruff and mypy
+# make bench      install, then measure how fast each part is, into BENCH=runs/bench.json; BENCH_ARGS="--size gpu" on a GPU
 # PYTEST_ARGS are passed to pytest:                    make test PYTEST_ARGS="--cov -k wheel"
 
 VENV := .venv
@@ -9,12 +10,16 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 JOBS ?= 2
+BENCH ?= runs/bench.json
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-all lint install clean
+.PHONY: demo bench test test-all lint install clean
 
 demo: $(STAMP)
 	$(BIN)/emit run demo --jobs $(JOBS)
+
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench --out $(BENCH) $(BENCH_ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 $(PYTEST_ARGS)

@@ -16,8 +16,8 @@ class ReportConfig(CheckedOptions):
     """Write a report: one HTML file that opens anywhere, and its figures as SVG and PNG."""
 
     runs: list[Path]
-    """Folders of runs (runs/demo, a stage-2 run, a model) or JSON files of evaluations. The report describes the first
-    and compares all."""
+    """Folders of runs (runs/demo, a stage-2 run, a model), JSON files of evaluations or of `make bench`. The report
+    describes the first and compares all."""
     out: OutputFile = Path("report.html")
     """HTML file to write."""
     figures: OutputFolder | None = None

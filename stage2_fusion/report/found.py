@@ -9,6 +9,7 @@ from typing import Any
 from shared.errors import UserError
 from shared.files import read_json
 from shared.saved.checksum import CLIPS, ENCODERS, FEATURES, FUSION, FolderKind
+from stage2_fusion.report.speed_file import FORMAT as SPEED
 
 DEPTH = 4
 """Levels of folders below a RUN that are searched."""
@@ -38,6 +39,8 @@ class Found:
     """JSON files of `emit robustness`."""
     truths: list[Path] = field(default_factory=list)
     """truth.csv of synthetic corpora."""
+    benches: list[Path] = field(default_factory=list)
+    """JSON files of `make bench`."""
 
     def is_empty(self) -> bool:
         return not any(getattr(self, name) for name in self.__dataclass_fields__ if name != "given")
@@ -118,6 +121,8 @@ def _add_json(found: Found, path: Path) -> None:
         found.evaluations.append(path)
     elif "rows" in content and "shares" in content:
         found.robustness.append(path)
+    elif content.get("format") == SPEED:
+        found.benches.append(path)
 
 
 def _json_object(path: Path) -> dict[str, Any] | None:

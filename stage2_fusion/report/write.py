@@ -122,7 +122,7 @@ def _drawings(blocks: Iterable[Block]) -> Iterator[Figure | Picture]:
 
 def _about(inputs: Inputs) -> str:
     others = sum(bool(run.evaluations) for run in inputs.runs[1:])
-    lacking = len(inputs.runs) - 1 - others
+    lacking = sum(not run.evaluations and not run.benches for run in inputs.runs[1:])
     more = f", compared with {counted(others, 'other')}" if others else ""
     more += f"; {lacking} more without an evaluation" if lacking else ""
     return f"{inputs.main.given}{more}"

@@ -22,19 +22,22 @@ from stage2_fusion.predictor import SIGNALS
 ROOT = Path(__file__).parents[2]
 
 
-def write_served_model(folder: Path) -> Path:
-    """The folder of an untrained model on tiny encoders, which says that it was trained on drawn faces."""
-    stage1_tiny.encoders().save_pretrained(folder / "encoders", {"data": "nothing"})
-    encoders = AlignedEncoders.from_pretrained(folder / "encoders")
+def write_served_model(folder: Path, given: Path | None = None, options: dict | None = None) -> Path:
+    """The folder of an untrained model on tiny encoders, or the `given` ones, which says that it was trained on drawn
+    faces."""
+    if given is None:
+        stage1_tiny.encoders().save_pretrained(folder / "encoders", {"data": "nothing"})
+    path = given or folder / "encoders"
+    encoders = AlignedEncoders.from_pretrained(path)
     recipe = Recipe(sample_rates=[encoders.audio.sample_rate]).to_json()
     features = synthetic_features.info(
         label_names=["Joy", "Empathic Pain"],
-        encoders=EncoderInfo(str(folder / "encoders"), encoders.digest, encoders.config),
+        encoders=EncoderInfo(str(path), encoders.digest, encoders.config),
         data=DataInfo("nowhere", "d" * 16, recipe, synthetic=True),
         widths=widths(encoders),
         quality=SIGNALS,
     )
-    options = synthetic_features.SMALL["dual_stage"]
+    options = synthetic_features.SMALL["dual_stage"] if options is None else options
     trained_on = TrainedOn(data="d" * 16, clips=["a", "b", "c"], synthetic=True)
     config = FusionConfig.from_features(
         features, model="dual_stage", options=options, max_sequence_steps=128, trained_on=trained_on

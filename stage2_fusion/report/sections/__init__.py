@@ -16,6 +16,7 @@ SECTIONS = Registry(
         "curves": f"{_HERE}.curves:curves",
         "retrieval": f"{_HERE}.retrieval:retrieval",
         "systems": f"{_HERE}.systems:systems",
+        "speed": f"{_HERE}.speed:speed",
         "data": f"{_HERE}.data:data",
         "configuration": f"{_HERE}.configuration:configuration",
     },
