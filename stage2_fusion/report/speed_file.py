@@ -18,6 +18,9 @@ from shared.saved.typed import read_typed
 FORMAT = "emit-bench/1"
 REMEDY = "run `make bench` again"
 
+BUSY = 0.5
+"""Load average from which a machine counts as busy."""
+
 Clock = Literal["wall", "cpu"]
 
 
@@ -122,13 +125,16 @@ class SpeedFile:
     """Of EMIT, Python and PyTorch."""
     turns: int
     rows: list[SpeedRow]
+    load: float = 0.0
+    """Load average of the machine when the run began: what others wanted of it."""
 
     @property
     def where(self) -> str:
         """The machine in words."""
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         tiny = "; TINY: these figures mean nothing" if self.size == "tiny" else ""
-        return f"{self.processor}, {threads}, PyTorch {self.versions.get('torch', '?')}{tiny}"
+        busy = f"; busy with other work (load {self.load:.1f})" if self.load > BUSY else ""
+        return f"{self.processor}, {threads}, PyTorch {self.versions.get('torch', '?')}{busy}{tiny}"
 
 
 def read_speed(path: Path) -> SpeedFile:
@@ -154,7 +160,7 @@ HEADER = (
 
 def table(rows: Sequence[SpeedRow]) -> list[tuple[str, ...]]:
     """A line for each row, in the order of HEADER."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row in rows:
         lines.append(
             (
@@ -178,24 +184,28 @@ COMPARED = ("figure", "before", "after", "after / before", "ratio before", "rati
 def compare(before: SpeedFile, after: SpeedFile) -> list[tuple[str, ...]]:
     """A line for each row that both have, in the order of COMPARED. Ratios are to the baseline of the same run, so that
     theirs does not depend on how busy or fast the machine was; both quotients are above 1 where after is faster."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     earlier = {row.name: row for row in before.rows}
     for new in after.rows:
         old = earlier.get(new.name)
         if old is None or new.unit != old.unit:
             continue
         values, ratios = (old.value(), new.value()), (old.ratio("baseline"), new.ratio("baseline"))
-        faster = values[0] / values[1] if new.unit == "s" else values[1] / values[0] if all(values) else None
+        faster = _quotient(*values) if new.unit == "s" else _quotient(*values[::-1])
         lines.append(
             (
                 f"{new.figure} ({new.unit})",
                 *map(_shown, values),
                 _shown(faster),
                 *map(_shown, ratios),
-                _shown(ratios[1] / ratios[0] if ratios[0] and ratios[1] else None),
+                _shown(_quotient(*ratios[::-1])),
             )
         )
     return lines
+
+
+def _quotient(one: Spread | None, other: Spread | None) -> Spread | None:
+    return one / other if one and other else None
 
 
 def _shown(spread: Spread | None) -> str:

@@ -18,7 +18,7 @@ import stage1_align
 from shared import config as configuration
 from shared.errors import UserError
 from shared.training import precision
-from shared.training.precision import Hardware
+from shared.training.precision import Hardware, matrix_width
 from stage1_align.config import AlignConfig
 from stage1_align.data.pairs import PairData, ValidationSet
 from stage1_align.encoders import AlignedEncoders
@@ -60,6 +60,13 @@ def test_stopped_run_equals_uninterrupted_run(settings: Path, clips: Path, tmp_p
     for which in ("best", "last"):
         folders = (whole, stopped, tmp_path / "between")
         assert len({AlignedEncoders.from_pretrained(folder / which).digest for folder in folders}) == 1
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_labels", "audio_text"])
+def test_small_shipped_towers_stay_in_fp32_without_amx(name: str, tmp_path: Path):
+    towers = configuration.to_dict(configuration.load(AlignConfig, name, ["--run", str(tmp_path / "run")]).towers)
+    specs = {modality: towers[modality] for modality in ("vision", "audio", "text") if towers[modality]}
+    assert matrix_width(AlignedEncoders.build(specs, towers["embed_dim"])) < precision.WIDE
 
 
 def test_run_resumes_on_another_processor_in_the_precision_that_auto_chose(

@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         if name not in (*ROWS, *GPU_ROWS):
             raise UserError(f"--rows: no row {name!r}: {nearest(name, (*ROWS, *GPU_ROWS))}")
     config.turns = config.turns or SIZES[config.size].turns
+    load = os.getloadavg()[0]
     with contextlib.nullcontext(config.folder) if config.folder else tempfile.TemporaryDirectory() as folder:
         config.folder = Path(folder)
         rows = []
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(run_row(config, name))
             print_table(HEADER if len(rows) == 1 else (), table(rows[-1:]))
             if config.out:
-                save(config, rows)
+                save(config, rows, load)
     return 0
 
 
@@ -143,19 +144,20 @@ def threads_of(config: BenchConfig) -> int:
     return config.threads or len(os.sched_getaffinity(0))
 
 
-def save(config: BenchConfig, rows: Sequence[SpeedRow]) -> None:
+def save(config: BenchConfig, rows: Sequence[SpeedRow], load: float) -> None:
     """Write the file. Rows of an earlier run of the same size on this machine stay."""
     import torch
 
     processor = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     versions = {"emit": version("emit-toolkit"), "python": platform.python_version(), "torch": torch.__version__}
-    new = SpeedFile(FORMAT, config.size, processor, threads_of(config), versions, config.turns, list(rows))
+    new = SpeedFile(FORMAT, config.size, processor, threads_of(config), versions, config.turns, list(rows), load)
     assert config.out is not None
     if config.out.exists():
         old = read_speed(config.out)
         if (old.size, old.processor, old.threads) == (new.size, new.processor, new.threads):
             measured = {row.name for row in rows}
             new.rows = [row for row in old.rows if row.name not in measured] + new.rows
+            new.load = max(old.load, load)
     order = [*ROWS, *GPU_ROWS]
     new.rows.sort(key=lambda row: order.index(row.name) if row.name in order else len(order))
     config.out.parent.mkdir(parents=True, exist_ok=True)

@@ -50,14 +50,14 @@ def count_flops(work: Callable[[], Any]) -> float:
     return float(counter.get_total_flops())
 
 
-def decode_alone(path: Path, amount: float) -> Timing:
+def decode_alone(path: Path, amount: float, threads: int) -> Timing:
     """Reading and decoding all of a file by PyAV, without using it."""
     import av
 
     with watch() as clock, av.open(str(path)) as container:
-        for stream in container.streams:
-            if stream.type == "video":
-                stream.thread_type = "AUTO"
+        for stream in container.streams.video:
+            stream.codec_context.thread_count = threads
+            stream.thread_type = "AUTO"
         for _ in container.decode():
             pass
     return clock.timing(amount)

@@ -98,6 +98,15 @@ def test_report_shows_the_table_and_compares_two_files(tmp_path: Path):
     assert "Before and after" not in one.path.read_text() and "the epoch (clips/s)" in one.path.read_text()
 
 
+def test_machine_is_said_with_what_disturbs_the_figures():
+    quiet = speed_file(EPOCH)
+    assert quiet.where == "EPYC (AVX512-BF16), 2 threads, PyTorch 2.14"
+    assert dataclasses.replace(quiet, threads=1, load=2.34).where == (
+        "EPYC (AVX512-BF16), 1 thread, PyTorch 2.14; busy with other work (load 2.3)"
+    )
+    assert dataclasses.replace(quiet, size="tiny").where.endswith("; TINY: these figures mean nothing")
+
+
 def test_report_without_such_a_file_has_no_such_section(tmp_path: Path):
     write_json(tmp_path / "robustness.json", {"rows": [], "shares": []})
     report = write_report([tmp_path], tmp_path / "r.html")

@@ -14,7 +14,7 @@ def ours(bench: Bench) -> Measured:
         for _ in range(size.repeats):
             decode(path, recipe.frame_rate, recipe.max_seconds, recipe.max_side)
     timing = clock.timing(size.repeats * size.clip_seconds)
-    return with_limit(timing, limits.decode_alone(path, size.clip_seconds))
+    return with_limit(timing, limits.decode_alone(path, size.clip_seconds, bench.threads))
 
 
 def baseline(bench: Bench) -> Measured:

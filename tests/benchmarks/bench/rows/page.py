@@ -24,7 +24,7 @@ def ours(bench: Bench) -> Measured:
         server.stop()
     timing = clock.timing(bench.size.repeats)
     timing.cpu = 0.0  # the server's is not seen
-    return with_limit(timing, limits.decode_alone(film, 1))
+    return with_limit(timing, limits.decode_alone(film, 1, bench.threads))
 
 
 def request(url: str, film: Path) -> bytes:

@@ -16,7 +16,7 @@ def ours(bench: Bench) -> Measured:
     with watch() as clock:
         for _ in range(bench.size.repeats):
             predictor(str(film))
-    return with_limit(clock.timing(bench.size.repeats), limits.decode_alone(film, 1))
+    return with_limit(clock.timing(bench.size.repeats), limits.decode_alone(film, 1, bench.threads))
 
 
 def baseline(bench: Bench) -> Measured:
