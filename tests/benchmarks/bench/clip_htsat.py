@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.bench import limits, material
-from benchmarks.bench.clip_step import WARMUP, bf16, build, model_config, outputs
+from benchmarks.bench.clip_step import bf16, build, model_config, outputs
 from benchmarks.bench.row import Bench, Measured, Watch, with_limit
 
 SECONDS, RATE = 10.0, 48000
@@ -27,7 +27,7 @@ def pair_data(bench: Bench, batch: int) -> Any:
     from stage1_align.config import PairConfig
     from stage1_align.data.pairs import PairData
 
-    samples = batch * (WARMUP + bench.size.steps)
+    samples = batch * (bench.size.warmup + bench.size.steps)
     config = PairConfig(frames=1, captions=["transcript"], max_seconds=SECONDS, samples_per_epoch=samples)
     return PairData(config, batch, 0, clips(bench))
 
@@ -63,7 +63,7 @@ def measure(bench: Bench, from_disk: bool) -> Measured:
     bare, model, optimizer = build(align, accelerator, data)
     clock, batch = Watch(), None
     for step, batch in enumerate(_batches(bench, data, bare.encoders, from_disk)):
-        if step == WARMUP:
+        if step == size.warmup:
             clock.start()
         batch = batch.to(accelerator.device)
         train_step(accelerator, model, bare, optimizer, batch, align.train).losses["vision_text"].item()
@@ -81,7 +81,7 @@ def _batches(bench: Bench, data: Any, encoders: Any, from_disk: bool) -> Iterato
         yield from loader
     else:
         batch = next(loader)
-        yield from (batch for _ in range(WARMUP + bench.size.steps))
+        yield from (batch for _ in range(bench.size.warmup + bench.size.steps))
 
 
 def search_largest(bench: Bench) -> Measured:
@@ -107,6 +107,8 @@ def search_largest(bench: Bench) -> Measured:
             train_step(accelerator, model, bare, optimizer, batch, align.train).losses["vision_text"].item()
             clock.stop()
         except (torch.OutOfMemoryError, MemoryError):
+            batch = None
+            optimizer.zero_grad()
             break
         best = Measured(clock.timing(batch_size, note=f"batch {batch_size:,}, chunk {chunk:,}"))
         batch_size *= 2

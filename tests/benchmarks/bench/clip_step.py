@@ -33,7 +33,6 @@ from stage2_fusion.report.speed_file import Timing
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's
 LR, DECAY, CLIP = 1e-4, 0.2, 1.0
-WARMUP = 1
 TINY: dict[str, Any] = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
@@ -86,12 +85,12 @@ class Timed:
 
     def __init__(self, size: Size, parts: list, steps_each: int = 1):
         """steps_each: parts of one step."""
-        self.parts, self.steps_each, self.clock = parts, steps_each, Watch()
-        self.num_batches = (WARMUP + size.steps) * steps_each  # open_clip's name
+        self.parts, self.clock, self.start = parts, Watch(), size.warmup * steps_each
+        self.num_batches = (size.warmup + size.steps) * steps_each  # open_clip's name
 
     def __iter__(self) -> Iterator:
         for index in range(self.num_batches):
-            if index == WARMUP * self.steps_each:
+            if index == self.start:
                 self.clock.start()
             yield self.parts[index % len(self.parts)]
         self.clock.stop()

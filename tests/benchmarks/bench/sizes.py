@@ -27,7 +27,9 @@ class Size:
     chunk: int = 4
     """Samples that the gradient cache encodes at once."""
     steps: int = 2
-    """Training steps on the clock, after one that is not."""
+    """Training steps on the clock."""
+    warmup: int = 1
+    """Training steps before it starts; compiled towers are compiled again for the first texts of another length."""
     audio: str = "tiny"
     """Size of HTSAT."""
     compile: bool = False
@@ -64,6 +66,7 @@ SIZES = {
         batch=256,
         chunk=1024,
         steps=20,
+        warmup=6,
         compile=True,
         train_clips=8072,
         matrix=8192,
