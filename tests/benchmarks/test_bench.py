@@ -72,6 +72,10 @@ def test_sides_take_turns_and_rows_of_an_earlier_run_stay(rows, tmp_path: Path, 
     assert file.rows[0].ratio("baseline").median == 2 and "| 2.00 | 4.00 | 2.00 |" in capsys.readouterr().out
     main([*words, "--rows", "[decode]"])
     assert [each.name for each in read_speed(tmp_path / "out" / "bench.json").rows] == ["decode", "loss"]
+    main([*words, "--rows", "[loss]", "--add", "true"])
+    file = read_speed(tmp_path / "out" / "bench.json")
+    assert [len(each.sides["ours"]) for each in file.rows] == [3, 6] and file.turns == 6
+    capsys.readouterr()
     main(["--compare", f"[{tmp_path / 'out' / 'bench.json'},{tmp_path / 'out' / 'bench.json'}]"])
     assert "| a (s) | 2.00 | 2.00 | 1.00 | 2.00 | 2.00 | 1.00 |" in capsys.readouterr().out
 

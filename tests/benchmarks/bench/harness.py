@@ -43,6 +43,8 @@ class BenchConfig(CheckedOptions):
     """Threads of a measurement; 0: one for each core."""
     out: Path | None = None
     """JSON file to write, which `emit report` shows; rows that it holds already are replaced, others stay."""
+    add: bool = False
+    """Add the turns to those of the same row in `out`: so that two checkouts can be measured in alternation."""
     folder: Path | None = None
     """Folder for the material, which is reused; by default a temporary one."""
     compare: list[Path] = field(default_factory=list)
@@ -70,15 +72,15 @@ def main(argv: list[str] | None = None) -> int:
         if name not in (*ROWS, *GPU_ROWS):
             raise UserError(f"--rows: no row {name!r}: {nearest(name, (*ROWS, *GPU_ROWS))}")
     config.turns = config.turns or SIZES[config.size].turns
-    load = os.getloadavg()[0]
+    file = begin(config)
     with contextlib.nullcontext(config.folder) if config.folder else tempfile.TemporaryDirectory() as folder:
         config.folder = Path(folder)
-        rows = []
         for name in names:
-            rows.append(run_row(config, name))
-            print_table(HEADER if len(rows) == 1 else (), table(rows[-1:]))
+            row = merge(file, run_row(config, name), config.add)
+            print_table(HEADER if name == names[0] else (), table([row]))
             if config.out:
-                save(config, rows, load)
+                config.out.parent.mkdir(parents=True, exist_ok=True)
+                write_json(config.out, asdict(file))
     return 0
 
 
@@ -144,24 +146,31 @@ def threads_of(config: BenchConfig) -> int:
     return config.threads or len(os.sched_getaffinity(0))
 
 
-def save(config: BenchConfig, rows: Sequence[SpeedRow], load: float) -> None:
-    """Write the file. Rows of an earlier run of the same size on this machine stay."""
+def begin(config: BenchConfig) -> SpeedFile:
+    """The file to write, with the rows of an earlier run of the same size on this machine."""
     import torch
 
     processor = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     versions = {"emit": version("emit-toolkit"), "python": platform.python_version(), "torch": torch.__version__}
-    new = SpeedFile(FORMAT, config.size, processor, threads_of(config), versions, config.turns, list(rows), load)
-    assert config.out is not None
-    if config.out.exists():
+    load = os.getloadavg()[0]
+    file = SpeedFile(FORMAT, config.size, processor, threads_of(config), versions, config.turns, [], load)
+    if config.out and config.out.exists():
         old = read_speed(config.out)
-        if (old.size, old.processor, old.threads) == (new.size, new.processor, new.threads):
-            measured = {row.name for row in rows}
-            new.rows = [row for row in old.rows if row.name not in measured] + new.rows
-            new.load = max(old.load, load)
+        if (old.size, old.processor, old.threads) == (file.size, file.processor, file.threads):
+            file.rows, file.load, file.turns = old.rows, max(old.load, load), max(old.turns, config.turns)
+    return file
+
+
+def merge(file: SpeedFile, row: SpeedRow, add: bool) -> SpeedRow:
+    """Put a row into the file, in the order of the table; with `add`, after the turns of the one that is there."""
+    before = next((each for each in file.rows if each.name == row.name), None)
+    if add and before is not None:
+        row.sides = {side: [*before.sides.get(side, []), *turns] for side, turns in row.sides.items()}
+        file.turns = max(file.turns, len(row.sides["ours"]))
     order = [*ROWS, *GPU_ROWS]
-    new.rows.sort(key=lambda row: order.index(row.name) if row.name in order else len(order))
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(config.out, asdict(new))
+    others = [each for each in file.rows if each.name != row.name and each.name in order]
+    file.rows = sorted([*others, row], key=lambda each: order.index(each.name))
+    return row
 
 
 def processor_name() -> str:
