@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +23,7 @@ from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.evaluation.results import Unmet
 from stage2_fusion.report import SECTIONS, Report, figures, write_report
 from stage2_fusion.report import write as write_module
+from stage2_fusion.report.speed_file import FORMAT, SpeedFile, SpeedRow, Timing
 from stage2_fusion.train import train
 
 HOSTILE = "<script>alert('x')</script> & \"$a_b$\" </svg> 名前"
@@ -30,7 +31,7 @@ HOSTILE = "<script>alert('x')</script> & \"$a_b$\" </svg> 名前"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A recipe's folder: features, a stage-2 run, an evaluation, the log of a stage-1 run."""
+    """A recipe's folder: features, a stage-2 run, an evaluation, the log of a stage-1 run, a file of `make bench`."""
     folder = tmp_path_factory.mktemp("run") / "demo"
     align = {"config": {"run": str(folder / "align")}}
     info = synthetic_features.info(encoders=EncoderInfo("nowhere", "e" * 16, {"training": align}))
@@ -38,6 +39,8 @@ def run(tmp_path_factory) -> Path:
     model = train(synthetic_features.config(folder / "features", folder / "fuse", "--train.epochs", 2))
     evaluate(EvaluateConfig(model, folder / "features", out=folder / "metrics.json", bootstrap=50))
     write_align_run(folder / "align")
+    speed = SpeedRow("loss", "the loss", "rows/s", "", "", {"ours": [Timing(amount=6.0, wall=2.0, cpu=2.0)]})
+    write_json(folder / "bench.json", asdict(SpeedFile(FORMAT, "standard", "a processor", 2, {}, 1, [speed])))
     return folder
 
 
@@ -121,6 +124,7 @@ def test_a_run_fills_every_section_and_its_numbers_are_those_of_the_evaluation(r
     assert table_cells(html, "vision → text") == ["0.375 (0.125)"] * 3
     assert "temperature" in html and f"{1 / 24:.4f}" in html
     assert table_cells(html, "train")[:3] == ["64", "64", "7"]
+    assert table_cells(html, "the loss (rows/s)")[0] == "3.00"
 
 
 def test_a_page_is_self_contained_valid_and_named_for_who_cannot_see_it(whole):
