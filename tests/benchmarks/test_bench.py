@@ -1,6 +1,9 @@
 """`make bench` at tiny size: every row runs; what fails says so; a file keeps the rows of earlier runs."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +45,14 @@ def test_watch_counts_this_process_and_its_children():
         np.linalg.svd(np.ones((60, 60)))
     timing = clock.timing(3.0)
     assert timing.amount == 3 and timing.wall > 0 and timing.cpu > 0 and timing.mib > 10
+
+
+def test_peak_of_memory_is_that_of_the_program_itself():
+    held = np.ones(2**25)  # 256 MiB of this process
+    program = "from benchmarks.bench.row import peak_mib; print(peak_mib())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE.parents[2])])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert 5 < float(done.stdout) < 200 < row.peak_mib() and held.all()  # the program imports no torch
 
 
 @pytest.fixture

@@ -115,5 +115,8 @@ def _clocks() -> tuple[float, float]:
 
 
 def peak_mib() -> float:
-    """Of this process, or of the largest of its children."""
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    """Of this process, or of the largest of its children. The kernel counts what a process had before it became another
+    program in `ru_maxrss`, but not in VmHWM."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    own = next(float(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
