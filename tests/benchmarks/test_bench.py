@@ -47,6 +47,12 @@ def test_watch_counts_this_process_and_its_children():
     assert timing.amount == 3 and timing.wall > 0 and timing.cpu > 0 and timing.mib > 10
 
 
+def test_processor_is_named_with_its_instructions_for_bf16(monkeypatch: pytest.MonkeyPatch):
+    content = "model name\t: EPYC 9\nflags\t\t: fpu avx512_bf16 amx_bf16\n\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: content)
+    assert harness.processor_name() == "EPYC 9 (AMX and AVX512-BF16)"
+
+
 def test_peak_of_memory_is_that_of_the_program_itself():
     held = np.ones(2**25)  # 256 MiB of this process
     program = "from benchmarks.bench.row import peak_mib; print(peak_mib())"

@@ -176,7 +176,7 @@ def merge(file: SpeedFile, row: SpeedRow, add: bool) -> SpeedRow:
 def processor_name() -> str:
     """As the system names it, with the instructions for bf16."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    known = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
+    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     flags = known.get("flags", "").split()
     bf16 = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags]
     return f"{known.get('model name', platform.processor() or 'CPU')} ({' and '.join(bf16) or 'no bf16'})"
