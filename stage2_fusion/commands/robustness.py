@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
 from shared.options.outputs import OutputRobustness
+from shared.options.placeholders import Placeholder, Repeatable
 from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, Resamples, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
@@ -19,6 +21,7 @@ from stage2_fusion.evaluation.robustness import (
     Protocol,
     RobustnessRow,
     Scores,
+    join_folds,
     model_curves,
     relative_table,
     robustness_rows,
@@ -27,6 +30,9 @@ from stage2_fusion.evaluation.robustness import (
 )
 from stage2_fusion.evaluation.scoring import clip_groups
 from stage2_fusion.evaluation.unknown_training import check_known
+
+if TYPE_CHECKING:
+    from stage2_fusion.models.base import FusionModel
 
 COLUMNS = (
     *("model", "seeds", "modality", "how", "share", "clips", "pcc", "low", "high", "fall", "fall_low", "fall_high"),
@@ -41,8 +47,11 @@ class RobustnessConfig(CheckedOptions):
 
     models: list[str]
     """Model folders (RUN/model), each PATH or NAME=PATH. Models of one NAME are seeds, over which PCC is averaged."""
-    data: Path = field()
+    data: Path | None = None
     """Feature dataset; damage means its damaged views (`emit encode --damaged_views`)."""
+    folds: Annotated[list[Path], Repeatable(), Placeholder("FEATURES")] = field(default_factory=list)
+    """In place of `data`, the folds of a cross-validation (`emit split`), each with an option of its own. A model is
+    scored on the fold that it was trained on, and the models of one NAME and training seed as one."""
     split: str = "test"
     """Split to score. "" takes every clip."""
     out: OutputRobustness = Path("robustness.json")
@@ -66,6 +75,8 @@ class RobustnessConfig(CheckedOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        if (self.data is None) != bool(self.folds):
+            raise UserError("give --data FEATURES, or --folds FEATURES for each fold of a cross-validation")
         if not self.shares:
             raise UserError("--shares is empty: one or more numbers from 0 to 1")
         if len(set(self.shares)) < len(self.shares):
@@ -94,7 +105,7 @@ def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
     and the rows as CSV."""
     from stage2_fusion.data.feature_info import read_info
 
-    features = read_info(config.data)
+    infos = [read_info(path) for path in config.folds or [config.data]]
     unknown: dict[str, str] = {}
     named = _named_models(config.models)
     if config.against is not None and config.against not in named:
@@ -108,12 +119,13 @@ def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
         rows += robustness_rows(name, run.curves, run.scores, run.names, other.scores if other else None)
     settings = {key: getattr(config, key) for key in ("split", "shares", "orders", "seed", "bootstrap", "against")}
     table = [
-        [*(getattr(row, key) for key in COLUMNS), *map(row.per_dimension.get, features.label_names)] for row in rows
+        [*(getattr(row, key) for key in COLUMNS), *map(row.per_dimension.get, infos[0].label_names)] for row in rows
     ]
     cells = [["" if value is None else value for value in line] for line in table]
-    write_csv(config.out.with_suffix(".csv"), [*COLUMNS, *features.label_names], cells)
+    write_csv(config.out.with_suffix(".csv"), [*COLUMNS, *infos[0].label_names], cells)
     marks = {"unknown_training": unknown} if unknown else {}
-    write_json(config.out, {"data": features.digest, **settings, **marks, "rows": [asdict(row) for row in rows]})
+    data = [info.digest for info in infos] if config.folds else infos[0].digest
+    write_json(config.out, {"data": data, **settings, **marks, "rows": [asdict(row) for row in rows]})
     return rows
 
 
@@ -128,36 +140,74 @@ class _Run:
 
 def _run_seeds(name: str, paths: list[Path], config: RobustnessConfig, unknown: dict[str, str]) -> _Run:
     """unknown: gets the reason under this name if it is not known whether the clips were trained on."""
-    from stage2_fusion.data.feature_info import read_info
-    from stage2_fusion.data.features import FeatureDataset, FeatureSample
-    from stage2_fusion.data.usable_clips import scorable_dimensions
-    from stage2_fusion.inference import best_device, run_model
+    from stage2_fusion.inference import best_device
     from stage2_fusion.models.base import FusionModel
 
     models = [FusionModel.from_pretrained(path).to(best_device()) for path in paths]
-    configs = [model.config for model in models if model.config is not None]
-    names, longest = configs[0].label_names, configs[0].max_sequence_steps
-    for path, other in zip(paths, configs, strict=True):
-        other.check_features(read_info(config.data), config.data)
-        if (other.label_names, other.max_sequence_steps) != (names, longest):
+    names, longest = models[0].config.label_names, models[0].config.max_sequence_steps
+    for path, model in zip(paths, models, strict=True):
+        if (model.config.label_names, model.config.max_sequence_steps) != (names, longest):
             raise UserError(f"{path}: no seed of {paths[0]}: it predicts other dimensions or reads other lengths")
-    data = FeatureDataset.open(config.data, config.split, max_sequence_steps=longest).select(names)
-    clips = [views for views in data.by_clip() if 0 in views and not np.isnan(views[0].labels).all()]
-    if not clips:
-        raise UserError(f"{config.data}: no clip of split {config.split!r} is labeled")
-    scorable_dimensions(np.stack([views[0].labels for views in clips]), names, f"{config.data}, split {config.split!r}")
-    ids = [views[0].id for views in clips]
-    for trained_on in (each.trained_on for each in configs):
-        if why := check_known(config.data, data.info, ids, trained_on, config.allow_unknown_training):
-            unknown[name] = why
-    _, groups = clip_groups([views[0] for views in clips], config.groups, data.info.group_names)
+    folds = _by_fold(name, models, config) if config.folds else {config.data: models}
+    each = [_fold_curves(name, data, seeds, config, unknown) for data, seeds in folds.items()]
+    protocol = Protocol(config.shares, config.orders, config.bootstrap, config.seed)
+    curves = join_folds(each) if config.folds else each[0]
+    return _Run(curves, score_curves(name, curves, protocol), names)
 
-    def predict(model: FusionModel, samples: list[FeatureSample]) -> np.ndarray:
+
+def _by_fold(name: str, models: "list[FusionModel]", config: RobustnessConfig) -> "dict[Path, list[FusionModel]]":
+    """The models that were trained on each fold, in the order of their seeds. UserError unless each seed has one in
+    each fold."""
+    from stage2_fusion.data.feature_info import read_info
+
+    folds = {read_info(path).digest: path for path in config.folds}
+    if len(folds) < len(config.folds):
+        raise UserError("--folds: one of them is there twice; give each once")
+    found: dict[Path, dict[int | None, FusionModel]] = {path: {} for path in folds.values()}
+    for model in models:
+        trained_on = model.config.trained_on
+        place = folds.get(trained_on.features)
+        if place is None:
+            raise UserError(
+                f"{model.folder}: trained on features {trained_on.features or '(unknown)'}, none of the folds"
+            )
+        if trained_on.seed in found[place]:
+            raise UserError(f"{name}: two models of seed {trained_on.seed} were trained on {place}; leave one out")
+        found[place][trained_on.seed] = model
+    seeds = sorted({seed for of in found.values() for seed in of}, key=str)
+    for place, of in found.items():
+        if missing := [seed for seed in seeds if seed not in of]:
+            raise UserError(f"{name}: no model of seed {missing[0]} was trained on {place}; give one of each fold")
+    return {place: [of[seed] for seed in seeds] for place, of in found.items()}
+
+
+def _fold_curves(
+    name: str, data: Path, models: "list[FusionModel]", config: RobustnessConfig, unknown: dict[str, str]
+) -> Curves:
+    """What the seeds of one model predict about the clips of one feature dataset."""
+    from stage2_fusion.data.feature_info import read_info
+    from stage2_fusion.data.features import FeatureDataset, FeatureSample
+    from stage2_fusion.data.usable_clips import scorable_dimensions
+    from stage2_fusion.inference import run_model
+
+    names, longest = models[0].config.label_names, models[0].config.max_sequence_steps
+    for model in models:
+        model.config.check_features(read_info(data), data)
+    features = FeatureDataset.open(data, config.split, max_sequence_steps=longest).select(names)
+    clips = [views for views in features.by_clip() if 0 in views and not np.isnan(views[0].labels).all()]
+    if not clips:
+        raise UserError(f"{data}: no clip of split {config.split!r} is labeled")
+    scorable_dimensions(np.stack([views[0].labels for views in clips]), names, f"{data}, split {config.split!r}")
+    ids = [views[0].id for views in clips]
+    for model in models:
+        if why := check_known(data, features.info, ids, model.config.trained_on, config.allow_unknown_training):
+            unknown[name] = why
+    _, groups = clip_groups([views[0] for views in clips], config.groups, features.info.group_names)
+
+    def predict(model: "FusionModel", samples: list[FeatureSample]) -> np.ndarray:
         return run_model(model, samples, config.batch_size).predictions
 
-    protocol = Protocol(config.shares, config.orders, config.bootstrap, config.seed)
-    curves = model_curves([partial(predict, model) for model in models], clips, groups, protocol)
-    return _Run(curves, score_curves(name, curves, protocol), names)
+    return model_curves([partial(predict, model) for model in models], clips, groups)
 
 
 def _named_models(arguments: list[str]) -> dict[str, list[Path]]:

@@ -86,16 +86,23 @@ class Curve:
     labels: np.ndarray
     """(M, K) each; labels with NaN = not labeled."""
     groups: np.ndarray
-    """(M,)."""
-    orders: list[np.ndarray]
-    """Permutations (M,) by which clips become worse."""
+    ids: np.ndarray
+    """(M,) each."""
+    modality: str
+
+    @classmethod
+    def join(cls, parts: "Sequence[Curve]") -> "Curve":
+        """The curve of all clips of several, such as the folds of a cross-validation."""
+        names = ("clean", "worse", "labels", "groups", "ids")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names), parts[0].modality)
 
     def score(self, share: float, protocol: Protocol) -> Score:
         """The PCC when `share` of the clips is worse, mean over orders."""
         known = scorable(self.labels)
         labels, count = self.labels[:, known], round(share * len(self.labels))
         values, draws = [], []
-        for order in self.orders if 0 < count < len(labels) else self.orders[:1]:
+        for number in range(protocol.orders if 0 < count < len(labels) else 1):
+            order = damage_order(protocol.seed, number, self.modality, self.ids)
             mixed = self.clean.copy()
             mixed[order[:count]] = self.worse[order[:count]]
             mixed = mixed[:, known]  # (M, K')
@@ -111,9 +118,7 @@ Scores = dict[tuple[str, str, float], tuple[Score, Score]]
 """(modality, how, share) to the PCC and its fall."""
 
 
-def model_curves(
-    seeds: Sequence[Predict], clips: list[dict[int, FeatureSample]], groups: list[str], protocol: Protocol
-) -> Curves:
+def model_curves(seeds: Sequence[Predict], clips: list[dict[int, FeatureSample]], groups: list[str]) -> Curves:
     """For each modality, what the seeds of one model predict when it is damaged or missing.
 
     clips: {view: sample} of each clip, view 0 undamaged; groups: of each clip.
@@ -133,13 +138,19 @@ def model_curves(
             if not worse:
                 continue
             used = list(worse)
-            ids = [clean[i].id for i in used]
-            orders = [damage_order(protocol.seed, order, modality, ids) for order in range(protocol.orders)]
+            about = labels[used], np.array(groups)[used], np.array([clean[i].id for i in used]), modality
             curves[modality, how] = [
-                Curve(undamaged[used], predict(list(worse.values())), labels[used], np.array(groups)[used], orders)
+                Curve(undamaged[used], predict(list(worse.values())), *about)
                 for predict, undamaged in zip(seeds, predictions, strict=True)
             ]
     return curves
+
+
+def join_folds(folds: Sequence[Curves]) -> Curves:
+    """The curves of the same seeds in several folds, each over the clips of all of them."""
+    kinds = dict.fromkeys(kind for curves in folds for kind in curves)
+    of_kind = {kind: [curves[kind] for curves in folds if kind in curves] for kind in kinds}
+    return {kind: [Curve.join(seed) for seed in zip(*parts, strict=True)] for kind, parts in of_kind.items()}
 
 
 def score_curves(model: str, curves: Curves, protocol: Protocol) -> Scores:
@@ -204,7 +215,7 @@ def damaged_view(views: dict[int, FeatureSample], modality: str) -> FeatureSampl
     return None
 
 
-def damage_order(seed: int, order: int, modality: str, ids: list[str]) -> np.ndarray:
+def damage_order(seed: int, order: int, modality: str, ids: Sequence[str] | np.ndarray) -> np.ndarray:
     """The order (N,) in which the clips become worse: a function of seed, order, modality and ids."""
     return np.argsort([derive_seed("robustness", seed, order, modality, name) for name in ids])
 

@@ -3,16 +3,18 @@
 import csv
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from helpers import synthetic_features
 
+from shared.dataset.splits import split_dataset
 from shared.errors import UserError
 from shared.metrics import pcc
 from stage2_fusion.commands.robustness import RobustnessConfig, main, robustness
 from stage2_fusion.data.encoder_training import EncoderTraining
+from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.data.features import MODALITIES, FeatureDataset, write
 from stage2_fusion.evaluation.robustness import damage_order
 from stage2_fusion.inference import run_model
@@ -107,6 +109,51 @@ def test_models_of_one_name_are_seeds_whose_falls_are_stated_relative_to_another
     assert any(row.relative is not None for row in both.values())
     with pytest.raises(UserError, match="--against x: no such model; there are m"):
         rows(f"m={paths['concat']}", against="x")
+
+
+def test_folds_are_scored_as_one_each_by_the_models_that_were_trained_on_it(folder, tmp_path):
+    """Against a slow loop over the clips of both folds, at the ends of the curve."""
+    data, folds = folder / "features", [tmp_path / "fold0", tmp_path / "fold1"]
+    for fold, path in enumerate(folds):
+        split_dataset(data, path, folds=2, fold=fold)
+    given, models = [], {}
+    for seed, run in ((0, "concat"), (1, "concat1")):
+        for fold, path in enumerate(folds):
+            model = FusionModel.from_pretrained(folder / run / "model")
+            list(model.parameters())[-1].data += 0.1 * (fold - 0.5)  # the output bias
+            trained_on = TrainedOn(features=read_info(path).digest, seed=seed, clips=[], chosen_on=[])
+            model.save_pretrained(tmp_path / run / str(fold), replace(model.config, trained_on=trained_on))
+            given.append(f"m={tmp_path / run / str(fold)}")
+            models[seed, fold] = model
+
+    def scored(models):
+        out = tmp_path / "r.json"
+        config = RobustnessConfig(models, folds=folds, out=out, shares=[0, 1], bootstrap=5, orders=1)
+        return robustness(config)
+
+    rows = scored(given)
+    assert [asdict(row) for row in scored(given[::-1])] == [asdict(row) for row in rows]
+    for row in rows:
+        falls = []
+        for seed in (0, 1):
+            clean, worse, labels = [], [], []
+            for fold, path in enumerate(folds):
+                pairs = worse_samples(FeatureDataset.open(path, "test").by_clip(), row.modality, row.how)
+                for part, samples in zip((clean, worse), zip(*pairs, strict=True), strict=True):
+                    part.append(run_model(models[seed, fold], list(samples), 7).predictions)
+                labels += [sample.labels for sample, _ in pairs]
+            clean, worse, labels = np.concatenate(clean), np.concatenate(worse), np.stack(labels)
+            scores = [np.mean([pcc(each[:, k], labels[:, k]) for k in range(2)]) for each in (clean, worse)]
+            falls.append(scores[0] - scores[1])
+        assert row.seeds == 2 and row.clips == len(labels)
+        assert row.fall == pytest.approx(np.mean(falls) if row.share else 0, abs=1e-5)
+    assert {row.modality for row in rows} == set(MODALITIES)
+    with pytest.raises(UserError, match=r"m: no model of seed 1 was trained on .*fold1"):
+        scored(given[:3])
+    with pytest.raises(UserError, match="was trained on none of the folds"):
+        scored([f"m={folder / 'concat' / 'model'}"])
+    with pytest.raises(UserError, match="one of them is there twice"):
+        robustness(RobustnessConfig(given, folds=[folds[0], folds[0]]))
 
 
 def test_command_prints_table(folder, tmp_path, capsys):
