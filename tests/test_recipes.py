@@ -14,10 +14,13 @@ import pytest
 import yaml
 from helpers.commands import emit
 from helpers.media_files import face, voice, write_video, write_wav
+from helpers.published_tiny import whisper_folder
+from helpers.real_material import real
 from helpers.stage1_tiny import TOWERS
 
 from shared.cli import emit_command
 from shared.dataset.clip import EMI
+from shared.pipeline.recipe_file import read_recipe
 from stage2_fusion.search import trials
 
 
@@ -107,6 +110,74 @@ def test_voices_are_scored_over_all_folds(small, tmp_path):
     assert emit("run", "ravdess", f"data={tmp_path / 'voices'}", *given) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["n"] == 64 and len(metrics["parts"]) == 2
+
+
+AV_ROWS = {
+    "kernel ridge",
+    "ridge",
+    "ridge, face alone",
+    "ridge, voice alone",
+    "dual_stage",
+    "dual_stage, mean of the seeds",
+}
+AV_ROWS |= {"dual_stage, face alone", "dual_stage, voice alone", "concat", "concat, mean of the seeds"}
+
+
+def check_faces_and_voices(out: Path, systems: set[str], clips: int, seeds: int) -> None:
+    """What `ravdess_av` tables: all clips, each scored by models that have not met it."""
+    board = {row["system"]: row for row in rows(out / "board.csv")}
+    assert set(board) == AV_ROWS | systems
+    assert {int(row["clips"]) for row in board.values()} == {clips}
+    assert all(board[name]["difference"] for name in set(board) - {"dual_stage"})
+    assert not any(row["note"] for row in board.values())
+    joined = json.loads((out / "dual_stage" / "0.json").read_text())
+    assert joined["seen"] == {"in_training": 0, "in_choosing": 0} and joined["seen_by_encoders"] == 0
+    costs = rows(out / "robustness.csv")
+    assert {(row["model"], row["seeds"]) for row in costs} == {(name, str(seeds)) for name in ("dual_stage", "concat")}
+    assert {row["clips"] for row in costs if row["how"] == "missing"} == {str(clips)}
+    assert {row["modality"] for row in costs if row["how"] == "damaged"} >= {"audio"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("align_epochs", ["null", "1"])
+def test_faces_and_voices_are_tabled_over_all_folds(align_epochs, tmp_path):
+    from test_readme import write_voices
+
+    write_voices(tmp_path / "voices")
+    names = sorted(path.stem for path in (tmp_path / "voices").iterdir())
+    units = np.random.default_rng(0).uniform(0, 3, (len(names), 3))
+    lines = [f"{name},{','.join(map(str, row))}" for name, row in zip(names, units, strict=True)]
+    (tmp_path / "faces.csv").write_text("\n".join(["path,AU01_r,AU12_r,AU25_r", *lines]))
+    (tmp_path / "whisper").mkdir()
+    whisper_folder(tmp_path / "whisper", "WhisperForConditionalGeneration")
+    train = {"batch_size": 8}
+    fuse = {"options": {"width": 16, "heads": 2, "steps": 8}, "train": train}
+    (tmp_path / "fuse.yaml").write_text(yaml.safe_dump(fuse))
+    out = tmp_path / "out"
+    given = [f"data={tmp_path / 'voices'}", f"faces={tmp_path / 'faces.csv'}", f"audio_weights={tmp_path / 'whisper'}"]
+    given += [f"fuse_config={tmp_path / 'fuse.yaml'}", "fuse_epochs=1", "epochs=1", "n_folds=2", "folds=0,1"]
+    given += [f"out={out}", f"align_epochs={align_epochs}", "seeds=0,1"]
+    systems = read_recipe("ravdess_av").variables["systems"].default if align_epochs == "null" else ["statistics_mlp"]
+    assert emit("run", "ravdess_av", *given, f"systems={','.join(systems)}") == 0
+    check_faces_and_voices(out, set(systems), len(names), seeds=2)
+    shared = {os.stat(path).st_ino for path in out.glob("fold*/features/data/*") if path.suffix == ".arrow"}
+    assert (len(shared) == 1) == (align_epochs == "null")  # one encoder and one set of rows serve all folds
+
+
+@pytest.mark.slow
+def test_real_faces_and_voices_go_through_a_real_whisper(tmp_path):
+    """Four actors of RAVDESS, half a minute of training."""
+    faces = real("ravdess_face_au/au_actors_01_16.csv")
+    weights, voices = real("weights/whisper_tiny_en_encoder"), real("ravdess_speech_16k")
+    for actor in ("01", "02", "03", "04"):
+        (tmp_path / "voices" / f"actor_{actor}").mkdir(parents=True)
+        for file in sorted((voices / f"actor_{actor}").iterdir())[::2]:
+            (tmp_path / "voices" / f"actor_{actor}" / file.name).symlink_to(file)
+    out = tmp_path / "out"
+    given = [f"data={tmp_path / 'voices'}", f"faces={faces}", f"audio_weights={weights}", f"out={out}", "seeds=0"]
+    given += ["n_folds=2", "folds=0,1", "systems=statistics_mlp", "fuse_epochs=2", "epochs=2", "damaged_views=1"]
+    assert emit("run", "ravdess_av", *given) == 0
+    check_faces_and_voices(out, {"statistics_mlp"}, 120, seeds=1)
 
 
 @pytest.mark.slow

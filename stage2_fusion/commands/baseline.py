@@ -1,4 +1,4 @@
-"""`emit baseline`: ridge regression on features, or on plain statistics of clips, evaluated like a fusion model."""
+"""`emit baseline`: ridge regression on features or on plain statistics of clips, evaluated like a fusion model."""
 
 import itertools
 import time
@@ -24,6 +24,7 @@ from stage2_fusion.data.usable_clips import (
     scorable_dimensions,
     within_budget,
 )
+from stage2_fusion.evaluation.feature_kernel import fit_feature_kernel
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.result_files import write_evaluation
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions
@@ -56,10 +57,11 @@ class BaselineConfig(CheckedOptions):
     """Feature dataset (`emit encode`), or clip dataset (`emit prepare`)."""
     out: OutputEvaluation
     """JSON file of the evaluation to write."""
-    kind: Literal["ridge", "statistics"] | None = None
-    """ridge: on mean and standard deviation of each modality's features, from a feature dataset. statistics: kernel
-    ridge regression on plain statistics of the face crops, the sound and the words, from a clip dataset. By default the
-    one that reads the data."""
+    kind: Literal["ridge", "kernel", "statistics"] | None = None
+    """ridge: on mean and standard deviation of each modality's features, from a feature dataset. kernel: kernel ridge
+    regression on the same, which sees how modalities depend on each other. statistics: kernel ridge regression on plain
+    statistics of the face crops, the sound and the words, from a clip dataset. By default ridge or statistics, as the
+    data is."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
     """Modalities that the regression reads, such as text."""
     split: str = "test"
@@ -117,8 +119,10 @@ def kind_of(config: BaselineConfig) -> str:
     clips = (config.data / "dataset.json").exists()
     if config.kind == "statistics" and not clips and (config.data / "features.json").exists():
         raise UserError(f"{config.data}: holds features, and --kind statistics reads media: give the clip dataset")
-    if config.kind == "ridge" and clips:
-        raise UserError(f"{config.data}: holds clips, and --kind ridge reads features: give those of `emit encode`")
+    if config.kind in ("ridge", "kernel") and clips:
+        raise UserError(
+            f"{config.data}: holds clips, and --kind {config.kind} reads features: give those of `emit encode`"
+        )
     return config.kind or ("statistics" if clips else "ridge")
 
 
@@ -198,7 +202,7 @@ def _clips(data: "ClipDataset", rows: np.ndarray, bar: Progress) -> "Iterator[Cl
 
 
 def _on_features(config: BaselineConfig) -> Evaluation:
-    """Ridge regression on statistics of features."""
+    """Ridge regression, or kernel ridge regression, on statistics of features."""
     parts, notes = _open_splits(config)
     met = meet_encoders(config.data, parts[0].info, [sample.id for sample in parts[2].samples])
     notes += met.notes
@@ -208,15 +212,21 @@ def _on_features(config: BaselineConfig) -> Evaluation:
     train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
     train_labels, train_ids = train_labels[budget], list(itertools.compress(train_ids, budget))
     samples = [list(itertools.compress(parts[0].samples, budget)), *(part.samples for part in parts[1:])]
-    train, valid, scored = standardize([clip_statistics(part, list(config.modalities)) for part in samples])
-    fit = fit_ridge(train, train_labels, valid, valid_labels, scored)
+    if config.kind == "kernel":
+        statistics = [[clip_statistics(part, [name]) for name in config.modalities] for part in samples]
+        kernel = fit_feature_kernel(statistics, train_labels, valid_labels)
+        model, predictions, chosen = "kernel ridge on features", kernel.predictions, {"chosen": kernel.options}
+    else:
+        train, valid, scored = standardize([clip_statistics(part, list(config.modalities)) for part in samples])
+        fit = fit_ridge(train, train_labels, valid, valid_labels, scored)
+        model, predictions, chosen = "ridge", fit.predictions, {"strength": fit.penalty}
     info = parts[0].info
     trained_on = TrainedOn(clips=train_ids, chosen_on=valid_ids)
     kind, groups = clip_groups(parts[2].samples, config.groups, info.group_names)
     about = EvaluationInfo(
         split=config.split,
         group=kind,
-        model="ridge",
+        model=model,
         configuration={"modalities": [name for name in MODALITIES if name in config.modalities]},
         made_from={
             "model": None,
@@ -228,7 +238,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         seen_by_encoders=met.seen,
         leak_probe=probe_leak(config.data, info, ids, labels, train_ids),
         label_ranges=info.label_ranges,
-        sections={"strength": fit.penalty, **({"notes": notes} if notes else {})},
+        sections={**chosen, **({"notes": notes} if notes else {})},
     )
     mark_unknown(about, met.unknown, config.data, config.allow_unknown_training)
     about.crossed_group, crossed = crossed_groups(parts[2].samples, kind, info.group_names)
@@ -237,7 +247,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         info.label_names,
         ids,
         groups,
-        info.scale.values(fit.predictions),
+        info.scale.values(predictions),
         info.scale.values(labels),
         config.bootstrap,
         config.seed,

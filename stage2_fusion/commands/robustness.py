@@ -168,9 +168,7 @@ def _by_fold(name: str, models: "list[FusionModel]", config: RobustnessConfig) -
         trained_on = model.config.trained_on
         place = folds.get(trained_on.features)
         if place is None:
-            raise UserError(
-                f"{model.folder}: trained on features {trained_on.features or '(unknown)'}, none of the folds"
-            )
+            raise UserError(f"{model.folder}: was trained on none of the folds; give its own with --folds")
         if trained_on.seed in found[place]:
             raise UserError(f"{name}: two models of seed {trained_on.seed} were trained on {place}; leave one out")
         found[place][trained_on.seed] = model

@@ -70,7 +70,8 @@ class KernelFit:
     predictions: np.ndarray
     """float64 (N, K) in [0, 1], of the scored clips."""
     options: dict[str, float]
-    """Those with the best mean PCC on the validation clips: width, penalty, and the shares of audio and text."""
+    """Those with the best mean PCC on the validation clips: width, penalty, and the shares of audio and text if there
+    are any."""
 
 
 def fit_kernel_ridge(parts: Sequence[ClipStatistics], train_labels: np.ndarray, valid_labels: np.ndarray) -> KernelFit:
@@ -85,7 +86,7 @@ def fit_kernel_ridge(parts: Sequence[ClipStatistics], train_labels: np.ndarray, 
     """
     names = [str(k) for k in range(train_labels.shape[1])]
     pixels, gradients, sound = (
-        _distances([getattr(part, name) for part in parts]) for name in ("pixels", "gradients", "audio")
+        distances([getattr(part, name) for part in parts]) for name in ("pixels", "gradients", "audio")
     )
     words = _text_kernels([[_pairs(clip) for clip in part.words] for part in parts])
     pieces = _text_kernels([[_pieces(clip) for clip in part.words] for part in parts])
@@ -93,11 +94,11 @@ def fit_kernel_ridge(parts: Sequence[ClipStatistics], train_labels: np.ndarray, 
     # Without pictures and sound, the other widths and shares give the same kernel.
     seen, heard = np.isfinite(pixels[0]).any(), np.isfinite(sound[0]).any()
     for width in WIDTHS if seen or heard else WIDTHS[:1]:
-        faces = [(_rbf(p, width) + _rbf(g, width)) / 2 for p, g in zip(pixels, gradients, strict=True)]
-        voices = [_rbf(d, width) for d in sound]
+        faces = [(rbf(p, width) + rbf(g, width)) / 2 for p, g in zip(pixels, gradients, strict=True)]
+        voices = [rbf(d, width) for d in sound]
         for audio, text in itertools.product(AUDIO_SHARES if heard else AUDIO_SHARES[:1], TEXT_SHARES):
             kernels = [faces[i] + audio * voices[i] + text * (words[i] + pieces[i]) / 2 for i in range(3)]
-            for penalty, (valid, scored) in zip(PENALTIES, _solve(kernels, train_labels), strict=True):
+            for penalty, (valid, scored) in zip(PENALTIES, solve(kernels, train_labels), strict=True):
                 pcc = score(valid, valid_labels, names, resamples=0).pcc.mean
                 if best is None or (pcc is not None and pcc > best_pcc):
                     options = {"width": width, "penalty": penalty, "audio": audio, "text": text}
@@ -106,7 +107,7 @@ def fit_kernel_ridge(parts: Sequence[ClipStatistics], train_labels: np.ndarray, 
     return best
 
 
-def _solve(kernels: Sequence[np.ndarray], labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def solve(kernels: Sequence[np.ndarray], labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """kernels: of the training clips (n, n), the validation clips (m, n) and the scored clips (N, n) with the training
     clips. For each penalty the predictions (m, K) and (N, K) in [0, 1]. A clip without a label takes no part in that
     dimension; one without any label in training is predicted as 0."""
@@ -165,7 +166,7 @@ def _over_time(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x.mean(axis=0), x.std(axis=0), x.max(axis=0), x.min(axis=0), steps])
 
 
-def _distances(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+def distances(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Squared distances of the clips of each part (N_i, F) from those of the first (n, F), in units of the median of
     the first: (N_i, n). Infinite where either lacks the modality."""
     standard = standardize(list(parts))
@@ -179,8 +180,9 @@ def _distances(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [d / np.median(finite) if len(finite) else d for d in squared]
 
 
-def _rbf(distances: np.ndarray, width: float) -> np.ndarray:
-    return np.exp(-distances / (2 * width))
+def rbf(squared: np.ndarray, width: float) -> np.ndarray:
+    """The Gaussian kernel of squared distances; 0 where they are infinite."""
+    return np.exp(-squared / (2 * width))
 
 
 def _pairs(words: list[str]) -> Counter:
