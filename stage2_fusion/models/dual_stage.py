@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
-from shared.options.ranges import Kernel, LayersOrNone, NonNegativeFloat, Steps, TcnLayersOrNone, Width
+from shared.options.ranges import Kernel, LayersOrNone, NonNegativeFloat, ProperFraction, Steps, TcnLayersOrNone, Width
 from stage2_fusion.data.batches import Batch
 from stage2_fusion.models.base import FeatureSpec, FusionModel, FusionOptions, ModalityInput, Output
 from stage2_fusion.models.layers.decoder import DimensionDecoder
@@ -67,6 +67,9 @@ class DualStageOptions(FusionOptions):
     hold the mean over time (the ablation)."""
     heads: Width = 4
     """Attention heads; must divide width."""
+    input_dropout: ProperFraction = 0.0
+    """Dropout of the channels of the inputs, the same ones at all steps of a clip: `dropout`, which draws anew at each
+    step, averages out over time. 0.3 where a few hundred clips meet hundreds of channels."""
     pooled: bool = True
     """Add each modality's embedding in the shared space to its steps."""
     shortcut: bool = True
@@ -112,7 +115,7 @@ class DualStage(FusionModel):
         )
         self.missing = nn.Parameter(torch.randn(len(MODALITIES), width) * 0.02)
         self.fuse = nn.Sequential(nn.Linear(len(MODALITIES) * width, width), nn.GELU(), nn.Linear(width, width))
-        self.dropout = Dropout(dropout)
+        self.dropout, self.input_dropout = Dropout(dropout), Dropout(options.input_dropout)
         self.decoder = DimensionDecoder(
             width, self.dimensions, options.decoder_layers, options.heads, dropout, options.queries != "learned"
         )
@@ -153,7 +156,10 @@ class DualStage(FusionModel):
 
     def _on_grid(self, name: str, part: ModalityInput, grid: Tensor, duration: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Enhanced features (B, S, d), quality signals (B, S, Q) and mask (B, S) of one modality on the grid."""
-        x, mask = self.dropout(self.projections[name](part.x)), part.mask  # (B, T, d), (B, T)
+        x, mask = part.x, part.mask  # (B, T, C), (B, T)
+        if self.training and self.options.input_dropout:
+            x = x * self.input_dropout(torch.ones_like(x[:, :1]))  # (B, T, C)
+        x = self.dropout(self.projections[name](x))  # (B, T, d)
         if name == "text":  # text has no times: the same at every step
             near = part.present[:, None].expand_as(grid)  # (B, S)
             x = masked_mean(x, mask)[:, None].expand(-1, grid.shape[1], -1)  # (B, S, d)
