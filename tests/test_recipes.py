@@ -120,7 +120,6 @@ AV_ROWS = {
     "dual_stage",
     "dual_stage, mean of the seeds",
 }
-AV_ROWS |= {"dual_stage, face alone", "dual_stage, voice alone", "concat", "concat, mean of the seeds"}
 
 
 def check_faces_and_voices(out: Path, systems: set[str], clips: int, seeds: int) -> None:
