@@ -151,6 +151,23 @@ def test_dual_stage_works_without_any_of_its_parts(ablation):
     assert count[0] == count[1] if ablation == {"queries": "text"} else count[0] < count[1]
 
 
+def test_dropped_input_channels_are_dropped_at_all_steps_of_a_clip():
+    options = {"dropout": 0.0, "modality_dropout": 0.0, "input_dropout": 0.5}
+    model, samples = model_and_batch("dual_stage", **options)
+    read = {}
+    for name in MODALITIES:
+        model.projections[name].register_forward_hook(lambda _, x, y, name=name: read.update({name: x[0]}))
+    batch = collate(samples)
+    model.eval()(batch)
+    whole = dict(read)
+    model.train()(batch)
+    for name, x in read.items():
+        kept = torch.isclose(x, 2 * whole[name]) & (whole[name] != 0)  # (B, T, C)
+        real = batch.modality(name).mask[..., None] & (whole[name] != 0)  # (B, T, C)
+        assert ((kept == real).all(dim=1) | ~kept.any(dim=1)).all() and (kept | (x == 0)).all()
+        assert 0 < kept.sum() < real.sum()
+
+
 def test_wrong_option_is_named():
     with pytest.raises(UserError, match="fusion model concat has no option 'widht': did you mean 'width'"):
         FusionModel.build("concat", {"widht": 3}, FeatureSpec.of(synthetic_features.info()))
