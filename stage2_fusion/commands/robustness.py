@@ -11,7 +11,7 @@ from shared import config as configuration
 from shared.errors import UserError
 from shared.files import digest, read_json, write_csv, write_json
 from shared.options.outputs import OutputRobustness
-from shared.options.placeholders import Placeholder, Repeatable
+from shared.options.placeholders import Placeholder, WithCommas
 from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, Resamples, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
@@ -49,7 +49,7 @@ class RobustnessConfig(CheckedOptions):
     """Model folders (RUN/model), each PATH or NAME=PATH. Models of one NAME are seeds, over which PCC is averaged."""
     data: Path | None = None
     """Feature dataset; damage means its damaged views (`emit encode --damaged_views`)."""
-    folds: Annotated[list[Path], Repeatable(), Placeholder("FEATURES")] = field(default_factory=list)
+    folds: Annotated[list[Path], WithCommas(), Placeholder("FEATURES")] = field(default_factory=list)
     """In place of `data`, the folds of a cross-validation (`emit split`), each with an option of its own. A model is
     scored on the fold that it was trained on, and the models of one NAME and training seed as one."""
     split: str = "test"
