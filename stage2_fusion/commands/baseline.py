@@ -4,7 +4,7 @@ import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -212,6 +212,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
     train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
     train_labels, train_ids = train_labels[budget], list(itertools.compress(train_ids, budget))
     samples = [list(itertools.compress(parts[0].samples, budget)), *(part.samples for part in parts[1:])]
+    chosen: dict[str, Any]
     if config.kind == "kernel":
         statistics = [[clip_statistics(part, [name]) for name in config.modalities] for part in samples]
         kernel = fit_feature_kernel(statistics, train_labels, valid_labels)

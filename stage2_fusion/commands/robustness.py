@@ -82,6 +82,11 @@ class RobustnessConfig(CheckedOptions):
         if len(set(self.shares)) < len(self.shares):
             raise UserError(f"--shares {self.shares}: a share is there twice; give each once")
 
+    @property
+    def parts(self) -> list[Path]:
+        """The feature datasets that are scored as one: `data`, or the folds."""
+        return self.folds if self.data is None else [self.data]
+
 
 def main(argv: list[str] | None = None) -> int:
     config = configuration.parse(
@@ -105,7 +110,7 @@ def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
     and the rows as CSV."""
     from stage2_fusion.data.feature_info import read_info
 
-    infos = [read_info(path) for path in config.folds or [config.data]]
+    infos = [read_info(path) for path in config.parts]
     unknown: dict[str, str] = {}
     named = _named_models(config.models)
     if config.against is not None and config.against not in named:
@@ -148,7 +153,7 @@ def _run_seeds(name: str, paths: list[Path], config: RobustnessConfig, unknown: 
     for path, model in zip(paths, models, strict=True):
         if (model.config.label_names, model.config.max_sequence_steps) != (names, longest):
             raise UserError(f"{path}: no seed of {paths[0]}: it predicts other dimensions or reads other lengths")
-    folds = _by_fold(name, models, config) if config.folds else {config.data: models}
+    folds = _by_fold(name, models, config) if config.folds else {config.parts[0]: models}
     each = [_fold_curves(name, data, seeds, config, unknown) for data, seeds in folds.items()]
     protocol = Protocol(config.shares, config.orders, config.bootstrap, config.seed)
     curves = join_folds(each) if config.folds else each[0]

@@ -93,8 +93,12 @@ class Curve:
     @classmethod
     def join(cls, parts: "Sequence[Curve]") -> "Curve":
         """The curve of all clips of several, such as the folds of a cross-validation."""
-        names = ("clean", "worse", "labels", "groups", "ids")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names), parts[0].modality)
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        arrays = {name: joined(name) for name in ("clean", "worse", "labels", "groups", "ids")}
+        return cls(**arrays, modality=parts[0].modality)
 
     def score(self, share: float, protocol: Protocol) -> Score:
         """The PCC when `share` of the clips is worse, mean over orders."""
