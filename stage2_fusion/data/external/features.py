@@ -1,8 +1,9 @@
 """The features of another tool for one modality of a clip dataset: read, matched and checked; a source of given
 features (data/given.py).
 
-Times are those of the files, rows without times are spread over the clip (times.py). A row that is not finite, or in
-which the tool found nothing, is left out: the clip has no step there. Nothing is filled in.
+Times are those of the files, rows without times are spread over the clip and hold for their share of it (times.py): a
+row of the whole clip is there in all of it. A row that is not finite, or in which the tool found nothing, is left out:
+the clip has no step there. Nothing is filled in.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from stage2_fusion.data.external.finding import find_files
 from stage2_fusion.data.external.formats import make_format, split_spec
 from stage2_fusion.data.external.matching import match
 from stage2_fusion.data.external.problems import Problem, Problems
-from stage2_fusion.data.external.times import begins_late, ends_late, repeats, timing
+from stage2_fusion.data.external.times import begins_late, ends_late, hold, repeats, timing
 from stage2_fusion.data.external.tracks import ExternalFormat, Track, Wanted
 from stage2_fusion.data.feature_info import ExternalInfo, ExternalTool
 from stage2_fusion.data.given import GivenSteps
@@ -99,7 +100,7 @@ class _Rows:
         if again.any() and (~again).sum() == 1:  # a row of the whole clip
             times = None
         spread = timing(None if times is None else times[~again], int((~again).sum()), duration, of_camera)
-        self.remark, self.seconds = spread.remark, np.full(count, np.nan)
+        self.remark, self.held, self.seconds = spread.remark, spread.held, np.full(count, np.nan)
         self.seconds[~again] = spread.seconds  # (T,)
         with np.errstate(over="ignore"):
             finite = np.isfinite(self.values.astype(np.float32)).all(axis=1) & np.isfinite(self.seconds)  # (T,)
@@ -296,7 +297,7 @@ class ExternalFeatures:
                 continue
             steps = self._steps(rows)
             self._present[row] = True
-            gaps = np.diff(steps.times)
+            gaps = np.diff(np.sort(rows.seconds[rows.kept]))
             rates += [1 / float(np.median(gaps))] if len(gaps) and np.median(gaps) > 0 else []
             parts = (steps.values, steps.times, steps.signals)
             content.update(f"{self.ids[row]} {steps.values.shape};".encode() + b"".join(p.tobytes() for p in parts))
@@ -313,12 +314,15 @@ class ExternalFeatures:
         return _Rows(track, self._channels, self.durations[row], self.modality == "vision")
 
     def _steps(self, rows: _Rows) -> GivenSteps:
-        chosen = np.flatnonzero(rows.kept & (rows.seconds < self.max_seconds))
+        chosen = np.flatnonzero(rows.kept)
         chosen = chosen[np.argsort(rows.seconds[chosen], kind="stable")]
+        # Words have no times.
+        which, seconds = hold(rows.seconds[chosen], 0.0 if self.modality == "text" else rows.held)
+        chosen, seconds = chosen[which][seconds < self.max_seconds], seconds[seconds < self.max_seconds]
         signals = np.zeros((len(chosen), int(self._channels.confidence)), np.float32)
         if rows.confidence is not None:
             signals[:, 0] = np.clip(rows.confidence[chosen], 0, 1)
-        return GivenSteps(rows.values[chosen].astype(np.float32), rows.seconds[chosen].astype(np.float32), signals)
+        return GivenSteps(rows.values[chosen].astype(np.float32), seconds.astype(np.float32), signals)
 
     def _is_of_clip(self, row: int, where: str, rows: _Rows) -> bool:
         """Report what a person should know about the rows of a clip, and tell whether they may be of it."""

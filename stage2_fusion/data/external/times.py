@@ -13,6 +13,9 @@ LATE = 1.0
 """Seconds that rows may lie after the end of a clip: containers and tools do not agree on it."""
 USUAL_RATE = 25.0
 """Rows per second of a clip whose duration is not known, and that has no times."""
+HELD = 2.0
+"""Seconds between the steps of a row that holds for longer: dual_stage takes a modality for missing where it is more
+than a second from any step of it."""
 SPREAD = "the rows are spread over the clip"
 
 
@@ -23,23 +26,26 @@ class Timing(NamedTuple):
     """float64 (T,), from the beginning of the clip; NaN = not known."""
     remark: str = ""
     """What was done to the times of the file, or is strange about them."""
+    held: float = 0.0
+    """Seconds of the clip that each row stands for, where the file does not tell when it is; 0 = unknown."""
 
 
 def timing(times: np.ndarray | None, count: int, duration: float, of_camera: bool) -> Timing:
     """times: those of the file (T,), T = `count`, NaN = not known; or None. duration: of the clip, 0 = not known.
     of_camera: whether the rows are frames of a video."""
+    held = duration / max(count, 1)
     if times is None:
-        return Timing(_spread(count, duration))
+        return Timing(_spread(count, duration), held=held)
     known = times[np.isfinite(times)]
     if not len(known):
-        return Timing(_spread(count, duration), f"none of its times is a number; {SPREAD}" if count else "")
+        return Timing(_spread(count, duration), f"none of its times is a number; {SPREAD}" if count else "", held)
     in_milliseconds = _in_milliseconds(known, duration)
     seconds = times * 0.001 if in_milliseconds else times
     steps = np.diff(seconds[np.isfinite(seconds)])
     if len(steps) and not steps.any():
-        return Timing(_spread(count, duration), f"all its times are {known[0]:.6g} s; {SPREAD}")
+        return Timing(_spread(count, duration), f"all its times are {known[0]:.6g} s; {SPREAD}", held)
     if of_camera and len(steps) > 2 and 0 <= float(np.median(steps)) < 1 / FASTEST:
-        return Timing(_spread(count, duration), f"its times are no times of a camera; {SPREAD}")
+        return Timing(_spread(count, duration), f"its times are no times of a camera; {SPREAD}", held)
     remarks = ["its times are read as milliseconds"] if in_milliseconds else []
     remarks += ["its times go backwards: are the rows of several files or faces?"] if (steps < 0).any() else []
     return Timing(seconds, "; ".join(remarks))
@@ -58,6 +64,14 @@ def repeats(seconds: np.ndarray, values: np.ndarray) -> np.ndarray:
         repeated[row] = key in seen
         seen.add(key)
     return repeated
+
+
+def hold(seconds: np.ndarray, held: float) -> tuple[np.ndarray, np.ndarray]:
+    """The steps of rows at `seconds` (R,) that each stand for `held` seconds: which row each is of, int (T,), and when
+    it is, (T,); steps are HELD apart at most."""
+    count = max(1, int(np.ceil(held / HELD)))
+    offsets = ((np.arange(count) + 0.5) / count - 0.5) * held  # (count,)
+    return np.repeat(np.arange(len(seconds)), count), (seconds[:, None] + offsets).ravel()
 
 
 def begins_late(first: float, duration: float) -> str:

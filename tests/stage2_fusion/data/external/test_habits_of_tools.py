@@ -4,11 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from helpers import tool_files
 from helpers.tool_files import GOOD, Clips, read
 
 from shared.errors import UserError
 from stage2_fusion.data.external.times import begins_late, repeats, timing
+from stage2_fusion.models.layers.temporal import grid_times, grid_weights
 
 FACES = "frame, face_id, timestamp, confidence, success, pose_Rx, AU01_r, AU45_c"
 DESCRIPTORS = "name;frameTime;mfcc_sma[1];mfcc_sma[2];F0final_sma"
@@ -91,18 +93,19 @@ def test_column_names_with_brackets_name_one_column(tmp_path):
 def test_times_that_do_not_move_are_not_believed():
     """A file of 0 frames per second, in any modality; one row may well be at 0."""
     for of_camera in (True, False):
-        seconds, remark = timing(np.zeros(4), 4, 2.0, of_camera)
+        seconds, remark, held = timing(np.zeros(4), 4, 2.0, of_camera)
+        assert held == 0.5
         np.testing.assert_allclose(seconds, [0.25, 0.75, 1.25, 1.75])
         assert remark == "all its times are 0 s; the rows are spread over the clip"
-    assert timing(np.zeros(1), 1, 2.0, True) == (np.zeros(1), "")
-    seconds, remark = timing(np.full(2, np.nan), 2, 2.0, True)
+    assert timing(np.zeros(1), 1, 2.0, True) == (np.zeros(1), "", 0.0)
+    seconds, remark, _ = timing(np.full(2, np.nan), 2, 2.0, True)
     np.testing.assert_allclose(seconds, [0.5, 1.5])
     assert "none of its times is a number" in remark
 
 
 def test_irregular_times_stay():
     times = np.array([0.0, 0.5, 0.5, 0.51, np.nan, 1.9])
-    seconds, remark = timing(times, 6, 2.0, of_camera=True)
+    seconds, remark, _ = timing(times, 6, 2.0, of_camera=True)
     np.testing.assert_array_equal(seconds, times)
     assert not remark and "go backwards" in timing(times[::-1], 6, 2.0, of_camera=True).remark
 
@@ -374,3 +377,31 @@ def test_one_wrong_clip_of_a_file_leaves_the_others(kind, tmp_path):
     features = read(path)
     assert features.present["audio"].tolist() == [True, False, True, False]
     assert reasons(features)["unread"] == "an array of shape (2, 4, 3); save it as (T, channels)"
+
+
+# --- rows without times ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "times"),
+    [
+        ([3.0], [5 / 6, 2.5, 25 / 6]),  # of the whole clip
+        ([3.0, 5.0], [0.625, 1.875, 3.125, 4.375]),
+        ([3.0] * 40, (np.arange(40) + 0.5) / 8),
+    ],
+)
+def test_rows_without_times_hold_for_their_share_of_the_clip(rows, times, tmp_path):
+    clips = Clips("a")
+    clips.columns["duration"] = [5.0]
+    np.save(tmp_path / "a.npy", np.array(rows, np.float32)[:, None])
+    steps = read(tmp_path, "vision", clips).read(0)["vision"]
+    np.testing.assert_allclose(steps.times, times, rtol=1e-4)
+    np.testing.assert_array_equal(steps.values[:, 0], np.repeat(rows, len(times) // len(rows)))
+    features = torch.tensor(steps.times)[None], torch.ones(1, len(steps.times)).bool()  # (1, T), (1, T)
+    grid = grid_times(torch.tensor([5.0]), 32)  # (1, S)
+    assert grid_weights(*features, grid, torch.tensor([5.0]), max_gap=1.0)[1].all()  # nowhere missing
+
+
+def test_a_row_of_words_is_one_step(tmp_path):
+    np.save(tmp_path / "a.npy", GOOD[:1])
+    assert len(read(tmp_path, "text", Clips("a")).read(0)["text"].times) == 1
