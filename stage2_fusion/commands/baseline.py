@@ -24,7 +24,6 @@ from stage2_fusion.data.usable_clips import (
     scorable_dimensions,
     within_budget,
 )
-from stage2_fusion.evaluation.feature_kernel import fit_feature_kernel
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.result_files import write_evaluation
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions
@@ -214,6 +213,8 @@ def _on_features(config: BaselineConfig) -> Evaluation:
     samples = [list(itertools.compress(parts[0].samples, budget)), *(part.samples for part in parts[1:])]
     chosen: dict[str, Any]
     if config.kind == "kernel":
+        from stage2_fusion.evaluation.feature_kernel import fit_feature_kernel
+
         statistics = [[clip_statistics(part, [name]) for name in config.modalities] for part in samples]
         kernel = fit_feature_kernel(statistics, train_labels, valid_labels)
         model, predictions, chosen = "kernel ridge on features", kernel.predictions, {"chosen": kernel.options}

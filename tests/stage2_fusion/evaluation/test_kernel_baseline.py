@@ -151,7 +151,7 @@ def test_texts_alone_are_fitted_once_for_each_weight_of_the_texts(monkeypatch):
     for part in parts:
         for values in (part.pixels, part.gradients, part.audio):
             values[:] = np.nan
-    solved, solve = [], kernel_baseline._solve
-    monkeypatch.setattr(kernel_baseline, "_solve", lambda *given: solved.append(given) or solve(*given))
+    solved, solve = [], kernel_baseline.solve
+    monkeypatch.setattr(kernel_baseline, "solve", lambda *given: solved.append(given) or solve(*given))
     fit = fit_kernel_ridge(parts, rng.random((12, 2)), rng.random((6, 2)))
     assert len(solved) == len(kernel_baseline.TEXT_SHARES) and np.ptp(fit.predictions, axis=0).min() > 0
