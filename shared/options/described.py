@@ -86,7 +86,11 @@ class Option:
     def type_text(self) -> str:
         """Its type for people, such as "number from 0 to 1"; "" where the placeholder says it."""
         words = type_text(self.hint)
-        told = words in TOLD or self.placeholder.replace("|", ", ") == words.removeprefix("one of ")
+        told = (
+            words in TOLD
+            or (self.many and self.positional)
+            or self.placeholder.replace("|", ", ") == words.removeprefix("one of ")
+        )
         return "" if told or any(isinstance(mark, Placeholder) for mark in _marks(self.hint)) else words
 
 

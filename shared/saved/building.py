@@ -51,7 +51,7 @@ class _Bounds(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """PyTorch would import its compiler, for two seconds, to keep it out of this method. Nothing compiles here."""
+        """PyTorch would import its compiler, for more than a second, to keep it out of here. Nothing compiles."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

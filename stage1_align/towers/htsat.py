@@ -255,7 +255,7 @@ def _size_hint(state: dict[str, Tensor], options: HtsatOptions) -> str:
 
 def _clap_utils(name: str) -> types.ModuleType:
     """What laion_clap's htsat.py imports from utils.py. The file itself imports torchvision, and with it PyTorch's
-    compiler, for a class that is not used here: two seconds."""
+    compiler, for a class that is not used here: more than a second."""
     utils: Any = types.ModuleType(name)
     utils.interpolate = _repeat
     utils.do_mixup = None  # for training on mixed clips

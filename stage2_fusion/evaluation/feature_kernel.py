@@ -1,4 +1,4 @@
-"""Kernel ridge regression on means and deviations of features: the strongest cheap baseline on what fusion models read.
+"""Kernel ridge regression on means and deviations of features: a cheap baseline on what fusion models read.
 
 Like them, it sees how modalities depend on each other; it has no time axis.
 """
