@@ -112,7 +112,7 @@ def test_voices_are_scored_over_all_folds(small, tmp_path):
     assert metrics["n"] == 64 and len(metrics["parts"]) == 2
 
 
-AV_ROWS = {"kernel ridge", "ridge", "ridge, face alone", "ridge, voice alone"}
+AV_ROWS = {"logistic regression", "kernel ridge", "ridge", "ridge, face alone", "ridge, voice alone"}
 AV_ROWS |= {"dual_stage", "dual_stage, face alone", "dual_stage, voice alone", "concat"}
 
 

@@ -4,7 +4,7 @@ import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -41,10 +41,10 @@ from stage2_fusion.evaluation.unmet import find_unmet, unmet_in_features
 from stage2_fusion.models.model_config import TrainedOn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from shared.dataset.clip_dataset import ClipDataset, ClipSample
-    from stage2_fusion.data.features import FeatureDataset
+    from stage2_fusion.data.features import FeatureDataset, FeatureSample
 
 
 @dataclass
@@ -56,11 +56,12 @@ class BaselineConfig(CheckedOptions):
     """Feature dataset (`emit encode`), or clip dataset (`emit prepare`)."""
     out: OutputEvaluation
     """JSON file of the evaluation to write."""
-    kind: Literal["ridge", "kernel", "statistics"] | None = None
+    kind: Literal["ridge", "kernel", "logistic", "statistics"] | None = None
     """ridge: on mean and standard deviation of each modality's features, from a feature dataset. kernel: kernel ridge
-    regression on the same, which sees how modalities depend on each other. statistics: kernel ridge regression on plain
-    statistics of the face crops, the sound and the words, from a clip dataset. By default ridge or statistics, as the
-    data is."""
+    regression on the same, which sees how modalities depend on each other. logistic: multinomial logistic regression on
+    the same, for labels of few kinds, such as emotions that exclude each other. statistics: kernel ridge regression on
+    plain statistics of the face crops, the sound and the words, from a clip dataset. By default ridge or statistics, as
+    the data is."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
     """Modalities that the regression reads, such as text."""
     split: str = "test"
@@ -118,7 +119,7 @@ def kind_of(config: BaselineConfig) -> str:
     clips = (config.data / "dataset.json").exists()
     if config.kind == "statistics" and not clips and (config.data / "features.json").exists():
         raise UserError(f"{config.data}: holds features, and --kind statistics reads media: give the clip dataset")
-    if config.kind in ("ridge", "kernel") and clips:
+    if config.kind in ("ridge", "kernel", "logistic") and clips:
         raise UserError(
             f"{config.data}: holds clips, and --kind {config.kind} reads features: give those of `emit encode`"
         )
@@ -201,7 +202,7 @@ def _clips(data: "ClipDataset", rows: np.ndarray, bar: Progress) -> "Iterator[Cl
 
 
 def _on_features(config: BaselineConfig) -> Evaluation:
-    """Ridge regression, or kernel ridge regression, on statistics of features."""
+    """A regression on statistics of features."""
     parts, notes = _open_splits(config)
     met = meet_encoders(config.data, parts[0].info, [sample.id for sample in parts[2].samples])
     notes += met.notes
@@ -211,24 +212,14 @@ def _on_features(config: BaselineConfig) -> Evaluation:
     train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
     train_labels, train_ids = train_labels[budget], list(itertools.compress(train_ids, budget))
     samples = [list(itertools.compress(parts[0].samples, budget)), *(part.samples for part in parts[1:])]
-    chosen: dict[str, Any]
-    if config.kind == "kernel":
-        from stage2_fusion.evaluation.feature_kernel import fit_feature_kernel
-
-        statistics = [[clip_statistics(part, [name]) for name in config.modalities] for part in samples]
-        kernel = fit_feature_kernel(statistics, train_labels, valid_labels)
-        model, predictions, chosen = "kernel ridge on features", kernel.predictions, {"chosen": kernel.options}
-    else:
-        train, valid, scored = standardize([clip_statistics(part, list(config.modalities)) for part in samples])
-        fit = fit_ridge(train, train_labels, valid, valid_labels, scored)
-        model, predictions, chosen = "ridge", fit.predictions, {"strength": fit.penalty}
+    fit = _fit_features(config, samples, train_labels, valid_labels)
     info = parts[0].info
     trained_on = TrainedOn(clips=train_ids, chosen_on=valid_ids)
     kind, groups = clip_groups(parts[2].samples, config.groups, info.group_names)
     about = EvaluationInfo(
         split=config.split,
         group=kind,
-        model=model,
+        model=fit.model,
         configuration={"modalities": [name for name in MODALITIES if name in config.modalities]},
         made_from={
             "model": None,
@@ -240,7 +231,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         seen_by_encoders=met.seen,
         leak_probe=probe_leak(config.data, info, ids, labels, train_ids),
         label_ranges=info.label_ranges,
-        sections={**chosen, **({"notes": notes} if notes else {})},
+        sections={**fit.chosen, **({"notes": notes} if notes else {})},
     )
     mark_unknown(about, met.unknown, config.data, config.allow_unknown_training)
     about.crossed_group, crossed = crossed_groups(parts[2].samples, kind, info.group_names)
@@ -249,13 +240,44 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         info.label_names,
         ids,
         groups,
-        info.scale.values(predictions),
+        info.scale.values(fit.predictions),
         info.scale.values(labels),
         config.bootstrap,
         config.seed,
         crossed,
         unmet_in_features(config.data, info, ids, trained_on),
     )
+
+
+class _Fit(NamedTuple):
+    """One of the regressions on features."""
+
+    model: str
+    """Its name in tables."""
+    predictions: np.ndarray
+    """float64 (N, K)."""
+    chosen: dict[str, Any]
+    """What was chosen on the validation clips."""
+
+
+def _fit_features(
+    config: BaselineConfig, samples: "Sequence[list[FeatureSample]]", train_labels: np.ndarray, valid_labels: np.ndarray
+) -> _Fit:
+    """samples: those to fit on, to choose by and to predict; labels (n, K) and (m, K)."""
+    if config.kind == "kernel":
+        from stage2_fusion.evaluation.feature_kernel import fit_feature_kernel
+
+        statistics = [[clip_statistics(part, [name]) for name in config.modalities] for part in samples]
+        kernel = fit_feature_kernel(statistics, train_labels, valid_labels)
+        return _Fit("kernel ridge on features", kernel.predictions, {"chosen": kernel.options})
+    train, valid, scored = standardize([clip_statistics(part, list(config.modalities)) for part in samples])
+    if config.kind == "logistic":
+        from stage2_fusion.evaluation.class_baseline import fit_classes
+
+        classes = fit_classes(train, train_labels, valid, valid_labels, scored)
+        return _Fit("logistic regression", classes.predictions, {"chosen": classes.options})
+    ridge = fit_ridge(train, train_labels, valid, valid_labels, scored)
+    return _Fit("ridge", ridge.predictions, {"strength": ridge.penalty})
 
 
 def _open_splits(config: BaselineConfig) -> "tuple[list[FeatureDataset], list[str]]":

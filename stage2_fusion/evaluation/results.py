@@ -71,7 +71,7 @@ OPTIONAL: dict[str, Callable[[Any], Any]] = {
 """Fields of EvaluationInfo that the JSON file leaves out when they are empty, and what reads them."""
 
 
-BASELINES = ("kernel ridge", "kernel ridge on features", "ridge")
+BASELINES = ("kernel ridge", "kernel ridge on features", "logistic regression", "ridge")
 """Models of `emit baseline`: cheap, and at the head of every table."""
 
 

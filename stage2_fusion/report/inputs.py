@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def is_baseline(evaluation: Evaluation) -> bool:
     """Whether an evaluation is of a baseline, such as ridge regression, and not of a fusion model."""
-    return any(word in evaluation.info.model for word in ("ridge", "baseline"))
+    return any(word in evaluation.info.model for word in ("ridge", "logistic", "baseline"))
 
 
 @dataclass
