@@ -68,7 +68,7 @@ def test_classes_in_one_direction_are_told_apart_where_ridge_cannot():
 def test_ratings_are_no_classes():
     x, _ = clips(20, 0, 3)
     ratings = np.random.default_rng(0).uniform(size=(20, 2))
-    with pytest.raises(UserError, match="20 training clips have 20 different labels.*take --kind kernel"):
+    with pytest.raises(UserError, match=r"20 training clips have 20 different labels.*take --kind kernel"):
         fit_classes(x, ratings, x, ratings, x)
 
 
