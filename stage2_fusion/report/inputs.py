@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from stage2_fusion.models.base import FusionModel
 
 
-def is_baseline(evaluation: Evaluation) -> bool:
-    """Whether an evaluation is of a baseline, such as ridge regression, and not of a fusion model."""
-    return any(word in evaluation.info.model for word in ("ridge", "logistic", "baseline"))
-
-
 @dataclass
 class Inputs:
     """The parts of the first RUN, which the report describes, and the evaluations of all of them.
@@ -75,13 +70,13 @@ class Inputs:
         candidates = [each for each in self.all_evaluations if each.path in own] or self.all_evaluations
         if not candidates:
             raise NotFound("no evaluation: run `emit evaluate --model MODEL --data FEATURES`")
-        return min(candidates, key=lambda each: (is_baseline(each), each.info.split != "test"))
+        return min(candidates, key=lambda each: (each.info.is_baseline, each.info.split != "test"))
 
     @cached_property
     def baselines(self) -> list[Evaluation]:
         """The evaluations of baselines on the same clips and labels as `evaluation`."""
         digests = self.evaluation.digests
-        return [each for each in self.all_evaluations if is_baseline(each) and each.digests == digests]
+        return [each for each in self.all_evaluations if each.info.is_baseline and each.digests == digests]
 
     # --- model and data ---
 

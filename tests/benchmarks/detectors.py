@@ -16,6 +16,7 @@ is not known: it shows three frames of each clip with the boxes of all detectors
 """
 
 import fnmatch
+import itertools
 import sys
 import time
 from dataclasses import dataclass, field
@@ -107,7 +108,11 @@ def main(argv: list[str] | None = None) -> int:
         positional=("source",),
     )
     clips = read_clips(config)
-    units = _landmarker(config.landmarker)
+    units = None
+    if config.landmarker:
+        from stage2_fusion.data.action_units import ActionUnits
+
+        units = ActionUnits(config.landmarker)
     figures = [measure(name, clips, units) for name in config.detectors]
     print("\n".join(table(figures, clips, units is not None)))
     if config.sheet:
@@ -208,15 +213,12 @@ def write_sheet(path: Path, detectors: list[str], clips: list[ShownClip]) -> Non
 
     from shared.media.faces import load_detector
 
-    rows = []
+    loaded, rows = [load_detector(name) for name in detectors], []
     for clip in clips:
-        tiles = [_tile(clip, index, [load_detector(name) for name in detectors]) for index in _three(len(clip.frames))]
-        rows.append(np.concatenate(tiles, axis=1))
+        count = len(clip.frames)
+        tiles = [_tile(clip, index, loaded) for index in (0, count // 2, count - 1)]  # each uint8 (260, 240, 3)
+        rows.append(np.concatenate(tiles, axis=1))  # uint8 (260, 720, 3)
     cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
-
-
-def _three(count: int) -> list[int]:
-    return [0, count // 2, count - 1]
 
 
 def _tile(clip: ShownClip, index: int, detectors: "list[FaceDetector]") -> np.ndarray:
@@ -225,7 +227,7 @@ def _tile(clip: ShownClip, index: int, detectors: "list[FaceDetector]") -> np.nd
 
     frame = clip.frames[index].copy()  # (H, W, 3)
     boxes = [(clip.face, (255, 255, 255))] if clip.face is not None else []
-    for detector, color in zip(detectors, COLORS, strict=False):
+    for detector, color in zip(detectors, itertools.cycle(COLORS)):
         boxes += [(box, color) for box in detector.detect(clip.frames[index])]
     for (x, y, side), color in boxes:
         corners = [(round(x + sign * side / 2), round(y + sign * side / 2)) for sign in (-1, 1)]
@@ -236,12 +238,6 @@ def _tile(clip: ShownClip, index: int, detectors: "list[FaceDetector]") -> np.nd
     tile[: small.shape[0], : small.shape[1]] = small
     cv2.putText(tile, f"{clip.name[-26:]} {index}", (2, SHEET_SIDE + 15), 0, 0.4, (255, 255, 255), 1)
     return tile
-
-
-def _landmarker(path: Path | None) -> "ActionUnits | None":
-    from stage2_fusion.data.action_units import ActionUnits
-
-    return ActionUnits(path) if path else None
 
 
 if __name__ == "__main__":

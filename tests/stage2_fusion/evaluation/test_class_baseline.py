@@ -1,14 +1,10 @@
 """Multinomial logistic regression on statistics of features, where labels are classes."""
 
-import json
-
 import numpy as np
 import pytest
-from helpers import synthetic_features
 from scipy.special import log_softmax, softmax
 
 from shared.errors import UserError
-from stage2_fusion.commands.baseline import main as baseline
 from stage2_fusion.evaluation import class_baseline
 from stage2_fusion.evaluation.class_baseline import fit_classes
 from stage2_fusion.evaluation.ridge_baseline import fit_ridge
@@ -70,13 +66,3 @@ def test_ratings_are_no_classes():
     ratings = np.random.default_rng(0).uniform(size=(20, 2))
     with pytest.raises(UserError, match=r"20 training clips have 20 different labels.*take --kind kernel"):
         fit_classes(x, ratings, x, ratings, x)
-
-
-def test_command_scores_features_and_stands_with_the_baselines(tmp_path, monkeypatch):
-    monkeypatch.setattr(class_baseline, "MIN_CLIPS", 1)
-    features = synthetic_features.write_features(tmp_path / "f", {"train": 30, "valid": 12, "test": 12})
-    out = tmp_path / "logistic.json"
-    assert baseline(["--kind", "logistic", "--data", str(features), "--out", str(out), "--bootstrap", "0"]) == 0
-    metrics = json.loads(out.read_text())
-    assert metrics["model"] == "logistic regression" and set(metrics["chosen"]) == {"penalty", "classes"}
-    assert metrics["n"] == 12 and metrics["seen"] == {"in_training": 0, "in_choosing": 0}

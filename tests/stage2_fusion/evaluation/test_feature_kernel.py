@@ -4,11 +4,13 @@ import json
 import math
 
 import numpy as np
+import pytest
 from helpers import synthetic_features
 
 from stage2_fusion.commands.baseline import main as baseline
-from stage2_fusion.evaluation import feature_kernel
+from stage2_fusion.evaluation import class_baseline, feature_kernel
 from stage2_fusion.evaluation.feature_kernel import fit_feature_kernel
+from stage2_fusion.evaluation.results import BASELINES
 
 
 def test_predictions_are_those_of_the_normal_equations(monkeypatch):
@@ -44,10 +46,19 @@ def test_predictions_are_those_of_the_normal_equations(monkeypatch):
     assert fit.options == {"width": 0.5, "penalty": 0.3}
 
 
-def test_command_scores_features_and_stands_with_the_baselines(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "model", "chosen"),
+    [
+        ("kernel", "kernel ridge on features", {"width", "penalty"}),
+        ("logistic", "logistic regression", {"penalty", "classes"}),
+    ],
+)
+def test_command_scores_features_and_stands_with_the_baselines(kind, model, chosen, tmp_path, monkeypatch):
+    monkeypatch.setattr(class_baseline, "MIN_CLIPS", 1)
     features = synthetic_features.write_features(tmp_path / "f", {"train": 30, "valid": 12, "test": 12})
-    out = tmp_path / "kernel.json"
-    assert baseline(["--kind", "kernel", "--data", str(features), "--out", str(out), "--bootstrap", "0"]) == 0
+    out = tmp_path / "baseline.json"
+    assert baseline(["--kind", kind, "--data", str(features), "--out", str(out), "--bootstrap", "0"]) == 0
     metrics = json.loads(out.read_text())
-    assert metrics["model"] == "kernel ridge on features" and set(metrics["chosen"]) == {"width", "penalty"}
+    assert metrics["model"] == model and set(metrics["chosen"]) == chosen
     assert metrics["n"] == 12 and metrics["seen"] == {"in_training": 0, "in_choosing": 0}
+    assert metrics["model"] in BASELINES
