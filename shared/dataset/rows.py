@@ -5,6 +5,7 @@ types it notes in the schema, may name other files and media to open, and are no
 """
 
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,18 +20,20 @@ if TYPE_CHECKING:
 NUMBERED = re.compile(r"data-(\d{5})-of-(\d{5})\.arrow")
 
 
-def load_rows(folder: Path, columns: "pa.Schema", how: str) -> "datasets.Dataset":
-    """The rows of FOLDER/data with these columns. UserError if a file is missing or damaged, or a column is missing, of
-    another type or has an empty cell; `how` says how to repair the dataset."""
+def load_rows(folder: Path, columns: "pa.Schema", how: str, optional: Collection[str] = ()) -> "datasets.Dataset":
+    """The rows of FOLDER/data with these columns, of which those in `optional` may be missing: earlier versions wrote
+    none. UserError if a file is missing or damaged, or another column is missing, or one is of another type or has an
+    empty cell; `how` says how to repair the dataset."""
     import datasets
     from datasets.table import MemoryMappedTable, concat_tables
 
     try:
         table = concat_tables([MemoryMappedTable.from_file(str(path)) for path in _files(folder)])
         table = table.replace_schema_metadata(None)
-        _check(table, columns)
+        present = [each for each in columns if each.name not in optional or each.name in table.column_names]
+        _check(table, present)
         table.validate(full=True)
-        return datasets.Dataset(table.select(columns.names), fingerprint="rows")
+        return datasets.Dataset(table.select([each.name for each in present]), fingerprint="rows")
     except UserError as error:
         raise UserError(f"{folder}: damaged rows ({error}); {how}") from None
     except Exception as error:  # Arrow and datasets raise errors of many types
@@ -47,7 +50,7 @@ def _files(folder: Path) -> list[Path]:
     return [inside(folder, f"data/{name}") for name in names]
 
 
-def _check(table: "pa.Table", columns: "pa.Schema") -> None:
+def _check(table: "pa.Table", columns: Iterable["pa.Field"]) -> None:
     for field in columns:
         if field.name not in table.column_names:
             raise UserError(f"no column {field.name}")

@@ -31,6 +31,7 @@ from shared.terminal.progress import Progress, progress
 from shared.text import counted
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from accelerate import Accelerator
 
@@ -150,6 +151,7 @@ def encode(config: EncodeConfig) -> None:
 def _encode(config: EncodeConfig) -> None:
     from shared.dataset.clip_dataset import ClipDataset
     from shared.dataset.label_scale import require_fractions
+    from shared.dataset.training_clips import fingerprints
     from shared.training.distributed import hold_together, start_accelerator
     from stage2_fusion.data.features import write_samples
     from stage2_fusion.data.given_sources import GivenSources
@@ -162,7 +164,8 @@ def _encode(config: EncodeConfig) -> None:
         clips, config.precomputed, config.external_paths(), config.external_columns, config.external_made_by
     )
     encoders = _load_encoders(config, given, accelerator.device)
-    info = _describe(config, clips, encoders, given)
+    own = fingerprints(clips)  # (N, 3)
+    info = _describe(config, clips, own, encoders, given)
     vision = encoders.vision if encoders is not None else None
     if vision is not None and (line := vision.crop_line(clips.info.recipe.frame_size)):
         accelerator.print(line)
@@ -181,7 +184,7 @@ def _encode(config: EncodeConfig) -> None:
         say(note)
     local_numbers = missing[accelerator.process_index :: accelerator.num_processes]
     shards = [writer.shards[number] for number in local_numbers]
-    samples = _samples(config, clips, encoders, given, shards, info, _workers(config, accelerator))
+    samples = _samples(config, clips, encoders, given, shards, info, own, _workers(config, accelerator))
     views, clips_here = 1 + config.damaged_views, sum(map(len, shards))
     with contextlib.closing(samples), progress("encode", clips_here, "clips") as bar:  # ends the workers, also on error
         counted = _counted(samples, views, bar)
@@ -209,10 +212,12 @@ def _load_encoders(config: EncodeConfig, given: "GivenSources", device: "torch.d
 def _describe(
     config: EncodeConfig,
     clips: "ClipDataset",
+    fingerprints: "np.ndarray",
     encoders: "AlignedEncoders | None",
     given: "GivenSources",
 ) -> "FeatureInfo":
-    """The features.json. Adds action units to the vision tower when they are asked for."""
+    """The features.json of clips with these fingerprints (N, 3). Adds action units to the vision tower when they are
+    asked for."""
     from shared.training.precision import resolve_precision
     from stage2_fusion.data.action_units import add_action_units
     from stage2_fusion.data.damaged_views import VIEW_GENERATOR
@@ -255,7 +260,7 @@ def _describe(
         precision="bf16" if precision == "bf16" and encoders is not None else "fp32",
         label_ranges=clips.info.label_ranges,
         view_generator=VIEW_GENERATOR if config.damaged_views and media else None,
-        encoder_training=find_encoder_training(encoders, clips, made_by.precomputed, made_by.titles),
+        encoder_training=find_encoder_training(encoders, clips, fingerprints, made_by.precomputed, made_by.titles),
     )
     return info.with_digest()
 
@@ -302,6 +307,7 @@ def _samples(
     given: "GivenSources",
     shards: list[range],
     info: "FeatureInfo",
+    fingerprints: "np.ndarray",
     workers: int,
 ) -> "Generator[FeatureSample, None, None]":
     """The samples of these shards, in order."""
@@ -317,6 +323,7 @@ def _samples(
         bf16=info.precision == "bf16",
         workers=workers,
         given=given.features(encoders),
+        fingerprints=fingerprints,
     )
 
 

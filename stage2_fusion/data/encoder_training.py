@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from shared.dataset.clip_dataset import ClipDataset
     from stage1_align import AlignedEncoders
 
@@ -31,14 +33,13 @@ class EncoderTraining:
 def find_encoder_training(
     encoders: "AlignedEncoders | None",
     clips: "ClipDataset",
+    fingerprints: "np.ndarray",
     precomputed: list[str] | None = None,
     external: Mapping[str, str] | None = None,
 ) -> EncoderTraining:
     """Compare the clips with those that the encoders were trained on. encoders: None if all features are given;
-    precomputed: modalities whose features came with the dataset; external: modalities whose features another tool
-    made, with its name."""
-    from shared.dataset.training_clips import fingerprints
-
+    fingerprints: those of the clips, uint64 (N, 3); precomputed: modalities whose features came with the dataset;
+    external: modalities whose features another tool made, with its name."""
     notes = []
     if precomputed:
         notes.append(f"the features of {' and '.join(precomputed)} came with the dataset: their training is not known")
@@ -51,9 +52,8 @@ def find_encoder_training(
     ids, record = clips.column("id"), encoders.training_clips
     if record is None:
         return _of_older(training, clips, notes)
-    own = fingerprints(clips)  # (N, 3)
-    met = record.met(own)
-    if (share := record.compared(own)) < 1:
+    met = record.met(fingerprints)
+    if (share := record.compared(fingerprints)) < 1:
         notes.append(f"training clips of the encoders are a sample: only {share:.1%} of these clips are compared")
     trained, chosen = ([name for name, hit in zip(ids, hits, strict=True) if hit] for hits in met)
     unknown = f"its encoders were also trained on {', '.join(record.not_compared)}" if record.not_compared else ""

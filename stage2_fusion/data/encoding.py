@@ -32,14 +32,15 @@ def encode_dataset(
     bf16: bool = False,
     workers: int = 0,
     given: GivenFeatures | None = None,
+    fingerprints: np.ndarray | None = None,
 ) -> Generator[FeatureSample, None, None]:
     """Encode the clips of `shards`, which are ranges of rows (None: all clips). Each clip is followed by its damaged
     views.
 
     No forward pass crosses the end of a shard, so that a sample does not depend on which other shards are encoded.
     workers: processes that read and damage clips; they do not change the samples. given: features that take the place
-    of those of a tower; without encoders there are no others. Raises UserError when the clips are not stored at the
-    sample rate of the audio encoder.
+    of those of a tower; without encoders there are no others. fingerprints: those of all clips, uint64 (N, 3), which
+    their samples keep. Raises UserError when the clips are not stored at the sample rate of the audio encoder.
     """
     shards = [range(len(clips))] if shards is None else shards
     towers = tuple(encoders.towers()) if encoders is not None else ()
@@ -52,6 +53,8 @@ def encode_dataset(
         batch, damaged = loaded
         parts = [given.parts(row, clip) for row, clip in zip(rows, batch, strict=True)] if given else None
         clean = encode_samples(encoders, batch, bf16, parts)
+        if fingerprints is not None:
+            clean = [replace(sample, fingerprints=own) for sample, own in zip(clean, fingerprints[rows], strict=True)]
         again = encode_views(encoders, damaged, clean * damaged_views, bf16, given.names if given else ())
         for i, sample in enumerate(clean):
             yield sample

@@ -5,7 +5,7 @@ DIR/features.json holds a FeatureInfo; DIR/data holds one row per FeatureSample 
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,14 @@ from stage2_fusion.data.feature_info import HOW, FeatureInfo, read_info
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+
+FINGERPRINTS = "fingerprints"
+"""The column that features of earlier versions lack."""
+
+
+def _no_fingerprints() -> np.ndarray:
+    return np.zeros(3, np.uint64)
+
 
 # --- one sample ----------------------------------------------------------------------------------------------------
 
@@ -67,6 +75,8 @@ class FeatureSample:
     vision: ModalityFeatures
     audio: ModalityFeatures
     text: ModalityFeatures
+    fingerprints: np.ndarray = field(default_factory=_no_fingerprints)
+    """uint64 (3,), those of the clip (shared/dataset/training_clips.py), 0 = none."""
 
     def modality(self, name: str) -> ModalityFeatures:
         """The features of "vision", "audio" or "text"."""
@@ -89,6 +99,8 @@ class ClipLabels:
     labels: np.ndarray
     """float32 (K,), NaN = not labeled."""
     groups: dict[str, str]
+    fingerprints: np.ndarray = field(default_factory=_no_fingerprints)
+    """uint64 (3,), 0 = none; features of earlier versions have none."""
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -118,10 +130,12 @@ def write_samples(path: Path, samples: Iterable[FeatureSample], info: FeatureInf
 
 
 def read_samples(shards: list[Path]) -> "pa.Table":
-    """The rows of all shards, memory-mapped."""
+    """The rows of all shards, memory-mapped, with the columns that all have: an earlier version may have begun them."""
     import pyarrow as pa
 
-    return pa.concat_tables([pa.ipc.open_stream(read_shard(shard)).read_all() for shard in shards])
+    tables = [pa.ipc.open_stream(read_shard(shard)).read_all() for shard in shards]
+    common = [name for name in tables[0].column_names if all(name in table.column_names for table in tables)]
+    return pa.concat_tables([table.select(common) for table in tables])
 
 
 def read_clips(path: Path, stored: bool = False) -> list[ClipLabels]:
@@ -130,12 +144,14 @@ def read_clips(path: Path, stored: bool = False) -> list[ClipLabels]:
     info = read_info(path)
     table = feature_table(Path(path), info, stored)
     columns = ["id", "split", "labels", "view", *(f"group_{name}" for name in info.group_names)]
+    columns += [FINGERPRINTS] if FINGERPRINTS in table.column_names else []
     return [
         ClipLabels(
             id=row["id"],
             split=row["split"],
             labels=np.array(row["labels"], dtype=np.float32),  # (K,)
             groups={name: row[f"group_{name}"] for name in info.group_names},
+            fingerprints=_fingerprints(path, row),
         )
         for row in table.select_columns(columns).to_list()
         if row["view"] == 0
@@ -146,7 +162,7 @@ def feature_table(path: Path, info: FeatureInfo, stored: bool = False) -> "datas
     """The rows with the splits of `emit split`, or with the stored ones. UserError when the files are damaged."""
     from shared.dataset.splits import with_splits
 
-    table = load_rows(path, _columns(info).arrow_schema, f"delete {path} and {HOW}")
+    table = load_rows(path, _columns(info).arrow_schema, f"delete {path} and {HOW}", (FINGERPRINTS,))
     return table if stored else with_splits(table, path)
 
 
@@ -278,6 +294,7 @@ def _columns(info: FeatureInfo) -> "datasets.Features":
             f"{name}_pooled": Value("binary"),
             f"{name}_quality": Value("binary"),
         }
+    columns[FINGERPRINTS] = List(Value("uint64"))
     return Features(columns)
 
 
@@ -300,6 +317,7 @@ def _to_row(sample: FeatureSample, info: FeatureInfo) -> dict[str, Any]:
             f"{name}_pooled": np.asarray(part.pooled, dtype=np.float16).tobytes(),
             f"{name}_quality": np.ascontiguousarray(part.quality, dtype=np.float32).tobytes(),
         }
+    row[FINGERPRINTS] = np.asarray(sample.fingerprints, dtype=np.uint64)
     return row
 
 
@@ -315,7 +333,7 @@ def _read_row(path: Path, row: dict[str, Any], info: FeatureInfo) -> FeatureSamp
     """The sample of a row. UserError when its values do not have the shapes that features.json gives, or are NaN."""
     problem = ""
     try:
-        sample = _from_row(row, info)
+        sample = _from_row(path, row, info)
         for name in MODALITIES:
             part = sample.modality(name)
             wrong = len(part.pooled) != info.widths["embed"] or len(part.times) != (0 if name == "text" else part.steps)
@@ -330,7 +348,15 @@ def _read_row(path: Path, row: dict[str, Any], info: FeatureInfo) -> FeatureSamp
     return sample
 
 
-def _from_row(row: dict[str, Any], info: FeatureInfo) -> FeatureSample:
+def _fingerprints(path: Path, row: dict[str, Any]) -> np.ndarray:
+    """Those of a row, uint64 (3,). UserError for another number of them."""
+    values = row.get(FINGERPRINTS, [0, 0, 0])
+    if len(values) != 3:
+        raise UserError(f"{path}: {row['id']!r:.60} is damaged ({len(values)} fingerprints); delete {path} and {HOW}")
+    return np.array(values, np.uint64)  # (3,)
+
+
+def _from_row(path: Path, row: dict[str, Any], info: FeatureInfo) -> FeatureSample:
     parts: dict[str, Any] = {}
     for name in MODALITIES:
         steps = row[f"{name}_steps"]
@@ -348,4 +374,5 @@ def _from_row(row: dict[str, Any], info: FeatureInfo) -> FeatureSample:
         groups={name: row[f"group_{name}"] for name in info.group_names},
         damage={name: row[f"damage_{name}"] for name in MODALITIES},
         **parts,
+        fingerprints=_fingerprints(path, row),
     )

@@ -16,6 +16,7 @@ from helpers.stage1_tiny import encoders
 from helpers.trainers import Trainers, run
 
 from shared.dataset.clip_dataset import ClipDataset
+from shared.dataset.training_clips import fingerprints
 from stage2_fusion.commands import encode
 from stage2_fusion.data import features
 
@@ -71,6 +72,16 @@ def die_in_third_shard() -> None:
 def test_two_processes_write_the_same_files_as_one(arguments, whole, tmp_path):
     run([*arguments, "--out", tmp_path / "two"], tmp_path / "output", 2, use_small_shards, "encode")
     assert files(tmp_path / "two") == whole
+    assert_fingerprints(tmp_path / "two", arguments[3])
+
+
+def assert_fingerprints(encoded: Path, clips: Path) -> None:
+    """Every view of a clip has those of the clip."""
+    own = ClipDataset.open(clips)
+    expected = dict(zip(own.column("id"), fingerprints(own), strict=True))
+    for sample in features.FeatureDataset.open(encoded).samples:
+        np.testing.assert_array_equal(sample.fingerprints, expected[sample.id])
+    assert np.stack(list(expected.values())).any(axis=1).all()
 
 
 def test_killed_run_continues_with_the_missing_shards_only(arguments, whole, tmp_path):
@@ -111,6 +122,7 @@ def test_features_of_a_tool_are_continued_by_two_processes(clips, tmp_path):
     assert again.wait() == [0, 0], again.outputs()
     assert "12 of 40 clips are done" in again.outputs()[0]
     assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert_fingerprints(tmp_path / "two", clips)
     assert "stranger.csv" in (tmp_path / "two" / "external.csv").read_text()
 
 

@@ -3,17 +3,19 @@
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from helpers import synthetic_features
 
 from shared.dataset.clip import MODALITIES
+from shared.dataset.shards import save_table, write_shard
 from shared.errors import UserError
-from shared.saved.checksum import seal
+from shared.saved.checksum import FEATURES, seal, write_description
 from stage2_fusion import FeatureDataset
 from stage2_fusion.data.batches import collate
 from stage2_fusion.data.feature_info import EncoderInfo, FeatureInfo, read_info
-from stage2_fusion.data.features import read_clips, shorten, write
+from stage2_fusion.data.features import FINGERPRINTS, read_clips, read_samples, shorten, write, write_samples
 
 
 def test_written_samples_are_read_back(tmp_path):
@@ -26,6 +28,8 @@ def test_written_samples_are_read_back(tmp_path):
         for key in ("id", "view", "split", "groups", "damage"):
             assert getattr(before, key) == getattr(after, key)
         np.testing.assert_array_equal(before.labels, after.labels)
+        np.testing.assert_array_equal(before.fingerprints, after.fingerprints)
+        assert before.fingerprints.all() and after.fingerprints.dtype == np.uint64
         for name in MODALITIES:
             for key, value in vars(before.modality(name)).items():
                 stored = getattr(after.modality(name), key)
@@ -53,6 +57,27 @@ def test_clips_are_read_without_their_features(tmp_path):
     for clip, sample in zip(read_clips(tmp_path / "f"), clean, strict=True):
         assert (clip.id, clip.split, clip.groups) == (sample.id, sample.split, sample.groups)
         np.testing.assert_array_equal(clip.labels, sample.labels)
+        np.testing.assert_array_equal(clip.fingerprints, sample.fingerprints)
+
+
+def test_shards_that_an_earlier_version_began_are_continued_without_fingerprints(tmp_path):
+    """The first shard has no such column."""
+    info, shards = synthetic_features.info(views=0), [tmp_path / "0.arrow", tmp_path / "1.arrow"]
+    samples = synthetic_features.samples({"train": 5}, views=0)
+    for shard, part in zip(shards, (samples[:2], samples[2:]), strict=True):
+        write_samples(shard, part, info)
+    older = read_samples(shards[:1]).drop_columns(FINGERPRINTS)
+    shards[0].unlink()
+    with write_shard(shards[0]) as path, pa.ipc.new_stream(str(path), older.schema) as writer:
+        writer.write_table(older)
+    table = read_samples(shards)
+    save_table(table, tmp_path / "f" / "data", "rows")
+    write_description(tmp_path / "f", FEATURES, info.with_digest().to_json())
+    data = FeatureDataset.open(tmp_path / "f")
+    assert [sample.id for sample in data.samples] == [sample.id for sample in samples]
+    assert not any(sample.fingerprints.any() for sample in data.samples)
+    assert not any(clip.fingerprints.any() for clip in read_clips(tmp_path / "f"))
+    np.testing.assert_array_equal(data[4].text.sequence, samples[4].text.sequence)
 
 
 def test_other_folders_are_refused(tmp_path):
@@ -113,6 +138,11 @@ def test_damaged_data_is_reported_in_one_line(tmp_path):
     seal(tmp_path / "a")
     with pytest.raises(UserError, match=r"damaged rows .*encode"):
         FeatureDataset.open(tmp_path / "a")
+    two = [dataclasses.replace(sample, fingerprints=np.ones(2)) for sample in synthetic_features.samples({"train": 1})]
+    write(tmp_path / "b", two, synthetic_features.info())
+    for read in (FeatureDataset.open, read_clips):
+        with pytest.raises(UserError, match=r"'train000' is damaged \(2 fingerprints\); delete .*encode"):
+            read(tmp_path / "b")
 
 
 def test_failed_write_leaves_no_folder(tmp_path):

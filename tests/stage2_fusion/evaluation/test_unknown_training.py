@@ -46,23 +46,24 @@ def test_clips_of_a_new_split_are_compared_by_content(clips, tmp_path):
     """Encoders trained on the clips' own train split meet those clips again in another fold."""
     own = ClipDataset.open(clips)
     train = np.array(own.column("split")) == "train"
-    record = TrainingClips.of(fingerprints(own)[train], fingerprints(own)[~train], [])
+    prints = fingerprints(own)
+    record = TrainingClips.of(prints[train], prints[~train], [])
     split_dataset(clips, tmp_path / "fold", folds=2, fold=1)
-    about = find_encoder_training(Encoders(record), ClipDataset.open(tmp_path / "fold"))
+    about = find_encoder_training(Encoders(record), ClipDataset.open(tmp_path / "fold"), prints)
     assert about.seen == np.array(own.column("id"))[train].tolist() and not about.unknown and not about.notes
     assert about.chosen == np.array(own.column("id"))[~train].tolist()
 
     loose = TrainingClips.of(
         record.trained[:0], record.chosen[:0], [TrainingSource("x.tar", "wds", "train", None, "?")]
     )
-    assert find_encoder_training(Encoders(loose), own).unknown == "its encoders were also trained on x.tar (?)"
+    assert find_encoder_training(Encoders(loose), own, prints).unknown == "its encoders were also trained on x.tar (?)"
     began = {"config": {"towers": {"vision": {"options": {"pretrained": "dinov2"}}, "text": None}}}
-    published = find_encoder_training(Encoders(TrainingClips(), began), own)
+    published = find_encoder_training(Encoders(TrainingClips(), began), own, prints)
     assert not published.unknown and "vision tower began from dinov2" in published.notes[0]
-    older = find_encoder_training(Encoders(None, {"data_digest": own.digest}), own)
+    older = find_encoder_training(Encoders(None, {"data_digest": own.digest}), own, prints)
     assert older.seen == about.seen and not older.unknown
-    assert "do not record" in find_encoder_training(Encoders(None), own).unknown
-    came = find_encoder_training(None, own, ["vision", "audio"])
+    assert "do not record" in find_encoder_training(Encoders(None), own, prints).unknown
+    came = find_encoder_training(None, own, prints, ["vision", "audio"])
     assert not came.unknown and "came with the dataset" in came.notes[0]
 
 
