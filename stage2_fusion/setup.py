@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shared import config as configuration
+from shared.dataset.training_clips import TrainingClips, TrainingSource
 from shared.errors import UserError
 from shared.registry import nearest
 from shared.terminal.messages import note
@@ -26,6 +27,7 @@ from stage2_fusion.data.usable_clips import (
     within_budget,
 )
 from stage2_fusion.evaluation.doubts import few_validation_line
+from stage2_fusion.evaluation.known_clips import record_of
 from stage2_fusion.models import MODELS
 from stage2_fusion.models.base import FusionModel, FusionOptions
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
@@ -156,6 +158,7 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
     """The config.json of the model folder. It names the clips that the model, and those that its encoders come from,
     learn from and are chosen by, so that scores on them can be told apart."""
     before = [start.config.trained_on for start in starts.values()]
+    further = {digest for each in before for digest in (each.data, *(each.other_data or []))} - {data.info.data.digest}
     clips, chosen_on = (
         _all_of([sorted(own), *others])
         for own, others in (
@@ -175,6 +178,7 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
         trained_on=TrainedOn(
             features=data.info.digest,
             data=data.info.data.digest,
+            other_data=sorted(further) or None,
             seed=config.seed,
             clips=clips,
             chosen_on=chosen_on,
@@ -182,6 +186,16 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
             synthetic=bool(data.info.data.synthetic),
         ),
     )
+
+
+def training_clips(config: FuseConfig, data: TrainingData, starts: Starts) -> TrainingClips | None:
+    """The fingerprints of the clips that train and choose the model, and of those behind the models that it begins
+    with; None if some are not recorded: features and models of earlier versions have none."""
+    source = TrainingSource(str(config.data), "features", config.train_split, len(data.clips))
+    record = record_of([clip[0] for clip in data.clips], data.valid.samples, source)
+    for start in starts.values():
+        record = record.join(start.training_clips) if record and start.training_clips else None
+    return record
 
 
 def _all_of(lists: Sequence[list[str] | None]) -> list[str] | None:

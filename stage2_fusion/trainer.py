@@ -42,6 +42,7 @@ from stage2_fusion.setup import (
     fusion_config,
     load_training_data,
     parameter_groups,
+    training_clips,
     warn_of_missing_files,
 )
 from stage2_fusion.step import train_step
@@ -115,6 +116,7 @@ class Trainer:
         seed_everything(config.seed, "weights")
         self.fusion_config = fusion_config(config, options, data, starts)
         fusion = FusionModel.build(config.model, self.fusion_config.options, FeatureSpec.of(data.info))
+        fusion.training_clips = self.training_clips = training_clips(config, data, starts)
         fusion.fit_statistics([clip[0] for clip in data.clips])
         started = start_from(fusion, starts)
         if started and config.train.init_lr == 0:
@@ -261,6 +263,7 @@ class Trainer:
             self.data.info.group_names,
             self.data.valid.info.label_names,
         )
+        fusion.training_clips = self.training_clips  # an earlier version may have saved the best epoch
         fusion.save_pretrained(folder)
 
 

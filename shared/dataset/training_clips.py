@@ -90,6 +90,11 @@ class TrainingClips:
             return 1.0
         return float(((fingerprints > 0) & (fingerprints <= self.limit)).any(axis=1).mean())
 
+    def all_in(self, fingerprints: np.ndarray) -> bool:
+        """Whether all clips behind it are among these, by their fingerprints uint64 (N, 3); False for a sample, of
+        which that is not known."""
+        return self.limit is None and all(np.isin(own, fingerprints).all() for own in (self.trained, self.chosen))
+
     @property
     def not_compared(self) -> list[str]:
         """The sources whose clips cannot be compared, each with the reason."""
@@ -104,8 +109,8 @@ class TrainingClips:
         save_file(arrays, folder / FILE, metadata={"about": json.dumps(about)})
 
     @classmethod
-    def read(cls, folder: Path) -> Self | None:
-        """The record in a folder; None if it holds none. UserError if it is damaged."""
+    def read(cls, folder: Path, again: str = "export the encoders again") -> Self | None:
+        """The record in a folder; None if it holds none. UserError if it is damaged; `again` says how to get one."""
         from safetensors import safe_open
 
         path = Path(folder) / FILE
@@ -119,7 +124,7 @@ class TrainingClips:
                 raise ValueError(f"format {about['format']!r:.40}")
             return cls(**arrays, sources=[TrainingSource(**each) for each in about["sources"]], limit=about["limit"])
         except Exception as error:  # safetensors has errors of its own
-            raise UserError(f"{path}: damaged ({str(error)[:80]}); export the encoders again") from None
+            raise UserError(f"{path}: damaged ({str(error)[:80]}); {again}") from None
 
 
 def fingerprints(clips: ClipDataset) -> np.ndarray:

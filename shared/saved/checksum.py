@@ -52,7 +52,7 @@ FUSION = FolderKind(
     "config.json",
     "emit-fusion/3",
     "emit-fusion/2",
-    ("model.safetensors", "metrics.json", "calibration.safetensors"),
+    ("model.safetensors", "metrics.json", "calibration.safetensors", "training_clips.safetensors"),
     "give the `model` folder of an `emit fuse` run",
 )
 CLIPS = FolderKind(

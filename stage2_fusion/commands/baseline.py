@@ -11,6 +11,7 @@ import numpy as np
 from shared import config as configuration
 from shared.dataset.clip import MODALITIES
 from shared.dataset.label_scale import LabelScale
+from shared.dataset.training_clips import TrainingSource
 from shared.errors import UserError
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, NonNegativeInt, Resamples, Seed, Steps
@@ -24,13 +25,13 @@ from stage2_fusion.data.usable_clips import (
     scorable_dimensions,
     within_budget,
 )
+from stage2_fusion.evaluation.known_clips import KnownClips, known_to_model, record_of
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.result_files import write_evaluation
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
 from stage2_fusion.evaluation.scoring import (
     clip_groups,
-    count_seen,
     crossed_groups,
     crossed_kind,
     group_kind,
@@ -166,7 +167,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
         model="kernel ridge",
         configuration={"modalities": [name for name in MODALITIES if name in config.modalities]},
         made_from={"model": None, "clips": info.digest, "fold": info.split},
-        seen=count_seen(ids, TrainedOn(clips=train_ids, chosen_on=valid_ids)),
+        seen=KnownClips(train_ids, valid_ids).count(ids),
         seen_by_encoders=0,
         label_ranges=info.label_ranges,
         sections={"chosen": fit.options, **({"notes": notes} if notes else {})},
@@ -214,7 +215,9 @@ def _on_features(config: BaselineConfig) -> Evaluation:
     samples = [list(itertools.compress(parts[0].samples, budget)), *(part.samples for part in parts[1:])]
     fit = _fit_features(config, samples, train_labels, valid_labels)
     info = parts[0].info
-    trained_on = TrainedOn(clips=train_ids, chosen_on=valid_ids)
+    trained_on = TrainedOn(data=info.data.digest, clips=train_ids, chosen_on=valid_ids)
+    record = record_of(samples[0], samples[1], TrainingSource(str(config.data), "features", config.train_split))
+    known = known_to_model(config.data, info, trained_on, record)
     kind, groups = clip_groups(parts[2].samples, config.groups, info.group_names)
     about = EvaluationInfo(
         split=config.split,
@@ -227,9 +230,9 @@ def _on_features(config: BaselineConfig) -> Evaluation:
             "encoders": info.encoders.digest,
             "fold": info.split,
         },
-        seen=count_seen(ids, trained_on),
+        seen=known.count(ids),
         seen_by_encoders=met.seen,
-        leak_probe=probe_leak(config.data, info, ids, labels, train_ids),
+        leak_probe=probe_leak(config.data, info, ids, labels, None if known.unknown else known.trained),
         label_ranges=info.label_ranges,
         sections={**fit.chosen, **({"notes": notes} if notes else {})},
     )
@@ -245,7 +248,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         config.bootstrap,
         config.seed,
         crossed,
-        unmet_in_features(config.data, info, ids, trained_on),
+        unmet_in_features(config.data, info, ids, known),
     )
 
 

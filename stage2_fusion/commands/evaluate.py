@@ -28,12 +28,13 @@ from stage2_fusion.evaluation.damage_detection import (
 )
 from stage2_fusion.evaluation.damage_signals import compare_on_purpose, is_uniform
 from stage2_fusion.evaluation.explain import write_explanations
+from stage2_fusion.evaluation.known_clips import KnownClips, known_to_model
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.result_files import write_evaluation
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions
-from stage2_fusion.evaluation.scoring import clip_groups, count_seen, crossed_groups, mean_weights, score_table
+from stage2_fusion.evaluation.scoring import clip_groups, crossed_groups, mean_weights, score_table
 from stage2_fusion.evaluation.trust import count_unlike, score_intervals
-from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders
+from stage2_fusion.evaluation.unknown_training import both_unknown, mark_unknown, meet_encoders
 from stage2_fusion.evaluation.unmet import unmet_in_features
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     check_output_file(out)
     model = FusionModel.from_pretrained(config.model)
     assert model.config is not None
-    names = model.config.label_names
-    scale = model.config.scale
+    names, scale = model.config.label_names, model.config.scale
     model.config.check_features(read_info(config.data), config.data)
     data = FeatureDataset.open(config.data, config.split, max_sequence_steps=model.config.max_sequence_steps)
     notes = _not_predicted(data.info.label_names, names)
@@ -114,20 +114,21 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     truth = read_truth(config.truth, ids) if config.truth else []
     passing = has_passing_damage(truth)
     kind, groups = clip_groups(samples, config.groups, data.info.group_names)
-    info = _describe(config, model, data.info, kind, ids, labels[clean], notes)
+    known = known_to_model(config.data, data.info, model.config.trained_on, model.training_clips)
+    info = _describe(config, model, data.info, known, kind, ids, labels[clean], notes)
     info.crossed_group, crossed = crossed_groups(samples, kind, data.info.group_names)
-    unmet = unmet_in_features(config.data, data.info, ids, model.config.trained_on)
+    unmet = unmet_in_features(config.data, data.info, ids, known)
     with SummaryRecorder(model.to(best_device())) as recorder:
         result = run_model(model, data.samples, config.batch_size, explain=config.explain or passing)
     weights = result.weights[clean]  # (N, 3)
     info.sections["weights"] = mean_weights(weights)
-    if known := model.calibration:
+    if kept := model.calibration:
         fractions, spans = result.predictions[clean], scale.highest - scale.lowest
-        info.intervals = score_intervals(known.intervals, fractions, labels[clean], spans, names, config.coverage)
-        info.unlike = count_unlike(known.familiarity, recorder.summaries(), clean)
+        info.intervals = score_intervals(kept.intervals, fractions, labels[clean], spans, names, config.coverage)
+        info.unlike = count_unlike(kept.familiarity, recorder.summaries(), clean)
     if config.truth is not None:
         info.ceiling = label_ceiling(config.truth, truth, labels[clean], names)
-    _score_damage(info, config, model, data, result, truth)
+    _score_damage(info, config, model, data, known, result, truth)
     evaluation = score_predictions(
         info,
         names,
@@ -167,6 +168,7 @@ def _score_damage(
     config: EvaluateConfig,
     model: "FusionModel",
     data: FeatureDataset,
+    known: KnownClips,
     result: "ModelPredictions",
     truth: list[dict[str, str]],
 ) -> None:
@@ -183,7 +185,7 @@ def _score_damage(
         return
     info.damaged_on_purpose = score_damaged_views(data.samples, result.predictions, result.weights, came_damaged)
     if not is_uniform(result.weights):
-        training = read_quality(config.data, model.config.trained_on.clips or [])
+        training = read_quality(config.data, known.trained)
         unmet = model.config.training.get("train", {}).get("leave_out_damage", [])
         _, groups = clip_groups(data.samples, config.groups, data.info.group_names)
         info.damage_detectors = compare_on_purpose(
@@ -199,16 +201,18 @@ def _describe(
     config: EvaluateConfig,
     model: "FusionModel",
     features: FeatureInfo,
+    known: KnownClips,
     group: str | None,
     ids: list[str],
     labels: np.ndarray,
     notes: list[str],
 ) -> EvaluationInfo:
-    """What is scored: the model on the clips `ids` with labels (N, K). group: the kind of their groups. UserError if it
-    is not known whether they were trained on."""
+    """What is scored: the model on the clips `ids` with labels (N, K). known: what it has met; group: the kind of their
+    groups. UserError if it is not known whether they were trained on."""
     assert model.config is not None
     about, trained_on = model.config, model.config.trained_on
     met = meet_encoders(config.data, features, ids)
+    all_notes = [*notes, *met.notes, *known.notes]
     info = EvaluationInfo(
         split=config.split,
         group=group,
@@ -224,15 +228,16 @@ def _describe(
         },
         training_seed=trained_on.seed,
         label_ranges=about.label_ranges,
-        seen=count_seen(ids, trained_on),
+        seen=known.count(ids),
         seen_by_encoders=met.seen,
-        leak_probe=probe_leak(config.data, features, ids, labels, trained_on.clips),
+        leak_probe=probe_leak(config.data, features, ids, labels, None if known.unknown else known.trained),
         sections={
             "training": {**about.training, "finetune": about.finetune, "seconds": model.metrics.get("seconds")},
-            **({"notes": [*notes, *met.notes]} if notes or met.notes else {}),
+            **({"notes": all_notes} if all_notes else {}),
         },
     )
-    mark_unknown(info, met.unknown, config.data, config.allow_unknown_training)
+    unknown = both_unknown(met.unknown, known.unknown)
+    mark_unknown(info, unknown, config.data, config.allow_unknown_training)
     return info
 
 

@@ -15,6 +15,7 @@ from shared.options.placeholders import Placeholder, WithCommas
 from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, Resamples, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
+from stage2_fusion.evaluation.known_clips import known_to_model
 from stage2_fusion.evaluation.results import MARK, parse_named_path
 from stage2_fusion.evaluation.robustness import (
     Curves,
@@ -203,7 +204,8 @@ def _fold_curves(
     scorable_dimensions(np.stack([views[0].labels for views in clips]), names, f"{data}, split {config.split!r}")
     ids = [views[0].id for views in clips]
     for model in models:
-        if why := check_known(data, features.info, ids, model.config.trained_on, config.allow_unknown_training):
+        known = known_to_model(data, features.info, model.config.trained_on, model.training_clips)
+        if why := check_known(data, features.info, ids, known.unknown, config.allow_unknown_training):
             unknown[name] = why
     _, groups = clip_groups([views[0] for views in clips], config.groups, features.info.group_names)
 

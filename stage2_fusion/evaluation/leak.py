@@ -45,13 +45,13 @@ def probe_leak(
     """Probe the clips `ids` with labels (N, K).
 
     features: folder of the feature dataset; info: its features.json, of all dimensions or of some; trained_on: ids of
-    the training clips; None (not known) takes those of split train.
+    the training clips in it; None if they are not known.
     """
+    if trained_on is None:
+        return LeakProbe(why="it is not known which clips are training clips")
     columns = [read_info(features).label_names.index(name) for name in info.label_names]
     clips = {clip.id: replace(clip, labels=clip.labels[columns]) for clip in read_clips(features)}
-    in_train = [name for name, clip in clips.items() if clip.split == "train"]
-    train = in_train if trained_on is None else [name for name in trained_on if name in clips]
-    train = [name for name in train if not np.isnan(clips[name].labels).all()]
+    train = [name for name in trained_on if name in clips and not np.isnan(clips[name].labels).all()]
     if not train:
         return LeakProbe(why="the feature dataset holds no labeled training clips")
     shared = {kind: _shared_fraction(clips, kind, ids, train) for kind in info.group_names}

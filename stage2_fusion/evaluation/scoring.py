@@ -12,8 +12,7 @@ from shared.text import counted
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.damage_signals import detector_table
 from stage2_fusion.evaluation.doubts import flat_line
-from stage2_fusion.evaluation.results import MARK, Evaluation, SeenClips, why_no_mean
-from stage2_fusion.models.model_config import TrainedOn
+from stage2_fusion.evaluation.results import MARK, Evaluation, why_no_mean
 
 
 def clip_groups(samples: list[FeatureSample], kind: str | None, kinds: list[str]) -> tuple[str | None, list[str]]:
@@ -49,13 +48,6 @@ def group_kind(kind: str | None, kinds: list[str]) -> str | None:
     if kind is not None and kind not in kinds:
         raise UserError(f"--groups {kind}: the clips have no such group; {nearest(kind, kinds)}")
     return kind or (kinds[0] if kinds else None)
-
-
-def count_seen(ids: list[str], trained_on: TrainedOn) -> SeenClips | None:
-    """How many of the clips a model was trained on and chosen by; None when that is not recorded."""
-    if trained_on.clips is None:
-        return None
-    return SeenClips(len(set(ids) & set(trained_on.clips)), len(set(ids) & set(trained_on.chosen_on or [])))
 
 
 def mean_weights(weights: np.ndarray) -> dict[str, float | None]:

@@ -13,7 +13,6 @@ from stage2_fusion.data.encoder_training import OLDER, EncoderTraining
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import read_clips
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo
-from stage2_fusion.models.model_config import TrainedOn
 
 GO_ON = "or go on with --allow_unknown_training true, which marks every table"
 OLD_EVALUATION = "an evaluation of an earlier version, which does not say; evaluate again"
@@ -54,13 +53,18 @@ def known_to_encoders(features: Path, info: FeatureInfo) -> EncoderTraining:
     return EncoderTraining([clip.id for clip in read_clips(features, stored=True) if clip.split == "train"])
 
 
-def check_known(features: Path, info: FeatureInfo, ids: Sequence[str], trained_on: TrainedOn, allowed: bool) -> str:
+def check_known(features: Path, info: FeatureInfo, ids: Sequence[str], unknown: str, allowed: bool) -> str:
     """Why it is not known whether the clips `ids` of a feature dataset trained a model or its encoders; "" if it is.
-    UserError if that is not `allowed`."""
-    why = meet_encoders(features, info, ids).unknown or ("" if trained_on.clips is not None else OLD_MODEL)
+    unknown: why that is not known of the model. UserError if that is not `allowed`."""
+    why = both_unknown(meet_encoders(features, info, ids).unknown, unknown)
     if why:
         _refuse(why, features, allowed)
     return why
+
+
+def both_unknown(of_encoders: str, of_model: str) -> str:
+    """The reasons in one line; "" without any."""
+    return "; ".join(filter(None, [of_encoders, of_model]))
 
 
 def refuse_unknown(info: EvaluationInfo, where: str | Path | None, allowed: bool) -> None:

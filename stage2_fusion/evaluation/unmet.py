@@ -8,9 +8,9 @@ from pathlib import Path
 
 from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import read_clips
+from stage2_fusion.evaluation.known_clips import KnownClips
 from stage2_fusion.evaluation.results import Evaluation, Unmet
 from stage2_fusion.evaluation.unknown_training import known_to_encoders
-from stage2_fusion.models.model_config import TrainedOn
 
 
 def find_unmet(
@@ -29,14 +29,14 @@ def find_unmet(
     return Unmet(list(kinds), rows)
 
 
-def unmet_in_features(features: Path, info: FeatureInfo, ids: Sequence[str], trained_on: TrainedOn) -> Unmet | None:
-    """`find_unmet` of the clips `ids` of a feature dataset, for a model trained on `trained_on` and the encoders. None
-    also if it is not known what trained them, or on clips of other datasets, whose groups are not known."""
+def unmet_in_features(features: Path, info: FeatureInfo, ids: Sequence[str], known: KnownClips) -> Unmet | None:
+    """`find_unmet` of the clips `ids` of a feature dataset, for its encoders and a model that has met `known`. None
+    also if it is not known what trained them, or if clips of other datasets did, whose groups are not known."""
     encoders = known_to_encoders(features, info)
-    if trained_on.clips is None or encoders.unknown:
+    if known.unknown or not known.whole or encoders.unknown:
         return None
     groups = {clip.id: clip.groups for clip in read_clips(features)}
-    met = {*trained_on.clips, *(trained_on.chosen_on or []), *encoders.seen, *encoders.chosen}
+    met = {*known.trained, *known.chosen, *encoders.seen, *encoders.chosen}
     if met - groups.keys():
         return None
     return find_unmet(info.group_names, (groups[name] for name in ids), (groups[name] for name in met))

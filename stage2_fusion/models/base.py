@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shared import config as configuration
 from shared import hub
 from shared.dataset.clip import MODALITIES
+from shared.dataset.training_clips import TrainingClips
 from shared.errors import UserError, options_of
 from shared.files import saved_folder
 from shared.options.ranges import CheckedOptions, Fraction, ProperFraction
@@ -24,7 +25,7 @@ from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.models import MODELS, saving
 from stage2_fusion.models.calibration import Calibration
 from stage2_fusion.models.loading import load_model
-from stage2_fusion.models.model_config import FusionConfig
+from stage2_fusion.models.model_config import AGAIN, FusionConfig
 
 if TYPE_CHECKING:
     from stage1_align.encoders import AlignedEncoders
@@ -126,7 +127,8 @@ class FusionModel(nn.Module):
 
     metrics: scores of a model that was loaded, {} otherwise. folder: where it was loaded from, None otherwise.
     calibration: what intervals and the distance from the training clips are computed from; None if it is not known. It
-    belongs to these weights: set it to None if you change them.
+    belongs to these weights: set it to None if you change them. training_clips: fingerprints of the clips that trained
+    the model and chose its epoch; None if they are not recorded.
     """
 
     Options: ClassVar[type[FusionOptions]] = FusionOptions
@@ -150,6 +152,7 @@ class FusionModel(nn.Module):
         self.metrics: dict[str, Any] = {}
         self.folder: Path | None = None
         self.calibration: Calibration | None = None
+        self.training_clips: TrainingClips | None = None
         for name in MODALITIES:
             widths = {"x": spec.widths[name], "quality": len(spec.quality[name]), "pooled": spec.widths["embed"]}
             for key, width in widths.items():
@@ -198,6 +201,7 @@ class FusionModel(nn.Module):
         model = load_model(folder, config, lambda: cls._from_saved(config, folder))
         model.config, model.metrics, model.folder = config, saving.read_metrics(folder), folder
         model.calibration = Calibration.read(folder, config)
+        model.training_clips = TrainingClips.read(folder, AGAIN)
         return model.eval().requires_grad_(False)
 
     def save_pretrained(
@@ -218,9 +222,8 @@ class FusionModel(nn.Module):
         if config is None:
             raise UserError("a model that was not loaded has no config.json: give config=FusionConfig(...)")
         metrics = self.metrics if metrics is None else metrics
-        saving.write_folder(
-            saved_folder(folder), self.state_dict(), config, metrics, encoders, self.folder, self.calibration
-        )
+        own = self.calibration, self.training_clips
+        saving.write_folder(saved_folder(folder), self.state_dict(), config, metrics, encoders, self.folder, *own)
 
     def push_to_hub(self, repo_id: str, private: bool = True) -> None:
         """Upload the model folder, with its card and encoders, to the model repository "OWNER/NAME" of the Hugging Face

@@ -30,9 +30,12 @@ class TrainedOn:
     """Digest of the feature dataset."""
     data: str = ""
     """Digest of the clip dataset."""
+    other_data: list[str] | None = None
+    """Digests of further clip datasets, whose clips trained the models that it began with."""
     seed: int | None = None
     clips: list[str] | None = None
-    """Ids of the training clips."""
+    """Ids of the training clips; the model folder holds their fingerprints too, because ids of other datasets may be
+    the same."""
     chosen_on: list[str] | None = None
     """Ids of the validation clips that chose the epoch."""
     mean_labels: dict[str, float] | None = None

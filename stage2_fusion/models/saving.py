@@ -6,6 +6,9 @@ metrics.json           scores of the epoch the weights are from
 calibration.safetensors
                        what intervals and the distance from the training clips are computed from; absent while the model
                        trains, and in models of earlier versions
+training_clips.safetensors
+                       fingerprints of the clips that trained the model and chose its epoch
+                       (shared/dataset/training_clips.py); absent in models of earlier versions
 README.md              the model card
 encoders/              the aligned encoders the model was trained on, or end to end with; absent where all features were
                        given (came with their dataset, or another tool made them)
@@ -17,6 +20,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.dataset.training_clips import TrainingClips
 from shared.files import atomic_folder, digest, link_or_copy, read_object, write_json, write_text
 from shared.saved.checksum import ENCODERS, FUSION, read_description, write_description
 from shared.training.weights import separate_tensors
@@ -42,6 +46,7 @@ def write_folder(
     encoders: "AlignedEncoders | None" = None,
     loaded_from: Path | None = None,
     calibration: Calibration | None = None,
+    training_clips: TrainingClips | None = None,
 ) -> None:
     """Write a model folder, completely or not at all; see `FusionModel.save_pretrained`.
 
@@ -75,6 +80,8 @@ def write_folder(
         write_json(folder / "metrics.json", metrics)
         if calibration is not None:
             calibration.write(folder)
+        if training_clips is not None:
+            training_clips.write(folder)
         write_description(folder, FUSION, config.to_json())
         write_text(folder / "README.md", model_card(config, metrics))
 

@@ -16,6 +16,7 @@ from shared.terminal.messages import note
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 
 if TYPE_CHECKING:
+    from stage2_fusion.models.base import FusionModel
     from stage2_fusion.prediction.predicting import Predictions
     from stage2_fusion.predictor import Predictor
 
@@ -111,20 +112,26 @@ def predict_encoded(model: Path, data: Path, split: str | None, batch_size: int)
     loaded = FusionModel.from_pretrained(model).to(best_device())
     predictions = predict_features(loaded, data, split, batch_size)
     ids = list(predictions.by_clip())
-    for line in [*seen_notes(ids, loaded.config.trained_on), *_encoder_notes(data, ids)]:
+    for line in _training_notes(loaded, data, ids):
         note(line)
     return predictions
 
 
-def _encoder_notes(data: Path, ids: list[str]) -> list[str]:
-    """What to know when the encoders were trained on encoded clips, or when that is not known."""
+def _training_notes(model: "FusionModel", data: Path, ids: list[str]) -> list[str]:
+    """What to know when the model or its encoders were trained on encoded clips, or when that is not known."""
     from stage2_fusion.data.feature_info import read_info
+    from stage2_fusion.evaluation.known_clips import known_to_model
     from stage2_fusion.evaluation.unknown_training import meet_encoders
 
-    met = meet_encoders(data, read_info(data), ids)
-    if met.unknown:
-        return [f"it is not known whether the encoders were trained on these clips: {met.unknown}"]
-    return [f"seen in training: the encoders were trained on {met.seen} of the clips"] if met.seen else []
+    info = read_info(data)
+    known = known_to_model(data, info, model.config.trained_on, model.training_clips)
+    met, seen = meet_encoders(data, info, ids), known.count(ids)
+    return [
+        *([f"it is not known whether the model was trained on these clips: {known.unknown}"] if known.unknown else []),
+        *([_seen_line(seen.in_training, seen.in_choosing)] if seen and (seen.in_training or seen.in_choosing) else []),
+        *([f"it is not known whether the encoders were trained on these clips: {met.unknown}"] if met.unknown else []),
+        *([f"seen in training: the encoders were trained on {met.seen} of the clips"] if met.seen else []),
+    ]
 
 
 def seen_notes(ids: Iterable[str], trained_on: TrainedOn) -> list[str]:
@@ -132,9 +139,11 @@ def seen_notes(ids: Iterable[str], trained_on: TrainedOn) -> list[str]:
     Ids are compared with and without the extension of a media file."""
     names = {name for given in ids for name in (given, Path(given).stem if is_media(Path(given)) else given)}
     learned, chosen = (len(names & set(clips or ())) for clips in (trained_on.clips, trained_on.chosen_on))
-    if not learned and not chosen:
-        return []
-    return [
-        f"seen in training: {learned} of the clips trained this model and {chosen} chose its epoch, going by their "
-        "names; do not judge it by them (--split takes the clips of one split)"
-    ]
+    return [_seen_line(learned, chosen, ", going by their names")] if learned or chosen else []
+
+
+def _seen_line(learned: int, chosen: int, how: str = "") -> str:
+    return (
+        f"seen in training: {learned} of the clips trained this model and {chosen} chose its epoch{how}; do not judge "
+        "it by them (--split takes the clips of one split)"
+    )

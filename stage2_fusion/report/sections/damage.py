@@ -19,6 +19,7 @@ from stage2_fusion.evaluation.damage_signals import (
     compare_on_purpose,
     is_uniform,
 )
+from stage2_fusion.evaluation.known_clips import known_to_model
 from stage2_fusion.evaluation.scoring import clip_groups
 from stage2_fusion.inference import run_model
 from stage2_fusion.report.clip_figures import draw_steps
@@ -84,7 +85,8 @@ def _on_purpose(inputs: Inputs, model: "FusionModel", data: FeatureDataset, weig
     except (NotFound, UserError):
         came_damaged = None
     about = model.config
-    training = read_quality(inputs.features_path, about.trained_on.clips or [])
+    known = known_to_model(inputs.features_path, data.info, about.trained_on, model.training_clips)
+    training = read_quality(inputs.features_path, known.trained)
     unmet = about.training.get("train", {}).get("leave_out_damage", [])
     _, groups = clip_groups(data.samples, None, data.info.group_names)
     return compare_on_purpose(data.samples, weights, groups, data.info.quality, training, unmet, came_damaged)

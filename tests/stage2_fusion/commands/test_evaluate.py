@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
         options={"width": 16, "steps": 4},
         max_sequence_steps=128,
         training={"loss": {"mse": 1.0}},
-        trained_on=TrainedOn(clips=["elsewhere"], chosen_on=[]),
+        trained_on=TrainedOn(data=info.data.digest, clips=["elsewhere"], chosen_on=[]),
     )
     model = FusionModel.build(config.model, config.options, FeatureSpec.of(info))
     model.fit_statistics(samples)

@@ -31,9 +31,8 @@ def folder(tmp_path_factory):
     for run in ("concat", "dual_stage", "concat1"):
         name = run.removesuffix("1")
         options = synthetic_features.SMALL[name]
-        config = FusionConfig.from_features(
-            info, model=name, options=options, max_sequence_steps=128, trained_on=TrainedOn(clips=[], chosen_on=[])
-        )
+        about = TrainedOn(data=info.data.digest, clips=[], chosen_on=[])
+        config = FusionConfig.from_features(info, model=name, options=options, max_sequence_steps=128, trained_on=about)
         model = FusionModel.build(name, options, FeatureSpec.of(info))
         model.fit_statistics(samples)
         model.save_pretrained(folder / run / "model", config)
@@ -121,8 +120,8 @@ def test_folds_are_scored_as_one_each_by_the_models_that_were_trained_on_it(fold
         for fold, path in enumerate(folds):
             model = FusionModel.from_pretrained(folder / run / "model")
             list(model.parameters())[-1].data += 0.1 * (fold - 0.5)  # the output bias
-            trained_on = TrainedOn(features=read_info(path).digest, seed=seed, clips=[], chosen_on=[])
-            model.save_pretrained(tmp_path / run / str(fold), replace(model.config, trained_on=trained_on))
+            about = replace(model.config.trained_on, features=read_info(path).digest, seed=seed)
+            model.save_pretrained(tmp_path / run / str(fold), replace(model.config, trained_on=about))
             given.append(f"m={tmp_path / run / str(fold)}")
             models[seed, fold] = model
 

@@ -52,13 +52,14 @@ def test_probe_says_why_nothing_is_compared(tmp_path):
         sample.groups = {"subject": f"s{i % 3}" if i < 6 else ""}
     info = write(tmp_path / "f", samples, synthetic_features.info(views=0))
     ids, labels = [sample.id for sample in samples[4:]], np.stack([sample.labels for sample in samples[4:]])
-    probe = probe_leak(tmp_path / "f", info, ids, labels, None)
+    probe = probe_leak(tmp_path / "f", info, ids, labels, [sample.id for sample in samples[:4]])
     assert probe.pcc is None and "nowhere" in probe.why
     assert probe.shared_groups == {"subject": pytest.approx(2 / 3)}
     only_s0 = probe_leak(tmp_path / "f", info, ids, labels, ["train000"])
     assert only_s0.shared_groups == {"subject": 0}
     elsewhere = probe_leak(tmp_path / "f", info, ids, labels, ["of another dataset"])
     assert elsewhere.shared_groups is None and "no labeled training clips" in elsewhere.why
+    assert "not known" in probe_leak(tmp_path / "f", info, ids, labels, None).why
 
 
 def test_probe_finds_seed_videos_on_both_sides_of_split(clips, tmp_path):
@@ -77,7 +78,8 @@ def test_probe_finds_seed_videos_on_both_sides_of_split(clips, tmp_path):
     write(tmp_path / "f", samples, info)
     train, test = ([sample for sample in samples if sample.split == split] for split in ("train", "test"))
     labels = np.stack([sample.labels for sample in test])
-    probe = probe_leak(tmp_path / "f", info, [sample.id for sample in test], labels, None)
+    train_ids = [sample.id for sample in train]
+    probe = probe_leak(tmp_path / "f", info, [sample.id for sample in test], labels, train_ids)
     predictions = nearest_labels(
         [transcripts[sample.id] for sample in test],
         [transcripts[sample.id] for sample in train],
@@ -100,4 +102,4 @@ def test_probe_finds_seed_videos_on_both_sides_of_split(clips, tmp_path):
     other = shutil.copytree(clips, tmp_path / "other")
     edit(other, "counts", value={})  # sealing a change changes the digest
     moved = replace(info, data=replace(stored, path=str(other)))
-    assert "now holds other clips" in probe_leak(tmp_path / "f", moved, [test[0].id], labels[:1], None).why
+    assert "now holds other clips" in probe_leak(tmp_path / "f", moved, [test[0].id], labels[:1], train_ids).why

@@ -159,11 +159,12 @@ def test_model_and_baseline_know_which_clips_they_have_not_met(crossed, tmp_path
     assert ridge.to_json()["unmet"]["pcc"]["mean"] == pytest.approx(by_hand(ridge, rows))
 
     info = synthetic_features.info(views=0, group_names=KINDS)
-    for trained_on, expected in (
-        (TrainedOn(clips=[f"train{i:03d}" for i in range(30)], chosen_on=["valid000"]), rows),
-        (TrainedOn(clips=["train000", "test000"], chosen_on=[]), [3, 4, 5, 6, 7]),  # its person is that of 1 and 2
-        (TrainedOn(clips=["elsewhere"], chosen_on=[]), None),
+    for trained, chosen, expected in (
+        ([f"train{i:03d}" for i in range(30)], ["valid000"], rows),
+        (["train000", "test000"], [], [3, 4, 5, 6, 7]),  # its person is that of 1 and 2
+        (["elsewhere"], [], None),
     ):
+        trained_on = TrainedOn(data=info.data.digest, clips=trained, chosen_on=chosen)
         config = FusionConfig.from_features(
             info, model="concat", options={"width": 8}, max_sequence_steps=32, trained_on=trained_on
         )
