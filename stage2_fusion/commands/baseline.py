@@ -25,10 +25,10 @@ from stage2_fusion.data.usable_clips import (
     scorable_dimensions,
     within_budget,
 )
-from stage2_fusion.evaluation.known_clips import KnownClips, known_to_model, record_of
+from stage2_fusion.evaluation.known_clips import known_to_model, record_of
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.result_files import write_evaluation
-from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions
+from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, SeenClips, score_predictions
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
 from stage2_fusion.evaluation.scoring import (
     clip_groups,
@@ -37,14 +37,15 @@ from stage2_fusion.evaluation.scoring import (
     group_kind,
     score_table,
 )
-from stage2_fusion.evaluation.unknown_training import mark_unknown, meet_encoders
+from stage2_fusion.evaluation.unknown_training import both_unknown, mark_unknown, meet_encoders
 from stage2_fusion.evaluation.unmet import find_unmet, unmet_in_features
 from stage2_fusion.models.model_config import TrainedOn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from shared.dataset.clip_dataset import ClipDataset, ClipSample
+    from shared.dataset.clip_dataset import ClipDataset, ClipDatasetInfo, ClipSample
+    from stage2_fusion.data.feature_info import FeatureInfo
     from stage2_fusion.data.features import FeatureDataset, FeatureSample
 
 
@@ -67,6 +68,8 @@ class BaselineConfig(CheckedOptions):
     """Modalities that the regression reads, such as text."""
     split: str = "test"
     """Split to score."""
+    scored_data: Path | None = None
+    """Another dataset of the same kind whose split is scored; by default `data`."""
     max_train_clips: NonNegativeInt = 0
     """Fit on this many of the labeled training clips at most, the same as `emit fuse` with this option; 0: all."""
     train_split: str = "train"
@@ -132,12 +135,13 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
     from shared.dataset.clip_dataset import ClipDataset
     from stage2_fusion.evaluation.kernel_baseline import ClipStatistics, fit_kernel_ridge
 
-    data = [ClipDataset.open(config.data, split) for split in (config.train_split, config.valid_split, config.split)]
-    info, where = data[0].info, [f"{config.data}, split {part!r}" for part in (config.train_split, config.valid_split)]
+    data = [ClipDataset.open(path, split) for path, split in _where(config)]
+    info, where = data[0].info, [f"{path}, split {part!r}" for path, part in _where(config)]
+    _check_scored(config, _described(info), _described(data[2].info))
     all_labels = [part.labels() for part in data]  # (N, K)
-    for labels, split in zip(all_labels, (config.train_split, config.valid_split, config.split), strict=True):
+    for labels, place in zip(all_labels, where, strict=True):
         if np.isnan(labels).all():
-            raise UserError(f"{config.data}, split {split!r}: no clip of it is labeled")
+            raise UserError(f"{place}: no clip of it is labeled")
     every_id, groups = data[0].column("id"), _all_groups(data[0])
     budget = within_budget(every_id, groups, all_labels[0], config.max_train_clips)
     all_labels[0] = all_labels[0][budget]
@@ -153,32 +157,74 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
             ClipStatistics.of(_clips(part, rows, bar), info.recipe.sample_rates[0], config.modalities)
             for part, rows in zip(data, chosen, strict=True)
         ]
-    for part, split in zip(parts, (config.train_split, config.valid_split, config.split), strict=True):
+    for part, place in zip(parts, where, strict=True):
         if not part.present().any():
-            raise UserError(f"{config.data}, split {split!r}: none of its clips has {' or '.join(config.modalities)}")
+            raise UserError(f"{place}: none of its clips has {' or '.join(config.modalities)}")
     fit = fit_kernel_ridge(parts, train_labels, valid_labels)
-    train_ids, valid_ids, ids = (part.column("id") for part in data)
-    train_ids = list(itertools.compress(train_ids, budget))
-    kind = group_kind(config.groups, info.group_names)
+    ids = data[2].column("id")
+    kind = group_kind(config.groups, data[2].info.group_names)
     scale = LabelScale.of(names, info.label_ranges)
     about = EvaluationInfo(
         split=config.split,
         group=kind,
         model="kernel ridge",
         configuration={"modalities": [name for name in MODALITIES if name in config.modalities]},
-        made_from={"model": None, "clips": info.digest, "fold": info.split},
-        seen=KnownClips(train_ids, valid_ids).count(ids),
+        made_from={"model": None, "clips": data[2].digest, "fold": data[2].info.split, "trained_on": info.digest},
+        seen=_count_seen(data, budget),
         seen_by_encoders=0,
         label_ranges=info.label_ranges,
         sections={"chosen": fit.options, **({"notes": notes} if notes else {})},
     )
-    kinds_of = {name: data[2].column(f"group_{name}") for name in info.group_names}
+    kinds_of = {name: data[2].column(f"group_{name}") for name in data[2].info.group_names}
     about.crossed_group = crossed_kind(kinds_of, kind)
     crossed = _groups_of(data[2], about.crossed_group) if about.crossed_group else None
     met = [*itertools.compress(groups, budget), *_all_groups(data[1])]
-    unmet = find_unmet(info.group_names, _all_groups(data[2]), met)
+    own = data[2].digest == info.digest  # groups of another dataset may have the same names
+    unmet = find_unmet(info.group_names, _all_groups(data[2]), met) if own else None
     scored = names, ids, _groups_of(data[2], kind), scale.values(fit.predictions), scale.values(labels)
     return score_predictions(about, *scored, config.bootstrap, config.seed, crossed, unmet)
+
+
+def _where(config: BaselineConfig) -> list[tuple[Path, str]]:
+    """Dataset and split of the clips to fit on, to choose by and to score."""
+    return [
+        (config.data, config.train_split),
+        (config.data, config.valid_split),
+        (config.scored_data or config.data, config.split),
+    ]
+
+
+def _check_scored(config: BaselineConfig, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """UserError unless what was fitted to data described by `ours` can score data described by `theirs`."""
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            raise UserError(
+                f"{config.scored_data}: {name} {theirs.get(name)}, but {config.data} has {value}; make both alike"
+            )
+
+
+def _described(info: "ClipDatasetInfo") -> dict[str, Any]:
+    """What clips have to have in common, as `_check_scored` reads it."""
+    return {"labels": info.label_names, "label ranges": info.label_ranges, **info.recipe.to_json()}
+
+
+def _features_described(info: "FeatureInfo") -> dict[str, Any]:
+    """The same of features."""
+    described = {"labels": info.label_names, "label ranges": info.label_ranges, "encoders": info.encoders.digest}
+    return {**described, "channels": info.widths, "precision": info.precision}
+
+
+def _count_seen(parts: "Sequence[ClipDataset]", fitted: np.ndarray) -> SeenClips:
+    """How many clips of the third part are among the `fitted` ones, bool (n,), of the first, or in the second: by id
+    within a dataset, by content in another, where ids may coincide."""
+    if parts[2].digest == parts[0].digest:
+        train, valid, scored = (part.column("id") for part in parts)
+        return SeenClips(len(set(itertools.compress(train, fitted)) & set(scored)), len(set(valid) & set(scored)))
+    from shared.dataset.training_clips import TrainingClips, fingerprints
+
+    to_fit, to_choose, to_score = map(fingerprints, parts)  # (n, 3), (m, 3), (N, 3)
+    met = TrainingClips.of(to_fit[fitted], to_choose, []).met(to_score)
+    return SeenClips(int(met.trained.sum()), int(met.chosen.sum()))
 
 
 def _all_groups(part: "ClipDataset") -> list[dict[str, str]]:
@@ -205,19 +251,21 @@ def _clips(data: "ClipDataset", rows: np.ndarray, bar: Progress) -> "Iterator[Cl
 def _on_features(config: BaselineConfig) -> Evaluation:
     """A regression on statistics of features."""
     parts, notes = _open_splits(config)
-    met = meet_encoders(config.data, parts[0].info, [sample.id for sample in parts[2].samples])
-    notes += met.notes
+    scored_data = config.scored_data or config.data
     train_ids, valid_ids, ids = ([sample.id for sample in part.samples] for part in parts)
+    met = meet_encoders(scored_data, parts[2].info, ids)
+    notes += met.notes
     groups_of = [sample.groups for sample in parts[0].samples]
     budget = within_budget(train_ids, groups_of, parts[0].labels(), config.max_train_clips)
     train_labels, valid_labels, labels = (part.labels() for part in parts)  # (N, K)
     train_labels, train_ids = train_labels[budget], list(itertools.compress(train_ids, budget))
     samples = [list(itertools.compress(parts[0].samples, budget)), *(part.samples for part in parts[1:])]
     fit = _fit_features(config, samples, train_labels, valid_labels)
-    info = parts[0].info
-    trained_on = TrainedOn(data=info.data.digest, clips=train_ids, chosen_on=valid_ids)
+    info = parts[2].info
+    trained_on = TrainedOn(data=parts[0].info.data.digest, clips=train_ids, chosen_on=valid_ids)
     record = record_of(samples[0], samples[1], TrainingSource(str(config.data), "features", config.train_split))
-    known = known_to_model(config.data, info, trained_on, record)
+    known = known_to_model(scored_data, info, trained_on, record)
+    notes += known.notes
     kind, groups = clip_groups(parts[2].samples, config.groups, info.group_names)
     about = EvaluationInfo(
         split=config.split,
@@ -232,11 +280,11 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         },
         seen=known.count(ids),
         seen_by_encoders=met.seen,
-        leak_probe=probe_leak(config.data, info, ids, labels, None if known.unknown else known.trained),
+        leak_probe=probe_leak(scored_data, info, ids, labels, None if known.unknown else known.trained),
         label_ranges=info.label_ranges,
         sections={**fit.chosen, **({"notes": notes} if notes else {})},
     )
-    mark_unknown(about, met.unknown, config.data, config.allow_unknown_training)
+    mark_unknown(about, both_unknown(met.unknown, known.unknown), scored_data, config.allow_unknown_training)
     about.crossed_group, crossed = crossed_groups(parts[2].samples, kind, info.group_names)
     return score_predictions(
         about,
@@ -248,7 +296,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         config.bootstrap,
         config.seed,
         crossed,
-        unmet_in_features(config.data, info, ids, known),
+        unmet_in_features(scored_data, info, ids, known),
     )
 
 
@@ -289,9 +337,9 @@ def _open_splits(config: BaselineConfig) -> "tuple[list[FeatureDataset], list[st
     from stage2_fusion.data.features import FeatureDataset
     from stage2_fusion.data.usable_clips import require_modality
 
-    splits = (config.train_split, config.valid_split, config.split)
-    parts = [FeatureDataset.open(config.data, split, (0,), config.max_sequence_steps) for split in splits]
-    where = [f"{config.data}, split {split!r}" for split in splits]
+    parts = [FeatureDataset.open(path, split, (0,), config.max_sequence_steps) for path, split in _where(config)]
+    where = [f"{path}, split {split!r}" for path, split in _where(config)]
+    _check_scored(config, _features_described(parts[0].info), _features_described(parts[2].info))
     for part, name in zip(parts, where, strict=True):
         if np.isnan(part.labels()).all():
             raise UserError(f"{name}: no clip of it is labeled")

@@ -3,17 +3,21 @@
 import itertools
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from helpers import synthetic_features
 
-from shared.dataset.clip_dataset import ClipSample
+from shared.commands.prepare import main as prepare
+from shared.commands.synth import main as synth
+from shared.dataset.clip_dataset import ClipDataset, ClipSample
+from shared.dataset.splits import split_dataset
 from shared.errors import UserError
 from stage2_fusion.commands.baseline import main as baseline
 from stage2_fusion.evaluation import kernel_baseline
 from stage2_fusion.evaluation.kernel_baseline import ClipStatistics, fit_kernel_ridge
+from stage2_fusion.evaluation.result_files import read_evaluation
 
 RATE = 16000
 
@@ -125,6 +129,31 @@ def test_command_scores_clips_without_encoders(clips, tmp_path):
     words = ["--data", str(clips), "--out", str(tmp_path / "words.json"), "--modalities", '["text"]']
     assert baseline([*words, "--bootstrap", "20"]) == 0
     assert json.loads((tmp_path / "words.json").read_text())["pcc"] != metrics["pcc"]
+
+
+def test_clips_of_another_dataset_are_scored_and_known_by_their_content(clips, tmp_path):
+    """The fold holds the same clips with other splits; the strangers have the same ids."""
+    split_dataset(clips, tmp_path / "fold", folds=2, fold=1)
+    assert synth(["--out", str(tmp_path / "corpus"), "--clips", "12", "--seed", "9", "--workers", "1"]) == 0
+    recipe = ["--frame_size", str(ClipDataset.open(clips).info.recipe.frame_size), "--workers", "1"]
+    assert prepare([str(tmp_path / "corpus"), "--out", str(tmp_path / "strangers"), *recipe]) == 0
+    own, fold = ClipDataset.open(clips), ClipDataset.open(tmp_path / "fold", "test")
+    split_of = dict(zip(own.column("id"), own.column("split"), strict=True))
+    known = [split_of[name] for name in fold.column("id")]
+    assert "train" in known and set(known) != {"train"}
+    assert set(ClipDataset.open(tmp_path / "strangers").column("id")) <= split_of.keys()
+    given = ["--data", str(clips), "--bootstrap", "0", "--out", str(tmp_path / "a.json"), "--scored_data"]
+    for other, split, seen in (
+        ("fold", "test", {"in_training": known.count("train"), "in_choosing": known.count("valid")}),
+        ("strangers", "train", {"in_training": 0, "in_choosing": 0}),
+    ):
+        assert baseline([*given, str(tmp_path / other), "--split", split]) == 0
+        evaluation = read_evaluation(tmp_path / "a.json")
+        assert asdict(evaluation.info.seen) == seen and evaluation.unmet is None
+        assert evaluation.ids == sorted(ClipDataset.open(tmp_path / other, split).column("id"))
+    assert prepare([str(tmp_path / "corpus"), "--out", str(tmp_path / "small"), "--frame_size", "24"]) == 0
+    with pytest.raises(UserError, match=r"small: frame_size 24, but .* has \d+; make both alike"):
+        baseline([*given, str(tmp_path / "small"), "--split", "train"])
 
 
 def test_kind_that_does_not_read_the_data_is_refused(clips, tmp_path):

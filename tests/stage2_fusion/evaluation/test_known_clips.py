@@ -234,3 +234,29 @@ def test_record_survives_interruption_copy_and_is_sealed(folder, tmp_path, monke
 def test_model_without_any_record_is_not_known(folder):
     known = known_to_model(folder / "a", read_info(folder / "a"), TrainedOn(), None)
     assert known.unknown.startswith("the model does not record") and known.count(["test000"]) is None
+
+
+@pytest.mark.parametrize("kind", ["ridge", "kernel"])
+def test_baseline_scores_features_of_another_dataset(folder, tmp_path, kind):
+    """Fitted to a; b has the ids of a and other clips, the copy has other ids and the clips of a."""
+
+    def predict(other, split):
+        options = {"kind": kind, "scored_data": other and folder / other, "split": split, "bootstrap": 0}
+        return baseline(BaselineConfig(folder / "a", tmp_path / f"{other}.json", **options))
+
+    for other, split, seen in (
+        ("b", "train", SeenClips(0, 0)),
+        ("copy", "train", SeenClips(32, 0)),
+        ("copy", "valid", SeenClips(0, 16)),
+        ("copy", "test", SeenClips(0, 0)),
+    ):
+        evaluation = predict(other, split)
+        assert (
+            evaluation.info.seen == seen and evaluation.info.made_from["features"] == read_info(folder / other).digest
+        )
+    assert evaluation.ids == [f"copy of {name}" for name in predict(None, "test").ids]
+    np.testing.assert_allclose(evaluation.predictions, predict(None, "test").predictions)
+    wide = replace(synthetic_features.info(), data=ELSEWHERE, precision="bf16")
+    write(tmp_path / "bf16", synthetic_features.samples(COUNTS), wide)
+    with pytest.raises(UserError, match=r"bf16: precision bf16, but .*a has fp32; make both alike"):
+        baseline(BaselineConfig(folder / "a", tmp_path / "c.json", scored_data=tmp_path / "bf16"))
