@@ -254,16 +254,24 @@ def test_leaderboard_searches_every_system_alike_and_begins_with_the_baselines(c
 
 
 @pytest.mark.slow
-def test_partial_damage_tables_weights_per_step_beside_weights_per_clip(small, tmp_path):
+def test_partial_damage_scores_models_of_ordinary_clips_on_damage_that_passes(small, tmp_path):
     out = tmp_path / "out"
-    given = ["clips=60", "encoder_clips=24", "seeds=0,1", f"out={out}", *small]
+    given = ["clips=60", "train_clips=48", "seeds=0,1", f"out={out}", *small]
     assert emit("run", "partial_damage", *given) == 0
     board = {row["system"]: row for row in rows(out / "board.csv")}
-    weighted = {"weights_per_step", "weights_per_clip", "uniform_weights", "means_over_time"}
-    assert set(board) >= weighted | {"statistics", "ridge"}
-    assert {board[name]["seeds"] for name in weighted} == {"2"}
-    found = json.loads((out / "per_step" / "0.json").read_text())["damage"]
-    assert found["vision"]["auc"] > 0 and found["audio"]["auc"] > 0 and found["text"] is None
+    weighted = {"weights per step", "weights per clip", "uniform weights", "weights per step, damage of whole clips"}
+    trained = weighted | {"concat"}
+    assert set(board) >= trained | {"statistics", "ridge"}
+    assert {board[name]["seeds"] for name in trained} == {"2"}
+    assert not any(row["note"] for row in board.values())  # ids of the two corpora coincide, their clips do not
+    scored = json.loads((out / "per_step" / "0.json").read_text())
+    assert scored["damage"]["vision"]["auc"] > 0 and scored["damage"]["text"] is None
+    assert scored["seen"] == {"in_training": 0, "in_choosing": 0} and scored["seen_by_encoders"] == 0
+    shares = [
+        yaml.safe_load((out / name / "0" / "config.yaml").read_text())["train"]["passing_damage"]
+        for name in ("per_step", "per_clip", "uniform", "concat", "whole_clips")
+    ]
+    assert shares == [1.0, 1.0, 1.0, 1.0, 0.0]
 
 
 @pytest.fixture(scope="module")
