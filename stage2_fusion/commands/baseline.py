@@ -69,7 +69,7 @@ class BaselineConfig(CheckedOptions):
     split: str = "test"
     """Split to score."""
     scored_data: Path | None = None
-    """Another dataset of the same kind whose split is scored; by default `data`."""
+    """Score the split of this dataset, not of `data`."""
     max_train_clips: NonNegativeInt = 0
     """Fit on this many of the labeled training clips at most, the same as `emit fuse` with this option; 0: all."""
     train_split: str = "train"
