@@ -25,10 +25,10 @@ from stage2_fusion.data.usable_clips import (
     scorable_dimensions,
     within_budget,
 )
-from stage2_fusion.evaluation.known_clips import known_to_model, record_of
+from stage2_fusion.evaluation.known_clips import KnownClips, known_to_model, record_of
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.result_files import write_evaluation
-from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, SeenClips, score_predictions
+from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, score_predictions
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
 from stage2_fusion.evaluation.scoring import (
     clip_groups,
@@ -39,13 +39,12 @@ from stage2_fusion.evaluation.scoring import (
 )
 from stage2_fusion.evaluation.unknown_training import both_unknown, mark_unknown, meet_encoders
 from stage2_fusion.evaluation.unmet import find_unmet, unmet_in_features
-from stage2_fusion.models.model_config import TrainedOn
+from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from shared.dataset.clip_dataset import ClipDataset, ClipDatasetInfo, ClipSample
-    from stage2_fusion.data.feature_info import FeatureInfo
     from stage2_fusion.data.features import FeatureDataset, FeatureSample
 
 
@@ -137,7 +136,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
 
     data = [ClipDataset.open(path, split) for path, split in _where(config)]
     info, where = data[0].info, [f"{path}, split {part!r}" for path, part in _where(config)]
-    _check_scored(config, _described(info), _described(data[2].info))
+    _check_scored(config, info, data[2].info)
     all_labels = [part.labels() for part in data]  # (N, K)
     for labels, place in zip(all_labels, where, strict=True):
         if np.isnan(labels).all():
@@ -161,6 +160,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
         if not part.present().any():
             raise UserError(f"{place}: none of its clips has {' or '.join(config.modalities)}")
     fit = fit_kernel_ridge(parts, train_labels, valid_labels)
+    known = _known(data, budget)
     ids = data[2].column("id")
     kind = group_kind(config.groups, data[2].info.group_names)
     scale = LabelScale.of(names, info.label_ranges)
@@ -170,7 +170,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
         model="kernel ridge",
         configuration={"modalities": [name for name in MODALITIES if name in config.modalities]},
         made_from={"model": None, "clips": data[2].digest, "fold": data[2].info.split, "trained_on": info.digest},
-        seen=_count_seen(data, budget),
+        seen=known.count(ids),
         seen_by_encoders=0,
         label_ranges=info.label_ranges,
         sections={"chosen": fit.options, **({"notes": notes} if notes else {})},
@@ -179,8 +179,8 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
     about.crossed_group = crossed_kind(kinds_of, kind)
     crossed = _groups_of(data[2], about.crossed_group) if about.crossed_group else None
     met = [*itertools.compress(groups, budget), *_all_groups(data[1])]
-    own = data[2].digest == info.digest  # groups of another dataset may have the same names
-    unmet = find_unmet(info.group_names, _all_groups(data[2]), met) if own else None
+    # Groups of another dataset may have the same names.
+    unmet = find_unmet(info.group_names, _all_groups(data[2]), met) if known.whole else None
     scored = names, ids, _groups_of(data[2], kind), scale.values(fit.predictions), scale.values(labels)
     return score_predictions(about, *scored, config.bootstrap, config.seed, crossed, unmet)
 
@@ -194,37 +194,32 @@ def _where(config: BaselineConfig) -> list[tuple[Path, str]]:
     ]
 
 
-def _check_scored(config: BaselineConfig, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """UserError unless what was fitted to data described by `ours` can score data described by `theirs`."""
-    for name, value in ours.items():
-        if theirs.get(name) != value:
+def _check_scored(config: BaselineConfig, ours: "ClipDatasetInfo", theirs: "ClipDatasetInfo") -> None:
+    """UserError unless what is fitted to clips like `ours` can score clips like `theirs`. The source of a transcript is
+    free."""
+    mine, other = (
+        {"labels": info.label_names, "label ranges": info.label_ranges, **info.recipe.to_json()}
+        for info in (ours, theirs)
+    )
+    for name, value in mine.items():
+        if name != "transcribe" and other[name] != value:
             raise UserError(
-                f"{config.scored_data}: {name} {theirs.get(name)}, but {config.data} has {value}; make both alike"
+                f"{config.scored_data}: {name} {other[name]}, but {config.data} has {value}; make both alike"
             )
 
 
-def _described(info: "ClipDatasetInfo") -> dict[str, Any]:
-    """What clips have to have in common, as `_check_scored` reads it."""
-    return {"labels": info.label_names, "label ranges": info.label_ranges, **info.recipe.to_json()}
-
-
-def _features_described(info: "FeatureInfo") -> dict[str, Any]:
-    """The same of features."""
-    described = {"labels": info.label_names, "label ranges": info.label_ranges, "encoders": info.encoders.digest}
-    return {**described, "channels": info.widths, "precision": info.precision}
-
-
-def _count_seen(parts: "Sequence[ClipDataset]", fitted: np.ndarray) -> SeenClips:
-    """How many clips of the third part are among the `fitted` ones, bool (n,), of the first, or in the second: by id
+def _known(parts: "Sequence[ClipDataset]", fitted: np.ndarray) -> KnownClips:
+    """Which clips of the third part are among the `fitted` ones, bool (n,), of the first, or in the second: by id
     within a dataset, by content in another, where ids may coincide."""
+    train, valid, scored = (part.column("id") for part in parts)
     if parts[2].digest == parts[0].digest:
-        train, valid, scored = (part.column("id") for part in parts)
-        return SeenClips(len(set(itertools.compress(train, fitted)) & set(scored)), len(set(valid) & set(scored)))
+        return KnownClips(list(itertools.compress(train, fitted)), list(valid), whole=True)
     from shared.dataset.training_clips import TrainingClips, fingerprints
 
     to_fit, to_choose, to_score = map(fingerprints, parts)  # (n, 3), (m, 3), (N, 3)
     met = TrainingClips.of(to_fit[fitted], to_choose, []).met(to_score)
-    return SeenClips(int(met.trained.sum()), int(met.chosen.sum()))
+    trained, chosen = (list(itertools.compress(scored, hits)) for hits in met)
+    return KnownClips(trained, chosen)
 
 
 def _all_groups(part: "ClipDataset") -> list[dict[str, str]]:
@@ -277,6 +272,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
             "features": info.digest,
             "encoders": info.encoders.digest,
             "fold": info.split,
+            "trained_on": parts[0].info.digest,
         },
         seen=known.count(ids),
         seen_by_encoders=met.seen,
@@ -339,7 +335,11 @@ def _open_splits(config: BaselineConfig) -> "tuple[list[FeatureDataset], list[st
 
     parts = [FeatureDataset.open(path, split, (0,), config.max_sequence_steps) for path, split in _where(config)]
     where = [f"{path}, split {split!r}" for path, split in _where(config)]
-    _check_scored(config, _features_described(parts[0].info), _features_described(parts[2].info))
+    if config.scored_data:
+        fitted = FusionConfig.from_features(
+            parts[0].info, model=kind_of(config), options={}, max_sequence_steps=config.max_sequence_steps
+        )
+        fitted.check_features(parts[2].info, config.scored_data)
     for part, name in zip(parts, where, strict=True):
         if np.isnan(part.labels()).all():
             raise UserError(f"{name}: no clip of it is labeled")

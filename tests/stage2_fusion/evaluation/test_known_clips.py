@@ -256,7 +256,7 @@ def test_baseline_scores_features_of_another_dataset(folder, tmp_path, kind):
         )
     assert evaluation.ids == [f"copy of {name}" for name in predict(None, "test").ids]
     np.testing.assert_allclose(evaluation.predictions, predict(None, "test").predictions)
-    wide = replace(synthetic_features.info(), data=ELSEWHERE, precision="bf16")
-    write(tmp_path / "bf16", synthetic_features.samples(COUNTS), wide)
-    with pytest.raises(UserError, match=r"bf16: precision bf16, but .*a has fp32; make both alike"):
-        baseline(BaselineConfig(folder / "a", tmp_path / "c.json", scored_data=tmp_path / "bf16"))
+    slower = replace(synthetic_features.info(), data=replace(ELSEWHERE, prepare={"frame_rate": 2}))
+    write(tmp_path / "slower", synthetic_features.samples(COUNTS), slower)
+    with pytest.raises(UserError, match=r"slower: clips prepared with frame_rate 2, but .* 4; prepare them again"):
+        baseline(BaselineConfig(folder / "a", tmp_path / "c.json", scored_data=tmp_path / "slower"))
