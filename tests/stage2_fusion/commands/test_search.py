@@ -238,7 +238,7 @@ def test_stopped_search_resumes_in_real_processes(data, tmp_path):
     """From a folder with a package `shared` of its own, which no process may import."""
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "__init__.py").write_text("raise ImportError('another package')")
-    space = {"options.width": [8, -1], "train.epochs": [100]}
+    space = {"train.batch_size": [16, 1000], "train.epochs": [100]}
     command = emit_command("search", *arguments(data, tmp_path, space, "--method", "grid", "--train.patience", 100))
     where = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, **where)
