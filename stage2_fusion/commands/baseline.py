@@ -11,7 +11,7 @@ import numpy as np
 from shared import config as configuration
 from shared.dataset.clip import MODALITIES
 from shared.dataset.label_scale import LabelScale
-from shared.dataset.training_clips import TrainingSource
+from shared.dataset.training_clips import TrainingClips, TrainingSource, fingerprints
 from shared.errors import UserError
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, NonNegativeInt, Resamples, Seed, Steps
@@ -160,7 +160,8 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
         if not part.present().any():
             raise UserError(f"{place}: none of its clips has {' or '.join(config.modalities)}")
     fit = fit_kernel_ridge(parts, train_labels, valid_labels)
-    known = _known(data, budget)
+    prints = fingerprints(data[2])  # (N, 3)
+    known = _known(data, budget, prints)
     ids = data[2].column("id")
     kind = group_kind(config.groups, data[2].info.group_names)
     scale = LabelScale.of(names, info.label_ranges)
@@ -170,6 +171,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
         model="kernel ridge",
         configuration={"modalities": [name for name in MODALITIES if name in config.modalities]},
         made_from={"model": None, "clips": data[2].digest, "fold": data[2].info.split, "trained_on": info.digest},
+        data=data[2].digest,
         seen=known.count(ids),
         seen_by_encoders=0,
         label_ranges=info.label_ranges,
@@ -182,7 +184,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
     # Groups of another dataset may have the same names.
     unmet = find_unmet(info.group_names, _all_groups(data[2]), met) if known.whole else None
     scored = names, ids, _groups_of(data[2], kind), scale.values(fit.predictions), scale.values(labels)
-    return score_predictions(about, *scored, config.bootstrap, config.seed, crossed, unmet)
+    return score_predictions(about, *scored, config.bootstrap, config.seed, crossed, unmet, prints)
 
 
 def _where(config: BaselineConfig) -> list[tuple[Path, str]]:
@@ -208,16 +210,14 @@ def _check_scored(config: BaselineConfig, ours: "ClipDatasetInfo", theirs: "Clip
             )
 
 
-def _known(parts: "Sequence[ClipDataset]", fitted: np.ndarray) -> KnownClips:
-    """Which clips of the third part are among the `fitted` ones, bool (n,), of the first, or in the second: by id
-    within a dataset, by content in another, where ids may coincide."""
+def _known(parts: "Sequence[ClipDataset]", fitted: np.ndarray, prints: np.ndarray) -> KnownClips:
+    """Which clips of the third part, with fingerprints uint64 (N, 3), are among the `fitted` ones, bool (n,), of the
+    first, or in the second: by id within a dataset, by content in another, where ids may coincide."""
     train, valid, scored = (part.column("id") for part in parts)
     if parts[2].digest == parts[0].digest:
         return KnownClips(list(itertools.compress(train, fitted)), list(valid), whole=True)
-    from shared.dataset.training_clips import TrainingClips, fingerprints
-
-    to_fit, to_choose, to_score = map(fingerprints, parts)  # (n, 3), (m, 3), (N, 3)
-    met = TrainingClips.of(to_fit[fitted], to_choose, []).met(to_score)
+    to_fit, to_choose = map(fingerprints, parts[:2])  # (n, 3), (m, 3)
+    met = TrainingClips.of(to_fit[fitted], to_choose, []).met(prints)
     trained, chosen = (list(itertools.compress(scored, hits)) for hits in met)
     return KnownClips(trained, chosen)
 
@@ -274,6 +274,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
             "fold": info.split,
             "trained_on": parts[0].info.digest,
         },
+        data=info.data.digest,
         seen=known.count(ids),
         seen_by_encoders=met.seen,
         leak_probe=probe_leak(scored_data, info, ids, labels, None if known.unknown else known.trained),
@@ -293,6 +294,7 @@ def _on_features(config: BaselineConfig) -> Evaluation:
         config.seed,
         crossed,
         unmet_in_features(scored_data, info, ids, known),
+        np.stack([sample.fingerprints for sample in parts[2].samples]),  # (N, 3)
     )
 
 

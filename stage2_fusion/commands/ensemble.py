@@ -28,9 +28,10 @@ from stage2_fusion.evaluation.results import (
     combine_unknown,
     score_predictions,
 )
+from stage2_fusion.evaluation.same_clips import ClipSet
 from stage2_fusion.evaluation.scoring import score_table
 from stage2_fusion.evaluation.stacks import Combiner, Learner, Stack
-from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
+from stage2_fusion.evaluation.unknown_training import both_unknown, refuse_unknown_evaluations
 from stage2_fusion.evaluation.unmet import common_unmet
 from stage2_fusion.prediction.tables import TableDescription, combine_tables, weigh_tables
 from stage2_fusion.prediction.writing import format_values
@@ -120,7 +121,9 @@ def combine_predictions(config: EnsembleConfig) -> None:
     made_from: dict[str, Any] = {"members": list(map(str, config.members)), "method": config.method}
     if config.learns:
         fit = _read_same_clips(config.fit, config.allow_unknown_training)
-        combined = weigh_tables(config.members, fit, lambda ids: _combiner(config, fit, ids))
+        combined = weigh_tables(
+            config.members, fit, lambda ids: _combiner(config, fit, ClipSet(ids)), config.allow_unknown_training
+        )
         made_from["fit"] = list(map(str, config.fit))
     else:
         combined = combine_tables(config.members, config.method)
@@ -142,6 +145,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
     fit = _read_same_clips(config.fit, config.allow_unknown_training) if config.fit else []
     if fit:
         ensembling.check_same_systems(members, fit)
+    not_compared = ensembling.check_disjoint(fit, members, config.allow_unknown_training) if fit else ""
     predictions, weights, learned_from = _combine(config, members, fit)
     first, infos = members[0], [member.info for member in members]
     seen, seen_by_encoders = combine_seen(infos, max)
@@ -152,9 +156,10 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
         model="ensemble",
         configuration={"method": config.method},
         made_from={"members": [str(member.path) for member in members], "weights": learned_from},
+        data=first.info.data,
         seen=seen,
         seen_by_encoders=seen_by_encoders,
-        unknown_training=combine_unknown([*infos, *(member.info for member in fit)]),
+        unknown_training=both_unknown(combine_unknown([*infos, *(member.info for member in fit)]), not_compared),
         ceiling=first.info.ceiling,
         leak_probe=first.info.leak_probe,
         label_ranges=first.info.label_ranges,
@@ -176,6 +181,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
         config.seed,
         first.crossed,
         None if config.learns else common_unmet(members),  # learned weights have met further clips
+        first.fingerprints,
     )
     write_evaluation(config.out, combined)
     return combined
@@ -193,32 +199,31 @@ def _combine(
     if not fit:
         ensembling.check_unseen(members, config.allow_unknown_training)
         labels, groups = ensembling.label_fractions(members[0]), members[0].groups
-        stack = _stack(config, members, members[0].ids, ensembling.stack_predictions(members))
+        stack = _stack(config, members, ClipSet.scored(members[0]), ensembling.stack_predictions(members))
         learned_from = {"fit": ensembling.CROSS_FITTED, "folds": ensembling.FOLDS}
         return *ensembling.cross_fit(stack, labels, groups, _learner(config)), learned_from
-    ensembling.check_disjoint(fit[0], members[0])
-    combine, stack_of = _combiner(config, fit, members[0].ids)
+    combine, stack_of = _combiner(config, fit, ClipSet.scored(members[0]))
     shared_groups = len(set(fit[0].groups) & set(members[0].groups))
     learned_from = {"fit": [str(path) for path in config.fit], "clips": len(fit[0].ids), "shared_groups": shared_groups}
     return combine(stack_of(ensembling.stack_predictions(members))), combine.weights, learned_from
 
 
 def _combiner(
-    config: EnsembleConfig, fit: list[Evaluation], ids: list[str]
+    config: EnsembleConfig, fit: list[Evaluation], clips: ClipSet
 ) -> tuple[Combiner, Callable[[np.ndarray], Stack]]:
-    """What is learned from `fit`, and what makes a stack of predictions (N, K, M) of the clips `ids`."""
+    """What is learned from `fit`, and what makes a stack of predictions (N, K, M) of these clips."""
     ensembling.check_unseen(fit, config.allow_unknown_training)
-    stack = _stack(config, fit, fit[0].ids, ensembling.stack_predictions(fit))
+    stack = _stack(config, fit, ClipSet.scored(fit[0]), ensembling.stack_predictions(fit))
     combine = _learner(config)(stack, ensembling.label_fractions(fit[0]), fit[0].groups)
-    return combine, lambda stacked: _stack(config, fit, ids, stacked)
+    return combine, lambda stacked: _stack(config, fit, clips, stacked)
 
 
-def _stack(config: EnsembleConfig, systems: list[Evaluation], ids: list[str], stacked: np.ndarray) -> Stack:
-    """Predictions (N, K, M) of the clips `ids` by these systems, with the quality signals of a gate."""
+def _stack(config: EnsembleConfig, systems: list[Evaluation], clips: ClipSet, stacked: np.ndarray) -> Stack:
+    """Predictions (N, K, M) of these clips by these systems, with the quality signals of a gate."""
     if config.features is None:
         return Stack(stacked)
     reads = [gating.read_modalities(each.info.model, each.info.configuration, each.path) for each in systems]
-    return Stack(stacked, *gating.member_quality(config.features, ids, reads))
+    return Stack(stacked, *gating.member_quality(config.features, clips, reads))
 
 
 def _learner(config: EnsembleConfig) -> Learner:

@@ -129,18 +129,10 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     if config.truth is not None:
         info.ceiling = label_ceiling(config.truth, truth, labels[clean], names)
     _score_damage(info, config, model, data, known, result, truth)
-    evaluation = score_predictions(
-        info,
-        names,
-        ids,
-        groups,
-        scale.values(result.predictions[clean]).astype(np.float32),  # whose rounding decides what is constant
-        scale.values(labels[clean]),
-        config.bootstrap,
-        config.seed,
-        crossed,
-        unmet,
-    )
+    predictions = scale.values(result.predictions[clean]).astype(np.float32)  # whose rounding decides what is constant
+    prints = np.stack([sample.fingerprints for sample in samples])  # (N, 3)
+    scored = names, ids, groups, predictions, scale.values(labels[clean])
+    evaluation = score_predictions(info, *scored, config.bootstrap, config.seed, crossed, unmet, prints)
     info.sections |= _share_of_ceiling(evaluation)
     if config.explain:
         row_of = dict(zip(ids, clean, strict=True))
@@ -226,6 +218,7 @@ def _describe(
             "fold": features.split,
             "trained_on": trained_on.features or None,
         },
+        data=features.data.digest,
         training_seed=trained_on.seed,
         label_ranges=about.label_ranges,
         seen=known.count(ids),

@@ -15,6 +15,7 @@ from shared.options.placeholders import Placeholder, WithCommas
 from shared.options.ranges import BatchSize, CheckedOptions, Fraction, Orders, Resamples, Seed
 from shared.terminal.closing import closing
 from shared.terminal.results import result
+from stage2_fusion.evaluation.folds import check_disjoint_folds
 from stage2_fusion.evaluation.known_clips import known_to_model
 from stage2_fusion.evaluation.results import MARK, parse_named_path
 from stage2_fusion.evaluation.robustness import (
@@ -29,10 +30,12 @@ from stage2_fusion.evaluation.robustness import (
     robustness_table,
     score_curves,
 )
+from stage2_fusion.evaluation.same_clips import ClipSet
 from stage2_fusion.evaluation.scoring import clip_groups
 from stage2_fusion.evaluation.unknown_training import check_known
 
 if TYPE_CHECKING:
+    from stage2_fusion.data.feature_info import FeatureInfo
     from stage2_fusion.models.base import FusionModel
 
 COLUMNS = (
@@ -112,6 +115,8 @@ def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
     from stage2_fusion.data.feature_info import read_info
 
     infos = [read_info(path) for path in config.parts]
+    if config.folds:
+        _check_folds(config.folds, infos, config.split)
     unknown: dict[str, str] = {}
     named = _named_models(config.models)
     if config.against is not None and config.against not in named:
@@ -133,6 +138,16 @@ def robustness(config: RobustnessConfig) -> list[RobustnessRow]:
     data = [info.digest for info in infos] if config.folds else infos[0].digest
     write_json(config.out, {"data": data, **settings, **marks, "rows": [asdict(row) for row in rows]})
     return rows
+
+
+def _check_folds(folds: list[Path], infos: "list[FeatureInfo]", split: str) -> None:
+    """UserError when a fold is given twice, or two of them share clips of the split. infos: their features.json."""
+    from stage2_fusion.data.features import read_clips
+
+    if len({info.digest for info in infos}) < len(folds):
+        raise UserError("--folds: one of them is there twice; give each once")
+    scored = [[clip for clip in read_clips(path) if split in ("", clip.split)] for path in folds]
+    check_disjoint_folds(list(zip(folds, map(ClipSet.encoded, scored, infos), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -167,8 +182,6 @@ def _by_fold(name: str, models: "list[FusionModel]", config: RobustnessConfig) -
     from stage2_fusion.data.feature_info import read_info
 
     folds = {read_info(path).digest: path for path in config.folds}
-    if len(folds) < len(config.folds):
-        raise UserError("--folds: one of them is there twice; give each once")
     found: dict[Path, dict[int | None, FusionModel]] = {path: {} for path in folds.values()}
     for model in models:
         trained_on = model.config.trained_on

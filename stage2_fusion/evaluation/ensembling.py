@@ -11,7 +11,9 @@ from shared.errors import UserError
 from shared.metrics import pcc, scorable
 from shared.text import counted
 from stage2_fusion.evaluation.results import Evaluation
+from stage2_fusion.evaluation.same_clips import ClipSet, shared_clips
 from stage2_fusion.evaluation.stacks import Learner, Stack, WeightedSum
+from stage2_fusion.evaluation.unknown_training import GO_ON
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
 """Strengths of the pull towards the average to try, in units of the members' variance."""
@@ -19,6 +21,11 @@ FOLDS = 5
 """Folds of the groups: four choose the weights for the fifth."""
 CROSS_FITTED = "the other groups"
 """What `made_from` of an ensemble says its weights were learned from when each fold was weighted by the others."""
+
+NOT_COMPARED = (
+    "it is not known whether clips that decide the weights are also scored: their evaluations name no common clip "
+    "dataset, and hold no fingerprints of their clips; evaluate again with this version"
+)
 
 
 def average_ranks(stacked: np.ndarray) -> np.ndarray:
@@ -166,14 +173,23 @@ def check_unseen(evaluations: list[Evaluation], allow_unknown: bool = False) -> 
             )
 
 
-def check_disjoint(fit: Evaluation, scored: Evaluation) -> None:
-    """UserError when clips that decide the weights are also to be scored."""
-    common = set(fit.ids) & set(scored.ids)
-    if common:
-        raise UserError(
-            f"{fit.path}: {len(common)} of its clips are also to be scored, such as {min(common)!r}; weights are "
-            "learned from other clips, or leave --fit out"
-        )
+def check_disjoint(fit: list[Evaluation], scored: list[Evaluation], allow_unknown: bool = False) -> str:
+    """UserError when clips that decide the weights are also to be scored, or when that is not known and not allowed.
+    Returns why it is not known, "" if it is. fit, scored: evaluations of the same systems, each of the same clips."""
+    known = False  # one system that knows it tells it of all
+    for own, other in zip(fit, scored, strict=True):
+        shared = shared_clips(ClipSet.scored(own), ClipSet.scored(other))
+        known |= shared is not None
+        if shared:
+            name, there = min(shared.items())
+            renamed = f" ({there!r} there)" if there != name else ""
+            raise UserError(
+                f"{own.path}: {len(shared)} of its clips are also to be scored, such as {name!r}{renamed}; weights are "
+                "learned from other clips, or leave --fit out"
+            )
+    if not known and not allow_unknown:
+        raise UserError(f"{fit[0].path}: {NOT_COMPARED}; {GO_ON}")
+    return "" if known else NOT_COMPARED
 
 
 def _fit_dimensions(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """The folds of a cross-validation as one evaluation."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from stage2_fusion.evaluation.results import (
     combine_unknown,
     score_predictions,
 )
+from stage2_fusion.evaluation.same_clips import ClipSet, shared_clips
 from stage2_fusion.evaluation.unmet import merged_unmet
 
 
@@ -32,6 +35,7 @@ def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Eva
         seen=seen,
         seen_by_encoders=seen_by_encoders,
         unknown_training=combine_unknown(infos),
+        data=infos[0].data if len({info.data for info in infos}) == 1 else "",
         label_ranges=infos[0].label_ranges,
         parts=[FoldPart(str(part.path), len(part.ids), part.mean_pcc, part.info.made_from) for part in parts],
         sections={"training": _common_training([info.sections.get("training") for info in infos])},
@@ -41,6 +45,7 @@ def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Eva
     if len(kinds) == 1 and None not in kinds:
         info.crossed_group = infos[0].crossed_group
         crossed = [name for part in parts for name in part.crossed or ()]
+    prints = [part.fingerprints for part in parts if part.fingerprints is not None]  # (N, 3) each
     return score_predictions(
         info,
         parts[0].names,
@@ -52,17 +57,34 @@ def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Eva
         seed,
         crossed,
         merged_unmet(parts),
+        np.concatenate(prints) if len(prints) == len(parts) else None,
     )
 
 
+def check_disjoint_folds(folds: Sequence[tuple[Path | None, ClipSet]]) -> None:
+    """UserError when two folds, each with its path, share a clip, or hold most of each other's clips under other ids.
+    A few of those are duplicates within a dataset, of which each is scored once."""
+    for (path, clips), (other_path, others) in itertools.combinations(folds, 2):
+        shared = shared_clips(others, clips)
+        if common := set(clips.ids) & set(others.ids):
+            name = min(common)
+            if shared is not None and name not in shared:
+                raise UserError(
+                    f"{other_path} and {path}: score different clips called {name!r}; give folds of one dataset"
+                )
+            raise UserError(f"{other_path} and {path}: both score clip {name!r}; give disjoint folds")
+        if shared and 2 * len(shared) > min(len(clips.ids), len(others.ids)):
+            name, there = min(shared.items())
+            raise UserError(
+                f"{other_path} and {path}: {len(shared)} clips of one are in the other under another id, such as "
+                f"{name!r} ({there!r} there); give disjoint folds"
+            )
+
+
 def _check_mergeable(parts: list[Evaluation]) -> None:
-    owner: dict[str, Path | None] = {}
+    check_disjoint_folds([(part.path, ClipSet.scored(part)) for part in parts])
     first = parts[0]
     for part in parts:
-        for name in part.ids:
-            if name in owner:
-                raise UserError(f"{part.path} and {owner[name]}: both score clip {name!r}; give disjoint folds")
-        owner |= dict.fromkeys(part.ids, part.path)
         for what, value, expected in (
             ("model", part.info.model, first.info.model),
             ("configuration", part.info.configuration, first.info.configuration),

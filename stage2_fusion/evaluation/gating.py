@@ -18,8 +18,11 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.metrics import pcc, scorable
 from shared.text import counted
+from stage2_fusion.data.feature_info import read_info
+from stage2_fusion.data.features import read_clips
 from stage2_fusion.data.quality_samples import read_quality
 from stage2_fusion.evaluation.ensembling import group_folds
+from stage2_fusion.evaluation.same_clips import ClipSet, shared_clips
 from stage2_fusion.evaluation.stacks import Stack
 
 if TYPE_CHECKING:
@@ -153,14 +156,17 @@ def learn_gate(stack: Stack, labels: np.ndarray, groups: list[str], seed: int = 
 
 
 def member_quality(
-    path: Path, ids: Sequence[str], modalities: Sequence[Sequence[str]]
+    path: Path, clips: ClipSet, modalities: Sequence[Sequence[str]]
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """The mean quality signals of what each system reads of each clip, M of float64 (N, Q), and whether the clip has
     it, bool (N, M).
 
-    path: a feature dataset. modalities: what each system reads. UserError for a clip that the dataset lacks."""
-    samples = {sample.id: sample for sample in read_quality(path, ids) if sample.view == 0}
-    missing = [name for name in ids if name not in samples]
+    path: a feature dataset, in which the clips are found by their content, by ids where that does not tell. modalities:
+    what each system reads. UserError for a clip that the dataset lacks."""
+    found = shared_clips(clips, ClipSet.encoded(read_clips(path), read_info(path)))
+    name_of = dict(zip(clips.ids, clips.ids, strict=True)) if found is None else found
+    samples = {sample.id: sample for sample in read_quality(path, name_of.values()) if sample.view == 0}
+    missing = [name for name in clips.ids if name_of.get(name) not in samples]
     if missing:
         raise UserError(
             f"{path}: lacks {counted(len(missing), 'clip')} of the predictions, such as {missing[0]}; give the "
@@ -168,7 +174,7 @@ def member_quality(
         )
     signals, present = [], []
     for names in modalities:
-        parts = [[samples[clip].quality[name] for name in names] for clip in ids]
+        parts = [[samples[name_of[clip]].quality[name] for name in names] for clip in clips.ids]
         signals.append(np.array([np.concatenate([_mean(part) for part in row]) for row in parts], dtype=np.float64))
         present.append([any(len(part) for part in row) for row in parts])
     return signals, np.array(present).T

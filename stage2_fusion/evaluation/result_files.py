@@ -3,7 +3,8 @@
 X.json               scores, and what was scored: the system, the clips (as digests), the seeds
 X_predictions.csv    Filename, one column per dimension
 X_labels.csv         Filename, group (the unit that the bootstrap draws), one column per dimension; empty = not labeled;
-                     where known, the group of a second kind, and whether training has met the groups of the clip
+                     where known, the group of a second kind, whether training has met the groups of the clip, and its
+                     fingerprints in hexadecimal (shared/dataset/training_clips.py), 0 = none
 """
 
 from collections.abc import Iterable
@@ -27,7 +28,7 @@ from stage2_fusion.evaluation.results import (
 )
 
 HOW = "give the JSON file that `emit evaluate` wrote"
-CROSSED, UNMET = "group of the second kind", "of unmet groups"
+CROSSED, UNMET, FINGERPRINTS = "group of the second kind", "of unmet groups", "fingerprints"
 """Columns of X_labels.csv."""
 
 
@@ -45,6 +46,9 @@ def write_evaluation(out: Path, evaluation: Evaluation) -> None:
     if evaluation.unmet is not None:
         header.append(UNMET)
         rows = [[*row, "yes" if new else "no"] for row, new in zip(rows, evaluation.unmet.rows, strict=True)]
+    if evaluation.fingerprints is not None:
+        header.append(FINGERPRINTS)
+        rows = [[*row, own] for row, own in zip(rows, evaluation.fingerprint_texts(), strict=True)]
     write_csv(_table_path(out, "labels"), header, rows)
     write_json(out, evaluation.to_json())
 
@@ -73,12 +77,15 @@ def read_evaluation(path: Path) -> Evaluation:
             unmet=Unmet(kinds, [row[UNMET] == "yes" for row in labeled])
             if (kinds := metrics["clips"].get("unmet_kinds"))
             else None,
+            fingerprints=_fingerprints(labeled) if "fingerprints_digest" in metrics["clips"] else None,
         )
         expected = ClipDigests(*(metrics["clips"][key] for key in ("digest", "labels_digest", "groups_digest")))
         expected_predictions = metrics["predictions_digest"]
-    except (KeyError, TypeError, ValueError) as error:
+        expected_fingerprints = metrics["clips"].get("fingerprints_digest", evaluation.fingerprints_digest())
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: its tables are damaged ({error}); evaluate again") from None
-    if [row["Filename"] for row in predicted] != evaluation.ids or evaluation.digests != expected:
+    digests, wanted = (evaluation.digests, evaluation.fingerprints_digest()), (expected, expected_fingerprints)
+    if [row["Filename"] for row in predicted] != evaluation.ids or digests != wanted:
         raise UserError(f"{path}: the tables beside it are of other clips or labels; evaluate again")
     if expected_predictions not in map(evaluation.predictions_digest, (repr, _six_digits)):
         raise UserError(f"{path}: the predictions beside it are not the scored ones; evaluate again")
@@ -112,7 +119,7 @@ def _info(metrics: dict[str, Any]) -> EvaluationInfo:
     values["seen"] = None if seen is None else SeenClips(**seen)
     values |= {key: read(rest.pop(key)) for key, read in OPTIONAL.items() if key in rest}
     clips = rest.pop("clips")
-    values |= {"group": clips["group"], "crossed_group": clips.get("crossed_group")}
+    values |= {"group": clips["group"], "crossed_group": clips.get("crossed_group"), "data": clips.get("data", "")}
     values |= {"training_seed": rest.pop("seeds")["training"]}
     return EvaluationInfo(**values, sections=rest)
 
@@ -132,6 +139,10 @@ def _read_table(path: Path, evaluation: Path) -> list[dict[str, str]]:
         return read_records(path)
     except UserError as error:
         raise UserError(f"{path}: missing or damaged, so {evaluation} cannot be used ({error}); {HOW}") from None
+
+
+def _fingerprints(rows: list[dict[str, str]]) -> np.ndarray:
+    return np.array([[int(part, 16) for part in row[FINGERPRINTS].split()] for row in rows], np.uint64).reshape(-1, 3)
 
 
 def _numbers(rows: list[dict[str, str]], names: list[str]) -> np.ndarray:

@@ -89,6 +89,8 @@ class EvaluationInfo:
     """The model's options."""
     made_from: dict[str, Any]
     """Paths and digests of what the predictions were made from."""
+    data: str = ""
+    """Digest of the clip dataset that the clips are of; "" where it is not known, or they are of several."""
     training_seed: int | list[int] | None = None
     seen: SeenClips | None = None
     """None where it is not known."""
@@ -145,6 +147,8 @@ class Evaluation:
     """The group of the second kind of each clip."""
     unmet: Unmet | None = None
     """None where it is not known."""
+    fingerprints: np.ndarray | None = None
+    """uint64 (N, 3), those of the clips (shared/dataset/training_clips.py), 0 = none; None where they are not known."""
 
     @property
     def mean_pcc(self) -> float | None:
@@ -176,6 +180,15 @@ class Evaluation:
             self.info, self.names, ids, groups, *data, self.resamples, self.bootstrap_seed, crossed
         )
 
+    def fingerprints_digest(self) -> str:
+        """Digest of the fingerprints as they are written."""
+        return digest([self.ids, self.fingerprint_texts()])
+
+    def fingerprint_texts(self) -> list[str]:
+        """Those of each clip as files hold them."""
+        rows = [] if self.fingerprints is None else self.fingerprints.tolist()
+        return [" ".join(f"{value:016x}" for value in row) for row in rows]
+
     def predictions_digest(self, text: Callable[[float], str] = repr) -> str:
         """Digest of the predictions as they are written."""
         return digest([self.ids, [[text(value) for value in row] for row in self.predictions.tolist()]])
@@ -197,6 +210,8 @@ class Evaluation:
                 "digest": digests.clips,
                 "labels_digest": digests.labels,
                 "groups_digest": digests.groups,
+                **({"data": info.data} if info.data else {}),
+                **({"fingerprints_digest": self.fingerprints_digest()} if self.fingerprints is not None else {}),
             },
             "seeds": {"training": info.training_seed, "bootstrap": self.bootstrap_seed},
             "bootstrap": self.resamples,
@@ -224,9 +239,10 @@ def score_predictions(
     seed: int,
     crossed: Sequence[str] | None = None,
     unmet: Unmet | None = None,
+    fingerprints: np.ndarray | None = None,
 ) -> Evaluation:
     """Score predictions (N, K) against labels (N, K), rows in any order, both on the scale of `info.label_ranges`.
-    crossed: the group of `info.crossed_group` of each clip."""
+    crossed: the group of `info.crossed_group` of each clip; fingerprints: uint64 (N, 3), None or zeros for none."""
     order = np.argsort(np.array(ids, dtype=object), kind="stable")
     ids, groups = [ids[i] for i in order], [groups[i] for i in order]
     others = None if crossed is None else [crossed[i] for i in order]
@@ -236,7 +252,8 @@ def score_predictions(
     lowest = LabelScale.of(names, info.label_ranges).lowest.astype(np.float32)  # (K,), rounded as the labels are
     scores = score(predictions, labels, names, groups, resamples, seed, lowest, others)
     tables = list(names), ids, groups, predictions, labels
-    return Evaluation(info, scores, *tables, resamples, seed, crossed=others, unmet=unmet)
+    prints = fingerprints[order] if fingerprints is not None and fingerprints.any() else None  # (N, 3)
+    return Evaluation(info, scores, *tables, resamples, seed, crossed=others, unmet=unmet, fingerprints=prints)
 
 
 def check_distinct(evaluations: list[Evaluation]) -> None:

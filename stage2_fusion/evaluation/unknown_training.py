@@ -62,9 +62,9 @@ def check_known(features: Path, info: FeatureInfo, ids: Sequence[str], unknown: 
     return why
 
 
-def both_unknown(of_encoders: str, of_model: str) -> str:
+def both_unknown(one: str, other: str) -> str:
     """The reasons in one line; "" without any."""
-    return "; ".join(filter(None, [of_encoders, of_model]))
+    return "; ".join(filter(None, [one, other]))
 
 
 def refuse_unknown(info: EvaluationInfo, where: str | Path | None, allowed: bool) -> None:

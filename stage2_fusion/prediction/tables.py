@@ -135,16 +135,21 @@ def weigh_tables(
     paths: Sequence[Path],
     fit: Sequence[Evaluation],
     learn: Callable[[list[str]], tuple[Combiner, Callable[[np.ndarray], Stack]]],
+    allow_common_ids: bool = False,
 ) -> PredictionTable:
     """The predictions of the same clips by several systems, combined as `learn`, given their ids, has learned from
     evaluations of the same systems, in the same order. UserError, which names both files, when tables and evaluations
-    are not of the same systems, dimensions and scale, or share clips."""
+    are not of the same systems, dimensions and scale, or share ids, unless that is allowed: a table does not tell
+    whether these are the same clips."""
     tables, stacked = _stack_tables(paths, of_one_scale=True)
     first = tables[0]
     for table, evaluation in zip(tables, fit, strict=True):
         _check_same_system(table, evaluation)
-    if common := set(first.ids) & set(fit[0].ids):
-        raise UserError(f"{fit[0].path}: {len(common)} of its clips are in {first.path}, such as {min(common)!r}")
+    if (common := set(first.ids) & set(fit[0].ids)) and not allow_common_ids:
+        raise UserError(
+            f"{fit[0].path}: {len(common)} of its clips are in {first.path}, such as {min(common)!r}, or others have "
+            "their ids; give evaluations of other clips, or go on with --allow_unknown_training true"
+        )
     order = [first.names.index(name) for name in fit[0].names]
     scale = fit[0].scale
     if first.scale is not None and LabelScale({name: first.scale.ranges[name] for name in fit[0].names}) != scale:

@@ -8,6 +8,7 @@ from shared.metrics import score
 from shared.ridge import PENALTIES, ridge_predict
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo, SeenClips, score_predictions
 from stage2_fusion.evaluation.ridge_baseline import clip_statistics, fit_ridge, standardize
+from stage2_fusion.evaluation.same_clips import ClipSet, shared_clips
 from stage2_fusion.report.content import NotFound
 from stage2_fusion.report.inputs import Inputs
 
@@ -39,17 +40,23 @@ def _ridge(inputs: Inputs) -> Evaluation:
     except (NotFound, UserError, ValueError) as reason:
         raise NotFound(f"no baseline: {reason}") from None
     clean = [sample for sample in data.samples if sample.view == 0]
-    sample_of = {sample.id: sample for sample in clean}
-    scored_ids = set(evaluation.ids)
+    scored, own = ClipSet.scored(evaluation), ClipSet.encoded(clean, data.info)
+    found, left_out = shared_clips(scored, own), shared_clips(own, scored)
+    if found is None or left_out is None:
+        raise NotFound(
+            f"no baseline: it is not known whether the scored clips are in {inputs.features_path}, and which of them; "
+            "evaluate again with this version"
+        )
     parts = [
-        [s for s in clean if s.split == split and s.id not in scored_ids and not np.isnan(s.labels).all()]
+        [s for s in clean if s.split == split and s.id not in left_out and not np.isnan(s.labels).all()]
         for split in ("train", "valid")
     ]
-    missing = [name for name in evaluation.ids if name not in sample_of]
+    missing = [name for name in evaluation.ids if name not in found]
     if missing or not parts[0]:
         lacking = "clips that were scored" if missing else "labeled training clips that were not scored"
         raise NotFound(f"no baseline: {inputs.features_path} lacks {lacking}")
-    parts.append([sample_of[name] for name in evaluation.ids])
+    sample_of = {sample.id: sample for sample in clean}
+    parts.append([sample_of[found[name]] for name in evaluation.ids])
     kept = [part for part in parts if part]  # without validation clips where those are scored
     labels = [np.stack([sample.labels for sample in part]) for part in kept]  # (N, K) each
     statistics = standardize([clip_statistics(part, list(MODALITIES)) for part in kept])
@@ -65,6 +72,7 @@ def _ridge(inputs: Inputs) -> Evaluation:
         model="ridge",
         configuration={"modalities": list(MODALITIES)},
         made_from={"features": data.info.digest},
+        data=data.info.data.digest,
         seen=SeenClips(0, 0),  # scored clips are left out above
         seen_by_encoders=evaluation.info.seen_by_encoders,
         unknown_training=evaluation.info.unknown_training,
@@ -80,6 +88,7 @@ def _ridge(inputs: Inputs) -> Evaluation:
         evaluation.resamples,
         evaluation.bootstrap_seed,
         evaluation.crossed,
+        fingerprints=np.stack([sample.fingerprints for sample in parts[-1]]),  # (N, 3)
     )
 
 

@@ -1,5 +1,6 @@
 """Evaluations written without a model, from the predictions and labels that a test wants."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ def write_evaluation(
     groups: Sequence[str] | None = None,
     crossed: Sequence[str] | None = None,
     unmet: results.Unmet | None = None,
+    fingerprints: np.ndarray | None = None,
     **info: Any,
 ) -> Path:
-    """predictions, labels: (N, K) or (N,); crossed: groups of a second kind; `info` are fields of EvaluationInfo."""
+    """predictions, labels: (N, K) or (N,); crossed: groups of a second kind; fingerprints: uint64 (N, 3), by default
+    the same for the same id; `info` are fields of EvaluationInfo."""
     labels = np.asarray(labels, dtype=float)
     labels = labels.reshape(len(labels), -1)
     predictions = np.asarray(predictions, dtype=float).reshape(labels.shape)
@@ -30,8 +33,13 @@ def write_evaluation(
     fields |= {"seen": results.SeenClips(0, 0), "seen_by_encoders": 0, **info}
     fields |= {} if crossed is None else {"crossed_group": "seed"}
     names = [f"d{k}" for k in range(labels.shape[1])]
+    prints = np.stack([fingerprint(name) for name in ids]) if fingerprints is None else fingerprints  # (N, 3)
     about = results.EvaluationInfo(**fields)
-    result_files.write_evaluation(
-        path, results.score_predictions(about, names, ids, groups, predictions, labels, 50, 0, crossed, unmet)
-    )
+    scored = names, ids, groups, predictions, labels
+    result_files.write_evaluation(path, results.score_predictions(about, *scored, 50, 0, crossed, unmet, prints))
     return path
+
+
+def fingerprint(content: str) -> np.ndarray:
+    """Three numbers of a clip with this content: uint64 (3,)."""
+    return np.frombuffer(hashlib.blake2b(content.encode(), digest_size=24).digest(), np.uint64)

@@ -11,6 +11,7 @@ from shared.errors import UserError
 from shared.files import write_csv
 from shared.metrics import DimensionScores, pcc
 from stage2_fusion.commands.ensemble import EnsembleConfig, combine_predictions, ensemble, main
+from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.evaluation import ensembling, result_files
 from stage2_fusion.evaluation.ensembling import apply_weights, fit_weights, group_folds, rank_fractions, ridge_weights
 from stage2_fusion.evaluation.result_files import read_evaluation
@@ -245,6 +246,7 @@ def test_tables_are_combined_as_evaluations_of_the_same_clips(method, tmp_path):
     features = synthetic_features.write_features(tmp_path / "f", {"valid": 40, "test": 30}, views=0)
     rng, paths = np.random.default_rng(6), {}
     about = {"model": "quality_gated", "configuration": [{"modalities": [name]} for name in ("text", "audio")]}
+    about["data"] = read_info(features).data.digest
     for split, count in (("valid", 40), ("test", 30)):
         labels, members = noisy_members(rng, count, (0.2, 0.5))
         ids = [f"{split}{i:03d}" for i in range(count)]

@@ -13,6 +13,7 @@ from shared.commands.prepare import main as prepare
 from shared.commands.synth import main as synth
 from shared.dataset.clip_dataset import ClipDataset, ClipSample
 from shared.dataset.splits import split_dataset
+from shared.dataset.training_clips import fingerprints
 from shared.errors import UserError
 from stage2_fusion.commands.baseline import main as baseline
 from stage2_fusion.evaluation import kernel_baseline
@@ -150,7 +151,10 @@ def test_clips_of_another_dataset_are_scored_and_known_by_their_content(clips, t
         assert baseline([*given, str(tmp_path / other), "--split", split]) == 0
         evaluation = read_evaluation(tmp_path / "a.json")
         assert asdict(evaluation.info.seen) == seen and evaluation.unmet is None
-        assert evaluation.ids == sorted(ClipDataset.open(tmp_path / other, split).column("id"))
+        scored = ClipDataset.open(tmp_path / other, split)
+        own = dict(zip(scored.column("id"), fingerprints(scored), strict=True))
+        assert evaluation.ids == sorted(own) and evaluation.info.data == scored.digest
+        np.testing.assert_array_equal(evaluation.fingerprints, [own[name] for name in evaluation.ids])
     assert prepare([str(tmp_path / "corpus"), "--out", str(tmp_path / "small"), "--frame_size", "24"]) == 0
     with pytest.raises(UserError, match=r"small: frame_size 24, but .* has \d+; make both alike"):
         baseline([*given, str(tmp_path / "small"), "--split", "train"])
