@@ -12,9 +12,10 @@ from shared.dataset.clip_dataset import ClipDataset
 from shared.errors import UserError
 from shared.files import digest
 from stage2_fusion.data.feature_info import FeatureInfo, read_info
-from stage2_fusion.data.features import FeatureDataset
+from stage2_fusion.data.features import FeatureDataset, read_clips
 from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.evaluation.results import Evaluation
+from stage2_fusion.evaluation.same_clips import ClipSet, shared_clips
 from stage2_fusion.models.model_config import FusionConfig
 from stage2_fusion.report.content import NotFound
 from stage2_fusion.report.found import Found, find_parts
@@ -110,7 +111,10 @@ class Inputs:
         places = [*self.main.features, *(place for path in recorded for place in _places(path, self.main.given))]
 
         def fits(path: Path) -> bool:
-            return (path / "features.json").is_file() and (not wanted or read_info(path).digest == wanted)
+            if not (path / "features.json").is_file():
+                return False
+            info = read_info(path)
+            return info.digest == wanted if wanted else self._may_be_scored(path, info)
 
         return _first(places, fits, "no feature dataset: give the folder of the whole run, which holds it")
 
@@ -193,6 +197,14 @@ class Inputs:
             return self.evaluation.info.made_from.get("model")
         except NotFound:
             return None
+
+    def _may_be_scored(self, features: Path, info: FeatureInfo) -> bool:
+        """Whether a feature dataset holds scored clips, as far as is known: other clips may have their ids."""
+        try:
+            scored = ClipSet.scored(self.evaluation)
+        except NotFound:
+            return True
+        return shared_clips(scored, ClipSet.encoded(read_clips(features), info)) != {}
 
     def _features_digest(self) -> str:
         """Of the features that the evaluation scored, or that the model was trained on; "" when nothing says it."""

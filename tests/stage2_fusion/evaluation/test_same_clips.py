@@ -199,8 +199,11 @@ def test_ridge_of_a_report_is_fitted_to_other_clips_than_the_scored_ones(folder,
     twins = [copied(sample, split="train") for sample in a if sample.split == "test"]
     write(folder / "twins", [*a, *twins], synthetic_features.info(views=0))
     np.testing.assert_allclose(ridge("twins").predictions, own.predictions)
+    with pytest.raises(NotFound, match="no feature dataset"):
+        ridge("b")  # not one clip of it was scored
+    write(folder / "part", [sample for sample in a if sample.id != "test003"], synthetic_features.info(views=0))
     with pytest.raises(NotFound, match="lacks clips that were scored"):
-        ridge("b")
+        ridge("part")
     with pytest.raises(NotFound, match="not known whether the scored clips are in"):
         ridge("a", earlier=True)
 
