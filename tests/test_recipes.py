@@ -204,7 +204,7 @@ def test_stages_tables_each_way_to_train_the_towers_for_each_number_of_labels(sm
         assert named >= systems and not named & (labels - systems)
     budget = json.loads((out / "3" / "untrained" / "tuned_10" / "model" / "config.json").read_text())["trained_on"]
     assert len(budget["clips"]) == 10
-    for towers in ("transcripts", "pool", "more", "words", "both", "both_pool"):  # deviations hold the training of towers
+    for towers in ("transcripts", "pool", "more", "words", "both", "both_pool"):  # deviations hold their training
         assert yaml.safe_load((out / "3" / towers / "align" / "config.yaml").read_text())["seed"] == 3, towers
 
 

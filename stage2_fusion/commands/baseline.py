@@ -212,13 +212,13 @@ def _check_scored(config: BaselineConfig, ours: "ClipDatasetInfo", theirs: "Clip
 
 def _known(parts: "Sequence[ClipDataset]", fitted: np.ndarray, prints: np.ndarray) -> KnownClips:
     """Which clips of the third part, with fingerprints uint64 (N, 3), are among the `fitted` ones, bool (n,), of the
-    first, or in the second: by id within a dataset, by content in another, where ids may coincide."""
+    first, or in the second: by content, and within a dataset by id, which clips of another may have by chance."""
     train, valid, scored = (part.column("id") for part in parts)
-    if parts[2].digest == parts[0].digest:
-        return KnownClips(list(itertools.compress(train, fitted)), list(valid), whole=True)
     to_fit, to_choose = map(fingerprints, parts[:2])  # (n, 3), (m, 3)
     met = TrainingClips.of(to_fit[fitted], to_choose, []).met(prints)
     trained, chosen = (list(itertools.compress(scored, hits)) for hits in met)
+    if parts[2].digest == parts[0].digest:
+        return KnownClips([*itertools.compress(train, fitted), *trained], [*valid, *chosen], whole=True)
     return KnownClips(trained, chosen)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from shared.metrics import bootstrap_pcc, mean_over_dimensions, scorable
 from shared.training.sampling import derive_seed
 from stage2_fusion.evaluation.results import ClipDigests, Evaluation
+from stage2_fusion.evaluation.same_clips import ClipSet, shared_clips
 
 
 def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int, crossed: bool = False) -> np.ndarray | None:
@@ -54,8 +55,10 @@ def group_by_clips(evaluations: list[Evaluation]) -> dict[ClipDigests, list[Eval
 
 
 def _share_clips(a: Evaluation, b: Evaluation) -> bool:
-    """Whether most of the common names have equal labels. Names alone do not tell: two corpora may use the same ones,
-    and rows of zeros are equal by chance."""
+    """By content; where that is not known, whether most of the common names have equal labels. Names alone do not tell:
+    two corpora may use the same ones, and rows of zeros are equal by chance."""
+    if (shared := shared_clips(ClipSet.scored(a), ClipSet.scored(b))) is not None:
+        return bool(shared)
     row_of = {name: row for row, name in enumerate(b.ids)}
     common = [(row, row_of[name]) for row, name in enumerate(a.ids) if name in row_of]
     equal = [np.array_equal(a.labels[i], b.labels[j], equal_nan=True) for i, j in common]

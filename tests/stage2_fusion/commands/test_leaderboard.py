@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from helpers.synthetic_evaluations import write_evaluation
+from helpers.synthetic_evaluations import fingerprint, write_evaluation
 
 from shared.errors import UserError
 from shared.metrics import DimensionScores, pcc
@@ -110,18 +110,22 @@ def test_two_evaluations_of_one_seed_are_not_two_seeds(tmp_path):
     assert len(build(a, fold).rows) == 1
 
 
-@pytest.fixture
-def two_corpora(tmp_path):
+@pytest.fixture(params=["this version", "an earlier version, without fingerprints"])
+def two_corpora(request, tmp_path):
     """Systems a and b, each with one seed on each of two corpora of 40 clips in 5 groups: NAME=PATH of the evaluations,
     labels by corpus, predictions by (system, corpus)."""
     labels = [RNG.random((40, 2)), RNG.random((40, 2))]
     labels[0][:4] = labels[1][2:6] = 0  # both corpora use the same names, and rows of zeros are equal
     arguments, predictions = [], {}
+    names = [[f"corpus {i}, clip {row}" for row in range(40)] for i in range(2)]
+    prints = [np.stack(list(map(fingerprint, each))) for each in names]  # (40, 3) each
+    if request.param != "this version":
+        prints = [np.zeros_like(each) for each in prints]
     for system, noise in (("a", 0.3), ("b", 0.5)):
         for i, truth in enumerate(labels):
             predictions[system, i] = np.float32(truth + RNG.normal(0, noise, truth.shape)).round(6)
             path = tmp_path / f"{system}{i}.json"
-            write_evaluation(path, predictions[system, i], truth, training_seed=i)
+            write_evaluation(path, predictions[system, i], truth, training_seed=i, fingerprints=prints[i])
             arguments.append(f"{system}={path}")
     return arguments, [np.float32(truth) for truth in labels], predictions
 

@@ -1,8 +1,10 @@
 """Kernel ridge regression on statistics of clips, against slow references."""
 
+import csv
 import itertools
 import json
 import math
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -158,6 +160,23 @@ def test_clips_of_another_dataset_are_scored_and_known_by_their_content(clips, t
     assert prepare([str(tmp_path / "corpus"), "--out", str(tmp_path / "small"), "--frame_size", "24"]) == 0
     with pytest.raises(UserError, match=r"small: frame_size 24, but .* has \d+; make both alike"):
         baseline([*given, str(tmp_path / "small"), "--split", "train"])
+
+
+def test_copy_of_a_training_clip_under_another_id_is_known_in_the_same_dataset(tmp_path):
+    corpus = tmp_path / "corpus"
+    assert synth(["--out", str(corpus), "--clips", "24", "--workers", "1"]) == 0
+    with (corpus / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    original = next(row for row in rows if row["split"] == "train" and (corpus / row["Filename"]).is_file())
+    copy = original | {"Filename": "clips/copy.mp4", "split": "test"}
+    shutil.copy(corpus / original["Filename"], corpus / copy["Filename"])
+    with (corpus / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(copy))
+        writer.writeheader()
+        writer.writerows([*rows, copy])
+    assert prepare([str(corpus), "--out", str(tmp_path / "clips"), "--frame_size", "24", "--workers", "1"]) == 0
+    assert baseline(["--data", str(tmp_path / "clips"), "--bootstrap", "0", "--out", str(tmp_path / "a.json")]) == 0
+    assert asdict(read_evaluation(tmp_path / "a.json").info.seen) == {"in_training": 1, "in_choosing": 0}
 
 
 def test_kind_that_does_not_read_the_data_is_refused(clips, tmp_path):

@@ -19,6 +19,7 @@ from stage2_fusion.commands.merge_folds import MergeFoldsConfig, merge_folds
 from stage2_fusion.commands.robustness import RobustnessConfig, robustness
 from stage2_fusion.data.feature_info import DataInfo, read_info
 from stage2_fusion.data.features import FINGERPRINTS, feature_table, read_clips, write
+from stage2_fusion.evaluation.bootstrap import group_by_clips
 from stage2_fusion.evaluation.gating import member_quality
 from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.evaluation.results import MARK
@@ -250,3 +251,15 @@ def test_what_two_sets_share():
     assert shared_clips(a, ClipSet(["b", "q"], None, "one")) == {"b": "b"}
     assert shared_clips(ClipSet(["b", "q"], None, read="r"), ClipSet(["b", "s"], None, read="r")) == {"b": "b"}
     assert shared_clips(ClipSet(["b"]), ClipSet(["b"])) is None
+
+
+def test_sets_of_clips_are_told_apart_by_content(folder, tmp_path):
+    a, b, copy = (read_evaluation(folder / f"{name}_test_ridge.json") for name in ("a", "b", "copy"))
+    assert len(group_by_clips([a, b])) == 2 and group_by_clips([a, copy]) is None
+    zeros = [tmp_path / f"{i}.json" for i in range(2)]
+    for i, path in enumerate(zeros):  # other clips with the same ids, and labels that are mostly equal by chance
+        labels = np.zeros((6, 1))
+        labels[i] = 1
+        prints = np.stack([fingerprint(f"corpus {i}, clip {row}") for row in range(6)])
+        write_evaluation(path, np.arange(6) / 6, labels, fingerprints=prints)
+    assert len(group_by_clips(list(map(read_evaluation, zeros)))) == 2
