@@ -214,7 +214,7 @@ def test_dynamics_tables_the_models_of_time_beside_means_and_statistics(small, t
     given = ["clips=60", "encoder_clips=24", "seeds=0,1", "epochs=2", f"out={out}", *small]
     assert emit("run", "dynamics", *given) == 0
     board = {row["system"]: row for row in rows(out / "board.csv")}
-    parts = {"dual_stage", "without_tcn", "without_bilstm", "without_decoder", "means_over_time"}
+    parts = {"dual_stage", "without_tcn", "without_bilstm", "with_decoder", "means_over_time"}
     assert set(board) >= parts | {"statistics", "ridge"}
     assert {board[name]["seeds"] for name in parts} == {"2"}
 
@@ -289,11 +289,14 @@ def small_demo(small, tmp_path_factory) -> list[str]:
 def test_ablations_table_each_part_and_each_modality(small_demo, tmp_path):
     assert emit("run", "ablations", *small_demo, f"out={tmp_path}") == 0
     board = {row["system"]: row for row in rows(tmp_path / "board.csv")}
-    parts = {f"without {part}" for part in ("TCN", "BiLSTM", "decoder", "shortcut")}
-    systems = parts | {"dual_stage", "uniform weights", "means over time", "vision alone", "audio alone", "text alone"}
+    parts = {f"without {part}" for part in ("TCN", "BiLSTM", "shortcut")}
+    others = {"uniform weights", "means over time", "vision alone", "audio alone", "text alone"}
+    systems = parts | {"dual_stage", "with decoder"} | others
     assert set(board) > systems | {"ridge"} and {board[name]["seeds"] for name in systems} == {"2"}
-    means = json.loads((tmp_path / "means" / "0.json").read_text())["configuration"]
-    assert means["tcn_layers"] == means["lstm_layers"] == means["decoder_layers"] == 0
+    names = ("dual_stage", "with_decoder", "means")
+    layers = [json.loads((tmp_path / name / "0.json").read_text())["configuration"] for name in names]
+    assert [of["decoder_layers"] for of in layers] == [0, 2, 0]
+    assert layers[2]["tcn_layers"] == layers[2]["lstm_layers"] == 0 < layers[0]["tcn_layers"]
 
 
 @pytest.mark.slow

@@ -71,8 +71,8 @@ class EvaluateConfig(CheckedOptions):
     allow_unknown_training: bool = False
     """Go on where it is not known whether scored clips were trained on; every table says so then."""
     explain: bool = False
-    """Also write OUT_explained.jsonl: for each clip, the weight of each modality and the attention of each dimension
-    over time."""
+    """Also write OUT_explained.jsonl: for each clip, the weight of each modality over time and, of a model with a
+    decoder, the attention of each dimension."""
 
 
 def main(argv: list[str] | None = None) -> int:

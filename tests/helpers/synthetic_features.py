@@ -22,7 +22,7 @@ from stage2_fusion.train import train
 QUALITY = {"vision": ["face_found", "sharpness"], "audio": ["level", "snr", "clipping"], "text": ["present"]}
 WIDTHS = {"vision": 8, "audio": 6, "text": 5, "embed": 4}
 SMALL = {
-    "dual_stage": {"width": 16, "steps": 8, "tcn_layers": 2},
+    "dual_stage": {"width": 16, "steps": 8, "tcn_layers": 2, "decoder_layers": 2},
     "concat": {"width": 32},
     "concat_lstm": {"width": 32},
     "concat_vad": {"width": 32, "steps": 16},

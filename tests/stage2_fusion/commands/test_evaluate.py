@@ -19,6 +19,8 @@ from stage2_fusion.evaluation.result_files import read_evaluation
 from stage2_fusion.models.base import FeatureSpec, FusionModel
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
 
+OPTIONS = {"width": 16, "steps": 4, "decoder_layers": 2}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -29,7 +31,7 @@ def folder(tmp_path_factory):
     config = FusionConfig.from_features(
         info,
         model="dual_stage",
-        options={"width": 16, "steps": 4},
+        options=OPTIONS,
         max_sequence_steps=128,
         training={"loss": {"mse": 1.0}},
         trained_on=TrainedOn(data=info.data.digest, clips=["elsewhere"], chosen_on=[]),
@@ -75,7 +77,7 @@ def test_metrics_file_holds_agreed_keys(folder, tmp_path):
     assert metrics["leak_probe"]["pcc"] is None and "no labeled training clips" in metrics["leak_probe"]["why"]
     assert metrics["seen"] == {"in_training": 0, "in_choosing": 0} and metrics["seen_by_encoders"] == 0
     assert metrics["seeds"] == {"training": None, "bootstrap": 0}
-    assert metrics["configuration"] == {"width": 16, "steps": 4} and metrics["seconds"] > 0
+    assert metrics["configuration"] == OPTIONS and metrics["seconds"] > 0
     assert metrics["clips"]["group"] == "subject" and metrics["clips"]["groups"] == 7
 
 
