@@ -182,9 +182,23 @@ class Htsat(WindowedTower):
     def _frames(self, mel: Tensor) -> Tensor:
         """(N, 1, F, M) to distinct frames (N, steps / repeats, C)."""
         mel = self.net.bn0(mel.transpose(1, 3)).transpose(1, 3)  # (N, 1, F, M)
-        output = self.net.forward_features(self.net.reshape_wav2img(mel))
-        frames = output["fine_grained_embedding"]  # (N, repeated, C)
-        return frames[:, :: frames.shape[1] * self.repeats // self.steps]  # (N, steps / repeats, C)
+        return self._features(self.net.reshape_wav2img(mel))
+
+    def _features(self, image: Tensor) -> Tensor:
+        """The folded log-mels (N, 1, S, S) to (N, steps / repeats, C), as the net's `forward_features` does, which also
+        tags sounds, averages attention and repeats each step for each of its spectrogram frames."""
+        net = self.net
+        x = net.patch_embed(image)  # (N, L, C)
+        x = net.pos_drop(x + net.absolute_pos_embed if net.ape else x)
+        for stage in net.layers:
+            for block in stage.blocks:
+                x = block(x)[0]  # (N, L, C)
+            if stage.downsample is not None:
+                x = stage.downsample(x)  # (N, L / 4, 2 C)
+        # Each fold of the spectrogram is a strip of the square: the mean over its bands, then the folds in their order.
+        folds, side = net.freq_ratio, round(x.shape[1] ** 0.5)
+        x = rearrange(net.norm(x), "n (r f t) c -> n r f t c", r=folds, t=side)
+        return x.mean(2).flatten(1, 2)  # (N, steps / repeats, C)
 
     def _centered(self, mel: Tensor, at: Tensor, samples: Tensor) -> Tensor:
         """mel (N, 1, F, M) of the windows at (2, N), minus the mean over each clip's own frames; padding is 0."""

@@ -74,6 +74,22 @@ def test_htsat_equals_laion_clap(tmp_path, file, prefix, position_ids):
     assert torch.equal(tower.batch_norm.running_mean, before)  # pretrained statistics stay
 
 
+def test_htsat_leaves_out_only_what_laion_clap_computes_for_tags():
+    tower = build("htsat", HTSAT).train()
+    image = torch.randn(3, 1, 64, 64)
+    results = []
+
+    def published():
+        return tower.net.forward_features(image)["fine_grained_embedding"][:, ::32]  # (3, 16, C)
+
+    for features in (published, lambda: tower._features(image)):
+        torch.manual_seed(0)  # stochastic depth
+        steps = features()  # (3, 16, C)
+        gradient = torch.autograd.grad(steps.square().sum(), tower.net.patch_embed.proj.weight)[0]
+        results.append((steps, gradient))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_linear_projection_keeps_laions_trunk_without_its_projection(tmp_path):
     path = write_laion(tmp_path / "a.pt", laion_state())
     tower = build("htsat", {**HTSAT, "pretrained": path})
