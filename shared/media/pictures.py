@@ -117,8 +117,10 @@ class PictureConverter:
         """RGB uint8 (height, width, 3), neither turned nor mirrored."""
         import cv2
 
-        size: dict[str, Any] = {"width": width, "height": height, "interpolation": "AREA"}
-        scaling = {} if (width, height) == (frame.width, frame.height) else size
+        # One thread: by default each picture is cut into slices for threads that the processes beside this one delay.
+        scaling: dict[str, Any] = {"threads": 1}
+        if (width, height) != (frame.width, frame.height):
+            scaling |= {"width": width, "height": height, "interpolation": "AREA"}
         transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
         is_dolby_ipt = _is_dolby_ipt(frame, transfer)
         self._set_matrix(frame, transfer)

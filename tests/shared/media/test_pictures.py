@@ -1,6 +1,8 @@
 """Pictures: orientation, size, colors and light as players show them."""
 
 import io
+import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from PIL import Image
 
 from shared.media.decode import decode, decode_windows
 from shared.media.orientation import EXIF
-from shared.media.remarks import note_lines, problem_lines
+from shared.media.pictures import PictureConverter
+from shared.media.remarks import Remarks, note_lines, problem_lines
 
 CORNERS = np.zeros((64, 96, 3), np.uint8)
 CORNERS[:32, :48], CORNERS[:32, 48:] = (220, 20, 20), (20, 200, 20)
@@ -45,6 +48,17 @@ def write_oriented(path: Path, matrix: tuple[float, ...], codec: str = "libx264"
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads by /proc")
+def test_pictures_are_converted_without_further_threads(tmp_path):
+    with av.open(str(write_oriented(tmp_path / "clip.mp4", (1, 0, 0, 1)))) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        frame = next(container.decode(stream))
+        converter, threads = PictureConverter(stream, 480, Remarks()), len(os.listdir("/proc/self/task"))
+        assert np.abs(converter.convert(frame).astype(int) - CORNERS).mean() < 4
+        assert len(os.listdir("/proc/self/task")) == threads
 
 
 def differ(one: np.ndarray, other: np.ndarray) -> float:
