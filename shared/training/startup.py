@@ -10,6 +10,7 @@ from shared.files import read_object, write_json
 from shared.terminal.messages import note
 from shared.training.distributed import set_precision, start_accelerator
 from shared.training.launcher import PRECISIONS
+from shared.training.memory import keep_freed_memory
 from shared.training.precision import depends_on_model, resolve_precision
 from shared.training.run_folder import RunFolder
 from shared.training.sampling import local_rows
@@ -33,11 +34,12 @@ def start_run(
     timeout_minutes: float = 30.0,
     **made_from: str,
 ) -> RunFolder:
-    """Start an Accelerator and reserve the run folder.
+    """Start an Accelerator and reserve the run folder. Freed memory stays with this process (memory.py).
 
     mutable, made_from: as in RunFolder.claim. UserError, before anything is written, when the Accelerator does not
     start as the options say, or when the processes cannot share a batch evenly; and when the folder belongs to another
     run."""
+    keep_freed_memory()
     options = config.train
     accelerator = start_accelerator(options.mixed_precision, options.trackers, config.run, timeout_minutes)
     _say_clipping(accelerator, options.max_grad_norm)
