@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import fields
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,6 +25,7 @@ from shared.cli import COMMANDS, call
 from stage1_align import trainer as stage1_trainer
 from stage1_align.towers import TOWERS as REGISTRIES
 from stage2_fusion import trainer as stage2_trainer
+from stage2_fusion.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 DEEPER = [ROOT / "shared" / "recipes" / "README.md", ROOT / "tests" / "benchmarks" / "README.md"]
@@ -233,4 +235,6 @@ def test_every_option_in_prose_exists(readme):
     for module, function in (target.split(":") for target, _ in COMMANDS.values()):
         with redirect_stdout(shown), suppress(SystemExit):
             getattr(importlib.import_module(module), function)(["--help", "all"])
+    for name in MODELS.names():  # the help of `emit fuse` leaves these to `python -m stage2_fusion.models`
+        print(*(f"--options.{part.name}" for part in fields(MODELS.get(name).Options)), file=shown)
     assert {option for option in options if not re.search(rf"--{re.escape(option)}\b", shown.getvalue())} == set()
