@@ -7,7 +7,7 @@ the loss. We added, as options: the embeddings in the shared space (pooled) and 
 (shortcut). The decoder itself is an option, off by default.
 
 vision --projection--> TCN ----------\\          + pooled        x weight
-audio  --projection--> gated BiLSTM --+--> common time grid --> (missing: token) --> concatenate --> [decoder] --> heads
+audio  --projection--> gated BiLSTM --+--> common time grid --> (missing: token) --> concat --> [decoder] --> (B, K)
 text   --projection--> mean ---------/
 """
 
@@ -63,7 +63,7 @@ class DualStageOptions(FusionOptions):
     """The decoder has one learned query per dimension (learned), to which it adds a projection of the mean of the fused
     steps (fused) or of the text (text)."""
     decoder_layers: LayersOrNone = 0
-    """Layers of the decoder; 2 where a source asks for it, 0 because no gain was measured: no attention, and the
+    """Layers of the decoder; 2 where a source asks for it, 0 because no sure gain was measured: no attention, and the
     queries, which must be fused so that they hold the mean over time, are classified directly."""
     heads: Width = 4
     """Attention heads; must divide width."""
