@@ -153,9 +153,11 @@ def _encode(config: EncodeConfig) -> None:
     from shared.dataset.label_scale import require_fractions
     from shared.dataset.training_clips import fingerprints
     from shared.training.distributed import hold_together, start_accelerator
+    from shared.training.memory import keep_freed_memory
     from stage2_fusion.data.features import write_samples
     from stage2_fusion.data.given_sources import GivenSources
 
+    keep_freed_memory()
     # Autocast decides the precision. Processes wait for each other only at the end, as long as the slowest one takes.
     accelerator = start_accelerator("no", timeout_minutes=24 * 60, option="")
     clips = ClipDataset.open(config.data)

@@ -109,8 +109,8 @@ def emit(command: str, *words: object) -> None:
         raise UserError(f"{command} failed")
 
 
-def draw(path: Path, seconds: float) -> None:
-    rng = np.random.default_rng(0)
+def draw(path: Path, seconds: float, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
     person = face.invent_person(rng)
     envelope = Envelope(seconds, 0.1 * seconds, 0.4 * seconds, 0.7 * seconds, 0.2)
     times, intensities = np.arange(int(seconds * RATE)) / RATE, np.full(6, 0.6)  # (T,), (6,)
