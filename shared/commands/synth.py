@@ -16,23 +16,17 @@ def main(argv: list[str] | None = None) -> int:
 
     already = "already complete: " if (config.out / "corpus.json").is_file() else ""
     figures = build(config)
-    counts, baseline, ceiling = figures["counts"], figures["baseline"], figures["ceiling"]["test"]["mean"]
-    share = baseline["share_of_ceiling"]
-    of_ceiling = "" if share is None else f", {share:.2f} of the ceiling"
+    counts, ceiling = figures["counts"], figures["ceiling"]["test"]["mean"]
     lines = [
         f"{config.out}: {already}{counted(counts['clips'], 'clip')}, {counted(counts['subjects'], 'subject')}",
         f"  train {counts['train']}, valid {counts['valid']}, test {counts['test']}; digest {figures['digest']}",
     ]
     if config.unmet_videos:
         lines.append(f"  {counted(counts['unmet_test'], 'test clip')} of people and videos that no other split has")
-    lines += (
-        ["  labels withheld: for stage 1"]
-        if config.labels == "withheld"
-        else [
-            f"  ceiling: PCC {_number(ceiling)} on test, of the expected labels with the labels",
-            f"  baseline: PCC {_number(baseline['pcc'])} on test{of_ceiling} (ridge regression)",
-        ]
-    )
+    if config.labels == "withheld":
+        lines.append("  labels withheld: for stage 1")
+    else:
+        lines.append(f"  ceiling: PCC {_number(ceiling)} on test, of the expected labels with the labels")
     result("\n".join(lines), figures)
     closing([config.out], [("prepare", config.out, "--out", unused(config.out.parent / "clips"))])
     return 0

@@ -9,7 +9,6 @@ import numpy as np
 from shared.dataset.clip import EMI
 from shared.media.damage import damage_frames, damage_waveform
 from shared.synth import media, voice, words
-from shared.synth.baseline import statistics
 from shared.synth.config import SynthConfig
 from shared.synth.face import expression_units, invent_person, moved_units
 from shared.synth.render import render
@@ -119,10 +118,6 @@ class SynthClip:
     """float32 (S, channels) at the audio rate of the format."""
     transcript: str | None
 
-    def statistics(self, rate: int) -> np.ndarray:
-        """The baseline's statistics of frames and sound: float32 (336,)."""
-        return statistics(self.frames, None if self.channels is None else self.channels.mean(axis=1), rate)
-
 
 def make_clip(config: SynthConfig, truth: ClipTruth, form: MediaFormat) -> SynthClip:
     """Make frames, sound and words of a clip, and damage them."""
@@ -155,10 +150,8 @@ def _damaged(truth: ClipTruth, modality: str, times: np.ndarray) -> list[np.ndar
 
 
 def write_clip(config: SynthConfig, index: int, folder: Path, progress: Path) -> None:
-    """Write `folder`/<id>.<suffix> and, unless the words are missing, `folder`/<id>.txt.
-
-    `progress`/<id>.npy comes last, the statistics for the baseline: it marks the clip as complete.
-    """
+    """Write `folder`/<id>.<suffix> and, unless the words are missing, `folder`/<id>.txt; last its mark in `progress`
+    (`mark_complete`)."""
     truth, form = clip_truth(config, index), media_format(config, index)
     clip = make_clip(config, truth, form)
     if clip.transcript is not None:
@@ -166,11 +159,14 @@ def write_clip(config: SynthConfig, index: int, folder: Path, progress: Path) ->
     partial = folder / f".{truth.id}{form.suffix}"
     media.write_video(partial, clip.frames, clip.times, form.frame_rate, clip.channels, form.audio_rate)
     partial.replace(folder / f"{truth.id}{form.suffix}")
-    mark_complete(progress, truth.id, clip.statistics(form.audio_rate))
+    mark_complete(progress, truth.id)
 
 
-def mark_complete(progress: Path, name: str, values: np.ndarray) -> None:
-    """Write `progress`/<name>.npy atomically: the clip is complete."""
-    partial = progress / f".{name}.npy"
-    np.save(partial, values)
-    partial.replace(progress / f"{name}.npy")
+def mark_complete(progress: Path, name: str) -> None:
+    """Write the empty `progress`/<name>.done: all files of the clip are in place."""
+    (progress / f"{name}.done").touch()
+
+
+def is_complete(progress: Path, name: str) -> bool:
+    """Whether `mark_complete` has been called for a clip. Earlier versions marked it by <name>.npy."""
+    return any((progress / f"{name}{suffix}").is_file() for suffix in (".done", ".npy"))

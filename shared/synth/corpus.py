@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from shared.dataset.clip import EMI, read_transcript
+from shared.dataset.clip import EMI
 from shared.dataset.worker_pool import cores
 from shared.errors import UserError
 from shared.files import digest, write_json
 from shared.locks import hold, release
 from shared.metrics import DimensionScores, pcc
 from shared.registry import Registry
-from shared.synth import baseline
+from shared.synth.clip import is_complete
 from shared.synth.config import SynthConfig
 from shared.synth.tables import CsvWriter
 from shared.synth.truth import ClipTruth, clip_truth
@@ -57,22 +57,19 @@ def build(config: SynthConfig) -> dict[str, Any]:
 
 def _build(config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
     writer.prepare_folders()
-    _write_clips(writer, [i for i in range(config.clips) if not (writer.progress / f"{i:05d}.npy").is_file()])
-
     truths = [clip_truth(config, i) for i in range(config.clips)]
+    _write_clips(writer, [t.index for t in truths if not is_complete(writer.progress, t.id)])
+
     writer.write_tables(truths)
     labels = np.round([writer.labels(t) for t in truths], 6)  # (N, 6)
-    splits = [t.split for t in truths]
-    ceiling = _ceiling(writer, truths, labels)
     figures = {
         "format": FORMAT,
         "config": _identity(config),
         "seed": config.seed,
         "counts": _counts(truths) | _unmet_count(config, truths),
         "label_rates": dict(zip(EMI, np.round((labels > 0).mean(axis=0), 4).tolist(), strict=True)),
-        "ceiling": ceiling,
+        "ceiling": _ceiling(writer, truths, labels),
         "ceiling_of": CEILING_OF,
-        "baseline": _baseline(writer, truths, labels, splits, ceiling["test"]["mean"]),
         "digest": _digest(writer),
     }
     write_json(config.out / "corpus.json", figures)
@@ -153,13 +150,12 @@ def _unmet_count(config: SynthConfig, truths: list[ClipTruth]) -> dict[str, int]
 
 def _with_ceiling(figures: dict[str, Any], config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
     """The corpus.json of a complete corpus with the ceiling of this version, written where the folder allows it."""
+    figures.pop("baseline", None)  # earlier versions kept the score of a ridge regression
     if figures.get("ceiling_of") == CEILING_OF:
         return figures
     truths = [clip_truth(config, i) for i in range(config.clips)]
     ceiling = _ceiling(writer, truths, np.round([writer.labels(t) for t in truths], 6))
-    baseline = figures["baseline"]
-    share = {"share_of_ceiling": _share(baseline["pcc"], ceiling["test"]["mean"])}
-    figures = {**figures, "ceiling": ceiling, "ceiling_of": CEILING_OF, "baseline": {**baseline, **share}}
+    figures = {**figures, "ceiling": ceiling, "ceiling_of": CEILING_OF}
     with contextlib.suppress(OSError, UserError):
         write_json(config.out / "corpus.json", figures)
     return figures
@@ -177,21 +173,6 @@ def _ceiling(writer: CsvWriter, truths: list[ClipTruth], labels: np.ndarray) -> 
 
     rows = {"all": np.ones(len(splits), bool), **{split: np.asarray(splits) == split for split in SPLITS}}  # (N,) each
     return {name: score(selected) for name, selected in rows.items()}
-
-
-def _baseline(
-    writer: CsvWriter, truths: list[ClipTruth], labels: np.ndarray, splits: list[str], ceiling: float | None
-) -> dict[str, Any]:
-    """The score of ridge regression on simple statistics, and its share of the ceiling."""
-    statistics = np.stack([np.load(writer.progress / f"{t.id}.npy") for t in truths])  # (N, 336)
-    transcripts = [read_transcript(writer.transcript_path(t)) or "" for t in truths]
-    counts = baseline.bag_of_words(transcripts, np.asarray(splits) == "train")  # (N, V)
-    scores = baseline.evaluate(np.concatenate([statistics, counts], axis=1), labels, splits, EMI)
-    return {**scores, "share_of_ceiling": _share(scores["pcc"], ceiling)}
-
-
-def _share(score: float | None, ceiling: float | None) -> float | None:
-    return score / ceiling if score is not None and ceiling is not None and ceiling > 0 else None
 
 
 def _digest(writer: CsvWriter) -> str:

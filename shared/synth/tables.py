@@ -1,7 +1,6 @@
 """The default layout of a synthetic corpus: clips/, labels.csv, truth.csv."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +17,7 @@ class CsvWriter:
     def __init__(self, config: SynthConfig) -> None:
         self.config = config
         self.progress = config.out / "unfinished"
-        """Folder of the .npy files that mark complete clips."""
+        """Folder of the files that mark complete clips."""
 
     def prepare_folders(self) -> None:
         """Make the folders, and remove partial files of an interrupted run."""
@@ -28,7 +27,7 @@ class CsvWriter:
             leftover.unlink()
 
     def write_clip(self, index: int) -> None:
-        """Write the files of a clip; `progress`/<id>.npy comes last, the statistics for the baseline."""
+        """Write the files of a clip, and last its mark in `progress` (`mark_complete`)."""
         write_clip(self.config, index, self.config.out / "clips", self.progress)
 
     def labels(self, truth: ClipTruth) -> np.ndarray:
@@ -38,10 +37,6 @@ class CsvWriter:
     def expected_labels(self, truth: ClipTruth) -> np.ndarray:
         """What the labels (6,) of a clip are on average, given everything but its raters."""
         return expected_labels(truth.intensities)
-
-    def transcript_path(self, truth: ClipTruth) -> Path:
-        """The file of the transcript; it does not exist when the words are missing."""
-        return self.config.out / "clips" / f"{truth.id}.txt"
 
     def write_tables(self, truths: list[ClipTruth]) -> None:
         """Write the tables of labels, splits and truth."""

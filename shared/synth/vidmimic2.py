@@ -16,9 +16,9 @@ import numpy as np
 
 from shared.dataset.clip import EMI
 from shared.files import write_csv
+from shared.media.spectrogram import log_mel
 from shared.media.waveform import resample
 from shared.synth import media
-from shared.synth.baseline import log_mel
 from shared.synth.clip import make_clip, mark_complete, media_format
 from shared.synth.config import SynthConfig
 from shared.synth.tables import CsvWriter, rounded, truth_table
@@ -75,7 +75,7 @@ class Vidmimic2Writer(CsvWriter):
         if clip.transcript is not None:
             (partial / "text").write_text(clip.transcript + "\n")
         self._move_into_place(partial, truth)
-        mark_complete(self.progress, truth.id, clip.statistics(form.audio_rate))
+        mark_complete(self.progress, truth.id)
 
     def _move_into_place(self, partial: Path, truth: ClipTruth) -> None:
         """Move the files of a clip from its partial folder to the folders of its split."""
@@ -100,9 +100,6 @@ class Vidmimic2Writer(CsvWriter):
         if not truth.repeats_line:
             return super().expected_labels(truth)
         return expected_labels(to_intensities(seed_propensities(self.config.seed, truth.seed_video)))
-
-    def transcript_path(self, truth: ClipTruth) -> Path:
-        return self._folder(truth.split == "test", "text") / f"{self.name(truth)}.txt"
 
     def write_tables(self, truths: list[ClipTruth]) -> None:
         truths = sorted(truths, key=self.name)

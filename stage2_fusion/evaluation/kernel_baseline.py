@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shared.dataset.clip_dataset import ClipSample
+from shared.media.spectrogram import MELS, log_mel
 from shared.metrics import score
-from shared.synth.baseline import log_mel
 from stage2_fusion.evaluation.ridge_baseline import standardize
 
 FACE_SIDE = 24
@@ -155,7 +155,7 @@ def _gradients(frames: np.ndarray) -> np.ndarray:
 
 def _mel(waveform: np.ndarray, rate: int) -> np.ndarray:
     """float32 (S,) to log-mel bands (T, 40)."""
-    return log_mel(waveform, rate) if len(waveform) else np.zeros((0, 40))
+    return log_mel(waveform, rate) if len(waveform) else np.zeros((0, MELS))
 
 
 def _over_time(x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import pytest
 from shared.commands.synth import main
 from shared.dataset.clip import EMI
 from shared.errors import UserError
-from shared.synth import baseline, clip, face, words
+from shared.synth import clip, face, words
 from shared.synth.config import SynthConfig
 from shared.synth.corpus import build
 from shared.synth.truth import (
@@ -86,9 +86,13 @@ def test_two_workers_and_an_interruption_give_the_same_bytes_as_one(corpus, tmp_
     shutil.copy(corpus.out / "synth.json", other.out)
     for index in (0, 5):
         clip.write_clip(other, index, clips, notes)
+    (notes / "00005.done").unlink()
+    np.save(notes / "00005.npy", np.zeros(336, np.float32))  # the mark of an earlier version
     (clips / ".00003.mp4").write_bytes(b"partial file")
+    times = {path: path.stat().st_mtime_ns for path in clips.glob("0*")}
     build(other)
     assert content(other.out) == content(corpus.out)
+    assert len({path.stem for path in times}) == 2 and {path: path.stat().st_mtime_ns for path in times} == times
 
 
 def test_other_seed_gives_other_clips(corpus, tmp_path):
@@ -300,11 +304,27 @@ def test_ceiling_of_an_older_corpus_is_brought_up_to_date(corpus, tmp_path):
     shutil.copy(corpus.out / "synth.json", folder)
     older = {key: value for key, value in figures.items() if key != "ceiling_of"}
     older["ceiling"] = {split: {"mean": 0.5, "per_dimension": {}} for split in figures["ceiling"]}
-    older["baseline"] = {**figures["baseline"], "share_of_ceiling": 0.5}
+    older["baseline"] = {"pcc": 0.1, "per_dimension": dict.fromkeys(EMI, 0.1), "share_of_ceiling": 0.5}
     (folder / "corpus.json").write_text(json.dumps(older))
     assert build(replace(corpus, out=folder)) == figures
     assert json.loads((folder / "corpus.json").read_text()) == figures
     assert sorted(path.name for path in folder.iterdir()) == ["corpus.json", "synth.json"]
+
+
+def test_score_of_a_ridge_regression_in_an_older_corpus_is_not_repeated(corpus, tmp_path, capsys):
+    """Its corpus.json, whose ceiling is that of today, stays as it is."""
+    figures = json.loads((corpus.out / "corpus.json").read_text())
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    shutil.copy(corpus.out / "synth.json", folder)
+    older = json.dumps({**figures, "baseline": {"pcc": None, "strength": None, "share_of_ceiling": None}})
+    (folder / "corpus.json").write_text(older)
+    argv = ["--out", str(folder), "--clips", str(CLIPS), "--seed", "1", "--damage", "1.0"]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "already complete" in printed and "ceiling: PCC" in printed and "baseline" not in printed
+    assert build(replace(corpus, out=folder)) == figures and "baseline" not in figures
+    assert (folder / "corpus.json").read_text() == older
 
 
 def test_tables_match_each_other_and_the_ceiling(corpus):
@@ -380,26 +400,3 @@ def test_lines_express_what_is_shown_and_negate_decoys():
             decoys += 1
             assert any(word in tokens for word in negations)
     assert decoys / 300 == pytest.approx(words.DECOYS, abs=0.1) and np.median(lengths) < 20 and max(lengths) < 35
-
-
-# --- the baseline ----------------------------------------------------------------------------------------------------
-
-
-def test_ridge_learns_a_linear_target_and_not_noise():
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((300, 5))
-    labels = np.stack([features[:, 0] - features[:, 1], rng.standard_normal(300)], axis=1)
-    splits = ["train"] * 200 + ["valid"] * 50 + ["test"] * 50
-    scores = baseline.evaluate(features, labels, splits, ("linear", "noise"))
-    assert scores["per_dimension"]["linear"] > 0.98 and abs(scores["per_dimension"]["noise"]) < 0.35
-    assert scores["pcc"] == pytest.approx(np.mean(list(scores["per_dimension"].values())))
-
-
-def test_bag_of_words_counts_words_of_two_training_transcripts():
-    counts = baseline.bag_of_words(["so so sad", "so glad", "glad sad new", "new"], np.array([True, True, True, False]))
-    assert counts.tolist() == [
-        [0, 1, 2],
-        [1, 0, 1],
-        [1, 1, 0],
-        [0, 0, 0],
-    ]  # glad, sad, so; "new" is in one training transcript
