@@ -77,6 +77,29 @@ def test_rated_texts_become_a_table_of_scores_and_a_model_of_further_texts(weigh
 
 
 @pytest.mark.slow
+def test_the_encoder_trains_on_other_texts_before_it_reads_the_rated_ones(weights, tmp_path):
+    columns, others = ["id", "split", "V", "A", "text"], tmp_path / "others"
+    others.mkdir()
+    (others / "emotions.txt").write_text("joy\nanger\n")
+    for name, numbers in (("train", range(24)), ("dev", range(24, 32))):
+        lines = [f"what a {(GOOD, BAD)[n % 2][n % 4]} day, {n}\t{n % 2}\tcomment{n}\n" for n in numbers]
+        (others / f"{name}.tsv").write_text("".join(lines))
+    data, out = write_table(tmp_path / "words.csv", columns, columns), tmp_path / "out"
+    given = [f"data={data}", f"out={out}", f"text_weights={weights}", f"first={others}", "first_layout=goemotions"]
+    small = ["seeds=[0]", "frozen_epochs=1", "tuned_epochs=1", "batch_size=16", "context_length=40"]
+    assert emit("run", "emobank", *given, *small) == 0
+    published, first = (
+        load_file(out / name / "model.safetensors") for name in ("encoders", "first/tuned/model/encoders")
+    )
+    assert any("word_embeddings" in key for key in published if not torch.equal(published[key], first[key]))
+    used = json.loads((out / "features/features.json").read_text())["encoders"]
+    assert used["digest"] == json.loads((out / "first/tuned/model/encoders/config.json").read_text())["digest"]
+    metrics = json.loads((out / "tuned" / "0.json").read_text())
+    assert metrics["n"] == 16 and set(metrics["pcc"]["per_dimension"]) == {"V", "A"}
+    assert metrics["seen_by_encoders"] == 0  # the other texts are known, and are not these
+
+
+@pytest.mark.slow
 def test_rated_texts_are_scored_over_folds_of_whole_persons(weights, tmp_path):
     header = ["message_id", "response_id", "empathy", "distress", "essay"]
     data = write_table(tmp_path / "reactions.csv", header, ["id", "person", "V", "A", "text"])

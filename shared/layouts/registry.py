@@ -18,6 +18,7 @@ LAYOUTS = Registry(
     {
         "csv": "shared.layouts.csv:Csv",
         "folder": "shared.layouts.folder:Folder",
+        "goemotions": "shared.layouts.goemotions:GoEmotions",
         "hf": "shared.layouts.hf:HuggingFace",
         "ravdess": "shared.layouts.ravdess:Ravdess",
         "vidmimic2": "shared.layouts.vidmimic2.layout:Vidmimic2",

@@ -43,7 +43,7 @@ def offered(file, *words: str) -> list[str]:
         (["fuse", "--data", "x", "--train.mixed_precision", ""], ["no", "bf16", "auto"]),
         (["align", "--loss.kind", "=", "sig"], ["sigmoid"]),
         (["fuse", "--model", "late"], ["late_fusion"]),
-        (["check", "--layout", "=", ""], ["csv", "folder", "hf", "ravdess", "vidmimic2"]),
+        (["check", "--layout", "=", ""], ["csv", "folder", "goemotions", "hf", "ravdess", "vidmimic2"]),
         (["align", "--config", "ti"], ["tiny", "tiny_labels"]),
         (["fuse", "--config", "o"], ["own.yaml"]),
         (["configs", "cpu_"], ["cpu_2_processes"]),
