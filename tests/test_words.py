@@ -58,7 +58,7 @@ def test_rated_texts_become_a_table_of_scores_and_a_model_of_further_texts(weigh
     metrics = json.loads((out / "tuned" / "1.json").read_text())
     assert metrics["n"] == 16 and set(metrics["pcc"]["per_dimension"]) == {"V", "A"}
     board = {row["system"]: row for row in rows(out / "board.csv")}
-    assert board.keys() >= {"ridge", "frozen", "end to end"}
+    assert board.keys() >= {"ridge", "frozen", "end to end", "tuned, mean of the seeds"}
     assert board["frozen"]["seeds"] == board["end to end"]["seeds"] == "2"
     before, after = (
         load_file(folder / "model.safetensors") for folder in (out / "encoders", out / "tuned/1/model/encoders")
@@ -86,7 +86,7 @@ def test_the_encoder_trains_on_other_texts_before_it_reads_the_rated_ones(weight
         (others / f"{name}.tsv").write_text("".join(lines))
     data, out = write_table(tmp_path / "words.csv", columns, columns), tmp_path / "out"
     given = [f"data={data}", f"out={out}", f"text_weights={weights}", f"first={others}", "first_layout=goemotions"]
-    small = ["seeds=[0]", "frozen_epochs=1", "tuned_epochs=1", "batch_size=16", "context_length=40"]
+    small = ["seeds=[0]", "averaged=[]", "frozen_epochs=1", "tuned_epochs=1", "batch_size=16", "context_length=40"]
     assert emit("run", "emobank", *given, *small) == 0
     published, first = (
         load_file(out / name / "model.safetensors") for name in ("encoders", "first/tuned/model/encoders")
@@ -141,7 +141,15 @@ def test_emobank_has_its_official_splits_and_little_is_left_out(weights, tmp_pat
     assert report["splits"] == {"test": 1000, "train": 8062, "valid": 1000} and report["files"]["words_alone"] == 10062
     assert list(report["labels"]) == ["V", "A", "D"] and report["transcripts"]["there"] >= 10050
     out = tmp_path / "out"
-    given = [f"data={some}", f"out={out}", f"text_weights={weights}", "seeds=0", "frozen_epochs=1", "tuned_epochs=1"]
+    given = [
+        f"data={some}",
+        f"out={out}",
+        f"text_weights={weights}",
+        "seeds=0",
+        "averaged=[]",
+        "frozen_epochs=1",
+        "tuned_epochs=1",
+    ]
     assert emit("run", "emobank", *given) == 0
     metrics = json.loads((out / "tuned" / "0.json").read_text())
     assert metrics["n"] >= 20 and set(metrics["pcc"]["per_dimension"]) == {"V", "A", "D"}
