@@ -125,9 +125,13 @@ class LastState(nn.Module):
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        lengths = mask.sum(dim=1).clamp(min=1).cpu()  # a row without steps runs one of zeros, masked below
-        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        return self.lstm(packed)[1][0][-1] * mask.any(dim=1, keepdim=True)  # (B, C)
+        # Padding is at the end, after the state that is read. A packed sequence takes eight times as long on a CPU, and
+        # not every CPU has an LSTM in bf16.
+        with torch.autocast("cpu", enabled=False):
+            states = self.lstm(x.float())[0]  # (B, T, C)
+        last = (mask.sum(dim=1) - 1).clamp(min=0)  # (B,), of a row without steps one that is masked
+        rows = torch.arange(len(x), device=x.device)  # (B,)
+        return states[rows, last] * mask.any(dim=1, keepdim=True)  # (B, C)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from stage2_fusion.models.layers.decoder import DimensionDecoder
 from stage2_fusion.models.layers.dropout import Dropout
 from stage2_fusion.models.layers.quality import QualityWeights
-from stage2_fusion.models.layers.temporal import TCN, GatedBiLSTM, grid_times, grid_weights, masked_mean
+from stage2_fusion.models.layers.temporal import TCN, GatedBiLSTM, LastState, grid_times, grid_weights, masked_mean
 
 
 def ragged(lengths=(7, 1, 0, 4), width=8, padding=3):
@@ -73,6 +73,29 @@ def test_bilstm_and_its_gradient_equal_packed_sequences():
     torch.testing.assert_close(states, reference)
     for one, other in zip(gradients, [x.grad, *(parameter.grad for parameter in layer.lstm.parameters())], strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_last_state_and_its_gradient_equal_packed_sequences():
+    layer = LastState(8, 2, 0.0)
+    x, mask = ragged()
+    x = (x * mask[..., None]).requires_grad_()
+    state = layer(x, mask)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, mask.sum(1).clamp(min=1), True, enforce_sorted=False)
+    reference = layer.lstm(packed)[1][0][-1] * mask.any(1, keepdim=True)
+    torch.testing.assert_close(state, reference)
+    assert (state[2] == 0).all() and not mask[2].any()  # a row without steps
+    parameters = [x, *layer.parameters()]
+    one, other = (torch.autograd.grad(y.square().sum(), parameters) for y in (state, reference))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_last_state_runs_in_full_precision_under_autocast():
+    """oneDNN has no LSTM in bf16 for CPUs with AVX2 alone."""
+    layer = LastState(64, 2, 0.0)
+    x, mask = ragged(width=64)
+    with torch.autocast("cpu", torch.bfloat16):
+        state = layer(x, mask)
+    assert torch.equal(state, layer(x, mask))
 
 
 def test_tcn_equals_its_conv1d_layers():
