@@ -25,6 +25,7 @@ from stage2_fusion.data.usable_clips import (
     scorable_dimensions,
     within_budget,
 )
+from stage2_fusion.evaluation.kernel_memory import check_kernel_memory
 from stage2_fusion.evaluation.known_clips import KnownClips, known_to_model, record_of
 from stage2_fusion.evaluation.leak import probe_leak
 from stage2_fusion.evaluation.result_files import write_evaluation
@@ -144,6 +145,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
     every_id, groups = data[0].column("id"), _all_groups(data[0])
     budget = within_budget(every_id, groups, all_labels[0], config.max_train_clips)
     all_labels[0] = all_labels[0][budget]
+    check_kernel_memory("statistics", int(budget.sum()), len(data[1]) + len(data[2]))
     chosen = [np.flatnonzero(budget), *(np.arange(len(part)) for part in data[1:])]
     names, left_out = learnable_dimensions(all_labels[0], info.label_names, where[0])
     columns = [info.label_names.index(name) for name in names]
@@ -316,6 +318,7 @@ def _fit_features(
     if config.kind == "kernel":
         from stage2_fusion.evaluation.feature_kernel import fit_feature_kernel
 
+        check_kernel_memory("kernel", len(samples[0]), len(samples[1]) + len(samples[2]))
         statistics = [[clip_statistics(part, [name]) for name in config.modalities] for part in samples]
         kernel = fit_feature_kernel(statistics, train_labels, valid_labels)
         return _Fit("kernel ridge on features", kernel.predictions, {"chosen": kernel.options})

@@ -33,7 +33,7 @@ def fit_feature_kernel(
     squared = [distances(each) for each in zip(*parts, strict=True)]
     best, best_pcc = None, -math.inf
     for width in WIDTHS:
-        kernels = [np.prod([1 + rbf(d, width) for d in of_part], axis=0) - 1 for of_part in zip(*squared, strict=True)]
+        kernels = [_anova(of_part, width) for of_part in zip(*squared, strict=True)]
         for penalty, (valid, scored) in zip(PENALTIES, solve(kernels, train_labels), strict=True):
             pcc = score(valid, valid_labels, names, resamples=0).pcc.mean
             if best is None or (pcc is not None and pcc > best_pcc):
@@ -41,3 +41,11 @@ def fit_feature_kernel(
                 best_pcc = best_pcc if pcc is None else pcc
     assert best is not None
     return best
+
+
+def _anova(squared: Sequence[np.ndarray], width: float) -> np.ndarray:
+    """The kernel of the squared distances (N, n) of each modality."""
+    product = 1 + rbf(squared[0], width)  # (N, n)
+    for other in squared[1:]:
+        product *= 1 + rbf(other, width)
+    return product - 1

@@ -1,0 +1,39 @@
+"""How much memory this process may still take."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int | None:
+    """What the machine, and the container, have left without swapping; None where the system does not say."""
+    return min((*_of_machine(), *_of_container()), default=None)
+
+
+def _of_machine() -> Iterator[int]:
+    for line in _text(MEMINFO).splitlines():
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * 1024
+
+
+def _of_container() -> Iterator[int]:
+    """By version 2 and 1 of control groups. What the page cache holds can be had again."""
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, now = _text(CONTROL_GROUP / limit).strip(), _text(CONTROL_GROUP / used).strip()
+        if most.isdecimal() and now.isdecimal():
+            statistics = dict(
+                line.split(maxsplit=1) for line in _text((CONTROL_GROUP / limit).with_name("memory.stat")).splitlines()
+            )
+            yield max(0, int(most) - int(now) + int(statistics.get(cached, 0)))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
