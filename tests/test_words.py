@@ -58,8 +58,8 @@ def test_rated_texts_become_a_table_of_scores_and_a_model_of_further_texts(weigh
     metrics = json.loads((out / "tuned" / "1.json").read_text())
     assert metrics["n"] == 16 and set(metrics["pcc"]["per_dimension"]) == {"V", "A"}
     board = {row["system"]: row for row in rows(out / "board.csv")}
-    assert board.keys() >= {"ridge", "frozen", "end to end", "tuned, mean of the seeds"}
-    assert board["frozen"]["seeds"] == board["end to end"]["seeds"] == "2"
+    assert board.keys() >= {"ridge", "frozen", "tuned", "tuned, mean of the seeds"}
+    assert board["frozen"]["seeds"] == board["tuned"]["seeds"] == "2"
     before, after = (
         load_file(folder / "model.safetensors") for folder in (out / "encoders", out / "tuned/1/model/encoders")
     )

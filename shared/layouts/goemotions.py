@@ -16,6 +16,7 @@ from shared.text import counted
 
 SPLITS = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
 NAMES = ("emotions.txt", "labels.txt")
+WHERE = "they are in goemotions/data of github.com/google-research/google-research"
 SENTIMENTS = {
     "positive": "admiration amusement approval caring desire excitement gratitude joy love optimism pride relief",
     "negative": """anger annoyance disappointment disapproval disgust embarrassment fear grief nervousness remorse
@@ -37,7 +38,7 @@ class GoEmotions(CheckedOptions):
         named = _file(source, NAMES)
         if not found or named is None:
             missing = "emotions.txt, the names of the emotions" if found else ", ".join(SPLITS.values())
-            raise UserError(f"{source}: no GoEmotions here: it lacks {missing}")
+            raise UserError(f"{source}: no GoEmotions here: it lacks {missing} ({WHERE})")
         emotions = tuple(line.strip() for line in _lines(named) if line.strip())
         clips: list[Clip] = []
         left_out: list[LeftOut] = []
