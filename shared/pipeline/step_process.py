@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import NamedTuple, TextIO
 
@@ -38,8 +38,13 @@ CHUNK = 2**16
 """Bytes; a table that a step prints at once is in one chunk, so that lines of others do not come between."""
 
 
-def _fresh_process(words: tuple[str, ...], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
+def start_process(
+    words: Sequence[str], environment: dict[str, str], server: StepServer | None
+) -> "ForkedStep | subprocess.Popen[bytes]":
+    """`emit WORDS` in this environment and a process group of its own, with a pipe for each of its streams: a fork of
+    the server, which has this environment, or a fresh process where there is none."""
+    forked = server.start(words) if server is not None else None
+    return forked or subprocess.Popen(
         emit_command(*words),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -47,6 +52,28 @@ def _fresh_process(words: tuple[str, ...], environment: dict[str, str]) -> "subp
         env=environment,
         process_group=0,
     )
+
+
+def read_pipes(
+    process: "ForkedStep | subprocess.Popen[bytes]",
+    on_stdout: Callable[[bytes], object],
+    on_stderr: Callable[[bytes], object],
+) -> int:
+    """Hand over what a process of `start_process` writes, b"" at the end of a stream, until it ends: its status."""
+    assert process.stdout and process.stderr
+    with selectors.DefaultSelector() as pipes, process.stdout as stdout, process.stderr as stderr:
+        pipes.register(stdout, selectors.EVENT_READ, on_stdout)
+        pipes.register(stderr, selectors.EVENT_READ, on_stderr)
+        while pipes.get_map():
+            ready = pipes.select(timeout=1.0)
+            for key, _ in ready:
+                chunk = os.read(key.fd, CHUNK)
+                key.data(chunk)
+                if not chunk:
+                    pipes.unregister(key.fileobj)
+            if not ready and process.poll() is not None:
+                break  # a process that it started, and that goes on, holds the pipe
+    return process.wait()
 
 
 def step_environment(threads: int) -> dict[str, str]:
@@ -75,8 +102,7 @@ class StepProcess:
         self._began = time.perf_counter()
         self._error = ""
         words = (*words, *modes().words())
-        forked = server.start(words) if server is not None else None
-        self._process: ForkedStep | subprocess.Popen[bytes] = forked or _fresh_process(words, environment)
+        self._process = start_process(words, environment, server)
         threading.Thread(target=self._follow, daemon=True, name=f"step {name}").start()
 
     def terminate(self) -> None:
@@ -99,20 +125,9 @@ class StepProcess:
 
     def _follow(self) -> None:
         """Show its output until it ends."""
-        assert self._process.stdout and self._process.stderr
-        with selectors.DefaultSelector() as pipes, self._process.stdout as stdout, self._process.stderr as stderr:
-            pipes.register(stdout, selectors.EVENT_READ, _Lines(self._shown, sys.stdout, self._events.put))
-            pipes.register(stderr, selectors.EVENT_READ, _Lines(self._shown, sys.stderr, lambda error: None))
-            while pipes.get_map():
-                ready = pipes.select(timeout=1.0)
-                for key, _ in ready:
-                    chunk = os.read(key.fd, CHUNK)
-                    key.data.add(chunk)
-                    if not chunk:
-                        pipes.unregister(key.fileobj)
-                if not ready and self._process.poll() is not None:
-                    break  # a process that it started, and that goes on, holds the pipe
-        status = self._process.wait()
+        stdout = _Lines(self._shown, sys.stdout, self._events.put)
+        stderr = _Lines(self._shown, sys.stderr, lambda error: None)
+        status = read_pipes(self._process, stdout.add, stderr.add)
         seconds = time.perf_counter() - self._began
         self._events.put(Ended(self._number, 128 - status if status < 0 else status, seconds, self._error))
 

@@ -1,21 +1,22 @@
-"""Trials of a search: each is `emit fuse` in a process of its own."""
+"""Trials of a search: each is `emit fuse` in a process of its own, a fork of one that has imported what they need."""
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from shared.cli import emit_command
 from shared.config import load_yaml
 from shared.files import read_json
 from shared.locks import is_held_elsewhere
+from shared.pipeline.step_process import read_pipes, start_process
+from shared.pipeline.step_server import StepServer, can_fork
 from shared.terminal.progress import Progress, progress
 from shared.terminal.results import STEP
 
@@ -45,16 +46,47 @@ class Trial:
 def run_trials(files: list[Path], workers: int, threads: int, what: str = "trials") -> list[str]:
     """Run `emit fuse` on each configuration file, `workers` at once with `threads` CPU threads each. Returns the error
     of each trial, "" for success. Control-C or SIGTERM lets running trials finish their epoch."""
-    running: list[subprocess.Popen] = []
-    with _sigterm_as_exit(), ThreadPoolExecutor(workers) as executor:
+    with _sigterm_as_exit(), Trainings(threads) as trainings, ThreadPoolExecutor(workers) as executor:
         try:
             with progress("search", len(files), what) as bar:
-                return list(executor.map(lambda file: _counted(bar, run_trial(file, threads, running)), files))
+                return list(executor.map(lambda file: _counted(bar, run_trial(file, trainings)), files))
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
-            for process in running:
-                process.terminate()
+            trainings.terminate()
             raise
+
+
+class Trainings:
+    """Starts trainings, from any thread."""
+
+    def __init__(self, threads: int):
+        """threads: CPU threads of each."""
+        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads), STEP: "1"}
+        self._server = StepServer(["fuse"], self._environment) if can_fork() else None
+        self._lock, self._stack = Lock(), ExitStack()
+        self._running: list[Any] = []
+
+    def __enter__(self) -> "Trainings":
+        if self._server is not None:
+            self._stack.enter_context(self._server)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def run(self, config: Path, log: Path) -> int:
+        """`emit fuse --config CONFIG`, with what it prints in `log`: its status."""
+        with self._lock:
+            process = start_process(("fuse", "--config", str(config)), self._environment, self._server)
+            self._running.append(process)
+        with log.open("wb", buffering=0) as output:
+            return read_pipes(process, output.write, output.write)
+
+    def terminate(self) -> None:
+        """Ask all that run to end; each finishes its epoch."""
+        with self._lock:
+            for process in self._running:
+                process.terminate()
 
 
 def _counted(bar: Progress, error: str) -> str:
@@ -62,8 +94,8 @@ def _counted(bar: Progress, error: str) -> str:
     return error
 
 
-def run_trial(file: Path, threads: int, running: list[subprocess.Popen]) -> str:
-    """Run one trial unless it is finished; its error, or "". The process is added to `running`."""
+def run_trial(file: Path, trainings: Trainings) -> str:
+    """Run one trial unless it is finished; its error, or ""."""
     run = Path(load_yaml(file, HOW)["run"])
     if (run / "metrics.json").exists():
         return ""
@@ -71,16 +103,12 @@ def run_trial(file: Path, threads: int, running: list[subprocess.Popen]) -> str:
     log.parent.mkdir(exist_ok=True)
     while is_held_elsewhere(run):  # a trial that outlived its killed search
         time.sleep(1)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), STEP: "1"}
-    with log.open("w") as output:
-        command = emit_command("fuse", "--config", file)
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        running.append(process)
-        status = process.wait()
+    status = trainings.run(file, log)
     if not status and (run / "metrics.json").exists():
         return ""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return (lines[-1].removeprefix("error: ") if lines else f"ended with status {status}")[:300]
+    errors = [line for line in lines if line.startswith(("error: ", "internal error: "))] or lines
+    return (errors[-1].removeprefix("error: ") if errors else f"ended with status {status}")[:300]
 
 
 def read_trials(out: Path, assignments: list[dict[str, Any]], errors: list[str]) -> list[Trial]:

@@ -50,7 +50,7 @@ def started(monkeypatch):
     """Run trials in this process, one after the other; the names of those that were started."""
     names = []
 
-    def run(file, threads, running):
+    def run(file, trainings):
         run_folder = Path(yaml.safe_load(file.read_text())["run"])
         if not (run_folder / "metrics.json").exists():
             names.append(file.stem)
