@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+BLOCK = 256
+"""Texts that are compared with all training texts at once."""
+
+
 @dataclass(frozen=True)
 class LeakProbe:
     """What the training clips reveal about the scored clips; None where there is nothing to compare."""
@@ -63,8 +67,9 @@ def probe_leak(
         return LeakProbe(shared_groups=shared, why="no training clip has a transcript")
     texts, train_texts = ([transcripts.get(name, "") for name in names] for names in (ids, train))
     train_labels = np.stack([clips[name].labels for name in train])  # (M, K)
-    allowed = np.array(ids)[:, None] != np.array(train)[None]  # (N, M): a clip is never compared with itself
-    predictions = nearest_labels(texts, train_texts, train_labels, allowed)
+    place = {name: i for i, name in enumerate(train)}
+    itself = np.array([place.get(name, -1) for name in ids])  # (N,)
+    predictions = nearest_labels(texts, train_texts, train_labels, itself)
     pcc = score(predictions, labels, info.label_names, resamples=0).pcc
     same = _same_text_fraction(dict(zip(ids, texts, strict=True)), dict(zip(train, train_texts, strict=True)))
     return LeakProbe(DimensionScores(pcc.mean, pcc.per_dimension), same, shared)
@@ -82,21 +87,23 @@ def read_transcripts(data: DataInfo) -> dict[str, str]:
 
 
 def nearest_labels(
-    texts: list[str], train_texts: list[str], train_labels: np.ndarray, allowed: np.ndarray | None = None
+    texts: list[str], train_texts: list[str], train_labels: np.ndarray, itself: np.ndarray | None = None
 ) -> np.ndarray:
     """The labels of the training text nearest to each text, by cosine similarity of TF-IDF vectors: (N, K).
 
-    train_labels (M, K), NaN = not labeled; allowed bool (N, M): pairs that may be compared. Ties give the mean of the
-    nearest; a text that shares no word with training gives the mean of all training labels.
+    train_labels (M, K), NaN = not labeled; itself int (N,): the training text that is of the same clip, with which a
+    text is not compared, -1 = none. Ties give the mean of the nearest; a text that shares no word with training gives
+    the mean of all training labels.
     """
     vectors = _tf_idf([*texts, *train_texts], len(train_texts))
     queries, keys = vectors[: len(texts)], vectors[len(texts) :]
     overall = np.array([np.nanmean(c) if not np.isnan(c).all() else 0.0 for c in train_labels.T])  # (K,)
     predictions = np.tile(overall, (len(texts), 1))  # (N, K)
-    for start in range(0, len(texts), 256):  # in blocks: N x M similarities may not fit in memory
-        similarity = (queries[start : start + 256] @ keys.T).toarray()  # (n, M)
-        if allowed is not None:
-            similarity[~allowed[start : start + 256]] = 0
+    for start in range(0, len(texts), BLOCK):  # in blocks: N x M similarities may not fit in memory
+        similarity = (queries[start : start + BLOCK] @ keys.T).toarray()  # (n, M)
+        if itself is not None:
+            own = itself[start : start + BLOCK]  # (n,)
+            similarity[own >= 0, own[own >= 0]] = 0
         for row, values in enumerate(similarity, start):
             best = values.max()
             if best > 0:

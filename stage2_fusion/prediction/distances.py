@@ -100,23 +100,25 @@ class UsualDistances:
         scale = np.maximum(signals.std(axis=0, dtype=np.float64), 1e-3)  # (q,)
         return cls(*(part.astype(np.float32) for part in (signals / scale, scale, distances)))
 
-    def scores(self, distances: np.ndarray, signals: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+    def scores(self, distances: np.ndarray, signals: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
         """Logarithms of distances (N,) in their usual spread: float64 (N,), 0 for the median of training clips with
-        such signals (N, q), 1 for their FAR quantile. own: bool (N, M), training clips not to compare with."""
+        such signals (N, q), 1 for their FAR quantile. groups: int (M,) where the clips are the training clips, none of
+        which is compared with those of its own group."""
         parts = range(0, len(distances), CHUNK)
-        usual = [self._usual(signals[i : i + CHUNK], None if own is None else own[i : i + CHUNK]) for i in parts]
+        usual = [self._usual(signals[i : i + CHUNK], groups, i) for i in parts]
         median, far = np.concatenate([*usual, np.zeros((0, 2))]).T  # (N,) each
         return (distances - median) / np.maximum(far - median, SMALLEST_SPREAD)
 
-    def _usual(self, signals: np.ndarray, own: np.ndarray | None) -> np.ndarray:
-        """Median and FAR quantile (B, 2) for clips with signals (B, q)."""
+    def _usual(self, signals: np.ndarray, groups: np.ndarray | None, start: int) -> np.ndarray:
+        """Median and FAR quantile (B, 2) for clips with signals (B, q); with groups, of training clips from `start`."""
         known = self.distances.astype(np.float64)
         if not len(self.scale):
             return np.broadcast_to(np.quantile(known, [0.5, FAR]), (len(signals), 2))
         x, y = signals / self.scale.astype(np.float64), self.signals.astype(np.float64)  # (B, q), (M, q)
         apart = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T  # (B, M)
         count = len(known)
-        if own is not None:
+        if groups is not None:
+            own = groups[start : start + len(signals), None] == groups  # (B, M)
             apart[own] = np.inf
             count = max(1, len(known) - int(own.sum(axis=1).max()))
         count = min(NEIGHBORS, count)

@@ -102,8 +102,8 @@ class Familiarity:
                 continue
             signals, distances = _conditions(training, key)[has], out_of_fold(values[has], groups[has])
             usual = UsualDistances.fit(signals, distances)
-            own = groups[has][:, None] == groups[has]  # (m, m)
-            fitted.training[has, v] = usual.scores(distances, signals, None if own.all() else own)
+            own = groups[has]  # (m,)
+            fitted.training[has, v] = usual.scores(distances, signals, None if (own == own[0]).all() else own)
             fitted.references[key], fitted.usual[key] = ViewReference.fit(values[has]), usual
         fitted.validation = fitted.measure(validation).astype(np.float32)
         return fitted

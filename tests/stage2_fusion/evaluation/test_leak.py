@@ -1,6 +1,7 @@
 """The leak probe: what the nearest training transcript reveals, against hand computation and slow loops."""
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ from helpers.saved_folders import edit
 
 from shared.dataset.clip_dataset import ClipDataset
 from stage2_fusion.data.feature_info import DataInfo
-from stage2_fusion.data.features import write
+from stage2_fusion.data.features import ClipLabels, write
+from stage2_fusion.evaluation import leak
 from stage2_fusion.evaluation.leak import nearest_labels, probe_leak, read_transcripts
 
 
@@ -23,8 +25,28 @@ def test_nearest_labels_match_hand_computation():
     np.testing.assert_allclose(predictions[1], [0.4, 0.5])  # two texts tie; neither is labeled in dimension 1
     np.testing.assert_allclose(predictions[2], [0.9, 0])  # "red red blue" has one more word that does not match
     np.testing.assert_allclose(predictions[3:], [mean, mean])
-    others = nearest_labels(["yellow"], train, labels, np.array([[True, True, True, False]]))
-    np.testing.assert_allclose(others, [mean])
+    others = nearest_labels(["yellow", "red"], train, labels, np.array([3, -1]))
+    np.testing.assert_allclose(others, [mean, [0.1, 1]])
+
+
+def test_probe_takes_less_memory_than_all_pairs_of_clips(tmp_path, monkeypatch):
+    """2,000 training clips, compared with each other in blocks of 8; every text is that of two clips."""
+    count = 2000
+    labels = np.arange(count, dtype=np.float32)[:, None] // 2
+    clips = [ClipLabels(f"clip{i}", "train", labels[i], {"subject": f"s{i}"}) for i in range(count)]
+    info, names = synthetic_features.info(1), [clip.id for clip in clips]
+    monkeypatch.setattr(leak, "BLOCK", 8)
+    monkeypatch.setattr(leak, "read_info", lambda path: info)
+    monkeypatch.setattr(leak, "read_clips", lambda path: clips)
+    monkeypatch.setattr(leak, "read_transcripts", lambda data: {name: f"the w{i // 2}" for i, name in enumerate(names)})
+    tracemalloc.start()
+    try:
+        probe = probe_leak(tmp_path, info, names, labels, names)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert probe.pcc.mean == pytest.approx(1) and probe.same_transcript == 1
+    assert peak < count * count
 
 
 def test_nearest_labels_equal_slow_loop():

@@ -1,8 +1,11 @@
 """How far clips are from the training clips: the distance by hand, false alarms, what must be found."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from stage2_fusion.prediction import distances as distances_of_views
 from stage2_fusion.prediction.distances import UsualDistances, ViewReference, out_of_fold
 from stage2_fusion.prediction.familiarity import FALSE_ALARMS, KEYS, NEEDED_GROUPS, WORDS, Familiarity, present_in
 
@@ -113,6 +116,30 @@ def test_what_is_usual_depends_on_the_signals():
     assert clear > 4 and abs(damaged) < 0.3
     without = UsualDistances.fit(signals[:, :0], distances)
     assert without.scores(np.array([1.5, np.quantile(distances, 0.9)]), np.zeros((2, 0))) == pytest.approx([0, 1])
+
+
+def test_training_clips_are_not_compared_with_their_own_group(monkeypatch):
+    """6 clips of 3 groups, in chunks of 4; there are fewer than NEIGHBORS, so that all clips of other groups count."""
+    signals, groups = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])[:, None], np.array([0, 0, 1, 1, 2, 2])
+    distances = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    monkeypatch.setattr(distances_of_views, "CHUNK", 4)
+    found = UsualDistances.fit(signals, distances).scores(distances, signals, groups)
+    for i, score in enumerate(found):
+        others = np.quantile(distances[groups != groups[i]], [0.5, 0.9])
+        assert score == pytest.approx((distances[i] - others[0]) / (others[1] - others[0]))
+
+
+def test_fitting_takes_less_memory_than_all_pairs_of_clips(monkeypatch):
+    training, validation = clips(np.random.default_rng(1), 500), clips(np.random.default_rng(2), 20)
+    monkeypatch.setattr(distances_of_views, "CHUNK", 16)
+    names = [str(i // 6) for i in range(3000)]
+    tracemalloc.start()
+    try:
+        Familiarity.fit(training, names, validation, [f"v{i // 6}" for i in range(120)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(names) ** 2 / 2
 
 
 def test_many_clips_without_sound_make_its_absence_usual():
