@@ -14,6 +14,7 @@ from shared.files import digest, write_csv
 from shared.options.outputs import OutputEvaluation
 from shared.options.ranges import CheckedOptions, Resamples, Seed
 from shared.terminal.closing import closing
+from shared.terminal.messages import note
 from shared.terminal.results import result
 from shared.text import counted
 from stage2_fusion.evaluation import ensembling, gating
@@ -33,7 +34,7 @@ from stage2_fusion.evaluation.scoring import score_table
 from stage2_fusion.evaluation.stacks import Combiner, Learner, Stack
 from stage2_fusion.evaluation.unknown_training import both_unknown, refuse_unknown_evaluations
 from stage2_fusion.evaluation.unmet import common_unmet
-from stage2_fusion.prediction.tables import TableDescription, combine_tables, weigh_tables
+from stage2_fusion.prediction.tables import TableDescription, are_of_one_source, combine_tables, weigh_tables
 from stage2_fusion.prediction.writing import format_values
 
 
@@ -127,6 +128,11 @@ def combine_predictions(config: EnsembleConfig) -> None:
         made_from["fit"] = list(map(str, config.fit))
     else:
         combined = combine_tables(config.members, config.method)
+    if not are_of_one_source(config.members):
+        note(
+            f"{config.members[0]}: its clips are matched with those of the other tables by id alone; make sure that "
+            "equal ids are of the same clips"
+        )
     rows = [[name, *format_values(values)] for name, values in combined.by_clip().items()]
     write_csv(config.out, ["Filename", *combined.names], rows)
     ranges = combined.scale.to_json() if combined.scale else None

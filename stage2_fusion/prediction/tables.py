@@ -131,6 +131,13 @@ def combine_tables(paths: Sequence[Path], method: str) -> PredictionTable:
     return PredictionTable(Path(), tables[0].ids, tables[0].names, values, scale)
 
 
+def are_of_one_source(paths: Sequence[Path]) -> bool:
+    """Whether the descriptions beside all tables name the same media or features, and the same split of them."""
+    abouts = [TableDescription.beside(path) for path in paths]
+    sources = [[about.made_from.get(key) for key in ("clips", "data", "split")] for about in abouts if about]
+    return len(sources) == len(paths) and any(sources[0]) and all(source == sources[0] for source in sources)
+
+
 def weigh_tables(
     paths: Sequence[Path],
     fit: Sequence[Evaluation],

@@ -40,6 +40,29 @@ def test_mean_of_tables_in_any_order_of_rows_and_columns(tmp_path):
     assert (tmp_path / "mean.csv").read_text().splitlines()[0] == "Filename,Joy,Excitement"
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "noted"),
+    [
+        ({"clips": [], "data": "f", "split": "test"}, {"clips": [], "data": "f", "split": "test"}, False),
+        ({"clips": [], "data": "f", "split": "test"}, {"clips": [], "data": "g", "split": "test"}, True),
+        ({"clips": [], "data": "f", "split": "test"}, None, True),
+        ({}, {}, True),
+        (None, None, True),
+    ],
+)
+def test_tables_that_do_not_say_that_their_clips_are_the_same_are_matched_by_id_with_a_note(
+    ours, theirs, noted, tmp_path, capsys
+):
+    a, b = write(tmp_path / "a.csv", ROWS), write(tmp_path / "b.csv", OTHER)
+    for path, made_from in ((a, ours), (b, theirs)):
+        if made_from is not None:
+            TableDescription(["Joy", "Excitement"], made_from=made_from).write(path)
+    assert main([str(a), str(b), "--out", str(tmp_path / "mean.csv")]) == 0
+    assert (
+        "a.csv: its clips are matched with those of the other tables by id alone" in capsys.readouterr().err
+    ) == noted
+
+
 def test_mean_rank_of_tables_on_any_scale(tmp_path):
     """Joy: ranks 2 3 1 and 3 1 2, less a half, of three."""
     a = write(tmp_path / "a.csv", ROWS)
