@@ -10,6 +10,7 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.metrics import score
+from shared.training.available_memory import available_bytes
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 """Penalties to try on standardized features, the strongest first: each fit begins with the one before."""
@@ -17,6 +18,9 @@ MIN_CLIPS = 2
 """Training clips of a class, on average: ratings that differ from clip to clip are no classes."""
 MAX_STEPS = 300
 """Of L-BFGS, for each penalty."""
+MATRICES = 8
+"""Matrices of clips and classes, float64, at the peak of a fit, as measured at 4,000 clips."""
+GIB = 2**30
 
 
 @dataclass
@@ -39,7 +43,8 @@ def fit_classes(
         minimize  -sum_i log p(c_i | x_i) + penalty / 2 |W|^2        p = softmax(X W + b)
         y(x) = sum_c p(c | x) y_c
 
-    Clips without a label in some dimension take no part. UserError when nearly every clip has labels of its own.
+    Clips without a label in some dimension take no part. UserError when nearly every clip has labels of its own,
+    and when memory cannot hold so many clips and classes.
     """
     known = ~np.isnan(train_labels).any(axis=1)  # (n,)
     targets, index = np.unique(train_labels[known].astype(np.float64), axis=0, return_inverse=True)  # (C, K)
@@ -48,6 +53,7 @@ def fit_classes(
             f"--kind logistic: {known.sum():,} training clips have {len(targets):,} different labels, and these are no "
             "classes; take --kind kernel"
         )
+    _check_memory(max(len(index), len(valid), len(scored)), len(targets))
     names = [str(k) for k in range(targets.shape[1])]
     _, _, axes = np.linalg.svd(train[known], full_matrices=False)  # (R, F); what is across them has weight 0
     x, others = train[known] @ axes.T, [part @ axes.T for part in (valid, scored)]  # (n, R), (m, R), (N, R)
@@ -62,6 +68,15 @@ def fit_classes(
             best = reached, ClassFit(of_scored, {"penalty": penalty, "classes": len(targets)})
     assert best is not None
     return best[1]
+
+
+def _check_memory(clips: int, classes: int) -> None:
+    need, free = 8 * MATRICES * clips * classes, available_bytes()
+    if free is not None and need > free:
+        raise UserError(
+            f"--kind logistic: {clips:,} clips of {classes:,} classes take {need / GIB:,.1f} GiB of memory, and "
+            f"{free / GIB:.1f} GiB are free: fit on fewer with --max_train_clips, or take --kind ridge"
+        )
 
 
 def _probabilities(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
