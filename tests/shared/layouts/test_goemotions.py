@@ -57,9 +57,7 @@ def test_lines_that_are_no_text_are_left_out_and_unknown_emotions_are_not_labels
 
 
 def test_what_is_no_goemotions_is_refused_in_a_line(tmp_path):
-    with pytest.raises(
-        UserError, match=r"it lacks train.tsv, dev.tsv, test.tsv \(they are in goemotions/data"
-    ):
+    with pytest.raises(UserError, match=r"it lacks train.tsv, dev.tsv, test.tsv \(they are in goemotions/data"):
         read_source(write(tmp_path / "names"), "goemotions")
     folder = write(tmp_path / "bare", train="a\t0\tc1\n")
     (folder / "emotions.txt").unlink()
