@@ -25,17 +25,23 @@ SPARE_ELEMENTS = 2**24
 """Numbers that a tensor may have beside the weights: filter banks, masks, activations of a small trial input."""
 SPARE_TENSORS = 256
 NEVER_LARGER = {
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_unsafe_view",
     "all",
     "any",
     "cat",
     "cumsum",
+    "index_add",
     "mean",
     "native_batch_norm",
     "native_group_norm",
     "native_layer_norm",
+    "slice",
     "sum",
+    "view",
 }
 """Operations whose result has no more numbers than their inputs together."""
+PADDING = {"constant_pad_nd", *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))}
 
 
 class _TooLarge(Exception):
@@ -78,8 +84,12 @@ def _at_most(func: Any, args: tuple[Any, ...]) -> float:
     name = func._schema.name.removeprefix("aten::")
     parts = tree_leaves(args)
     sizes = [part.shape for part in parts if isinstance(part, torch.Tensor)]
-    if name in ("mm", "addmm"):
-        return args[-2].shape[0] * args[-1].shape[1]
+    if name in ("mm", "addmm", "bmm", "baddbmm"):
+        return math.prod(args[-2].shape[:-1]) * args[-1].shape[-1]
+    if name == "convolution":
+        return _of_convolution(*args)
+    if name in PADDING:
+        return _of_padding(*args)
     if torch.Tag.pointwise in func.tags:  # the inputs are broadcast
         return math.prod(max(lengths) for lengths in zip_longest(*map(reversed, sizes), fillvalue=1))
     if name in NEVER_LARGER or (name.endswith("_") and all(argument.name != "size" for argument in given)):  # in place
@@ -88,6 +98,32 @@ def _at_most(func: Any, args: tuple[Any, ...]) -> float:
     numbers = [abs(part) for part in parts if isinstance(part, int | float) and not isinstance(part, bool)]
     steps = [1 / number for number in numbers if 0 < number < 1]  # arange
     return math.prod(1 + number for number in [*map(math.prod, sizes), *numbers, *steps])
+
+
+def _of_convolution(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> int:
+    """Of an x of (B, C, ...), with weights of (O, C / groups, ...), or of (C, O / groups, ...) if transposed."""
+    lengths = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, output_padding, strict=False)
+    if transposed:
+        sides, channels = [n * s + d * (k - 1) + o for n, k, s, _, d, o in lengths], weight.shape[1] * groups
+    else:
+        sides, channels = [(n + 2 * p) // s + 1 for n, _, s, p, _, _ in lengths], weight.shape[0]
+    return x.shape[0] * channels * math.prod(sides)
+
+
+def _of_padding(x: torch.Tensor, padding: list[int], *_: Any) -> int:
+    """padding: numbers before and after, from the last dimension on."""
+    ends = [*map(sum, zip(padding[::2], padding[1::2], strict=True))]
+    return math.prod(length + end for length, end in zip_longest(reversed(x.shape), ends, fillvalue=0))
 
 
 def _meta(value: Any) -> Any:
