@@ -45,6 +45,7 @@ from stage2_fusion.models.model_config import LANDMARKER, FusionConfig
 from stage2_fusion.models.saving import find_landmarker
 from stage2_fusion.prediction.familiarity import Familiarity, present_in
 from stage2_fusion.prediction.preparing import collect_failures, prepare_here
+from stage2_fusion.prediction.recipes import make_recipe, prediction_recipe
 from stage2_fusion.prediction.result import NOTHING, UNKNOWN_WORDS, Prediction, Window, merge_windows
 from stage2_fusion.prediction.sources import Reading, media_clip, read_clips
 from stage2_fusion.prediction.summaries import summarize
@@ -104,7 +105,6 @@ class Predictor:
         config = model.config
         loaded = load_encoders(model, encoders, blendshapes)
         changes = {"max_seconds": window, "detector": detector, "transcribe": transcribe}
-        changes = {name: value for name, value in changes.items() if value is not None}
         if config.quality != SIGNALS:
             raise UserError(f"{source}: reads quality signals of another version; train it again on new features")
         recipe = prediction_recipe(config, source, changes)
@@ -320,29 +320,6 @@ def _item(clip: Any, name: str) -> tuple[str, Clip, ClipArrays | None]:
     raise UserError(
         f"a clip is {type(clip).__name__}; expected the path of a media file, ClipArrays, or frames=, waveform=, text="
     )
-
-
-def make_recipe(settings: dict[str, Any], where: str = "") -> Recipe:
-    """The settings of `emit prepare`. UserError, which begins with `where`, if they are of another version or out of
-    range."""
-    try:
-        return Recipe.from_json(settings)
-    except (TypeError, ValueError, UserError) as error:
-        raise UserError(f"{where}: {error}" if where else str(error)) from None
-
-
-def prediction_recipe(config: FusionConfig, source: str | Path, changes: dict[str, Any]) -> Recipe:
-    """How clips are prepared for a model: as its training clips were, with `changes`. UserError if its config.json
-    names a detector or a recognizer that is a file, unless `changes` do: a model folder opens nothing elsewhere."""
-    for name, builtin in (("detector", "haar"), ("transcribe", "")):
-        value = config.prepare.get(name, builtin)
-        if name not in changes and value != builtin:
-            none = ', or "" to do without' if name == "transcribe" else ""
-            raise UserError(
-                f"{source}: its training clips were prepared with --{name} {value!s:.100}; a model folder opens no "
-                f"file elsewhere: give --{name} with that file again{none}"
-            )
-    return make_recipe(config.prepare | changes, f"{source}: prepare")
 
 
 def load_encoders(

@@ -27,7 +27,7 @@ from shared.dataset.verdicts import (
     summary,
     write_tables,
 )
-from shared.dataset.worker_pool import SpareWorkers, WorkerPool, cores, run_jobs
+from shared.dataset.worker_pool import WorkerPool, cores, run_jobs
 from shared.errors import UserError
 from shared.files import digest
 from shared.layouts.used import UsedLayout
@@ -109,25 +109,24 @@ def _words_line(source: ClipSource, recipe: Recipe) -> str:
     return ""
 
 
-READING = ("shared.dataset.prepare_clip", "av", "cv2")
-"""What a process that reads clips imports."""
-
-
 def prepare_each(
     clips: list[Clip],
     recipe: Recipe,
     workers: int = 0,
     seconds: float = 120.0,
-    spares: SpareWorkers | None = None,
+    begun: "ClipReader | None" = None,
 ) -> Iterator[tuple[Clip, ClipSample | None, str]]:
     """Prepare clips in memory, without writing a dataset. Yields (clip, sample, "") or (clip, None, reason).
 
     A recording of any length is prepared in windows of `recipe.max_seconds`. Clips come as they finish, the windows of
     one clip in order, followed by a reason if the rest of it cannot be read. Of a clip with a sound file or face crops
     of its own only the first window is read; if there is more, a reason says so. seconds: time limit of each window.
-    spares: processes that have imported READING.
+    begun: a reader that has begun with these clips; what it has read counts if its recipe is this one.
     """
-    with closing(ClipReader(recipe, min(workers or cores(), len(clips)), seconds, spares=spares)) as reader:
+    if begun is not None and begun.recipe != recipe:
+        begun.close()
+        begun = None
+    with closing(begun or ClipReader(recipe, min(workers or cores(), len(clips)), seconds)) as reader:
         yield from reader.read(clips)
 
 
@@ -141,13 +140,16 @@ class ClipReader:
         seconds: float = 120.0,
         *,
         max_seconds: float | None = None,
-        spares: SpareWorkers | None = None,
     ) -> None:
         """As `prepare_each`. max_seconds: of a clip; the rest of a longer one is left out, with a reason."""
         recipe.file_digests()
         self.recipe = recipe
         job = partial(prepare_windows, recipe=describe(ClipSource([]), recipe).recipe, max_seconds=max_seconds)
-        self._pool = WorkerPool(job, workers, seconds, spares)
+        self._pool = WorkerPool(job, workers, seconds)
+
+    def begin(self, clips: list[Clip]) -> None:
+        """Read the first of the clips that `read` will be called with."""
+        self._pool.begin(clips)
 
     def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, ClipSample | None, str]]:
         """As `prepare_each`."""

@@ -4,12 +4,11 @@
 """
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import islice
 from multiprocessing import connection
 from typing import Any, NamedTuple
@@ -63,10 +62,9 @@ class WorkerPool:
     """Processes that stay for further items, for a server that cannot wait for new ones. `run` is for one thread at a
     time; `close` may be called from another."""
 
-    def __init__(self, job: Callable[[Any], Any], workers: int, seconds: float, spares: "SpareWorkers | None" = None):
-        """As `run_jobs`. Processes start when they are needed, after those in `spares` are taken."""
+    def __init__(self, job: Callable[[Any], Any], workers: int, seconds: float):
+        """As `run_jobs`. Processes start when they are needed."""
         self._job, self._count, self._seconds = job, max(1, workers or cores()), seconds
-        self._spares = spares
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
 
@@ -76,11 +74,16 @@ class WorkerPool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def begin(self, items: list) -> None:
+        """Let the processes begin with the first items, before `run` is called with the same ones."""
+        for entry in islice(enumerate(items), self._count):
+            self._start(*entry)
+
     def run(self, items: list) -> Iterator[JobResult]:
         """As `run_jobs`."""
-        queue = iter(enumerate(items))
+        queue = islice(enumerate(items), len(self._busy), None)
         try:
-            for entry in islice(queue, self._count):
+            for entry in islice(queue, self._count - len(self._busy)):
                 self._start(*entry)
             while self._busy:
                 deadline = min(worker.deadline(self._seconds) for worker in self._busy)
@@ -123,30 +126,10 @@ class WorkerPool:
                 self._busy.append(worker)
                 return
             worker.stop()
-        new = (self._spares.take() if self._spares else None) or _Worker()
+        new = _Worker()
         new.send(self._job)
         new.assign(index, item)
         self._busy.append(new)
-
-
-class SpareWorkers:
-    """Processes for a pool whose job is not known yet: they start and import what it needs while the caller loads what
-    it depends on. Those that no pool takes end with the block."""
-
-    def __init__(self, workers: int, modules: Sequence[str]):
-        """workers: their number. modules: what they import."""
-        self._idle = [_Worker(modules) for _ in range(workers)]
-
-    def __enter__(self) -> "SpareWorkers":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        while worker := self.take():
-            worker.stop()
-
-    def take(self) -> "_Worker | None":
-        """A process that has no job yet, if one is left."""
-        return self._idle.pop() if self._idle else None
 
 
 class _Worker:
@@ -155,12 +138,11 @@ class _Worker:
     index: int
     start_time: float
 
-    def __init__(self, modules: Sequence[str] = ()):
-        """modules: what it imports before it has a job."""
+    def __init__(self) -> None:
         # Spawned, because a fork of a process with threads may hang.
         context = multiprocessing.get_context("spawn")
         self.pipe, child_pipe = context.Pipe()
-        self.process = context.Process(target=_work, args=(child_pipe, modules), daemon=True)
+        self.process = context.Process(target=_work, args=(child_pipe,), daemon=True)
         with _environment(ONE_THREAD):
             self.process.start()
         child_pipe.close()
@@ -208,11 +190,9 @@ class _Worker:
         self.pipe.close()
 
 
-def _work(pipe: connection.Connection, modules: Sequence[str]) -> None:
+def _work(pipe: connection.Connection) -> None:
     """The main function of a process: receive a job, then work on one item after the other until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for module in modules:
-        importlib.import_module(module)
     with contextlib.suppress(BrokenPipeError):  # the parent was killed
         try:
             job = pipe.recv()

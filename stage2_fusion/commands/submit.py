@@ -128,7 +128,7 @@ def _predict(
         predictions = predict_encoded(config.model, config.data, split, config.batch_size)
     else:
         clips = [replace(clip, labels=()) for clip in asked.clips]
-        predictions = predict_media(clips, config.model, config)
+        predictions = predict_media(clips, config.model, config, about)
     return predictions.names, predictions.by_clip(), dict(predictions.failures)
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.dataset.clip import Clip
-from shared.dataset.prepare_dataset import prepare_each
-from shared.dataset.worker_pool import SpareWorkers
+from shared.dataset.prepare_dataset import ClipReader, prepare_each
 from shared.media.remarks import Remarks
 from shared.terminal.progress import Progress, progress
 from shared.text import has_words
@@ -61,19 +60,18 @@ def predict_clips(
     clips: Sequence[Clip],
     batch_size: int,
     failures: Sequence[tuple[str, str]] = (),
-    spares: SpareWorkers | None = None,
+    begun: ClipReader | None = None,
 ) -> Predictions:
     """Predict clips from their files. Files are read in isolated processes, so that one that crashes or hangs its
     reader loses that file only.
 
     A clip that cannot be read, or has neither picture nor sound nor words, is a failure; one that cannot be read to its
-    end is both. failures: those of reading the sources, which go first. spares: processes that read
-    files.
+    end is both. failures: those of reading the sources, which go first. begun: as for `prepare_each`.
     """
     unreadable: dict[str, str] = {}
     remarks: dict[str, Remarks] = {}
     with progress("predict", len(clips), "clips") as bar:
-        each = _counted(prepare_each(list(clips), predictor.recipe, spares=spares), bar)
+        each = _counted(prepare_each(list(clips), predictor.recipe, begun=begun), bar)
         prepared = collect_failures(each, unreadable, remarks)
         windows = sorted(predictor.predict_windows(prepared, batch_size), key=lambda w: (w.clip, w.start))
     all_failures = [*failures, *unreadable.items()]

@@ -1,5 +1,6 @@
 """Load a model and predict what a command names: media, or encoded clips."""
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from shared import hub
 from shared.dataset.clip import Clip
 from shared.dataset.media_files import is_media
-from shared.dataset.prepare_dataset import READING
-from shared.dataset.worker_pool import SpareWorkers, cores
+from shared.dataset.prepare_dataset import ClipReader
+from shared.dataset.worker_pool import cores
+from shared.errors import UserError
 from shared.options.ranges import BatchSize, CheckedOptions, Seconds
 from shared.terminal.messages import note
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
+from stage2_fusion.prediction.recipes import expected_recipe
 
 if TYPE_CHECKING:
     from stage2_fusion.models.base import FusionModel
@@ -42,6 +45,10 @@ class MediaOptions(CheckedOptions):
     """Whisper folder, as in `emit prepare`; by default that of the training clips, "" for none."""
     batch_size: BatchSize = 16
     """Windows per forward pass; the predictions do not depend on it."""
+
+    def changes(self) -> dict[str, Any]:
+        """How media are prepared otherwise than the training clips were."""
+        return {"max_seconds": self.window, "detector": self.detector, "transcribe": self.transcribe}
 
     def refuse_with_features(self) -> None:
         """ValueError for an option that says how media are read: features are encoded already."""
@@ -90,17 +97,35 @@ def predict_sources(
     found = read_clips(sources, reading)  # before torch is loaded
     for line in [*found.notes, *seen_notes((clip.id for clip in found.clips), about.trained_on)]:
         note(line)
-    return predict_media(found.clips, model, options, found.failures)
+    return predict_media(found.clips, model, options, about, found.failures)
 
 
 def predict_media(
-    clips: Sequence[Clip], model: Path, options: MediaOptions, failures: Sequence[tuple[str, str]] = ()
+    clips: Sequence[Clip],
+    model: Path,
+    options: MediaOptions,
+    about: FusionConfig,
+    failures: Sequence[tuple[str, str]] = (),
 ) -> "Predictions":
-    """Predict clips from their files. failures: those of their sources, which go first."""
-    with SpareWorkers(min(cores(), len(clips)), READING) as spares:  # they start while torch is loaded
+    """Predict clips from their files. about: the config.json of the model; failures: those of the sources, which go
+    first."""
+    with contextlib.ExitStack() as stack:
+        begun = _begin_reading(list(clips), model, options, about)  # while torch is loaded
+        if begun is not None:
+            stack.callback(begun.close)
         from stage2_fusion.prediction.predicting import predict_clips
 
-        return predict_clips(load_predictor(model, options), clips, options.batch_size, failures, spares)
+        return predict_clips(load_predictor(model, options), clips, options.batch_size, failures, begun)
+
+
+def _begin_reading(clips: list[Clip], model: Path, options: MediaOptions, about: FusionConfig) -> ClipReader | None:
+    """A reader that has begun with the clips; None if something is wrong, which loading the model says better."""
+    try:
+        reader = ClipReader(expected_recipe(about, model, options.changes()), min(cores(), len(clips)))
+    except UserError:
+        return None
+    reader.begin(clips)
+    return reader
 
 
 def predict_encoded(model: Path, data: Path, split: str | None, batch_size: int) -> "Predictions":

@@ -18,7 +18,7 @@ from stage2_fusion.data.batches import collate
 from stage2_fusion.data.feature_info import DataInfo
 from stage2_fusion.models.base import FeatureSpec
 from stage2_fusion.models.model_config import FusionConfig
-from stage2_fusion.predictor import prediction_recipe
+from stage2_fusion.prediction.recipes import prediction_recipe
 
 
 @pytest.fixture(scope="module")

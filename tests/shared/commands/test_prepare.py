@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from shared.dataset import prepare_dataset
 from shared.dataset.clip import Clip
 from shared.dataset.clip_dataset import ClipDataset
 from shared.dataset.prepare_clip import prepare_clip
+from shared.dataset.prepare_dataset import ClipReader
 from shared.dataset.recipe import Recipe
 from shared.dataset.worker_pool import JobResult, WorkerPool
 from shared.errors import UserError
@@ -346,6 +348,21 @@ def test_clips_in_memory_equal_those_on_disk(source, prepared):
     assert [name for name, (sample, _) in sorted(results.items()) if sample is not None] == ["audio_only", "whole"]
     for key in ("frames", "frame_times", "waveform", "vision_quality", "audio_quality"):
         np.testing.assert_array_equal(getattr(results["whole"][0], key), getattr(prepared[0], key))
+
+
+@pytest.mark.parametrize(("expected", "is_used"), [(16000, True), (8000, False)])
+def test_what_was_read_early_counts_if_it_was_read_as_asked(source, prepared, expected, is_used):
+    recipe = replace(prepared.info.recipe, sample_rates=[16000])
+    clips = [Clip(id="whole", media=source / "clips" / "whole.mp4")]
+    begun = ClipReader(replace(recipe, sample_rates=[expected]), 1)
+    begun.begin(clips)
+    (early,) = begun._pool._busy
+    given = prepare_dataset.prepare_each(clips, recipe, begun=begun)
+    sample = next(sample for _, sample, _ in given)
+    assert early.process.is_alive() == is_used
+    np.testing.assert_array_equal(sample.waveform, prepared.waveform(0, 16000))
+    given.close()
+    assert not early.process.is_alive()
 
 
 def test_invalid_options_are_errors(source, tmp_path, capsys):

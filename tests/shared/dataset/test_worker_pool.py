@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from shared.dataset.worker_pool import SpareWorkers, WorkerPool, run_jobs
+from shared.dataset.worker_pool import WorkerPool, run_jobs
 
 
 def misbehave(item: str, folder: str) -> str:
@@ -72,14 +72,20 @@ def test_processes_release_the_semaphores_of_their_libraries(tmp_path):
     assert (done.stdout, done.stderr) == ("['a']\n", "")
 
 
-def process_of(item: str) -> tuple[int, bool]:
-    return os.getpid(), "colorsys" in sys.modules
+def test_a_pool_begins_before_its_results_are_asked_for(tmp_path):
+    with WorkerPool(partial(misbehave, folder=str(tmp_path)), 2, 30.0) as pool:
+        pool.begin(["a", "b", "c"])
+        end = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+        assert sorted(result.value for result in pool.run(["a", "b", "c"])) == ["A", "B", "C"]
+        assert [result.value for result in pool.run(["d"])] == ["D"]
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["x"] * 4
 
 
-def test_spare_processes_work_for_a_pool_that_comes_later_and_end_with_their_block():
-    with SpareWorkers(2, ["colorsys"]) as spares:
-        ready = [worker.process for worker in spares._idle]
-        with WorkerPool(process_of, 1, 30.0, spares) as pool:
-            results = [result.value for result in pool.run(["a", "b"])]
-    assert results == [(ready[1].pid, True)] * 2
-    assert not any(process.is_alive() for process in ready)
+def test_what_has_begun_ends_with_its_pool(tmp_path):
+    with WorkerPool(partial(misbehave, folder=str(tmp_path)), 1, 30.0) as pool:
+        pool.begin(["hang"])
+        (worker,) = pool._busy
+    assert not worker.process.is_alive()

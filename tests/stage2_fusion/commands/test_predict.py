@@ -54,7 +54,7 @@ def predictor(tmp_path, monkeypatch):
         def to(self, device):
             return self
 
-    def prepare_each(clips, recipe, spares):
+    def prepare_each(clips, recipe, begun):
         assert recipe.frame_rate == 4 and recipe.sample_rates == [16000]
         run.recipe = recipe
         for clip in clips:
