@@ -42,13 +42,14 @@ def _to_hz(mel: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def instead_of_librosa(stft: Any) -> Iterator[None]:
-    """Inside this block, torchlibrosa's module `stft` takes the filters from here. Its windows, for a Fourier transform
-    that is not used, are zero."""
+    """Inside this block, torchlibrosa's module `stft` takes the filters from here. Windows and matrix of its Fourier
+    transform, which is not used, are zero."""
     filters = types.SimpleNamespace(mel=slaney_mel, get_window=lambda window, length, fftbins: np.zeros(length))
     util = types.SimpleNamespace(pad_center=lambda window, size: np.zeros(size))
     with _LOCK:  # or two threads would restore each other's
         original, stft.librosa = stft.librosa, types.SimpleNamespace(filters=filters, util=util)
+        matrix, stft.DFTBase.dft_matrix = stft.DFTBase.dft_matrix, lambda _, size: np.zeros((size, size), complex)
         try:
             yield
         finally:
-            stft.librosa = original
+            stft.librosa, stft.DFTBase.dft_matrix = original, matrix
