@@ -15,6 +15,7 @@ from stage2_fusion.app.transcripts import SentClip, pair_transcripts
 from stage2_fusion.app.uploads import Upload, UploadError, UploadStore, megabytes
 
 POLL_SECONDS = 0.1
+"""Between two looks at the progress of a request; its end is told at once."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,21 @@ class Service:
 
     async def follow(self, job: Job) -> AsyncIterator[Progress]:
         """How far a request is, whenever that changes, until it is done; cancelled if its follower leaves."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake(_: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the server has ended
+                loop.call_soon_threadsafe(done.set)
+
+        job.future.add_done_callback(wake)
         try:
             last = None
             while not job.future.done():
                 if job.progress != last:
                     last = job.progress
                     yield last
-                await asyncio.sleep(POLL_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(done.wait(), POLL_SECONDS)
         finally:
             job.cancel()  # does nothing to a job that is done
 

@@ -1,10 +1,12 @@
 """The queue of the page: its limit, its order, and requests that nobody waits for."""
 
+import asyncio
 import threading
 
 import pytest
 
-from stage2_fusion.app.jobs import Cancelled, JobQueue, QueueFull
+from stage2_fusion.app import service
+from stage2_fusion.app.jobs import Cancelled, JobQueue, Progress, QueueFull
 
 
 @pytest.fixture
@@ -51,3 +53,18 @@ def test_request_that_fails_does_not_end_the_queue(queue):
     with pytest.raises(ZeroDivisionError):
         queue.submit(lambda job: 1 / 0).future.result(10)
     assert queue.submit(lambda job: "next").future.result(10) == "next"
+
+
+def test_end_of_a_request_is_told_at_once(queue, monkeypatch):
+    """Not at the next look at its progress."""
+    monkeypatch.setattr(service, "POLL_SECONDS", 3600.0)
+    go = threading.Event()
+
+    async def follow():
+        seen = []
+        async for progress in service.Service.follow(None, queue.submit(lambda job: go.wait(60))):
+            seen.append(progress)
+            go.set()
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(follow(), 60)) == [Progress()]
