@@ -75,7 +75,7 @@ def prepare_windows(clip: Clip, recipe: Recipe, max_seconds: float | None = None
             if max_seconds is not None and decoded.media.start >= max_seconds:
                 yield PreparedWindow(decoded.media.start, None, f"longer than {max_seconds:g} s: the rest is left out")
                 return
-            row, _, remarks = clip_row(clip, decoded, recipe)
+            row, remarks = window_row(clip, decoded, recipe)
             yield PreparedWindow(decoded.media.start, row, "", remarks)
             any_window = True
     except MediaError as error:
@@ -89,6 +89,20 @@ def clip_row(
     clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None = None
 ) -> tuple[Row, Verdict, Remarks]:
     """Row and verdict of a decoded clip, and the remarks that hold for a window as for a whole recording."""
+    row, faces, reasons = _row(clip, decoded, recipe, transcripts)
+    return row, _verdict(clip, row, decoded, faces, reasons), _remarks(clip, decoded, faces, reasons)
+
+
+def window_row(clip: Clip, decoded: DecodedClip, recipe: Recipe) -> tuple[Row, Remarks]:
+    """The same without the verdict, which nobody asks of a window."""
+    row, faces, reasons = _row(clip, decoded, recipe)
+    return row, _remarks(clip, decoded, faces, reasons)
+
+
+def _row(
+    clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None = None
+) -> tuple[Row, FaceTrack | None, dict[str, str]]:
+    """The row, the followed face, and why modalities are missing."""
     media = decoded.media
     transcript, reasons = repair_surrogates(clip.transcript or ""), dict(media.absence_reasons)
     if not has_words(transcript):
@@ -109,7 +123,7 @@ def clip_row(
         **_audio_columns(media, recipe),
         "text_quality": text_quality(transcript).tolist(),
     }
-    return row, _verdict(clip, row, decoded, faces, reasons), _remarks(clip, decoded, faces, reasons)
+    return row, faces, reasons
 
 
 def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, FaceTrack | None]:

@@ -147,9 +147,10 @@ class _Part:
 
     def followed_by(self, other: "_Part") -> "_Part":
         pictures = [part for part in (self, other) if len(part.frames)] or [self]
+        alone = pictures[0] if len(pictures) == 1 else None  # a copy of all frames takes as long as detecting a face
         return _Part(
-            np.concatenate([part.frames for part in pictures]),
-            np.concatenate([part.times for part in pictures]),
+            alone.frames if alone else np.concatenate([part.frames for part in pictures]),
+            alone.times if alone else np.concatenate([part.times for part in pictures]),
             np.concatenate([self.waveform, other.waveform]),
             other.rate or self.rate,
             self.is_content or other.is_content,

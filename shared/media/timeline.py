@@ -73,12 +73,22 @@ class Line:
         # Without dts at the start, the stamps of a stream that reorders its frames are not comparable.
         if ticks is None or (packet.dts is None and self.last is not None):
             return None
-        return seconds(ticks, packet.time_base)
+        return self.seconds(ticks)
 
     def __post_init__(self) -> None:
+        base = self.stream.time_base or Fraction(0)
+        self.ticks = base.numerator, base.denominator  # a packet makes its time base anew whenever it is asked
         guessed = "matroska" in self.stream.container.format.name and self.stream.type == "video"
         codec: Any = self.stream.codec_context
         self.jitter = REORDERED if guessed and codec.has_b_frames else JITTER
+
+    def seconds(self, ticks: int | None) -> float:
+        """As the function of this name, of what is counted in the stream's time base."""
+        return ticks * self.ticks[0] / self.ticks[1] if ticks else 0.0
+
+    def shown(self, packet: "Packet") -> float:
+        """The raw time at which a packet is shown."""
+        return self.seconds(packet.pts if packet.pts is not None else packet.dts)
 
     def jumps(self, since: float, time: float, forward: float) -> bool:
         """Whether the step from one raw time to the next is no regular one."""
@@ -95,12 +105,12 @@ class Line:
 
     def end_of(self, packet: "Packet") -> float:
         """Where a packet ends on the common clock."""
-        return _shown(packet) + self.offset + self._duration(packet)
+        return self.shown(packet) + self.offset + self._duration(packet)
 
     def _duration(self, packet: "Packet") -> float:
         if self.stream.type == "video" and 0 < self.step <= 1:
             return self.step
-        stated = seconds(packet.duration, packet.time_base)
+        stated = self.seconds(packet.duration)
         return stated if 0 < stated <= 1 else 0.0
 
     def shift(self, packet: "Packet") -> None:
@@ -233,7 +243,7 @@ class Timeline:
     def _seam(self, packet: "Packet", line: Line, others: list[Line]) -> tuple[dict[int, float], dict[int, float]]:
         """For each stream, by index, the raw time at which the new part starts, empty if others go on as before; and
         where the old part ends, on the common clock."""
-        starts = {line.stream.index: _shown(packet)}
+        starts = {line.stream.index: line.shown(packet)}
         ends = {one.stream.index: one.end for one in [line, *others]}
         latest = {other.stream.index: other.last or 0.0 for other in others}
         time = begin = line.raw_time(packet) or 0.0
@@ -244,11 +254,11 @@ class Timeline:
             if stamp is None:
                 continue
             if index in starts:
-                starts[index] = min(starts[index], _shown(ahead))
+                starts[index] = min(starts[index], other.shown(ahead))
                 time = stamp if other is line else time
             elif index in latest:
                 if other.jumps(latest[index], stamp, self.forward):
-                    starts[index] = _shown(ahead)
+                    starts[index] = other.shown(ahead)
                 else:
                     goes_on, ends[index] = True, max(ends[index], other.end_of(ahead))
                 latest[index] = stamp
@@ -308,7 +318,7 @@ def _is_far(packet: "Packet", line: Line) -> bool:
     """Whether a frame is shown much earlier or later than it is decoded."""
     if packet.pts is None or packet.dts is None:
         return False
-    ahead = seconds(packet.pts - packet.dts, packet.time_base)
+    ahead = line.seconds(packet.pts - packet.dts)
     return not -DISCONTINUITY < ahead < max(DISCONTINUITY, MAX_REORDERED * line.step)
 
 
@@ -325,8 +335,3 @@ def _shown_copy(packet: "Packet") -> "Packet":
 def seconds(ticks: int | None, time_base: Fraction | None) -> float:
     """float(ticks * time_base) to the bit; arithmetic of fractions took an eighth of the time of preparing a clip."""
     return ticks * time_base.numerator / time_base.denominator if ticks and time_base else 0.0
-
-
-def _shown(packet: "Packet") -> float:
-    ticks = packet.pts if packet.pts is not None else packet.dts
-    return seconds(ticks, packet.time_base)

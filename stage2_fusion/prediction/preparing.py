@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from shared.dataset.clip import Clip, ClipSource
 from shared.dataset.clip_dataset import ClipSample, decode_row
 from shared.dataset.decode_clip import DecodedClip
-from shared.dataset.prepare_clip import PreparedWindow, clip_row, prepare_from_transcript, prepare_windows
+from shared.dataset.prepare_clip import PreparedWindow, prepare_from_transcript, prepare_windows, window_row
 from shared.dataset.prepare_dataset import describe
 from shared.dataset.recipe import Recipe
 from shared.media.inputs import ClipArrays, array_windows
@@ -45,7 +45,7 @@ def _rows(clip: Clip, arrays: ClipArrays | None, recipe: Recipe) -> Iterator[Pre
 def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[PreparedWindow]:
     windows = 0
     for media in array_windows(arrays, recipe.frame_rate, recipe.max_seconds, recipe.max_side):
-        row, _, remarks = clip_row(clip, DecodedClip(media), recipe)
+        row, remarks = window_row(clip, DecodedClip(media), recipe)
         yield PreparedWindow(media.start, row, "", remarks)
         windows += 1
     if not windows:

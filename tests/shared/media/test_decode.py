@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from helpers.media_files import clock, read_clock, voice, write_rotation, write_video, write_wav
 
-from shared.media.decode import MediaError, decode, decode_windows
+from shared.media.decode import MediaError, _Part, decode, decode_windows
 from shared.media.remarks import problem_lines
+from shared.media.tracks import no_frames
 from shared.media.waveform import resample, to_channels
 
 
@@ -338,3 +339,13 @@ def test_float_samples_that_are_no_sound_are_counted(tmp_path, values, line):
     assert not said if line is None else [text.startswith(line) for text in said] == [True]
     if np.isnan(values[0]):
         assert not media.waveform[4000:4200].any()
+
+
+def test_frames_are_copied_only_to_be_joined():
+    frames, sound = np.ones((2, 4, 4, 3), np.uint8), np.zeros(8, np.float32)
+    part = _Part(frames, np.array([0.0, 0.5]), sound, 8, True)
+    rest = _Part(*no_frames(), sound[:1], 8, False)
+    for joined in (part.followed_by(rest), rest.followed_by(part)):
+        assert joined.frames is frames and len(joined.waveform) == 9 and joined.is_content
+    twice = part.followed_by(part)
+    assert twice.frames.shape == (4, 4, 4, 3) and twice.times.tolist() == [0, 0.5, 0, 0.5]
