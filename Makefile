@@ -36,15 +36,16 @@ install: $(STAMP)
 
 # uv installs the pinned set in a fraction of pip's time; where uv is unavailable, pip installs the same set. Unlike pip,
 # uv leaves compiling to the first import, and some environments discard the result: the packages that the demo imports
-# are compiled here, on all cores, without most of the modules that it does not import.
-UNUSED := /tests/|/transformers/models/[^_ab]|/torch/(_inductor|testing)/|/(pip|setuptools|pygments|onnx[a-z]*|sklearn|networkx|narwhals)/
+# are compiled here with ours, on all cores, without most of the modules that it does not import.
+UNUSED := /tests/|/transformers/models/[^_ab]|/torch/(_inductor|testing/_internal)/|/(pip|setuptools|pygments|onnx[a-z]*|sklearn|networkx|narwhals)/
+OURS := shared stage1_align stage2_fusion
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and was not found; name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing the pinned dependencies into $(VENV) (about a minute and 6 GB the first time)"
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv && \
 	  $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[test]' && \
-	  { $(BIN)/python -W ignore -m compileall -q -j 0 -x '$(UNUSED)' $(VENV)/lib > /dev/null || true; } || \
+	  { $(BIN)/python -W ignore -m compileall -q -j 0 -x '$(UNUSED)' $(VENV)/lib $(OURS) > /dev/null || true; } || \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $(STAMP)
 
