@@ -32,6 +32,11 @@ def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Pat
         files = [each for each in every if own or each.suffix.lower() in SUFFIXES]
         if not files:
             raise UserError(f"{path}: holds no features of {modality}{_what_else(every)}")
+        for file in every if not own else ():
+            if file.suffix.lower() not in SUFFIXES and (hint := _hint(file)):
+                problems.report("unread", "", str(file), f"not read; {hint}")
+    elif not path.is_file():  # a pipe would wait for its writer, at each of several reads
+        raise UserError(f"{path}: no file but a pipe or a device; write the features to a file")
     else:
         files = [path]
         if not name and path.suffix.lower() not in SUFFIXES:

@@ -110,6 +110,24 @@ def test_token_numbers_are_no_features(tmp_path):
         read(tmp_path / "f.pkl", "text")
 
 
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"a\.csv: no file but a pipe or a device; write the features to a file"):
+        read(tmp_path / "a.csv")
+
+
+def test_files_in_formats_that_are_not_read_are_listed_among_others(tmp_path):
+    np.save(tmp_path / "a.npy", GOOD)
+    (tmp_path / "b.pt").write_bytes(b"PK")
+    (tmp_path / "c.csv.gz").write_bytes(b"\x1f\x8b")
+    (tmp_path / "d.mp4").write_bytes(b"")
+    said = problems(read(tmp_path))
+    assert said == {
+        "b.pt": "not read; save its arrays as .npy, .npz or .safetensors",
+        "c.csv.gz": "not read; unpack it",
+    }
+
+
 def test_wrong_csvs_of_tools_are_listed(tmp_path):
     for name in "abc":
         tool_files.openface(tmp_path / f"{name}.csv", 6, RNG)
