@@ -95,6 +95,12 @@ def read_rows(file: Path) -> ArrowRows:
     return ArrowRows(header, [list(row) for row in zip(*columns, strict=True)], media, feature_types(table.schema))
 
 
+def read_columns(file: Path) -> "pa.Table":
+    """All columns of a file."""
+    opened = open_table(file)
+    return opened.table if isinstance(opened, ArrowFile) else opened.file.read()
+
+
 def media_columns(schema: "pa.Schema") -> list[str]:
     """The columns of bytes, and of structures that hold "bytes" and "path"."""
     import pyarrow as pa

@@ -14,7 +14,7 @@ import numpy as np
 
 from shared.errors import UserError
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, clip_names, numbers, numeric_columns, read_csv
+from stage2_fusion.data.external.tool_csv import Rows, clip_names, numbers, numeric_columns, read_frame
 from stage2_fusion.data.external.tracks import Track, Wanted
 
 TIME = "frame_time_in_ms"
@@ -31,7 +31,7 @@ class LibreFace:
         return TIME in file.header and any(UNIT.fullmatch(name) for name in file.header)
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        frame = read_csv(Sniffed(path))
+        frame = read_frame(Sniffed(path))
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units or head pose")

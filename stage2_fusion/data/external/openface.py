@@ -21,7 +21,7 @@ from stage2_fusion.data.external.tool_csv import (
     numbers,
     numeric_columns,
     one_face,
-    read_csv,
+    read_frame,
     rows_by_name,
     texts,
 )
@@ -56,7 +56,7 @@ class OpenFace:
             raise UserError(
                 f"{path}: has no {' and no '.join(lacking)}, which FeatureExtraction writes; name no format"
             )
-        frame = read_csv(file)
+        frame = read_frame(file)
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units, gaze or head pose; run FeatureExtraction -aus -gaze -pose")

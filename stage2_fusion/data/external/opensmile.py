@@ -10,21 +10,26 @@ One file may hold several clips. Functionals stand in the middle of what they de
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shared.errors import UserError
+from shared.tables.columns import is_not_label, normalize_name
 from stage2_fusion.data.external.openface import ACTION_UNIT
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, clip_names, numbers, numeric_columns, read_csv, texts
+from stage2_fusion.data.external.tool_csv import NAMES, Rows, clip_names, numbers, numeric_columns, read_frame, texts
 from stage2_fusion.data.external.tracks import EVERY, Track, Wanted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ROLES = ("name", "frameIndex", "frameTime", "frameLength", "file", "start", "end", "class", "label", "Unnamed: *", "")
+ROLES = (
+    *("name", "frameIndex", "frameTime", "frameLength", "file", "start", "end", "class", "label"),
+    *("Unnamed: *", "__index_level_*", ""),
+)
 DESCRIPTOR = re.compile(r"_sma|_de\b|semitone|^pcm_|^mfcc|^F0|^audspec", re.IGNORECASE)
 NUMBERED = re.compile(r"(.*)_(\d+)")
 """A name that SMILExtract counts up in every row (instanceBase)."""
@@ -47,8 +52,9 @@ class OpenSmile:
         file = Sniffed(path)
         if file.suffix == ".arff":
             raise UserError(f"{path}: ARFF is not read; run SMILExtract with -csvoutput, or -lldcsvoutput")
-        frame = read_csv(file)
-        columns = wanted.columns(numeric_columns(frame), EVERY, ROLES, str(path))
+        frame = read_frame(file)
+        others = [escape(each) for each in frame.columns if normalize_name(each) in NAMES or is_not_label(each)]
+        columns = wanted.columns(numeric_columns(frame), EVERY, [*ROLES, *others], str(path))
         if not columns:
             raise UserError(f"{path}: holds no descriptors")
         names = _names(frame, path)
@@ -88,6 +94,8 @@ def _times(frame: "pd.DataFrame", path: Path, names: list[str] | None) -> np.nda
     clips = len({*names}) if names else 1
     if "start" in frame:
         start = seconds(frame, "start", path)  # (N,)
+        if len(frame) == clips and not start.any():  # functionals of whole clips
+            return None
         end = seconds(frame, "end", path) if "end" in frame else start
         return np.where(np.isnan(end), start, (start + end) / 2)
     if "frameTime" not in frame or len(frame) == clips:

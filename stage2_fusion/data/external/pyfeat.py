@@ -18,7 +18,15 @@ import numpy as np
 from shared.errors import UserError
 from stage2_fusion.data.action_units import BLENDSHAPES
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, numbers, numeric_columns, one_face, read_csv, rows_by_name, texts
+from stage2_fusion.data.external.tool_csv import (
+    Rows,
+    numbers,
+    numeric_columns,
+    one_face,
+    read_frame,
+    rows_by_name,
+    texts,
+)
 from stage2_fusion.data.external.tracks import Track, Wanted
 
 if TYPE_CHECKING:
@@ -46,7 +54,7 @@ class PyFeat:
         return ("FaceScore" in names and len(names) > 2) or (units > 1 and {"frame", "input"} <= names)
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        frame = read_csv(Sniffed(path))
+        frame = read_frame(Sniffed(path))
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units, emotions or head pose")

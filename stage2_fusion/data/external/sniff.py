@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from shared.tables.arrow import open_table
 from shared.tables.formats import READERS
 
 TEXT = (*READERS, ".arff")
@@ -40,7 +41,9 @@ class Sniffed:
 
     @cached_property
     def header(self) -> list[str]:
-        """The names in the first line, without spaces at their ends; [] for other files than tables."""
+        """The names of the columns, without spaces at their ends; [] for other files than tables."""
+        if self.suffix in ARROW:
+            return _arrow_names(self.path)
         cells = next(csv.reader([self._first_line], delimiter=self.delimiter, skipinitialspace=True), [])
         return [cell.strip() for cell in cells]
 
@@ -61,3 +64,10 @@ class Sniffed:
             return ""
         lines = start.decode(encoding_of(start), errors="replace").splitlines()
         return next((line for line in lines if line.strip()), "")
+
+
+def _arrow_names(path: Path) -> list[str]:
+    try:
+        return [name.strip() for name in open_table(path).schema.names]
+    except Exception:  # Arrow raises errors of many types; reading the file says which
+        return []

@@ -1,4 +1,4 @@
-"""CSV files as tools write them: large, with numbers in known columns."""
+"""Tables as tools write them: large, with numbers in known columns; CSV, or Arrow and parquet made of it."""
 
 import csv
 import re
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shared.errors import UserError
+from shared.tables.arrow import read_columns
 from shared.tables.cells import parse_number
-from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header
+from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header, normalize_name
 from shared.text import one_line
-from stage2_fusion.data.external.sniff import Sniffed
+from stage2_fusion.data.external.sniff import ARROW, Sniffed
 from stage2_fusion.data.external.tracks import Track
 
 if TYPE_CHECKING:
@@ -33,16 +34,18 @@ NAMES = (
     *("segment", "segmentid", "sample", "sampleid", "key"),
 )
 """Columns that name clips, without spaces, underscores and capitals; the first one present wins."""
+TOOLS_NAMES = ("input", "identity")
+"""Further columns of names that tools write."""
 PLAIN_NUMBER = re.compile(r"0|[1-9]\d*")
 """What an index counts; 0012 is a name."""
 
 
-def read_csv(file: Sniffed) -> "pd.DataFrame":
+def read_frame(file: Sniffed) -> "pd.DataFrame":
     """The cells under their names, which lose spaces at their ends. Decimal commas, which tools and spreadsheets write
     in much of Europe, become points; headers among the rows, of a tool that ran again, are left out. UserError, in
     one line, when the file cannot be read, is cut off within its header or holds no row."""
     path = file.path
-    frame, has_long_rows = _parse(file, path)
+    frame, has_long_rows = (_arrow_frame(path), False) if file.suffix in ARROW else _parse(file, path)
     if has_long_rows:  # fine if the further cells are empty, else nobody knows which is which
         if text := _with_decimal_points(file):
             frame, _ = _parse(file, StringIO(text))
@@ -56,7 +59,22 @@ def read_csv(file: Sniffed) -> "pd.DataFrame":
     frame = _without_headers(frame)
     if not len(frame):
         raise UserError(f"{path}: a header without rows; make it again")
-    return frame if file.delimiter == "," else _without_decimal_commas(frame)
+    return frame if file.suffix in ARROW or file.delimiter == "," else _without_decimal_commas(frame)
+
+
+def _arrow_frame(path: Path) -> "pd.DataFrame":
+    """The columns of an Arrow or parquet file, also those that pandas takes for an index; durations become texts, as
+    in a CSV. UserError when it cannot be read."""
+    import pandas as pd
+
+    try:
+        frame = read_columns(path).to_pandas(ignore_metadata=True)
+    except Exception as error:  # Arrow raises errors of many types
+        raise UserError(f"{path}: not a readable table ({one_line(error, 120)}); write it again") from None
+    for name in frame.columns:
+        if pd.api.types.is_timedelta64_dtype(frame[name]):
+            frame[name] = frame[name].astype(str)
+    return frame
 
 
 def _parse(file: Sniffed, content: Path | StringIO) -> tuple["pd.DataFrame", bool]:
@@ -76,11 +94,18 @@ def _parse(file: Sniffed, content: Path | StringIO) -> tuple["pd.DataFrame", boo
                 low_memory=False,
                 encoding=file.encoding,
                 encoding_errors="replace",
+                converters=_texts_of(file.header),
             )
     except (OSError, ValueError, pd.errors.ParserError) as error:  # EmptyDataError is a ValueError
         reason = one_line(error, 160).removeprefix("Error tokenizing data. C error: ")
         raise UserError(f"{file.path}: not a readable table ({reason}); make it again") from None
     return frame, bool(caught)
+
+
+def _texts_of(header: Sequence[str]) -> dict[int, Callable[[str], str]]:
+    """The columns that may name clips stay as they are: as numbers, 12e4 and 120000 are the same clip, a number of
+    twenty digits is none, and NA is nothing."""
+    return {i: str.strip for i, name in enumerate(header) if normalize_name(name) in (*NAMES, *TOOLS_NAMES)}
 
 
 def _with_decimal_points(file: Sniffed) -> str:

@@ -1,0 +1,110 @@
+"""Tables of other tools that somebody has stored in another way, or named by numbers: read as the tools wrote them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import tool_files
+from helpers.tool_files import Clips, read
+
+RNG = np.random.default_rng(0)
+
+
+def as_parquet(folder):
+    for path in folder.glob("*.csv"):
+        pd.read_csv(path, skipinitialspace=True).to_parquet(path.with_suffix(".parquet"))
+        path.unlink()
+
+
+def steps(features, row, modality):
+    return features.read(row)[modality]
+
+
+@pytest.mark.parametrize("tool", ["openface", "pyfeat"])
+def test_parquet_of_a_tool_is_read_as_its_csv(tool, tmp_path):
+    for name in "ab":
+        if tool == "openface":
+            tool_files.openface(tmp_path / f"{name}.csv", 8, RNG, lost=(2,))
+            tool_files.openface(tmp_path / f"{name}.csv", 5, RNG, face=1, append=True)
+        else:
+            tool_files.pyfeat(tmp_path / f"{name}.csv", f"/videos/{name}.mp4", 40, 25, RNG, lost=(3, 4))
+    expected = read(tmp_path, "vision")
+    as_parquet(tmp_path)
+    found = read(tmp_path, "vision")
+    assert found.title == expected.title and found.columns == expected.columns
+    assert found.signals == expected.signals and found.masked == expected.masked
+    for row in (0, 1):
+        mine, theirs = steps(found, row, "vision"), steps(expected, row, "vision")
+        np.testing.assert_allclose(mine.values, theirs.values, rtol=1e-6)
+        np.testing.assert_allclose(mine.times, theirs.times, rtol=1e-6)
+        np.testing.assert_allclose(mine.signals, theirs.signals, rtol=1e-6)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_durations_of_the_opensmile_package_are_times_in_parquet_too(index, tmp_path):
+    start = pd.to_timedelta(np.arange(20) * 0.01, unit="s")
+    parts = []
+    for name in "ab":
+        levels = [[f"{name}.wav"] * 20, start, start + pd.to_timedelta(0.02, unit="s")]
+        rows = pd.MultiIndex.from_arrays(levels, names=["file", "start", "end"])
+        parts.append(pd.DataFrame(RNG.random((20, 4)), index=rows, columns=tool_files.LLD))
+    frame = pd.concat(parts)
+    (frame if index else frame.reset_index()).to_parquet(tmp_path / "all.parquet", index=index)
+    features = read(tmp_path / "all.parquet")
+    assert features.title == "openSMILE" and features.columns == tuple(tool_files.LLD)
+    np.testing.assert_allclose(steps(features, 1, "audio").times, 0.01 + np.arange(20) * 0.01, atol=1e-6)
+    np.testing.assert_allclose(steps(features, 1, "audio").values, frame.to_numpy()[20:], rtol=1e-6)
+
+
+def test_damaged_parquet_is_one_line(tmp_path):
+    for name in "ab":
+        tool_files.openface(tmp_path / f"{name}.csv", 8, RNG)
+    as_parquet(tmp_path)
+    whole = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    features = read(tmp_path, "vision")
+    assert features.present["vision"].tolist() == [True, False, False, False]
+    assert any(each.source.endswith("b.parquet") and "\n" not in each.reason for each in features.problems)
+
+
+def functionals(path, names):
+    lines = ["name;frameTime;F0_sma_amean;loudness_sma_amean"]
+    path.write_text("\n".join([*lines, *(f"{name};0;{i};{-i}" for i, name in enumerate(names))]) + "\n")
+
+
+@pytest.mark.parametrize(
+    "names, ids",
+    [
+        (["12e4", "13e5"], ["120000", "12e4", "13e5"]),
+        (["7012345678901234567", "7012345678901234568", ""], ["7012345678901234567", "7012345678901234568"]),
+        (["NA", "None", "True", "null"], ["NA", "None", "True", "null"]),
+        (["1_0", "007"], ["1_0", "10", "7"]),
+    ],
+)
+def test_names_of_clips_stay_as_they_are_written(names, ids, tmp_path):
+    functionals(tmp_path / "all.csv", names)
+    features = read(tmp_path / "all.csv", clips=Clips(*ids))
+    found = {
+        name: steps(features, row, "audio").values[0].tolist()
+        for row, name in enumerate(ids)
+        if features.present["audio"][row]
+    }
+    expected = {name if name in ids else name.lstrip("0"): [i, -i] for i, name in enumerate(names) if name}
+    assert found == expected
+
+
+def test_numbers_that_name_clips_and_people_are_no_features(tmp_path):
+    path = tmp_path / "all.csv"
+    path.write_text("id,speaker,F0_sma_amean,loudness_sma_amean,jitter_sma_amean\n7,1,1,2,3\n8,1,2,3,4\n")
+    features = read(path, clips=Clips("7", "8"))
+    assert features.title == "openSMILE"
+    assert features.columns == ("F0_sma_amean", "loudness_sma_amean", "jitter_sma_amean")
+
+
+def test_functionals_of_the_package_hold_for_the_whole_clip(tmp_path):
+    values = {f"/wav/{name}.wav": RNG.random((1, 3)).astype(np.float32) for name in "ab"}
+    tool_files.opensmile_package(tmp_path / "all.csv", values, tool_files.FUNCTIONALS, hop=1.0, size=8.0)
+    clips = Clips()
+    clips.columns["duration"] = [8.0] * 4
+    part = steps(read(tmp_path / "all.csv", clips=clips), 0, "audio")
+    assert part.times.tolist() == [1.0, 3.0, 5.0, 7.0]
+    np.testing.assert_allclose(part.values, np.repeat(values["/wav/a.wav"], 4, axis=0), rtol=1e-6)
