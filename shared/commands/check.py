@@ -60,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     files = report["files"]
     usable = files["there"], files["sound_of_its_own"], files["crops_of_its_own"], report["transcripts"]["there"]
     if not any(usable):
-        raise UserError(f"{config.source}: none of its {counted(report['clips'], 'clip')} has a file or words")
+        none = f"{config.source}: none of its {counted(report['clips'], 'clip')} has a file or words"
+        table = "; --layout_options '{transcript: COLUMN}' names the column of words, '{root: FOLDER}' where files are"
+        raise UserError(none + (table if report["layout"] in ("csv", "hf") else ""))
     if report["outside"]:
         raise UserError(f"{config.source}: {report['outside']['what']}")
     _refuse_lacking(config.needs, report, config.source)

@@ -7,6 +7,7 @@ import pytest
 from helpers.commands import emit
 
 from shared.dataset.clip_dataset import ClipDataset
+from shared.errors import UserError
 
 
 @pytest.fixture
@@ -43,3 +44,12 @@ def test_texts_alone_are_complete_clips_and_those_that_say_nothing_fail(table, t
     for person, split in zip(clips.column("group_person"), clips.column("split"), strict=True):
         of_person.setdefault(person, set()).add(split)
     assert all(len(splits) == 1 for splits in of_person.values())
+
+
+def test_words_in_a_column_of_another_name_are_asked_for_and_found(tmp_path):
+    table = tmp_path / "essays.csv"
+    table.write_text("\n".join(["id,essay,empathy", *(f"e{i},what I wrote {i},{i % 5}" for i in range(8))]) + "\n")
+    with pytest.raises(UserError) as caught:
+        emit("check", table, "--label_range", "0,4")
+    assert "--layout_options '{transcript: COLUMN}' names the column of words" in str(caught.value)
+    assert emit("check", table, "--label_range", "0,4", "--layout_options", "{transcript: essay}") == 0
