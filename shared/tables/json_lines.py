@@ -11,13 +11,14 @@ from shared.tables.encodings import read_table_text
 from shared.tables.text_table import TableRow, TextTable
 
 
-def read_json_lines(path: Path, encoding: str = "") -> TextTable:
+def read_json_lines(path: Path, encoding: str = "", lists: bool = False) -> TextTable:
     """As `read_delimited`. A line that is not an object says so in `problem`. Columns that hold lists or objects are
-    left out and noted. UserError when no line is an object with a key."""
+    left out and noted. lists: keep those of lists, as JSON. UserError when no line is an object with a key."""
     text, notes = read_table_text(path, encoding)
     objects = [(i, _parse(line)) for i, line in enumerate(io.StringIO(text, newline=None), 1) if clean(line)]
     names = list(dict.fromkeys(name for _, row in objects for name in row or {}))
-    nested = [name for name in names if any(isinstance((row or {}).get(name), list | dict) for _, row in objects)]
+    left_out = dict if lists else list | dict
+    nested = [name for name in names if any(isinstance((row or {}).get(name), left_out) for _, row in objects)]
     header = [name for name in names if name not in nested]
     if not header:
         raise UserError(f"{path}: no line is a JSON object with texts or numbers")
@@ -27,7 +28,8 @@ def read_json_lines(path: Path, encoding: str = "") -> TextTable:
         else TableRow(line, [_cell(row.get(name)) for name in header])
         for line, row in objects
     ]
-    notes += [f"columns that hold lists or objects are not read: {', '.join(nested)}"] if nested else []
+    kinds = "objects" if lists else "lists or objects"
+    notes += [f"columns that hold {kinds} are not read: {', '.join(nested)}"] if nested else []
     return TextTable(header, rows, notes)
 
 

@@ -46,6 +46,7 @@ class _Held:
     names: list[str]
     where: str
     columns: tuple[str, ...]
+    rows: int
     width: int
     has_confidence: bool
     alive: frozenset[str | int]
@@ -147,7 +148,7 @@ class ExternalFeatures:
         self._held = {row: each for row, each in matched.items() if self._fits(row, each)}
         if 2 * len(self._held) < len(matched):
             share = f"{len(self._held):,} of {counted(len(matched), 'clip')} have features alike"
-            raise UserError(f"{self.path}: only {share}{self._problems.such_as()}")
+            raise UserError(f"{self.path}: only {share}{self._problems.such_as()}{_transposed([*matched.values()])}")
         self.rows = self.masked = 0
         self._check()
 
@@ -362,4 +363,12 @@ def _held(file: int, place: int, track: Track, keep: bool) -> _Held:
     finite = np.isfinite(usable).any(axis=0) if len(usable) else np.zeros(width, bool)  # (C,)
     alive = frozenset(track.columns[i] if track.columns else int(i) for i in np.flatnonzero(finite))
     kept, columns = track if keep else None, tuple(track.columns)
-    return _Held(file, place, track.names, track.where, columns, width, track.confidence is not None, alive, kept)
+    has_confidence = track.confidence is not None
+    return _Held(file, place, track.names, track.where, columns, len(track.values), width, has_confidence, alive, kept)
+
+
+def _transposed(held: list[_Held]) -> str:
+    """What to do about arrays that have as many rows, each with other channels; "" for others."""
+    if any(each.columns for each in held) or len({each.rows for each in held}) != 1:
+        return ""
+    return f"; all have {counted(held[0].rows, 'row')}: save them as (T, channels), not (channels, T)"

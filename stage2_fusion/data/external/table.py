@@ -3,9 +3,9 @@
 One table with a row a clip, named in a column of ids or paths; or, with a column of times, several rows a clip. Without
 such a column a table is of the clip that it is named as. All columns of numbers are features but those that say who,
 when or how sure, the labels of the clips, and columns that are no labels either (age, fold: shared/tables/columns.py).
+A column of lists of numbers, as pandas writes embeddings, is a column for each of them (number_lists.py).
 """
 
-import re
 from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
@@ -17,9 +17,11 @@ from shared.errors import UserError
 from shared.tables.arrow import read_rows
 from shared.tables.cells import parse_number
 from shared.tables.columns import ROW_NUMBERS, Header, is_not_label, normalize_name
-from shared.tables.formats import is_table, read_table
+from shared.tables.formats import READERS, is_table, read_table
+from shared.tables.json_lines import read_json_lines
 from shared.tables.text_table import TableRow, TextTable
 from shared.text import first_few, one_line
+from stage2_fusion.data.external.number_lists import LIST, lists_apart
 from stage2_fusion.data.external.sniff import ARROW, TEXT, Sniffed
 from stage2_fusion.data.external.tool_csv import Rows, naming_column
 from stage2_fusion.data.external.tracks import ANY, EVERY, Track, Wanted
@@ -33,8 +35,6 @@ CONFIDENCE = ("confidence", "facescore")
 ROLES = (*TIMES, *MILLISECONDS, "start", "end", "success", *CONFIDENCE)
 """What a table is read by."""
 TRUTH = {"true": 1.0, "false": 0.0}
-LIST = re.compile(r"[\[(][-+\d.,eE\s\[\]()naif]*[\])]", re.DOTALL)
-"""A cell with a list of numbers."""
 
 
 class Table:
@@ -45,7 +45,8 @@ class Table:
         return file.suffix in ARROW or (file.suffix in TEXT and is_table(file.path))
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        table = _read_arrow(path) if path.suffix.lower() in ARROW else read_table(path)
+        table = lists_apart(_read(path))
+        _refuse_numbers(table.header, path)
         intact = [row for row in table.rows if not row.problem]
         columns_of = [[row.cells[i] for row in intact] for i in range(len(table.header))]
         cells = {each: columns_of[i] for i, each in enumerate(table.header) if each}
@@ -68,6 +69,8 @@ class Table:
         )
         tracks = rows.tracks(path, name)
         for track in tracks:
+            if named is None and not name and len(track.values) > 1:
+                track.where += " (no column of ids, so that it is one clip)"
             if len(track.values) == 1:  # its times say when the clip was recorded
                 track.times = None
             if names is not None and times is None and len(track.values) > 1:
@@ -78,28 +81,43 @@ class Table:
         return ""
 
 
+def _read(path: Path) -> TextTable:
+    """The cells of a table, lists among them as texts. UserError when it cannot be read."""
+    if path.suffix.lower() in ARROW:
+        return _read_arrow(path)
+    if READERS.get(path.suffix.lower()) is read_json_lines:
+        return read_json_lines(path, lists=True)
+    return read_table(path)
+
+
 def _read_arrow(path: Path) -> TextTable:
-    """The rows of an Arrow or parquet file; a column of lists of numbers becomes one for each of them. UserError when
-    it cannot be read."""
+    """The rows of an Arrow or parquet file. UserError when it cannot be read."""
     try:
         found = read_rows(path)
     except Exception as error:  # Arrow raises errors of many types
         raise UserError(f"{path}: not a readable table ({one_line(error, 120)}); write it again") from None
-    header: list[str] = []
-    columns: list[list[str]] = []
-    for name, cells in zip(found.header, zip(*found.rows, strict=True), strict=False):
-        lengths = {len(cell) for cell in cells if isinstance(cell, list)}
-        if len(lengths) == 1 and all(cell is None or isinstance(cell, list) for cell in cells):
-            for i in range(next(iter(lengths))):
-                header.append(f"{name}_{i}")
-                columns.append([_text(None if cell is None else cell[i]) for cell in cells])
-        else:
-            header.append(name)
-            columns.append([_text(cell) for cell in cells])
-    rows = [TableRow(i, list(cells)) for i, cells in enumerate(zip(*columns, strict=True), 1)]
-    if not rows:
+    if not found.rows:
         raise UserError(f"{path}: a table without rows; write it again")
-    return TextTable(header, rows, [])
+    rows = [TableRow(i, [_text(cell) for cell in cells]) for i, cells in enumerate(found.rows, 1)]
+    return TextTable(found.header, rows, [])
+
+
+def _refuse_numbers(header: Sequence[str], path: Path) -> None:
+    """UserError for a table without a header, whose first row would be lost. 0, 1, 2, ... are names that pandas
+    gives."""
+    named = [each for each in header if each]
+    decimals = [each for each in named if _is_of_a_row(each)]
+    if decimals and 2 * len(decimals) >= len(named):
+        shown = first_few([each[:20] for each in decimals])
+        raise UserError(
+            f"{path}: begins with numbers ({shown}); add a line with the names of the columns, or save .npy"
+        )
+
+
+def _is_of_a_row(name: str) -> bool:
+    """Whether what should be a name is a number with a decimal point, or several numbers."""
+    parts = name.split()
+    return ("." in name or len(parts) > 1) and all(parse_number(part) is not None for part in parts)
 
 
 def _text(cell: Any) -> str:
@@ -124,6 +142,8 @@ def _features(
     others = [escape(each) for each in numeric if _is_no_feature(each)]
     columns = wanted.columns(numeric, EVERY, others, where)
     if not columns:
+        if lists := [each for each in table.header if each and _holds_lists(table, each)]:
+            raise UserError(f"{where}: {_about_lists(lists)}")
         known = first_few([each for each in table.header if each], 6)
         raise UserError(f"{where}: none of its columns ({known}) holds numbers that are features; add them")
     return columns
@@ -149,7 +169,14 @@ def _not_read(
     others = [each for each in others if each not in labels]
     notes += [f"columns not read: {first_few(others, 6)}"] if others else []
     lists = [each for each in rest if _holds_lists(table, each)]
-    return notes + ([f"columns of lists are not read: {first_few(lists)}; write a column a number"] if lists else [])
+    return notes + ([_about_lists(lists)] if lists else [])
+
+
+def _about_lists(names: list[str]) -> str:
+    return (
+        f"lists that differ in length, are cut off (...) or hold lists are not read: {first_few(names)}; "
+        "write a column a number, or sequences as .npz"
+    )
 
 
 def _holds_lists(table: TextTable, name: str) -> bool:

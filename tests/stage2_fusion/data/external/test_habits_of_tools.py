@@ -188,7 +188,8 @@ def test_what_is_not_read_is_said(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text('id,time,x,units,frame\n1,0.5,2,"[[0.1, 0.2]]",7\n')
     said = [each.reason for each in read(table, clips=Clips("0001")).problems]
-    assert said == ["columns not read: frame", "columns of lists are not read: units; write a column a number"]
+    lists = "lists that differ in length, are cut off (...) or hold lists are not read: units"
+    assert said == ["columns not read: frame", f"{lists}; write a column a number, or sequences as .npz"]
 
 
 def test_rows_without_content_are_said(tmp_path):
