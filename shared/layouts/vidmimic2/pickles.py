@@ -111,10 +111,21 @@ class _ArraysOnly(pickle.Unpickler):
         return self.replacements[module, name]
 
 
-class _ArraysOfObjects(_ArraysOnly):
-    """Also builds arrays of plain Python values, such as ids and transcripts."""
+def _dictionary(*_: Any) -> dict:
+    """In the place of an OrderedDict or a defaultdict, which is filled afterwards."""
+    return {}
 
-    replacements = REPLACEMENTS | {("numpy", "dtype"): _DTypeOrObject}
+
+class _ArraysOfObjects(_ArraysOnly):
+    """Also builds arrays of plain Python values, such as ids and transcripts, and the dictionaries of collections."""
+
+    replacements = REPLACEMENTS | {
+        ("numpy", "dtype"): _DTypeOrObject,
+        ("collections", "OrderedDict"): _dictionary,
+        ("collections", "defaultdict"): _dictionary,
+        ("builtins", "dict"): _dictionary,  # what a defaultdict is made with; never called
+        ("builtins", "list"): _dictionary,
+    }
 
 
 def read_pickle(path: Path, max_bytes: int = MAX_BYTES, objects: bool = False) -> Any:

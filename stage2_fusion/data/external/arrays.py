@@ -40,6 +40,8 @@ class Arrays:
         rest = [key for key in arrays if key not in (*TIMES, *RATES, *CONFIDENCE)]
         if main is not None and (ids := next((key for key in IDS if key in arrays), None)):
             return _clips_in_rows(arrays[main], arrays[ids], f"{path}: {ids}")
+        if not name and {"arr_0", "arr_1"} <= {*rest}:
+            raise UserError(f"{path}: {len(rest)} arrays without names; np.savez(path, **{{clip: array}}) gives them")
         if main is not None or len(rest) == 1:
             names = [name or path.stem, *([] if main else rest)]
             track = clip_of(arrays[main or rest[0]], names, str(path), arrays)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from shared.dataset.media_files import files_under
 from shared.errors import UserError
+from shared.registry import nearest
 from shared.tables.formats import is_table
 from shared.text import counted, first_few
 from stage2_fusion.data.external.formats import FORMATS, make_format, recognize
@@ -25,7 +26,10 @@ def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Pat
     name: that of the format, "" = recognized. problems: gets the other files. UserError when there are none."""
     modality = problems.modality
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; --external {modality}=PATH names the features")
+        word, _, rest = str(path).partition(":")
+        of = f"; no format is called {word!r}: {nearest(word, FORMATS.parts)}" if Path(rest or ".").exists() else ""
+        way = of if rest else f"; --external {modality}=PATH names the features"
+        raise UserError(f"{path}: no such file or folder{way}")
     if path.is_dir():
         every = [path / each for each in files_under(path)]
         own = bool(name) and name not in FORMATS.parts

@@ -1,5 +1,6 @@
 """The formats in which other tools write features, and which of them a file is in."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,12 @@ def make_format(name: str) -> ExternalFormat:
 
 
 def split_spec(value: str) -> tuple[str, Path]:
-    """The format and the path of "PATH" or "FORMAT:PATH"; "" leaves the format to the files."""
+    """The format and the path of "PATH" or "FORMAT:PATH"; "" leaves the format to the files. Not every shell makes the
+    home folder of ~ behind =."""
     name, path = FORMATS.split(value)
-    return (name, Path(path)) if path and (name in FORMATS.parts or IMPORT_PATH.fullmatch(value)) else ("", Path(value))
+    if not (path and (name in FORMATS.parts or IMPORT_PATH.fullmatch(value))):
+        name, path = "", value
+    return name, Path(os.path.expanduser(path))
 
 
 def recognize(file: Sniffed, formats: dict[str, Any]) -> str:

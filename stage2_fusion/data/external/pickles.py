@@ -71,8 +71,15 @@ def _clips(content: Mapping[Any, Any], modality: str) -> dict[Any, Any]:
     parts = {key: value for key, value in content.items() if isinstance(value, dict)}
     if parts and len(parts) == len(content):
         return {key: part[own] for key, part in parts.items() if (own := _key(part, modality))}
-    arrays = len(content) > 1 and all(isinstance(value, np.ndarray) and value.ndim for value in content.values())
+    arrays = len(content) > 1 and all(_is_array(value) for value in content.values())
     return dict(content) if arrays else {}
+
+
+def _is_array(value: Any) -> bool:
+    """Whether this may be an array, or a list of rows."""
+    if isinstance(value, list | tuple):
+        return bool(value) and isinstance(value[0], list | tuple | np.ndarray)
+    return isinstance(value, np.ndarray) and value.ndim > 0
 
 
 def _split(part: Mapping[Any, Any], where: str, modality: str) -> list[Track]:

@@ -1,6 +1,7 @@
 """What tools, spreadsheets and people do to files of features: read as it is meant, or refused in one line."""
 
 import pickle
+from collections import OrderedDict, defaultdict
 
 import numpy as np
 import pytest
@@ -249,8 +250,12 @@ def test_functionals_of_clips_without_names_are_refused(tmp_path):
         {"a": GOOD, "b": GOOD[:2]},
         {"a": {"audio": GOOD, "vision": GOOD[:, :2]}, "b": {"audio": GOOD[:2]}},
         {"train": {"id": [b"a"], "audio": GOOD[None]}, "test": {"id": ["v$_$b"], "audio": GOOD[None, :2]}},
+        {"a": GOOD.tolist(), "b": [*GOOD[:2]]},
+        OrderedDict(a=GOOD, b=GOOD[:2]),
+        defaultdict(list, a=[*GOOD], b=[*GOOD[:2]]),
+        defaultdict(dict, a={"audio": GOOD}, b={"audio": GOOD[:2]}),
     ],
-    ids=["arrays by clip", "modalities by clip", "ids in bytes"],
+    ids=["arrays", "modalities", "ids in bytes", "lists of rows", "ordered", "collected rows", "collected modalities"],
 )
 def test_pickled_dictionaries_of_clips(content, tmp_path):
     (tmp_path / "f.pkl").write_bytes(pickle.dumps(content))

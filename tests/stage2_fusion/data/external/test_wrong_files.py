@@ -216,6 +216,25 @@ def test_nothing_to_read_is_one_line(tmp_path):
             read(tmp_path / path)
 
 
+def test_a_misspelled_format_is_not_taken_for_a_folder(tmp_path):
+    (tmp_path / "t.csv").write_text("id,x\na,1\n")
+    with pytest.raises(UserError, match="no format is called 'tabel': did you mean 'table'"):
+        read(f"tabel:{tmp_path / 't.csv'}")
+
+
+@pytest.mark.parametrize("prefix", ["", "table:"])
+def test_the_home_folder_is_found_in_shells_that_leave_it_alone(prefix, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.csv").write_text("id,x\na,1\n")
+    assert read(f"{prefix}~/t.csv").path == tmp_path / "t.csv"
+
+
+def test_arrays_without_names_say_how_they_get_them(tmp_path):
+    np.savez(tmp_path / "all.npz", GOOD, GOOD)
+    with pytest.raises(UserError, match=r"2 arrays without names; np\.savez\(path, \*\*{clip: array}\) gives them"):
+        read(tmp_path / "all.npz")
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
