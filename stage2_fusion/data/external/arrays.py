@@ -1,9 +1,9 @@
 """Arrays: .npy, .npz or .safetensors, one file a clip; or one .npz or .safetensors whose arrays are named as the clips,
 or an .npz with features (N, C) or (N, T, C) and N ids.
 
-A file of a clip holds one array, (T, C) or (C,) for one step, or an array called features and, beside it, times (T,) in
-seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are spread over the clip. Other arrays are
-not read, which is noted.
+A file of a clip holds one array, (T, C) or (C,) for one step, or an array called features or as its modality and,
+beside it, times (T,) in seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are spread over
+the clip. Other arrays are not read, which is noted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,8 @@ from shared.text import first_few, one_line
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tracks import ANY, Track, Wanted
 
+KEYS = {"vision": ("vision", "visual", "video"), "audio": ("audio", "acoustic"), "text": ("text", "language")}
+"""What the array of a modality is called beside those of others."""
 FEATURES = ("features", "feature", "embeddings", "embedding", "values", "x", "arr_0")
 TIMES = ("times", "timestamps", "time", "timestamp")
 RATES = ("rate", "hz", "fps", "frame_rate")
@@ -36,16 +38,18 @@ class Arrays:
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
         wanted.refuse_columns(path)
         arrays = read_arrays(path)
-        main = next((key for key in FEATURES if key in arrays), None)
+        names = (*FEATURES, *KEYS[wanted.modality])
+        main = next((key for key in names if key in arrays), None)
         rest = [key for key in arrays if key not in (*TIMES, *RATES, *CONFIDENCE)]
         if main is not None and (ids := next((key for key in IDS if key in arrays), None)):
             return _clips_in_rows(arrays[main], arrays[ids], f"{path}: {ids}")
         if not name and {"arr_0", "arr_1"} <= {*rest}:
             raise UserError(f"{path}: {len(rest)} arrays without names; np.savez(path, **{{clip: array}}) gives them")
         if main is not None or len(rest) == 1:
-            names = [name or path.stem, *([] if main else rest)]
-            track = clip_of(arrays[main or rest[0]], names, str(path), arrays)
-            if unread := [key for key in rest if key != main] if main else []:
+            called = [name or path.stem, *([] if main else rest)]
+            track = clip_of(arrays[main or rest[0]], called, str(path), arrays)
+            others = {key for names in KEYS.values() for key in names}
+            if unread := [key for key in rest if key != main and key not in others] if main else []:
                 track.notes.append(f"arrays not read: {first_few(unread)}; times are called times, or rate in Hz")
             return [track]
         if name or not rest:

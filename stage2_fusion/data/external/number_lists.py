@@ -7,7 +7,7 @@ from dataclasses import replace
 from shared.tables.cells import parse_number
 from shared.tables.text_table import TextTable
 
-LIST = re.compile(r"[\[(][-+\d.,eE\s\[\]()naifNul]*[\])]", re.DOTALL)
+LIST = re.compile(r"[\[(][-+\d.,eE\s\[\]()naifNulo]*[\])]", re.DOTALL)
 """A cell with a list of numbers, or of lists."""
 SCALAR = re.compile(r"np\.float\d+\(([^()]*)\)")
 """How NumPy 2 writes a number in a list of Python."""

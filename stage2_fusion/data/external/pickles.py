@@ -20,11 +20,10 @@ from shared.errors import UserError
 from shared.layouts.vidmimic2.pickles import read_pickle
 from shared.media.decode import MediaError
 from shared.text import first_few
-from stage2_fusion.data.external.arrays import as_rows, clip_of, one_of_several
+from stage2_fusion.data.external.arrays import KEYS, as_rows, clip_of, one_of_several
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tracks import ANY, Track, Wanted
 
-KEYS = {"vision": ("vision", "visual", "video"), "audio": ("audio", "acoustic"), "text": ("text", "language")}
 SPLITS = ("train", "valid", "test", "val", "dev")
 MOST_BYTES = 32 << 30
 """unaligned_50.pkl of MOSEI takes 4 GiB."""
@@ -48,6 +47,9 @@ class Pickles:
         splits = {str(key): part for key, part in content.items() if str(key) in SPLITS and isinstance(part, dict)}
         if splits:
             return [track for key, part in splits.items() for track in _split(part, f"{path}: {key}", wanted.modality)]
+        has_ids = isinstance(content.get("id"), list | tuple | np.ndarray)
+        if has_ids and _key(content, wanted.modality):  # somebody has taken the splits together
+            return _split(content, str(path), wanted.modality)
         if clips := _clips(content, wanted.modality):
             places = {key: f"{path}: {str(key)[:80]}" for key in clips}
             return [

@@ -2,12 +2,15 @@
 
 import codecs
 import csv
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from shared.tables.arrow import open_table
 from shared.tables.formats import READERS
+from shared.tables.text_table import find_header
 
 TEXT = (*READERS, ".arff")
 ARRAYS = (".npy", ".npz", ".safetensors", ".pkl", ".pickle", ".p")
@@ -17,6 +20,8 @@ SUFFIXES = (*TEXT, *ARRAYS, *ARROW)
 DELIMITERS = ",;\t"
 MOST_BYTES = 1 << 20
 """A header is shorter: OpenFace's has 714 columns."""
+MOST_LINES = 50
+"""Comments before a header are fewer."""
 
 
 def encoding_of(start: bytes) -> str:
@@ -26,7 +31,7 @@ def encoding_of(start: bytes) -> str:
 
 @dataclass(frozen=True)
 class Sniffed:
-    """A file, and its first line if it is a table."""
+    """A file, and the line with the names of its columns if it is a table."""
 
     path: Path
 
@@ -45,7 +50,7 @@ class Sniffed:
         if self.suffix in ARROW:
             return _arrow_names(self.path)
         cells = next(csv.reader([self._first_line], delimiter=self.delimiter, skipinitialspace=True), [])
-        return [cell.strip() for cell in cells]
+        return names_of(cells)
 
     @cached_property
     def encoding(self) -> str:
@@ -53,17 +58,36 @@ class Sniffed:
         with self.path.open("rb") as file:
             return encoding_of(file.read(2))
 
-    @cached_property
+    @property
+    def lines_before(self) -> int:
+        """Lines before that of the names: Excel's sep=, comments, blank ones."""
+        return self._start[0]
+
+    @property
     def _first_line(self) -> str:
+        return self._start[1]
+
+    @cached_property
+    def _start(self) -> tuple[int, str]:
+        """The number of lines before the one with the names, and that line."""
         if self.suffix not in (".csv", ".tsv", ".tab", ".txt"):
-            return ""
+            return 0, ""
         try:
             with self.path.open("rb") as file:
                 start = file.read(MOST_BYTES)
         except OSError:
-            return ""
-        lines = start.decode(encoding_of(start), errors="replace").splitlines()
-        return next((line for line in lines if line.strip()), "")
+            return 0, ""
+        lines = start.decode(encoding_of(start), errors="replace").splitlines()[:MOST_LINES]
+        number = next((i for i, line in enumerate(lines) if line.strip()), 0)
+        if lines and re.match(r'\s*("?sep=|#)', lines[number], re.IGNORECASE):
+            number = find_header(lines).line
+        return number, lines[number] if lines else ""
+
+
+def names_of(cells: Iterable[object]) -> list[str]:
+    """Names of columns without spaces at their ends, and without the # that NumPy writes before the first."""
+    names = [str(cell).strip() for cell in cells]
+    return [names[0].lstrip("# "), *names[1:]] if names else names
 
 
 def _arrow_names(path: Path) -> list[str]:

@@ -17,7 +17,7 @@ from shared.tables.arrow import read_columns
 from shared.tables.cells import parse_number
 from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header, normalize_name
 from shared.text import one_line
-from stage2_fusion.data.external.sniff import ARROW, Sniffed
+from stage2_fusion.data.external.sniff import ARROW, Sniffed, names_of
 from stage2_fusion.data.external.tracks import Track
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def read_frame(file: Sniffed) -> "pd.DataFrame":
     frame, has_long_rows = (_arrow_frame(path), False) if file.suffix in ARROW else _parse(file, path)
     if has_long_rows:  # fine if the further cells are empty, else nobody knows which is which
         if text := _with_decimal_points(file):
-            frame, _ = _parse(file, StringIO(text))
+            frame, _ = _parse(file, StringIO("\n" * file.lines_before + text))
         else:
             _refuse_long_rows(file)
-    frame.columns = [str(name).strip() for name in frame.columns]
+    frame.columns = names_of(frame.columns)
     repeated = [name for name in frame.columns if re.fullmatch(r".+\.\d+", name) and name.rpartition(".")[0] in frame]
     if repeated:
         name = repeated[0].rpartition(".")[0]
@@ -88,6 +88,7 @@ def _parse(file: Sniffed, content: Path | StringIO) -> tuple["pd.DataFrame", boo
             frame = pd.read_csv(
                 content,
                 sep=file.delimiter,
+                skiprows=file.lines_before,
                 skipinitialspace=True,
                 na_values=list(NOT_NUMBERS),
                 index_col=False,
@@ -113,7 +114,7 @@ def _with_decimal_points(file: Sniffed) -> str:
     any other file."""
     if file.delimiter != ",":
         return ""
-    lines = file.path.read_text(encoding=file.encoding, errors="replace").splitlines()
+    lines = file.path.read_text(encoding=file.encoding, errors="replace").splitlines()[file.lines_before :]
     rows = [line.split(", ") for line in lines if line.strip()]
     if not rows or len(rows[0]) < 2 or any(len(row) != len(rows[0]) for row in rows):
         return ""
@@ -123,11 +124,13 @@ def _with_decimal_points(file: Sniffed) -> str:
 def _refuse_long_rows(file: Sniffed) -> None:
     """UserError for a row with more cells than the header has."""
     with file.path.open(encoding=file.encoding, errors="replace", newline="") as content:
+        for _ in range(file.lines_before):
+            next(content)
         reader = csv.reader(content, delimiter=file.delimiter, skipinitialspace=True)
         width = len(next(filter(None, reader), []))
         for row in reader:
             if any(cell.strip() for cell in row[width:]):
-                where = f"line {reader.line_num} has {len(row)} cells, its header {width}"
+                where = f"line {file.lines_before + reader.line_num} has {len(row)} cells, its header {width}"
                 raise UserError(f"{file.path}: not a readable table ({where}); make it again")
 
 

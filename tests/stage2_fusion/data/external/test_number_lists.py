@@ -75,6 +75,12 @@ def test_rows_keep_their_cells_when_some_are_damaged_or_empty():
     assert table.rows[2].problem == "cut off"
 
 
+def test_numbers_that_are_missing_in_a_list_are_missing(tmp_path):
+    pd.DataFrame({"id": [*"abc"], "emb": [[1.0, 2.0], None, [3.0, None]]}).to_parquet(tmp_path / "t.parquet")
+    features = read(tmp_path / "t.parquet")
+    assert features.width == 2 and features.present["audio"].tolist() == [True, False, False, False]
+
+
 @pytest.mark.parametrize("separator, suffix", [(",", "csv"), (" ", "txt"), ("\t", "tsv")])
 def test_numbers_without_a_header_do_not_lose_their_first_row(separator, suffix, tmp_path):
     for name in "abcd":

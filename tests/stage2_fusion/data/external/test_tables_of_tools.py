@@ -1,5 +1,7 @@
 """Tables of other tools that somebody has stored in another way, or named by numbers: read as the tools wrote them."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -108,3 +110,30 @@ def test_functionals_of_the_package_hold_for_the_whole_clip(tmp_path):
     part = steps(read(tmp_path / "all.csv", clips=clips), 0, "audio")
     assert part.times.tolist() == [1.0, 3.0, 5.0, 7.0]
     np.testing.assert_allclose(part.values, np.repeat(values["/wav/a.wav"], 4, axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("before", ["sep=;\n", "# OpenFace 2.2, run by hand\n\n", "\n# "])
+def test_lines_before_the_header_of_a_tool_are_no_header(before, tmp_path):
+    names = "frame;face_id;timestamp;confidence;success;x_0;AU01_r"
+    rows = "".join(f"{i + 1};{k};{i / 25:.3f};0.{9 - k};1;300.5;{k}.{i}\n" for i in range(6) for k in (0, 1))
+    (tmp_path / "a.csv").write_text(f"{before}{names}\n{rows}")
+    features = read(tmp_path, "vision")
+    assert features.title == "OpenFace" and features.columns == ("AU01_r",)
+    np.testing.assert_allclose(steps(features, 0, "vision").values.ravel(), np.arange(6) / 10, rtol=1e-6)
+
+
+def test_one_file_a_clip_holds_an_array_for_each_modality(tmp_path):
+    for i, name in enumerate("ab"):
+        np.savez(tmp_path / f"{name}.npz", audio=np.full((4, 3), i), vision=np.full((5, 2), 9.0), audio_rate=1)
+    for modality, width, value in (("audio", 3, 1.0), ("vision", 2, 9.0)):
+        features = read(tmp_path, modality)
+        assert features.width == width and np.unique(steps(features, 1, modality).values).tolist() == [value]
+
+
+def test_a_pickle_without_splits_is_one_split(tmp_path):
+    content = {"id": ["a", "b"], "audio": RNG.random((2, 6, 3)), "audio_lengths": [6, 2]}
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(content))
+    features = read(tmp_path / "f.pkl")
+    assert [len(steps(features, row, "audio").values) for row in (0, 1)] == [6, 2]
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps({"id": "b", "audio": np.ones((4, 3))}))
+    assert steps(read(tmp_path / "b.pkl"), 1, "audio").values.shape == (4, 3)
