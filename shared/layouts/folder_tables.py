@@ -4,7 +4,7 @@ from pathlib import Path, PurePath
 
 from shared.dataset.media_files import files_under, is_media
 from shared.errors import UserError
-from shared.tables.cells import parse_number
+from shared.tables.cells import SPLITS, parse_number, split_name
 from shared.tables.formats import READERS, SPREADSHEETS, is_table, read_table
 from shared.tables.media_finder import MediaFinder
 from shared.text import first_few
@@ -45,8 +45,10 @@ def folder_table(folder: Path) -> Path | None:
         return tables[0]
     names = [path.relative_to(folder).as_posix() for path in tables]
     which = f"the table {names[0]}" if len(names) == 1 else f"the tables {first_few(names)}"
+    are_splits = len(names) > 1 and {split_name(path.stem) for path in tables} <= {*SPLITS}
+    join = ", join them into one with a column split" if are_splits else ""
     raise UserError(
-        f"{folder}: holds {which}, which may have the labels; name the one to read ({tables[0]}), or set "
+        f"{folder}: holds {which}, which may have the labels; name the one to read ({tables[0]}){join}, or set "
         "--layout folder to read the media alone"
     )
 

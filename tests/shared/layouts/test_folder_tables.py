@@ -36,6 +36,7 @@ def test_other_formats_of_the_table_are_read(tmp_path):
     ("names", "message"),
     [
         (["ratings.csv", "notes.csv"], "holds the tables notes.csv, ratings.csv, which may have the labels; name the"),
+        (["train.csv", "dev.csv"], "/dev.csv), join them into one with a column split, or set"),
         (["train/metadata.csv"], "holds the table train/metadata.csv"),
         (["labels.csv", "metadata.csv"], "holds the tables labels.csv, metadata.csv"),
         (["a.tsv", "b.jsonl"], "holds the tables a.tsv, b.jsonl"),
