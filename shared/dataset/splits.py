@@ -31,7 +31,8 @@ FRACTIONS = {"test": 0.15, "valid": 0.15}
 def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
     """Give every clip a split if none has one, whole groups at a time. A source with splits is returned as it is.
 
-    group: name of the group to keep whole, by default the first of the source; without groups each clip is its own.
+    group: name of the group to keep whole, by default the first of the source; without groups each clip is its own, but
+    texts alone with the same words are one.
     The same groups always get the same splits, in any order. Fewer than three groups cannot be kept whole: then each
     clip is its own, and a note says so. If there are fewer than three clips, all are in train.
     """
@@ -49,8 +50,10 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
 
     few = group and len({_group_key(clip.id, clip.groups.get(group, "")) for clip in source.clips}) < 3
 
+    alike = _alike(source.clips) if not group or few else {}
+
     def group_of(clip: Clip) -> str:
-        return _group_key(clip.id, clip.groups.get(group, "") if group and not few else "")
+        return _group_key(alike.get(clip.id, clip.id), clip.groups.get(group, "") if group and not few else "")
 
     names = sorted({group_of(clip) for clip in source.clips}, key=lambda name: derive_seed("split", name))
     split = dict.fromkeys(names, "train")
@@ -66,6 +69,10 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
         kept = (
             f"fewer than three groups of {group!r} cannot be kept whole, so each clip stands alone: scores say little "
             f"about a {group} that the model has not met"
+        )
+    if repeated := sum(first != name for name, first in alike.items()):
+        kept += (
+            f"; {counted(repeated, 'text')} with the words of another {'is' if repeated == 1 else 'are'} kept with it"
         )
     drawn = []
     for part in SPLITS:
@@ -192,6 +199,16 @@ def with_splits(table: "datasets.Dataset", folder: Path) -> "datasets.Dataset":
     except (KeyError, UserError) as error:
         raise UserError(f"{path}: damaged, or of other clips ({error}); make it with `emit split`") from None
     return table.remove_columns("split").add_column("split", values)
+
+
+def _alike(clips: Sequence[Clip]) -> dict[str, str]:
+    """{id: the first id with the same words} of texts alone: split apart, they would be learned by heart."""
+    firsts: dict[str, str] = {}
+    of: dict[str, str] = {}
+    for clip in sorted(clips, key=lambda clip: clip.id):
+        if clip.words_alone and clip.transcript:
+            of[clip.id] = firsts.setdefault(" ".join(clip.transcript.casefold().split()), clip.id)
+    return of
 
 
 def _group_key(name: str, group: str) -> str:

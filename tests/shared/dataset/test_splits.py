@@ -1,4 +1,6 @@
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +49,19 @@ def test_unknown_group_is_an_error():
 def test_clips_without_groups_are_split_one_by_one():
     assert Counter(c.split for c in assign_splits(source([""] * 20)).clips) == {"train": 14, "valid": 3, "test": 3}
     assert {c.split for c in assign_splits(source([""] * 2)).clips} == {"train"}
+
+
+def test_texts_with_the_same_words_are_in_one_split():
+    words = [f"Words  NUMBER {i % 10}" if i % 2 else f"words number {i % 10}\n" for i in range(40)]
+    clips = [Clip(f"{i:02d}", None, text, words_alone=True) for i, text in enumerate(words)]
+    split = assign_splits(ClipSource(clips))
+    of = {}
+    for clip in split.clips:
+        assert of.setdefault(" ".join(clip.transcript.lower().split()), clip.split) == clip.split
+    assert {*of.values()} == {"train", "valid", "test"} and len(of) == 10
+    assert split.notes[-1].endswith("; 30 texts with the words of another are kept with it")
+    spoken = [replace(clip, media=Path(f"{clip.id}.wav"), words_alone=False) for clip in clips]  # actors say the same
+    assert "kept with it" not in assign_splits(ClipSource(spoken)).notes[-1]
 
 
 def crossed(clips, subjects, per_video):
