@@ -77,8 +77,9 @@ def read_pipes(
 
 
 def step_environment(threads: int) -> dict[str, str]:
-    """The environment of a step that has so many CPU threads, unless the user has set their number."""
-    shares = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    """The environment of a step that has so many CPU threads, unless the user has set their number. They wait for each
+    other as OpenMP's do by default: passive ones make the small steps of stage 2 take twice as long."""
+    shares = {"OMP_NUM_THREADS": str(threads)}
     given = {name: value for name, value in os.environ.items() if value or name not in shares}
     return {**shares, **given, STEP: "1"}
 

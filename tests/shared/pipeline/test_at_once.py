@@ -252,7 +252,7 @@ def test_cores_are_shared_unless_the_user_sets_their_number(programs, monkeypatc
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     programs.step("a", f"print(*map(os.environ.get, {names})); write()")
-    threads, policy = given.get(names[0], max(1, cores() // 3)), given.get(names[1], "passive")
+    threads, policy = given.get(names[0], max(1, cores() // 3)), given.get(names[1])
     assert f"[a] {threads} {policy} 1\n" in programs.run(jobs=3)
 
 
