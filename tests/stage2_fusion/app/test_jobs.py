@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -67,4 +68,5 @@ def test_end_of_a_request_is_told_at_once(queue, monkeypatch):
             go.set()
         return seen
 
-    assert asyncio.run(asyncio.wait_for(follow(), 60)) == [Progress()]
+    with ThreadPoolExecutor(1) as thread:  # where no browser test has left a running loop
+        assert thread.submit(asyncio.run, asyncio.wait_for(follow(), 60)).result() == [Progress()]
