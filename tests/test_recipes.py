@@ -220,7 +220,7 @@ def test_dynamics_tables_the_models_of_time_beside_means_and_statistics(small, t
 
 
 def test_leaderboard_searches_every_system_alike_and_begins_with_the_baselines(clips, small, tmp_path, monkeypatch):
-    def in_this_process(file: Path, threads: int, running: list) -> str:
+    def in_this_process(file: Path, trainings: trials.Trainings) -> str:
         return "" if emit("fuse", "--config", file) == 0 else "failed"
 
     monkeypatch.setattr(trials, "run_trial", in_this_process)

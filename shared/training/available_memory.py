@@ -1,15 +1,28 @@
-"""How much memory this process may still take."""
+"""How much memory this process may still take, and the refusal of what takes more."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from shared.errors import UserError
 
 MEMINFO = Path("/proc/meminfo")
 CONTROL_GROUP = Path("/sys/fs/cgroup")
+GIB = 2**30
 
 
 def available_bytes() -> int | None:
     """What the machine, and the container, have left without swapping; None where the system does not say."""
     return min((*_of_machine(), *_of_container()), default=None)
+
+
+def check_memory(need: float, what: str, remedy: Callable[[int], str]) -> None:
+    """UserError if `need` bytes are more than what is available. what: what takes them, in the plural; remedy: what to
+    do instead, given the bytes there are."""
+    free = available_bytes()
+    if free is not None and need > free:
+        raise UserError(
+            f"{what} take {need / GIB:,.1f} GiB of memory, and {free / GIB:.1f} GiB are free: {remedy(free)}"
+        )
 
 
 def _of_machine() -> Iterator[int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.metrics import score
-from shared.training.available_memory import available_bytes
+from shared.training.available_memory import check_memory
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 """Penalties to try on standardized features, the strongest first: each fit begins with the one before."""
@@ -20,7 +20,6 @@ MAX_STEPS = 300
 """Of L-BFGS, for each penalty."""
 MATRICES = 8
 """Matrices of clips and classes, float64, at the peak of a fit, as measured at 4,000 clips."""
-GIB = 2**30
 
 
 @dataclass
@@ -53,7 +52,12 @@ def fit_classes(
             f"--kind logistic: {known.sum():,} training clips have {len(targets):,} different labels, and these are no "
             "classes; take --kind kernel"
         )
-    _check_memory(max(len(index), len(valid), len(scored)), len(targets))
+    clips, classes = max(len(index), len(valid), len(scored)), len(targets)
+    check_memory(
+        8 * MATRICES * clips * classes,
+        f"--kind logistic: {clips:,} clips of {classes:,} classes",
+        lambda _: "fit on fewer with --max_train_clips, or take --kind ridge",
+    )
     names = [str(k) for k in range(targets.shape[1])]
     _, _, axes = np.linalg.svd(train[known], full_matrices=False)  # (R, F); what is across them has weight 0
     x, others = train[known] @ axes.T, [part @ axes.T for part in (valid, scored)]  # (n, R), (m, R), (N, R)
@@ -68,15 +72,6 @@ def fit_classes(
             best = reached, ClassFit(of_scored, {"penalty": penalty, "classes": len(targets)})
     assert best is not None
     return best[1]
-
-
-def _check_memory(clips: int, classes: int) -> None:
-    need, free = 8 * MATRICES * clips * classes, available_bytes()
-    if free is not None and need > free:
-        raise UserError(
-            f"--kind logistic: {clips:,} clips of {classes:,} classes take {need / GIB:,.1f} GiB of memory, and "
-            f"{free / GIB:.1f} GiB are free: fit on fewer with --max_train_clips, or take --kind ridge"
-        )
 
 
 def _probabilities(x: np.ndarray, weights: np.ndarray) -> np.ndarray:

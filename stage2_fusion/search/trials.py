@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -63,20 +63,23 @@ class Trainings:
         """threads: CPU threads of each."""
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads), STEP: "1"}
         self._server = StepServer(["fuse"], self._environment) if can_fork() else None
-        self._lock, self._stack = Lock(), ExitStack()
+        self._lock, self._ended = Lock(), False
         self._running: list[Any] = []
 
     def __enter__(self) -> "Trainings":
         if self._server is not None:
-            self._stack.enter_context(self._server)
+            self._server.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+        if self._server is not None:
+            self._server.__exit__(*exception)
 
     def run(self, config: Path, log: Path) -> int:
-        """`emit fuse --config CONFIG`, with what it prints in `log`: its status."""
+        """`emit fuse --config CONFIG`, with what it prints in `log`: its status. None begins after `terminate`."""
         with self._lock:
+            if self._ended:
+                return -signal.SIGTERM
             process = start_process(("fuse", "--config", str(config)), self._environment, self._server)
             self._running.append(process)
         with log.open("wb", buffering=0) as output:
@@ -85,6 +88,7 @@ class Trainings:
     def terminate(self) -> None:
         """Ask all that run to end; each finishes its epoch."""
         with self._lock:
+            self._ended = True
             for process in self._running:
                 process.terminate()
 
@@ -106,7 +110,8 @@ def run_trial(file: Path, trainings: Trainings) -> str:
     status = trainings.run(file, log)
     if not status and (run / "metrics.json").exists():
         return ""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    content = log.read_text(errors="replace") if log.exists() else ""
+    lines = [line for line in content.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("error: ", "internal error: "))] or lines
     return (errors[-1].removeprefix("error: ") if errors else f"ended with status {status}")[:300]
 

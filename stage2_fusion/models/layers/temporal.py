@@ -125,8 +125,8 @@ class LastState(nn.Module):
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        # Padding is at the end, after the state that is read. A packed sequence takes eight times as long on a CPU, and
-        # not every CPU has an LSTM in bf16.
+        # Padding is at the end, after the state that is read. A packed sequence takes four to eight times as long on a
+        # CPU, and not every CPU has an LSTM in bf16.
         with torch.autocast("cpu", enabled=False):
             states = self.lstm(x.float())[0]  # (B, T, C)
         last = (mask.sum(dim=1) - 1).clamp(min=0)  # (B,), of a row without steps one that is masked

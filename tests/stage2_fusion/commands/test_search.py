@@ -233,6 +233,16 @@ def test_impossible_space_is_refused_in_one_line(space, message, data, tmp_path)
         search(config(data, tmp_path, space))
 
 
+def test_no_trial_begins_once_the_search_ends(data, tmp_path):
+    file = tmp_path / "out" / "configs" / "000.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(yaml.safe_dump({"data": str(data), "run": str(tmp_path / "run")}))
+    with trials.Trainings(threads=1) as trainings:
+        trainings.terminate()
+        assert "ended with status" in trials.run_trial(file, trainings)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_stopped_search_resumes_in_real_processes(data, tmp_path):
     """From a folder with a package `shared` of its own, which no process may import."""

@@ -5,6 +5,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from shared.errors import UserError
+from shared.training import available_memory
 from stage2_fusion.evaluation import class_baseline
 from stage2_fusion.evaluation.class_baseline import fit_classes
 from stage2_fusion.evaluation.ridge_baseline import fit_ridge
@@ -71,10 +72,10 @@ def test_ratings_are_no_classes():
 def test_classes_that_memory_cannot_hold_are_refused(monkeypatch):
     """Of 40 clips in 4 classes: 8 matrices of 160 numbers of 8 bytes are 10,240."""
     x, labels = np.random.default_rng(0).normal(size=(40, 2)), (np.arange(40) % 4 / 4)[:, None]
-    monkeypatch.setattr(class_baseline, "available_bytes", lambda: 10_240)
+    monkeypatch.setattr(available_memory, "available_bytes", lambda: 10_240)
     fit_classes(x, labels, x, labels, x[:8])
-    monkeypatch.setattr(class_baseline, "available_bytes", lambda: 10_239)
+    monkeypatch.setattr(available_memory, "available_bytes", lambda: 10_239)
     with pytest.raises(UserError, match=r"--kind logistic: 40 clips of 4 classes take .* take --kind ridge$"):
         fit_classes(x, labels, x, labels, x[:8])
-    monkeypatch.setattr(class_baseline, "available_bytes", lambda: None)
+    monkeypatch.setattr(available_memory, "available_bytes", lambda: None)
     fit_classes(x, labels, x, labels, x[:8])
