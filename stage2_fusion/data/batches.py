@@ -11,6 +11,7 @@ from torch import Tensor
 from shared.dataset.clip import MODALITIES
 from shared.training.loader import to_device
 from stage2_fusion.data.features import FeatureSample, ModalityFeatures
+from stage2_fusion.data.packing import PackedSteps
 
 
 @dataclass(eq=False)
@@ -70,23 +71,18 @@ def within_spans(times: Tensor, spans: Tensor) -> Tensor:
 
 def collate(samples: Sequence[FeatureSample], device: torch.device | str | None = None) -> Batch:
     """A batch of these samples."""
-    return PackedSamples(samples, share_memory=False)(range(len(samples)), device)
+    return PackedSamples(samples)(range(len(samples)), device)
 
 
 class PackedSamples:
     """Samples in memory with their sequences packed end to end, so that a batch takes one indexing operation per
-    tensor. `packed(rows, device)` is the batch of the samples with these numbers.
+    tensor. `packed(rows, device)` is the batch of the samples with these numbers."""
 
-    share_memory: the samples' sequences become views of the packed memory, so that nothing is held twice.
-    """
-
-    def __init__(self, samples: Sequence[FeatureSample], share_memory: bool = True):
+    def __init__(self, samples: Sequence[FeatureSample]):
         self.samples = samples
         self.durations = torch.tensor([sample.duration for sample in samples], dtype=torch.float32)  # (N,)
         self.labels = torch.from_numpy(np.stack([sample.labels for sample in samples]).astype(np.float32))  # (N, K)
-        self.modalities = {
-            name: _PackedModality([sample.modality(name) for sample in samples], share_memory) for name in MODALITIES
-        }
+        self.modalities = {name: _PackedModality([s.modality(name) for s in samples]) for name in MODALITIES}
         damaged = torch.tensor([[bool(sample.damage[name]) for name in MODALITIES] for sample in samples])  # (N, 3)
         present = torch.stack([self.modalities[name].lengths > 0 for name in MODALITIES], dim=1)  # (N, 3)
         self.damaged = damaged & present
@@ -106,22 +102,12 @@ class PackedSamples:
 
 
 class _PackedModality:
-    """The steps of all samples one after the other, behind one step of zeros that stands for padding."""
+    """One modality of all samples."""
 
-    def __init__(self, parts: list[ModalityFeatures], share_memory: bool):
-        self.lengths = torch.tensor([part.steps for part in parts])  # (N,)
-        self.starts = 1 + self.lengths.cumsum(0) - self.lengths  # (N,)
-        self.steps: dict[str, Tensor] = {}  # (1 + sum of lengths, ...) each
-        for key in ("sequence", "times", "quality"):
-            first = getattr(parts[0], key)
-            packed = np.zeros((1 + int(self.lengths.sum()), *first.shape[1:]), first.dtype)
-            for part, start, length in zip(parts, self.starts.tolist(), self.lengths.tolist(), strict=True):
-                values = getattr(part, key)
-                if len(values):  # text has no times
-                    packed[start : start + length] = values
-                    if share_memory:
-                        setattr(part, key, packed[start : start + length])
-            self.steps[key] = torch.from_numpy(packed)
+    def __init__(self, parts: list[ModalityFeatures]):
+        packed = PackedSteps.of(parts)
+        self.lengths, self.starts = torch.from_numpy(packed.lengths), torch.from_numpy(packed.starts)  # (N,), (N,)
+        self.steps = {key: torch.from_numpy(array) for key, array in packed.arrays.items()}  # (1 + steps, ...) each
         self.pooled = torch.from_numpy(np.stack([part.pooled for part in parts]))  # (N, D)
 
     def gather(self, rows: Tensor) -> ModalityBatch:

@@ -21,6 +21,7 @@ from shared.saved.checksum import FEATURES, write_description
 from shared.terminal.progress import track
 from shared.text import counted, one_line
 from stage2_fusion.data.feature_info import HOW, FeatureInfo, read_info
+from stage2_fusion.data.packing import PackedSteps, Place
 
 if TYPE_CHECKING:
     import datasets
@@ -37,7 +38,7 @@ def _no_fingerprints() -> np.ndarray:
 # --- one sample ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, frozen=True)
 class ModalityFeatures:
     """One modality of a clip, as its encoder represents it. T = 0 when the modality is missing."""
 
@@ -49,6 +50,8 @@ class ModalityFeatures:
     """float16 (D,), the embedding in the shared space; zeros when the modality is missing."""
     quality: np.ndarray
     """float32 (T, Q), quality signals of the input at each step."""
+    place: Place | None = field(default=None, init=False, repr=False)
+    """Where the steps lie among those of other samples, if they are packed with them; `replace` gives None."""
 
     @property
     def steps(self) -> int:
@@ -217,8 +220,14 @@ class FeatureDataset:
             wanted = f"split {split!r}" if views is None else f"split {split!r} and views {views}"
             kinds = "" if views is None else f"; views: {', '.join(map(str, sorted(set(row_views))))}"
             raise UserError(f"{path}: no clips of {wanted}; there are: {names}{kinds}")
-        reading = track(stored_rows(table, rows), f"read {path}", "rows", len(rows))
-        data = cls(info, [shorten(_read_row(path, row, info), max_sequence_steps) for row in reading])
+        packed = {name: _room(table, rows, name, info, max_sequence_steps) for name in MODALITIES}
+        samples: list[FeatureSample] = []
+        for row in track(stored_rows(table, rows), f"read {path}", "rows", len(rows)):
+            sample = shorten(_read_row(path, row, info), max_sequence_steps)
+            for name, steps in packed.items():
+                setattr(sample, name, steps.put(len(samples), sample.modality(name)))
+            samples.append(sample)
+        data = cls(info, samples)
         require_fractions(data.labels(), info.label_names, [sample.id for sample in data.samples], str(path))
         return data
 
@@ -327,6 +336,20 @@ def stored_rows(table: "datasets.Dataset", rows: Sequence[int], at_once: int = 3
         batch = table[list(rows[start : start + at_once])]
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
+
+
+def _room(
+    table: "datasets.Dataset", rows: Sequence[int], name: str, info: FeatureInfo, max_sequence_steps: int | None
+) -> PackedSteps:
+    """Room for the steps of a modality of these rows. How many there are is told by the bytes that are there."""
+    import pyarrow.compute as pc
+
+    width, kind = info.widths[name], sequence_type(info, name)
+    stored = pc.binary_length(table.data.column(f"{name}_sequence")).to_numpy()[rows]  # (N,)
+    steps = stored.astype(np.int64) // max(1, width * np.dtype(kind).itemsize)  # (N,)
+    signals = len(info.quality[name])
+    kinds = {"sequence": ((width,), kind), "times": ((), np.float32), "quality": ((signals,), np.float32)}
+    return PackedSteps.empty(steps.clip(max=max_sequence_steps or steps.max()), kinds)
 
 
 def _read_row(path: Path, row: dict[str, Any], info: FeatureInfo) -> FeatureSample:

@@ -103,7 +103,7 @@ def damaged(rng: np.random.Generator, clean: FeatureSample, name: str, view: int
     """A view in which one modality carries nothing of the latent and has low quality signals."""
     count = clean.modality(name).steps
     part = modality(rng, name, count, rng.random(len(clean.labels)), clean.duration, noise=2.0)
-    part.quality -= 0.6
+    part.quality[:] -= 0.6
     return replace(clean, view=view, damage={**clean.damage, name: "synthetic"}, **{name: part})
 
 

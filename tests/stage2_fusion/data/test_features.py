@@ -15,7 +15,15 @@ from shared.saved.checksum import FEATURES, seal, write_description
 from stage2_fusion import FeatureDataset
 from stage2_fusion.data.batches import collate
 from stage2_fusion.data.feature_info import EncoderInfo, FeatureInfo, read_info
-from stage2_fusion.data.features import FINGERPRINTS, read_clips, read_samples, shorten, write, write_samples
+from stage2_fusion.data.features import (
+    FINGERPRINTS,
+    ModalityFeatures,
+    read_clips,
+    read_samples,
+    shorten,
+    write,
+    write_samples,
+)
 
 
 def test_written_samples_are_read_back(tmp_path):
@@ -31,8 +39,8 @@ def test_written_samples_are_read_back(tmp_path):
         np.testing.assert_array_equal(before.fingerprints, after.fingerprints)
         assert before.fingerprints.all() and after.fingerprints.dtype == np.uint64
         for name in MODALITIES:
-            for key, value in vars(before.modality(name)).items():
-                stored = getattr(after.modality(name), key)
+            for key in ("sequence", "times", "pooled", "quality"):
+                value, stored = getattr(before.modality(name), key), getattr(after.modality(name), key)
                 np.testing.assert_array_equal(value, stored)
                 assert value.dtype == stored.dtype
     labels = data.labels()
@@ -178,16 +186,21 @@ def test_damage_of_a_missing_modality_is_not_counted():
 
 def test_shorten_averages_equal_runs():
     sample = synthetic_features.sample(np.random.default_rng(0), steps=(20, 2, 2))
-    vision = sample.vision
-    vision.sequence = np.arange(8, dtype=np.float16).reshape(8, 1)
-    vision.times, vision.quality = np.arange(8, dtype=np.float32), np.ones((8, 2), np.float32)
+    steps = np.arange(8)
+    sample.vision = ModalityFeatures(
+        steps[:, None].astype(np.float16), steps.astype(np.float32), sample.vision.pooled, np.ones((8, 2), np.float32)
+    )
     short = shorten(sample, 4)
     assert short.vision.sequence[:, 0].tolist() == [0.5, 2.5, 4.5, 6.5]
     assert short.vision.times.tolist() == [0.5, 2.5, 4.5, 6.5]
     assert short.vision.sequence.dtype == np.float16 and short.vision.quality.shape == (4, 2)
     assert short.text is sample.text and sample.vision.steps == 8
-    vision.sequence = np.ones((7, 3), np.float16)
-    vision.times, vision.quality = np.arange(7, dtype=np.float32), np.ones((7, 2), np.float32)
+    sample.vision = dataclasses.replace(
+        sample.vision,
+        sequence=np.ones((7, 3), np.float16),
+        times=sample.vision.times[:7],
+        quality=sample.vision.quality[:7],
+    )
     assert (shorten(sample, 5).vision.sequence == 1).all()
 
 

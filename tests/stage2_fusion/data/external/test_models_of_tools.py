@@ -166,7 +166,8 @@ def test_channels_of_any_unit_reach_the_model_at_one_scale():
     samples = synthetic_features.samples({"train": 40})
     units = np.array([1e-6, 1e7, 1.0, 1e-4, 0.0, 3.0], np.float32)
     for sample in samples:
-        sample.audio.sequence = sample.audio.sequence.astype(np.float32) * units + 2 * units
+        sequence = sample.audio.sequence.astype(np.float32) * units + 2 * units
+        sample.audio = dataclasses.replace(sample.audio, sequence=sequence)
     values = np.concatenate([sample.audio.sequence for sample in samples]).astype(np.float64)
     info = synthetic_features.info()
     model = FusionModel.build("concat", {}, FeatureSpec.of(info))
