@@ -17,10 +17,8 @@ from shared.errors import UserError
 from shared.media.arrays import to_array
 from shared.text import first_few, one_line
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tracks import ANY, Track, Wanted
+from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
 
-KEYS = {"vision": ("vision", "visual", "video"), "audio": ("audio", "acoustic"), "text": ("text", "language")}
-"""What the array of a modality is called beside those of others."""
 FEATURES = ("features", "feature", "embeddings", "embedding", "values", "x", "arr_0")
 TIMES = ("times", "timestamps", "time", "timestamp")
 RATES = ("rate", "hz", "fps", "frame_rate")

@@ -144,6 +144,12 @@ class ExternalFeatures:
         for number, reason in matches.unmatched:
             self._problems.report("unmatched", "", held[number].where, reason)
         matched = {row: held[i] for row, i in matches.track_of.items()}
+        if respelled := matches.respelled:
+            example = f"such as {matched[respelled[0]].where} for {self.ids[respelled[0]]}"
+            how = "by other zeros or separators, or without an ending that most names have"
+            self._problems.report(
+                "remark", "", str(self.path), f"{counted(len(respelled), 'clip')} found {how}, {example}"
+            )
         self._channels = self._common([*matched.values()])
         self._held = {row: each for row, each in matched.items() if self._fits(row, each)}
         if 2 * len(self._held) < len(matched):

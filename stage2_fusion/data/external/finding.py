@@ -1,5 +1,6 @@
 """Which files of a path hold features, and in which format."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from shared.text import counted, first_few
 from stage2_fusion.data.external.formats import FORMATS, make_format, recognize
 from stage2_fusion.data.external.problems import Problems
 from stage2_fusion.data.external.sniff import SUFFIXES, Sniffed
+from stage2_fusion.data.external.tracks import KEYS
 
 OTHERS = {
     (".pt", ".pth", ".h5", ".hdf5", ".mat", ".csd", ".ark", ".htk"): "save its arrays as .npy, .npz or .safetensors",
@@ -36,6 +38,7 @@ def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Pat
         files = [each for each in every if own or each.suffix.lower() in SUFFIXES]
         if not files:
             raise UserError(f"{path}: holds no features of {modality}{_what_else(every)}")
+        files = _of_modality(path, files, problems)
         for file in every if not own else ():
             if file.suffix.lower() not in SUFFIXES and (hint := _hint(file)):
                 problems.report("unread", "", str(file), f"not read; {hint}")
@@ -70,6 +73,19 @@ def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Pat
         known = ", ".join(FORMATS.parts)
         raise UserError(f"{path}: holds no features of {modality} ({known}){problems.such_as()}")
     return chosen, [file for file, kind in kinds.items() if kind == chosen]
+
+
+def _of_modality(path: Path, files: list[Path], problems: Problems) -> list[Path]:
+    """The files under `path` without those whose paths name another modality, where others name this one."""
+    words = {file: {*re.split(r"[/_. -]", file.relative_to(path).as_posix().casefold())} for file in files}
+    named = {file: {name for name, keys in KEYS.items() if words[file] & {*keys}} for file in files}
+    if not any(problems.modality in names for names in named.values()):
+        return files
+    kept = [file for file in files if problems.modality in named[file] or not named[file]]
+    if left := len(files) - len(kept):
+        reason = f"{counted(left, 'file')} left out, whose paths name another modality"
+        problems.report("remark", "", str(path), reason)
+    return kept
 
 
 def _hint(file: Path) -> str:

@@ -1,6 +1,7 @@
 """Which clip the features of another tool are of: names of files, paths and ids against the ids of the clips."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,12 @@ from shared.tables.media_finder import fold
 from shared.text import first_few
 
 NUMBER = re.compile(r"0*(\d+?)(\.0*)?")
+PADDING = re.compile(r"(?<!\d)(?<!\d\.)0+(?=\d)", re.ASCII)
+"""Zeros before a number; those behind a decimal point are none."""
+JOINED = re.compile(r"\$_\$|/")
+"""What joins a video and the number of its segment, where others write _."""
+PART = re.compile(r"(?<=.)[/_. -][^/_. -]*")
+"""A part of a name behind the first one, with what separates them."""
 
 
 @dataclass
@@ -21,22 +28,31 @@ class Matches:
     """Row of a clip to the number of its track."""
     unmatched: list[tuple[int, str]] = field(default_factory=list)
     """Numbers of tracks without a clip, and why."""
+    respelled: list[int] = field(default_factory=list)
+    """Rows of clips whose track is called in another way: by other zeros or separators, or with an ending that most of
+    the tracks have."""
 
 
 def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
     """names: for each track what its clip may be called, the most certain first; ids: those of the clips.
 
     A name is an id as it is; without the suffix of a media file, without capitals and in another Unicode form; or one
-    of them is the end of the other's path; or both are the same number (7, 00007). The longest part in common decides.
-    Paths that only end alike (features/x, clips/x) are of one clip where such an end names a clip by itself: it is no
-    number, no two clips have it, and the folder before it is not one of other clips. What fits several clips, and
-    clips that several tracks fit equally well, stay without a partner.
+    of them is the end of the other's path. The longest part in common decides. Paths that only end alike (features/x,
+    clips/x) are of one clip where such an end names a clip by itself: it is no number, no two clips have it, and the
+    folder before it is not one of other clips. Where no name is, numbers may have other zeros (7, 00007; clip_1,
+    clip_01) and a video may be joined to its segment otherwise (video/1, video_1, video$_$1); last, an ending that most
+    of the tracks have tells nothing (clip01/openface, clip01_openface). What fits several clips, and clips that several
+    tracks fit equally well, stay without a partner.
     """
     index = _Index(ids)
     candidates: dict[int, list[tuple[int, int]]] = {}  # row: (how certain, track)
     found = Matches()
+    shared = _shared_endings(names)
     for number, several in enumerate(names):
-        places = [place for name in several if (place := index.find(name)) is not None]
+        places = index.find_any(several)
+        if not places:
+            others = (index.find_any(each) for each in _without(several, shared))
+            places = [_Place(place.rows, -1) for place in next(filter(None, others), [])]
         certain = [place for place in places if len(place.rows) == 1]
         if certain:
             best = max(certain, key=lambda place: place.certainty)  # of equal ones the first
@@ -52,6 +68,7 @@ def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
         first = [number for certainty, number in fitting_tracks if certainty == most]
         if len(first) == 1:
             found.track_of[row] = first[0]
+            found.respelled += [row] if most <= 0 else []
         for certainty, number in fitting_tracks:
             if certainty < most:
                 found.unmatched.append((number, f"clip {ids[row]} has features of a closer name"))
@@ -113,12 +130,13 @@ class _Index:
 
     def __init__(self, ids: Sequence[str]):
         self.exact = {name: row for row, name in enumerate(ids)}
-        self.names, self.numbers = _Ends(), _Ends()
+        self.names, self.numbers, self.joined = _Ends(), _Ends(), dict[str, list[int]]()
         for row, name in enumerate(ids):
             for form in _forms(name):
                 self.names.add(form, row)
-                if number := _number(form):
-                    self.numbers.add(number, row)
+                self.numbers.add(_number(form), row)
+                for segment in _segments(form):
+                    _add(self.joined, segment, row)
 
     def find(self, name: str) -> _Place | None:
         if name in self.exact:
@@ -126,8 +144,14 @@ class _Index:
         forms = [*_forms(name)]
         if place := self.names.find(forms):
             return place
-        place = self.numbers.find([number for form in forms if (number := _number(form))])
-        return place and _Place(place.rows, 0)
+        if place := self.numbers.find([_number(form) for form in forms]):
+            return _Place(place.rows, 0)
+        joined = (self.joined.get(segment) for form in forms for segment in _segments(form))
+        return next((_Place(rows, 0) for rows in joined if rows), None)
+
+    def find_any(self, names: Iterable[str]) -> list[_Place]:
+        """What each of the names leads to, if to anything."""
+        return [place for name in names if (place := self.find(name)) is not None]
 
 
 def _add(index: dict[str, list[int]], key: str, row: int) -> None:
@@ -152,7 +176,39 @@ def _tails(form: str) -> Iterable[str]:
 
 
 def _number(form: str) -> str:
-    """A name that is a number, with its folders, without the zeros that spreadsheets take or add; "" for others."""
+    """A name without the zeros that spreadsheets and people add to its numbers or take from them."""
     folder, slash, name = form.rpartition("/")
     matched = NUMBER.fullmatch(name) if name.isascii() else None
-    return f"{folder}{slash}{matched[1]}" if matched else ""
+    return PADDING.sub("", f"{folder}{slash}{matched[1] if matched else name}")
+
+
+def _segments(form: str) -> Iterator[str]:
+    """A name and its ends that have a folder or a part before the last one, joined by _, without zeros."""
+    for tail in (form, *_tails(form)):
+        joined = JOINED.sub("_", tail)
+        if "_" in joined:
+            yield PADDING.sub("", joined)
+
+
+def _endings(name: str) -> list[str]:
+    """The ends of a name from each separator on, the shortest first, as long as each of their parts has a letter: a
+    number tells which clip it is."""
+    found, ending = [], ""
+    for part in reversed(PART.findall([*_forms(name)][-1])):
+        if not any(map(str.isalpha, part)):
+            break
+        ending = part + ending
+        found.append(ending)
+    return found
+
+
+def _shared_endings(names: Sequence[Sequence[str]]) -> set[str]:
+    """The endings that more than half of the tracks have, of which there are several."""
+    count = Counter(ending for several in names for ending in {each for name in several for each in _endings(name)})
+    return {ending for ending, times in count.items() if 2 * times > max(len(names), 2)}
+
+
+def _without(several: Sequence[str], shared: set[str]) -> Iterator[list[str]]:
+    """The names of a track without the shared endings, the shortest ending first."""
+    for ending in sorted({each for name in several for each in _endings(name)} & shared, key=len):
+        yield [form.removesuffix(ending) for name in several for form in _forms(name) if form.endswith(ending)]

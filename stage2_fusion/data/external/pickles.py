@@ -20,9 +20,9 @@ from shared.errors import UserError
 from shared.layouts.vidmimic2.pickles import read_pickle
 from shared.media.decode import MediaError
 from shared.text import first_few
-from stage2_fusion.data.external.arrays import KEYS, as_rows, clip_of, one_of_several
+from stage2_fusion.data.external.arrays import as_rows, clip_of, one_of_several
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tracks import ANY, Track, Wanted
+from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
 
 SPLITS = ("train", "valid", "test", "val", "dev")
 MOST_BYTES = 32 << 30

@@ -14,6 +14,11 @@ from shared.registry import nearest
 from shared.tables.columns import normalize_name
 from stage2_fusion.data.external.sniff import Sniffed
 
+ANY = MODALITIES
+"""Of a format whose features may be about any modality."""
+KEYS = {"vision": ("vision", "visual", "video"), "audio": ("audio", "acoustic"), "text": ("text", "language")}
+"""What an array or a file of a modality is called beside those of others."""
+
 
 @dataclass(eq=False)
 class Track:
@@ -107,6 +112,3 @@ class ExternalFormat(Protocol):
     def how(self, modality: str) -> str:
         """The command that makes such features; "" when nobody knows."""
         ...
-
-
-ANY = MODALITIES

@@ -188,7 +188,7 @@ def test_what_is_not_read_is_said(tmp_path):
     assert not reasons(read(tmp_path))
     table = tmp_path / "t.csv"
     table.write_text('id,time,x,units,frame\n1,0.5,2,"[[0.1, 0.2]]",7\n')
-    said = [each.reason for each in read(table, clips=Clips("0001")).problems]
+    said = [each.reason for each in read(table, clips=Clips("1")).problems]
     lists = "lists that differ in length, are cut off (...) or hold lists are not read: units"
     assert said == ["columns not read: frame", f"{lists}; write a column a number, or sequences as .npz"]
 
@@ -343,6 +343,34 @@ def test_arrays_with_a_row_for_each_id(shape, tmp_path):
         np.testing.assert_array_equal(features.read(row)["audio"].values, values[place].reshape(-1, 3))
     np.savez(tmp_path / "f.npz", features=values, ids=np.array(["b"]))
     assert f"1 names for an array of shape {shape}" in refused(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("tool", ["openface", "arrays"])
+def test_folder_of_each_clip_names_it(tool, tmp_path):
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(["clip01", "clip02"]):
+        if tool == "openface":
+            tool_files.openface(tmp_path / name / "openface.csv", 4 + i, rng)
+        else:
+            (tmp_path / name).mkdir()
+            np.save(tmp_path / name / "features.npy", np.ones((4 + i, 3), np.float32))
+    features = read(tmp_path, "vision", Clips("clip02", "clip01"))
+    assert [len(features.read(row)["vision"].values) for row in (0, 1)] == [5, 4]
+    assert reasons(features)["remark"].startswith("2 clips found by other zeros or separators, or without an ending")
+
+
+@pytest.mark.parametrize("place", ["{clip}/{name}.npy", "{name}/{clip}.npy", "{clip}/{clip}_{name}.npy"])
+def test_files_that_are_called_as_another_modality_are_of_that(place, tmp_path):
+    for value, name in enumerate(["audio", "vision", "text"]):
+        for clip in "ab":
+            path = tmp_path / place.format(clip=clip, name=name)
+            path.parent.mkdir(exist_ok=True)
+            np.save(path, np.full((4, 3), value, np.float32))
+    for value, name in enumerate(["audio", "vision", "text"]):
+        features = read(tmp_path, name)
+        assert features.present[name].tolist() == [True, True, False, False]
+        assert np.unique(features.read(1)[name].values).tolist() == [value]
+    assert "4 files left out, whose paths name another modality" in [each.reason for each in features.problems]
 
 
 def test_true_and_false_are_numbers(tmp_path):

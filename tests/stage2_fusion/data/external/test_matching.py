@@ -27,6 +27,24 @@ from stage2_fusion.data.external.matching import match
         (["s2/7"], ["s1/007", "s2/8"], {}),
         (["9" * 5000, "a"], ["a"], {0: 1}),
         (["caf\u0065\u0301"], ["caf\u00e9"], {0: 0}),
+        (["clip_1", "clip_010"], ["clip_01", "clip_10"], {0: 0, 1: 1}),
+        (["clip_1"], ["clip_01", "clip_001"], {}),
+        (["clip_1", "clip_001"], ["clip_01"], {}),
+        (["clip_1", "clip_01"], ["clip_01"], {0: 1}),
+        (["video1/clip7"], ["video01/clip007"], {0: 0}),
+        (["clip_1.05"], ["clip_1.5"], {}),
+        (["clip_10"], ["clip_1", "clip_0"], {}),
+        (["video_1"], ["video/0001"], {0: 0}),
+        (["data/video_1.mp4", "video/2"], ["raw/video/1", "video_2"], {0: 0, 1: 1}),
+        (["a_b_c"], ["a/b_c", "a_b/c"], {}),
+        (["clip01/openface", "clip02/openface"], ["clip01", "clip02"], {0: 0, 1: 1}),
+        (["s1/clip1/of/out", "s2/clip1/of/out", "notes"], ["s1/clip1", "s2/clip1"], {0: 0, 1: 1}),
+        (["clip01_open_face", "clip02_open_face"], ["clip01", "clip02"], {0: 0, 1: 1}),
+        (["clip01/face", "clip02/face"], ["clip01/face", "clip02/face", "clip02"], {0: 0, 1: 1}),
+        (["a/happy", "a/sad", "b/sad", "b/happy"], ["a", "b"], {}),
+        (["v1_1", "v2_1"], ["v1", "v2"], {}),
+        (["v1/2/face", "v2/2/face"], ["v1", "v2"], {}),
+        (["clip01/openface"], ["clip01"], {}),
     ],
 )
 def test_names_find_their_clip_or_none(names, ids, expected):
@@ -41,6 +59,15 @@ def test_reasons_say_what_to_do():
     assert "2 features fit clip x equally well" in match([["a/x"], ["b/x"]], ["x"]).unmatched[0][1]
 
 
+def test_clips_of_names_that_are_spelled_otherwise_are_told():
+    assert match([["clip_1"], ["b"], ["c.mp4"]], ["c", "b", "clip_01"]).respelled == [2]
+    assert match([["a/face"], ["b/face"]], ["a", "b"]).respelled == [0, 1]
+
+
 def test_second_name_is_tried_when_the_first_fits_none():
     assert match([["one", "videos/b.mp4"]], ["a", "b"]).track_of == {1: 0}
     assert match([["03bSn$_$11", "03bSn/11", "03bSn_11"]], ["03bSn_11", "11"]).track_of == {0: 0}
+    assert match([["v$_$0001", "v/0001", "v_0001"], ["v$_$2", "v/2", "v_2"]], ["v_1", "v/0002"]).track_of == {
+        0: 0,
+        1: 1,
+    }
