@@ -39,18 +39,20 @@ class Arrays:
         names = (*FEATURES, *KEYS[wanted.modality])
         main = next((key for key in names if key in arrays), None)
         rest = [key for key in arrays if key not in (*TIMES, *RATES, *CONFIDENCE)]
+        if is_of_clips := len(rest) > 1 and wanted.name_clips(rest):
+            main = None
         if main is not None and (ids := next((key for key in IDS if key in arrays), None)):
             return _clips_in_rows(arrays[main], arrays[ids], f"{path}: {ids}")
         if not name and {"arr_0", "arr_1"} <= {*rest}:
             raise UserError(f"{path}: {len(rest)} arrays without names; np.savez(path, **{{clip: array}}) gives them")
         if main is not None or len(rest) == 1:
-            called = [name or path.stem, *([] if main else rest)]
+            called = [name or path.stem, *(rest if len(rest) == 1 else [])]
             track = clip_of(arrays[main or rest[0]], called, str(path), arrays)
             others = {key for names in KEYS.values() for key in names}
             if unread := [key for key in rest if key != main and key not in others] if main else []:
                 track.notes.append(f"arrays not read: {first_few(unread)}; times are called times, or rate in Hz")
             return [track]
-        if name or not rest:
+        if not rest or (name and not is_of_clips):
             raise UserError(f"{path}: holds {first_few(rest) or 'no array'}; call the one with the features 'features'")
         return [one_of_several(partial(arrays.get, key), [key], f"{path}: {key}") for key in rest]
 
@@ -113,8 +115,12 @@ def one_of_several(values: Callable[[], Any], names: list[str], where: str) -> T
     try:
         return clip_of(values(), names, where, {})
     except UserError as error:
-        problem = str(error).removeprefix(f"{where}: ")
-        return Track(names, where, np.zeros((0, 0)), [], None, np.zeros(0, bool), problem=problem)
+        return unread(names, where, str(error).removeprefix(f"{where}: "))
+
+
+def unread(names: list[str], where: str, problem: str) -> Track:
+    """In the place of the track of what cannot be read, and why."""
+    return Track(names, where, np.zeros((0, 0)), [], None, np.zeros(0, bool), problem=problem)
 
 
 def as_rows(value: Any, where: str) -> np.ndarray:

@@ -133,7 +133,7 @@ class ExternalFeatures:
         self.modality, self.ids = modality, clips.column("id")
         self.durations = [float(seconds) for seconds in clips.column("duration")]
         self.max_seconds = float(clips.info.recipe.max_seconds)
-        self.wanted = Wanted(modality, tuple(patterns), tuple(clips.label_names))
+        self.wanted = Wanted(modality, tuple(patterns), tuple(clips.label_names), self.ids)
         self._problems = Problems(modality)
         self.format, self.files = find_files(self.path, self._asked_format, self._problems)
         self.reader: ExternalFormat = make_format(self.format)

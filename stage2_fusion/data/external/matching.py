@@ -44,7 +44,7 @@ def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
     of the tracks have tells nothing (clip01/openface, clip01_openface). What fits several clips, and clips that several
     tracks fit equally well, stay without a partner.
     """
-    index = _Index(ids)
+    index = ClipIndex(ids)
     candidates: dict[int, list[tuple[int, int]]] = {}  # row: (how certain, track)
     found = Matches()
     shared = _shared_endings(names)
@@ -125,7 +125,7 @@ class _Ends:
         return not is_number and tail.count("/") not in self.shared and folder not in self.folders
 
 
-class _Index:
+class ClipIndex:
     """The clips by everything that they may be called."""
 
     def __init__(self, ids: Sequence[str]):

@@ -6,7 +6,8 @@ MMSA's features (github.com/thuiar/MMSA, and what MMSA-FET writes for it):
                "text_bert": (N, 3, T), "raw_text": ..., "regression_labels": ...}, "valid": ..., "test": ...}
 
 Rows behind the length are padding; without lengths, rows of zeros at both ends are. A file may also hold one clip, an
-array or {"vision": (T, C), ...}; or several by their names, {"clip": (T, C), ...} or {"clip": {"vision": ...}, ...}.
+array or {"vision": (T, C), ...}; or several by their names, {"clip": (T, C), ...} or {"clip": {"vision": ...}, ...}; or
+a list of them, [{"id": "clip", "vision": (T, C), ...}, ...]. One array alone may be called features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,13 @@ import numpy as np
 from shared.errors import UserError
 from shared.layouts.vidmimic2.pickles import read_pickle
 from shared.media.decode import MediaError
-from shared.text import first_few
-from stage2_fusion.data.external.arrays import as_rows, clip_of, one_of_several
+from shared.text import counted, first_few
+from stage2_fusion.data.external.arrays import FEATURES, as_rows, clip_of, one_of_several, unread
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
 
+IDS = ("id", "ids", "name", "names", "clip", "clip_id", "video_id", "segment_id", "filename", "file", "path")
+"""What the names of the clips are called."""
 SPLITS = ("train", "valid", "test", "val", "dev")
 MOST_BYTES = 32 << 30
 """unaligned_50.pkl of MOSEI takes 4 GiB."""
@@ -42,15 +45,16 @@ class Pickles:
             content = read_pickle(path, MOST_BYTES, objects=True)
         except MediaError as error:
             raise UserError(str(error)) from None
+        if columns := _columns(content):
+            return _split(columns, str(path), wanted.modality)
         if not isinstance(content, dict):
             return [clip_of(_plain(content, str(path)), [name or path.stem], str(path), {})]
-        splits = {str(key): part for key, part in content.items() if str(key) in SPLITS and isinstance(part, dict)}
-        if splits:
-            return [track for key, part in splits.items() for track in _split(part, f"{path}: {key}", wanted.modality)]
-        has_ids = isinstance(content.get("id"), list | tuple | np.ndarray)
-        if has_ids and _key(content, wanted.modality):  # somebody has taken the splits together
+        if splits := _splits(content):
+            return _of_splits(splits, path, wanted.modality)
+        is_of_clips = wanted.name_clips(content)
+        if not is_of_clips and _ids(content) and _key(content, wanted.modality):  # splits taken together
             return _split(content, str(path), wanted.modality)
-        if clips := _clips(content, wanted.modality):
+        if clips := _clips(content, wanted.modality, is_of_clips):
             places = {key: f"{path}: {str(key)[:80]}" for key in clips}
             return [
                 one_of_several(partial(_plain, each, places[key]), _names(key), places[key])
@@ -66,9 +70,45 @@ class Pickles:
         return ""
 
 
-def _clips(content: Mapping[Any, Any], modality: str) -> dict[Any, Any]:
-    """The array of each clip, in a dictionary of clips; {} for any other."""
-    if any(_key(content, name) for name in KEYS):
+def _columns(content: Any) -> dict[Any, list[Any]] | None:
+    """A list of dictionaries, one a clip, as a dictionary of lists, with None where a clip has no such entry; None for
+    anything else."""
+    if not isinstance(content, list | tuple | np.ndarray) or not len(content):
+        return None
+    if not all(isinstance(each, dict) for each in content):
+        return None
+    return {key: [each.get(key) for each in content] for key in dict.fromkeys(key for each in content for key in each)}
+
+
+def _splits(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """The splits of a file, as dictionaries where they are such or lists of such; {} for a file without splits."""
+    parts = {str(key): _columns(part) or part for key, part in content.items() if str(key) in SPLITS}
+    are_all = 1 < len(parts) == len(content)
+    return {key: part for key, part in parts.items() if are_all or isinstance(part, dict)}
+
+
+def _of_splits(splits: Mapping[str, Any], path: Path, modality: str) -> list[Track]:
+    """The clips of all splits; one that cannot be read leaves the others. UserError when none can."""
+    tracks: list[Track] = []
+    errors = []
+    for key, part in splits.items():
+        where = f"{path}: {key}"
+        try:
+            tracks += _split(part, where, modality)
+        except UserError as error:
+            errors.append(error)
+            own = _ids(part)
+            clips = f" (for {counted(len(part[own]), 'clip')})" if own else ""
+            tracks.append(unread([], where, str(error).removeprefix(f"{where}: ") + clips))
+    if len(errors) == len(splits):
+        raise errors[0]
+    return tracks
+
+
+def _clips(content: Mapping[Any, Any], modality: str, certain: bool) -> dict[Any, Any]:
+    """The array of each clip, in a dictionary of clips; {} for any other. certain: whether its keys name clips, though
+    they may be those of modalities."""
+    if not certain and any(_key(content, name) for name in KEYS):
         return {}
     parts = {key: value for key, value in content.items() if isinstance(value, dict)}
     if parts and len(parts) == len(content):
@@ -84,21 +124,26 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.ndim > 0
 
 
-def _split(part: Mapping[Any, Any], where: str, modality: str) -> list[Track]:
+def _split(part: Any, where: str, modality: str) -> list[Track]:
     """The clips of a split. UserError when it lacks the modality or the ids, or has others in number."""
+    if not isinstance(part, dict):
+        raise UserError(f"{where}: no dictionary of id, {modality}, ..., nor a list of such; write one")
     key = _found(part, modality, where)
     sequences = part[key]
-    if "id" not in part:
+    named = next((name for name in IDS if name in part), None)
+    if named is None:
         raise UserError(f"{where}: has no id, so that nobody knows which clip is which; add the names of its clips")
-    for name, value in (("id", part["id"]), (key, sequences)):
-        if not isinstance(value, list | tuple | np.ndarray) or (isinstance(value, np.ndarray) and not value.ndim):
+    for name, value in ((named, part[named]), (key, sequences)):
+        if not _is_list(value):
             raise UserError(f"{where}: {name} is no list, with an entry for each clip; write it again")
-    names = [_names(each) for each in part["id"]]
+    names = [_names(each) for each in part[named]]
     if len(sequences) != len(names):
         raise UserError(f"{where}: {len(sequences)} sequences of {key} for {len(names)} ids; write it again")
     lengths = _lengths(part, key, modality, len(names), where)
 
     def rows(i: int, place: str) -> np.ndarray:
+        if sequences[i] is None:
+            raise UserError(f"{place}: holds no {modality}")
         return without_padding(as_rows(_plain(sequences[i], place), place), None if lengths is None else lengths[i])
 
     places = [f"{where} {own[0][:80]}" for own in names]
@@ -144,8 +189,22 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
 
 
+def _ids(content: Any) -> str | None:
+    """The key under which a dictionary lists the names of clips; None for none."""
+    named = next((name for name in IDS if name in content), None) if isinstance(content, dict) else None
+    return named if named and _is_list(content[named]) else None
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def _key(content: Mapping[Any, Any], modality: str) -> str | None:
-    return next((key for key in KEYS[modality] if key in content), None)
+    """What the features of a modality are called; those of a dictionary that names no modality are about any."""
+    own = next((key for key in KEYS[modality] if key in content), None)
+    if own or any(key in content for keys in KEYS.values() for key in keys):
+        return own
+    return next((key for key in FEATURES if key in content), None)
 
 
 def _found(content: Mapping[Any, Any], modality: str, where: str) -> str:

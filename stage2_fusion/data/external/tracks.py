@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.registry import nearest
 from shared.tables.columns import normalize_name
+from stage2_fusion.data.external.matching import ClipIndex
 from stage2_fusion.data.external.sniff import Sniffed
 
 ANY = MODALITIES
@@ -59,6 +61,8 @@ class Wanted:
     """Names of columns, or patterns with * and ?; () leaves the choice to the format."""
     labels: Collection[str] = ()
     """Names of the labels of the clips, which are no features where a person's own table holds them."""
+    ids: Sequence[str] = ()
+    """Those of the clips, by which a clip that is called features is told from features."""
 
     def columns(self, names: Iterable[str], own: Sequence[str], left_out: Sequence[str], where: str) -> list[str]:
         """Those of the numeric columns `names` that are features: by default what matches `own` and not `left_out`,
@@ -82,6 +86,15 @@ class Wanted:
         """UserError when columns are asked for, of a format whose channels have no names."""
         if self.patterns:
             raise UserError(f"{where}: its channels have no names; leave out external_columns")
+
+    @cached_property
+    def _index(self) -> ClipIndex:
+        return ClipIndex(self.ids)
+
+    def name_clips(self, keys: Collection[object]) -> bool:
+        """Whether more than half of the keys of a file name clips: x and features may do so."""
+        places = [self._index.find(str(key)) for key in keys]
+        return 2 * sum(place is not None and len(place.rows) == 1 for place in places) > len(keys)
 
     def is_label(self, name: str) -> bool:
         """Whether a column is called as a label of the clips."""

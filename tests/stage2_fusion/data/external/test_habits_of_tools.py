@@ -254,8 +254,15 @@ def test_functionals_of_clips_without_names_are_refused(tmp_path):
         OrderedDict(a=GOOD, b=GOOD[:2]),
         defaultdict(list, a=[*GOOD], b=[*GOOD[:2]]),
         defaultdict(dict, a={"audio": GOOD}, b={"audio": GOOD[:2]}),
+        [{"id": "b", "audio": GOOD[:2], "label": 1}, {"id": "a", "audio": GOOD}, {"id": "c", "vision": GOOD}],
+        {"train": [{"name": "a", "features": GOOD}], "dev": [{"name": "b", "features": GOOD[:2]}]},
+        {"id": ["a", "b"], "features": [GOOD, GOOD[:2]]},
+        {"a": {"features": GOOD}, "b": {"features": GOOD[:2]}},
     ],
-    ids=["arrays", "modalities", "ids in bytes", "lists of rows", "ordered", "collected rows", "collected modalities"],
+    ids=[
+        *("arrays", "modalities", "ids in bytes", "lists of rows", "ordered", "collected rows", "collected modalities"),
+        *("list", "lists of splits", "any modality", "any modality by clip"),
+    ],
 )
 def test_pickled_dictionaries_of_clips(content, tmp_path):
     (tmp_path / "f.pkl").write_bytes(pickle.dumps(content))
@@ -334,6 +341,13 @@ def test_functionals_under_a_persons_own_names(tmp_path):
     assert features.read(1)["audio"].values.tolist() == [[3, 4]]
 
 
+def test_archives_of_several_clips_lie_in_a_folder(tmp_path):
+    np.savez(tmp_path / "first.npz", a=GOOD, b=GOOD[:2])
+    np.savez(tmp_path / "second.npz", c=GOOD[:3], d=GOOD[:1])
+    features = read(tmp_path)
+    assert [len(features.read(row)["audio"].values) for row in range(4)] == [4, 2, 3, 1]
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (2, 4, 3)])
 def test_arrays_with_a_row_for_each_id(shape, tmp_path):
     values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
@@ -397,6 +411,32 @@ def test_a_format_that_is_named_wrongly_is_one_line(file, said, tmp_path):
         with pytest.raises(UserError) as caught:
             read(f"{name}:{tmp_path / 'a.npy'}", "vision")
         assert "\n" not in str(caught.value)
+
+
+def test_split_that_lacks_the_modality_leaves_the_others(tmp_path):
+    splits = {"train": {"id": ["a"], "audio": GOOD[None]}, "test": {"id": ["b", "c"], "vision": GOOD[None, :2]}}
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps({**splits, "valid": {"id": ["d"], "audio": GOOD[None, :2]}}))
+    features = read(tmp_path / "f.pkl")
+    assert features.present["audio"].tolist() == [True, False, False, True]
+    assert reasons(features)["unread"] == "holds no audio, but id, vision (for 2 clips)"
+    assert [each.clip for each in features.problems if each.kind == "missing"] == ["b", "c"]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "pkl"])
+def test_clips_that_are_called_as_features_are_clips(suffix, tmp_path):
+    path, clips = tmp_path / f"all.{suffix}", {"x": GOOD, "audio": GOOD[:2], "features": GOOD[:3]}
+
+    def write(content):
+        if suffix == "npz":
+            np.savez(path, **content)
+        else:
+            path.write_bytes(pickle.dumps(content))
+        return path
+
+    features = read(write(clips), clips=Clips("audio", "features", "x"))
+    assert [len(features.read(row)["audio"].values) for row in range(3)] == [2, 3, 4]
+    features = read(write({"x": GOOD, "labels": GOOD[:, 0]}), clips=Clips("x", "all"))
+    assert features.present["audio"].tolist() == [False, True]
 
 
 @pytest.mark.parametrize("kind", ["split", "dictionary", "archive"])
