@@ -4,6 +4,9 @@ or an .npz with features (N, C) or (N, T, C) and N ids.
 A file of a clip holds one array, (T, C) or (C,) for one step, or an array called features or as its modality and,
 beside it, times (T,) in seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are spread over
 the clip. Other arrays are not read, which is noted.
+
+Arrays (C, T) are refused where clips differ in length: all have as many rows. Where all clips have arrays of one shape,
+or there are fewer than three shapes, nothing tells (C, T) from (T, C), and they are read as (T, C).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -152,9 +152,10 @@ class ExternalFeatures:
             )
         self._channels = self._common([*matched.values()])
         self._held = {row: each for row, each in matched.items() if self._fits(row, each)}
-        if 2 * len(self._held) < len(matched):
+        transposed = _transposed([*matched.values()])
+        if transposed or 2 * len(self._held) < len(matched):
             share = f"{len(self._held):,} of {counted(len(matched), 'clip')} have features alike"
-            raise UserError(f"{self.path}: only {share}{self._problems.such_as()}{_transposed([*matched.values()])}")
+            raise UserError(f"{self.path}: only {share}{self._problems.such_as()}{transposed}")
         self.rows = self.masked = 0
         self._check()
 
@@ -374,7 +375,9 @@ def _held(file: int, place: int, track: Track, keep: bool) -> _Held:
 
 
 def _transposed(held: list[_Held]) -> str:
-    """What to do about arrays that have as many rows, each with other channels; "" for others."""
-    if any(each.columns for each in held) or len({each.rows for each in held}) != 1:
+    """What to do about arrays of which all have as many rows and several other channels; "" for others. Where all clips
+    last as long, nothing tells channels from steps."""
+    widths = {each.width for each in held}
+    if any(each.columns for each in held) or len({each.rows for each in held}) != 1 or len(widths) < 3:
         return ""
     return f"; all have {counted(held[0].rows, 'row')}: save them as (T, channels), not (channels, T)"

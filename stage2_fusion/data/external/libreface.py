@@ -6,7 +6,6 @@ Names and units are those of its Python package (libreface/__init__.py, librefac
 frame without a face has no numbers. facial_expression is a word, which is not read.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +13,21 @@ import numpy as np
 
 from shared.errors import UserError
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, clip_names, numbers, numeric_columns, read_frame
+from stage2_fusion.data.external.tool_csv import (
+    Rows,
+    as_written,
+    clip_names,
+    numbers,
+    numeric_columns,
+    read_frame,
+    values,
+)
 from stage2_fusion.data.external.tracks import Track, Wanted
 
 TIME = "frame_time_in_ms"
-UNIT = re.compile(r"au_\d+(_intensity)?", re.IGNORECASE)
-OWN = ("au_*", "AU_*", "pitch", "yaw", "roll", "gaze_*")
+UNITS = tuple(f"au_{unit}{kind}" for unit in range(1, 47) for kind in ("", "_intensity"))
+COLUMNS = ("frame_idx", TIME, "pitch", "yaw", "roll", *UNITS)
+OWN = ("au_*", "pitch", "yaw", "roll", "gaze_*")
 """What describes behavior. Landmarks say where a face is and whose it is."""
 
 
@@ -28,15 +36,16 @@ class LibreFace:
     modalities: Sequence[str] = ("vision",)
 
     def recognizes(self, file: Sniffed) -> bool:
-        return TIME in file.header and any(UNIT.fullmatch(name) for name in file.header)
+        names = {*as_written(file.header, COLUMNS)}
+        return TIME in names and any(unit in names for unit in UNITS)
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        frame = read_frame(Sniffed(path))
+        frame = read_frame(Sniffed(path), COLUMNS)
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units or head pose")
         rows = Rows(
-            values=numbers(frame, columns),
+            values=values(frame, columns, path),
             columns=columns,
             usable=np.ones(len(frame), bool),
             times=numbers(frame, [TIME])[:, 0] / 1000 if TIME in frame else None,

@@ -17,6 +17,7 @@ from shared.errors import UserError
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tool_csv import (
     Rows,
+    as_written,
     clip_names,
     numbers,
     numeric_columns,
@@ -24,10 +25,18 @@ from stage2_fusion.data.external.tool_csv import (
     read_frame,
     rows_by_name,
     texts,
+    values,
 )
 from stage2_fusion.data.external.tracks import Track, Wanted
 
-ACTION_UNIT = re.compile(r"AU\d\d_[rc]")
+ACTION_UNIT = re.compile(r"AU\d\d_[rc]", re.IGNORECASE)
+COLUMNS = (
+    *("frame", "face_id", "timestamp", "confidence", "success"),
+    *(f"gaze_{which}" for which in ("0_x", "0_y", "0_z", "1_x", "1_y", "1_z", "angle_x", "angle_y")),
+    *(f"pose_{kind}{axis}" for kind in "TR" for axis in "xyz"),
+    *(f"AU{unit:02d}_{kind}" for unit in range(1, 46) for kind in "rc"),
+)
+"""What is read, as it is called, and the action units that OpenFace might add."""
 PICTURES = ("face", "confidence")
 """How the header of FaceLandmarkImg begins."""
 OWN = ("gaze_*", "pose_*", "AU[0-9][0-9]_[rc]")
@@ -40,7 +49,7 @@ class OpenFace:
     modalities: Sequence[str] = ("vision",)
 
     def recognizes(self, file: Sniffed) -> bool:
-        header = file.header
+        header = as_written(file.header, COLUMNS)
         found = {"confidence", "success"} <= {*header} and bool({"frame", "timestamp"} & {*header})
         return found or tuple(header[:2]) == PICTURES or self._details(file.path)
 
@@ -50,13 +59,14 @@ class OpenFace:
                 raise UserError(f"{path}: what OpenFace writes beside its features; give the CSV, or the folder")
             return []
         file = Sniffed(path)
-        if tuple(file.header[:2]) == PICTURES:
+        header = as_written(file.header, COLUMNS)
+        if tuple(header[:2]) == PICTURES:
             raise UserError(f"{path}: OpenFace's output for single pictures, without times; run FeatureExtraction")
-        if lacking := [each for each in ("confidence", "success") if each not in file.header]:
+        if lacking := [each for each in ("confidence", "success") if each not in header]:
             raise UserError(
                 f"{path}: has no {' and no '.join(lacking)}, which FeatureExtraction writes; name no format"
             )
-        frame = read_frame(file)
+        frame = read_frame(file, COLUMNS)
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units, gaze or head pose; run FeatureExtraction -aus -gaze -pose")
@@ -68,7 +78,7 @@ class OpenFace:
             for own in rows_by_name(names or [""] * len(frame)).values():
                 kept[own] = one_face(number[own], [faces[i] for i in own], usable[own], confidence[own])
         rows = Rows(
-            values=numbers(frame, columns)[kept],
+            values=values(frame, columns, path)[kept],
             columns=columns,
             usable=usable[kept],
             times=numbers(frame, ["timestamp"])[kept, 0] if "timestamp" in frame else None,

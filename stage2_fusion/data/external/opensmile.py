@@ -20,14 +20,24 @@ from shared.errors import UserError
 from shared.tables.columns import is_not_label, normalize_name
 from stage2_fusion.data.external.openface import ACTION_UNIT
 from stage2_fusion.data.external.sniff import Sniffed
-from stage2_fusion.data.external.tool_csv import NAMES, Rows, clip_names, numbers, numeric_columns, read_frame, texts
+from stage2_fusion.data.external.tool_csv import (
+    NAMES,
+    Rows,
+    clip_names,
+    numbers,
+    numeric_columns,
+    read_frame,
+    texts,
+    values,
+)
 from stage2_fusion.data.external.tracks import EVERY, Track, Wanted
 
 if TYPE_CHECKING:
     import pandas as pd
 
+COLUMNS = ("name", "frameIndex", "frameTime", "frameLength", "file", "start", "end")
 ROLES = (
-    *("name", "frameIndex", "frameTime", "frameLength", "file", "start", "end", "class", "label"),
+    *(*COLUMNS, "class", "label"),
     *("Unnamed: *", "__index_level_*", ""),
 )
 DESCRIPTOR = re.compile(r"_sma|_de\b|semitone|^pcm_|^mfcc|^F0|^audspec", re.IGNORECASE)
@@ -52,7 +62,7 @@ class OpenSmile:
         file = Sniffed(path)
         if file.suffix == ".arff":
             raise UserError(f"{path}: ARFF is not read; run SMILExtract with -csvoutput, or -lldcsvoutput")
-        frame = read_frame(file)
+        frame = read_frame(file, COLUMNS)
         others = [escape(each) for each in frame.columns if normalize_name(each) in NAMES or is_not_label(each)]
         columns = wanted.columns(numeric_columns(frame), EVERY, [*ROLES, *others], str(path))
         if not columns:
@@ -64,7 +74,7 @@ class OpenSmile:
             clips = f"{len(frame)} clips without a name; run SMILExtract with -instname clip, or write a file for each"
             raise UserError(f"{path}: {clips}")
         rows = Rows(
-            values=numbers(frame, columns),
+            values=values(frame, columns, path),
             columns=columns,
             usable=np.ones(len(frame), bool),
             times=times,
@@ -108,9 +118,9 @@ def seconds(frame: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
     """(N,) of a column that holds numbers, or durations as pandas writes them; NaN for none. UserError for others."""
     import pandas as pd
 
-    values = numbers(frame, [name])[:, 0]
-    if np.isfinite(values).any():
-        return values
+    given = numbers(frame, [name])[:, 0]
+    if np.isfinite(given).any():
+        return given
     given = pd.to_timedelta(frame[name].astype(str), errors="coerce").dt.total_seconds().to_numpy()
     if not np.isfinite(given).any() and name == "start":
         raise UserError(f"{path}: {name} is {str(frame[name].iloc[0])!r:.40}, no time; write seconds")

@@ -20,12 +20,14 @@ from stage2_fusion.data.action_units import BLENDSHAPES
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tool_csv import (
     Rows,
+    as_written,
     numbers,
     numeric_columns,
     one_face,
     read_frame,
     rows_by_name,
     texts,
+    values,
 )
 from stage2_fusion.data.external.tracks import Track, Wanted
 
@@ -40,6 +42,10 @@ OWN = (
 )
 """What describes behavior, of all its detectors. Landmarks, the box of the face and the embedding of its identity say
 where a face is and whose it is."""
+COLUMNS = (
+    *("frame", "input", "time", "approx_time", "Identity", "FaceScore", "Pitch", "Roll", "Yaw", "valence", "arousal"),
+    *(*(f"AU{unit:02d}" for unit in range(1, 47)), *EMOTIONS, *LATER_EMOTIONS),
+)
 UNIT = re.compile(r"AU\d\d")
 CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 
@@ -49,12 +55,12 @@ class PyFeat:
     modalities: Sequence[str] = ("vision",)
 
     def recognizes(self, file: Sniffed) -> bool:
-        names = {*file.header}
+        names = {*as_written(file.header, COLUMNS)}
         units = sum(bool(UNIT.fullmatch(name)) for name in names)
         return ("FaceScore" in names and len(names) > 2) or (units > 1 and {"frame", "input"} <= names)
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        frame = read_frame(Sniffed(path))
+        frame = read_frame(Sniffed(path), COLUMNS)
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units, emotions or head pose")
@@ -68,7 +74,7 @@ class PyFeat:
             times[own] = np.nan if seconds is None else seconds
         notes += [] if kept.all() else [f"{(~kept).sum()} rows of other faces are left out"]
         rows = Rows(
-            values=numbers(frame, columns)[kept],
+            values=values(frame, columns, path)[kept],
             columns=columns,
             usable=(score > 0)[kept],  # NaN or 0 without a face
             times=None if np.isnan(times).all() else times[kept],
@@ -110,9 +116,9 @@ def _times(frame: "pd.DataFrame") -> np.ndarray | None:
     column = next((name for name in ("time", "approx_time") if name in frame), None)
     if column is None:
         return None
-    values = numbers(frame, [column])[:, 0]
-    if np.isfinite(values).any():
-        return values
+    given = numbers(frame, [column])[:, 0]
+    if np.isfinite(given).any():
+        return given
     clocks = [CLOCK.fullmatch(text) for text in texts(frame, column)]
     whole = np.array([float(m[1] or 0) * 3600 + float(m[2]) * 60 + float(m[3]) if m else np.nan for m in clocks])
     if "frame" not in frame or np.isnan(whole).all() or (whole % 1 > 0).any():

@@ -40,8 +40,9 @@ PLAIN_NUMBER = re.compile(r"0|[1-9]\d*")
 """What an index counts; 0012 is a name."""
 
 
-def read_frame(file: Sniffed) -> "pd.DataFrame":
-    """The cells under their names, which lose spaces at their ends. Decimal commas, which tools and spreadsheets write
+def read_frame(file: Sniffed, known: Sequence[str]) -> "pd.DataFrame":
+    """The cells under their names, which lose spaces at their ends; those that the tool writes, `known`, are as it
+    writes them. Decimal commas, which tools and spreadsheets write
     in much of Europe, become points; headers among the rows, of a tool that ran again, are left out. UserError, in
     one line, when the file cannot be read, is cut off within its header or holds no row."""
     path = file.path
@@ -51,15 +52,19 @@ def read_frame(file: Sniffed) -> "pd.DataFrame":
             frame, _ = _parse(file, StringIO("\n" * file.lines_before + text))
         else:
             _refuse_long_rows(file)
-    frame.columns = names_of(frame.columns)
-    repeated = [name for name in frame.columns if re.fullmatch(r".+\.\d+", name) and name.rpartition(".")[0] in frame]
-    if repeated:
-        name = repeated[0].rpartition(".")[0]
-        raise UserError(f"{path}: two columns are called {name!r}; rename one")
+    frame.columns = as_written(names_of(frame.columns), known)
+    _refuse_repeated(frame, known, path)
     frame = _without_headers(frame)
     if not len(frame):
         raise UserError(f"{path}: a header without rows; make it again")
     return frame if file.suffix in ARROW or file.delimiter == "," else _without_decimal_commas(frame)
+
+
+def as_written(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names of columns, those of a tool, `known`, as it writes them, where somebody has changed their capitals, spaces
+    or underscores."""
+    written = {normalize_name(name): name for name in reversed(known)}
+    return [name if name in known else written.get(normalize_name(name), name) for name in names]
 
 
 def _arrow_frame(path: Path) -> "pd.DataFrame":
@@ -154,6 +159,20 @@ def _without_decimal_commas(frame: "pd.DataFrame") -> "pd.DataFrame":
         if len(cells) and cells.str.contains(",").any() and cells.str.fullmatch(DECIMAL).all():
             frame[name] = pd.to_numeric(cells.str.replace(",", "."))
     return frame
+
+
+def _refuse_repeated(frame: "pd.DataFrame", names: Sequence[str], path: Path) -> None:
+    """UserError when two columns have one of these names; pandas calls the second one x.1."""
+    for name in names:
+        if f"{name}.1" in frame or (frame.columns == name).sum() > 1:
+            raise UserError(f"{path}: two columns are called {name!r}; rename one")
+
+
+def values(frame: "pd.DataFrame", names: Sequence[str], path: Path) -> np.ndarray:
+    """float64 (N, C) of the columns of features. UserError when two have the same name: those of others may, where
+    somebody has changed the capitals of OpenFace's x_0 and X_0."""
+    _refuse_repeated(frame, names, path)
+    return numbers(frame, names)
 
 
 def numbers(frame: "pd.DataFrame", names: Sequence[str]) -> np.ndarray:

@@ -81,6 +81,48 @@ def test_rows_of_a_tool_that_ran_twice_count_once(tool, tmp_path):
     assert "was the tool run twice?" in reasons(twice)["rows"] and "rows" not in reasons(once)
 
 
+def write_renamed(path, rename):
+    """The CSV of a tool with other names of its columns."""
+    header, body = path.read_text().split("\n", 1)
+    path.write_text(",".join(rename(name.strip()) for name in header.split(",")) + "\n" + body)
+
+
+@pytest.mark.parametrize("kind", ["openface", "pyfeat", "libreface"])
+@pytest.mark.parametrize(
+    "rename",
+    [str.upper, str.lower, lambda name: f" {name.capitalize()} ", lambda name: name.replace("_", " ")],
+    ids=["upper", "lower", "capitalized", "spaces"],
+)
+def test_columns_of_a_tool_are_its_own_in_any_capitals(rename, kind, tmp_path):
+    path, rng = tmp_path / "a.csv", np.random.default_rng(0)
+    if kind == "openface":
+        tool_files.openface(path, 6, rng, lost=(2,))
+    elif kind == "pyfeat":
+        tool_files.pyfeat(path, "a.mp4", 60, 25, rng, lost=(2,))
+    else:
+        path.write_text("frame_idx,frame_time_in_ms,pitch,yaw,roll,au_1\n0,0,1,2,3,4\n1,40,5,6,7,8\n")
+    expected = read(tmp_path, "vision")
+    write_renamed(path, rename)
+    found = read(tmp_path, "vision")
+    assert found.tool().title == expected.tool().title and found.signals == expected.signals
+    assert [name.lower() for name in found.columns] == [name.lower() for name in expected.columns]
+    assert found.digest == expected.digest
+    np.testing.assert_array_equal(found.read(0)["vision"].times, expected.read(0)["vision"].times)
+
+
+def test_times_of_descriptors_are_found_in_any_capitals(tmp_path):
+    tool_files.smilextract(tmp_path / "a.csv", {"unknown": np.ones((5, 4)) * np.arange(5)[:, None]}, tool_files.LLD)
+    expected = read(tmp_path).read(0)["audio"]
+    path = tmp_path / "a.csv"
+    path.write_text(path.read_text().replace("frameTime", "frametime"))
+    np.testing.assert_array_equal(read(tmp_path).read(0)["audio"].times, expected.times)
+
+
+def test_two_columns_that_are_one_in_other_capitals_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text(f"{FACES}, au01_r\n1, 0, 0.0, 0.9, 1, 0.1, 0.2, 1, 0.3\n")
+    assert "two columns are called 'AU01_r'; rename one" in refused(tmp_path, modality="vision")
+
+
 def test_column_names_with_brackets_name_one_column(tmp_path):
     (tmp_path / "a.csv").write_text(f"{DESCRIPTORS}\n'a';0.00;1;2;3\n'a';0.01;4;5;6\n")
     assert read(tmp_path, patterns=["mfcc_sma[2]", "F0*"]).columns == ("mfcc_sma[2]", "F0final_sma")
@@ -170,7 +212,16 @@ def test_files_that_all_differ_are_refused_instead_of_the_first_winning(tmp_path
         np.save(tmp_path / f"{name}.npy", np.arange(3.0 + i))
     assert "only 1 of 4 clips have features alike, such as b: " in refused(tmp_path)
     np.save(tmp_path / "b.npy", np.arange(3.0))
+    np.save(tmp_path / "d.npy", np.arange(5.0))
     assert read(tmp_path).present["audio"].tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("lengths", [(5, 6, 7, 8), (5, 5, 5, 7, 8)])
+def test_arrays_with_channels_first_are_refused_where_clips_differ_in_length(lengths, tmp_path):
+    ids = "abcde"[: len(lengths)]
+    for name, length in zip(ids, lengths, strict=True):
+        np.save(tmp_path / f"{name}.npy", np.ones((3, length)))
+    assert "all have 3 rows: save them as (T, channels), not (channels, T)" in refused(tmp_path, clips=Clips(*ids))
 
 
 def test_confidence_that_is_none_is_refused(tmp_path):
