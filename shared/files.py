@@ -61,6 +61,22 @@ def is_stream(path: Path) -> bool:
     return False
 
 
+NO_FILE = "no file but a pipe or a device; write its content to a file"
+
+
+def is_special(path: Path) -> bool:
+    """Whether this is neither a file nor a folder, though there is something: a pipe would wait for its writer, and
+    /dev/zero never ends."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file, or of what a process has open, such as /dev/stdin. OSError for any other pipe or device."""
+    if is_special(path) and not is_stream(path):
+        raise OSError(NO_FILE)
+    return path.read_bytes()
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file atomically."""
     text = io.StringIO()

@@ -14,8 +14,7 @@ from shared.dataset.equal_files import equal_file_keys, file_exists, not_compare
 from shared.dataset.label_scale import LabelOptions, LabelScale, outside_labels, source_scale, without_codes
 from shared.dataset.near_duplicates import join_near_duplicates
 from shared.dataset.transcripts import Words, inspect_transcripts
-from shared.errors import UserError
-from shared.layouts.registry import guess_layout, read_source
+from shared.layouts.registry import guess_layout, read_source, require_source
 from shared.media.headers import evenly_spaced, read_header
 from shared.metrics import why_no_pcc, why_not_learned
 from shared.terminal.progress import track
@@ -48,8 +47,7 @@ def check_source(
     read_texts: what a text encoder makes of the transcripts.
     Raises UserError if the source has no clips.
     """
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
+    require_source(path)
     layout = layout or guess_layout(path)
     label_options = label_options or LabelOptions()
     source = without_codes(read_source(path, layout, layout_options), label_options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.errors import UserError
-from shared.files import digest, sample_digest
+from shared.files import digest, read_file, sample_digest
 from shared.tables.arrow import read_cell
 
 EMI = ("Admiration", "Amusement", "Determination", "Empathic Pain", "Excitement", "Joy")
@@ -146,7 +146,7 @@ def read_transcript(path: Path) -> str | None:
     """The text of a file; None when the file is missing or empty. UTF-8, UTF-16 if the file starts with its byte order
     mark, or Windows-1252 if no character beyond ASCII is valid UTF-8."""
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except (OSError, ValueError):  # ValueError: no file can have this name
         return None
     is_utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -7,6 +7,7 @@ from typing import Any
 from shared import config as configuration
 from shared.dataset.clip import ClipSource
 from shared.errors import UserError
+from shared.files import NO_FILE, is_special
 from shared.layouts.folder_tables import folder_table
 from shared.layouts.ravdess import is_manifest
 from shared.registry import Registry
@@ -36,8 +37,7 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
     layout has no such option.
     """
     source = Path(source)
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder")
+    require_source(source)
     layout = layout or guess_layout(source)
     for name in [name for name in ("label_range", "missing_labels") if name in (options or {})]:
         value = (options or {})[name]
@@ -59,6 +59,14 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
             raise UserError(f"{source}: two clips are called {clip.id!r}; ids must be unique")
         ids.add(clip.id)
     return clip_source
+
+
+def require_source(path: Path) -> None:
+    """UserError when there is no file or folder."""
+    if is_special(path):
+        raise UserError(f"{path}: {NO_FILE}")
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
 
 
 def guess_layout(source: Path) -> str:

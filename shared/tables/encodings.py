@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.errors import UserError
+from shared.files import read_file
 
 AS_CSV = "save it as CSV UTF-8 (in Excel and LibreOffice: Save As)"
 BYTE_ORDER_MARKS = {
@@ -56,7 +57,7 @@ def read_table_text(path: Path, encoding: str = "", tolerant: bool = False) -> T
     UTF-16 by its zeros, or Windows-1252 if the text makes sense in it. tolerant: read what is not certain as UTF-8,
     with U+FFFD for the wrong bytes. UserError when the file is missing, is no text, or its encoding is not certain."""
     try:
-        data = Path(path).read_bytes()
+        data = read_file(Path(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such table; name a .csv, or a folder that holds a labels.csv") from None
     except (OSError, ValueError) as error:  # ValueError: no file can have this name

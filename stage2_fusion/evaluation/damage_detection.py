@@ -4,6 +4,7 @@ Weights are compared only between clips that show the same modalities: the weigh
 one modality depends on which others are present.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from shared.dataset.clip import MODALITIES
 from shared.errors import UserError
 from shared.metrics import DimensionScores, pcc, roc_auc
 from shared.tables.formats import read_records
-from shared.text import counted
+from shared.text import counted, first_few
+from stage2_fusion.data.external.matching import match
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.inference import StepExplanation
 
@@ -145,18 +147,21 @@ def score_damaged_views(
 
 
 def read_truth(path: Path, ids: list[str]) -> list[dict[str, str]]:
-    """The rows of a synthetic corpus's truth.csv for the clips `ids`. UserError when it does not hold them all."""
+    """The rows of a synthetic corpus's truth.csv for the clips `ids`; its ids may be paths or have other zeros, see
+    `match`. UserError when two rows have the same id, or when it does not hold each clip, once."""
     try:
-        truth = {Path(row["id"]).stem: row for row in read_records(Path(path))}
+        rows = read_records(Path(path))
+        names = [row["id"] for row in rows]
     except (KeyError, UserError) as error:
         raise UserError(f"{path}: not a truth.csv ({error}); give the one in the corpus folder") from None
-    missing = [name for name in ids if Path(name).stem not in truth]
-    if missing:
-        raise UserError(
-            f"{path}: {counted(len(missing), 'clip', 'is', 'are')} not in it, such as "
-            f"{missing[0]!r}; give the corpus's truth.csv"
-        )
-    return [truth[Path(name).stem] for name in ids]
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        several = counted(len(repeated), "id", "stands", "stand")
+        raise UserError(f"{path}: {several} in more than one row, such as {repeated[0]!r}; leave one")
+    row_of = match([[name] for name in names], ids).track_of
+    if missing := [name for i, name in enumerate(ids) if i not in row_of]:
+        lacking = f"{len(missing):,} of {counted(len(ids), 'clip')} have no row of their own, such as {missing[0]!r}"
+        raise UserError(f"{path}: {lacking}; its ids are as {first_few(names, 2)}; give the corpus's truth.csv")
+    return [rows[row_of[i]] for i in range(len(ids))]
 
 
 def label_ceiling(path: Path, truth: list[dict[str, str]], labels: np.ndarray, names: list[str]) -> DimensionScores:
@@ -171,6 +176,8 @@ def label_ceiling(path: Path, truth: list[dict[str, str]], labels: np.ndarray, n
             best = expected_labels(np.array([[float(row[f"true_{name}"]) for name in names] for row in truth]))
     except KeyError as error:
         raise UserError(f"{path}: no column {error}; give the truth.csv of the corpus these labels are from") from None
+    except ValueError as error:
+        raise UserError(f"{path}: a cell that is no number ({error}); give the truth.csv of the corpus") from None
     return DimensionScores.from_values({name: pcc(best[:, k], labels[:, k]) for k, name in enumerate(names)})
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shared.dataset.media_files import files_under
 from shared.errors import UserError
+from shared.files import NO_FILE, is_special
 from shared.registry import nearest
 from shared.tables.formats import is_table
 from shared.text import counted, first_few
@@ -42,8 +43,8 @@ def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Pat
         for file in every if not own else ():
             if file.suffix.lower() not in SUFFIXES and (hint := _hint(file)):
                 problems.report("unread", "", str(file), f"not read; {hint}")
-    elif not path.is_file():  # a pipe would wait for its writer, at each of several reads
-        raise UserError(f"{path}: no file but a pipe or a device; write the features to a file")
+    elif is_special(path):
+        raise UserError(f"{path}: {NO_FILE}")
     else:
         files = [path]
         if not name and path.suffix.lower() not in SUFFIXES:

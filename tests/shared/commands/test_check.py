@@ -1,6 +1,7 @@
 """`emit check` on sources with known faults."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,26 @@ from shared.dataset import equal_files
 from shared.dataset.check_report import bars
 from shared.errors import UserError
 from shared.media.headers import evenly_spaced, read_header
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "clips", "/dev/zero"])
+@pytest.mark.parametrize("layout", [(), ("--layout", "csv")])
+def test_pipes_and_devices_are_refused_instead_of_waited_for(name, layout, tmp_path):
+    if name != "/dev/zero":
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="no file but a pipe or a device; write its content to a file"):
+        main([str(tmp_path / name), *layout])
+
+
+def test_pipes_in_a_folder_are_not_waited_for(tmp_path, capsys):
+    for name in ("a.txt", "b.wav"):
+        os.mkfifo(tmp_path / name)
+    write_wav(tmp_path / "a.wav", voice(0.5)[None])
+    assert main([str(tmp_path)]) == 0
+    assert "1 clip" in capsys.readouterr().out
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match="no file but a pipe or a device"):
+        main([str(tmp_path), "--layout", "csv"])
 
 
 @pytest.fixture(scope="module")

@@ -154,5 +154,5 @@ def test_damaged_model_is_refused_in_one_line(folder, tmp_path):
 def test_truth_of_another_corpus_is_refused_in_one_line(folder, tmp_path):
     truth = tmp_path / "truth.csv"
     truth.write_text("id,true_d0\ntest000,1\n")
-    with pytest.raises(UserError, match="39 clips are not in it"):
+    with pytest.raises(UserError, match="39 of 40 clips have no row of their own"):
         evaluate(EvaluateConfig(folder / "model", folder / "features", out=tmp_path / "m.json", truth=truth))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from shared.errors import UserError
 from stage2_fusion.evaluation.damage_detection import (
     detect_corpus_damage,
     detect_passing_damage,
@@ -11,6 +12,39 @@ from stage2_fusion.evaluation.damage_detection import (
     read_truth,
 )
 from stage2_fusion.inference import StepExplanation
+
+
+@pytest.mark.parametrize(
+    "rows, ids, expected",
+    [
+        (["clips/b.mp4", "clips/a.mp4"], ["a", "b"], [1, 0]),
+        (["a", "b", "other"], ["x/b.mp4"], [1]),
+        (["7", "8.0"], ["00008", "00007"], [1, 0]),
+        (["clip_1", "clip_01"], ["clip_01"], [1]),
+        (["clip.v2", "clip.v3"], ["clip.v3", "clip.v2"], [1, 0]),
+        (["s1/x", "s2/x"], ["s2/x", "s1/x"], [1, 0]),
+        (["s1/x", "s2/x"], ["x"], "1 of 1 clip have no row of their own, such as 'x'; its ids are as s1/x, s2/x"),
+        (["a", "a", "b"], ["a"], "1 id stands in more than one row, such as 'a'; leave one"),
+        (["clip_1", "clip_001"], ["clip_01"], "1 of 1 clip have no row"),
+        (["a", "b"], ["a", "b", "c", "d"], "2 of 4 clips have no row of their own, such as 'c'; its ids are as a, b"),
+    ],
+)
+def test_rows_of_the_truth_are_those_of_the_clips(rows, ids, expected, tmp_path):
+    path = tmp_path / "truth.csv"
+    path.write_text("id,true_a\n" + "".join(f"{name},{i}\n" for i, name in enumerate(rows)))
+    if isinstance(expected, str):
+        with pytest.raises(UserError) as caught:
+            read_truth(path, ids)
+        assert expected in str(caught.value) and "\n" not in str(caught.value)
+    else:
+        assert [int(row["true_a"]) for row in read_truth(path, ids)] == expected
+
+
+def test_a_cell_of_the_truth_that_is_no_number_is_one_line(tmp_path):
+    path = tmp_path / "truth.csv"
+    path.write_text("id,expected_a\nx,\ny,1\n")
+    with pytest.raises(UserError, match="a cell that is no number"):
+        label_ceiling(path, read_truth(path, ["x", "y"]), np.zeros((2, 1)), ["a"])
 
 
 def test_ceiling_and_damage_match_hand_computation(tmp_path):

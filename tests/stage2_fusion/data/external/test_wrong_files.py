@@ -115,7 +115,7 @@ def test_token_numbers_are_no_features(tmp_path):
 
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.csv")
-    with pytest.raises(UserError, match=r"a\.csv: no file but a pipe or a device; write the features to a file"):
+    with pytest.raises(UserError, match=r"a\.csv: no file but a pipe or a device; write its content to a file"):
         read(tmp_path / "a.csv")
 
 
