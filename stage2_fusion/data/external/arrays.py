@@ -1,5 +1,6 @@
 """Arrays: .npy, .npz or .safetensors, one file a clip; or one .npz or .safetensors whose arrays are named as the clips,
-or an .npz with features (N, C) or (N, T, C) and N ids.
+or an .npz with features (N, C) or (N, T, C) and N ids. Rows behind one of N lengths are padding; without lengths, rows
+of zeros at both ends are.
 
 A file of a clip holds one array, (T, C) or (C,) for one step, or an array called features or as its modality and,
 beside it, times (T,) in seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are spread over
@@ -18,15 +19,19 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.media.arrays import to_array
+from shared.tables.columns import normalize_name
 from shared.text import first_few, one_line
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
 
-FEATURES = ("features", "feature", "embeddings", "embedding", "values", "x", "arr_0")
+FEATURES = ("features", "feature", "embeddings", "embedding", "values", "x", "arr0")
+NAMELESS = ""
+"""What the array of a .npy is called."""
 TIMES = ("times", "timestamps", "time", "timestamp")
-RATES = ("rate", "hz", "fps", "frame_rate")
+RATES = ("rate", "hz", "fps", "framerate")
+LENGTHS = ("lengths", "length", "seqlens", "seqlengths")
 CONFIDENCE = ("confidence", "confidences", "score")
-IDS = ("ids", "id", "names", "clips", "filenames", "files", "paths")
+IDS = ("ids", "id", "names", "clips", "clipids", "filenames", "files", "paths")
 
 
 class Arrays:
@@ -40,17 +45,17 @@ class Arrays:
         wanted.refuse_columns(path)
         arrays = read_arrays(path)
         names = (*FEATURES, *KEYS[wanted.modality])
-        main = next((key for key in names if key in arrays), None)
-        rest = [key for key in arrays if key not in (*TIMES, *RATES, *CONFIDENCE)]
+        main = _called(arrays, names)
+        rest = [key for key in arrays if normalize_name(key) not in (*TIMES, *RATES, *CONFIDENCE)]
         if is_of_clips := len(rest) > 1 and wanted.name_clips(rest):
             main = None
-        if main is not None and (ids := next((key for key in IDS if key in arrays), None)):
-            return _clips_in_rows(arrays[main], arrays[ids], f"{path}: {ids}")
+        if main is not None and (ids := _called(arrays, IDS)):
+            return _clips_in_rows(arrays, main, ids, str(path))
         if not name and {"arr_0", "arr_1"} <= {*rest}:
             raise UserError(f"{path}: {len(rest)} arrays without names; np.savez(path, **{{clip: array}}) gives them")
         if main is not None or len(rest) == 1:
-            called = [name or path.stem, *(rest if len(rest) == 1 else [])]
-            track = clip_of(arrays[main or rest[0]], called, str(path), arrays)
+            called = [name or path.stem, *(rest if len(rest) == 1 and not (main and name) else [])]
+            track = clip_of(arrays[main or rest[0]], [*filter(None, called)], str(path), arrays)
             others = {key for names in KEYS.values() for key in names}
             if unread := [key for key in rest if key != main and key not in others] if main else []:
                 track.notes.append(f"arrays not read: {first_few(unread)}; times are called times, or rate in Hz")
@@ -63,17 +68,23 @@ class Arrays:
         return ""
 
 
-def _clips_in_rows(values: np.ndarray, ids: np.ndarray, where: str) -> list[Track]:
+def _clips_in_rows(arrays: Mapping[str, np.ndarray], main: str, ids: str, path: str) -> list[Track]:
     """The clips of (N, C) or (N, T, C) with N names. UserError when there are others in number."""
-    names = [str(name) for name in np.ravel(ids)]
+    values, names, where = arrays[main], [str(name) for name in np.ravel(arrays[ids])], f"{path}: {ids}"
     if values.ndim not in (2, 3) or len(values) != len(names):
         raise UserError(f"{where}: {len(names)} names for an array of shape {values.shape}; give one for each clip")
-    rows = zip(names, values, strict=True)
-    return [one_of_several(partial(np.asarray, row), [name], f"{where} {name[:80]}") for name, row in rows]
+    lengths = _beside(arrays, LENGTHS, len(names), path)
+
+    def rows(i: int) -> np.ndarray:
+        row = as_rows(values[i], f"{where} {names[i][:80]}")
+        return row if values.ndim == 2 else without_padding(row, None if lengths is None else int(lengths[i]))
+
+    return [one_of_several(partial(rows, i), [name], f"{where} {name[:80]}") for i, name in enumerate(names)]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by their names. UserError, in one line, when it cannot be read, or holds Python objects."""
+    """The arrays of a file by their names, NAMELESS for that of a .npy. UserError, in one line, when it cannot be read,
+    or holds Python objects."""
     try:
         if path.suffix.lower() == ".safetensors":
             from safetensors import safe_open
@@ -82,9 +93,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 return {key: np.asarray(to_array(file.get_tensor(key))) for key in file.keys()}  # noqa: SIM118
         with path.open("rb") as content:  # closed also where NumPy finds no archive in it
             loaded = np.load(content, allow_pickle=False)
-            return (
-                {"features": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
-            )
+            return {NAMELESS: loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
     except Exception as error:  # damaged files raise errors of many types
         objects = "object arrays" in str(error).lower() or "pickled" in str(error).lower()
         what = (
@@ -97,7 +106,8 @@ def clip_of(values: Any, names: list[str], where: str, beside: Mapping[str, np.n
     """The track of one array. beside: the other arrays of its file. UserError when it is not (T, C) of numbers."""
     values = as_rows(values, where)
     times = _beside(beside, TIMES, len(values), where)
-    rate = next((np.asarray(beside[key], np.float64).ravel() for key in RATES if key in beside), None)
+    own = _called(beside, RATES)
+    rate = np.asarray(beside[own], np.float64).ravel() if own else None
     if times is None and rate is not None:
         if rate.size != 1 or not 0 < rate[0] < np.inf:
             raise UserError(f"{where}: its rate is {rate.tolist()!s:.60}; give one number of Hz above 0")
@@ -140,9 +150,26 @@ def as_rows(value: Any, where: str) -> np.ndarray:
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
+def _called(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> str | None:
+    """The key of the first of these names, in any capitals; None without one."""
+    return next((key for name in names for key in arrays if normalize_name(key) == name), None)
+
+
+def without_padding(values: np.ndarray, length: int | None) -> np.ndarray:
+    """The rows of (T, C) that are no padding: `length` of them, which MMSA-FET may put at the end, behind zeros;
+    without a length, those between the rows of zeros at both ends."""
+    real = np.flatnonzero((values != 0).any(axis=1))
+    first, last = (int(real[0]), int(real[-1]) + 1) if len(real) else (0, 0)
+    if length is None:
+        return values[first:last]
+    length = min(max(length, 0), len(values))
+    is_behind = last > length and first >= len(values) - length
+    return values[len(values) - length :] if is_behind else values[:length]
+
+
 def _beside(arrays: Mapping[str, np.ndarray], keys: Sequence[str], count: int, where: str) -> np.ndarray | None:
     """(T,) of the first of these names. UserError when it is not of `count` numbers."""
-    key = next((key for key in keys if key in arrays), None)
+    key = _called(arrays, keys)
     if key is None:
         return None
     values = np.asarray(arrays[key])

@@ -105,13 +105,13 @@ class _Rows:
         self.seconds[~again] = spread.seconds  # (T,)
         with np.errstate(over="ignore"):
             finite = np.isfinite(self.values.astype(np.float32)).all(axis=1) & np.isfinite(self.seconds)  # (T,)
-        if self.confidence is not None:
-            finite &= np.isfinite(self.confidence)
+        unsure = np.zeros(count, bool) if self.confidence is None else ~np.isfinite(self.confidence)  # (T,)
         self.kept, self.why = np.ones(count, bool), []
         for left_out, reason in (
             (~track.usable, track.unusable or "not usable"),
             (again, "the same as others: was the tool run twice?"),
             (~finite, "not finite"),
+            (unsure, "whose confidence is no number"),
             (self.seconds < 0, "before the beginning"),
         ):
             if number := int((self.kept & left_out).sum()):

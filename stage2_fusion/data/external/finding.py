@@ -11,6 +11,7 @@ from shared.registry import nearest
 from shared.tables.formats import is_table
 from shared.text import counted, first_few
 from stage2_fusion.data.external.formats import FORMATS, make_format, recognize
+from stage2_fusion.data.external.openface import is_beside
 from stage2_fusion.data.external.problems import Problems
 from stage2_fusion.data.external.sniff import SUFFIXES, Sniffed
 from stage2_fusion.data.external.tracks import KEYS
@@ -36,7 +37,7 @@ def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Pat
     if path.is_dir():
         every = [path / each for each in files_under(path)]
         own = bool(name) and name not in FORMATS.parts
-        files = [each for each in every if own or each.suffix.lower() in SUFFIXES]
+        files = [each for each in every if own or (each.suffix.lower() in SUFFIXES and not is_beside(each))]
         if not files:
             raise UserError(f"{path}: holds no features of {modality}{_what_else(every)}")
         files = _of_modality(path, files, problems)

@@ -14,8 +14,8 @@ from shared.text import first_few
 NUMBER = re.compile(r"0*(\d+?)(\.0*)?")
 PADDING = re.compile(r"(?<!\d)(?<!\d\.)0+(?=\d)", re.ASCII)
 """Zeros before a number; those behind a decimal point are none."""
-JOINED = re.compile(r"\$_\$|/")
-"""What joins a video and the number of its segment, where others write _."""
+JOINED = re.compile(r"\$_\$|[/ -]")
+"""What joins the parts of a name, such as a video and the number of its segment, where others write _."""
 PART = re.compile(r"(?<=.)[/_. -][^/_. -]*")
 """A part of a name behind the first one, with what separates them."""
 

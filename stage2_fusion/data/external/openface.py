@@ -44,6 +44,11 @@ OWN = ("gaze_*", "pose_*", "AU[0-9][0-9]_[rc]")
 face is and whose it is."""
 
 
+def is_beside(path: Path) -> bool:
+    """Whether a file is what OpenFace writes beside its features."""
+    return path.name.endswith("_of_details.txt")
+
+
 class OpenFace:
     title = "OpenFace"
     modalities: Sequence[str] = ("vision",)
@@ -51,13 +56,11 @@ class OpenFace:
     def recognizes(self, file: Sniffed) -> bool:
         header = as_written(file.header, COLUMNS)
         found = {"confidence", "success"} <= {*header} and bool({"frame", "timestamp"} & {*header})
-        return found or tuple(header[:2]) == PICTURES or self._details(file.path)
+        return found or tuple(header[:2]) == PICTURES or is_beside(file.path)
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        if self._details(path):
-            if not name:
-                raise UserError(f"{path}: what OpenFace writes beside its features; give the CSV, or the folder")
-            return []
+        if is_beside(path):
+            raise UserError(f"{path}: what OpenFace writes beside its features; give the CSV, or the folder")
         file = Sniffed(path)
         header = as_written(file.header, COLUMNS)
         if tuple(header[:2]) == PICTURES:
@@ -70,7 +73,7 @@ class OpenFace:
         columns = wanted.columns(numeric_columns(frame), OWN, (), str(path))
         if not columns:
             raise UserError(f"{path}: holds no action units, gaze or head pose; run FeatureExtraction -aus -gaze -pose")
-        usable = numbers(frame, ["success"])[:, 0] == 1  # (N,)
+        usable = numbers(frame, ["success"])[:, 0] > 0  # (N,)
         confidence = numbers(frame, ["confidence"])[:, 0]  # (N,)
         names, kept = clip_names(frame, path), np.ones(len(frame), bool)
         if "face_id" in frame and "frame" in frame:
@@ -91,8 +94,3 @@ class OpenFace:
 
     def how(self, modality: str) -> str:
         return "FeatureExtraction -f clip.mp4 -out_dir openface"
-
-    @staticmethod
-    def _details(path: Path) -> bool:
-        """Whether a file is what OpenFace writes beside its CSV."""
-        return path.name.endswith("_of_details.txt")

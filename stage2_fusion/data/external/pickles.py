@@ -21,7 +21,7 @@ from shared.errors import UserError
 from shared.layouts.vidmimic2.pickles import read_pickle
 from shared.media.decode import MediaError
 from shared.text import counted, first_few
-from stage2_fusion.data.external.arrays import FEATURES, as_rows, clip_of, one_of_several, unread
+from stage2_fusion.data.external.arrays import FEATURES, as_rows, clip_of, one_of_several, unread, without_padding
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
 
@@ -44,7 +44,8 @@ class Pickles:
         try:
             content = read_pickle(path, MOST_BYTES, objects=True)
         except MediaError as error:
-            raise UserError(str(error)) from None
+            how = "; save arrays with NumPy, and tables as CSV or parquet" if "refused" in str(error) else ""
+            raise UserError(f"{error}{how}") from None
         if columns := _columns(content):
             return _split(columns, str(path), wanted.modality)
         if not isinstance(content, dict):
@@ -162,18 +163,6 @@ def _lengths(part: Mapping[Any, Any], key: str, modality: str, count: int, where
     if lengths.dtype.kind not in "fiu" or lengths.size != count or not np.isfinite(lengths).all():
         raise UserError(f"{where}: {lengths.size} lengths of {key} for {count} ids; write it again")
     return lengths.astype(np.int64).ravel()
-
-
-def without_padding(values: np.ndarray, length: int | None) -> np.ndarray:
-    """The rows of (T, C) that are no padding: `length` of them, which MMSA-FET may put at the end, behind zeros;
-    without a length, those between the rows of zeros at both ends."""
-    real = np.flatnonzero((values != 0).any(axis=1))
-    first, last = (int(real[0]), int(real[-1]) + 1) if len(real) else (0, 0)
-    if length is None:
-        return values[first:last]
-    length = min(max(length, 0), len(values))
-    is_behind = last > length and first >= len(values) - length
-    return values[len(values) - length :] if is_behind else values[:length]
 
 
 def _names(value: Any) -> list[str]:

@@ -259,6 +259,8 @@ class Rows:
         own = [name] if name else [path.stem]
         if len(distinct) < 2:
             return [self._track(np.arange(len(self.values)), [*own, *distinct], str(path))]
+        if len(distinct) == len(self.values):  # means over whole clips
+            self.times = None
         return [
             self._track(rows, [each, f"{own[0]}/{each}", f"{own[0]}_{each}"], f"{path}: {each[:80]}")
             for each, rows in rows_by_name(self.names or []).items()

@@ -232,6 +232,12 @@ def test_confidence_that_is_none_is_refused(tmp_path):
     assert reasons(features)["unread"] == "its confidence is from 0 to 100; give it from 0 to 1, or leave it out"
 
 
+def test_confidence_that_is_no_number_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text(f"{FACES}\n{faces([0, 0.04])}" + faces([0.08]).replace("0.98", "98%"))
+    features = read(tmp_path, "vision")
+    assert reasons(features)["rows"] == "1 of 3 rows left out: 1 whose confidence is no number"
+
+
 def test_what_is_not_read_is_said(tmp_path):
     np.savez(tmp_path / "a.npz", features=GOOD, frame_times=np.arange(4.0), labels=np.ones(2))
     assert "arrays not read: frame_times, labels" in reasons(read(tmp_path))["remark"]
@@ -356,6 +362,9 @@ def test_a_folder_without_features_says_what_it_holds(files, said, tmp_path):
 def test_what_openface_writes_beside_its_features_is_none(tmp_path):
     tool_files.openface(tmp_path / "a.csv", 3, np.random.default_rng(0))
     assert "give the CSV, or the folder" in refused(tmp_path / "a_of_details.txt", modality="vision")
+    (tmp_path / "a.csv").write_text("timestamp,AU01_r\n0,1\n0.04,2\n")  # what somebody has kept of it
+    features = read(tmp_path, "vision")
+    assert features.read(0)["vision"].values.tolist() == [[1], [2]] and not reasons(features)
 
 
 # --- which clip ------------------------------------------------------------------------------------------------------
@@ -436,6 +445,27 @@ def test_files_that_are_called_as_another_modality_are_of_that(place, tmp_path):
         assert features.present[name].tolist() == [True, True, False, False]
         assert np.unique(features.read(1)[name].values).tolist() == [value]
     assert "4 files left out, whose paths name another modality" in [each.reason for each in features.problems]
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 2], [3, 1]])
+def test_padding_of_arrays_with_a_row_for_each_id_is_none(lengths, tmp_path):
+    values = np.stack([GOOD + 1, np.pad(GOOD[:2] + 1, ((0, 2), (0, 0)))])
+    more = {} if lengths is None else {"lengths": np.array(lengths)}
+    np.savez(tmp_path / "f.npz", X=values, clip_ids=np.array(["a", "b"]), **more)
+    features = read(tmp_path / "f.npz")
+    for row, count in enumerate(lengths or [4, 2]):
+        np.testing.assert_array_equal(features.read(row)["audio"].values, values[row, :count])
+
+
+def test_means_over_clips_hold_for_the_whole_clip(tmp_path):
+    """A frame of the second clip was lost, so that its mean success is 0.5."""
+    names = "clip, frame, timestamp, confidence, success, AU01_r"
+    (tmp_path / "f.csv").write_text(f"{names}\na, 2.5, 0.06, 0.9, 1, 1.5\nb, 1.5, 0.02, 0.5, 0.5, 2.5\n")
+    features = read(tmp_path / "f.csv", "vision")
+    for row, (value, confidence) in enumerate([(1.5, 0.9), (2.5, 0.5)]):
+        steps = features.read(row)["vision"]
+        assert steps.values.tolist() == [[value]] and steps.times.tolist() == [1.0]
+        np.testing.assert_allclose(steps.signals, [[confidence]], rtol=1e-6)
 
 
 def test_true_and_false_are_numbers(tmp_path):

@@ -36,6 +36,8 @@ from stage2_fusion.data.external.matching import match
         (["clip_10"], ["clip_1", "clip_0"], {}),
         (["video_1"], ["video/0001"], {0: 0}),
         (["data/video_1.mp4", "video/2"], ["raw/video/1", "video_2"], {0: 0, 1: 1}),
+        (["video-1", "video 2"], ["video_1", "video/2"], {0: 0, 1: 1}),
+        (["a-b_c"], ["a_b-c", "a_b_c"], {}),
         (["a_b_c"], ["a/b_c", "a_b/c"], {}),
         (["clip01/openface", "clip02/openface"], ["clip01", "clip02"], {0: 0, 1: 1}),
         (["s1/clip1/of/out", "s2/clip1/of/out", "notes"], ["s1/clip1", "s2/clip1"], {0: 0, 1: 1}),

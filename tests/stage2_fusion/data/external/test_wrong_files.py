@@ -68,6 +68,7 @@ def test_pickles_run_no_code(tmp_path):
     features = read(tmp_path)
     assert features.present["audio"].tolist() == [True, False, False, False] and not (tmp_path / "made").exists()
     said = problems(features)
+    assert said["b.pkl"].endswith("; save arrays with NumPy, and tables as CSV or parquet")
     assert "refused: pickle references" in said["b.pkl"] and "refused: pickle references" in said["c.pkl"]
     assert "not a readable pickle" in said["d.pkl"]
 
