@@ -10,7 +10,7 @@ Arrays (C, T) are refused where clips differ in length: all have as many rows. W
 or there are fewer than three shapes, nothing tells (C, T) from (T, C), and they are read as (T, C).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,17 +45,17 @@ class Arrays:
         wanted.refuse_columns(path)
         arrays = read_arrays(path)
         names = (*FEATURES, *KEYS[wanted.modality])
-        main = _called(arrays, names)
+        main = called(arrays, names)
         rest = [key for key in arrays if normalize_name(key) not in (*TIMES, *RATES, *CONFIDENCE)]
         if is_of_clips := len(rest) > 1 and wanted.name_clips(rest):
             main = None
-        if main is not None and (ids := _called(arrays, IDS)):
+        if main is not None and (ids := called(arrays, IDS)):
             return _clips_in_rows(arrays, main, ids, str(path))
         if not name and {"arr_0", "arr_1"} <= {*rest}:
             raise UserError(f"{path}: {len(rest)} arrays without names; np.savez(path, **{{clip: array}}) gives them")
         if main is not None or len(rest) == 1:
-            called = [name or path.stem, *(rest if len(rest) == 1 and not (main and name) else [])]
-            track = clip_of(arrays[main or rest[0]], [*filter(None, called)], str(path), arrays)
+            own = [name or path.stem, *(rest if len(rest) == 1 and not (main and name) else [])]
+            track = clip_of(arrays[main or rest[0]], [*filter(None, own)], str(path), arrays)
             others = {key for names in KEYS.values() for key in names}
             if unread := [key for key in rest if key != main and key not in others] if main else []:
                 track.notes.append(f"arrays not read: {first_few(unread)}; times are called times, or rate in Hz")
@@ -106,7 +106,7 @@ def clip_of(values: Any, names: list[str], where: str, beside: Mapping[str, np.n
     """The track of one array. beside: the other arrays of its file. UserError when it is not (T, C) of numbers."""
     values = as_rows(values, where)
     times = _beside(beside, TIMES, len(values), where)
-    own = _called(beside, RATES)
+    own = called(beside, RATES)
     rate = np.asarray(beside[own], np.float64).ravel() if own else None
     if times is None and rate is not None:
         if rate.size != 1 or not 0 < rate[0] < np.inf:
@@ -123,10 +123,12 @@ def clip_of(values: Any, names: list[str], where: str, beside: Mapping[str, np.n
     )
 
 
-def one_of_several(values: Callable[[], Any], names: list[str], where: str) -> Track:
+def one_of_several(
+    values: Callable[[], Any], names: list[str], where: str, beside: Mapping[str, np.ndarray] | None = None
+) -> Track:
     """The track of one of the arrays of a file; what is wrong with it is its own problem, not that of the others."""
     try:
-        return clip_of(values(), names, where, {})
+        return clip_of(values(), names, where, beside or {})
     except UserError as error:
         return unread(names, where, str(error).removeprefix(f"{where}: "))
 
@@ -150,9 +152,10 @@ def as_rows(value: Any, where: str) -> np.ndarray:
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
-def _called(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> str | None:
-    """The key of the first of these names, in any capitals; None without one."""
-    return next((key for name in names for key in arrays if normalize_name(key) == name), None)
+def called(keys: Iterable[str], names: Sequence[str]) -> str | None:
+    """The first of the keys that is called so, in any capitals; None without one."""
+    keys = list(keys)
+    return next((key for name in names for key in keys if normalize_name(key) == name), None)
 
 
 def without_padding(values: np.ndarray, length: int | None) -> np.ndarray:
@@ -169,7 +172,7 @@ def without_padding(values: np.ndarray, length: int | None) -> np.ndarray:
 
 def _beside(arrays: Mapping[str, np.ndarray], keys: Sequence[str], count: int, where: str) -> np.ndarray | None:
     """(T,) of the first of these names. UserError when it is not of `count` numbers."""
-    key = _called(arrays, keys)
+    key = called(arrays, keys)
     if key is None:
         return None
     values = np.asarray(arrays[key])

@@ -18,6 +18,7 @@ FORMATS = Registry(
         "libreface": f"{PACKAGE}.libreface:LibreFace",
         "arrays": f"{PACKAGE}.arrays:Arrays",
         "mmsa": f"{PACKAGE}.pickles:Pickles",
+        "sequences": f"{PACKAGE}.sequences:Sequences",
         "table": f"{PACKAGE}.table:Table",
     },
 )

@@ -2,11 +2,14 @@
 
 import pickle
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import tool_files
 from helpers.tool_files import Clips, read
+
+from shared.errors import UserError
 
 RNG = np.random.default_rng(0)
 
@@ -66,6 +69,45 @@ def test_damaged_parquet_is_one_line(tmp_path):
     features = read(tmp_path, "vision")
     assert features.present["vision"].tolist() == [True, False, False, False]
     assert any(each.source.endswith("b.parquet") and "\n" not in each.reason for each in features.problems)
+
+
+@pytest.mark.parametrize("kind", ["lists", "array", "saved"])
+def test_sequences_of_a_dataset_are_read(kind, tmp_path):
+    values = [np.arange(12, dtype=np.float32).reshape(4, 3), np.ones((2, 3), np.float32)]
+    if kind == "array":
+        features = datasets.Features(id=datasets.Value("string"), features=datasets.Array2D((None, 3), "float32"))
+        made = datasets.Dataset.from_dict({"id": ["b", "a"], "features": values}, features=features)
+    else:
+        held = {"path": ["x/b.wav", "x/a.wav"], "X": [*map(np.ndarray.tolist, values)], "label": [1, 2]}
+        made = datasets.Dataset.from_dict({**held, "times": [[0.0, 0.5, 1.0, 1.5], [0.25, 0.75]]})
+    if kind == "saved":
+        made.save_to_disk(tmp_path / "saved")
+    else:
+        made.to_parquet(tmp_path / "saved.parquet")
+    features = read(next(tmp_path.glob("saved*")))
+    for row, expected in ((1, values[0]), (0, values[1])):
+        np.testing.assert_array_equal(steps(features, row, "audio").values, expected)
+    assert steps(features, 0, "audio").times.tolist() == ([0.5, 1.5] if kind == "array" else [0.25, 0.75])
+
+
+def test_wrong_sequences_of_a_table_are_told(tmp_path):
+    path = tmp_path / "f.parquet"
+    held = {"id": ["a", "b", "c", "d"], "features": [[[1.0, 2.0]], [[1.0], [1.0, 2.0]], None, [[3.0, None]]]}
+    pd.DataFrame(held).to_parquet(path)
+    features = read(path)
+    assert features.present["audio"].tolist() == [True, False, False, False]
+    said = {(each.clip, each.source.rpartition(" ")[2]): each.reason for each in features.problems}
+    assert said["", "b"] == "rows of different lengths; write (T, channels)"
+    assert said["d", "d"] == "all rows left out: 1 not finite"
+    for columns, expected in {
+        ("left", "right", "id"): "sequences in left, right; call those of features 'features'",
+        ("left",): "2 sequences and no column of ids; add one",
+    }.items():
+        cells = {name: ["a", "b"] if name == "id" else [[[1.0]], [[2.0]]] for name in columns}
+        path = tmp_path / f"{'_'.join(columns)}.parquet"
+        pd.DataFrame(cells).to_parquet(path)
+        with pytest.raises(UserError, match=expected):
+            read(path)
 
 
 def functionals(path, names):
