@@ -31,6 +31,8 @@ TIMES = ("times", "timestamps", "time", "timestamp")
 RATES = ("rate", "hz", "fps", "framerate")
 LENGTHS = ("lengths", "length", "seqlens", "seqlengths")
 CONFIDENCE = ("confidence", "confidences", "score")
+ROLES = (*TIMES, *RATES, *CONFIDENCE)
+"""What an array may say of the rows of another one."""
 IDS = ("ids", "id", "names", "clips", "clipids", "filenames", "files", "paths")
 
 
@@ -46,7 +48,7 @@ class Arrays:
         arrays = read_arrays(path)
         names = (*FEATURES, *KEYS[wanted.modality])
         main = called(arrays, names)
-        rest = [key for key in arrays if normalize_name(key) not in (*TIMES, *RATES, *CONFIDENCE)]
+        rest = [key for key in arrays if normalize_name(key) not in ROLES]
         if is_of_clips := len(rest) > 1 and wanted.name_clips(rest):
             main = None
         if main is not None and (ids := called(arrays, IDS)):
@@ -107,9 +109,9 @@ def clip_of(values: Any, names: list[str], where: str, beside: Mapping[str, np.n
     values = as_rows(values, where)
     times = _beside(beside, TIMES, len(values), where)
     own = called(beside, RATES)
-    rate = np.asarray(beside[own], np.float64).ravel() if own else None
-    if times is None and rate is not None:
-        if rate.size != 1 or not 0 < rate[0] < np.inf:
+    if times is None and own is not None:
+        rate = np.asarray(beside[own]).ravel()
+        if rate.dtype.kind not in "fiu" or rate.size != 1 or not 0 < rate[0] < np.inf:
             raise UserError(f"{where}: its rate is {rate.tolist()!s:.60}; give one number of Hz above 0")
         times = (np.arange(len(values)) + 0.5) / rate[0]
     return Track(
@@ -138,6 +140,18 @@ def unread(names: list[str], where: str, problem: str) -> Track:
     return Track(names, where, np.zeros((0, 0)), [], None, np.zeros(0, bool), problem=problem)
 
 
+def said_of_rows(content: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What the entries of a clip say of its rows: lists of times and confidence, and a rate. A single score or time is
+    that of the clip."""
+    own = {True: (*TIMES, *CONFIDENCE), False: RATES}
+    return {key: value for key, value in content.items() if value is not None and called([key], own[is_list(value)])}
+
+
+def is_list(value: Any) -> bool:
+    """Whether this is a list or an array."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def as_rows(value: Any, where: str) -> np.ndarray:
     """float (T, C) of an array of numbers; (C,) is one step, and (1, T, C) a batch of one. UserError for others."""
     array = np.asarray(value)
@@ -152,10 +166,10 @@ def as_rows(value: Any, where: str) -> np.ndarray:
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
-def called(keys: Iterable[str], names: Sequence[str]) -> str | None:
+def called(keys: Iterable[Any], names: Sequence[str]) -> Any:
     """The first of the keys that is called so, in any capitals; None without one."""
     keys = list(keys)
-    return next((key for name in names for key in keys if normalize_name(key) == name), None)
+    return next((key for name in names for key in keys if normalize_name(str(key)) == name), None)
 
 
 def without_padding(values: np.ndarray, length: int | None) -> np.ndarray:

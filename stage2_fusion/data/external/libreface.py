@@ -49,7 +49,7 @@ class LibreFace:
             columns=columns,
             usable=np.ones(len(frame), bool),
             times=numbers(frame, [TIME])[:, 0] / 1000 if TIME in frame else None,
-            names=clip_names(frame, path),
+            names=clip_names(frame, path, wanted),
         )
         return rows.tracks(path, name)
 

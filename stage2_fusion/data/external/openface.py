@@ -75,7 +75,7 @@ class OpenFace:
             raise UserError(f"{path}: holds no action units, gaze or head pose; run FeatureExtraction -aus -gaze -pose")
         usable = numbers(frame, ["success"])[:, 0] > 0  # (N,)
         confidence = numbers(frame, ["confidence"])[:, 0]  # (N,)
-        names, kept = clip_names(frame, path), np.ones(len(frame), bool)
+        names, kept = clip_names(frame, path, wanted), np.ones(len(frame), bool)
         if "face_id" in frame and "frame" in frame:
             faces, number = texts(frame, "face_id"), numbers(frame, ["frame"])[:, 0]
             for own in rows_by_name(names or [""] * len(frame)).values():

@@ -67,7 +67,7 @@ class OpenSmile:
         columns = wanted.columns(numeric_columns(frame), EVERY, [*ROLES, *others], str(path))
         if not columns:
             raise UserError(f"{path}: holds no descriptors")
-        names = _names(frame, path)
+        names = _names(frame, path, wanted)
         times = _times(frame, path, names)
         is_nameless = names is not None and not any(names) and len(names) > 1
         if is_nameless and (times is None or not np.diff(times).any()):
@@ -86,11 +86,11 @@ class OpenSmile:
         return "SMILExtract -C eGeMAPSv02.conf -I clip.wav -csvoutput opensmile/clip.csv"
 
 
-def _names(frame: "pd.DataFrame", path: Path) -> list[str] | None:
+def _names(frame: "pd.DataFrame", path: Path, wanted: Wanted) -> list[str] | None:
     """The clip of each row; "" for the name that SMILExtract gives without -instname. Somebody may have written them
     under another name than SMILExtract and its package."""
     column = next((name for name in ("file", "name") if name in frame), None)
-    names = clip_names(frame, path) if column is None else texts(frame, column)
+    names = clip_names(frame, path, wanted) if column is None else texts(frame, column)
     if names is None:
         return None
     counted = [NUMBERED.fullmatch(name) for name in names]

@@ -21,7 +21,18 @@ from shared.errors import UserError
 from shared.layouts.vidmimic2.pickles import read_pickle
 from shared.media.decode import MediaError
 from shared.text import counted, first_few
-from stage2_fusion.data.external.arrays import FEATURES, as_rows, clip_of, one_of_several, unread, without_padding
+from stage2_fusion.data.external.arrays import (
+    FEATURES,
+    ROLES,
+    as_rows,
+    called,
+    clip_of,
+    is_list,
+    one_of_several,
+    said_of_rows,
+    unread,
+    without_padding,
+)
 from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
 
@@ -57,15 +68,16 @@ class Pickles:
             return _split(content, str(path), wanted.modality)
         if clips := _clips(content, wanted.modality, is_of_clips):
             places = {key: f"{path}: {str(key)[:80]}" for key in clips}
+            said = {key: said_of_rows(content[key]) if isinstance(content[key], dict) else {} for key in clips}
             return [
-                one_of_several(partial(_plain, each, places[key]), _names(key), places[key])
+                one_of_several(partial(_plain, each, places[key]), _names(key), places[key], said[key])
                 for key, each in clips.items()
             ]
         if len(content) > 1 or _key(content, wanted.modality):
             value = content[_found(content, wanted.modality, str(path))]
         else:
             value = next(iter(content.values()), [])
-        return [clip_of(_plain(value, str(path)), [name or path.stem], str(path), {})]
+        return [clip_of(_plain(value, str(path)), [name or path.stem], str(path), said_of_rows(content))]
 
     def how(self, modality: str) -> str:
         return ""
@@ -114,7 +126,7 @@ def _clips(content: Mapping[Any, Any], modality: str, certain: bool) -> dict[Any
     parts = {key: value for key, value in content.items() if isinstance(value, dict)}
     if parts and len(parts) == len(content):
         return {key: part[own] for key, part in parts.items() if (own := _key(part, modality))}
-    arrays = len(content) > 1 and all(_is_array(value) for value in content.values())
+    arrays = len(content) > 1 and all(value is None or _is_array(value) for value in content.values())
     return dict(content) if arrays else {}
 
 
@@ -135,7 +147,7 @@ def _split(part: Any, where: str, modality: str) -> list[Track]:
     if named is None:
         raise UserError(f"{where}: has no id, so that nobody knows which clip is which; add the names of its clips")
     for name, value in ((named, part[named]), (key, sequences)):
-        if not _is_list(value):
+        if not is_list(value):
             raise UserError(f"{where}: {name} is no list, with an entry for each clip; write it again")
     names = [_names(each) for each in part[named]]
     if len(sequences) != len(names):
@@ -148,7 +160,17 @@ def _split(part: Any, where: str, modality: str) -> list[Track]:
         return without_padding(as_rows(_plain(sequences[i], place), place), None if lengths is None else lengths[i])
 
     places = [f"{where} {own[0][:80]}" for own in names]
-    return [one_of_several(partial(rows, i, place), names[i], place) for i, place in enumerate(places)]
+    beside = {
+        name: part[name]
+        for name in part
+        if called([name], ROLES) and is_list(part[name]) and len(part[name]) == len(names)
+    }
+
+    def track(i: int, place: str) -> Track:
+        said = said_of_rows({name: values[i] for name, values in beside.items()})
+        return one_of_several(partial(rows, i, place), names[i], place, said)
+
+    return [track(i, place) for i, place in enumerate(places)]
 
 
 def _lengths(part: Mapping[Any, Any], key: str, modality: str, count: int, where: str) -> np.ndarray | None:
@@ -181,11 +203,7 @@ def _text(value: Any) -> str:
 def _ids(content: Any) -> str | None:
     """The key under which a dictionary lists the names of clips; None for none."""
     named = next((name for name in IDS if name in content), None) if isinstance(content, dict) else None
-    return named if named and _is_list(content[named]) else None
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return named if named and is_list(content[named]) else None
 
 
 def _key(content: Mapping[Any, Any], modality: str) -> str | None:
@@ -207,6 +225,8 @@ def _found(content: Mapping[Any, Any], modality: str, where: str) -> str:
 
 def _plain(value: Any, where: str) -> np.ndarray:
     """An array of numbers from an array or lists. UserError for anything else."""
+    if value is None:
+        raise UserError(f"{where}: holds nothing")
     try:
         return np.asarray(value) if not isinstance(value, np.ndarray) or value.dtype != object else np.stack([*value])
     except (TypeError, ValueError):

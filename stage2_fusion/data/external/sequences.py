@@ -18,7 +18,7 @@ from shared.errors import UserError
 from shared.tables.arrow import open_table, read_columns
 from shared.tables.columns import Header
 from shared.text import first_few, one_line
-from stage2_fusion.data.external.arrays import CONFIDENCE, FEATURES, RATES, TIMES, called, one_of_several
+from stage2_fusion.data.external.arrays import FEATURES, ROLES, called, one_of_several, said_of_rows
 from stage2_fusion.data.external.sniff import ARROW, Sniffed
 from stage2_fusion.data.external.tool_csv import naming_column
 from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
@@ -55,10 +55,10 @@ class Sequences:
         if named is None and table.num_rows > 1:
             raise UserError(f"{path}: {table.num_rows} sequences and no column of ids; add one")
         ids = [name or path.stem] if named is None else [*texts.values()][named]
-        beside = [each for each in table.column_names if called([each], (*TIMES, *RATES, *CONFIDENCE))]
+        beside = [each for each in table.column_names if called([each], ROLES)]
 
         def track(i: int) -> Track:
-            others = {each: np.asarray(table[each][i].as_py(), np.float64) for each in beside}
+            others = said_of_rows({each: table[each][i].as_py() for each in beside})
             return one_of_several(partial(_matrix, table[main][i]), [ids[i]], f"{path}: {ids[i][:80]}", others)
 
         return [track(i) for i in range(len(ids))]

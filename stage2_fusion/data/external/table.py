@@ -23,7 +23,7 @@ from shared.tables.text_table import TableRow, TextTable
 from shared.text import first_few, one_line
 from stage2_fusion.data.external.number_lists import LIST, lists_apart
 from stage2_fusion.data.external.sniff import ARROW, TEXT, Sniffed
-from stage2_fusion.data.external.tool_csv import Rows, naming_column
+from stage2_fusion.data.external.tool_csv import Rows, naming_column, segment_names
 from stage2_fusion.data.external.tracks import ANY, EVERY, Track, Wanted
 
 TIMES = ("time", "times", "timestamp", "timestamps", "seconds", "frametime")
@@ -50,8 +50,9 @@ class Table:
         intact = [row for row in table.rows if not row.problem]
         columns_of = [[row.cells[i] for row in intact] for i in range(len(table.header))]
         cells = {each: columns_of[i] for i, each in enumerate(table.header) if each}
-        named = naming_column(Header(table.header, str(path)), lambda i: columns_of[i])
-        names = None if named is None else columns_of[named]
+        header = Header(table.header, str(path))
+        named = naming_column(header, columns_of.__getitem__)
+        names = segment_names(header, columns_of.__getitem__, wanted) or (None if named is None else columns_of[named])
         values = {each: _numbers(column) for each, column in cells.items()}
         columns = _features(table, named, values, wanted, str(path))
         roles = {normalize_name(each): values[each] for each in reversed(table.header) if each}
@@ -175,7 +176,7 @@ def _not_read(
 def _about_lists(names: list[str]) -> str:
     return (
         f"lists that differ in length, are cut off (...) or hold lists are not read: {first_few(names)}; "
-        "write a column a number, or sequences as .npz"
+        "write a column a number, or sequences as .npz or parquet"
     )
 
 

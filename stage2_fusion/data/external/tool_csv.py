@@ -18,7 +18,7 @@ from shared.tables.cells import parse_number
 from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header, normalize_name
 from shared.text import one_line
 from stage2_fusion.data.external.sniff import ARROW, Sniffed, names_of
-from stage2_fusion.data.external.tracks import Track
+from stage2_fusion.data.external.tracks import Track, Wanted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,8 @@ NAMES = (
     *("segment", "segmentid", "sample", "sampleid", "key"),
 )
 """Columns that name clips, without spaces, underscores and capitals; the first one present wins."""
+SEGMENTS = ("clipid", "segmentid", "utteranceid")
+"""Columns that count the segments of a video."""
 TOOLS_NAMES = ("input", "identity")
 """Further columns of names that tools write."""
 PLAIN_NUMBER = re.compile(r"0|[1-9]\d*")
@@ -196,11 +198,24 @@ def numeric_columns(frame: "pd.DataFrame") -> list[str]:
     return [name for name in frame.columns if holds_numbers(name)]
 
 
-def clip_names(frame: "pd.DataFrame", where: object) -> list[str] | None:
+def clip_names(frame: "pd.DataFrame", where: object, wanted: Wanted) -> list[str] | None:
     """The clip of each row of a table that holds several, by a column of names; None without one."""
     names = list(frame.columns)
-    column = naming_column(Header(names, str(where)), lambda i: texts(frame, names[i]))
+    header = Header(names, str(where))
+    if joined := segment_names(header, lambda i: texts(frame, names[i]), wanted):
+        return joined
+    column = naming_column(header, lambda i: texts(frame, names[i]))
     return None if column is None else texts(frame, names[column])
+
+
+def segment_names(header: Header, cells: Callable[[int], Sequence[str]], wanted: Wanted) -> list[str]:
+    """The clip of each row by its video and the segment of that, as MMSA's tables tell them, where these name the
+    clips; [] for other tables."""
+    video, segment = header.first(["videoid"]), header.first(SEGMENTS)
+    if video is None or segment is None:
+        return []
+    names = [f"{first}/{second}" for first, second in zip(cells(video), cells(segment), strict=True)]
+    return names if wanted.name_clips({*names}) else []
 
 
 def naming_column(header: Header, cells: Callable[[int], Sequence[str]]) -> int | None:

@@ -247,7 +247,7 @@ def test_what_is_not_read_is_said(tmp_path):
     table.write_text('id,time,x,units,frame\n1,0.5,2,"[[0.1, 0.2]]",7\n')
     said = [each.reason for each in read(table, clips=Clips("1")).problems]
     lists = "lists that differ in length, are cut off (...) or hold lists are not read: units"
-    assert said == ["columns not read: frame", f"{lists}; write a column a number, or sequences as .npz"]
+    assert said == ["columns not read: frame", f"{lists}; write a column a number, or sequences as .npz or parquet"]
 
 
 def test_rows_without_content_are_said(tmp_path):
@@ -492,6 +492,40 @@ def test_a_format_that_is_named_wrongly_is_one_line(file, said, tmp_path):
         with pytest.raises(UserError) as caught:
             read(f"{name}:{tmp_path / 'a.npy'}", "vision")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["list", "dictionary", "one"])
+def test_times_and_confidence_of_pickled_clips_are_theirs(kind, tmp_path):
+    clip = {"features": GOOD, "times": [0.0, 0.5, 1.0, 1.5], "confidence": [0.5, 0.25, 1.0, 1.0], "score": 2.4}
+    other = {"features": GOOD[:2], "times": [0.25, 0.75], "confidence": [0.5, 1.0]}
+    content = {
+        "list": [{"id": "a", **clip}, {"id": "b", **other}],
+        "dictionary": {"a": clip, "b": other},
+        "one": clip,
+    }
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content[kind]))
+    features = read(tmp_path / "a.pkl")
+    assert features.read(0)["audio"].times.tolist() == clip["times"]
+    assert features.read(0)["audio"].signals.ravel().tolist() == clip["confidence"]
+    if kind != "one":
+        assert features.read(1)["audio"].times.tolist() == other["times"]
+
+
+def test_clip_without_anything_leaves_the_others(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": GOOD, "b": None, "c": GOOD}))
+    features = read(tmp_path / "a.pkl")
+    assert features.present["audio"].tolist() == [True, False, True, False]
+    assert reasons(features)["unread"] == "holds nothing"
+
+
+@pytest.mark.parametrize("ids", [("v1/1", "v1/2", "v2/1"), ("v1$_$01", "v1$_$02", "v2$_$01"), ("v1_1", "v1_2", "v2_1")])
+def test_video_and_segment_name_a_clip(ids, tmp_path):
+    (tmp_path / "t.csv").write_text("video_id,clip_id,x\nv1,1,5\nv1,2,6\nv2,1,7\n")
+    features = read(tmp_path / "t.csv", clips=Clips(*ids))
+    assert [features.read(row)["audio"].values.tolist() for row in range(3)] == [[[5]], [[6]], [[7]]]
+    assert features.columns == ("x",)
+    (tmp_path / "u.csv").write_text("video_id,clip_id,time,x\nv1,1,0,5\nv2,1,0,6\n")
+    assert "2 features fit clip 1 equally well" in refused(tmp_path / "u.csv", clips=Clips("1", "2"))
 
 
 def test_split_that_lacks_the_modality_leaves_the_others(tmp_path):

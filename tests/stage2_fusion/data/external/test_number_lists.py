@@ -60,7 +60,9 @@ def test_a_list_a_clip_is_read_in_every_format(write, name, tmp_path):
 )
 def test_other_lists_are_refused_by_name(cells, tmp_path):
     pd.DataFrame({"id": ["a", "b"], "emb": cells}).to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(UserError, match=r"are not read: emb; write a column a number, or sequences as \.npz"):
+    with pytest.raises(
+        UserError, match=r"are not read: emb; write a column a number, or sequences as \.npz or parquet"
+    ):
         read(tmp_path / "t.csv")
     pd.DataFrame({"id": ["a", "b"], "f": [1, 2], "emb": cells}).to_csv(tmp_path / "t.csv", index=False)
     features = read(tmp_path / "t.csv")

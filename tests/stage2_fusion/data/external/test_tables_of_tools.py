@@ -78,7 +78,12 @@ def test_sequences_of_a_dataset_are_read(kind, tmp_path):
         features = datasets.Features(id=datasets.Value("string"), features=datasets.Array2D((None, 3), "float32"))
         made = datasets.Dataset.from_dict({"id": ["b", "a"], "features": values}, features=features)
     else:
-        held = {"path": ["x/b.wav", "x/a.wav"], "X": [*map(np.ndarray.tolist, values)], "label": [1, 2]}
+        held = {
+            "path": ["x/b.wav", "x/a.wav"],
+            "X": [*map(np.ndarray.tolist, values)],
+            "label": [1, 2],
+            "score": ["high", "low"],
+        }
         made = datasets.Dataset.from_dict({**held, "times": [[0.0, 0.5, 1.0, 1.5], [0.25, 0.75]]})
     if kind == "saved":
         made.save_to_disk(tmp_path / "saved")

@@ -35,13 +35,14 @@ def test_each_unusable_array_is_one_line_and_the_others_are_read(tmp_path):
     np.savez(tmp_path / "f.npz", left=GOOD, right=GOOD)
     np.savez(tmp_path / "g.npz", features=GOOD, times=np.arange(3))
     np.savez(tmp_path / "h.npz", features=GOOD, rate=-1.0)
+    np.savez(tmp_path / "n.npz", features=GOOD, fps="fast")
     (tmp_path / "i.npz").write_bytes(b"PK\x03\x04 cut off")
     (tmp_path / "j.safetensors").write_bytes(b"\xff" * 64)
     np.save(tmp_path / "k.npy", np.full((4, 3), 1e300))
     np.save(tmp_path / "l.npy", np.zeros((0, 3)))
     np.save(tmp_path / "m.npy", GOOD)
-    features = read(tmp_path, clips=Clips(*"abcdefghijklm"))
-    assert [name for name, has in zip("abcdefghijklm", features.present["audio"], strict=True) if has] == ["a", "m"]
+    features = read(tmp_path, clips=Clips(*"abcdefghijklmn"))
+    assert [name for name, has in zip("abcdefghijklmn", features.present["audio"], strict=True) if has] == ["a", "m"]
     said = problems(features)
     assert said == {
         "b.npy": "holds Python objects, which are not read; save it again as numbers (T, channels)",
@@ -52,6 +53,7 @@ def test_each_unusable_array_is_one_line_and_the_others_are_read(tmp_path):
         "g.npz": "times holds 3 values for 4 rows; give one number for each row",
         "h.npz": "its rate is [-1.0]; give one number of Hz above 0",
         "i.npz": said["i.npz"],
+        "n.npz": "its rate is ['fast']; give one number of Hz above 0",
         "j.safetensors": said["j.safetensors"],
         "k.npy": "all rows left out: 4 not finite",
     }
