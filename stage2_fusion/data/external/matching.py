@@ -12,6 +12,7 @@ from shared.tables.media_finder import fold
 from shared.text import first_few
 
 NUMBER = re.compile(r"0*(\d+?)(\.0*)?")
+DIGITS = re.compile(r"\d+")
 PADDING = re.compile(r"(?<!\d)(?<!\d\.)0+(?=\d)", re.ASCII)
 """Zeros before a number; those behind a decimal point are none."""
 JOINED = re.compile(r"\$_\$|[/ -]")
@@ -39,10 +40,11 @@ def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
     A name is an id as it is; without the suffix of a media file, without capitals and in another Unicode form; or one
     of them is the end of the other's path. The longest part in common decides. Paths that only end alike (features/x,
     clips/x) are of one clip where such an end names a clip by itself: it is no number, no two clips have it, and the
-    folder before it is not one of other clips. Where no name is, numbers may have other zeros (7, 00007; clip_1,
-    clip_01) and a video may be joined to its segment otherwise (video/1, video_1, video$_$1); last, an ending that most
-    of the tracks have tells nothing (clip01/openface, clip01_openface). What fits several clips, and clips that several
-    tracks fit equally well, stay without a partner.
+    folder before it is not one of those of the clips, whatever its number (s1, s2).
+
+    Failing that, numbers may have other zeros (7, 00007; clip_1, clip_01), and parts may be joined otherwise (video/1,
+    video_1, video$_$1); last, an ending that most of the tracks have is left out (clip01/openface, clip01_openface).
+    What fits several clips, and clips that several tracks fit equally well, stay without a partner.
     """
     index = ClipIndex(ids)
     candidates: dict[int, list[tuple[int, int]]] = {}  # row: (how certain, track)
@@ -93,7 +95,7 @@ class _Ends:
         self.folders: set[str] = set()
 
     def add(self, form: str, row: int) -> None:
-        self.folders.update(form.split("/")[:-1])
+        self.folders.update(DIGITS.sub("", folder) for folder in form.split("/")[:-1])
         _add(self.whole, form, row)
         for tail in _tails(form):
             _add(self.tails, tail, row)
@@ -122,7 +124,7 @@ class _Ends:
         """Whether the end of a path is enough to tell which clip it is of, though the folders before it differ."""
         folder = form.removesuffix(f"/{tail}").rpartition("/")[2]
         is_number = "/" not in tail and NUMBER.fullmatch(tail) is not None
-        return not is_number and tail.count("/") not in self.shared and folder not in self.folders
+        return not is_number and tail.count("/") not in self.shared and DIGITS.sub("", folder) not in self.folders
 
 
 class ClipIndex:
@@ -130,13 +132,15 @@ class ClipIndex:
 
     def __init__(self, ids: Sequence[str]):
         self.exact = {name: row for row, name in enumerate(ids)}
-        self.names, self.numbers, self.joined = _Ends(), _Ends(), dict[str, list[int]]()
+        self.names, self.numbers = _Ends(), _Ends()
+        self.joined, self.joined_ends = dict[str, list[int]](), dict[str, list[int]]()
         for row, name in enumerate(ids):
             for form in _forms(name):
                 self.names.add(form, row)
                 self.numbers.add(_number(form), row)
-                for segment in _segments(form):
-                    _add(self.joined, segment, row)
+                _add(self.joined, _joined(form), row)
+                for end in (form, *_tails(form)):
+                    _add(self.joined_ends, _joined(end), row)
 
     def find(self, name: str) -> _Place | None:
         if name in self.exact:
@@ -146,8 +150,9 @@ class ClipIndex:
             return place
         if place := self.numbers.find([_number(form) for form in forms]):
             return _Place(place.rows, 0)
-        joined = (self.joined.get(segment) for form in forms for segment in _segments(form))
-        return next((_Place(rows, 0) for rows in joined if rows), None)
+        ends = (self.joined_ends.get(_joined(form)) for form in forms)  # the name is the end of an id, or an id of it
+        whole = (self.joined.get(_joined(tail)) for form in forms for tail in _tails(form))
+        return next((_Place(rows, 0) for rows in (*ends, *whole) if rows), None)
 
     def find_any(self, names: Iterable[str]) -> list[_Place]:
         """What each of the names leads to, if to anything."""
@@ -182,12 +187,9 @@ def _number(form: str) -> str:
     return PADDING.sub("", f"{folder}{slash}{matched[1] if matched else name}")
 
 
-def _segments(form: str) -> Iterator[str]:
-    """A name and its ends that have a folder or a part before the last one, joined by _, without zeros."""
-    for tail in (form, *_tails(form)):
-        joined = JOINED.sub("_", tail)
-        if "_" in joined:
-            yield PADDING.sub("", joined)
+def _joined(form: str) -> str:
+    """A name whose parts are all joined by _, without zeros; the same for video/01 and video$_$1."""
+    return PADDING.sub("", JOINED.sub("_", form))
 
 
 def _endings(name: str) -> list[str]:
