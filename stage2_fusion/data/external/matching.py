@@ -64,7 +64,7 @@ def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
             found.unmatched.append((number, f"fits several clips ({fitting}); name it by a longer part of the path"))
         else:
             called = " or ".join(name[:80] for name in several[: 1 + (len(several) == 2)])  # a file, and its only row
-            found.unmatched.append((number, f"no clip is called {called or 'so'}"))
+            found.unmatched.append((number, f"no clip is called {called or 'so'}{index.folder_hint(several)}"))
     for row, fitting_tracks in candidates.items():
         most = max(certainty for certainty, _ in fitting_tracks)
         first = [number for certainty, number in fitting_tracks if certainty == most]
@@ -153,6 +153,12 @@ class ClipIndex:
         ends = (self.joined_ends.get(_joined(form)) for form in forms)  # the name is the end of an id, or an id of it
         whole = (self.joined.get(_joined(tail)) for form in forms for tail in _tails(form))
         return next((_Place(rows, 0) for rows in (*ends, *whole) if rows), None)
+
+    def folder_hint(self, names: Iterable[str]) -> str:
+        """What to do about a file in a folder that is called as a clip."""
+        folders = (name.rpartition("/")[0] for name in names)
+        called = next((folder for folder in folders if folder and self.find(folder) is not None), "")
+        return f", though one is called {called}: leave one file in it, named so" if called else ""
 
     def find_any(self, names: Iterable[str]) -> list[_Place]:
         """What each of the names leads to, if to anything."""

@@ -50,7 +50,10 @@ class Sequences:
         main = called(held, (*FEATURES, *KEYS[wanted.modality])) or (held[0] if len(held) == 1 else None)
         if main is None:
             raise UserError(f"{path}: sequences in {first_few(held) or 'no column'}; call those of features 'features'")
-        texts = {each: [str(cell) for cell in table[each].to_pylist()] for each in _names(table.schema)}
+        texts = {
+            each: ["" if cell is None else str(cell) for cell in table[each].to_pylist()]
+            for each in _names(table.schema)
+        }
         named = naming_column(Header([*texts], str(path)), [*texts.values()].__getitem__)
         if named is None and table.num_rows > 1:
             raise UserError(f"{path}: {table.num_rows} sequences and no column of ids; add one")
@@ -98,10 +101,10 @@ def _matrix(cell: "pa.Scalar") -> np.ndarray:
     import pyarrow.compute as pc
 
     cell = cell.value if isinstance(cell, pa.ExtensionScalar) else cell
-    if not cell.is_valid:
-        return np.zeros((0, 1), np.float32)
+    if not cell.is_valid or not len(cell.values):
+        raise UserError("holds nothing")
     rows = cell.values
     widths = pc.list_value_length(rows).unique().to_pylist()
     if len(widths) > 1 or widths == [None]:
         raise UserError("rows of different lengths; write (T, channels)")
-    return rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), widths[0] if widths else 1)
+    return rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), widths[0])

@@ -68,6 +68,14 @@ def test_clips_of_names_that_are_spelled_otherwise_are_told():
     assert match([["a/face"], ["b/face"]], ["a", "b"]).respelled == [0, 1]
 
 
+def test_folder_of_a_clip_with_several_files_is_said():
+    names = [[f"{clip}/{file}"] for clip in ("v1", "v2") for file in ("face", "labels")]
+    assert (
+        "no clip is called v1/face, though one is called v1: leave one file"
+        in match(names, ["v1", "v2"]).unmatched[0][1]
+    )
+
+
 def test_second_name_is_tried_when_the_first_fits_none():
     assert match([["one", "videos/b.mp4"]], ["a", "b"]).track_of == {1: 0}
     assert match([["03bSn$_$11", "03bSn/11", "03bSn_11"]], ["03bSn_11", "11"]).track_of == {0: 0}

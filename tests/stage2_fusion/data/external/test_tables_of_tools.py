@@ -103,6 +103,7 @@ def test_wrong_sequences_of_a_table_are_told(tmp_path):
     assert features.present["audio"].tolist() == [True, False, False, False]
     said = {(each.clip, each.source.rpartition(" ")[2]): each.reason for each in features.problems}
     assert said["", "b"] == "rows of different lengths; write (T, channels)"
+    assert said["", "c"] == "holds nothing"
     assert said["d", "d"] == "all rows left out: 1 not finite"
     for columns, expected in {
         ("left", "right", "id"): "sequences in left, right; call those of features 'features'",
