@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
+from shared.errors import UserError
 from stage2_fusion.data.external.features import ExternalFeatures
 
 GOOD = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -162,3 +164,15 @@ class Clips:
 
 def read(path, modality="audio", clips=None, patterns=()):
     return ExternalFeatures(str(path), modality, clips or Clips(), patterns)
+
+
+def reasons(features):
+    """The reasons of what is no plain absence, by their kind."""
+    return {each.kind: each.reason for each in features.problems if each.kind != "missing"}
+
+
+def refused(path, **options):
+    with pytest.raises(UserError) as caught:
+        read(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

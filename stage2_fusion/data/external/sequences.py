@@ -3,8 +3,9 @@ pandas write them.
 
     id: "clip", features: [[...], ...] (T, C), times: [...] (T,), ...
 
-The columns are called as the arrays of a .npz (arrays.py), and named by ids or paths. Where several hold sequences, the
-one that is called features or as its modality is read.
+The columns are called as the arrays of a .npz (arrays.py), and clips by a column of ids or paths. Where several hold
+sequences, the one that is called features or as its modality is read. A sequence of another name beside columns of
+decimal numbers leaves the file a table of these.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,9 @@ class Sequences:
             schema = open_table(file.path).schema
         except Exception:  # Arrow raises errors of many types; reading the file as a table says which
             return False
-        return bool(_nested(schema))
+        held = _nested(schema)
+        named = called(held, (*FEATURES, *(key for keys in KEYS.values() for key in keys)))
+        return bool(held) and (named is not None or not _decimals(schema))
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
         wanted.refuse_columns(path)
@@ -60,11 +63,17 @@ class Sequences:
         ids = [name or path.stem] if named is None else [*texts.values()][named]
         beside = [each for each in table.column_names if called([each], ROLES)]
 
+        rest = [each for each in _decimals(table.schema) if each not in beside and not wanted.is_label(each)]
+        notes = [f"columns not read: {first_few(rest, 6)}"] if rest else []
+
         def track(i: int) -> Track:
             others = said_of_rows({each: table[each][i].as_py() for each in beside})
             return one_of_several(partial(_matrix, table[main][i]), [ids[i]], f"{path}: {ids[i][:80]}", others)
 
-        return [track(i) for i in range(len(ids))]
+        tracks = [track(i) for i in range(len(ids))]
+        for each in tracks:
+            each.notes = notes
+        return tracks
 
     def how(self, modality: str) -> str:
         return ""
@@ -93,6 +102,13 @@ def _names(schema: "pa.Schema") -> list[str]:
 
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer)
     return [name for name in schema.names if any(is_kind(schema.field(name).type) for is_kind in kinds)]
+
+
+def _decimals(schema: "pa.Schema") -> list[str]:
+    """The columns of decimal numbers."""
+    import pyarrow as pa
+
+    return [name for name in schema.names if pa.types.is_floating(schema.field(name).type)]
 
 
 def _matrix(cell: "pa.Scalar") -> np.ndarray:

@@ -95,6 +95,16 @@ def test_sequences_of_a_dataset_are_read(kind, tmp_path):
     assert steps(features, 0, "audio").times.tolist() == ([0.5, 1.5] if kind == "array" else [0.25, 0.75])
 
 
+def test_sequences_beside_numbers_are_read_where_they_are_called_features(tmp_path):
+    held = {"id": ["a", "b"], "x": [1.5, 2.5], "Joy": [0.1, 0.2]}
+    pd.DataFrame({**held, "landmarks": [[[1.0, 2.0]]] * 2}).to_parquet(tmp_path / "table.parquet")
+    assert read(tmp_path / "table.parquet").columns == ("x",)
+    pd.DataFrame({**held, "features": [[[1.0, 2.0]]] * 2}).to_parquet(tmp_path / "sequences.parquet")
+    features = read(tmp_path / "sequences.parquet")
+    assert steps(features, 1, "audio").values.tolist() == [[1, 2]]
+    assert [each.reason for each in features.problems if each.kind == "remark"] == ["columns not read: x"]
+
+
 def test_wrong_sequences_of_a_table_are_told(tmp_path):
     path = tmp_path / "f.parquet"
     held = {"id": ["a", "b", "c", "d"], "features": [[[1.0, 2.0]], [[1.0], [1.0, 2.0]], None, [[3.0, None]]]}
