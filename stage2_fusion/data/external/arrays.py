@@ -55,7 +55,7 @@ class Arrays:
             return _clips_in_rows(arrays, main, ids, str(path))
         if not name and {"arr_0", "arr_1"} <= {*rest}:
             raise UserError(f"{path}: {len(rest)} arrays without names; np.savez(path, **{{clip: array}}) gives them")
-        if main is not None or len(rest) == 1:
+        if main is not None or is_alone(rest, wanted):
             own = [name or path.stem, *(rest if len(rest) == 1 and not (main and name) else [])]
             track = clip_of(arrays[main or rest[0]], [*filter(None, own)], str(path), arrays)
             others = {key for names in KEYS.values() for key in names}
@@ -68,6 +68,12 @@ class Arrays:
 
     def how(self, modality: str) -> str:
         return ""
+
+
+def is_alone(keys: Sequence[str], wanted: Wanted) -> bool:
+    """Whether there is one array, and it is not called as another modality."""
+    others = [key for name, own in KEYS.items() if name != wanted.modality for key in own]
+    return len(keys) == 1 and (called(keys, others) is None or wanted.name_clips(keys))
 
 
 def _clips_in_rows(arrays: Mapping[str, np.ndarray], main: str, ids: str, path: str) -> list[Track]:

@@ -73,7 +73,7 @@ class Pickles:
                 one_of_several(partial(_plain, each, places[key]), _names(key), places[key], said[key])
                 for key, each in clips.items()
             ]
-        if len(content) > 1 or _key(content, wanted.modality):
+        if len(content) > 1 or any(_key(content, name) for name in KEYS):
             value = content[_found(content, wanted.modality, str(path))]
         else:
             value = next(iter(content.values()), [])

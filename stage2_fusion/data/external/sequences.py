@@ -19,7 +19,7 @@ from shared.errors import UserError
 from shared.tables.arrow import open_table, read_columns
 from shared.tables.columns import Header
 from shared.text import first_few, one_line
-from stage2_fusion.data.external.arrays import FEATURES, ROLES, called, one_of_several, said_of_rows
+from stage2_fusion.data.external.arrays import FEATURES, ROLES, called, is_alone, one_of_several, said_of_rows
 from stage2_fusion.data.external.sniff import ARROW, Sniffed
 from stage2_fusion.data.external.tool_csv import naming_column
 from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
@@ -50,7 +50,7 @@ class Sequences:
         except Exception as error:  # Arrow raises errors of many types
             raise UserError(f"{path}: not a readable table ({one_line(error, 120)}); write it again") from None
         held = _nested(table.schema)
-        main = called(held, (*FEATURES, *KEYS[wanted.modality])) or (held[0] if len(held) == 1 else None)
+        main = called(held, (*FEATURES, *KEYS[wanted.modality])) or (held[0] if is_alone(held, wanted) else None)
         if main is None:
             raise UserError(f"{path}: sequences in {first_few(held) or 'no column'}; call those of features 'features'")
         texts = {
@@ -62,7 +62,6 @@ class Sequences:
             raise UserError(f"{path}: {table.num_rows} sequences and no column of ids; add one")
         ids = [name or path.stem] if named is None else [*texts.values()][named]
         beside = [each for each in table.column_names if called([each], ROLES)]
-
         rest = [each for each in _decimals(table.schema) if each not in beside and not wanted.is_label(each)]
         notes = [f"columns not read: {first_few(rest, 6)}"] if rest else []
 

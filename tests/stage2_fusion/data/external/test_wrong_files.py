@@ -4,6 +4,7 @@ import os
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import tool_files
 from helpers.pickled_code import Code
@@ -108,6 +109,20 @@ def test_wrong_pickles_are_refused_in_one_line(content, said, tmp_path):
     with pytest.raises(UserError) as caught:
         read(tmp_path / "features.pkl")
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["npz", "pkl", "parquet"])
+def test_features_of_one_modality_are_not_taken_for_those_of_another(kind, tmp_path):
+    path = tmp_path / f"a.{kind}"
+    if kind == "npz":
+        np.savez(path, vision=GOOD)
+    elif kind == "pkl":
+        path.write_bytes(pickle.dumps({"vision": GOOD}))
+    else:
+        pd.DataFrame({"id": ["a"], "vision": [GOOD.tolist()]}).to_parquet(path)
+    assert read(path, "vision").present["vision"][0]
+    with pytest.raises(UserError, match=r"holds (no audio, but )?vision|sequences in vision"):
+        read(path, "audio")
 
 
 def test_token_numbers_are_no_features(tmp_path):
