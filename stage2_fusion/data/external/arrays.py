@@ -62,7 +62,7 @@ class Arrays:
             if unread := [key for key in rest if key != main and key not in others] if main else []:
                 track.notes.append(f"arrays not read: {first_few(unread)}; times are called times, or rate in Hz")
             return [track]
-        if not rest or (name and not is_of_clips):
+        if len(rest) < 2 or (name and not is_of_clips):
             raise UserError(f"{path}: holds {first_few(rest) or 'no array'}; call the one with the features 'features'")
         return [one_of_several(partial(arrays.get, key), [key], f"{path}: {key}") for key in rest]
 
