@@ -1,6 +1,7 @@
 """Published audio weights: files of laion_clap and folders of transformers, loaded without running pickled code."""
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
+from shared.files import read_object
 from shared.text import one_line
 from shared.training.weights_only import refusal, weights_only
+from stage1_align.towers.loaded_weights import check_loaded
 from stage1_align.towers.transformers_config import check_published
 
 UNUSED = ("spectrogram_extractor.", "tscam_conv.", "head.")
 """Weights of the Fourier transform and the tagging head, which the towers do not use."""
+PUBLISHED = "give a folder as transformers saves it, not one converted for another program"
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
@@ -73,10 +77,15 @@ def load_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, path: 
 
 
 def load_folder(
-    model_class: Any, folder: str | Path, config: Any, key_mapping: dict[str, str] | None = None
+    model_class: Any,
+    folder: str | Path,
+    config: Any,
+    key_mapping: dict[str, str] | None = None,
+    replaced: Iterable[str] = (),
 ) -> nn.Module:
     """A model of transformers from a local folder, in float32. Other weights in the file are ignored; UserError when
-    some of the model's are missing. key_mapping: patterns in the names of weights and what replaces them."""
+    those of the model do not fit its configuration. key_mapping: patterns in the names of weights and what replaces
+    them. replaced: fields of config.json that options replace."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 
@@ -90,6 +99,7 @@ def load_folder(
                 config=config,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # else they are an error that does not say which
                 dtype=torch.float32,
                 key_mapping=key_mapping,
             )
@@ -99,18 +109,13 @@ def load_folder(
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-    # The mask vector of pretraining: not every file has it, and no tower uses it.
-    missing = sorted(name for name in info["missing_keys"] if not name.endswith("masked_spec_embed"))
-    if missing:
-        raise UserError(
-            f"{folder}: {len(missing)} weights are missing, first {', '.join(missing[:3])}; "
-            "does config.json belong to these weights?"
-        )
+    check_loaded(folder, model, info, replaced)
     return model
 
 
 def folder_config(folder: str | Path) -> Any:
     """The configuration in a local folder of transformers; UserError when there is none."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     if not (Path(folder) / "config.json").is_file():
@@ -118,5 +123,18 @@ def folder_config(folder: str | Path) -> Any:
     check_published(Path(folder))
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}/config.json: {one_line(error, 200)}") from None
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise UserError(f"{folder}/config.json: {one_line(error, 200)}; {PUBLISHED}") from None
+
+
+def extractor_settings(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The settings of the feature extractor in a folder of transformers and their file, which newer versions call
+    processor_config.json; {} without either."""
+    what, how = "settings of a feature extractor", "download the folder again"
+    path = Path(folder) / "processor_config.json"
+    if path.is_file():
+        nested = read_object(path, what, how).get("feature_extractor")
+        if isinstance(nested, dict):
+            return path, nested
+    path = Path(folder) / "preprocessor_config.json"
+    return path, read_object(path, what, how) if path.is_file() else {}

@@ -71,6 +71,9 @@ class Tower(nn.Module):
         """Build a tower from plain values (YAML, JSON), in training mode; UserError names the nearest option for an
         unknown one, and says which values contradict each other."""
         options: Any = configuration.build(cls.Options, values, cls.__name__)
+        for name in cls.ELSEWHERE:  # a variable of the shell that is not set
+            if getattr(options, name, None) == "":
+                raise UserError(f"{cls.__name__}: {name} is empty; give a name or a folder, or null for none")
         with options_of(cls.__name__, "python -m stage1_align.towers explains them"):
             return cls(options, embed_dim).train()
 

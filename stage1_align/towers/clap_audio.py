@@ -2,18 +2,16 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from shared.files import read_json
 from shared.registry import nearest
-from stage1_align.towers.audio_checkpoints import folder_config, load_folder
+from stage1_align.towers.audio_checkpoints import extractor_settings, folder_config, load_folder
 from stage1_align.towers.mel_cnn import check_bank
-from stage1_align.towers.transformers_config import check_fields, known_fields
+from stage1_align.towers.transformers_config import build_config, check_fields, known_fields
 from stage1_align.towers.windowed_tower import WindowedOptions, WindowedTower
 
 FEATURES = {  # preprocessor_config.json of laion/clap-htsat-unfused
@@ -72,13 +70,15 @@ class Clap(WindowedTower):
         from transformers import ClapAudioConfig, ClapAudioModelWithProjection, ClapFeatureExtractor
 
         features: dict[str, Any] = dict(FEATURES)
-        check_fields(ClapAudioConfig, options.model_cfg, "clap tower: model_cfg")
-        config = ClapAudioConfig(**options.model_cfg)
+        where = "clap tower: model_cfg"
+        check_fields(ClapAudioConfig, options.model_cfg, where)
+        config = build_config(ClapAudioConfig, options.model_cfg, where)
         if options.pretrained:
             config = folder_config(options.pretrained)
             config = getattr(config, "audio_config", config)
             config.update(options.model_cfg)
-            features |= _extractor_values(Path(options.pretrained))
+            _, settings = extractor_settings(options.pretrained)
+            features |= {name: settings[name] for name in FEATURES if name in settings}
         if not isinstance(config, ClapAudioConfig) or config.enable_fusion:
             raise UserError(
                 f"{options.pretrained or 'model_cfg'}: not a CLAP model without fusion; the clap tower needs one"
@@ -102,7 +102,8 @@ class Clap(WindowedTower):
         self.register_buffer("filters", filters, persistent=False)
 
         if options.pretrained:
-            model: Any = load_folder(ClapAudioModelWithProjection, options.pretrained, config)
+            replaced = options.model_cfg
+            model: Any = load_folder(ClapAudioModelWithProjection, options.pretrained, config, replaced=replaced)
         else:
             model = ClapAudioModelWithProjection(config)
         self.net = model.audio_model.audio_encoder
@@ -126,12 +127,3 @@ class Clap(WindowedTower):
     def _frames(self, mel: Tensor) -> Tensor:
         hidden = self.net(mel).last_hidden_state  # (N, C, bands, steps)
         return hidden.mean(2).transpose(1, 2)  # (N, steps / repeats, C)
-
-
-def _extractor_values(folder: Path) -> dict[str, Any]:
-    """The spectrogram settings of the folder; {} without a preprocessor_config.json."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return {}
-    values = read_json(path, "settings of a feature extractor", "download the folder again")
-    return {name: values[name] for name in FEATURES if name in values}

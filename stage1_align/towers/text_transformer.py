@@ -17,10 +17,11 @@ from shared.saved.typed import read_typed
 from shared.text import one_line
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.gte_config import gte_fields
+from stage1_align.towers.loaded_weights import check_loaded
 from stage1_align.towers.small_bert import BertSizes, SmallBert
 from stage1_align.towers.text_tower import TextTower
 from stage1_align.towers.tokenizers import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
-from stage1_align.towers.transformers_config import check_fields, check_published, known_fields
+from stage1_align.towers.transformers_config import build_config, check_fields, check_published, known_fields
 
 ARCHITECTURES = (
     "albert",
@@ -153,7 +154,7 @@ def _from_scratch(options: TextOptions) -> Any:
 
     config_class = _config_class(options.architecture)
     check_fields(config_class, options.model_cfg, where)
-    config = config_class(**values)
+    config = build_config(config_class, values, where)
     _check_positions(options, getattr(config, "max_position_embeddings", options.context_length))
     return _without_pooler(lambda **kwargs: AutoModel.from_config(config, **kwargs))
 
@@ -216,6 +217,7 @@ def _load_net(folder: Path, model_cfg: dict[str, Any]) -> tuple[Any, Any]:
             config = AutoConfig.from_pretrained(folder, **local, **model_cfg)
             check_fields(_config_class(config.model_type), model_cfg, f"{config.model_type} tower: model_cfg")
         local |= {"config": config, "use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+        local["ignore_mismatched_sizes"] = True  # else they are an error that does not say which
         with _quiet():
             net, report = _without_pooler(lambda **kwargs: AutoModel.from_pretrained(folder, **local, **kwargs))
     except UserError:
@@ -223,11 +225,7 @@ def _load_net(folder: Path, model_cfg: dict[str, Any]) -> tuple[Any, Any]:
     except Exception as error:  # safetensors, JSON, shapes and remote code each raise their own
         reason = one_line(error, 200)
         raise UserError(f"{folder}: cannot be loaded as a transformers encoder ({reason})") from None
-    missing = sorted([*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])])
-    if missing:
-        raise UserError(
-            f"{folder}: the weights lack {missing[0]} and {len(missing) - 1} more; config.json is of another model"
-        )
+    check_loaded(folder, net, report, model_cfg)
     return net, config
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from shared.errors import UserError
 from shared.files import read_object
 from shared.registry import nearest
+from shared.text import one_line
 
 ATTENTION = ("eager", "sdpa")
 """Attention that transformers and torch bring themselves; other names may be kernels on a hub."""
@@ -36,6 +37,16 @@ def check_fields(config_class: Any, values: Mapping[str, Any], where: str) -> No
             _check_attention(name, value, where)
         elif name not in known:
             raise UserError(f"{where} has no field {name!r}: {nearest(str(name), known)}")
+
+
+def build_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any:
+    """A configuration with these fields. UserError, which begins with `where`, for values that transformers refuses."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return config_class(**values)
+    except StrictDataclassError as error:
+        raise UserError(f"{where}: {one_line(error, 200)}") from None
 
 
 def known_fields(config: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import dataclasses
 import math
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from shared.files import read_json
 from shared.options.ranges import SampleRate
 from shared.registry import nearest
-from stage1_align.towers.audio_checkpoints import folder_config, load_folder
+from stage1_align.towers.audio_checkpoints import extractor_settings, folder_config, load_folder
 from stage1_align.towers.audio_tower import pad_waveforms
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.layered_tower import MIX, LayeredOptions, LayeredTower
-from stage1_align.towers.transformers_config import check_fields, known_fields
+from stage1_align.towers.transformers_config import build_config, check_fields, known_fields
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -67,14 +65,16 @@ class Wav2vec2(LayeredTower):
     def __init__(self, options: Wav2vec2Options, embed_dim: int):
         from transformers import CONFIG_MAPPING, AutoModel
 
+        replaced = options.model_cfg
         options = _resolved(options)
         if options.architecture not in ARCHITECTURES:
             raise UserError(
                 f"this tower cannot run a {options.architecture!r}: {nearest(options.architecture, ARCHITECTURES)}"
             )
         config_class = CONFIG_MAPPING[options.architecture]
-        check_fields(config_class, options.model_cfg, f"{options.architecture} tower: model_cfg")
-        config = config_class(**options.model_cfg)
+        where = f"{options.architecture} tower: model_cfg"
+        check_fields(config_class, options.model_cfg, where)
+        config = build_config(config_class, options.model_cfg, where)
         # LayerDrop would leave parameters without a gradient on some processes; SpecAugment fails on clips shorter than
         # a span.
         config.layerdrop, config.apply_spec_augment = 0.0, False
@@ -84,7 +84,7 @@ class Wav2vec2(LayeredTower):
             raise UserError(f"{options.pretrained or 'model_cfg'}: has an adapter, which this tower does not support")
         super().__init__(dataclasses.replace(options, model_cfg=known_fields(config)), embed_dim)
         if options.pretrained:
-            self.net = load_folder(_model_class(config), options.pretrained, config)
+            self.net = load_folder(_model_class(config), options.pretrained, config, replaced=replaced)
         else:
             self.net = AutoModel.from_config(config)
         if hasattr(self.net, "masked_spec_embed"):
@@ -179,9 +179,7 @@ def _resolved(options: Wav2vec2Options) -> Wav2vec2Options:
     if options.pretrained:
         config = folder_config(options.pretrained)
         model_cfg, architecture = {**known_fields(config), **model_cfg}, config.model_type
-        path = Path(options.pretrained) / "preprocessor_config.json"
-        if path.is_file():
-            settings = read_json(path, "settings of a feature extractor", "download the folder again")
+        _, settings = extractor_settings(options.pretrained)
     return dataclasses.replace(
         options,
         model_cfg=model_cfg,

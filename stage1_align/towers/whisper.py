@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from shared.errors import UserError
-from shared.files import read_object
 from shared.options.ranges import NonNegativeFloat
 from shared.registry import nearest
-from stage1_align.towers.audio_checkpoints import folder_config, load_folder
+from stage1_align.towers.audio_checkpoints import extractor_settings, folder_config, load_folder
 from stage1_align.towers.audio_tower import pad_waveforms
 from stage1_align.towers.base import Encoded
 from stage1_align.towers.layered_tower import MIX, LayeredOptions, LayeredTower
 from stage1_align.towers.mel_cnn import check_bank
 from stage1_align.towers.slaney_mel import slaney_mel
-from stage1_align.towers.transformers_config import check_fields, known_fields
+from stage1_align.towers.transformers_config import build_config, check_fields, known_fields
 
 FEATURES = {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160}
 """preprocessor_config.json of every published model."""
@@ -75,12 +73,12 @@ class Whisper(LayeredTower):
         from transformers import WhisperConfig
         from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-        options = _resolved(options, WhisperConfig)
-        config = WhisperConfig(**options.model_cfg)
+        replaced = options.model_cfg
+        options, config = _resolved(options, WhisperConfig)
         config.encoder_layerdrop = 0.0  # would leave parameters without a gradient on some processes
         super().__init__(dataclasses.replace(options, model_cfg=known_fields(config)), embed_dim)
         if options.pretrained:
-            self.net = load_folder(WhisperEncoder, options.pretrained, config, PREFIXES)
+            self.net = load_folder(WhisperEncoder, options.pretrained, config, PREFIXES, replaced)
         else:
             self.net = WhisperEncoder(config)
         kept = self._choose_layer(config.encoder_layers)
@@ -194,26 +192,25 @@ class Whisper(LayeredTower):
         return self._mix([*states[:-1], x]) if mixed else x
 
 
-def _resolved(options: WhisperOptions, config_class: Any) -> WhisperOptions:
-    """The options with the configuration and the spectrogram settings of the folder."""
-    check_fields(config_class, options.model_cfg, "whisper tower: model_cfg")
+def _resolved(options: WhisperOptions, config_class: Any) -> tuple[WhisperOptions, Any]:
+    """The options with the configuration and the spectrogram settings of the folder, and that configuration."""
+    where = "whisper tower: model_cfg"
+    check_fields(config_class, options.model_cfg, where)
     model_cfg, features = options.model_cfg, dict(FEATURES)
     if options.pretrained:
         config = folder_config(options.pretrained)
         if not isinstance(config, config_class):
             raise UserError(f"{options.pretrained}: a {config.model_type!r}; the whisper tower needs a Whisper model")
         model_cfg = known_fields(config) | model_cfg
-        features |= _extractor_values(Path(options.pretrained), config_class(**model_cfg))
-    return dataclasses.replace(options, model_cfg=model_cfg, feature_cfg=features | options.feature_cfg)
+    config = build_config(config_class, model_cfg, where)
+    if options.pretrained:
+        features |= _extractor_values(options.pretrained, config)
+    return dataclasses.replace(options, model_cfg=model_cfg, feature_cfg=features | options.feature_cfg), config
 
 
-def _extractor_values(folder: Path, config: Any) -> dict[str, Any]:
-    """The spectrogram settings of the folder; {} without a preprocessor_config.json. UserError for those of another
-    model."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return {}
-    values = read_object(path, "settings of a feature extractor", "download the folder again")
+def _extractor_values(folder: str, config: Any) -> dict[str, Any]:
+    """The spectrogram settings of the folder, if it has any. UserError for those of another model."""
+    path, values = extractor_settings(folder)
     bands, expected = values.get("feature_size", config.num_mel_bins), config.num_mel_bins
     if bands != expected:
         raise UserError(f"{path}: has {bands!r:.60} mel bands, config.json {expected}; take both from one model")

@@ -145,7 +145,7 @@ def test_code_in_a_folder_is_not_run_and_no_question_is_asked(tmp_path, monkeypa
         ({"rope_scaling": {"factor": "2", "type": "ntk"}}, "only type ntk with a factor of 1 or more"),
         ({"hidden_size": None}, "cannot be loaded"),
         ({"num_attention_heads": 0}, "cannot be loaded"),
-        ({"intermediate_size": 48}, "cannot be loaded|lack"),
+        ({"intermediate_size": 48}, r"is \\(48, 16\\), not|do not fit config"),
     ],
 )
 def test_unsupported_gte_configuration_is_refused_in_one_line(tmp_path, changes, message):

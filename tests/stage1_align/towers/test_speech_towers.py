@@ -8,6 +8,7 @@ import torch
 from helpers.audio_tiny import GROUP, KINDS, LAYER, build, sounds
 from helpers.published_tiny import audeering, speech_folder
 from helpers.rounding import assert_same_up_to_rounding
+from safetensors.torch import load_file, save_file
 
 from shared.errors import UserError
 
@@ -81,8 +82,47 @@ def test_wrong_speech_options_are_refused(tmp_path):
     with pytest.raises(UserError, match="no clip has sound"):
         build("wav2vec2", {"model_cfg": GROUP}).calibrate(sounds(0, 0))
     _, folder = speech_folder(tmp_path, "wav2vec2", GROUP)
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match=r"do not fit config.json, first .* is \(16,\), not \(32,\)"):
         build("wav2vec2", {"pretrained": folder, "model_cfg": {"hidden_size": 32}})
+    with pytest.raises(UserError, match="pretrained is empty"):
+        build("wav2vec2", {"pretrained": ""})
+    with pytest.raises(UserError, match=r"model_cfg: .*'hidden_size' expected int, got str"):
+        build("wav2vec2", {"model_cfg": {**GROUP, "hidden_size": "16"}})
+
+
+def test_weights_that_config_json_does_not_describe_are_refused(tmp_path):
+    """Blocks that it does not count would be left out, and the final norm put in the middle of the model."""
+    _, folder = speech_folder(tmp_path, "wav2vec2", GROUP)
+    config = json.loads((tmp_path / "config.json").read_text())
+
+    def fails(match, **changes):
+        (tmp_path / "config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(UserError, match=match) as error:
+            build("wav2vec2", {"pretrained": folder})
+        assert "\n" not in str(error.value)
+
+    fails(r"counts 2 blocks, the weights hold more \(wav2vec2.encoder.layers.2.*does config.json", num_hidden_layers=2)
+    fails("weights are missing, first encoder.layers.3", num_hidden_layers=4)
+    fails("'hidden_size' expected int, got str .*a folder as transformers saves it", hidden_size="16")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert len(build("wav2vec2", {"pretrained": folder, "model_cfg": {"num_hidden_layers": 2}}).blocks()) == 2
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["wav2vec2.encoder.layer_norm.weight"][3] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    fails("encoder.layer_norm.weight hold.* not finite")
+
+
+def test_settings_in_the_file_of_a_whole_processor_are_read(tmp_path):
+    """transformers 5 saves them there, and reads that file first."""
+    _, folder = speech_folder(tmp_path, "wav2vec2", GROUP)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text()) | {"do_normalize": False}
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "Wav2Vec2Processor"}))
+    assert build("wav2vec2", {"pretrained": folder}).options.normalize is True
+    (tmp_path / "processor_config.json").write_text(json.dumps({"feature_extractor": settings}))
+    assert build("wav2vec2", {"pretrained": folder}).options.normalize is False
+    (tmp_path / "processor_config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"processor_config\.json: damaged settings"):
+        build("wav2vec2", {"pretrained": folder})
 
 
 # ------------------------------------------------------------------------------------------------------- audeering

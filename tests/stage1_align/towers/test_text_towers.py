@@ -349,10 +349,16 @@ def test_damaged_and_foreign_folders_are_refused_in_one_line(folders, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\x08" + bytes(30))
     fails("cannot be loaded", pretrained=str(tmp_path))
     save_file({k: v for k, v in weights.items() if "layer.1.output.dense" not in k}, tmp_path / "model.safetensors")
-    fails("the weights lack .*output.dense", pretrained=str(tmp_path))
+    fails("weights are missing.*output.dense", pretrained=str(tmp_path))
     (tmp_path / "config.json").write_text(config.replace('"intermediate_size": 32', '"intermediate_size": 48'))
     save_file(weights, tmp_path / "model.safetensors")
-    fails("lack|cannot be loaded", pretrained=str(tmp_path))
+    fails(r"intermediate.dense.bias is \(32,\), not \(48,\)", pretrained=str(tmp_path))
+    (tmp_path / "config.json").write_text(config.replace('"num_hidden_layers": 2', '"num_hidden_layers": 1'))
+    fails("counts 1 blocks, the weights hold more", pretrained=str(tmp_path))
+    (tmp_path / "config.json").write_text(config)
+    fails("tokenizer has only", pretrained=str(tmp_path), model_cfg={"num_hidden_layers": 1})  # left out on purpose
+    (tmp_path / "config.json").write_text(config.replace('"hidden_size": 16', '"hidden_size": "16"'))
+    fails("expected int, got str", pretrained=str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "bird", "auto_map": {"AutoConfig": "x--y.Z"}}')
     fails("cannot be loaded", pretrained=str(tmp_path))  # needs its own code, which is never run
     with pytest.raises(UserError, match="damaged"):

@@ -107,8 +107,14 @@ def test_wrong_whisper_folders_and_options_are_refused(tmp_path):
         build("whisper", {"model_cfg": WHISPER, "layer": 4})
     with pytest.raises(UserError, match="no clip has sound"):
         build("whisper", {"model_cfg": WHISPER}).calibrate(sounds(0, 0))
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match=r"fc1\.bias is \(32,\), not \(8,\)"):
         build("whisper", {"pretrained": str(tmp_path), "model_cfg": {"encoder_ffn_dim": 8}})
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"encoder_layers": 2}))
+    with pytest.raises(UserError, match=r"counts 2 blocks, the weights hold more \(layers\.2"):
+        build("whisper", {"pretrained": str(tmp_path)})
+    (tmp_path / "config.json").write_text(json.dumps(config | {"decoder_layers": 0}))
+    assert len(build("whisper", {"pretrained": str(tmp_path)}).blocks()) == 3  # of the decoder, nothing is read
     settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**settings, "feature_size": 80}))
     with pytest.raises(UserError, match=r"has 80 mel bands, config\.json 20"):
