@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from shared.errors import UserError
+from shared.files import read_object
 from shared.saved.building import bounded
 from shared.saved.checksum import ENCODERS, encoder_digest, read_description
 from shared.saved.typed import read_typed
@@ -59,8 +60,9 @@ class SavedEncoders:
     @classmethod
     def read(cls, folder: Path) -> "SavedEncoders":
         """UserError if the folder is missing, damaged or changed, or its config.json makes no sense."""
-        if not (Path(folder) / "model.safetensors").is_file() and (Path(folder) / "encoders" / "config.json").is_file():
-            raise UserError(f"{folder}: no exported encoders here; give {Path(folder) / 'encoders'}")
+        inner = encoders_within(folder)
+        if inner is not None and not holds_encoders(Path(folder)):
+            raise UserError(f"{folder}: no exported encoders here; give {inner}")
         content = read_description(folder, ENCODERS, AGAIN)
         saved = read_typed(cls, content, f"{folder}/config.json")
         if saved.digest != encoder_digest(content["towers"], saved.files):
@@ -75,6 +77,18 @@ class SavedEncoders:
             if tower["tokenizer"] is None:
                 del tower["tokenizer"]
         return content
+
+
+def encoders_within(folder: str | Path) -> Path | None:
+    """The encoders that a fusion model keeps in its folder, or the model of a run of stage 2; None without any."""
+    places = (Path(folder) / "encoders", Path(folder) / "model" / "encoders")
+    return next((place for place in places if (place / "config.json").is_file()), None)
+
+
+def holds_encoders(folder: Path) -> bool:
+    """Whether its config.json is one of exported encoders."""
+    path = folder / "config.json"
+    return path.is_file() and str(read_object(path, ENCODERS.what, AGAIN).get("format")).startswith("emit-encoders/")
 
 
 def find_tower(modality: str, name: str, saved_in: Path | None = None) -> type[Tower]:

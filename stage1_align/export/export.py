@@ -54,11 +54,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def export(config: ExportConfig) -> Path:
     """Write the encoders, load them again, and check that both give the same embeddings."""
+    from stage1_align import saved_encoders
     from stage1_align.encoders import AlignedEncoders
     from stage1_align.export import onnx
 
     if config.onnx:
         onnx.require_onnx()
+    inner = config.run if saved_encoders.holds_encoders(config.run) else saved_encoders.encoders_within(config.run)
+    if inner is not None and not (config.run / config.which).is_dir():
+        raise UserError(f"{config.run}: no run of stage 1; its encoders are in {inner}, ready to be used")
     if not (config.run / "metrics.json").exists():
         raise UserError(
             f"{config.run}: no finished stage-1 run here; run `emit align --run {config.run} ...` to its end"

@@ -1,5 +1,6 @@
 """`AlignedEncoders` as people use it: similarity, limits, towers of their own, saving and loading."""
 
+import json
 import subprocess
 import sys
 import warnings
@@ -151,6 +152,21 @@ def test_damaged_config_is_named(model, tmp_path, content):
     (tmp_path / "encoders" / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"config\.json: damaged"):
         AlignedEncoders.from_pretrained(tmp_path / "encoders")
+
+
+@pytest.mark.parametrize("own", [{"format": "emit-fusion/3"}, None])
+@pytest.mark.parametrize("place", ["encoders", "model/encoders"])
+def test_encoders_in_a_fusion_model_are_pointed_to(model, tmp_path, own, place):
+    """The folder of a model, or of the run that trained it, in place of the encoders within."""
+    model.save_pretrained(tmp_path / place)
+    if own is not None:
+        (tmp_path / "config.json").write_text(json.dumps(own))
+        (tmp_path / "model.safetensors").write_bytes(b"weights of a fusion model")
+    with pytest.raises(UserError, match=rf"no exported encoders here; give .*{place}$"):
+        AlignedEncoders.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path / "outer")
+    model.save_pretrained(tmp_path / "outer" / "encoders")
+    assert AlignedEncoders.from_pretrained(tmp_path / "outer").towers().keys() == model.towers().keys()
 
 
 def test_saving_deletes_nothing_but_what_was_saved(model, tmp_path):

@@ -200,6 +200,9 @@ def test_missing_or_damaged_run_is_an_error_of_one_line(run_folder, tmp_path, ca
         assert stop.value.code == 1 and match in message and "\n" not in message
 
     fails("no finished stage-1 run", str(tmp_path), "--out", str(tmp_path / "out"))
+    shutil.copytree(run_folder / "best", tmp_path / "tuned" / "model" / "encoders")
+    for given in (tmp_path / "tuned", tmp_path / "tuned" / "model", tmp_path / "tuned" / "model" / "encoders"):
+        fails("model/encoders, ready to be used", str(given), "--out", str(tmp_path / "out"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("notes")
     fails("holds something other", str(run_folder), "--out", str(tmp_path / "full"))
