@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from shared.errors import UserError
-from shared.files import digest, write_json
+from shared.files import digest, sample_digest, write_json
 from shared.media.speech import CHUNK, RATE, speech_probability
 from shared.media.storage import to_int16
 from shared.media.waveform import resample
@@ -34,6 +34,10 @@ COMPUTE_TYPES = {"cpu": "int8", "cuda": "default"}
 load; int8 is faster there, and hears as well."""
 THREADS = 1
 """Of a process: as many processes as cores work, and further threads of each would wait for one another."""
+NEEDED = ("config.json", "tokenizer.json")
+"""Files beside the weights: without the first, every clip fails; the second would be downloaded."""
+PLACES = 64
+"""Of a file, that are compared: a tuned model is as large as the one it began from."""
 NOT_TRANSCRIBED = "its sound could not be transcribed"
 SPEECH_THRESHOLD = 0.5
 """Probability above which a step of 32 ms is speech."""
@@ -74,11 +78,15 @@ class FasterWhisper:
         folder = Path(path)
         if not (folder / "model.bin").is_file():
             raise UserError(f"{path}: no Whisper model here; --transcribe names a folder with CTranslate2's model.bin")
+        for name in NEEDED:
+            if not (folder / name).is_file():
+                raise UserError(f"{path}: {name} of this Whisper model is missing; fetch the folder again")
         if importlib.util.find_spec("faster_whisper") is None:
             raise UserError("--transcribe needs the package faster-whisper: pip install 'emit-toolkit[asr]'")
         self.path = path
-        files = sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file())
-        self.digest = digest(["faster-whisper", files])
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+        content = [(file.name, file.stat().st_size, sample_digest(file, PLACES)) for file in files]
+        self.digest = digest(["faster-whisper", content])
 
     @functools.cached_property
     def model(self) -> "WhisperModel":

@@ -46,6 +46,14 @@ def parrot(monkeypatch):
     return Parrot
 
 
+def whisper(folder, weights=b"weights"):
+    """The files of a model of CTranslate2, without its content."""
+    folder.mkdir(exist_ok=True)
+    (folder / "model.bin").write_bytes(weights)
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+
+
 @pytest.fixture
 def speech(monkeypatch):
     """Loud parts of `voice` count as speech, without the network."""
@@ -124,12 +132,24 @@ def test_faster_whisper_gets_the_resampled_waveform(monkeypatch, tmp_path, speec
     module.WhisperModel, module.__spec__ = WhisperModel, types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "faster_whisper", module)
     monkeypatch.setitem(sys.modules, "ctranslate2", types.SimpleNamespace(get_cuda_device_count=lambda: 0))
-    (tmp_path / "model.bin").write_bytes(b"weights")
+    whisper(tmp_path)
     recognizer = transcribe.load_recognizer(str(tmp_path))
     assert transcribe.transcribe(voice(2.0), RATE, recognizer) == ("One. Two.", "")
     assert calls["path"] == str(tmp_path) and calls["local_files_only"] is True
     assert (calls["device"], calls["compute_type"], calls["cpu_threads"]) == ("cpu", "int8", 1)
     assert calls["shape"] == (32000,) and calls["dtype"] == np.float32
+
+
+def test_tuned_model_of_the_same_size_is_another_one(tmp_path, monkeypatch):
+    """Its transcripts are not those that were kept of the model it began from."""
+    monkeypatch.setitem(sys.modules, "faster_whisper", types.SimpleNamespace(__spec__=types.SimpleNamespace()))
+    weights = bytearray(1_000_000)
+    whisper(tmp_path, weights)
+    before = transcribe.FasterWhisper(str(tmp_path)).digest
+    assert transcribe.FasterWhisper(str(tmp_path)).digest == before
+    weights[300_000:340_000] = bytes(range(250)) * 160
+    whisper(tmp_path, weights)
+    assert transcribe.FasterWhisper(str(tmp_path)).digest != before
 
 
 def test_missing_model_or_package_is_an_early_error(tmp_path, monkeypatch):
@@ -138,6 +158,11 @@ def test_missing_model_or_package_is_an_early_error(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no Whisper model here"):
         main([*command, str(tmp_path / "nowhere")])
     (tmp_path / "model.bin").write_bytes(b"")
+    for name in ("config.json", "tokenizer.json"):
+        transcribe.load_recognizer.cache_clear()
+        with pytest.raises(UserError, match=rf"{name} of this Whisper model is missing"):
+            main([*command, str(tmp_path)])
+        (tmp_path / name).write_text("{}")
     transcribe.load_recognizer.cache_clear()
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     with pytest.raises(UserError, match=r"pip install 'emit-toolkit\[asr\]'"):
@@ -154,7 +179,7 @@ def test_damaged_model_is_an_early_error(tmp_path, monkeypatch):
     module = types.ModuleType("faster_whisper")
     module.WhisperModel, module.__spec__ = damaged, types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "faster_whisper", module)
-    (tmp_path / "model.bin").write_bytes(b"half")
+    whisper(tmp_path)
     command = [str(tmp_path / "a.wav"), "--out", str(tmp_path / "out"), "--transcribe", str(tmp_path)]
     with pytest.raises(UserError, match=r"cannot be loaded \(File model.bin is incomplete\)"):
         main(command)
@@ -178,8 +203,7 @@ def test_prepare_caches_transcripts_beside_the_dataset(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     write_wav(tmp_path / "in" / "quiet.wav", np.zeros((1, 16000)))
     model = tmp_path / "whisper"
-    model.mkdir()
-    (model / "model.bin").write_bytes(b"weights")
+    whisper(model)
     package = tmp_path / "packages" / "faster_whisper.py"
     package.parent.mkdir()
     package.write_text("class WhisperModel:\n    def __init__(self, path, **options):\n        pass\n")
