@@ -51,22 +51,33 @@ class PlannedStep:
 
 def plan_steps(lines: Sequence[CommandLine]) -> list[PlannedStep]:
     """Check every step before any runs. UserError names the step whose options its command refuses, that writes what
-    another step writes, or that reads what neither exists nor is made before it."""
+    another step writes or a folder within or around one, or that reads what neither exists nor is made before it."""
     steps: list[PlannedStep] = []
     for line in lines:
         config = _options(line)
         outputs, _ = paths_of(config)
         step = PlannedStep(line, config, tuple(outputs), tuple(output.path for s in steps for output in s.outputs))
         for earlier in steps:
-            for output in step.outputs:
-                if earlier.is_output(output.path):
-                    raise UserError(f"the step {line.name!r} writes {output.path}, as {earlier.line.name!r} does")
+            _refuse_shared_places(earlier, step)
         for path in needed_paths(step):
             made = any(_belongs(path, output) for s in steps for output in s.outputs)
             if not path.exists() and not made and not step.results_in(path):
                 raise UserError(f"{path}: no such file or folder, which the step {line.name!r} needs ({line})")
         steps.append(step)
     return steps
+
+
+def _refuse_shared_places(earlier: PlannedStep, step: PlannedStep) -> None:
+    for output in step.outputs:
+        if earlier.is_output(output.path):
+            raise UserError(f"the step {step.line.name!r} writes {output.path}, as {earlier.line.name!r} does")
+        for other in earlier.outputs:
+            within = _belongs(output.path, other) or _belongs(other.path, output)
+            if output.mark.folder and other.mark.folder and within:  # the outer one would count as changed
+                raise UserError(
+                    f"the step {step.line.name!r} writes {output.path}, and {earlier.line.name!r} {other.path}: neither "
+                    "folder may lie in the other; give another place"
+                )
 
 
 def _options(line: CommandLine) -> Any:

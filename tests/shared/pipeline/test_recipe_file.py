@@ -179,6 +179,14 @@ def test_published_weights_have_a_license(tmp_path):
             "".join(f'  - {{ name: {n}, run: "emit check {{data}} --out {{out}}/x" }}\n' for n in "ab"),
             "the step 'b' writes .*, as 'a' does",
         ),
+        *(
+            (
+                f'  - {{ name: a, run: "emit synth --out {{out}}/{a}" }}\n'
+                f'  - {{ name: b, run: "emit synth --out {{out}}/{b}" }}\n',
+                "the step 'b' writes .*, and 'a' .*: neither folder may lie in the other",
+            )
+            for a, b in (("x", "x/y"), ("x/y", "x"))
+        ),
     ],
 )
 def test_options_are_checked_before_the_first_step(tmp_path, steps, message):
