@@ -12,6 +12,8 @@ from shared.training.sampling import derive_seed
 from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.scoring import format_pcc
 
+SMALLEST_FALL = 1e-6
+"""Less is rounding: a modality that a model does not read costs it nothing, and is no measure for others."""
 Predict = Callable[[list[FeatureSample]], np.ndarray]
 """Samples to predictions (N, K)."""
 
@@ -203,10 +205,11 @@ def robustness_rows(
 
 def _relative(fall: Score, other: Score) -> dict[str, float | None]:
     """The fields of a row that compare `fall` with that of another model on the same clips."""
-    if not len(other.values) or other.values.mean() <= 0:
+    if not len(other.values) or other.values.mean() <= SMALLEST_FALL:
         return {}
-    bounds = interval(other.draws)
-    low, high = (interval(fall.draws / other.draws) or (None, None)) if bounds and bounds[0] > 0 else (None, None)
+    bounds, low, high = interval(other.draws), None, None
+    if bounds and bounds[0] > SMALLEST_FALL:
+        low, high = interval(fall.draws / other.draws) or (None, None)
     relative = float(fall.values.mean() / other.values.mean())
     return {"relative": relative, "relative_low": low, "relative_high": high}
 

@@ -16,7 +16,7 @@ from stage2_fusion.commands.robustness import RobustnessConfig, main, robustness
 from stage2_fusion.data.encoder_training import EncoderTraining
 from stage2_fusion.data.feature_info import read_info
 from stage2_fusion.data.features import MODALITIES, FeatureDataset, write
-from stage2_fusion.evaluation.robustness import damage_order
+from stage2_fusion.evaluation.robustness import Score, _relative, damage_order
 from stage2_fusion.inference import run_model
 from stage2_fusion.models.base import FeatureSpec, FusionModel
 from stage2_fusion.models.model_config import FusionConfig, TrainedOn
@@ -187,3 +187,11 @@ def test_model_given_twice_is_refused_also_as_a_copy(folder, tmp_path):
     for again in (path, tmp_path / "copy"):
         with pytest.raises(UserError, match="the same model as"):
             robustness(RobustnessConfig([f"a={path}", f"b={again}"], folder / "features"))
+
+
+def test_rounding_of_a_modality_that_is_not_read_is_no_measure():
+    """Sums in another order give PCC that differ in the last bit, whose quotient may be anything."""
+    rounding = Score(np.array([2.0**-54, 0.0]), np.full(100, 2.0**-55))
+    assert _relative(Score(np.array([-6.75 * 2.0**-54, 0.0]), np.zeros(100)), rounding) == {}
+    half = _relative(Score(np.array([0.1, 0.1]), np.full(100, 0.1)), Score(np.array([0.2, 0.2]), np.full(100, 0.2)))
+    assert half["relative"] == pytest.approx(0.5) and half["relative_high"] == pytest.approx(0.5)
