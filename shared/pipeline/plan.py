@@ -22,6 +22,10 @@ from shared.options.outputs import WrittenPath, paths_of
 from shared.pipeline.expand import CommandLine
 from shared.pipeline.fingerprints import fingerprint, source_fingerprint
 
+COUNTED_WHOLE = ("align", "fuse", "search", "synth")
+"""Commands whose folder changes with a folder that another step writes within it. A saved folder, such as a dataset,
+does not."""
+
 
 @dataclass(frozen=True)
 class PlannedStep:
@@ -31,8 +35,8 @@ class PlannedStep:
     config: Any
     """The options of its command, a dataclass."""
     outputs: tuple[WrittenPath, ...]
-    before: tuple[Path, ...] = ()
-    """The outputs of the steps before it."""
+    before: tuple[tuple[Path, Path], ...] = ()
+    """The outputs of the steps before it, and where links lead each."""
 
     @property
     def run_folder(self) -> Path | None:
@@ -45,39 +49,65 @@ class PlannedStep:
     def results_in(self, folder: Path) -> list[Path]:
         """The outputs of earlier steps in a folder that is none itself: what a report of the folder reads."""
         place = Path(os.path.realpath(folder))
-        places = {path: Path(os.path.realpath(path)) for path in self.before}
-        return [path for path, made in places.items() if made != place and made.is_relative_to(place)]
+        return [path for path, made in self.before if place in made.parents]
 
 
 def plan_steps(lines: Sequence[CommandLine]) -> list[PlannedStep]:
     """Check every step before any runs. UserError names the step whose options its command refuses, that writes what
-    another step writes or a folder within or around one, or that reads what neither exists nor is made before it."""
+    another step writes or a folder within a run, or that reads what neither exists nor is made before it."""
     steps: list[PlannedStep] = []
+    written = _Written()
+    before: list[tuple[Path, Path]] = []
     for line in lines:
         config = _options(line)
         outputs, _ = paths_of(config)
-        step = PlannedStep(line, config, tuple(outputs), tuple(output.path for s in steps for output in s.outputs))
-        for earlier in steps:
-            _refuse_shared_places(earlier, step)
+        step = PlannedStep(line, config, tuple(outputs), tuple(before))
         for path in needed_paths(step):
-            made = any(_belongs(path, output) for s in steps for output in s.outputs)
-            if not path.exists() and not made and not step.results_in(path):
+            if not path.exists() and not written.by_earlier(path) and not step.results_in(path):
                 raise UserError(f"{path}: no such file or folder, which the step {line.name!r} needs ({line})")
+        written.add(step)
+        before += [(output.path, _real(output.path)) for output in outputs]
         steps.append(step)
     return steps
 
 
-def _refuse_shared_places(earlier: PlannedStep, step: PlannedStep) -> None:
-    for output in step.outputs:
-        if earlier.is_output(output.path):
-            raise UserError(f"the step {step.line.name!r} writes {output.path}, as {earlier.line.name!r} does")
-        for other in earlier.outputs:
-            within = _belongs(output.path, other) or _belongs(other.path, output)
-            if output.mark.folder and other.mark.folder and within:  # the outer one would count as changed
-                raise UserError(
-                    f"the step {step.line.name!r} writes {output.path}, and {earlier.line.name!r} {other.path}: neither "
-                    "folder may lie in the other; give another place"
-                )
+class _Written:
+    """Where steps write, wherever links lead: found by path, because a recipe may have hundreds of steps."""
+
+    def __init__(self) -> None:
+        self._outputs: dict[Path, tuple[str, WrittenPath]] = {}
+        """{place: the step and its output}"""
+        self._around: dict[Path, tuple[str, WrittenPath]] = {}
+        """{folder: a step and an output of it that is a folder within}"""
+        self._whole: dict[Path, tuple[str, WrittenPath]] = {}
+        """Those of COUNTED_WHOLE."""
+        self._beside: set[Path] = set()
+
+    def add(self, step: PlannedStep) -> None:
+        """UserError if an earlier step writes to the same place, or a folder into one that then counts as changed."""
+        places = [(_real(output.path), output) for output in step.outputs]
+        for place, output in places:
+            writes = f"the step {step.line.name!r} writes {output.path}"
+            if place in self._outputs:
+                raise UserError(f"{writes}, as {self._outputs[place][0]!r} does")
+            inner = self._around.get(place) if step.line.words[1] in COUNTED_WHOLE else None
+            outer = next((self._whole[folder] for folder in place.parents if folder in self._whole), None)
+            other = inner or outer
+            if output.mark.folder and other is not None:
+                raise UserError(f"{writes}, and {other[0]!r} {other[1].path}: neither folder may lie in the other")
+        for place, output in places:
+            made = (step.line.name, output)
+            self._outputs[place] = made
+            self._beside.update(map(_real, output.beside))
+            if output.mark.folder:
+                self._around.update(dict.fromkeys(place.parents, made))
+                self._whole |= {place: made} if step.line.words[1] in COUNTED_WHOLE else {}
+
+    def by_earlier(self, path: Path) -> bool:
+        """Whether an output is, is written beside, or holds a path."""
+        place = _real(path)
+        folders = (self._outputs[folder][1] for folder in place.parents if folder in self._outputs)
+        return place in self._outputs or place in self._beside or any(output.mark.folder for output in folders)
 
 
 def _options(line: CommandLine) -> Any:
@@ -156,8 +186,5 @@ def _same(a: Path, b: Path) -> bool:
     return os.path.realpath(a) == os.path.realpath(b)
 
 
-def _belongs(path: Path, output: WrittenPath) -> bool:
-    """Whether an output is or holds a path."""
-    place, made = Path(os.path.realpath(path)), Path(os.path.realpath(output.path))
-    beside = [Path(os.path.realpath(each)) for each in output.beside]
-    return place in (made, *beside) or (output.mark.folder and place.is_relative_to(made))
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))

@@ -1,5 +1,6 @@
 """A recipe file: what it may say, and the command lines that follow from it."""
 
+import itertools
 import shlex
 
 import pytest
@@ -181,11 +182,12 @@ def test_published_weights_have_a_license(tmp_path):
         ),
         *(
             (
-                f'  - {{ name: a, run: "emit synth --out {{out}}/{a}" }}\n'
-                f'  - {{ name: b, run: "emit synth --out {{out}}/{b}" }}\n',
+                f'  - {{ name: a, run: "emit {a}" }}\n  - {{ name: b, run: "emit {b}" }}\n',
                 "the step 'b' writes .*, and 'a' .*: neither folder may lie in the other",
             )
-            for a, b in (("x", "x/y"), ("x/y", "x"))
+            for a, b in itertools.permutations(
+                ("fuse --data {data} --run {out}/x", "encode --encoders {data} --data {data} --out {out}/x/y")
+            )
         ),
     ],
 )
@@ -207,3 +209,14 @@ def test_every_shipped_recipe_is_accepted_by_its_commands(name, tmp_path, monkey
     recipe = read_recipe(name)
     given = {key: str(tmp_path) for key, variable in recipe.variables.items() if variable.required}
     assert plan_steps(expand(recipe, resolve(recipe, given)))
+
+
+def test_block_of_an_encoder_may_be_the_mix_of_all(tmp_path, monkeypatch):
+    """As the help of the variable says: its default, a number, is a text."""
+    monkeypatch.chdir(tmp_path)
+    recipe = read_recipe("ravdess_av")
+    given = {key: str(tmp_path) for key, variable in recipe.variables.items() if variable.required}
+    for layer, expected in (("weighted", "weighted"), ("3", 3), (None, 2)):
+        lines = expand(recipe, resolve(recipe, given | ({"layer": layer} if layer else {})))
+        towers = plan_steps(lines[:2])[1]
+        assert towers.config.towers.audio.options["layer"] == expected
