@@ -1,5 +1,6 @@
 """The parts of a run that follow from its configuration: encoders, parameter groups, the training record."""
 
+import dataclasses
 import math
 import shlex
 import sys
@@ -48,6 +49,22 @@ def build_encoders(config: AlignConfig, data: PairData) -> AlignedEncoders:
     for parameter in encoders.parameters():
         parameter.data = parameter.data.contiguous()  # FSDP does not shard transposed parameters (filter banks)
     return encoders
+
+
+def random_lines(config: AlignConfig) -> list[str]:
+    """Lines about towers that can load published weights, were given none, and stay random, in full or in part."""
+    lines = []
+    for name in TOWERS:
+        spec = getattr(config.towers, name)
+        if spec is None or (config.train.epochs and spec.unfreeze is None) or spec.options.get("pretrained"):
+            continue
+        if any(field.name == "pretrained" for field in dataclasses.fields(TOWERS[name].get(spec.name).Options)):
+            kind, why = "warning", f"unfreeze {spec.unfreeze} freezes them"
+            if not config.train.epochs:
+                kind, why = "note", "no epoch trains them"
+            published = f"--towers.{name}.options.pretrained FOLDER names published ones"
+            lines.append(f"{kind}: the weights of the {name} tower are random, and {why}: {published}")
+    return lines
 
 
 def crop_lines(encoders: AlignedEncoders, data: PairData) -> list[str]:

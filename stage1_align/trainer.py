@@ -30,7 +30,7 @@ from stage1_align.evaluation.retrieval import Halted, embed, retrieval
 from stage1_align.evaluation.zero_shot import prompts, zero_shot
 from stage1_align.meter import Meter
 from stage1_align.model import ContrastiveModel
-from stage1_align.setup import build_encoders, crop_lines, parameter_groups, text_notes, training_record
+from stage1_align.setup import build_encoders, crop_lines, parameter_groups, random_lines, text_notes, training_record
 from stage1_align.step import StepResult, train_step
 
 MUTABLE_ON_RESUME = (
@@ -121,7 +121,7 @@ class Trainer:
         if accelerator.is_main_process:
             for line in text_notes(self.encoders, data):
                 note(f"note: {line}")
-            for line in crop_lines(self.encoders, data):
+            for line in [*crop_lines(self.encoders, data), *random_lines(config)]:
                 note(line)
         self.unwrapped_model = ContrastiveModel(
             self.encoders, config.loss, config.pairs.captions, learns=config.train.epochs > 0

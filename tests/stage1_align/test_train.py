@@ -24,7 +24,7 @@ from stage1_align.data.pairs import PairData, ValidationSet
 from stage1_align.encoders import AlignedEncoders
 from stage1_align.export.export import main as export
 from stage1_align.model import ContrastiveModel
-from stage1_align.setup import build_encoders, parameter_groups
+from stage1_align.setup import build_encoders, parameter_groups, random_lines
 from stage1_align.train import train
 
 
@@ -189,6 +189,24 @@ def test_tower_may_be_missing(settings: Path, clips: Path, tmp_path: Path, missi
     assert f"loss_{other}_text" in records[1] and f"loss_{missing}_text" not in records[1]
     assert not any(name.startswith(missing) or name == f"zero_shot_{missing}" for name in records[0])
     assert list(AlignedEncoders.from_pretrained(folder / "last").towers()) == [other, "text"]
+
+
+def test_weights_that_stay_random_are_warned_of(settings: Path):
+    """As of a frozen Whisper without its folder, which trained without a word."""
+
+    def lines(*overrides: str, path: Path | str = settings) -> list[str]:
+        return random_lines(configuration.load(AlignConfig, path, ["--data", "x", "--run", "x", *overrides]))
+
+    frozen = "frozen_voices"
+    (line,) = lines(path=frozen)
+    assert "the audio tower are random, and unfreeze 0 freezes them" in line and "audio.options.pretrained" in line
+    assert not lines("--towers.audio.options.pretrained", "whisper", path=frozen)
+    assert not lines()
+    untrained = lines("--train.epochs", "0", "--towers.text.options.pretrained", "minilm")
+    assert [line.split(" tower ")[0] for line in untrained] == [
+        "note: the weights of the vision",
+        "note: the weights of the audio",
+    ]
 
 
 def test_frozen_parameters_stay_and_early_ones_learn_slower(settings: Path, clips: Path, tmp_path: Path):
