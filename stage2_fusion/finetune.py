@@ -66,7 +66,7 @@ class EndToEndModel(nn.Module):
         self.__dict__["encoders"] = encoders  # not a submodule: its other towers are no part of this model
         for name, tower in encoders.towers().items():
             if name in blocks:
-                tower.freeze(blocks[name])
+                _unfreeze(name, tower, blocks[name])
             else:
                 tower.requires_grad_(False)
         for parameter in self.towers.parameters():
@@ -136,6 +136,13 @@ class EndToEndModel(nn.Module):
     def _round(self, x: Tensor) -> Tensor:
         """In evaluation mode, to the float16 that features are stored in."""
         return x.float() if self.training else x.half().float()
+
+
+def _unfreeze(name: str, tower: Any, count: int | None) -> None:
+    total = len(tower.blocks())
+    if count is not None and count > total:
+        raise UserError(f"--finetune.{name} is {count}: this tower has {total} blocks; give 0 to {total}, or all")
+    tower.freeze(count)
 
 
 def average_runs(steps: Tensor, lengths: list[int], max_steps: int) -> Tensor:

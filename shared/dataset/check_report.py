@@ -6,7 +6,7 @@ from shared.text import counted, first_few
 
 BARS = " ▁▂▃▄▅▆▇█"
 NO_LABELS = (
-    "none: `emit run own` and `emit fuse` need a table with a column of file names and columns of numbers; "
+    "none: `emit run own` and `emit fuse` need a table with columns of numbers beside the file names or texts; "
     "`emit predict` does not"
 )
 FEW_GROUPS = 10

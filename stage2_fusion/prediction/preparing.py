@@ -12,6 +12,7 @@ from shared.media.inputs import ClipArrays, array_windows
 from shared.media.remarks import Remarks
 from shared.text import one_line
 
+NOTHING_GIVEN = "neither frames nor sound nor text are given"
 Prepared = tuple[Clip, ClipSample | None, str]
 """A clip with one of its windows and "", or with None and the reason why it, or the rest of it, cannot be used."""
 
@@ -50,7 +51,9 @@ def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[Prep
         windows += 1
     if not windows:
         words, _ = prepare_from_transcript(clip, recipe, "")
-        yield PreparedWindow(0.0, words, "" if words else "neither frames nor sound nor text are given")
+        text = (clip.transcript or "").strip()
+        without = f"the text {text!r:.60} has no letter, digit or symbol" if text else NOTHING_GIVEN
+        yield PreparedWindow(0.0, words, "" if words else without)
 
 
 def collect_failures(

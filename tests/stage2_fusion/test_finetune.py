@@ -310,7 +310,7 @@ def test_mistakes_are_one_line(made: Path, tmp_path: Path):
         FuseConfig(made / "features", tmp_path, finetune={"texts": 1})
     with pytest.raises(UserError, match="of a vision tower that trains along: add vision to --finetune"):
         config(made, tmp_path, "--finetune", "{text: 1}", "--train.finetune_frames", 4)
-    with pytest.raises(UserError, match="has 2 blocks; choose 0 to 2"):
+    with pytest.raises(UserError, match=r"--finetune\.text is 3: this tower has 2 blocks; give 0 to 2, or all"):
         train(config(made, tmp_path / "a", "--finetune", "{text: 3}"))
     stage1_tiny.encoders(seed=1).save_pretrained(tmp_path / "others")
     with pytest.raises(UserError, match=r"made with other encoders .*give --encoders"):

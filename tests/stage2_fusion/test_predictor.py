@@ -140,6 +140,8 @@ def test_unreadable_file_raises_alone_and_is_marked_in_a_list(predictor, video, 
     assert second.error is None and second.intensities == pytest.approx(predictor(video).intensities, abs=1e-5)
     assert third.incomplete.startswith("predicted by its words alone") and third.intensities
     assert "neither frames nor sound nor text" in fourth.error
+    with pytest.raises(UserError, match=r"the text '\.\.\.' has no letter, digit or symbol"):
+        predictor(text="...")
     assert predictor([]) == []
 
 
