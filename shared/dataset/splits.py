@@ -106,10 +106,11 @@ def fold_splits(group_of: dict[str, str], folds: int, fold: int, valid_share: fl
     rest: dict[str, list[str]] = {}
     for name in group_of.keys() - split.keys():
         rest.setdefault(_group_key(name, group_of[name]), []).append(name)
-    if not split or len(rest) < 2:
+    groups = {_group_key(*pair) for pair in group_of.items()}
+    if not split or len(groups) < folds or len(rest) < 2:
         raise UserError(
-            f"{len({_group_key(*pair) for pair in group_of.items()})} groups are too few for {folds} folds that leave "
-            "one to test, one to train on and one to validate"
+            f"{len(groups)} groups are too few for {folds} folds that leave one to test, one to train on and one to "
+            "validate"
         )
     target, valid = valid_share * (len(group_of) - len(split)), 0
     for number, group in enumerate(sorted(rest, key=lambda group: derive_seed("valid", seed, fold, group))):

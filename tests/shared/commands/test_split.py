@@ -40,6 +40,8 @@ def test_folds_of_small_groups():
         fold_splits({"a": "a", "b": "b"} | {"c": "a", "d": "b", "e": "c", "f": "c", "g": "d"}, 4, 9, 0.5, 0)
     with pytest.raises(UserError, match="2 groups are too few"):
         fold_splits({"a": "", "b": ""}, 2, 0, 0.5, 0)
+    with pytest.raises(UserError, match="3 groups are too few for 4 folds"):  # at the first fold, before any training
+        fold_splits({"a": "", "b": "", "c": ""}, 4, 0, 0.5, 0)
 
 
 def test_split_dataset_shares_the_rows(corpus, clips, tmp_path, capsys):
