@@ -53,6 +53,9 @@ class ModalityFeatures:
     place: Place | None = field(default=None, init=False, repr=False)
     """Where the steps lie among those of other samples, if they are packed with them; `replace` gives None."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"place": None}  # a pickled sample does not take all others along
+
     @property
     def steps(self) -> int:
         """T."""

@@ -1,3 +1,4 @@
+import pickle
 import shutil
 from dataclasses import replace
 
@@ -63,6 +64,13 @@ def test_some_samples_in_another_order_are_where_they_were(opened):
     packed = PackedSamples(samples)
     assert shares_memory(packed, samples)
     assert_same_batches(packed, PackedSamples(owned(samples)))
+
+
+def test_a_pickled_sample_does_not_take_the_others_along(opened):
+    sample = pickle.loads(pickle.dumps(opened[4]))
+    assert sample.vision.place is None and opened[4].vision.place is not None
+    assert_same_batches(PackedSamples([sample]), PackedSamples([opened[4]]))
+    assert b"PackedSteps" not in pickle.dumps(opened[4])
 
 
 def test_shortened_sequences_are_held_once(tmp_path):
