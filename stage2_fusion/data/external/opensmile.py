@@ -20,6 +20,7 @@ from shared.errors import UserError
 from shared.tables.columns import is_not_label, normalize_name
 from stage2_fusion.data.external.openface import ACTION_UNIT
 from stage2_fusion.data.external.sniff import Sniffed
+from stage2_fusion.data.external.times import repeats
 from stage2_fusion.data.external.tool_csv import (
     NAMES,
     Rows,
@@ -69,12 +70,13 @@ class OpenSmile:
             raise UserError(f"{path}: holds no descriptors")
         names = _names(frame, path, wanted)
         times = _times(frame, path, names)
-        is_nameless = names is not None and not any(names) and len(names) > 1
-        if is_nameless and (times is None or not np.diff(times).any()):
-            clips = f"{len(frame)} clips without a name; run SMILExtract with -instname clip, or write a file for each"
-            raise UserError(f"{path}: {clips}")
+        descriptors = values(frame, columns, path)  # (N, C)
+        if names is not None and not any(names) and (clips := _count(times, descriptors)) > 1:
+            raise UserError(
+                f"{path}: {clips} clips without a name; run SMILExtract with -instname clip, or write a file for each"
+            )
         rows = Rows(
-            values=values(frame, columns, path),
+            values=descriptors,
             columns=columns,
             usable=np.ones(len(frame), bool),
             times=times,
@@ -112,6 +114,14 @@ def _times(frame: "pd.DataFrame", path: Path, names: list[str] | None) -> np.nda
         return None
     times = numbers(frame, ["frameTime"])[:, 0]
     return times + (numbers(frame, ["frameLength"])[:, 0] / 2 if "frameLength" in frame else 0)
+
+
+def _count(times: np.ndarray | None, descriptors: np.ndarray) -> int:
+    """The clips whose rows, at `times` (N,) with descriptors (N, C), follow one another: of those of a clip the times
+    grow. Rows of a tool that ran again are no other clip."""
+    if times is None or not np.diff(times).any():
+        return len(descriptors)
+    return 1 + int((np.diff(times[~repeats(times, descriptors)]) < 0).sum())
 
 
 def seconds(frame: "pd.DataFrame", name: str, path: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ from shared.errors import UserError
 from shared.tables.arrow import read_columns
 from shared.tables.cells import parse_number
 from shared.tables.columns import MEDIA_ROLES, ROW_NUMBERS, USUAL_NAMES, Header, normalize_name
-from shared.text import one_line
+from shared.text import counted, one_line
 from stage2_fusion.data.external.sniff import ARROW, Sniffed, names_of
 from stage2_fusion.data.external.tracks import Track, Wanted
 
@@ -44,9 +44,9 @@ PLAIN_NUMBER = re.compile(r"0|[1-9]\d*")
 
 def read_frame(file: Sniffed, known: Sequence[str]) -> "pd.DataFrame":
     """The cells under their names, which lose spaces at their ends; those that the tool writes, `known`, are as it
-    writes them. Decimal commas, which tools and spreadsheets write
-    in much of Europe, become points; headers among the rows, of a tool that ran again, are left out. UserError, in
-    one line, when the file cannot be read, is cut off within its header or holds no row."""
+    writes them. Decimal commas, which tools and spreadsheets write in much of Europe, become points; headers among the
+    rows, of a tool that ran again, are left out. UserError, in one line, when the file cannot be read, is cut off
+    within its header or holds no row."""
     path = file.path
     frame, has_long_rows = (_arrow_frame(path), False) if file.suffix in ARROW else _parse(file, path)
     if has_long_rows:  # fine if the further cells are empty, else nobody knows which is which
@@ -64,9 +64,10 @@ def read_frame(file: Sniffed, known: Sequence[str]) -> "pd.DataFrame":
 
 def as_written(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """Names of columns, those of a tool, `known`, as it writes them, where somebody has changed their capitals, spaces
-    or underscores."""
+    or underscores, or R has made names of them: X.AU01_r is what it calls " AU01_r"."""
     written = {normalize_name(name): name for name in reversed(known)}
-    return [name if name in known else written.get(normalize_name(name), name) for name in names]
+    plain = [normalize_name(name.removeprefix("X.")) for name in names]
+    return [name if name in known else written.get(key, name) for name, key in zip(names, plain, strict=True)]
 
 
 def _arrow_frame(path: Path) -> "pd.DataFrame":
@@ -270,16 +271,19 @@ class Rows:
 
     def tracks(self, path: Path, name: str) -> list[Track]:
         """One for each clip, in the order of their first rows. name: see `ExternalFormat.read`."""
-        distinct = list(dict.fromkeys(filter(None, self.names or [])))
+        by_name = rows_by_name(self.names or [""] * len(self.values))
+        unnamed = by_name.pop("", np.zeros(0, int)) if any(by_name) else []
+        if len(unnamed):
+            self.notes = [*self.notes, f"{counted(len(unnamed), 'row')} without a clip's name left out"]
+        distinct = [each for each in by_name if each]
         own = [name] if name else [path.stem]
-        if len(distinct) < 2:
-            return [self._track(np.arange(len(self.values)), [*own, *distinct], str(path))]
+        if len(by_name) == 1:
+            return [self._track(rows, [*own, *distinct], str(path)) for rows in by_name.values()]
         if len(distinct) == len(self.values):  # means over whole clips
             self.times = None
         return [
             self._track(rows, [each, f"{own[0]}/{each}", f"{own[0]}_{each}"], f"{path}: {each[:80]}")
-            for each, rows in rows_by_name(self.names or []).items()
-            if each
+            for each, rows in by_name.items()
         ]
 
     def _track(self, rows: np.ndarray, names: list[str], where: str) -> Track:

@@ -75,8 +75,8 @@ def write_renamed(path, rename):
 @pytest.mark.parametrize("kind", ["openface", "pyfeat", "libreface"])
 @pytest.mark.parametrize(
     "rename",
-    [str.upper, str.lower, lambda name: f" {name.capitalize()} ", lambda name: name.replace("_", " ")],
-    ids=["upper", "lower", "capitalized", "spaces"],
+    [str.upper, str.lower, lambda name: f" {name.capitalize()} ", lambda name: name.replace("_", " "), "X.{}".format],
+    ids=["upper", "lower", "capitalized", "spaces", "R"],
 )
 def test_columns_of_a_tool_are_its_own_in_any_capitals(rename, kind, tmp_path):
     path, rng = tmp_path / "a.csv", np.random.default_rng(0)
@@ -284,6 +284,27 @@ def test_functionals_of_clips_without_names_are_refused(tmp_path):
     rows = "'unknown';0.000000;1.0;2.0;3.0\n'unknown';0.000000;4.0;5.0;6.0\n"
     (tmp_path / "all.csv").write_text(f"{DESCRIPTORS}\n{rows}")
     assert "2 clips without a name; run SMILExtract with -instname clip" in refused(tmp_path / "all.csv")
+
+
+@pytest.mark.parametrize("name", ["unknown", "noname"])
+def test_descriptors_of_clips_without_names_are_refused(name, tmp_path):
+    """Times that begin again are of the next clip, unless its rows are the same: then the tool ran again."""
+    once = "".join(f"'{name}';{i / 100:f};{i}.0;1.5;2.0\n" for i in range(3))
+    (tmp_path / "all.csv").write_text(f"{DESCRIPTORS}\n{once}{once.replace(';1.5', ';1.7')}")
+    assert "2 clips without a name; run SMILExtract with -instname clip" in refused(tmp_path / "all.csv")
+    (tmp_path / "twice").mkdir()
+    (tmp_path / "twice" / "a.csv").write_text(f"{DESCRIPTORS}\n{once}{once}")
+    assert read(tmp_path / "twice").read(0)["audio"].values[:, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("named", ["a", "ab"])
+def test_rows_without_a_name_are_of_no_clip(named, tmp_path):
+    """They would be steps of the only clip that has one."""
+    rows = "".join(f"'{name}';0.000000;{i}.0;1.5;2.0\n" for i, name in enumerate([*named, "unknown"]))
+    (tmp_path / "a.csv").write_text(f"{DESCRIPTORS}\n{rows}")
+    features = read(tmp_path)
+    assert [features.read(row)["audio"].values[:, 0].tolist() for row in range(len(named))] == [[0], [1]][: len(named)]
+    assert reasons(features)["remark"] == "1 row without a clip's name left out"
 
 
 def test_two_tools_in_a_folder_are_told_apart(tmp_path):
