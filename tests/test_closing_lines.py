@@ -149,3 +149,7 @@ def test_json_is_what_the_command_wrote(name: str, endings, folder):
         assert document.items() <= written.items() if name == "prepare" else document == written
     else:
         assert document
+
+
+def test_features_of_more_than_words_are_for_dual_stage(endings):
+    assert "--config dual_stage " in endings["encode"].closing["next"][0]

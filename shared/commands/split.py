@@ -1,5 +1,6 @@
 """`emit split`: a clip or feature dataset with the same rows and the splits of one fold."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from shared.dataset.splits import split_dataset
 from shared.errors import UserError
 from shared.options.outputs import OutputFolder
 from shared.options.ranges import CheckedOptions, Folds, NonNegativeInt, Seed, Share
-from shared.saved.checksum import CLIPS
-from shared.terminal.closing import closing, unused
+from shared.saved.checksum import CLIPS, FEATURES
+from shared.terminal.closing import closing, fuse_options, unused
 
 
 @dataclass
@@ -62,8 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         within=config.within,
         seed=config.seed,
     )
-    info = ClipDatasetInfo.read(config.out) if (config.out / CLIPS.description).is_file() else None
-    name, options = ("align", info.align_options) if info else ("fuse", ["--config", "dual_stage"])
+    if (config.out / CLIPS.description).is_file():
+        name, options = "align", ClipDatasetInfo.read(config.out).align_options
+    else:
+        name, options = "fuse", fuse_options(json.loads((config.out / FEATURES.description).read_text())["widths"])
     run = unused(config.out.with_name(f"{config.out.name}_{name}"))
     closing([config.out], [(name, *options, "--data", config.out, "--run", run)] if options else [])
     return 0

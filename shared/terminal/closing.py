@@ -7,7 +7,7 @@ next   emit align --config tiny --data runs/clips --run runs/align
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ def unused(path: Path) -> Path:
     while candidate.exists():
         candidate, number = path.with_name(f"{path.stem}_{number}{path.suffix}"), number + 1
     return candidate
+
+
+def fuse_options(widths: Mapping[str, int]) -> list[str]:
+    """The options of `emit fuse` with which stage 2 can begin, on features with these widths (features.json), of which
+    a modality that every clip lacks has 1."""
+    return ["--config", "words" if widths["vision"] == widths["audio"] == 1 else "dual_stage"]
 
 
 def given(config: Any, *names: str) -> list[str]:

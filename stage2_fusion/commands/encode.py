@@ -25,7 +25,7 @@ from shared.options.outputs import OutputFolder
 from shared.options.placeholders import Placeholder, WithCommas
 from shared.options.ranges import BatchSize, CheckedOptions, Processes, Seed, Views
 from shared.saved.checksum import FEATURES
-from shared.terminal.closing import closing, unused
+from shared.terminal.closing import closing, fuse_options, unused
 from shared.terminal.messages import say
 from shared.terminal.progress import Progress, progress
 from shared.text import counted
@@ -133,22 +133,22 @@ def main(argv: list[str] | None = None) -> int:
         prog="emit encode",
         example="emit encode --encoders runs/demo/encoders --data runs/demo/clips --out runs/demo/features",
     )
-    encode(config)
+    info = encode(config)
     run = unused(config.out.parent / "fuse")
-    closing([config.out], [("fuse", "--config", "dual_stage", "--data", config.out, "--run", run)])
+    closing([config.out], [("fuse", *fuse_options(info.widths), "--data", config.out, "--run", run)])
     return 0
 
 
-def encode(config: EncodeConfig) -> None:
+def encode(config: EncodeConfig) -> "FeatureInfo":
     """Write the feature dataset, or continue an unfinished one. A complete one is left alone; UserError when the folder
-    holds features of something else."""
+    holds features of something else. Returns its description."""
     from shared.training.distributed import peer_failure_guard
 
     with peer_failure_guard(config.out, config.out / ShardWriter.FOLDER):
-        _encode(config)
+        return _encode(config)
 
 
-def _encode(config: EncodeConfig) -> None:
+def _encode(config: EncodeConfig) -> "FeatureInfo":
     from shared.dataset.clip_dataset import ClipDataset
     from shared.dataset.label_scale import require_fractions
     from shared.dataset.training_clips import fingerprints
@@ -178,7 +178,7 @@ def _encode(config: EncodeConfig) -> None:
         hold_together(accelerator, writer.folder, config.out)
     if complete or writer.is_complete():  # another process may have finished it in between
         say(f"{config.out}: already holds these features; nothing to do")
-        return
+        return info
     missing = _missing_shards(writer, accelerator)
     notes = writer.progress_notes(range(len(writer.shards)), missing)
     accelerator.wait_for_everyone()  # no process writes before all have listed the missing shards
@@ -199,6 +199,7 @@ def _encode(config: EncodeConfig) -> None:
             report = encoders.text.coverage(clips.column("transcript"))
             for note in report.notes(clips.column("id"), "they are read in windows"):
                 say(f"  {note}")
+    return info
 
 
 def _load_encoders(config: EncodeConfig, given: "GivenSources", device: "torch.device") -> "AlignedEncoders | None":

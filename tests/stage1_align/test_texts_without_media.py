@@ -18,8 +18,9 @@ from stage1_align.train import train
 def texts(tmp_path_factory) -> Path:
     """A clip dataset of 24 texts for training and 8 for validation."""
     folder = tmp_path_factory.mktemp("texts")
-    rows = [f"{'good' if n % 2 else 'bad'} day number {n},{n % 2},{'train' if n < 24 else 'valid'}" for n in range(32)]
-    (folder / "t.csv").write_text("\n".join(["text,joy,split", *rows]) + "\n")
+    kinds, splits = ("bad", "good"), ["train"] * 24 + ["valid"] * 8
+    rows = [f"{kinds[n % 2]} day number {n},{n % 2},{split},{n % 5}" for n, split in enumerate(splits)]
+    (folder / "t.csv").write_text("\n".join(["text,joy,split,subject", *rows]) + "\n")
     assert emit("prepare", folder / "t.csv", "--out", folder / "clips", "--workers", 1) == 0
     return folder / "clips"
 
@@ -40,9 +41,14 @@ def test_texts_align_with_words_made_of_their_labels_and_retrieval_chooses_the_e
     assert best["mean_recall"] > 0.5
 
 
-def test_a_text_tower_alone_is_exported_as_it_is(texts, tmp_path):
+def test_a_text_tower_alone_is_exported_as_it_is_and_words_read_it(texts, tmp_path, capsys):
     alone = ("--towers.vision", "null", "--towers.audio", "null")
     run = align(texts, tmp_path / "r", ["transcript"], 0, *alone)
     assert emit("export", run, "--out", tmp_path / "encoders") == 0
+    capsys.readouterr()
+    assert emit("encode", "--encoders", tmp_path / "encoders", "--data", texts, "--out", tmp_path / "features") == 0
+    assert f"next   emit fuse --config words --data {tmp_path / 'features'} " in capsys.readouterr().err
+    assert emit("split", tmp_path / "features", "--out", tmp_path / "fold") == 0
+    assert f"next   emit fuse --config words --data {tmp_path / 'fold'} " in capsys.readouterr().err
     with pytest.raises(UserError, match="no pair trains the text tower; add one, or align texts alone"):
         align(texts, tmp_path / "s", ["transcript"], 1, *alone)
