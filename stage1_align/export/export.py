@@ -1,4 +1,4 @@
-"""`emit export RUN --out DIR`: a stage-1 run to a folder of frozen, aligned encoders."""
+"""`emit export RUN --out DIR`: a stage-1 run, or the tuned encoders of a fusion model, to a folder of frozen encoders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,12 @@ class ExportConfig(CheckedOptions):
     """Write the aligned encoders of a stage-1 run as a folder that loads anywhere."""
 
     run: Path
-    """Run folder of `emit align`."""
+    """Run folder of `emit align`; or one of `emit fuse`, a fusion model or exported encoders, whose encoders are
+    written as they are."""
     out: OutputFolder
     """Folder to write; encoders that it holds are replaced."""
     which: Literal["best", "last"] = "best"
-    """best: the epoch with the highest mean recall on the validation split."""
+    """best: the epoch of stage 1 with the highest mean recall on the validation split."""
     onnx: bool = False
     """Also write each tower as an ONNX file, OUT/onnx/vision.onnx and so on, checked against the tower. Needs the
     packages onnx and onnxscript; onnxruntime makes the check fast."""
@@ -46,28 +47,22 @@ def main(argv: list[str] | None = None) -> int:
     )
     export(config)
     file = config.run / "config.yaml"
-    data = (load_yaml(file, "run `emit align` again").get("data") if file.exists() else None) or "CLIPS"
+    is_run = file.exists() and (config.run / config.which).is_dir()
+    data = (load_yaml(file, "run `emit align` again").get("data") if is_run else None) or "CLIPS"
     features = unused(config.out.parent / "features")
     closing([config.out], [("encode", "--encoders", config.out, "--data", data, "--out", features)])
     return 0
 
 
 def export(config: ExportConfig) -> Path:
-    """Write the encoders, load them again, and check that both give the same embeddings."""
-    from stage1_align import saved_encoders
+    """Write the encoders, load them again, and check that both give the same embeddings. UserError for a folder
+    without encoders, and where something else is in the way."""
     from stage1_align.encoders import AlignedEncoders
     from stage1_align.export import onnx
 
     if config.onnx:
         onnx.require_onnx()
-    inner = config.run if saved_encoders.holds_encoders(config.run) else saved_encoders.encoders_within(config.run)
-    if inner is not None and not (config.run / config.which).is_dir():
-        raise UserError(f"{config.run}: no run of stage 1; its encoders are in {inner}, ready to be used")
-    if not (config.run / "metrics.json").exists():
-        raise UserError(
-            f"{config.run}: no finished stage-1 run here; run `emit align --run {config.run} ...` to its end"
-        )
-    trained = AlignedEncoders.from_pretrained(config.run / config.which)
+    trained = AlignedEncoders.from_pretrained(_source(config))
     if trained.training_clips is None:
         trained.training_clips = find_training_clips(trained.config.get("training", {}))
     holds_encoders = (config.out / "config.json").is_file()
@@ -90,6 +85,23 @@ def export(config: ExportConfig) -> Path:
         for modality, difference in onnx.export_towers(trained.towers(), config.out / "onnx").items():
             say(f"{config.out}/onnx/{modality}.onnx: largest difference from the tower {difference:.1e}")
     return config.out
+
+
+def _source(config: ExportConfig) -> Path:
+    """The folder of the encoders to write. UserError when there are none yet."""
+    from stage1_align.saved_encoders import encoders_within, holds_encoders
+
+    chosen = config.run / config.which
+    inner = config.run if holds_encoders(config.run) else encoders_within(config.run)
+    if inner is not None and not chosen.is_dir():
+        if config.which != "best":
+            raise UserError(f"{config.run}: no run of stage 1, which --which {config.which} is for; leave it out")
+        return inner
+    if not (config.run / "metrics.json").exists():
+        raise UserError(
+            f"{config.run}: no finished stage-1 run here; run `emit align --run {config.run} ...` to its end"
+        )
+    return chosen
 
 
 def _is_complete(exported: "AlignedEncoders", trained: "AlignedEncoders") -> bool:

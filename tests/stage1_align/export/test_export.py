@@ -192,6 +192,16 @@ def test_push_to_hub_without_a_network_is_an_error(folder, monkeypatch):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("given", ["", "model", "model/encoders"])
+def test_encoders_of_a_fusion_model_are_exported_as_they_are(given, run_folder, tmp_path, capsys):
+    shutil.copytree(run_folder / "best", tmp_path / "tuned" / "model" / "encoders")
+    (tmp_path / "tuned" / "config.yaml").write_text("data: runs/features\n")
+    out = tmp_path / "out"
+    assert export([str(tmp_path / "tuned" / given), "--out", str(out)]) == 0
+    assert AlignedEncoders.from_pretrained(out).digest == AlignedEncoders.from_pretrained(run_folder / "best").digest
+    assert f"next   emit encode --encoders {out} --data CLIPS --out " in capsys.readouterr().err
+
+
 def test_missing_or_damaged_run_is_an_error_of_one_line(run_folder, tmp_path, capsys):
     def fails(match, *arguments):
         with pytest.raises(SystemExit) as stop:
@@ -201,8 +211,8 @@ def test_missing_or_damaged_run_is_an_error_of_one_line(run_folder, tmp_path, ca
 
     fails("no finished stage-1 run", str(tmp_path), "--out", str(tmp_path / "out"))
     shutil.copytree(run_folder / "best", tmp_path / "tuned" / "model" / "encoders")
-    for given in (tmp_path / "tuned", tmp_path / "tuned" / "model", tmp_path / "tuned" / "model" / "encoders"):
-        fails("model/encoders, ready to be used", str(given), "--out", str(tmp_path / "out"))
+    last = ("--which", "last")
+    fails("no run of stage 1, which --which last is for", str(tmp_path / "tuned"), "--out", str(tmp_path / "out"), *last)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("notes")
     fails("holds something other", str(run_folder), "--out", str(tmp_path / "full"))
