@@ -1,4 +1,4 @@
-"""`emit export RUN --out DIR`: a stage-1 run, or the tuned encoders of a fusion model, to a folder of frozen encoders."""
+"""`emit export RUN --out DIR`: a stage-1 run, or a fusion model with encoders, to a folder of frozen encoders."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -272,10 +272,10 @@ class Rows:
     def tracks(self, path: Path, name: str) -> list[Track]:
         """One for each clip, in the order of their first rows. name: see `ExternalFormat.read`."""
         by_name = rows_by_name(self.names or [""] * len(self.values))
-        unnamed = by_name.pop("", np.zeros(0, int)) if any(by_name) else []
-        if len(unnamed):
-            self.notes = [*self.notes, f"{counted(len(unnamed), 'row')} without a clip's name left out"]
         distinct = [each for each in by_name if each]
+        if distinct and "" in by_name:
+            unnamed = len(by_name.pop(""))
+            self.notes = [*self.notes, f"{counted(unnamed, 'row')} without a clip's name left out"]
         own = [name] if name else [path.stem]
         if len(by_name) == 1:
             return [self._track(rows, [*own, *distinct], str(path)) for rows in by_name.values()]
