@@ -1,9 +1,9 @@
-"""Facial action units as further channels of the vision sequence: blendshape scores of MediaPipe's face landmarker.
+"""Facial action units as extra channels of the vision sequence: blendshape scores of MediaPipe's face landmarker.
 
     emit encode --blendshapes face_landmarker.task --encoders DIR --data DIR --out DIR
 
-Users download the file (Apache-2.0) themselves; `pip install mediapipe --no-deps` installs its reader. Scores are read
-from the stored face crops, so damaged views and clips to predict get theirs in the same way.
+Users download the file (Apache-2.0) themselves; `pip install mediapipe --no-deps` installs its reader. Scores are
+computed from the stored face crops, and in the same way for damaged views and clips to predict.
 """
 
 import dataclasses
@@ -51,8 +51,8 @@ class ActionUnits:
         self.digest = digest(self.path)
 
     def read(self, frames: np.ndarray) -> np.ndarray:
-        """Face crops RGB uint8 (T, H, W, 3) -> float32 (T, 53), columns CHANNELS. UserError when the model does not
-        give all of them."""
+        """Face crops RGB uint8 (T, H, W, 3) -> float32 (T, 53), columns CHANNELS. UserError when the model lacks
+        one."""
         out = np.zeros((len(frames), len(CHANNELS)), np.float32)
         for row, frame in zip(out, frames, strict=True):
             faces = self.net(frame).face_blendshapes

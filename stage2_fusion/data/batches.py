@@ -45,14 +45,14 @@ class Batch:
     labels: Tensor
     """float32 (B, K), NaN = not labeled."""
     damaged: Tensor
-    """bool (B, 3), True = the modality (vision, audio, text) is present but was damaged on purpose."""
+    """bool (B, 3), True = the modality (vision, audio, text) is present but was deliberately damaged."""
     vision: ModalityBatch
     audio: ModalityBatch
     text: ModalityBatch
     damage_spans: Tensor | None = None
-    """(B, P, 2), seconds in which the damage is there (start, end), when it comes and goes; see passing_damage.py."""
+    """(B, P, 2), seconds (start, end) of damage that comes and goes; see passing_damage.py."""
     raw: dict[str, Any] | None = None
-    """Modality to the input of its live tower, when towers train along (stage2_fusion/finetune.py)."""
+    """Modality to the input of its tower, if towers train end to end (stage2_fusion/finetune.py)."""
 
     def modality(self, name: str) -> ModalityBatch:
         """The part of "vision", "audio" or "text"."""
@@ -75,8 +75,8 @@ def collate(samples: Sequence[FeatureSample], device: torch.device | str | None 
 
 
 class PackedSamples:
-    """Samples in memory with their sequences packed end to end, so that a batch takes one indexing operation per
-    tensor. `packed(rows, device)` is the batch of the samples with these numbers."""
+    """Samples in memory with their sequences concatenated, so that a batch takes one indexing operation per tensor.
+    `packed(rows, device)` is the batch of the samples with these indices."""
 
     def __init__(self, samples: Sequence[FeatureSample]):
         self.samples = samples

@@ -1,4 +1,4 @@
-"""Copies of clips with one modality damaged on purpose: quality weights learn from them and are scored on them."""
+"""Copies of clips with one deliberately damaged modality: quality weights learn from them and are scored on them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +14,11 @@ from shared.media.quality import VISION_QUALITY, audio_quality, text_quality, vi
 from shared.training.sampling import derive_seed
 
 VIEW_GENERATOR = 3
-"""Number of what is below, stored with the features: a change to the damage or to its quality signals counts it up, so
-that `emit encode` does not take features with other views for its own."""
+"""Version of the code below, stored with the features. Any change to the damage or its quality signals increments it,
+so that `emit encode` does not reuse features with other views."""
 FACE_BORDER = 0.125
-"""Border added to a crop before faces are searched in it, as a share of its side: cascades need room around a face. In
-the crops of a synthetic corpus the cascade then finds 99 % of the faces that it found in whole frames, else 98 %."""
+"""Border added to a crop before face detection, as a share of its side: cascades need room around a face. In crops of a
+synthetic corpus, the cascade then finds 99 % of the faces that it found in whole frames; without the border, 98 %."""
 
 
 @dataclass(eq=False)
@@ -38,12 +38,12 @@ def raw_input(clip: ClipSample, modality: str) -> np.ndarray | str:
 
 
 def damaged_view(clip: ClipSample, view: int, rate: int, seed: int, recipe: Recipe | None) -> DamagedView:
-    """Damage one modality of a clip whose waveform is at `rate` Hz. Modality, kind and severity are a function of
-    (seed, id, view).
+    """Damage one modality of a clip with a waveform at `rate` Hz. Modality, kind and severity are a function of (seed,
+    id, view).
 
-    The quality signals of the damaged modality are computed again, by the face detector with which the clips were
-    prepared; recipe: theirs, or None where no signals are needed. Text is damaged by removing it. A clip without any
-    modality, or with text alone, is left alone: nothing would be left.
+    The quality signals of the damaged modality are recomputed, with the face detector that prepared the clips; recipe:
+    of the clips, or None if no signals are needed. Text is damaged by removing it. A clip without any modality, or with
+    only text, stays as it is: nothing would be left.
     """
     rng = np.random.default_rng(derive_seed("damage", seed, clip.id, view))
     damage = dict.fromkeys(MODALITIES, "")
@@ -62,9 +62,9 @@ def view_of_given(
     present: Mapping[str, bool],
     given: Collection[str],
 ) -> DamagedView:
-    """As `damaged_view`, of a clip some of whose features are given (data/given.py): they cannot be damaged like media,
-    so that a view lacks them. present: whether the clip has features of each modality; one of them is drawn. A clip
-    with one modality alone is left alone."""
+    """Like `damaged_view`, for a clip with given features (data/given.py): they cannot be damaged like media, so a view
+    lacks them. present: whether the clip has features of each modality; one of these is drawn. A clip with only one
+    modality stays as it is."""
     names = [name for name in MODALITIES if present[name]]
     damage = dict.fromkeys(MODALITIES, "")
     if len(names) < 2:
@@ -102,11 +102,11 @@ def _damage(
 def still_found(face_found: np.ndarray, clean: np.ndarray, damaged: np.ndarray, recipe: Recipe) -> np.ndarray:
     """In which frames the face is found after damage: bool (T,).
 
-    face_found: bool (T,), where it was found in the whole frames; clean, damaged: crops RGB uint8 (T, H, W, 3). As when
-    clips are prepared, every few frames are searched, and a frame between two has a face if both have. A face is lost
-    where the detector finds one in the clean crop and none in the damaged one. Faces that it does not find in the clean
-    crop either (other resolution, crops made by others) are left as they were, so that an undamaged crop loses none,
-    whatever the detector.
+    face_found: bool (T,), whether it was found in the whole frame; clean, damaged: crops RGB uint8 (T, H, W, 3). As in
+    preparation, only every few frames are searched, and a frame between two has a face if both have one. A face is lost
+    if the detector finds one in the clean crop and none in the damaged one. If it finds none in the clean crop either
+    (other resolution, other cropping), the frame keeps its value, so an undamaged crop never loses a face, whatever the
+    detector.
     """
     detector, count = load_detector(recipe.detector), len(face_found)
     sampled = np.array(sorted({*range(0, count, recipe.face_every), count - 1})) if count else np.zeros(0, int)

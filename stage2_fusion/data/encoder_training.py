@@ -1,4 +1,4 @@
-"""What the encoders of a feature dataset were trained on: which of its clips, and what is not known about it."""
+"""What the encoders of a feature dataset were trained on: which of its clips, and what is unknown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
     from stage1_align import AlignedEncoders
 
 OLDER = (
-    "its encoders do not record their training clips: `emit export` adds them where the run and its clips are still "
-    "there; then encode again"
+    "its encoders do not record their training clips: `emit export` adds them if the run and its clips still exist; "
+    "then encode again"
 )
 
 
 @dataclass
 class EncoderTraining:
-    """In features.json, because clips keep what encoders know of them, whatever `emit split` calls them later."""
+    """In features.json, because encoders have seen a clip whatever split `emit split` assigns it to later."""
 
     seen: list[str] = field(default_factory=list)
     """Ids of the clips that the encoders were trained on."""
     chosen: list[str] = field(default_factory=list)
     """Ids of the clips that chose the encoders' epoch."""
     unknown: str = ""
-    """Why they may have been trained on further clips of this dataset; "" if they were not."""
+    """Why they may have been trained on more clips of this dataset; "" if they were not."""
     notes: list[str] = field(default_factory=list)
-    """What else they began from, which is not these clips but is not recorded either."""
+    """What else they were initialized from: not these clips, but not recorded either."""
 
 
 def find_encoder_training(
@@ -37,14 +37,15 @@ def find_encoder_training(
     precomputed: list[str] | None = None,
     external: Mapping[str, str] | None = None,
 ) -> EncoderTraining:
-    """Compare the clips with those that the encoders were trained on. encoders: None if all features are given;
-    fingerprints: those of the clips, uint64 (N, 3); precomputed: modalities whose features came with the dataset;
-    external: modalities whose features another tool made, with its name."""
+    """Compare the clips with the training clips of the encoders. encoders: None if all features are given;
+    fingerprints:
+    of the clips, uint64 (N, 3); precomputed: modalities with features that came with the dataset; external: modalities
+    with features of another tool, with its name."""
     notes = []
     if precomputed:
         notes.append(f"the features of {' and '.join(precomputed)} came with the dataset: their training is not known")
     for name, title in (external or {}).items():
-        notes.append(f"the features of {name} are those of {title}, whose training is not known")
+        notes.append(f"the features of {name} come from {title}: its training is not known")
     if encoders is None:
         return EncoderTraining(notes=notes)
     training = encoders.config.get("training", {})
@@ -61,7 +62,7 @@ def find_encoder_training(
 
 
 def _of_older(training: dict[str, Any], clips: "ClipDataset", notes: list[str]) -> EncoderTraining:
-    """Of encoders without a record: known if their clip dataset is this one, with these splits."""
+    """For encoders without a record: known if their clip dataset is this one, with these splits."""
     if training.get("data_digest") != clips.digest or training.get("config", {}).get("pairs", {}).get("sources"):
         return EncoderTraining(unknown=OLDER, notes=notes)
     in_split: dict[str, list[str]] = {name: [] for name in ("train", "valid")}
@@ -71,7 +72,7 @@ def _of_older(training: dict[str, Any], clips: "ClipDataset", notes: list[str]) 
 
 
 def _published(training: dict[str, Any]) -> list[str]:
-    """A note on each tower that began from weights of others."""
+    """A note on each tower that began from published weights."""
     towers = training.get("config", {}).get("towers", {})
     began = {
         modality: (spec.get("options") or {}).get("pretrained")
@@ -79,7 +80,7 @@ def _published(training: dict[str, Any]) -> list[str]:
         if isinstance(spec, dict)
     }
     return [
-        f"the {modality} tower began from {source}, whose training data are not compared"
+        f"the {modality} tower began from {source}: its training data are not compared"
         for modality, source in began.items()
         if source
     ]

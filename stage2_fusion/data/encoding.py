@@ -34,13 +34,12 @@ def encode_dataset(
     given: GivenFeatures | None = None,
     fingerprints: np.ndarray | None = None,
 ) -> Generator[FeatureSample, None, None]:
-    """Encode the clips of `shards`, which are ranges of rows (None: all clips). Each clip is followed by its damaged
-    views.
+    """Encode the clips of `shards`, ranges of rows (None: all clips). Each clip is followed by its damaged views.
 
-    No forward pass crosses the end of a shard, so that a sample does not depend on which other shards are encoded.
-    workers: processes that read and damage clips; they do not change the samples. given: features that take the place
-    of those of a tower; without encoders there are no others. fingerprints: those of all clips, uint64 (N, 3), which
-    their samples keep. Raises UserError when the clips are not stored at the sample rate of the audio encoder.
+    No forward pass crosses the end of a shard, so a sample does not depend on the other shards. workers: processes that
+    read and damage clips; their number does not change the samples. given: features used in place of a tower's; without
+    encoders, the only ones. fingerprints: of all clips, uint64 (N, 3), stored with their samples. Raises UserError when
+    the clips are not stored at the sample rate of the audio encoder.
     """
     shards = [range(len(clips))] if shards is None else shards
     towers = tuple(encoders.towers()) if encoders is not None else ()
@@ -68,7 +67,7 @@ def split_ranges(ranges: Sequence[range], size: int) -> list[range]:
 
 @dataclass
 class _ClipViews:
-    """A dataset whose items are, for a range of rows, the clips and then all their views 1, all their views 2, ..."""
+    """A dataset with one item per range of rows: the clips, then all their views 1, all their views 2, ..."""
 
     clips: ClipDataset
     rate: int
@@ -77,10 +76,10 @@ class _ClipViews:
     towers: tuple[str, ...]
     """The modalities that are encoded."""
     given: Mapping[str, np.ndarray] | None
-    """Where features are given: modality to whether each clip has some, bool (N,)."""
+    """If features are given: modality to whether each clip has some, bool (N,)."""
 
     def __getitem__(self, rows: range) -> tuple[list[ClipSample], list[DamagedView]] | UserError:
-        """A UserError is returned: raised, it would reach the user with the traceback of the worker process."""
+        """A UserError is returned; if raised, it would show the user the traceback of the worker process."""
         try:
             batch = [self._load(row) for row in rows]
         except UserError as error:
@@ -89,7 +88,7 @@ class _ClipViews:
         return batch, [self._view(row, clip, view) for view in numbers for row, clip in zip(rows, batch, strict=True)]
 
     def _load(self, row: int) -> ClipSample:
-        """The clip, without the media that nothing reads."""
+        """The clip, without media that are not needed."""
         if self.given is None or "vision" in self.towers:
             return load_clip(self.clips, row, self.rate)
         clip = self.clips.without_frames(row)
@@ -135,8 +134,8 @@ def widths(encoders: "AlignedEncoders") -> dict[str, int]:
 
 
 def waveform_rate(encoders: "AlignedEncoders", stored: Sequence[int]) -> int:
-    """The sample rate in Hz at which to load waveforms: that of the audio encoder; without one, the first of the stored
-    rates, as the waveform then serves the quality signals only."""
+    """The sample rate in Hz at which to load waveforms: the rate of the audio encoder; without one, the first stored
+    rate, since only the quality signals then need the waveform."""
     return encoders.audio.sample_rate if encoders.audio is not None else stored[0]
 
 
@@ -149,7 +148,7 @@ def encode_samples(
     bf16: bool = False,
     given: Sequence[Mapping[str, ModalityFeatures]] | None = None,
 ) -> list[FeatureSample]:
-    """Encode undamaged clips (view 0), in order. given: the given features of each clip, of the same modalities."""
+    """Encode undamaged clips (view 0), in order. given: the given features of each clip, all of the same modalities."""
     names = given[0].keys() if given else ()
     parts = {
         name: [each[name] for each in given or ()] if name in names else encode_modality(encoders, name, clips, bf16)
@@ -183,8 +182,8 @@ def encode_views(
     bf16: bool = False,
     given: Collection[str] = (),
 ) -> list[FeatureSample]:
-    """Encode damaged views. Only the damaged modality is encoded; the others are those of `clean`, which holds the
-    undamaged sample of each view. given: modalities whose features are given, which a view lacks instead."""
+    """Encode damaged views. Only the damaged modality is encoded; the others come from `clean`, the undamaged sample of
+    each view. given: modalities with given features; a view lacks such a modality instead of damaging it."""
     samples = [replace(sample, view=view.view, damage=view.damage) for view, sample in zip(views, clean, strict=True)]
     for name in MODALITIES:
         rows = [i for i, view in enumerate(views) if view.damage[name]]
@@ -200,7 +199,7 @@ def encode_views(
 def encode_modality(
     encoders: "AlignedEncoders | None", name: str, clips: Sequence[ClipSample], bf16: bool
 ) -> list[ModalityFeatures]:
-    """Encode one modality of clips in one forward pass; it is missing without a tower for it."""
+    """Encode one modality of clips in one forward pass; without a tower, the modality is missing."""
     if not clips:
         return []
     if encoders is None:
@@ -229,7 +228,7 @@ def encode_modality(
 
 
 def missing_features(name: str, clip: ClipSample, embed_dim: int) -> ModalityFeatures:
-    """A modality that no encoder reads: T = 0."""
+    """A missing modality: T = 0."""
     signals = getattr(clip, f"{name}_quality").shape[-1]
     return ModalityFeatures(
         sequence=np.zeros((0, 1), np.float16),

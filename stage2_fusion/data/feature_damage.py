@@ -1,7 +1,7 @@
-"""Damage to features, for datasets whose features came with them: their media cannot be damaged.
+"""Damage to features, for datasets that came with features: their media cannot be damaged.
 
 A failing sensor damages a sequence in few ways: noise covers it, it freezes, or it drops out for a while. The quality
-signals stay, as they describe the media.
+signals stay, since they describe the media.
 """
 
 import dataclasses
@@ -26,8 +26,7 @@ class FeatureDamage:
     """Replaces every second row of a batch by a damaged copy of the row before it; see `__call__`."""
 
     def __init__(self, model: FusionModel, share: float, seed: int):
-        """model: gives mean and scale of the channels, so its statistics must be fitted. share: of the pairs that are
-        damaged."""
+        """model: has the mean and scale of the channels, so its statistics must be fitted. share: of damaged pairs."""
         self.share, self.seed = share, seed
         self.statistics: dict[str, tuple[Tensor, Tensor]] = {}  # mean and standard deviation (C,)
         for name in DAMAGED_MODALITIES:
@@ -38,8 +37,8 @@ class FeatureDamage:
         """Change `batch` in place. Its rows are pairs: 2i is an undamaged clip, 2i + 1 another view of it. For a share
         of the pairs, the second row becomes a copy of the first with one damaged modality, and `damaged` says so.
 
-        rows: (B,), the numbers of the samples; the damage is a function of (seed, epoch, row). A clip without vision
-        and audio is left alone.
+        rows: (B,), the indices of the samples; the damage is a function of (seed, epoch, row). A clip without vision
+        and audio stays as it is.
         """
         for i in range(0, len(rows), 2):
             rng = np.random.default_rng(derive_seed("feature damage", self.seed, epoch, int(rows[i])))

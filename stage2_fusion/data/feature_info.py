@@ -1,4 +1,4 @@
-"""features.json: the shape of a feature dataset and everything its features depend on."""
+"""features.json: the shape of a feature dataset, and everything that its features depend on."""
 
 import dataclasses
 from dataclasses import dataclass, replace
@@ -23,18 +23,18 @@ MAX_WIDTH = 2**20
 
 @dataclass
 class ExternalTool:
-    """The tool that made the features of a modality, as far as its files tell."""
+    """The tool that computed the features of a modality, as far as its files tell."""
 
     format: str
     """Name in the registry of formats (data/external/formats.py), or "package.module:Class"."""
     title: str
-    """What people call it."""
+    """The usual name of the tool."""
     columns: list[str]
     """The channels, in order; [] when they have no names."""
     signals: list[str] = dataclasses.field(default_factory=list)
-    """Its quality signals, behind those of the clips."""
+    """Its quality signals, which follow those of the clips."""
     how: str = ""
-    """How to make such features."""
+    """The command that computes such features."""
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -42,34 +42,34 @@ class ExternalTool:
         return self.format, tuple(self.columns), tuple(self.signals)
 
     def describe(self, width: int) -> str:
-        """In a few words, for messages."""
+        """A short description, for messages."""
         names = f", {first_few(self.columns)}" if self.columns else ""
         return f"{self.title} ({counted(width, 'channel')}{names})"
 
 
 @dataclass
 class EncoderInfo:
-    """The aligned encoders behind a feature dataset, or what its features are from in their place."""
+    """The aligned encoders behind a feature dataset, or the sources of its features in their place."""
 
     path: str
     digest: str
     config: dict[str, Any]
     """Their config.json."""
     precomputed: list[str] | None = None
-    """Modalities whose features came with the dataset: no encoder of ours computed them."""
+    """Modalities with features that came with the dataset."""
     external: dict[str, ExternalTool] | None = None
-    """Modalities whose features another tool made."""
+    """Modalities with features of another tool."""
     aligned: str | None = None
-    """Where features are given: the digest of the aligned encoders that computed the others, None without any."""
+    """If features are given: the digest of the aligned encoders that computed the others, None without any."""
 
     @property
     def given(self) -> list[str]:
-        """The modalities that no encoder of ours computed."""
+        """The modalities that no aligned encoder computed."""
         return sorted({*(self.precomputed or []), *(self.external or {})}, key=MODALITIES.index)
 
     @property
     def titles(self) -> dict[str, str]:
-        """The tool of each modality whose features another tool made."""
+        """{modality: the name of its tool}, for features of other tools."""
         return {name: tool.title for name, tool in (self.external or {}).items()}
 
     @property
@@ -78,10 +78,10 @@ class EncoderInfo:
         return self.aligned if self.given else self.digest
 
     def how_to_make(self) -> str:
-        """How to make the given features of other clips, in words that follow "make them: "."""
+        """How to compute the given features for other clips, in words that follow "make them: "."""
         external = self.external or {}
         made = [
-            f"`{tool.how}`" if tool.how else f"{name} features as those of the training clips"
+            f"`{tool.how}`" if tool.how else f"{name} features like those of the training clips"
             for name, tool in external.items()
         ]
         options = [f"--external {name}={tool.format if tool.how else 'PATH'}" for name, tool in external.items()]
@@ -124,20 +124,20 @@ class PrecomputedInfo:
 
 @dataclass
 class ExternalInfo:
-    """The files behind the features of one modality that another tool made."""
+    """The files behind another tool's features of one modality."""
 
     path: str
     digest: str
     clips: int
     """Clips that have such features."""
     rate: float | None = None
-    """Steps per second (median); None for one step a clip, and for text."""
+    """Steps per second (median); None for one step per clip, and for text."""
     format: str = ""
-    """That was asked for; "" = recognized from the files."""
+    """The requested format; "" = recognized from the files."""
     columns: list[str] = dataclasses.field(default_factory=list)
-    """That were asked for, by name or pattern; [] = those that the format takes for features."""
+    """The requested columns, by name or pattern; [] = the columns that the format treats as features."""
     made_by: str = ""
-    """What made them, as a person said."""
+    """The tool, as the user named it."""
 
     def options(self, modality: str) -> dict[str, Any]:
         """The options of `emit encode` that read them again."""
@@ -167,18 +167,19 @@ class FeatureInfo:
     action_units: ActionUnitInfo | None = None
     precomputed: PrecomputedInfo | None = None
     external: dict[str, ExternalInfo] | None = None
-    """Modality to the files of another tool behind its features, whose sequences are in single precision: some tools
-    write values that half precision cannot hold."""
+    """Modality to the files behind another tool's features. Their sequences are in single precision: some tools write
+    values that half precision cannot hold."""
     encoder_training: EncoderTraining | None = None
-    """Which of the clips the encoders were trained on; None in features of earlier versions. No part of the digest: the
+    """Which clips the encoders were trained on; None in features of earlier versions. Not part of the digest, since the
     features do not depend on it."""
     split: dict[str, Any] | None = None
     """The settings of `emit split`, when it assigned the splits."""
     label_ranges: dict[str, list[float]] | None = None
-    """Lowest and highest value of each label on the scale of its source, of which the labels are fractions; None stands
-    for [0, 1]."""
+    """Lowest and highest value of each label on the scale of its source; stored labels are fractions of this range.
+    None
+    means [0, 1]."""
     view_generator: int | None = None
-    """VIEW_GENERATOR of what damaged media for the views; None without such views, and for the first."""
+    """VIEW_GENERATOR of the code that damaged the views; None without such views, and for the first version."""
     digest: str = ""
     """Changes with anything the features depend on, except paths."""
     format: str = FORMAT
@@ -194,8 +195,9 @@ class FeatureInfo:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], where: str = "features.json") -> "FeatureInfo":
-        """From the content of a features.json. UserError, which begins with `where`, for a key that is missing or
-        unknown, and for a value of another type."""
+        """From the content of a features.json. UserError, beginning with `where`, for a missing or unknown key, or a
+        value of
+        another type."""
         return read_typed(cls, {name: value for name, value in content.items() if name not in OUTER}, where)
 
     def to_json(self) -> dict[str, Any]:
@@ -208,12 +210,12 @@ class FeatureInfo:
         return LabelScale.of(self.label_names, self.label_ranges)
 
     def select(self, names: list[str]) -> "FeatureInfo":
-        """The same description of these dimensions alone, with its digest."""
+        """The same description with only these dimensions, with its digest."""
         scale = LabelScale.of(names, self.label_ranges)
         return replace(self, label_names=list(names), label_ranges=scale.to_json())
 
     def with_digest(self) -> "FeatureInfo":
-        """A copy whose digest is computed from the rest, wherever the encoders and the clips lie."""
+        """A copy with its digest, which does not depend on the paths of the encoders and the clips."""
         # What a layout read is in the digest of the clips.
         files = self.external and {name: replace(about, path="") for name, about in self.external.items()}
         described = replace(self, data=replace(self.data, layout=None), encoder_training=None, external=files)

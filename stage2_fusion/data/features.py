@@ -1,4 +1,4 @@
-"""The feature dataset: the output of frozen encoders for each clip, undamaged (view 0) and damaged on purpose.
+"""The feature dataset: the output of frozen encoders for each clip, undamaged (view 0) and deliberately damaged.
 
 DIR/features.json holds a FeatureInfo; DIR/data holds one row per FeatureSample (Hugging Face datasets, binary columns).
 """
@@ -51,10 +51,10 @@ class ModalityFeatures:
     quality: np.ndarray
     """float32 (T, Q), quality signals of the input at each step."""
     place: Place | None = field(default=None, init=False, repr=False)
-    """Where the steps lie among those of other samples, if they are packed with them; `replace` gives None."""
+    """Where the steps are stored, if they are packed with other samples; `replace` sets None."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"place": None}  # a pickled sample does not take all others along
+        return vars(self) | {"place": None}  # a pickled sample must not include all others
 
     @property
     def steps(self) -> int:
@@ -82,7 +82,7 @@ class FeatureSample:
     audio: ModalityFeatures
     text: ModalityFeatures
     fingerprints: np.ndarray = field(default_factory=_no_fingerprints)
-    """uint64 (3,), those of the clip (shared/dataset/training_clips.py), 0 = none."""
+    """uint64 (3,), of the clip (shared/dataset/training_clips.py), 0 = none."""
 
     def modality(self, name: str) -> ModalityFeatures:
         """The features of "vision", "audio" or "text"."""
@@ -113,7 +113,7 @@ class ClipLabels:
 
 
 def write(out: Path, samples: Iterable[FeatureSample], info: FeatureInfo) -> FeatureInfo:
-    """Write a feature dataset. The folder appears when all samples are written. Returns `info` with its digest."""
+    """Write a feature dataset. The folder appears once all samples are written. Returns `info` with its digest."""
     info = info.with_digest()
     with atomic_folder(out) as folder:
         shard = folder / "rows.arrow"
@@ -136,7 +136,8 @@ def write_samples(path: Path, samples: Iterable[FeatureSample], info: FeatureInf
 
 
 def read_samples(shards: list[Path]) -> "pa.Table":
-    """The rows of all shards, memory-mapped, with the columns that all have: an earlier version may have begun them."""
+    """The rows of all shards, memory-mapped, with the columns that all have: an earlier version may have written
+    some."""
     import pyarrow as pa
 
     tables = [pa.ipc.open_stream(read_shard(shard)).read_all() for shard in shards]
@@ -145,8 +146,7 @@ def read_samples(shards: list[Path]) -> "pa.Table":
 
 
 def read_clips(path: Path, stored: bool = False) -> list[ClipLabels]:
-    """The clips without their features. stored: give the splits at the time of encoding instead of those of `emit
-    split`."""
+    """The clips without their features. stored: with the splits at the time of encoding, not those of `emit split`."""
     info = read_info(path)
     table = feature_table(Path(path), info, stored)
     columns = ["id", "split", "labels", "view", *(f"group_{name}" for name in info.group_names)]
@@ -266,7 +266,7 @@ class FeatureDataset:
 
 
 def shorten(sample: FeatureSample, max_sequence_steps: int | None) -> FeatureSample:
-    """Average each longer sequence over equal runs of steps; the others are left alone."""
+    """Average each longer sequence over equal runs of steps; shorter ones stay as they are."""
     if max_sequence_steps is None:
         return sample
     parts: dict[str, Any] = {name: _average_runs(sample.modality(name), max_sequence_steps) for name in MODALITIES}
@@ -311,7 +311,7 @@ def _columns(info: FeatureInfo) -> "datasets.Features":
 
 
 def sequence_type(info: FeatureInfo, modality: str) -> type[np.floating]:
-    """In which precision the sequences of a modality are stored."""
+    """The precision in which the sequences of a modality are stored."""
     return np.float32 if modality in (info.external or {}) else np.float16
 
 
@@ -334,7 +334,7 @@ def _to_row(sample: FeatureSample, info: FeatureInfo) -> dict[str, Any]:
 
 
 def stored_rows(table: "datasets.Dataset", rows: Sequence[int], at_once: int = 32) -> Iterator[dict[str, Any]]:
-    """The rows, read a few at a time: one by one takes twice as long."""
+    """The rows, read a few at a time: reading them one by one takes twice as long."""
     for start in range(0, len(rows), at_once):
         batch = table[list(rows[start : start + at_once])]
         for values in zip(*batch.values(), strict=True):
@@ -344,7 +344,7 @@ def stored_rows(table: "datasets.Dataset", rows: Sequence[int], at_once: int = 3
 def _room(
     table: "datasets.Dataset", rows: Sequence[int], name: str, info: FeatureInfo, max_sequence_steps: int | None
 ) -> PackedSteps:
-    """Room for the steps of a modality of these rows. How many there are is told by the bytes that are there."""
+    """Allocate memory for the steps of a modality of these rows; the stored bytes tell how many there are."""
     import pyarrow.compute as pc
 
     width, kind = info.widths[name], sequence_type(info, name)
@@ -375,7 +375,7 @@ def _read_row(path: Path, row: dict[str, Any], info: FeatureInfo) -> FeatureSamp
 
 
 def _fingerprints(path: Path, row: dict[str, Any]) -> np.ndarray:
-    """Those of a row, uint64 (3,). UserError for another number of them."""
+    """The fingerprints of a row, uint64 (3,). UserError if there are more or fewer."""
     values = row.get(FINGERPRINTS, [0, 0, 0])
     if len(values) != 3:
         raise UserError(f"{path}: {row['id']!r:.60} is damaged ({len(values)} fingerprints); delete {path} and {HOW}")

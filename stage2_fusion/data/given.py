@@ -1,9 +1,9 @@
-"""Features that no encoder of ours computes, in the place of those of a tower: they came with the dataset
-(precomputed.py), or another tool made them (external/).
+"""Given features, used in place of a tower's: they came with the dataset (precomputed.py) or from another tool
+(external/).
 
-Modalities whose features are given share no space, so their pooled embeddings are zeros. Their quality signals are
-those of the prepared clip at the times of the steps, zeros where it has no frames or sound, and behind them those that
-came with the features. They cannot be damaged like media: a damaged view lacks the modality.
+Modalities with given features share no space, so their pooled embeddings are zeros. Their quality signals are those of
+the prepared clip at the times of the steps, zeros if it has no frames or sound, followed by signals that came with the
+features. They cannot be damaged like media: a damaged view lacks the modality.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class GivenSteps:
     times: np.ndarray
     """float32 (T,), seconds from the beginning of the clip."""
     signals: np.ndarray
-    """float32 (T, S), further quality signals in [0, 1]."""
+    """float32 (T, S), additional quality signals in [0, 1]."""
 
 
 class GivenSource(Protocol):
@@ -45,7 +45,7 @@ class GivenSource(Protocol):
 
     @property
     def signals(self) -> Mapping[str, Sequence[str]]:
-        """Their further quality signals."""
+        """Their additional quality signals."""
         ...
 
     @property
@@ -54,14 +54,14 @@ class GivenSource(Protocol):
         ...
 
     def read(self, row: int) -> Mapping[str, GivenSteps]:
-        """Those of the clip in this row."""
+        """The features of the clip in this row."""
         ...
 
 
 class GivenFeatures:
-    """The given features of a clip dataset, from one or more sources; of a modality that several have, the last counts.
+    """The given features of a clip dataset, from one or more sources; if several have a modality, the last one counts.
 
-    encoders: those of the other modalities, or None.
+    encoders: of the other modalities, or None.
     """
 
     def __init__(self, sources: Sequence[GivenSource], encoders: "AlignedEncoders | None" = None):
@@ -82,7 +82,7 @@ class GivenFeatures:
         return {name: [*names, *further.get(name, ())] for name, names in QUALITY.items()}
 
     def parts(self, row: int, clip: ClipSample) -> dict[str, ModalityFeatures]:
-        """The given modalities of the clip in this row, which has the times and signals of its frames."""
+        """The given modalities of the clip in this row. clip: has the times and signals of its frames."""
         read = {source: source.read(row) for source in dict.fromkeys(self.sources.values())}
         return {name: self._part(name, clip, read[self.sources[name]][name]) for name in self.names}
 

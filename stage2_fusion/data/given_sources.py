@@ -1,4 +1,4 @@
-"""Everything that takes the place of encoders in a feature dataset (`emit encode --precomputed`, `--external`)."""
+"""Features that replace encoders in a feature dataset (`emit encode --precomputed`, `--external`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from stage1_align import AlignedEncoders
 
 LISTING = "external.csv"
-"""In the feature dataset: what of the features of other tools has no partner, cannot be read or is left out."""
+"""In the feature dataset: features of other tools that cannot be matched or read, or are left out."""
 
 
 @dataclass
 class GivenSources:
-    """The features that are given; those of another tool replace those that came with the dataset."""
+    """The given features; features of another tool replace those that came with the dataset."""
 
     precomputed: PrecomputedFeatures | None = None
     external: dict[str, ExternalFeatures] = field(default_factory=dict)
@@ -38,9 +38,10 @@ class GivenSources:
         columns: Mapping[str, Sequence[str]],
         made_by: Mapping[str, str],
     ) -> "GivenSources":
-        """Read all of it, and match it with the clips. external: modality to PATH or FORMAT:PATH; columns: modality to
-        the names or patterns of the columns to read; made_by: modality to what made it, in words. UserError when no
-        clip has any of it."""
+        """Read all features and match them with the clips. external: modality to PATH or FORMAT:PATH; columns: modality
+        to
+        the names or patterns of the columns to read; made_by: modality to the name of its tool. UserError when no clip
+        has any."""
         sources = cls(PrecomputedFeatures(precomputed, clips) if precomputed else None)
         for name, path in external.items():
             sources.external[name] = ExternalFeatures(path, name, clips, columns.get(name, ()), made_by.get(name, ""))
@@ -49,13 +50,13 @@ class GivenSources:
         return sources
 
     def features(self, encoders: "AlignedEncoders | None") -> GivenFeatures | None:
-        """All of it beside these encoders; None when nothing is given."""
+        """All given features, next to these encoders; None when nothing is given."""
         sources: list[GivenSource] = [self.precomputed] if self.precomputed else []
         sources += self.external.values()
         return GivenFeatures(sources, encoders) if sources else None
 
     def towers(self, encoders: Path) -> list[str] | None:
-        """The modalities that encoders in this folder compute beside it; None: all that they have."""
+        """The modalities left for the encoders in this folder to compute; None: all that they have."""
         from stage1_align.encoders import SavedEncoders
 
         if self.precomputed:
@@ -65,13 +66,14 @@ class GivenSources:
         return None
 
     def encoder_info(self, folder: Path | None, encoders: "AlignedEncoders | None") -> EncoderInfo:
-        """What computed the features. Files do not tell which network wrote them: those of the same folders, tools,
-        columns and widths count as features of the same encoders. folder: that of the encoders."""
+        """What computed the features. Files do not tell which network wrote them, so features of the same folders,
+        tools,
+        columns and widths count as features of the same encoders. folder: of the encoders."""
         own_digest, config = (encoders.digest, encoders.config) if encoders else (None, {})
         if not (self.precomputed or self.external):
             assert own_digest is not None and folder is not None
             return EncoderInfo(str(folder.resolve()), own_digest, config)
-        content: list[Any] = ["provided", WIDTHS, own_digest]  # an old name: another one would change the digest
+        content: list[Any] = ["provided", WIDTHS, own_digest]  # the old name; a new one would change the digest
         tools = {name: source.tool() for name, source in self.external.items()}
         if tools:
             told = {
@@ -89,7 +91,7 @@ class GivenSources:
         )
 
     def write_problems(self, folder: Path) -> None:
-        """Write what could not be used into tables in the folder of a feature dataset."""
+        """Write tables of what could not be used into the folder of a feature dataset."""
         if self.precomputed:
             rows = [list(pair) for pair in self.precomputed.problems]
             write_csv(folder / "precomputed.csv", ["id", "reason"], rows)
@@ -98,7 +100,7 @@ class GivenSources:
             write_csv(folder / LISTING, ["modality", "id", "source", "reason"], rows)
 
     def closing_lines(self, damaged_views: int) -> list[str]:
-        """What to say when the features are written."""
+        """Lines to print once the features are written."""
         names = [*(FEATURE_FOLDERS if self.precomputed else ()), *self.external]
         lines = []
         if damaged_views and names:

@@ -1,4 +1,4 @@
-"""The steps of many samples end to end: a batch takes one indexing operation an array, and nothing is held twice."""
+"""The steps of many samples, concatenated and held once: a batch takes one indexing operation per array."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,32 +13,33 @@ KEYS = ("sequence", "times", "quality")
 
 
 class Place(NamedTuple):
-    """Where the steps of a sample lie."""
+    """Where the steps of a sample are stored."""
 
     steps: "PackedSteps"
     number: int
-    """Of the sample, among those that are packed."""
+    """Index of the sample among the packed samples."""
 
 
 class PackedSteps:
-    """The steps of one modality of N samples, behind one step of zeros that stands for padding."""
+    """The steps of one modality of N samples, after one step of zeros that serves as padding."""
 
     def __init__(self, starts: np.ndarray, lengths: np.ndarray, arrays: dict[str, np.ndarray]):
         self.starts, self.lengths = starts, lengths
-        """int64 (N,): where the steps of a sample begin, and how many they are."""
+        """int64 (N,): index of the first step and number of steps of each sample."""
         self.arrays = arrays
         """{key: (1 + steps, ...)}."""
 
     @classmethod
     def empty(cls, lengths: np.ndarray, kinds: Mapping[str, tuple[tuple[int, ...], Any]]) -> Self:
-        """Room for samples of int64 (N,) steps, which `put` fills. kinds: {key: (shape of a step, dtype)}."""
+        """Allocate memory for samples of int64 (N,) steps, which `put` fills. kinds: {key: (shape of a step,
+        dtype)}."""
         total = 1 + int(lengths.sum())
         arrays = {key: np.zeros((total, *shape), dtype) for key, (shape, dtype) in kinds.items()}
         return cls(1 + lengths.cumsum() - lengths, lengths, arrays)
 
     @classmethod
     def of(cls, parts: Sequence[Part]) -> Self:
-        """The steps of these parts, in their order: where they lie if they are packed together, and copies if not."""
+        """The steps of these parts, in order: shared memory if they are already packed together, otherwise copies."""
         packed = parts[0].place.steps if parts[0].place else None
         if packed and all(part.place and part.place.steps is packed for part in parts):
             numbers = [part.place.number for part in parts if part.place]

@@ -1,6 +1,6 @@
-"""Damage that comes and goes, from views that are damaged all along: a step of the result is either that of the damaged
-view or that of the undamaged clip. For encoders that read one frame at a time, this is what damaging a part of the
-frames gives; an audio encoder reads a little of both sides of a border.
+"""Damage that comes and goes, from views that are damaged throughout: each step of the result comes from either the
+damaged view or the undamaged clip. For encoders that read one frame at a time, this equals damaging only some frames;
+an audio encoder reads a little of both sides of a border.
 """
 
 from dataclasses import replace
@@ -12,7 +12,8 @@ from shared.training.sampling import derive_seed
 from stage2_fusion.data.batches import Batch, within_spans
 
 TIMED = (0, 1)
-"""Columns of `Batch.damaged` whose modality has times: vision and audio. Words are missing for the whole clip."""
+"""Columns of `Batch.damaged` for modalities with times: vision and audio. Damaged text is missing for the whole
+clip."""
 STRETCH = (0.3, 1.2)
 """Shortest and longest stretch with and without damage, seconds."""
 
@@ -26,7 +27,7 @@ def draw_stretches(duration: float, rng: np.random.Generator) -> list[tuple[floa
 
 
 class PassingDamage:
-    """Lets the damage of a share of the damaged views come and go; see `__call__`."""
+    """Makes the damage of a share of the damaged views come and go; see `__call__`."""
 
     def __init__(self, share: float, seed: int):
         self.share, self.seed = share, seed
@@ -35,7 +36,7 @@ class PassingDamage:
         """The batch with the damage of a share of the pairs in stretches, and `damage_spans` of all rows.
 
         Its rows are pairs: 2i is an undamaged clip, 2i + 1 a damaged view of it. Both get the same spans, in which
-        their weights are compared. The stretches are a function of (seed, epoch, row); rows: (B,), the numbers of the
+        their weights are compared. The stretches are a function of (seed, epoch, row); rows: (B,), the indices of the
         samples.
         """
         spans = [[(-torch.inf, torch.inf)] for _ in rows]
@@ -51,8 +52,9 @@ class PassingDamage:
 
 
 def _mix(batch: Batch, clean: int, stretches: list[tuple[float, float]]) -> bool:
-    """Restore the steps outside of the stretches in row clean + 1 of `batch`, in place. Whether it could be done: the
-    view must have the steps of the clip."""
+    """Restore the steps outside of the stretches in row clean + 1 of `batch`, in place. Returns whether that was
+    possible:
+    the view must have the same steps as the clip."""
     damaged = clean + 1
     part = (batch.vision, batch.audio)[int(batch.damaged[damaged, 1])]
     if not torch.equal(part.mask[clean], part.mask[damaged]):

@@ -1,10 +1,10 @@
-"""Features that came with Hume-Vidmimic2 (shared/layouts/vidmimic2/pickles.py), given in place of encoders' (given.py).
+"""Features that came with Hume-Vidmimic2 (shared/layouts/vidmimic2/pickles.py), given in place of encoders (given.py).
 
-vision   rows of vit/ID.pkl, at the seconds at which raw/ID.mp4 shows the crops of face_images/ID; spread over the clip
-         when there are not as many crops as rows
+vision   rows of vit/ID.pkl, at the times at which raw/ID.mp4 shows the crops of face_images/ID; spread over the clip
+         if the numbers of crops and rows differ
 audio    rows of wav2vec2/ID.pkl, AUDIO_HZ per second
 
-Text is read by the text tower of aligned encoders, else missing.
+Text is read by the text tower of aligned encoders; without one it is missing.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ MAX_VALUE = float(np.finfo(np.float16).max)
 
 
 class PrecomputedFeatures:
-    """The features at `root` of the clips of a ClipDataset; a GivenSource.
+    """The features under `root` for the clips of a ClipDataset; a GivenSource.
 
-    digest: of everything that was read; the constructor reads all files once. problems: (id, reason) of what could not
-    be used. Raises UserError when no clip has features.
+    digest: of everything that was read; the constructor reads all files once. problems: (id, reason) for features that
+    cannot be used. Raises UserError when no clip has features.
     """
 
     def __init__(self, root: Path, clips: ClipDataset):
@@ -68,14 +68,15 @@ class PrecomputedFeatures:
         return PrecomputedInfo(str(self.root.resolve()), self.digest)
 
     def read(self, row: int) -> dict[str, GivenSteps]:
-        """The features of the clip in this row, up to the `max_seconds` that were prepared."""
+        """The features of the clip in this row, up to the prepared `max_seconds`."""
         return {
             name: GivenSteps(values.astype(np.float16), times, np.zeros((len(values), 0), np.float32))
             for name, (values, times) in self._read(row)[0].items()
         }
 
     def _read(self, row: int) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str]]:
-        """Modality to float32 (T, C) and the times (T,) of its rows in seconds; and what could not be used, and why."""
+        """{modality: (float32 (T, C), times (T,) of its rows in seconds)}, and what could not be used, with the
+        reason."""
         # Ids are unique over all splits, and `emit split` changes the split: the folder that holds the file decides.
         clip = Clip(self.names[row], None, split="test")
         stored = read_clip_features(self.root, clip.id, clip.split)
@@ -99,16 +100,17 @@ class PrecomputedFeatures:
 
 
 def feature_names(ids: Sequence[str]) -> list[str]:
-    """The names of the clips' files: five digits, however a table writes them (7, 7.0, clips/00007); other ids stay,
-    and those of which several would have the same name."""
+    """The names of the clips' files: five digits, however a table writes them (7, 7.0, clips/00007). Other ids stay,
+    and so
+    do ids that would get the same name."""
     names = [clip_id(name) or name for name in ids]
     count = Counter(names)
     return [name if count[name] == 1 else own for own, name in zip(ids, names, strict=True)]
 
 
 def vision_times(count: int, crops: Path | None, video: Path | None, duration: float) -> np.ndarray:
-    """Seconds (T,) of `count` rows, one per crop: when the video shows the frames of the crops. When there are not as
-    many crops, the rows are spread over the video or, without one, over `duration` seconds."""
+    """Seconds (T,) of `count` rows, one per crop: when the video shows the frames of the crops. If the number of crops
+    differs, the rows are spread over the video or, without one, over `duration` seconds."""
     if not count:
         return np.zeros(0)
     names = [path.name for path in crops.iterdir()] if crops else []

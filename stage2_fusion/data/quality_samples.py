@@ -1,4 +1,4 @@
-"""The quality signals of a feature dataset without its features, which are a hundred times as large."""
+"""The quality signals of a feature dataset, read without its features, which are a hundred times as large."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class QualitySample:
 
 
 def read_quality(path: Path, ids: Collection[str]) -> list[QualitySample]:
-    """All views of these clips; those that the dataset does not hold are left out."""
+    """All views of these clips; clips that are not in the dataset are skipped."""
     info, wanted = read_info(path), set(ids)
     columns = ["id", "view", *(f"damage_{name}" for name in MODALITIES), *(f"{name}_quality" for name in MODALITIES)]
     table = feature_table(Path(path), info).select_columns(columns)

@@ -1,5 +1,5 @@
-"""What the clips of a split can teach and score: by their labels, and by their modalities. What they cannot is refused
-or named."""
+"""Which dimensions the clips of a split can train and score, by their labels and modalities; others are refused or
+named."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,9 +13,10 @@ from stage2_fusion.data.features import FeatureSample
 
 
 def learnable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) -> tuple[list[str], dict[str, str]]:
-    """The dimensions that training labels (N, K), NaN = not labeled, can teach, and {dimension: why not} of the others:
-    without two different labels, a model learns a constant at most. UserError, beginning with `where`, when there are
-    none."""
+    """The dimensions that can be learned from training labels (N, K), NaN = not labeled, and {dimension: why not} of
+    the
+    others: without two different labels, a model learns at most a constant. UserError, beginning with `where`, when no
+    dimension can be learned."""
     why = {name: why_not_learned(labels[:, k]) for k, name in enumerate(names)}
     others = {name: reason for name, reason in why.items() if reason}
     if len(others) == len(names):
@@ -24,8 +25,9 @@ def learnable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) -
 
 
 def scorable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) -> dict[str, str]:
-    """{dimension: why not} of those that validation labels (N, K) cannot score. UserError, beginning with `where`, when
-    they can score none: a model could not be chosen by them."""
+    """{dimension: why not} for dimensions that validation labels (N, K) cannot score. UserError, beginning with
+    `where`,
+    when they can score none: no model could be selected by them."""
     others = {name: reason for k, name in enumerate(names) if (reason := why_no_pcc(labels[:, k]))}
     if len(others) == len(names):
         raise UserError(
@@ -38,11 +40,11 @@ def scorable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) ->
 def within_budget(
     ids: Sequence[str], groups: Sequence[Mapping[str, str]], labels: np.ndarray, count: int
 ) -> np.ndarray:
-    """Which of N clips to learn from when at most `count` may be: bool (N,). 0 takes all.
+    """Which of N clips to train on if at most `count` may be used: bool (N,). 0 = all.
 
-    Whole groups of the first kind are taken, in an order that depends on their names alone, the last one in part: a
-    smaller budget is a part of a larger one, as if fewer people had been annotated. Clips without any label do not
-    count. groups: {kind: name} of each clip; labels (N, K), NaN = not labeled."""
+    Whole groups of the first kind are taken, in an order that depends only on their names, and the last group in part.
+    A smaller budget is therefore a subset of a larger one, as if fewer people had been annotated. Clips without any
+    label do not count. groups: {kind: name} of each clip; labels (N, K), NaN = not labeled."""
     labeled = ~np.isnan(labels).all(axis=1)  # (N,)
     if not count or count >= labeled.sum():
         return np.ones(len(ids), bool)
@@ -54,13 +56,13 @@ def within_budget(
 
 
 def require_modality(samples: Sequence[FeatureSample], modalities: Sequence[str], where: str) -> list[str]:
-    """A line about the samples that have none of these modalities, if there are any. UserError, beginning with `where`,
-    when none of them has one: every prediction would be the same."""
+    """A line about samples with none of these modalities, if there are any. UserError, beginning with `where`, when no
+    sample has one: all predictions would be the same."""
     without = sum(not any(sample.modality(name).steps for name in modalities) for sample in samples)
     listed = " or ".join(modalities)
     if without == len(samples):
         raise UserError(
-            f"{where}: none of its {counted(without, 'clip')} has {listed}, so that all predictions would be equal"
+            f"{where}: none of its {counted(without, 'clip')} has {listed}, so all predictions would be equal"
         )
     return (
         [f"{where}: {without} of {counted(len(samples), 'clip', 'has', 'have')} no {listed}: nothing of them is read"]
@@ -70,12 +72,12 @@ def require_modality(samples: Sequence[FeatureSample], modalities: Sequence[str]
 
 
 def left_out_note(others: dict[str, str]) -> str:
-    """A line about dimensions that the training labels cannot teach."""
+    """A line about dimensions that cannot be learned from the training labels."""
     return f"left out, because their training labels teach nothing: {_listed(others)}"
 
 
 def not_scored_note(others: dict[str, str], split: str) -> str:
-    """A line about dimensions that the validation labels cannot score."""
+    """A line about dimensions that validation labels cannot score."""
     return f"not scored on split {split!r}, and so not counted in its PCC: {_listed(others)}"
 
 

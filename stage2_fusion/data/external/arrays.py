@@ -1,13 +1,13 @@
-"""Arrays: .npy, .npz or .safetensors, one file a clip; or one .npz or .safetensors whose arrays are named as the clips,
-or an .npz with features (N, C) or (N, T, C) and N ids. Rows behind one of N lengths are padding; without lengths, rows
-of zeros at both ends are.
+"""Arrays: .npy, .npz or .safetensors, one file per clip; or one .npz or .safetensors with an array named after each
+clip; or an .npz with features (N, C) or (N, T, C) and N ids. Rows beyond one of N lengths are padding; without lengths,
+rows of zeros at both ends are padding.
 
-A file of a clip holds one array, (T, C) or (C,) for one step, or an array called features or as its modality and,
-beside it, times (T,) in seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times the rows are spread over
-the clip. Other arrays are not read, which is noted.
+A file of one clip holds a single array, (T, C) or (C,) for one step; or an array named features or after its modality
+and, beside it, times (T,) in seconds or rate in Hz, and confidence (T,) in [0, 1]. Without times, the rows are spread
+over the clip. Other arrays are not read; a note names them.
 
-Arrays (C, T) are refused where clips differ in length: all have as many rows. Where all clips have arrays of one shape,
-or there are fewer than three shapes, nothing tells (C, T) from (T, C), and they are read as (T, C).
+Arrays (C, T) are refused if clips differ in length, since all have the same number of rows. If there are fewer than
+three shapes, (C, T) cannot be told from (T, C), and the arrays are read as (T, C).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,13 +26,13 @@ from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
 
 FEATURES = ("features", "feature", "embeddings", "embedding", "values", "x", "arr0")
 NAMELESS = ""
-"""What the array of a .npy is called."""
+"""The name given to the array of a .npy."""
 TIMES = ("times", "timestamps", "time", "timestamp")
 RATES = ("rate", "hz", "fps", "framerate")
 LENGTHS = ("lengths", "length", "seqlens", "seqlengths")
 CONFIDENCE = ("confidence", "confidences", "score")
 ROLES = (*TIMES, *RATES, *CONFIDENCE)
-"""What an array may say of the rows of another one."""
+"""Arrays that describe the rows of another one."""
 IDS = ("ids", "id", "names", "clips", "clipids", "filenames", "files", "paths")
 
 
@@ -71,13 +71,13 @@ class Arrays:
 
 
 def is_alone(keys: Sequence[str], wanted: Wanted) -> bool:
-    """Whether there is one array, and it is not called as another modality."""
+    """Whether there is only one array, and it is not named after another modality."""
     others = [key for name, own in KEYS.items() if name != wanted.modality for key in own]
     return len(keys) == 1 and (called(keys, others) is None or wanted.name_clips(keys))
 
 
 def _clips_in_rows(arrays: Mapping[str, np.ndarray], main: str, ids: str, path: str) -> list[Track]:
-    """The clips of (N, C) or (N, T, C) with N names. UserError when there are others in number."""
+    """The clips of (N, C) or (N, T, C) with N names. UserError when these numbers differ."""
     values, names, where = arrays[main], [str(name) for name in np.ravel(arrays[ids])], f"{path}: {ids}"
     if values.ndim not in (2, 3) or len(values) != len(names):
         raise UserError(f"{where}: {len(names)} names for an array of shape {values.shape}; give one for each clip")
@@ -91,15 +91,15 @@ def _clips_in_rows(arrays: Mapping[str, np.ndarray], main: str, ids: str, path: 
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by their names, NAMELESS for that of a .npy. UserError, in one line, when it cannot be read,
-    or holds Python objects."""
+    """The arrays of a file by name, NAMELESS for a .npy. UserError, in one line, when it cannot be read or holds Python
+    objects."""
     try:
         if path.suffix.lower() == ".safetensors":
             from safetensors import safe_open
 
             with safe_open(path, framework="pt") as file:  # NumPy has no bfloat16
                 return {key: np.asarray(to_array(file.get_tensor(key))) for key in file.keys()}  # noqa: SIM118
-        with path.open("rb") as content:  # closed also where NumPy finds no archive in it
+        with path.open("rb") as content:  # closed even if NumPy finds no archive in it
             loaded = np.load(content, allow_pickle=False)
             return {NAMELESS: loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
     except Exception as error:  # damaged files raise errors of many types
@@ -134,7 +134,7 @@ def clip_of(values: Any, names: list[str], where: str, beside: Mapping[str, np.n
 def one_of_several(
     values: Callable[[], Any], names: list[str], where: str, beside: Mapping[str, np.ndarray] | None = None
 ) -> Track:
-    """The track of one of the arrays of a file; what is wrong with it is its own problem, not that of the others."""
+    """The track of one of several arrays in a file; its problem does not affect the others."""
     try:
         return clip_of(values(), names, where, beside or {})
     except UserError as error:
@@ -142,13 +142,13 @@ def one_of_several(
 
 
 def unread(names: list[str], where: str, problem: str) -> Track:
-    """In the place of the track of what cannot be read, and why."""
+    """A placeholder for a track that cannot be read, with the reason."""
     return Track(names, where, np.zeros((0, 0)), [], None, np.zeros(0, bool), problem=problem)
 
 
-def said_of_rows(content: Mapping[Any, Any]) -> dict[Any, Any]:
-    """What the entries of a clip say of its rows: lists of times and confidence, and a rate. A single score or time is
-    that of the clip."""
+def row_attributes(content: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The entries of a clip that describe its rows: lists of times and confidence, and a rate. A single score or time
+    describes the clip."""
     own = {True: (*TIMES, *CONFIDENCE), False: RATES}
     return {key: value for key, value in content.items() if value is not None and called([key], own[is_list(value)])}
 
@@ -173,14 +173,14 @@ def as_rows(value: Any, where: str) -> np.ndarray:
 
 
 def called(keys: Iterable[Any], names: Sequence[str]) -> Any:
-    """The first of the keys that is called so, in any capitals; None without one."""
+    """The first key with one of these names, ignoring case; None without one."""
     keys = list(keys)
     return next((key for name in names for key in keys if normalize_name(str(key)) == name), None)
 
 
 def without_padding(values: np.ndarray, length: int | None) -> np.ndarray:
-    """The rows of (T, C) that are no padding: `length` of them, which MMSA-FET may put at the end, behind zeros;
-    without a length, those between the rows of zeros at both ends."""
+    """The rows of (T, C) without padding: `length` of them, which MMSA-FET may put at the end, after zeros; without a
+    length, the rows between zeros at both ends."""
     real = np.flatnonzero((values != 0).any(axis=1))
     first, last = (int(real[0]), int(real[-1]) + 1) if len(real) else (0, 0)
     if length is None:
@@ -191,7 +191,7 @@ def without_padding(values: np.ndarray, length: int | None) -> np.ndarray:
 
 
 def _beside(arrays: Mapping[str, np.ndarray], keys: Sequence[str], count: int, where: str) -> np.ndarray | None:
-    """(T,) of the first of these names. UserError when it is not of `count` numbers."""
+    """(T,), the first array with one of these names; None without one. UserError when it is not `count` numbers."""
     key = called(arrays, keys)
     if key is None:
         return None

@@ -1,9 +1,9 @@
-"""The features of another tool for one modality of a clip dataset: read, matched and checked; a source of given
-features (data/given.py).
+"""Another tool's features for one modality of a clip dataset: read, matched and checked; a source of given features
+(data/given.py).
 
-Times are those of the files, rows without times are spread over the clip and hold for their share of it (times.py): a
-row of the whole clip is there in all of it. A row that is not finite, or in which the tool found nothing, is left out:
-the clip has no step there. Nothing is filled in.
+Times come from the files. Rows without times are spread over the clip, and each covers its share of it (times.py): a
+single row covers the whole clip. A row that is not finite, or in which the tool found nothing, is dropped: the clip has
+no step there. Nothing is filled in.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ CONFIDENCE = "confidence"
 TOLERANCE = 1e-3
 """How far a confidence may be outside [0, 1]: networks say 1.0000001."""
 MOST_HELD = 1 << 30
-"""Bytes of features that stay in memory; the files of the others are read again when they are needed."""
+"""Most bytes of features kept in memory; other files are read again when they are needed."""
 
 
 @dataclass(eq=False)
@@ -42,7 +42,7 @@ class _Held:
 
     file: int
     place: int
-    """Its number among those of the file."""
+    """Its index in the file."""
     names: list[str]
     where: str
     columns: tuple[str, ...]
@@ -50,7 +50,7 @@ class _Held:
     width: int
     has_confidence: bool
     alive: frozenset[str | int]
-    """Columns, or channels without names, with a finite value in a usable row."""
+    """Columns, or indices of channels without names, that have a finite value in a usable row."""
     track: Track | None
 
 
@@ -61,11 +61,11 @@ class _Channels:
     columns: tuple[str, ...]
     """C names; () for channels without names."""
     numbers: tuple[int, ...]
-    """C numbers of channels without names."""
+    """C indices of channels without names."""
     of: int
     """How many channels the files have."""
     confidence: bool
-    """Whether they state one."""
+    """Whether the files state a confidence."""
 
     @property
     def width(self) -> int:
@@ -80,7 +80,7 @@ class _Channels:
         return track.values[:, numbers]
 
     def unlike(self, held: _Held) -> str:
-        """Why a track cannot be read so; "" if it can."""
+        """Why a track does not fit these channels; "" if it does."""
         if self.confidence and not held.has_confidence:
             return "states no confidence, which most others do"
         if self.columns:
@@ -91,14 +91,14 @@ class _Channels:
 
 
 class _Rows:
-    """The rows of a clip: which of them become steps, when they are, and why the others do not."""
+    """The rows of a clip: which rows become steps, their times, and why the others are dropped."""
 
     def __init__(self, track: Track, channels: _Channels, duration: float, of_camera: bool):
         self.values = channels.of_track(track)  # (T, C)
         self.confidence = track.confidence if channels.confidence else None
         count, times = len(self.values), track.times
         again = np.zeros(count, bool) if times is None else repeats(times, self.values)  # (T,)
-        if again.any() and (~again).sum() == 1:  # a row of the whole clip
+        if again.any() and (~again).sum() == 1:  # one row for the whole clip
             times = None
         spread = timing(None if times is None else times[~again], int((~again).sum()), duration, of_camera)
         self.remark, self.held, self.seconds = spread.remark, spread.held, np.full(count, np.nan)
@@ -120,11 +120,11 @@ class _Rows:
 
 
 class ExternalFeatures:
-    """The features at `spec` (PATH or FORMAT:PATH) as those of a modality of these clips; a GivenSource.
+    """The features at `spec` (PATH or FORMAT:PATH) for one modality of these clips; a GivenSource.
 
-    patterns: the columns that are read, by name, with * and ?; by default those that the format takes for features.
-    made_by: what made them, in a person's words, where the files do not tell.
-    problems: what has no partner, cannot be read or is left out. UserError when no clip has features.
+    patterns: names of the columns to read, with * and ?; by default the columns that the format treats as features.
+    made_by: the name of the tool, if the files do not tell it.
+    problems: what cannot be matched or read, or is left out. UserError when no clip has features.
     """
 
     def __init__(self, spec: str, modality: str, clips: ClipDataset, patterns: Sequence[str] = (), made_by: str = ""):
@@ -161,10 +161,10 @@ class ExternalFeatures:
 
     @property
     def problems(self) -> list[Problem]:
-        """What cannot be used, has no partner, or a person should know."""
+        """What cannot be used or matched, and what the user should know."""
         return self._problems.found
 
-    # --- what a GivenSource has --------------------------------------------------------------------------------------
+    # --- the interface of GivenSource --------------------------------------------------------------------------------
 
     @property
     def width(self) -> int:
@@ -183,7 +183,7 @@ class ExternalFeatures:
 
     @property
     def signals(self) -> dict[str, list[str]]:
-        """Confidence, where the tool states it."""
+        """The confidence, if the tool states one."""
         return {self.modality: [CONFIDENCE] if self._channels.confidence else []}
 
     @property
@@ -199,7 +199,7 @@ class ExternalFeatures:
             return {self.modality: GivenSteps(empty, np.zeros(0, np.float32), np.zeros((0, signals), np.float32))}
         return {self.modality: self._steps(self._rows(row, self._track(self._held[row])))}
 
-    # --- what features.json says -------------------------------------------------------------------------------------
+    # --- entries of features.json ------------------------------------------------------------------------------------
 
     def describe(self) -> ExternalInfo:
         """The files."""
@@ -214,7 +214,7 @@ class ExternalFeatures:
         )
 
     def tool(self) -> ExternalTool:
-        """What made them: features of the same tool and columns count as features of the same encoder."""
+        """The tool: features of the same tool and columns count as features of the same encoder."""
         how = self.reader.how(self.modality)
         return ExternalTool(self.format, self.title, list(self.columns), self.signals[self.modality], how)
 
@@ -239,7 +239,7 @@ class ExternalFeatures:
         return self.reader.read(path, name, self.wanted)
 
     def _read_all(self) -> list[_Held]:
-        """All tracks of all files; those of a file that cannot be read become a problem."""
+        """All tracks of all files; a file that cannot be read becomes a problem."""
         held, size = [], 0
         for file, path in enumerate(progress(self.files, f"read {self.modality} features", "files")):
             try:
@@ -264,8 +264,9 @@ class ExternalFeatures:
         return held.track or self._again(held.file)[held.place]
 
     def _common(self, held: list[_Held]) -> _Channels:
-        """The channels that most tracks have, and whether they state a confidence. Channels without a value in any of
-        them are left out. UserError when there are none."""
+        """The channels that most tracks have, and whether these state a confidence. Channels without a value in any
+        track
+        are dropped. UserError when there are no tracks."""
         if not held:
             self._fail()
         kinds = Counter((each.columns, each.width, each.has_confidence) for each in held)
@@ -273,7 +274,7 @@ class ExternalFeatures:
         alive = frozenset[str | int]().union(*(each.alive for each in held if each.columns or each.width == width))
         numbers = [i for i in range(width) if (columns[i] if columns else i) in alive]
         if not numbers:
-            numbers = [*range(width)]  # no row of any clip is used, which is said for each
+            numbers = [*range(width)]  # no clip has a usable row; a problem of each clip says so
         if dead := [columns[i] if columns else f"channel {i}" for i in range(width) if i not in numbers]:
             reason = f"columns without a number in any usable row are left out: {first_few(dead)}"
             self._problems.report("remark", "", str(self.path), reason)
@@ -284,18 +285,18 @@ class ExternalFeatures:
         """Whether a track has the common channels."""
         reason = self._channels.unlike(held)
         if reason:
-            self._problems.report("unusable", self.ids[row], held.where, f"{reason}; make it as the others")
+            self._problems.report("unusable", self.ids[row], held.where, f"{reason}; make it like the others")
         return not reason
 
     def _fail(self) -> NoReturn:
         none = f"none of {counted(len(self.ids), 'clip')} has features of {self.modality} here"
-        ids = f"ids of clips are as {first_few(self.ids, 2)}"
+        ids = f"clip ids look like {first_few(self.ids, 2)}"
         raise UserError(f"{self.path}: {none}{self._problems.such_as()}; {ids}")
 
     # --- the steps of a clip -----------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        """Read the steps of all clips once: their digest, and what is left out."""
+        """Read the steps of all clips once, for the digest and the numbers of dropped rows."""
         self._present = np.zeros(len(self.ids), bool)
         content, rates = hashlib.sha256(), []
         for row, held in self._held.items():
@@ -311,9 +312,9 @@ class ExternalFeatures:
             content.update(f"{self.ids[row]} {steps.values.shape};".encode() + b"".join(p.tobytes() for p in parts))
         if not self._present.any():
             self._fail()
-        told = {each.clip for each in self.problems}
+        reported = {problem.clip for problem in self.problems}
         for row, name in enumerate(self.ids):
-            if row not in self._held and name not in told:
+            if row not in self._held and name not in reported:
                 self._problems.report("missing", name, "", "no features; the modality is missing")
         self.rate = float(np.median(rates)) if rates and self.modality != "text" else None
         self.digest = content.hexdigest()[:16]
@@ -333,7 +334,7 @@ class ExternalFeatures:
         return GivenSteps(rows.values[chosen].astype(np.float32), seconds.astype(np.float32), signals)
 
     def _is_of_clip(self, row: int, where: str, rows: _Rows) -> bool:
-        """Report what a person should know about the rows of a clip, and tell whether they may be of it."""
+        """Whether these rows can belong to the clip; reports what the user should know about them."""
         name, duration = self.ids[row], self.durations[row]
         seconds = rows.seconds[rows.kept]
         if not rows.kept.all():
@@ -355,7 +356,7 @@ class ExternalFeatures:
 
 
 def _wrong_confidence(track: Track) -> str:
-    """Why a confidence is none; "" if it is one."""
+    """What is wrong with the confidence of a track; "" if nothing."""
     confidence = np.empty(0) if track.confidence is None else track.confidence[track.usable]
     known = confidence[np.isfinite(confidence)]
     low, high = float(known.min(initial=0)), float(known.max(initial=0))
@@ -375,8 +376,9 @@ def _held(file: int, place: int, track: Track, keep: bool) -> _Held:
 
 
 def _transposed(held: list[_Held]) -> str:
-    """What to do about arrays of which all have as many rows and several other channels; "" for others. Where all clips
-    last as long, nothing tells channels from steps."""
+    """What to do about arrays that all have the same number of rows, but different numbers of channels; "" for others.
+    If
+    all clips have the same length, channels cannot be told from steps."""
     widths = {each.width for each in held}
     if any(each.columns for each in held) or len({each.rows for each in held}) != 1 or len(widths) < 3:
         return ""

@@ -1,4 +1,4 @@
-"""Which files of a path hold features, and in which format."""
+"""Find the files under a path that hold features, and their format."""
 
 import re
 from collections import Counter
@@ -21,13 +21,13 @@ OTHERS = {
     (".xlsx", ".xls", ".ods", ".feather", ".rds", ".rdata", ".sav"): "save it as CSV",
     (".zip", ".gz", ".tar", ".7z", ".rar"): "unpack it",
 }
-"""Files that hold features too, and what to do with them."""
+"""Files that may hold features but are not read, and what to do with them."""
 
 
 def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Path]]:
-    """The format of most files, and the files in it; any text may be a table, so that other formats come first.
+    """The most frequent format, and the files in it. Any text may be a table, so other formats come first.
 
-    name: that of the format, "" = recognized. problems: gets the other files. UserError when there are none."""
+    name: the format, "" = recognize it. problems: receives the other files. UserError when no file holds features."""
     modality = problems.modality
     if not path.exists():
         word, _, rest = str(path).partition(":")
@@ -51,7 +51,7 @@ def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Pat
         if not name and path.suffix.lower() not in SUFFIXES:
             if hint := _hint(path):
                 raise UserError(f"{path}: not read; {hint}")
-            is_table(path)  # says what to do with others
+            is_table(path)  # raises what to do with other files
     if name:
         return name, files
     formats = {each: make_format(each) for each in FORMATS.parts}
@@ -61,7 +61,7 @@ def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Pat
     chosen = max(fitting, key=lambda kind: (kind != "table", fitting[kind]), default="")
     for file, kind in kinds.items():
         if not kind:
-            reason = "no file of features that is known here; remove it, or name its format"
+            reason = "not in a known format of features; remove it, or name its format"
         elif modality not in about[kind]:
             makes = f"{formats[kind].title} makes features of {' and '.join(about[kind])}, not of {modality}"
             reason = f"{makes}; write --external {about[kind][0]}={path}"
@@ -78,14 +78,14 @@ def find_files(path: Path, name: str, problems: Problems) -> tuple[str, list[Pat
 
 
 def _of_modality(path: Path, files: list[Path], problems: Problems) -> list[Path]:
-    """The files under `path` without those whose paths name another modality, where others name this one."""
+    """The files under `path`; if any path names this modality, without the files whose paths name only another one."""
     words = {file: {*re.split(r"[/_. -]", file.relative_to(path).as_posix().casefold())} for file in files}
     named = {file: {name for name, keys in KEYS.items() if words[file] & {*keys}} for file in files}
     if not any(problems.modality in names for names in named.values()):
         return files
     kept = [file for file in files if problems.modality in named[file] or not named[file]]
     if left := len(files) - len(kept):
-        reason = f"{counted(left, 'file')} left out, whose paths name another modality"
+        reason = f"{counted(left, 'file')} left out: their paths name another modality"
         problems.report("remark", "", str(path), reason)
     return kept
 

@@ -1,4 +1,4 @@
-"""The formats in which other tools write features, and which of them a file is in."""
+"""The file formats of other tools' features, and how a file's format is recognized."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ FORMATS = Registry(
         "table": f"{PACKAGE}.table:Table",
     },
 )
-"""In the order in which they are tried: any CSV may be a table."""
+"""Tried in this order, since any CSV may be a table."""
 
 
 def make_format(name: str) -> ExternalFormat:
@@ -31,8 +31,8 @@ def make_format(name: str) -> ExternalFormat:
 
 
 def split_spec(value: str) -> tuple[str, Path]:
-    """The format and the path of "PATH" or "FORMAT:PATH"; "" leaves the format to the files. Not every shell makes the
-    home folder of ~ behind =."""
+    """The format and the path of "PATH" or "FORMAT:PATH"; the format "" means that the files tell it. Expands ~, which
+    not every shell does after =."""
     name, path = FORMATS.split(value)
     if not (path and (name in FORMATS.parts or IMPORT_PATH.fullmatch(value))):
         name, path = "", value

@@ -2,8 +2,8 @@
 
     frame_idx,frame_time_in_ms,pitch,yaw,roll,lm_mp_0_x,...,au_1,...,au_1_intensity,...,facial_expression
 
-Names and units are those of its Python package (libreface/__init__.py, libreface/utils.py). It states no confidence; a
-frame without a face has no numbers. facial_expression is a word, which is not read.
+Names and units follow its Python package (libreface/__init__.py, libreface/utils.py). It states no confidence; a frame
+without a face has no numbers. facial_expression is a word and is not read.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ TIME = "frame_time_in_ms"
 UNITS = tuple(f"au_{unit}{kind}" for unit in range(1, 47) for kind in ("", "_intensity"))
 COLUMNS = ("frame_idx", TIME, "pitch", "yaw", "roll", *UNITS)
 OWN = ("au_*", "pitch", "yaw", "roll", "gaze_*")
-"""What describes behavior. Landmarks say where a face is and whose it is."""
+"""Columns that describe behavior. Landmarks say where a face is and who it is."""
 
 
 class LibreFace:

@@ -1,4 +1,4 @@
-"""Which clip the features of another tool are of: names of files, paths and ids against the ids of the clips."""
+"""Match the features of another tool to clips: names of files, paths and ids against the ids of the clips."""
 
 import re
 from collections import Counter
@@ -14,37 +14,36 @@ from shared.text import first_few
 NUMBER = re.compile(r"0*(\d+?)(\.0*)?")
 DIGITS = re.compile(r"\d+")
 PADDING = re.compile(r"(?<!\d)(?<!\d\.)0+(?=\d)", re.ASCII)
-"""Zeros before a number; those behind a decimal point are none."""
+"""Leading zeros of a number, but not zeros after a decimal point."""
 JOINED = re.compile(r"\$_\$|[/ -]")
-"""What joins the parts of a name, such as a video and the number of its segment, where others write _."""
+"""Separators between the parts of a name, such as a video and the number of its segment; other names have _."""
 PART = re.compile(r"(?<=.)[/_. -][^/_. -]*")
-"""A part of a name behind the first one, with what separates them."""
+"""A part of a name after the first one, with the separator before it."""
 
 
 @dataclass
 class Matches:
-    """Which of the tracks is of which clip."""
+    """Which track belongs to which clip."""
 
     track_of: dict[int, int] = field(default_factory=dict)
     """Row of a clip to the number of its track."""
     unmatched: list[tuple[int, str]] = field(default_factory=list)
     """Numbers of tracks without a clip, and why."""
     respelled: list[int] = field(default_factory=list)
-    """Rows of clips whose track is called in another way: by other zeros or separators, or with an ending that most of
-    the tracks have."""
+    """Rows of clips with a differently named track: other zeros or separators, or an ending that most tracks have."""
 
 
 def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
-    """names: for each track what its clip may be called, the most certain first; ids: those of the clips.
+    """names: for each track, the names that its clip may have, the most certain first; ids: of the clips.
 
-    A name is an id as it is; without the suffix of a media file, without capitals and in another Unicode form; or one
-    of them is the end of the other's path. The longest part in common decides. Paths that only end alike (features/x,
-    clips/x) are of one clip where such an end names a clip by itself: it is no number, no two clips have it, and the
-    folder before it is not one of those of the clips, whatever its number (s1, s2).
+    A name matches an id exactly; or without the suffix of a media file, capitals and Unicode form; or if one is the end
+    of the other's path. The longest common part decides. Paths that share only their end (features/x, clips/x) match if
+    the end identifies a clip by itself: it is not a number, no two clips have it, and the folder before it is not a
+    folder of the clips, apart from its number (s1, s2).
 
-    Failing that, numbers may have other zeros (7, 00007; clip_1, clip_01), and parts may be joined otherwise (video/1,
-    video_1, video$_$1); last, an ending that most of the tracks have is left out (clip01/openface, clip01_openface).
-    What fits several clips, and clips that several tracks fit equally well, stay without a partner.
+    Failing that, zeros (7, 00007; clip_1, clip_01) and separators (video/1, video_1, video$_$1) may differ. As a last
+    resort, an ending that most tracks have is removed (clip01/openface, clip01_openface). Tracks that fit several
+    clips, and clips that several tracks fit equally well, stay unmatched.
     """
     index = ClipIndex(ids)
     candidates: dict[int, list[tuple[int, int]]] = {}  # row: (how certain, track)
@@ -57,13 +56,13 @@ def match(names: Sequence[Sequence[str]], ids: Sequence[str]) -> Matches:
             places = [_Place(place.rows, -1) for place in next(filter(None, others), [])]
         certain = [place for place in places if len(place.rows) == 1]
         if certain:
-            best = max(certain, key=lambda place: place.certainty)  # of equal ones the first
+            best = max(certain, key=lambda place: place.certainty)  # the first of equals
             candidates.setdefault(best.rows[0], []).append((best.certainty, number))
         elif places:
             fitting = first_few([ids[row] for row in places[0].rows])
             found.unmatched.append((number, f"fits several clips ({fitting}); name it by a longer part of the path"))
         else:
-            called = " or ".join(name[:80] for name in several[: 1 + (len(several) == 2)])  # a file, and its only row
+            called = " or ".join(name[:80] for name in several[: 1 + (len(several) == 2)])  # the file and its only row
             found.unmatched.append((number, f"no clip is called {called or 'so'}{index.folder_hint(several)}"))
     for row, fitting_tracks in candidates.items():
         most = max(certainty for certainty, _ in fitting_tracks)
@@ -87,7 +86,7 @@ class _Place:
 
 
 class _Ends:
-    """Clips by their names, and by the ends of those."""
+    """Clips by name, and by the ends of their names."""
 
     def __init__(self) -> None:
         self.whole: dict[str, list[int]] = {}
@@ -102,7 +101,7 @@ class _Ends:
 
     @cached_property
     def shared(self) -> set[int]:
-        """Numbers of folders in the ends that several clips have."""
+        """Numbers of folders in the ends that several clips share."""
         return {tail.count("/") for tail, rows in self.tails.items() if len(rows) > 1}
 
     def find(self, forms: Sequence[str]) -> _Place | None:
@@ -121,14 +120,14 @@ class _Ends:
         return None
 
     def _names_a_clip(self, tail: str, form: str) -> bool:
-        """Whether the end of a path is enough to tell which clip it is of, though the folders before it differ."""
+        """Whether the end of a path identifies a clip, although the folders before it differ."""
         folder = form.removesuffix(f"/{tail}").rpartition("/")[2]
         is_number = "/" not in tail and NUMBER.fullmatch(tail) is not None
         return not is_number and tail.count("/") not in self.shared and DIGITS.sub("", folder) not in self.folders
 
 
 class ClipIndex:
-    """The clips by everything that they may be called."""
+    """The clips by every name that they may have."""
 
     def __init__(self, ids: Sequence[str]):
         self.exact = {name: row for row, name in enumerate(ids)}
@@ -150,18 +149,18 @@ class ClipIndex:
             return place
         if place := self.numbers.find([_number(form) for form in forms]):
             return _Place(place.rows, 0)
-        ends = (self.joined_ends.get(_joined(form)) for form in forms)  # the name is the end of an id, or an id of it
-        whole = (self.joined.get(_joined(tail)) for form in forms for tail in _tails(form))
+        ends = (self.joined_ends.get(_joined(form)) for form in forms)  # the name ends an id
+        whole = (self.joined.get(_joined(tail)) for form in forms for tail in _tails(form))  # an id ends the name
         return next((_Place(rows, 0) for rows in (*ends, *whole) if rows), None)
 
     def folder_hint(self, names: Iterable[str]) -> str:
-        """What to do about a file in a folder that is called as a clip."""
+        """What to do about a file in a folder with the name of a clip."""
         folders = (name.rpartition("/")[0] for name in names)
         called = next((folder for folder in folders if folder and self.find(folder) is not None), "")
         return f", though one is called {called}: leave one file in it, named so" if called else ""
 
     def find_any(self, names: Iterable[str]) -> list[_Place]:
-        """What each of the names leads to, if to anything."""
+        """The places of the names that have one."""
         return [place for name in names if (place := self.find(name)) is not None]
 
 
@@ -181,7 +180,7 @@ def _forms(name: str) -> Iterator[str]:
 
 
 def _tails(form: str) -> Iterable[str]:
-    """The ends of a path at the borders of its folders, the longest first, without the path itself."""
+    """The ends of a path at folder boundaries, the longest first, without the path itself."""
     parts = form.split("/")
     return ["/".join(parts[i:]) for i in range(1, len(parts))]
 
@@ -194,24 +193,24 @@ def _number(form: str) -> str:
 
 
 def _joined(form: str) -> str:
-    """A name whose parts are all joined by _, without zeros; the same for video/01 and video$_$1."""
+    """A name with all parts joined by _ and without leading zeros; the same for video/01 and video$_$1."""
     return PADDING.sub("", JOINED.sub("_", form))
 
 
 def _endings(name: str) -> list[str]:
-    """The ends of a name from each separator on, the shortest first, as long as each of their parts has a letter: a
-    number tells which clip it is."""
-    found, ending = [], ""
+    """The ends of a name from each separator on, the shortest first, up to a part without a letter: a number identifies
+    the clip."""
+    endings, ending = [], ""
     for part in reversed(PART.findall([*_forms(name)][-1])):
         if not any(map(str.isalpha, part)):
             break
         ending = part + ending
-        found.append(ending)
-    return found
+        endings.append(ending)
+    return endings
 
 
 def _shared_endings(names: Sequence[Sequence[str]]) -> set[str]:
-    """The endings that more than half of the tracks have, of which there are several."""
+    """The endings that more than half of the tracks have, and at least two."""
     count = Counter(ending for several in names for ending in {each for name in several for each in _endings(name)})
     return {ending for ending, times in count.items() if 2 * times > max(len(names), 2)}
 

@@ -1,4 +1,4 @@
-"""Cells with lists of numbers: JSON, or as pandas writes lists, tuples and arrays of NumPy into a CSV."""
+"""Cells with lists of numbers: JSON, or as pandas writes lists, tuples and NumPy arrays into a CSV."""
 
 import re
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from shared.tables.text_table import TextTable
 LIST = re.compile(r"[\[(][-+\d.,eE\s\[\]()naifNulo]*[\])]", re.DOTALL)
 """A cell with a list of numbers, or of lists."""
 SCALAR = re.compile(r"np\.float\d+\(([^()]*)\)")
-"""How NumPy 2 writes a number in a list of Python."""
+"""How NumPy 2 writes a number in a Python list."""
 
 
 def lists_apart(table: TextTable) -> TextTable:
-    """The table, with name_0, name_1, ... in the place of a column whose filled cells are lists of as many numbers;
-    other columns stay."""
+    """The table with name_0, name_1, ... in place of each column of number lists of one length; cells may be empty.
+    Other columns stay."""
     intact = [row for row in table.rows if not row.problem]
     parts = [_column([row.cells[i] for row in intact]) for i in range(len(table.header))]
     if not any(parts):
@@ -34,7 +34,7 @@ def lists_apart(table: TextTable) -> TextTable:
 
 
 def _column(cells: Sequence[str]) -> list[list[str]]:
-    """The numbers of each cell as texts, "" for those of an empty one; [] when they are no lists of as many."""
+    """The numbers of each cell as strings, "" for an empty cell; [] if the cells are not lists of one length."""
     parsed = [_numbers(cell) if cell else [] for cell in cells]
     lengths = {len(each) for cell, each in zip(cells, parsed, strict=True) if cell and each is not None}
     if len(lengths) != 1 or 0 in lengths or any(each is None for each in parsed):

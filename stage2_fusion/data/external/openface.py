@@ -2,9 +2,9 @@
 
     frame, face_id, timestamp, confidence, success, gaze_0_x, ..., pose_Tx, ..., AU01_r, ..., AU01_c, ...
 
-Names and numbers follow a comma and a space (lib/local/Utilities/src/RecorderCSV.cpp). In rows without success all
-numbers are 0 or those of the last face, so they count as missing. OpenFace 1 has no face_id; FaceLandmarkVidMulti
-writes a row for each face of a frame.
+Cells are separated by a comma and a space (lib/local/Utilities/src/RecorderCSV.cpp). Rows without success hold zeros or
+the numbers of the last face, so they count as missing. OpenFace 1 has no face_id; FaceLandmarkVidMulti writes a row for
+each face of a frame.
 """
 
 import re
@@ -36,16 +36,16 @@ COLUMNS = (
     *(f"pose_{kind}{axis}" for kind in "TR" for axis in "xyz"),
     *(f"AU{unit:02d}_{kind}" for unit in range(1, 46) for kind in "rc"),
 )
-"""What is read, as it is called, and the action units that OpenFace might add."""
+"""The columns that are read, with action units that OpenFace might add."""
 PICTURES = ("face", "confidence")
 """How the header of FaceLandmarkImg begins."""
 OWN = ("gaze_*", "pose_*", "AU[0-9][0-9]_[rc]")
-"""What describes behavior. Landmarks, in pixels and millimeters, and the parameters of the face's shape say where a
-face is and whose it is."""
+"""Columns that describe behavior. Landmarks, in pixels and millimeters, and face shape parameters say where a face is
+and who it is."""
 
 
 def is_beside(path: Path) -> bool:
-    """Whether a file is what OpenFace writes beside its features."""
+    """Whether this is a file that OpenFace writes beside its features."""
     return path.name.endswith("_of_details.txt")
 
 
@@ -55,12 +55,14 @@ class OpenFace:
 
     def recognizes(self, file: Sniffed) -> bool:
         header = as_written(file.header, COLUMNS)
-        found = {"confidence", "success"} <= {*header} and bool({"frame", "timestamp"} & {*header})
-        return found or tuple(header[:2]) == PICTURES or is_beside(file.path)
+        has_columns = {"confidence", "success"} <= {*header} and bool({"frame", "timestamp"} & {*header})
+        return has_columns or tuple(header[:2]) == PICTURES or is_beside(file.path)
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
         if is_beside(path):
-            raise UserError(f"{path}: what OpenFace writes beside its features; give the CSV, or the folder")
+            raise UserError(
+                f"{path}: not the features of OpenFace, but a file beside them; give the CSV, or the folder"
+            )
         file = Sniffed(path)
         header = as_written(file.header, COLUMNS)
         if tuple(header[:2]) == PICTURES:

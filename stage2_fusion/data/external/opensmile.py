@@ -4,7 +4,7 @@ SMILExtract    name;frameIndex;frameTime;frameLength;F0...    the first four are
                                                               marks (src/iocore/csvSink.cpp)
 opensmile      file,start,end,F0...                           the index of the Python package: "0 days 00:00:00.020000"
 
-One file may hold several clips. Functionals stand in the middle of what they describe.
+One file may hold several clips. The time of functionals is the middle of the segment that they describe.
 """
 
 import re
@@ -43,7 +43,7 @@ ROLES = (
 )
 DESCRIPTOR = re.compile(r"_sma|_de\b|semitone|^pcm_|^mfcc|^F0|^audspec", re.IGNORECASE)
 NUMBERED = re.compile(r"(.*)_(\d+)")
-"""A name that SMILExtract counts up in every row (instanceBase)."""
+"""A name that SMILExtract numbers row by row (instanceBase)."""
 
 
 class OpenSmile:
@@ -89,8 +89,8 @@ class OpenSmile:
 
 
 def _names(frame: "pd.DataFrame", path: Path, wanted: Wanted) -> list[str] | None:
-    """The clip of each row; "" for the name that SMILExtract gives without -instname. Somebody may have written them
-    under another name than SMILExtract and its package."""
+    """The clip of each row; "" for the name that SMILExtract writes without -instname. The column may have another name
+    than in SMILExtract and its package."""
     column = next((name for name in ("file", "name") if name in frame), None)
     names = clip_names(frame, path, wanted) if column is None else texts(frame, column)
     if names is None:
@@ -102,7 +102,7 @@ def _names(frame: "pd.DataFrame", path: Path, wanted: Wanted) -> list[str] | Non
 
 
 def _times(frame: "pd.DataFrame", path: Path, names: list[str] | None) -> np.ndarray | None:
-    """Seconds (N,) of the rows; None for functionals, which describe a whole clip, and where nothing says them."""
+    """Seconds (N,) of the rows; None for functionals, which describe a whole clip, and without a column of times."""
     clips = len({*names}) if names else 1
     if "start" in frame:
         start = seconds(frame, "start", path)  # (N,)
@@ -117,15 +117,16 @@ def _times(frame: "pd.DataFrame", path: Path, names: list[str] | None) -> np.nda
 
 
 def _count(times: np.ndarray | None, descriptors: np.ndarray) -> int:
-    """The clips whose rows, at `times` (N,) with descriptors (N, C), follow one another: of those of a clip the times
-    grow. Rows of a tool that ran again are no other clip."""
+    """The number of clips in rows at `times` (N,) with descriptors (N, C): times grow within a clip, so a new clip
+    begins when they go back. Rows repeated by a second run of the tool do not count as another clip."""
     if times is None or not np.diff(times).any():
         return len(descriptors)
     return 1 + int((np.diff(times[~repeats(times, descriptors)]) < 0).sum())
 
 
 def seconds(frame: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
-    """(N,) of a column that holds numbers, or durations as pandas writes them; NaN for none. UserError for others."""
+    """Seconds (N,) of a column of numbers, or of durations as pandas writes them; NaN for none. UserError for
+    others."""
     import pandas as pd
 
     given = numbers(frame, [name])[:, 0]

@@ -5,9 +5,9 @@ MMSA's features (github.com/thuiar/MMSA, and what MMSA-FET writes for it):
     {"train": {"id": N names, "vision": (N, T, C), "audio": ..., "text": ..., "vision_lengths": N, "audio_lengths": N,
                "text_bert": (N, 3, T), "raw_text": ..., "regression_labels": ...}, "valid": ..., "test": ...}
 
-Rows behind the length are padding; without lengths, rows of zeros at both ends are. A file may also hold one clip, an
-array or {"vision": (T, C), ...}; or several by their names, {"clip": (T, C), ...} or {"clip": {"vision": ...}, ...}; or
-a list of them, [{"id": "clip", "vision": (T, C), ...}, ...]. One array alone may be called features.
+Rows beyond the length are padding; without lengths, rows of zeros at both ends are padding. A file may also hold one
+clip, an array or {"vision": (T, C), ...}; several clips by name, {"clip": (T, C), ...} or {"clip": {"vision": ...},
+...}; or a list of clips, [{"id": "clip", "vision": (T, C), ...}, ...]. A single array may be named features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from stage2_fusion.data.external.arrays import (
     clip_of,
     is_list,
     one_of_several,
-    said_of_rows,
+    row_attributes,
     unread,
     without_padding,
 )
@@ -37,7 +37,7 @@ from stage2_fusion.data.external.sniff import Sniffed
 from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
 
 IDS = ("id", "ids", "name", "names", "clip", "clip_id", "video_id", "segment_id", "filename", "file", "path")
-"""What the names of the clips are called."""
+"""Keys of the names of the clips."""
 SPLITS = ("train", "valid", "test", "val", "dev")
 MOST_BYTES = 32 << 30
 """unaligned_50.pkl of MOSEI takes 4 GiB."""
@@ -68,23 +68,23 @@ class Pickles:
             return _split(content, str(path), wanted.modality)
         if clips := _clips(content, wanted.modality, is_of_clips):
             places = {key: f"{path}: {str(key)[:80]}" for key in clips}
-            said = {key: said_of_rows(content[key]) if isinstance(content[key], dict) else {} for key in clips}
+            attributes = {key: row_attributes(content[key]) if isinstance(content[key], dict) else {} for key in clips}
             return [
-                one_of_several(partial(_plain, each, places[key]), _names(key), places[key], said[key])
+                one_of_several(partial(_plain, each, places[key]), _names(key), places[key], attributes[key])
                 for key, each in clips.items()
             ]
         if len(content) > 1 or any(_key(content, name) for name in KEYS):
             value = content[_found(content, wanted.modality, str(path))]
         else:
             value = next(iter(content.values()), [])
-        return [clip_of(_plain(value, str(path)), [name or path.stem], str(path), said_of_rows(content))]
+        return [clip_of(_plain(value, str(path)), [name or path.stem], str(path), row_attributes(content))]
 
     def how(self, modality: str) -> str:
         return ""
 
 
 def _columns(content: Any) -> dict[Any, list[Any]] | None:
-    """A list of dictionaries, one a clip, as a dictionary of lists, with None where a clip has no such entry; None for
+    """A list of dictionaries, one per clip, as a dictionary of lists, with None for entries that a clip lacks; None for
     anything else."""
     if not isinstance(content, list | tuple | np.ndarray) or not len(content):
         return None
@@ -94,14 +94,15 @@ def _columns(content: Any) -> dict[Any, list[Any]] | None:
 
 
 def _splits(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """The splits of a file, as dictionaries where they are such or lists of such; {} for a file without splits."""
+    """The splits of a file, with lists of dictionaries as dictionaries; {} for a file without splits."""
     parts = {str(key): _columns(part) or part for key, part in content.items() if str(key) in SPLITS}
     are_all = 1 < len(parts) == len(content)
     return {key: part for key, part in parts.items() if are_all or isinstance(part, dict)}
 
 
 def _of_splits(splits: Mapping[str, Any], path: Path, modality: str) -> list[Track]:
-    """The clips of all splits; one that cannot be read leaves the others. UserError when none can."""
+    """The clips of all splits; a split that cannot be read does not affect the others. UserError when none can be
+    read."""
     tracks: list[Track] = []
     errors = []
     for key, part in splits.items():
@@ -119,8 +120,8 @@ def _of_splits(splits: Mapping[str, Any], path: Path, modality: str) -> list[Tra
 
 
 def _clips(content: Mapping[Any, Any], modality: str, certain: bool) -> dict[Any, Any]:
-    """The array of each clip, in a dictionary of clips; {} for any other. certain: whether its keys name clips, though
-    they may be those of modalities."""
+    """The array of each clip in a dictionary of clips; {} for any other dictionary. certain: whether its keys are known
+    to name clips, even if they look like modalities."""
     if not certain and any(_key(content, name) for name in KEYS):
         return {}
     parts = {key: value for key, value in content.items() if isinstance(value, dict)}
@@ -138,14 +139,14 @@ def _is_array(value: Any) -> bool:
 
 
 def _split(part: Any, where: str, modality: str) -> list[Track]:
-    """The clips of a split. UserError when it lacks the modality or the ids, or has others in number."""
+    """The clips of a split. UserError when it lacks the modality or the ids, or their numbers differ."""
     if not isinstance(part, dict):
         raise UserError(f"{where}: no dictionary of id, {modality}, ..., nor a list of such; write one")
     key = _found(part, modality, where)
     sequences = part[key]
     named = next((name for name in IDS if name in part), None)
     if named is None:
-        raise UserError(f"{where}: has no id, so that nobody knows which clip is which; add the names of its clips")
+        raise UserError(f"{where}: has no id, so the clips cannot be identified; add the names of its clips")
     for name, value in ((named, part[named]), (key, sequences)):
         if not is_list(value):
             raise UserError(f"{where}: {name} is no list, with an entry for each clip; write it again")
@@ -167,28 +168,28 @@ def _split(part: Any, where: str, modality: str) -> list[Track]:
     }
 
     def track(i: int, place: str) -> Track:
-        said = said_of_rows({name: values[i] for name, values in beside.items()})
-        return one_of_several(partial(rows, i, place), names[i], place, said)
+        attributes = row_attributes({name: values[i] for name, values in beside.items()})
+        return one_of_several(partial(rows, i, place), names[i], place, attributes)
 
     return [track(i, place) for i, place in enumerate(places)]
 
 
 def _lengths(part: Mapping[Any, Any], key: str, modality: str, count: int, where: str) -> np.ndarray | None:
-    """Rows of each clip that are no padding (N,); None when nothing says them."""
-    found = next((part[name] for name in (f"{key}_lengths", f"{modality}_lengths") if name in part), None)
-    if found is None and modality == "text" and "text_bert" in part:
+    """The rows of each clip without padding (N,); None if the file does not say."""
+    stored = next((part[name] for name in (f"{key}_lengths", f"{modality}_lengths") if name in part), None)
+    if stored is None and modality == "text" and "text_bert" in part:
         tokens = _plain(part["text_bert"], where)  # (N, 3, T): numbers, attention masks, segments
-        found = tokens[:, 1].sum(axis=-1) if tokens.ndim == 3 and tokens.shape[1] == 3 else None  # (N,)
-    if found is None:
+        stored = tokens[:, 1].sum(axis=-1) if tokens.ndim == 3 and tokens.shape[1] == 3 else None  # (N,)
+    if stored is None:
         return None
-    lengths = np.asarray(_plain(found, where))
+    lengths = np.asarray(_plain(stored, where))
     if lengths.dtype.kind not in "fiu" or lengths.size != count or not np.isfinite(lengths).all():
         raise UserError(f"{where}: {lengths.size} lengths of {key} for {count} ids; write it again")
     return lengths.astype(np.int64).ravel()
 
 
 def _names(value: Any) -> list[str]:
-    """What a clip may be called by its id: MMSA joins the video and the number of the segment by $_$."""
+    """The names that a clip may have by its id: MMSA joins the video and the number of the segment by $_$."""
     if isinstance(value, list | tuple | np.ndarray) and np.ndim(value):
         name = "$_$".join(_text(part) for part in value)
     else:
@@ -207,7 +208,7 @@ def _ids(content: Any) -> str | None:
 
 
 def _key(content: Mapping[Any, Any], modality: str) -> str | None:
-    """What the features of a modality are called; those of a dictionary that names no modality are about any."""
+    """The key of the features of a modality; in a dictionary that names no modality, features may be of any."""
     own = next((key for key in KEYS[modality] if key in content), None)
     if own or any(key in content for keys in KEYS.values() for key in keys):
         return own

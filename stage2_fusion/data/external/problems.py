@@ -1,4 +1,4 @@
-"""What of the features of another tool cannot be used, has no partner, or a person should know: external.csv."""
+"""Features of another tool that cannot be used or matched, and what else the user should know: external.csv."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from shared.text import counted
 KINDS = {
     "unread": ("file", "not read"),
     "unmatched": ("source", "without a clip"),
-    "unusable": ("clip", "whose features do not fit"),
+    "unusable": ("clip", "with features that do not fit"),
     "missing": ("clip", "without features"),
     "rows": ("clip", "with rows left out"),
     "remark": ("remark", ""),
 }
-"""Kinds of problems, the most serious ones first: what is counted, and what is the matter with it."""
+"""{kind of problem: (what is counted, what is wrong with it)}, the most serious first."""
 
 
 class Problem(NamedTuple):
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
     clip: str
     """Its id; "" for features without a clip."""
     source: str
-    """The file, and what of it; "" for a clip without features."""
+    """The file and the part of it; "" for a clip without features."""
     reason: str
     kind: str
     """One of KINDS."""
@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class Problems:
-    """Those of one modality."""
+    """The problems of one modality."""
 
     modality: str
     found: list[Problem] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Problems:
         return f", such as {example}" if (example := self.example()) else ""
 
     def counts(self) -> list[str]:
-        """How many there are of each kind."""
+        """The number of problems of each kind, in words."""
         count = Counter(each.kind for each in self.found)
         return [
             f"{counted(count[kind], what)} {matter}".strip() for kind, (what, matter) in KINDS.items() if count[kind]

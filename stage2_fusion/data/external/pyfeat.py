@@ -3,9 +3,9 @@ video.
 
     frame,FaceRectX,...,FaceScore,x_0,...,Pitch,Roll,Yaw,AU01,...,anger,...,input,approx_time,Identity
 
-approx_time is in whole seconds, as 01:23: the frame rate is one that fits them all; in clips of less than a second, the
-rows are spread over the clip. A frame without a face is a row without FaceScore; a frame with several has a row for
-each. Where somebody has removed FaceScore, a frame without a face is one without numbers.
+approx_time is in whole seconds, as 01:23, so the frame rate is estimated from all of them; in clips shorter than a
+second, the rows are spread over the clip. A frame without a face is a row without FaceScore; a frame with several faces
+has a row for each. If the column FaceScore was removed, a frame without a face is a row without numbers.
 """
 
 import re
@@ -40,8 +40,8 @@ OWN = (
     *("AU[0-9][0-9]", "Pitch", "Roll", "Yaw", "gaze_*", "valence", "arousal"),
     *(*EMOTIONS, *LATER_EMOTIONS, *BLENDSHAPES),
 )
-"""What describes behavior, of all its detectors. Landmarks, the box of the face and the embedding of its identity say
-where a face is and whose it is."""
+"""Columns of all its detectors that describe behavior. Landmarks, the face box and the identity embedding say where a
+face is and who it is."""
 COLUMNS = (
     *("frame", "input", "time", "approx_time", "Identity", "FaceScore", "Pitch", "Roll", "Yaw", "valence", "arousal"),
     *(*(f"AU{unit:02d}" for unit in range(1, 47)), *EMOTIONS, *LATER_EMOTIONS),
@@ -66,7 +66,7 @@ class PyFeat:
             raise UserError(f"{path}: holds no action units, emotions or head pose")
         names = texts(frame, "input") if "input" in frame else None
         has_score = "FaceScore" in frame
-        score = numbers(frame, ["FaceScore"])[:, 0] if has_score else _found(frame, columns)  # (N,)
+        score = numbers(frame, ["FaceScore"])[:, 0] if has_score else _complete_rows(frame, columns)  # (N,)
         kept, times, notes = np.ones(len(frame), bool), np.full(len(frame), np.nan), []
         for own in rows_by_name(names or [""] * len(frame)).values():
             part, seconds = frame.iloc[own], _times(frame.iloc[own])
@@ -89,13 +89,13 @@ class PyFeat:
         return "python -c \"from feat import Detector; Detector().detect_video('clip.mp4').to_csv('pyfeat/clip.csv')\""
 
 
-def _found(frame: "pd.DataFrame", columns: Sequence[str]) -> np.ndarray:
-    """In the place of FaceScore: 1 for a row with all columns, NaN for others (N,)."""
+def _complete_rows(frame: "pd.DataFrame", columns: Sequence[str]) -> np.ndarray:
+    """A substitute for FaceScore (N,): 1 for a row with numbers in all columns, NaN for others."""
     return np.where(np.isfinite(numbers(frame, columns)).all(axis=1), 1.0, np.nan)
 
 
 def _main_face(frame: "pd.DataFrame", score: np.ndarray) -> np.ndarray:
-    """bool (N,): of each frame one row, that of the person seen most, else that of the face of the highest score."""
+    """bool (N,): one row per frame, of the person seen most; without identities, of the face with the highest score."""
     if "frame" not in frame:
         return np.ones(len(frame), bool)
     number = numbers(frame, ["frame"])[:, 0]
@@ -103,16 +103,17 @@ def _main_face(frame: "pd.DataFrame", score: np.ndarray) -> np.ndarray:
         kept = one_face(number, texts(frame, "Identity"), np.isfinite(score), score)
         return kept | ~np.isfinite(score)  # rows without a face have no identity
     best: dict[float, int] = {}
-    for row, each in enumerate(number):
-        if each not in best or np.nan_to_num(score[row], nan=-1) > np.nan_to_num(score[best[each]], nan=-1):
-            best[each] = row
+    for row, frame_number in enumerate(number):
+        current = best.get(frame_number)
+        if current is None or np.nan_to_num(score[row], nan=-1) > np.nan_to_num(score[current], nan=-1):
+            best[frame_number] = row
     kept = np.zeros(len(frame), bool)
     kept[[*best.values()]] = True
     return kept
 
 
 def _times(frame: "pd.DataFrame") -> np.ndarray | None:
-    """Seconds (N,) of the rows of a video; None when nothing says them."""
+    """Seconds (N,) of the rows of a video; None if no column holds them."""
     column = next((name for name in ("time", "approx_time") if name in frame), None)
     if column is None:
         return None
@@ -128,7 +129,8 @@ def _times(frame: "pd.DataFrame") -> np.ndarray | None:
 
 def timed_frames(number: np.ndarray, whole: np.ndarray) -> np.ndarray | None:
     """Seconds (N,) of frames from their numbers (N,) and their times in whole seconds, rounded down (N,): the rate is
-    the middle of those that fit all of them. None for less than a second, which leaves it open, and when none fits."""
+    the middle of the range that fits all frames. None for less than a second, which does not determine the rate, and if
+    no rate fits."""
     known = np.isfinite(number) & np.isfinite(whole)
     low = max((number[known] / (whole[known] + 1)).max(initial=0), 1e-9)
     late = known & (whole > 0)

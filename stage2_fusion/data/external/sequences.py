@@ -1,11 +1,11 @@
-"""A sequence a row: Arrow and parquet tables with a column of lists of lists of numbers, as Hugging Face datasets and
-pandas write them.
+"""One sequence per row: Arrow and parquet tables with a column of lists of lists of numbers, as Hugging Face datasets
+and pandas write them.
 
     id: "clip", features: [[...], ...] (T, C), times: [...] (T,), ...
 
-The columns are called as the arrays of a .npz (arrays.py), and clips by a column of ids or paths. Where several hold
-sequences, the one that is called features or as its modality is read. A sequence of another name beside columns of
-decimal numbers leaves the file a table of these.
+Columns have the names of the arrays of a .npz (arrays.py), and a column of ids or paths names the clips. If several
+columns hold sequences, the one named features or after its modality is read. If the sequences have another name and
+there are columns of decimal numbers, the file is read as a table of these columns.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from shared.errors import UserError
 from shared.tables.arrow import open_table, read_columns
 from shared.tables.columns import Header
 from shared.text import first_few, one_line
-from stage2_fusion.data.external.arrays import FEATURES, ROLES, called, is_alone, one_of_several, said_of_rows
+from stage2_fusion.data.external.arrays import FEATURES, ROLES, called, is_alone, one_of_several, row_attributes
 from stage2_fusion.data.external.sniff import ARROW, Sniffed
 from stage2_fusion.data.external.tool_csv import naming_column
 from stage2_fusion.data.external.tracks import ANY, KEYS, Track, Wanted
@@ -52,7 +52,9 @@ class Sequences:
         held = _nested(table.schema)
         main = called(held, (*FEATURES, *KEYS[wanted.modality])) or (held[0] if is_alone(held, wanted) else None)
         if main is None:
-            raise UserError(f"{path}: sequences in {first_few(held) or 'no column'}; call those of features 'features'")
+            raise UserError(
+                f"{path}: sequences in {first_few(held) or 'no column'}; name the column of features 'features'"
+            )
         texts = {
             each: ["" if cell is None else str(cell) for cell in table[each].to_pylist()]
             for each in _names(table.schema)
@@ -66,7 +68,7 @@ class Sequences:
         notes = [f"columns not read: {first_few(rest, 6)}"] if rest else []
 
         def track(i: int) -> Track:
-            others = said_of_rows({each: table[each][i].as_py() for each in beside})
+            others = row_attributes({each: table[each][i].as_py() for each in beside})
             return one_of_several(partial(_matrix, table[main][i]), [ids[i]], f"{path}: {ids[i][:80]}", others)
 
         tracks = [track(i) for i in range(len(ids))]
@@ -79,7 +81,7 @@ class Sequences:
 
 
 def _nested(schema: "pa.Schema") -> list[str]:
-    """The columns of lists of lists of numbers; Hugging Face's arrays of two dimensions are an extension of these."""
+    """The columns of lists of lists of numbers; Hugging Face's Array2D is an extension type of these."""
     import pyarrow as pa
 
     def inside(kind: "pa.DataType") -> "pa.DataType | None":
@@ -96,7 +98,7 @@ def _nested(schema: "pa.Schema") -> list[str]:
 
 
 def _names(schema: "pa.Schema") -> list[str]:
-    """The columns whose cells may name clips."""
+    """The columns that may name clips."""
     import pyarrow as pa
 
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer)
@@ -111,7 +113,7 @@ def _decimals(schema: "pa.Schema") -> list[str]:
 
 
 def _matrix(cell: "pa.Scalar") -> np.ndarray:
-    """(T, C). UserError when the rows are not all there, with as many channels."""
+    """(T, C). UserError when rows are missing or differ in their number of channels."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""What a file begins with, by which its format is recognized."""
+"""The beginning of a file, from which its format is recognized."""
 
 import codecs
 import csv
@@ -19,13 +19,13 @@ SUFFIXES = (*TEXT, *ARRAYS, *ARROW)
 """Files that may hold features. Tools write others beside them: pictures, videos, logs."""
 DELIMITERS = ",;\t"
 MOST_BYTES = 1 << 20
-"""A header is shorter: OpenFace's has 714 columns."""
+"""Longer than any header; OpenFace's has 714 columns."""
 MOST_LINES = 50
-"""Comments before a header are fewer."""
+"""More than the comments before any header."""
 
 
 def encoding_of(start: bytes) -> str:
-    """That of a file that begins with `start`: spreadsheets and PowerShell also write UTF-16."""
+    """The encoding of a file that begins with `start`; spreadsheets and PowerShell also write UTF-16."""
     return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
@@ -46,7 +46,7 @@ class Sniffed:
 
     @cached_property
     def header(self) -> list[str]:
-        """The names of the columns, without spaces at their ends; [] for other files than tables."""
+        """The names of the columns, without outer spaces; [] if the file is not a table."""
         if self.suffix in ARROW:
             return _arrow_names(self.path)
         cells = next(csv.reader([self._first_line], delimiter=self.delimiter, skipinitialspace=True), [])
@@ -54,13 +54,13 @@ class Sniffed:
 
     @cached_property
     def encoding(self) -> str:
-        """That of its text."""
+        """The encoding of its text."""
         with self.path.open("rb") as file:
             return encoding_of(file.read(2))
 
     @property
     def lines_before(self) -> int:
-        """Lines before that of the names: Excel's sep=, comments, blank ones."""
+        """Lines before the header: Excel's sep=, comments, blank lines."""
         return self._start[0]
 
     @property
@@ -85,7 +85,7 @@ class Sniffed:
 
 
 def names_of(cells: Iterable[object]) -> list[str]:
-    """Names of columns without spaces at their ends, and without the # that NumPy writes before the first."""
+    """Names of columns without outer spaces, and without the # that NumPy writes before the first."""
     names = [str(cell).strip() for cell in cells]
     return [names[0].lstrip("# "), *names[1:]] if names else names
 

@@ -1,9 +1,10 @@
-"""Tables of a person's own, in any format that labels may have (shared/tables/formats.py).
+"""The user's own tables, in any format that labels may have (shared/tables/formats.py).
 
-One table with a row a clip, named in a column of ids or paths; or, with a column of times, several rows a clip. Without
-such a column a table is of the clip that it is named as. All columns of numbers are features but those that say who,
-when or how sure, the labels of the clips, and columns that are no labels either (age, fold: shared/tables/columns.py).
-A column of lists of numbers, as pandas writes embeddings, is a column for each of them (number_lists.py).
+A table has one row per clip, named in a column of ids or paths; or, with a column of times, several rows per clip.
+Without a column of ids or paths, a table belongs to the clip that it is named after. All columns of numbers are
+features, except columns that say who, when or how sure, the labels of the clips, and columns that are not labels either
+(age, fold: shared/tables/columns.py). A column of number lists, as pandas writes embeddings, becomes a column for each
+number (number_lists.py).
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ TARGETS = ("label", "labels", "target", "targets", "class")
 NO_FEATURES = (*TIMES, *MILLISECONDS, *FRAMES, *TARGETS, "end", "faceid", "split", "success")
 CONFIDENCE = ("confidence", "facescore")
 ROLES = (*TIMES, *MILLISECONDS, "start", "end", "success", *CONFIDENCE)
-"""What a table is read by."""
+"""Columns that describe the rows."""
 TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -83,7 +84,7 @@ class Table:
 
 
 def _read(path: Path) -> TextTable:
-    """The cells of a table, lists among them as texts. UserError when it cannot be read."""
+    """The cells of a table, with lists as strings. UserError when it cannot be read."""
     if path.suffix.lower() in ARROW:
         return _read_arrow(path)
     if READERS.get(path.suffix.lower()) is read_json_lines:
@@ -94,18 +95,17 @@ def _read(path: Path) -> TextTable:
 def _read_arrow(path: Path) -> TextTable:
     """The rows of an Arrow or parquet file. UserError when it cannot be read."""
     try:
-        found = read_rows(path)
+        content = read_rows(path)
     except Exception as error:  # Arrow raises errors of many types
         raise UserError(f"{path}: not a readable table ({one_line(error, 120)}); write it again") from None
-    if not found.rows:
+    if not content.rows:
         raise UserError(f"{path}: a table without rows; write it again")
-    rows = [TableRow(i, [_text(cell) for cell in cells]) for i, cells in enumerate(found.rows, 1)]
-    return TextTable(found.header, rows, [])
+    rows = [TableRow(i, [_text(cell) for cell in cells]) for i, cells in enumerate(content.rows, 1)]
+    return TextTable(content.header, rows, [])
 
 
 def _refuse_numbers(header: Sequence[str], path: Path) -> None:
-    """UserError for a table without a header, whose first row would be lost. 0, 1, 2, ... are names that pandas
-    gives."""
+    """UserError for a table without a header: its first row would be lost. pandas names columns 0, 1, 2, ..."""
     named = [each for each in header if each]
     decimals = [each for each in named if _is_of_a_row(each)]
     if decimals and 2 * len(decimals) >= len(named):
@@ -116,7 +116,7 @@ def _refuse_numbers(header: Sequence[str], path: Path) -> None:
 
 
 def _is_of_a_row(name: str) -> bool:
-    """Whether what should be a name is a number with a decimal point, or several numbers."""
+    """Whether a column name is a number with a decimal point, or several numbers."""
     parts = name.split()
     return ("." in name or len(parts) > 1) and all(parse_number(part) is not None for part in parts)
 
@@ -126,7 +126,7 @@ def _text(cell: Any) -> str:
 
 
 def _numbers(column: list[str]) -> np.ndarray:
-    """(N,), NaN where a cell is empty or no number; true and false are 1 and 0."""
+    """(N,), NaN for an empty cell or one that is not a number; true and false are 1 and 0."""
     parsed = [TRUTH.get(cell.lower(), parse_number(cell)) for cell in column]
     return np.array([np.nan if value is None else value for value in parsed], np.float64)
 
@@ -134,7 +134,7 @@ def _numbers(column: list[str]) -> np.ndarray:
 def _features(
     table: TextTable, named: int | None, values: dict[str, np.ndarray], wanted: Wanted, where: str
 ) -> list[str]:
-    """The columns of features. UserError when there are none, and for a label that is asked for."""
+    """The feature columns. UserError when there are none, or a label is requested."""
     numeric = [
         each
         for i, each in enumerate(table.header)
@@ -151,14 +151,14 @@ def _features(
 
 
 def _is_no_feature(name: str) -> bool:
-    """Whether a column's name says that it tells who, when or how sure, or is none of the labels' tables either."""
+    """Whether a column says who, when or how sure by its name, or is a column that is not a label either."""
     return is_not_label(name) or normalize_name(name) in (*NO_FEATURES, *CONFIDENCE)
 
 
 def _not_read(
     table: TextTable, named: int | None, columns: list[str], values: dict[str, np.ndarray], wanted: Wanted
 ) -> list[str]:
-    """Notes of the columns of numbers that are no features."""
+    """Notes about the columns of numbers that are not features."""
     rest = [
         each
         for i, each in enumerate(table.header)
@@ -188,7 +188,7 @@ def _holds_lists(table: TextTable, name: str) -> bool:
 
 
 def _times(roles: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Seconds (N,) of the rows; None when no column says them."""
+    """Seconds (N,) of the rows; None if no column holds them."""
     known = {name: column for name, column in roles.items() if np.isfinite(column).any()}
     if "start" in known and "end" in known:
         return (known["start"] + known["end"]) / 2
@@ -198,12 +198,12 @@ def _times(roles: dict[str, np.ndarray]) -> np.ndarray | None:
 
 
 def _timeless(roles: dict[str, np.ndarray]) -> list[str]:
-    """A note of columns that are called times and hold none."""
+    """A note about time columns without numbers."""
     empty = [name for name in (*TIMES, *MILLISECONDS, "start") if name in roles]
     return [f"{first_few(empty)}: no numbers of seconds, so that the rows have no times"] if empty else []
 
 
 def _damaged(table: TextTable) -> list[str]:
-    """A note of the rows that are not read."""
+    """A note about the rows that are not read."""
     lines = [f"line {row.line} ({row.problem})" for row in table.rows if row.problem]
     return [f"rows not read: {first_few(lines)}"] if lines else []

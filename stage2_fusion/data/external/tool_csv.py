@@ -1,4 +1,4 @@
-"""Tables as tools write them: large, with numbers in known columns; CSV, or Arrow and parquet made of it."""
+"""Tables as tools write them: large, with numbers in known columns; CSV, or Arrow and parquet converted from it."""
 
 import csv
 import re
@@ -35,21 +35,21 @@ NAMES = (
 )
 """Columns that name clips, without spaces, underscores and capitals; the first one present wins."""
 SEGMENTS = ("clipid", "segmentid", "utteranceid")
-"""Columns that count the segments of a video."""
+"""Columns that number the segments of a video."""
 TOOLS_NAMES = ("input", "identity")
-"""Further columns of names that tools write."""
+"""More columns in which tools write names."""
 PLAIN_NUMBER = re.compile(r"0|[1-9]\d*")
-"""What an index counts; 0012 is a name."""
+"""An entry of an index; 0012 is a name."""
 
 
 def read_frame(file: Sniffed, known: Sequence[str]) -> "pd.DataFrame":
-    """The cells under their names, which lose spaces at their ends; those that the tool writes, `known`, are as it
-    writes them. Decimal commas, which tools and spreadsheets write in much of Europe, become points; headers among the
-    rows, of a tool that ran again, are left out. UserError, in one line, when the file cannot be read, is cut off
-    within its header or holds no row."""
+    """The table, with column names without outer spaces, and `known` names in the tool's spelling. Decimal commas,
+    which tools and spreadsheets write in much of Europe, become points. Headers among the rows, from a second run of
+    the tool, are dropped. UserError, in one line, when the file cannot be read, is cut off within its header or has no
+    rows."""
     path = file.path
     frame, has_long_rows = (_arrow_frame(path), False) if file.suffix in ARROW else _parse(file, path)
-    if has_long_rows:  # fine if the further cells are empty, else nobody knows which is which
+    if has_long_rows:  # fine if the extra cells are empty; otherwise the columns are ambiguous
         if text := _with_decimal_points(file):
             frame, _ = _parse(file, StringIO("\n" * file.lines_before + text))
         else:
@@ -63,16 +63,16 @@ def read_frame(file: Sniffed, known: Sequence[str]) -> "pd.DataFrame":
 
 
 def as_written(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Names of columns, those of a tool, `known`, as it writes them, where somebody has changed their capitals, spaces
-    or underscores, or R has made names of them: X.AU01_r is what it calls " AU01_r"."""
+    """Names of columns, with `known` names in the tool's spelling, also if their capitals, spaces or underscores were
+    changed, or R converted them: it renames " AU01_r" to X.AU01_r."""
     written = {normalize_name(name): name for name in reversed(known)}
     plain = [normalize_name(name.removeprefix("X.")) for name in names]
     return [name if name in known else written.get(key, name) for name, key in zip(names, plain, strict=True)]
 
 
 def _arrow_frame(path: Path) -> "pd.DataFrame":
-    """The columns of an Arrow or parquet file, also those that pandas takes for an index; durations become texts, as
-    in a CSV. UserError when it cannot be read."""
+    """The columns of an Arrow or parquet file, including those that pandas treats as an index; durations become
+    strings, as in a CSV. UserError when it cannot be read."""
     import pandas as pd
 
     try:
@@ -112,13 +112,13 @@ def _parse(file: Sniffed, content: Path | StringIO) -> tuple["pd.DataFrame", boo
 
 
 def _texts_of(header: Sequence[str]) -> dict[int, Callable[[str], str]]:
-    """The columns that may name clips stay as they are: as numbers, 12e4 and 120000 are the same clip, a number of
-    twenty digits is none, and NA is nothing."""
+    """Converters that keep columns that may name clips as strings: parsed as numbers, 12e4 and 120000 would be the same
+    clip, twenty digits would not fit, and NA would be missing."""
     return {i: str.strip for i, name in enumerate(header) if normalize_name(name) in (*NAMES, *TOOLS_NAMES)}
 
 
 def _with_decimal_points(file: Sniffed) -> str:
-    """The text of a file whose cells stand apart by a comma and a space, and whose numbers have decimal commas; "" for
+    """The text of a file with ", " between cells and decimal commas in its numbers, with decimal points instead; "" for
     any other file."""
     if file.delimiter != ",":
         return ""
@@ -152,7 +152,7 @@ def _without_headers(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _without_decimal_commas(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Decimal points in the columns whose cells are all numbers, some with a decimal comma."""
+    """Replace decimal commas by points in columns that hold only numbers."""
     import pandas as pd
 
     for name in frame.columns:
@@ -165,21 +165,21 @@ def _without_decimal_commas(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _refuse_repeated(frame: "pd.DataFrame", names: Sequence[str], path: Path) -> None:
-    """UserError when two columns have one of these names; pandas calls the second one x.1."""
+    """UserError when two columns have the same of these names; pandas renames the second one to x.1."""
     for name in names:
         if f"{name}.1" in frame or (frame.columns == name).sum() > 1:
             raise UserError(f"{path}: two columns are called {name!r}; rename one")
 
 
 def values(frame: "pd.DataFrame", names: Sequence[str], path: Path) -> np.ndarray:
-    """float64 (N, C) of the columns of features. UserError when two have the same name: those of others may, where
-    somebody has changed the capitals of OpenFace's x_0 and X_0."""
+    """float64 (N, C) of the feature columns. UserError when two have the same name. Other columns may: OpenFace's x_0
+    and X_0, if their capitals were changed."""
     _refuse_repeated(frame, names, path)
     return numbers(frame, names)
 
 
 def numbers(frame: "pd.DataFrame", names: Sequence[str]) -> np.ndarray:
-    """float64 (N, C) of these columns, NaN where a cell is no number."""
+    """float64 (N, C) of these columns, NaN for a cell that is not a number."""
     import pandas as pd
 
     parts = [pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64, na_value=np.nan) for name in names]
@@ -200,7 +200,7 @@ def numeric_columns(frame: "pd.DataFrame") -> list[str]:
 
 
 def clip_names(frame: "pd.DataFrame", where: object, wanted: Wanted) -> list[str] | None:
-    """The clip of each row of a table that holds several, by a column of names; None without one."""
+    """The clip of each row, from a column of names; None without one."""
     names = list(frame.columns)
     header = Header(names, str(where))
     if joined := segment_names(header, lambda i: texts(frame, names[i]), wanted):
@@ -210,8 +210,8 @@ def clip_names(frame: "pd.DataFrame", where: object, wanted: Wanted) -> list[str
 
 
 def segment_names(header: Header, cells: Callable[[int], Sequence[str]], wanted: Wanted) -> list[str]:
-    """The clip of each row by its video and the segment of that, as MMSA's tables tell them, where these name the
-    clips; [] for other tables."""
+    """The clip of each row as video/segment, from the two columns of MMSA's tables, if these name the clips; [] for
+    other tables."""
     video, segment = header.first(["videoid"]), header.first(SEGMENTS)
     if video is None or segment is None:
         return []
@@ -220,11 +220,11 @@ def segment_names(header: Header, cells: Callable[[int], Sequence[str]], wanted:
 
 
 def naming_column(header: Header, cells: Callable[[int], Sequence[str]]) -> int | None:
-    """The column that says which clip a row is of: the first of NAMES, but not one that counts the rows where another
-    names each of them; else one without a name, as pandas writes an index, if it holds more than numbers. None without
-    one. cells: the texts of a column."""
-    found = [i for name in NAMES if (i := header.first([name])) is not None]
-    named = [i for i in dict.fromkeys(found) if any(_is_filled(cell) for cell in cells(i))]
+    """The column that names the clip of each row: the first of NAMES, unless it only counts the rows and another column
+    names each row; otherwise a column without a name, as pandas writes an index, if it holds more than numbers. None
+    without one. cells: the strings of a column."""
+    candidates = [i for name in NAMES if (i := header.first([name])) is not None]
+    named = [i for i in dict.fromkeys(candidates) if any(_is_filled(cell) for cell in cells(i))]
     if named and _counts(cells(named[0])):
         named = [i for i in named if len({*cells(i)}) == len(cells(i)) and not _counts(cells(i))] or named
     if named:
@@ -246,14 +246,14 @@ def _counts(cells: Sequence[str]) -> bool:
 
 
 def texts(frame: "pd.DataFrame", name: str) -> list[str]:
-    """The cells of a column as texts, without quotation marks around them; "" = empty."""
+    """The cells of a column as strings, without quotation marks around them; "" = empty."""
     cells = frame[name].astype(str).where(frame[name].notna(), "")
     return [str(cell).strip().strip("'\"") for cell in cells]
 
 
 @dataclass(eq=False)
 class Rows:
-    """The rows of a table of one or more clips; N of them."""
+    """The N rows of a table of one or more clips."""
 
     values: np.ndarray
     """(N, C)."""
@@ -270,7 +270,7 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
     def tracks(self, path: Path, name: str) -> list[Track]:
-        """One for each clip, in the order of their first rows. name: see `ExternalFormat.read`."""
+        """One track per clip, in the order of their first rows. name: see `ExternalFormat.read`."""
         by_name = rows_by_name(self.names or [""] * len(self.values))
         distinct = [each for each in by_name if each]
         if distinct and "" in by_name:
@@ -309,10 +309,10 @@ def rows_by_name(names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def one_face(frames: np.ndarray, faces: Sequence[str], usable: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Rows of one face, where a table has a row for every face of a frame: bool (N,).
+    """Rows of one face in a table with a row for every face of a frame: bool (N,).
 
-    The face that is found in the most frames counts, of equal ones the one of the higher score; all others are other
-    people. frames: (N,) numbers; faces: N names of faces; score: (N,).
+    The face found in the most frames is kept; a tie goes to the higher score. All others are other people. frames: (N,)
+    numbers; faces: N names of faces; score: (N,).
     """
     if len(np.unique(frames)) == len(frames):
         return np.ones(len(frames), bool)

@@ -1,4 +1,4 @@
-"""What a format of another tool gives: the rows of one clip, with their times, and which of them hold."""
+"""What a format returns: the rows of one clip, their times, and which rows are usable."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ from stage2_fusion.data.external.matching import ClipIndex
 from stage2_fusion.data.external.sniff import Sniffed
 
 ANY = MODALITIES
-"""Of a format whose features may be about any modality."""
+"""For a format that may hold features of any modality."""
 KEYS = {"vision": ("vision", "visual", "video"), "audio": ("audio", "acoustic"), "text": ("text", "language")}
-"""What an array or a file of a modality is called beside those of others."""
+"""Names of the array or file of a modality, if it lies beside other modalities."""
 
 
 @dataclass(eq=False)
@@ -29,7 +29,7 @@ class Track:
     names: list[str]
     """What the clip may be called, the most certain name first: parts of paths, with / between folders."""
     where: str
-    """The file, and what of it, for messages."""
+    """The file and the part of it, for messages."""
     values: np.ndarray
     """float (T, C), NaN = missing."""
     columns: list[str]
@@ -43,31 +43,31 @@ class Track:
     unusable: str = ""
     """Why rows are not usable."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know about these rows."""
+    """What the user should know about these rows."""
     problem: str = ""
     """Why they cannot be used; "" if they can."""
 
 
 EVERY = ("*",)
-"""All columns, where a format has none of its own."""
+"""All columns, for a format without columns of its own."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read."""
+    """What to read."""
 
     modality: str
     patterns: Sequence[str] = ()
     """Names of columns, or patterns with * and ?; () leaves the choice to the format."""
     labels: Collection[str] = ()
-    """Names of the labels of the clips, which are no features where a person's own table holds them."""
+    """Names of the labels of the clips; such a column of the user's own table is not a feature."""
     ids: Sequence[str] = ()
-    """Those of the clips, by which a clip that is called features is told from features."""
+    """Ids of the clips, which tell a clip named "features" from an array of features."""
 
     def columns(self, names: Iterable[str], own: Sequence[str], left_out: Sequence[str], where: str) -> list[str]:
-        """Those of the numeric columns `names` that are features: by default what matches `own` and not `left_out`,
-        both patterns. A column that is called as a label of the clips is none, unless the tool calls its own so.
-        UserError for a label, or a pattern without a column, that is asked for."""
+        """The features among the numeric columns `names`: by default, columns that match a pattern of `own` and none of
+        `left_out`. A column with the name of a label is not a feature, unless the tool itself has a column of that
+        name. UserError when a label is requested, or a requested pattern matches no column."""
         names = list(names)
         labels = [name for name in names if self.is_label(name) and (own == EVERY or not _matches(name, own))]
         if not self.patterns:
@@ -76,14 +76,14 @@ class Wanted:
         for pattern in self.patterns:
             if not any(_matches(name, [pattern]) for name in names):
                 raise UserError(f"{where}: no column {pattern!r}: {nearest(pattern, names)}")
-        exact = {*self.patterns} & {*names}  # such as mfcc_sma[1], which as a pattern is mfcc_sma1
+        exact = {*self.patterns} & {*names}  # mfcc_sma[1] as a pattern would match mfcc_sma1
         chosen = [name for name in names if name in exact or _matches(name, [*{*self.patterns} - exact])]
         if leak := next((name for name in chosen if name in labels), None):
             raise UserError(f"{where}: column {leak!r} is a label of the clips; rename it if it is a feature")
         return chosen
 
     def refuse_columns(self, where: object) -> None:
-        """UserError when columns are asked for, of a format whose channels have no names."""
+        """UserError when columns are requested from a format without channel names."""
         if self.patterns:
             raise UserError(f"{where}: its channels have no names; leave out external_columns")
 
@@ -92,12 +92,12 @@ class Wanted:
         return ClipIndex(self.ids)
 
     def name_clips(self, keys: Collection[object]) -> bool:
-        """Whether more than half of the keys of a file name clips: x and features may do so."""
+        """Whether more than half of the keys of a file name clips; even x and features may be clips."""
         places = [self._index.find(str(key)) for key in keys]
         return 2 * sum(place is not None and len(place.rows) == 1 for place in places) > len(keys)
 
     def is_label(self, name: str) -> bool:
-        """Whether a column is called as a label of the clips."""
+        """Whether a column has the name of a label of the clips."""
         return normalize_name(name) in {normalize_name(label) for label in self.labels}
 
 
@@ -109,19 +109,19 @@ class ExternalFormat(Protocol):
     """The format in which a tool writes features. To add one: a class with these members, and a line in formats.py."""
 
     title: str
-    """What people call the tool."""
+    """The usual name of the tool."""
     modalities: Sequence[str]
-    """What its features are about."""
+    """The modalities that its features describe."""
 
     def recognizes(self, file: Sniffed) -> bool:
         """Whether a file is of this format."""
         ...
 
     def read(self, path: Path, name: str, wanted: Wanted) -> list[Track]:
-        """The clips of a file. name: the file's relative path without its suffix, under the folder that was given, or
-        "" for a file that was given itself. UserError when the file cannot be read."""
+        """The clips of a file. name: the file's path in the given folder, without its suffix; "" if the file itself was
+        given. UserError when the file cannot be read."""
         ...
 
     def how(self, modality: str) -> str:
-        """The command that makes such features; "" when nobody knows."""
+        """The command that computes such features; "" if unknown."""
         ...

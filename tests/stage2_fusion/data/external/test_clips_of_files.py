@@ -113,7 +113,7 @@ def test_files_that_are_called_as_another_modality_are_of_that(place, tmp_path):
         features = read(tmp_path, name)
         assert features.present[name].tolist() == [True, True, False, False]
         assert np.unique(features.read(1)[name].values).tolist() == [value]
-    assert "4 files left out, whose paths name another modality" in [each.reason for each in features.problems]
+    assert "4 files left out: their paths name another modality" in [each.reason for each in features.problems]
 
 
 @pytest.mark.parametrize("kind", ["list", "dictionary", "one"])

@@ -49,7 +49,7 @@ def test_each_unusable_array_is_one_line_and_the_others_are_read(tmp_path):
         "b.npy": "holds Python objects, which are not read; save it again as numbers (T, channels)",
         "c.npy": "an array of shape (2, 3, 4); save it as (T, channels)",
         "d.npy": "an array of <U1, not of numbers; save it again as numbers (T, channels)",
-        "e.npy": "5 channels, where most others have 3; make it as the others",
+        "e.npy": "5 channels, where most others have 3; make it like the others",
         "f.npz": "holds left, right; call the one with the features 'features'",
         "g.npz": "times holds 3 values for 4 rows; give one number for each row",
         "h.npz": "its rate is [-1.0]; give one number of Hz above 0",
