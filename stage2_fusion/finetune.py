@@ -1,4 +1,4 @@
-"""End to end: towers of the aligned encoders that train along with the fusion model.
+"""End-to-end training: towers of the aligned encoders train together with the fusion model.
 
 A tuned modality takes its mask, times and quality signals from the feature dataset. Its sequence and its pooled
 embedding come from its tower, which runs on the raw input in the clip dataset that the features were made from.
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 
 class MakeBatch(Protocol):
-    """Builds the batch of the samples with these numbers."""
+    """Builds the batch of the samples with these indices."""
 
     def __call__(self, rows: Sequence[int] | np.ndarray, device: torch.device | str | None = None) -> Batch: ...
 
 
 class EndToEndModel(nn.Module):
-    """A fusion model on top of live towers. `forward` takes batches of `RawInputs.batches`.
+    """A fusion model on top of trainable towers. `forward` takes batches of `RawInputs.batches`.
 
-    In training, towers run in full precision and their output stays as it is. In evaluation mode, they run, and their
-    output is rounded, as in `emit encode`: validation then gives what `emit predict` will give.
+    In training, towers run in full precision. In evaluation mode, they run and their output is rounded as in `emit
+    encode`, so validation gives the same results as `emit predict`.
     """
 
     encoders: AlignedEncoders
@@ -56,14 +56,14 @@ class EndToEndModel(nn.Module):
         max_sequence_steps: int,
         frames: int = 0,
     ):
-        """blocks: modality to the number of last blocks of its tower that train, None for all of it.
-        precision: fp32 or bf16, how `emit encode` ran the encoders. max_sequence_steps: longer sequences are averaged
-        over time to this many steps. frames: those of a clip that the vision tower runs on in training, 0: all."""
+        """blocks: modality to the number of last blocks of its tower that train, None for the whole tower.
+        precision: fp32 or bf16, as `emit encode` ran the encoders. max_sequence_steps: longer sequences are averaged
+        over time to this many steps. frames: frames of a clip for the vision tower in training, 0: all."""
         super().__init__()
         self.fusion, self.dimensions = fusion, fusion.dimensions
         self.precision, self.max_sequence_steps, self.frames = precision, max_sequence_steps, frames
         self.towers = nn.ModuleDict({name: encoders.tower(name) for name in blocks})
-        self.__dict__["encoders"] = encoders  # not a submodule: its other towers are no part of this model
+        self.__dict__["encoders"] = encoders  # not a submodule: its other towers do not belong to this model
         for name, tower in encoders.towers().items():
             if name in blocks:
                 _unfreeze(name, tower, blocks[name])
@@ -90,7 +90,7 @@ class EndToEndModel(nn.Module):
         self.fusion.save_pretrained(folder, config, metrics, self.encoders)
 
     def with_saved(self, fusion: FusionModel) -> "EndToEndModel":
-        """A frozen model of the same kind: a fusion model that was loaded, on the encoders in its folder."""
+        """A frozen model of the same kind: a loaded fusion model on top of the encoders in its folder."""
         assert fusion.folder is not None
         encoders = AlignedEncoders.from_pretrained(fusion.folder / "encoders")
         blocks = dict.fromkeys(self.towers, 0)
@@ -98,8 +98,9 @@ class EndToEndModel(nn.Module):
         return model.eval().requires_grad_(False)
 
     def freeze_unread(self, batch: Batch) -> None:
-        """Freeze tower parameters that get no gradient, such as the projection into the shared space when the model
-        does not read pooled embeddings: DDP waits for a gradient of every parameter that requires one."""
+        """Freeze tower parameters that get no gradient, such as the projection into the shared space if the model does
+        not
+        read pooled embeddings: DDP waits for a gradient of every parameter that requires one."""
         output = self.eval()(batch)
         sum(part.nan_to_num().sum() for part in (output.prediction, output.weights)).backward()
         for parameter in self.towers.parameters():
@@ -107,8 +108,9 @@ class EndToEndModel(nn.Module):
         self.zero_grad()
 
     def _run_tower(self, tower: Any, part: ModalityBatch, inputs: dict[str, Tensor], rows: Tensor) -> ModalityBatch:
-        """`part` with x (B, T, C) and pooled (B, D) of the tower. inputs: the tower's, of the distinct items. rows:
-        int64 (B,), the item of each clip."""
+        """`part` with x (B, T, C) and pooled (B, D) of the tower. inputs: the tower inputs of the distinct items. rows:
+        int64
+        (B,), the item of each clip."""
         if self.training and self.frames and "frames" in inputs:
             chosen = one_per_part(inputs["mask"], self.frames)  # (B', T')
             encoded = interpolated(tower.forward_whole(**inputs, chosen=chosen), inputs["mask"])
@@ -129,12 +131,12 @@ class EndToEndModel(nn.Module):
             steps = self._round(average_runs(steps, lengths.tolist(), self.max_sequence_steps))  # (N', C)
         x = steps.new_zeros(*part.mask.shape, steps.shape[1])  # (B, T, C)
         x = x.masked_scatter(part.mask[..., None], steps)  # (B, T, C)
-        # The stored features may hold further channels after the tower's: action units.
+        # The stored features may have more channels after the tower's: action units.
         x = torch.cat([x, part.x[..., steps.shape[1] :]], dim=-1)  # (B, T, C + U)
         return replace(part, x=x, pooled=self._round(encoded.pooled[rows]))
 
     def _round(self, x: Tensor) -> Tensor:
-        """In evaluation mode, to the float16 that features are stored in."""
+        """In evaluation mode, round to float16, as features are stored."""
         return x.float() if self.training else x.half().float()
 
 
@@ -146,8 +148,9 @@ def _unfreeze(name: str, tower: Any, count: int | None) -> None:
 
 
 def average_runs(steps: Tensor, lengths: list[int], max_steps: int) -> Tensor:
-    """Average consecutive steps of sequences longer than max_steps, as `features.shorten` does. steps: (N, C), the
-    sequences of these lengths end to end. Returns (N', C)."""
+    """Average consecutive steps of sequences longer than max_steps, like `features.shorten`. steps: (N, C),
+    concatenated
+    sequences of these lengths. Returns (N', C)."""
     runs, first = [], 0
     for length in lengths:
         count = min(length, max_steps)
@@ -160,8 +163,8 @@ def average_runs(steps: Tensor, lengths: list[int], max_steps: int) -> Tensor:
 
 
 def one_per_part(mask: Tensor, count: int) -> Tensor:
-    """One random real step of each of `count` equal parts of every row; all of a row that has no more. mask: bool
-    (B, T), whose real steps come first. Draws from torch's generator, which the trainer seeds at every step."""
+    """One random real step from each of `count` equal parts of every row; all steps of a row with no more than that.
+    mask: bool (B, T), real steps first. Draws from torch's generator, which the trainer seeds at every step."""
     lengths = mask.sum(1, keepdim=True)  # (B, 1)
     edges = torch.arange(count + 1, device=mask.device) * lengths // count  # (B, count + 1)
     draw = torch.rand(len(mask), count, device=mask.device, dtype=torch.float64)  # (B, count)
@@ -171,8 +174,8 @@ def one_per_part(mask: Tensor, count: int) -> Tensor:
 
 
 def interpolated(encoded: "Encoded", mask: Tensor) -> "Encoded":
-    """The sequence at all real steps of mask (B, T), linearly between those of `encoded.mask`, of which every row with
-    a real step has one; before the first and after the last, as they are."""
+    """The sequence at all real steps of mask (B, T), interpolated linearly between the steps of `encoded.mask`, and
+    constant before the first and after the last. `encoded.mask` has a step in every row with a real step."""
     known, count = encoded.mask, mask.shape[1]
     step = torch.arange(count, device=mask.device).expand_as(mask)  # (B, T)
     before = torch.where(known, step, -1).cummax(1).values  # (B, T), the known step at or before each; -1: none
@@ -189,7 +192,7 @@ def interpolated(encoded: "Encoded", mask: Tensor) -> "Encoded":
 
 
 class RawInputs:
-    """The encoders to tune, and the clips they encode. UserError when the features were made from others."""
+    """The encoders to tune, and the clips that they encode. UserError when the features come from other ones."""
 
     def __init__(self, config: FuseConfig, info: FeatureInfo):
         self.blocks, self.info, self.max_sequence_steps = config.tuned_blocks, info, config.train.max_sequence_steps
@@ -197,8 +200,8 @@ class RawInputs:
         if info.encoders.given:
             given = " and ".join(info.encoders.given)
             raise UserError(
-                f"{config.data}: its features of {given} are given, not computed by encoders, so that no tower can "
-                "train along; leave out --finetune"
+                f"{config.data}: its features of {given} are given, not computed by encoders, so no tower can "
+                "train; leave out --finetune"
             )
         if config.encoders is None and not Path(info.encoders.path).is_dir():
             raise UserError(f"{config.data}: its encoders are no longer at {info.encoders.path}; give --encoders")
@@ -219,7 +222,7 @@ class RawInputs:
         self.transcripts = self.clips.column("transcript") if "text" in self.blocks else []
 
     def _with_tuning_clips(self, config: FuseConfig) -> TrainingClips | None:
-        """The clips that the encoders will have been trained on; None if those before are not known."""
+        """The training clips of the encoders after tuning; None if those before tuning are unknown."""
         if self.encoders.training_clips is None:
             return None
         split_of = {clip.id: clip.split for clip in read_clips(config.data)}
@@ -236,7 +239,8 @@ class RawInputs:
 
     def batches(self, packed: PackedSamples) -> MakeBatch:
         """The batches of `packed` with `raw`: modality to {"inputs": collated for its tower, "rows": int64 (B,)}. Rows
-        with the same input, such as a clip and a view in which another modality is damaged, share its encoding."""
+        with
+        the same input, such as a clip and a view with damage to another modality, share one encoding."""
 
         def make_batch(rows: Sequence[int] | np.ndarray, device: torch.device | str | None = None) -> Batch:
             samples = [packed.samples[row] for row in rows]
@@ -252,14 +256,14 @@ class RawInputs:
         return make_batch
 
     def _raw_input(self, name: str, clip_id: str, view: int) -> Any:
-        """Frames, waveform or transcript of a clip: undamaged (view 0), or of a view in which it is damaged."""
+        """Frames, waveform or transcript of a clip: undamaged (view 0), or damaged in this view."""
         row = self.row_of[clip_id]
         if not view and name == "text":
             return self.transcripts[row]
         rate = waveform_rate(self.encoders, self.clips.sample_rates)
         if not view and name == "audio":
             return self.clips.waveform(row, rate)
-        # The damaged modality was drawn among those present, so all must be loaded; one frame shows that there are any.
+        # The damaged modality was drawn from those present, so all are loaded; one frame shows that vision is present.
         clip = self.clips.clip(row, None if name == "vision" else lambda count: range(min(1, count)))
         clip = replace(clip, waveform=self.clips.waveform(row, rate))
         return raw_input(damaged_view(clip, view, rate, self.info.seed, None).clip if view else clip, name)

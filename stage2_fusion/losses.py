@@ -1,7 +1,7 @@
 """The loss of stage 2: MSE, correlation over recent batches, ranking of quality weights, and terms of the model.
 
-The paper (arXiv 2503.10603) names no loss; this one is ours. All terms are computed in float32 on the rows of the whole
-global batch, so that their gradient does not depend on the number of processes (see step.py).
+The paper (arXiv 2503.10603) names no loss; this one is our own. All terms are computed in float32 on the rows of the
+whole global batch, so their gradient does not depend on the number of processes (see step.py).
 
 Shapes: N rows of the global batch, K dimensions, M remembered rows, 3 modalities (vision, audio, text).
 """
@@ -17,7 +17,7 @@ from stage2_fusion.config import LossConfig
 
 
 class LossInputs(NamedTuple):
-    """What the loss reads, of all rows of the global batch."""
+    """The inputs of the loss, for all rows of the global batch."""
 
     prediction: Tensor
     """(N, K), in the units of the labels; a linear output may leave [0, 1]."""
@@ -26,11 +26,12 @@ class LossInputs(NamedTuple):
     weights: Tensor
     """(N, 3), mean weight of each modality over the steps of a clip; 0 where it is absent."""
     damaged: Tensor
-    """bool (N, 3), True = the modality was damaged on purpose."""
+    """bool (N, 3), True = the modality was deliberately damaged."""
     branches: Tensor | None = None
-    """(N, 3, K), what each modality predicts alone, NaN where it is absent, in models that have it."""
+    """(N, 3, K), the prediction from each modality alone, NaN if it is absent, for models that have such
+    predictions."""
     penalty: Tensor | None = None
-    """(N,), a loss term of the model itself, in models that have it."""
+    """(N,), a loss term of the model itself, for models that have one."""
 
 
 def masked_mse(prediction: Tensor, labels: Tensor) -> Tensor:
@@ -46,8 +47,8 @@ def correlations(prediction: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Te
 
         PCC = S_xy / sqrt(S_xx S_yy)        CCC = 2 S_xy / (S_xx + S_yy + n (mean_x - mean_y)^2)
 
-    with sums of centered products S. The last is True where both sides vary; elsewhere both correlations are 0 and have
-    no gradient."""
+    with sums of centered products S. The last is True for dimensions in which both sides vary; for the others, both
+    correlations are 0 and have no gradient."""
     prediction, known = prediction.float(), ~labels.isnan()  # (N, K)
     labels = labels.float().nan_to_num(0.0)  # (N, K)
     count = known.sum(dim=0).clamp(min=1)  # (K,)
@@ -62,8 +63,8 @@ def correlations(prediction: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 def branch_loss(branches: Tensor, labels: Tensor, weights: dict[str, float]) -> Tensor:
-    """Weighted smooth L1 loss of what each modality predicts alone: (N, 3, K), (N, K) -> (). Absent modalities and
-    missing labels, both NaN, do not count."""
+    """Weighted smooth L1 loss of each modality's own prediction: (N, 3, K), (N, K) -> (). Absent modalities and missing
+    labels, both NaN, do not count."""
     total = branches.new_zeros(())
     for m, name in enumerate(MODALITIES):
         prediction = branches[:, m].float()  # (N, K)
@@ -74,8 +75,9 @@ def branch_loss(branches: Tensor, labels: Tensor, weights: dict[str, float]) -> 
 
 
 def branch_correlation_loss(branches: Tensor, labels: Tensor, weights: dict[str, float]) -> Tensor:
-    """Weighted 1 - PCC of what each modality predicts alone, over the dimensions in which it and its labels vary:
-    (N, 3, K), (N, K) -> (). Absent modalities and missing labels, both NaN, do not count."""
+    """Weighted 1 - PCC of each modality's own prediction, over the dimensions in which it and its labels vary: (N, 3,
+    K),
+    (N, K) -> (). Absent modalities and missing labels, both NaN, do not count."""
     total = branches.new_zeros((), dtype=torch.float32)
     for m, name in enumerate(MODALITIES):
         prediction = branches[:, m]  # (N, K)
@@ -93,9 +95,10 @@ def quality_ranking(weights: Tensor, damaged: Tensor, margin: float) -> Tensor:
 
     weights (N, 3), damaged bool (N, 3): rows come in pairs; 2i is an undamaged clip, 2i + 1 a damaged view of it. The
     loss is max(0, log w_damaged - log w_clean + margin), averaged over the damaged modalities of all pairs; zero when
-    there are none. It asks for no more than the margin: dark or blurred pictures still show a part of what clear ones
-    show, and how much of it to use is for the prediction to decide. Pairs whose sides have different modalities present
-    do not count: modality dropout may hide one on one side, which alone changes the weights of the others.
+    there are none. It demands no more than the margin: dark or blurred pictures still carry part of the information,
+    and the prediction
+    loss determines how much of it to use. Pairs with different modalities present on the two sides do not count:
+    modality dropout may hide a modality on one side, which by itself changes the weights of the others.
     """
     log_weights = weights.float().clamp(min=1e-6).log()  # (N, 3)
     clean, other = log_weights[0::2], log_weights[1::2]  # (N/2, 3)

@@ -1,4 +1,4 @@
-"""The parts of a run that follow from its configuration: training data, config.json, parameter groups."""
+"""What a run derives from its configuration: training data, config.json, parameter groups."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -45,31 +45,31 @@ Views = dict[int, FeatureSample]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The labeled training clips, and the validation split, with the labels of the dimensions that can be learned."""
+    """The labeled training clips and the validation split, with the labels of the dimensions that can be learned."""
 
     clips: list[Views]
     damaged_views: int
-    """Of every clip; 0 when the run does not train on them."""
+    """Damaged views of every clip; 0 if the run does not train on them."""
     valid: FeatureDataset
     info: FeatureInfo
-    """Of the dimensions that can be learned."""
+    """Describes only the dimensions that can be learned."""
     batch_size: int
-    """Clips per step: that of the options, or smaller with `shrink_batch`."""
+    """Clips per step: as in the options, or smaller with `shrink_batch`."""
     steps_per_epoch: int
     notes: list[str]
-    """What a person should know: dimensions and clips that are left out."""
+    """What the user should know: dimensions and clips that are left out."""
 
     @property
     def samples(self) -> list[FeatureSample]:
-        """Of all clips, each followed by its damaged views."""
+        """The samples of all clips, each followed by its damaged views."""
         return [clip[view] for clip in self.clips for view in range(1 + self.damaged_views)]
 
 
 def load_training_data(config: FuseConfig) -> TrainingData:
-    """Load the features of both splits. UserError when a split is empty, when its labels or its modalities allow
-    nothing to be learned or scored, and when there are too few clips for a batch.
+    """Load the features of both splits. UserError when a split is empty, when nothing can be learned or scored from its
+    labels or modalities, or when there are too few clips for a batch.
 
-    Dimensions that the training labels cannot teach are left out: the model has no output for them."""
+    Dimensions that cannot be learned from the training labels are left out: the model has no output for them."""
     options = config.train
     views = None if options.damaged_views else (0,)
     features = FeatureDataset.open(config.data, config.train_split, views, options.max_sequence_steps)
@@ -155,8 +155,8 @@ def usable_modalities(config: FuseConfig) -> list[str]:
 
 
 def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData, starts: Starts) -> FusionConfig:
-    """The config.json of the model folder. It names the clips that the model, and those that its encoders come from,
-    learn from and are chosen by, so that scores on them can be told apart."""
+    """The config.json of the model folder. It records the clips that trained and selected the model and the models of
+    its initial encoders, so that scores on these clips can be told apart."""
     before = [start.config.trained_on for start in starts.values()]
     further = {digest for each in before for digest in (each.data, *(each.other_data or []))} - {data.info.data.digest}
     clips, chosen_on = (
@@ -189,8 +189,8 @@ def fusion_config(config: FuseConfig, options: FusionOptions, data: TrainingData
 
 
 def training_clips(config: FuseConfig, data: TrainingData, starts: Starts) -> TrainingClips | None:
-    """The fingerprints of the clips that train and choose the model, and of those behind the models that it begins
-    with; None if some are not recorded: features and models of earlier versions have none."""
+    """The fingerprints of the clips that train and select the model, and of the clips behind its initial encoders; None
+    if some are not recorded: features and models of earlier versions have none."""
     source = TrainingSource(str(config.data), "features", config.train_split, len(data.clips))
     record = record_of([clip[0] for clip in data.clips], data.valid.samples, source)
     for start in starts.values():
@@ -199,13 +199,13 @@ def training_clips(config: FuseConfig, data: TrainingData, starts: Starts) -> Tr
 
 
 def _all_of(lists: Sequence[list[str] | None]) -> list[str] | None:
-    """The distinct ids of all lists, sorted; None when one is not known."""
+    """The distinct ids of all lists, sorted; None if a list is unknown."""
     known = [ids for ids in lists if ids is not None]
     return sorted({name for ids in known for name in ids}) if len(known) == len(lists) else None
 
 
 def warn_of_missing_files(accelerator: "Accelerator", info: FeatureInfo, finetune: bool) -> None:
-    """Warn of files that the model folder will lack: those that were moved or changed since the features were made."""
+    """Warn of files that the model folder will lack because they were moved or changed after encoding."""
     encoders, units = info.encoders, info.action_units
     if not finetune and encoders.kept and find_encoders(encoders.kept, Path(encoders.path)) is None:
         note(
@@ -222,8 +222,8 @@ def warn_of_missing_files(accelerator: "Accelerator", info: FeatureInfo, finetun
 def parameter_groups(
     model: "FusionModel | EndToEndModel", options: TrainConfig, started: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW; towers that train end to end have a learning rate of their own, and so have the
-    parameters of the fusion model that come from other models, those named in `started`."""
+    """Parameter groups for AdamW; towers that train end to end have their own learning rate, and so do parameters of
+    the fusion model that come from other models, named in `started`."""
 
     def lr_factor(name: str) -> float:
         if name.startswith("towers."):

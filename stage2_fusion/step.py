@@ -52,7 +52,8 @@ def train_step(
 
 
 def all_gather_rows(accelerator: "Accelerator", local_rows: Tensor) -> Tensor:
-    """(n, ...) of this process to (W n, ...) of all, in rank order, with a gradient through this process's rows."""
+    """(n, ...) of this process to (W n, ...) of all processes, in rank order, with a gradient through this process's
+    rows."""
     if accelerator.num_processes == 1:
         return local_rows
     rank = accelerator.process_index

@@ -5,8 +5,8 @@
     accelerate launch -m stage2_fusion.train --config ...
     emit fuse --config ...
 
-An unfinished run in RUN is resumed, bit for bit; a finished one is left as it is. The best model is in RUN/model (its
-files: models/saving.py). The training loop: trainer.py.
+An unfinished run in RUN is resumed, bit for bit; a finished one stays as it is. The best model is in RUN/model (its
+files: models/saving.py). The training loop is in trainer.py.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from signal import SIGTERM
 
-if __name__ == "__main__":  # launched as a file: the repository, not this folder, is where imports start
+if __name__ == "__main__":  # launched as a file: imports start at the repository, not at this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from shared import config as configuration
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _scored_split(config: FuseConfig) -> str:
-    """The split to score next: test if its clips have labels, otherwise that of validation."""
+    """The split to score next: test if its clips have labels, otherwise the validation split."""
     import numpy as np
 
     from stage2_fusion.data.features import read_clips
@@ -50,7 +50,7 @@ def _scored_split(config: FuseConfig) -> str:
 
 
 def train(config: FuseConfig, sigterm: SigtermHandler | None = None) -> Path:
-    """Train to the end, or to a SIGTERM, which `sigterm` has recorded if it is given. Returns the model folder."""
+    """Train to the end, or until a SIGTERM, which `sigterm` records if given. Returns the model folder."""
     from shared.training.distributed import peer_failure_guard
     from stage2_fusion.trainer import start_trainer
 

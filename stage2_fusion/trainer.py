@@ -53,19 +53,19 @@ MUTABLE_ON_RESUME = ("clips", "encoders", "train.trackers")
 
 @dataclass
 class FusionProgress(Progress):
-    """How far a stage-2 run is."""
+    """The progress of a stage-2 run."""
 
     best_pcc: float = -math.inf
-    """Highest validation PCC of an epoch."""
+    """Highest validation PCC of any epoch."""
     best_metrics: dict[str, Any] = field(default_factory=dict)
     """The metrics.json of the model of that epoch."""
     epochs_since_best: int = 0
     seconds: float = 0.0
-    """Training and validation so far."""
+    """Seconds of training and validation so far."""
 
 
 def start_trainer(config: FuseConfig, sigterm: SigtermHandler) -> "Trainer | None":
-    """Do everything that can fail early, then build the trainer; None for a finished run."""
+    """Check everything that can fail early, then build the trainer; None for a finished run."""
     if config.finetune and config.train.feature_damage:
         raise UserError("--train.feature_damage needs stored features: leave it out, or leave out --finetune")
     options = build_options(config)
@@ -86,7 +86,7 @@ def start_trainer(config: FuseConfig, sigterm: SigtermHandler) -> "Trainer | Non
 class Trainer:
     """A stage-2 run in one process.
 
-    model is the wrapped model (DDP) that training steps go through; unwrapped_model has the same parameters.
+    model is the wrapped model (DDP) for training steps; unwrapped_model has the same parameters.
     """
 
     unwrapped_model: FusionModel | EndToEndModel
@@ -145,7 +145,7 @@ class Trainer:
             say(f"{run.path}: continuing after epoch {self.progress.epoch} of {self.config.train.epochs}")
 
     def train(self) -> None:
-        """Train until the last epoch, or until the validation PCC has not improved for `patience` epochs. Return early
+        """Train until the last epoch, or until the validation PCC has not improved for `patience` epochs. Returns early
         after a SIGTERM to any process."""
         options = self.config.train
         with self.bar:
@@ -198,8 +198,8 @@ class Trainer:
         return averages
 
     def sample_batch(self, epoch: int, step: int) -> np.ndarray:
-        """Samples of this process in a step, as indices into `data.samples`. When rows are paired, each undamaged clip
-        is followed by one of its damaged views, or else by itself, for its features to be damaged."""
+        """Samples of this process in a step, as indices into `data.samples`. If rows are paired, each undamaged clip is
+        followed by one of its damaged views or, if its features are to be damaged, by itself."""
         views = self.data.damaged_views
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         batch_size, seed = self.config.train.batch_size, self.config.seed
@@ -216,7 +216,7 @@ class Trainer:
         with self.ema.applied_to(self.unwrapped_model):
             scores = validate(self.unwrapped_model, self.data.valid, self.valid_batches, self.accelerator)
             pcc = scores.pcc.mean
-            assert pcc is not None  # load_training_data has refused labels that allow none
+            assert pcc is not None  # load_training_data refuses labels without a PCC
             improved = pcc > progress.best_pcc
             progress.seconds += time.perf_counter() - started
             if improved:
@@ -229,7 +229,7 @@ class Trainer:
                     )
         progress.epoch = epoch + 1
         progress.epochs_since_best = 0 if improved else progress.epochs_since_best + 1
-        lr = max(group["lr"] for group in self.optimizer.param_groups)  # some begin as parts of other models
+        lr = max(group["lr"] for group in self.optimizer.param_groups)  # parameters from other models have a lower one
         self.run.log(progress.step, epoch=epoch + 1, valid_pcc=pcc, lr=lr, **terms)
         say(
             f"epoch {epoch + 1}/{self.config.train.epochs}  loss {terms['loss']:.4f}  valid PCC {pcc:.4f}"
@@ -250,7 +250,7 @@ class Trainer:
         result(f"{where}: best validation PCC {progress.best_pcc:.4f}", {**progress.best_metrics, **duration})
 
     def calibrate(self) -> None:
-        """Write what the model of the best epoch says about the validation split into its folder."""
+        """Write the predictions of the best epoch's model for the validation split into its folder."""
         folder, step = self.run.path / "model", 1 + self.data.damaged_views
         model = load_best(folder, self.unwrapped_model)
         fusion = model.fusion if isinstance(model, EndToEndModel) else model
@@ -270,8 +270,8 @@ class Trainer:
 def validate(
     model: FusionModel | EndToEndModel, dataset: FeatureDataset, make_batch: MakeBatch, accelerator: Accelerator
 ) -> Scores:
-    """Scores of the whole split. The main process computes and broadcasts them, so that all processes agree, bit for
-    bit, on which epoch is the best."""
+    """Scores of the whole split. The main process computes and broadcasts them, so that all processes agree on the best
+    epoch, bit for bit."""
     scores: list[Any] = [None]
     if accelerator.is_main_process:
         predictions = run_model(model, dataset.samples, 64, make_batch).predictions

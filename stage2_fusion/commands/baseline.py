@@ -51,33 +51,34 @@ if TYPE_CHECKING:
 
 @dataclass
 class BaselineConfig(CheckedOptions):
-    """The baselines that a fusion model has to beat: ridge regression on the same features, and kernel ridge regression
-    on statistics of the media, without any encoder."""
+    """Baselines that a fusion model should beat: ridge regression on the same features, and kernel ridge regression on
+    statistics of the media, without any encoder."""
 
     data: Path
     """Feature dataset (`emit encode`), or clip dataset (`emit prepare`)."""
     out: OutputEvaluation
     """JSON file of the evaluation to write."""
     kind: Literal["ridge", "kernel", "logistic", "statistics"] | None = None
-    """ridge: on mean and standard deviation of each modality's features, from a feature dataset. kernel: kernel ridge
-    regression on the same, which sees how modalities depend on each other. logistic: multinomial logistic regression on
-    the same, for labels of few kinds, such as emotions that exclude each other. statistics: kernel ridge regression on
-    plain statistics of the face crops, the sound and the words, from a clip dataset. By default ridge or statistics, as
-    the data is."""
+    """ridge: on the mean and standard deviation of each modality's features, from a feature dataset. kernel: kernel
+    ridge
+    regression on the same, which models interactions between modalities. logistic: multinomial logistic regression on
+    the same, for a few distinct labels, such as mutually exclusive emotions. statistics: kernel ridge regression on
+    plain statistics of face crops, sound and words, from a clip dataset. By default ridge or statistics, to suit the
+    data."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
-    """Modalities that the regression reads, such as text."""
+    """Modalities that the regression reads."""
     split: str = "test"
     """Split to score."""
     scored_data: Path | None = None
-    """Score the split of this dataset, not of `data`."""
+    """Score the split of this dataset instead of `data`."""
     max_train_clips: NonNegativeInt = 0
-    """Fit on this many of the labeled training clips at most, the same as `emit fuse` with this option; 0: all."""
+    """Fit on at most this many labeled training clips, the same ones as `emit fuse` with this option; 0: all."""
     train_split: str = "train"
     """Split to fit on."""
     valid_split: str = "valid"
     """Split that chooses the penalty and the kernel."""
     max_sequence_steps: Steps = 128
-    """Of features: longer sequences are averaged over time to this many steps on loading, as in training."""
+    """For features: longer sequences are averaged over time to this many steps on loading, as in training."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one."""
     bootstrap: Resamples = 1000
@@ -86,7 +87,7 @@ class BaselineConfig(CheckedOptions):
     """Seed of the bootstrap."""
 
     allow_unknown_training: bool = False
-    """Go on where it is not known whether scored clips were trained on; every table says so then."""
+    """Continue if it is unknown whether scored clips were in training; every table then says so."""
 
     RENAMED: ClassVar[dict[str, str]] = {"max_steps": "max_sequence_steps"}
 
@@ -119,13 +120,13 @@ def baseline(config: BaselineConfig) -> Evaluation:
 
 
 def kind_of(config: BaselineConfig) -> str:
-    """The kind that was asked for, or that reads such data. UserError when it reads other data."""
+    """The requested kind, or the default for this data. UserError when the kind reads other data."""
     clips = (config.data / "dataset.json").exists()
     if config.kind == "statistics" and not clips and (config.data / "features.json").exists():
         raise UserError(f"{config.data}: holds features, and --kind statistics reads media: give the clip dataset")
     if config.kind in ("ridge", "kernel", "logistic") and clips:
         raise UserError(
-            f"{config.data}: holds clips, and --kind {config.kind} reads features: give those of `emit encode`"
+            f"{config.data}: holds clips, and --kind {config.kind} reads features: give the output of `emit encode`"
         )
     return config.kind or ("statistics" if clips else "ridge")
 
@@ -190,7 +191,7 @@ def _on_clips(config: BaselineConfig) -> Evaluation:
 
 
 def _where(config: BaselineConfig) -> list[tuple[Path, str]]:
-    """Dataset and split of the clips to fit on, to choose by and to score."""
+    """Dataset and split of the clips for fitting, selection and scoring."""
     return [
         (config.data, config.train_split),
         (config.data, config.valid_split),
@@ -199,8 +200,7 @@ def _where(config: BaselineConfig) -> list[tuple[Path, str]]:
 
 
 def _check_scored(config: BaselineConfig, ours: "ClipDatasetInfo", theirs: "ClipDatasetInfo") -> None:
-    """UserError unless what is fitted to clips like `ours` can score clips like `theirs`. The source of a transcript is
-    free."""
+    """UserError unless a fit to clips like `ours` can score clips like `theirs`. Transcripts may come from anywhere."""
     mine, other = (
         {"labels": info.label_names, "label ranges": info.label_ranges, **info.recipe.to_json()}
         for info in (ours, theirs)
@@ -213,8 +213,9 @@ def _check_scored(config: BaselineConfig, ours: "ClipDatasetInfo", theirs: "Clip
 
 
 def _known(parts: "Sequence[ClipDataset]", fitted: np.ndarray, prints: np.ndarray) -> KnownClips:
-    """Which clips of the third part, with fingerprints uint64 (N, 3), are among the `fitted` ones, bool (n,), of the
-    first, or in the second: by content, and within a dataset by id, which clips of another may have by chance."""
+    """Which clips of the third part, with fingerprints uint64 (N, 3), are among the `fitted` clips, bool (n,), of the
+    first part, or in the second. Clips match by content, and within a dataset also by id; in another dataset, equal ids
+    may be chance."""
     train, valid, scored = (part.column("id") for part in parts)
     to_fit, to_choose = map(fingerprints, parts[:2])  # (n, 3), (m, 3)
     met = TrainingClips.of(to_fit[fitted], to_choose, []).met(prints)
@@ -232,7 +233,7 @@ def _all_groups(part: "ClipDataset") -> list[dict[str, str]]:
 
 
 def _groups_of(part: "ClipDataset", kind: str | None) -> list[str]:
-    """The group of each clip; one that is not known is its own."""
+    """The group of each clip; a clip without a known group is its own."""
     ids = part.column("id")
     return [
         group or f"clip {name}" for group, name in zip(part.column(f"group_{kind}") if kind else ids, ids, strict=True)
@@ -301,20 +302,20 @@ def _on_features(config: BaselineConfig) -> Evaluation:
 
 
 class _Fit(NamedTuple):
-    """One of the regressions on features."""
+    """A fitted regression on features."""
 
     model: str
     """Its name in tables."""
     predictions: np.ndarray
     """float64 (N, K)."""
     chosen: dict[str, Any]
-    """What was chosen on the validation clips."""
+    """What was selected on the validation clips."""
 
 
 def _fit_features(
     config: BaselineConfig, samples: "Sequence[list[FeatureSample]]", train_labels: np.ndarray, valid_labels: np.ndarray
 ) -> _Fit:
-    """samples: those to fit on, to choose by and to predict; labels (n, K) and (m, K)."""
+    """samples: for fitting, selection and prediction; labels (n, K) and (m, K) of the first two."""
     if config.kind == "kernel":
         from stage2_fusion.evaluation.feature_kernel import fit_feature_kernel
 
@@ -333,8 +334,8 @@ def _fit_features(
 
 
 def _open_splits(config: BaselineConfig) -> "tuple[list[FeatureDataset], list[str]]":
-    """The splits to fit on, to choose by and to score, with the labels of the dimensions that can be learned; and notes
-    on those that cannot. UserError when a split allows nothing."""
+    """The splits for fitting, selection and scoring, with the labels of the dimensions that can be learned; and notes
+    on the other dimensions. UserError when a split cannot be used."""
     from stage2_fusion.data.features import FeatureDataset
     from stage2_fusion.data.usable_clips import require_modality
 

@@ -1,4 +1,4 @@
-"""`emit compare A B`: is one system better than another, beyond the choice of clips?"""
+"""`emit compare A B`: is one system better than another, beyond the sampling of clips?"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ class CompareConfig(CheckedOptions):
     out: OutputFile | None = None
     """JSON file for the differences."""
     allow_unknown_training: bool = False
-    """Go on where it is not known whether scored clips were trained on; every table says so then."""
+    """Continue if it is unknown whether scored clips were in training; every table then says so."""
     bootstrap: ResamplesNeeded = 10000
     """Bootstrap samples; both systems are scored on the same ones."""
     seed: Seed = 0

@@ -5,8 +5,8 @@
     emit encode --external vision=openface/ --data DIR --out DIR    features of other tools
     accelerate launch --config_file accelerate_configs/multi_gpu.yaml -m stage2_fusion.commands.encode ...
 
-OUT/.partial holds the finished shards until all are written, so that a stopped run continues where it stopped. Several
-processes, on several machines that share OUT, divide the shards among them.
+OUT/.partial holds finished shards until all are written, so a stopped run continues where it stopped. Several
+processes, also on several machines that share OUT, divide the shards among them.
 """
 
 import contextlib
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from stage2_fusion.data.given_sources import GivenSources
 
 SHARD_SIZE = 32
-"""Clips in a shard. Fixed, because which clips share a forward pass decides the last bits of their features, and
-neither the number of processes nor an interruption may."""
+"""Clips in a shard. Fixed, because the clips in a forward pass affect the last bits of each other's features; the
+number of processes and interruptions must not."""
 
 
 @dataclass
 class EncodeConfig(CheckedOptions):
-    """Run the frozen encoders over a clip dataset once, so that fusion models train on their features."""
+    """Run frozen encoders over a clip dataset once, so that fusion models can train on their features."""
 
     RENAMED: ClassVar[dict[str, str]] = {"provided": "precomputed"}
     COMMON: ClassVar[tuple[str, ...]] = (
@@ -67,36 +67,40 @@ class EncodeConfig(CheckedOptions):
     encoders: Annotated[Path | None, Placeholder("ENCODERS", usual=True)] = None
     """Folder of aligned encoders (`emit align` ... `emit export`)."""
     precomputed: Path | None = None
-    """Hume-Vidmimic2 as distributed, from which the clips were prepared: its vit/ and wav2vec2/ replace the vision and
-    the audio encoder. Text goes through the text encoder of `encoders`; without `encoders` it is missing."""
+    """Hume-Vidmimic2 as distributed, the source of the clips: its vit/ and wav2vec2/ replace the vision and audio
+    encoders. Text goes through the text encoder of `encoders`; without `encoders` it is missing."""
     external: Annotated[list[str], WithCommas(), Placeholder("NAME=PATH")] = field(default_factory=list)
-    """Features of another tool in place of the vision, audio or text encoder; once for each. PATH holds a file a clip
-    (CSVs of OpenFace, openSMILE, Py-Feat, LibreFace; .npy, .npz, .safetensors), or is a table with a row a clip or
-    MMSA's .pkl.
-    Names, paths and ids tell which clip is which. FORMAT:PATH names the format where the files do not."""
+    """Features of another tool in place of the vision, audio or text encoder; once per modality. PATH holds a file per
+    clip (CSVs of OpenFace, openSMILE, Py-Feat, LibreFace; .npy, .npz, .safetensors), or is a table with a row per clip
+    or MMSA's .pkl. Clips are matched by names, paths and ids. FORMAT:PATH names the format if the files do not tell
+    it."""
     external_columns: dict[str, list[str]] = field(default_factory=dict)
-    """Columns to read, such as {vision: [AU*_r]}, by name or with * and ?; by default all that describe behavior:
-    without landmarks, face boxes and identities."""
+    """Columns to read, such as {vision: [AU*_r]}, by name or with * and ?; by default all that describe behavior,
+    without
+    landmarks, face boxes and identities."""
     external_made_by: dict[str, str] = field(default_factory=dict)
-    """What made them, such as {vision: "OpenFace 2, means over the clip"}, where the files do not tell: a model of
-    these features says it."""
+    """The tool, such as {vision: "OpenFace 2, means over the clip"}, if the files do not tell it; models of these
+    features
+    record it."""
     blendshapes: Path | None = None
-    """MediaPipe's face_landmarker.task (`pip install mediapipe --no-deps`; it reports its usage to Google, which is
-    kept from it here): adds facial action units, 52 scores per frame, to the channels of the vision sequence, as in
-    the source of late_fusion. One more channel says whether a face was found."""
+    """MediaPipe's face_landmarker.task (`pip install mediapipe --no-deps`; its usage reports to Google are blocked
+    here):
+    adds facial action units, 52 scores per frame, to the channels of the vision sequence, as in the source of
+    late_fusion. One more channel says whether a face was found."""
     damaged_views: Views = 3
-    """Copies of every clip with one modality damaged on purpose: quality weights learn from them what damage looks
-    like, and are scored on them. 0 encodes the undamaged clips only."""
+    """Copies of every clip with one modality deliberately damaged: quality weights learn from them what damage looks
+    like, and are scored on them. 0 encodes only the undamaged clips."""
     batch_size: BatchSize = 32
-    """Clips per forward pass, 32 at most; the features do not depend on it."""
+    """Clips per forward pass, at most 32; does not change the features."""
     workers: Processes | None = None
-    """Processes that read and damage clips while the encoders run, by default one per remaining core, 4 at most. Each
-    holds a batch or two; they do not change the features."""
+    """Processes that read and damage clips while the encoders run, by default one per remaining core, at most 4. Each
+    holds a batch or two. Does not change the features."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
-    """auto: as the launcher says, else bf16 where the hardware is fast at it for encoders of this width; features are
+    """auto: the launcher's setting, otherwise bf16 if the hardware is fast at it for encoders of this width; features
+    are
     stored in half precision anyway."""
     seed: Seed = 0
-    """Decides which modality of which clip is damaged, how, and how much."""
+    """Determines which modality of each clip is damaged, how, and how much."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,8 +144,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def encode(config: EncodeConfig) -> "FeatureInfo":
-    """Write the feature dataset, or continue an unfinished one. A complete one is left alone; UserError when the folder
-    holds features of something else. Returns its description."""
+    """Write the feature dataset, or continue an unfinished one. A complete one stays as it is; UserError when the
+    folder
+    holds other features. Returns the description of the dataset."""
     from shared.training.distributed import peer_failure_guard
 
     with peer_failure_guard(config.out, config.out / ShardWriter.FOLDER):
@@ -158,7 +163,7 @@ def _encode(config: EncodeConfig) -> "FeatureInfo":
     from stage2_fusion.data.given_sources import GivenSources
 
     keep_freed_memory()
-    # Autocast decides the precision. Processes wait for each other only at the end, as long as the slowest one takes.
+    # Autocast sets the precision. Processes wait for each other only at the end, until the slowest one is done.
     accelerator = start_accelerator("no", timeout_minutes=24 * 60, option="")
     clips = ClipDataset.open(config.data)
     require_fractions(clips.labels(), clips.label_names, clips.column("id"), str(config.data))
@@ -188,7 +193,10 @@ def _encode(config: EncodeConfig) -> "FeatureInfo":
     shards = [writer.shards[number] for number in local_numbers]
     samples = _samples(config, clips, encoders, given, shards, info, own, _workers(config, accelerator))
     views, clips_here = 1 + config.damaged_views, sum(map(len, shards))
-    with contextlib.closing(samples), progress("encode", clips_here, "clips") as bar:  # ends the workers, also on error
+    with (
+        contextlib.closing(samples),
+        progress("encode", clips_here, "clips") as bar,
+    ):  # stops the workers, also on errors
         counted = _counted(samples, views, bar)
         for number, rows in zip(local_numbers, shards, strict=True):
             write_samples(writer.path(number), islice(counted, len(rows) * views), info)
@@ -203,7 +211,7 @@ def _encode(config: EncodeConfig) -> "FeatureInfo":
 
 
 def _load_encoders(config: EncodeConfig, given: "GivenSources", device: "torch.device") -> "AlignedEncoders | None":
-    """The encoders to run: those whose features are not given."""
+    """The encoders to run, for the modalities without given features."""
     if config.encoders is None:
         return None
     from stage1_align import AlignedEncoders
@@ -219,8 +227,7 @@ def _describe(
     encoders: "AlignedEncoders | None",
     given: "GivenSources",
 ) -> "FeatureInfo":
-    """The features.json of clips with these fingerprints (N, 3). Adds action units to the vision tower when they are
-    asked for."""
+    """The features.json of clips with these fingerprints (N, 3). Adds action units to the vision tower if requested."""
     from shared.training.precision import resolve_precision
     from stage2_fusion.data.action_units import add_action_units
     from stage2_fusion.data.damaged_views import VIEW_GENERATOR
@@ -280,7 +287,7 @@ def _claim(writer: ShardWriter, config: EncodeConfig, info: "FeatureInfo") -> bo
 
 
 def _made_from(info: "FeatureInfo") -> dict[str, Any]:
-    """What the features depend on, by the names that error messages use."""
+    """What the features depend on, with the names for error messages."""
     return {
         "encoders": info.encoders.digest,
         "precomputed features": info.precomputed.digest if info.precomputed else None,
@@ -296,7 +303,8 @@ def _made_from(info: "FeatureInfo") -> dict[str, Any]:
 
 
 def _missing_shards(writer: ShardWriter, accelerator: "Accelerator") -> list[int]:
-    """Numbers of the missing and damaged shards, the same in all processes. Each process verifies its share of them."""
+    """Indices of the missing and damaged shards, the same in all processes. Each process verifies its share of
+    shards."""
     from accelerate.utils import gather_object
 
     share = range(accelerator.process_index, len(writer.shards), accelerator.num_processes)
@@ -338,7 +346,7 @@ def _workers(config: EncodeConfig, accelerator: "Accelerator") -> int:
 
 
 def _counted(samples: "Iterable[FeatureSample]", views: int, bar: Progress) -> "Iterator[FeatureSample]":
-    """The samples; a clip is done with the last of its views."""
+    """Pass the samples on; the bar advances after the last view of each clip."""
     for number, sample in enumerate(samples, 1):
         yield sample
         if number % views == 0:
@@ -346,7 +354,7 @@ def _counted(samples: "Iterable[FeatureSample]", views: int, bar: Progress) -> "
 
 
 def _finish(writer: ShardWriter, config: EncodeConfig, info: "FeatureInfo", given: "GivenSources") -> None:
-    """Join the shards to the dataset and print what it holds."""
+    """Combine the shards into the dataset and print a summary."""
     from stage2_fusion.data.features import read_samples
 
     given.write_problems(config.out)

@@ -1,4 +1,4 @@
-"""`emit ensemble`: several systems as one."""
+"""`emit ensemble`: combine several systems into one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ from stage2_fusion.prediction.writing import format_values
 
 @dataclass
 class EnsembleConfig(CheckedOptions):
-    """Combine evaluations, or predictions, of the same clips by several systems into one."""
+    """Combine evaluations or predictions of the same clips by several systems into one."""
 
     members: list[Path]
     """JSON files of `emit evaluate` on the clips to be scored; or CSV files of `emit predict` or `emit submit`."""
@@ -48,16 +48,18 @@ class EnsembleConfig(CheckedOptions):
     """JSON file of the evaluation to write; for CSV files, the CSV file."""
     method: Literal["average", "rank", "ridge", "grid", "gate"] = "average"
     """average: the mean prediction; rank: the mean rank among these clips, which ignores each member's scale (CCC and
-    MAE are then meaningless). The others learn from clips that no member was trained on: ridge weights for each
-    dimension, pulled towards the average; grid those in steps of 0.05 with the highest PCC; gate weights that also
-    depend on the clip, on what members predict and how good what they read is (`features`)."""
+    MAE
+    are then meaningless). The others learn weights from clips that no member was trained on. ridge: weights for each
+    dimension, shrunk towards the average; grid: the weights in steps of 0.05 with the highest PCC; gate: weights that
+    also depend on the clip, on the members' predictions and the quality of their inputs (`features`)."""
     fit: list[Path] = field(default_factory=list)
     """ridge, grid, gate: evaluations of the same systems, in the same order, on the clips to learn from (valid, or
-    merged folds). Without them, the weights for each fifth of the groups are learned on the other four fifths."""
+    merged
+    folds). By default, the weights for each fifth of the groups are learned on the other four fifths."""
     features: Path | None = None
     """gate: feature dataset with the quality signals of all clips."""
     allow_unknown_training: bool = False
-    """Go on where it is not known whether scored clips were trained on; every table says so then."""
+    """Continue if it is unknown whether scored clips were in training; every table then says so."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
     seed: Seed = 0
@@ -65,7 +67,7 @@ class EnsembleConfig(CheckedOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        self.members = [Path(path) for path in self.members]  # words of the command line
+        self.members = [Path(path) for path in self.members]  # strings from the command line
         if len(self.members) < 2:
             raise UserError("an ensemble needs two evaluations or more, or two tables of predictions")
         tables = [path for path in self.members if path.suffix.lower() == ".csv"]
@@ -74,7 +76,7 @@ class EnsembleConfig(CheckedOptions):
         if self.of_tables and self.learns and not self.fit:
             raise UserError(f"--method {self.method} learns from labels; give --fit, JSON files of `emit evaluate`")
         if self.of_tables != (self.out.suffix.lower() == ".csv"):
-            raise UserError(f"--out {self.out}: {'CSV' if self.of_tables else 'JSON'} is written; name it so")
+            raise UserError(f"--out {self.out}: the output is {'CSV' if self.of_tables else 'JSON'}; name it so")
         if self.fit and not self.learns:
             raise UserError(f"--fit is for --method ridge, grid or gate; {self.method} learns no weights")
         if (self.features is not None) != (self.method == "gate"):
@@ -118,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def combine_predictions(config: EnsembleConfig) -> None:
-    """Write tables of predictions as one. UserError when they do not belong together."""
+    """Combine tables of predictions into one. UserError when they do not belong together."""
     made_from: dict[str, Any] = {"members": list(map(str, config.members)), "method": config.method}
     if config.learns:
         fit = _read_same_clips(config.fit, config.allow_unknown_training)
@@ -130,8 +132,8 @@ def combine_predictions(config: EnsembleConfig) -> None:
         combined = combine_tables(config.members, config.method)
     if not are_of_one_source(config.members):
         note(
-            f"{config.members[0]}: its clips are matched with those of the other tables by id alone; make sure that "
-            "equal ids are of the same clips"
+            f"{config.members[0]}: its clips are matched with the other tables only by id; make sure that "
+            "equal ids belong to the same clips"
         )
     rows = [[name, *format_values(values)] for name, values in combined.by_clip().items()]
     write_csv(config.out, ["Filename", *combined.names], rows)
@@ -186,7 +188,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
         config.bootstrap,
         config.seed,
         first.crossed,
-        None if config.learns else common_unmet(members),  # learned weights have met further clips
+        None if config.learns else common_unmet(members),  # learned weights have seen more clips
         first.fingerprints,
     )
     write_evaluation(config.out, combined)
@@ -196,7 +198,7 @@ def ensemble(config: EnsembleConfig) -> Evaluation:
 def _combine(
     config: EnsembleConfig, members: list[Evaluation], fit: list[Evaluation]
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any] | None]:
-    """Predictions (N, K), as fractions of their range; with learned weights also those (K, M), and what they were
+    """Predictions (N, K), as fractions of their range; with learned weights, also the weights (K, M) and what they were
     learned from."""
     if not config.learns:
         stacked = ensembling.stack_predictions(members)  # (N, K, M)
@@ -217,7 +219,7 @@ def _combine(
 def _combiner(
     config: EnsembleConfig, fit: list[Evaluation], clips: ClipSet
 ) -> tuple[Combiner, Callable[[np.ndarray], Stack]]:
-    """What is learned from `fit`, and what makes a stack of predictions (N, K, M) of these clips."""
+    """The learner for `fit`, and a function that makes a stack of predictions (N, K, M) of these clips."""
     ensembling.check_unseen(fit, config.allow_unknown_training)
     stack = _stack(config, fit, ClipSet.scored(fit[0]), ensembling.stack_predictions(fit))
     combine = _learner(config)(stack, ensembling.label_fractions(fit[0]), fit[0].groups)

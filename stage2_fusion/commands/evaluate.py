@@ -49,30 +49,31 @@ class EvaluateConfig(CheckedOptions):
     model: Path
     """Model folder (RUN/model)."""
     data: Path
-    """Feature dataset made with the same encoders."""
+    """Feature dataset of the same encoders."""
     split: str = "test"
     """Split to score. "" takes every clip."""
     out: OutputEvaluation | None = None
-    """JSON file to write; its tables go beside it (OUT_predictions.csv, OUT_labels.csv). By default
+    """JSON file to write, with tables beside it (OUT_predictions.csv, OUT_labels.csv). By default
     MODEL/evaluation/metrics_SPLIT.json."""
     truth: Path | None = None
-    """truth.csv of a synthetic corpus: adds the highest score its labels allow, and how well the weights find
-    its damage."""
+    """truth.csv of a synthetic corpus: adds the highest score that its labels allow, and how well the weights find its
+    damage."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one: clips of one person are not independent."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
     coverage: Coverage = 0.9
-    """Of the intervals whose coverage and width are reported."""
+    """Nominal coverage of the intervals for which coverage and width are reported."""
     batch_size: BatchSize = 64
     """Clips per forward pass; the scores do not depend on it."""
     seed: Seed = 0
     """Seed of the bootstrap."""
     allow_unknown_training: bool = False
-    """Go on where it is not known whether scored clips were trained on; every table says so then."""
+    """Continue if it is unknown whether scored clips were in training; every table then says so."""
     explain: bool = False
-    """Also write OUT_explained.jsonl: for each clip, the weight of each modality over time and, of a model with a
-    decoder, the attention of each dimension."""
+    """Also write OUT_explained.jsonl: for each clip, the weight of each modality over time and, for models with a
+    decoder,
+    the attention of each dimension."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,7 +130,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     if config.truth is not None:
         info.ceiling = label_ceiling(config.truth, truth, labels[clean], names)
     _score_damage(info, config, model, data, known, result, truth)
-    predictions = scale.values(result.predictions[clean]).astype(np.float32)  # whose rounding decides what is constant
+    predictions = scale.values(result.predictions[clean]).astype(
+        np.float32
+    )  # constant columns are detected after rounding
     prints = np.stack([sample.fingerprints for sample in samples])  # (N, 3)
     scored = names, ids, groups, predictions, scale.values(labels[clean])
     evaluation = score_predictions(info, *scored, config.bootstrap, config.seed, crossed, unmet, prints)
@@ -164,8 +167,8 @@ def _score_damage(
     result: "ModelPredictions",
     truth: list[dict[str, str]],
 ) -> None:
-    """Add what is known about damage: that of the corpus, whose rows are `truth` if it is synthetic, and that done on
-    purpose, which the weights find beside what finds it as cheaply (unless they are all the same)."""
+    """Add scores of damage detection: of the damage in a synthetic corpus (`truth`), and of deliberate damage, for the
+    weights and for cheap detectors (unless all weights are the same)."""
     assert model.config is not None
     clean = [i for i, sample in enumerate(data.samples) if sample.view == 0]
     came_damaged = damaged_in_corpus(truth, [data.samples[i].id for i in clean]) if truth else None
@@ -199,8 +202,9 @@ def _describe(
     labels: np.ndarray,
     notes: list[str],
 ) -> EvaluationInfo:
-    """What is scored: the model on the clips `ids` with labels (N, K). known: what it has met; group: the kind of their
-    groups. UserError if it is not known whether they were trained on."""
+    """What is scored: the model on the clips `ids` with labels (N, K). known: which of them it has seen; group: the
+    kind of
+    their groups. UserError if it is unknown whether they were in training."""
     assert model.config is not None
     about, trained_on = model.config, model.config.trained_on
     met = meet_encoders(config.data, features, ids)

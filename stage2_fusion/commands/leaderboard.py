@@ -20,14 +20,14 @@ class LeaderboardConfig(CheckedOptions):
 
     evaluations: list[str]
     """JSON files of `emit evaluate`, each PATH or NAME=PATH. Without a name, a system is named after its model and the
-    options in which it differs from the others of that model; systems that differ otherwise (loss, features) need a
-    name."""
+    options that distinguish it from other systems with that model; systems that differ otherwise (loss, features) need
+    a name."""
     out: list[OutputFile] = field(default_factory=list)
-    """Files to write the table to, .md or .csv, once for each."""
+    """File to write the table to, .md or .csv; once per file."""
     against: str | None = None
-    """Name of a system: every other row states its difference from that one, with a paired interval."""
+    """Name of a system: every other row states its difference from it, with a paired interval."""
     allow_unknown_training: bool = False
-    """Go on where it is not known whether scored clips were trained on; every table says so then."""
+    """Continue if it is unknown whether scored clips were in training; every table then says so."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the interval of several seeds; a single seed keeps the interval of its evaluation."""
     seed: Seed = 0

@@ -19,14 +19,14 @@ from stage2_fusion.evaluation.unknown_training import refuse_unknown_evaluations
 
 @dataclass
 class MergeFoldsConfig(CheckedOptions):
-    """Put evaluations of disjoint clips (the folds of `emit split`) together and score them as one."""
+    """Merge evaluations of disjoint clips (the folds of `emit split`) and score them as one."""
 
     evaluations: list[Path]
     """JSON files of `emit evaluate`, one per fold."""
     out: OutputEvaluation = field()
     """JSON file of the evaluation to write."""
     allow_unknown_training: bool = False
-    """Go on where it is not known whether scored clips were trained on; every table says so then."""
+    """Continue if it is unknown whether scored clips were in training; every table then says so."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % interval."""
     seed: Seed = 0

@@ -1,4 +1,4 @@
-"""`emit predict`: intensities of clips, from media files and a model folder alone, or from encoded clips."""
+"""`emit predict`: intensities of clips, from media files and only a model folder, or from encoded clips."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,22 +28,23 @@ class PredictConfig(MediaOptions):
     COMMON: ClassVar[tuple[str, ...]] = ("model", "data", "split", "out", "layout", "coverage", "explain")
 
     clips: list[str] = field(default_factory=list)
-    """Media files, folders of them and tables that list them, one or more of each. A clip that occurs twice is
-    predicted once."""
+    """One or more media files, folders of media files, or tables that list them. A clip that occurs twice is predicted
+    once."""
     model: Path
     """Model folder (RUN/model)."""
     data: Path | None = None
-    """Feature dataset (`emit encode`) whose clips are predicted, in place of media; damaged views are left out."""
+    """Feature dataset (`emit encode`) with the clips to predict, in place of media; damaged views are left out."""
     split: str | None = None
-    """Predict the clips of this split alone, such as test; by default all."""
+    """Predict only the clips of this split, such as test; by default all."""
     out: OutputPredictions = Path("predictions.csv")
     """One row per clip: Filename, then one column per dimension, in [0, 1] or in the `label_range` of the training
     clips."""
     coverage: Coverage | None = None
-    """Also write an interval for each value, NAME_low and NAME_high: the label lies in it with this probability, such
-    as 0.9, for people like those of the training data."""
+    """Also write an interval for each value, NAME_low and NAME_high, that contains the label with this probability,
+    such as
+    0.9, for people like those in the training data."""
     explain: bool = False
-    """Also write OUT_explained.jsonl, as `emit evaluate` does, with a line for each window."""
+    """Also write OUT_explained.jsonl, like `emit evaluate`, with a line per window."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 def predict(config: PredictConfig) -> int:
     """Write predictions and the files beside them (prediction/writing.py); returns the number of clips predicted.
 
-    A clip is predicted in windows as long as the longest clip in training; the timeline has a row for each, and the
-    prediction of the clip is their mean, weighted by their lengths.
+    A clip is predicted in windows as long as the longest clip in training. The timeline has a row per window, and the
+    prediction of the clip is the mean of its windows, weighted by length.
     """
     from stage2_fusion.models.calibration import FILE, require_calibration
     from stage2_fusion.prediction.basis import unlike_line

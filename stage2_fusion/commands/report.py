@@ -1,4 +1,4 @@
-"""`emit report`: what runs show, as one HTML file and figures for papers."""
+"""`emit report`: the results of runs as one HTML file and figures for papers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ class ReportConfig(CheckedOptions):
     """Write a report: one HTML file that opens anywhere, and its figures as SVG and PNG."""
 
     runs: list[Path]
-    """Folders of runs (runs/demo, a stage-2 run, a model), JSON files of evaluations or of `make bench`. The report
+    """Folders of runs (runs/demo, a stage-2 run, a model), or JSON files of evaluations or of `make bench`. The report
     describes the first and compares all."""
     out: OutputFile = Path("report.html")
     """HTML file to write."""

@@ -1,4 +1,4 @@
-"""`emit robustness`: how a score falls as a modality is damaged or missing in more and more clips."""
+"""`emit robustness`: how a score falls as a modality is damaged or missing in more clips."""
 
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -54,28 +54,29 @@ class RobustnessConfig(CheckedOptions):
     data: Path | None = None
     """Feature dataset; damage means its damaged views (`emit encode --damaged_views`)."""
     folds: Annotated[list[Path], WithCommas(), Placeholder("FEATURES")] = field(default_factory=list)
-    """In place of `data`, the folds of a cross-validation (`emit split`), each with an option of its own. A model is
-    scored on the fold that it was trained on, and the models of one NAME and training seed as one."""
+    """In place of `data`, the folds of a cross-validation (`emit split`), one option per fold. A model is scored on the
+    fold that it was trained on; the models of one NAME and training seed are scored as one."""
     split: str = "test"
     """Split to score. "" takes every clip."""
     out: OutputRobustness = Path("robustness.json")
     """JSON file to write; the rows also go beside it as .csv."""
     shares: list[Fraction] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
-    """Shares of the clips; the clips of a smaller share are among those of a larger one."""
+    """Shares of the clips that get worse; a larger share includes the clips of a smaller one."""
     orders: Orders = 10
-    """Orders in which clips become worse, over which each PCC is averaged: it matters which clips are affected."""
+    """Random orders in which clips get worse; each PCC is averaged over them, since it matters which clips are
+    affected."""
     against: str | None = None
-    """Name of a model: what damage costs every other one is also stated as a multiple of what it costs that one."""
+    """Name of a model: the loss of every other model is also stated as a multiple of its loss."""
     groups: str | None = None
     """Kind of group that the bootstrap draws, by default the first one."""
     bootstrap: Resamples = 1000
     """Bootstrap samples behind the 95 % intervals."""
     allow_unknown_training: bool = False
-    """Go on where it is not known whether scored clips were trained on; every table says so then."""
+    """Continue if it is unknown whether scored clips were in training; every table then says so."""
     batch_size: BatchSize = 64
     """Clips per forward pass; the scores do not depend on it."""
     seed: Seed = 0
-    """Decides the orders and the bootstrap."""
+    """Seed of the orders and the bootstrap."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -84,7 +85,7 @@ class RobustnessConfig(CheckedOptions):
         if not self.shares:
             raise UserError("--shares is empty: one or more numbers from 0 to 1")
         if len(set(self.shares)) < len(self.shares):
-            raise UserError(f"--shares {self.shares}: a share is there twice; give each once")
+            raise UserError(f"--shares {self.shares}: a share occurs twice; give each once")
 
     @property
     def parts(self) -> list[Path]:
@@ -145,7 +146,7 @@ def _check_folds(folds: list[Path], infos: "list[FeatureInfo]", split: str) -> N
     from stage2_fusion.data.features import read_clips
 
     if len({info.digest for info in infos}) < len(folds):
-        raise UserError("--folds: one of them is there twice; give each once")
+        raise UserError("--folds: a fold occurs twice; give each once")
     scored = [[clip for clip in read_clips(path) if split in ("", clip.split)] for path in folds]
     check_disjoint_folds(list(zip(folds, map(ClipSet.encoded, scored, infos), strict=True)))
 
@@ -160,7 +161,7 @@ class _Run:
 
 
 def _run_seeds(name: str, paths: list[Path], config: RobustnessConfig, unknown: dict[str, str]) -> _Run:
-    """unknown: gets the reason under this name if it is not known whether the clips were trained on."""
+    """unknown: receives the reason under this name if it is unknown whether the clips were in training."""
     from stage2_fusion.inference import best_device
     from stage2_fusion.models.base import FusionModel
 
@@ -168,7 +169,7 @@ def _run_seeds(name: str, paths: list[Path], config: RobustnessConfig, unknown: 
     names, longest = models[0].config.label_names, models[0].config.max_sequence_steps
     for path, model in zip(paths, models, strict=True):
         if (model.config.label_names, model.config.max_sequence_steps) != (names, longest):
-            raise UserError(f"{path}: no seed of {paths[0]}: it predicts other dimensions or reads other lengths")
+            raise UserError(f"{path}: not the model of {paths[0]}: it predicts other dimensions or reads other lengths")
     folds = _by_fold(name, models, config) if config.folds else {config.parts[0]: models}
     each = [_fold_curves(name, data, seeds, config, unknown) for data, seeds in folds.items()]
     protocol = Protocol(config.shares, config.orders, config.bootstrap, config.seed)
@@ -177,7 +178,7 @@ def _run_seeds(name: str, paths: list[Path], config: RobustnessConfig, unknown: 
 
 
 def _by_fold(name: str, models: "list[FusionModel]", config: RobustnessConfig) -> "dict[Path, list[FusionModel]]":
-    """The models that were trained on each fold, in the order of their seeds. UserError unless each seed has one in
+    """The models that were trained on each fold, in the order of their seeds. UserError unless each seed has a model in
     each fold."""
     from stage2_fusion.data.feature_info import read_info
 
@@ -187,7 +188,7 @@ def _by_fold(name: str, models: "list[FusionModel]", config: RobustnessConfig) -
         trained_on = model.config.trained_on
         place = folds.get(trained_on.features)
         if place is None:
-            raise UserError(f"{model.folder}: was trained on none of the folds; give its own with --folds")
+            raise UserError(f"{model.folder}: was trained on none of the folds; give its fold with --folds")
         if trained_on.seed in found[place]:
             raise UserError(f"{name}: two models of seed {trained_on.seed} were trained on {place}; leave one out")
         found[place][trained_on.seed] = model
@@ -201,7 +202,7 @@ def _by_fold(name: str, models: "list[FusionModel]", config: RobustnessConfig) -
 def _fold_curves(
     name: str, data: Path, models: "list[FusionModel]", config: RobustnessConfig, unknown: dict[str, str]
 ) -> Curves:
-    """What the seeds of one model predict about the clips of one feature dataset."""
+    """The predictions of the seeds of one model for the clips of one feature dataset."""
     from stage2_fusion.data.feature_info import read_info
     from stage2_fusion.data.features import FeatureDataset, FeatureSample
     from stage2_fusion.data.usable_clips import scorable_dimensions
@@ -247,7 +248,7 @@ def _same_model(a: Path, b: Path) -> bool:
     """Whether two model folders hold the same weights."""
     files = [folder / "model.safetensors" for folder in (a, b)]
     if not all(file.is_file() for file in files):
-        return False  # what is missing is reported by its reader
+        return False  # the reader reports what is missing
     return files[0].samefile(files[1]) or digest(files[0]) == digest(files[1])
 
 

@@ -6,8 +6,8 @@ OUT/results.csv     one row per trial, best first; the column `error` holds the 
 OUT/best.yaml       for `emit fuse --config OUT/best.yaml --run NEW`
 OUT/repeats/3/      run folder of the best configuration with seed 3, with --repeat [3]
 
-A trial is a function of the seed and its number. The same command resumes a search that was stopped: finished trials
-are kept, the others are started again and resume after their last epoch.
+A trial is a function of the seed and its number. The same command resumes a stopped search: finished trials are kept,
+the others are started again and resume after their last epoch.
 """
 
 import itertools
@@ -40,19 +40,20 @@ class SearchConfig(FuseConfig):
     COMMON: ClassVar[tuple[str, ...]] = ("trials", "method", "workers", "model", "options", "train.epochs", "seed")
 
     run: Path = Path()
-    """Not given here: each trial has its own below OUT/trials."""
+    """Not an option here: each trial has its own folder in OUT/trials."""
     space: Path
-    """YAML of what varies: {train.lr: {low: 1e-4, high: 1e-2, log: true}, options.width: [32, 64]}. From
-    a list one value is chosen; from a range one is drawn uniformly (with `log`, uniformly in the logarithm), a whole
-    number if both ends are. systems is the shipped one, which suits every model."""
+    """YAML of what varies: {train.lr: {low: 1e-4, high: 1e-2, log: true}, options.width: [32, 64]}. From a
+    list one value is chosen; from a range one is drawn uniformly (with `log`, uniformly in the logarithm), as a whole
+    number if both ends are. The shipped space systems suits every model."""
     out: OutputFolder
     """Folder of the search."""
     trials: Trials = 20
-    """Configurations to try. A finished search continues when this grows."""
+    """Configurations to try. A finished search continues if this is raised."""
     method: Literal["random", "grid"] = "random"
     """random draws each trial; grid goes through all combinations of lists, in order."""
     first_as_given: bool = False
-    """The first trial is the configuration as it is, without the space: no search then ends below where it began."""
+    """The first trial is the unchanged configuration, without the space: the search then cannot end worse than it
+    began."""
     workers: Workers = 2
     """Trials at once; the cores are divided among them."""
     repeat: list[Seed] = field(default_factory=list)
@@ -63,7 +64,7 @@ class SearchConfig(FuseConfig):
         if not self.space.exists():
             self.space = SHIPPED_SPACES.get(str(self.space), self.space)
         if len(set(self.repeat)) < len(self.repeat):
-            raise UserError(f"--repeat {self.repeat}: a seed is there twice; give it once")
+            raise UserError(f"--repeat {self.repeat}: a seed occurs twice; give it once")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,8 +113,8 @@ def _search(config: SearchConfig, base: dict[str, Any], space: dict[str, Choice]
 
 
 def _train_repeats(config: SearchConfig, best: Path) -> None:
-    """Train the best configuration with each seed. UserError for the first run that fails, such as one of another best
-    configuration, from before the search had so many trials."""
+    """Train the best configuration with each seed. UserError for the first run that fails, for example because it
+    belongs to another configuration, which was the best before more trials ran."""
     files = []
     for seed in config.repeat:
         run = config.out / "repeats" / str(seed)

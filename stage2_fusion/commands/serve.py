@@ -1,4 +1,4 @@
-"""`emit serve`: a page, and an API, that score clips with one model."""
+"""`emit serve`: a web page and an API that score clips with one model."""
 
 import contextlib
 import ipaddress
@@ -21,22 +21,22 @@ Megabytes = Annotated[int, Range(1, 100_000)]
 
 @dataclass
 class ServeConfig(CheckedOptions):
-    """Serve a page on which people score clips, and the same for programs. Ctrl-C or SIGTERM ends it with status 0."""
+    """Serve a web page that scores clips, and the same as an API. Ctrl-C or SIGTERM ends it with status 0."""
 
     model: Path
     """Model folder (RUN/model)."""
     host: str = "127.0.0.1"
-    """Address to listen on. Others than this machine reach 0.0.0.0: there is no password, and no encryption."""
+    """Address to listen on. 0.0.0.0 admits other machines, without password or encryption."""
     port: Port = 7860
-    """0: any free one."""
+    """0: any free port."""
     max_upload: Megabytes = 200
     """Megabytes of all files of one request together."""
     max_seconds: Seconds = 1800.0
-    """Of one clip; the rest of a longer one is left out, and the answer says so."""
+    """Seconds of a clip that are scored; the rest of a longer clip is left out, and the answer says so."""
     max_clips: PositiveInt = 50
-    """In one request."""
+    """Most clips in one request."""
     max_waiting: PositiveInt = 20
-    """Requests that wait; a further one is refused."""
+    """Most requests that wait; more are refused."""
     workers: Processes = 0
     """Processes that read files; 0: one per core."""
     encoders: Path | None = None
@@ -44,9 +44,9 @@ class ServeConfig(CheckedOptions):
     blendshapes: Path | None = None
     """MediaPipe's face_landmarker.task, for a model that reads action units; by default the one inside its folder."""
     detector: str | None = None
-    """Face detector, as in `emit prepare`; by default that of the training clips."""
+    """Face detector, as in `emit prepare`; by default as for the training clips."""
     transcribe: str | None = None
-    """Whisper folder, as in `emit prepare`; by default that of the training clips, "" for none."""
+    """Whisper folder, as in `emit prepare`; by default as for the training clips, "" for none."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +70,7 @@ def run(config: ServeConfig) -> int:
         note(f"warning: --host {config.host} lets other machines in: there is no password, and nothing is encrypted")
     url = address(listener, config.host)
     note(f"loading the model {config.model} ...")
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # also while it loads
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # also during loading
     try:
         with listener:
             _serve(config, listener, url)
@@ -87,7 +87,7 @@ def _serve(config: ServeConfig, listener: socket.socket, url: str) -> None:
     from stage2_fusion.predictor import Predictor, SyntheticModelWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntheticModelWarning)  # the page says it, and so does the line below
+        warnings.simplefilter("ignore", SyntheticModelWarning)  # the page and the line below say so
         predictor = Predictor.from_pretrained(
             config.model,
             encoders=config.encoders,

@@ -1,4 +1,4 @@
-"""`emit submit`: a submission of a challenge's split, and whether one will be accepted."""
+"""`emit submit`: write a submission for a challenge's split, or check whether one will be accepted."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,8 +24,8 @@ from stage2_fusion.prediction.tables import read_prediction_table
 
 @dataclass(kw_only=True)
 class SubmitConfig(MediaOptions):
-    """Write the predictions of all clips of a split in the form that a challenge asks for: the ids and columns of the
-    dataset, sorted, in the range of the labels. Or check such a file."""
+    """Write the predictions of all clips of a split in the format of a challenge: the ids and columns of the dataset,
+    sorted, in the range of the labels. Or check such a file."""
 
     COMMON: ClassVar[tuple[str, ...]] = ("model", "data", "predictions", "check", "split", "out", "layout")
 
@@ -34,9 +34,9 @@ class SubmitConfig(MediaOptions):
     model: Path | None = None
     """Model folder (RUN/model)."""
     data: Path | None = None
-    """Feature dataset with the clips of the split, which are then predicted from features instead of media."""
+    """Feature dataset with the clips of the split, to predict from features instead of media."""
     predictions: Path | None = None
-    """Predictions to submit (`emit predict`, `emit ensemble`), instead of those of a model."""
+    """Predictions to submit (`emit predict`, `emit ensemble`), instead of a model."""
     check: Path | None = None
     """Submission to check; nothing is written."""
     split: str = "test"
@@ -47,7 +47,9 @@ class SubmitConfig(MediaOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.check is None and (self.model is None) == (self.predictions is None):
-            raise ValueError("model: give --model, or --predictions with a file of them, or --check with a submission")
+            raise ValueError(
+                "model: give --model, or --predictions with a file of predictions, or --check with a submission"
+            )
         if self.check is not None and self.out is not None:
             raise ValueError("out: --check writes nothing; leave out --out, or --check")
         if self.data is not None and self.model is None:
@@ -76,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read_asked(config: SubmitConfig, about: FusionConfig | None) -> Asked:
-    """What the split of the source asks for."""
+    """What a submission for this split of the source must contain."""
     layout = about.layout if about else None
     reading = Reading(config.layout, config.layout_options, config.split, layout, config.model)
     read, name = read_folder_or_table(config.source, reading)
@@ -141,7 +143,7 @@ def _split_of_features(data: Path, asked: Asked, split: str) -> str | None:
 
 
 def _check_scale(where: Path, scale: LabelScale, asked: Asked) -> None:
-    """UserError when predictions are not on the scale of what is asked for."""
+    """UserError when predictions are not on the scale of the labels of the split."""
     for name, ends in asked.scale.ranges.items():
         if scale.ranges.get(name, ends) != ends:
             raise UserError(
@@ -151,7 +153,7 @@ def _check_scale(where: Path, scale: LabelScale, asked: Asked) -> None:
 
 
 def _check(path: Path, asked: Asked, split: str) -> bool:
-    """Say what is wrong with a submission; whether nothing is."""
+    """Print what is wrong with a submission. Returns whether it is valid."""
     checked = check_submission(path, asked)
     for line in asked.notes:
         note(line)

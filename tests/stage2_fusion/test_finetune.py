@@ -308,7 +308,7 @@ def test_unread_tower_output_is_frozen(made: Path, tmp_path: Path):
 def test_mistakes_are_one_line(made: Path, tmp_path: Path):
     with pytest.raises(UserError, match="no modality 'texts': did you mean 'text'"):
         FuseConfig(made / "features", tmp_path, finetune={"texts": 1})
-    with pytest.raises(UserError, match="of a vision tower that trains along: add vision to --finetune"):
+    with pytest.raises(UserError, match="needs a vision tower that trains end to end: add vision to --finetune"):
         config(made, tmp_path, "--finetune", "{text: 1}", "--train.finetune_frames", 4)
     with pytest.raises(UserError, match=r"--finetune\.text is 3: this tower has 2 blocks; give 0 to 2, or all"):
         train(config(made, tmp_path / "a", "--finetune", "{text: 3}"))

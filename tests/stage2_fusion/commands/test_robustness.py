@@ -151,7 +151,7 @@ def test_folds_are_scored_as_one_each_by_the_models_that_were_trained_on_it(fold
         scored(given[:3])
     with pytest.raises(UserError, match="was trained on none of the folds"):
         scored([f"m={folder / 'concat' / 'model'}"])
-    with pytest.raises(UserError, match="one of them is there twice"):
+    with pytest.raises(UserError, match="a fold occurs twice"):
         robustness(RobustnessConfig(given, folds=[folds[0], folds[0]]))
 
 

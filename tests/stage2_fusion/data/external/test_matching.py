@@ -1,4 +1,4 @@
-"""Which clip the features of another tool are of."""
+"""Match the features of another tool to clips."""
 
 import pytest
 

@@ -116,7 +116,7 @@ def test_wrong_sequences_of_a_table_are_told(tmp_path):
     assert said["", "c"] == "holds nothing"
     assert said["d", "d"] == "all rows left out: 1 not finite"
     for columns, expected in {
-        ("left", "right", "id"): "sequences in left, right; call those of features 'features'",
+        ("left", "right", "id"): "sequences in left, right; name the column of features 'features'",
         ("left",): "2 sequences and no column of ids; add one",
     }.items():
         cells = {name: ["a", "b"] if name == "id" else [[[1.0]], [[2.0]]] for name in columns}

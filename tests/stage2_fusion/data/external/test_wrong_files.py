@@ -187,7 +187,7 @@ def test_times_of_no_camera_are_not_believed(tmp_path):
     tool_files.openface(tmp_path / "a.csv", 50, RNG, rate=1000.0)
     features = read(tmp_path, "vision")
     np.testing.assert_allclose(features.read(0)["vision"].times, (np.arange(50) + 0.5) * 2 / 50, rtol=1e-5)
-    assert features.rate == pytest.approx(25) and "no times of a camera" in problems(features)["a.csv"]
+    assert features.rate == pytest.approx(25) and "too close together for a camera" in problems(features)["a.csv"]
 
 
 def test_tables_say_what_they_lack(tmp_path):
