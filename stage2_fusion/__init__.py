@@ -1,4 +1,4 @@
-"""Stage 2: fusion models on the features of frozen encoders. The public names are imported when they are used."""
+"""Stage 2: fusion models on the features of frozen encoders. Public names are imported on first use."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

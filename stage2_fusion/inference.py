@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class StepExplanation:
-    """What a model used of one clip, at the S steps at which any modality is present."""
+    """How a model used one clip, at the S steps with at least one modality."""
 
     weights: np.ndarray
-    """float32 (S, 3) of vision, audio, text; 0 where a modality is absent."""
+    """float32 (S, 3) of vision, audio, text; 0 if a modality is absent."""
     times: np.ndarray | None
     """float32 (S,) in seconds; None for a model without a time axis."""
     attention: np.ndarray | None
@@ -35,13 +35,13 @@ class ModelPredictions:
     predictions: np.ndarray
     """float32 (N, K) in [0, 1]."""
     weights: np.ndarray
-    """float32 (N, 3): mean weight of vision, audio, text over the steps of a clip; 0 where a modality is absent."""
+    """float32 (N, 3): mean weight of vision, audio, text over the steps of a clip; 0 if a modality is absent."""
     steps: list[StepExplanation] = field(default_factory=list)
-    """One for each sample; empty unless asked for."""
+    """One per sample; empty unless requested."""
 
 
 def best_device() -> "torch.device":
-    """The GPU when there is one, else the CPU."""
+    """The GPU if there is one, otherwise the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -52,7 +52,7 @@ from stage2_fusion.prediction.summaries import summarize
 from stage2_fusion.prediction.window_basis import basis_of
 
 Given = str | os.PathLike | ClipArrays
-"""What can be predicted: a media file, or a clip in memory."""
+"""A clip to predict: a media file, or a clip in memory."""
 
 
 SIGNALS = {"vision": list(VISION_QUALITY), "audio": list(AUDIO_QUALITY), "text": list(TEXT_QUALITY)}
@@ -64,7 +64,7 @@ class SyntheticModelWarning(UserWarning):
 
 
 class Predictor:
-    """A fusion model with its encoders and the settings that its training clips were prepared with.
+    """A fusion model with its encoders and the preparation settings of its training clips.
 
     >>> predictor = Predictor.from_pretrained("runs/demo/fuse/model")
     >>> predictor("clip.mp4").intensities
@@ -72,12 +72,12 @@ class Predictor:
     >>> predictor(["a.mp4", ClipArrays(text="so sad")])
     >>> predictor(frames=frames, frame_rate=25, waveform=waveform, rate=16000, text="that is so funny")
 
-    Faces are found, cropped and resampled as for training. Files bring a transcript in <stem>.txt beside them, if there
-    is one. A missing modality is masked. Everything runs in this process, and nothing is printed.
+    Faces are found, cropped and resampled as for training. The transcript of a file is <stem>.txt beside it, if that
+    exists. A missing modality is masked. Everything runs in this process, and nothing is printed.
     """
 
     def __init__(self, model: FusionModel, encoders: AlignedEncoders, recipe: Recipe):
-        """Use `from_pretrained`. recipe: how clips are prepared, with the sample rate of the encoders."""
+        """Use `from_pretrained` instead. recipe: how clips are prepared, with the sample rate of the encoders."""
         self.model, self.encoders, self.recipe = model, encoders, recipe
         self.config: FusionConfig = model.config
 
@@ -97,8 +97,7 @@ class Predictor:
 
         device: by default the GPU if there is one. encoders, blendshapes: by default those in the model folder. window:
         longest window in seconds; detector, transcribe: as in `emit prepare`; by default as for the training clips.
-        UserError if something is missing or is not what the model was trained with. Warns if the model was trained on
-        synthetic faces.
+        UserError if something is missing or differs from training. Warns if the model was trained on synthetic faces.
         """
         require(Seconds | None, window, "window")
         model = FusionModel.from_pretrained(source)
@@ -151,12 +150,12 @@ class Predictor:
         """Predict a media file, or a list of files and ClipArrays, or one clip in memory (see ClipArrays for `frames`
         to `text`). `text` beside a file is its transcript.
 
-        batch_size: windows per forward pass, which the numbers do not depend on. window: longest window in seconds.
-        coverage: probability with which the intervals of the result hold the labels of people like those of the
-        training data (evaluation/conformal.py).
+        batch_size: windows per forward pass; does not change the numbers. window: longest window in seconds.
+        coverage: probability that an interval contains the label, for people like those in the training data
+        (evaluation/conformal.py).
 
-        A single clip that cannot be read raises UserError. In a list, the result in its place has `error` set instead,
-        so that the others are not lost. Arguments that make no sense always raise UserError.
+        A single clip that cannot be read raises UserError. In a list, its result has `error` set instead, so that the
+        others are not lost. Invalid arguments always raise UserError.
         """
         arrays = {"frames": frames, "frame_times": frame_times, "frame_rate": frame_rate}
         arrays |= {"waveform": waveform, "rate": rate, "text": text}
@@ -181,10 +180,11 @@ class Predictor:
         batch_size: int = 16,
         coverage: float = 0.9,
     ) -> list[Prediction]:
-        """Predict the clips of a folder or a table, as `emit predict SOURCE` does: read with the layout of the model's
-        training clips if it can be, with another one by `layout` and `layout_options`.
+        """Predict the clips of a folder or a table, like `emit predict SOURCE`. They are read with the layout of the
+        model's
+        training clips if possible; `layout` and `layout_options` select another one.
 
-        split: predict the clips of this split alone. coverage: as for `predict`. A clip that cannot be read has `error`
+        split: predict only the clips of this split. coverage: as for `predict`. A clip that cannot be read has `error`
         set; UserError when there are no clips.
         """
         require(BatchSize, batch_size, "batch_size")
@@ -196,7 +196,7 @@ class Predictor:
     def reading(
         self, split: str | None = None, layout: str | None = None, layout_options: dict[str, Any] | None = None
     ) -> Reading:
-        """How sources are read for this model."""
+        """The settings for reading sources for this model."""
         return Reading(layout, layout_options or {}, split, self.config.layout, self.model.folder)
 
     def _predict_items(
@@ -226,11 +226,12 @@ class Predictor:
 
     @property
     def familiarity(self) -> Familiarity | None:
-        """Tells clips that are unlike the training clips; None for a model of another version."""
+        """Detects clips that are unlike the training clips; None for a model of another version."""
         return self.model.calibration.familiarity if self.model.calibration else None
 
     def add_trust(self, result: Prediction, windows: list[Window], transcribed: bool, coverage: float) -> None:
-        """Say in a result what it rests on, and its intervals if the model knows them (a remark: if not)."""
+        """Add to a result what it is based on, and its intervals; without a calibration, a remark instead of
+        intervals."""
         result.basis = basis_of(windows, self.config.quality, self.familiarity, transcribed)
         if self.model.calibration:
             low, high = self.bounds(np.array([list(result.intensities.values())]), coverage)
@@ -240,8 +241,9 @@ class Predictor:
                 result.remarks.append(line)
 
     def bounds(self, values: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper ends of the intervals of predictions (N, K), on their scale: float64 (N, K) each. UserError
-        for a model without a calibration."""
+        """Lower and upper bounds of the intervals of predictions (N, K), on their scale: float64 (N, K) each. UserError
+        for
+        a model without a calibration."""
         return self.require_calibration().bounds(self.config.scale, values, coverage)
 
     def require_calibration(self) -> Calibration:
@@ -249,8 +251,8 @@ class Predictor:
         return require_calibration(self.model.calibration, self.model.folder)
 
     def predict_windows(self, prepared: Iterable[ClipSample], batch_size: int) -> Iterator[Window]:
-        """Predict prepared windows (as `prepare_here` and `prepare_each` give them), encoded as the training clips
-        were. A window without any modality is left out."""
+        """Predict prepared windows (from `prepare_here` or `prepare_each`), encoded like the training clips. A window
+        without any modality is left out."""
         prepared = iter(prepared)
         while batch := list(itertools.islice(prepared, batch_size)):
             yield from self._predict_batch(batch)
@@ -325,8 +327,8 @@ def _item(clip: Any, name: str) -> tuple[str, Clip, ClipArrays | None]:
 def load_encoders(
     model: FusionModel, encoders: str | Path | None = None, blendshapes: str | Path | None = None
 ) -> AlignedEncoders:
-    """The aligned encoders a model was trained on, from its folder unless they are given. UserError if they are missing
-    or others."""
+    """The aligned encoders that a model was trained on, from its folder unless given. UserError if they are missing or
+    differ."""
     config, home = model.config, model.folder or Path()
     if config.encoders.precomputed and not config.encoders.external:
         raise UserError(
@@ -364,7 +366,7 @@ def _add_action_units(encoders: AlignedEncoders, config: FusionConfig, path: Pat
 
     if find_landmarker(config.landmarker_digest or "", path) is None:
         raise UserError(
-            f"{path}: missing, or not the file that the model's action units are from; "
+            f"{path}: missing, or not the file behind the model's action units; "
             f"give --blendshapes (digest {config.landmarker_digest})"
         )
     add_action_units(encoders, path)

@@ -1,4 +1,4 @@
-"""Fusion models by name. To add one: a file in this folder and a line below, or "package.module:Class" of your own."""
+"""Fusion models by name. To add one: a file in this folder and a line below, or your own "package.module:Class"."""
 
 from shared.registry import Registry
 

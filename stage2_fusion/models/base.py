@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from stage1_align.encoders import AlignedEncoders
 
 SMALLEST_DEVIATION = 1e-3
-"""Inputs are divided by no less: a constant channel carries no information and stays small."""
+"""Lowest divisor of an input: a constant channel carries no information and stays small."""
 SMALLEST_SHARE = 1e-6
-"""Features in single precision are those of other tools, in units of their own (an energy of 1e-5): a channel of theirs
-is constant if it varies by less than this share of its mean."""
+"""Features in single precision come from other tools, in their own units (an energy of 1e-5): such a channel counts as
+constant if it varies by less than this share of its mean."""
 FOLLOW = 0.05
-"""Weight of a batch in the statistics of features that change in training: they follow within some twenty steps."""
+"""Weight of a batch in the statistics of features that change in training: they adapt within about twenty steps."""
 
 
 @dataclass
@@ -44,10 +44,10 @@ class FusionOptions(CheckedOptions):
     """Options of every fusion model."""
 
     dropout: ProperFraction = 0.2
-    """As strong as small data needs."""
+    """Strong enough for small data."""
     modality_dropout: Fraction = 0.1
-    """Probability that a present modality is hidden from a training clip (never the last one), so that the model does
-    not depend on any of them."""
+    """Probability that a present modality of a training clip is hidden (never the last one), so that the model does not
+    depend on any modality."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
     """Modalities the model may use; the others count as missing."""
 
@@ -63,22 +63,22 @@ class Output(NamedTuple):
     prediction: Tensor
     """float32 (B, K): in [0, 1] in evaluation mode; a linear output may leave the range in training."""
     weights: Tensor
-    """(B, S, 3) of vision, audio, text at each step; exactly 0 where a modality is absent."""
+    """(B, S, 3) of vision, audio, text at each step; exactly 0 if a modality is absent."""
     step_mask: Tensor
     """bool (B, S), True where any modality is present."""
     attention: Tensor | None = None
-    """(B, K, S) of each dimension over the steps, in models that have it."""
+    """(B, K, S) of each dimension over the steps, in models with attention."""
     branches: Tensor | None = None
-    """(B, 3, K), what each modality predicts alone, NaN where it is absent, in models that have it."""
+    """(B, 3, K), the prediction from each modality alone, NaN if it is absent, in models with such predictions."""
     penalty: Tensor | None = None
     """(B,), a loss term of the model itself, weighted by loss.penalty."""
     times: Tensor | None = None
-    """(B, S) seconds of the steps, in models whose steps have times."""
+    """(B, S) seconds of the steps, in models with a time axis."""
 
     def clip_weights(self, spans: Tensor | None = None) -> Tensor:
-        """Mean weight of each modality over the steps where it is present, 0 if it is absent: float32 (B, 3).
+        """Mean weight of each modality over the steps with it, 0 if it is absent: float32 (B, 3).
 
-        spans (B, P, 2): count only the steps in these seconds, where a row has such steps, and the model times."""
+        spans (B, P, 2): count only the steps in these seconds, if a row has such steps and the model has times."""
         weights = self.weights.float()
         if spans is not None and self.times is not None:
             inside = within_spans(self.times, spans)  # (B, S)
@@ -87,7 +87,7 @@ class Output(NamedTuple):
 
 
 class ModalityInput(NamedTuple):
-    """Normalized input of one modality; everything is zero where the modality is absent or hidden."""
+    """Normalized input of one modality; all zeros if the modality is absent or hidden."""
 
     x: Tensor
     """(B, T, C) features of the steps."""
@@ -119,33 +119,34 @@ class FeatureSpec:
 
 
 class FusionModel(nn.Module):
-    """Base class of fusion models: `forward(batch)` takes what `features.collate` returns and gives an Output.
+    """Base class of fusion models: `forward(batch)` takes the output of `batches.collate` and returns an Output.
 
     >>> model = FusionModel.from_pretrained("runs/demo/fuse/model")
     >>> model.config.label_names[:2]
     ['Admiration', 'Amusement']
 
-    metrics: scores of a model that was loaded, {} otherwise. folder: where it was loaded from, None otherwise.
-    calibration: what intervals and the distance from the training clips are computed from; None if it is not known. It
-    belongs to these weights: set it to None if you change them. training_clips: fingerprints of the clips that trained
-    the model and chose its epoch; None if they are not recorded.
+    metrics: scores of a loaded model, otherwise {}. folder: where it was loaded from, otherwise None. calibration: data
+    for intervals and for the distance from the training clips; None if unknown. It belongs to these weights: set it to
+    None if you change them. training_clips: fingerprints of the clips that trained the model and selected its epoch;
+    None if they are not recorded.
     """
 
     Options: ClassVar[type[FusionOptions]] = FusionOptions
     reads: ClassVar[tuple[str, ...]] = MODALITIES
     """Modalities the architecture has an input for; the others count as missing."""
     encoder_parts: ClassVar[tuple[str, ...]] = ()
-    """Attributes that hold a module of each modality, by its name: what `emit fuse --init` takes from other models."""
+    """Attributes that hold a module per modality, by name: the parts that `emit fuse --init` takes from other
+    models."""
     encoder_parts_predict: ClassVar[bool] = False
-    """Whether these modules predict the labels themselves, so that they are of use for the same labels only."""
+    """Whether these modules predict the labels themselves, so that they only suit the same labels."""
     config: FusionConfig
-    """Of a model that was loaded."""
+    """Only in a loaded model."""
 
     def __init__(self, options: FusionOptions, spec: FeatureSpec):
         super().__init__()
         if not set(options.modalities) & set(self.reads):
             own = " and ".join(self.reads)
-            raise UserError(f"modalities holds {', '.join(options.modalities)}, but this model reads {own} alone")
+            raise UserError(f"modalities holds {', '.join(options.modalities)}, but this model reads only {own}")
         self.options: Any = options  # an instance of Options
         self.spec = spec
         self.dimensions = len(spec.label_names)
@@ -179,7 +180,7 @@ class FusionModel(nn.Module):
 
     @classmethod
     def _from_saved(cls, config: FusionConfig, folder: Path) -> Self:
-        """The model that the config.json of a folder describes, with random weights."""
+        """The model described by the config.json of a folder, with random weights."""
         family = cls._family(config.model, folder)
         where = f"{folder}/config.json: fusion model {config.model}"
         return family._ready(read_typed(family.Options, config.options, where), FeatureSpec.of(config))
@@ -214,9 +215,9 @@ class FusionModel(nn.Module):
         """Write the model folder, completely or not at all: config.json, weights, metrics, the aligned encoders and a
         model card.
 
-        config, metrics: by default those the model was loaded with. encoders: AlignedEncoders that were trained along
-        with the model; by default the folder of encoders named in the config is copied, if it still holds them.
-        A model folder that was saved before is replaced. UserError without a config, or for a folder of other files.
+        config, metrics: by default those the model was loaded with. encoders: AlignedEncoders that were trained end to
+        end with the model; by default the folder of encoders named in the config is copied, if it still holds them. An
+        existing model folder is replaced. UserError without a config, or for a folder of other files.
         """
         config = config or getattr(self, "config", None)
         if config is None:
@@ -239,9 +240,9 @@ class FusionModel(nn.Module):
         return set()
 
     def linear_prediction(self, x: Tensor) -> Tensor:
-        """The prediction of a system with a linear output x (B, K), which its source clips afterwards: x itself in
-        training, so that the loss sees how far it lies outside the range of the labels, and x clipped to [0, 1] in
-        evaluation mode."""
+        """The prediction of a system with a linear output x (B, K), clipped afterwards in its source: x in training, so
+        that
+        the loss sees how far it lies outside the range of the labels, and x clipped to [0, 1] in evaluation mode."""
         x = x.float()
         return x if self.training else x.clamp(0, 1)
 
@@ -281,8 +282,9 @@ class FusionModel(nn.Module):
 
     @torch.no_grad()
     def follow_statistics(self, name: str, part: ModalityBatch) -> None:
-        """Move the mean and the standard deviation of a modality's inputs towards those of a batch, of all processes:
-        a tower that trains along soon gives features of another scale, which the first statistics would cut off."""
+        """Move the mean and standard deviation of a modality's inputs towards those of the batch of all processes: the
+        features
+        of a tower that trains end to end soon change their scale, and the first statistics would clip them."""
         for key, values in (("x", part.x[part.mask]), ("pooled", part.pooled[part.present])):  # (N, C) each
             mean, scale = (getattr(self, f"{name}_{key}_{what}") for what in ("mean", "scale"))  # (C,), (C,)
             values = values.double()
@@ -322,7 +324,7 @@ class FusionModel(nn.Module):
 
     def _normalize(self, prefix: str, values: Tensor, mask: Tensor) -> Tensor:
         mean, scale = getattr(self, f"{prefix}_mean"), getattr(self, f"{prefix}_scale")
-        # Clamped, so that one broken channel cannot drown the others. In place: these are the largest tensors of a
+        # Clamped, so that one broken channel cannot dominate the others. In place: these are the largest tensors of a
         # step.
         return (values - mean).mul_(scale).clamp_(-10, 10).mul_(mask)
 
@@ -336,7 +338,7 @@ class FusionModel(nn.Module):
 
 
 def uniform_weights(inputs: dict[str, ModalityInput]) -> tuple[Tensor, Tensor]:
-    """Weights of a model that does not weight modalities: (B, 1, 3), equal over the modalities present, and step_mask
+    """Weights for a model that does not weight modalities: (B, 1, 3), equal over the modalities present, and step_mask
     (B, 1)."""
     present = torch.stack([inputs[name].present for name in MODALITIES], dim=1)  # (B, 3)
     weights = present / present.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 3)
@@ -346,8 +348,9 @@ def uniform_weights(inputs: dict[str, ModalityInput]) -> tuple[Tensor, Tensor]:
 def spread_over_modalities(
     used: Sequence[str], branches: Tensor, weights: Tensor, present: Tensor
 ) -> dict[str, Tensor]:
-    """The weights, step_mask and branches of an Output, for a model that weights predictions of M modalities, those of
-    the names `used`: branches (B, M, K), weights (B, M, K), present bool (B, M)."""
+    """The weights, step_mask and branches of an Output, for a model that weights predictions of the M modalities
+    `used`:
+    branches (B, M, K), weights (B, M, K), present bool (B, M)."""
     place = [MODALITIES.index(name) for name in used]
     all_branches = branches.new_full((len(branches), len(MODALITIES), branches.shape[2]), torch.nan)  # (B, 3, K)
     all_branches[:, place] = branches.masked_fill(~present[..., None], torch.nan)

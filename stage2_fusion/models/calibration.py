@@ -1,8 +1,8 @@
-"""calibration.safetensors of a model folder: what the validation clips say about intervals and unusual clips.
+"""calibration.safetensors of a model folder: data for intervals and for the detection of unusual clips.
 
-It holds numbers about clips without their names: residuals of the validation clips, distances of the training and the
-validation clips with the numbers of their groups, the mean and main directions of what the model sees of the training
-clips, and their mean quality signals.
+It holds numbers about clips without their names: residuals of the validation clips; distances of training and
+validation clips, with the numbers of their groups; and the mean, principal directions and mean quality signals of the
+training clips as the model sees them.
 """
 
 from collections.abc import Callable, Collection
@@ -33,7 +33,7 @@ SCORES = ("training", "training_groups", "validation", "validation_groups")
 
 @dataclass(eq=False)
 class Calibration:
-    """Of one model."""
+    """The calibration of one model."""
 
     intervals: ConformalIntervals
     familiarity: Familiarity
@@ -62,8 +62,9 @@ class Calibration:
 
     @classmethod
     def read(cls, folder: Path, config: "FusionConfig") -> "Calibration | None":
-        """The calibration in a model folder; None, and a line that says so, if it is of another version. A file that
-        changed since the folder was saved was refused before: predictions do not depend on this one."""
+        """The calibration in a model folder; None, with a printed line, if it has another version, since predictions do
+        not
+        depend on it. A file that changed after saving has already been refused."""
         if not (folder / FILE).exists():
             return None
         from safetensors import SafetensorError
@@ -116,7 +117,8 @@ def _from_tensors(tensors: dict[str, np.ndarray], config: "FusionConfig") -> Cal
 
 
 def _familiarity(take: Callable[..., np.ndarray], config: "FusionConfig", views: Collection[str]) -> Familiarity:
-    """ValueError or KeyError unless the tensors fit each other and the model. take(name, dtype, *shape): a tensor."""
+    """ValueError or KeyError unless the tensors fit each other and the model. take(name, dtype, *shape) gives a
+    tensor."""
     widths = {f"{name}.signals": len(config.quality[name]) + 1 for name in MODALITIES}
     widths |= {f"{name}.features": config.widths["embed"] + config.widths[name] for name in MODALITIES}
     references, usual = {}, {}

@@ -1,5 +1,5 @@
-"""The model card of a fusion model (Mitchell et al. 2019, arXiv 1810.03993): what it is, what it was trained on, its
-intended use and limits, its scores, and the licenses of what it was built from."""
+"""The model card of a fusion model (Mitchell et al. 2019, arXiv 1810.03993): architecture, training data, intended use
+and limits, scores, and the licenses of its parts."""
 
 import textwrap
 from pathlib import Path
@@ -23,16 +23,15 @@ and words. A score is relative to the training data: compare scores of one model
 ## Limits
 
 - Not for decisions about people: not in hiring, education, insurance, health, policing, border control or credit, and
-  not to infer what a person feels or is. Several of these uses are illegal in places (EU AI Act, article 5).
-- The labels rate emotion that was mimicked or acted. That is not felt emotion, and the model does not measure felt
-  emotion.
+  not to infer what a person feels or is. Several of these uses are illegal in some places (EU AI Act, article 5).
+- The labels rate mimicked or acted emotion. That is not felt emotion, and the model does not measure felt emotion.
 - Expect worse scores for people, languages, cameras and microphones that the training data lack. Measure the scores on
-  data of your own, by group, before you rely on them.
+  your own data, by group, before you rely on them.
 - Missing modalities are masked, not imputed; damaged ones count less, but they still count."""
 
 
 def model_card(config: FusionConfig, metrics: dict[str, Any]) -> str:
-    """README.md of a model folder, with the front matter the Hub reads."""
+    """README.md of a model folder, with the front matter for the Hub."""
     modalities = config.options.get("modalities", ["vision", "audio", "text"])
     return f"""---
 library_name: emit-toolkit
@@ -70,7 +69,7 @@ def _what(config: FusionConfig, modalities: list[str]) -> str:
         f"{', '.join(n for n, ends in config.scale.ranges.items() if ends == (low, high))} in [{low:g}, {high:g}]"
         for low, high in dict.fromkeys(config.scale.ranges.values())
     )
-    tuned = f", of which {', '.join(config.finetune)} trained along" if config.finetune else ""
+    tuned = f", with {', '.join(config.finetune)} trained end to end" if config.finetune else ""
     made_by = f"the aligned encoders `{config.encoders.digest}`{tuned}"
     if config.encoders.external:
         others = f", and of the aligned encoders `{config.encoders.aligned}`" if config.encoders.aligned else ""
@@ -86,7 +85,7 @@ def _data(config: FusionConfig) -> str:
     clips = "Clips that are not recorded" if about.clips is None else _count(about.clips)
     chosen = "" if about.chosen_on is None else f", {_count(about.chosen_on)} to choose the epoch"
     kind = " Drawn by `emit synth`." if about.synthetic else ""
-    terms = "The license of the clips and the consent of the people in them apply to this model as well."
+    terms = "The license of the clips and the consent of the people in them also apply to this model."
     return _fill(f"{clips} of a clip dataset with digest `{about.data or 'not recorded'}`{chosen}.{kind} {terms}") + (
         "" if config.encoders.kept is None else f"\n\nEncoders trained on: {encoders.get('data', 'not recorded')}"
     )
@@ -108,7 +107,7 @@ def _scores(metrics: dict[str, Any]) -> str:
     count = metrics["valid"]["n"]
     table = "\n".join(f"| {name} | {value} |" for name, value in [("dimension", "PCC"), ("---", "---"), *scores])
     return (
-        f"Pearson correlation on the {counted(count, 'validation clip')} that chose the epoch, "
+        f"Pearson correlation on the {counted(count, 'validation clip')} that selected the epoch, "
         "an optimistic estimate.\n"
         f"`emit evaluate` scores a test split.\n\n{table}"
     )
@@ -119,7 +118,7 @@ def _number(value: float | None) -> str:
 
 
 def _origins(config: FusionConfig) -> str:
-    """A row for each modality: its encoder, the weights it started from, and their license."""
+    """A row per modality: its encoder, the weights it started from, and their license."""
     encoders, parts = config.encoders, []
     if encoders.precomputed:
         parts = ["Features that came with the dataset; ask its publisher for the licenses of the networks behind them."]
@@ -131,7 +130,7 @@ def _origins(config: FusionConfig) -> str:
         ]
         parts += ["\n".join(_fill(tool) for tool in tools)]
         parts += [
-            _fill(f"For clips of your own, make them: {encoders.how_to_make()}, and `emit predict --data FEATURES`.")
+            _fill(f"For your own clips, make them: {encoders.how_to_make()}, and `emit predict --data FEATURES`.")
         ]
     if encoders.given:
         return "\n\n".join(parts)

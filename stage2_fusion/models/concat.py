@@ -1,4 +1,4 @@
-"""Plain concatenation: the simplest model that uses all modalities, and the score every other model must beat."""
+"""Plain concatenation: the simplest model that uses all modalities, and the one to beat."""
 
 from dataclasses import dataclass
 

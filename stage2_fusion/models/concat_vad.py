@@ -2,9 +2,9 @@
 
 Source: each sequence is average-pooled to 128 steps; per modality LayerNorm, Linear, GELU, Dropout, mean, LayerNorm,
 Linear(256); the three vectors are concatenated, then LayerNorm, Linear, GELU, Dropout, Linear, Sigmoid; three sigmoid
-units on the mean of the projected audio steps are appended to each of them, which are projected again, and kept near
-0.5 by a penalty ("VAD-inspired": they never see valence, arousal or dominance); the loss includes an auxiliary
-prediction of each modality, by a head like the main one. Differences here: the vector of a missing modality is zero
+units on the mean of the projected audio steps are appended to each step, which is projected again; a penalty keeps the
+units near 0.5 ("VAD-inspired": they never see valence, arousal or dominance); the loss includes an auxiliary prediction
+of each modality, by a head like the main one. Differences here: the vector of a missing modality is zero
 (source: it encodes a row of zeros), and its auxiliary prediction and penalty do not count.
 """
 

@@ -1,9 +1,10 @@
 """The fusion of arXiv 2503.10603: temporal enhancement, quality-aware weights, Transformer decoder.
 
 The paper fixes: a TCN over vision, a gated BiLSTM over audio, text unchanged; a quality module whose weights multiply
-the three features; concatenation; a Transformer decoder; a classifier. The paper leaves open, and we chose: depths and
-widths, the gate, how the weights are computed, the common time grid, one query per dimension, missing-modality tokens,
-the loss. We added, as options: the embeddings in the shared space (pooled) and a linear bypass of the decoder
+the three features; concatenation; a Transformer decoder; a classifier. Our choices, which the paper leaves open:
+depths and widths, the gate, how the weights are computed, the common time grid, one query per dimension,
+missing-modality tokens, the loss. We added as options: the embeddings in the shared space (pooled) and a linear bypass
+of the decoder
 (shortcut). The decoder itself is an option, off by default.
 
 vision --projection--> TCN ----------\\          + pooled        x weight
@@ -44,8 +45,7 @@ class DualStageOptions(FusionOptions):
     steps: Steps = 32
     """Steps of the common time grid: about four per second for a clip of seven seconds."""
     max_gap_seconds: NonNegativeFloat = 1.0
-    """A modality is missing at grid steps that are further than this from all its real steps (a track that ends early).
-    """
+    """A modality is missing at grid steps further than this from all its real steps (a track that ends early)."""
     tcn_layers: TcnLayersOrNone = 4
     """Dilations 1, 2, 4, 8: with kernel 3 a receptive field of 31 frames, a few seconds. 0: no TCN."""
     tcn_kernel: Kernel = 3
@@ -55,26 +55,31 @@ class DualStageOptions(FusionOptions):
     weighting: Literal["learned", "uniform"] = "learned"
     """uniform: the same weight for all modalities present (the ablation; 1/2 each with sigmoid)."""
     weight_per: Literal["step", "clip"] = "step"
-    """step: damage comes and goes. clip: one score per modality for the whole clip, normalized over the modalities
+    """step: for damage that comes and goes. clip: one score per modality for the whole clip, normalized over the
+    modalities
     present at each step."""
     normalizer: Literal["softmax", "sigmoid"] = "softmax"
     """softmax: weights of a step sum to one. sigmoid: each modality is judged independently."""
     queries: Literal["learned", "fused", "text"] = "fused"
-    """The decoder has one learned query per dimension (learned), to which it adds a projection of the mean of the fused
-    steps (fused) or of the text (text)."""
+    """The decoder has one learned query per dimension (learned), plus a projection of the mean of the fused steps
+    (fused)
+    or of the text (text)."""
     decoder_layers: LayersOrNone = 0
-    """Layers of the decoder; 2 where a source asks for it, 0 because no sure gain was measured: no attention, and the
-    queries, which must be fused so that they hold the mean over time, are classified directly."""
+    """Layers of the decoder; 2 to follow the paper, 0 because no certain gain was measured. With 0 there is no
+    attention,
+    and the queries, which must be fused to hold the mean over time, are classified directly."""
     heads: Width = 4
     """Attention heads; must divide width."""
     input_dropout: ProperFraction = 0.0
-    """Dropout of the channels of the inputs, the same ones at all steps of a clip: `dropout`, which draws anew at each
-    step, averages out over time. 0.3 where a few hundred clips meet hundreds of channels."""
+    """Dropout of input channels, the same ones at all steps of a clip: `dropout` draws again at each step, which
+    averages
+    out over time. Use 0.3 for a few hundred clips with hundreds of channels."""
     pooled: bool = True
     """Add each modality's embedding in the shared space to its steps."""
     shortcut: bool = True
-    """The classifier also gets mean and maximum over time of the weighted features, linearly: it learns at once what
-    needs no decoder, and the decoder adds to it."""
+    """The classifier also gets the mean and maximum over time of the weighted features, linearly: what needs no decoder
+    is
+    learned quickly, and the decoder adds to it."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -89,8 +94,8 @@ class DualStageOptions(FusionOptions):
 class DualStage(FusionModel):
     """B clips, T steps of a modality, S steps of the grid, d width, K dimensions.
 
-    The enhancers run at the rate of each modality. Features are resampled to the grid afterwards, here and not in the
-    collation, because enhancement needs the steps before they are averaged.
+    The enhancers run at the rate of each modality. Features are resampled to the grid after them, here and not in
+    collation, because enhancement needs the steps before averaging.
     """
 
     Options = DualStageOptions
@@ -98,7 +103,7 @@ class DualStage(FusionModel):
     def __init__(self, options: DualStageOptions, spec: FeatureSpec):
         super().__init__(options, spec)
         width, dropout = options.width, options.dropout
-        # No norm after these: the inputs are normalized, and the distance of a step from the mean is the intensity.
+        # No norm after these: the inputs are normalized, and the distance of a step from the mean encodes intensity.
         self.projections = nn.ModuleDict({name: nn.Linear(spec.widths[name], width) for name in MODALITIES})
         self.tcn = TCN(width, options.tcn_layers, options.tcn_kernel, dropout)
         self.bilstm = GatedBiLSTM(width, options.lstm_layers, dropout) if options.lstm_layers else None

@@ -6,9 +6,9 @@ mean, two linear layers with a ReLU, sigmoid; plain average. Text is not used. D
 1,024 of late_fusion.yaml, with a mask (source: sampled or repeated to 300); the TCN of this package: a projection
 first, then one centered convolution and one linear layer a level, normalized over channels, not scaled by the root of
 the width (source: two causal convolutions a level, weight-normalized); positions in seconds, so that the frame rate
-does not matter, and none for audio, whose mean they would only shift; one dropout after them (source: two in a row);
-biases in the weighting and the output of vision; PyTorch's initial weights (source: Xavier's); a branch without its
-modality is left out of the average (source: it gets noise); action units are MediaPipe blendshapes instead of
+does not matter, and none for audio, where they would only shift the mean; one dropout after them (source: two in a
+row); biases in the weighting and the output of vision; PyTorch's initial weights (source: Xavier's); a branch without
+its modality is left out of the average (source: it gets noise); action units are MediaPipe blendshapes instead of
 OpenFace's, if the features have them (`emit encode --blendshapes`).
 """
 
@@ -54,7 +54,7 @@ class LateFusion(FusionModel):
     """B clips, T steps of a modality, d width, K dimensions. Output.branches holds the prediction of each branch."""
 
     Options = LateFusionOptions
-    reads = ("vision", "audio")  # the first two of MODALITIES: `forward` relies on it
+    reads = ("vision", "audio")  # the first two of MODALITIES, as `forward` requires
 
     def __init__(self, options: LateFusionOptions, spec: FeatureSpec):
         super().__init__(options, spec)
@@ -80,7 +80,7 @@ class LateFusion(FusionModel):
         logits = [self.heads[name](vectors[name]) for name in self.reads]  # (B, K) each
         branches = torch.stack(logits, dim=1).float().sigmoid()  # (B, 2, K)
         present = torch.stack([inputs[name].present for name in self.reads], dim=1)[..., None]  # (B, 2, 1)
-        # A clip with neither gets the average of both biases, about the mean label: both vectors are zero.
+        # With neither, both vectors are zero: the clip gets the average of both biases, about the mean label.
         counted = present | ~present.any(dim=1, keepdim=True)  # (B, 2, 1)
         prediction = (branches * counted).sum(dim=1) / counted.sum(dim=1)  # (B, K)
         branches = branches.masked_fill(~present, torch.nan)  # (B, 2, K)
@@ -88,7 +88,7 @@ class LateFusion(FusionModel):
         return Output(prediction, *uniform_weights(inputs), branches=branches)
 
     def _vision(self, part: ModalityInput) -> Tensor:
-        """(B, d), zero where vision is absent."""
+        """(B, d), zero if vision is absent."""
         x, mask = self.projections["vision"](part.x), part.mask  # (B, T, d), (B, T)
         x = self.tcn["vision"](x, mask) + positions_in_time(part.times, self.options.width)  # (B, T, d)
         padding = ~mask & part.present[:, None]  # (B, T); all False for a row without steps, which is zeroed below
@@ -97,6 +97,6 @@ class LateFusion(FusionModel):
         return (scores.softmax(dim=1) * x).sum(dim=1) * part.present[:, None]
 
     def _audio(self, part: ModalityInput) -> Tensor:
-        """(B, d / 2), zero where audio is absent."""
+        """(B, d / 2), zero if audio is absent."""
         x = self.tcn["audio"](self.projections["audio"](part.x), part.mask)  # (B, T, d)
         return self.hidden(masked_mean(self.dropout(x), part.mask)) * part.present[:, None]

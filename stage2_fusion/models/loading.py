@@ -1,4 +1,4 @@
-"""Load a fusion model within its folder and the size of its weights, and try it out."""
+"""Load a fusion model, limited to its folder and the size of its weights, and try it out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +20,8 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def load_model(folder: Path, config: FusionConfig, build: Callable[[], M]) -> M:
-    """The model that `build` makes from `config`, with the weights of the folder. UserError if the weights are not
-    those of such a model, or if it fails on a short trial input."""
+    """The model that `build` creates from `config`, with the weights of the folder. UserError if the weights do not fit
+    the model, or if it fails on a short trial input."""
     weights, where = WeightFile.read(folder, AGAIN), f"{folder}/config.json"
     with bounded(where, weights):
         model = build()

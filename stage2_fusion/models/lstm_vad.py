@@ -1,9 +1,9 @@
 """The audio system of arXiv 2403.11879 (second at ABAW6): the mean of the frames and the last state of an LSTM.
 
-Source: frames of audeering's wav2vec 2.0, fine-tuned along: 1,024 channels and arousal, dominance and valence; linear
-output, predictions clipped to [0, 1] afterwards. Differences here: frames of the frozen audio encoder, whatever its
-width (the audeering tower with `append_emotion` gives the same 1,027); dropout is an option
-(the source has none).
+Source: frames of audeering's wav2vec 2.0, fine-tuned with the system: 1,024 channels and arousal, dominance and
+valence; linear output, predictions clipped to [0, 1] afterwards. Differences here: frames of the frozen audio encoder,
+of any width (the audeering tower with `append_emotion` gives the same 1,027); dropout is an option (the source has
+none).
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class LSTMVADOptions(FusionOptions):
     lstm_layers: Layers = 2
     """Layers of the LSTM, as published."""
     width: Width | None = None
-    """Channels of the hidden layer of the MLP; by default as many as its input has, as published."""
+    """Channels of the hidden layer of the MLP; by default as many as in its input, as published."""
 
 
 class LSTMVAD(FusionModel):

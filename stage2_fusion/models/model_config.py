@@ -1,4 +1,4 @@
-"""The config.json of a model folder: what a fusion model is, what it reads, and what it was trained on."""
+"""The config.json of a model folder: the architecture of a fusion model, its inputs, and its training data."""
 
 import dataclasses
 import json
@@ -19,30 +19,31 @@ FORMAT = FUSION.format
 AGAIN = "train the model again"
 LANDMARKER = "face_landmarker.task"
 PLAIN = re.compile(r"(?!(true|false|null|none)$)[a-z]\w{3,}", re.IGNORECASE)
-"""Names that YAML reads as they are: not y, 1, mfcc[1]."""
+"""Names that YAML reads as plain strings: not y, 1, mfcc[1]."""
 
 
 @dataclass
 class TrainedOn:
-    """What a model learned from, so that scores on the same clips can be told apart. None = not recorded."""
+    """The training data of a model, so that scores on the same clips can be told apart. None = not recorded."""
 
     features: str = ""
     """Digest of the feature dataset."""
     data: str = ""
     """Digest of the clip dataset."""
     other_data: list[str] | None = None
-    """Digests of further clip datasets, whose clips trained the models that it began with."""
+    """Digests of the other clip datasets that trained the models of its initial encoders."""
     seed: int | None = None
     clips: list[str] | None = None
-    """Ids of the training clips; the model folder holds their fingerprints too, because ids of other datasets may be
-    the same."""
+    """Ids of the training clips; the model folder also holds their fingerprints, because other datasets may have the
+    same
+    ids."""
     chosen_on: list[str] | None = None
-    """Ids of the validation clips that chose the epoch."""
+    """Ids of the validation clips that selected the epoch."""
     mean_labels: dict[str, float] | None = None
-    """The mean label of the training clips by dimension, on the scale of the labels: the best guess about a clip of
-    which nothing is known."""
+    """The mean label of the training clips by dimension, on the scale of the labels: the best guess for an unknown
+    clip."""
     synthetic: bool = False
-    """Whether the clips are drawn by `emit synth`: such a model has never met a person."""
+    """Whether `emit synth` drew the clips: such a model has never seen a person."""
 
 
 @dataclass(kw_only=True)
@@ -52,7 +53,7 @@ class FusionConfig:
     model: str
     """Registered name, or "package.module:Class"."""
     options: dict[str, Any]
-    """Of the model, as its `Options` hold them."""
+    """Options of the model, as in its `Options`."""
     max_sequence_steps: int
     """Longer sequences are averaged over time to this many steps."""
     label_names: list[str]
@@ -70,9 +71,9 @@ class FusionConfig:
     """How the source of the training clips was read."""
     action_units: ActionUnitInfo | None = None
     label_ranges: dict[str, list[float]] | None = None
-    """Lowest and highest value of each dimension; the model predicts fractions of it. None stands for [0, 1]."""
+    """Lowest and highest value of each dimension; the model predicts fractions of this range. None means [0, 1]."""
     finetune: dict[str, int | None] = field(default_factory=dict)
-    """Towers that were trained along, with the number of their last blocks."""
+    """Towers that trained end to end, with the number of trained last blocks."""
     training: dict[str, Any] = field(default_factory=dict)
     """The options under loss and train."""
     trained_on: TrainedOn = field(default_factory=TrainedOn)
@@ -87,15 +88,16 @@ class FusionConfig:
 
     @classmethod
     def from_features(cls, features: FeatureInfo, **values: Any) -> Self:
-        """What a features.json decides, and `values` for the other fields."""
+        """The fields that follow from a features.json, and `values` for the others."""
         shared_names = ("label_names", "widths", "quality", "encoders", "precision", "action_units", "label_ranges")
         shared_values = {name: getattr(features, name) for name in shared_names}
         return cls(**shared_values, prepare=features.data.prepare, layout=features.data.layout, **values)
 
     @classmethod
     def from_json(cls, content: dict[str, Any], where: str = "config.json") -> Self:
-        """From the content of a config.json. UserError, which begins with `where`, for a key that is missing or
-        unknown, and for a value of another type or outside its range."""
+        """From the content of a config.json. UserError, beginning with `where`, for a missing or unknown key, or a
+        value of
+        another type or outside its range."""
         values = {name: value for name, value in content.items() if name not in ("format", "files", "checksum")}
         return read_typed(cls, values, where)
 
@@ -113,7 +115,7 @@ class FusionConfig:
 
     @property
     def scale(self) -> LabelScale:
-        """The range of each dimension, on which predictions are given."""
+        """The range of each dimension; predictions are on this scale."""
         return LabelScale.of(self.label_names, self.label_ranges)
 
     @property
@@ -122,8 +124,7 @@ class FusionConfig:
         return self.action_units.digest if self.action_units else None
 
     def check_features(self, features: FeatureInfo, path: Path) -> None:
-        """UserError for features at `path` that the model cannot read, or whose labels are not of its dimensions and
-        their ranges."""
+        """UserError for features at `path` that the model cannot read, or with labels of other dimensions or ranges."""
         self.check_inputs(features, path)
         unknown = [name for name in self.label_names if name not in features.label_names]
         if unknown:
@@ -166,7 +167,7 @@ class FusionConfig:
                 )
 
     def _check_tools(self, features: FeatureInfo, path: Path) -> None:
-        """UserError for a modality whose features are of another tool, or of other columns, than those of the model."""
+        """UserError for a modality with features of another tool, or other columns, than the model reads."""
         ours, theirs = self.encoders.external or {}, features.encoders.external or {}
         for name in MODALITIES:
             mine, other = ours.get(name), theirs.get(name)
@@ -182,7 +183,7 @@ class FusionConfig:
 
     def _check_preparation(self, prepare: dict[str, Any], path: Path) -> None:
         for name, value in self.prepare.items():
-            # Quality signals and encoders resample sound to rates of their own; the source of a transcript is free.
+            # Quality signals and encoders resample sound to their own rates; transcripts may come from anywhere.
             if name not in ("sample_rates", "transcribe") and prepare.get(name) != value:
                 raise UserError(
                     f"{path}: clips prepared with {name} {prepare.get(name)}, but the model was trained with {value}; "

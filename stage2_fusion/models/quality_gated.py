@@ -4,17 +4,17 @@ Source (github.com/DanielTsarof/ABAW-8-EMI-challenge): each modality has a predi
 audio with their encoders. Text: CLS state of GTE, Dropout, Linear(512), GELU, Dropout, Linear. Audio and vision:
 Linear(192 for audio, 128 for vision), LayerNorm, Dropout; a TCN (6 and 4 levels, kernel 3); mean and standard
 deviation weighted by attention, to which vision adds the logarithm of how sure and how large the face is; Linear,
-GELU, Dropout, Linear. A gate then reads what each modality predicts of a clip, its quality and whether it is there,
-and gives each prediction a weight, for each dimension; the weighted sum has a bias. The gate learns from predictions
+GELU, Dropout, Linear. A gate then reads the prediction from each modality, its quality and whether it is present,
+and gives each prediction a weight per dimension; the weighted sum has a bias. The gate learns from predictions
 of the clips that the predictors were trained on. Differences here: the text vector is the mean of the tokens; the TCN
-is that of this package (source: two convolutions a level); steps are those of the features (source: five a second);
-the attention of vision reads all quality signals of a face (sharpness, brightness, ...); each modality has a gate of
-its own for its own signals (source: one gate, one number of each); labels are fractions of their range (source:
-standardized), predictions are not calibrated before they are gated.
+is the one of this package (source: two convolutions a level); steps are the steps of the features (source: five a
+second); the attention of vision reads all quality signals of a face (sharpness, brightness, ...); each modality has its
+own gate for its own signals (source: one gate, one number per modality); labels are fractions of their range (source:
+standardized), predictions are not calibrated before gating.
 
 With one modality the model is its predictor. `emit run quality_gated` trains three and gates their out-of-fold
-predictions (`emit ensemble --method gate`). With several in one model, the gate learns along with them, in sample, as
-in the source.
+predictions (`emit ensemble --method gate`). With several in one model, the gate trains together with them, in sample,
+as in the source.
 """
 
 from dataclasses import dataclass
@@ -58,8 +58,7 @@ class QualityGatedOptions(FusionOptions):
 
 
 class SequencePredictor(nn.Module):
-    """What audio or vision predicts of B clips alone: forward(part) -> (B, K), that of a zero vector where it is
-    missing."""
+    """Predicts from audio or vision alone: forward(part) -> (B, K), the output for a zero vector if it is missing."""
 
     def __init__(self, channels: int, quality: int, options: QualityGatedOptions, dimensions: int):
         """quality: how many quality signals the attention reads; 0 for none."""
@@ -80,7 +79,7 @@ class SequencePredictor(nn.Module):
 
 
 class TextPredictor(nn.Module):
-    """What text predicts of B clips alone: forward(part) -> (B, K), that of a zero vector where it is missing."""
+    """Predicts from text alone: forward(part) -> (B, K), the output for a zero vector if it is missing."""
 
     def __init__(self, channels: int, options: QualityGatedOptions, dimensions: int):
         super().__init__()
@@ -97,7 +96,7 @@ class TextPredictor(nn.Module):
 
 
 class QualityGated(FusionModel):
-    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each predicts alone."""
+    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: the prediction from each alone."""
 
     Options = QualityGatedOptions
     encoder_parts = ("predictors",)

@@ -2,16 +2,16 @@
 
 config.json            a FusionConfig
 model.safetensors      averaged weights, with the input statistics of the training split
-metrics.json           scores of the epoch the weights are from
+metrics.json           scores of the epoch of these weights
 calibration.safetensors
-                       what intervals and the distance from the training clips are computed from; absent while the model
-                       trains, and in models of earlier versions
+                       data for intervals and for the distance from the training clips; absent during training, and in
+                       models of earlier versions
 training_clips.safetensors
-                       fingerprints of the clips that trained the model and chose its epoch
+                       fingerprints of the clips that trained the model and selected its epoch
                        (shared/dataset/training_clips.py); absent in models of earlier versions
 README.md              the model card
-encoders/              the aligned encoders the model was trained on, or end to end with; absent where all features were
-                       given (came with their dataset, or another tool made them)
+encoders/              the aligned encoders that the model was trained on, or end to end with; absent if all features
+                       were given (from the dataset or another tool)
 face_landmarker.task   for a model that reads action units: the file that computes them
 """
 
@@ -52,12 +52,12 @@ def write_folder(
 
     Without `encoders`, their folder is copied (hard links where the disk allows) from the first place that holds
     config.encoders.kept: the replaced folder, then the folder `loaded_from` or, for a model that was not loaded,
-    config.encoders.path. The face landmarker is copied likewise.
+    config.encoders.path. The face landmarker is copied in the same way.
     """
     from safetensors.torch import save_file
 
     folders = [path, *([loaded_from] if loaded_from else [])]
-    # A folder that was loaded may name any place: only what lies in it is copied.
+    # A loaded folder may name any path, so only files inside it are copied.
     elsewhere = [] if loaded_from else [Path(config.encoders.path)]
     places = [*(folder / "encoders" for folder in folders), *elsewhere]
     source = find_encoders(config.encoders.kept, *places) if encoders is None and config.encoders.kept else None
@@ -87,7 +87,7 @@ def write_folder(
 
 
 def _tuned_record(encoders: dict[str, Any], config: FusionConfig) -> dict[str, Any]:
-    """The training record of encoders that were tuned in stage 2. encoders: their config.json from before."""
+    """The training record of encoders that were tuned in stage 2. encoders: their config.json before tuning."""
     before = encoders.get("training", {})
     blocks = ", ".join(
         f"all of {name}" if count is None else f"last {count} blocks of {name}"

@@ -3,14 +3,15 @@
 Source: audio and vision are pooled by attention over time, text is a sentence vector; each then goes through
 LayerNorm, Linear(384), GELU, Dropout, LayerNorm, and a head of Dropout and Linear, which is trained with it and
 removed; the vectors are concatenated, modalities dropped with probability 0.3, then LayerNorm, Dropout, Linear(384),
-GELU, Dropout, Linear. In that last stage the encoders go on learning at a twentieth of the learning rate. Differences
+GELU, Dropout, Linear. In this last stage the encoders continue to train at a twentieth of the learning rate.
+Differences
 here: the sentence vector is the mean of the tokens (source: of GTE, at length 1); a missing modality is a vector of
-zeros (source: text that is missing is encoded from zeros, clips without a face or a voice are left out); what is kept
-of a clip whose modalities are dropped is not scaled up, which the LayerNorm after it would undo; the optional fourth
-branch, action units and head pose, is part of vision, if the features have it (`emit encode --blendshapes`).
+zeros (source: missing text is encoded from zeros, clips without a face or a voice are left out); after modality
+dropout, the rest is not scaled up, since the next LayerNorm would undo it; the optional fourth branch, action units and
+head pose, is part of vision, if the features have it (`emit encode --blendshapes`).
 
-With one modality the model is its encoder and head: the first stages. With several it is the last stage, whose
-encoders begin as those of other models with `emit fuse --init`, as in `emit run staged_concat`.
+With one modality the model is its encoder and head: the first stages. With several it is the last stage, with encoders
+initialized from other models by `emit fuse --init`, as in `emit run staged_concat`.
 """
 
 from dataclasses import dataclass
@@ -43,10 +44,10 @@ class StagedConcatOptions(FusionOptions):
 
 
 class ModalityEncoder(nn.Module):
-    """The vector of one modality of B clips: forward(part) -> (B, d), zero where it is missing."""
+    """The vector of one modality of B clips: forward(part) -> (B, d), zero if it is missing."""
 
     def __init__(self, channels: int, width: int, dropout: float, attends: bool):
-        """attends: steps are weighted by attention, instead of equally."""
+        """attends: weight steps by attention instead of equally."""
         super().__init__()
         self.attention = nn.Linear(channels, 1) if attends else None
         self.layers = nn.Sequential(

@@ -1,4 +1,4 @@
-"""Begin a fusion model with encoders of others (`emit fuse --init`): for systems whose parts are trained one by one."""
+"""Initialize encoders from other models (`emit fuse --init`), for systems with parts that are trained one by one."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,8 +14,8 @@ Starts = dict[str, FusionModel]
 
 
 def load_starts(init: Mapping[str, Path], features: FeatureInfo, where: Path) -> Starts:
-    """The models that encoders come from. UserError for a folder that is none, for a model that reads other features
-    than those at `where`, and for one that does not read its modality."""
+    """The models that encoders come from. UserError for a folder without a model, and for a model that reads other
+    features than those at `where` or does not read its modality."""
     starts = {}
     for modality, folder in init.items():
         other = FusionModel.from_pretrained(folder)
@@ -28,8 +28,9 @@ def load_starts(init: Mapping[str, Path], features: FeatureInfo, where: Path) ->
 
 @torch.no_grad()
 def start_from(model: FusionModel, starts: Starts) -> set[str]:
-    """Copy the encoder of each modality, and what its inputs are normalized with, from another model of the same
-    architecture. Returns the names of the copied parameters. UserError when an encoder does not fit."""
+    """Copy the encoder of each modality and its input statistics from another model of the same architecture. Returns
+    the
+    names of the copied parameters. UserError when an encoder does not fit."""
     own, copied = model.state_dict(), set()
     for modality, other in starts.items():
         given, names = other.state_dict(), encoder_names(model, modality)
@@ -61,16 +62,16 @@ def start_from(model: FusionModel, starts: Starts) -> set[str]:
 
 
 def freeze(model: FusionModel, started: Collection[str], towers_train: bool = False) -> None:
-    """Keep these parameters as they are, and their gradients out of the norm by which those of the others are clipped.
-    towers_train: whether towers train along. UserError when nothing else is left to train."""
+    """Freeze these parameters; their gradients then do not count in gradient clipping. towers_train: whether towers
+    train end to end. UserError when nothing is left to train."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in started)
     if not towers_train and not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError("--train.init_lr 0 leaves nothing to train: --init gives every part of this model")
+        raise UserError("--train.init_lr 0 leaves nothing to train: --init sets every part of this model")
 
 
 def encoder_names(model: FusionModel, modality: str) -> set[str]:
-    """Names in the state_dict of what encodes a modality; empty if nothing does."""
+    """Names of the encoder of a modality in the state_dict; empty without one."""
     parts = tuple(f"{part}.{modality}." for part in model.encoder_parts)
     encoder = {name for name in model.state_dict() if name.startswith(parts)} if parts else set()
     statistics = {name for name, _ in model.named_buffers() if name.startswith(f"{modality}_")}

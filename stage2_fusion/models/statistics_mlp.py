@@ -2,12 +2,12 @@
 
 Source: mean, standard deviation, minimum and maximum of frame features over time; Linear(64), ReLU, Linear, Sigmoid;
 a loss of 1 - PCC over batches of 512; each modality is trained on its own, and the predictions are added with weights
-of each dimension that a grid in steps of 0.05 finds on the validation clips. Differences here: all modalities have
-all four statistics and the hidden layer (the source tries others for each, and ends with the mean and no hidden layer
-for voices); a modality that is missing is left out of the sum (source: its zeros are predicted from). With one
-modality the model is that modality's MLP, as in the source: `emit run statistics_mlp` trains three and finds the
-weights on validation clips (`emit ensemble --method grid`). With several, the weights are parameters: a softmax of
-each dimension over the modalities that are present.
+per dimension, found on the validation clips in a grid with steps of 0.05. Differences here: all modalities have all
+four statistics and the hidden layer (the source tries variants for each, and ends with the mean and no hidden layer for
+voices); a missing modality is left out of the sum (source: it predicts from zeros). With one modality the model is that
+modality's MLP, as in the source: `emit run statistics_mlp` trains three and finds the weights on validation clips
+(`emit ensemble --method grid`). With several, the weights are parameters: a softmax per dimension over the modalities
+present.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class StatisticsMLPOptions(FusionOptions):
 
 
 class StatisticsMLP(FusionModel):
-    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: what each predicts alone."""
+    """B clips, M modalities of `options.modalities`, K dimensions. Output.branches: the prediction from each alone."""
 
     Options = StatisticsMLPOptions
     encoder_parts = ("mlps",)

@@ -1,8 +1,8 @@
 """A Transformer decoder with one learned query per dimension.
 
-arXiv 2503.10603 decodes the fused features with a Transformer decoder and leaves its queries open. Ours: each dimension
-(Joy, ...) has a query, a summary of the clip is added to it, and it then attends to the steps of the clip. Its
-attention shows which part of the clip the prediction used.
+arXiv 2503.10603 decodes the fused features with a Transformer decoder and leaves its queries open. Here each dimension
+(Joy, ...) has a query, which adds a summary of the clip and attends to its steps. Its attention shows which part of the
+clip the prediction used.
 """
 
 import torch
@@ -36,9 +36,10 @@ class DimensionDecoder(nn.Module):
     S).
 
     With `conditioned`, a linear projection of `summary` is added to the queries; the default summary is the mean of the
-    memory. Attention is that of the last layer, averaged over heads, exactly 0 on masked steps; None without layers,
-    where the summary alone decides. A row without any real step attends to all steps: its memory holds missing-modality
-    tokens, and its prediction is the model's prior.
+    memory. Attention comes from the last layer, averaged over heads, and is exactly 0 on masked steps; None without
+    layers:
+    the output then depends only on the summary. A row without any real step attends to all steps: its memory holds
+    missing-modality tokens, and its prediction is the model's prior.
     """
 
     def __init__(self, width: int, dimensions: int, layers: int, heads: int, dropout: float, conditioned: bool = True):

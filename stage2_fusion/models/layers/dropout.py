@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """Same as nn.Dropout, faster on the CPU. PyTorch draws 64 random bits per element there, which takes longer than a
+    """Same as nn.Dropout, but faster on the CPU, where PyTorch draws 64 random bits per element and takes longer than a
     linear layer of the sizes used here. This draws 16 bits per element, so the rate is rounded to 1/65536; the scale
     uses the rounded rate, so the expectation is exact."""
 

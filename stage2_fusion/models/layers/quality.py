@@ -1,7 +1,7 @@
 """Weights of the modalities at each step: the quality-aware weighting of arXiv 2503.10603.
 
-The paper leaves open how the weights are computed. Ours: for each modality a small network scores the enhanced features
-and the observable quality signals of a step; scores are normalized over the modalities present.
+The paper leaves open how the weights are computed. Here a small network per modality scores the enhanced features and
+the observable quality signals of a step; scores are normalized over the modalities present.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ class QualityWeights(nn.Module):
     """Weights over M modalities.
 
     forward(features: M of (B, S, d), quality: M of (B, S, Q_m), mask (B, S, M)) -> weights (B, S, M), exactly 0 where
-    the mask is False. With softmax the weights of a step sum to 1 (0 where no modality is present); with sigmoid each
-    lies in (0, 1). `uniform` gives all modalities present the same weight.
+    the mask is False. With softmax the weights of a step sum to 1 (0 if no modality is present); with sigmoid each lies
+    in (0, 1). `uniform` gives all modalities present the same weight.
     """
 
     def __init__(self, width: int, signals: list[int], weighting: str, per: str, normalizer: str):

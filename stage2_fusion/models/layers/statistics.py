@@ -12,7 +12,7 @@ from stage2_fusion.models.layers.temporal import masked_mean
 SMALLEST_VARIANCE = 1e-12
 """Added before the root, whose gradient at 0 is infinite."""
 TEMPERATURE = 1.5
-"""Attention is divided by it, as in the source of quality_gated."""
+"""Divisor of the attention scores, as in the source of quality_gated."""
 
 
 def masked_statistics(x: Tensor, mask: Tensor) -> Tensor:

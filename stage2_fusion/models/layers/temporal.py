@@ -16,7 +16,7 @@ class TCN(nn.Module):
     """Temporal convolutional network (Bai et al. 2018), centered instead of causal, because the whole clip is known.
 
     Residual blocks with dilations 1, 2, 4, ...; LayerNorm over channels instead of BatchNorm, so that the output for a
-    clip depends on that clip alone. forward(x (B, T, d), mask (B, T)) -> (B, T, d).
+    clip depends only on that clip. forward(x (B, T, d), mask (B, T)) -> (B, T, d).
     """
 
     def __init__(self, width: int, layers: int, kernel: int, dropout: float):
@@ -52,9 +52,9 @@ def _conv_over_time(conv: nn.Module, x: Tensor) -> Tensor:
 class GatedBiLSTM(nn.Module):
     """A bidirectional LSTM with a gate: g * BiLSTM(x) + (1 - g) * x with g = sigmoid(linear([x, BiLSTM(x)])).
 
-    arXiv 2503.10603 names a gated BiLSTM and leaves the gate open; this gate is ours. It starts with a forget bias of 1
-    (Jozefowicz et al. 2015): with 0, a memory halves at every step, and a rhythm is many steps long. forward(x (B, T,
-    d), mask (B, T)) -> (B, T, d).
+    arXiv 2503.10603 names a gated BiLSTM and leaves the gate open; this gate is our own. The forget bias starts at 1
+    (Jozefowicz et al. 2015): with 0, the memory would halve at every step, but a rhythm lasts many steps. forward(x (B,
+    T, d), mask (B, T)) -> (B, T, d).
     """
 
     def __init__(self, width: int, layers: int, dropout: float):
@@ -81,7 +81,7 @@ class GatedBiLSTM(nn.Module):
             # A row without steps runs one step of zeros, which the caller masks.
             packed = nn.utils.rnn.pack_padded_sequence(x, lengths.clamp(min=1).cpu(), True, enforce_sorted=False)
             return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], True, total_length=x.shape[1])[0]
-        # On the CPU, packed sequences run step by step, padded ones at once. Padding is at the end, so it could only
+        # On the CPU, packed sequences run step by step, padded ones in one call. Padding is at the end, so it can only
         # affect the backward direction, which therefore gets the real steps of each row in reverse.
         steps = torch.arange(x.shape[1])  # (T,)
         order = torch.where(mask, lengths[:, None] - 1 - steps, steps)  # (B, T), an involution
@@ -101,7 +101,7 @@ class GatedBiLSTM(nn.Module):
 
 
 class _Permute(torch.autograd.Function):
-    """Steps (B, T, C) in another order (B T,). The order is its own inverse, so the gradient is the same gather."""
+    """Reorder steps (B, T, C) by `order` (B T,), which is its own inverse, so the gradient is the same gather."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
@@ -125,11 +125,11 @@ class LastState(nn.Module):
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        # Padding is at the end, after the state that is read. A packed sequence takes four to eight times as long on a
-        # CPU, and not every CPU has an LSTM in bf16.
+        # Padding comes after the state that is read. A packed sequence takes four to eight times as long on a CPU, and
+        # not every CPU has an LSTM in bf16.
         with torch.autocast("cpu", enabled=False):
             states = self.lstm(x.float())[0]  # (B, T, C)
-        last = (mask.sum(dim=1) - 1).clamp(min=0)  # (B,), of a row without steps one that is masked
+        last = (mask.sum(dim=1) - 1).clamp(min=0)  # (B,); the next line masks rows without steps
         rows = torch.arange(len(x), device=x.device)  # (B,)
         return states[rows, last] * mask.any(dim=1, keepdim=True)  # (B, C)
 
@@ -149,7 +149,7 @@ def grid_weights(times: Tensor, mask: Tensor, grid: Tensor, duration: Tensor, ma
 
     times (B, T), grid (B, S), duration (B,) and max_gap in seconds, mask (B, T) -> weights (B, S, T), mask (B, S).
     The weights are a Gaussian of the distance in time with a standard deviation of half a grid step, normalized over
-    the real steps: they average where the modality has several steps per grid step and interpolate where it has fewer.
+    the real steps: they average if the modality has several steps per grid step and interpolate if it has fewer.
     A grid step without a real step within `max_gap` is False and has weights zero.
     """
     sigma = (duration / grid.shape[1] / 2).clamp(min=1e-3)[:, None, None]  # (B, 1, 1)

@@ -178,7 +178,7 @@ def test_units_go_from_encoding_to_prediction(landmarker, clips, corpus, tmp_pat
     torch.testing.assert_close(live.vision.x, stored.vision.x, atol=3e-3, rtol=3e-3)
 
     # Units of another file, or none, are refused.
-    with pytest.raises(UserError, match="not the file that the model's action units are from"):
+    with pytest.raises(UserError, match="not the file behind the model's action units"):
         prediction.predict(prediction.PredictConfig(clips=[str(media)], model=folder, out=out, blendshapes=landmarker))
     plain = dataclasses.replace(features.info, action_units=None)
     with pytest.raises(UserError, match="action units of no file"):
