@@ -98,8 +98,7 @@ class TrainConfig(CheckedOptions):
     """The gradient is clipped to this norm."""
     ema: ProperFraction = 0.99
     """Decay of the exponential moving average of the weights, which is validated and saved; the decay grows to this
-    value
-    over the first steps."""
+    value over the first steps."""
     patience: PositiveInt = 8
     """Training ends after this many epochs without a better validation PCC."""
     mixed_precision: Literal["no", "bf16", "auto"] = "no"
@@ -155,8 +154,7 @@ class FuseConfig(CheckedOptions):
     """Optimization."""
     finetune: dict[str, LayersOrNone | Literal["all"] | None] = field(default_factory=dict)
     """Towers that train end to end, with the number of last blocks to train, such as {text: 2}; 0 trains only the
-    layers
-    on top of the blocks, all (or null) the whole tower. They run on the clips in every step, which is slow."""
+    layers on top of the blocks, all (or null) the whole tower. They run on the clips in every step, which is slow."""
     init: dict[str, Path] = field(default_factory=dict)
     """Model folders from which to initialize the encoder of a modality, such as {text: runs/text/model}: of the same
     architecture, on the same features. Their heads are not used."""

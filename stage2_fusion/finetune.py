@@ -56,9 +56,9 @@ class EndToEndModel(nn.Module):
         max_sequence_steps: int,
         frames: int = 0,
     ):
-        """blocks: modality to the number of last blocks of its tower that train, None for the whole tower.
-        precision: fp32 or bf16, as `emit encode` ran the encoders. max_sequence_steps: longer sequences are averaged
-        over time to this many steps. frames: frames of a clip for the vision tower in training, 0: all."""
+        """blocks: modality to the number of last blocks of its tower that train, None for the whole tower. precision:
+        fp32 or bf16, as `emit encode` ran the encoders. max_sequence_steps: longer sequences are averaged over time to
+        this many steps. frames: frames of a clip for the vision tower in training, 0: all."""
         super().__init__()
         self.fusion, self.dimensions = fusion, fusion.dimensions
         self.precision, self.max_sequence_steps, self.frames = precision, max_sequence_steps, frames
@@ -99,8 +99,7 @@ class EndToEndModel(nn.Module):
 
     def freeze_unread(self, batch: Batch) -> None:
         """Freeze tower parameters that get no gradient, such as the projection into the shared space if the model does
-        not
-        read pooled embeddings: DDP waits for a gradient of every parameter that requires one."""
+        not read pooled embeddings: DDP waits for a gradient of every parameter that requires one."""
         output = self.eval()(batch)
         sum(part.nan_to_num().sum() for part in (output.prediction, output.weights)).backward()
         for parameter in self.towers.parameters():
@@ -109,8 +108,7 @@ class EndToEndModel(nn.Module):
 
     def _run_tower(self, tower: Any, part: ModalityBatch, inputs: dict[str, Tensor], rows: Tensor) -> ModalityBatch:
         """`part` with x (B, T, C) and pooled (B, D) of the tower. inputs: the tower inputs of the distinct items. rows:
-        int64
-        (B,), the item of each clip."""
+        int64 (B,), the item of each clip."""
         if self.training and self.frames and "frames" in inputs:
             chosen = one_per_part(inputs["mask"], self.frames)  # (B', T')
             encoded = interpolated(tower.forward_whole(**inputs, chosen=chosen), inputs["mask"])
@@ -149,8 +147,7 @@ def _unfreeze(name: str, tower: Any, count: int | None) -> None:
 
 def average_runs(steps: Tensor, lengths: list[int], max_steps: int) -> Tensor:
     """Average consecutive steps of sequences longer than max_steps, like `features.shorten`. steps: (N, C),
-    concatenated
-    sequences of these lengths. Returns (N', C)."""
+    concatenated sequences of these lengths. Returns (N', C)."""
     runs, first = [], 0
     for length in lengths:
         count = min(length, max_steps)
@@ -239,8 +236,7 @@ class RawInputs:
 
     def batches(self, packed: PackedSamples) -> MakeBatch:
         """The batches of `packed` with `raw`: modality to {"inputs": collated for its tower, "rows": int64 (B,)}. Rows
-        with
-        the same input, such as a clip and a view with damage to another modality, share one encoding."""
+        with the same input, such as a clip and a view with damage to another modality, share one encoding."""
 
         def make_batch(rows: Sequence[int] | np.ndarray, device: torch.device | str | None = None) -> Batch:
             samples = [packed.samples[row] for row in rows]

@@ -76,8 +76,7 @@ def branch_loss(branches: Tensor, labels: Tensor, weights: dict[str, float]) -> 
 
 def branch_correlation_loss(branches: Tensor, labels: Tensor, weights: dict[str, float]) -> Tensor:
     """Weighted 1 - PCC of each modality's own prediction, over the dimensions in which it and its labels vary: (N, 3,
-    K),
-    (N, K) -> (). Absent modalities and missing labels, both NaN, do not count."""
+    K), (N, K) -> (). Absent modalities and missing labels, both NaN, do not count."""
     total = branches.new_zeros((), dtype=torch.float32)
     for m, name in enumerate(MODALITIES):
         prediction = branches[:, m]  # (N, K)
@@ -96,9 +95,8 @@ def quality_ranking(weights: Tensor, damaged: Tensor, margin: float) -> Tensor:
     weights (N, 3), damaged bool (N, 3): rows come in pairs; 2i is an undamaged clip, 2i + 1 a damaged view of it. The
     loss is max(0, log w_damaged - log w_clean + margin), averaged over the damaged modalities of all pairs; zero when
     there are none. It demands no more than the margin: dark or blurred pictures still carry part of the information,
-    and the prediction
-    loss determines how much of it to use. Pairs with different modalities present on the two sides do not count:
-    modality dropout may hide a modality on one side, which by itself changes the weights of the others.
+    and the prediction loss determines how much of it to use. Pairs with different modalities present on the two sides
+    do not count: modality dropout may hide a modality on one side, which by itself changes the weights of the others.
     """
     log_weights = weights.float().clamp(min=1e-6).log()  # (N, 3)
     clean, other = log_weights[0::2], log_weights[1::2]  # (N/2, 3)

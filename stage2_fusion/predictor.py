@@ -150,8 +150,8 @@ class Predictor:
         """Predict a media file, or a list of files and ClipArrays, or one clip in memory (see ClipArrays for `frames`
         to `text`). `text` beside a file is its transcript.
 
-        batch_size: windows per forward pass; does not change the numbers. window: longest window in seconds.
-        coverage: probability that an interval contains the label, for people like those in the training data
+        batch_size: windows per forward pass; does not change the numbers. window: longest window in seconds. coverage:
+        probability that an interval contains the label, for people like those in the training data
         (evaluation/conformal.py).
 
         A single clip that cannot be read raises UserError. In a list, its result has `error` set instead, so that the
@@ -181,8 +181,7 @@ class Predictor:
         coverage: float = 0.9,
     ) -> list[Prediction]:
         """Predict the clips of a folder or a table, like `emit predict SOURCE`. They are read with the layout of the
-        model's
-        training clips if possible; `layout` and `layout_options` select another one.
+        model's training clips if possible; `layout` and `layout_options` select another one.
 
         split: predict only the clips of this split. coverage: as for `predict`. A clip that cannot be read has `error`
         set; UserError when there are no clips.
@@ -242,8 +241,7 @@ class Predictor:
 
     def bounds(self, values: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds of the intervals of predictions (N, K), on their scale: float64 (N, K) each. UserError
-        for
-        a model without a calibration."""
+        for a model without a calibration."""
         return self.require_calibration().bounds(self.config.scale, values, coverage)
 
     def require_calibration(self) -> Calibration:

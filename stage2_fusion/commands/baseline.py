@@ -60,11 +60,10 @@ class BaselineConfig(CheckedOptions):
     """JSON file of the evaluation to write."""
     kind: Literal["ridge", "kernel", "logistic", "statistics"] | None = None
     """ridge: on the mean and standard deviation of each modality's features, from a feature dataset. kernel: kernel
-    ridge
-    regression on the same, which models interactions between modalities. logistic: multinomial logistic regression on
-    the same, for a few distinct labels, such as mutually exclusive emotions. statistics: kernel ridge regression on
-    plain statistics of face crops, sound and words, from a clip dataset. By default ridge or statistics, to suit the
-    data."""
+    ridge regression on the same, which models interactions between modalities. logistic: multinomial logistic
+    regression on the same, for a few distinct labels, such as mutually exclusive emotions. statistics: kernel ridge
+    regression on plain statistics of face crops, sound and words, from a clip dataset. By default ridge or statistics,
+    to suit the data."""
     modalities: list[Literal["vision", "audio", "text"]] = field(default_factory=lambda: ["vision", "audio", "text"])
     """Modalities that the regression reads."""
     split: str = "test"

@@ -76,16 +76,13 @@ class EncodeConfig(CheckedOptions):
     it."""
     external_columns: dict[str, list[str]] = field(default_factory=dict)
     """Columns to read, such as {vision: [AU*_r]}, by name or with * and ?; by default all that describe behavior,
-    without
-    landmarks, face boxes and identities."""
+    without landmarks, face boxes and identities."""
     external_made_by: dict[str, str] = field(default_factory=dict)
     """The tool, such as {vision: "OpenFace 2, means over the clip"}, if the files do not tell it; models of these
-    features
-    record it."""
+    features record it."""
     blendshapes: Path | None = None
     """MediaPipe's face_landmarker.task (`pip install mediapipe --no-deps`; its usage reports to Google are blocked
-    here):
-    adds facial action units, 52 scores per frame, to the channels of the vision sequence, as in the source of
+    here): adds facial action units, 52 scores per frame, to the channels of the vision sequence, as in the source of
     late_fusion. One more channel says whether a face was found."""
     damaged_views: Views = 3
     """Copies of every clip with one modality deliberately damaged: quality weights learn from them what damage looks
@@ -97,8 +94,7 @@ class EncodeConfig(CheckedOptions):
     holds a batch or two. Does not change the features."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """auto: the launcher's setting, otherwise bf16 if the hardware is fast at it for encoders of this width; features
-    are
-    stored in half precision anyway."""
+    are stored in half precision anyway."""
     seed: Seed = 0
     """Determines which modality of each clip is damaged, how, and how much."""
 
@@ -145,8 +141,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def encode(config: EncodeConfig) -> "FeatureInfo":
     """Write the feature dataset, or continue an unfinished one. A complete one stays as it is; UserError when the
-    folder
-    holds other features. Returns the description of the dataset."""
+    folder holds other features. Returns the description of the dataset."""
     from shared.training.distributed import peer_failure_guard
 
     with peer_failure_guard(config.out, config.out / ShardWriter.FOLDER):

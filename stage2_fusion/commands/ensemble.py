@@ -48,14 +48,12 @@ class EnsembleConfig(CheckedOptions):
     """JSON file of the evaluation to write; for CSV files, the CSV file."""
     method: Literal["average", "rank", "ridge", "grid", "gate"] = "average"
     """average: the mean prediction; rank: the mean rank among these clips, which ignores each member's scale (CCC and
-    MAE
-    are then meaningless). The others learn weights from clips that no member was trained on. ridge: weights for each
-    dimension, shrunk towards the average; grid: the weights in steps of 0.05 with the highest PCC; gate: weights that
-    also depend on the clip, on the members' predictions and the quality of their inputs (`features`)."""
+    MAE are then meaningless). The others learn weights from clips that no member was trained on. ridge: weights for
+    each dimension, shrunk towards the average; grid: the weights in steps of 0.05 with the highest PCC; gate: weights
+    that also depend on the clip, on the members' predictions and the quality of their inputs (`features`)."""
     fit: list[Path] = field(default_factory=list)
     """ridge, grid, gate: evaluations of the same systems, in the same order, on the clips to learn from (valid, or
-    merged
-    folds). By default, the weights for each fifth of the groups are learned on the other four fifths."""
+    merged folds). By default, the weights for each fifth of the groups are learned on the other four fifths."""
     features: Path | None = None
     """gate: feature dataset with the quality signals of all clips."""
     allow_unknown_training: bool = False

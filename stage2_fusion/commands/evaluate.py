@@ -72,8 +72,7 @@ class EvaluateConfig(CheckedOptions):
     """Continue if it is unknown whether scored clips were in training; every table then says so."""
     explain: bool = False
     """Also write OUT_explained.jsonl: for each clip, the weight of each modality over time and, for models with a
-    decoder,
-    the attention of each dimension."""
+    decoder, the attention of each dimension."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -203,8 +202,7 @@ def _describe(
     notes: list[str],
 ) -> EvaluationInfo:
     """What is scored: the model on the clips `ids` with labels (N, K). known: which of them it has seen; group: the
-    kind of
-    their groups. UserError if it is unknown whether they were in training."""
+    kind of their groups. UserError if it is unknown whether they were in training."""
     assert model.config is not None
     about, trained_on = model.config, model.config.trained_on
     met = meet_encoders(config.data, features, ids)

@@ -41,8 +41,7 @@ class PredictConfig(MediaOptions):
     clips."""
     coverage: Coverage | None = None
     """Also write an interval for each value, NAME_low and NAME_high, that contains the label with this probability,
-    such as
-    0.9, for people like those in the training data."""
+    such as 0.9, for people like those in the training data."""
     explain: bool = False
     """Also write OUT_explained.jsonl, like `emit evaluate`, with a line per window."""
 

@@ -42,9 +42,9 @@ class SearchConfig(FuseConfig):
     run: Path = Path()
     """Not an option here: each trial has its own folder in OUT/trials."""
     space: Path
-    """YAML of what varies: {train.lr: {low: 1e-4, high: 1e-2, log: true}, options.width: [32, 64]}. From a
-    list one value is chosen; from a range one is drawn uniformly (with `log`, uniformly in the logarithm), as a whole
-    number if both ends are. The shipped space systems suits every model."""
+    """YAML of what varies: {train.lr: {low: 1e-4, high: 1e-2, log: true}, options.width: [32, 64]}. From a list one
+    value is chosen; from a range one is drawn uniformly (with `log`, uniformly in the logarithm), as a whole number if
+    both ends are. The shipped space systems suits every model."""
     out: OutputFolder
     """Folder of the search."""
     trials: Trials = 20

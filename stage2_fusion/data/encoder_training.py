@@ -38,9 +38,8 @@ def find_encoder_training(
     external: Mapping[str, str] | None = None,
 ) -> EncoderTraining:
     """Compare the clips with the training clips of the encoders. encoders: None if all features are given;
-    fingerprints:
-    of the clips, uint64 (N, 3); precomputed: modalities with features that came with the dataset; external: modalities
-    with features of another tool, with its name."""
+    fingerprints: of the clips, uint64 (N, 3); precomputed: modalities with features that came with the dataset;
+    external: modalities with features of another tool, with its name."""
     notes = []
     if precomputed:
         notes.append(f"the features of {' and '.join(precomputed)} came with the dataset: their training is not known")

@@ -176,8 +176,7 @@ class FeatureInfo:
     """The settings of `emit split`, when it assigned the splits."""
     label_ranges: dict[str, list[float]] | None = None
     """Lowest and highest value of each label on the scale of its source; stored labels are fractions of this range.
-    None
-    means [0, 1]."""
+    None means [0, 1]."""
     view_generator: int | None = None
     """VIEW_GENERATOR of the code that damaged the views; None without such views, and for the first version."""
     digest: str = ""
@@ -196,8 +195,7 @@ class FeatureInfo:
     @classmethod
     def from_json(cls, content: dict[str, Any], where: str = "features.json") -> "FeatureInfo":
         """From the content of a features.json. UserError, beginning with `where`, for a missing or unknown key, or a
-        value of
-        another type."""
+        value of another type."""
         return read_typed(cls, {name: value for name, value in content.items() if name not in OUTER}, where)
 
     def to_json(self) -> dict[str, Any]:

@@ -39,9 +39,8 @@ class GivenSources:
         made_by: Mapping[str, str],
     ) -> "GivenSources":
         """Read all features and match them with the clips. external: modality to PATH or FORMAT:PATH; columns: modality
-        to
-        the names or patterns of the columns to read; made_by: modality to the name of its tool. UserError when no clip
-        has any."""
+        to the names or patterns of the columns to read; made_by: modality to the name of its tool. UserError when no
+        clip has any."""
         sources = cls(PrecomputedFeatures(precomputed, clips) if precomputed else None)
         for name, path in external.items():
             sources.external[name] = ExternalFeatures(path, name, clips, columns.get(name, ()), made_by.get(name, ""))
@@ -67,8 +66,7 @@ class GivenSources:
 
     def encoder_info(self, folder: Path | None, encoders: "AlignedEncoders | None") -> EncoderInfo:
         """What computed the features. Files do not tell which network wrote them, so features of the same folders,
-        tools,
-        columns and widths count as features of the same encoders. folder: of the encoders."""
+        tools, columns and widths count as features of the same encoders. folder: of the encoders."""
         own_digest, config = (encoders.digest, encoders.config) if encoders else (None, {})
         if not (self.precomputed or self.external):
             assert own_digest is not None and folder is not None

@@ -53,8 +53,7 @@ class PassingDamage:
 
 def _mix(batch: Batch, clean: int, stretches: list[tuple[float, float]]) -> bool:
     """Restore the steps outside of the stretches in row clean + 1 of `batch`, in place. Returns whether that was
-    possible:
-    the view must have the same steps as the clip."""
+    possible: the view must have the same steps as the clip."""
     damaged = clean + 1
     part = (batch.vision, batch.audio)[int(batch.damaged[damaged, 1])]
     if not torch.equal(part.mask[clean], part.mask[damaged]):

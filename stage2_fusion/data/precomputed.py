@@ -101,8 +101,7 @@ class PrecomputedFeatures:
 
 def feature_names(ids: Sequence[str]) -> list[str]:
     """The names of the clips' files: five digits, however a table writes them (7, 7.0, clips/00007). Other ids stay,
-    and so
-    do ids that would get the same name."""
+    and so do ids that would get the same name."""
     names = [clip_id(name) or name for name in ids]
     count = Counter(names)
     return [name if count[name] == 1 else own for own, name in zip(ids, names, strict=True)]

@@ -14,9 +14,8 @@ from stage2_fusion.data.features import FeatureSample
 
 def learnable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) -> tuple[list[str], dict[str, str]]:
     """The dimensions that can be learned from training labels (N, K), NaN = not labeled, and {dimension: why not} of
-    the
-    others: without two different labels, a model learns at most a constant. UserError, beginning with `where`, when no
-    dimension can be learned."""
+    the others: without two different labels, a model learns at most a constant. UserError, beginning with `where`, when
+    no dimension can be learned."""
     why = {name: why_not_learned(labels[:, k]) for k, name in enumerate(names)}
     others = {name: reason for name, reason in why.items() if reason}
     if len(others) == len(names):
@@ -26,8 +25,7 @@ def learnable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) -
 
 def scorable_dimensions(labels: np.ndarray, names: Sequence[str], where: str) -> dict[str, str]:
     """{dimension: why not} for dimensions that validation labels (N, K) cannot score. UserError, beginning with
-    `where`,
-    when they can score none: no model could be selected by them."""
+    `where`, when they can score none: no model could be selected by them."""
     others = {name: reason for k, name in enumerate(names) if (reason := why_no_pcc(labels[:, k]))}
     if len(others) == len(names):
         raise UserError(

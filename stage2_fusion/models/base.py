@@ -241,8 +241,8 @@ class FusionModel(nn.Module):
 
     def linear_prediction(self, x: Tensor) -> Tensor:
         """The prediction of a system with a linear output x (B, K), clipped afterwards in its source: x in training, so
-        that
-        the loss sees how far it lies outside the range of the labels, and x clipped to [0, 1] in evaluation mode."""
+        that the loss sees how far it lies outside the range of the labels, and x clipped to [0, 1] in evaluation
+        mode."""
         x = x.float()
         return x if self.training else x.clamp(0, 1)
 
@@ -283,8 +283,7 @@ class FusionModel(nn.Module):
     @torch.no_grad()
     def follow_statistics(self, name: str, part: ModalityBatch) -> None:
         """Move the mean and standard deviation of a modality's inputs towards those of the batch of all processes: the
-        features
-        of a tower that trains end to end soon change their scale, and the first statistics would clip them."""
+        features of a tower that trains end to end soon change their scale, and the first statistics would clip them."""
         for key, values in (("x", part.x[part.mask]), ("pooled", part.pooled[part.present])):  # (N, C) each
             mean, scale = (getattr(self, f"{name}_{key}_{what}") for what in ("mean", "scale"))  # (C,), (C,)
             values = values.double()
@@ -349,8 +348,7 @@ def spread_over_modalities(
     used: Sequence[str], branches: Tensor, weights: Tensor, present: Tensor
 ) -> dict[str, Tensor]:
     """The weights, step_mask and branches of an Output, for a model that weights predictions of the M modalities
-    `used`:
-    branches (B, M, K), weights (B, M, K), present bool (B, M)."""
+    `used`: branches (B, M, K), weights (B, M, K), present bool (B, M)."""
     place = [MODALITIES.index(name) for name in used]
     all_branches = branches.new_full((len(branches), len(MODALITIES), branches.shape[2]), torch.nan)  # (B, 3, K)
     all_branches[:, place] = branches.masked_fill(~present[..., None], torch.nan)

@@ -63,8 +63,7 @@ class Calibration:
     @classmethod
     def read(cls, folder: Path, config: "FusionConfig") -> "Calibration | None":
         """The calibration in a model folder; None, with a printed line, if it has another version, since predictions do
-        not
-        depend on it. A file that changed after saving has already been refused."""
+        not depend on it. A file that changed after saving has already been refused."""
         if not (folder / FILE).exists():
             return None
         from safetensors import SafetensorError

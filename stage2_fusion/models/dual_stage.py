@@ -1,10 +1,9 @@
 """The fusion of arXiv 2503.10603: temporal enhancement, quality-aware weights, Transformer decoder.
 
 The paper fixes: a TCN over vision, a gated BiLSTM over audio, text unchanged; a quality module whose weights multiply
-the three features; concatenation; a Transformer decoder; a classifier. Our choices, which the paper leaves open:
-depths and widths, the gate, how the weights are computed, the common time grid, one query per dimension,
-missing-modality tokens, the loss. We added as options: the embeddings in the shared space (pooled) and a linear bypass
-of the decoder
+the three features; concatenation; a Transformer decoder; a classifier. Our choices, which the paper leaves open: depths
+and widths, the gate, how the weights are computed, the common time grid, one query per dimension, missing-modality
+tokens, the loss. We added as options: the embeddings in the shared space (pooled) and a linear bypass of the decoder
 (shortcut). The decoder itself is an option, off by default.
 
 vision --projection--> TCN ----------\\          + pooled        x weight
@@ -56,30 +55,25 @@ class DualStageOptions(FusionOptions):
     """uniform: the same weight for all modalities present (the ablation; 1/2 each with sigmoid)."""
     weight_per: Literal["step", "clip"] = "step"
     """step: for damage that comes and goes. clip: one score per modality for the whole clip, normalized over the
-    modalities
-    present at each step."""
+    modalities present at each step."""
     normalizer: Literal["softmax", "sigmoid"] = "softmax"
     """softmax: weights of a step sum to one. sigmoid: each modality is judged independently."""
     queries: Literal["learned", "fused", "text"] = "fused"
     """The decoder has one learned query per dimension (learned), plus a projection of the mean of the fused steps
-    (fused)
-    or of the text (text)."""
+    (fused) or of the text (text)."""
     decoder_layers: LayersOrNone = 0
     """Layers of the decoder; 2 to follow the paper, 0 because no certain gain was measured. With 0 there is no
-    attention,
-    and the queries, which must be fused to hold the mean over time, are classified directly."""
+    attention, and the queries, which must be fused to hold the mean over time, are classified directly."""
     heads: Width = 4
     """Attention heads; must divide width."""
     input_dropout: ProperFraction = 0.0
     """Dropout of input channels, the same ones at all steps of a clip: `dropout` draws again at each step, which
-    averages
-    out over time. Use 0.3 for a few hundred clips with hundreds of channels."""
+    averages out over time. Use 0.3 for a few hundred clips with hundreds of channels."""
     pooled: bool = True
     """Add each modality's embedding in the shared space to its steps."""
     shortcut: bool = True
     """The classifier also gets the mean and maximum over time of the weighted features, linearly: what needs no decoder
-    is
-    learned quickly, and the decoder adds to it."""
+    is learned quickly, and the decoder adds to it."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -35,8 +35,7 @@ class TrainedOn:
     seed: int | None = None
     clips: list[str] | None = None
     """Ids of the training clips; the model folder also holds their fingerprints, because other datasets may have the
-    same
-    ids."""
+    same ids."""
     chosen_on: list[str] | None = None
     """Ids of the validation clips that selected the epoch."""
     mean_labels: dict[str, float] | None = None
@@ -96,8 +95,7 @@ class FusionConfig:
     @classmethod
     def from_json(cls, content: dict[str, Any], where: str = "config.json") -> Self:
         """From the content of a config.json. UserError, beginning with `where`, for a missing or unknown key, or a
-        value of
-        another type or outside its range."""
+        value of another type or outside its range."""
         values = {name: value for name, value in content.items() if name not in ("format", "files", "checksum")}
         return read_typed(cls, values, where)
 

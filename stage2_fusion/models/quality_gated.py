@@ -1,16 +1,16 @@
 """Quality-gated late fusion, the system with the highest public validation score (0.5596).
 
-Source (github.com/DanielTsarof/ABAW-8-EMI-challenge): each modality has a predictor, trained on its own, text and
-audio with their encoders. Text: CLS state of GTE, Dropout, Linear(512), GELU, Dropout, Linear. Audio and vision:
-Linear(192 for audio, 128 for vision), LayerNorm, Dropout; a TCN (6 and 4 levels, kernel 3); mean and standard
-deviation weighted by attention, to which vision adds the logarithm of how sure and how large the face is; Linear,
-GELU, Dropout, Linear. A gate then reads the prediction from each modality, its quality and whether it is present,
-and gives each prediction a weight per dimension; the weighted sum has a bias. The gate learns from predictions
-of the clips that the predictors were trained on. Differences here: the text vector is the mean of the tokens; the TCN
-is the one of this package (source: two convolutions a level); steps are the steps of the features (source: five a
-second); the attention of vision reads all quality signals of a face (sharpness, brightness, ...); each modality has its
-own gate for its own signals (source: one gate, one number per modality); labels are fractions of their range (source:
-standardized), predictions are not calibrated before gating.
+Source (github.com/DanielTsarof/ABAW-8-EMI-challenge): each modality has a predictor, trained on its own, text and audio
+with their encoders. Text: CLS state of GTE, Dropout, Linear(512), GELU, Dropout, Linear. Audio and vision: Linear(192
+for audio, 128 for vision), LayerNorm, Dropout; a TCN (6 and 4 levels, kernel 3); mean and standard deviation weighted
+by attention, to which vision adds the logarithm of how sure and how large the face is; Linear, GELU, Dropout, Linear. A
+gate then reads the prediction from each modality, its quality and whether it is present, and gives each prediction a
+weight per dimension; the weighted sum has a bias. The gate learns from predictions of the clips that the predictors
+were trained on. Differences here: the text vector is the mean of the tokens; the TCN is the one of this package
+(source: two convolutions a level); steps are the steps of the features (source: five a second); the attention of vision
+reads all quality signals of a face (sharpness, brightness, ...); each modality has its own gate for its own signals
+(source: one gate, one number per modality); labels are fractions of their range (source: standardized), predictions are
+not calibrated before gating.
 
 With one modality the model is its predictor. `emit run quality_gated` trains three and gates their out-of-fold
 predictions (`emit ensemble --method gate`). With several in one model, the gate trains together with them, in sample,

@@ -29,8 +29,7 @@ def load_starts(init: Mapping[str, Path], features: FeatureInfo, where: Path) ->
 @torch.no_grad()
 def start_from(model: FusionModel, starts: Starts) -> set[str]:
     """Copy the encoder of each modality and its input statistics from another model of the same architecture. Returns
-    the
-    names of the copied parameters. UserError when an encoder does not fit."""
+    the names of the copied parameters. UserError when an encoder does not fit."""
     own, copied = model.state_dict(), set()
     for modality, other in starts.items():
         given, names = other.state_dict(), encoder_names(model, modality)

@@ -1,6 +1,6 @@
-"""What a prediction rests on: how much of a clip there is to see, hear and read, and how usual it is.
+"""What a prediction is based on: how much of a clip can be seen, heard and read, and how usual the clip is.
 
-`emit predict` writes OUT_basis.csv, a row for each clip, whose columns are COLUMNS. An empty cell is not known.
+`emit predict` writes OUT_basis.csv, a row per clip with the columns COLUMNS. An empty cell means unknown.
 """
 
 from dataclasses import dataclass, field
@@ -23,32 +23,32 @@ COLUMNS = (
     "percentile",
     "unlike",
 )
-"""Of OUT_basis.csv; the fields of a Basis say what they are."""
+"""Columns of OUT_basis.csv; the fields of Basis explain them."""
 NAMED_CLIPS = 3
-"""Unusual clips that the line on the terminal names."""
+"""Most unusual clips that the line on the terminal names."""
 NOT_KNOWN = "how far the clips are from the training data is not known: the model is of another version; train it again"
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What the prediction of a clip rests on; None is not known."""
+    """What the prediction of a clip is based on; None = unknown."""
 
     seconds: float
-    """That were read."""
+    """Seconds that were read."""
     frames: int
     """Pictures that were read."""
     frames_with_face: int | None
     """Pictures in which a face was found."""
     speech: float | None
-    """Share of the time in which somebody speaks, in [0, 1]; None without sound."""
+    """Share of the time with speech, in [0, 1]; None without sound."""
     snr_db: float | None
     """Signal-to-noise ratio, mean over time, from 0 to 40 dB; None without sound."""
     words: int | None
-    """Words that were read: given or transcribed; None for encoded clips, whose number of words is not stored."""
+    """Words that were read: given or transcribed; None for encoded clips, which do not store the number of words."""
     transcribed: bool
-    """Whether the words are from speech recognition."""
+    """Whether the words come from speech recognition."""
     weights: dict[str, float] = field(default_factory=dict)
-    """Modality to its mean weight over the steps that have it; without modalities that the clip lacks."""
+    """Modality to its mean weight over the steps with it; only modalities that the clip has."""
     familiarity: ClipFamiliarity | None = None
     """How far the clip is from the training clips; None for a model of another version."""
 
@@ -69,7 +69,7 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def unlike_line(bases: dict[str, Basis], familiarity: Familiarity | None) -> str:
-    """A line about the clips that are unlike the training clips, or that this is not known; "" if there are none."""
+    """A line about clips that are unlike the training clips, or that this is unknown; "" if there are none."""
     if familiarity is None:
         return NOT_KNOWN
     if familiarity.not_known:
@@ -82,6 +82,6 @@ def unlike_line(bases: dict[str, Basis], familiarity: Familiarity | None) -> str
     more = f" and {len(found) - NAMED_CLIPS} more" if len(found) > NAMED_CLIPS else ""
     which = f"{len(found)} of {counted(len(bases), 'clip')} {'is' if len(found) == 1 else 'are'}"
     return (
-        f"{which} unlike the training data, so that the predictions mean little: {named}{more}; "
+        f"{which} unlike the training data, so the predictions mean little: {named}{more}; "
         f"of clips like the training clips, at most {familiarity.false_alarms:.0%} are called so too"
     )

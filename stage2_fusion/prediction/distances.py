@@ -1,12 +1,12 @@
 """Distances of clips from training clips in one view, and how large they usually are.
 
-The distance is that of Mahalanobis under probabilistic principal components (Tipping and Bishop 1999): the variance of
-the first components, and one variance for all other directions, which shrinks a covariance of many channels.
+The distance is the Mahalanobis distance under probabilistic PCA (Tipping and Bishop 1999): the variances of the first
+components, and one variance for all other directions, which shrinks a covariance of many channels.
 
-Damaged training clips lie far from the others, and would make it usual for every clip to be far. A distance is compared
-with those of the training clips whose quality signals are the most similar: a clear picture of a face has to be as near
-as other clear pictures of faces. Distances of training clips are measured out of fold, from training clips of other
-groups, so that they are comparable with those of clips that were never met.
+Damaged training clips lie far from the others, and would make large distances look usual for every clip. A distance is
+therefore compared with training clips with the most similar quality signals: a clear picture of a face has to be as
+near as other clear pictures of faces. Distances of training clips are measured out of fold, from training clips of
+other groups, so that they are comparable with distances of new clips.
 """
 
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from typing import Self
 import numpy as np
 
 EXPLAINED = 0.999
-"""Share of the variance that the components explain: what is new often lies in directions that hardly varied."""
+"""Share of the variance that the components explain: novelty often lies in directions that hardly varied."""
 MAX_COMPONENTS = 256
 CLIPS_PER_COMPONENT = 5
-"""Training clips that a component needs."""
+"""Training clips needed per component."""
 SMALLEST_VARIANCE = 1e-4
-"""Of normalized channels: what never varied in training may vary a little."""
+"""For normalized channels: a channel that never varied in training may vary a little."""
 FOLDS = 5
 NEIGHBORS = 150
-"""Training clips with the most similar signals, of which FAR is the quantile that spreads are measured to."""
+"""Training clips with the most similar signals; spreads are measured up to their FAR quantile."""
 FAR = 0.9
 SMALLEST_SPREAD = 0.05
 CHUNK = 512
-"""Clips that are compared with all training clips at once."""
+"""Clips that are compared with all training clips in one step."""
 
 
 @dataclass(eq=False)
 class ViewReference:
-    """The training clips' distribution of one view, d numbers."""
+    """The distribution of the training clips in one view of d numbers."""
 
     mean: np.ndarray
     """float32 (d,)."""
@@ -70,8 +70,8 @@ class ViewReference:
 
 
 def out_of_fold(summaries: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Logarithm of the distance of each of the clips (N, d) from the clips of other groups, int (N,): float64 (N,). Of
-    one group alone: from all clips."""
+    """Logarithm of the distance of each clip (N, d) from the clips of other groups, int (N,): float64 (N,). If there is
+    only one group, from all clips."""
     names, index = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         return ViewReference.fit(summaries).logs(summaries)
@@ -85,10 +85,11 @@ def out_of_fold(summaries: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 @dataclass(eq=False)
 class UsualDistances:
-    """How far M training clips are from those of other groups, by their quality signals."""
+    """Distances of M training clips from the training clips of other groups, by their quality signals."""
 
     signals: np.ndarray
-    """float32 (M, q), over their standard deviations `scale`; q = 0 if what is usual does not depend on signals."""
+    """float32 (M, q), divided by their standard deviations `scale`; q = 0 if usual distances do not depend on
+    signals."""
     scale: np.ndarray
     """float32 (q,)."""
     distances: np.ndarray
@@ -101,9 +102,9 @@ class UsualDistances:
         return cls(*(part.astype(np.float32) for part in (signals / scale, scale, distances)))
 
     def scores(self, distances: np.ndarray, signals: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
-        """Logarithms of distances (N,) in their usual spread: float64 (N,), 0 for the median of training clips with
-        such signals (N, q), 1 for their FAR quantile. groups: int (M,) where the clips are the training clips, none of
-        which is compared with those of its own group."""
+        """Logarithms of distances (N,) relative to their usual spread: float64 (N,), 0 for the median of training clips
+        with such signals (N, q), 1 for their FAR quantile. groups: int (M,) if the clips are the training clips; a clip
+        is then not compared with its own group."""
         parts = range(0, len(distances), CHUNK)
         usual = [self._usual(signals[i : i + CHUNK], groups, i) for i in parts]
         median, far = np.concatenate([*usual, np.zeros((0, 2))]).T  # (N,) each

@@ -1,11 +1,11 @@
 """How far a clip is from the clips that a model was trained on.
 
-What the model sees of a modality, averaged over time, is compared with the training clips in two views: its features,
-and its quality signals, which few channels of many would drown (prediction/distances.py). The limit is a conformal
-quantile over whole groups (evaluation/conformal.py) of training clips, out of fold, and validation clips together; that
-of the validation clips alone if they are beyond it too often, because encoders may know the people that they were
-trained on too well. A clip is unlike the training clips if one of its modalities is beyond the limit. With too few
-validation groups nothing is said.
+The model's input of a modality, averaged over time, is compared with the training clips in two views: its features, and
+its quality signals, which would be lost among the many feature channels (prediction/distances.py). The limit is a
+conformal quantile over whole groups (evaluation/conformal.py) of training clips, out of fold, and validation clips
+together. If validation clips exceed it too often, it is the quantile of the validation clips alone, because encoders
+may know their training people too well. A clip is unlike the training clips if one of its modalities exceeds the limit.
+With too few validation groups, no clip is judged.
 """
 
 from collections.abc import Sequence
@@ -26,22 +26,22 @@ from stage2_fusion.evaluation.conformal import (
 from stage2_fusion.prediction.distances import UsualDistances, ViewReference, out_of_fold
 
 FALSE_ALARMS = 0.02
-"""Share of clips like the training ones that are called unlike them all the same."""
+"""Share of clips like the training clips that are nevertheless judged unlike them."""
 ABSENT = 0.005
-"""Highest share of clips like the training ones that lack a modality whose absence is unlike them."""
+"""A missing modality is unlike the training clips if at most this share of clips like them lacks it."""
 CHANCE = 1.645
-"""Standard errors by which validation clips may be beyond the limit more often than FALSE_ALARMS."""
+"""Standard errors by which validation clips may exceed the limit more often than FALSE_ALARMS."""
 MOST_FALSE_ALARMS = 0.05
-"""The highest share with which anything is said: fewer validation groups cannot even promise this."""
+"""Highest share at which clips are still judged: fewer validation groups cannot even promise this."""
 VIEWS = ("features", "signals")
 KEYS = tuple(f"{name}.{view}" for name in MODALITIES for view in VIEWS)
 """The V = 6 views of a clip."""
 MODALITY_OF = np.repeat(np.arange(len(MODALITIES)), len(VIEWS))
 """int (V,), the modality of each view."""
 WORDS = {"vision": "picture", "audio": "sound", "text": "words"}
-"""What messages call a modality of a clip."""
+"""The word for each modality in messages."""
 NEEDED_GROUPS = fewest_groups(1 - MOST_FALSE_ALARMS)
-"""Validation groups below which it is not known which clips are unlike."""
+"""Fewest validation groups with which clips are judged."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +49,30 @@ class ClipFamiliarity:
     """How far a clip is from the training clips."""
 
     distances: dict[str, float]
-    """Modality to its distance from the training clips, that of its farther view: 0 is usual for a clip with such
-    quality signals, 1 is farther than 95 % of the clips like the training clips. Only of modalities that the clip has
-    and the model reads."""
+    """Modality to its distance from the training clips, in its farther view: 0 is usual for a clip with such quality
+    signals, 1 is farther than 95 % of the clips like the training clips. Only modalities that the clip has and the
+    model reads."""
     percentile: float
-    """Percentage of the clips like the training clips, each group counting once, that are no farther: 0 to 100."""
+    """Percentage of the clips like the training clips that are no farther, with each group counting once: 0 to 100."""
     unlike: list[str] = field(default_factory=list)
-    """What is unlike the training clips, such as "picture" or "no sound"; empty for a clip like them."""
+    """The parts that are unlike the training clips, such as "picture" or "no sound"; empty for a clip like them."""
     known: bool = True
     """False if the model was validated on too few groups to tell; `unlike` is empty then."""
 
     @property
     def reasons(self) -> str:
-        """What is unlike, in words; "" for a clip like the training clips."""
+        """The unlike parts, in words; "" for a clip like the training clips."""
         return ", ".join(self.unlike) if self.known else "not known"
 
 
 @dataclass(eq=False)
 class Familiarity:
-    """The distributions of the M training clips, and how far they and the N validation clips are."""
+    """The distributions of the M training clips, and the distances of these and of the N validation clips."""
 
     references: dict[str, ViewReference]
     """By key of the view; without modalities that no training clip has, or that the model does not read."""
     usual: dict[str, UsualDistances]
-    """By key of the view, of the same ones."""
+    """By key of the view, for the same views."""
     training: np.ndarray
     """float32 (M, V), scores of the training clips out of fold, NaN where a modality is absent."""
     training_groups: np.ndarray
@@ -90,7 +90,7 @@ class Familiarity:
         validation: "Summaries",
         validation_groups: Sequence[str],
     ) -> Self:
-        """From what the model sees of the training and the validation clips."""
+        """From the model's inputs for the training and the validation clips."""
         numbers = number_groups([*training_groups, *validation_groups])
         groups, others = np.split(numbers, [len(training_groups)])
         nothing = np.zeros((0, len(KEYS)), np.float32)
@@ -109,8 +109,8 @@ class Familiarity:
         return fitted
 
     def measure(self, summaries: "Summaries") -> np.ndarray:
-        """Scores float64 (N, V) of summaries (N, d): distances in their usual spread, NaN where a modality is absent or
-        was never seen."""
+        """Scores float64 (N, V) of summaries (N, d): distances relative to their usual spread, NaN for a modality that
+        is absent or was never seen in training."""
         scores = np.full((len(next(iter(summaries.values()))), len(KEYS)), np.nan)
         for v, key in enumerate(KEYS):
             has = ~np.isnan(summaries[key]).any(axis=1)  # (N,)
@@ -126,14 +126,14 @@ class Familiarity:
 
     @property
     def not_known(self) -> str:
-        """Why it is not known which clips are unlike; "" if it is known."""
+        """Why clips cannot be judged; "" if they can."""
         groups = "person or group" if self.people == 1 else "people or groups"
         few = f"not known ({self.people} {groups} in validation; {NEEDED_GROUPS} are needed)"
         return few if self.people < NEEDED_GROUPS else ""
 
     @property
     def false_alarms(self) -> float:
-        """The highest share of clips like the training ones that is called unlike them: 1 / (groups + 1) if there are
+        """The highest share of clips like the training clips that is judged unlike them: 1 / (groups + 1) if there are
         too few validation groups for FALSE_ALARMS."""
         return FALSE_ALARMS if self.people >= fewest_groups(1 - FALSE_ALARMS) else 1 / (self.people + 1)
 
@@ -142,18 +142,18 @@ class Familiarity:
         return _Limits.of(self)
 
     def judge(self, scores: np.ndarray, present: np.ndarray | None = None) -> list[ClipFamiliarity]:
-        """scores: (N, V) of `measure`. present: bool (N, 3), modalities that the model reads of the clips, by default
-        those with a score."""
+        """scores: (N, V) of `measure`. present: bool (N, 3), the modalities of the clips that the model reads, by
+        default those with a score."""
         present = ~np.isnan(scores[:, :: len(VIEWS)]) if present is None else present
         return [self._limits.judge(row, has) for row, has in zip(scores, present, strict=True)]
 
 
 Summaries = dict[str, np.ndarray]
-"""Key of a view to float32 (N, d), what a model sees of N clips, NaN where the modality is absent."""
+"""Key of a view to float32 (N, d), summaries of the model's inputs for N clips, NaN if the modality is absent."""
 
 
 def _conditions(summaries: Summaries, key: str) -> np.ndarray:
-    """What makes a distance usual (N, q): the signals of the modality for its features, nothing for the signals."""
+    """What a usual distance depends on (N, q): for features, the signals of the modality; for signals, nothing."""
     name, _, view = key.partition(".")
     signals = summaries[f"{name}.signals"]
     return signals if view == "features" else signals[:, :0]
@@ -166,15 +166,15 @@ def present_in(summaries: Summaries) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Limits:
-    """What is usual for clips of groups that were not fitted."""
+    """The usual scores of clips of new groups."""
 
     centers: np.ndarray
     """(V,): medians of the scores, NaN for a modality that no clip has."""
     deviations: np.ndarray
-    """(V,): from there to the 95th percentile, which makes views with different tails comparable."""
+    """(V,): from the median to the 95th percentile, which makes views with different tails comparable."""
     weights: np.ndarray
     scores: np.ndarray
-    """(M + N,) each: of a clip its farthest view."""
+    """(M + N,) each: the score of the farthest view of each clip."""
     limit: float
     expected: np.ndarray
     """bool (3,): nearly all clips have the modality."""
@@ -199,7 +199,7 @@ class _Limits:
         return cls(centers, deviations, weights, scores, limit, expected, seen, not familiarity.not_known)
 
     def judge(self, values: np.ndarray, present: np.ndarray) -> ClipFamiliarity:
-        """Of one clip: scores (V,) and bool (3,)."""
+        """One clip: scores (V,) and present bool (3,)."""
         scores, relative, unlike = (values - self.centers) / self.deviations, {}, []
         for m, name in enumerate(MODALITIES):
             views = m == MODALITY_OF
@@ -216,9 +216,9 @@ class _Limits:
 
 
 def _limit(scores: np.ndarray, groups: np.ndarray, training: int, rate: float) -> float:
-    """The score that a clip of a new group is beyond with probability `rate`. scores and groups: (M + N,), of
-    `training` = M clips and of the validation clips."""
-    # Of too few groups, the farthest clip is the limit: a clip of a further group passes it once in groups + 1.
+    """The score that a clip of a new group exceeds with probability `rate`. scores and groups: (M + N,), of `training`
+    = M clips and of the validation clips."""
+    # With too few groups, the farthest clip is the limit: a clip of a new group exceeds it once in groups + 1.
     pooled = min(group_quantile(scores, groups, 1 - rate), scores.max(initial=-np.inf))
     unmet, people = scores[training:], groups[training:]
     beyond = unmet > pooled  # (N,)
@@ -231,5 +231,5 @@ def _limit(scores: np.ndarray, groups: np.ndarray, training: int, rate: float) -
 
 
 def _farthest(scores: np.ndarray) -> np.ndarray:
-    """The highest of (N, V) in each row, ignoring NaN; -inf where there is none: (N,)."""
+    """The maximum of each row of (N, V), ignoring NaN; -inf for a row without values: (N,)."""
     return np.where(np.isnan(scores), -np.inf, scores).max(axis=1)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def predict_features(
     model: "FusionModel", data: str | Path, split: str | None = None, batch_size: int = 64
 ) -> Predictions:
-    """Predict the clips of a feature dataset, or of one split of it, as `emit evaluate` does: each clip is one window,
+    """Predict the clips of a feature dataset, or of one split of it, like `emit evaluate`: each clip is one window,
     whatever its length. Damaged views are left out, and labels are not read.
 
-    A clip without any features is predicted, as in an evaluation, and named as a failure. UserError when there is no
-    such split, or when the model cannot read the features.
+    A clip without any features is predicted, as in an evaluation, and also listed as a failure. UserError when there is
+    no such split, or when the model cannot read the features.
     """
     config = model.config
     assert config is not None

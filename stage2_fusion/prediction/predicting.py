@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class Predictions:
-    """What became of the clips of one or several sources."""
+    """The results for the clips of one or several sources."""
 
     about: FusionConfig
-    """The model."""
+    """The config.json of the model."""
     calibration: Calibration | None
-    """What its intervals and the distance from its training clips are computed from, if it knows."""
+    """Data for its intervals and for the distance from its training clips, if the model has it."""
     windows: list[Window]
     """Sorted by clip and start. A clip has one or more; a failed one may have none."""
     failures: list[tuple[str, str]]
-    """(clip or source, reason) of what could not be read, or not to its end."""
+    """(clip or source, reason) for what could not be read, or not to the end."""
     remarks: dict[str, Remarks] = field(default_factory=dict)
-    """Id to what was repaired, chosen or left out."""
+    """{id: what was repaired, chosen or left out}."""
     given_words: frozenset[str] = frozenset()
-    """Ids of clips that brought their words; those of the others are from speech recognition."""
+    """Ids of clips with given words; the words of other clips come from speech recognition."""
 
     @property
     def names(self) -> list[str]:
@@ -45,7 +45,7 @@ class Predictions:
         return self.about.label_names
 
     def bases(self) -> dict[str, Basis]:
-        """{id: what its prediction rests on}."""
+        """{id: what its prediction is based on}."""
         familiarity = self.calibration.familiarity if self.calibration else None
         return bases_of(self.windows, self.about.quality, familiarity, self.given_words)
 
@@ -62,11 +62,12 @@ def predict_clips(
     failures: Sequence[tuple[str, str]] = (),
     begun: ClipReader | None = None,
 ) -> Predictions:
-    """Predict clips from their files. Files are read in isolated processes, so that one that crashes or hangs its
-    reader loses that file only.
+    """Predict clips from their files. Files are read in isolated processes, so a file that crashes or hangs its reader
+    does not affect other files.
 
-    A clip that cannot be read, or has neither picture nor sound nor words, is a failure; one that cannot be read to its
-    end is both. failures: those of reading the sources, which go first. begun: as for `prepare_each`.
+    A clip that cannot be read, or has neither picture nor sound nor words, is a failure; a clip that cannot be read to
+    its end is both predicted and a failure. failures: failures of reading the sources, which come first. begun: as for
+    `prepare_each`.
     """
     unreadable: dict[str, str] = {}
     remarks: dict[str, Remarks] = {}
@@ -87,7 +88,7 @@ def predict_clips(
 
 
 def _counted(prepared: Iterable[Prepared], bar: Progress) -> Iterator[Prepared]:
-    """What `prepare_each` gives; a clip counts when its first window comes."""
+    """Pass on the output of `prepare_each`; a clip counts with its first window."""
     begun: set[str] = set()
     for item in prepared:
         if item[0].id not in begun:

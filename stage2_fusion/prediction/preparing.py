@@ -1,4 +1,4 @@
-"""From clips to the windows that the encoders take, in this process or in isolated worker processes."""
+"""Turn clips into windows for the encoders, in this process or in isolated worker processes."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,13 +14,13 @@ from shared.text import one_line
 
 NOTHING_GIVEN = "neither frames nor sound nor text are given"
 Prepared = tuple[Clip, ClipSample | None, str]
-"""A clip with one of its windows and "", or with None and the reason why it, or the rest of it, cannot be used."""
+"""A clip with one of its windows and "", or with None and the reason why the clip, or its rest, cannot be used."""
 
 
 def prepare_here(clips: Iterable[tuple[Clip, ClipArrays | None]], recipe: Recipe) -> Iterator[Prepared]:
-    """Prepare clips one after the other in this process. Arrays, where given, take the place of the clip's files.
+    """Prepare clips one after the other in this process. Arrays, if given, replace the clip's files.
 
-    Results are those of `prepare_each`. A file that crashes or hangs its reader takes this process along.
+    Results are the same as from `prepare_each`. A file that crashes or hangs its reader crashes or hangs this process.
     """
     info = describe(ClipSource([]), recipe)
     for clip, arrays in clips:
@@ -29,7 +29,7 @@ def prepare_here(clips: Iterable[tuple[Clip, ClipArrays | None]], recipe: Recipe
 
 
 def _rows(clip: Clip, arrays: ClipArrays | None, recipe: Recipe) -> Iterator[PreparedWindow]:
-    """Windows of a clip; whatever exception a damaged file causes in a library becomes a reason."""
+    """Windows of a clip; any exception that a damaged file causes in a library becomes a reason."""
     windows = 0
     try:
         for window in prepare_windows(clip, recipe) if arrays is None else _array_rows(clip, arrays, recipe):
@@ -59,12 +59,12 @@ def _array_rows(clip: Clip, arrays: ClipArrays, recipe: Recipe) -> Iterator[Prep
 def collect_failures(
     prepared: Iterable[Prepared], failures: dict[str, str], remarks: dict[str, Remarks]
 ) -> Iterator[ClipSample]:
-    """Pass windows on; note in `failures` (id to reason) which clips could not be read, or from where on, and add up in
-    `remarks` (by id) what was repaired, chosen or left out."""
+    """Pass windows on; record in `failures` (id to reason) which clips could not be read, or from where on, and collect
+    in `remarks` (by id) what was repaired, chosen or left out."""
     read_until: dict[str, float] = {}
     for clip, sample, reason in prepared:
         if sample is None:
-            until = read_until.get(clip.id)  # 0 for text alone
+            until = read_until.get(clip.id)  # 0 if there is only text
             where = "" if until is None else f"from {until:.1f} s on: " if until else "predicted by its words alone: "
             failures[clip.id] = where + reason
         else:

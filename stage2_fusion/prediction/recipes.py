@@ -10,7 +10,7 @@ from stage2_fusion.models.model_config import FusionConfig
 
 
 def make_recipe(settings: dict[str, Any], where: str = "") -> Recipe:
-    """The settings of `emit prepare`. UserError, which begins with `where`, if they are of another version or out of
+    """The settings of `emit prepare`. UserError, beginning with `where`, if they are of another version or out of
     range."""
     try:
         return Recipe.from_json(settings)
@@ -19,9 +19,9 @@ def make_recipe(settings: dict[str, Any], where: str = "") -> Recipe:
 
 
 def prediction_recipe(config: FusionConfig, source: str | Path, changes: dict[str, Any]) -> Recipe:
-    """How clips are prepared for a model: as its training clips were, with those `changes` that are not None. UserError
-    if its config.json names a detector or a recognizer that is a file, unless `changes` do: a model folder opens
-    nothing elsewhere."""
+    """How clips are prepared for a model: like its training clips, with the `changes` that are not None. UserError if
+    its config.json names a file as detector or recognizer and `changes` do not replace it: a model folder opens no
+    files elsewhere."""
     changes = {name: value for name, value in changes.items() if value is not None}
     for name, builtin in (("detector", "haar"), ("transcribe", "")):
         value = config.prepare.get(name, builtin)
@@ -35,8 +35,8 @@ def prediction_recipe(config: FusionConfig, source: str | Path, changes: dict[st
 
 
 def expected_recipe(config: FusionConfig, source: str | Path, changes: dict[str, Any]) -> Recipe:
-    """The same with the sample rate that the audio encoder will most probably ask for, which is known before it is
-    loaded, so that reading can begin. UserError as there."""
+    """Like `prediction_recipe`, with the sample rate that the audio encoder will most probably need. It is known before
+    the encoder is loaded, so reading can begin early. UserError as there."""
     recipe = prediction_recipe(config, source, changes)
     rate: Any = config.encoders.config
     for name in ("towers", "audio", "options", "sample_rate"):

@@ -1,4 +1,4 @@
-"""What a prediction of one clip holds."""
+"""The prediction of one clip."""
 
 from dataclasses import dataclass, field
 
@@ -14,28 +14,29 @@ UNKNOWN_WORDS = "its words are left out: the text encoder does not know half of 
 
 @dataclass
 class Window:
-    """The prediction of one stretch of a clip."""
+    """The prediction for one window of a clip."""
 
     clip: str
     """Id of the clip."""
     start: float
-    """Seconds from the start of the clip, as `end`."""
+    """Seconds from the start of the clip, like `end`."""
     end: float
     values: np.ndarray
     """float64 (K,) on the scale of the training labels, as everywhere here: in [0, 1], or in their `label_range`."""
     steps: StepExplanation
-    """Which modality counted when, and what each dimension attended to; times from the start of the clip."""
+    """Weights of the modalities over time, and the attention of each dimension; times from the start of the clip."""
     quality: dict[str, np.ndarray]
     """Modality to its quality signals (T, Q); absent modalities are left out."""
     transcript: str = ""
     distances: np.ndarray | None = None
-    """float64 (V,) of its views from the training clips, in their usual spread (prediction/familiarity.py), NaN for
-    modalities that are absent or that no training clip has; None if the model does not know."""
+    """float64 (V,), distances of its views from the training clips, relative to their usual spread
+    (prediction/familiarity.py), NaN for modalities that are absent or that no training clip has; None if the model has
+    no calibration."""
     read: tuple[str, ...] = ()
-    """Modalities that it has and the model reads."""
+    """Modalities of the window that the model reads."""
 
     def has_unknown_words(self) -> bool:
-        """Whether it has words that the text encoder could not read."""
+        """Whether the window has words that the text encoder could not read."""
         return bool(self.transcript.strip()) and "text" not in self.quality
 
 
@@ -51,12 +52,12 @@ class Timeline:
 
 @dataclass
 class ModalityWeights:
-    """How much each modality counted over time."""
+    """The weight of each modality over time."""
 
     times: np.ndarray
     """float64 (S,) in seconds; the middle of each window for a model without a time axis."""
     weights: np.ndarray
-    """float32 (S, 3) of vision, audio, text; 0 where a modality is absent."""
+    """float32 (S, 3) of vision, audio, text; 0 if a modality is absent."""
     attention: np.ndarray | None = None
     """float32 (K, S) of each dimension over the steps of its window; None for a model without attention."""
 
@@ -68,7 +69,7 @@ class ModalityPresence:
     present: bool
     quality: dict[str, float] = field(default_factory=dict)
     """Means of its quality signals (shared/media/quality.py), such as face_found, the share of pictures with a face, or
-    speech, the share of the time in which somebody speaks. Empty if it is absent."""
+    speech, the share of the time with speech. Empty if it is absent."""
 
 
 @dataclass
@@ -87,22 +88,22 @@ class Prediction:
     timeline: Timeline | None = None
     """None after an error, like `weights`."""
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Dimension to the lowest and highest value that its label has with the asked probability (`coverage`), for people
-    like those of the training data. Empty if the model does not know."""
+    """Dimension to an interval (lowest, highest) that contains its label with the requested probability (`coverage`),
+    for people like those in the training data. Empty if the model has no calibration."""
     basis: Basis | None = None
-    """What the prediction rests on, and whether the clip is unlike the training clips; None after an error."""
+    """What the prediction is based on, and whether the clip is unlike the training clips; None after an error."""
     weights: ModalityWeights | None = None
     found: dict[str, ModalityPresence] = field(default_factory=dict)
     """By modality: vision, audio, text."""
     transcript: str = ""
     """The words that were used: given, read from a file beside the clip, or transcribed."""
     error: str | None = None
-    """Why there is no prediction; in a list of clips only, a single one raises UserError instead."""
+    """Why there is no prediction; only in a list of clips, since a single clip raises UserError instead."""
     incomplete: str | None = None
-    """Why a part of the clip is not in the prediction, such as a damaged rest."""
+    """Why part of the clip is not in the prediction, such as a damaged rest."""
     remarks: list[str] = field(default_factory=list)
-    """What was repaired, chosen, left out or missing when its files were read, a line each, as in the verdicts of `emit
-    prepare`; and why intervals are the whole range."""
+    """What was repaired, chosen, left out or missing when its files were read, one line each, as in the verdicts of
+    `emit prepare`; and why intervals cover the whole range."""
 
 
 def average_windows(windows: list[Window]) -> dict[str, np.ndarray]:
@@ -114,7 +115,7 @@ def average_windows(windows: list[Window]) -> dict[str, np.ndarray]:
 
 
 def _average(windows: list[Window]) -> np.ndarray:
-    lengths = [max(window.end - window.start, 1e-3) for window in windows]  # text alone has no duration
+    lengths = [max(window.end - window.start, 1e-3) for window in windows]  # a clip with only text has no duration
     return np.average([window.values for window in windows], axis=0, weights=lengths)
 
 

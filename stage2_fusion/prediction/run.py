@@ -1,4 +1,4 @@
-"""Load a model and predict what a command names: media, or encoded clips."""
+"""Load a model and predict the clips of a command: media, or encoded clips."""
 
 import contextlib
 import warnings
@@ -29,32 +29,32 @@ class MediaOptions(CheckedOptions):
     """How media are read and encoded for a model."""
 
     layout: str | None = None
-    """How folders and tables are laid out, as in `emit prepare`; by default as the training clips of the model were, if
-    they can be read so, otherwise guessed from their files."""
+    """Layout of folders and tables, as in `emit prepare`; by default that of the model's training clips if it fits,
+    otherwise guessed from the files."""
     layout_options: dict[str, Any] = field(default_factory=dict)
-    """Options of the layout, as in `emit prepare`; by default those of the training clips."""
+    """Options of the layout, as in `emit prepare`; by default as for the training clips."""
     encoders: Path | None = None
     """Aligned encoders; by default those inside the model folder."""
     blendshapes: Path | None = None
     """MediaPipe's face_landmarker.task, for a model that reads action units; by default the one inside its folder."""
     window: Seconds | None = None
-    """Seconds per window of the timeline; by default the longest that a training clip could be."""
+    """Seconds per window of the timeline; by default the maximum length of a training clip."""
     detector: str | None = None
-    """Face detector, as in `emit prepare`; by default that of the training clips."""
+    """Face detector, as in `emit prepare`; by default as for the training clips."""
     transcribe: str | None = None
-    """Whisper folder, as in `emit prepare`; by default that of the training clips, "" for none."""
+    """Whisper folder, as in `emit prepare`; by default as for the training clips, "" for none."""
     batch_size: BatchSize = 16
-    """Windows per forward pass; the predictions do not depend on it."""
+    """Windows per forward pass; does not change the predictions."""
 
     def changes(self) -> dict[str, Any]:
-        """How media are prepared otherwise than the training clips were."""
+        """How the preparation of media differs from that of the training clips."""
         return {"max_seconds": self.window, "detector": self.detector, "transcribe": self.transcribe}
 
     def refuse_with_features(self) -> None:
-        """ValueError for an option that says how media are read: features are encoded already."""
+        """ValueError for an option about reading media: features are already encoded."""
         for name in MediaOptions.__dataclass_fields__:
             if name != "batch_size" and getattr(self, name) not in (None, {}):
-                raise ValueError(f"data: features are read, not media, so that {name} has no effect; leave it out")
+                raise ValueError(f"data: features are read, not media, so {name} has no effect; leave it out")
 
 
 def model_folder(source: Path) -> Path:
@@ -67,7 +67,7 @@ def model_folder(source: Path) -> Path:
 
 
 def load_predictor(model: Path, options: MediaOptions) -> "Predictor":
-    """The model with its encoders; a model of drawn faces says so."""
+    """The model with its encoders. Prints a warning for a model trained on synthetic faces."""
     from stage2_fusion.predictor import Predictor, SyntheticModelWarning
 
     with warnings.catch_warnings(record=True) as caught:
@@ -107,7 +107,7 @@ def predict_media(
     about: FusionConfig,
     failures: Sequence[tuple[str, str]] = (),
 ) -> "Predictions":
-    """Predict clips from their files. about: the config.json of the model; failures: those of the sources, which go
+    """Predict clips from their files. about: the config.json of the model; failures: of the sources, which come
     first."""
     with contextlib.ExitStack() as stack:
         begun = _begin_reading(list(clips), model, options, about)  # while torch is loaded
@@ -119,7 +119,7 @@ def predict_media(
 
 
 def _begin_reading(clips: list[Clip], model: Path, options: MediaOptions, about: FusionConfig) -> ClipReader | None:
-    """A reader that has begun with the clips; None if something is wrong, which loading the model says better."""
+    """A reader that has started on the clips; None on an error, which loading the model reports better."""
     try:
         reader = ClipReader(expected_recipe(about, model, options.changes()), min(cores(), len(clips)))
     except UserError:
@@ -143,7 +143,7 @@ def predict_encoded(model: Path, data: Path, split: str | None, batch_size: int)
 
 
 def _training_notes(model: "FusionModel", data: Path, ids: list[str]) -> list[str]:
-    """What to know when the model or its encoders were trained on encoded clips, or when that is not known."""
+    """Notes if the model or its encoders were trained on the encoded clips, or if that is unknown."""
     from stage2_fusion.data.feature_info import read_info
     from stage2_fusion.evaluation.known_clips import known_to_model
     from stage2_fusion.evaluation.unknown_training import meet_encoders
@@ -160,8 +160,8 @@ def _training_notes(model: "FusionModel", data: Path, ids: list[str]) -> list[st
 
 
 def seen_notes(ids: Iterable[str], trained_on: TrainedOn) -> list[str]:
-    """What to know when clips are those that the model learned from: on these, predictions look better than they are.
-    Ids are compared with and without the extension of a media file."""
+    """A note if clips were in training: predictions for these look better than they are. Ids are compared with and
+    without the extension of a media file."""
     names = {name for given in ids for name in (given, Path(given).stem if is_media(Path(given)) else given)}
     learned, chosen = (len(names & set(clips or ())) for clips in (trained_on.clips, trained_on.chosen_on))
     return [_seen_line(learned, chosen, ", going by their names")] if learned or chosen else []
@@ -169,6 +169,6 @@ def seen_notes(ids: Iterable[str], trained_on: TrainedOn) -> list[str]:
 
 def _seen_line(learned: int, chosen: int, how: str = "") -> str:
     return (
-        f"seen in training: {learned} of the clips trained this model and {chosen} chose its epoch{how}; do not judge "
-        "it by them (--split takes the clips of one split)"
+        f"seen in training: {learned} of the clips trained this model and {chosen} chose its epoch{how}; do not "
+        "judge it by them (--split takes the clips of one split)"
     )

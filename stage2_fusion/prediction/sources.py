@@ -1,4 +1,4 @@
-"""Which clips a person means by files, folders and tables."""
+"""Find the clips in files, folders and tables given by the user."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +13,10 @@ from shared.layouts.used import UsedLayout
 from shared.text import counted
 
 ABSENT = ((), ("labels", "groups"), ("labels", "groups", "split"), ("labels", "groups", "split", "id"))
-"""Options that name columns which clips to be predicted may lack, unlike the training clips; the first that fit count.
-"""
+"""Options for columns that the clips to predict may lack, unlike the training clips; the first that fit are left
+out."""
 PLAIN = ("csv", "folder", "hf")
-"""Layouts that find the same pictures and sound as reading media alone does."""
+"""Layouts that find the same pictures and sound as reading plain media."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,19 @@ class Reading:
     split: str | None = None
     """Only the clips of this split."""
     trained_with: UsedLayout | None = None
-    """How the training clips of the model were read; folders and tables that can be read so are."""
+    """How the training clips of the model were read; folders and tables are read in the same way if possible."""
     model: Path | None = None
     """The folder that names `trained_with`."""
 
 
 @dataclass
 class SourceClips:
-    """The clips of sources."""
+    """The clips found in the sources."""
 
     clips: list[Clip]
-    """Without labels, which prediction does not read. Ids are unique."""
+    """Without labels, since prediction does not read them. Ids are unique."""
     failures: list[tuple[str, str]] = field(default_factory=list)
-    """(source, reason) of sources without a clip."""
+    """(source, reason) for sources without a clip."""
     notes: list[str] = field(default_factory=list)
     """How the sources were read."""
 
@@ -80,12 +80,12 @@ def media_clip(path: Path) -> Clip:
 
 
 def source_notes(read: ClipSource, source: Path) -> list[str]:
-    """How a source was read, a line each, without the tables that `emit check` prints."""
+    """Lines about how a source was read, without the tables that `emit check` prints."""
     return [f"{source}: {note}" for note in read.notes if "\n" not in note]
 
 
 def _is_single_file(source: Path, reading: Reading) -> bool:
-    """Whether a source is a media file that is read by itself. UserError is left to `_read`."""
+    """Whether a source is a single media file. Leaves any UserError to `_read`."""
     try:
         return reading.layout is None and source.is_file() and guess_layout(source) == "folder"
     except UserError:
@@ -93,21 +93,21 @@ def _is_single_file(source: Path, reading: Reading) -> bool:
 
 
 def _read(source: Path, reading: Reading, notes: list[str]) -> list[Clip]:
-    """Clips of a folder or table, of the split that is asked for; how it was read is added to `notes`."""
+    """Clips of a folder or table, of the requested split; how it was read is added to `notes`."""
     read, layout = read_folder_or_table(source, reading)
     read = select_split(read, layout, reading, source)
     notes += source_notes(read, source)
     if layout != "folder":
         return read.clips
-    # Clips of a folder are named by their files, like files given one by one; a table has names of its own.
+    # Clips of a folder are named after their files, like single files; a table has its own names.
     paths = [(clip, clip.media) for clip in read.clips]
     return [replace(clip, id=str(path.relative_to(source))) for clip, path in paths if isinstance(path, Path)]
 
 
 def read_folder_or_table(source: Path, reading: Reading) -> tuple[ClipSource, str]:
-    """All clips with their labels, and the layout: the one that the options name, else that of the model's training
-    clips if the source can be read so, else the one that the files tell. A folder whose table is not certain is read as
-    media alone: predicting needs no labels."""
+    """All clips with their labels, and the layout: as the options say; otherwise that of the model's training clips if
+    it fits; otherwise guessed from the files. A folder with an uncertain table is read as plain media, since prediction
+    needs no labels."""
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     trained, why_not = reading.trained_with, ""
@@ -132,7 +132,8 @@ def read_folder_or_table(source: Path, reading: Reading) -> tuple[ClipSource, st
 
 
 def _read_as_trained(source: Path, trained: UsedLayout, model: Path | None) -> ClipSource:
-    """With the options of ABSENT left out as far as needed. The UserError is that with all options."""
+    """Read with the layout of the training clips, leaving out options in ABSENT as far as needed. The UserError is the
+    one with all options."""
     errors: list[UserError] = []
     for absent in ABSENT:
         options = {name: value for name, value in trained.options.items() if name not in absent}
@@ -144,7 +145,7 @@ def _read_as_trained(source: Path, trained: UsedLayout, model: Path | None) -> C
 
 
 def _guess(source: Path) -> tuple[str, str]:
-    """The layout that the files of a source tell, and why it is not certain."""
+    """The layout guessed from the files of a source, and why it is not certain."""
     try:
         return guess_layout(source), ""
     except UserError as error:
@@ -154,15 +155,15 @@ def _guess(source: Path) -> tuple[str, str]:
 
 
 def _differs(trained: UsedLayout) -> str:
-    """What to know when clips are read as media alone; "" if the training clips were too."""
+    """A note for clips that are read as plain media; "" if the training clips were too."""
     if trained.name in PLAIN:
         return ""
     return f", unlike the training clips (layout {trained}): give the folder of the dataset to read them the same way"
 
 
 def select_split(read: ClipSource, layout: str, reading: Reading, source: Path) -> ClipSource:
-    """The clips of the split that is asked for; splits are drawn, as `emit prepare` does, if there are none. UserError
-    when no clip is in the split."""
+    """The clips of the requested split; if there are no splits, they are drawn as in `emit prepare`. UserError when no
+    clip is in the split."""
     split = reading.split
     if not split:
         return read

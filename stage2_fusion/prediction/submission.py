@@ -1,10 +1,10 @@
-"""Submissions: the predictions of a challenge's split, one row for each of its clips.
+"""Submissions: predictions for a challenge's split, one row per clip.
 
     Filename,Admiration,Amusement,Determination,Empathic Pain,Excitement,Joy
     12660,0.134210,0.000000,...
 
-The ids and the columns are those of the source, in its order of dimensions and sorted by id; values lie in the range of
-the labels. A clip without a prediction gets the mean label of the training clips.
+Ids and columns come from the source, with dimensions in its order and rows sorted by id; values lie in the range of the
+labels. A clip without a prediction gets the mean label of the training clips.
 """
 
 import csv
@@ -26,16 +26,16 @@ from shared.text import counted, first_few
 
 KEY = "Filename"
 SHOWN = 3
-"""Examples that a problem names."""
+"""Most examples that a problem names."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-"""What every reader of CSV files takes for a number."""
+"""What every CSV reader accepts as a number."""
 ROUNDING = 1e-6
-"""By how much a value may lie outside its range without being counted as clipped."""
+"""How far a value may lie outside its range without counting as clipped."""
 
 
 @dataclass
 class Asked:
-    """What a submission has to hold."""
+    """The required content of a submission."""
 
     clips: list[Clip]
     """Sorted by id."""
@@ -44,15 +44,15 @@ class Asked:
     scale: LabelScale
     """The range of each dimension."""
     labels: np.ndarray
-    """float64 (N, K) on the scale, NaN = not known."""
+    """float64 (N, K) on the scale, NaN = unknown."""
     notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(
         cls, source: ClipSource, names: Sequence[str] = (), ranges: Mapping[str, list[float]] | None = None
     ) -> "Asked":
-        """What the clips of a split ask for. names, ranges: dimensions of the model and their ranges, for a source that
-        has none of its own."""
+        """The required content for the clips of a split. names, ranges: dimensions of the model and their ranges, for a
+        source without labels."""
         unlisted = [clip for clip in source.clips if UNLISTED in clip.problems]
         listed = [clip for clip in source.clips if UNLISTED not in clip.problems]
         notes = []
@@ -75,8 +75,8 @@ class Asked:
         return [clip.id for clip in self.clips]
 
     def mean_pcc(self, values: np.ndarray) -> tuple[float, int] | None:
-        """The PCC of values (N, K), mean over the dimensions whose labels allow one, and the number of labeled clips;
-        None when the labels allow none."""
+        """The PCC of values (N, K), mean over the dimensions for which the labels allow it, and the number of labeled
+        clips; None if the labels allow no PCC."""
         scores = [pcc(values[:, k], self.labels[:, k]) for k in range(len(self.names))]
         known = [score for score in scores if not np.isnan(score)]
         labeled = int((~np.isnan(self.labels)).any(axis=1).sum())
@@ -84,7 +84,7 @@ class Asked:
 
 
 def _known_labels(labels: np.ndarray, scale: LabelScale) -> np.ndarray:
-    """Labels (N, K) with NaN for the few outside their range, which are codes of missing values. UserError when most
+    """Labels (N, K) with NaN for the few outside their range, which are codes for missing values. UserError when most
     lie outside: they are on another scale."""
     outside = (labels < scale.lowest - ROUNDING) | (labels > scale.highest + ROUNDING)
     if 2 * outside.sum() > (~np.isnan(labels)).sum():
@@ -97,7 +97,7 @@ def _known_labels(labels: np.ndarray, scale: LabelScale) -> np.ndarray:
 
 @dataclass
 class Submission:
-    """Rows in the order of what is asked for."""
+    """The rows of a submission, in the required order."""
 
     asked: Asked
     values: np.ndarray
@@ -124,9 +124,9 @@ def make_submission(
 ) -> Submission:
     """A submission from predictions {id: (K',)} of the dimensions `names`.
 
-    A clip without one gets `mean_labels`, the mean label of training by dimension or, where it is not known, the mean
-    prediction of the others. A dimension that is not predicted gets the lowest label. UserError when no clip that is
-    asked for is predicted, or no dimension, and for ids that lost their leading zeros.
+    A clip without a prediction gets `mean_labels`, the mean training label by dimension or, if unknown, the mean
+    prediction of the others. A dimension without predictions gets the lowest label. UserError when no required clip or
+    dimension is predicted, and for ids that lost their leading zeros.
     """
     present = [clip_id for clip_id in asked.ids if clip_id in predictions]
     if not present and not _lost_zeros(set(predictions), set(asked.ids)):
@@ -174,7 +174,7 @@ def _notes(
         what = "mean label of the training clips" if mean_labels else "mean prediction of the others"
         notes.append(f"{counted(len(filled), 'clip')} without a prediction: the {what} stands in: {first_few(filled)}")
     if absent := [name for name in asked.names if name not in columns]:
-        notes.append(f"not predicted by this model, so that each clip gets the lowest label: {', '.join(absent)}")
+        notes.append(f"not predicted by this model, so each clip gets the lowest label: {', '.join(absent)}")
     if extra := sorted(set(predictions) - set(asked.ids)):
         notes.append(f"{counted(len(extra), 'predicted clip')} left out, not asked for: {first_few(extra)}")
     return notes
@@ -185,16 +185,16 @@ def _notes(
 
 @dataclass
 class Checked:
-    """A submission as a file holds it."""
+    """The result of checking a submission file."""
 
     problems: list[str]
-    """What is wrong, a line each; empty for one that will be accepted."""
+    """What is wrong, one line each; empty for a submission that will be accepted."""
     values: np.ndarray | None
-    """float64 (N, K) in the order of what is asked for; None when something is wrong."""
+    """float64 (N, K) in the required order; None when something is wrong."""
 
 
 def check_submission(path: Path, asked: Asked) -> Checked:
-    """Whether a file holds exactly what is asked for: its columns and ids, in order, with numbers in their range."""
+    """Check that a file holds exactly the required columns and ids, in order, with numbers in their range."""
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
@@ -253,7 +253,7 @@ def _id_problems(ids: list[str], wanted: list[str]) -> list[str]:
     missing, extra = sorted(asked - given), sorted(given - asked)
     short = _lost_zeros(extra, missing)
     add("missing ids", missing)
-    add("ids that are not asked for" + (", whose leading zeros are lost" if short else ""), extra)
+    add("ids that are not asked for" + (", with lost leading zeros" if short else ""), extra)
     add("ids that occur more than once", [name for name, count in Counter(ids).items() if count > 1])
     if not problems and ids != wanted:
         first = next(i for i, (a, b) in enumerate(zip(ids, wanted, strict=True)) if a != b)
@@ -262,7 +262,7 @@ def _id_problems(ids: list[str], wanted: list[str]) -> list[str]:
 
 
 def _lost_zeros(extra: Collection[str], missing: Collection[str]) -> list[str]:
-    """The ids whose leading zeros a spreadsheet has removed: with them, they are missing ones."""
+    """The ids that lost their leading zeros in a spreadsheet: with the zeros, they are missing ids."""
     stripped = {name.lstrip("0") for name in missing if name.isdigit() and name.startswith("0")}
     return [name for name in extra if name in stripped]
 

@@ -1,4 +1,4 @@
-"""What a fusion model sees of a clip, averaged over time: the numbers that tell familiar clips from others."""
+"""A fusion model's input of a clip, averaged over time: the numbers that tell familiar clips from others."""
 
 from typing import Self
 
@@ -38,12 +38,13 @@ class SummaryRecorder:
         self.parts.append(summarize(self.model, arguments[0]))
 
     def summaries(self) -> Summaries:
-        """Of all clips so far: view to float32 (N, d), NaN where a modality is absent or the model does not read it."""
+        """For all clips so far: view to float32 (N, d), NaN for a modality that is absent or that the model does not
+        read."""
         return {name: np.concatenate([part[name] for part in self.parts]) for name in KEYS}
 
 
 def summarize(model: FusionModel, batch: Batch) -> Summaries:
-    """What a model, in evaluation mode, sees of the clips of a batch; see `SummaryRecorder.summaries`."""
+    """Summaries of the inputs of a model, in evaluation mode, for a batch; see `SummaryRecorder.summaries`."""
     with torch.no_grad():
         inputs = model.inputs(batch)
         parts = [part for name in MODALITIES for part in _summarize(inputs[name])]
@@ -52,7 +53,7 @@ def summarize(model: FusionModel, batch: Batch) -> Summaries:
 
 def _summarize(part: ModalityInput) -> tuple[Tensor, Tensor]:
     """Features: the embedding and the mean of the sequence (B, D + C). Signals: means of the quality signals, and how
-    much the sequence changes over time (B, Q + 1). NaN where the modality is absent."""
+    much the sequence changes over time (B, Q + 1). NaN if the modality is absent."""
     steps = part.mask.sum(dim=1, keepdim=True).clamp(min=1)  # (B, 1)
     mean = part.x.sum(dim=1) / steps  # (B, C)
     variance = (part.x.square().sum(dim=1) / steps - mean.square()).clamp(min=0)  # (B, C)

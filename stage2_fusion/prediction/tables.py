@@ -57,7 +57,7 @@ class TableDescription:
 
     label_names: list[str]
     label_ranges: dict[str, list[float]] | None = None
-    """Lowest and highest value of each dimension; None stands for [0, 1]."""
+    """Lowest and highest value of each dimension; None means [0, 1]."""
     scale_known: bool = True
     """False for the mean of tables that do not say their ranges."""
     made_from: dict[str, Any] = field(default_factory=dict)
@@ -74,13 +74,13 @@ class TableDescription:
 
 
 def description_path(table: Path) -> Path:
-    """Where the description of a table of predictions is."""
+    """The path of the description of a table of predictions."""
     return table.with_name(f"{table.stem}_made_from.json")
 
 
 def read_prediction_table(path: Path) -> PredictionTable:
-    """A table of predictions. UserError when it is none: without a column Filename, with a clip twice, or with a cell
-    that is no number."""
+    """A table of predictions. UserError when it has no column Filename, a clip twice, or a cell that is not a
+    number."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; {HOW}")
     rows = read_records(path)
@@ -105,7 +105,7 @@ def read_prediction_table(path: Path) -> PredictionTable:
 
 
 def _is_end(name: str, columns: Iterable[str]) -> bool:
-    """Whether a column is an end of the interval of another one, which no mean of members has."""
+    """Whether a column is an interval bound of another column; means of members have no intervals."""
     base, _, end = name.rpartition("_")
     return end in ("low", "high") and base in columns
 
@@ -122,7 +122,7 @@ def _number(path: Path, clip: str, name: str, cell: str) -> float:
 
 def combine_tables(paths: Sequence[Path], method: str) -> PredictionTable:
     """The mean ("average") of predictions of the same clips, or their mean rank ("rank") in (0, 1). Rows and columns
-    may be in any order. UserError, which names both files, when clips, dimensions or scales differ."""
+    may be in any order. UserError, naming both files, when clips, dimensions or scales differ."""
     tables, stacked = _stack_tables(paths, of_one_scale=method == "average")
     values = stacked.mean(axis=2) if method == "average" else average_ranks(stacked)
     scale = next((table.scale for table in tables if table.scale), None)
@@ -144,10 +144,10 @@ def weigh_tables(
     learn: Callable[[list[str]], tuple[Combiner, Callable[[np.ndarray], Stack]]],
     allow_common_ids: bool = False,
 ) -> PredictionTable:
-    """The predictions of the same clips by several systems, combined as `learn`, given their ids, has learned from
-    evaluations of the same systems, in the same order. UserError, which names both files, when tables and evaluations
-    are not of the same systems, dimensions and scale, or share ids, unless that is allowed: a table does not tell
-    whether these are the same clips."""
+    """Combine the predictions of the same clips by several systems with weights that `learn`, given their ids, learned
+    from evaluations of the same systems, in the same order. UserError, naming both files, when tables and evaluations
+    differ in systems, dimensions or scale, or share ids, unless that is allowed: a table does not tell whether equal
+    ids are the same clips."""
     tables, stacked = _stack_tables(paths, of_one_scale=True)
     first = tables[0]
     for table, evaluation in zip(tables, fit, strict=True):
@@ -155,7 +155,7 @@ def weigh_tables(
     if (common := set(first.ids) & set(fit[0].ids)) and not allow_common_ids:
         raise UserError(
             f"{fit[0].path}: {len(common)} of its clips are in {first.path}, such as {min(common)!r}, or others have "
-            "their ids; give evaluations of other clips, or go on with --allow_unknown_training true"
+            "their ids; give evaluations of other clips, or continue with --allow_unknown_training true"
         )
     order = [first.names.index(name) for name in fit[0].names]
     scale = fit[0].scale
@@ -182,12 +182,11 @@ def _stack_tables(paths: Sequence[Path], of_one_scale: bool) -> tuple[list[Predi
 
 
 def _check_same_system(table: PredictionTable, evaluation: Evaluation) -> None:
-    """UserError when weights learned from the evaluation are not those of the system behind the table, or when that is
-    not known."""
+    """UserError when the evaluation is of another system than the table, or when that is unknown."""
     about = TableDescription.beside(table.path)
     made_from = about.made_from if about else {}
     if made_from.get("system") is None:
-        raise UserError(f"{table.path}: does not say which model it is of, so weights cannot be its own; {PREDICT}")
+        raise UserError(f"{table.path}: does not say which model made it, so no weights fit it; {PREDICT}")
     ours, theirs = (
         (made_from["system"], made_from.get("configuration")),
         (evaluation.info.model, evaluation.info.configuration),
@@ -197,7 +196,7 @@ def _check_same_system(table: PredictionTable, evaluation: Evaluation) -> None:
             f"{evaluation.path}: of another system than {table.path}; give --fit in the order of the tables"
         )
     own, fitted = made_from.get("model_digest"), evaluation.info.made_from.get("model_digest")
-    if own and fitted and own != fitted:  # merged folds are of other models of the system
+    if own and fitted and own != fitted:  # merged folds come from other models of the system
         raise UserError(f"{evaluation.path}: of another model than {table.path}; evaluate the one that predicts")
     if set(table.names) != set(evaluation.names):
         raise UserError(f"{evaluation.path}: of other dimensions than {table.path}")

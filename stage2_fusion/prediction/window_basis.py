@@ -1,4 +1,4 @@
-"""What the prediction of a clip rests on, from its windows."""
+"""What the prediction of a clip is based on, from its windows."""
 
 from collections.abc import Collection, Sequence
 
@@ -16,8 +16,8 @@ SNR_DECIBELS = 40
 def basis_of(
     windows: Sequence[Window], signals: dict[str, list[str]], familiarity: Familiarity | None, transcribed: bool
 ) -> Basis:
-    """Of a clip from its windows, one or more. signals: names of the quality signals. transcribed: the words, if there
-    are any, are from speech recognition."""
+    """The Basis of a clip from its windows, one or more. signals: names of the quality signals. transcribed: the words,
+    if any, come from speech recognition."""
 
     def values(modality: str, signal: str) -> np.ndarray | None:
         """(T,) over all windows; None without the modality or the signal."""
@@ -48,7 +48,7 @@ def basis_of(
 
 
 def _familiarity(windows: Sequence[Window], familiarity: Familiarity | None) -> ClipFamiliarity | None:
-    """Of the mean distance of the windows that have a modality, weighted by their lengths."""
+    """From the mean distance of the windows with each modality, weighted by their lengths."""
     if familiarity is None or any(window.distances is None for window in windows):
         return None
     distances = np.stack([window.distances for window in windows if window.distances is not None])  # (W, V)
@@ -67,8 +67,8 @@ def bases_of(
     familiarity: Familiarity | None,
     given_words: Collection[str],
 ) -> dict[str, Basis]:
-    """{id: Basis} of each clip, in the order of their windows. given_words: ids of the clips that brought their words;
-    other arguments as for `basis_of`."""
+    """{id: Basis} of each clip, in the order of their windows. given_words: ids of the clips with given words; other
+    arguments as for `basis_of`."""
     clips: dict[str, list[Window]] = {}
     for window in windows:
         clips.setdefault(window.clip, []).append(window)

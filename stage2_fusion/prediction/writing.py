@@ -2,12 +2,12 @@
 
 OUT                     Filename, one column per dimension; sorted by Filename. With intervals, the columns NAME_low and
                         NAME_high of each dimension follow
-OUT_timeline.csv        Filename, start, end, one column per dimension: a row for each window
-OUT_basis.csv           what each prediction rests on, and how unusual the clip is (prediction/basis.py)
+OUT_timeline.csv        Filename, start, end, one column per dimension: a row per window
+OUT_basis.csv           what each prediction is based on, and how unusual the clip is (prediction/basis.py)
 OUT_failures.csv        Filename, reason
 OUT_remarks.csv         Filename, remark: what was repaired, chosen or left out
 OUT_made_from.json      model, sources, dimensions and their ranges
-OUT_explained.jsonl     only when asked for: weights and attention over time, a line for each window
+OUT_explained.jsonl     only if requested: weights and attention over time, a line per window
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ from stage2_fusion.prediction.predicting import Predictions
 from stage2_fusion.prediction.tables import TableDescription
 
 Bounds = tuple[np.ndarray, np.ndarray]
-"""Lower and upper ends of intervals, (N, K) each."""
+"""Lower and upper bounds of intervals, (N, K) each."""
 
 
 def write_predictions(
@@ -36,8 +36,8 @@ def write_predictions(
     bounds: Bounds | None = None,
     made_from: dict[str, Any] | None = None,
 ) -> None:
-    """Write predictions and the files beside them; folders are made. bases: by clip. bounds: intervals of the clips of
-    `predictions.by_clip()`. made_from: what else to say of their origin."""
+    """Write predictions and the files beside them; creates folders. bases: by clip. bounds: intervals of the clips of
+    `predictions.by_clip()`. made_from: more entries about their origin."""
     names, windows, remarks = predictions.names, predictions.windows, predictions.remarks
     rows = [[name, *format_values(values)] for name, values in predictions.by_clip().items()]
     columns = list(names)

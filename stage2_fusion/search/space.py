@@ -23,7 +23,7 @@ MAX_REPEATS = 1000
 """A small space is exhausted after this many draws without a new assignment."""
 
 SHIPPED_SPACES = {path.stem: path for path in Path(__file__).parent.glob("*.yaml")}
-"""{name: file} of the spaces that are found by name."""
+"""{name: file} of the spaces that can be given by name."""
 
 Choice = list[Any] | dict[str, Any]
 """A list of values, or a range {"low", "high", "log"}."""
@@ -31,8 +31,7 @@ Choice = list[Any] | dict[str, Any]
 
 def read_space(path: Path, config: FuseConfig) -> dict[str, Choice]:
     """{option: choice} of a YAML file, such as {train.lr: {low: 1e-4, high: 1e-2, log: true}}. UserError for an unknown
-    option, an impossible range, and a value that `emit fuse` would refuse. config: the base configuration, whose
-    options they are."""
+    option, an impossible range, and a value that `emit fuse` would refuse. config: the base configuration."""
     try:
         space = read_yaml(path)
     except OSError as error:
@@ -48,7 +47,7 @@ def read_space(path: Path, config: FuseConfig) -> dict[str, Choice]:
 
 
 def _read_choice(choice: Any, where: str) -> Choice:
-    """A list of distinct values, or a range of two numbers. UserError, which begins with `where`, for anything else."""
+    """A list of distinct values, or a range of two numbers. UserError, beginning with `where`, for anything else."""
     if isinstance(choice, list) and choice:
         texts = [json.dumps(value, sort_keys=True) for value in choice]
         for text in texts:
@@ -111,8 +110,8 @@ def _check_option(option: str, config: FuseConfig, path: Path) -> None:
 
 
 def _check_value(option: str, value: Any, config: FuseConfig, path: Path, any_model: bool) -> None:
-    """UserError for a value that every trial would refuse. any_model: the space varies the model, whose options then
-    are checked by its trials."""
+    """UserError for a value that every trial would refuse. any_model: the space varies the model, so its options are
+    only checked by the trials."""
     section, _, name = option.partition(".")
     if section != "options":
         base = {field.name: to_dict(config)[field.name] for field in fields(FuseConfig)}

@@ -1,4 +1,4 @@
-"""Trials of a search: each is `emit fuse` in a process of its own, a fork of one that has imported what they need."""
+"""Trials of a search: each is `emit fuse` in its own process, forked from one that has done the imports."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from shared.terminal.progress import Progress, progress
 from shared.terminal.results import STEP
 
 AS_GIVEN = "as given"
-"""What a table shows for an option that a trial leaves as the configuration has it."""
+"""Shown in a table for an option that a trial does not change."""
 HOW = "choose another --out"
 
 
@@ -31,7 +31,7 @@ class Trial:
 
     number: int
     values: dict[str, Any]
-    """{option: value} of what the search varies."""
+    """{option: value} of the options that the search varies."""
     pcc: float | None = None
     """Validation PCC of the best epoch; None for a failed trial."""
     epoch: int | None = None
@@ -76,7 +76,8 @@ class Trainings:
             self._server.__exit__(*exception)
 
     def run(self, config: Path, log: Path) -> int:
-        """`emit fuse --config CONFIG`, with what it prints in `log`: its status. None begins after `terminate`."""
+        """Run `emit fuse --config CONFIG` with its output in `log`. Returns its status. None starts after
+        `terminate`."""
         with self._lock:
             if self._ended:
                 return -signal.SIGTERM
@@ -86,7 +87,7 @@ class Trainings:
             return read_pipes(process, output.write, output.write)
 
     def terminate(self) -> None:
-        """Ask all that run to end; each finishes its epoch."""
+        """Ask all running trainings to end; each finishes its epoch."""
         with self._lock:
             self._ended = True
             for process in self._running:
@@ -99,13 +100,13 @@ def _counted(bar: Progress, error: str) -> str:
 
 
 def run_trial(file: Path, trainings: Trainings) -> str:
-    """Run one trial unless it is finished; its error, or ""."""
+    """Run one trial unless it is finished. Returns its error, or ""."""
     run = Path(load_yaml(file, HOW)["run"])
     if (run / "metrics.json").exists():
         return ""
     log = file.parents[1] / "logs" / f"{file.stem}.txt"
     log.parent.mkdir(exist_ok=True)
-    while is_held_elsewhere(run):  # a trial that outlived its killed search
+    while is_held_elsewhere(run):  # a trial that outlived its search
         time.sleep(1)
     status = trainings.run(file, log)
     if not status and (run / "metrics.json").exists():
@@ -144,7 +145,7 @@ def trial_table(trials: list[Trial], names: list[str], rows: int = 20) -> str:
 
 @contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that trials can be ended in order."""
+    """Turn SIGTERM into SystemExit, so that trials can end cleanly."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield

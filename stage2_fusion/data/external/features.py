@@ -123,8 +123,8 @@ class ExternalFeatures:
     """The features at `spec` (PATH or FORMAT:PATH) for one modality of these clips; a GivenSource.
 
     patterns: names of the columns to read, with * and ?; by default the columns that the format treats as features.
-    made_by: the name of the tool, if the files do not tell it.
-    problems: what cannot be matched or read, or is left out. UserError when no clip has features.
+    made_by: the name of the tool, if the files do not tell it. problems: what cannot be matched or read, or is left
+    out. UserError when no clip has features.
     """
 
     def __init__(self, spec: str, modality: str, clips: ClipDataset, patterns: Sequence[str] = (), made_by: str = ""):
@@ -265,8 +265,7 @@ class ExternalFeatures:
 
     def _common(self, held: list[_Held]) -> _Channels:
         """The channels that most tracks have, and whether these state a confidence. Channels without a value in any
-        track
-        are dropped. UserError when there are no tracks."""
+        track are dropped. UserError when there are no tracks."""
         if not held:
             self._fail()
         kinds = Counter((each.columns, each.width, each.has_confidence) for each in held)
@@ -377,8 +376,7 @@ def _held(file: int, place: int, track: Track, keep: bool) -> _Held:
 
 def _transposed(held: list[_Held]) -> str:
     """What to do about arrays that all have the same number of rows, but different numbers of channels; "" for others.
-    If
-    all clips have the same length, channels cannot be told from steps."""
+    If all clips have the same length, channels cannot be told from steps."""
     widths = {each.width for each in held}
     if any(each.columns for each in held) or len({each.rows for each in held}) != 1 or len(widths) < 3:
         return ""

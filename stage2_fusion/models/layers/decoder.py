@@ -37,9 +37,8 @@ class DimensionDecoder(nn.Module):
 
     With `conditioned`, a linear projection of `summary` is added to the queries; the default summary is the mean of the
     memory. Attention comes from the last layer, averaged over heads, and is exactly 0 on masked steps; None without
-    layers:
-    the output then depends only on the summary. A row without any real step attends to all steps: its memory holds
-    missing-modality tokens, and its prediction is the model's prior.
+    layers: the output then depends only on the summary. A row without any real step attends to all steps: its memory
+    holds missing-modality tokens, and its prediction is the model's prior.
     """
 
     def __init__(self, width: int, dimensions: int, layers: int, heads: int, dropout: float, conditioned: bool = True):

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 def softmax_over_present(scores: Tensor, present: Tensor) -> Tensor:
     """Weights (B, M, K) from scores (B, M, K): 0 if absent, with sum 1. If all are absent, all count: the output then
-    comes
-    from the biases."""
+    comes from the biases."""
     counted = present | ~present.any(dim=1, keepdim=True)  # (B, M)
     return scores.float().masked_fill(~counted[..., None], -torch.inf).softmax(dim=1)
 

@@ -147,10 +147,10 @@ def grid_times(duration: Tensor, steps: int) -> Tensor:
 def grid_weights(times: Tensor, mask: Tensor, grid: Tensor, duration: Tensor, max_gap: float) -> tuple[Tensor, Tensor]:
     """Weights that resample the steps of a modality to the grid.
 
-    times (B, T), grid (B, S), duration (B,) and max_gap in seconds, mask (B, T) -> weights (B, S, T), mask (B, S).
-    The weights are a Gaussian of the distance in time with a standard deviation of half a grid step, normalized over
-    the real steps: they average if the modality has several steps per grid step and interpolate if it has fewer.
-    A grid step without a real step within `max_gap` is False and has weights zero.
+    times (B, T), grid (B, S), duration (B,) and max_gap in seconds, mask (B, T) -> weights (B, S, T), mask (B, S). The
+    weights are a Gaussian of the distance in time with a standard deviation of half a grid step, normalized over the
+    real steps: they average if the modality has several steps per grid step and interpolate if it has fewer. A grid
+    step without a real step within `max_gap` is False and has weights zero.
     """
     sigma = (duration / grid.shape[1] / 2).clamp(min=1e-3)[:, None, None]  # (B, 1, 1)
     distance = (grid[:, :, None] - times[:, None, :]).abs()  # (B, S, T)

@@ -264,5 +264,5 @@ def test_tables_are_combined_as_evaluations_of_the_same_clips(method, tmp_path):
     with pytest.raises(UserError, match=r"of another system than .*audio.csv; give --fit in the order"):
         combine_predictions(EnsembleConfig(tables[::-1], tmp_path / "o.csv", **options))
     (tmp_path / "text_made_from.json").unlink()
-    with pytest.raises(UserError, match=r"text.csv: does not say which model it is of"):
+    with pytest.raises(UserError, match=r"text.csv: does not say which model made it"):
         combine_predictions(EnsembleConfig(tables, tmp_path / "o.csv", **options))
