@@ -1,4 +1,5 @@
-"""Bootstrap samples of the mean PCC over several evaluations: on the same clips (seeds) or on others (folds)."""
+"""Bootstrap samples of the mean PCC over several evaluations: on the same clips (seeds) or on different ones
+(folds)."""
 
 import itertools
 
@@ -13,14 +14,14 @@ from stage2_fusion.evaluation.same_clips import ClipSet, shared_clips
 def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int, crossed: bool = False) -> np.ndarray | None:
     """Mean PCC over dimensions and evaluations in each bootstrap sample: float64 (resamples,).
 
-    Evaluations of the same clips share the samples of their groups; those of other clips have independent ones (Davison
-    and Hinkley 1997, section 3.2: several samples). Samples are a function of seed and clips alone, so the difference
-    of two systems on the same clips is paired. None when some clips are shared and others are not, and when the clips
-    of one evaluation are of one group alone.
+    Evaluations of the same clips share the samples of their groups; evaluations of different clips have independent
+    samples (Davison and Hinkley 1997, section 3.2: several samples). Samples depend only on seed and clips, so the
+    difference of two systems on the same clips is paired. None when evaluations share only some of their clips, or all
+    clips of one evaluation are of one group.
 
-    crossed: over two kinds of groups at once; None where an evaluation has no second kind.
+    crossed: over two kinds of groups at once; None if an evaluation has no second kind.
 
-    The caller has to know whether disjoint clips also show other people, because two corpora may use the same names.
+    The caller must know whether disjoint clips also show different people, because two corpora may use the same names.
     """
     clip_sets = group_by_clips(evaluations)
     if clip_sets is None:
@@ -44,7 +45,7 @@ def joint_draws(evaluations: list[Evaluation], resamples: int, seed: int, crosse
 
 
 def group_by_clips(evaluations: list[Evaluation]) -> dict[ClipDigests, list[Evaluation]] | None:
-    """The evaluations by the clips, labels and groups they score; None when two such sets share some of their clips."""
+    """The evaluations by the clips, labels and groups that they score; None when two such sets share some clips."""
     clip_sets: dict[ClipDigests, list[Evaluation]] = {}
     for evaluation in evaluations:
         clip_sets.setdefault(evaluation.digests, []).append(evaluation)
@@ -55,8 +56,8 @@ def group_by_clips(evaluations: list[Evaluation]) -> dict[ClipDigests, list[Eval
 
 
 def _share_clips(a: Evaluation, b: Evaluation) -> bool:
-    """By content; where that is not known, whether most of the common names have equal labels. Names alone do not tell:
-    two corpora may use the same ones, and rows of zeros are equal by chance."""
+    """Whether two evaluations share clips, by content; if that is unknown, whether most common names have equal labels.
+    Names alone do not tell: two corpora may use the same ones, and rows of zeros are equal by chance."""
     if (shared := shared_clips(ClipSet.scored(a), ClipSet.scored(b))) is not None:
         return bool(shared)
     row_of = {name: row for row, name in enumerate(b.ids)}

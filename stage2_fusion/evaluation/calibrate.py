@@ -20,7 +20,7 @@ from stage2_fusion.prediction.familiarity import Familiarity, Summaries
 from stage2_fusion.prediction.summaries import SummaryRecorder
 
 MAX_CLIPS = 4096
-"""Training clips that are looked at, evenly spread: more change neither curve nor covariance, but take time."""
+"""Most training clips to use, evenly spread: more take time and change neither curve nor covariance."""
 BATCH_SIZE = 64
 
 
@@ -33,14 +33,15 @@ def calibrate(
     group_names: list[str],
     names: list[str],
 ) -> Calibration:
-    """The calibration of a model, in evaluation mode. Says it when the model predicts nearly the same for all clips.
+    """The calibration of a model, in evaluation mode. Prints a line if the model predicts nearly the same for all
+    clips.
 
     training: its undamaged training clips; validation: clips of groups that it was not trained on, with labels of its
     dimensions. make_training_batch(rows), make_validation_batch(rows): the batch of these rows. group_names: kinds of
     groups; the first one counts. names: of the dimensions.
 
-    The validation clips also chose the epoch: that makes their residuals smaller than
-    those of other clips by far less than the differences between people (tests/benchmarks/interval_coverage.py).
+    The validation clips also selected the epoch, which makes their residuals smaller than those of other clips, but by
+    far less than the differences between people (tests/benchmarks/interval_coverage.py).
     """
     chosen = np.unique(np.linspace(0, len(training) - 1, min(MAX_CLIPS, len(training))).round().astype(int))
     seen = [training[row] for row in chosen]
@@ -63,14 +64,15 @@ def calibrate(
 def _run(
     model: FusionModel | EndToEndModel, samples: list[FeatureSample], make_batch: MakeBatch
 ) -> tuple[np.ndarray, Summaries]:
-    """Predictions (N, K) and what the model sees."""
+    """Predictions (N, K) and summaries of the model's inputs."""
     with SummaryRecorder(model.fusion if isinstance(model, EndToEndModel) else model) as recorder:
         predictions = run_model(model, samples, BATCH_SIZE, make_batch).predictions
     return predictions, recorder.summaries()
 
 
 def load_best(folder: Path, trained: FusionModel | EndToEndModel) -> FusionModel | EndToEndModel:
-    """The model of a model folder, with the encoders in it if `trained`, the model of the same run, has live towers."""
+    """The model of a model folder, with the encoders in it if `trained`, the model of the same run, trains its
+    towers."""
     device = next(trained.parameters()).device
     best = FusionModel.from_pretrained(folder)
     return (trained.with_saved(best) if isinstance(trained, EndToEndModel) else best).to(device)

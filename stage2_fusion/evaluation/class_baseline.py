@@ -1,7 +1,7 @@
-"""Multinomial logistic regression on means and deviations of features: the cheap baseline where labels are few kinds.
+"""Multinomial logistic regression on means and deviations of features: the cheap baseline for a few distinct labels.
 
-Dimensions that exclude each other, such as acted emotions at two intensities, are classes. A regression of each
-dimension does not know that; a network with a sigmoid for each dimension learns it in part.
+Mutually exclusive dimensions, such as acted emotions at two intensities, are classes. A regression per dimension does
+not know that; a network with a sigmoid per dimension learns it in part.
 """
 
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from shared.metrics import score
 from shared.training.available_memory import check_memory
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
-"""Penalties to try on standardized features, the strongest first: each fit begins with the one before."""
+"""Penalties to try on standardized features, the strongest first: each fit starts from the previous one."""
 MIN_CLIPS = 2
-"""Training clips of a class, on average: ratings that differ from clip to clip are no classes."""
+"""Fewest training clips per class, on average: ratings that differ from clip to clip are not classes."""
 MAX_STEPS = 300
-"""Of L-BFGS, for each penalty."""
+"""Most steps of L-BFGS per penalty."""
 MATRICES = 8
 """Matrices of clips and classes, float64, at the peak of a fit, as measured at 4,000 clips."""
 
 
 @dataclass
 class ClassFit:
-    """What the baseline predicts."""
+    """The predictions of the baseline."""
 
     predictions: np.ndarray
     """float64 (N, K) in the range of the training labels, of the scored clips."""
     options: dict[str, float]
-    """penalty: the one with the best mean PCC on the validation clips; classes: how many there are."""
+    """penalty: the one with the best mean PCC on the validation clips; classes: their number."""
 
 
 def fit_classes(
@@ -42,8 +42,8 @@ def fit_classes(
         minimize  -sum_i log p(c_i | x_i) + penalty / 2 |W|^2        p = softmax(X W + b)
         y(x) = sum_c p(c | x) y_c
 
-    Clips without a label in some dimension take no part. UserError when nearly every clip has labels of its own,
-    and when memory cannot hold so many clips and classes.
+    Clips that lack a label in any dimension are left out. UserError when nearly every clip has its own labels, or when
+    memory cannot hold so many clips and classes.
     """
     known = ~np.isnan(train_labels).any(axis=1)  # (n,)
     targets, index = np.unique(train_labels[known].astype(np.float64), axis=0, return_inverse=True)  # (C, K)
@@ -59,7 +59,7 @@ def fit_classes(
         lambda _: "fit on fewer with --max_train_clips, or take --kind ridge",
     )
     names = [str(k) for k in range(targets.shape[1])]
-    _, _, axes = np.linalg.svd(train[known], full_matrices=False)  # (R, F); what is across them has weight 0
+    _, _, axes = np.linalg.svd(train[known], full_matrices=False)  # (R, F); other directions have weight 0
     x, others = train[known] @ axes.T, [part @ axes.T for part in (valid, scored)]  # (n, R), (m, R), (N, R)
     weights = np.zeros((x.shape[1] + 1, len(targets)))  # (R + 1, C), the last row is b
     best: tuple[float, ClassFit] | None = None
@@ -82,7 +82,7 @@ def _probabilities(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _fit(x: np.ndarray, index: np.ndarray, start: np.ndarray, penalty: float) -> np.ndarray:
-    """x (n, R), classes (n,), where to begin (R + 1, C) -> weights (R + 1, C)."""
+    """x (n, R), classes (n,), initial weights (R + 1, C) -> weights (R + 1, C)."""
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 

@@ -9,7 +9,7 @@ from shared.text import counted
 from stage2_fusion.evaluation.results import MARK, Evaluation, check_same_clips
 
 CROSSED_RESAMPLES = 2000
-"""Samples over two kinds of groups at most: each takes as many weights as there are clips."""
+"""Most samples over two kinds of groups: each takes as many weights as there are clips."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Comparison:
     mean: Difference | None
     """Of the mean over dimensions; None when none has a PCC."""
     baselines: dict[str, str]
-    """{"A" or "B": its model} of those that are cheap baselines (`emit baseline`)."""
+    """{"A" or "B": its model} for cheap baselines (`emit baseline`)."""
     unknown_training: dict[str, str]
-    """{"A" or "B": why it is not known whether it was trained on these clips}."""
+    """{"A" or "B": why it is unknown whether it was trained on these clips}."""
     per_dimension: dict[str, Difference | None]
-    """None for a dimension whose labels allow no PCC."""
+    """None for a dimension with labels that allow no PCC."""
 
 
 def compare_evaluations(a: Evaluation, b: Evaluation, resamples: int, seed: int) -> Comparison:

@@ -1,16 +1,16 @@
-"""Prediction intervals that hold for people who were never met: split conformal prediction over whole groups.
+"""Prediction intervals that hold for new people: split conformal prediction over whole groups.
 
 Clips of one person are not independent. Each held-out group therefore counts once and its clips share its weight, and
-the clip to come counts as one that may lie anywhere, with the weight of one group: hierarchical conformal prediction
-(Lee, Barber, Willett 2023, arXiv 2306.06342; Dunn, Wasserman, Ramdas 2022, "Distribution-free prediction sets for
-two-layer hierarchical models"). That weight supposes that all clips of a group are alike, and covers up to
-2 / (groups + 1) too much where they are not; here it is 1 / (m + 1), where m is the number of independent clips that
-are worth as much as the held-out ones (the design effect of Kish 1965): the number of groups if their clips are alike,
-the number of clips if they are independent. tests/benchmarks/interval_coverage.py compares these methods.
+the new clip counts as one that may lie anywhere, with the weight of one group: hierarchical conformal prediction (Lee,
+Barber, Willett 2023, arXiv 2306.06342; Dunn, Wasserman, Ramdas 2022, "Distribution-free prediction sets for two-layer
+hierarchical models"). That weight assumes that all clips of a group are alike, and otherwise covers up to 2 / (groups +
+1) too much. Here it is 1 / (m + 1), where m is the effective number of independent held-out clips (the design effect of
+Kish 1965): the number of groups if their clips are alike, the number of clips if they are independent.
+tests/benchmarks/interval_coverage.py compares these methods.
 
 The residuals are divided by their usual size for such a prediction (Lei et al. 2018, "Distribution-free predictive
 inference for regression"), measured on the training clips: most labels are zero, and a prediction near zero is rarely
-far off. Validation residuals then say how many times that size is needed, so that it need not be right.
+far off. Validation residuals then determine the factor on that size, which therefore need not be right.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from typing import Self
 import numpy as np
 
 BINS = 10
-"""Pieces of the curve of the usual residual over the prediction, with equally many training clips in each."""
+"""Pieces of the curve of the usual residual over the prediction, with the same number of training clips in each."""
 CLIPS_PER_BIN = 20
-"""Training clips that a piece needs; fewer clips make fewer pieces."""
+"""Fewest training clips per piece; with fewer clips there are fewer pieces."""
 SMALLEST_SPREAD = 0.1
-"""Lowest usual residual, as a fraction of its mean: training residuals can be zero where all labels are."""
+"""Lowest usual residual, as a fraction of its mean: training residuals can be zero if all labels are."""
 
 
 def number_groups(groups: Sequence[str]) -> np.ndarray:
@@ -33,7 +33,7 @@ def number_groups(groups: Sequence[str]) -> np.ndarray:
 
 
 def fewest_groups(coverage: float) -> int:
-    """The number of groups below which no bound can be given for this coverage: n / (n + 1) must reach it."""
+    """The fewest groups that give a bound for this coverage: n / (n + 1) must reach it."""
     return int(np.ceil(coverage / (1 - coverage) - 1e-9))
 
 
@@ -44,9 +44,9 @@ def group_weights(groups: np.ndarray) -> np.ndarray:
 
 
 def independent_clips(hits: np.ndarray, groups: np.ndarray) -> float:
-    """How many independent clips are worth as much as these, between the number of groups and the number of clips.
+    """The effective number of independent clips, between the number of groups and the number of clips.
 
-    hits: bool (N,), what differs between clips; groups: int (N,). The intraclass correlation is that of a one-way
+    hits: bool (N,), what differs between clips; groups: int (N,). The intraclass correlation comes from a one-way
     analysis of variance.
     """
     _, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
@@ -63,7 +63,7 @@ def independent_clips(hits: np.ndarray, groups: np.ndarray) -> float:
 
 
 def group_quantile(scores: np.ndarray, groups: np.ndarray, coverage: float) -> float:
-    """The value that the score of a clip of a new group stays below or at with probability `coverage`.
+    """The value that the score of a clip of a new group does not exceed with probability `coverage`.
 
     scores: (N,), groups: int (N,) of held-out clips. Infinite if there are fewer than `fewest_groups(coverage)` groups.
     """
@@ -79,7 +79,7 @@ def group_quantile(scores: np.ndarray, groups: np.ndarray, coverage: float) -> f
 
 @dataclass(eq=False)
 class ConformalIntervals:
-    """What intervals of K dimensions are computed from. All values are fractions of the label ranges."""
+    """Data from which intervals of K dimensions are computed. All values are fractions of the label ranges."""
 
     centers: np.ndarray
     """float32 (K, B): predictions, ascending, at which `spreads` is known."""
@@ -99,7 +99,7 @@ class ConformalIntervals:
         labels: np.ndarray,
         groups: Sequence[str],
     ) -> Self:
-        """From predictions and labels (M, K) of the training clips, and (N, K) of the held-out ones with their groups;
+        """From predictions and labels (M, K) of the training clips, and (N, K) of the held-out clips with their groups;
         NaN = not labeled."""
         bins = max(1, min(BINS, len(training_labels) // CLIPS_PER_BIN))
         curves = [
@@ -121,19 +121,19 @@ class ConformalIntervals:
         return np.stack([np.interp(column, centers, spreads) for column, centers, spreads in curves], axis=1)
 
     def factors(self, coverage: float) -> np.ndarray:
-        """How many times the usual residual an interval reaches to both sides: float64 (K,), infinite for dimensions
+        """Half the width of an interval, as a multiple of the usual residual: float64 (K,), infinite for dimensions
         with too few labeled groups."""
         known = ~np.isnan(self.scores)  # (N, K)
         columns = [(self.scores[mask, k], self.groups[mask]) for k, mask in enumerate(known.T)]
         return np.array([group_quantile(scores, groups, coverage) for scores, groups in columns], np.float64)
 
     def group_counts(self) -> list[int]:
-        """Labeled groups of each dimension."""
+        """Number of labeled groups for each dimension."""
         return [len(np.unique(self.groups[mask])) for mask in (~np.isnan(self.scores)).T]
 
     def bounds(self, predictions: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper ends of the intervals of predictions (N, K), within [0, 1]: float64 (N, K) each. All of
-        [0, 1] in dimensions with too few groups."""
+        """Lower and upper bounds of the intervals of predictions (N, K), within [0, 1]: float64 (N, K) each. All of [0,
+        1] in dimensions with too few groups."""
         reach = self.factors(coverage) * self.spread(predictions)  # (N, K)
         center = np.clip(predictions, 0, 1).astype(np.float64)
         return np.clip(center - reach, 0, 1), np.clip(center + reach, 0, 1)
@@ -153,7 +153,7 @@ def _residual_curve(predictions: np.ndarray, labels: np.ndarray, bins: int) -> t
 
 
 def unbounded_line(intervals: ConformalIntervals, coverage: float, names: Sequence[str]) -> str:
-    """A line about the dimensions whose intervals are the whole range, because the model was validated on too few
+    """A line about dimensions with intervals that cover the whole range, because the model was validated on too few
     groups; "" if there are none."""
     needed, counts = fewest_groups(coverage), intervals.group_counts()
     few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < needed]

@@ -1,7 +1,7 @@
-"""Do low weights find damaged modalities? Scored against known damage: made with a synthetic corpus, or on purpose.
+"""Do low weights find damaged modalities? Scored against known damage: in a synthetic corpus, or deliberate.
 
-Weights are compared only between clips that show the same modalities: the weights of a clip sum to 1, so the weight of
-one modality depends on which others are present.
+Weights are compared only between clips with the same modalities: the weights of a clip sum to 1, so the weight of one
+modality depends on which others are present.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.inference import StepExplanation
 
 ABSENT = ("no_track", "missing")
-"""Kinds of damage that leave nothing to weigh: the modality is masked."""
+"""Kinds of damage that leave nothing to weight: the modality is masked."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class DamageDetection:
     clips: int
     """Damaged clips."""
     by_kind: dict[str, float | None]
-    """AUC of each kind of damage against undamaged clips; None where no clips compare."""
+    """AUC of each kind of damage against undamaged clips; None if no clips can be compared."""
 
 
 @dataclass(frozen=True)
 class DamageReport:
-    """Damage detection in each modality; None where no clips compare."""
+    """Damage detection in each modality; None if no clips can be compared."""
 
     mean_auc: float | None
-    """Over the modalities that have one."""
+    """Mean over the modalities with an AUC."""
     vision: DamageDetection | None
     audio: DamageDetection | None
     text: DamageDetection | None
@@ -68,14 +68,14 @@ class DamagedPcc:
 
     pcc_undamaged: float | None
     pcc_damaged: float | None
-    """None where the labels of these clips allow no PCC."""
+    """None if the labels of these clips allow no PCC."""
     views: int
     """Damaged views."""
 
 
 @dataclass(frozen=True)
 class DamagedViewScores(DamagedPcc):
-    """Scores of the views in which one modality was damaged on purpose (`emit encode --damaged_views`)."""
+    """Scores of the views with one deliberately damaged modality (`emit encode --damaged_views`)."""
 
     by_modality: dict[str, DamagedPcc]
     damage: DamageReport
@@ -88,13 +88,13 @@ class DamagedViewScores(DamagedPcc):
 
 
 def detect_damage(weights: np.ndarray, m: int, kinds: np.ndarray) -> DamageDetection | None:
-    """How well a low weight of modality m finds damage to it; None when no clips compare.
+    """How well a low weight of modality m finds damage to it; None if no clips can be compared.
 
     weights (N, 3), 0 where absent; kinds (N,): kind of damage to the modality, "" for none.
     """
     present = (weights[:, m] > 0) & ~np.isin(kinds, ABSENT)  # (N,)
     weight, kinds = weights[present, m], kinds[present]
-    shown = (weights[present] > 0) @ [1, 2, 4]  # which modalities a clip shows, as one number
+    shown = (weights[present] > 0) @ [1, 2, 4]  # the modalities of a clip, as one number
     damaged = kinds != ""
 
     def auc(rows: np.ndarray) -> float | None:
@@ -116,8 +116,8 @@ def score_damaged_views(
 ) -> DamagedViewScores:
     """Score the damaged views (view > 0) among N samples against the undamaged view of the same clips.
 
-    predictions (N, K), weights (N, 3); came_damaged: modality to the ids of clips in which it is damaged without us:
-    they are not undamaged, so low weights of theirs are no false alarms.
+    predictions (N, K), weights (N, 3); came_damaged: modality to the ids of clips in which it was already damaged: they
+    are not undamaged, so their low weights are not false alarms.
     """
     view = np.array([sample.view for sample in samples])  # (N,)
     labels = np.stack([sample.labels for sample in samples])  # (N, K)
@@ -148,7 +148,7 @@ def score_damaged_views(
 
 def read_truth(path: Path, ids: list[str]) -> list[dict[str, str]]:
     """The rows of a synthetic corpus's truth.csv for the clips `ids`; its ids may be paths or have other zeros, see
-    `match`. UserError when two rows have the same id, or when it does not hold each clip, once."""
+    `match`. UserError when two rows have the same id, or a clip does not have its own row."""
     try:
         rows = read_records(Path(path))
         names = [row["id"] for row in rows]
@@ -160,13 +160,13 @@ def read_truth(path: Path, ids: list[str]) -> list[dict[str, str]]:
     row_of = match([[name] for name in names], ids).track_of
     if missing := [name for i, name in enumerate(ids) if i not in row_of]:
         lacking = f"{len(missing):,} of {counted(len(ids), 'clip')} have no row of their own, such as {missing[0]!r}"
-        raise UserError(f"{path}: {lacking}; its ids are as {first_few(names, 2)}; give the corpus's truth.csv")
+        raise UserError(f"{path}: {lacking}; its ids look like {first_few(names, 2)}; give the corpus's truth.csv")
     return [rows[row_of[i]] for i in range(len(ids))]
 
 
 def label_ceiling(path: Path, truth: list[dict[str, str]], labels: np.ndarray, names: list[str]) -> DimensionScores:
-    """PCC of a perfect model: what labels are on average, given the true intensities, against labels (N, K), which hold
-    rating noise. The averages are the columns expected_NAME, or follow from true_NAME."""
+    """PCC of a perfect model, which predicts the expected labels given the true intensities, against labels (N, K) with
+    rating noise. The expected labels are the columns expected_NAME, or follow from true_NAME."""
     from shared.synth.truth import expected_labels  # it imports OpenCV
 
     try:
@@ -175,14 +175,14 @@ def label_ceiling(path: Path, truth: list[dict[str, str]], labels: np.ndarray, n
         else:
             best = expected_labels(np.array([[float(row[f"true_{name}"]) for name in names] for row in truth]))
     except KeyError as error:
-        raise UserError(f"{path}: no column {error}; give the truth.csv of the corpus these labels are from") from None
+        raise UserError(f"{path}: no column {error}; give the truth.csv of the corpus of these labels") from None
     except ValueError as error:
-        raise UserError(f"{path}: a cell that is no number ({error}); give the truth.csv of the corpus") from None
+        raise UserError(f"{path}: a cell is not a number ({error}); give the truth.csv of the corpus") from None
     return DimensionScores.from_values({name: pcc(best[:, k], labels[:, k]) for k, name in enumerate(names)})
 
 
 def damaged_in_corpus(truth: list[dict[str, str]], ids: list[str]) -> dict[str, set[str]]:
-    """Modality to those of the clips `ids`, of which `truth` holds the rows, that a synthetic corpus damaged in it."""
+    """Modality to the clips among `ids` in which a synthetic corpus damaged it; truth: the rows of these clips."""
     return {
         name: {clip_id for clip_id, row in zip(ids, truth, strict=True) if row.get(f"{name}_damage")}
         for name in MODALITIES
@@ -190,20 +190,20 @@ def damaged_in_corpus(truth: list[dict[str, str]], ids: list[str]) -> dict[str, 
 
 
 def detect_corpus_damage(truth: list[dict[str, str]], weights: np.ndarray) -> DamageReport:
-    """How well weights (N, 3) find the damage that the clips of a synthetic corpus were made with."""
+    """How well weights (N, 3) find the damage in the clips of a synthetic corpus."""
     kinds = [np.array([row.get(f"{name}_damage") or "" for row in truth]) for name in MODALITIES]
     return DamageReport.of(*(detect_damage(weights, m, of_modality) for m, of_modality in enumerate(kinds)))
 
 
 def has_passing_damage(truth: list[dict[str, str]]) -> bool:
-    """Whether the corpus was made with damage that comes and goes (`emit synth --damage_spans`)."""
+    """Whether the corpus has damage that comes and goes (`emit synth --damage_spans`)."""
     return any(row.get(_span_column(name)) for row in truth for name in MODALITIES)
 
 
 def detect_passing_damage(truth: list[dict[str, str]], steps: Sequence[StepExplanation]) -> DamageReport:
     """How well low weights find when a modality is damaged: the steps of all clips are compared with each other.
 
-    steps: of each clip of `truth`. Nothing is found by a model whose steps have no times."""
+    steps: of each clip of `truth`. A model without a time axis finds nothing."""
     if any(clip.times is None for clip in steps):
         return DamageReport.of(None, None, None)
     weights = np.concatenate([clip.weights for clip in steps])  # (N, 3), of the steps of all clips

@@ -1,7 +1,7 @@
 """Learned weights, raw quality signals and a logistic regression on all of them as detectors of the same known damage.
 
-The regression is the strongest cheap rival: it is fitted to the same damaged views that taught the weights, without the
-kinds of damage that the weights did not meet.
+The regression is the strongest cheap competitor: it is fitted to the same damaged views as the weights, without the
+kinds of damage that were left out of training.
 """
 
 import itertools
@@ -27,7 +27,7 @@ RESAMPLES = 300
 
 @dataclass(frozen=True)
 class Detector:
-    """A number of each clip that may tell damaged from undamaged ones."""
+    """A score per clip that may tell damaged from undamaged clips."""
 
     name: str
     auc: float
@@ -39,7 +39,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The detectors of damage to one modality, of the same clips."""
+    """The detectors of damage to one modality, on the same clips."""
 
     modality: str
     known_from: str
@@ -51,21 +51,21 @@ class Comparison:
     signals: list[Detector]
     """Best first."""
     lead: float
-    """AUC of the weight less that of the best signal."""
+    """AUC of the weight minus AUC of the best signal."""
     lead_interval: list[float] | None
     regression: Detector | None = None
-    """On mean, minimum, maximum and deviation over time of all signals; None without training views to fit it to."""
+    """On mean, minimum, maximum and deviation over time of all signals; None without training views to fit."""
     regression_lead: float | None = None
-    """AUC of the weight less that of the regression."""
+    """AUC of the weight minus AUC of the regression."""
     regression_lead_interval: list[float] | None = None
     unmet: list[str] = field(default_factory=list)
-    """Kinds of damage that taught neither the weights nor the regression."""
+    """Kinds of damage on which neither the weights nor the regression were trained."""
     left_out: int | None = None
-    """Clips that do not count as undamaged, because they came damaged; None where that is not known."""
+    """Clips that do not count as undamaged because they came damaged; None if unknown."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Comparison":
-        """What `asdict` makes, back from JSON."""
+        """From the JSON of `asdict`."""
         regression = values["regression"] and Detector(**values["regression"])
         parts = {"weight": Detector(**values["weight"]), "signals": [Detector(**each) for each in values["signals"]]}
         return cls(**{**values, **parts, "regression": regression})
@@ -73,23 +73,23 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Rows:
-    """Clips that show a modality, damaged or not."""
+    """Clips with a modality, damaged or not."""
 
     groups: np.ndarray
-    """(N,), what the bootstrap draws: a damaged view and its undamaged clip have the same."""
+    """(N,), for the bootstrap: a damaged view and its undamaged clip have the same group."""
     kinds: np.ndarray
     """(N,), "" = undamaged."""
     weight: np.ndarray
     """(N,)."""
     shown: np.ndarray
-    """(N,), which modalities a clip shows, as a number: weights are comparable between equal ones alone."""
+    """(N,), the modalities of a clip as a number: weights are only comparable if it is equal."""
     signals: np.ndarray
     """(N, Q), means over the steps of a clip."""
     regression: np.ndarray
-    """(N,), high where the regression finds damage; NaN without one."""
+    """(N,), high if the regression finds damage; NaN without a regression."""
 
     def auc(self, values: np.ndarray, chosen: np.ndarray | None = None) -> float:
-        """AUC of high `values` as a detector of damage, of all rows or those `chosen`; NaN when none compare."""
+        """AUC of high `values` as a detector of damage, for all rows or those `chosen`; NaN if none can be compared."""
         rows = slice(None) if chosen is None else chosen
         return roc_auc(values[rows], (self.kinds != "")[rows], self.shown[rows])
 
@@ -113,8 +113,8 @@ def compare_on_purpose(
     """Damaged views among N samples against the undamaged clips, for each modality in which they can be compared.
 
     weights (N, 3); groups: of each sample; names: modality to its quality signals; training: the clips and views that
-    taught the weights, without which there is no regression; unmet: kinds of damage left out of them; came_damaged:
-    modality to the ids of clips in which it is damaged without us, None where that is not known.
+    trained the weights, to fit the regression; unmet: kinds of damage left out of training; came_damaged: modality to
+    the ids of clips in which it was already damaged, None if unknown.
     """
     found = []
     for name in MODALITIES:
@@ -146,9 +146,9 @@ def compare(
     regression: SignalRegression | None = None,
     seed: int = 0,
 ) -> Comparison | None:
-    """Compare the learned weight of a modality with its raw quality signals `names` on N samples, whose damage to the
-    modality is `kinds` ("" = none); groups: drawn by the bootstrap; weights (N, 3). None when there are
-    no pairs of damaged and undamaged clips that show the same modalities."""
+    """Compare the learned weight of a modality with its raw quality signals `names` on N samples. kinds: damage to the
+    modality ("" = none); groups: for the bootstrap; weights (N, 3). None when there are no pairs of damaged and
+    undamaged clips with the same modalities."""
     kinds_of, groups_of = np.array(kinds, dtype=object), np.array(groups, dtype=object)
     rows = _rows(modality, samples, kinds_of, groups_of, weights, regression)
     weight = _detector(WEIGHT, -rows.weight, rows, chosen=True)
@@ -204,7 +204,7 @@ def _rows(
 
 
 def _detector(name: str, low: np.ndarray, rows: Rows, chosen: bool) -> Detector | None:
-    """low: the negated values. chosen: the direction is given, low means damaged."""
+    """low: the negated values. chosen: the direction is fixed: low means damaged."""
     auc = rows.auc(low)
     if np.isnan(auc):
         return None
@@ -219,9 +219,8 @@ def _detector(name: str, low: np.ndarray, rows: Rows, chosen: bool) -> Detector 
 
 
 def _bootstrap(rows: Rows, detectors: Sequence[np.ndarray | None], seed: int) -> np.ndarray:
-    """AUC of each of D detectors (N,), high where there is damage, in resamples of groups: (R, D), NaN where a resample
-    has no pairs or there is no detector. One group alone is the same in every resample and tells nothing about others:
-    (0, D)."""
+    """AUC of each of D detectors (N,), high for damage, in resamples of groups: (R, D), NaN if a resample has no pairs
+    or there is no detector. A single group is the same in every resample and tells nothing about others: (0, D)."""
     _, group = np.unique(rows.groups, return_inverse=True)  # (N,)
     if group.max(initial=0) == 0:
         return np.zeros((0, len(detectors)))
@@ -236,7 +235,7 @@ def _bootstrap(rows: Rows, detectors: Sequence[np.ndarray | None], seed: int) ->
 
 
 def detector_table(each: Comparison) -> list[str]:
-    """The detectors of damage to one modality as lines of text: AUC of all kinds and of each."""
+    """The detectors of damage to one modality as lines of text: AUC for all kinds together and for each kind."""
     rows = [("learned weight", each.weight)]
     rows += [(f"{_direction(each.signals[0])} {each.signals[0].name.replace('_', ' ')}", each.signals[0])] * bool(
         each.signals
@@ -268,7 +267,7 @@ def detector_table(each: Comparison) -> list[str]:
         if value is not None and spread
     ]
     lines += [f"  learned weight: {', '.join(differences)}"] if differences else []
-    lines += ["  * not among the damage that taught the weights and the regression"] if each.unmet else []
+    lines += ["  * not among the damage in training of the weights and the regression"] if each.unmet else []
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What makes scores or predictions mean little: each a line that says why, and what to do."""
+"""Warnings about scores or predictions that mean little: each line says why, and what to do."""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import numpy as np
 from shared.text import counted
 
 FLAT = 0.05
-"""Predictions that vary less than this fraction of the labels are flat: a model of PCC r varies by r of them."""
+"""Predictions that vary less than this fraction of the labels are flat: a model with PCC r varies by r of them."""
 USUAL_SPREAD = 0.1
-"""Standard deviation of labels, as a fraction of their range, where there are none: at the low end of real ones."""
+"""Assumed standard deviation of unknown labels, as a fraction of their range: at the low end of real labels."""
 FEW_PREDICTED = 5
-"""Of fewer clips, equal predictions say nothing."""
+"""With fewer clips, equal predictions mean nothing."""
 FEW_VALIDATION = 50
-"""With fewer validation clips, the best epoch is chosen by chance."""
+"""With fewer validation clips, the best epoch is selected by chance."""
 
 
 def flat_line(
@@ -50,7 +50,7 @@ def few_validation_line(count: int, split: str) -> str | None:
     chance = math.tanh(1.96 / math.sqrt(count - 3)) if count > 3 else 1.0
     return (
         f"warning: only {counted(count, 'validation clip')}: chance alone reaches a PCC of "
-        f"{chance:.2f} among so few, so that the "
+        f"{chance:.2f} among so few, so the "
         f"best epoch is hardly better than another; what helps is more clips, {FEW_VALIDATION} or more in split "
         f"{split!r}, or other splits: emit split DATA --valid_share 0.3 --out DATA2"
     )

@@ -1,7 +1,7 @@
 """Ways to combine the predictions of several systems on the same clips.
 
-Weights are never learned from the clips they are scored on, nor from clips that a member was trained on: on
-those, its predictions look better than they are, and the weights would favor it.
+Weights are never learned from the clips that they are scored on, nor from training clips of a member: its predictions
+for these look better than they are, and the weights would favor it.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ from stage2_fusion.evaluation.stacks import Learner, Stack, WeightedSum
 from stage2_fusion.evaluation.unknown_training import GO_ON
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
-"""Strengths of the pull towards the average to try, in units of the members' variance."""
+"""Strengths of the shrinkage towards the average to try, in units of the members' variance."""
 FOLDS = 5
-"""Folds of the groups: four choose the weights for the fifth."""
+"""Folds of the groups: four determine the weights for the fifth."""
 CROSS_FITTED = "the other groups"
-"""What `made_from` of an ensemble says its weights were learned from when each fold was weighted by the others."""
+"""Entry of `made_from` for an ensemble with weights for each fold learned on the other folds."""
 
 NOT_COMPARED = (
     "it is not known whether clips that decide the weights are also scored: their evaluations name no common clip "
@@ -34,14 +34,14 @@ def average_ranks(stacked: np.ndarray) -> np.ndarray:
 
 
 def rank_fractions(values: np.ndarray) -> np.ndarray:
-    """(N, K) -> for each value the fraction of the N clips that it exceeds, ties counting half: in (0, 1)."""
+    """(N, K) -> the fraction of the N clips that each value exceeds, ties counting half: in (0, 1)."""
     from scipy.stats import rankdata
 
     return (rankdata(values, axis=0) - 0.5) / len(values)
 
 
 def stack_predictions(members: list[Evaluation]) -> np.ndarray:
-    """Predictions of M members, as fractions of their range: float64 (N, K, M). UserError for what is no number."""
+    """Predictions of M members, as fractions of their range: float64 (N, K, M). UserError for NaN."""
     for member in members:
         if wrong := np.flatnonzero(~np.isfinite(member.predictions).all(axis=1)).tolist():
             clips = f"{counted(len(wrong), 'clip', 'has', 'have')} no prediction, such as {member.ids[wrong[0]]}"
@@ -59,7 +59,7 @@ def ridge_weights(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.nda
 
         minimize  |y - b - x w|^2 + strength n v |w - 1/M|^2
 
-    x (n, M): predictions of the members, of mean variance v; y (n,): labels, NaN = not labeled. Large strengths give
+    x (n, M): predictions of the members, with mean variance v; y (n,): labels, NaN = not labeled. Large strengths give
     the average, and so do rows without a label or members without variance.
     """
     known = ~np.isnan(y)
@@ -77,9 +77,9 @@ def ridge_weights(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.nda
 
 
 def fit_weights(x: np.ndarray, y: np.ndarray, groups: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (K, M) and offsets (K,) for predictions x (N, K, M) of labels y (N, K). The strength is the one with the
-    best mean PCC in cross-validation over whole groups. UserError when there is only one group, or no dimension whose
-    labels allow a PCC."""
+    """Weights (K, M) and offsets (K,) for predictions x (N, K, M) of labels y (N, K). The strength has the best mean
+    PCC in cross-validation over whole groups. UserError when there is only one group, or no dimension with labels that
+    allow a PCC."""
     if not scorable(y):
         raise UserError(
             "the clips that decide the weights have too few labels, or all equal ones; take --method average"
@@ -107,8 +107,8 @@ def learn_ridge(stack: Stack, labels: np.ndarray, groups: list[str]) -> Weighted
 
 
 def cross_fit(stack: Stack, y: np.ndarray, groups: list[str], learn: Learner) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions (N, K), each fold of the groups combined by what was learned from the other folds, and the mean
-    weights (K, M). y: labels (N, K), fractions."""
+    """Predictions (N, K), with each fold of the groups combined as learned from the other folds, and the mean weights
+    (K, M). y: labels (N, K), fractions."""
     names = np.array(groups, dtype=object)
     folds = group_folds(groups)
     predictions, weights_of_folds = np.zeros(y.shape), []
@@ -131,11 +131,11 @@ def group_folds(groups: list[str]) -> np.ndarray:
 
 
 def check_same_systems(members: list[Evaluation], fit: list[Evaluation]) -> None:
-    """UserError when the evaluations that decide the weights are not of the members' systems, in the same order."""
+    """UserError when the evaluations for learning weights are not of the members' systems, in the same order."""
     order = "give --fit in the order of the members"
     for member, other in zip(members, fit, strict=True):
         digests, other_digests = _model_digests(member), _model_digests(other)
-        # Merged folds are of other models than the final one, so they compare only with merged folds.
+        # Merged folds come from other models than the final one, so they only match merged folds.
         comparable = digests and other_digests and len(digests) == len(other_digests)
         if comparable and digests != other_digests:
             raise UserError(f"{other.path}: not of the model of {member.path}; {order}")
@@ -149,7 +149,7 @@ def check_same_systems(members: list[Evaluation], fit: list[Evaluation]) -> None
 
 
 def check_unseen(evaluations: list[Evaluation], allow_unknown: bool = False) -> None:
-    """UserError when a system was trained on the clips that would decide its weight, or when that is not known and not
+    """UserError when a system was trained on the clips for learning its weight, or when that is unknown and not
     allowed."""
     for evaluation in evaluations:
         info, total = evaluation.info, len(evaluation.ids)
@@ -157,7 +157,7 @@ def check_unseen(evaluations: list[Evaluation], allow_unknown: bool = False) -> 
         if unknown and not allow_unknown:
             raise UserError(
                 f"{evaluation.path}: it is not known whether it was trained on these clips, so weights cannot be "
-                "learned from it; take --method average, or go on with --allow_unknown_training true"
+                "learned from it; take --method average, or continue with --allow_unknown_training true"
             )
         if info.seen and info.seen.in_training:
             raise UserError(
@@ -174,9 +174,9 @@ def check_unseen(evaluations: list[Evaluation], allow_unknown: bool = False) -> 
 
 
 def check_disjoint(fit: list[Evaluation], scored: list[Evaluation], allow_unknown: bool = False) -> str:
-    """UserError when clips that decide the weights are also to be scored, or when that is not known and not allowed.
-    Returns why it is not known, "" if it is. fit, scored: evaluations of the same systems, each of the same clips."""
-    known = False  # one system that knows it tells it of all
+    """UserError when clips for learning weights are also to be scored, or when that is unknown and not allowed. Returns
+    why it is unknown, "" if it is known. fit, scored: evaluations of the same systems, each on the same clips."""
+    known = False  # if it is known for one system, it is known for all
     for own, other in zip(fit, scored, strict=True):
         shared = shared_clips(ClipSet.scored(own), ClipSet.scored(other))
         known |= shared is not None
@@ -198,7 +198,7 @@ def _fit_dimensions(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.n
 
 
 def _model_digests(evaluation: Evaluation) -> list[str] | None:
-    """Digests of the models behind an evaluation, one per fold; None when one is not known."""
+    """Digests of the models behind an evaluation, one per fold; None if one is unknown."""
     sources = [part.made_from for part in evaluation.info.parts] or [evaluation.info.made_from]
     digests = [source["model_digest"] for source in sources if source.get("model_digest")]
     return digests if len(digests) == len(sources) else None

@@ -14,7 +14,7 @@ def write_explanations(path: Path, ids: list[str], steps: list[StepExplanation],
     """Write one line per clip, in the order of `ids`; names: the K dimensions.
 
     {"Filename": id, "times": seconds of the steps, "weights": {modality: one value per step},
-     "attention": {dimension: one value per step}}; "times" and "attention" are null for a model that has none.
+     "attention": {dimension: one value per step}}; "times" and "attention" are null for a model without them.
     """
     lines = []
     for name, step in zip(ids, steps, strict=True):

@@ -1,6 +1,6 @@
-"""Kernel ridge regression on means and deviations of features: a cheap baseline on what fusion models read.
+"""Kernel ridge regression on means and deviations of features: a cheap baseline on the inputs of fusion models.
 
-Like them, it sees how modalities depend on each other; it has no time axis.
+Like them, it models interactions between modalities; it has no time axis.
 """
 
 import math
@@ -18,16 +18,16 @@ WIDTHS = (0.25, 0.5, 1.0, 2.0)
 def fit_feature_kernel(
     parts: Sequence[Sequence[np.ndarray]], train_labels: np.ndarray, valid_labels: np.ndarray
 ) -> KernelFit:
-    """Fit on the first part (n clips) and its labels (n, K), choose by the second (m) and its labels (m, K), predict
+    """Fit on the first part (n clips) and its labels (n, K), select on the second (m) and its labels (m, K), predict
     the third (N).
 
         K(a, b) = prod_m (1 + k_m(a, b)) - 1        k_m(a, b) = exp(-|x_a - x_b|^2 / (2 w D_m))
 
     the sum of the kernels of all modalities m, of all pairs of them, and so on (the ANOVA kernel, Stitson et al. 1999),
-    with standardized statistics x of a modality and their median squared distance D_m between training clips. What
-    either clip lacks adds nothing.
+    with standardized statistics x of a modality and their median squared distance D_m between training clips. A
+    modality that either clip lacks adds nothing.
 
-    parts: for each modality the statistics of its features, float64 (N, F); a row of NaN where a clip lacks it.
+    parts: for each modality the statistics of its features, float64 (N, F); a row of NaN for a clip that lacks it.
     """
     names = [str(k) for k in range(train_labels.shape[1])]
     squared = [distances(each) for each in zip(*parts, strict=True)]

@@ -20,8 +20,8 @@ from stage2_fusion.evaluation.unmet import merged_unmet
 
 
 def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Evaluation:
-    """Score the clips of all parts together; "parts" of the result holds how each scored alone. UserError when two
-    parts share a clip, or differ in model, configuration or kind of group."""
+    """Score the clips of all parts together; "parts" of the result holds the score of each part alone. UserError when
+    two parts share a clip, or differ in model, configuration or kind of group."""
     _check_mergeable(parts)
     infos = [part.info for part in parts]
     seen, seen_by_encoders = combine_seen(infos, sum)
@@ -62,8 +62,8 @@ def merge_evaluations(parts: list[Evaluation], resamples: int, seed: int) -> Eva
 
 
 def check_disjoint_folds(folds: Sequence[tuple[Path | None, ClipSet]]) -> None:
-    """UserError when two folds, each with its path, share a clip, or hold most of each other's clips under other ids.
-    A few of those are duplicates within a dataset, of which each is scored once."""
+    """UserError when two folds, each with its path, share a clip, or hold most of each other's clips under other ids. A
+    few such clips are duplicates within a dataset, each scored once."""
     for (path, clips), (other_path, others) in itertools.combinations(folds, 2):
         shared = shared_clips(others, clips)
         if common := set(clips.ids) & set(others.ids):
@@ -95,7 +95,7 @@ def _check_mergeable(parts: list[Evaluation]) -> None:
 
 
 def _common_training(parts: list[dict | None]) -> dict | None:
-    """How all parts were trained, with their seconds together; None when they were trained differently or one does not
+    """How all parts were trained, with their total seconds; None if they were trained differently or one does not
     say."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts) or any({**part, "seconds": None} != {**known[0], "seconds": None} for part in known):
@@ -105,6 +105,6 @@ def _common_training(parts: list[dict | None]) -> dict | None:
 
 
 def _training_seeds(infos: list[EvaluationInfo]) -> list[int] | None:
-    """All training seeds of the parts, which may be merged evaluations themselves; None when none is known."""
+    """All training seeds of the parts, which may be merged evaluations themselves; None if none is known."""
     seeds = [info.training_seed for info in infos if info.training_seed is not None]
     return sorted({seed for part in seeds for seed in (part if isinstance(part, list) else [part])}) or None

@@ -2,8 +2,8 @@
 
 Source: predictions are calibrated on the training clips, by a slope of at least 0 and an offset for each modality and
 dimension; PredictionGate; 1 - PCC over 512 clips, AdamW with a learning rate of 5e-4 and a weight decay of 0.01, at
-most 200 epochs, the best of which is chosen on the validation clips that are scored. Here the predictions are of
-clips that their systems were not trained on, and the epoch is chosen on a fifth of the groups of those clips.
+most 200 epochs, with the best one selected on the scored validation clips. Here the gate learns from clips that no
+system was trained on, and the epoch is selected on a fifth of their groups.
 """
 
 import copy
@@ -36,8 +36,8 @@ WIDTH, LR, WEIGHT_DECAY, BATCH_SIZE, EPOCHS, PATIENCE = 32, 5e-4, 0.01, 512, 200
 
 @dataclass
 class Calibration:
-    """A slope and an offset of each dimension and system, (K, M) each, and the mean and deviation of the labels, (K,)
-    each, by which all of it is standardized."""
+    """A slope and an offset for each dimension and system, (K, M) each, and the mean and deviation of the labels, (K,)
+    each, for standardization."""
 
     slopes: np.ndarray
     offsets: np.ndarray
@@ -46,7 +46,7 @@ class Calibration:
 
     @classmethod
     def fit(cls, predictions: np.ndarray, labels: np.ndarray, present: np.ndarray) -> "Calibration":
-        """Least squares on the clips with a label that have what the system reads: (N, K, M), (N, K), (N, M)."""
+        """Least squares on the clips with a label and the modality of the system: (N, K, M), (N, K), (N, M)."""
         _, dimensions, systems = predictions.shape
         slopes, offsets = np.zeros((dimensions, systems)), np.zeros((dimensions, systems))
         mean, deviation = np.zeros(dimensions), np.ones(dimensions)
@@ -70,7 +70,7 @@ class Calibration:
 
 
 class Gated:
-    """Predictions weighted by a gate; `weights` are the means over the clips that it learned from."""
+    """Predictions weighted by a gate; `weights` are the means over its training clips."""
 
     def __init__(self, stack: Stack, labels: np.ndarray, groups: list[str], seed: int):
         import torch
@@ -87,8 +87,8 @@ class Gated:
             gate = PredictionGate(labels.shape[1], [part.shape[1] for part in stack.quality], WIDTH)
             self.gate = self._train(gate, stack, labels, groups)
         _, weights = self._run(stack)  # (N, M, K)
-        there = stack.present[..., None]  # (N, M, 1)
-        self.weights = ((weights * there).sum(axis=0) / there.sum(axis=0).clip(min=1)).T  # (K, M)
+        present = stack.present[..., None]  # (N, M, 1)
+        self.weights = ((weights * present).sum(axis=0) / present.sum(axis=0).clip(min=1)).T  # (K, M)
 
     def __call__(self, stack: Stack) -> np.ndarray:
         standardized, _ = self._run(stack)  # (N, K)
@@ -114,7 +114,7 @@ class Gated:
         return prediction.double().numpy(), weights.double().numpy()
 
     def _train(self, gate: "PredictionGate", stack: Stack, labels: np.ndarray, groups: list[str]) -> "PredictionGate":
-        """The gate of the epoch with the highest PCC on the clips of a fifth of the groups."""
+        """The gate of the epoch with the highest PCC on a fifth of the groups."""
         import torch
 
         from stage2_fusion.losses import correlations
@@ -146,8 +146,8 @@ def held_out_groups(groups: list[str]) -> np.ndarray:
 
 
 def learn_gate(stack: Stack, labels: np.ndarray, groups: list[str], seed: int = 0) -> Gated:
-    """A gate that learns from these clips. UserError when no dimension has labels that allow a PCC, among those that
-    teach it or those that choose the epoch."""
+    """A gate trained on these clips. UserError when no dimension has labels that allow a PCC, among the clips that
+    train it or those that select the epoch."""
     held_out = held_out_groups(groups)
     for clips, part in (("teach the gate", ~held_out), ("choose the epoch of the gate", held_out)):
         if not scorable(labels[part]):
@@ -158,11 +158,11 @@ def learn_gate(stack: Stack, labels: np.ndarray, groups: list[str], seed: int = 
 def member_quality(
     path: Path, clips: ClipSet, modalities: Sequence[Sequence[str]]
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """The mean quality signals of what each system reads of each clip, M of float64 (N, Q), and whether the clip has
+    """The mean quality signals of the modality that each system reads, M of float64 (N, Q), and whether each clip has
     it, bool (N, M).
 
-    path: a feature dataset, in which the clips are found by their content, by ids where that does not tell. modalities:
-    what each system reads. UserError for a clip that the dataset lacks."""
+    path: a feature dataset, in which the clips are found by content, otherwise by id. modalities: what each system
+    reads. UserError for a clip that the dataset lacks."""
     found = shared_clips(clips, ClipSet.encoded(read_clips(path), read_info(path)))
     name_of = dict(zip(clips.ids, clips.ids, strict=True)) if found is None else found
     samples = {sample.id: sample for sample in read_quality(path, name_of.values()) if sample.view == 0}
@@ -181,12 +181,14 @@ def member_quality(
 
 
 def read_modalities(model: str, configuration: dict | None, where: object) -> list[str]:
-    """The modalities that a system reads, by its name and options. UserError for what is no fusion model."""
+    """The modalities that a system reads, by its name and options. UserError if it is not a fusion model."""
     from stage2_fusion.models import MODELS
 
     allowed = (configuration or {}).get("modalities")
     if not isinstance(allowed, list) or (model not in MODELS.names() and ":" not in model):
-        raise UserError(f"{where}: {model} is no fusion model, and a gate weighs what those read; take --method ridge")
+        raise UserError(
+            f"{where}: {model} is not a fusion model, and --method gate needs its inputs; take --method ridge"
+        )
     return [name for name in MODALITIES if name in allowed and name in MODELS.get(model).reads]
 
 
@@ -203,7 +205,7 @@ def _center_and_scale(signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean_pcc(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the dimensions whose labels allow one; 0 where none do."""
+    """Mean PCC over the dimensions with labels that allow one; 0 if there are none."""
     values = [pcc(predictions[:, k], labels[:, k]) for k in range(labels.shape[1])]
     known = [value for value in values if value is not None and np.isfinite(value)]
     return float(np.mean(known)) if known else 0.0

@@ -1,7 +1,7 @@
 """Weights of systems from a grid, as in the source of statistics_mlp (arXiv 2503.10399).
 
-The source tries all weights of three modalities in steps of 0.05 that are 1 in sum, and keeps for each dimension those
-with the highest PCC.
+The source tries all weights of three modalities in steps of 0.05 that sum to 1, and keeps the best by PCC for each
+dimension.
 """
 
 from itertools import combinations
@@ -15,13 +15,13 @@ from stage2_fusion.evaluation.stacks import Stack, WeightedSum
 STEPS = 20
 """Steps of 0.05."""
 MOST_SYSTEMS = 5
-"""More would make a grid of more than 10,626 points."""
+"""With more, the grid would have more than 10,626 points."""
 
 
 def learn_grid(stack: Stack, labels: np.ndarray, groups: list[str]) -> WeightedSum:
-    """For each dimension the weights of the grid with the highest PCC; of equal ones, the most even. UserError when no
+    """For each dimension, the weights of the grid with the highest PCC; the most even on ties. UserError when no
     dimension has labels that allow a PCC, and for more systems than a grid can hold."""
-    del groups  # the weights have few degrees of freedom, and nothing to be chosen on held-out groups
+    del groups  # the weights have few degrees of freedom, and nothing is selected on held-out groups
     count = stack.predictions.shape[2]
     if count > MOST_SYSTEMS:
         raise UserError(f"--method grid weighs {MOST_SYSTEMS} members at most, not {count}; take --method ridge")
@@ -35,15 +35,16 @@ def learn_grid(stack: Stack, labels: np.ndarray, groups: list[str]) -> WeightedS
 
 
 def simplex_grid(count: int) -> np.ndarray:
-    """All weights of `count` systems in steps of 1 / STEPS that are 1 in sum, the most even first: (G, count)."""
+    """All weights of `count` systems in steps of 1 / STEPS that sum to 1, the most even first: (G, count)."""
     bars = combinations(range(STEPS + count - 1), count - 1)
     steps = [np.diff([-1, *places, STEPS + count - 1]) - 1 for places in bars]
     return np.array(sorted(steps, key=lambda point: (int((point**2).sum()), *point))) / STEPS
 
 
 def best_point(predictions: np.ndarray, points: np.ndarray, labels: np.ndarray) -> int:
-    """The first of the points (G, M) whose weighted sum of predictions (N, M) has the highest PCC with the labels (N,),
-    NaN = not labeled; 0 is the PCC of what does not vary. From sums of products, since N x G numbers may not fit."""
+    """The first point (G, M) with the highest PCC between its weighted sum of predictions (N, M) and the labels (N,),
+    NaN = not labeled; a constant sum counts as PCC 0. Computed from sums of products, since N x G numbers may not fit
+    in memory."""
     known = ~np.isnan(labels)
     if not known.any():
         return 0

@@ -1,8 +1,8 @@
-"""Kernel ridge regression on plain statistics of clips: the cheapest strong baseline on what the encoders read.
+"""Kernel ridge regression on plain statistics of clips: the cheapest strong baseline on the inputs of the encoders.
 
 It has no encoders and no time axis: statistics over time of the pixels of the face crops, of their histograms of
 oriented gradients (Dalal and Triggs 2005) and of a log-mel spectrogram; and words, pairs of words and pieces of words
-with their frequencies. Whatever a trained model is said to have learned has to show beside it.
+with their frequencies. A trained model should be compared with it.
 """
 
 import itertools
@@ -20,23 +20,23 @@ from stage2_fusion.evaluation.ridge_baseline import standardize
 
 FACE_SIDE = 24
 GRADIENT_SIDE = 64
-"""Side of the face crops whose gradients are counted: 8 x 8 cells of 8 pixels, 9 directions."""
+"""Side of the face crops for histograms of gradients: 8 x 8 cells of 8 pixels, 9 directions."""
 PIECES = (3, 4, 5)
-"""Characters of the pieces of words."""
+"""Lengths of the pieces of words, in characters."""
 MOST_TERMS = 8192
-"""Terms that count, the most frequent ones; the others are rare, and memory is limited."""
+"""Most terms, the most frequent ones; others are rare, and memory is limited."""
 WIDTHS = (2.0, 4.0)
 """Widths of the kernels to try, in median distances between training clips."""
 PENALTIES = (0.03, 0.06, 0.1, 0.2, 0.4, 1.0, 3.0)
 AUDIO_SHARES = (0.25, 1.0)
 TEXT_SHARES = (0.05, 0.2, 1.0)
-"""Weights to try for the kernels of sound and words, beside 1 for that of faces. Texts differ from each other far more
-than faces do, so that a large weight drowns the others: 0.5 instead of 0.05 costs 0.04 of PCC on synthetic corpora."""
+"""Weights to try for the kernels of sound and words, with 1 for faces. Texts differ from each other far more than
+faces, so a large weight hides the others: 0.5 instead of 0.05 costs 0.04 of PCC on synthetic corpora."""
 
 
 @dataclass
 class ClipStatistics:
-    """Of N clips. Rows of NaN, and texts without words, stand for absent modalities."""
+    """Statistics of N clips. Rows of NaN, and texts without words, represent absent modalities."""
 
     pixels: np.ndarray
     """float64 (N, 2880)."""
@@ -70,12 +70,12 @@ class KernelFit:
     predictions: np.ndarray
     """float64 (N, K) in [0, 1], of the scored clips."""
     options: dict[str, float]
-    """Those with the best mean PCC on the validation clips: width, penalty, and the shares of audio and text if there
-    are any."""
+    """The options with the best mean PCC on the validation clips: width, penalty, and the shares of audio and text if
+    there are any."""
 
 
 def fit_kernel_ridge(parts: Sequence[ClipStatistics], train_labels: np.ndarray, valid_labels: np.ndarray) -> KernelFit:
-    """Fit on the first part (n clips) and its labels (n, K), choose by the second (m) and its labels (m, K), predict
+    """Fit on the first part (n clips) and its labels (n, K), select on the second (m) and its labels (m, K), predict
     the third (N). Kernels of the modalities are added; a modality that either clip lacks adds nothing.
 
         K(a, b) = (k(p_a, p_b) + k(g_a, g_b)) / 2 + s_a k(u_a, u_b) + s_t (cos(t_a, t_b) + cos(c_a, c_b)) / 2
@@ -109,8 +109,8 @@ def fit_kernel_ridge(parts: Sequence[ClipStatistics], train_labels: np.ndarray, 
 
 def solve(kernels: Sequence[np.ndarray], labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """kernels: of the training clips (n, n), the validation clips (m, n) and the scored clips (N, n) with the training
-    clips. For each penalty the predictions (m, K) and (N, K) in [0, 1]. A clip without a label takes no part in that
-    dimension; one without any label in training is predicted as 0."""
+    clips. Returns the predictions (m, K) and (N, K) in [0, 1] for each penalty. A clip without a label in a dimension
+    is left out there; a dimension without any training label is predicted as 0."""
     shape = [(len(kernel), labels.shape[1]) for kernel in kernels[1:]]
     results = [tuple(np.zeros(size) for size in shape) for _ in PENALTIES]
     known = ~np.isnan(labels)  # (n, K)
@@ -167,8 +167,8 @@ def _over_time(x: np.ndarray) -> np.ndarray:
 
 
 def distances(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Squared distances of the clips of each part (N_i, F) from those of the first (n, F), in units of the median of
-    the first: (N_i, n). Infinite where either lacks the modality."""
+    """Squared distances of the clips of each part (N_i, F) from the first part (n, F), in units of the median of the
+    first: (N_i, n). Infinite if either clip lacks the modality."""
     standard = standardize(list(parts))
     present = [~np.isnan(part[:, 0]) for part in parts]
     squared = []
@@ -181,7 +181,7 @@ def distances(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def rbf(squared: np.ndarray, width: float) -> np.ndarray:
-    """The Gaussian kernel of squared distances; 0 where they are infinite."""
+    """The Gaussian kernel of squared distances; 0 for infinite distances."""
     return np.exp(-squared / (2 * width))
 
 

@@ -1,15 +1,15 @@
-"""Kernels of all pairs of clips, refused where memory cannot hold them, before the work rather than in it."""
+"""Refuse kernels of all pairs of clips that memory cannot hold, before the work begins."""
 
 from shared.training.available_memory import check_memory
 
 MATRICES = {"kernel": 10, "statistics": 16}
-"""Matrices of all pairs of training clips, float64, at the peak of each baseline, as measured at 3,000 clips. Pairs of
-these and others take half as many: they are not decomposed."""
+"""Matrices of all pairs of training clips, float64, at the peak of each baseline, as measured at 3,000 clips. Pairs
+with other clips take half as many: they are not decomposed."""
 
 
 def check_kernel_memory(kind: str, clips: int, others: int) -> None:
-    """UserError if the kernel baseline of this kind with so many training clips, and so many others that choose and are
-    scored, takes more memory than what is available."""
+    """UserError if the kernel baseline of this kind takes more memory than available, with this number of training
+    clips and of others (for selection and scoring)."""
     size = 8 * MATRICES[kind]  # of a pair
 
     def fewer(free: int) -> str:

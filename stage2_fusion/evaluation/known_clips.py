@@ -1,8 +1,8 @@
-"""Which clips of a feature dataset a model was trained on and chosen by: the same clips, whatever their ids.
+"""Which clips of a feature dataset trained and selected a model, whatever their ids.
 
-Two datasets may have the same ids for different clips, as those of `emit synth` do, and other ids for the same clips.
-So clips are compared by their fingerprints. Ids count where model and features are of one clip dataset, as for those of
-earlier versions, which hold no fingerprints.
+Two datasets may have the same ids for different clips, as with `emit synth`, and different ids for the same clips, so
+clips are compared by fingerprint. Ids count if model and features come from one clip dataset, as for earlier versions,
+which have no fingerprints.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,39 +19,39 @@ from stage2_fusion.evaluation.unknown_training import OLD_MODEL
 from stage2_fusion.models.model_config import TrainedOn
 
 IDS_ALONE = (
-    "the model records its training clips by ids alone, which may be those of other clips in this clip dataset; encode "
-    "its clips and train it again with this version"
+    "the model records its training clips only by ids, which other clips in this clip dataset may have; encode its "
+    "clips and train it again with this version"
 )
 OLD_FEATURES = (
-    "these features hold no fingerprints of their clips, which are of another clip dataset than those that trained the "
-    "model; encode them again with this version"
+    "these features hold no fingerprints of their clips, and come from another clip dataset than the training clips of "
+    "the model; encode them again with this version"
 )
 
 
 @dataclass(frozen=True)
 class KnownClips:
-    """What a model has met of a feature dataset."""
+    """The clips of a feature dataset that a model has seen."""
 
     trained: list[str] = field(default_factory=list)
     """Ids of the clips that trained it."""
     chosen: list[str] = field(default_factory=list)
-    """Ids of the clips that chose its epoch."""
+    """Ids of the clips that selected its epoch."""
     whole: bool = False
-    """Whether it has met no others; False if that is not known."""
+    """Whether it has seen no other clips; False if unknown."""
     unknown: str = ""
-    """Why it is not known what it has met; "" if it is."""
+    """Why it is unknown which clips it has seen; "" if it is known."""
     notes: list[str] = field(default_factory=list)
 
     def count(self, ids: Collection[str]) -> SeenClips | None:
-        """How many of the clips `ids` it has met; None if that is not known."""
+        """How many of the clips `ids` it has seen; None if unknown."""
         if self.unknown:
             return None
         return SeenClips(*(len(set(ids) & set(own)) for own in (self.trained, self.chosen)))
 
 
 def known_to_model(features: Path, info: FeatureInfo, about: TrainedOn, record: TrainingClips | None) -> KnownClips:
-    """The clips of the folder `features` that a model has met. info: their features.json; about, record: what the model
-    was trained on, record None if it has no fingerprints of it."""
+    """The clips of the folder `features` that a model has seen. info: their features.json; about, record: the training
+    data of the model, record None if it has no fingerprints."""
     clips = read_clips(features)
     own = np.stack([clip.fingerprints for clip in clips])  # (N, 3)
     ids_tell = about.clips is not None and about.data == info.data.digest and not about.other_data
@@ -66,7 +66,7 @@ def known_to_model(features: Path, info: FeatureInfo, about: TrainedOn, record: 
         comparable = own.any(axis=1)  # (N,)
         share = record.compared(own[comparable]) * float(comparable.mean())
         if share < 1 and not ids_tell:
-            notes.append(f"only {share:.1%} of these clips can be compared with those that trained the model")
+            notes.append(f"only {share:.1%} of these clips can be compared with the training clips of the model")
     named = (set(about.clips or ()), set(about.chosen_on or ())) if ids_tell else (set(), set())
     trained, chosen = (
         [clip.id for clip, hit in zip(clips, met, strict=True) if hit or clip.id in names]
@@ -79,6 +79,7 @@ def known_to_model(features: Path, info: FeatureInfo, about: TrainedOn, record: 
 def record_of(
     trained: Sequence[FeatureSample], chosen: Sequence[FeatureSample], source: TrainingSource
 ) -> TrainingClips | None:
-    """The fingerprints of clips of `source` that train and choose a model; None for features without."""
+    """The fingerprints of the clips of `source` that train and select a model; None for features without
+    fingerprints."""
     of_trained, of_chosen = (np.stack([sample.fingerprints for sample in each]) for each in (trained, chosen))
     return TrainingClips.of(of_trained, of_chosen, [source]) if of_trained.any() else None  # (N, 3), (V, 3)

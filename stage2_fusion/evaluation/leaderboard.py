@@ -1,4 +1,4 @@
-"""Cheap baselines, then systems in a table, best first; several evaluations of one system are its seeds."""
+"""A table of cheap baselines, then systems, best first; several evaluations of one system are its seeds."""
 
 import itertools
 import math
@@ -47,18 +47,18 @@ CROSSED = "both kinds of groups"
 """The column of intervals over two kinds of groups at once."""
 
 Interval = list[float] | None
-"""[low, high] of 95 %."""
+"""[low, high] of a 95 % interval."""
 
 
 @dataclass(frozen=True)
 class UnmetScore:
-    """Of the clips whose groups a system has not met."""
+    """The score of the clips in groups that a system has not seen."""
 
     kinds: tuple[str, ...]
     pcc: float | None
     interval: Interval
     clips: int
-    """Of the first seed."""
+    """Clips of the first seed."""
 
 
 @dataclass
@@ -68,26 +68,26 @@ class LeaderboardRow:
     system: str
     """The name, in brackets for a reference."""
     pcc: float | None
-    """Mean over seeds; None when the labels of one of them allow no PCC."""
+    """Mean over seeds; None if the labels of one of them allow no PCC."""
     per_dimension: dict[str, float | None]
     seeds: int | None = None
     clips: int | None = None
-    """Of each seed."""
+    """Clips of each seed."""
     sd: float | None = None
     """Standard deviation over seeds."""
     interval: Interval = None
     difference: float | None = None
-    """PCC minus that of the system that the table compares with."""
+    """PCC minus the PCC of the reference system."""
     difference_interval: Interval = None
     crossed_interval: Interval = None
-    """Over two kinds of groups at once, such as people and the videos that they watched; None without a second kind."""
+    """Over two kinds of groups at once, such as people and the videos they watched; None without a second kind."""
     difference_crossed: Interval = None
     unmet: "UnmetScore | None" = None
-    """None where its clips of unmet groups are none, all, or not known."""
+    """None if no clips, all clips or an unknown number of clips are of unmet groups."""
     note: str = ""
-    """What makes the score look better than it is."""
+    """Why the score looks better than it is."""
     baseline: bool = False
-    """Whether `emit baseline` made it: it stands at the head of the table."""
+    """Whether it comes from `emit baseline`: it is then at the top of the table."""
 
 
 @dataclass
@@ -140,9 +140,9 @@ def read_systems(arguments: list[str]) -> dict[str, list[Evaluation]]:
     """{system: its evaluations} of PATH or NAME=PATH, in the order given.
 
     An evaluation without a name is named after its model and the options in which evaluations of that model differ.
-    UserError when a system has the same evaluation twice, and when two of these get the same name but cannot be seeds
-    or folds of one system, because they have the same seed and clips: they differ in something else, such as loss,
-    features or members.
+    UserError when a system has the same evaluation twice, or when two get the same name but cannot be seeds or folds of
+    one system, because they have the same seed and clips: they differ in something else, such as loss, features or
+    members.
     """
     named = [parse_named_path(argument) for argument in arguments]
     evaluations = read_evaluations([path for _, path in named])
@@ -170,8 +170,8 @@ def read_systems(arguments: list[str]) -> dict[str, list[Evaluation]]:
 def build_leaderboard(
     systems: dict[str, list[Evaluation]], against: str | None, resamples: int, seed: int
 ) -> Leaderboard:
-    """The table of the systems. `against` names the system that every other row is compared with; UserError when it
-    does not exist."""
+    """The table of the systems. against: the system to compare every other row with; UserError when it does not
+    exist."""
     if against is not None and against not in systems:
         raise UserError(f"--against {against}: no such system; there are {', '.join(systems)}")
     rows = [_system_row(name, parts, resamples, seed) for name, parts in systems.items()]
@@ -191,7 +191,7 @@ def build_leaderboard(
 
 
 def _system_name(info: EvaluationInfo, options: list[dict]) -> str:
-    """The model, and the options in which `options` (those of all evaluations of that model) differ."""
+    """The model, and the options that differ among `options` (of all evaluations of that model)."""
 
     def text(value: Any) -> str:
         return "+".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -227,7 +227,7 @@ def _mean_pcc(parts: list[Evaluation]) -> float | None:
 
 
 def _interval(parts: list[Evaluation], resamples: int, seed: int, crossed: bool = False) -> Interval:
-    """That of the mean PCC; crossed: over both kinds of groups."""
+    """The interval of the mean PCC; crossed: over both kinds of groups."""
     if len(parts) == 1:
         scores = parts[0].scores
         return (scores.crossed.interval if scores.crossed else None) if crossed else scores.pcc.interval
@@ -252,8 +252,8 @@ def _mean_per_dimension(scores: list[Any], names: list[str]) -> dict[str, float 
 def _paired_interval(
     parts: list[Evaluation], others: list[Evaluation], resamples: int, seed: int, crossed: bool = False
 ) -> Interval:
-    """The interval of the mean PCC of `parts` less that of `others`. None when their clips differ, or the fraction of
-    evaluations that is on each set of clips."""
+    """The interval of the mean PCC of `parts` minus that of `others`. None when they differ in clips, or in the
+    fraction of evaluations on each set of clips."""
     clip_sets = [group_by_clips(evaluations) for evaluations in (parts, others)]
     fractions = [
         {digests: len(same) / sum(map(len, sets.values())) for digests, same in sets.items()}
@@ -286,7 +286,7 @@ def _note(parts: list[Evaluation]) -> str:
 
 
 def _reference_rows(evaluations: list[Evaluation]) -> list[LeaderboardRow]:
-    """The ceiling and the leak probe, which are not systems: the mean over the different sets of clips."""
+    """Rows for the ceiling and the leak probe, which are not systems: the mean over the different sets of clips."""
     rows = []
     for system, get in (
         ("(ceiling of the labels)", lambda info: info.ceiling),

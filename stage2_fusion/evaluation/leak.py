@@ -1,7 +1,7 @@
 """Leakage between training and scored clips: what transcripts and groups alone reveal about the labels.
 
-Clips of one seed video share its words and its raters' labels, so a split that separates people may still have every
-seed video on both sides.
+Clips of one seed video share its words and its raters' labels, and a split by person may have every seed video on both
+sides.
 """
 
 from collections import Counter
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 BLOCK = 256
-"""Texts that are compared with all training texts at once."""
+"""Texts that are compared with all training texts in one step."""
 
 
 @dataclass(frozen=True)
 class LeakProbe:
-    """What the training clips reveal about the scored clips; None where there is nothing to compare."""
+    """What the training clips reveal about the scored clips; None if there is nothing to compare."""
 
     pcc: DimensionScores | None = None
-    """PCC of predicting each clip's labels by those of the training clips with the nearest transcript."""
+    """PCC of predicting each clip's labels from the training clips with the nearest transcript."""
     same_transcript: float | None = None
-    """Fraction of the clips whose exact words occur in training."""
+    """Fraction of the clips with exactly the same words as a training clip."""
     shared_groups: dict[str, float] | None = None
-    """For each kind of group, the fraction of the clips whose group occurs in training."""
+    """For each kind of group, the fraction of the clips with a group that occurs in training."""
     why: str | None = None
     """Why there is nothing to compare."""
 
@@ -48,8 +48,8 @@ def probe_leak(
 ) -> LeakProbe:
     """Probe the clips `ids` with labels (N, K).
 
-    features: folder of the feature dataset; info: its features.json, of all dimensions or of some; trained_on: ids of
-    the training clips in it; None if they are not known.
+    features: folder of the feature dataset; info: its features.json, for all or some dimensions; trained_on: ids of the
+    training clips in it; None if unknown.
     """
     if trained_on is None:
         return LeakProbe(why="it is not known which clips are training clips")
@@ -76,8 +76,8 @@ def probe_leak(
 
 
 def read_transcripts(data: DataInfo) -> dict[str, str]:
-    """{id: transcript} of the clip dataset that a features.json names as its `data`. UserError when it is missing, or
-    holds other clips."""
+    """{id: transcript} of the clip dataset in the `data` of a features.json. UserError when it is missing, or holds
+    other clips."""
     from shared.dataset.clip_dataset import ClipDataset
 
     clips = ClipDataset.open(Path(data.path))
@@ -91,9 +91,9 @@ def nearest_labels(
 ) -> np.ndarray:
     """The labels of the training text nearest to each text, by cosine similarity of TF-IDF vectors: (N, K).
 
-    train_labels (M, K), NaN = not labeled; itself int (N,): the training text that is of the same clip, with which a
-    text is not compared, -1 = none. Ties give the mean of the nearest; a text that shares no word with training gives
-    the mean of all training labels.
+    train_labels (M, K), NaN = not labeled; itself int (N,): the training text of the same clip, which is not compared,
+    -1 = none. Ties give the mean of the nearest; a text without any training word gives the mean of all training
+    labels.
     """
     vectors = _tf_idf([*texts, *train_texts], len(train_texts))
     queries, keys = vectors[: len(texts)], vectors[len(texts) :]
@@ -134,7 +134,7 @@ def _tf_idf(texts: list[str], train: int) -> "csr_matrix":
 
 
 def _same_text_fraction(texts: dict[str, str], train_texts: dict[str, str]) -> float:
-    """The fraction of the texts {id: text} whose words are exactly those of a training text of another clip."""
+    """The fraction of the texts {id: text} with exactly the same words as a training text of another clip."""
     clips_of: dict[tuple[str, ...], set[str]] = {}
     for name, text in train_texts.items():
         clips_of.setdefault(tuple(words(text)), set()).add(name)
@@ -143,7 +143,7 @@ def _same_text_fraction(texts: dict[str, str], train_texts: dict[str, str]) -> f
 
 
 def _shared_fraction(clips: dict[str, ClipLabels], kind: str, ids: list[str], train: list[str]) -> float:
-    """The fraction of the clips `ids` whose group of this kind has another clip in training."""
+    """The fraction of the clips `ids` with another clip of their group (of this kind) in training."""
     members: dict[str, set[str]] = {}
     for name in train:
         members.setdefault(clips[name].groups[kind], set()).add(name)

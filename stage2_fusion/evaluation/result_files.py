@@ -2,8 +2,8 @@
 
 X.json               scores, and what was scored: the system, the clips (as digests), the seeds
 X_predictions.csv    Filename, one column per dimension
-X_labels.csv         Filename, group (the unit that the bootstrap draws), one column per dimension; empty = not labeled;
-                     where known, the group of a second kind, whether training has met the groups of the clip, and its
+X_labels.csv         Filename, group (the unit of the bootstrap), one column per dimension; empty = not labeled; if
+                     known, the group of a second kind, whether the groups of the clip are unmet in training, and its
                      fingerprints in hexadecimal (shared/dataset/training_clips.py), 0 = none
 """
 
@@ -33,8 +33,8 @@ CROSSED, UNMET, FINGERPRINTS = "group of the second kind", "of unmet groups", "f
 
 
 def write_evaluation(out: Path, evaluation: Evaluation) -> None:
-    """Write the three files; the JSON file, which the tables belong to, last."""
-    predictions = evaluation.predictions.tolist()  # written to the bit: rounding can make predictions constant
+    """Write the three files, the JSON file last."""
+    predictions = evaluation.predictions.tolist()  # exact: rounding can make predictions constant
     rows = [[name, *map(repr, row)] for name, row in zip(evaluation.ids, predictions, strict=True)]
     write_csv(_table_path(out, "predictions"), ["Filename", *evaluation.names], rows)
     columns = zip(evaluation.ids, evaluation.groups, evaluation.labels, strict=True)
@@ -102,13 +102,13 @@ def read_evaluations(paths: Iterable[Path]) -> list[Evaluation]:
             )
         if other.scale != first.scale:
             raise UserError(
-                f"{other.path}: its labels run over {other.scale}, but those of {first.path} over {first.scale}"
+                f"{other.path}: its labels run over {other.scale}, but the labels of {first.path} over {first.scale}"
             )
     return [first, *others]
 
 
 def _info(metrics: dict[str, Any]) -> EvaluationInfo:
-    """The info in a JSON file; keys that are no field of it become `sections`."""
+    """The info in a JSON file; keys that are not fields become `sections`."""
     rest = {key: value for key, value in metrics.items() if key not in Scores.__dataclass_fields__}
     for key in ("bootstrap", "predictions_digest"):
         rest.pop(key)
@@ -130,7 +130,7 @@ def _table_path(path: Path, what: str) -> Path:
 
 
 def _six_digits(value: float) -> str:
-    """How evaluations of older versions hold predictions."""
+    """The format of predictions in evaluations of older versions."""
     return f"{value:.6f}"
 
 

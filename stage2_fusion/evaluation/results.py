@@ -1,4 +1,4 @@
-"""An evaluation: what every comparison of systems needs, without the model or the features."""
+"""An evaluation: the data for all comparisons of systems, without the model or the features."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,11 +18,11 @@ from stage2_fusion.evaluation.leak import LeakProbe
 from stage2_fusion.evaluation.trust import IntervalScores, UnlikeClips
 
 MARK = "not known whether it was trained on scored clips"
-"""What tables say of an evaluation with `unknown_training`."""
+"""The remark in tables about an evaluation with `unknown_training`."""
 
 
 class ClipDigests(NamedTuple):
-    """Digests of the scored clips: equal where two evaluations score the same clips, labels and groups."""
+    """Digests of the scored clips: equal if two evaluations score the same clips, labels and groups."""
 
     clips: str
     labels: str
@@ -31,31 +31,31 @@ class ClipDigests(NamedTuple):
 
 @dataclass(frozen=True)
 class SeenClips:
-    """How many of the scored clips the system was trained on or chosen by; 0 and 0 for a fair score."""
+    """How many of the scored clips trained or selected the system; 0 and 0 for a fair score."""
 
     in_training: int
     in_choosing: int
-    """Clips that chose the system: an epoch, a penalty, a weight."""
+    """Clips that selected an epoch, a penalty or a weight of the system."""
 
 
 @dataclass(frozen=True)
 class FoldPart:
-    """One of the evaluations that were merged."""
+    """One of the merged evaluations."""
 
     path: str
     n: int
     pcc: float | None
-    """None where its labels allow none."""
+    """None if its labels allow no PCC."""
     made_from: dict[str, Any]
 
 
 class Unmet(NamedTuple):
-    """Which scored clips are of groups that the system has not met: no clip that trained or chose it is of one."""
+    """Which scored clips are of unmet groups: no clip that trained or selected the system is of such a group."""
 
     kinds: list[str]
     """Such as subject and seed: an unmet clip has an unmet group of each kind."""
     rows: list[bool]
-    """Of each clip."""
+    """Whether each clip is unmet."""
 
 
 OPTIONAL: dict[str, Callable[[Any], Any]] = {
@@ -68,11 +68,11 @@ OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "unlike": lambda value: UnlikeClips(**value),
     "parts": lambda value: [FoldPart(**part) for part in value],
 }
-"""Fields of EvaluationInfo that the JSON file leaves out when they are empty, and what reads them."""
+"""{field of EvaluationInfo that the JSON file omits if empty: its parser}."""
 
 
 BASELINES = ("kernel ridge", "kernel ridge on features", "logistic regression", "ridge")
-"""Models of `emit baseline`: cheap, and at the head of every table."""
+"""Models of `emit baseline`: cheap, and at the top of every table."""
 
 
 @dataclass
@@ -83,40 +83,40 @@ class EvaluationInfo:
     group: str | None
     """Kind of the groups, such as subject; None when each clip is its own group."""
     crossed_group: str | None = field(default=None, kw_only=True)
-    """A second kind of groups, such as seed, whose groups have clips of several groups of the first kind."""
+    """A second kind of groups, such as seed, with clips of several groups of the first kind in each group."""
     model: str
     configuration: dict[str, Any] | None
     """The model's options."""
     made_from: dict[str, Any]
-    """Paths and digests of what the predictions were made from."""
+    """Paths and digests of the inputs of the predictions."""
     data: str = ""
-    """Digest of the clip dataset that the clips are of; "" where it is not known, or they are of several."""
+    """Digest of the clip dataset of the clips; "" if unknown, or if there are several."""
     training_seed: int | list[int] | None = None
     seen: SeenClips | None = None
-    """None where it is not known."""
+    """None if unknown."""
     seen_by_encoders: int | None = None
-    """Scored clips that the encoders were aligned on; None where it is not known."""
+    """Scored clips that the encoders were aligned on; None if unknown."""
     unknown_training: str = ""
-    """Why it is not known whether scored clips were trained on, where the person who asked went on; every table says
+    """Why it is unknown whether scored clips were in training, if the user continued nevertheless; every table says
     so."""
     ceiling: DimensionScores | None = None
     """PCC of a perfect model on these labels; of synthetic corpora."""
     leak_probe: LeakProbe | None = None
     damage: DamageReport | None = None
-    """How well low weights find the damage that a synthetic corpus was made with."""
+    """How well low weights find the damage in a synthetic corpus."""
     damaged_on_purpose: DamagedViewScores | None = None
-    """Scores of the same clips with one modality damaged on purpose."""
+    """Scores of the same clips with one modality deliberately damaged."""
     damage_detectors: list[Comparison] = field(default_factory=list)
-    """The weights, raw signals and a regression on them as detectors of damage done on purpose."""
+    """The weights, raw signals and a regression on the signals as detectors of deliberate damage."""
     intervals: IntervalScores | None = None
-    """Coverage and width of the model's intervals; None for a model without."""
+    """Coverage and width of the model's intervals; None for a model without intervals."""
     unlike: UnlikeClips | None = None
-    """Clips that are unlike the training clips; None where it is not known."""
+    """Clips that are unlike the training clips; None if unknown."""
     parts: list[FoldPart] = field(default_factory=list)
     label_ranges: dict[str, list[float]] | None = None
-    """Lowest and highest value of each dimension, on whose scale predictions and labels are; None stands for [0, 1]."""
+    """Lowest and highest value of each dimension; predictions and labels are on this scale. None means [0, 1]."""
     sections: dict[str, Any] = field(default_factory=dict)
-    """Further keys of the JSON file, which single commands add for the reader."""
+    """More keys of the JSON file, which some commands add for the reader."""
 
     @property
     def is_baseline(self) -> bool:
@@ -146,13 +146,13 @@ class Evaluation:
     crossed: list[str] | None = None
     """The group of the second kind of each clip."""
     unmet: Unmet | None = None
-    """None where it is not known."""
+    """None if unknown."""
     fingerprints: np.ndarray | None = None
-    """uint64 (N, 3), those of the clips (shared/dataset/training_clips.py), 0 = none; None where they are not known."""
+    """uint64 (N, 3), of the clips (shared/dataset/training_clips.py), 0 = none; None if unknown."""
 
     @property
     def mean_pcc(self) -> float | None:
-        """The score: PCC, mean over the dimensions that have one. None when the labels allow none."""
+        """The score: PCC, mean over the dimensions that have one. None if the labels allow no PCC."""
         return self.scores.pcc.mean
 
     @property
@@ -167,7 +167,7 @@ class Evaluation:
 
     @cached_property
     def unmet_part(self) -> "Evaluation | None":
-        """The clips of unmet groups alone; None where they are none, all, or not known."""
+        """Only the clips of unmet groups; None if these are none, all or unknown."""
         if self.unmet is None or not 0 < sum(self.unmet.rows) < len(self.ids):
             return None
         rows = np.flatnonzero(self.unmet.rows)
@@ -181,20 +181,20 @@ class Evaluation:
         )
 
     def fingerprints_digest(self) -> str:
-        """Digest of the fingerprints as they are written."""
+        """Digest of the fingerprints in their written form."""
         return digest([self.ids, self.fingerprint_texts()])
 
     def fingerprint_texts(self) -> list[str]:
-        """Those of each clip as files hold them."""
+        """The fingerprints of each clip in their written form."""
         rows = [] if self.fingerprints is None else self.fingerprints.tolist()
         return [" ".join(f"{value:016x}" for value in row) for row in rows]
 
     def predictions_digest(self, text: Callable[[float], str] = repr) -> str:
-        """Digest of the predictions as they are written."""
+        """Digest of the predictions in their written form."""
         return digest([self.ids, [[text(value) for value in row] for row in self.predictions.tolist()]])
 
     def to_json(self) -> dict[str, Any]:
-        """What the JSON file holds."""
+        """The content of the JSON file."""
         info, digests = self.info, self.digests
         optional = {name: getattr(info, name) for name in OPTIONAL}
         return {
@@ -257,7 +257,7 @@ def score_predictions(
 
 
 def check_distinct(evaluations: list[Evaluation]) -> None:
-    """UserError when an evaluation is given twice, also as a copy: it would count as two seeds, folds or members."""
+    """UserError when an evaluation is given twice, even as a copy: it would count as two seeds, folds or members."""
     first: dict[str, Evaluation] = {}
     for evaluation in evaluations:
         info = evaluation.info
@@ -282,8 +282,8 @@ def check_same_clips(a: Evaluation, b: Evaluation) -> None:
 def combine_seen(
     parts: list[EvaluationInfo], combine: Callable[[Iterable[int]], int]
 ) -> tuple[SeenClips | None, int | None]:
-    """`seen` and `seen_by_encoders` of several evaluations together, combined by sum (folds) or max (members); None
-    when one of them is not known."""
+    """`seen` and `seen_by_encoders` of several evaluations, combined by sum (folds) or max (members); None if one of
+    them is unknown."""
     seen, by_encoders = [part.seen for part in parts], [part.seen_by_encoders for part in parts]
     known = [part for part in seen if part is not None]
     combined = None
@@ -293,12 +293,12 @@ def combine_seen(
 
 
 def combine_unknown(parts: Iterable[EvaluationInfo]) -> str:
-    """`unknown_training` of several evaluations together."""
+    """The combined `unknown_training` of several evaluations."""
     return "; ".join(dict.fromkeys(part.unknown_training for part in parts if part.unknown_training))
 
 
 def parse_named_path(text: str) -> tuple[str, Path]:
-    """(name, path) of NAME=PATH, or of PATH, whose name is ""."""
+    """(name, path) of NAME=PATH; of PATH, the name is ""."""
     name, sign, path = text.partition("=")
     return (name, Path(path)) if sign and not Path(text).exists() else ("", Path(text))
 
@@ -318,5 +318,5 @@ def _plain(value: Any) -> Any:
 
 
 def label_text(value: float) -> str:
-    """A label as files hold it: empty where there is none."""
+    """A label in its written form: empty if there is none."""
     return "" if np.isnan(value) else f"{value:.9g}"  # nine digits restore a float32 exactly

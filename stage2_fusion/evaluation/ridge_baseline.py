@@ -1,4 +1,4 @@
-"""Ridge regression on statistics of each modality's features: the baseline that a fusion model has to beat."""
+"""Ridge regression on statistics of each modality's features: the baseline that a fusion model should beat."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ def fit_ridge(
 
 def clip_statistics(samples: list[FeatureSample], modalities: list[str]) -> np.ndarray:
     """For each modality the mean and standard deviation of its sequence over time, its embedding, and whether it is
-    present: float64 (N, F). All but the last are NaN where it is not."""
+    present: float64 (N, F). All but the last are NaN if it is absent."""
     rows = []
     for sample in samples:
         row: list[np.ndarray] = []
@@ -54,12 +54,12 @@ def clip_statistics(samples: list[FeatureSample], modalities: list[str]) -> np.n
 
 
 def standardize(parts: list[np.ndarray]) -> list[np.ndarray]:
-    """Each part (N, F) with the mean and standard deviation of the first part (n, F); missing values and columns that
-    never vary become 0."""
+    """Standardize each part (N, F) with the mean and standard deviation of the first part (n, F); missing values and
+    columns that never vary become 0."""
     known = ~np.isnan(parts[0])  # (n, F)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, parts[0], 0).sum(axis=0) / count  # (F,)
     spread = np.sqrt((np.where(known, parts[0] - mean, 0) ** 2).sum(axis=0) / count)  # (F,)
-    least = 1e-6 * np.clip(np.abs(mean), 1e-6, 1)  # (F,), in units of the column: features of other tools may be tiny
+    least = 1e-6 * np.clip(np.abs(mean), 1e-6, 1)  # (F,), relative to the column: features of other tools may be tiny
     scale = np.where(spread > least, 1 / np.maximum(spread, least), 0)
     return [np.nan_to_num((part - mean) * scale) for part in parts]

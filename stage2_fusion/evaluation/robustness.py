@@ -1,4 +1,4 @@
-"""How PCC falls as a modality is damaged or missing in more and more clips."""
+"""How PCC falls as a modality is damaged or missing in more clips."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from stage2_fusion.data.features import FeatureSample
 from stage2_fusion.evaluation.scoring import format_pcc
 
 SMALLEST_FALL = 1e-6
-"""Less is rounding: a modality that a model does not read costs it nothing, and is no measure for others."""
+"""A smaller fall is rounding: losing a modality that a model does not read costs nothing, and is no reference."""
 Predict = Callable[[list[FeatureSample]], np.ndarray]
 """Samples to predictions (N, K)."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which clips become worse, and how scores are averaged."""
+    """Which clips get worse, and how scores are averaged."""
 
     shares: list[float]
-    """Shares of the clips that are worse; the clips of a smaller share are among those of a larger one."""
+    """Shares of the clips that get worse; a larger share includes the clips of a smaller one."""
     orders: int
-    """Random orders in which clips become worse, over which PCC is averaged."""
+    """Random orders in which clips get worse; PCC is averaged over them."""
     resamples: int
     """Bootstrap samples behind the intervals."""
     seed: int
@@ -42,31 +42,32 @@ class RobustnessRow:
     """damaged or missing."""
     share: float
     clips: int
-    """Clips that have the modality and, for damaged, a view in which it alone is damaged."""
+    """Clips with the modality and, for damaged, a view in which only this modality is damaged."""
     pcc: float | None
-    """Of all these clips, mean over dimensions and orders; None when their labels allow none."""
+    """PCC over all these clips, mean over dimensions and orders; None if their labels allow no PCC."""
     low: float | None
     high: float | None
-    """95 % interval of `pcc`; None without bootstrap samples, or for clips of one group alone."""
+    """95 % interval of `pcc`; None without bootstrap samples, or if all clips are of one group."""
     fall: float | None
-    """What it costs: PCC of the undamaged clips less `pcc`."""
+    """PCC of the undamaged clips minus `pcc`."""
     fall_low: float | None
     fall_high: float | None
     """95 % interval of `fall`, paired."""
     per_dimension: dict[str, float | None]
-    """None for a dimension whose labels allow no PCC."""
+    """None for a dimension with labels that allow no PCC."""
     seeds: int = 1
-    """Models over which the PCC is averaged."""
+    """Number of models over which the PCC is averaged."""
     relative: float | None = None
-    """`fall` over that of the model that others are compared with; None without one, and where that does not fall."""
+    """`fall` divided by the fall of the reference model; None without one, or if the reference does not fall."""
     relative_low: float | None = None
     relative_high: float | None = None
-    """95 % interval of `relative`, paired; None where that model may not fall."""
+    """95 % interval of `relative`, paired; None if the reference may not fall."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A PCC (K',) of the dimensions whose labels allow one, and bootstrap samples (R,) of its mean over dimensions."""
+    """PCC (K',) of the dimensions with labels that allow one, and bootstrap samples (R,) of its mean over
+    dimensions."""
 
     values: np.ndarray
     draws: np.ndarray
@@ -81,7 +82,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Curve:
-    """Predictions of the same clips before and after one modality became worse."""
+    """Predictions of the same clips before and after one modality got worse."""
 
     clean: np.ndarray
     worse: np.ndarray
@@ -103,7 +104,7 @@ class Curve:
         return cls(**arrays, modality=parts[0].modality)
 
     def score(self, share: float, protocol: Protocol) -> Score:
-        """The PCC when `share` of the clips is worse, mean over orders."""
+        """The PCC if `share` of the clips is worse, mean over orders."""
         known = scorable(self.labels)
         labels, count = self.labels[:, known], round(share * len(self.labels))
         values, draws = [], []
@@ -125,7 +126,7 @@ Scores = dict[tuple[str, str, float], tuple[Score, Score]]
 
 
 def model_curves(seeds: Sequence[Predict], clips: list[dict[int, FeatureSample]], groups: list[str]) -> Curves:
-    """For each modality, what the seeds of one model predict when it is damaged or missing.
+    """For each modality, the predictions of the seeds of one model if it is damaged or missing.
 
     clips: {view: sample} of each clip, view 0 undamaged; groups: of each clip.
     """
@@ -153,7 +154,7 @@ def model_curves(seeds: Sequence[Predict], clips: list[dict[int, FeatureSample]]
 
 
 def join_folds(folds: Sequence[Curves]) -> Curves:
-    """The curves of the same seeds in several folds, each over the clips of all of them."""
+    """The curves of the same seeds in several folds, each over the clips of all folds."""
     kinds = dict.fromkeys(kind for curves in folds for kind in curves)
     of_kind = {kind: [curves[kind] for curves in folds if kind in curves] for kind in kinds}
     return {kind: [Curve.join(seed) for seed in zip(*parts, strict=True)] for kind, parts in of_kind.items()}
@@ -173,8 +174,8 @@ def score_curves(model: str, curves: Curves, protocol: Protocol) -> Scores:
 def robustness_rows(
     model: str, curves: Curves, scores: Scores, names: list[str], reference: Scores | None = None
 ) -> list[RobustnessRow]:
-    """The rows of one model. names: the K dimensions; reference: the scores of the model with whose falls its own are
-    compared, of the same clips."""
+    """The rows of one model. names: the K dimensions; reference: the scores of the reference model, on the same
+    clips."""
     rows = []
     for (modality, how, share), (score, fall) in scores.items():
         seeds = curves[modality, how]
@@ -204,7 +205,7 @@ def robustness_rows(
 
 
 def _relative(fall: Score, other: Score) -> dict[str, float | None]:
-    """The fields of a row that compare `fall` with that of another model on the same clips."""
+    """The fields of a row that compare `fall` with the fall of another model on the same clips."""
     if not len(other.values) or other.values.mean() <= SMALLEST_FALL:
         return {}
     bounds, low, high = interval(other.draws), None, None
@@ -215,7 +216,7 @@ def _relative(fall: Score, other: Score) -> dict[str, float | None]:
 
 
 def damaged_view(views: dict[int, FeatureSample], modality: str) -> FeatureSample | None:
-    """The first view in which this modality alone is damaged, if there is one."""
+    """The first view in which only this modality is damaged, if there is one."""
     for number in sorted(views):
         if [name for name in MODALITIES if views[number].damage[name]] == [modality]:
             return views[number]
@@ -223,7 +224,7 @@ def damaged_view(views: dict[int, FeatureSample], modality: str) -> FeatureSampl
 
 
 def damage_order(seed: int, order: int, modality: str, ids: Sequence[str] | np.ndarray) -> np.ndarray:
-    """The order (N,) in which the clips become worse: a function of seed, order, modality and ids."""
+    """The order (N,) in which the clips get worse: a function of seed, order, modality and ids."""
     return np.argsort([derive_seed("robustness", seed, order, modality, name) for name in ids])
 
 
@@ -233,7 +234,7 @@ def robustness_table(rows: list[RobustnessRow]) -> str:
 
 
 def relative_table(rows: list[RobustnessRow], against: str) -> str:
-    """What damage costs each model, and in brackets that as a multiple of what it costs the model `against`."""
+    """The fall of each model and, in brackets, as a multiple of the fall of the model `against`."""
     cells = {}
     for row in rows:
         multiple = f" ({row.relative:.2f})" if row.relative is not None else ""

@@ -1,7 +1,7 @@
-"""Which clips two sets share: the same clips, whatever their ids.
+"""Which clips two sets share, whatever their ids.
 
-Ids tell within one clip dataset. Between two, equal ids may be of other clips and a copy may have another id, so that
-content tells: an equal fingerprint (shared/dataset/training_clips.py).
+Ids identify clips within one clip dataset. Between two, different clips may have equal ids and a copy another id, so
+clips are compared by content, with fingerprints (shared/dataset/training_clips.py).
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from stage2_fusion.evaluation.results import Evaluation
 
 
 class ClipSet(NamedTuple):
-    """What tells clips apart."""
+    """The identity of clips."""
 
     ids: Sequence[str]
     fingerprints: np.ndarray | None = None
-    """uint64 (N, 3), 0 = none; None where nothing holds them."""
+    """uint64 (N, 3), 0 = none; None if they are not stored."""
     data: str = ""
-    """Digest of the clip dataset; "" where it is not known."""
+    """Digest of the clip dataset; "" if unknown."""
     read: str = ""
-    """Digest of the feature dataset, which evaluations of earlier versions say in place of `data`."""
+    """Digest of the feature dataset, which evaluations of earlier versions have in place of `data`."""
 
     @classmethod
     def scored(cls, evaluation: Evaluation) -> Self:
@@ -39,13 +39,13 @@ class ClipSet(NamedTuple):
         return cls([clip.id for clip in clips], prints, info.data.digest, info.digest)
 
     def is_of(self, other: "ClipSet") -> bool:
-        """Whether both are known to be of one clip dataset."""
+        """Whether both are known to belong to one clip dataset."""
         return bool(self.data and self.data == other.data) or bool(self.read and self.read == other.read)
 
 
 def shared_clips(a: ClipSet, b: ClipSet) -> dict[str, str] | None:
-    """{id in a: id in b} of the clips that both hold; None if that is not known: they are not of one clip dataset, or
-    not known to be, and one of them has no fingerprints."""
+    """{id in a: id in b} of the clips in both; None if unknown: they are not known to belong to one clip dataset, and
+    one of them has no fingerprints."""
     by_id, compared = a.is_of(b), all(each.fingerprints is not None and each.fingerprints.any() for each in (a, b))
     if not by_id and not compared:
         return None
@@ -57,6 +57,6 @@ def shared_clips(a: ClipSet, b: ClipSet) -> dict[str, str] | None:
 
 
 def _keys(clips: ClipSet) -> list[list[int]]:
-    """The fingerprints of each clip that it has."""
+    """The nonzero fingerprints of each clip."""
     rows = [[]] * len(clips.ids) if clips.fingerprints is None else clips.fingerprints.tolist()
     return [list(filter(None, row)) for row in rows]

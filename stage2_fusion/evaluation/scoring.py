@@ -1,4 +1,4 @@
-"""What every evaluation reports about its clips: bootstrap groups, and whether the system was trained on them."""
+"""What every evaluation reports about its clips: bootstrap groups, and whether they were in training."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,15 +16,15 @@ from stage2_fusion.evaluation.results import MARK, Evaluation, why_no_mean
 
 
 def clip_groups(samples: list[FeatureSample], kind: str | None, kinds: list[str]) -> tuple[str | None, list[str]]:
-    """The kind of group, by default the first of `kinds`, and the group of each sample. A clip whose group is not known
-    is its own group, and so is every clip when there are no kinds. UserError when `kind` does not exist."""
+    """The kind of group, by default the first of `kinds`, and the group of each sample. A clip of unknown group is its
+    own group, and so is every clip if there are no kinds. UserError when `kind` does not exist."""
     kind = group_kind(kind, kinds)
     return kind, [(sample.groups.get(kind) if kind else None) or f"clip {sample.id}" for sample in samples]
 
 
 def crossed_kind(groups: Mapping[str, Sequence[str]], kind: str | None) -> str | None:
-    """The first other kind of group that is crossed with `kind`: both have groups whose clips are of several groups of
-    the other. groups: kind to the group of each clip, "" = unknown."""
+    """The first other kind of group that is crossed with `kind`: both have groups with clips of several groups of the
+    other kind. groups: kind to the group of each clip, "" = unknown."""
     if kind is None:
         return None
     for other, names in groups.items():
@@ -37,8 +37,8 @@ def crossed_kind(groups: Mapping[str, Sequence[str]], kind: str | None) -> str |
 def crossed_groups(
     samples: list[FeatureSample], kind: str | None, kinds: list[str]
 ) -> tuple[str | None, list[str] | None]:
-    """The kind that is crossed with `kind`, and the group of each sample; None without one. A clip whose group is not
-    known is its own group."""
+    """The kind that is crossed with `kind`, and the group of each sample; None without one. A clip of unknown group is
+    its own group."""
     other = crossed_kind({name: [sample.groups.get(name, "") for sample in samples] for name in kinds}, kind)
     return other, None if other is None else [sample.groups.get(other) or f"clip {sample.id}" for sample in samples]
 
@@ -51,13 +51,13 @@ def group_kind(kind: str | None, kinds: list[str]) -> str | None:
 
 
 def mean_weights(weights: np.ndarray) -> dict[str, float | None]:
-    """Mean of weights (N, 3) over the clips that have the modality; None when no clip has it."""
+    """Mean of weights (N, 3) over the clips with the modality; None if no clip has it."""
     columns = {name: weights[weights[:, m] > 0, m] for m, name in enumerate(MODALITIES)}
     return {name: float(column.mean()) if column.size else None for name, column in columns.items()}
 
 
 def format_pcc(value: float | None) -> str:
-    """Three digits; n/a where labels allow no PCC."""
+    """Three digits; n/a if labels allow no PCC."""
     return "n/a" if value is None else f"{value:.3f}"
 
 
@@ -82,8 +82,8 @@ def score_table(evaluation: Evaluation) -> str:
 
 
 def _interval_remarks(evaluation: Evaluation) -> list[str]:
-    """The interval of the mean PCC, or why there is none, in a line; nothing when none was asked for. Then that of the
-    clips of unmet groups."""
+    """A line with the interval of the mean PCC, or why there is none; nothing if none was requested. Then a line for
+    the clips of unmet groups."""
     scores = evaluation.scores
     counts = counted(scores.n, "clip")
     if evaluation.mean_pcc is None:
@@ -103,7 +103,7 @@ def _mean_text(evaluation: Evaluation) -> str:
 
 
 def _unmet_line(evaluation: Evaluation) -> list[str]:
-    """The score of the clips of unmet groups, where they are some of the clips."""
+    """The score of the clips of unmet groups, if these are some of the clips."""
     part = evaluation.unmet_part
     if part is None or evaluation.unmet is None:
         return []

@@ -1,4 +1,5 @@
-"""Logistic regression on the quality signals of a clip: the cheap rival of learned weights as a detector of damage."""
+"""Logistic regression on the quality signals of a clip: the cheap alternative to learned weights for damage
+detection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from stage2_fusion.data.quality_samples import QualitySample
 from stage2_fusion.evaluation.damage_detection import ABSENT
 
 PENALTY = 1.0
-"""On the squared weights of standardized statistics, as scikit-learn's default."""
+"""Penalty on the squared weights of standardized statistics, scikit-learn's default."""
 STEPS = 50
-"""Newton steps at most; fewer than ten converge."""
+"""Most Newton steps; fewer than ten converge."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class SignalRegression:
     def fit(
         cls, samples: Sequence[QualitySample], modality: str, unmet: Sequence[str] = ()
     ) -> "SignalRegression | None":
-        """Fit to undamaged clips and to damaged views of a modality, except those of the kinds `unmet`. None where
-        either is missing."""
+        """Fit to undamaged clips and to damaged views of a modality, without the kinds `unmet`. None if either is
+        missing."""
         rows, damaged = [], []
         for sample in samples:
             kind, quality = sample.damage[modality], sample.quality[modality]
@@ -43,7 +44,7 @@ class SignalRegression:
         return cls(slope, float(weights[-1] - mean @ slope))
 
     def score(self, quality: np.ndarray) -> float:
-        """Log odds of damage of a clip with signals (T, Q)."""
+        """Log odds of damage to a clip with signals (T, Q)."""
         return float(signal_statistics(quality) @ self.slope + self.offset)
 
 

@@ -1,4 +1,4 @@
-"""What several systems predict of the same clips, side by side, and what combines it."""
+"""The predictions of several systems for the same clips, and the interface of their combiners."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,26 +9,26 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Stack:
-    """Predictions of M systems of N clips and K dimensions."""
+    """Predictions of M systems for N clips and K dimensions."""
 
     predictions: np.ndarray
     """float64 (N, K, M), as fractions of the range of each dimension."""
     quality: Sequence[np.ndarray] = field(default_factory=list)
-    """Of each system the mean quality signals of what it reads of each clip, float64 (N, Q); empty if nobody asks."""
+    """For each system, the mean quality signals of its input of each clip, float64 (N, Q); empty if not needed."""
     present: np.ndarray | None = None
-    """bool (N, M), whether a clip has what the system reads; None if nobody asks."""
+    """bool (N, M), whether a clip has the input of the system; None if not needed."""
 
     def rows(self, chosen: np.ndarray) -> Self:
-        """These clips alone."""
+        """Only these clips."""
         present = None if self.present is None else self.present[chosen]
         return type(self)(self.predictions[chosen], [part[chosen] for part in self.quality], present)
 
 
 class Combiner(Protocol):
-    """What a learner has learned."""
+    """The result of a learner."""
 
     weights: np.ndarray
-    """float64 (K, M): the weight of each system, the mean over the clips where it differs between them."""
+    """float64 (K, M): the weight of each system, or its mean over the clips if it differs between clips."""
 
     def __call__(self, stack: Stack) -> np.ndarray:
         """Predictions (N, K) in [0, 1]."""

@@ -1,5 +1,4 @@
-"""How far to trust predictions, measured on labeled clips: whether intervals hold the labels, and how many clips are
-unlike the training clips."""
+"""How far to trust predictions, measured on labeled clips: the coverage of intervals, and the clips unlike training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,25 +12,25 @@ from stage2_fusion.evaluation.conformal import ConformalIntervals
 from stage2_fusion.prediction.familiarity import Familiarity, Summaries, present_in
 
 ROUNDING = 1e-6
-"""Labels and bounds are rounded differently: a label this far outside lies inside."""
+"""Labels and bounds are rounded differently: a label this far outside counts as inside."""
 
 
 @dataclass(frozen=True)
 class IntervalScores:
-    """How intervals fare on labeled clips."""
+    """Coverage and width of intervals on labeled clips."""
 
     asked: float
-    """The coverage that they are made for."""
+    """The nominal coverage."""
     coverage: DimensionScores
-    """Share of the labels that their intervals hold."""
+    """Share of the labels inside their intervals."""
     width: DimensionScores
-    """Mean width on the scale of the labels; the mean over dimensions supposes that all have one scale."""
+    """Mean width on the scale of the labels; the mean over dimensions assumes that all have one scale."""
     validation_groups: dict[str, int]
-    """By dimension: groups that the intervals were fitted on. Too few of them make whole ranges."""
+    """By dimension: groups that the intervals were fitted on. With too few, intervals cover the whole range."""
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
-        """From what an evaluation stores."""
+        """From the stored content of an evaluation."""
         scores = {name: DimensionScores(**content[name]) for name in ("coverage", "width")}
         return cls(**{**content, **scores})
 
@@ -50,12 +49,12 @@ class UnlikeClips:
     """How many clips are unlike the training clips."""
 
     count: int | None
-    """None if it is not known."""
+    """None if unknown."""
     of: int
     false_alarms: float
-    """The highest share of clips like the training clips that is called unlike them."""
+    """The highest share of clips like the training clips that is judged unlike them."""
     not_known: str = ""
-    """Why it is not known which clips are unlike."""
+    """Why it is unknown which clips are unlike."""
 
     def __str__(self) -> str:
         if self.not_known:
@@ -75,8 +74,8 @@ def score_intervals(
     names: Sequence[str],
     coverage: float,
 ) -> IntervalScores:
-    """Of predictions and labels (N, K), fractions of the label ranges, NaN = not labeled. spans: (K,), how long these
-    ranges are."""
+    """From predictions and labels (N, K), fractions of the label ranges, NaN = not labeled. spans: (K,), the lengths of
+    these ranges."""
     low, high = intervals.bounds(predictions, coverage)
     known = ~np.isnan(labels)  # (N, K)
     inside = (low - ROUNDING <= labels) & (labels <= high + ROUNDING)  # (N, K)
@@ -91,7 +90,7 @@ def score_intervals(
 
 
 def count_unlike(familiarity: Familiarity, seen: Summaries, rows: np.ndarray) -> UnlikeClips:
-    """Of the clips `rows` of those that a model has seen."""
+    """Count the unlike clips among the `rows` of `seen`."""
     seen = {name: values[rows] for name, values in seen.items()}
     judged = familiarity.judge(familiarity.measure(seen), present_in(seen))
     count = None if familiarity.not_known else sum(bool(clip.unlike) for clip in judged)

@@ -1,7 +1,8 @@
-"""Scores of clips that may have been trained on: refused, unless the person who asks goes on, which marks every table.
+"""Scores of clips that may have been in training: refused, unless the user continues, which marks every table.
 
 "Not known" is not "not seen": after `emit split` of clips that encoders were trained on, most test clips are training
-clips. What cannot be these clips, such as the data behind published weights, is a note and no reason to refuse.
+clips. Data that cannot include these clips, such as the data behind published weights, gives a note instead of an
+error.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,24 +15,24 @@ from stage2_fusion.data.feature_info import FeatureInfo
 from stage2_fusion.data.features import read_clips
 from stage2_fusion.evaluation.results import Evaluation, EvaluationInfo
 
-GO_ON = "or go on with --allow_unknown_training true, which marks every table"
+GO_ON = "or continue with --allow_unknown_training true, which marks every table"
 OLD_EVALUATION = "an evaluation of an earlier version, which does not say; evaluate again"
 OLD_MODEL = "the model does not record its training clips; train it with this version"
 
 
 class Encounter(NamedTuple):
-    """What the encoders of a feature dataset know of some of its clips."""
+    """Which clips of a feature dataset its encoders have seen."""
 
     seen: int | None
-    """Clips that they were trained on; None if that is not known."""
+    """Number of clips that they were trained on; None if unknown."""
     unknown: str
-    """Why it is not known; "" if it is."""
+    """Why it is unknown; "" if it is known."""
     notes: list[str]
 
 
 def meet_encoders(features: Path, info: FeatureInfo, ids: Sequence[str]) -> Encounter:
-    """What the encoders know of the clips `ids`. info: the features.json of the folder `features`, of all dimensions or
-    of some."""
+    """Whether the encoders have seen the clips `ids`. info: the features.json of the folder `features`, for all or some
+    dimensions."""
     about, wanted = known_to_encoders(features, info), set(ids)
     notes = list(about.notes)
     if chosen := len(wanted & set(about.chosen)):
@@ -40,8 +41,8 @@ def meet_encoders(features: Path, info: FeatureInfo, ids: Sequence[str]) -> Enco
 
 
 def known_to_encoders(features: Path, info: FeatureInfo) -> EncoderTraining:
-    """All clips that the encoders know. Features of an earlier version tell it when the encoders were trained on the
-    same clip dataset with the splits that it had when it was encoded."""
+    """All clips that the encoders have seen. Features of an earlier version tell this if the encoders were trained on
+    the same clip dataset, with the same splits as at encoding."""
     if info.encoder_training is not None:
         return info.encoder_training
     training = info.encoders.config.get("training", {})
@@ -54,8 +55,8 @@ def known_to_encoders(features: Path, info: FeatureInfo) -> EncoderTraining:
 
 
 def check_known(features: Path, info: FeatureInfo, ids: Sequence[str], unknown: str, allowed: bool) -> str:
-    """Why it is not known whether the clips `ids` of a feature dataset trained a model or its encoders; "" if it is.
-    unknown: why that is not known of the model. UserError if that is not `allowed`."""
+    """Why it is unknown whether the clips `ids` of a feature dataset trained a model or its encoders; "" if it is
+    known. unknown: why it is unknown for the model. UserError if that is not `allowed`."""
     why = both_unknown(meet_encoders(features, info, ids).unknown, unknown)
     if why:
         _refuse(why, features, allowed)
@@ -68,7 +69,7 @@ def both_unknown(one: str, other: str) -> str:
 
 
 def refuse_unknown(info: EvaluationInfo, where: str | Path | None, allowed: bool) -> None:
-    """UserError, which begins with `where`, if it is not known whether scored clips were trained on; if `allowed`, the
+    """UserError, beginning with `where`, if it is unknown whether scored clips were in training; if `allowed`, the
     evaluation is marked instead."""
     if info.unknown_training or (info.seen is not None and info.seen_by_encoders is not None):
         return
@@ -78,7 +79,7 @@ def refuse_unknown(info: EvaluationInfo, where: str | Path | None, allowed: bool
 
 
 def mark_unknown(info: EvaluationInfo, why: str, where: str | Path, allowed: bool) -> None:
-    """The same, where `why` is known: "" for an evaluation without doubt."""
+    """The same, for a known `why`: "" for an evaluation without doubt."""
     if why:
         _refuse(why, where, allowed)
         info.unknown_training = why
@@ -86,7 +87,7 @@ def mark_unknown(info: EvaluationInfo, why: str, where: str | Path, allowed: boo
 
 
 def refuse_unknown_evaluations(evaluations: Iterable[Evaluation], allowed: bool) -> None:
-    """`refuse_unknown` for each. One that was marked when it was made stays marked, and is not refused again."""
+    """`refuse_unknown` for each evaluation. One that is already marked stays marked, and is not refused again."""
     for evaluation in evaluations:
         refuse_unknown(evaluation.info, evaluation.path, allowed)
 

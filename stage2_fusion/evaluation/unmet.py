@@ -1,6 +1,6 @@
-"""Scored clips whose groups training has not met: people it has not seen, in reaction to videos that it has not seen.
+"""Scored clips of unmet groups: people that training has not seen, reacting to videos that it has not seen.
 
-A split by person leaves the seed videos of the test clips in training, and with them their words and what they evoke.
+A split by person leaves the seed videos of the test clips in training, with their words and the emotions they evoke.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +16,11 @@ from stage2_fusion.evaluation.unknown_training import known_to_encoders
 def find_unmet(
     kinds: Sequence[str], scored: Iterable[Mapping[str, str]], met: Iterable[Mapping[str, str]]
 ) -> Unmet | None:
-    """Which of the scored clips share no group of any kind with the clips that trained or chose a system.
+    """Which of the scored clips share no group of any kind with the clips that trained or selected a system.
 
-    kinds: the kinds of groups; scored, met: the groups of each clip, kind to name, "" = unknown. A scored clip with an
-    unknown group does not count as unmet. None if nothing is known: without kinds, or with a met clip of unknown group.
+    kinds: the kinds of groups; scored, met: the groups of each clip, kind to name, "" = unknown. A scored clip of
+    unknown group does not count as unmet. None if nothing is known: without kinds, or with a seen clip of unknown
+    group.
     """
     names = [dict(clip) for clip in met]
     of_kind = {kind: {clip.get(kind, "") for clip in names} for kind in kinds}
@@ -30,8 +31,8 @@ def find_unmet(
 
 
 def unmet_in_features(features: Path, info: FeatureInfo, ids: Sequence[str], known: KnownClips) -> Unmet | None:
-    """`find_unmet` of the clips `ids` of a feature dataset, for its encoders and a model that has met `known`. None
-    also if it is not known what trained them, or if clips of other datasets did, whose groups are not known."""
+    """`find_unmet` for the clips `ids` of a feature dataset, its encoders and a model that has seen `known`. None also
+    if it is unknown what trained them, or if clips of other datasets did, since their groups are unknown."""
     encoders = known_to_encoders(features, info)
     if known.unknown or not known.whole or encoders.unknown:
         return None
@@ -43,20 +44,20 @@ def unmet_in_features(features: Path, info: FeatureInfo, ids: Sequence[str], kno
 
 
 def common_unmet(evaluations: Sequence[Evaluation]) -> Unmet | None:
-    """What several systems, scored on the same clips, have all not met; None if one of them does not know."""
+    """The clips that are unmet for all of several systems scored on the same clips; None if unknown for one of them."""
     known = _known(evaluations)
     rows = [all(rows) for rows in zip(*(each.rows for each in known), strict=True)]
     return Unmet(known[0].kinds, rows) if known else None
 
 
 def merged_unmet(evaluations: Sequence[Evaluation]) -> Unmet | None:
-    """The same of the clips of all evaluations one after another, each as its own system has met them."""
+    """The same for the concatenated clips of all evaluations, each judged for its own system."""
     known = _known(evaluations)
     return Unmet(known[0].kinds, [row for each in known for row in each.rows]) if known else None
 
 
 def _known(evaluations: Sequence[Evaluation]) -> list[Unmet]:
-    """Empty if one is not known, or their kinds differ."""
+    """The `unmet` of all evaluations; empty if one is unknown, or their kinds differ."""
     known = [each.unmet for each in evaluations if each.unmet is not None]
     same = len(known) == len(evaluations) and all(each.kinds == known[0].kinds for each in known)
     return known if same else []

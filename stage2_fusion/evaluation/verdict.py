@@ -1,4 +1,4 @@
-"""Whether a score says that a model is of use: what a report begins with, and a run ends with."""
+"""Whether a score shows that a model is useful: the start of a report, and the end of a run."""
 
 from pathlib import Path
 
@@ -14,53 +14,53 @@ from stage2_fusion.evaluation.results import Evaluation
 RESAMPLES = 1000
 """Paired bootstrap samples, and random orders."""
 FEW_CLIPS = 20
-"""Scored clips below which a score says little."""
+"""With fewer scored clips, a score says little."""
 
 
 def baseline_verdict(model: Path, baseline: Path) -> str:
-    """One line about two evaluations of the same clips, or why they are not compared. UserError when one cannot be
+    """A line about two evaluations of the same clips, or why they are not compared. UserError when one cannot be
     read."""
     ours, cheap = read_evaluation(model), read_evaluation(baseline)
     if ours.mean_pcc is None or cheap.mean_pcc is None:
         return "the cheap baseline is not compared: the labels of these clips allow no correlation"
     name = baseline_name(cheap)
-    said = f"the {name} reaches {cheap.mean_pcc:.3f}"
+    score = f"the {name} reaches {cheap.mean_pcc:.3f}"
     try:
         difference = compare_evaluations(ours, cheap, RESAMPLES, ours.bootstrap_seed).mean
     except UserError as error:
-        return f"{said}, and is not compared: {error}"
+        return f"{score}, and is not compared: {error}"
     if difference is None:
-        return f"{said}, and is not compared: no dimension is scored by both"
-    return f"{said}: the model is {beside(ours, 'it', difference)}. {verdict(ours, name, difference)}".strip()
+        return f"{score}, and is not compared: no dimension is scored by both"
+    return f"{score}: the model is {beside(ours, 'it', difference)}. {verdict(ours, name, difference)}".strip()
 
 
 def beside(evaluation: Evaluation, baseline: str, mean: Difference) -> str:
-    """How far the model is from the baseline of this name, and whether that may be chance."""
+    """The difference between the model and the baseline of this name, and whether it may be chance."""
     side = "above" if mean.difference >= 0 else "below"
     text = f"{abs(mean.difference):.3f} {side} {baseline}"
     if mean.interval is None:
         groups = counted(evaluation.scores.groups, evaluation.info.group or "group")
-        return f"{text}; whether that is chance, {groups} cannot tell"
+        return f"{text}; {groups} cannot tell whether that is chance"
     low, high = mean.interval
     sure = "which may be chance" if low <= 0 <= high else "beyond chance"
     return f"{text}, {sure} (paired interval {signed(low)} to {signed(high)})"
 
 
 def signed(value: float) -> str:
-    """Three digits with a sign; four where three would hide it."""
+    """Three digits with a sign; four if three would hide it."""
     return f"{value:+.3f}" if abs(value) >= 0.0005 else f"{value:+.4f}"
 
 
 def baseline_name(baseline: Evaluation) -> str:
-    """What a text or a figure calls a baseline."""
+    """The name of a baseline in texts and figures."""
     modalities = (baseline.info.configuration or {}).get("modalities") or []
     read = "" if len(modalities) == 3 or not modalities else f" ({', '.join(modalities)})"
     return f"{baseline.info.model.replace('_', ' ')} baseline{read}"
 
 
 def verdict(evaluation: Evaluation, baseline: str, difference: Difference | None) -> str:
-    """What speaks against using the model, the worst first, with a space at the end; "" when nothing does. baseline:
-    the name of the strongest one, and `difference` the mean PCC less its own."""
+    """The strongest reason not to use the model, with a space at the end; "" if there is none. baseline: the name of
+    the strongest baseline; difference: the mean PCC minus that of the baseline."""
     mean, interval = evaluation.mean_pcc or 0.0, evaluation.scores.pcc.interval
     below = difference is not None and difference.difference < 0
     if mean <= 0:
@@ -79,16 +79,16 @@ def verdict(evaluation: Evaluation, baseline: str, difference: Difference | None
         if level is not None and mean <= level:
             return "This model may be no better than chance: do not rely on it. "
     if evaluation.scores.groups == 1 and evaluation.info.group:
-        return f"Whether this model is of use, one {evaluation.info.group} cannot tell: score it on others first. "
+        return f"One {evaluation.info.group} cannot tell whether this model is useful: score it on others first. "
     if evaluation.scores.n < FEW_CLIPS:
         clips = counted(evaluation.scores.n, "clip")
-        return f"Whether this model is of use, {clips} can hardly tell: score it on more first. "
+        return f"{clips} can hardly tell whether this model is useful: score it on more first. "
     return ""
 
 
 def chance_level(evaluation: Evaluation) -> float | None:
     """The mean PCC that 95 % of random orders of the predictions stay below: how high a score of so few clips gets by
-    luck. None when too few orders have a score."""
+    luck. None if too few orders have a score."""
     rng, reached = np.random.default_rng(evaluation.bootstrap_seed), []
     for _ in range(RESAMPLES):
         order = rng.permutation(len(evaluation.ids))

@@ -74,7 +74,7 @@ def test_ensembles_and_folds_keep_the_units(folder, tmp_path):
     assert read_evaluation(tmp_path / "e.json").info.label_ranges == RANGES
     merged = merge_folds(MergeFoldsConfig([paths[0]], tmp_path / "m.json", bootstrap=0))
     assert merged.info.label_ranges == RANGES and merged.scores.mae.mean == pytest.approx(members[0].scores.mae.mean)
-    with pytest.raises(UserError, match=r"its labels run over 0 to 1, but those of .*own.json over 0 to 100"):
+    with pytest.raises(UserError, match=r"its labels run over 0 to 1, but the labels of .*own.json over 0 to 100"):
         ensemble(EnsembleConfig([paths[0], folder / "one.json"], tmp_path / "x.json"))
 
 

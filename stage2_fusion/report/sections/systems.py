@@ -99,7 +99,7 @@ def _lead(board: Leaderboard) -> str:
         text += f" {_listed(clear)} beat{'s' * (len(clear) == 1)} it beyond chance."
     unsure = [r for r in systems if r.difference_interval and r.difference_interval[0] <= 0 <= r.difference_interval[1]]
     if unsure:
-        text += f" Whether it differs from {_listed(unsure)} these clips cannot tell."
+        text += f" These clips cannot tell whether it differs from {_listed(unsure)}."
     return text
 
 

@@ -169,7 +169,7 @@ def test_unknown_training_is_refused_or_marked(folder, tmp_path, capsys):
     write(tmp_path / "f", synthetic_features.samples({"test": 20}, views=0), info)
     argv = [str(folder / "concat" / "model"), "--data", str(tmp_path / "f"), "--bootstrap", "5", "--orders", "1"]
     argv += ["--out", str(tmp_path / "s.json")]
-    with pytest.raises(UserError, match=r"not known .* voices\.tar; or go on with --allow_unknown_training true"):
+    with pytest.raises(UserError, match=r"not known .* voices\.tar; or continue with --allow_unknown_training true"):
         main(argv)
     assert main([*argv, "--allow_unknown_training", "true"]) == 0
     assert f"concat: not known whether it was trained on scored clips: {about.unknown}" in capsys.readouterr().out

@@ -43,7 +43,7 @@ def test_rows_of_the_truth_are_those_of_the_clips(rows, ids, expected, tmp_path)
 def test_a_cell_of_the_truth_that_is_no_number_is_one_line(tmp_path):
     path = tmp_path / "truth.csv"
     path.write_text("id,expected_a\nx,\ny,1\n")
-    with pytest.raises(UserError, match="a cell that is no number"):
+    with pytest.raises(UserError, match="a cell is not a number"):
         label_ceiling(path, read_truth(path, ["x", "y"]), np.zeros((2, 1)), ["a"])
 
 

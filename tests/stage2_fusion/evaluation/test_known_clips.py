@@ -156,8 +156,8 @@ def test_features_and_models_of_earlier_versions_go_by_ids_within_a_clip_dataset
 def test_ids_of_another_clip_dataset_tell_nothing(folder, tmp_path, capsys):
     without_column(shutil.copytree(folder / "b", tmp_path / "old_b"))
     for data, model, why in (
-        ("b", "run_old/model", "records its training clips by ids alone"),
-        ("copy", "old_model", "records its training clips by ids alone"),
+        ("b", "run_old/model", "records its training clips only by ids"),
+        ("copy", "old_model", "records its training clips only by ids"),
         (tmp_path / "old_b", "run_a/model", "hold no fingerprints"),
     ):
         with pytest.raises(UserError, match=f"it is not known .*{why}.*--allow_unknown_training"):
@@ -199,7 +199,7 @@ def test_model_has_met_what_the_models_it_began_with_have_met(folder, tmp_path):
     first_of_old = without_record(first, tmp_path / "first_of_old")
     unknown = train(config(folder / "a", tmp_path / "unknown", *single, "--init", f"{{text: {first_of_old}}}"))
     assert not (unknown / FILE).exists()
-    with pytest.raises(UserError, match="ids alone"):
+    with pytest.raises(UserError, match="only by ids"):
         scored(folder, tmp_path, "a", model=unknown)
     again = train(config(folder / "a", tmp_path / "again", *single, "--init", f"{{text: {unknown}}}"))
     assert json.loads((again / "config.json").read_text())["trained_on"]["other_data"] == [ELSEWHERE.digest]

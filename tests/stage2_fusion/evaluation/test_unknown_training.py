@@ -99,7 +99,7 @@ def test_unknown_training_of_encoders_is_refused_or_marked(tmp_path):
     write(tmp_path / "f", samples, synthetic_features.info(views=0, encoder_training=about))
     config = BaselineConfig(tmp_path / "f", tmp_path / "ridge.json", bootstrap=20)
     with pytest.raises(
-        UserError, match=r"f: it is not known .*voices\.tar; or go on with --allow_unknown_training true"
+        UserError, match=r"f: it is not known .*voices\.tar; or continue with --allow_unknown_training true"
     ):
         baseline(config)
     marked = baseline(replace(config, allow_unknown_training=True))

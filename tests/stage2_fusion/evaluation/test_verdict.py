@@ -16,7 +16,7 @@ NOISE = np.tile([1.0, -1.0], 20)
         (-LABELS, LABELS, 5, "no better than chance and worse than the ridge baseline: do not use it."),
         (LABELS + NOISE, LABELS, 5, "This model is worse than the ridge baseline, which is cheap: do not use it."),
         (LABELS + 0.01 * NOISE, LABELS + NOISE, 5, "above it, beyond chance (paired interval +"),
-        (LABELS + 0.01 * NOISE, LABELS + NOISE, 1, "above it; whether that is chance, 1 subject cannot tell."),
+        (LABELS + 0.01 * NOISE, LABELS + NOISE, 1, "above it; 1 subject cannot tell whether that is chance."),
         (-LABELS + NOISE, -LABELS, 5, "This model is no better than chance: do not use it."),
     ],
 )

@@ -90,7 +90,7 @@ def test_run_without_an_evaluation_is_said(seven, tmp_path):
         (-1.0, None, 10, "This model is no better than chance: do not use it."),
         (-1.0, 0.1, 10, "no better than chance and worse than the kernel ridge baseline: do not use it."),
         (1.0, 0.001, 10, "This model is worse than the kernel ridge baseline, which is cheap: do not use it."),
-        (1.0, 3.0, 1, "Whether this model is of use, one person cannot tell"),
+        (1.0, 3.0, 1, "One person cannot tell whether this model is useful"),
         (1.0, 3.0, 10, "On 60 clips of the test set (10 persons)"),
         (0.0, None, 10, "may be no better than chance"),
     ],
