@@ -1,4 +1,4 @@
-"""Load Gradio for a server of ours: quiet, and in two thirds of the time."""
+"""Load Gradio for the server: quietly, and in two thirds of the time."""
 
 import contextlib
 import inspect
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def load_gradio(folder: Path) -> None:
-    """Import Gradio without its statistics of use. folder: for its temporary files."""
+    """Import Gradio without its usage statistics. folder: for its temporary files."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     with _without_type_stubs():
@@ -18,8 +18,8 @@ def load_gradio(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _without_type_stubs() -> Iterator[None]:
-    """Each import of Gradio parses the source of all its components, to write their type stubs beside them again. It
-    leaves out a component whose source is no file."""
+    """On each import, Gradio parses the source of all its components to rewrite their type stubs. It skips components
+    without a source file."""
     getfile = inspect.getfile
 
     def getfile_outside_gradio(thing: Any) -> str:

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from starlette.datastructures import FormData
 
 MULTIPART_OVERHEAD = 1 << 20
-"""Bytes of a request beside the content of its files."""
+"""Bytes of a request in addition to the content of its files."""
 STALL_SECONDS = 30.0
-"""A sender who is silent for longer is cut off."""
+"""A sender that is silent for longer is disconnected."""
 
 
 class HttpApi:
-    """POST /predict, GET /model, GET /status; and the route through which the page and Gradio's clients upload."""
+    """POST /predict, GET /model, GET /status; and the upload route of the page and Gradio's clients."""
 
     def __init__(self, service: Service):
         self.service = service
         self._uploading: set[str] = set()
 
     def routes(self) -> list[Route]:
-        """In front of Gradio's."""
+        """The routes, which come before Gradio's."""
         return [
             Route("/predict", self.predict, methods=["POST"]),
             Route("/model", self.model, methods=["GET"]),
@@ -41,7 +41,7 @@ class HttpApi:
         ]
 
     async def model(self, request: Request) -> Response:
-        """What the model predicts, what it was trained on, and the limits of a request."""
+        """The dimensions and training data of the model, and the limits of a request."""
         return JSONResponse(self.service.model())
 
     async def status(self, request: Request) -> Response:
@@ -49,7 +49,7 @@ class HttpApi:
         return JSONResponse({"waiting": self.service.queue.waiting, "max_waiting": self.service.queue.limit})
 
     async def predict(self, request: Request) -> Response:
-        """Form fields: `clips`, one or more files; `transcript`, the words of a single clip. Answers with JSON."""
+        """Form fields: `clips`, one or more files; `transcript`, the words of a single clip. Returns JSON."""
         uploads: list[Upload] = []
         try:
             self.service.queue.check()  # before the files travel
@@ -66,7 +66,7 @@ class HttpApi:
             return refusal(error)
 
     async def upload(self, request: Request) -> Response:
-        """Store files and answer with their paths, as Gradio's own route does, but bounded, and under random names."""
+        """Store files and return their paths, like Gradio's own route, but with limits and random names."""
         key = request.query_params.get("upload_id", "")
         self._uploading.add(key)
         try:
@@ -93,7 +93,7 @@ class HttpApi:
         return StreamingResponse(events(), media_type="text/event-stream")
 
     async def _read_form(self, request: Request) -> "FormData":
-        """The form of a request. UploadError if it is none, is cut off, or is too large."""
+        """The form of a request. UploadError if it is not a form, is cut off, or is too large."""
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise UploadError("expected a form (multipart/form-data) with one or more files named `clips`", 415)
         length = request.headers.get("content-length", "")
@@ -144,7 +144,7 @@ class HttpApi:
 
 
 def refusal(error: Exception) -> Response:
-    """One line as JSON, with a status that programs understand."""
+    """One line as JSON, with an HTTP status."""
     content: dict[str, Any] = {"error": str(error) or "the connection was closed before the files had arrived"}
     if isinstance(error, QueueFull):
         return JSONResponse(content, 503, headers={"Retry-After": "10"})

@@ -1,4 +1,4 @@
-"""A queue with a limit: one thread works on the requests in turn, because there is one model."""
+"""A bounded queue: one thread processes the requests in turn, because there is one model."""
 
 import threading
 from collections import deque
@@ -13,20 +13,20 @@ class QueueFull(Exception):
 
 
 class Cancelled(Exception):
-    """Nobody waits for the result any more."""
+    """Nobody is waiting for the result."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a request is."""
+    """The progress of a request."""
 
     ahead: int = 0
-    """Requests that come first; 0 while this one is worked on."""
+    """Requests ahead in the queue; 0 while this one runs."""
     clips: int = 0
-    """Clips that are finished, of `total`."""
+    """Finished clips, of `total`."""
     total: int = 0
     seconds: float = 0.0
-    """Seconds of media that are scored."""
+    """Seconds of media scored so far."""
 
 
 class Job:
@@ -43,13 +43,13 @@ class Job:
         return Progress(ahead=self._queue.ahead(self)) if not self.future.running() else self._progress
 
     def report(self, clips: int, total: int, seconds: float) -> None:
-        """Say how far the work is. Raises Cancelled if nobody waits for it."""
+        """Report progress. Raises Cancelled if nobody is waiting."""
         if self._cancelled:
             raise Cancelled
         self._progress = Progress(0, clips, total, seconds)
 
     def cancel(self) -> None:
-        """Take it off the queue, or end it at its next report."""
+        """Remove it from the queue, or end it at its next report."""
         self._cancelled = True
         self.future.cancel()
 
@@ -62,10 +62,10 @@ class Job:
 
 
 class JobQueue:
-    """Requests, first come first served, by one thread."""
+    """Requests, processed by one thread in order of arrival."""
 
     def __init__(self, limit: int):
-        """limit: requests that may wait, in addition to the one that is worked on."""
+        """limit: requests that may wait, in addition to the running one."""
         self.limit = limit
         self._waiting: deque[Job] = deque()
         self._current: Job | None = None
@@ -76,11 +76,11 @@ class JobQueue:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
+        """The number of waiting requests."""
         return len(self._waiting)
 
     def ahead(self, job: Job) -> int:
-        """Requests that come before a waiting one."""
+        """The number of requests before a waiting one."""
         with self._changed:
             place = self._waiting.index(job) if job in self._waiting else -1
             return place + (self._current is not None) if place >= 0 else 0
@@ -103,7 +103,7 @@ class JobQueue:
         return job
 
     def close(self, seconds: float = 10.0) -> None:
-        """Cancel what waits and what runs, and wait for the thread, at most `seconds`."""
+        """Cancel all waiting and running requests, and wait for the thread, at most `seconds`."""
         with self._changed:
             self._closed = True
             jobs = [*self._waiting, *filter(None, [self._current])]

@@ -1,4 +1,4 @@
-"""The page: where clips are dropped or recorded, and where the results appear."""
+"""The page: clips are dropped or recorded here, and results appear here."""
 
 import html
 import json
@@ -92,7 +92,8 @@ def build_page(service: Service, url: str) -> "gr.Blocks":
 
 
 def _open_nothing(page: "gr.Blocks", service: Service) -> None:
-    """Let no component copy, read or download what a request names, except the uploads: Gradio would fetch a URL."""
+    """Stop components from copying, reading or downloading paths in a request, except uploads: Gradio would fetch a
+    URL."""
     import gradio as gr
 
     async def resolve(path: str) -> str:
@@ -163,8 +164,8 @@ def _endpoint(service: Service) -> Any:
     import gradio as gr
 
     async def predict(clips: list[gr.FileData], transcript: str = "") -> dict[str, Any]:
-        """Score clips. clips: video or audio files; transcript: the words of a single clip. The answer is that of POST
-        /predict."""
+        """Score clips. clips: video or audio files; transcript: the words of a single clip. The answer is the same as
+        for POST /predict."""
         try:
             job = service.submit(_uploads(service, _as_list(clips)), str(transcript or ""))
             async for _ in service.follow(job):
@@ -181,14 +182,14 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _uploads(service: Service, files: list[Any]) -> list[Upload]:
-    """The uploads that a request of Gradio's names. UploadError for anything else."""
+    """The uploads named in a Gradio request. UploadError for anything else."""
     uploads = []
     for file in files:
         if isinstance(file, dict):
             file = file.get("video") or file
         path = file.get("path") if isinstance(file, dict) else getattr(file, "path", None)
         if not isinstance(path, str):
-            raise UploadError("a clip is no uploaded file; send it as a file")
+            raise UploadError("a clip is not an uploaded file; send it as a file")
         uploads.append(service.store.get(path))
     return uploads
 

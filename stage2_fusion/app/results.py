@@ -1,4 +1,4 @@
-"""What the page and the API answer: plain JSON, and a table."""
+"""The answers of the page and the API: plain JSON, and a table."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from stage2_fusion.models.model_config import FusionConfig
 from stage2_fusion.prediction.result import ModalityWeights, Prediction
 
 WEIGHT_POINTS = 300
-"""Points of the weights over time, at most; more are averaged."""
+"""Most points of the weights over time; more are averaged."""
 
 
 def clip_to_json(clip: ScoredClip) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def clip_to_json(clip: ScoredClip) -> dict[str, Any]:
 
 
 def model_to_json(config: FusionConfig) -> dict[str, Any]:
-    """What the model predicts and what it was trained on."""
+    """The dimensions and training data of the model."""
     return {
         "model": config.model,
         "dimensions": {name: list(config.scale.ranges[name]) for name in config.label_names},
@@ -59,7 +59,7 @@ def model_to_json(config: FusionConfig) -> dict[str, Any]:
 
 
 def trained_on(config: FusionConfig) -> str:
-    """One sentence: what the model was trained on."""
+    """A sentence about the training data of the model."""
     about = config.trained_on
     clips = "clips" if about.clips is None else counted(len(about.clips), "clip")
     if about.synthetic:
@@ -75,7 +75,7 @@ def trained_on(config: FusionConfig) -> str:
 
 
 def found_lines(result: Prediction) -> list[str]:
-    """What was found in a clip, in words, a line for each modality."""
+    """What was found in a clip, in words, one line per modality."""
     basis = result.basis
     if basis is None:
         return []
@@ -91,13 +91,13 @@ def found_lines(result: Prediction) -> list[str]:
 
 
 def _unlike(result: Prediction) -> str | None:
-    """Why the clip is unlike the training clips; None if it is like them, or that is not known."""
+    """Why the clip is unlike the training clips; None if it is like them, or if unknown."""
     about = result.basis.familiarity if result.basis else None
     return about.reasons if about and about.unlike else None
 
 
 def to_csv(clips: list[ScoredClip], names: list[str]) -> str:
-    """A row for each clip: Filename, the dimensions, and what is missing of it."""
+    """A row per clip: Filename, the dimensions, and what is missing."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["Filename", *names, "problem"])
@@ -109,7 +109,7 @@ def to_csv(clips: list[ScoredClip], names: list[str]) -> str:
 
 
 def _no_formula(cell: str) -> str:
-    """A cell that spreadsheets do not run: its sender chose the name of a file."""
+    """A cell that spreadsheets do not run as a formula: the sender chose the name of the file."""
     return f"'{cell}" if cell[:1] in tuple("=+-@\t\r") else cell
 
 

@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 """Windows per forward pass."""
 CURVE_SECONDS = 1.0
-"""Length of the window that moves along a clip for its curves: an expression takes a third of a second or longer."""
+"""Seconds of the window that moves along a clip for its curves: an expression takes a third of a second or longer."""
 CURVE_POINTS = 40
-"""Points of the curves within one window, at most; they are CURVE_STEP or more apart."""
+"""Most points of the curves within one window; they are at least CURVE_STEP apart."""
 CURVE_STEP = 0.25
 """Seconds."""
 MANY_WINDOWS = 6
-"""A clip of more windows has its curves from them alone."""
+"""A clip with more windows gets its curves only from these."""
 COVERAGE = 0.9
-"""Share of the labels that the intervals hold, for people like those of the training data."""
+"""Coverage of the intervals, for people like those in the training data."""
 STRIP_FACES = 12
-"""Pictures of the face that stand under the curves."""
+"""Most pictures of the face under the curves."""
 STRIP_SIDE = 96
-"""Pixels, at most."""
+"""Most pixels per side."""
 CURVE = "curve of "
-"""Before the id of a clip, the id of the windows that make its curves."""
+"""Prefix of the id of a clip, for the windows of its curves."""
 
 
 @dataclass
 class FaceStrip:
-    """Some face crops of a clip: what the model sees, for people whose browser cannot play the file."""
+    """Some face crops of a clip, for browsers that cannot play the file."""
 
     every: float = 0.0
     """Seconds between two of `pictures`."""
@@ -49,7 +49,7 @@ class FaceStrip:
     """(time in seconds, JPEG as base64)."""
 
     def add(self, sample: ClipSample) -> None:
-        """Take crops from a window. When there are too many, every second one is dropped."""
+        """Take crops from a window. If there are too many, every second one is dropped."""
         self.every = self.every or max(sample.duration / STRIP_FACES, 0.05)
         for time, frame in zip(sample.frame_times, sample.frames, strict=True):
             if not self.pictures or sample.start + time >= self.pictures[-1][0] + self.every - 1e-3:
@@ -60,10 +60,10 @@ class FaceStrip:
 
 @dataclass
 class ScoredClip:
-    """What the page and the API tell about a clip."""
+    """The result for a clip on the page and in the API."""
 
     name: str
-    """What its sender calls it."""
+    """The sender's name for it."""
     prediction: Prediction
     path: str = ""
     """Where its upload was stored."""
@@ -76,14 +76,14 @@ class Scorer:
     """One model and its reading processes. `score` is for one thread at a time."""
 
     def __init__(self, predictor: "Predictor", max_seconds: float, workers: int = 0, timeout: float = 60.0):
-        """max_seconds: of a clip; the rest of a longer one is left out, and said. workers: reading processes, 0: one
-        per core. timeout: seconds for each window of a clip, after which the file is given up."""
+        """max_seconds: of a clip; the rest of a longer one is left out, with a remark. workers: reading processes, 0:
+        one per core. timeout: seconds per window of a clip, after which the file fails."""
         self.predictor = predictor
         self.reader = ClipReader(predictor.recipe, workers, timeout, max_seconds=max_seconds)
 
     def score(self, sent: list[SentClip], job: Job) -> list[ScoredClip]:
-        """Score the clips of a request, in their order. A file that cannot be read, or that ends its process, has an
-        `error` in its place. Raises Cancelled if nobody waits any more."""
+        """Score the clips of a request, in order. A file that cannot be read, or that crashes its process, has an
+        `error` instead. Raises Cancelled if nobody is waiting."""
         clips = [Clip(str(i), clip.upload.path, clip.transcript) for i, clip in enumerate(sent)]
         names = [clip.upload.name for clip in sent]
         scored = [ScoredClip(name, Prediction(name), str(clip.media)) for name, clip in zip(names, clips, strict=True)]
@@ -127,7 +127,7 @@ class Scorer:
 
 
 def _reporting(prepared: Iterable[Prepared], job: Job, total: int) -> Iterator[Prepared]:
-    """Report to the job what is read, and end when it is cancelled."""
+    """Report reading progress to the job, and end when it is cancelled."""
     begun: dict[str, float] = {}
     job.report(0, total, 0.0)
     for clip, sample, reason in prepared:
@@ -139,7 +139,7 @@ def _reporting(prepared: Iterable[Prepared], job: Job, total: int) -> Iterator[P
 def moving_windows(sample: ClipSample, rate: int) -> Iterator[ClipSample]:
     """Parts of CURVE_SECONDS of a window, for curves. rate: of its waveform, in Hz."""
     if not len(sample.frames) and not len(sample.waveform):
-        return  # words alone have no course
+        return  # text has no curve over time
     step = max(CURVE_STEP, sample.duration / CURVE_POINTS)
     count = max(1, round(sample.duration / step))
     for center in (np.arange(count) + 0.5) * sample.duration / count:
@@ -165,7 +165,7 @@ def cut(sample: ClipSample, low: float, high: float, rate: int) -> ClipSample:
 
 
 def jpeg(frame: np.ndarray) -> str:
-    """A picture (H, W, 3), made small, as base64 of a JPEG."""
+    """A picture (H, W, 3), scaled down, as base64 of a JPEG."""
     import cv2
 
     scale = STRIP_SIDE / max(frame.shape[:2])

@@ -1,4 +1,4 @@
-"""The server: the page, the API and what protects them, on one address."""
+"""The server: the page and the API, with their security headers, on one address."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ CONTENT_POLICY = "; ".join(
         "frame-ancestors 'self'",
     ]
 )
-"""Browsers send no request of this page to another host."""
+"""Browsers send no requests from this page to other hosts."""
 HEADERS = [
     (b"content-security-policy", CONTENT_POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -38,7 +38,7 @@ HEADERS = [
 ]
 MAX_CONNECTIONS = 500
 CLEANING_SECONDS = 60.0
-"""Between two searches for uploads that nobody asked for."""
+"""Seconds between two searches for unused uploads."""
 
 
 class SecurityHeaders:
@@ -57,7 +57,7 @@ class SecurityHeaders:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. UserError if the address cannot be had."""
+    """A listening socket. UserError if the address is not available."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -76,7 +76,7 @@ def address(listener: socket.socket, host: str) -> str:
 
 
 def build_app(service: Service, url: str) -> "Starlette":
-    """The application: routes of ours, then Gradio's page."""
+    """The application: our routes, then Gradio's page."""
     load_gradio(service.store.folder)
     import gradio as gr
     from fastapi import FastAPI
@@ -119,7 +119,7 @@ async def _cleaning(service: Service) -> Any:
 
 
 def serve(app: "Starlette", listener: socket.socket, ready: str) -> None:
-    """Serve until SIGINT or SIGTERM, then finish what is being sent, for a few seconds. ready: line printed when the
+    """Serve until SIGINT or SIGTERM, then finish running responses, for a few seconds. ready: line to print when the
     page can be opened."""
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -130,7 +130,7 @@ def serve(app: "Starlette", listener: socket.socket, ready: str) -> None:
             self.loop.call_later(STALL_SECONDS, self.close_unasked)
 
         def close_unasked(self) -> None:
-            """Cut off a client who has not sent the head of a request: many of them would fill MAX_CONNECTIONS."""
+            """Disconnect a client that has not sent request headers: many such clients would fill MAX_CONNECTIONS."""
             if self.cycle is None:
                 self.transport.close()
 

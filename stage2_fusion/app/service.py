@@ -1,4 +1,4 @@
-"""What the page, the Gradio API and plain HTTP have in common: limits, uploads, the queue and the scorer."""
+"""Shared by the page, the Gradio API and plain HTTP: limits, uploads, the queue and the scorer."""
 
 import asyncio
 import contextlib
@@ -15,17 +15,17 @@ from stage2_fusion.app.transcripts import SentClip, pair_transcripts
 from stage2_fusion.app.uploads import Upload, UploadError, UploadStore, megabytes
 
 POLL_SECONDS = 0.1
-"""Between two looks at the progress of a request; its end is told at once."""
+"""Seconds between two progress checks of a request; its end is reported at once."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for."""
+    """The limits of one request."""
 
     bytes: int
-    """Of all files of a request together."""
+    """Most bytes of all files of a request together."""
     seconds: float
-    """Of one clip; the rest of a longer one is left out."""
+    """Most seconds of one clip; the rest of a longer one is left out."""
     clips: int
     waiting: int
     """Requests that may wait."""
@@ -34,7 +34,7 @@ class Limits:
         """One sentence for people."""
         minutes = f"{self.seconds / 60:g} minutes" if self.seconds >= 60 else f"{self.seconds:g} seconds"
         return (
-            f"At most {self.clips} clips and {megabytes(self.bytes)} at once; of each clip the first {minutes} are "
+            f"At most {self.clips} clips and {megabytes(self.bytes)} at once; the first {minutes} of each clip are "
             f"scored. At most {self.waiting} requests wait."
         )
 
@@ -49,7 +49,7 @@ class Service:
         self.config = scorer.predictor.config
 
     def model(self) -> dict[str, Any]:
-        """What the model is, and what a request may ask for."""
+        """The description of the model, and the limits of a request."""
         limits = {
             "max_clips": self.limits.clips,
             "max_bytes": self.limits.bytes,
@@ -60,8 +60,7 @@ class Service:
 
     def submit(self, uploads: Sequence[Upload], transcript: str) -> Job:
         """Put a request on the queue; its files are deleted when it is done or refused. uploads: clips, and transcripts
-        that are named as their clips. UploadError for a request that cannot be answered, QueueFull if there is no room.
-        """
+        named after their clips. UploadError for a request that cannot be answered, QueueFull if there is no room."""
         files = list(uploads)
         try:
             clips = clips_of_request(files, transcript, self.limits)
@@ -73,7 +72,7 @@ class Service:
         return job
 
     async def follow(self, job: Job) -> AsyncIterator[Progress]:
-        """How far a request is, whenever that changes, until it is done; cancelled if its follower leaves."""
+        """Yield the progress of a request whenever it changes, until it is done; cancels it if the client leaves."""
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
         def wake(_: Any) -> None:
@@ -93,7 +92,7 @@ class Service:
             job.cancel()  # does nothing to a job that is done
 
     def answer(self, job: Job) -> dict[str, Any]:
-        """The answer to a request that is done. UploadError if it failed."""
+        """The answer to a finished request. UploadError if it failed."""
         return {"model": self.model(), "clips": [clip_to_json(clip) for clip in self.clips(job)]}
 
     def table(self, job: Job) -> str:
@@ -101,7 +100,7 @@ class Service:
         return to_csv(self.clips(job), self.config.label_names)
 
     def clips(self, job: Job) -> list[ScoredClip]:
-        """The scored clips of a request that is done. UploadError if it failed."""
+        """The scored clips of a finished request. UploadError if it failed."""
         if job.future.cancelled():
             raise UploadError("the request was cancelled", 503)
         error = job.future.exception()
@@ -121,7 +120,7 @@ class Service:
 
 def clips_of_request(uploads: Sequence[Upload], transcript: str, limits: Limits) -> list[SentClip]:
     """The clips with their words. UploadError for a request without clips, with too many, or with a transcript that
-    fits none."""
+    matches no clip."""
     clips = pair_transcripts(uploads, transcript)
     if not clips:
         raise UploadError("no clip: send one or more video or audio files")

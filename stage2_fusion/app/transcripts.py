@@ -1,4 +1,4 @@
-"""Transcripts that come as files: `<stem>.txt` beside its clip, as the layout `folder` reads them."""
+"""Transcripts in files: `<stem>.txt` beside its clip, as in the layout `folder`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from stage2_fusion.app.uploads import Upload, UploadError
 MAX_TRANSCRIPT = 20_000
 """Characters."""
 MOST_BYTES = 4 * MAX_TRANSCRIPT
-"""Of a transcript file."""
+"""Most bytes of a transcript file."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class SentClip:
 
 
 def pair_transcripts(uploads: Sequence[Upload], typed: str) -> list[SentClip]:
-    """The clips of a request, each with its transcript. typed: the words of a single clip, which come before those of
-    its file. UploadError for words that belong to no clip, or that are too long."""
+    """The clips of a request, each with its transcript. typed: the words of a single clip, used instead of its file.
+    UploadError for words that belong to no clip, or that are too long."""
     texts = {_stem(upload): upload for upload in uploads if is_transcript(upload)}
     clips = [upload for upload in uploads if not is_transcript(upload)]
     alone = [text.name for stem, text in texts.items() if stem not in {_stem(clip) for clip in clips}]
     if clips and alone:
-        raise UploadError(f"{first_few(alone)}: no clip of this name; name a transcript as its clip, CLIP.txt")
+        raise UploadError(f"{first_few(alone)}: no clip of this name; name a transcript after its clip, CLIP.txt")
     if typed.strip() and len(clips) > 1:
         raise UploadError(
             "a transcript belongs to one clip; send one clip, or leave the transcript empty and send CLIP.txt beside "

@@ -1,7 +1,7 @@
-"""Uploaded files: bounded, named by us alone, and deleted after use.
+"""Uploaded files: limited in size, stored under random names, and deleted after use.
 
-A file is stored under a random name in a folder that nobody else can read; what the sender calls it is kept for
-display only. Whoever scores it deletes it; what nobody asks for is deleted after a while, everything else at the end.
+A file is stored under a random name in a folder that nobody else can read; the sender's name is only for display.
+Scoring a file deletes it; unused files are deleted after a while, and all others at the end.
 """
 
 import os
@@ -18,11 +18,11 @@ from shared.dataset.media_files import MEDIA_SUFFIXES
 from shared.text import one_line, repair_surrogates
 
 MAX_NAME = 120
-"""Characters of a name that are shown."""
+"""Most characters of a name to show."""
 KEPT_REQUESTS = 10
-"""Uploads that may be stored at once, in sizes of the largest request."""
+"""Most uploads stored at once, in multiples of the largest request."""
 UNUSED_SECONDS = 1800.0
-"""After which an upload that nobody asks for is deleted."""
+"""Seconds after which an unused upload is deleted."""
 
 
 class UploadError(Exception):
@@ -40,7 +40,7 @@ class Upload:
     path: Path
     """In the folder of the store; random, except for the suffix of a media file."""
     name: str
-    """What its sender calls it, cut and without control characters. Text for display: no path, no HTML."""
+    """The sender's name for it, shortened and without control characters. Text for display: not a path, not HTML."""
     size: int
     """Bytes."""
     stored_at: float = field(default_factory=time.monotonic)
@@ -50,7 +50,7 @@ class UploadStore:
     """The uploaded files of one server, in a temporary folder that `close` removes. All methods are thread-safe."""
 
     def __init__(self, max_bytes: int):
-        """max_bytes: of one request, all its files together."""
+        """max_bytes: of all files of one request together."""
         self.max_bytes = max_bytes
         self.folder = Path(tempfile.mkdtemp(prefix="emit-serve-")).resolve()
         self._uploads: dict[str, Upload] = {}
@@ -66,7 +66,7 @@ class UploadStore:
             raise UploadError(f"{megabytes(stored)} of uploads are waiting already; try again later", 503)
 
     def add(self, content: BinaryIO, size: int, name: str) -> Upload:
-        """Store what `content` holds."""
+        """Store the file `content`."""
         self.check_size(size)
         suffix = Path(name).suffix.lower()
         path = self.folder / (secrets.token_hex(16) + (suffix if suffix in MEDIA_SUFFIXES else ""))
@@ -78,7 +78,7 @@ class UploadStore:
         return upload
 
     def get(self, path: str) -> Upload:
-        """The upload stored at `path`. UploadError for any other path, and for a file that is deleted already."""
+        """The upload stored at `path`. UploadError for any other path, and for a file that is already deleted."""
         with self._lock:
             upload = self._uploads.get(path)
         if upload is None:
@@ -86,20 +86,20 @@ class UploadStore:
         return upload
 
     def delete(self, uploads: list[Upload]) -> None:
-        """Delete files, as soon as they are used."""
+        """Delete files after use."""
         for upload in uploads:
             with self._lock:
                 self._uploads.pop(str(upload.path), None)
             upload.path.unlink(missing_ok=True)
 
     def delete_unused(self, seconds: float = UNUSED_SECONDS) -> None:
-        """Delete what was stored more than `seconds` ago."""
+        """Delete files stored more than `seconds` ago."""
         with self._lock:
             old = [upload for upload in self._uploads.values() if time.monotonic() - upload.stored_at > seconds]
         self.delete(old)
 
     def close(self) -> None:
-        """Delete everything, the folder too."""
+        """Delete everything, including the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

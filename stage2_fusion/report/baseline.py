@@ -1,4 +1,4 @@
-"""The cheap baseline that a report shows beside the model."""
+"""The cheap baselines that a report compares with the model."""
 
 import numpy as np
 
@@ -13,11 +13,11 @@ from stage2_fusion.report.content import NotFound
 from stage2_fusion.report.inputs import Inputs
 
 FOLDS = 4
-"""Parts of the training clips that choose the penalty where the validation clips are scored."""
+"""Parts of the training clips for choosing the penalty if the validation clips are scored."""
 
 
 def cheap_baselines(inputs: Inputs) -> list[Evaluation]:
-    """The baselines on the clips of the evaluation, best first: those that the runs hold, and the ridge regression of
+    """The baselines on the clips of the evaluation, best first: evaluations in the runs, and the ridge regression of
     `emit baseline` on the same features. NotFound says why there is none."""
     known = [each for each in inputs.baselines if each.mean_pcc is not None and each is not inputs.evaluation]
     reason = "no baseline: it has no score"
@@ -57,7 +57,7 @@ def _ridge(inputs: Inputs) -> Evaluation:
         raise NotFound(f"no baseline: {inputs.features_path} lacks {lacking}")
     sample_of = {sample.id: sample for sample in clean}
     parts.append([sample_of[found[name]] for name in evaluation.ids])
-    kept = [part for part in parts if part]  # without validation clips where those are scored
+    kept = [part for part in parts if part]  # without validation clips if these are scored
     labels = [np.stack([sample.labels for sample in part]) for part in kept]  # (N, K) each
     statistics = standardize([clip_statistics(part, list(MODALITIES)) for part in kept])
     if len(kept) == 3:
@@ -93,8 +93,8 @@ def _ridge(inputs: Inputs) -> Evaluation:
 
 
 def fit_by_folds(train: np.ndarray, labels: np.ndarray, groups: list[str], scored: np.ndarray) -> np.ndarray:
-    """Predict scored (N, F) by ridge regression on train (n, F), its labels (n, K) and groups: float64 (N, K) in
-    [0, 1]. The penalty predicts each of FOLDS parts of the groups best from the others."""
+    """Predict scored (N, F) by ridge regression on train (n, F), its labels (n, K) and groups: float64 (N, K) in [0,
+    1]. The penalty is the best in cross-validation over FOLDS parts of the groups."""
     targets = labels.astype(np.float64)
     fold_of = {group: place % FOLDS for place, group in enumerate(dict.fromkeys(groups))}
     folds = np.array([fold_of[group] for group in groups])  # (n,)

@@ -1,4 +1,4 @@
-"""Which clips a report shows: the best, the worst and the least certain ones."""
+"""Choose the clips that a report shows: the best, the worst and the least certain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class ScoredClip:
     error: float | None
     """Mean over the labeled dimensions of |prediction - label|, as a share of the range; None without labels."""
     spread: float | None
-    """See `spread_without`; None when it is not known."""
+    """See `spread_without`; None if unknown."""
     interval: tuple[np.ndarray, np.ndarray] | None = None
-    """Lower and upper ends (K,) of the intervals of the predictions; None when the model has none."""
+    """Lower and upper bounds (K,) of the intervals of the predictions; None if the model has none."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def clip_errors(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def spread_without(model: FusionModel, samples: Sequence[FeatureSample], batch_size: int = 64) -> np.ndarray:
-    """How far predictions move when one modality is left out: float64 (N,), the mean over the present modalities and
-    the dimensions of |without it - with all|, as a share of the range. NaN for a clip with fewer than two modalities
-    that the model reads."""
+    """How far predictions move if one modality is left out: float64 (N,), the mean of |without it - with all| over
+    present modalities and dimensions, as a share of the range. NaN for a clip with fewer than two modalities that the
+    model reads."""
     read = set(model.options.modalities) & set(model.reads)
     names = [name for name in MODALITIES if name in read]
     present = np.array([[sample.modality(name).steps > 0 for name in names] for sample in samples])  # (N, M)
@@ -73,8 +73,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def partial_rank_correlation(a: np.ndarray, b: np.ndarray, given: np.ndarray) -> float | None:
-    """Spearman's rank correlation of a and b (N,) among rows of equal `given` (N,), by the usual formula; None where it
-    is not defined."""
+    """Spearman's partial rank correlation of a and b (N,) given `given` (N,); None if it is not defined."""
     ab, ac, bc = (rank_correlation(*pair) for pair in ((a, b), (a, given), (b, given)))
     if ab is None or ac is None or bc is None or max(abs(ac), abs(bc)) > 1 - 1e-9:
         return ab
@@ -84,8 +83,8 @@ def partial_rank_correlation(a: np.ndarray, b: np.ndarray, given: np.ndarray) ->
 def choose_clips(clips: Sequence[ScoredClip], count: int) -> list[Choice]:
     """Up to `count` clips of each kind, each clip once.
 
-    Best and worst are by error. Best only among clips with a label above the median of the strongest labels: where
-    nothing is expressed, a small error is no success.
+    Best and worst are by error. The best clips have a label above the median of the strongest labels: if nothing is
+    expressed, a small error is no success.
     """
     labeled = [clip for clip in clips if clip.error is not None]
     strongest = [float(np.nanmax(clip.labels)) for clip in labeled]
@@ -98,17 +97,17 @@ def choose_clips(clips: Sequence[ScoredClip], count: int) -> list[Choice]:
         (
             "Worst",
             "The largest mean absolute error over the dimensions. Look here first: is the label odd, the face lost, "
-            "the sound somebody else's?",
+            "the voice somebody else's?",
             worst,
         ),
         (
             "Least certain",
-            "The prediction moves most when picture, sound or words are left out: the modalities disagree.",
+            "The prediction moves most if picture, sound or words are left out: the modalities disagree.",
             doubtful,
         ),
         (
             "Best",
-            "The smallest mean absolute error among the half of the clips with the strongest labels: where nothing is "
+            "The smallest mean absolute error among the half of the clips with the strongest labels: if nothing is "
             "expressed, a small error is no success.",
             best,
         ),

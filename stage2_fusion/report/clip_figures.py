@@ -1,4 +1,4 @@
-"""Drawings of one clip: what it shows and says, and what the model made of it."""
+"""Drawings of one clip: its content, and the model's predictions, weights and attention."""
 
 from typing import TYPE_CHECKING
 
@@ -29,15 +29,15 @@ CROPS = 6
 CROP_SIDE = 64
 """Pixels: small, because a report holds a hundred of them."""
 MOST_ROWS = 8
-"""Dimensions in the drawings of a clip: those with the highest label or prediction."""
+"""Most dimensions in the drawings of a clip, by highest label or prediction."""
 COVERAGE = 0.9
-"""Of the intervals that are drawn."""
+"""Coverage of the drawn intervals."""
 BINS = 240
 """Columns of a drawn waveform."""
 
 
 def shown_dimensions(clip: ScoredClip) -> list[int]:
-    """The dimensions to draw, in their order."""
+    """The dimensions to draw, in order."""
     highest = np.fmax(clip.predictions, clip.labels)  # (K,) fmax leaves out NaN
     return sorted(np.argsort(-highest, kind="stable")[:MOST_ROWS].tolist())
 
@@ -82,8 +82,8 @@ def _number(value: float) -> str:
 def timeline_figure(
     name: str, clip: ScoredClip, sample: ClipSample | None, steps: StepExplanation | None, names: list[str]
 ) -> Figure | None:
-    """Face crops, waveform, weights of the modalities and attention of the dimensions over time, as far as each is
-    there; None when nothing is."""
+    """Face crops, waveform, weights of the modalities and attention of the dimensions over time, as far as available;
+    None if nothing is."""
     has_faces = sample is not None and len(sample.frames) > 0
     has_sound = sample is not None and len(sample.waveform) > 0
     rows = shown_dimensions(clip)
@@ -119,7 +119,7 @@ def _duration(sample: ClipSample | None, steps: StepExplanation | None) -> float
 
 
 def strip_rows(times: np.ndarray, seconds: float, count: int = CROPS) -> list[int]:
-    """The frame shown in the middle of each of `count` equal parts of a clip: the last one at or before it."""
+    """The frame in the middle of each of `count` equal parts of a clip: the last frame at or before it."""
     middles = (np.arange(count) + 0.5) * seconds / count
     return np.clip(np.searchsorted(times, middles, side="right") - 1, 0, len(times) - 1).tolist()
 
@@ -136,7 +136,7 @@ def _draw_faces(axes: "Axes", sample: ClipSample, seconds: float) -> None:
 
 
 def envelope(waveform: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest sample of each of at most `bins` equal parts of a waveform (S,), S >= 1."""
+    """Lowest and highest sample in at most `bins` equal parts of a waveform (S,), S >= 1."""
     starts = np.unique(np.linspace(0, len(waveform), min(bins, len(waveform)) + 1).astype(int)[:-1])
     return np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
 
@@ -166,7 +166,7 @@ def _draw_weights(axes: "Axes", steps: StepExplanation, seconds: float) -> None:
 def _draw_attention(
     axes: "Axes", steps: StepExplanation, attention: np.ndarray, names: list[str], seconds: float
 ) -> None:
-    """attention (K, S): darker where a dimension looks more; each row by its own maximum."""
+    """attention (K, S): darker for more attention, each row scaled by its own maximum."""
     from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
     assert steps.times is not None
@@ -183,8 +183,8 @@ def _draw_attention(
 
 
 def draw_steps(axes: "Axes", times: np.ndarray | None, values: np.ndarray, duration: float, **line: object) -> None:
-    """Values (S,) over the seconds of their steps; a model without a time axis gives one level for the whole clip.
-    Steps with 0, at which the modality is absent, are left out."""
+    """Draw values (S,) over the seconds of their steps; a model without a time axis has one level for the whole clip.
+    Steps with value 0, without the modality, are left out."""
     if not values.any():
         return
     if times is None or len(times) < 2:

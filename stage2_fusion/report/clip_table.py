@@ -1,4 +1,4 @@
-"""The clips of a run without their content: splits, labels, groups, and which modalities each one has."""
+"""The clips of a run without their content: splits, labels, groups and modalities."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class ClipTable:
     labels: np.ndarray
     """float32 (N, K), fractions of their range, NaN = not labeled."""
     groups: dict[str, list[str]]
-    """{kind: the group of each clip}; "" = not known."""
+    """{kind: the group of each clip}; "" = unknown."""
     seconds: np.ndarray
     """float64 (N,)."""
     present: dict[str, np.ndarray]
@@ -34,15 +34,15 @@ class ClipTable:
         return np.array([each == split for each in self.splits], dtype=bool)
 
     def split_names(self) -> list[str]:
-        """The splits: train, valid, test, then others by name; the clips of none last."""
+        """The splits: train, valid, test, then others by name; clips without a split last."""
         usual = ["train", "valid", "test"]
         known = set(self.splits)
         return [name for name in usual if name in known] + sorted(known - {*usual, ""}) + [""] * ("" in known)
 
 
 def read_clip_table(inputs: Inputs) -> ClipTable:
-    """The clips of the clip dataset with the splits of the features, otherwise those of the features alone. NotFound
-    when there is neither."""
+    """The clips of the clip dataset with the splits of the features; without a clip dataset, the clips of the features.
+    NotFound when there is neither."""
     try:
         clips = inputs.clips
     except (NotFound, UserError):

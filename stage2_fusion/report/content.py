@@ -1,4 +1,4 @@
-"""What a section consists of. Texts are plain: the page escapes them."""
+"""The blocks of a section. Texts are plain: the page escapes them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     numeric: Sequence[int] = ()
-    """Columns of numbers, which are set right-aligned."""
+    """Columns of numbers, which are right-aligned."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Figure:
     name: str
     """Name of its files: lower-case letters, digits and hyphens; unique in a report."""
     alt: str
-    """What it shows, for who cannot see it."""
+    """What it shows, for people who cannot see it."""
     drawing: "MatplotlibFigure"
     caption: str = ""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Small figures side by side, as many as the page has room for."""
+    """Small figures side by side, as many as fit on the page."""
 
     figures: Sequence[Figure]
     caption: str = ""
@@ -47,7 +47,7 @@ class Picture:
     """As for `Figure`."""
     alt: str
     data: bytes
-    """Of a JPEG or PNG file."""
+    """Content of a JPEG or PNG file."""
     caption: str = ""
     kind: Literal["jpeg", "png"] = "jpeg"
 
@@ -70,14 +70,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Lines:
-    """A list of texts, each after a word that says what it is about. `Commands` stand between backquotes."""
+    """A list of texts, each after a label. `Commands` are in backquotes."""
 
     lines: Sequence[Fact]
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A figure and a table beside each other where the page has room."""
+    """A figure and a table side by side if the page has room."""
 
     left: "Block"
     right: "Block"
@@ -92,14 +92,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines as they are: commands, configuration."""
+    """Verbatim lines: commands, configuration."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Group:
-    """Blocks under a heading of their own; folded ones open on a click."""
+    """Blocks under their own heading; folded groups open on a click."""
 
     title: str
     blocks: "Sequence[Block]"
@@ -118,15 +118,15 @@ class Section:
     """One or two sentences: what the pictures show and what to conclude."""
     blocks: list[Block] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What the reader has to know about it, a line each."""
+    """What the reader should know about it, one line each."""
     missing: list[str] = field(default_factory=list)
-    """What could not be shown and how to get it, a line each: the page lists those of all sections at its end."""
+    """What could not be shown and how to get it, one line each; the page lists the lines of all sections at its end."""
 
 
 class NotFound(Exception):
-    """Something that a section needs is not there. Its text becomes the line that the report shows instead."""
+    """A section lacks something that it needs. The report shows the text of this error instead."""
 
 
 SectionMaker = Callable[..., Section | None]
-"""Given the `Inputs` of the report; None for a section that has no place in this report. `NotFound` and `UserError`
+"""Takes the `Inputs` of the report; returns None for a section that does not belong in it. `NotFound` and `UserError`
 become a line of the report."""

@@ -1,7 +1,7 @@
-"""How figures look and how they become files: one style, colors that follow the page, output that is always the same.
+"""The style and output of figures: one style, colors that follow the page, reproducible files.
 
-Figures are drawn with Matplotlib's objects, without pyplot: `figure, axes = new_figure()`. Colors come from this file
-alone: those of the page are exchanged for CSS variables in the embedded SVG, so that dark mode changes them.
+Figures are drawn with Matplotlib's objects, without pyplot: `figure, axes = new_figure()`. Colors come only from this
+file: in the embedded SVG they are replaced by CSS variables, so that dark mode changes them.
 """
 
 import io
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEXT, MUTED, GRID, SURFACE = "#1b1f24", "#5b636d", "#dfe3e8", "#fffffe"
-"""Of texts and axes, of secondary texts, of grid lines, of the background."""
+"""Colors of texts and axes, secondary texts, grid lines, and the background."""
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
-"""The palette of Okabe and Ito (2008), which people with any color vision tell apart."""
+"""The palette of Okabe and Ito (2008), which people with any color vision can tell apart."""
 MODALITY_COLORS = {"vision": BLUE, "audio": VERMILION, "text": GREEN}
 """One color per modality in every figure."""
 SYSTEM, REFERENCE = TEXT, MUTED
-"""Of the system that the report is about, and of what it is compared with."""
+"""Colors of the system that the report describes, and of its references."""
 SERIES = (PURPLE, ORANGE, SKY)
-"""For series that are no modalities, in this order."""
+"""For series other than modalities, in this order."""
 
 CSS_NAMES = {
     TEXT: "fig-text",
@@ -40,15 +40,15 @@ CSS_NAMES = {
     PURPLE: "fig-purple",
     SKY: "fig-sky",
 }
-"""The CSS variable that each color becomes in the page (page.css)."""
+"""The CSS variable of each color in the page (page.css)."""
 
 WIDTH = 3.6
-"""Inches of a small figure: three stand side by side on a desk, one fills a phone."""
+"""Width of a small figure in inches: three fit side by side on a desktop, one fills a phone."""
 WIDE = 5.8
-"""Inches of a figure that stands alone."""
+"""Width of a single figure in inches."""
 PNG_DPI = 300
 MOST_MARKS = 600
-"""Beyond this many marks a layer is better drawn with `rasterized=True`: the page stays small."""
+"""A layer with more marks should be drawn with `rasterized=True`, to keep the page small."""
 
 STYLE: Any = {
     "svg.hashsalt": "emit",
@@ -83,23 +83,23 @@ STYLE: Any = {
     "savefig.facecolor": SURFACE,
     "text.parse_math": False,
 }
-"""Names of clips and dimensions are data: `text.parse_math` keeps a $ in them from being read as a formula."""
+"""Names of clips and dimensions are data: with `text.parse_math` off, a $ in them is not read as a formula."""
 
 FONTS = (
     *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC"),
     *("Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Arabic", "Geeza Pro", "Noto Sans Hebrew"),
     *("Noto Sans Devanagari", "Nirmala UI", "Noto Sans Thai", "Noto Emoji", "Segoe UI Symbol", "Symbola"),
 )
-"""Where each character is looked for, in this order, among the fonts that are installed. A PNG shows a box for a
-character that none has; an SVG keeps the text, and who opens it has fonts of their own."""
+"""Fonts to search for each character, in this order, as far as installed. A PNG shows a box for a character in none of
+them; an SVG keeps the text and uses the viewer's fonts."""
 JOINERS = "\u200c\u200d"
-"""Invisible characters that Persian, Indian scripts and emoji are spelled with."""
+"""Invisible characters in the spelling of Persian, Indian scripts and emoji."""
 TIP = "emit-tip:"
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The style of all figures, for as long as the block lasts."""
+    """Apply the style of all figures within a `with` block."""
     from matplotlib import rc_context
     from matplotlib.font_manager import fontManager
 
@@ -111,8 +111,8 @@ def style() -> Iterator[None]:
 def new_figure(
     width: float = WIDTH, height: float = 2.7, rows: int = 1, columns: int = 1, **options: Any
 ) -> "tuple[Figure, Any]":
-    """A figure of `width` x `height` inches and its axes: one, or an array of them as `Figure.subplots` gives it.
-    options: of `Figure.subplots`, such as sharex."""
+    """A figure of `width` x `height` inches and its axes: one, or an array as from `Figure.subplots`. options: for
+    `Figure.subplots`, such as sharex."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -120,27 +120,26 @@ def new_figure(
 
 
 def pair_color(name: str, place: int) -> str:
-    """The color of a pair of modalities such as "vision_labels": that of the modality named first, otherwise one of
-    SERIES."""
+    """The color of a pair such as "vision_labels": that of the first modality in its name, otherwise one of SERIES."""
     named = [name.find(modality) for modality in MODALITY_COLORS]
     found = [(at, modality) for at, modality in zip(named, MODALITY_COLORS, strict=True) if at >= 0]
     return MODALITY_COLORS[min(found)[1]] if found else SERIES[place % len(SERIES)]
 
 
 def tips(texts: list[str]) -> list[str]:
-    """URLs for `set_urls` of a collection of marks: in the page each mark shows its text under the pointer."""
+    """URLs for `set_urls` of a collection of marks: in the page, each mark shows its text on hover."""
     return [TIP + text for text in texts]
 
 
 def short(text: str, limit: int = 40) -> str:
-    """A name from data, at most this long and on one line, for a place of a figure: XML holds no control characters,
-    and a mark that turns the direction of writing would turn the rest of the line too."""
+    """A name from data for use in a figure, at most this long and on one line: XML allows no control characters, and a
+    bidirectional mark would also turn the rest of the line."""
     line = " ".join("".join(c if c.isprintable() or c in JOINERS else " " for c in repair_surrogates(text)).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def clean_axes(axes: "Axes", grid: str = "y") -> None:
-    """Keep the grid lines of one direction alone ("x" or "y"), or none ("")."""
+    """Keep only the grid lines of one direction ("x" or "y"), or none ("")."""
     axes.grid(False)
     if grid:
         axes.grid(True, axis=grid)  # type: ignore[arg-type]
@@ -154,13 +153,13 @@ def whole_ticks(axes: "Axes") -> None:
 
 
 def render(figure: "Figure") -> tuple[str, bytes]:
-    """The figure as SVG, whose texts are texts, and as PNG of 300 dpi; the same for the same figure."""
+    """The figure as SVG, with texts as text, and as PNG of 300 dpi; the same for the same figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     svg, png, dpi = io.StringIO(), io.BytesIO(), figure.dpi
     with style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in other scripts: the page has fonts of its own
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in other scripts: the page has its own fonts
         figure.set_dpi(PNG_DPI)
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
         figure.set_layout_engine("none")  # the layout is solved; both files have the same

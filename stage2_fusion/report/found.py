@@ -1,4 +1,4 @@
-"""What a RUN holds: its parts are recognized by their content, whatever their folders are called."""
+"""Find the parts of a RUN, recognized by content, whatever the names of their folders."""
 
 import os
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from stage2_fusion.report.speed_file import FORMAT as SPEED
 DEPTH = 4
 """Levels of folders below a RUN that are searched."""
 SKIPPED = {"checkpoints", "data", "emit", "tokenizer"}
-"""Folders that hold parts of something already found."""
+"""Folders with parts of something already found."""
 LARGEST_JSON = 2**26
-"""Bytes of the largest JSON file that is looked into."""
+"""Most bytes of a JSON file to read."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Found:
 
 
 def find_parts(given: Path) -> Found:
-    """The parts of a RUN: a folder, or the JSON file of an evaluation. UserError when it is nothing of that."""
+    """The parts of a RUN: a folder, or the JSON file of an evaluation. UserError when it is neither."""
     found = Found(given)
     if given.is_file():
         _add_json(found, given)
@@ -71,7 +71,7 @@ def folder_format(folder: Path, kind: FolderKind) -> bool:
 
 
 def _folders(top: Path, depth: int) -> Iterator[Path]:
-    """The folder and those below it, sorted, each once: links may form a circle."""
+    """The folder and its subfolders, sorted, each once: links may form a cycle."""
     seen: set[str] = set()
 
     def walk(folder: Path, depth: int) -> Iterator[Path]:
@@ -110,7 +110,7 @@ def _add_folder(found: Found, folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         _add_json(found, path)
         if path.name.startswith("metrics") and _json_object(path) is None:
-            found.evaluations.append(path)  # damaged, which reading it reports
+            found.evaluations.append(path)  # damaged; reading it reports that
 
 
 def _add_json(found: Found, path: Path) -> None:

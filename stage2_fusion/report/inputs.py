@@ -1,4 +1,4 @@
-"""What the sections of a report read: each part is found and loaded when a section first asks for it."""
+"""The inputs of the sections of a report: each part is found and loaded on first use."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 class Inputs:
     """The parts of the first RUN, which the report describes, and the evaluations of all of them.
 
-    A property raises NotFound when its part is not there; the text of the error says how to get it.
+    A property raises NotFound when its part is missing; the text of the error says how to get it.
     """
 
     runs: list[Found]
     problems: list[str] = field(default_factory=list)
-    """Files of the runs that could not be read, a line each."""
+    """Files of the runs that could not be read, one line each."""
     clips_shown: int = 3
-    """Clips of each kind whose pictures, sound and words are shown."""
+    """Clips of each kind to show with pictures, sound and words."""
     computed: dict[str, Evaluation] = field(default_factory=dict)
     """Evaluations that sections compute for each other, by name."""
 
     @classmethod
     def of(cls, paths: Iterable[Path], clips_shown: int = 3) -> "Inputs":
-        """The inputs of these RUNs. UserError when one of them is none."""
+        """The inputs of these RUNs. UserError when one of them is not a RUN."""
         return cls([find_parts(Path(path)) for path in paths], clips_shown=clips_shown)
 
     @property
@@ -66,7 +66,7 @@ class Inputs:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """The one that the report is about: of a model, on the test split if there is one."""
+        """The evaluation that the report describes: of a model, on the test split if there is one."""
         own = {path.resolve() for path in self.main.evaluations}
         candidates = [each for each in self.all_evaluations if each.path in own] or self.all_evaluations
         if not candidates:
@@ -93,7 +93,7 @@ class Inputs:
 
     @cached_property
     def model_config(self) -> FusionConfig:
-        """What the model is and what it was trained on, without its weights."""
+        """The config.json of the model, without its weights."""
         return FusionConfig.read(self.model_path)
 
     @cached_property
@@ -188,7 +188,7 @@ class Inputs:
         return read_log(self.align_run)
 
     def _fuse_runs(self) -> list[Path]:
-        """Where the run folder of stage 2 may be: in the RUN, or around the model."""
+        """Candidates for the run folder of stage 2: in the RUN, or around the model."""
         models = [*self.main.models, *_places(self._recorded_model(), self.main.given)]
         return [*self.main.fuse_runs, *(path.parent for path in models)]
 
@@ -199,7 +199,7 @@ class Inputs:
             return None
 
     def _may_be_scored(self, features: Path, info: FeatureInfo) -> bool:
-        """Whether a feature dataset holds scored clips, as far as is known: other clips may have their ids."""
+        """Whether a feature dataset holds scored clips, as far as known: other clips may have the same ids."""
         try:
             scored = ClipSet.scored(self.evaluation)
         except NotFound:
@@ -207,7 +207,7 @@ class Inputs:
         return shared_clips(scored, ClipSet.encoded(read_clips(features), info)) != {}
 
     def _features_digest(self) -> str:
-        """Of the features that the evaluation scored, or that the model was trained on; "" when nothing says it."""
+        """Digest of the features that the evaluation scored, or that the model was trained on; "" if unknown."""
         try:
             return self.evaluation.info.made_from.get("features") or ""
         except NotFound:
@@ -219,7 +219,7 @@ class Inputs:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a log.jsonl that can be read; the last one of a killed run may be cut off."""
+    """The readable lines of a log.jsonl; the last line of a killed run may be cut off."""
     lines = []
     for line in (run / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -240,7 +240,7 @@ def read_option(run: Path, name: str) -> Any:
 
 
 def _places(recorded: Any, given: Path) -> list[Path]:
-    """Where a recorded path may be now: there, or beside the RUN, if everything was moved or the path is relative to
+    """Candidates for a recorded path: unchanged, or beside the RUN, if everything was moved or the path is relative to
     another folder."""
     if not isinstance(recorded, str) or not recorded:
         return []
@@ -250,7 +250,7 @@ def _places(recorded: Any, given: Path) -> list[Path]:
 
 
 def _first(places: Iterable[Path], fits: Callable[[Path], bool], message: str) -> Path:
-    """The first place that fits; NotFound with `message` without one."""
+    """The first path that fits; NotFound with `message` if there is none."""
     for place in dict.fromkeys(places):
         try:
             if fits(place):

@@ -82,7 +82,7 @@ class Page:
     @singledispatchmethod
     def block(self, block: object) -> str:
         """The HTML of one block."""
-        raise TypeError(f"{type(block).__name__} is no block of a section")
+        raise TypeError(f"{type(block).__name__} is not a block of a section")
 
     @block.register
     def _text(self, block: Text) -> str:
@@ -165,7 +165,7 @@ class Page:
 
 
 def _marked(text: str) -> str:
-    """Escaped text, in which `commands` look like commands."""
+    """Escaped text, with `commands` marked as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 

@@ -1,5 +1,4 @@
-"""The commands that repeat a run: the recipe that made it, otherwise one command after another with its recorded
-options."""
+"""The commands that repeat a run: its recipe, or otherwise the single commands with their recorded options."""
 
 import json
 import os
@@ -15,26 +14,26 @@ from stage2_fusion.report.content import Block, Code, NotFound, Text
 from stage2_fusion.report.inputs import Inputs
 
 RECIPE = "recipe.json"
-"""In the folder of a recipe: its steps, as `emit run` notes them."""
+"""In the folder of a recipe: its steps, recorded by `emit run`."""
 
 
 def repeat_blocks(inputs: Inputs) -> list[Block]:
-    """What to type, and how it must be read."""
+    """The commands to type, with an explanation."""
     steps = _recipe_steps(inputs)
     if steps is None:
-        text = "Where this run was made; outputs get names of their own (_again), so that nothing is replaced."
+        text = "To run in the same folder; outputs get new names (_again), so nothing is replaced."
         return [Text(text), Code("\n".join(_commands(inputs)))]
     commands = Code("\n".join(step["command"] for step in steps))
     runs = dict.fromkeys(step["run"] for step in steps if step.get("run"))
     if not runs:
         return [Text("The steps of the recipe that made it, as they ran, in the folder where they ran."), commands]
     last = list(runs)[-1]
-    text = "A recipe made it. In the same folder, the same line skips what is done; another out= makes all of it again."
+    text = "A recipe made it. In the same folder, the same line skips finished steps; another out= repeats all."
     return [Text(text), Code(last), Text("The steps, as they ran:"), commands]
 
 
 def _recipe_steps(inputs: Inputs) -> list[dict[str, Any]] | None:
-    """The finished steps of the recipe that wrote the evaluation, or the RUN when it has none; None without one."""
+    """The finished steps of the recipe that wrote the evaluation, or the RUN if it has none; None without a recipe."""
     try:
         made = inputs.evaluation.path
     except NotFound:
@@ -96,7 +95,7 @@ def _commands(inputs: Inputs) -> list[str]:
 
 
 def external_options(external: Mapping[str, ExternalInfo]) -> list[str]:
-    """The words of `emit encode` that read the same features of other tools."""
+    """The arguments of `emit encode` that read the same features of other tools."""
     words: list[str] = []
     further: dict[str, dict[str, Any]] = {}
     for name, about in external.items():
@@ -108,8 +107,8 @@ def external_options(external: Mapping[str, ExternalInfo]) -> list[str]:
 
 
 def exported(inputs: Inputs) -> str | None:
-    """Which model of stage 1 the features were made with, by the digest of its encoders: "best", "last", or None
-    when neither is known to be."""
+    """Which model of stage 1 computed the features, by the digest of its encoders: "best", "last", or None if
+    unknown."""
     try:
         wanted, run = inputs.features_info.encoders.kept, inputs.align_run
     except (NotFound, UserError):
@@ -145,6 +144,6 @@ def _evaluate_options(inputs: Inputs) -> list[Any]:
 
 
 def shown(path: Path) -> str:
-    """A path as one types it: relative where it lies below the current folder."""
+    """A path as one types it: relative if it is below the current folder."""
     whole, here = os.path.abspath(path), os.getcwd()
     return os.path.relpath(whole, here) if Path(whole).is_relative_to(here) else whole

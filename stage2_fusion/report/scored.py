@@ -1,4 +1,4 @@
-"""What was scored, ready to run again: the samples of the split, and the model that the evaluation is about."""
+"""The scored samples and model, ready to run again."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from stage2_fusion.report.content import NotFound
 from stage2_fusion.report.inputs import Inputs
 
 SPLITS = ("test", "valid", "")
-"""Splits that a report without an evaluation describes, the first one that has clips; "" is all clips."""
+"""Splits for a report without an evaluation: the first one with clips; "" is all clips."""
 
 
 def scored_features(inputs: Inputs) -> FeatureDataset:
-    """All views of the clips that the report's evaluation scored; without an evaluation those of a split. NotFound
-    without the features."""
+    """All views of the clips that the report's evaluation scored; without an evaluation, of the clips of a split.
+    NotFound without the features."""
     cached = inputs.__dict__.get("_scored_features")
     if cached is None:
         cached = inputs.__dict__["_scored_features"] = _open_features(inputs)
@@ -23,7 +23,7 @@ def scored_features(inputs: Inputs) -> FeatureDataset:
 
 
 def scored_model(inputs: Inputs) -> FusionModel:
-    """The model whose predictions were scored. NotFound when the run holds none, or another one."""
+    """The scored model. NotFound when the run holds none, or another one."""
     cached = inputs.__dict__.get("_scored_model")
     if cached is None:
         cached = inputs.__dict__["_scored_model"] = _load_model(inputs)
@@ -37,7 +37,7 @@ def _load_model(inputs: Inputs) -> FusionModel:
         return inputs.model
     if wanted is None:
         raise NotFound(
-            f"the evaluation {inputs.evaluation.path} is not of one model: give the one that `emit evaluate` wrote"
+            f"the evaluation {inputs.evaluation.path} is not of one model: give one that `emit evaluate` wrote"
         )
     places = dict.fromkeys([*inputs.main.models, *([inputs.model_path] if inputs.main.models == [] else [])])
     for path in places:

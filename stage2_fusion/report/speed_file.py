@@ -1,8 +1,8 @@
-"""The file of `make bench`: how fast each part is, beside its baseline and a physical limit measured in the same run.
+"""The file of `make bench`: the speed of each part, with its baseline and a physical limit measured in the same run.
 
-Times are kept, not ratios: {"rows": [{"name", "figure", "unit", "baseline", "limit", "sides": {"ours": [...], ...}}]},
-where a side holds one measurement a turn, {"amount", "wall", "cpu"}, or null if it failed. `tests/benchmarks/bench`
-writes it.
+It stores times, not ratios: {"rows": [{"name", "figure", "unit", "baseline", "limit", "sides": {"ours": [...], ...}}]}.
+A side has one measurement per turn, {"amount", "wall", "cpu"}, or null if it failed. `tests/benchmarks/bench` writes
+it.
 """
 
 import statistics
@@ -19,7 +19,7 @@ FORMAT = "emit-bench/1"
 REMEDY = "run `make bench` again"
 
 BUSY = 0.5
-"""Load average from which a machine counts as busy."""
+"""A machine with a higher load average counts as busy."""
 
 Clock = Literal["wall", "cpu"]
 
@@ -40,7 +40,7 @@ class Spread(NamedTuple):
         return middle if low == high else f"{middle} ({low} to {high})"
 
     def __truediv__(self, other: "Spread") -> "Spread":
-        """Of quotients of any value of this by any of the other."""
+        """The spread of the quotients of any value of this by any of the other."""
         return Spread(self.median / other.median, self.low / other.high, self.high / other.low)
 
 
@@ -60,7 +60,7 @@ class Timing:
     wall: float
     """Seconds."""
     cpu: float
-    """Seconds of all threads and processes; 0 where a GPU computed."""
+    """Seconds of all threads and processes; 0 on a GPU."""
     mib: float = 0.0
     """Peak memory."""
     note: str = ""
@@ -70,7 +70,7 @@ class Timing:
             raise ValueError(f"{self.amount:g} units in {self.wall:g} seconds: both must be above 0")
 
     def per_second(self, clock: Clock = "wall") -> float:
-        """Units a second."""
+        """Units per second."""
         return self.amount / getattr(self, clock)
 
 
@@ -82,13 +82,13 @@ class SpeedRow:
     figure: str
     """What is measured, in words."""
     unit: str
-    """`samples/s`; or `s`, where the figure is the seconds of one unit."""
+    """`samples/s`; or `s`, if the figure is the seconds of one unit."""
     baseline: str
     """What ours is compared with; "" for nothing."""
     limit: str
     """What bounds it; "" for nothing."""
     sides: dict[str, list[Timing | None]]
-    """ours, baseline, limit: one a turn, those of a turn measured after each other."""
+    """ours, baseline, limit: one measurement per turn, taken one after another within a turn."""
 
     def __post_init__(self) -> None:
         if "ours" not in self.sides:
@@ -100,7 +100,7 @@ class SpeedRow:
         return Spread.of([1 / rate if self.unit == "s" else rate for rate in rates])
 
     def ratio(self, side: str, clock: Clock = "wall") -> Spread | None:
-        """How many times as fast as a side ours is, turn by turn. None without both."""
+        """Speed of ours divided by that of another side, turn by turn. None without both."""
         pairs = zip(self.sides["ours"], self.sides.get(side, []), strict=False)
         both = [(ours, other) for ours, other in pairs if ours is not None and other is not None]
         if any(not getattr(timing, clock) for pair in both for timing in pair):
@@ -108,7 +108,7 @@ class SpeedRow:
         return Spread.of([ours.per_second(clock) / other.per_second(clock) for ours, other in both])
 
     def mib(self, side: str = "ours") -> float | None:
-        """The highest peak of memory of a side."""
+        """The highest peak memory of a side."""
         return max((timing.mib for timing in self.sides.get(side, []) if timing is not None), default=0) or None
 
 
@@ -118,7 +118,7 @@ class SpeedFile:
 
     format: str
     size: str
-    """standard, gpu, or tiny, whose figures mean nothing."""
+    """standard, gpu, or tiny; figures of tiny mean nothing."""
     processor: str
     threads: int
     versions: dict[str, str]
@@ -126,7 +126,7 @@ class SpeedFile:
     turns: int
     rows: list[SpeedRow]
     load: float = 0.0
-    """Load average of the machine when the run began: what others wanted of it."""
+    """Load average of the machine at the start of the run, from other work."""
 
     @property
     def where(self) -> str:
@@ -182,8 +182,8 @@ COMPARED = ("figure", "before", "after", "after / before", "ratio before", "rati
 
 
 def compare(before: SpeedFile, after: SpeedFile) -> list[tuple[str, ...]]:
-    """A line for each row that both have, in the order of COMPARED. Ratios are to the baseline of the same run, so that
-    theirs does not depend on how busy or fast the machine was; both quotients are above 1 where after is faster."""
+    """A line for each row in both files, in the order of COMPARED. Ratios are to the baseline of the same run, so their
+    quotient does not depend on how busy or fast the machine was; both quotients are above 1 if after is faster."""
     lines: list[tuple[str, ...]] = []
     earlier = {row.name: row for row in before.rows}
     for new in after.rows:

@@ -30,7 +30,7 @@ class Report:
 
     @property
     def missing(self) -> list[str]:
-        """What the report could not show, a line each."""
+        """What the report could not show, one line each."""
         return [f"{section.title}: {line}" for section in self.sections for line in section.missing]
 
 
@@ -46,7 +46,7 @@ def write_report(
     runs: folders of runs or models, or JSON files of evaluations; the first is described, all are compared. figures:
     folder for the figures as SVG and PNG, by default OUT_figures. sections: names from `SECTIONS`, or
     "package.module:function"; by default all. clips_shown: clips of each kind (worst, least certain, best) that are
-    shown with their pictures, sound and words; 0 shows none. UserError when a run is nothing of that.
+    shown with their pictures, sound and words; 0 shows none. UserError when a run is none of these.
     """
     out = Path(out)
     folder = Path(figures) if figures else out.with_name(f"{out.stem}_figures")
@@ -67,15 +67,15 @@ def write_report(
 
 
 def _remove_clips(folder: Path, written: Sequence[Path]) -> None:
-    """Remove the drawings of clips that an earlier report left in the folder of its figures: a report without people
-    must not lie beside their faces."""
+    """Remove the drawings of clips that an earlier report left in its folder of figures: a report without people must
+    not have their faces beside it."""
     for path in folder.glob("clip-*"):
         if path not in written and re.fullmatch(r"clip-\d+-(time|scores)\.(svg|png)", path.name):
             path.unlink()
 
 
 def make_section(name: str, inputs: Inputs) -> Section | None:
-    """One section. What it cannot find becomes a line, and so does a fault: the other sections are still of use."""
+    """One section. What it cannot find becomes a line, and so does a bug: the other sections are still useful."""
     maker = SECTIONS.get(name)
     title = name.partition(":")[2].capitalize() or name.capitalize()
     try:
@@ -93,7 +93,7 @@ def _write_drawings(sections: list[Section], folder: Path) -> tuple[dict[str, st
     written: list[Path] = []
     for part in (part for section in sections for part in _drawings(section.blocks)):
         if part.name in drawn or not NAME.fullmatch(part.name):
-            raise ValueError(f"the figure {part.name!r} needs a name of its own, of a to z, digits and hyphens")
+            raise ValueError(f"the figure {part.name!r} needs a unique name of a to z, digits and hyphens")
         drawn[part.name] = ""
         if isinstance(part, Figure):
             svg, png = render(part.drawing)

@@ -1,4 +1,4 @@
-"""What would help next: what a score lacks to be trusted, and what the model lacked to learn from."""
+"""What would help next: to trust the score, and to train a better model."""
 
 import contextlib
 
@@ -15,14 +15,14 @@ from stage2_fusion.report.inputs import Inputs
 from stage2_fusion.report.sections.dimensions import relative_spread
 
 FEW_CLIPS = 200
-"""Training clips below which more of them are the first thing to get."""
+"""With fewer training clips, more clips help most."""
 SMALL_SPREAD = 0.25
 FEW_LABELED = 0.9
 MOST_NAMES = 5
 
 
 def advice(inputs: Inputs) -> Section | None:
-    """The section; None when nothing is lacking."""
+    """The section; None if there is nothing to advise."""
     evaluation = inputs.evaluation
     lines = _about_score(evaluation)
     with contextlib.suppress(NotFound, UserError):  # the section of the data says so
@@ -35,8 +35,8 @@ def _about_score(evaluation: Evaluation) -> list[Fact]:
     if groups < FEW_GROUPS:
         text = (
             f"{counted(groups, group)} {'is' if groups == 1 else 'are'} scored. From 2 on the score has an interval, "
-            f"from {FEW_GROUPS} on the interval can be trusted; a clip of a new {group} tells more than one more of "
-            "the same. To score every clip that you have once, train on each fold of "
+            f"from {FEW_GROUPS} on the interval can be trusted; a clip of a new {group} tells more than another one of "
+            "the same. To score every clip once, train on each fold of "
             "`emit split CLIPS --folds 4 --fold 0` (then 1, 2, 3), and join the four evaluations with "
             "`emit merge-folds`."
         )
@@ -82,4 +82,4 @@ ABSENT = {
         "`emit prepare --transcribe` (`transcribe=` of `emit run own`).",
     ),
 }
-"""What to say of a modality that no clip has."""
+"""{modality: (title, advice)} for a modality that no clip has."""

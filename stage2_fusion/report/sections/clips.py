@@ -1,4 +1,4 @@
-"""The worst, the least certain and the best clips: what they show and say, and what the model made of them."""
+"""The worst, the least certain and the best clips: their content, and the model's predictions."""
 
 from dataclasses import dataclass, replace
 
@@ -26,13 +26,13 @@ from stage2_fusion.report.inputs import Inputs
 from stage2_fusion.report.scored import scored_features, scored_model
 
 LISTED = 3
-"""Clips of each kind in the table, when none is shown."""
+"""Clips of each kind in the table, if none is shown."""
 FEWEST = 20
-"""Clips that tell whether spread and error go together."""
+"""Fewest clips for the correlation of spread and error."""
 MOST_CLIPS = 2000
-"""Clips whose spread is computed; of more, as many evenly."""
+"""Most clips for the spread; from more clips, an even sample of this size."""
 LONGEST_WORDS = 400
-"""Characters of a transcript."""
+"""Most characters of a transcript."""
 
 
 @dataclass
@@ -89,8 +89,8 @@ def clips(inputs: Inputs) -> Section:
 
 LEGEND_WITHOUT_MODEL = "Errors and spreads are shares of the range of the labels."
 LEGEND = (
-    "Over time: the face crops that the encoder gets, the sound, the weights of the modalities (none where one is "
-    f"missing), and where each dimension looks, darker for more. {LEGEND_WITHOUT_MODEL}"
+    "Over time: the face crops that the encoder gets, the sound, the weights of the modalities (none if one is "
+    f"missing), and the attention of each dimension, darker for more. {LEGEND_WITHOUT_MODEL}"
 )
 
 
@@ -104,7 +104,7 @@ def _lead(clips: list[ScoredClip]) -> str:
     spreads = [clip.spread for clip in clips if clip.spread is not None]
     if spreads:
         text += (
-            "The spread is how far a prediction moves when picture, sound or words are left out: "
+            "The spread is how far a prediction moves if picture, sound or words are left out: "
             f"{np.median(spreads):.3f} in the median clip, {max(spreads):.3f} at most."
         )
     both = [clip for clip in clips if clip.error is not None and clip.spread is not None]
@@ -124,11 +124,11 @@ def _use_of_spread(clips: list[ScoredClip]) -> str:
     return f" Its rank correlation with the error is {rank:.2f}, among equally strong predictions {partial:.2f}: {use}."
 
 
-# --- what is there ---------------------------------------------------------------------------------------------------
+# --- reading the clips -----------------------------------------------------------------------------------------------
 
 
 def _samples(inputs: Inputs, section: Section) -> dict[str, FeatureSample]:
-    """{id: undamaged sample} of the split; {} when the features or the model are not there."""
+    """{id: undamaged sample} of the split; {} without the features or the model."""
     try:
         model = scored_model(inputs)
         data = scored_features(inputs)
@@ -140,7 +140,7 @@ def _samples(inputs: Inputs, section: Section) -> dict[str, FeatureSample]:
 
 
 def _scored(inputs: Inputs, samples: dict[str, FeatureSample]) -> _Scored:
-    """The predictions of the evaluation; without one, those of the model."""
+    """The predictions of the evaluation; without an evaluation, of the model."""
     try:
         evaluation = inputs.evaluation
     except NotFound:

@@ -1,4 +1,4 @@
-"""What was run: versions, configurations, digests, and the commands that repeat it."""
+"""How the run was made: versions, configurations, digests, and the commands that repeat it."""
 
 import json
 from importlib.metadata import PackageNotFoundError, version
@@ -11,14 +11,14 @@ from stage2_fusion.report.repeat import repeat_blocks
 
 PACKAGES = ("emit-toolkit", "torch", "transformers", "open_clip_torch", "accelerate", "datasets", "numpy")
 LONGEST = 20_000
-"""Characters of a configuration that the page shows."""
+"""Most characters of a configuration on the page."""
 
 
 def configuration(inputs: Inputs) -> Section:
     """Facts in a table, files folded away."""
     section = Section("Configuration", "What was run, and how to run it again. Click on a line to open it.")
     section.blocks = [
-        Table("What the score stands on", ["part", "value"], _facts(inputs)),
+        Table("What the score is based on", ["part", "value"], _facts(inputs)),
         Table("Versions that wrote this report", ["package", "version"], _versions()),
     ]
     for title, read in (
@@ -75,7 +75,7 @@ def _towers(inputs: Inputs) -> str:
 
 
 def _tools(inputs: Inputs) -> str:
-    """Of each modality that another tool made: which, and the files."""
+    """For each modality with features of another tool: the tool and the files."""
     info = inputs.features_info
     tools = {name: tool.describe(info.widths[name]) for name, tool in (info.encoders.external or {}).items()}
     files = {name: f"{about.path} (digest {about.digest})" for name, about in (info.external or {}).items()}

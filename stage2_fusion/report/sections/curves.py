@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_POINTS = 300
-"""Points of a curve; a longer log is averaged over equal runs of steps."""
+"""Most points of a curve; a longer log is averaged over equal runs of steps."""
 LITTLE = 0.05
-"""Mean recall that training has to add to be worth its name."""
+"""Training that adds less mean recall than this counts as no improvement."""
 Log = list[dict[str, Any]]
 PARTS = {"mse": "MSE", "pcc": "1 − PCC", "ccc": "1 − CCC", "quality": "weights of damage"}
-"""Parts of the loss of stage 2 in its log, and what they are."""
+"""{part of the loss in the log of stage 2: its label}."""
 
 
 def curves(inputs: Inputs) -> Section:
@@ -59,7 +59,9 @@ def _align(inputs: Inputs) -> tuple[str, list[Figure]]:
             f"{best['mean_recall']:.3f}, {valid[0]['mean_recall']:.3f} before training)."
         )
         if exported(inputs) == "last" and best is not valid[-1]:
-            lead += f" Those of the last step, {valid[-1]['step']:g}, were exported (`emit export --which last`)."
+            lead += (
+                f" The encoders of the last step, {valid[-1]['step']:g}, were exported (`emit export --which last`)."
+            )
         if valid[0]["step"] == 0 and best["mean_recall"] - valid[0]["mean_recall"] < LITTLE:
             lead += " Training hardly changed that: these encoders match clips little better than random ones."
         lead += _still_rising(valid, best)
@@ -91,7 +93,7 @@ def _fuse(inputs: Inputs) -> tuple[str, list[Figure]]:
 
 
 def _lines(log: Log, score: str, nothing: str) -> tuple[Log, Log]:
-    """The lines with a loss, and those with a validation score. NotFound where there are neither."""
+    """The lines with a loss, and the lines with a validation score. NotFound if there are neither."""
     train, valid = ([line for line in log if is_number(line.get(key))] for key in ("loss", score))
     if not train and not valid:
         raise NotFound(nothing)
@@ -103,7 +105,7 @@ def _still_rising(valid: Log, best: dict[str, Any]) -> str:
 
 
 def _rising(train: Log, weights: dict[str, Any]) -> str:
-    """Why the weighted sum rises while its parts fall; "" where it does not."""
+    """Why the weighted sum rises while its parts fall; "" if it does not."""
     ramp = weights.get("ramp_epochs")
     if not isinstance(ramp, int | float) or ramp < 2 or max(line["loss"] for line in train) <= train[0]["loss"]:
         return ""

@@ -1,4 +1,4 @@
-"""Learned weights against known damage, beside the raw quality signals that could do the same."""
+"""Learned weights against known damage, compared with raw quality signals."""
 
 import contextlib
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 IN_CORPUS = "in the corpus"
 MOST_CLIPS = 2000
-"""Clips that are compared; of more, as many evenly."""
+"""Most clips to compare; from more clips, an even sample of this size."""
 MOST_SIGNALS = 5
 
 
@@ -64,7 +64,7 @@ def damage(inputs: Inputs) -> Section:
     examples = [_example(model, data, weights, each) for each in comparisons if each.known_from == ON_PURPOSE]
     if examples:
         caption = (
-            "One clip before (dashed) and after (solid) damage: the one whose weight fell by the median of all damaged "
+            "One clip before (dashed) and after (solid) damage, with the median fall in weight of all damaged "
             "clips. Above the weights of its modalities over time, below the best raw signal of the damaged one."
         )
         section.blocks.append(Grid(examples, caption))
@@ -79,7 +79,7 @@ CAPTION = (
 
 
 def _on_purpose(inputs: Inputs, model: "FusionModel", data: FeatureDataset, weights: np.ndarray) -> list[Comparison]:
-    """Damaged views against the undamaged clips, as `emit evaluate` compares them."""
+    """Damaged views against the undamaged clips, compared as in `emit evaluate`."""
     try:
         came_damaged = _came_damaged(inputs, data)
     except (NotFound, UserError):
@@ -98,7 +98,7 @@ def _came_damaged(inputs: Inputs, data: FeatureDataset) -> dict[str, set[str]]:
 
 
 def _in_corpus(inputs: Inputs, data: FeatureDataset, weights: np.ndarray) -> list[Comparison]:
-    """The clips that a synthetic corpus damaged against the others."""
+    """The damaged clips of a synthetic corpus against the others."""
     clean = [i for i, sample in enumerate(data.samples) if sample.view == 0]
     truth = read_truth(inputs.truth_path, [data.samples[i].id for i in clean])
     found = []
@@ -127,7 +127,7 @@ def _lead(comparisons: list[Comparison], uniform: bool) -> str:
     parts = [f"{each.weight.auc:.2f} for {each.modality} damaged {each.known_from}" for each in comparisons]
     text = f"Low weights find damage with ROC AUC {', '.join(parts)}."
     if not any(each.lead_interval for each in comparisons):
-        return f"{text} With one group alone there is no interval: a few more clips may turn any comparison around."
+        return f"{text} With only one group there is no interval: a few more clips may reverse any comparison."
     better = [each for each in comparisons if each.lead_interval and each.lead_interval[0] > 0]
     worse = [each for each in comparisons if each.lead_interval and each.lead_interval[1] < 0]
     if better:
@@ -232,8 +232,8 @@ def _difference(value: float | None, spread: list[float] | None) -> str:
 
 
 def typical_view(data: FeatureDataset, weights: np.ndarray, modality: str) -> tuple[int, int]:
-    """Rows of an undamaged clip and of its damaged view: the pair in which the weight of the modality fell by the
-    median of all pairs."""
+    """Rows of an undamaged clip and of its damaged view: the pair with the median fall in the weight of the
+    modality."""
     m = MODALITIES.index(modality)
     clean = {sample.id: i for i, sample in enumerate(data.samples) if sample.view == 0}
     pairs = [
@@ -281,7 +281,7 @@ def _draw_signal(
     for sample, line in ((before, "--"), (after, "-")):
         part = sample.modality(each.modality)
         times, values = part.times, part.quality[:, column]
-        if len(times) != len(values):  # text has no times: its signals are those of the whole clip
+        if len(times) != len(values):  # text has no times: its signals describe the whole clip
             times, values = np.array([0, sample.duration]), np.repeat(values[:1], 2)
         axes.plot(times, values, color=TEXT, ls=line, lw=1.2)
     axes.set_ylabel(signal.replace("_", " "))

@@ -1,4 +1,4 @@
-"""The data behind the score: how many clips, what they lack, how labels are spread, and what leaks between splits."""
+"""The data behind the score: numbers of clips, missing modalities, label distributions, and leaks between splits."""
 
 import re
 from collections import Counter
@@ -168,7 +168,7 @@ def _verdict_blocks(inputs: Inputs, section: Section) -> list[Block]:
         rows = read_records(path)
         verdicts = Counter(row["verdict"] for row in rows)
     except (NotFound, UserError, KeyError):
-        section.missing.append("no verdicts of the preparation: they lie in verdicts.csv of the clip dataset")
+        section.missing.append("no verdicts of the preparation: they are in verdicts.csv of the clip dataset")
         return []
     counts = [
         [word, str(verdicts[word]), f"{verdicts[word] / max(1, len(rows)):.1%}"] for word in verdict_order(verdicts)
@@ -187,7 +187,7 @@ def _verdict_blocks(inputs: Inputs, section: Section) -> list[Block]:
 
 
 def verdict_order(verdicts: Counter) -> list[str]:
-    """ok, partial, failed, then what other versions may write."""
+    """ok, partial, failed, then verdicts of other versions."""
     usual = ["ok", "partial", "failed"]
     return usual + sorted(set(verdicts) - {*usual})
 
@@ -195,7 +195,7 @@ def verdict_order(verdicts: Counter) -> list[str]:
 def reasons_of(detail: str) -> list[str]:
     """The reasons in the `detail` of a verdict, with numbers and names taken out so that equal ones count together."""
     parts = [part.strip() for part in detail.split(";")]
-    parts = [part for part in parts if part and not part.startswith("using ")]  # what was done about the reason before
+    parts = [part for part in parts if part and not part.startswith("using ")]  # how the previous reason was handled
     return list(dict.fromkeys(re.sub(r"'[^']*'|\d+(?:\.\d+)?", "N", part) for part in parts))
 
 
@@ -203,7 +203,7 @@ def reasons_of(detail: str) -> list[str]:
 
 
 def _leak_blocks(inputs: Inputs, table: ClipTable | None, section: Section) -> list[Block]:
-    """Groups that splits share, and what the evaluation says of clips seen in training."""
+    """Groups that splits share, and the evaluation's record of clips seen in training."""
     blocks: list[Block] = []
     if table is not None and table.groups:
         blocks.append(_shared_groups(table))
@@ -221,7 +221,7 @@ def _leak_blocks(inputs: Inputs, table: ClipTable | None, section: Section) -> l
 
 
 def _shared_groups(table: ClipTable) -> Table:
-    """For each kind of group, how many of a split's clips have a group that training has too."""
+    """For each kind of group, how many clips of a split have a group that is also in training."""
     splits = [split for split in table.split_names() if split not in ("train", "")]
     rows = []
     for kind, groups in table.groups.items():
@@ -232,7 +232,7 @@ def _shared_groups(table: ClipTable) -> Table:
             shared = sum(group in train for group in own)
             row.append(f"{shared} of {len(own)} ({shared / max(1, len(own)):.0%})")
         rows.append(row)
-    caption = "Clips whose group is also in training: 0 % means that the split keeps this kind of group whole."
+    caption = "Clips with a group that is also in training: 0 % means that the split keeps this kind of group whole."
     return Table(caption, ["kind of group", *splits], rows, range(1, len(splits) + 1))
 
 
@@ -244,7 +244,7 @@ def _seen_lines(evaluation: Evaluation) -> list[str]:
     if info.seen.in_training or info.seen.in_choosing:
         lines.append(
             f"Not unseen: the model was trained on {info.seen.in_training} of the {len(evaluation.ids)} scored clips "
-            f"and chosen by {info.seen.in_choosing} of them."
+            f"and selected by {info.seen.in_choosing} of them."
         )
     if info.seen_by_encoders:
         lines.append(f"Not unseen: the encoders were aligned on {info.seen_by_encoders} of the scored clips.")
@@ -261,7 +261,7 @@ def _probe_lines(probe: LeakProbe, evaluation: Evaluation) -> list[str]:
         reached = f", against {evaluation.mean_pcc:.3f} of the model" if evaluation.mean_pcc is not None else ""
         lines.append(
             f"Leak probe: copying the labels of the training clip with the nearest transcript reaches PCC "
-            f"{probe.pcc.mean:.3f}{reached}. What it reaches needs no face and no voice."
+            f"{probe.pcc.mean:.3f}{reached}. This score needs no face and no voice."
         )
     if probe.same_transcript is not None:
         lines.append(f"{probe.same_transcript:.0%} of the scored clips say the same words as a training clip.")

@@ -1,4 +1,4 @@
-"""Predicted against labeled, a picture per dimension."""
+"""Predictions against labels, a scatter plot per dimension."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from stage2_fusion.report.inputs import Inputs
 
 FEW_CLIPS = 50
 MOST_DIMENSIONS = 24
-"""Pictures that the page shows; the table of the score has all dimensions."""
+"""Most scatter plots on the page; the table of the score has all dimensions."""
 
 
 def dimensions(inputs: Inputs) -> Section:
@@ -43,7 +43,7 @@ def _lead(evaluation: Evaluation) -> str:
         best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
         text += f" {best} is followed best (PCC {known[best]:.3f}), {worst} worst ({known[worst]:.3f})."
         if evaluation.scores.n < FEW_CLIPS:
-            text += f" With {counted(evaluation.scores.n, 'clip')}, one of them can turn that order around."
+            text += f" With {counted(evaluation.scores.n, 'clip')}, one of them can reverse that order."
     spread = relative_spread(evaluation)
     if spread is not None and spread < 0.9:
         text += (
@@ -54,7 +54,7 @@ def _lead(evaluation: Evaluation) -> str:
 
 
 def relative_spread(evaluation: Evaluation) -> float | None:
-    """Standard deviation of the predictions over that of the labels, median over dimensions; None without labels that
+    """Standard deviation of the predictions divided by that of the labels, median over dimensions; None if no labels
     vary."""
     ratios = []
     for k in range(len(evaluation.names)):

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_CLIPS = 600
-"""Clips on the map; of more, as many are drawn evenly."""
+"""Most clips on the map; from more clips, an even sample of this size."""
 MOST_DIMENSIONS = 12
 FEWEST = 8
-"""Clips that a modality needs to be on the map."""
+"""Fewest clips of a modality on the map."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Projection:
 
 
 def project(embeddings: dict[str, np.ndarray], centered: bool) -> Projection:
-    """Principal components of embeddings (N, D), whose modalities are stacked. centered: take the mean of each modality
-    away first, so that the map shows what varies within them. The sign of a component is that of its largest weight.
-    """
+    """Principal components of the stacked embeddings (N, D) of all modalities. centered: subtract the mean of each
+    modality first, so that the map shows the variation within modalities. A component has the sign of its largest
+    weight."""
     parts = {name: values - values.mean(0) if centered else values for name, values in embeddings.items()}
     stacked = np.concatenate(list(parts.values()))  # (N, D)
     mean = stacked.mean(0)
@@ -62,7 +62,7 @@ def gap_share(embeddings: dict[str, np.ndarray]) -> float:
 
 def multiple_correlation(points: np.ndarray, labels: np.ndarray) -> float | None:
     """How well a plane over the map (N, 2) fits labels (N,), NaN = not labeled: the correlation of the fit, in [0, 1].
-    None when fewer than FEWEST are labeled, or all are equal."""
+    None if fewer than FEWEST are labeled, or all are equal."""
     known = ~np.isnan(labels)
     if known.sum() < FEWEST or is_constant(labels[known]):
         return None
@@ -86,7 +86,7 @@ def embedding_map(inputs: Inputs) -> Section:
             embeddings[name] = np.stack([clips[i].modality(name).pooled for i in chosen]).astype(np.float64)  # (N, D)
     if not embeddings:
         why = (
-            "features that came with their dataset, or that another tool made, share no space"
+            "features from a dataset or another tool share no space"
             if data.info.encoders.given
             else f"no modality has embeddings of {FEWEST} clips"
         )
@@ -96,7 +96,7 @@ def embedding_map(inputs: Inputs) -> Section:
     by_modality, within = project(embeddings, False), project(embeddings, True)
     figures = [_by_modality(by_modality)] if len(embeddings) > 1 else []
     order = np.argsort([-_best_fit(within, rows, labels[:, k]) for k in range(labels.shape[1])], kind="stable")
-    for k in sorted(order[:MOST_DIMENSIONS]):  # those that it shows best, in the order of the other sections
+    for k in sorted(order[:MOST_DIMENSIONS]):  # the best ones, in the order of the other sections
         figures.append(_by_intensity(within, rows, labels[:, k], data, int(k)))
     section.blocks.append(Grid(figures, _caption(by_modality, within)))
     if labels.shape[1] > MOST_DIMENSIONS:
@@ -106,7 +106,7 @@ def embedding_map(inputs: Inputs) -> Section:
 
 def _lead(embeddings: dict[str, np.ndarray], clips: int) -> str:
     text = (
-        f"Each dot is one clip of {clips}, placed by what its encoder says of it before stage 2. Where color changes "
+        f"Each dot is one clip of {clips}, placed by its encoder, before stage 2. If color changes "
         "from one side to the other, the aligned encoders alone tell the intensity; R says how well a plane fits it."
     )
     if len(embeddings) > 1:
@@ -123,10 +123,10 @@ def _caption(by_modality: Projection, within: Projection) -> str:
     first, second = within.shares
     text = (
         f"Principal components of the shared space, {first:.0%} and {second:.0%} of the variance within modalities; "
-        "the mean of each modality is taken away. Gray: lowest intensity, purple: highest."
+        "the mean of each modality is subtracted. Gray: lowest intensity, purple: highest."
     )
     if len(by_modality.points) > 1:
-        text += f" By modality: {by_modality.shares[0]:.0%} and {by_modality.shares[1]:.0%}, nothing taken away."
+        text += f" By modality: {by_modality.shares[0]:.0%} and {by_modality.shares[1]:.0%}, nothing subtracted."
     return text
 
 

@@ -34,7 +34,7 @@ Recalls = dict[tuple[str, str, int], float]
 
 
 def _recalls(inputs: Inputs) -> tuple[Recalls, Recalls]:
-    """Before training ({} when it was not logged), and of the encoders."""
+    """Recalls before training ({} if not logged), and of the encoders."""
     try:
         validations = [line for line in inputs.align_log if is_number(line.get("mean_recall"))]
     except NotFound:
@@ -60,7 +60,7 @@ def _parse(metrics: dict[str, Any]) -> Recalls:
 
 
 def _candidates(inputs: Inputs) -> int | None:
-    """How many clips the recall is about, if that is known: those of the validation split."""
+    """How many clips were searched for the recall, if known: the validation split."""
     try:
         pairs = read_option(inputs.align_run, "pairs")
         count = sum(split == "valid" for split in inputs.clips.column("split"))
@@ -76,7 +76,7 @@ def _lead(before: Recalls, after: Recalls, candidates: int | None) -> str:
     best = max(after, key=lambda key: after[key] if key[2] == telling[-1] else -1.0)
     where = "the nearest" if best[2] == 1 else f"among the {best[2]} nearest"
     text = (
-        f"Recall at k: how often the right partner of a validation clip is among the k nearest of the other modality. "
+        f"Recall at k: how often the true match of a validation clip is among the k nearest of the other modality. "
         f"Of {best[0]} to {best[1]}, {after[best]:.0%} are {where}"
     )
     text += f" ({before[best]:.0%} before training)." if best in before else "."
@@ -85,7 +85,7 @@ def _lead(before: Recalls, after: Recalls, candidates: int | None) -> str:
     transcripts = [value for (a, b, k), value in after.items() if "transcript" in (a, b) and k == 10]
     labels = [value for (a, b, k), value in after.items() if "labels" in (a, b) and k == 10]
     if transcripts and labels and sum(labels) / len(labels) > sum(transcripts) / len(transcripts):
-        text += " Words made of labels are easier to find than what was said: the alignment learned mostly from labels."
+        text += " Words made from labels are easier to find than speech: the alignment learned mostly from labels."
     return text
 
 
@@ -117,7 +117,7 @@ def _figure(before: Recalls, after: Recalls) -> Figure:
 
 
 def _temperatures(inputs: Inputs) -> Figure | None:
-    """The learned temperatures over the steps; None when they were not logged."""
+    """The learned temperatures over the steps; None if they were not logged."""
     try:
         log = inputs.align_log
     except NotFound:
@@ -139,7 +139,7 @@ def _temperatures(inputs: Inputs) -> Figure | None:
     axes.legend(loc="best")
     clean_axes(axes)
     alt = f"Learned temperature of each pair, at the end: {', '.join(ends)}."
-    caption = "A lower temperature makes the loss look at the hardest negatives alone."
+    caption = "A lower temperature makes the loss focus on the hardest negatives."
     return Figure("temperatures", alt, figure, caption) if ends else None
 
 

@@ -1,4 +1,4 @@
-"""How the score falls as a modality is damaged or missing in more and more clips."""
+"""How the score falls as a modality is damaged or missing in more clips."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from stage2_fusion.report.figures import MODALITY_COLORS, SERIES, WIDTH, clean_a
 from stage2_fusion.report.inputs import Inputs
 
 CAPTION = (
-    "Bands: 95 % interval over groups. Lines start apart where they are of different clips: damaged is of the clips "
-    "that have a view with this modality alone damaged, missing of all that have the modality."
+    "Bands: 95 % interval over groups. Lines start apart if they cover different clips: damaged covers clips "
+    "with a view in which only this modality is damaged, missing covers all clips with the modality."
 )
 LINES = {"damaged": "-", "missing": "--"}
 MOST_MODELS = 6
@@ -68,7 +68,7 @@ def read_robustness(path: Path) -> list[RobustnessRow]:
 
 
 def _lead(rows: list[RobustnessRow], models: list[str]) -> str:
-    """What the worst thing that can happen to all clips costs."""
+    """The largest fall when all clips are affected."""
     full = [row for row in rows if row.share == 1 and row.fall is not None and row.model == models[0]]
     text = "PCC when a growing share of the clips has one modality damaged or missing."
     if full:

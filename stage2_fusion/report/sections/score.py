@@ -1,4 +1,4 @@
-"""The score beside what bounds it: the ceiling of the labels above, cheap baselines below."""
+"""The score with its bounds: the ceiling of the labels above, cheap baselines below."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Bar:
 
 
 def score(inputs: Inputs) -> Section:
-    """The headline."""
+    """The section."""
     evaluation = inputs.evaluation
     section = Section("Score")
     baselines: list[Evaluation] = []
@@ -53,7 +53,7 @@ def score(inputs: Inputs) -> Section:
 
 
 def _is_synthetic(inputs: Inputs) -> bool:
-    """Whether the scored clips, or those of the training, were made by `emit synth`."""
+    """Whether the scored clips, or the training clips, were made by `emit synth`."""
     for read in (lambda: inputs.features_info.data.synthetic, lambda: inputs.model_config.trained_on.synthetic):
         try:
             if read():
@@ -92,7 +92,7 @@ def _lead(evaluation: Evaluation, baseline: Evaluation | None) -> str:
         text += f" (95 % interval over other {group}s: {low:.3f} to {high:.3f}{_over_both(evaluation)})"
     text += f".{_on_unmet(evaluation)}"
     if info.seen and info.seen.in_choosing:
-        text += " These clips also chose the epoch of the model, so clips that nobody has seen will score lower."
+        text += " These clips also selected the epoch of the model, so unseen clips will score lower."
     if info.unknown_training or info.seen is None or info.seen_by_encoders is None:
         why = f" ({info.unknown_training})" if info.unknown_training else ""
         text += f" It is {MARK}{why}: the score may be too high."
@@ -117,7 +117,7 @@ def _over_both(evaluation: Evaluation) -> str:
 
 
 def _on_unmet(evaluation: Evaluation) -> str:
-    """A sentence on the clips of unmet groups; "" where they are none, all, or not known."""
+    """A sentence on the clips of unmet groups; "" if these are none, all or unknown."""
     part = evaluation.unmet_part
     if part is None or part.mean_pcc is None or evaluation.unmet is None:
         return ""
@@ -128,7 +128,7 @@ def _on_unmet(evaluation: Evaluation) -> str:
 
 
 def _scored_dimensions(evaluation: Evaluation) -> str:
-    """How many dimensions the mean is over, and which have no score."""
+    """How many dimensions the mean covers, and which have no score."""
     values = evaluation.scores.pcc.per_dimension
     lacking = [name for name in evaluation.names if values[name] is None]
     text = counted(len(values) - len(lacking), "dimension")
@@ -140,7 +140,7 @@ def _scored_dimensions(evaluation: Evaluation) -> str:
 
 
 def _without_interval(evaluation: Evaluation) -> str:
-    """What a score without an interval says."""
+    """What a score without an interval means."""
     group, score = evaluation.info.group or "group", evaluation.mean_pcc or 0.0
     text = (
         f"With {counted(evaluation.scores.groups, group)} there is no interval: other {group}s may give another score."
@@ -208,5 +208,5 @@ def _table(evaluation: Evaluation) -> Table:
         first, *rest = map(format_pcc, of)
         rows.append([name, first, *low_high, *rest])
     header = ["dimension", "PCC", *(["95 % interval"] if scores.pcc.interval else []), "PCC>0", "CCC", "MAE"]
-    caption = "Scores per dimension. PCC>0: of the clips with a label above the lowest value."
+    caption = "Scores per dimension. PCC>0: over clips with a label above the lowest value."
     return Table(caption, header, rows, range(1, len(header)))

@@ -1,4 +1,4 @@
-"""How fast each part is on the machine of `make bench`, beside its baseline and a physical limit."""
+"""The speed of each part on the machine of `make bench`, with its baseline and a physical limit."""
 
 from stage2_fusion.report.content import Group, Section, Table
 from stage2_fusion.report.inputs import Inputs
@@ -6,9 +6,9 @@ from stage2_fusion.report.speed_file import COMPARED, HEADER, SpeedFile, compare
 
 EXPLAINED = (
     "Median of the turns, lowest and highest in parentheses. Ours and the baseline took turns on the same machine; "
-    "times as fast is above 1 where ours is faster. CPU time counts what was computed, whoever else wanted the "
-    "machine. The limit was measured beside ours: a share of 1 would be as fast as it. MiB: peak of ours, then of the "
-    "baseline."
+    "times as fast is above 1 if ours is faster. CPU time does not depend on other work on the "
+    "machine. The limit was measured in the same run as ours: a share of 1 would reach it. MiB: peak of ours, then "
+    "of the baseline."
 )
 
 
@@ -33,7 +33,7 @@ def speed(inputs: Inputs) -> Section | None:
 
 
 def _lead(file: SpeedFile) -> str:
-    """How many rows are faster than their baseline, and the slowest of them."""
+    """How many rows are faster than their baseline, and which is slowest."""
     ratios = [(ratio.median, row.figure) for row in file.rows if (ratio := row.ratio("baseline")) is not None]
     if not ratios:
         return "How fast each part is."
@@ -41,5 +41,5 @@ def _lead(file: SpeedFile) -> str:
     faster = sum(ratio > 1 for ratio, _ in ratios)
     return (
         f"{faster} of {len(ratios)} parts are faster than their baselines, at the median; "
-        f"least of all {figure}, {slowest:.2f} times as fast."
+        f"the slowest is {figure}, {slowest:.2f} times as fast."
     )

@@ -1,4 +1,4 @@
-"""All systems of the runs in one table, with their differences from the one that the report describes."""
+"""All systems of the runs in one table, with their differences from the reported system."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ MOST_SYSTEMS = 40
 
 
 def systems(inputs: Inputs) -> Section | None:
-    """The leaderboard; None when there is one system alone."""
+    """The leaderboard; None if there is only one system."""
     main = inputs.evaluation
     section = Section("Systems compared")
     comparable: list[Evaluation] = []
@@ -32,7 +32,7 @@ def systems(inputs: Inputs) -> Section | None:
         if not run.evaluations
     ]
     section.missing += [
-        f"{each.path}: of {_difference(each, main)}, which do not compare with those of {main.path}" for each in others
+        f"{each.path}: of {_difference(each, main)}, so it cannot be compared with {main.path}" for each in others
     ]
     try:
         found = cheap_baselines(inputs)
@@ -45,7 +45,7 @@ def systems(inputs: Inputs) -> Section | None:
     against = next(name for name, parts in named.items() if any(part is main for part in parts))
     board = build_leaderboard(named, against, RESAMPLES, 0)
     for row in board.rows:
-        if row.seeds is None:  # a reference, which stands in brackets
+        if row.seeds is None:  # a reference, in brackets
             row.system = row.system.strip("()").removeprefix("labels of the ")
     section.lead = _lead(board)
     section.blocks = [_figure(board), _table(board)]
@@ -54,8 +54,8 @@ def systems(inputs: Inputs) -> Section | None:
 
 
 def name_systems(evaluations: list[Evaluation]) -> dict[str, list[Evaluation]]:
-    """{name: its evaluation}: the model, and where evaluations of one model differ what tells them apart: options, then
-    the folder or the file."""
+    """{name: its evaluations}. The name is the model and, if evaluations of one model differ, what tells them apart:
+    options, then the folder or the file."""
     texts = []
     for evaluation in evaluations:
         same = [each for each in evaluations if each.info.model == evaluation.info.model]
@@ -125,7 +125,7 @@ def _figure(board: Leaderboard) -> Figure:
     axes.set_xlabel("PCC, mean over dimensions")
     clean_axes(axes, "x")
     shown = "; ".join(f"{row.system} {row.pcc:.3f}" for row in rows)
-    caption = "Dots: mean PCC; lines: 95 % interval; diamonds: references that are no systems."
+    caption = "Dots: mean PCC; lines: 95 % interval; diamonds: references that are not systems."
     return Figure("systems", f"Systems by mean PCC: {shown}.", figure, caption)
 
 

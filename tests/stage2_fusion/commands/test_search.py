@@ -113,7 +113,7 @@ def test_best_configuration_is_repeated_with_other_seeds(data, tmp_path, started
     for seed in (3, 4):
         repeat = yaml.safe_load((tmp_path / "out" / "repeats" / str(seed) / "config.yaml").read_text())
         assert repeat["train"]["lr"] == 3.0e-2 and repeat["seed"] == seed
-    with pytest.raises(UserError, match=r"--repeat \[3, 3\]: a seed is there twice"):
+    with pytest.raises(UserError, match=r"--repeat \[3, 3\]: a seed occurs twice"):
         config(data, tmp_path, space, "--repeat", "[3, 3]")
 
 

@@ -23,10 +23,10 @@ from stage2_fusion.inference import StepExplanation
         (["clip_1", "clip_01"], ["clip_01"], [1]),
         (["clip.v2", "clip.v3"], ["clip.v3", "clip.v2"], [1, 0]),
         (["s1/x", "s2/x"], ["s2/x", "s1/x"], [1, 0]),
-        (["s1/x", "s2/x"], ["x"], "1 of 1 clip have no row of their own, such as 'x'; its ids are as s1/x, s2/x"),
+        (["s1/x", "s2/x"], ["x"], "1 of 1 clip have no row of their own, such as 'x'; its ids look like s1/x, s2/x"),
         (["a", "a", "b"], ["a"], "1 id stands in more than one row, such as 'a'; leave one"),
         (["clip_1", "clip_001"], ["clip_01"], "1 of 1 clip have no row"),
-        (["a", "b"], ["a", "b", "c", "d"], "2 of 4 clips have no row of their own, such as 'c'; its ids are as a, b"),
+        (["a", "b"], ["a", "b", "c", "d"], "2 of 4 clips have no row of their own, such as 'c'; its ids look like a, b"),
     ],
 )
 def test_rows_of_the_truth_are_those_of_the_clips(rows, ids, expected, tmp_path):

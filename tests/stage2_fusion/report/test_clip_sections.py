@@ -310,7 +310,7 @@ def test_precomputed_features_have_no_map(run, tmp_path):
             setattr(row, name, replace(part, pooled=np.zeros_like(part.pooled)))
     encoders = EncoderInfo("", "e" * 16, {}, precomputed=["vision", "audio"])
     write(tmp_path / "run" / "features", data.samples, replace(data.info, encoders=encoders))
-    assert "came with their dataset" in sections(tmp_path / "run", "embeddings")["embeddings"].missing[0]
+    assert "from a dataset or another tool" in sections(tmp_path / "run", "embeddings")["embeddings"].missing[0]
 
 
 def test_features_without_labels_are_shown(run, tmp_path):

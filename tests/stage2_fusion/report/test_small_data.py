@@ -115,7 +115,7 @@ def test_dimension_without_a_score_is_not_counted_and_choosing_clips_are_said(tm
     labels[:, 1] = 0.5
     path = write_evaluation(tmp_path / "m.json", labels, labels, split="valid", seen=SeenClips(0, 30))
     lead = write_report([path], tmp_path / "r.html", sections=["score"]).sections[0].lead
-    assert "the mean over 2 dimensions (d1 has no score" in lead and "These clips also chose the epoch" in lead
+    assert "the mean over 2 dimensions (d1 has no score" in lead and "These clips also selected the epoch" in lead
 
 
 def test_penalty_is_chosen_by_folds_where_the_validation_clips_are_scored():
