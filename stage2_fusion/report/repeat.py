@@ -21,7 +21,7 @@ def repeat_blocks(inputs: Inputs) -> list[Block]:
     """The commands to type, with an explanation."""
     steps = _recipe_steps(inputs)
     if steps is None:
-        text = "To run in the same folder; outputs get new names (_again), so nothing is replaced."
+        text = "Type these where the run was made; outputs get new names (_again), so nothing is replaced."
         return [Text(text), Code("\n".join(_commands(inputs)))]
     commands = Code("\n".join(step["command"] for step in steps))
     runs = dict.fromkeys(step["run"] for step in steps if step.get("run"))

@@ -184,7 +184,7 @@ def test_kind_that_does_not_read_the_data_is_refused(clips, tmp_path):
     wrong = ("--out", str(tmp_path / "a.json"))
     with pytest.raises(UserError, match="holds features, and --kind statistics reads media: give the clip dataset"):
         baseline(["--kind", "statistics", "--data", str(features), *wrong])
-    with pytest.raises(UserError, match="holds clips, and --kind ridge reads features: give the output of `emit encode`"):
+    with pytest.raises(UserError, match="holds clips, and --kind ridge reads features: give the output of `emit"):
         baseline(["--kind", "ridge", "--data", str(clips), *wrong])
     assert baseline(["--kind", "ridge", "--data", str(features), *wrong, "--bootstrap", "0"]) == 0
 

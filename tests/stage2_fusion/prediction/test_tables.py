@@ -58,9 +58,7 @@ def test_tables_that_do_not_say_that_their_clips_are_the_same_are_matched_by_id_
         if made_from is not None:
             TableDescription(["Joy", "Excitement"], made_from=made_from).write(path)
     assert main([str(a), str(b), "--out", str(tmp_path / "mean.csv")]) == 0
-    assert (
-        "a.csv: its clips are matched with the other tables only by id" in capsys.readouterr().err
-    ) == noted
+    assert ("a.csv: its clips are matched with the other tables only by id" in capsys.readouterr().err) == noted
 
 
 def test_mean_rank_of_tables_on_any_scale(tmp_path):
