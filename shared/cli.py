@@ -17,15 +17,15 @@ from shared.terminal.results import reserved_stdout, running
 from shared.text import one_line
 
 COMMANDS = {
-    "synth": ("shared.commands.synth:main", "make a synthetic corpus of media files with known truth"),
-    "check": ("shared.commands.check:main", "describe a source and what is wrong with it, before a long run"),
+    "synth": ("shared.commands.synth:main", "generate a synthetic corpus of media files with known ground truth"),
+    "check": ("shared.commands.check:main", "report what a source contains and what is wrong with it"),
     "prepare": ("shared.commands.prepare:main", "turn media files into a clip dataset"),
-    "split": ("shared.commands.split:main", "give a dataset other splits: folds of whole groups"),
+    "split": ("shared.commands.split:main", "re-split a dataset into folds of whole groups"),
     "align": ("stage1_align.train:main", "stage 1: contrastive training of vision-text and audio-text encoders"),
     "export": ("stage1_align.export.export:main", "write the frozen, aligned encoders of a stage-1 run"),
     "encode": ("stage2_fusion.commands.encode:main", "run frozen encoders over a clip dataset"),
     "fuse": ("stage2_fusion.train:main", "stage 2: train a fusion model on encoded clips"),
-    "search": ("stage2_fusion.commands.search:main", "try configurations of stage 2 in parallel"),
+    "search": ("stage2_fusion.commands.search:main", "try stage-2 configurations in parallel"),
     "evaluate": ("stage2_fusion.commands.evaluate:main", "score a fusion model"),
     "baseline": ("stage2_fusion.commands.baseline:main", "score the cheap baselines, on features or on media"),
     "compare": ("stage2_fusion.commands.compare:main", "paired bootstrap of two systems"),
@@ -33,15 +33,15 @@ COMMANDS = {
     "ensemble": ("stage2_fusion.commands.ensemble:main", "combine several systems"),
     "merge-folds": ("stage2_fusion.commands.merge_folds:main", "score the folds of a cross-validation as one"),
     "robustness": ("stage2_fusion.commands.robustness:main", "PCC against the share of clips that lack a modality"),
-    "report": ("stage2_fusion.commands.report:main", "write what runs show as one HTML file, with figures for papers"),
-    "submit": ("stage2_fusion.commands.submit:main", "write or check the predictions that a challenge asks for"),
-    "predict": ("stage2_fusion.commands.predict:main", "predict intensities of media files"),
-    "serve": ("stage2_fusion.commands.serve:main", "a page and an API that score clips"),
-    "seal": ("shared.commands.seal:main", "accept a saved folder as it is, after an edit on purpose"),
+    "report": ("stage2_fusion.commands.report:main", "write an HTML report of runs, with figures for papers"),
+    "submit": ("stage2_fusion.commands.submit:main", "write or check the predictions for a challenge"),
+    "predict": ("stage2_fusion.commands.predict:main", "predict the intensities of media files"),
+    "serve": ("stage2_fusion.commands.serve:main", "serve a web page and an API that score clips"),
+    "seal": ("shared.commands.seal:main", "accept a saved folder that was edited on purpose"),
     "configs": ("shared.commands.configs:main", "list the shipped configurations, or print the path of one"),
     "doctor": ("shared.commands.doctor:main", "show what is installed, what is missing, and how to get it"),
     "run": ("shared.commands.run:main", "run a recipe: a whole pipeline, from media files to a scored model"),
-    "completion": ("shared.commands.completion:main", "print a script that completes commands and options in a shell"),
+    "completion": ("shared.commands.completion:main", "print a shell completion script"),
     "demo": ("shared.commands.demo:main", "run every step on the synthetic corpus"),
 }
 """{name: (import path, summary)}."""
@@ -56,7 +56,7 @@ STATUS = {
     str(INTERNAL): "internal error: run again with --debug and report it",
     "130": "interrupted (Control-C)",
     "141": "the reader of the output closed it, as head does",
-    "143": "stopped by SIGTERM; a training has saved its state first",
+    "143": "stopped by SIGTERM; a training run saves its state first",
 }
 """{exit status: what it means}."""
 
@@ -68,7 +68,7 @@ GROUPS = {
     "scores": ("evaluate", "baseline", "compare", "leaderboard", "ensemble", "merge-folds", "robustness", "report"),
     "predictions": ("predict", "submit", "serve"),
 }
-"""{purpose: commands}; the other commands are tools."""
+"""{purpose: commands}; all other commands are tools."""
 
 RENAMED = {"pool": "merge-folds"}
 """{old name: new name} of commands."""
@@ -108,7 +108,7 @@ def _help() -> int:
 
 
 def call(words: list[str]) -> int:
-    """Run the command words[0] with the arguments after it in this process, as a step of the one that runs; returns its
+    """Run the command words[0] with the remaining words in this process, as a step of the running command; returns its
     status, raises UserError."""
     with running():
         return run_command(words)
@@ -120,7 +120,7 @@ def run_command(words: list[str]) -> int:
 
 
 def emit_command(*words: object) -> list[str]:
-    """The argument list that runs `emit WORDS` in another process, whatever PATH holds and wherever it starts.
+    """The argument list that runs `emit WORDS` in another process, independent of PATH and the working directory.
 
     -P keeps the working directory off sys.path, so that a folder `shared` in it is not imported; PYTHONPATH counts.
     """
@@ -129,8 +129,8 @@ def emit_command(*words: object) -> list[str]:
 
 def run_main(command: Callable[[], int]) -> None:
     """Run a command with the options that every command takes (shared/terminal/modes.py) and exit with its status. An
-    error becomes one line: a UserError and what the system refuses, such as a full disk or a missing permission, with
-    status 1; any other with status INTERNAL."""
+    error becomes one line. A UserError or a system error, such as a full disk or a missing permission, exits with
+    status 1, any other error with status INTERNAL."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # closed by the caller
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names a terminal cannot show
@@ -145,7 +145,7 @@ def run_main(command: Callable[[], int]) -> None:
         status = _failed("interrupted; run the same command again to continue", 130)
     except BrokenPipeError as error:
         if _stdout_closed():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise the interpreter complains when it flushes
             status = 128 + signal.SIGPIPE
         else:  # another pipe, such as one to a process that ended
             status = _failed(_internal(error), INTERNAL)
@@ -158,7 +158,7 @@ def run_main(command: Callable[[], int]) -> None:
 
 
 def _failed(line: str, status: int) -> int:
-    """Report the exception that is being handled, with its traceback if that is asked for."""
+    """Report the exception being handled, with its traceback in debug mode."""
     if debugging():
         with contextlib.suppress(OSError):
             traceback.print_exc()
@@ -174,7 +174,7 @@ def _internal(error: Exception) -> str:
 
 
 def _run(command: Callable[[], int]) -> int | str | None:
-    """Run a command and write out what it printed; its status, also if it ends with SystemExit."""
+    """Run a command and flush its output; returns its status, even if it ends with SystemExit."""
     status: int | str | None
     ended_by_itself = False
     try:
@@ -196,7 +196,7 @@ def _asks_for_help() -> bool:
 
 
 def _report(line: str, status: int) -> int:
-    """Print one line to stderr, unless that is closed too; returns `status`."""
+    """Print one line to stderr, unless it is closed too; returns `status`."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
     return status
@@ -212,20 +212,20 @@ def system_error(error: Exception) -> str:
 
 
 def _stdout_closed() -> bool:
-    """Whether the reader of our output has closed it, as `| head` does."""
+    """Whether the reader of our output has closed the pipe, as `| head` does."""
     output = select.poll()
     output.register(1, 0)
     return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def _exit_group(status: int | str | None) -> None:
-    """End each process of a group (`accelerate launch` on several) without the interpreter's cleanup: gloo's threads
-    outlive the group, and the cleanup sometimes aborts on them after everything is written."""
+    """Exit each process of a group (`accelerate launch` with several) without the interpreter's cleanup: gloo's threads
+    outlive the group and sometimes make the cleanup abort after everything is written."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return
     if distributed.get_world_size() > 1:
-        distributed.barrier()  # the store ends with the first process that leaves
+        distributed.barrier()  # the store ends with the first process that exits
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 0)

@@ -2,8 +2,8 @@
 
 The dataclass is the only place where an option is declared: its field, its default, and its reason as the docstring
 under the field; its type holds the allowed range (shared/options/ranges.py). Unknown options, wrong types and values
-outside their range are errors of one line that name the option. A dataclass may declare
-`RENAMED: ClassVar[dict[str, str]] = {"old": "new"}`: the old name is then answered with the new one.
+outside their range are one-line errors that name the option. A dataclass may declare
+`RENAMED: ClassVar[dict[str, str]] = {"old": "new"}`: the error for the old name then gives the new one.
 """
 
 import copy
@@ -33,19 +33,19 @@ from shared.text import one_line
 T = TypeVar("T")
 
 PARSER: dict[str, Any] = {"parser_mode": "emit_yaml", "default_env": False}
-"""No option comes from an environment variable."""
+"""Environment variables set no options."""
 ROOT = Path(__file__).parents[1]
 """The folder that holds the packages: the repository, or site-packages."""
 
 BASE = "base"
-"""The key of a configuration file that names the file, or the shipped one, whose options it changes."""
+"""The key of a configuration file that names another file, or a shipped one, to start from."""
 
 UNKNOWN = (
     r"does not accept (?:option|key) '([^']+)'",
     r"Option '([^']+)' is not accepted",
     r"[Uu]nrecognized arguments: --([\w.]+)",
 )
-"""The messages of jsonargparse about an unknown option."""
+"""Messages of jsonargparse about an unknown option."""
 
 jsonargparse.set_loader("emit_yaml", lambda text: parse_yaml(text, "an option"), exceptions=(UserError,))
 
@@ -54,7 +54,7 @@ class _Parser(jsonargparse.ArgumentParser):
     """Errors become one line that names the nearest option."""
 
     command: str
-    """The command whose --help is recommended: jsonargparse makes further parsers of this class, without a name."""
+    """The command to recommend --help of: jsonargparse creates more parsers of this class, without a name."""
     renamed: dict[str, str]
     """{old name: new name} of options, both in full."""
 
@@ -64,7 +64,7 @@ class _Parser(jsonargparse.ArgumentParser):
         unknown = re.search("|".join(UNKNOWN), message)
         if unknown:
             key = next(filter(None, unknown.groups()))
-            if "." not in key:  # a nested YAML key arrives without its path
+            if "." not in key:  # a nested YAML key comes without its path
                 known += [name.rsplit(".", 1)[-1] for name in known]
             message = f"no option called {key!r}: {nearest(key, known)}"
             old = next((old for old in self.renamed if old == key or old.endswith(f".{key}")), None)
@@ -84,8 +84,8 @@ def parse(
 ) -> T:
     """Build `config_class` from defaults, then `--config`, then dotted options such as `--train.lr 1e-4`.
 
-    `--config` takes a YAML file, or the name of one that the package of `config_class` ships (`--config dual_stage`).
-    A file with `base: NAME` changes the options of that one.
+    `--config` takes a YAML file, or the name of one shipped in the package of `config_class` (`--config dual_stage`).
+    A file with `base: NAME` overrides the options of NAME.
     `positional` names fields given without a flag; a field typed as a list takes all remaining arguments.
     Exits with status 2 and one line on an unknown option, a wrong type or a missing value. UserError for an output that
     cannot be written (shared/options/outputs.py).
@@ -147,8 +147,8 @@ _only_parse: ContextVar[bool] = ContextVar("_only_parse", default=False)
 
 
 def options_of_command(main: Callable[[list[str]], int], argv: list[str]) -> Any:
-    """The options that the `main` of a command would run with, checked; it does not run. Raises what `parse` raises,
-    and SystemExit after one line on stderr for options that it refuses."""
+    """The checked options that the `main` of a command would run with; nothing runs. Raises what `parse` raises, and
+    SystemExit after one line on stderr for options that it refuses."""
     token = _only_parse.set(True)
     try:
         main(argv)
@@ -160,8 +160,8 @@ def options_of_command(main: Callable[[list[str]], int], argv: list[str]) -> Any
 
 
 def _with_config_first(words: list[str], package: str) -> list[str]:
-    """The arguments with what `--config` names in front, as JSON, so that the command line overrides it wherever it
-    stands. A second `--config` overrides the first one, which is said."""
+    """The arguments with the content of `--config` moved to the front, as JSON, so that all other arguments override
+    it. A second `--config` overrides the first one, with a note."""
     rest, texts, shown = [], [], []
     remaining = iter(_join_negative(words))
     for word in remaining:
@@ -190,11 +190,11 @@ def _with_config_first(words: list[str], package: str) -> list[str]:
 
 
 def _base_of(values: dict[Any, Any], label: str, package: str) -> dict[Any, Any]:
-    """The options of the configuration that another one changes. UserError for one that has a base itself."""
+    """The options of the base configuration. UserError if it has a base itself."""
     base = find_config(str(values[BASE]), package)
     options = _read_config(base)
     if not isinstance(options, dict) or BASE in options:
-        raise UserError(f"{label}: {BASE}: {base} holds no options, or has a {BASE} itself; name one that stands alone")
+        raise UserError(f"{label}: {BASE}: {base} holds no options, or has a {BASE} itself; name one without a {BASE}")
     return options
 
 
@@ -203,7 +203,8 @@ def _as_option(values: dict[Any, Any]) -> str:
 
 
 def _say_flags(words: list[str], flags: list[str]) -> list[str]:
-    """`--flag clip.mp4` as `--flag=true clip.mp4`: what follows a flag is its value only if it says true or false."""
+    """`--flag clip.mp4` as `--flag=true clip.mp4`: the word after a flag is its value only if it means true or
+    false."""
     following = [*words, ""][1:]
     return [
         f"{word}=true" if word.removeprefix("--") in flags and word.startswith("--") and truth(then) is None else word
@@ -212,7 +213,7 @@ def _say_flags(words: list[str], flags: list[str]) -> list[str]:
 
 
 def _join_negative(words: list[str]) -> list[str]:
-    """`--option -1,1` as `--option=-1,1`: argparse takes a list that begins with a minus sign for an option."""
+    """`--option -1,1` as `--option=-1,1`: argparse mistakes a list with a leading minus sign for an option."""
     joined: list[str] = []
     for word in words:
         if joined and re.match(r"-[.\d]", word) and re.fullmatch(r"--[\w.]+", joined[-1]):
@@ -234,7 +235,7 @@ def _what(value: Any) -> str:
 
 
 def find_config(name: str | Path, package: str) -> Path:
-    """The file of a configuration: `name` is a YAML file, or names one that `package` ships, from any directory.
+    """The file of a configuration: `name` is a YAML file, or the name of one shipped in `package`, from any directory.
     UserError names the nearest one."""
     if Path(name).is_file():
         return Path(name)
@@ -246,20 +247,20 @@ def find_config(name: str | Path, package: str) -> Path:
 
 
 def shipped_configs(package: str) -> dict[str, Path]:
-    """{name: file} of the YAML files that a package ships in its folder `configs`; accelerate_configs is flat."""
+    """{name: file} of the YAML files in a package's folder `configs`; accelerate_configs is flat."""
     folder = ROOT / package
     return {file.stem: file for file in sorted([*folder.glob("configs/*.yaml"), *folder.glob("*.yaml")])}
 
 
 def load(config_class: type[T], path: str | Path, overrides: list[str] | None = None) -> T:
-    """The configuration of a YAML file or a shipped name, with overrides in the style of the command line."""
+    """The configuration of a YAML file or a shipped name, with overrides written as on the command line."""
     file = find_config(path, config_class.__module__.partition(".")[0])
     return parse(config_class, ["--config", str(file), *(overrides or [])], prog=str(file), example=f"--config {file}")
 
 
 def build(config_class: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Build `config_class` from plain values, as a field of type dict holds them. UserError begins with `where`; it
-    names the nearest option for an unknown one, and the expected type for a wrong one."""
+    """Build `config_class` from plain values, such as a field of type dict. UserError begins with `where`; it names the
+    nearest option for an unknown one, and the expected type for a wrong value."""
     known = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     renamed = renamed_options(config_class)
     types = typing.get_type_hints(config_class)
@@ -295,7 +296,7 @@ def renamed_options(config_class: type, prefix: str = "") -> dict[str, str]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The options as plain dictionaries, lists, numbers and strings: what YAML and JSON can hold."""
+    """The options as plain dictionaries, lists, numbers and strings, for YAML and JSON."""
     return _plain(dataclasses.asdict(config))
 
 
@@ -310,17 +311,17 @@ def _plain(value: Any) -> Any:
 
 
 def defaults(config_class: type) -> dict[str, Any]:
-    """The default of every option that has one, in the form of `to_dict`."""
+    """The default of every option that has one, as in `to_dict`."""
     fields = dataclasses.fields(config_class)
     values = {f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING}
     return _plain(values | {f.name: f.default for f in fields if f.default is not dataclasses.MISSING})
 
 
 def load_yaml(path: Path, how: str) -> dict[str, Any]:
-    """The options in a file that `dump` wrote. UserError when it is missing or damaged; `how` says how to repair it."""
+    """The options in a file that `dump` wrote. UserError if it is missing or damaged; `how` says how to repair it."""
     try:
         values = read_yaml(Path(path))
-    except (OSError, ValueError):  # ValueError: no file can have this name
+    except (OSError, ValueError):  # ValueError: not a valid file name
         raise UserError(f"{path}: no configuration here; {how}") from None
     except UserError as error:
         raise UserError(f"{one_line(error).replace(': ', ': damaged configuration: ', 1)}; {how}") from None

@@ -132,7 +132,7 @@ class PairConfig(CheckedOptions):
         super().__post_init__()
         for place, source in enumerate(self.sources):
             if source in self.sources[:place]:
-                raise UserError(f"--pairs.sources: {source.path} is there twice; give it once, with a higher weight")
+                raise UserError(f"--pairs.sources: {source.path} is listed twice; list it once, with a higher weight")
         if len({source.weight is None for source in self.sources}) > 1:
             raise UserError("--pairs.sources: some weights are null: give all sources a weight, or none")
         if not self.captions:

@@ -159,7 +159,7 @@ def test_missing_weights_are_one_line_with_the_commands_that_download_them(weigh
         emit("run", "text_anchored", *given)
     message, audio = str(caught.value), "wav2vec2-large-robust-12-ft-emotion-msp-dim"
     assert "\n" not in message and "or give text_weights=DIR, audio_weights=DIR: " in message
-    assert f"{tmp_path}/gte-en-mlm-base (holds no config.json; license apache-2.0)" in message
+    assert f"{tmp_path}/gte-en-mlm-base (has no config.json; license apache-2.0)" in message
     assert f"hf download audeering/{audio} --local-dir {tmp_path}/{audio}" in message and "timm" not in message
 
 

@@ -1,4 +1,4 @@
-"""`emit check`: what a source holds and what is wrong with it, in seconds. Nothing is decoded.
+"""`emit check`: what a source contains and what is wrong with it, in seconds. Nothing is decoded.
 
 emit check my_videos/labels.csv --out report.json
 """
@@ -22,7 +22,7 @@ from shared.terminal.results import result
 from shared.text import counted
 
 ENCODERS = Registry("encoders", {"aligned": "stage1_align.encoders:AlignedEncoders"})
-"""By name: this package imports no stage."""
+"""Named by import path: this package imports no stage."""
 
 
 @dataclass(kw_only=True)
@@ -38,17 +38,17 @@ class CheckConfig(LabelOptions):
     headers: PositiveInt = 200
     """Number of files, evenly spaced, whose headers are read for durations and rates: each takes some milliseconds."""
     encoders: Path | None = None
-    """Aligned encoders (`emit export`): counts the transcripts that their text encoder does not know, and those longer
-    than it reads at once."""
+    """Aligned encoders (`emit export`): report the transcripts with words unknown to their text encoder, and the
+    transcripts longer than its context."""
     needs: list[str] = field(default_factory=list)
-    """Splits that must be there if the source names any, beside labels: for pipelines, which otherwise fail late."""
+    """Splits that must exist if the source names any; labels are then required too. For pipelines, to fail early."""
     out: OutputFile | None = None
-    """File for the whole report, as JSON."""
+    """File for the full report, as JSON."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `emit check`; UserError, after the report, if no clip has a file or words, labels lie outside their range,
-    or something that is needed is not there."""
+    or something required is missing."""
     config = configuration.parse(
         CheckConfig, argv, prog="emit check", example="emit check my_videos/ --out report.json", positional=("source",)
     )
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     usable = files["there"], files["sound_of_its_own"], files["crops_of_its_own"], report["transcripts"]["there"]
     if not any(usable):
         none = f"{config.source}: none of its {counted(report['clips'], 'clip')} has a file or words"
-        table = "; --layout_options '{transcript: COLUMN}' names the column of words, '{root: FOLDER}' where files are"
+        table = "; --layout_options '{transcript: COLUMN}' names the column of words, '{root: FOLDER}' the media folder"
         raise UserError(none + (table if report["layout"] in ("csv", "hf") else ""))
     if report["outside"]:
         raise UserError(f"{config.source}: {report['outside']['what']}")
@@ -73,22 +73,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _refuse_lacking(needs: list[str], report: Report, source: Path) -> None:
-    """UserError for a source without labels, or with splits among which one that is needed is missing."""
+    """UserError for a source without labels, or with splits that lack a required one."""
     if not needs:
         return
     if not report["labels"]:
         raise UserError(f"{source}: labels {NO_LABELS}")
-    there = [name for name in report["splits"] if name]
-    missing = [name for name in needs if name not in there]
-    if there and missing:
+    present = [name for name in report["splits"] if name]
+    missing = [name for name in needs if name not in present]
+    if present and missing:
         raise UserError(
-            f"{source}: no clips of split {missing[0]!r}; there are: {', '.join(there)}; name others (of a recipe, "
-            "with valid_split= and test_split=), or leave out the column of splits, and they are drawn"
+            f"{source}: no clips of split {missing[0]!r}; found: {', '.join(present)}; name other splits (in a recipe, "
+            "valid_split= and test_split=), or remove the split column to draw splits"
         )
 
 
 def _text_reader(folder: Path) -> TextReader:
-    """What the text encoder in a folder does not read."""
+    """Reports what the text encoder in a folder cannot read."""
     text = ENCODERS.get("aligned").from_pretrained(folder, ("text",)).text
 
     def read(ids: list[str], texts: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from shared.terminal.results import result
 
 @dataclass
 class CompletionConfig(CheckedOptions):
-    """Print a script with which a shell completes the commands of EMIT, their options and values.
+    """Print a shell completion script for the commands of EMIT, their options and values.
 
     It holds all words, so that a TAB starts no Python; print it again after an update. Its first lines say where it
     goes.

@@ -1,4 +1,4 @@
-"""`emit configs`: the shipped configurations, and the path of one of them.
+"""`emit configs`: the shipped configurations, or the path of one.
 
 accelerate launch --config_file "$(emit configs cpu_2_processes)" -m stage2_fusion.train --config dual_stage ...
 """
@@ -18,7 +18,7 @@ PACKAGES = {
     "stage2_fusion": "stage 2: emit fuse --config NAME",
     "accelerate_configs": 'launcher: accelerate launch --config_file "$(emit configs NAME)"',
 }
-"""{package: where its configurations are used}."""
+"""{package: where its configurations apply}."""
 
 
 @dataclass

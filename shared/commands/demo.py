@@ -1,4 +1,4 @@
-"""`emit demo`: `emit run demo` with options in place of variables."""
+"""`emit demo`: `emit run demo` with options instead of variables."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ class DemoConfig(CheckedOptions):
     """The recipe `demo`: synthetic corpus, prepare, stage 1, export, encode, stage 2, evaluate; offline, on the CPU."""
 
     out: OutputFolder = Path("runs/demo")
-    """Folder of all results; metrics.json is the main one."""
+    """Output folder; metrics.json is the main result."""
     clips: ClipCount = 2000
-    """Clips of the synthetic corpus."""
+    """Number of clips in the synthetic corpus."""
     seed: Seed = 0
-    """Seed of the corpus and of both trainings."""
+    """Seed of the corpus and of both training runs."""
     align_config: Path = Path("tiny")
     """Configuration of stage 1: a shipped one or a YAML file. Its vision tower gets crops of 64 pixels."""
     labels_config: Path | None = Path("tiny_labels")
-    """Configuration of a second stage 1, with words made of labels, for a line of its own; null leaves it out."""
+    """Configuration of a second stage-1 run with captions built from labels, scored separately; null skips it."""
     fuse_config: Path = Path("dual_stage")
     """Configuration of stage 2: a shipped one or a YAML file."""
     align_epochs: NonNegativeInt | None = None
-    """Epochs of stage 1; by default those of its configuration."""
+    """Epochs of stage 1; by default as in its configuration."""
     fuse_epochs: PositiveInt | None = None
-    """Epochs of stage 2; by default those of its configuration."""
+    """Epochs of stage 2; by default as in its configuration."""
     jobs: Workers = 1
-    """Steps that run at once, each in a process of its own, as in `emit run`."""
+    """Number of steps to run in parallel, each in its own process, as in `emit run`."""
 
 
 def main(argv: list[str] | None = None) -> int:

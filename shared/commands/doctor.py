@@ -38,7 +38,7 @@ REPAIR = "pip install -c constraints.txt -e ."
 
 @dataclass
 class DoctorConfig(CheckedOptions):
-    """Check versions, devices, and parts whose failure would otherwise go unnoticed."""
+    """Check versions, devices, and parts that could fail silently."""
 
 
 class Check(NamedTuple):
@@ -84,7 +84,7 @@ def checks() -> Iterator[Check]:
 
 
 def _try(name: str, probe: Callable[[], str], repair: str) -> Check:
-    """A check that passes when `probe` returns the detail; any exception of it is the detail of a failure."""
+    """A check that passes when `probe` returns the detail; its exception is the detail of a failure."""
     try:
         return Check(name, True, probe(), "")
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""`emit prepare`: media files to a clip dataset. Parallel, resumable, and the same for any number of processes.
+"""`emit prepare`: media files to a clip dataset. Parallel, resumable, and independent of the number of processes.
 
 emit prepare my_videos/ --out runs/clips
 emit prepare my_videos/ --out runs/clips --shard 3/8     one of eight jobs, on any machine that sees both folders
@@ -25,7 +25,7 @@ from shared.terminal.closing import closing, unused
 
 @dataclass(kw_only=True)
 class PrepareConfig(Recipe, LabelOptions):
-    """Turn media files, their words and labels into a clip dataset."""
+    """Turn media files, transcripts and labels into a clip dataset."""
 
     COMMON: ClassVar[tuple[str, ...]] = (
         "layout",
@@ -42,25 +42,25 @@ class PrepareConfig(Recipe, LabelOptions):
     source: Path = field()
     """A folder of media files, or a table of them (.csv, .tsv, .txt or .jsonl, or a folder with a labels.csv)."""
     out: OutputFolder = field()
-    """Folder of the dataset. An unfinished one is continued."""
+    """Folder of the dataset; an unfinished one is resumed."""
     layout: Annotated[str | None, Placeholder("NAME", names="shared.layouts.registry:LAYOUTS")] = None
     """How the source is laid out: csv, folder, hf, ravdess or vidmimic2; by default guessed from its files."""
     layout_options: dict[str, Any] = field(default_factory=dict)
     """Options of the layout, such as {media: path, labels: [valence, arousal]} for csv, or {crops: precomputed} for
     vidmimic2; each is a field of its class in shared/layouts/."""
     split_by: str | None = None
-    """If the source has no splits, they are drawn, and this group is kept whole; by default the first group."""
+    """Group to keep whole when splits are drawn for a source without them; by default the first group."""
     workers: Processes = 0
-    """Processes; 0 means one per core. The dataset does not depend on it."""
+    """Number of processes; 0 means one per core. It does not change the dataset."""
     file_timeout: Timeout = 120.0
-    """Seconds after which a file is given up."""
+    """Most seconds to spend on a file."""
     shard: str | None = None
     """I/N: prepare only the I-th of N shares, as one job of an array. Any N gives the same dataset."""
     merge: bool = False
-    """Finish the dataset from the shares that the jobs of an array have prepared; an error names what is missing."""
+    """Combine the shares prepared by the jobs of an array into the dataset; an error names what is missing."""
     transcripts: OutputFolder | None = None
-    """Folder that caches the transcripts made by --transcribe, by default OUT.transcripts. Sound is transcribed only
-    once, whatever --out."""
+    """Cache folder for the transcripts of --transcribe, by default OUT.transcripts. Each sound is transcribed once,
+    whatever --out is."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -19,17 +19,17 @@ from shared.terminal.results import result
 
 @dataclass
 class RunConfig(CheckedOptions):
-    """Run the steps of a recipe. What is done, from the same things, is skipped; `emit run RECIPE --help` shows its
-    variables."""
+    """Run the steps of a recipe. Steps already done from the same inputs are skipped; `emit run RECIPE --help` shows
+    its variables."""
 
     recipe: str = ""
-    """A shipped recipe, or a YAML file. Without one, the shipped recipes are listed."""
+    """A shipped recipe or a YAML file; without one, the shipped recipes are listed."""
     variables: list[str] = field(default_factory=list)
-    """Values of its variables, each NAME=VALUE."""
+    """Values of the recipe's variables, each NAME=VALUE."""
     jobs: Workers = 1
-    """Steps that run at once, where none needs the output of another. Each has a process of its own and its share of
-    the cores (OMP_NUM_THREADS, unless it is set); a GPU is shared. With another number of threads, results may differ
-    in their last digits."""
+    """Number of independent steps to run in parallel. Each has its own process and its share of the cores
+    (OMP_NUM_THREADS, unless it is set); a GPU is shared. With a different number of threads, results may differ in
+    their last digits."""
     dry_run: bool = False
     """Check the options of every step, and print the commands instead of running them."""
 
@@ -38,13 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run `emit run`; 0 when every step succeeded."""
     words = sys.argv[1:] if argv is None else argv
     options, words = _split_options(words)
-    asked, every = wants_help(words)
-    named = next((word for word in words if not word.startswith("-") and (word, every) != ("all", True)), "")
-    if named and asked:
-        print("\n".join(describe(read_recipe(named))))
+    help_requested, every = wants_help(words)
+    recipe_name = next((word for word in words if not word.startswith("-") and (word, every) != ("all", True)), "")
+    if recipe_name and help_requested:
+        print("\n".join(describe(read_recipe(recipe_name))))
         return 0
-    if named:
-        words = _without_dashes(words, read_recipe(named))
+    if recipe_name:
+        words = _without_dashes(words, read_recipe(recipe_name))
     config = configuration.parse(
         RunConfig,
         [*options, *words],
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _split_options(words: list[str]) -> tuple[list[str], list[str]]:
-    """The options of `emit run` itself, wherever they stand, and the other words."""
+    """The options of `emit run` itself, at any position, and the other words."""
     options: list[str] = []
     rest: list[str] = []
     remaining = iter(words)
@@ -75,7 +75,7 @@ def _split_options(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _without_dashes(words: list[str], recipe: PipelineRecipe) -> list[str]:
-    """The words; a variable given as an option, --name=value, becomes name=value. UsageError for one without =."""
+    """The words, with --name=value as name=value if it names a variable. UsageError if it lacks the =."""
     changed = []
     for i, word in enumerate(words):
         name, sign, _ = word.removeprefix("--").partition("=")
@@ -93,7 +93,7 @@ def list_recipes() -> list[str]:
     names = shipped_recipes()
     width = max(map(len, names))
     lines = [f"  {name:<{width}}  {read_recipe(name).summary}" for name in names]
-    return [*lines, "`emit run RECIPE --help` shows the variables of one."]
+    return [*lines, "`emit run RECIPE --help` shows the variables of a recipe."]
 
 
 def describe(recipe: PipelineRecipe) -> list[str]:

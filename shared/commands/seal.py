@@ -1,4 +1,4 @@
-"""`emit seal`: accept a saved folder as it is now, after an edit on purpose or from an earlier version."""
+"""`emit seal`: accept a saved folder that was edited on purpose or written by an earlier version."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,15 @@ from shared.terminal.results import result
 
 @dataclass
 class SealConfig(CheckedOptions):
-    """Write the checksums of saved folders again: exported encoders, fusion models, clip and feature datasets.
+    """Rewrite the checksums of saved folders: exported encoders, fusion models, clip and feature datasets.
 
-    Loading refuses a folder that changed since it was saved. Seal one that you changed on purpose, or that an earlier
-    version of EMIT wrote. What was made from encoders or a dataset is refused with the changed ones, by their digest.
+    Loading refuses a folder that changed since it was saved. Seal a folder that you changed on purpose, or that an
+    earlier version of EMIT wrote. Results computed with the old encoders or dataset are refused with the changed ones,
+    because the digests differ.
     """
 
     folders: list[Path]
-    """Folders that hold a config.json, dataset.json or features.json of EMIT."""
+    """Folders with a config.json, dataset.json or features.json of EMIT."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,17 +16,16 @@ from shared.terminal.closing import closing, fuse_options, unused
 
 @dataclass
 class SplitConfig(CheckedOptions):
-    """Give a clip dataset or a feature dataset the splits of one fold: whole groups are test, valid or train."""
+    """Re-split a clip or feature dataset for one fold: each whole group goes to test, valid or train."""
 
     data: Path
-    """Clip dataset (`emit prepare`) or feature dataset (`emit encode`). Stage 1 sees labels and words of its training
-    clips; so that no test clip leaks into it, split the clip dataset and align in each fold."""
+    """Clip dataset (`emit prepare`) or feature dataset (`emit encode`). Stage 1 sees the labels and words of its
+    training clips: to keep test clips out of it, split the clip dataset and align in each fold."""
     out: OutputFolder
-    """Folder of the same rows with other splits; hard links if the disk allows them."""
+    """Output folder: the same rows with other splits, as hard links if the disk allows them."""
     by: str | None = None
     """Group to keep whole, by default the first: subject tests on unseen people, seed on unseen seed videos;
-    subject,seed on both at once, which leaves out the clips of unseen people with seen videos and the other way
-    round."""
+    subject,seed on both at once, which leaves out the clips of unseen people with seen videos and vice versa."""
     folds: Folds = 4
     """Number of folds; each clip is test in one of them."""
     fold: NonNegativeInt = 0
@@ -34,10 +33,10 @@ class SplitConfig(CheckedOptions):
     valid_share: Share = 0.15
     """Fraction of the clips outside the fold that are used for validation."""
     within: list[str] = field(default_factory=list)
-    """Splits whose clips take part, such as ["train", "valid"] if the labels of test are hidden; the others are in no
+    """Splits to draw the folds from, such as ["train", "valid"] if the labels of test are hidden; other clips are in no
     split. By default all clips."""
     seed: Seed = 0
-    """Decides which groups are in the same fold."""
+    """Seed that assigns groups to folds."""
 
     def __post_init__(self):
         super().__post_init__()

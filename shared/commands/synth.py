@@ -22,11 +22,11 @@ def main(argv: list[str] | None = None) -> int:
         f"  train {counts['train']}, valid {counts['valid']}, test {counts['test']}; digest {figures['digest']}",
     ]
     if config.unmet_videos:
-        lines.append(f"  {counted(counts['unmet_test'], 'test clip')} of people and videos that no other split has")
+        lines.append(f"  {counted(counts['unmet_test'], 'test clip')} with people and videos in no other split")
     if config.labels == "withheld":
         lines.append("  labels withheld: for stage 1")
     else:
-        lines.append(f"  ceiling: PCC {_number(ceiling)} on test, of the expected labels with the labels")
+        lines.append(f"  ceiling: PCC {_number(ceiling)} on test, between expected labels and labels")
     result("\n".join(lines), figures)
     closing([config.out], [("prepare", config.out, "--out", unused(config.out.parent / "clips"))])
     return 0

@@ -16,9 +16,9 @@ from shared.options.placeholders import Placeholder
 from shared.options.ranges import Range
 
 NEVER_REACHED = 10**5
-"""A range that ends here or later is told as "or more": its end only refuses typing errors."""
+"""A range that ends here or later is shown as "or more": its end only catches typos."""
 TOLD = ("path", "text", "value", "true or false", "{name: value}", "file to write", "folder to write", "list of text")
-"""Types that a placeholder such as PATH tells."""
+"""Types that a placeholder such as PATH already shows."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Option:
     """One option of a command."""
 
     name: str
-    """With the groups that it is in: `train.lr`."""
+    """Dotted, with its groups: `train.lr`."""
     hint: Any
     text: str
     """Its docstring, in one line."""
     default: Any
     """dataclasses.MISSING if it is required."""
     group: str = ""
-    """The nested dataclass that it is in, with its docstring; "" at the first level."""
+    """Its nested dataclass, with the docstring; "" at the first level."""
     positional: bool = False
 
     @property
@@ -42,19 +42,19 @@ class Option:
 
     @property
     def many(self) -> bool:
-        """Whether it is a list; a positional one takes several words."""
+        """Whether it is a list; if positional, it takes several words."""
         return typing.get_origin(_plain(self.hint)) is list
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that it may have, if they are few and known."""
+        """Its possible values, if they are few and known."""
         parts = [part for part in _parts(self.hint) if part is not type(None)]
         found = [str(value) for part in parts for value in _choices_of(part)]
         return tuple(dict.fromkeys(found)) if all(map(_choices_of, parts)) else ()
 
     @property
     def is_switch(self) -> bool:
-        """Whether it may stand without a value: true or false, at the first level."""
+        """Whether it can be given without a value: a boolean at the first level."""
         return self.choices == ("true", "false") and "." not in self.name
 
     @property
@@ -65,14 +65,14 @@ class Option:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the registry that its values are from."""
+        """The names in the registry of its values."""
         path = next((mark.names for mark in _marks(self.hint) if isinstance(mark, Placeholder)), "")
         module, _, registry = path.partition(":")
         return tuple(getattr(importlib.import_module(module), registry).names()) if path else ()
 
     @property
     def placeholder(self) -> str:
-        """What stands for its value: PATH, N, info_nce|sigmoid, {NAME: NUMBER}."""
+        """The placeholder for its value: PATH, N, info_nce|sigmoid, {NAME: NUMBER}."""
         mark = next((mark.text for mark in _marks(self.hint) if isinstance(mark, Placeholder)), None)
         few = 0 < len(self.choices) < 5 and not self.many
         return mark or ("|".join(self.choices) if few else _placeholder(self.hint))
@@ -84,7 +84,7 @@ class Option:
 
     @property
     def type_text(self) -> str:
-        """Its type for people, such as "number from 0 to 1"; "" where the placeholder says it."""
+        """Its type in words, such as "number from 0 to 1"; "" if the placeholder says it."""
         words = type_text(self.hint)
         told = (
             words in TOLD
@@ -95,14 +95,14 @@ class Option:
 
 
 def describe(config_class: type, positional: tuple[str, ...] = ()) -> list[Option]:
-    """All options of a configuration, those of nested dataclasses too, in the order of their declaration."""
+    """All options of a configuration, including nested dataclasses, in order of declaration."""
     return list(_describe(config_class, dataclasses.MISSING, "", "", positional))
 
 
 def _describe(
     config_class: type, values: Any, prefix: str, group: str, positional: tuple[str, ...]
 ) -> Iterator[Option]:
-    """values: an instance whose values are the defaults, or MISSING for those of the class."""
+    """values: an instance that holds the defaults, or MISSING for the defaults of the class."""
     hints = typing.get_type_hints(config_class, include_extras=True)
     fields = dataclasses.fields(config_class)
     nested = {field.name: part for field in fields for part in _parts(hints[field.name]) if _is_options(part)}
@@ -127,7 +127,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def field_help(config_class: type, name: str) -> str:
-    """The docstring under a dataclass field, read from the source of the class that declares it."""
+    """The docstring under a dataclass field, read from the source of its class."""
     for owner in config_class.__mro__[:-1]:
         match = re.search(rf"^    {name}:[^\n]*\n    \"\"\"(.*?)\"\"\"", inspect.getsource(owner), re.S | re.M)
         if match:
@@ -135,11 +135,11 @@ def field_help(config_class: type, name: str) -> str:
     return ""
 
 
-# --- types, for people -----------------------------------------------------------------------------------------------
+# --- types, in words -------------------------------------------------------------------------------------------------
 
 
 def _marks(hint: Any) -> tuple[Any, ...]:
-    """What Annotated says about a type, or about a part of a union."""
+    """The Annotated metadata of a type, or of a member of a union."""
     own = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
     return own + tuple(mark for part in _parts(hint) if part is not hint for mark in _marks(part))
 
@@ -150,7 +150,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _parts(hint: Any) -> list[Any]:
-    """The types of a union, or the type alone."""
+    """The members of a union, or the type itself."""
     plain = _plain(hint)
     union = typing.get_origin(plain) in (Union, types.UnionType)
     return list(typing.get_args(plain)) if union else [hint]
@@ -166,7 +166,7 @@ def _choices_of(hint: Any) -> tuple[Any, ...]:
 
 
 def _placeholder(hint: Any) -> str:
-    """The word in capitals that stands for a value of this type."""
+    """The placeholder, in capitals, for a value of this type."""
     part = next((part for part in _parts(hint) if part is not type(None)), hint)
     plain, arguments = _plain(part), typing.get_args(_plain(part))
     output = next((mark for mark in _marks(part) if isinstance(mark, Output)), None)

@@ -1,7 +1,7 @@
 """`emit COMMAND --help`: the common options of a command; `--help all` shows the others too.
 
 A configuration names its common options beside its fields, `COMMON: ClassVar[tuple[str, ...]] = ("data", "train.lr")`,
-most important first. What is required is always shown; without COMMON, so are all options.
+most important first. Required options are always shown; without COMMON, all options are.
 """
 
 import re
@@ -17,12 +17,12 @@ from shared.options.placeholders import Placeholder
 from shared.terminal.modes import HELP as MODES
 
 WIDTH = 100
-"""Columns where there is no terminal, as in a pipe."""
+"""Columns without a terminal, as in a pipe."""
 WIDEST, NARROWEST = 120, 50
 LEFT = 32
-"""Columns of the options' names, at most."""
+"""Most columns for the names of options."""
 NARROW = 80
-"""With fewer columns, texts stand below the names."""
+"""With fewer columns, texts go below the names."""
 ASKS = ("-h", "--help", "--help_all", "--help-all")
 CONFIG = Annotated[Path, Placeholder("FILE|NAME")]
 EVERY_COMMAND: tuple[tuple[str, str], ...] = (
@@ -38,21 +38,21 @@ class Command:
     """A command and its options."""
 
     name: str
-    """As it is typed: "emit align"."""
+    """As typed: "emit align"."""
     config_class: type
     example: str
     shipped: tuple[str, ...]
-    """Names that `--config` knows; a configuration that has some says so by `SHIPPED: ClassVar[bool] = True`."""
+    """Names that `--config` accepts. A config class with shipped files sets `SHIPPED: ClassVar[bool] = True`."""
     positional: tuple[str, ...] = ()
 
     @property
     def options(self) -> list[Option]:
-        """All options but `--config` and those of every command."""
+        """All options except `--config` and the options of every command."""
         return describe(self.config_class, self.positional)
 
 
 class HelpShown(SystemExit):
-    """Ends a command after its help; carries the command for who reads its options."""
+    """Ends a command after its help; carries the command, from which completion reads the options."""
 
     def __init__(self, command: Command) -> None:
         super().__init__(0)
@@ -60,7 +60,7 @@ class HelpShown(SystemExit):
 
 
 def wants_help(words: Sequence[str]) -> tuple[bool, bool]:
-    """Whether help is asked for, and help on all options: `--help`, `--help all`."""
+    """Whether help is requested, and whether on all options: `--help`, `--help all`."""
     place = next((i for i, word in enumerate(words) if word in ASKS or word.startswith("--help=")), None)
     if place is None:
         return False, False
@@ -68,7 +68,7 @@ def wants_help(words: Sequence[str]) -> tuple[bool, bool]:
 
 
 def help_page(command: Command, every: bool = False) -> str:
-    """The text of `--help`, in the width of the terminal. every: all options, with their types."""
+    """The text of `--help`, as wide as the terminal. every: all options, with their types."""
     width = min(max(shutil.get_terminal_size((WIDTH, 24)).columns, NARROWEST), WIDEST)
     options = command.options
     shown = options if every else _common(command.config_class, options)
@@ -118,7 +118,7 @@ def _usage(command: Command, options: list[Option], width: int) -> list[str]:
 
 
 def _example(text: str, width: int) -> list[str]:
-    """A command line, broken as a shell reads it."""
+    """A command line, wrapped so that a shell can read it."""
     lines = textwrap.wrap(text, width - 6, break_long_words=False, break_on_hyphens=False)
     return ["  " + " \\\n    ".join(lines)]
 
@@ -145,7 +145,7 @@ def _left(option: Option) -> str:
 
 
 def _right(option: Option, every: bool) -> str:
-    """What an option does, with its type if all is shown, and its default."""
+    """What an option does, with its default, and its type if all options are shown."""
     text = option.text if every else first_sentence(option.text)
     facts = [option.type_text] if every and option.type_text else []
     default = _default_text(option.default)
@@ -160,7 +160,7 @@ def first_sentence(text: str) -> str:
 
 
 def _default_text(value: Any) -> str:
-    """A default as one would type it; "" where there is nothing to say."""
+    """A default as one would type it; "" for none."""
     if value is MISSING or value is None or value in ("", [], {}, ()):
         return ""
     if isinstance(value, bool):
@@ -178,7 +178,7 @@ def _config_text(shipped: Sequence[str]) -> str:
 
 
 def _row(left: str, right: str, width: int) -> list[str]:
-    """An option on the left, its text on the right, below it if the left is long."""
+    """An option on the left, its text on the right, or below if the option is long."""
     indent = LEFT if width >= NARROW else 6
     body = _wrapped(right, width - indent) or [""]
     if len(left) + 4 > indent:

@@ -12,9 +12,9 @@ from shared.options.placeholders import WithCommas
 
 
 def join_lists(words: list[str], config_class: type) -> list[str]:
-    """The words with what is given for each list option as one JSON list, behind all others. A comma separates values,
-    but for paths and where WithCommas says otherwise; each repetition of the option adds to its list. A list that is
-    given as one, and null, stay as they are."""
+    """The words, with the values of each list option joined into one JSON list at the end. A comma separates values,
+    except in paths and in options marked WithCommas; each repetition of an option adds to its list. A value that is
+    already a list, and null, stay unchanged."""
     options = dict(_list_options(config_class, ""))
     rest: list[str] = []
     values: dict[str, list[str]] = {}
@@ -58,7 +58,7 @@ def _splits(item: Any) -> bool:
 
 
 def _as_json(items: list[str], item: Any) -> str:
-    """Numbers as they are, so that the parser refuses what is none."""
+    """Numbers stay unquoted, so that the parser refuses anything else."""
     return f"[{', '.join(items)}]" if _plain(item) in (int, float) else json.dumps(items)
 
 
@@ -67,7 +67,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _list_options(config_class: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Names, those of nested options dotted, and the types of their items."""
+    """Names (dotted for nested options) and the types of their items."""
     hints = typing.get_type_hints(config_class, include_extras=True)
     for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
         hint, name = hints[field.name], prefix + field.name

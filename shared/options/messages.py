@@ -1,4 +1,4 @@
-"""What jsonargparse says about a value of a wrong type, in the words of our own messages."""
+"""What jsonargparse says about a value of the wrong type, reworded like our own messages."""
 
 import re
 
@@ -17,8 +17,8 @@ TYPES = {
 
 
 def plain_message(message: object, prefix: str = "") -> str:
-    """`--lr is abc: allowed is a number` for a value of a wrong type; any other message on one line. prefix: before the
-    name of an option."""
+    """`--lr is abc: expected a number` for a value of the wrong type; any other message on one line. prefix: before
+    the name of an option."""
     line = one_line(message)
     key = re.match(r'Parser key "([^"]+)":? ?', line)
     value = re.search(r"(?:.*Given value|.*?Got value): (.*?)(?: Subclass types expect| - Expected|$)", line)
@@ -33,4 +33,4 @@ def plain_message(message: object, prefix: str = "") -> str:
         allowed.insert(0, TYPES["dict"])
     if not allowed:
         return line
-    return f"{prefix}{key[1]} is {value[1][:200]}: allowed is {' or '.join(dict.fromkeys(allowed))}"
+    return f"{prefix}{key[1]} is {value[1][:200]}: expected {' or '.join(dict.fromkeys(allowed))}"

@@ -1,7 +1,7 @@
-"""Outputs are checked before the work: a command that cannot write its result says so at once.
+"""Outputs are checked before the work: a command that cannot write its result fails at once.
 
 The type of an option says what it writes: `out: OutputFile`, `run: OutputFolder`. `shared.config.parse` checks them. A
-symbolic link stays: what it points to is written.
+symbolic link is kept: its target is written.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Output:
 
     folder: bool = False
     beside: tuple[str, ...] = ()
-    """Names of further files; {} is the name of the first one without its suffix."""
+    """Names of additional files; {} is the name of the first one without its suffix."""
 
     def __repr__(self) -> str:
         return "a folder to write" if self.folder else "a file to write"
@@ -47,9 +47,9 @@ BESIDE_PREDICTIONS = (
     "{}_made_from.json",
 )
 OutputPredictions = Annotated[Path, Output(beside=BESIDE_PREDICTIONS)]
-"""The table of predictions, and what goes beside it."""
+"""The table of predictions, and the files beside it."""
 OutputSubmission = Annotated[Path, Output(beside=("{}_filled.csv",))]
-"""The file to submit, and the clips in it that are not predicted."""
+"""The file to submit, and its list of clips without a prediction."""
 OutputRobustness = Annotated[Path, Output(beside=("{}.csv",))]
 """JSON, and its rows as a table."""
 
@@ -64,7 +64,7 @@ class WrittenPath:
 
     @property
     def beside(self) -> list[Path]:
-        """The further files that may be written with it."""
+        """The additional files that may be written with it."""
         return [self.path.with_name(name.format(self.path.stem)) for name in self.mark.beside]
 
 
@@ -103,8 +103,8 @@ def check_outputs(config: Any) -> None:
 
 
 def check_output_file(path: Path, inputs: Iterable[Path] = (), option: str = "--out") -> None:
-    """UserError unless the file can be written: it is a folder, a device, an input, too long a name, or lies in a place
-    that is not writable."""
+    """UserError if the file cannot be written: it is a folder, a device or an input, its name is too long, or its
+    folder is not writable."""
     with _as_one_line(f"{option} {path}"):
         target = Path(os.path.realpath(path))
         kind = "stream" if is_stream(path) else _kind(target)
@@ -120,7 +120,7 @@ def check_output_file(path: Path, inputs: Iterable[Path] = (), option: str = "--
 
 
 def check_output_folder(path: Path, inputs: Iterable[Path] = (), option: str = "--out") -> None:
-    """UserError unless the folder can be written or made, likewise. What it may hold is checked by its writer."""
+    """UserError if the folder cannot be written or created, likewise. Its writer checks what it may contain."""
     with _as_one_line(f"{option} {path}"):
         target = Path(os.path.realpath(path))
         kind = _kind(target)
@@ -141,7 +141,7 @@ def _outputs_in(hint: Any) -> Iterator[Output]:
 
 
 def _kind(path: Path) -> str | None:
-    """What is at a path, in words; None when nothing is."""
+    """What exists at a path, in words; None for nothing."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -158,8 +158,8 @@ def _kind(path: Path) -> str | None:
 
 
 def _check_writable(target: Path, option: str, shown: Path) -> None:
-    """Make and remove a file of a name as long in the nearest folder that exists: permissions alone do not tell what
-    root, a read-only disk or a full one allows."""
+    """Create and remove a file with a name of the same length in the nearest existing folder: permissions alone do not
+    cover root, a read-only disk or a full one."""
     place = target.parent
     while not os.path.lexists(place):
         place = place.parent
@@ -192,8 +192,8 @@ def _is_input_in(folder: Path, target: Path) -> bool:
 
 
 def _check_not_saved(target: Path, option: str, shown: Path) -> None:
-    """UserError for a file that belongs to a saved model, encoders or a dataset, whether they are an input or not: its
-    checksum covers the file."""
+    """UserError for a file of a saved model, encoders or a dataset, even if they are no input: their checksum covers
+    the file."""
     for folder in list(target.parents)[:2]:
         for kind in KINDS:
             names = (kind.description, *kind.covers)
@@ -212,15 +212,15 @@ def _check_distinct(outputs: list[tuple[str, Path]]) -> None:
     for option, path in outputs:
         place = os.path.realpath(path)
         if place in seen:
-            raise UserError(f"{option} {path}: given twice ({seen[place]}); give each output a place of its own")
+            raise UserError(f"{option} {path}: given twice ({seen[place]}); give each output its own path")
         seen[place] = option
 
 
 @contextlib.contextmanager
 def _as_one_line(where: str) -> Iterator[None]:
-    """Turn what the system says of an impossible path into a UserError that begins with `where`."""
+    """Turn the system's error about an invalid path into a UserError that begins with `where`."""
     try:
         yield
-    except (OSError, ValueError) as error:  # ValueError: no path can have this name
+    except (OSError, ValueError) as error:  # ValueError: not a valid path
         reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(f"{where}: cannot be written ({reason}); choose another") from None

@@ -1,6 +1,6 @@
-"""Reading YAML without surprises: what a file says twice, or in an unknown encoding, is refused in one line.
+"""Reading YAML without surprises: duplicate keys and unknown encodings are refused in one line.
 
-`1e-4` is a number; `on`, `off`, `yes` and `no` are text, which an option of type bool takes as such (YAML 1.2); `012`
+`1e-4` is a number; `on`, `off`, `yes` and `no` are text (YAML 1.2), which an option of type bool also accepts; `012`
 and `1:30` are text as well, not an octal number and not 90; dates are text.
 """
 
@@ -15,7 +15,7 @@ from shared.errors import UserError
 from shared.text import one_line
 
 MAX_VALUES = 100_000
-"""Values in one file, aliases written out."""
+"""Values in one file, with aliases expanded."""
 MAX_DEPTH = 50
 ENCODINGS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -24,11 +24,11 @@ ENCODINGS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""By what a file begins with; without, UTF-8."""
+"""(byte order mark, encoding); without a mark, UTF-8."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Resolves plain scalars as YAML 1.2 does, and refuses a key that is there twice."""
+    """Resolves plain scalars as YAML 1.2 does, and refuses a duplicate key."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
                 if key.value in seen:
                     first, line = seen[key.value], key.start_mark.line + 1
                     where = f"in lines {first} and {line}" if line != first else f"in line {line}"
-                    raise yaml.YAMLError(f"{key.value!r} is there twice, {where}; keep one")
+                    raise yaml.YAMLError(f"{key.value!r} appears twice, {where}; keep one")
                 seen[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
@@ -46,7 +46,7 @@ _Loader.yaml_implicit_resolvers = {}
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a text that YAML 1.1 or 1.2 would take for something else."""
+    """Quotes text that YAML 1.1 or 1.2 would parse as another type."""
 
 
 for _tag, _pattern, _first in (
@@ -66,8 +66,8 @@ for _tag, _pattern, _first in (
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file, in UTF-8, or in UTF-16 or UTF-32 with a mark that says so. UserError in one line for
-    what cannot be read; OSError for a file that cannot be opened."""
+    """The content of a YAML file, in UTF-8, or in UTF-16 or UTF-32 with a byte order mark. UserError in one line for
+    invalid content; OSError for a file that cannot be opened."""
     content = Path(path).read_bytes()
     encoding = next((name for mark, name in ENCODINGS if content.startswith(mark)), "utf-8")
     try:
@@ -79,8 +79,8 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The content of a YAML text. UserError, which begins with `where`, for what is no YAML, for a key that is there
-    twice, and for aliases that write out to too much."""
+    """The content of a YAML text. UserError, beginning with `where`, for invalid YAML, a duplicate key, and aliases
+    that expand to too many values."""
     try:
         content = yaml.load(text, Loader=_Loader)
         _count(content, 0, [0])
@@ -94,7 +94,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """YAML that `parse_yaml` reads back to the same value."""
+    """YAML that `parse_yaml` reads back as the same value."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
@@ -105,7 +105,7 @@ def truth(value: Any) -> bool | None:
 
 
 def _count(value: Any, depth: int, counted: list[int]) -> None:
-    """YAMLError for too many values or levels, and for values that JSON does not have."""
+    """YAMLError for too many values or levels, and for values of a type that JSON lacks."""
     counted[0] += 1
     if counted[0] > MAX_VALUES or depth > MAX_DEPTH:
         raise yaml.YAMLError(f"more than {MAX_VALUES} values, or {MAX_DEPTH} levels")

@@ -1,7 +1,7 @@
-"""Several steps of a run at once, each in a process of its own.
+"""Several steps of a run at once, each in its own process.
 
-A step begins when the steps that it waits for are done (order.py); of those that can, the first of the recipe does. One
-loop waits for events and does all that concerns the journal, so that it says at any time what is done.
+A step starts when its dependencies are done (order.py); among the steps that are ready, the first in the recipe starts.
+One loop waits for events and makes all changes to the journal, so that the journal is correct at any time.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class _Failure:
     error: BaseException
     last_line: str = ""
-    """In which the step reported it, if lines of other steps may stand below."""
+    """The line in which the step reported it, if lines of other steps may follow it."""
 
 
 def run_at_once(steps: Steps, jobs: int) -> None:
-    """Run what is not done, up to `jobs` steps at once.
+    """Run the steps that are not done, up to `jobs` at once.
 
-    After a step that fails no further one begins; those that run end first, then its UserError is raised. Control-C,
+    After a step fails, no new step starts; the running steps end first, then the UserError is raised. Control-C,
     SIGTERM and SIGHUP reach the running steps as SIGTERM; KeyboardInterrupt or SystemExit follows when they have ended.
     A second signal kills them."""
     run = _Run(steps, jobs)
@@ -52,7 +52,7 @@ def run_at_once(steps: Steps, jobs: int) -> None:
 
 
 class _Run:
-    """What runs, what waits, and what went wrong."""
+    """The running and waiting steps, and the failures."""
 
     def __init__(self, steps: Steps, jobs: int):
         self.steps, self.jobs = steps, jobs
@@ -61,14 +61,14 @@ class _Run:
         self.events: SimpleQueue[Event] = SimpleQueue()
         self.running: dict[int, StepProcess] = {}
         self.waiting = dict(enumerate(dependencies(steps.steps)))
-        """{step that has not begun: steps that must be done before}."""
+        """{step that has not started: steps that must be done first}."""
         self.failures: list[_Failure] = []
         self.signal = 0
         self.stopped: list[str] = []
-        """Steps that the signal has stopped."""
+        """Steps stopped by the signal."""
 
     def loop(self) -> None:
-        """Begin and end steps until none runs and none may begin."""
+        """Start and end steps until none runs and none may start."""
         self._begin_ready()
         while self.running:
             event = self.events.get()
@@ -78,7 +78,7 @@ class _Run:
             self._begin_ready()
 
     def end(self) -> None:
-        """Raise what ended the run too early; what else went wrong is said before."""
+        """Raise the error or signal that ended the run; print the other failures first."""
         for failure in self.failures if self.signal else self.failures[1:]:
             print(f"error: {failure.error}", file=sys.stderr)
         if self.signal:
@@ -91,7 +91,7 @@ class _Run:
             raise failure.error
 
     def interrupt(self, number: int) -> None:
-        """The first signal asks the running steps to end, which `loop` waits for; a second one ends all at once."""
+        """The first signal asks the running steps to end, and `loop` waits for them; a second one kills them."""
         again, self.signal = bool(self.signal), number
         for process in list(self.running.values()):
             process.kill() if again else process.terminate()
@@ -108,7 +108,7 @@ class _Run:
                 begins = self.steps.begin(number, gap="")
                 if begins and not self.signal:
                     self._start(number)
-            except BrokenPipeError:  # of stdout: nobody reads what further steps say
+            except BrokenPipeError:  # stdout: nobody reads the output of further steps
                 raise
             except (UserError, OSError) as error:
                 self._fail(number, error)
@@ -125,7 +125,7 @@ class _Run:
         name = self.steps.name(number)
         process = StepProcess(number, name, words, self.environment, self.server, self.events, translate)
         self.running[number] = process
-        if self.signal:  # which came in between
+        if self.signal:  # it came in between
             process.terminate()
 
     def _ended(self, event: Ended) -> None:
@@ -144,25 +144,25 @@ class _Run:
         self._release(number)
 
     def _release(self, number: int) -> None:
-        """The steps that wait for this one no longer do."""
+        """Stop the other steps from waiting for this one."""
         for before in self.waiting.values():
             before.discard(number)
 
     def _fail(self, number: int, error: BaseException, last_line: str = "") -> None:
         self.failures.append(_Failure(error, last_line if self.running else ""))
         if self.running:
-            names = first_few([self.steps.name(each) for each in self.running])
-            note(f"the step {self.steps.name(number)!r} failed; no further one begins, what runs ends first: {names}")
+            names = first_few([self.steps.name(running) for running in self.running])
+            note(f"the step {self.steps.name(number)!r} failed; no new step starts, waiting for running steps: {names}")
 
 
 def _as_exception(number: int) -> BaseException:
-    """What ends a command that got this signal."""
+    """The exception that ends a command after this signal."""
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
 
 
 @contextlib.contextmanager
 def _signals_to(handle: Callable[[int], None]) -> Iterator[None]:
-    """Inside the block `handle` gets each signal. One that is ignored, as SIGHUP after nohup, stays so."""
+    """Inside the block, `handle` gets each signal. An ignored signal, such as SIGHUP after nohup, stays ignored."""
     before = {}
     with contextlib.suppress(ValueError):  # only the main thread may set a handler
         for number in SIGNALS:

@@ -1,4 +1,4 @@
-"""The lines that end a run: the score, what was made, and what comes next."""
+"""The last lines of a run: the score, the results, and the next command."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,29 +15,29 @@ from shared.registry import Registry
 from shared.text import counted
 
 VERDICTS = Registry("verdict", {"baseline": "stage2_fusion.evaluation.verdict:baseline_verdict"})
-"""By name: this package imports no stage."""
+"""Named by import path: this package imports no stage."""
 MOST_TIMED = 12
-"""Steps whose times are listed one by one."""
+"""With more steps, only their total time is shown."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """What a person, or with --json a program, is told after the last step."""
+    """The output after the last step, for a person or, with --json, for a program."""
 
     recipe: PipelineRecipe
     values: Mapping[str, Any]
-    """Of the variables."""
+    """Values of the variables."""
     seconds: Sequence[tuple[str, float]]
-    """Each step and what it took; steps of different loops may have one name."""
+    """(name, seconds) of each step; steps in different loops may share a name."""
     jobs: int = 1
-    """The most steps at once: more than one take less time than their sum."""
+    """Most steps at once; with more than one, the run takes less than the sum of the times."""
 
     def metrics(self) -> dict[str, Any] | None:
-        """The evaluation whose scores are shown."""
+        """The evaluation to show."""
         return self._evaluation(self.recipe.score)
 
     def also(self) -> dict[str, dict[str, Any]]:
-        """The evaluations of variants, by name, as far as they were made."""
+        """The evaluations of variants that exist, by name."""
         read = {name: self._evaluation(path) for name, path in self.recipe.also.items()}
         return {name: metrics for name, metrics in read.items() if metrics}
 
@@ -60,7 +60,7 @@ class Ending:
             yield f"{counted(len(self.seconds), 'step')}, {minutes:.0f} minutes{in_sum}"
 
     def verdict(self) -> str | None:
-        """The score beside the cheap baseline of the same clips, where the recipe has made one."""
+        """The score next to the cheap baseline on the same clips, if the recipe computed one."""
         score, baseline = (Path(substitute(text, self.values)) for text in (self.recipe.score, self.recipe.baseline))
         if not (self.recipe.baseline and score.is_file() and baseline.is_file()):
             return None
@@ -70,12 +70,12 @@ class Ending:
             return f"the cheap baseline is not compared: {error}"
 
     def made(self) -> list[Path]:
-        """What the recipe names as its results, as far as it was made."""
+        """The results named by the recipe that exist."""
         paths = (Path(substitute(path, self.values)) for path in self.recipe.made)
         return [path for path in paths if path.exists()]
 
     def next(self) -> list[list[str]]:
-        """The words after `emit` of the command that comes next."""
+        """The words after `emit` of the next command."""
         return [filled_words(self.recipe.next, self.values)[1:]] if self.recipe.next else []
 
     def document(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Ending:
 
 
 def score_lines(metrics: dict[str, Any]) -> Iterator[str]:
-    """The scores of an evaluation, beside the most that its labels allow where that is known."""
+    """The scores of an evaluation, next to the ceiling that its labels allow, if known."""
     pcc, ceiling = metrics["pcc"], metrics.get("ceiling")
     names = [*pcc["per_dimension"], "ceiling"]
     width = max(16, 2 + max(map(len, names)))
@@ -112,7 +112,7 @@ def _mean(pcc: dict[str, Any]) -> str:
 
 
 def _group_lines(metrics: dict[str, Any]) -> Iterator[str]:
-    """Of how many people the scored clips are, where that is known, and what follows for the interval."""
+    """The number of people in the scored clips, if known, and what it means for the interval."""
     count, kind = metrics.get("groups"), (metrics.get("clips") or {}).get("group") or "group"
     if not isinstance(count, int):
         return

@@ -1,4 +1,4 @@
-"""Running a recipe: each step once, in order or several at once; what is done and still true is skipped."""
+"""Running a recipe: each step once, in order or several at once; steps that are done and up to date are skipped."""
 
 import os
 import shlex
@@ -31,11 +31,11 @@ LOCK = ".recipe.lock"
 
 
 def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool = False, jobs: int = 1) -> None:
-    """Run the steps of a recipe that are not done yet, then print what was made. given: {variable: text}.
-    jobs: the most steps at once.
+    """Run the steps of a recipe that are not done yet, then print the results. given: {variable: text}. jobs: most
+    steps at once.
 
-    UserError before any step for a wrong variable or option, a missing input, an output that is not writable, and a
-    second run in the same folder; then for the first step that fails."""
+    UserError before the first step for a wrong variable or option, a missing input, an output that is not writable, or
+    another run in the same folder; later, for the first step that fails."""
     if recipe.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     values = resolve(recipe, given)
@@ -61,14 +61,14 @@ def run_recipe(recipe: PipelineRecipe, given: Mapping[str, str], dry_run: bool =
 
 
 def run_line(recipe: PipelineRecipe, given: Mapping[str, str]) -> str:
-    """The `emit run` that gives these variables."""
+    """The `emit run` command line with these variables."""
     shipped = recipe.file in shipped_recipes().values()
     named = recipe.name if shipped else str(recipe.file)
     return shlex.join(["emit", "run", named, *(f"{name}={value}" for name, value in given.items())])
 
 
 def _run_in_order(steps: Steps) -> None:
-    """Run what is not done, one step after the other."""
+    """Run the steps that are not done, one after the other."""
     for number, step in enumerate(steps.steps):
         if steps.begin(number):
             began = time.perf_counter()
@@ -78,7 +78,7 @@ def _run_in_order(steps: Steps) -> None:
 
 def run_step(step: PlannedStep, recipe: PipelineRecipe) -> None:
     """Run one step. Without a GPU it runs in this process, which imports torch, transformers and open_clip once for all
-    steps; with a GPU it runs in a process of its own, which frees the GPU for the next step. UserError when it fails.
+    steps; with a GPU it runs in its own process, which frees the GPU for the next step. UserError if it fails.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""From a recipe and the values of its variables to command lines."""
+"""Expanding a recipe and the values of its variables into command lines."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ from shared.registry import nearest
 
 @dataclass(frozen=True)
 class CommandLine:
-    """One step of a run: its name, and the words of its command."""
+    """One step of a run: its name and the words of its command."""
 
     name: str
     words: tuple[str, ...]
@@ -27,8 +27,8 @@ class CommandLine:
 
 
 def parse_assignments(recipe: PipelineRecipe, words: Sequence[str]) -> dict[str, str]:
-    """{variable: text} of arguments such as `clips=200`, also with -- before them. UsageError for another form, an
-    unknown name, or a name that is there twice."""
+    """{variable: text} from arguments such as `clips=200` or `--clips=200`. UsageError for any other form, an unknown
+    name, or a duplicate name."""
     given: dict[str, str] = {}
     for word in words:
         name, sign, value = word.partition("=")
@@ -48,7 +48,7 @@ def parse_assignments(recipe: PipelineRecipe, words: Sequence[str]) -> dict[str,
 
 
 def resolve(recipe: PipelineRecipe, given: Mapping[str, str]) -> dict[str, Any]:
-    """The value of each variable: as given, else its default. UsageError for one that is missing or of a wrong type."""
+    """The value of each variable: as given, or its default. UsageError if it is missing or of the wrong type."""
     values: dict[str, Any] = {}
     for name, variable in recipe.variables.items():
         if name in given:
@@ -59,13 +59,13 @@ def resolve(recipe: PipelineRecipe, given: Mapping[str, str]) -> dict[str, Any]:
             values[name] = substitute(variable.default, values)
         else:
             values[name] = variable.default
-        if variable.checkpoint and values[name] is not None:  # a path, also where it is one name
+        if variable.checkpoint and values[name] is not None:  # a path, even if it is a single name
             values[name] = os.path.join(os.path.dirname(values[name]) or os.curdir, os.path.basename(values[name]))
     return values
 
 
 def _typed(variable: Variable, text: str) -> Any:
-    """The value that a text gives a variable. Its default decides the type; a text stays as it is."""
+    """A text converted to the type of the variable's default; unchanged if that is text."""
     name, default = variable.name, variable.default
     if text.strip() == "null" and not variable.required and name != "out":
         return None
@@ -76,31 +76,32 @@ def _typed(variable: Variable, text: str) -> Any:
     if isinstance(default, bool):
         value = truth(text)
         if value is None:
-            raise UsageError(f"{name}={text}: allowed is true or false")
+            raise UsageError(f"{name}={text}: expected true or false")
         return value
     if isinstance(default, int | float):
         value = parse_yaml(text, name)
         number = int if isinstance(default, int) else int | float
         if isinstance(value, bool) or not isinstance(value, number):
             raise UsageError(
-                f"{name}={text}: allowed is a {'whole ' * isinstance(default, int)}number, such as {default}"
+                f"{name}={text}: expected a {'whole ' * isinstance(default, int)}number, such as {default}"
             )
         return value
     if isinstance(default, list):
         value = parse_yaml(text if text.lstrip().startswith("[") else f"[{text}]", name)
         if not isinstance(value, list) or any(isinstance(each, dict | list) or each is None for each in value):
-            raise UsageError(f"{name}={text}: allowed is a list, such as {','.join(map(str, default))}")
+            raise UsageError(f"{name}={text}: expected a list, such as {','.join(map(str, default))}")
         if len({str(each) for each in value}) < len(value):
-            raise UsageError(f"{name}={text}: a value is there twice; give it once")
+            raise UsageError(f"{name}={text}: a value is listed twice; list it once")
         return value
     return os.path.expanduser(text) if text.startswith("~/") else text  # zsh leaves name=~/x to the command
 
 
 def expand(recipe: PipelineRecipe, values: Mapping[str, Any]) -> list[CommandLine]:
-    """The command lines, in order: loops unrolled, conditions decided, variables filled in. UserError when none is."""
+    """The command lines, in order: loops unrolled, conditions decided, variables filled in. UserError if none is
+    left."""
     lines = list(_expand(recipe.steps, values, []))
     if not lines:
-        raise UserError(f"{recipe.file}: no step is left to run with these variables; its `if` and `for` leave out all")
+        raise UserError(f"{recipe.file}: no step to run with these variables; `if` and `for` exclude all of them")
     return lines
 
 
@@ -117,7 +118,7 @@ def _expand(steps: Sequence[Step | Loop], values: Mapping[str, Any], path: list[
         for name, items in lists.items():
             if not isinstance(items, list):
                 raise UserError(
-                    f"for: {name}: the variable {step.over[name]} is {items!r}, no list; give it a list as its default"
+                    f"for: {name}: the variable {step.over[name]} is {items!r}, not a list; make its default a list"
                 )
         for chosen in itertools.product(*lists.values()):
             inner = dict(zip(lists, chosen, strict=True))
@@ -131,7 +132,7 @@ def _holds(condition: str, values: Mapping[str, Any]) -> bool:
 
 
 def _fill(words: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
-    """The words with the values of their variables. An option of an empty value goes with it."""
+    """The words with their variables filled in. An option with an empty value is dropped."""
     filled: list[str] = []
     for word in words:
         alone = PLACEHOLDER.fullmatch(word)
@@ -144,9 +145,9 @@ def _fill(words: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
             _refuse_list_inside(word, values)
             text = substitute(word, values)
             if alone and text.startswith("-") and filled[-1].startswith("--") and "=" not in filled[-1]:
-                filled[-1] += f"={text}"  # or it would be read as an option
+                filled[-1] += f"={text}"  # otherwise it would be parsed as an option
             elif alone and text.startswith("-"):
-                raise UserError(f"{alone[1]}={text}: is read as an option; write a path as ./{text}")
+                raise UserError(f"{alone[1]}={text}: is parsed as an option; write a path as ./{text}")
             else:
                 filled.append(text)
             continue
@@ -157,7 +158,7 @@ def _fill(words: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _refuse_list_inside(word: str, values: Mapping[str, Any]) -> None:
-    """UserError for a list in the middle of a word, such as {out}/{seeds}, which names nothing."""
+    """UserError for a list in the middle of a word, such as {out}/{seeds}, which is no path."""
     for match in PLACEHOLDER.finditer(word):
         before, after = word[: match.start()], word[match.end() :]
         if isinstance(values[match[1]], list) and (after or (before and not before.endswith("="))):
@@ -167,7 +168,8 @@ def _refuse_list_inside(word: str, values: Mapping[str, Any]) -> None:
 
 
 def in_recipe_words(message: str, recipe: PipelineRecipe) -> str:
-    """A message of a step, whose options are the variables that the recipe puts into options of the same name."""
+    """A step's message with its options renamed to the recipe's variables, if an option and its variable share a
+    name."""
     lines = " ".join(step.run for step in all_steps(recipe.steps))
     names = [name for name in recipe.variables if f"--{name} {{{name}}}" in lines]
     return re.sub(rf"--({'|'.join(names)})[= ]", r"\1=", message) if names else message
@@ -179,12 +181,12 @@ def filled_words(text: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def substitute(text: str, values: Mapping[str, Any]) -> str:
-    """The text with each `{name}` replaced by the value of that variable."""
+    """The text with each `{name}` replaced by the value of the variable."""
     return PLACEHOLDER.sub(lambda match: _written(values[match[1]]), text)
 
 
 def _written(value: Any) -> str:
-    """A value as a command line holds it."""
+    """A value as written on a command line."""
     if isinstance(value, bool | list):
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)

@@ -1,5 +1,5 @@
-"""What tells one input or output of a step from another: the content of a file, the checksum of a saved folder, the
-files of any other folder."""
+"""Fingerprints of the inputs and outputs of steps: the content of a file, the checksum of a saved folder, the files of
+any other folder."""
 
 import functools
 import os
@@ -12,15 +12,15 @@ from shared.files import digest, sample_digest
 from shared.saved.checksum import KINDS, read_sealed_json
 
 RUN_FILES = ("made_from.json", "config.yaml")
-"""Beside metrics.json, which a finished training run has."""
+"""Next to metrics.json, which a finished training run has."""
 MOST_READ = 20_000
-"""Files of a folder whose content is looked at; of more, only sizes and times of change."""
+"""In a folder with more files, only sizes and modification times count, not content."""
 MOST_BYTES = 2**28
-"""Larger files count by their size and a sample of their content."""
+"""Larger files are represented by their size and a sample of their content."""
 
 
 def fingerprint(path: Path) -> str:
-    """Sixteen hexadecimal digits that change with what is at a path; "" when nothing is."""
+    """Sixteen hexadecimal digits that change with the content of a path; "" if it does not exist."""
     if path.is_file():
         status = path.stat()
         return _of_file(path.absolute(), status.st_size, status.st_mtime_ns, status.st_ino)
@@ -33,7 +33,7 @@ def _of_file(path: Path, size: int, *_changes: int) -> str:
 
 
 def _of_folder(folder: Path) -> Iterator[list[Any]]:
-    """A line for each part of a folder. Hidden files and what a saved folder does not cover do not count."""
+    """A line for each part of a folder. Hidden files and files that a saved folder does not cover are ignored."""
     checksum = _saved_checksum(folder)
     if checksum:
         yield [".", checksum]
@@ -57,7 +57,7 @@ def _of_folder(folder: Path) -> Iterator[list[Any]]:
 
 
 def _saved_checksum(folder: Path) -> str:
-    """The checksum that a saved folder (encoders, a model, a dataset) carries; "" for other folders."""
+    """The checksum in a saved folder (encoders, a model, a dataset); "" for other folders."""
     for kind in KINDS:
         if (folder / kind.description).is_file():
             try:
@@ -70,7 +70,7 @@ def _saved_checksum(folder: Path) -> str:
 
 
 def source_fingerprint(source: Path, layout: str | None, layout_options: dict[str, Any]) -> str:
-    """Of a source of clips: also of the media that a table lists, wherever they lie."""
+    """Fingerprint of a source of clips, including the media that a table lists, wherever they are."""
     from shared.layouts.registry import read_source
 
     clips = read_source(source, layout, layout_options)

@@ -1,4 +1,4 @@
-"""What a recipe has made in a folder, and from what: OUT/recipe.json. It decides what is made again."""
+"""What a recipe wrote in a folder, and from what: OUT/recipe.json. It decides which steps run again."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ FILE = "recipe.json"
 
 @dataclass
 class Entry:
-    """One step: begun, and done when `outputs` says what it made."""
+    """One step that has started; it is done once `outputs` lists what it wrote."""
 
     command: str
     made_from: dict[str, Any]
@@ -27,25 +27,25 @@ class Entry:
     done: bool = False
     seconds: float = 0.0
     run: str = ""
-    """The `emit run` that began it; "" of versions that did not note it."""
+    """The `emit run` that started it; "" from versions that did not record it."""
 
 
 class Journal:
-    """The steps that recipes have begun and finished in a folder."""
+    """The steps that recipes have started and finished in a folder."""
 
     def __init__(self, out: Path):
         self.out = out
         self.entries: dict[str, Entry] = {}
         if (out / FILE).exists():
-            content = read_object(out / FILE, "list of what recipes have made", "delete it, or give another out=")
+            content = read_object(out / FILE, "list of what recipes wrote", "delete it, or give another out=")
             try:
                 self.entries = {key: Entry(**value) for key, value in content["steps"].items()}
             except (KeyError, TypeError, AttributeError):
                 raise UserError(f"{out / FILE}: damaged; delete it, or give another out=") from None
 
     def finished(self, step: PlannedStep, made_from: dict[str, Any]) -> Entry | None:
-        """The entry of a step whose outputs are there and were made from the same things. UserError for an output that
-        changed since."""
+        """The entry of a step if its outputs exist and come from the same inputs. UserError for an output that changed
+        since."""
         entry = self.entries.get(self._key(step))
         if entry is None or not entry.done or entry.made_from != made_from:
             return None
@@ -55,7 +55,7 @@ class Journal:
         return entry
 
     def why_again(self, step: PlannedStep, made_from: dict[str, Any]) -> str:
-        """Why a step that was done before is done again, in words; "" for one that was not."""
+        """Why a step that was done before runs again, in words; "" if it was not done."""
         entry = self.entries.get(self._key(step))
         if entry is None or not entry.done:
             return ""
@@ -64,15 +64,15 @@ class Journal:
         return f"{first_few(changed)} changed" if changed else "its output is gone"
 
     def begin(self, step: PlannedStep, made_from: dict[str, Any], run: str = "") -> None:
-        """Note that a step of `run` begins. What it made from other things before is deleted; UserError for an output
-        that is there and that no recipe made here, or that changed since. An interrupted step keeps what it has."""
+        """Record that a step of `run` starts. Its outputs from other inputs are deleted. UserError for an existing
+        output that no recipe wrote here, or that changed since. An interrupted step keeps its outputs."""
         key = self._key(step)
         entry = self.entries.get(key)
         there = [output.path for output in step.outputs if _holds_something(output.path)]
         if entry is None:
             for path in there:
                 raise UserError(
-                    f"{path}: is there, and no recipe made it (step {step.line.name!r}); delete it, or give another out"
+                    f"{path}: exists, but no recipe wrote it (step {step.line.name!r}); delete it, or give another out"
                 )
         else:
             if entry.done:
@@ -85,7 +85,7 @@ class Journal:
         self._write()
 
     def finish(self, step: PlannedStep, seconds: float) -> None:
-        """Note that a step is done."""
+        """Record that a step is done."""
         entry = self.entries[self._key(step)]
         entry.outputs = {self._relative(output.path): fingerprint(output.path) for output in step.outputs}
         entry.done, entry.seconds = True, round(seconds, 1)
@@ -96,12 +96,12 @@ class Journal:
             path = output.path
             if _holds_something(path) and entry.outputs.get(self._relative(path)) != fingerprint(path):
                 raise UserError(
-                    f"{path}: changed since this recipe made it (step {step.line.name!r}); delete it to make it again, "
+                    f"{path}: changed since this recipe wrote it (step {step.line.name!r}); delete it to rewrite it, "
                     "or give another out="
                 )
 
     def _key(self, step: PlannedStep) -> str:
-        """A step is known by what it writes, whatever recipe it stands in."""
+        """A step is identified by what it writes, in any recipe."""
         outputs = [self._relative(output.path) for output in step.outputs]
         return " ".join(outputs) if outputs else f"{step.line.words[1]} of {step.line.name}"
 
@@ -113,12 +113,12 @@ class Journal:
 
 
 def _holds_something(path: Path) -> bool:
-    """Whether an output is there: a file, or a folder that is not empty."""
+    """Whether an output exists: a file, or a folder that is not empty."""
     return any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
 
 
 def _delete(path: Path) -> None:
-    """Delete an output; of a symbolic link, what it points to."""
+    """Delete an output; for a symbolic link, its target."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         shutil.rmtree(target)

@@ -1,7 +1,7 @@
 """Which steps of a run wait for which others.
 
-Nothing is written in a recipe for this: a step waits for the earlier steps whose outputs it reads. So that steps run at
-once with the results of the written order, it also waits for those that read or write where it writes.
+A recipe does not declare this: a step waits for the earlier steps whose outputs it reads. It also waits for earlier
+steps that read or write where it writes, so that parallel steps give the results of the written order.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from shared.pipeline.plan import PlannedStep, given_fields
 
 
 def dependencies(steps: Sequence[PlannedStep]) -> list[set[int]]:
-    """For each step the numbers, from 0, of the earlier steps that must be done before it begins."""
+    """For each step, the numbers, from 0, of the earlier steps that must be done before it starts."""
     made = [_Places(path for output in step.outputs for path in (output.path, *output.beside)) for step in steps]
     read = [_Places(read_paths(step)) for step in steps]
     return [
@@ -24,8 +24,8 @@ def dependencies(steps: Sequence[PlannedStep]) -> list[set[int]]:
 
 
 def read_paths(step: PlannedStep) -> Iterator[str]:
-    """Whatever a step may read: the paths and texts among its options, however deep, and the words of its command, one
-    of which names the file of `--config`. A text that is no path does no harm."""
+    """Everything that a step may read: the paths and texts in its options at any depth, and the words of its command,
+    which include the file of `--config`. A text that is not a path does no harm."""
     for value in given_fields(step.config).values():
         for part in _parts(value):
             if isinstance(part, Path) and not step.is_output(part):
@@ -52,14 +52,14 @@ def _named(text: str) -> Iterator[str]:
 
 
 class _Places:
-    """Files and folders, wherever links lead."""
+    """Files and folders, with links resolved."""
 
     def __init__(self, paths: Iterable[str | Path]):
         self.places = {os.path.realpath(path) for path in paths if "\0" not in str(path)} - {os.sep}
         self.above = {os.fspath(folder) for place in self.places for folder in Path(place).parents}
 
     def meet(self, other: "_Places") -> bool:
-        """Whether a place of one is, holds or lies in a place of the other."""
+        """Whether a path of one equals, contains or lies in a path of the other."""
         return not (
             self.places.isdisjoint(other.places)
             and self.places.isdisjoint(other.above)

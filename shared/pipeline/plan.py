@@ -1,6 +1,6 @@
-"""The steps of a run as their commands understand them: checked options, and the files they read and write.
+"""The steps of a run as their commands see them: checked options, and the files they read and write.
 
-Nothing is written twice in a recipe: what a step reads and writes follows from the types of its command's options.
+A recipe declares nothing twice: what a step reads and writes follows from the types of its command's options.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from shared.pipeline.expand import CommandLine
 from shared.pipeline.fingerprints import fingerprint, source_fingerprint
 
 COUNTED_WHOLE = ("align", "fuse", "search", "synth")
-"""Commands whose folder changes with a folder that another step writes within it. A saved folder, such as a dataset,
-does not."""
+"""Commands whose output folder counts as changed when another step writes a folder inside it. A saved folder, such as
+a dataset, does not."""
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,29 @@ class PlannedStep:
 
     line: CommandLine
     config: Any
-    """The options of its command, a dataclass."""
+    """The options of its command: a dataclass."""
     outputs: tuple[WrittenPath, ...]
     before: tuple[tuple[Path, Path], ...] = ()
-    """The outputs of the steps before it, and where links lead each."""
+    """The outputs of the steps before it, each with its resolved path."""
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of a training run, which is finished when it holds metrics.json."""
+        """The folder of a training run, which is finished when it has a metrics.json."""
         return next((output.path for output in self.outputs if output.option == "--run"), None)
 
     def is_output(self, path: Path) -> bool:
         return any(_same(path, output.path) for output in self.outputs)
 
     def results_in(self, folder: Path) -> list[Path]:
-        """The outputs of earlier steps in a folder that is none itself: what a report of the folder reads."""
+        """The outputs of earlier steps in a folder that is not an output itself: what a report on it reads."""
         place = Path(os.path.realpath(folder))
         return [path for path, made in self.before if place in made.parents]
 
 
 def plan_steps(lines: Sequence[CommandLine]) -> list[PlannedStep]:
-    """Check every step before any runs. UserError names the step whose options its command refuses, that writes what
-    another step writes or a folder within a run, or that reads what neither exists nor is made before it."""
+    """Check every step before any runs. UserError names a step with options that its command refuses, with the output
+    of another step or a folder inside a run as its output, or with an input that neither exists nor is written
+    earlier."""
     steps: list[PlannedStep] = []
     written = _Written()
     before: list[tuple[Path, Path]] = []
@@ -64,7 +65,7 @@ def plan_steps(lines: Sequence[CommandLine]) -> list[PlannedStep]:
         step = PlannedStep(line, config, tuple(outputs), tuple(before))
         for path in needed_paths(step):
             if not path.exists() and not written.by_earlier(path) and not step.results_in(path):
-                raise UserError(f"{path}: no such file or folder, which the step {line.name!r} needs ({line})")
+                raise UserError(f"{path}: no such file or folder, needed by the step {line.name!r} ({line})")
         written.add(step)
         before += [(output.path, _real(output.path)) for output in outputs]
         steps.append(step)
@@ -72,19 +73,20 @@ def plan_steps(lines: Sequence[CommandLine]) -> list[PlannedStep]:
 
 
 class _Written:
-    """Where steps write, wherever links lead: found by path, because a recipe may have hundreds of steps."""
+    """Where steps write, with links resolved; indexed by path, because a recipe may have hundreds of steps."""
 
     def __init__(self) -> None:
         self._outputs: dict[Path, tuple[str, WrittenPath]] = {}
         """{place: the step and its output}"""
         self._around: dict[Path, tuple[str, WrittenPath]] = {}
-        """{folder: a step and an output of it that is a folder within}"""
+        """{folder: a step and its output, a folder inside}"""
         self._whole: dict[Path, tuple[str, WrittenPath]] = {}
-        """Those of COUNTED_WHOLE."""
+        """Outputs of the commands in COUNTED_WHOLE."""
         self._beside: set[Path] = set()
 
     def add(self, step: PlannedStep) -> None:
-        """UserError if an earlier step writes to the same place, or a folder into one that then counts as changed."""
+        """UserError if an earlier step writes to the same path, or one writes a folder inside another's
+        COUNTED_WHOLE."""
         places = [(_real(output.path), output) for output in step.outputs]
         for place, output in places:
             writes = f"the step {step.line.name!r} writes {output.path}"
@@ -104,14 +106,14 @@ class _Written:
                 self._whole |= {place: made} if step.line.words[1] in COUNTED_WHOLE else {}
 
     def by_earlier(self, path: Path) -> bool:
-        """Whether an output is, is written beside, or holds a path."""
+        """Whether an output is the path, is written next to it, or contains it."""
         place = _real(path)
         folders = (self._outputs[folder][1] for folder in place.parents if folder in self._outputs)
         return place in self._outputs or place in self._beside or any(output.mark.folder for output in folders)
 
 
 def _options(line: CommandLine) -> Any:
-    """The options of one step. UserError in place of the line that its command prints about a wrong option."""
+    """The options of one step. UserError instead of the line that its command prints about a wrong option."""
     module, function = COMMANDS[line.words[1]][0].split(":")
     printed = io.StringIO()
     try:
@@ -126,14 +128,14 @@ def _options(line: CommandLine) -> Any:
 
 
 def given_fields(config: Any) -> dict[str, Any]:
-    """The options of a step by name, without a path that is not given: Path(), which would be the working directory."""
+    """The options of a step by name, without unset paths: Path() would be the working directory."""
     fields = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {field.name: value for field, value in fields.items() if not (value == field.default == Path())}
 
 
 def needed_paths(step: PlannedStep) -> Iterator[Path]:
-    """The paths that a step reads and that must exist before it: options of type Path, and paths in lists, or by
-    name."""
+    """The paths that must exist before a step that reads them: options of type Path, and paths in lists or in
+    NAME=PATH."""
     for value in given_fields(step.config).values():
         parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
         for part in parts:
@@ -144,10 +146,10 @@ def needed_paths(step: PlannedStep) -> Iterator[Path]:
 
 
 def made_from(step: PlannedStep, out: Path) -> dict[str, Any]:
-    """What the outputs of a step depend on, by name: its options, and in place of a file or folder that it reads what
-    tells its content from another. Where the folder `out` lies makes no difference.
+    """What the outputs of a step depend on, by name: its options, with a fingerprint in place of each file or folder
+    that it reads. The location of `out` does not matter.
 
-    out: the folder of the results of the recipe."""
+    out: the folder of the recipe's results."""
     config = step.config
     described: dict[str, Any] = {"command": step.line.words[1], "version": version("emit-toolkit")}
     for name, value in given_fields(config).items():

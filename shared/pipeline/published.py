@@ -1,4 +1,4 @@
-"""The published weights that a recipe starts from: their origin, their licenses, and what to do without them."""
+"""The published weights that a recipe starts from: their origin, their licenses, and what to do if they are missing."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,14 +9,14 @@ from shared.pipeline.recipe_file import Checkpoint, PipelineRecipe
 
 
 def named_weights(recipe: PipelineRecipe, values: Mapping[str, Any]) -> Iterator[tuple[str, Path, Checkpoint]]:
-    """(variable, its folder, what it should hold) of the variables that name weights and are not left out."""
+    """(variable, folder, expected weights) of the variables that name weights and are set."""
     for name, variable in recipe.variables.items():
         if variable.checkpoint and values[name] is not None:
             yield name, Path(values[name]), variable.checkpoint
 
 
 def require_weights(recipe: PipelineRecipe, values: Mapping[str, Any]) -> None:
-    """UserError, one line with the commands that download them, when weights are not where their variables say."""
+    """UserError with the download commands, in one line, if weights are not where their variables say."""
     missing = [
         f"{path} ({_why(path)}; license {checkpoint.license}): hf download {checkpoint.name} --local-dir {path}"
         for name, path, checkpoint in named_weights(recipe, values)
@@ -28,7 +28,7 @@ def require_weights(recipe: PipelineRecipe, values: Mapping[str, Any]) -> None:
 
 
 def license_lines(recipe: PipelineRecipe, values: Mapping[str, Any]) -> list[str]:
-    """What a person must know before models are trained from these weights, a line for each."""
+    """What a person must know before training from these weights, a line each."""
     return [
         f"{name}: {path}, published as {checkpoint.name}, {checkpoint.terms}"
         for name, path, checkpoint in named_weights(recipe, values)
@@ -36,7 +36,7 @@ def license_lines(recipe: PipelineRecipe, values: Mapping[str, Any]) -> list[str
 
 
 def _why(path: Path) -> str:
-    """Why no published model can be read at a path, in words; "" when there is one."""
+    """Why a path has no published model to read, in words; "" if it has one."""
     if path.is_file() or (path.is_dir() and any(path.glob("*config.json"))):
         return ""
-    return "holds no config.json" if path.is_dir() else "no such folder"
+    return "has no config.json" if path.is_dir() else "no such folder"

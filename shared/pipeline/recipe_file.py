@@ -210,7 +210,7 @@ def _texts(content: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
 
 def _switch(value: Any, where: str) -> bool:
     if not isinstance(value, bool):
-        raise UserError(f"{where}: is {value!r}: allowed is true or false")
+        raise UserError(f"{where}: is {value!r}: expected true or false")
     return value
 
 

@@ -1,4 +1,4 @@
-"""A step in a process of its own, whose lines appear with the name of the step in front."""
+"""A step in its own process; its lines are shown with the name of the step in front."""
 
 import contextlib
 import os
@@ -20,29 +20,29 @@ from shared.terminal.results import STEP
 
 
 class Ended(NamedTuple):
-    """A step has ended, and its last line is out."""
+    """A step has ended, and its last line is printed."""
 
     number: int
     status: int
-    """128 + the signal that ended it, as in a shell."""
+    """Exit status; 128 + the signal that ended it, as in a shell."""
     seconds: float
     error: str
-    """The last line in which it reported an error, as it was shown; "" without one."""
+    """The last error line, as shown; "" if it has none."""
 
 
 Event = Ended | Exception
-"""What a run waits for: the end of a step, or a stdout that is closed."""
+"""What a run waits for: the end of a step, or an error because stdout is closed."""
 PATIENCE = 10.0
-"""Seconds that a process has to end by itself."""
+"""Seconds that a process gets to end by itself."""
 CHUNK = 2**16
-"""Bytes; a table that a step prints at once is in one chunk, so that lines of others do not come between."""
+"""Bytes. A table that a step prints at once fits in one chunk, so that no lines of other steps come between."""
 
 
 def start_process(
     words: Sequence[str], environment: dict[str, str], server: StepServer | None
 ) -> "ForkedStep | subprocess.Popen[bytes]":
-    """`emit WORDS` in this environment and a process group of its own, with a pipe for each of its streams: a fork of
-    the server, which has this environment, or a fresh process where there is none."""
+    """`emit WORDS` in this environment and its own process group, with a pipe for stdout and stderr: a fork of the
+    server, which has this environment, or a fresh process if there is no server."""
     forked = server.start(words) if server is not None else None
     return forked or subprocess.Popen(
         emit_command(*words),
@@ -59,7 +59,8 @@ def read_pipes(
     on_stdout: Callable[[bytes], object],
     on_stderr: Callable[[bytes], object],
 ) -> int:
-    """Hand over what a process of `start_process` writes, b"" at the end of a stream, until it ends: its status."""
+    """Pass on what a process of `start_process` writes, b"" at the end of a stream, until it ends; returns its
+    status."""
     assert process.stdout and process.stderr
     with selectors.DefaultSelector() as pipes, process.stdout as stdout, process.stderr as stderr:
         pipes.register(stdout, selectors.EVENT_READ, on_stdout)
@@ -72,20 +73,20 @@ def read_pipes(
                 if not chunk:
                     pipes.unregister(key.fileobj)
             if not ready and process.poll() is not None:
-                break  # a process that it started, and that goes on, holds the pipe
+                break  # a process that it started still runs and holds the pipe
     return process.wait()
 
 
 def step_environment(threads: int) -> dict[str, str]:
-    """The environment of a step that has so many CPU threads, unless the user has set their number. They wait for each
-    other as OpenMP's do by default: passive ones make the small steps of stage 2 take twice as long."""
+    """The environment of a step with this many CPU threads, unless the user has set their number. The threads keep
+    OpenMP's default wait policy: with the passive one, the small steps of stage 2 take twice as long."""
     shares = {"OMP_NUM_THREADS": str(threads)}
     given = {name: value for name, value in os.environ.items() if value or name not in shares}
     return {**shares, **given, STEP: "1"}
 
 
 class StepProcess:
-    """One running step. It has a process group of its own: of Control-C it learns from the process that started it."""
+    """One running step, in its own process group: the parent process forwards Control-C to it."""
 
     def __init__(
         self,
@@ -97,8 +98,8 @@ class StepProcess:
         events: "SimpleQueue[Event]",
         translate: Callable[[str], str],
     ):
-        """words: the words after `emit`. server: has this environment; None starts a fresh process. events: gets its
-        end. translate: changes a message about an error."""
+        """words: the words after `emit`. server: has this environment; None starts a fresh process. events: receives
+        the end of the step. translate: rewrites an error message."""
         self._number, self._name, self._events, self._translate = number, name, events, translate
         self._began = time.perf_counter()
         self._error = ""
@@ -107,17 +108,17 @@ class StepProcess:
         threading.Thread(target=self._follow, daemon=True, name=f"step {name}").start()
 
     def terminate(self) -> None:
-        """Ask it to end; a training saves its state first."""
+        """Ask it to end; a training run saves its state first."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it and the processes that it has started."""
+        """Kill it and the processes that it has started."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it, by itself if it does so soon."""
+        """Ask it to end, and kill it if it takes too long."""
         self.terminate()
         try:
             self._process.wait(PATIENCE)
@@ -133,7 +134,7 @@ class StepProcess:
         self._events.put(Ended(self._number, 128 - status if status < 0 else status, seconds, self._error))
 
     def _shown(self, line: str) -> str:
-        """A line of the step as it is shown."""
+        """The line to show for a line of the step."""
         is_error = line.startswith(("error: ", "internal error: "))
         shown = f"[{self._name}] {self._translate(line) if is_error else line}".rstrip()
         if is_error:
@@ -142,7 +143,7 @@ class StepProcess:
 
 
 class _Lines:
-    """Writes the lines of one pipe of a step as soon as they are whole."""
+    """Writes the lines of one pipe of a step as soon as they are complete."""
 
     def __init__(self, shown: Callable[[str], str], stream: TextIO | None, on_error: Callable[[Exception], None]):
         self._shown, self._stream, self._on_error = shown, stream, on_error
@@ -154,9 +155,9 @@ class _Lines:
         if not newline:
             return
         lines = whole.decode(errors="backslashreplace").split("\n")
-        shown = [self._shown(line.rstrip("\r").rpartition("\r")[2]) for line in lines]  # the last state of a bar
+        shown = [self._shown(line.rstrip("\r").rpartition("\r")[2]) for line in lines]  # a bar's last state
         try:
             write_text("\n".join([*shown, ""]), self._stream)
-        except (OSError, ValueError) as error:  # closed: the rest is read and dropped, or the step would wait
+        except (OSError, ValueError) as error:  # closed: read and drop the rest, otherwise the step would block
             self._stream = None
             self._on_error(error)

@@ -1,10 +1,9 @@
-"""A process that has imported what steps need, and starts each step as a fork of itself.
+"""A process that has imported what steps need and starts each step as a fork of itself.
 
-A step in a fresh process first imports torch, its compiler, Accelerate and datasets, for seconds:
-`emit evaluate` takes 7 of them, in a fork 2. The server imports modules and computes nothing, so that no
-thread pool of torch, OpenMP or Arrow exists when it forks; OpenBLAS and jemalloc, whose threads start with the import,
-prepare for forks themselves. A forked step then does all that a fresh process does, its exit included, with the same
-results to the bit.
+A step in a fresh process first spends seconds on importing torch, its compiler, Accelerate and datasets: `emit
+evaluate` takes 7 seconds, in a fork 2. The server imports modules and computes nothing, so that no thread pool of
+torch, OpenMP or Arrow exists when it forks. OpenBLAS and jemalloc start threads on import, but handle forks themselves.
+A forked step then does everything that a fresh process does, including its exit, with bitwise identical results.
 """
 
 import contextlib
@@ -47,30 +46,30 @@ NUMBER = struct.Struct("=i")
 
 
 def can_fork() -> bool:
-    """Whether steps can be forks: on macOS, system libraries break in a fork."""
+    """Whether steps can be forked: on macOS, system libraries break in a fork."""
     return sys.platform == "linux"
 
 
 class ForkedStep:
-    """A step in a fork of the server, with the part of subprocess.Popen that is used."""
+    """A step in a fork of the server, with the parts of the subprocess.Popen interface that are used."""
 
     def __init__(self, status: socket.socket, stdout: BinaryIO, stderr: BinaryIO):
-        """status: gives its process id, and its status when it has ended."""
+        """status: socket that delivers its process id and, at its end, its exit status."""
         self._status, self.stdout, self.stderr = status, stdout, stderr
         self.pid = _receive_number(status)
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """As Popen's. It may be called by several threads, and by a handler of a signal while it runs."""
+        """As Popen.poll. Several threads may call it, and a signal handler while it runs."""
         if self.returncode is None:
             with contextlib.suppress(BlockingIOError):
                 content = self._status.recv(NUMBER.size, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-                # Without a number the server was killed: what it would have said is not known.
+                # No number: the server was killed and the status is unknown.
                 self.returncode = NUMBER.unpack(content)[0] if content else -signal.SIGKILL
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """As Popen's."""
+        """As Popen.wait."""
         connection.wait([self._status], timeout)
         status = self.poll()
         if status is None:
@@ -84,10 +83,10 @@ class ForkedStep:
 
 
 class StepServer:
-    """Starts steps as forks. The server starts with the first one and ends with the block; steps that run go on."""
+    """Starts steps as forks. The server starts with the first step and ends with the block; running steps continue."""
 
     def __init__(self, commands: Iterable[str], environment: dict[str, str]):
-        """commands: those that the steps call. environment: that of the steps."""
+        """commands: the commands that the steps call. environment: the environment of the steps."""
         used = set(commands)
         self._modules = [module for module, users in PRELOAD.items() if used & set(users)]
         self._environment = environment
@@ -104,8 +103,8 @@ class StepServer:
             self._process.wait()
 
     def start(self, words: Sequence[str]) -> ForkedStep | None:
-        """Start `emit WORDS`, when the server is ready; None if there is no server, as when one of its imports fails: a
-        step in a fresh process then says why."""
+        """Start `emit WORDS` when the server is ready; None if there is no server, for instance because an import
+        failed: a step in a fresh process then says why."""
         requests, process = self._running()
         status, their_status = socket.socketpair()
         pipes = [os.pipe(), os.pipe()]
@@ -116,13 +115,13 @@ class StepServer:
                 requests.send(list(words))
                 for descriptor in handed_over:
                     reduction.send_handle(requests, descriptor, process.pid)
-            finally:  # before waiting: the end of the server shows when nobody else holds them
+            finally:  # before waiting: only if nobody else holds them does the server's end show
                 for descriptor in handed_over:
                     os.close(descriptor)
             return ForkedStep(status, stdout, stderr)
         except (EOFError, OSError):
-            for each in (status, stdout, stderr):
-                each.close()
+            for stream in (status, stdout, stderr):
+                stream.close()
             return None
 
     def _running(self) -> "tuple[connection.Connection, subprocess.Popen[bytes]]":
@@ -132,14 +131,14 @@ class StepServer:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", SERVER, str(theirs.fileno()), *self._modules],
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,  # as its forks have, for which Python prepares its streams
+                    stdout=subprocess.PIPE,  # as in its forks: Python sets up its streams accordingly
                     stderr=subprocess.STDOUT,
                     pass_fds=[theirs.fileno()],
                     env=self._environment,
-                    process_group=0,  # of Control-C, steps learn from the process that started them
+                    process_group=0,  # the parent process forwards Control-C to the steps
                 )
             assert self._process.stdout
-            self._process.stdout.close()  # the server itself says nothing
+            self._process.stdout.close()  # the server itself prints nothing
         return self._requests, self._process
 
 
@@ -152,7 +151,7 @@ def _receive_number(status: socket.socket) -> int:
 
 
 def _serve(requests: connection.Connection) -> list[str] | None:
-    """Fork for each request until the other end is closed: None. In the fork: the words of its step."""
+    """Fork for each request. Returns the words of the step in the fork, and None when the other end is closed."""
     running: dict[int, int] = {}  # {process id: where its status goes}
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -180,7 +179,7 @@ def _serve(requests: connection.Connection) -> list[str] | None:
                     os.close(descriptor)
                 os.setpgid(0, 0)
                 return words
-            with contextlib.suppress(OSError):  # here too, so that the group is there when its number is known
+            with contextlib.suppress(OSError):  # here too, so that the group exists when its number is known
                 os.setpgid(pid, pid)
             os.close(stdout)
             os.close(stderr)
@@ -207,8 +206,8 @@ def main() -> NoReturn:
     for module in sys.argv[2:]:
         importlib.import_module(module)
     gc.collect()
-    gc.freeze()  # forks share the memory of what is here
-    # Python sees the threads of OpenBLAS and jemalloc, see above.
+    gc.freeze()  # forks share the memory of the imported modules
+    # Python warns about the threads of OpenBLAS and jemalloc, see above.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     words = _serve(requests)
     if words is None:

@@ -1,4 +1,4 @@
-"""The steps of a run: what each has to do, according to the journal, and whether it has done it."""
+"""The steps of a run: which ones must run, according to the journal, and whether they succeeded."""
 
 import signal
 import sys
@@ -13,10 +13,10 @@ from shared.terminal.messages import note, say
 
 
 class Steps:
-    """The steps of a run in the order of the recipe; a number, from 0, is one of them."""
+    """The steps of a run in the order of the recipe, numbered from 0."""
 
     def __init__(self, recipe: PipelineRecipe, steps: Sequence[PlannedStep], out: Path, run: str):
-        """run: the `emit run` that makes them."""
+        """run: the `emit run` that runs them."""
         self.recipe, self.steps, self.out, self.run = recipe, steps, out, run
         self._journal = Journal(out)
         self._seconds: dict[int, float] = {}
@@ -25,12 +25,12 @@ class Steps:
         return self.steps[number].line.name
 
     def place(self, number: int) -> str:
-        """What the lines about a step begin with."""
+        """The beginning of the lines about a step."""
         return f"== {self.name(number)} ({number + 1} of {len(self.steps)})"
 
     def begin(self, number: int, gap: str = "\n") -> bool:
-        """Say and note that a step begins; False when it is already done. The steps that it depends on are done.
-        UserError as `Journal.begin`. gap: what stands before the line."""
+        """Print and record that a step starts; False if it is already done. The steps that it depends on are done.
+        UserError as in `Journal.begin`. gap: goes before the line."""
         step = self.steps[number]
         depends_on = made_from(step, self.out)
         entry = self._journal.finished(step, depends_on)
@@ -44,26 +44,26 @@ class Steps:
         return True
 
     def finish(self, number: int, seconds: float) -> None:
-        """Note that a step is done."""
+        """Record that a step is done."""
         self._seconds[number] = seconds
         self._journal.finish(self.steps[number], seconds)
 
     def seconds(self) -> list[tuple[str, float]]:
-        """(name, seconds it took, also in an earlier run) of each step that is done."""
+        """(name, seconds) of each step that is done, in this run or an earlier one."""
         return [(self.name(number), self._seconds[number]) for number in sorted(self._seconds)]
 
 
 def check_ended(step: PlannedStep, recipe: PipelineRecipe, status: int) -> None:
-    """UserError when a step that ended with this status has failed, was stopped, or has not written its outputs;
-    SystemExit when it was stopped by SIGTERM."""
+    """UserError if a step that ended with this status failed, was stopped, or has not written its outputs; SystemExit
+    if it was stopped by SIGTERM."""
     name = step.line.name
     if status == 128 + signal.SIGTERM:
         note(f"the step {name!r} was stopped; run {recipe.name} again to continue from its checkpoint")
         sys.exit(status)
     if status:
         raise UserError(
-            f"the step {name!r} failed (status {status}); mend the error above, then run {recipe.name} again, which "
-            f"goes on here; this step alone: {step.line}"
+            f"the step {name!r} failed (status {status}); fix the error above and run {recipe.name} again to "
+            f"continue here; this step alone: {step.line}"
         )
     if step.run_folder and not (step.run_folder / "metrics.json").exists():
         raise UserError(f"the step {name!r} was stopped; run {recipe.name} again to continue from its checkpoint")

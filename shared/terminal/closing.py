@@ -17,10 +17,10 @@ from shared.terminal.results import is_step, offer_document, plain
 
 
 def closing(wrote: Sequence[Path] = (), then: Sequence[Sequence[object]] = ()) -> None:
-    """Say what a command wrote and which commands come next, at its very end. Silent with --quiet, and in a command
-    that another one calls; with --json, the document of a command that has no other result.
+    """Print what a command wrote and which commands come next, at its very end. Silent with --quiet and in a command
+    called by another; with --json, this is the document of a command that has no other result.
 
-    then: each the words after `emit`, such as ("export", "--run", run, "--out", folder).
+    then: the words after `emit` of each command, such as ("export", "--run", run, "--out", folder).
     """
     if is_step():
         return
@@ -38,7 +38,7 @@ def closing(wrote: Sequence[Path] = (), then: Sequence[Sequence[object]] = ()) -
 
 
 def unused(path: Path) -> Path:
-    """The path, or if something is there, the first of PATH_2, PATH_3, ... that is free: for an output to suggest."""
+    """A path to suggest as an output: `path`, or if it exists, the first free one of PATH_2, PATH_3, ..."""
     candidate, number = path, 2
     while candidate.exists():
         candidate, number = path.with_name(f"{path.stem}_{number}{path.suffix}"), number + 1
@@ -46,13 +46,13 @@ def unused(path: Path) -> Path:
 
 
 def fuse_options(widths: Mapping[str, int]) -> list[str]:
-    """The options of `emit fuse` with which stage 2 can begin, on features with these widths (features.json), of which
-    a modality that every clip lacks has 1."""
+    """The options of `emit fuse` that start stage 2 on features with these widths (features.json). The width of a
+    modality that every clip lacks is 1."""
     return ["--config", "words" if widths["vision"] == widths["audio"] == 1 else "dual_stage"]
 
 
 def given(config: Any, *names: str) -> list[str]:
-    """The words of those options that differ from their defaults, to repeat them in the next command."""
+    """The arguments of the options that differ from their defaults, to repeat in the next command."""
     words = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

@@ -1,5 +1,5 @@
-"""The first line of a command: which slow library is being loaded, printed just before the import, which is spared the
-search for garbage."""
+"""The first line of a command: which slow library is being loaded, printed just before its import. Garbage collection
+is off during the import."""
 
 import atexit
 import contextlib
@@ -27,8 +27,8 @@ SLOW = (
 
 
 class _Announcer:
-    """A finder of modules that says what is loaded when a slow library is executed. Looking whether one is installed
-    says nothing."""
+    """A module finder that announces a slow library when it is executed. Checking whether one is installed prints
+    nothing."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -54,8 +54,8 @@ class _Announcer:
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """What a library makes in this block stays: Python would look through it for garbage again and again, a tenth of
-    the time that importing torch takes, and finds next to nothing."""
+    """Disable garbage collection in this block: a library's objects stay alive, so the collector finds next to nothing
+    and takes a tenth of the time of importing torch."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -67,7 +67,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def announce_loading() -> None:
-    """From now on, say it when this process loads a slow library. At its end nothing is searched for garbage, which
+    """From now on, announce each slow library that this process loads. At exit, skip the garbage collection, which
     takes half a second after torch."""
     if not any(isinstance(finder, _Announcer) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Announcer())

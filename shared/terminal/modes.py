@@ -32,7 +32,7 @@ _modes = Modes()
 
 
 def split_modes(words: Sequence[str]) -> tuple[Modes, list[str]]:
-    """The modes among the arguments of a command, and the other arguments. What follows `--` is left alone."""
+    """The modes among the arguments of a command, and the other arguments. What follows `--` is not touched."""
     end = words.index("--") if "--" in words else len(words)
     given = set(words[:end]) & set(HELP)
     rest = [word for word in words[:end] if word not in HELP]

@@ -3,7 +3,7 @@
 import os
 
 _RANKS = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
-"""What torchrun and Accelerate, Open MPI, and MPICH and Intel MPI set."""
+"""Set by torchrun and Accelerate, by Open MPI, and by MPICH and Intel MPI."""
 
 
 def is_main_process() -> bool:

@@ -6,7 +6,7 @@
             bar.update()
     for clip in track(clips, "check", unit="clips"): ...
 
-It goes to stderr. On a terminal one line updates, and disappears at the end; in a log file or a pipe there is a plain
+Output goes to stderr. On a terminal, one line updates and disappears at the end. A log file or a pipe gets a plain
 line after 10 seconds, then at each 10 %, at least 30 seconds and at most 5 minutes apart. Steps shorter than 2
 seconds show nothing. Only the outermost of nested steps is shown.
 """
@@ -36,7 +36,7 @@ LINES_APART = (30.0, 300.0)
 SHARE_APART = 0.1
 """Share of the step between two lines of a log file."""
 TICK = 0.5
-"""Seconds between looks at the clock, so that the time passes on the screen while one item takes long."""
+"""Seconds between refreshes, so that the clock advances while one item takes long."""
 
 _lock = threading.RLock()
 _shown: list["Progress"] = []
@@ -44,7 +44,7 @@ _shown: list["Progress"] = []
 
 
 class Progress:
-    """A step of `total` items, of which some are done. Use `progress`."""
+    """A step of `total` items and the number done. Created by `progress`."""
 
     def __init__(self, what: str, total: int | None, unit: str, done: int = 0) -> None:
         self.what, self.total, self.unit = what, total, unit
@@ -101,14 +101,14 @@ class Progress:
 def progress(what: str, total: int | None, unit: str, done: int = 0) -> Progress:
     """A step to use in a `with` statement.
 
-    total: number of items, None when it is not known. unit: what an item is, in the plural. done: items that an
+    total: number of items, None if unknown. unit: what an item is, in the plural. done: items that an
     earlier run has finished, which do not count for the rate.
     """
     return Progress(what, total, unit, done)
 
 
 def track(items: Iterable[T], what: str, unit: str, total: int | None = None, done: int = 0) -> Iterator[T]:
-    """The items, with their progress. total: as for `progress`, by default the length of `items` and what is done."""
+    """The items, with their progress. total: as for `progress`, by default the length of `items` plus `done`."""
     if total is None and isinstance(items, Sized):
         total = done + len(items)
     with progress(what, total, unit, done) as step:
@@ -184,12 +184,12 @@ class _Bar:
 
 
 class _Lines:
-    """Plain lines every so often."""
+    """Plain lines from time to time."""
 
     def __init__(self, stream: "_Stream") -> None:
         self.stream = stream
         self.last: tuple[float, int] | None = None
-        """Time of the last line, and what was done then."""
+        """Time of the last line, and the count then."""
 
     def draw(self, step: Progress) -> None:
         if self._due(step):
@@ -235,7 +235,7 @@ def _log_line(step: Progress) -> str:
 
 
 class _Stream:
-    """A stream whose writes never fail: the reader of our stderr may have gone."""
+    """A stream whose writes never fail: the reader of stderr may be gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

@@ -1,7 +1,7 @@
 """The result of a command: a text for people, or with --json one document on stdout and nothing else there.
 
-With --json, what a command prints by other means goes to stderr; with --quiet, nowhere. This holds for C libraries and
-for the processes that a command starts, too.
+With --json, everything else that a command prints goes to stderr; with --quiet, it is dropped. This includes C
+libraries and child processes.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ STEP = "EMIT_STEP"
 
 def result(text: str, document: Any = None) -> None:
     """Print the result of a command: the text or, with --json, `document`, which is printed when the command ends.
-    The result of a command that another one calls counts as one of its ordinary lines."""
+    If another command called this one, the result counts as an ordinary line."""
     global _document
     if not is_main_process():
         return
@@ -45,20 +45,20 @@ def result(text: str, document: Any = None) -> None:
 
 
 def offer_document(document: Any) -> None:
-    """What --json prints when the command gives no result of its own."""
+    """What --json prints if the command has no other result."""
     global _document
     if _document is None and is_main_process() and not is_step():
         _document = document
 
 
 def is_step() -> bool:
-    """Whether another command called the one that runs, in this process or (STEP) in its own."""
+    """Whether the running command was called by another one, in this process or (STEP) in a separate one."""
     return _depth > 1 or bool(os.environ.get(STEP))
 
 
 @contextlib.contextmanager
 def running() -> Iterator[None]:
-    """A command runs inside this block."""
+    """Mark this block as a running command."""
     global _depth
     _depth += 1
     try:
@@ -69,8 +69,8 @@ def running() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reserved_stdout() -> Iterator[None]:
-    """Keep stdout for the result, if a mode asks for it; with --json, the document is printed at the end of the block,
-    also after an error."""
+    """Reserve stdout for the result if a mode requires it. With --json, the document is printed at the end of the
+    block, even after an error."""
     global _stdout, _document
     if not (modes().quiet or modes().json) or sys.stdout is None:
         yield
@@ -126,4 +126,4 @@ def plain(value: Any) -> Any:
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if hasattr(value, "tolist"):  # NumPy
         return plain(value.tolist())
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -52,7 +52,7 @@ class ClapOptions(WindowedOptions):
         given = FEATURES | self.feature_cfg
         for name, value in given.items():
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 384_000:
-                raise UserError(f"feature_cfg.{name} is {value!r:.60}: allowed is a whole number from 1 to 384000")
+                raise UserError(f"feature_cfg.{name} is {value!r:.60}: expected a whole number from 1 to 384000")
         check_bank(given["fft_window_size"], given["feature_size"])
 
 

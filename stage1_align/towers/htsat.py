@@ -108,7 +108,7 @@ class HtsatOptions(WindowedOptions):
             for name, value in SIZES[self.size].items():
                 setattr(self, name, value)
         if self.n_fft > MAX_FFT:  # laion_clap computes the Fourier transform as a matrix
-            raise UserError(f"n_fft is {self.n_fft}: allowed is a whole number from 1 to {MAX_FFT}")
+            raise UserError(f"n_fft is {self.n_fft}: expected a whole number from 1 to {MAX_FFT}")
         if len(self.depths) != len(self.num_heads):
             raise UserError(f"depths has {len(self.depths)} stages and num_heads {len(self.num_heads)}: give as many")
         for stage, heads in enumerate(self.num_heads):

@@ -53,7 +53,7 @@ class WhisperOptions(LayeredOptions):
             if name not in FEATURES:
                 raise UserError(f"feature_cfg has no field {name!r}: {nearest(name, FEATURES)}")
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 384_000:
-                raise UserError(f"feature_cfg.{name} is {value!r:.60}: allowed is a whole number from 1 to 384000")
+                raise UserError(f"feature_cfg.{name} is {value!r:.60}: expected a whole number from 1 to 384000")
 
 
 class Whisper(LayeredTower):

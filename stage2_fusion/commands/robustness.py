@@ -85,7 +85,7 @@ class RobustnessConfig(CheckedOptions):
         if not self.shares:
             raise UserError("--shares is empty: one or more numbers from 0 to 1")
         if len(set(self.shares)) < len(self.shares):
-            raise UserError(f"--shares {self.shares}: a share occurs twice; give each once")
+            raise UserError(f"--shares {self.shares}: a share is listed twice; list each once")
 
     @property
     def parts(self) -> list[Path]:

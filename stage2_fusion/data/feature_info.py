@@ -240,7 +240,7 @@ def check_shape(label_names: list[str], widths: dict[str, int], quality: dict[st
             raise UserError(f"{what} is of {', '.join(map(str, given))}: expected {', '.join(sorted(keys))}")
     for name, width in widths.items():
         if not 1 <= width <= MAX_WIDTH:
-            raise UserError(f"widths.{name} is {width}: allowed is a whole number from 1 to {MAX_WIDTH}")
+            raise UserError(f"widths.{name} is {width}: expected a whole number from 1 to {MAX_WIDTH}")
 
 
 def _to_json(value: Any) -> Any:

@@ -155,8 +155,8 @@ def test_lists_are_written_with_commas_or_by_repetition(words, name, value):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--modalities vision,smell", "--modalities is smell: allowed is one of vision, audio"),
-        ("--part.shares 0,x", "--part.shares is [0.0, 'x']: allowed is a number"),
+        ("--modalities vision,smell", "--modalities is smell: expected one of vision, audio"),
+        ("--part.shares 0,x", "--part.shares is [0.0, 'x']: expected a number"),
         ("--files", "--files"),
         ("--files --text a", "--files"),
     ],

@@ -154,7 +154,7 @@ def test_unreadable_file_raises_alone_and_is_marked_in_a_list(predictor, video, 
         ((["a.mp4"],), {"text": "a"}, "put arrays into the list as ClipArrays"),
         ((["a.mp4", None],), {}, "a clip is NoneType"),
         (("a.mp4",), {"batch_size": 0}, "batch_size is 0"),
-        (("a.mp4",), {"window": -1.0}, "window is -1.0: allowed is a number from 0.1"),
+        (("a.mp4",), {"window": -1.0}, "window is -1.0: expected a number from 0.1"),
         ((), {"frames": np.zeros((2, 5, 8, 8), np.uint8), "frame_rate": 25}, "no axis can be the channels"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
@@ -217,7 +217,7 @@ def test_script_without_a_main_guard_predicts(model_folder, video, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"window": np.inf}, "window is inf: allowed is a number from 0.1"),
+        ({"window": np.inf}, "window is inf: expected a number from 0.1"),
         ({"window": 0.001}, "window is 0.001"),
         ({"window": True}, "window is True"),
         ({"window": "5"}, "window is '5'"),

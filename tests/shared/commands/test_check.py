@@ -214,7 +214,7 @@ def test_what_a_pipeline_needs_is_missed_at_once(tmp_path):
             main([str(tmp_path / "t.csv"), "--needs", "[train,valid,test]"])
         assert main([str(tmp_path / "t.csv")]) == 0
 
-    refused("file,split,Joy\na.wav,train,1\nb.wav,valid,0\n", "no clips of split 'test'; there are: train, valid")
+    refused("file,split,Joy\na.wav,train,1\nb.wav,valid,0\n", "no clips of split 'test'; found: train, valid")
     refused("file\na.wav\n", "labels none: `emit run own` and `emit fuse` need a table")
     (tmp_path / "t.csv").write_text("file,Joy\na.wav,1\n")
     assert main([str(tmp_path / "t.csv"), "--needs", "[train,valid,test]"]) == 0  # the splits are drawn later

@@ -108,7 +108,7 @@ def test_wrong_number_is_refused_for_every_option_however_it_is_made(known):
         assert limit.low in limit or limit.open_low
         for value in (*WRONG, None, *([limit.low + 0.5] if whole else [])):
             (told,) = wrong_values(known, {option.name: value}, "--")
-            assert told == f"--{option.name} is {value!r}: allowed is a {'whole ' if whole else ''}number {limit!r}"
+            assert told == f"--{option.name} is {value!r}: expected a {'whole ' if whole else ''}number {limit!r}"
         made = object.__new__(known)  # as a constructor does
         for each in dataclasses.fields(known):
             setattr(made, each.name, None if each is not option else math.nan)
@@ -119,14 +119,14 @@ def test_wrong_number_is_refused_for_every_option_however_it_is_made(known):
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"count": 0}, "count is 0: allowed is a whole number from 1 to 1000000000"),
-        ({"seed": -1}, "seed is -1: allowed is a whole number from 0 to 9223372036854775807"),
+        ({"count": 0}, "count is 0: expected a whole number from 1 to 1000000000"),
+        ({"seed": -1}, "seed is -1: expected a whole number from 0 to 9223372036854775807"),
         ({"maybe": 0}, "maybe is 0"),
         ({"layer": -5}, "layer is -5"),
-        ({"shares": [0.5, 2.0]}, r"shares\[1\] is 2.0: allowed is a number from 0 to 1"),
+        ({"shares": [0.5, 2.0]}, r"shares\[1\] is 2.0: expected a number from 0 to 1"),
         ({"factors": {"a": -1.0}}, r"factors\.a is -1.0"),
         ({"pair": (0.0, 0.0, 1.5)}, r"pair\[2\] is 1.5"),
-        ({"inner": {"rate": 1.0}}, r"inner\.rate is 1.0: allowed is a number from 0 to below 1"),
+        ({"inner": {"rate": 1.0}}, r"inner\.rate is 1.0: expected a number from 0 to below 1"),
         ({"parts": [{"rate": 0.5}, {"rate": -0.5}]}, r"parts\[1\]\.rate is -0.5"),
         ({"other": {"rate": 7.0}}, r"other\.rate is 7.0"),
     ],
@@ -158,17 +158,17 @@ def test_nested_and_direct_construction_in_python_is_checked():
         lambda: SearchConfig(data=Path("a"), space=Path("b"), out=Path("c"), workers=0),
         lambda: SynthConfig(Path("a"), clips=2),
     ):
-        with pytest.raises(UserError, match=r"^\w+Config\.\w+ is .*: allowed is a (whole )?number "):
+        with pytest.raises(UserError, match=r"^\w+Config\.\w+ is .*: expected a (whole )?number "):
             make()
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("options:", "--options is null: allowed are names with values"),
-        ("loss: {branches: }", "--loss.branches is null: allowed are names with values"),
-        ("train: {trackers: }", "--train.trackers is null: allowed is a list"),
-        ("model: null", "--model is null: allowed is a text"),
+        ("options:", "--options is null: expected names with values"),
+        ("loss: {branches: }", "--loss.branches is null: expected names with values"),
+        ("train: {trackers: }", "--train.trackers is null: expected a list"),
+        ("model: null", "--model is null: expected a text"),
     ],
 )
 def test_null_in_place_of_names_a_list_or_a_text_is_refused(text, told, tmp_path, capsys):
@@ -187,7 +187,7 @@ def test_what_is_listed_twice_is_refused():
         lambda: BaselineConfig(Path("a"), Path("b"), modalities=["text", "audio", "text"]),
         lambda: RobustnessConfig(["m"], Path("a"), shares=[0.5, 0.5]),
     ):
-        with pytest.raises(UserError, match="is there twice; give"):
+        with pytest.raises(UserError, match="listed twice; list "):
             make()
 
 

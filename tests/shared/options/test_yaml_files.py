@@ -52,8 +52,8 @@ def test_dumped_text_is_read_back_as_the_same_text(text):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("seed: 1\ntrain: {}\nseed: 2", "'seed' is there twice, in lines 1 and 3"),
-        ("train: {lr: 1, lr: 2}", "'lr' is there twice, in line 1"),
+        ("seed: 1\ntrain: {}\nseed: 2", "'seed' appears twice, in lines 1 and 3"),
+        ("train: {lr: 1, lr: 2}", "'lr' appears twice, in line 1"),
         ("train:\n\tlr: 1", "indent with spaces, not with tabs"),
         ("seed: 1\n---\nseed: 2", "another document"),
         ("a: [", "not valid YAML"),
@@ -112,17 +112,17 @@ def test_second_configuration_overrides_the_first_and_is_said(tmp_path, monkeypa
     [
         (b"", "holds nothing, not options"),
         (b"- 1", "holds a list, not options"),
-        (b"seed: null", "--seed is None: allowed is a whole number"),
-        (b"train:", "--train is None: allowed are options"),
-        (b"seed: 1.0", "--seed is 1.0: allowed is a whole number"),
-        (b"seed: true", "--seed is True: allowed is a whole number"),
+        (b"seed: null", "--seed is None: expected a whole number"),
+        (b"train:", "--train is None: expected options"),
+        (b"seed: 1.0", "--seed is 1.0: expected a whole number"),
+        (b"seed: true", "--seed is True: expected a whole number"),
         (b"seed: '5'x", "not valid YAML"),
-        (b"train: {lr: .nan}", "--train.lr is NaN: allowed is a number"),
-        (b"train: {weight_decay: -1}", "--train.weight_decay is -1.0: allowed is a number from 0 to 100"),
-        (b"train: {mixed_precision: half}", "--train.mixed_precision is half: allowed is one of no, bf16, auto"),
+        (b"train: {lr: .nan}", "--train.lr is NaN: expected a number"),
+        (b"train: {weight_decay: -1}", "--train.weight_decay is -1.0: expected a number from 0 to 100"),
+        (b"train: {mixed_precision: half}", "--train.mixed_precision is half: expected one of no, bf16, auto"),
         (b"train: {lrr: 1}", "did you mean 'lr'"),
         (b"name: caf\xe9", "save it as UTF-8"),
-        (b"seed: 1\nseed: 2", "is there twice"),
+        (b"seed: 1\nseed: 2", "appears twice"),
     ],
 )
 def test_wrong_configuration_file_is_one_line(content, told, tmp_path, capsys):

@@ -142,9 +142,9 @@ def test_nothing_begins_after_a_failure_and_the_error_is_repeated_below_later_li
     monkeypatch.setattr(at_once, "note", lambda line: (note(line), said.write_text(line)))
     with pytest.raises(UserError) as caught:
         programs.run()
-    expected = r"the step 'bad' failed \(status 3\); mend the error above, then run r again, .*emit split .*/bad\.py .*"
+    expected = r"the step 'bad' failed \(status 3\); fix the error above and run r again .*emit split .*/bad\.py .*"
     assert re.fullmatch(expected, str(caught.value))
-    assert said.read_text() == "the step 'bad' failed; no further one begins, what runs ends first: good"
+    assert said.read_text() == "the step 'bad' failed; no new step starts, waiting for running steps: good"
     assert programs.notes.count("[bad] error: no luck\n") == 2 and programs.notes.endswith("[bad] error: no luck\n")
     assert sorted(programs.ran) == ["bad", "good"] and programs.done().keys() == {"good"}
     programs.write("bad", "write()")
@@ -261,7 +261,7 @@ def test_output_that_no_recipe_made_is_refused_and_running_steps_end(programs):
     programs.step("b", "write()")
     (programs.out / "b").mkdir(parents=True)
     (programs.out / "b" / "mine").write_text("mine")
-    with pytest.raises(UserError, match="b: is there, and no recipe made it"):
+    with pytest.raises(UserError, match="b: exists, but no recipe wrote it"):
         programs.run()
     assert programs.ran == ["a"] and programs.done().keys() == {"a"} and (programs.out / "b" / "mine").exists()
 

@@ -105,7 +105,7 @@ def test_missing_output_is_made_again(run):
 def test_output_that_no_recipe_made_is_refused(run):
     run.out.mkdir()
     (run.out / "report.json").write_text("mine")
-    with pytest.raises(UserError, match=r"report\.json: is there, and no recipe made it"):
+    with pytest.raises(UserError, match=r"report\.json: exists, but no recipe wrote it"):
         run()
     assert (run.out / "report.json").read_text() == "mine"
 
@@ -114,7 +114,7 @@ def test_output_that_no_recipe_made_is_refused(run):
 def test_output_that_was_edited_is_refused(run, more):
     run()
     (run.out / "report.json").write_text("mine")
-    with pytest.raises(UserError, match=r"report\.json: changed since this recipe made it"):
+    with pytest.raises(UserError, match=r"report\.json: changed since this recipe wrote it"):
         run(*more)
     assert (run.out / "report.json").read_text() == "mine"
 

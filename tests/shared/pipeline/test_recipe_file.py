@@ -70,11 +70,11 @@ def test_value_stays_one_word_whatever_it_holds(tmp_path):
         (["sed=1"], "no variable 'sed': did you mean 'seeds'"),
         (["d.csv"], "expected name=value"),
         (["--epochs", "3"], "epochs: variables of a recipe are written epochs=VALUE"),
-        (["seeds=0,0"], "a value is there twice"),
-        (["seeds={a: 1}"], "allowed is a list, such as 0,1"),
+        (["seeds=0,0"], "a value is listed twice"),
+        (["seeds={a: 1}"], "expected a list, such as 0,1"),
         (["seeds=1", "seeds=2"], "given twice"),
-        (["rate=fast"], "rate=fast: allowed is a number"),
-        (["ridge=perhaps"], "allowed is true or false"),
+        (["rate=fast"], "rate=fast: expected a number"),
+        (["ridge=perhaps"], "expected true or false"),
         (["out="], "out= is empty"),
     ],
 )
@@ -103,7 +103,7 @@ def test_home_folder_is_expanded_where_the_shell_leaves_it(tmp_path, monkeypatch
 def test_value_that_looks_like_an_option_stays_a_value(tmp_path):
     steps = '  - { name: a, run: "emit prepare {data} --split_by {epochs} --out {out}" }\n'
     assert lines(tmp_path, steps, "epochs=--help") == ["emit prepare d.csv --split_by=--help --out runs/x"]
-    with pytest.raises(UserError, match=r"out=-x: is read as an option; write a path as \./-x"):
+    with pytest.raises(UserError, match=r"out=-x: is parsed as an option; write a path as \./-x"):
         lines(tmp_path, '  - { name: a, run: "emit check {out}" }\n', "out=-x")
 
 
@@ -113,7 +113,7 @@ def test_value_that_looks_like_an_option_stays_a_value(tmp_path):
         (STEP % "{out}/{seeds}.csv", r"seeds is a list: write \{seeds\*\} to repeat the word"),
         (
             "  - { for: { e: epochs }, steps: [{ name: a, run: emit check x }] }\n",
-            "variable epochs is None, no list",
+            "variable epochs is None, not a list",
         ),
     ],
 )
@@ -145,9 +145,9 @@ def test_variable_without_default_is_required(tmp_path):
         ("  - { name: a, run: emit check x }\nscor: x\n", "no key 'scor' here: did you mean 'score'"),
         ('  - { name: a, run: emit check x }\nnext: "emit predict {modl}"\n', "no variable 'modl'"),
         ('  - { name: a, run: emit check x }\nnext: "predict {data}"\n', "next: 'predict {data}' is no emit command"),
-        ('  - { name: a, run: emit check x }\noffline: "yes"\n', "offline: is 'yes': allowed is true or false"),
+        ('  - { name: a, run: emit check x }\noffline: "yes"\n', "offline: is 'yes': expected true or false"),
         (STEP % "{Data}", "no variable 'Data': did you mean 'data'"),
-        ("  - { name: a, if: ridge, run: emit check x }\n", "no step is left to run"),
+        ("  - { name: a, if: ridge, run: emit check x }\n", "no step to run with these variables"),
     ],
 )
 def test_mistake_in_the_file_is_named(tmp_path, steps, message):
@@ -166,15 +166,18 @@ def test_published_weights_have_a_license(tmp_path):
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ('  - { name: a, run: "emit check {data} --headers 0" }\n', "step 'a': --headers is 0: allowed is"),
+        ('  - { name: a, run: "emit check {data} --headers 0" }\n', "step 'a': --headers is 0: expected"),
         (
             '  - { name: a, run: "emit check {data} --hedders 3" }\n',
             "no option called 'hedders': did you mean 'headers'",
         ),
-        ("  - { name: a, run: emit check nowhere.csv }\n", "nowhere.csv: no such file or folder, which the step 'a'"),
+        (
+            "  - { name: a, run: emit check nowhere.csv }\n",
+            "nowhere.csv: no such file or folder, needed by the step 'a'",
+        ),
         (
             "  - name: a\n    run: \"emit fuse --data {data} --run {out}/r --init '{text: nowhere/model}'\"\n",
-            "nowhere/model: no such file or folder, which the step 'a' needs",
+            "nowhere/model: no such file or folder, needed by the step 'a'",
         ),
         (
             "".join(f'  - {{ name: {n}, run: "emit check {{data}} --out {{out}}/x" }}\n' for n in "ab"),

@@ -202,7 +202,7 @@ def test_unmet_videos_change_the_test_clips_that_mimic_them_and_no_other():
 def test_corpus_counts_clips_of_unmet_videos_and_keeps_the_bytes_of_others(tmp_path, capsys):
     for name, more in (("plain", []), ("unmet", ["--unmet_videos", "0.5"])):
         assert main(["--out", str(tmp_path / name), "--clips", "12", "--workers", "1", *more]) == 0
-    assert "2 test clips of people and videos that no other split has" in capsys.readouterr().out
+    assert "2 test clips with people and videos in no other split" in capsys.readouterr().out
     plain, unmet = (json.loads((tmp_path / name / "corpus.json").read_text()) for name in ("plain", "unmet"))
     assert "unmet_videos" not in plain["config"] and "unmet_test" not in plain["counts"]
     assert unmet["config"]["unmet_videos"] == 0.5 and unmet["counts"]["unmet_test"] == 2

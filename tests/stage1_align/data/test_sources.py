@@ -332,7 +332,7 @@ def test_a_column_of_paths_holds_files_of_any_kind(tmp_path):
         ("csv", "sounds.csv", {"labels": ["joy"]}, "no column 'joy'"),
         ("csv", "sounds.csv", {"labels": ["caption"]}, "line 2, column caption: 'tone 0' is not a number"),
         ("csv", "sounds.csv", {"captoin": "caption"}, "no option 'captoin': did you mean 'caption'"),
-        ("csv", "sounds.csv", {"frame_rate": "fast"}, "frame_rate is fast: allowed is a number"),
+        ("csv", "sounds.csv", {"frame_rate": "fast"}, "frame_rate is fast: expected a number"),
         ("csv", "sounds.csv", {"root": "/nowhere"}, "files are missing .the first row wants /nowhere/0.wav"),
         ("csv", "bare.csv", {}, "which column holds pictures or sound.* one of: a, b"),
         ("csv", "bare.csv", {"image": "a"}, "which column holds the words.* one of: a, b"),

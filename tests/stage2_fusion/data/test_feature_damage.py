@@ -141,7 +141,7 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
 def test_fraction_outside_0_to_1_and_finetuning_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         config(tmp_path, tmp_path, "--train.feature_damage", 1.5)
-    assert "--train.feature_damage is 1.5: allowed is a number from 0 to 1" in capsys.readouterr().err
+    assert "--train.feature_damage is 1.5: expected a number from 0 to 1" in capsys.readouterr().err
     data = synthetic_features.write_features(tmp_path / "f", {"train": 16, "valid": 8, "test": 8})
     with pytest.raises(UserError, match="leave out --finetune"):
         trainer.train(config(data, tmp_path / "r", "--train.feature_damage", 0.5, "--finetune", "{text: 1}"))
