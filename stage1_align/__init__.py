@@ -3,7 +3,7 @@
 >>> from stage1_align import AlignedEncoders
 >>> encoders = AlignedEncoders.from_pretrained("runs/demo/encoders")
 
-Names are imported when they are first used: `import stage1_align` alone does not import torch.
+Names are imported on first use: `import stage1_align` alone does not import torch.
 """
 
 import importlib

@@ -34,7 +34,7 @@ from shared.options.ranges import (
 
 TextKind = Literal["transcript", "labels", "caption"]
 CAPTIONS: tuple[TextKind, ...] = get_args(TextKind)
-"""Kinds of text that a clip may have."""
+"""Kinds of text that a clip can have."""
 
 
 @dataclass
@@ -44,12 +44,12 @@ class TowerConfig(CheckedOptions):
     name: str
     """Which tower; `python -m stage1_align.towers` lists them with their options."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Options of this tower; an unknown one is an error that names the nearest."""
+    """Options of this tower; the error for an unknown one names the nearest."""
     unfreeze: LayersOrNone | None = None
-    """Number of last blocks of the trunk that train, together with everything after them. 0: only the layers added on
-    top of the trunk; null: everything. A few thousand clips can degrade a pretrained tower before they improve it."""
+    """Number of last trunk blocks to train, together with everything after them. 0: only the layers added on top of the
+    trunk; null: everything. A few thousand clips can degrade a pretrained tower before they improve it."""
     layer_decay: LayerDecay = 1.0
-    """Factor on the learning rate for each block further from the output: early layers hold general features."""
+    """Factor on the learning rate for each block further from the output: early layers learn general features."""
     checkpointing: bool = False
     """Activation checkpointing: recompute the blocks' activations in the backward pass. Less memory, more time."""
 
@@ -59,22 +59,21 @@ class TowersConfig(CheckedOptions):
     """The three encoders and their shared space."""
 
     vision: TowerConfig | None = field(default_factory=lambda: TowerConfig("open_clip"))
-    """Encodes the frames of a clip; null for corpora without pictures."""
+    """Encodes the frames of a clip; null for corpora without images."""
     audio: TowerConfig | None = field(default_factory=lambda: TowerConfig("htsat"))
     """Encodes its sound; null for corpora without sound."""
     text: TowerConfig = field(default_factory=lambda: TowerConfig("transformer"))
-    """Encodes its texts, for vision-text and audio-text pairs alike: stage 2 has one text feature, so there is one text
-    encoder."""
+    """Encodes its texts. Vision-text and audio-text pairs share this encoder, because stage 2 has one text feature."""
     embed_dim: Width = 64
     """D, the width of the shared space."""
     leave_out_unused: bool = False
-    """Leave out the vision or the audio tower where no training clip has pictures, or sound, and say so; such a run is
-    refused otherwise."""
+    """Leave out the vision or audio tower, with a note, if no training clip has images or sound. If false, such a run
+    is refused."""
 
 
 @dataclass
 class SourceConfig(CheckedOptions):
-    """One corpus of pairs. Corpora are independent: one may have images and text, another audio and text."""
+    """One corpus of pairs. Corpora are independent: one can have images and text, another audio and text."""
 
     kind: str = "clips"
     """clips (written by `emit prepare`), csv, hf or webdataset: a name from stage1_align/data/sources."""
@@ -82,14 +81,14 @@ class SourceConfig(CheckedOptions):
     """Its folder, table or shards. {split} is replaced by the name of a split; hf and webdataset also expand braces
     ({000..012}) and wildcards."""
     weight: PositiveFloat | None = 1.0
-    """Its share of each global batch, relative to the other weights. null, for all sources: its number of items, so
-    that an epoch shows each item once."""
+    """Share of each global batch, relative to the other weights. null, for all sources: the number of items, so that an
+    epoch shows each item once."""
     split: str = "train"
-    """Split to train on. A source without splits, and without {split} in its path, is training data as a whole."""
+    """Split to train on. A source without splits and without {split} in its path is used entirely for training."""
     valid_split: str = "valid"
-    """Split for validation; "" if it has none and other sources validate."""
+    """Split for validation; "" if it has none and another source has one."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Options of this kind of source, such as {caption: text}; an unknown one is an error that names the nearest."""
+    """Options of this kind of source, such as {caption: text}; the error for an unknown one names the nearest."""
 
 
 @dataclass
@@ -97,36 +96,37 @@ class PairConfig(CheckedOptions):
     """Training pairs."""
 
     sources: list[SourceConfig] = field(default_factory=list)
-    """Corpora that batches are mixed from; empty: the clip dataset that `data` names."""
+    """Corpora to mix batches from; empty: the clip dataset in `data`."""
     samples_per_epoch: NonNegativeInt = 0
-    """Length of an epoch; 0: the number of items of all sources, which streams do not know. A source that is smaller
-    than its share is repeated in a new order; of a larger one, each epoch uses another part."""
+    """Length of an epoch; 0: the number of items in all sources, which is unknown for streams. A source smaller than
+    its share is repeated in a new order; from a larger one, each epoch uses a different part."""
     batch_by: str = ""
-    """A group of the clips, such as subject: an epoch shows the clips of one value after another, in a new order. In a
-    batch of few people, who it is does not tell the clips apart. "": all clips shuffled."""
+    """A group of the clips, such as subject: an epoch shows the clips of one subject after another, in a new order. In
+    a batch with few people, identity does not tell the clips apart. "": all clips are shuffled."""
     frames: FrameCount = 6
-    """Frames of a clip per step; a random one from each of as many equal parts of the clip, drawn anew each epoch."""
+    """Frames per clip and step: the clip is split into this many equal parts, and each epoch draws a frame from
+    each."""
     captions: list[TextKind] = field(default_factory=lambda: ["transcript", "labels"])
-    """The texts that a clip is paired with, each in a loss of its own: the transcript, words made of its labels
-    ("strong amusement, a little joy"), and a written caption (a random one each epoch if there are several). A clip
-    that lacks a kind of text is left out of that loss. With ["transcript"], loss.soft 0 and no pair of labels, stage 1
-    does not use labels.
+    """The texts to pair a clip with, each in its own loss: the transcript, a text generated from its labels ("strong
+    amusement, a little joy"), and a written caption (a random one each epoch if there are several). A clip that lacks a
+    kind of text is left out of that loss. With ["transcript"], loss.soft 0 and no pair of labels, stage 1 does not use
+    labels.
     """
     label_template: str = "{emotions}"
-    """Sentence around the words made of labels, such as "a person showing {emotions}": pretrained text encoders know
-    sentences better than lists."""
+    """Sentence around the text generated from labels, such as "a person showing {emotions}": pretrained text encoders
+    know sentences better than lists."""
     word_dropout: ProperFraction = 0.15
-    """Fraction of a transcript's words that is dropped in a step: a few hundred sentences are soon memorized."""
+    """Fraction of a transcript's words dropped in a step: a few hundred sentences are quickly memorized."""
     augment: bool = True
     """Shift, flip and relight faces; change the gain of sound within `gain_db` and add noise."""
     gain_db: Decibels = 3.0
     """Largest change of gain in dB. Loudness carries intensity, so it stays small."""
     max_seconds: CropSeconds = 20.0
-    """Longer sound is cropped to this length, at random in training, to the start in validation: memory grows with the
-    longest clip of a batch."""
+    """Longer sound is cropped to this length, at a random position in training and to the start in validation: memory
+    grows with the longest clip of a batch."""
     valid_limit: PositiveInt = 2000
-    """Most validation items of each source, evenly spaced: recall among more items tells little more, and its cost is
-    quadratic."""
+    """Most validation items per source, evenly spaced: recall among more items adds little information at quadratic
+    cost."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -144,23 +144,23 @@ class LossConfig(CheckedOptions):
     """The contrastive loss."""
 
     kind: Literal["info_nce", "sigmoid"] = "info_nce"
-    """info_nce (CLIP), or sigmoid (SigLIP), which judges every pair on its own and suits noisy pairs."""
+    """info_nce (CLIP), or sigmoid (SigLIP), which scores every pair independently and suits noisy pairs."""
     pairs: dict[str, Weight] = field(default_factory=lambda: {"vision_text": 1.0, "audio_text": 1.0, "text_text": 1.0})
-    """Weight of each pair's loss: vision_text, audio_text, text_text, vision_audio; pairs that are not named have none.
+    """Weight of each pair's loss: vision_text, audio_text, text_text, vision_audio; other pairs have no loss.
     vision_text uses every kind of text in `pairs.captions`; vision_transcript, vision_labels and vision_caption use
     one; likewise for audio. text_text aligns the texts of a clip with each other, if it has several: a transcript with
     what it expresses. Every pair has its own temperature."""
     soft: Fraction = 0.0
-    """Of pairs with words made of labels: fraction of the target that goes to clips with near labels, because a smile
-    is not a negative of a grin. 0: only clips with equal texts are positives."""
+    """In pairs with texts generated from labels: fraction of the target that goes to clips with similar labels, because
+    a smile is not a negative of a grin. 0: only clips with equal texts are positives."""
     soft_width: PositiveFloat = 0.1
-    """What near means: standard deviation of the Gaussian kernel over label vectors, whose entries lie in [0, 1]."""
+    """What similar means: standard deviation of the Gaussian kernel over label vectors with entries in [0, 1]."""
     initial_scale: Scale = 14.3
     """Initial inverse temperature (CLIP: 1 / 0.07; SigLIP: 10)."""
     initial_bias: Bias = -10.0
     """Initial bias of the sigmoid loss: nearly all pairs are negatives."""
     tile: PositiveInt = 1024
-    """Side of the blocks of the similarity matrix that are in memory at once; the result does not depend on it."""
+    """Side of the blocks of the similarity matrix held in memory; the result does not depend on it."""
 
 
 @dataclass
@@ -179,47 +179,47 @@ class TrainConfig(CheckedOptions):
     batch_size: BatchSize = 64
     """Clips per step, over all processes: the number of candidates in the loss."""
     require_validation: bool = True
-    """Whether a run ends at once if its validation items have no two different texts, by which no epoch can be chosen.
-    false: it says so, and the last epoch is kept."""
+    """Fail at the start if the validation items have no two different texts, so that no epoch can be selected. If
+    false, print a note and keep the last epoch."""
     shrink_batch: bool = False
-    """Where fewer clips than a batch are there to train on, use a batch of those, and say so."""
+    """If there are fewer training clips than a batch, reduce the batch size to their number, with a note."""
     chunk_size: NonNegativeInt = 0
     """Clips that a process encodes at once. A larger share of the batch goes through the gradient cache: two forward
-    passes, for a batch of any size. 0: the whole share at once."""
+    passes, for any batch size. 0: the whole share at once."""
     lr: LearningRate = 1e-3
     """Peak learning rate of AdamW."""
     tower_lr: dict[str, LearningRateFactor] = field(default_factory=dict)
-    """Factor on `lr` for single towers or the temperature, such as {audio: 0.5}; 1 by default."""
+    """Factor on `lr` for individual towers or the temperature, such as {audio: 0.5}; 1 by default."""
     weight_decay: WeightDecay = 0.05
-    """Of matrices; biases, norms and temperatures have none."""
+    """Weight decay of matrices; biases, norms and temperatures have none."""
     warmup_fraction: Fraction = 0.1
-    """Fraction of all optimizer steps in which the learning rate rises."""
+    """Fraction of all optimizer steps used for learning rate warmup."""
     max_grad_norm: PositiveFloat = 1.0
-    """The gradient is clipped to this norm."""
+    """Maximum gradient norm, for clipping."""
     ema: ProperFraction = 0.0
     """Decay of an exponential moving average of the weights, which is then validated and exported; 0: none. In short
-    runs it lags too far behind."""
+    runs the average lags too far behind."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """auto: as the launcher says, else bf16 where the hardware is fast at it for towers of this width (CPUs with
-    AVX512-BF16 but no AMX: from 256 on), else full precision. Written down in RUN/made_from.json: a resumed run repeats
-    it."""
+    """auto: as set by the launcher, else bf16 if the hardware is fast at it for towers of this width (CPUs with
+    AVX512-BF16 but no AMX: from 256 on), else full precision. Recorded in RUN/made_from.json, so that a resumed run
+    keeps it."""
     compile: bool = False
-    """torch.compile of the towers' blocks: minutes at the start, then faster steps on GPUs."""
+    """Run torch.compile on the towers' blocks: minutes at the start, then faster steps on GPUs."""
     workers: Processes = 0
-    """Data loading processes; they never change the results."""
+    """Data loading processes; their number does not change the results."""
     checkpoint_every: NonNegativeInt = 0
     """Steps between checkpoints, in addition to the one after each epoch; 0: none."""
     keep_last: PositiveInt = 2
-    """Checkpoints that stay on disk."""
+    """Number of checkpoints to keep on disk."""
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
-    """Where curves go besides log.jsonl, by Accelerate's names."""
+    """Trackers to log to besides log.jsonl, by Accelerate's names."""
     timeout_minutes: Minutes = 30.0
-    """How long a process waits for another one: longer than the slowest validation."""
+    """Time that a process waits for the others; must be longer than the slowest validation."""
 
 
 @dataclass
 class AlignConfig(CheckedOptions):
-    """Stage 1: train vision-text and audio-text encoders by contrast."""
+    """Stage 1: train vision-text and audio-text encoders with a contrastive loss."""
 
     RENAMED: ClassVar[dict[str, str]] = {"max_steps": "max_optimizer_steps"}
     SHIPPED: ClassVar[bool] = True
@@ -246,6 +246,6 @@ class AlignConfig(CheckedOptions):
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: Seed = 0
-    """Decides initial weights, order, augmentation and dropout."""
+    """Seed of the initial weights, order, augmentation and dropout."""
     max_optimizer_steps: NonNegativeInt = 0
     """Stop after this many steps, as if interrupted; 0: never. For trials and tests."""

@@ -1,5 +1,5 @@
 """Whether training and validation data have anything to contrast. A loss over a batch of one clip, over clips that all
-say the same, or over clips that lack one side is a number that means nothing: it is refused, or named."""
+say the same, or over clips that lack one side means nothing: it is refused or reported."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,24 +17,24 @@ from stage1_align.evaluation.retrieval import KS
 from stage1_align.model import PAIRS, loss_sides
 
 STREAM_RECORDS = 1000
-"""Records of a stream that are looked at."""
+"""Records of a stream to inspect."""
 SHOWN = {"vision": "pictures", "audio": "sound"}
 
 
 class Items(NamedTuple):
-    """What N training items have."""
+    """The modalities and texts of N training items."""
 
     present: dict[str, np.ndarray]
     """"vision" and "audio": bool (N,); True where it is not known before decoding."""
     keys: dict[str, list[str]]
     """For each kind of text: N keys, equal for texts that mean the same, "" without a text."""
     labeled: bool
-    """Whether any item has all its labels, as soft targets need."""
+    """Whether any item has all labels, as soft targets need."""
 
 
 def check_contrast(config: AlignConfig, data: PairData) -> list[str]:
-    """Lines about losses that teach nothing and why. UserError when a tower has no other loss, or when batches hold one
-    clip: such a run would end well and export what it began with."""
+    """Lines about losses that teach nothing, with the reason. UserError if a tower has no other loss, or if a batch has
+    only one clip: such a run would succeed and export its initial weights."""
     if not config.train.epochs:
         return []
     if config.train.batch_size < 2:
@@ -66,7 +66,7 @@ def check_contrast(config: AlignConfig, data: PairData) -> list[str]:
 
 
 def leave_out_unused(config: AlignConfig, data: PairData) -> tuple[AlignConfig, list[str]]:
-    """The configuration without the towers whose input no training clip has, and lines that say so."""
+    """The configuration without the towers that no training clip has input for, and lines that say so."""
     items = _read_items(data, config.pairs.captions)
     inputs = {"vision": "pictures", "audio": "sound"}
     unused = [n for n in inputs if getattr(config.towers, n) is not None and not items.present[n].any()]
@@ -81,7 +81,7 @@ def leave_out_unused(config: AlignConfig, data: PairData) -> tuple[AlignConfig, 
 
 
 def check_validation(valid: ValidationSet, captions: Sequence[str], required: bool = True) -> list[str]:
-    """A line about recalls that cannot fail. UserError, or a line unless it is `required`, when no kind of text has two
+    """A line about recalls that are always 1. UserError, or a line if not `required`, if no kind of text has two
     different texts to choose from: every recall would be 1."""
     counts = {kind: len({key for key in keys if key}) for kind, keys in zip(captions, valid.keys, strict=True)}
     if max(counts.values(), default=0) < 2:

@@ -38,20 +38,21 @@ HUB_FILES = ["*.json", "*.safetensors", "*.md", "tokenizer/*"]
 
 
 class RawClip(NamedTuple):
-    """One clip; None where a modality is absent."""
+    """One clip; None for an absent modality."""
 
     frames: Any = None
-    """A clip as `encoders.vision.encode` takes it."""
+    """A clip that `encoders.vision.encode` accepts."""
     waveform: Any = None
-    """A sound as `encoders.audio.encode` takes it."""
+    """A sound that `encoders.audio.encode` accepts."""
     rate: float | None = None
-    """Sample rate of the waveform in Hz, where that is an array."""
+    """Sample rate of the waveform in Hz, if it is an array."""
     text: str | None = None
-    """What is said."""
+    """The transcript."""
 
 
 class AlignedEncoders(nn.Module):
-    """A vision, an audio and a text tower with one embedding space. A tower that was not exported or loaded is None.
+    """A vision, an audio and a text tower that share an embedding space. A tower that was not exported or loaded is
+    None.
 
     >>> encoders = AlignedEncoders.from_pretrained("runs/demo/encoders")
     >>> encoders.text.encode("that is so funny").pooled.shape
@@ -75,14 +76,14 @@ class AlignedEncoders(nn.Module):
         self.names: dict[str, str] = {}
         """The registered name of each tower."""
         self.config: dict[str, Any] = {}
-        """The config.json these were loaded with."""
+        """The config.json that these encoders were loaded with."""
         self.digest = ""
         self.training_clips: TrainingClips | None = None
-        """The clips they were trained on; None if that is not recorded."""
+        """The clips that they were trained on; None if not recorded."""
 
     @classmethod
     def build(cls, towers: dict[str, dict], embed_dim: int) -> "AlignedEncoders":
-        """New encoders from {"vision": {"name": ..., "options": {...}}, "audio": ..., "text": ...}, or some of these.
+        """New encoders from {"vision": {"name": ..., "options": {...}}, "audio": ..., "text": ...}, or a part of this.
 
         A name is one of `stage1_align.towers.TOWERS` or a `package.module:Class` of your own. UserError for an unknown
         name or option."""
@@ -96,11 +97,11 @@ class AlignedEncoders(nn.Module):
         return encoders
 
     def towers(self) -> dict[str, Tower]:
-        """The towers these encoders have, by modality: vision, audio, text."""
+        """The towers of these encoders by modality: vision, audio, text."""
         return {modality: getattr(self, modality) for modality in TOWERS if getattr(self, modality) is not None}
 
     def tower(self, modality: str) -> Tower:
-        """The tower of a modality; UserError names the towers there are when it is missing."""
+        """The tower of a modality; UserError names the existing towers if it is missing."""
         towers = self.towers()
         if modality not in towers:
             raise UserError(f"these encoders have no {modality} tower: {nearest(modality, towers)}")
@@ -113,9 +114,9 @@ class AlignedEncoders(nn.Module):
         clip: a path of a video, audio or image file, or a RawClip, or the plain tuple (frames, waveform, rate, text).
         prompts: P texts, such as ["much joy", "no emotion"].
 
-        Returns float32 (P,) for each modality that the clip and the encoders have, and "mean", the mean over these:
-        {"vision": (P,), "audio": (P,), "mean": (P,)} for a video file. UserError when the clip has no such modality, a
-        prompt has no known character, or there is no text tower.
+        Returns float32 (P,) for each modality that both the clip and the encoders have, and their "mean":
+        {"vision": (P,), "audio": (P,), "mean": (P,)} for a video file. UserError if the clip has no such modality, a
+        prompt has no known character, or the text tower is missing.
         """
         if not isinstance(prompts, Iterable) or isinstance(prompts, bytes):
             raise reject("similarity", prompts, "prompts are a text or a list of texts")
@@ -134,7 +135,7 @@ class AlignedEncoders(nn.Module):
         return similarities | {"mean": torch.stack(list(similarities.values())).mean(0)}
 
     def _embed_clip(self, clip: RawClip) -> dict[str, Tensor]:
-        """The pooled embedding (D,) of each modality that the clip and the encoders have."""
+        """The pooled embedding (D,) of each modality that both the clip and the encoders have."""
         encoded = {}
         if self.vision is not None and clip.frames is not None:
             encoded["vision"] = self.vision.encode(clip.frames)
@@ -154,7 +155,7 @@ class AlignedEncoders(nn.Module):
         """Load an exported folder, or "hf-hub:OWNER/NAME" from the Hugging Face hub, in evaluation mode and, unless
         `frozen` is False, without gradients.
 
-        `only` names the modalities to load, as in ("audio",); the others are neither built nor read. The hub is asked
+        `only` names the modalities to load, as in ("audio",); the others are neither built nor read. The hub is used
         only for a source that starts with hf-hub:. UserError for a folder that is missing, damaged or lacks a tower.
         """
         folder = hub.resolve(source, HUB_FILES)
@@ -180,11 +181,11 @@ class AlignedEncoders(nn.Module):
         weights: dict[str, Tensor] | None = None,
         training_clips: TrainingClips | None = None,
     ) -> None:
-        """Write the folder, whole or not at all; one that was saved before is replaced, and UserError spares others.
+        """Write the folder, completely or not at all. It replaces saved encoders; UserError for any other folder.
 
-        training: the record of data, metrics and command for config and card; None keeps the one these encoders were
-        loaded with. weights: the state dictionary of a model that is sharded over processes, gathered; None takes the
-        encoders' own. training_clips: the clips they were trained on; None takes `self.training_clips`."""
+        training: the record of data, metrics and command for config and card; None keeps the record that these encoders
+        were loaded with. weights: the gathered state dictionary of a sharded model; None uses the encoders' own.
+        training_clips: the clips that they were trained on; None uses `self.training_clips`."""
         from safetensors.torch import save_file
 
         with atomic_folder(saved_folder(folder)) as partial:
@@ -214,9 +215,9 @@ class AlignedEncoders(nn.Module):
         }
 
     def push_to_hub(self, repo_id: str, private: bool = True) -> None:
-        """Upload the folder, card included, to the model repository "OWNER/NAME" of the Hugging Face hub, which is
-        created when it does not exist; private by default, because these encoders were trained on faces and voices.
-        UserError when the hub refuses."""
+        """Upload the folder, including the card, to the model repository "OWNER/NAME" on the Hugging Face hub. It is
+        created if it does not exist, and private by default, because these encoders were trained on faces and voices.
+        UserError if the hub refuses."""
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "encoders"
             self.save_pretrained(folder)

@@ -12,10 +12,10 @@ For encoders f with parameters w, and a loss L of the embeddings of all clips of
     3. backward  f(chunk_c) again, with a graph and the same random state; the surrogate <f(chunk_c), g_c> has the
                  gradient g_c df(chunk_c)/dw, and their sum over the chunks is dL/dw
 
-Temperatures and biases, scalars that every chunk returns, are added to the surrogate of the last chunk only.
+Temperatures and biases are scalars that every chunk returns; only the last chunk's surrogate includes them.
 
-What a tower computes across the rows of a batch (batch norm in training mode), it computes across a chunk instead; the
-trainer warns about that.
+Anything that a tower computes across the rows of a batch (batch norm in training mode) is computed across a chunk
+instead; the trainer warns about it.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def split_into_chunks(batch: PairBatch, count: int) -> list[PairBatch]:
     def take(value: Tensor, part: slice, name: str) -> Tensor:
         if len(value) % clips:
             raise UserError(
-                f"batch.{name} has {len(value)} rows, which is no multiple of {clips} clips: it cannot be split"
+                f"batch.{name} has {len(value)} rows, which is not a multiple of {clips} clips: it cannot be split"
             )
         return value.unflatten(0, (-1, clips))[:, part].flatten(0, 1)  # (k * c, ...)
 
@@ -66,13 +66,13 @@ def cached_backward(
     chunks: list[PairBatch],
     loss_fn: Callable[[dict[str, Tensor]], Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Accumulate in the parameters the gradient that `accelerator.backward(loss_fn(model(batch)))` would, averaged over
+    """Accumulate the same gradient in the parameters as `accelerator.backward(loss_fn(model(batch)))`, averaged over
     processes once, and with loss scaling (fp16).
 
-    model: as accelerator.prepare returned it. model(chunk) is a dictionary of tensors: scalars (temperature, bias) are
-    the same for every chunk, all others have the clips in dim 1: (k, c, ...). loss_fn: gets such a dictionary for the
-    whole batch; it may use collectives. Every process must have the same number of chunks. Returns the loss () and that
-    dictionary, both detached.
+    model: as returned by accelerator.prepare. model(chunk) is a dictionary of tensors: scalars (temperature, bias) are
+    the same for every chunk, all others have the clips in dim 1: (k, c, ...). loss_fn: receives such a dictionary for
+    the whole batch; it may use collectives. Every process must have the same number of chunks. Returns the loss () and
+    the dictionary, both detached.
     """
     random_states, embedded = [], []
     for chunk in chunks:
@@ -109,7 +109,7 @@ def _concatenate(parts: list[Tensor]) -> Tensor:
 
 
 def _get_random_state(device: torch.device) -> list[Tensor]:
-    """Of the CPU and, if there is one, of the accelerator of this process."""
+    """The random state of the CPU and, if there is one, of this process's accelerator."""
     accelerator = [] if device.type == "cpu" else [torch.get_device_module(device).get_rng_state()]
     return [torch.get_rng_state(), *accelerator]
 

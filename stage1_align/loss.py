@@ -8,8 +8,8 @@ For n pairs of unit vectors x_i, y_j, an inverse temperature s and a bias b, the
     sigmoid    L =  1/n  sum_ij [ softplus(z_ij) - T_ij z_ij ]
 
 info_nce is the symmetric cross-entropy of CLIP (Radford et al. 2021, arXiv 2103.00020); sigmoid makes every pair a
-binary decision, as SigLIP does (Zhai et al. 2023, arXiv 2303.15343). The target T_ij is 1 for j = i and 0 elsewhere in
-these papers; here, equal ids and near labels are positives too (see `contrastive`). For info_nce the rows of T sum to
+binary decision, as in SigLIP (Zhai et al. 2023, arXiv 2303.15343). In these papers, the target T_ij is 1 for j = i and
+0 elsewhere; here, equal ids and similar labels are positives too (see `contrastive`). For info_nce the rows of T sum to
 one, so with r_i = logsumexp_j z_ij and c_j = logsumexp_i z_ij
 
     info_nce   L = 1/2n [ sum_i r_i + sum_j c_j - sum_ij (T_ij + T_ji) z_ij ]
@@ -18,13 +18,14 @@ one, so with r_i = logsumexp_j z_ij and c_j = logsumexp_i z_ij
 
     dL/dx = s G y      dL/dy = s G^T x      dL/ds = sum_i <x_i, (G y)_i>      dL/db = sum_ij G_ij
 
-The gradient is formed in the forward pass, block by block. sigmoid needs one pass over the blocks of z. info_nce needs
-two: the first finds r and c, the second, in reverse, forms both directions' gradient from each block at once. The last
-block of the first pass is the first of the second: a batch of one block is multiplied out once only.
+The gradient is computed in the forward pass, block by block. sigmoid needs one pass over the blocks of z. info_nce
+needs two: the first computes r and c; the second, in reverse order, computes the gradient of both directions from each
+block. The last block of the first pass is the first block of the second, so a batch of one block is multiplied only
+once.
 
-Each process holds the blocks of its own rows of x against all of y: y is gathered, and its gradient is summed back. The
-result scales with the number of processes, so that after the mean that DistributedDataParallel takes every process has
-the gradient of one process holding the whole batch, for encoders, temperature and bias.
+Each process computes the blocks of its own rows of x against all of y: y is gathered, and its gradient is summed back.
+The result scales with the number of processes, so that after DistributedDataParallel averages, every process has the
+gradient of a single process with the whole batch, for encoders, temperature and bias.
 
 Shapes: b rows of this process, W processes, n valid rows of all processes, m of them of this process, D channels, K
 labels; a block has r x c of the m x n logits.
@@ -42,7 +43,7 @@ from shared.errors import UserError
 from shared.registry import nearest
 
 Block = tuple[slice, slice]
-"""Rows among the m local queries, columns among the n candidates."""
+"""Rows of the m local queries, columns of the n candidates."""
 
 
 def contrastive(
@@ -59,24 +60,24 @@ def contrastive(
     soft: float = 0.0,
     soft_width: float = 0.1,
 ) -> Tensor:
-    """The loss L of the module's docstring, with targets T made of ids and labels.
+    """The loss L of the module docstring, with targets T from ids and labels.
 
     x, y: (b, D) float, unit rows of this process. scale: (), the inverse temperature. ids: int64 (b,) or (b, k); rows
-    that share the id of a column are positives of each other, which with several columns is no equivalence. valid: bool
-    (b,); a row that lacks one of its two items is False, and is neither query nor candidate. Every process must have
-    the same b. tile: side of the square blocks, which changes speed and memory only.
+    with the same id in any column are positives of each other, which for k > 1 is not transitive. valid: bool (b,);
+    False for a row that lacks one of its two items and is neither query nor candidate. Every process must have the same
+    b. tile: side of the square blocks, which affects only speed and memory.
 
     kind "info_nce": T_ij = 1 / (number of positives of i) for positives, else 0. There is no bias: a softmax does not
     depend on one.
     kind "sigmoid": T_ij = 1 for positives, else 0. bias: () learned, 0 when None.
 
-    labels: float (b, K); a row with any NaN is unknown. With soft > 0, clips with near labels are positives in part.
+    labels: float (b, K); a row with any NaN is unknown. With soft > 0, clips with similar labels are partial positives.
     With the kernel k_ij = exp(-||labels_i - labels_j||^2 / (2 soft_width^2)),
         info_nce   T_ij <- (1 - soft) T_ij + soft k_ij / sum_j k_ij for a query i of known labels, over the candidates j
                    of known labels; a query of unknown labels keeps T.
         sigmoid    T_ij <- (1 - soft) T_ij + soft k_ij where both are known.
 
-    Returns a scalar whose mean over processes is L of the global batch; 0 when no row is valid. It can be
+    Returns a scalar; its mean over processes is L of the global batch. It is 0 if no row is valid. It can be
     differentiated once. Computed in float32 whatever x, y and autocast are (float64 stays float64), since logits in
     bf16 would round the gradient. UserError for an unknown kind, and for soft without labels.
     """
@@ -125,7 +126,7 @@ class _Contrastive(torch.autograd.Function):
         total, dq, dk, dbias = _LOSSES[kind](queries, candidates, s, beta, targets, offset, blocks)
         dscale = _inner_product(queries, dq, tile)  # ()
 
-        # The weight of a row; times the number of processes, whose mean is taken later.
+        # The weight of a row, times the number of processes, because DDP averages over them later.
         weight = world / (max(n, 1) * (2 if kind == "info_nce" else 1))
         dx = _scatter(dq.mul_(s * weight), valid)  # (b, D)
         dy = _scatter(dk.mul_(s * weight), all_valid)  # (W b, D), due to the queries of this process
@@ -204,7 +205,7 @@ _LOSSES: dict[str, Callable[..., LossAndGradients]] = {"info_nce": _info_nce, "s
 
 
 class _Softmax:
-    """Running logsumexp of logits that arrive block by block. Maximum and sum are kept apart: their combination
+    """Running logsumexp of logits, block by block. Maximum and sum are kept separate: their combination
     max + log(sum) would round a probability near 1 by more than its distance from 1."""
 
     def __init__(self, like: Tensor, size: int):
@@ -239,7 +240,7 @@ class _Softmax:
 
 def count_positives(ids: Tensor) -> Tensor:
     """How many rows share an id with each row, itself included: ids int64 (n, k) -> int64 (n,). Rows that share several
-    count once (inclusion and exclusion)."""
+    ids count once (inclusion-exclusion)."""
     count = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
     for size in range(1, ids.shape[1] + 1):
         for columns in itertools.combinations(range(ids.shape[1]), size):
@@ -273,7 +274,7 @@ class _Targets:
         self.known = ~labels.isnan().any(1)  # (n,)
         self.labels = labels.nan_to_num()  # (n, K)
         if kind == "info_nce":
-            self.hard_mass = 1 - soft * self.known.to(labels.dtype)  # (n,) of a query's target, left to its positives
+            self.hard_mass = 1 - soft * self.known.to(labels.dtype)  # (n,), the target's part for positives
             kernel_sums = labels.new_zeros(len(labels))  # (n,) over rows or columns: the kernel is symmetric
             for rows, columns in blocks:
                 kernel_sums[columns] += self._kernel(self._global(rows), columns).sum(0)
@@ -282,7 +283,7 @@ class _Targets:
             self.kernel_sums = kernel_sums.clamp_(min=1)  # a known row has a kernel of 1 with itself
 
     def __call__(self, rows: slice, columns: slice) -> Tensor | None:
-        """(r, c); None where the whole block is zero."""
+        """(r, c); None if the whole block is zero."""
         rows = self._global(rows)
         off_diagonal = rows.stop <= columns.start or columns.stop <= rows.start
         if self.labels is None and self.all_distinct and off_diagonal:
@@ -304,14 +305,14 @@ class _Targets:
         return hard + self.soft * kernel * (1 / self.kernel_sums[rows, None] + 1 / self.kernel_sums[columns])
 
     def _global(self, rows: slice) -> slice:
-        """Rows of this process as rows among the n."""
+        """Local rows as rows of the n global ones."""
         return slice(rows.start + self.offset, rows.stop + self.offset)
 
     def _kernel(self, rows: slice, columns: slice) -> Tensor:
         """k (r, c), 0 where labels are unknown."""
         assert self.labels is not None
         a, b = self.labels[rows], self.labels[columns]  # (r, K), (c, K)
-        distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")  # (r, c): exact for near labels
+        distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")  # (r, c): exact for similar labels
         both_known = self.known[rows, None] & self.known[columns]  # (r, c)
         return torch.exp(-distance.square_() / (2 * self.soft_width**2)) * both_known
 
@@ -327,7 +328,7 @@ def _blocks(m: int, n: int, tile: int) -> list[Block]:
 
 
 def _buffers(like: Tensor, blocks: list[Block], count: int) -> list[Tensor]:
-    """Memory of the largest block, `count` times. Allocated once: fresh pages cost more than the arithmetic."""
+    """`count` buffers of the largest block. Allocated once: fresh pages cost more than the arithmetic."""
     size = max(((r.stop - r.start) * (c.stop - c.start) for r, c in blocks), default=0)
     return [like.new_empty(size) for _ in range(count)]
 

@@ -39,8 +39,8 @@ class Meter:
         return time.perf_counter() - self.started
 
     def measurements(self) -> dict[str, float]:
-        """samples_per_second of all processes together and of one, over the epoch so far; data_wait_seconds of this
-        step; memory_mib, the peak of this process so far (of its GPU, if it has one)."""
+        """samples_per_second of all processes together and per process, over the epoch so far; data_wait_seconds of
+        this step; memory_mib, the peak of this process so far (of its GPU, if it has one)."""
         rate = self.steps * self.batch_size / max(self.seconds, 1e-9)
         return {
             "samples_per_second": rate,

@@ -1,4 +1,4 @@
-"""The model that contrastive training optimizes: the towers, and a learned temperature (and bias) for each pair."""
+"""The model of contrastive training: the towers, and a learned temperature (and bias) for each pair."""
 
 import itertools
 import math
@@ -22,28 +22,28 @@ PAIRS = {
     "vision_audio": ("vision", "audio"),
     **{f"{media}_{kind}": (media, "text") for media in ("vision", "audio") for kind in CAPTIONS},
 }
-"""Pair name to the modalities of its two sides."""
+"""{pair name: modalities of its two sides}."""
 MAX_SCALE = 100.0
 TEXTS_ALONE = (
-    "align texts alone with words made of their labels (--config tiny_labels --towers.leave_out_unused true), or take "
-    "a published tower as it is (--config published)"
+    "align texts with words made of their labels (--config tiny_labels --towers.leave_out_unused true), or use "
+    "a published tower unchanged (--config published)"
 )
 
 
 class ContrastiveModel(nn.Module):
     """Towers and temperatures. `forward` returns embeddings and temperatures together, so that DDP and FSDP see every
-    parameter in it."""
+    parameter in the forward pass."""
 
     def __init__(self, encoders: AlignedEncoders, config: LossConfig, captions: Sequence[str], learns: bool = True):
-        """captions: the kinds of text of each clip. learns: whether there are steps of training.
+        """captions: the kinds of text of each clip. learns: whether there are training steps.
 
-        Pairs whose tower is missing are left out, and text_text where clips have one text. UserError for an unknown
-        pair, a pair with a kind of text that `captions` lacks, and a tower that `learns` and that no pair trains."""
+        Pairs with a missing tower are left out, and text_text if clips have one text. UserError for an unknown pair, a
+        pair with a kind of text that `captions` lacks, and, if it `learns`, a tower that no pair trains."""
         super().__init__()
         self.encoders, self.config, self.captions = encoders, config, tuple(captions)
         towers = encoders.towers()
         self.pairs = self._select_pairs(towers)
-        """Pair name to the weight of its loss."""
+        """{pair name: weight of its loss}."""
         for modality in towers if learns else ():
             if not any(modality in PAIRS[pair] for pair in self.pairs):
                 other = "leave the tower out" if len(towers) > 1 else TEXTS_ALONE
@@ -69,7 +69,7 @@ class ContrastiveModel(nn.Module):
             if (kind := _second_side(pair)) in CAPTIONS and kind not in self.captions:
                 kinds = ", ".join(self.captions)
                 raise UserError(
-                    f"--loss.pairs: {pair}, but --pairs.captions is [{kinds}]; add {kind} there, or take {pair} out"
+                    f"--loss.pairs: {pair}, but --pairs.captions is [{kinds}]; add {kind} there, or remove {pair}"
                 )
         return pairs
 
@@ -91,7 +91,7 @@ class ContrastiveModel(nn.Module):
                 output[modality] = encoded.pooled.unflatten(0, (-1, clips))  # (1 or n, b, D)
                 output[f"has_{modality}"] = encoded.mask.any(1).unflatten(0, (-1, clips))  # (1 or n, b)
         for pair, log_scale in self.log_scale.items():
-            # Clamped here as well as in clamp_scale: a sharded optimizer (ZeRO) overwrites that with its own copy.
+            # Also clamped here: a sharded optimizer (ZeRO) overwrites the result of clamp_scale with its own copy.
             output[f"scale_{pair}"] = ClampWithGrad.apply(log_scale)[0].exp()  # ()
         for pair, bias in self.bias.items():
             output[f"bias_{pair}"] = bias[0]  # ()
@@ -110,13 +110,13 @@ class ContrastiveModel(nn.Module):
         return losses
 
     def _sides(self, pair: str, texts: int) -> list[tuple[int, int]]:
-        """Index of the first and the second side in each loss of a pair: the kind of text, 0 for vision and audio."""
+        """Indices of the two sides in each loss of a pair: the kind of text, 0 for vision and audio."""
         kinds = {kind: i for i, kind in enumerate(self.captions[:texts])}
         return [(kinds.get(a, 0), kinds.get(b, 0)) for a, b in loss_sides(pair, self.captions[:texts])]
 
     @torch.no_grad()
     def contrasted_rows(self, output: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Clips of this process that take part in each pair's loss, for the kind of text that most have: {pair: ()}."""
+        """Local clips that take part in each pair's loss, for the most frequent kind of text: {pair: ()}."""
         rows: dict[str, Tensor] = {}
         for pair in self.pairs:
             first, second = (output[f"has_{side}"] for side in PAIRS[pair])  # (1 or n, b)
@@ -134,7 +134,7 @@ class ContrastiveModel(nn.Module):
             output[first][i],  # (b, D)
             output[second][j],  # (b, D)
             output[f"scale_{pair}"],
-            self._ids(pair, i, j, text_id),  # (b,), or (b, 2) where both sides are texts
+            self._ids(pair, i, j, text_id),  # (b,), or (b, 2) if both sides are texts
             output[f"has_{first}"][i] & output[f"has_{second}"][j],  # (b,)
             kind=self.config.kind,
             bias=output.get(f"bias_{pair}"),
@@ -145,15 +145,15 @@ class ContrastiveModel(nn.Module):
         )
 
     def _ids(self, pair: str, i: int, j: int, text_id: Tensor) -> Tensor:
-        """By what the clips of a loss mean the same: the text of its second side, else the first text; of two texts,
-        either: clips of one transcript and other labels are no negatives of each other."""
+        """Ids that say which clips of a loss mean the same: the text of its second side, else the first text. Between
+        two texts, either one counts: clips with the same transcript and different labels are not negatives."""
         if PAIRS[pair] == ("text", "text"):
             return torch.stack([text_id[i], text_id[j]], 1)  # (b, 2)
         return text_id[j if PAIRS[pair][1] == "text" else 0]  # (b,)
 
     def _has_label_words(self, pair: str, i: int, j: int) -> bool:
-        """Whether words made of labels decide which clips of a loss mean the same. Targets softened by labels are for
-        these losses alone: a loss on what was said reads no label."""
+        """Whether texts generated from labels decide which clips of a loss mean the same. Only these losses use targets
+        softened by labels: a loss on transcripts reads no labels."""
         kinds = {self.captions[j if PAIRS[pair][1] == "text" else 0], self.captions[i] if pair == "text_text" else ""}
         return "labels" in kinds
 
@@ -169,8 +169,8 @@ class ContrastiveModel(nn.Module):
 
 
 class ClampWithGrad(torch.autograd.Function):
-    """Clamp log_scale (1,) to [0, log MAX_SCALE]. Outside, a gradient whose step leads back inside passes, and one that
-    leads further outside does not; torch.clamp would stop both."""
+    """Clamp log_scale (1,) to [0, log MAX_SCALE]. Outside this range, only a gradient that leads back inside passes;
+    torch.clamp would stop every gradient."""
 
     @staticmethod
     def forward(ctx: Any, log_scale: Tensor) -> Tensor:
@@ -199,5 +199,5 @@ def _sum(terms: list[Tensor]) -> Tensor:
 
 
 def _second_side(pair: str) -> str:
-    """What follows the first modality in a pair's name: text (of every kind), a kind of text, or audio."""
+    """The part after the first modality in a pair's name: text (of every kind), a kind of text, or audio."""
     return pair.partition("_")[2]

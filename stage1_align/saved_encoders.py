@@ -1,4 +1,4 @@
-"""Load the towers of exported encoders: a folder builds from itself alone, within the size of its weights."""
+"""Load the towers of exported encoders: a folder is self-contained, and its models are limited by its weights' size."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ from stage1_align.towers.vision_tower import VisionTower
 BASES = {"vision": VisionTower, "audio": AudioTower, "text": TextTower}
 AGAIN = "export the encoders again"
 MAX_RATE = 1000.0
-"""Steps per second of an audio tower; memory grows with them."""
+"""Most steps per second of an audio tower; memory grows with them."""
 TRIAL_TEXT = "that is so funny"
 
 
@@ -66,11 +66,11 @@ class SavedEncoders:
         content = read_description(folder, ENCODERS, AGAIN)
         saved = read_typed(cls, content, f"{folder}/config.json")
         if saved.digest != encoder_digest(content["towers"], saved.files):
-            raise UserError(f"{folder}/config.json: digest {saved.digest:.20} is not that of its towers; {AGAIN}")
+            raise UserError(f"{folder}/config.json: digest {saved.digest:.20} does not match its towers; {AGAIN}")
         return saved
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the config.json, without what concerns the folder alone."""
+        """The content of the config.json, without the fields about the folder itself."""
         content = dataclasses.asdict(self)
         del content["files"], content["checksum"]
         for tower in content["towers"].values():
@@ -80,29 +80,29 @@ class SavedEncoders:
 
 
 def encoders_within(folder: str | Path) -> Path | None:
-    """The encoders that a fusion model keeps in its folder, or the model of a run of stage 2; None without any."""
+    """The encoders in the folder of a fusion model or of a stage-2 run's model; None if there are none."""
     places = (Path(folder) / "encoders", Path(folder) / "model" / "encoders")
     return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def holds_encoders(folder: Path) -> bool:
-    """Whether its config.json is one of exported encoders."""
+    """Whether its config.json describes exported encoders."""
     path = folder / "config.json"
     return path.is_file() and str(read_object(path, ENCODERS.what, AGAIN).get("format")).startswith("emit-encoders/")
 
 
 def find_tower(modality: str, name: str, saved_in: Path | None = None) -> type[Tower]:
-    """The class of a registered or imported tower. UserError unless it is a tower of that modality. saved_in: the
+    """The class of a registered or imported tower. UserError unless it is a tower of this modality. saved_in: the
     folder that names it; see `Registry.get`."""
     tower, base = TOWERS[modality].get(name, saved_in), BASES[modality]
     if not (isinstance(tower, type) and issubclass(tower, base)):
-        raise UserError(f"{name}: no {modality} tower; it must be a subclass of stage1_align.{base.__name__}")
+        raise UserError(f"{name}: not a {modality} tower; it must be a subclass of stage1_align.{base.__name__}")
     return tower
 
 
 def load_towers(folder: Path, saved: SavedEncoders, modalities: Iterable[str]) -> dict[str, Tower]:
-    """The towers of these modalities with their weights, in evaluation mode. UserError if the weights are not theirs,
-    or if a tower fails on a short trial input."""
+    """The towers of these modalities with their weights, in evaluation mode. UserError if the weights do not match, or
+    if a tower fails on a short trial input."""
     weights = WeightFile.read(folder, AGAIN)
     stray = [name for name in weights.shapes if name.partition(".")[0] not in saved.towers]
     if stray:
@@ -140,7 +140,7 @@ def _try_out(tower: Tower, spec: SavedTower, embed_dim: int) -> None:
     """Encode a short input. UserError unless the result is finite and of the described shape."""
     if isinstance(tower, AudioTower):
         if not 0 < tower.rate <= MAX_RATE or spec.rate != tower.rate:
-            raise UserError(f"gives {tower.rate:g} steps per second where its configuration says {spec.rate}")
+            raise UserError(f"gives {tower.rate:g} steps per second; its configuration says {spec.rate}")
         item: Any = (0.1 * np.sin(np.arange(tower.sample_rate // 2) / 7)).astype(np.float32)  # (S,)
     elif isinstance(tower, TextTower):
         item = TRIAL_TEXT
@@ -150,7 +150,7 @@ def _try_out(tower: Tower, spec: SavedTower, embed_dim: int) -> None:
     shapes = list(encoded.pooled.shape), encoded.sequence.shape[-1]
     if shapes != ([1, embed_dim], spec.width) or tower.width != spec.width:
         raise UserError(
-            f"gives embeddings {shapes[0]} and a sequence of width {shapes[1]} where its configuration says "
+            f"gives embeddings {shapes[0]} and a sequence of width {shapes[1]}; its configuration says "
             f"{[1, embed_dim]} and {spec.width}"
         )
     if not (torch.isfinite(encoded.pooled).all() and torch.isfinite(encoded.sequence).all()):

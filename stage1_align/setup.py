@@ -1,4 +1,4 @@
-"""The parts of a run that follow from its configuration: encoders, parameter groups, the training record."""
+"""Parts of a run built from its configuration: encoders, parameter groups, the training record."""
 
 import dataclasses
 import math
@@ -21,13 +21,13 @@ from stage1_align.towers.text_transformer import license_of
 
 TOWER_LR_NAMES = (*TOWERS, "temperature")
 MAX_TEXTS = 20_000
-"""Training texts that are looked through for letters that the tokenizer does not know."""
+"""Most training texts to search for letters unknown to the tokenizer."""
 
 
 def build_encoders(config: AlignConfig, data: PairData) -> AlignedEncoders:
     """Build the towers and prepare them for training: freezing, activation checkpointing, compilation.
 
-    A text tower that brings no tokenizer gets one trained on the texts of the training data. Mel statistics of the
+    A text tower without a tokenizer gets one trained on the texts of the training data. Mel statistics of the
     audio tower come from the first 256 items of each source."""
     towers = {name: spec for name, spec in configuration.to_dict(config.towers).items() if spec and name in TOWERS}
     text = towers["text"]
@@ -52,7 +52,7 @@ def build_encoders(config: AlignConfig, data: PairData) -> AlignedEncoders:
 
 
 def random_lines(config: AlignConfig) -> list[str]:
-    """Lines about towers that can load published weights, were given none, and stay random, in full or in part."""
+    """Lines about towers that could load published weights but stay random, in full or in part."""
     lines = []
     for name in TOWERS:
         spec = getattr(config.towers, name)
@@ -68,14 +68,14 @@ def random_lines(config: AlignConfig) -> list[str]:
 
 
 def crop_lines(encoders: AlignedEncoders, data: PairData) -> list[str]:
-    """Lines about clip datasets whose face crops the vision tower enlarges."""
+    """Lines about clip datasets with face crops smaller than the vision tower's input."""
     sizes = {source.clips.info.recipe.frame_size for source in data.sources if isinstance(source, Clips)}
     lines = [encoders.vision.crop_line(size) for size in sorted(sizes)] if encoders.vision is not None else []
     return [line for line in lines if line]
 
 
 def text_notes(encoders: AlignedEncoders, data: PairData) -> list[str]:
-    """What the text tower does not read of the training texts; evenly spaced ones of more than MAX_TEXTS."""
+    """What the text tower cannot read in the training texts; of more than MAX_TEXTS, an evenly spaced sample."""
     texts = data.corpus()
     some = texts[:: math.ceil(len(texts) / MAX_TEXTS) or 1]
     cut = "training cuts them there; raise towers.text.options.context_length"
@@ -83,7 +83,7 @@ def text_notes(encoders: AlignedEncoders, data: PairData) -> list[str]:
 
 
 def parameter_groups(model: ContrastiveModel, config: AlignConfig) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW. The peak learning rate of a parameter is that of the run, times the factor of its
+    """Parameter groups for AdamW. The peak learning rate of a parameter is the run's rate, times the factor of its
     tower, times the factor of its depth in the tower."""
     options = config.train
     for name in options.tower_lr:
@@ -102,7 +102,7 @@ def parameter_groups(model: ContrastiveModel, config: AlignConfig) -> list[dict[
 
 
 def training_record(config: AlignConfig, data_digest: str, metrics: dict[str, float]) -> dict[str, Any]:
-    """Where exported encoders come from: the "training" entry of their config.json."""
+    """The origin of exported encoders: the "training" entry of their config.json."""
     sources = [source.path for source in config.pairs.sources] or [str(config.data)]
     words = sys.argv[1:]
     command = ["emit", *words] if words[:1] in (["align"], ["run"], ["demo"]) else ["emit", "align", *words]

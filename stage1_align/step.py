@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class StepResult(NamedTuple):
-    """What a step computed, detached."""
+    """The detached results of a step."""
 
     losses: dict[str, Tensor]
-    """Pair name to its loss: (). The mean over processes is the loss of the global batch."""
+    """{pair name: its loss ()}. The mean over processes is the loss of the global batch."""
     temperatures: dict[str, Tensor]
-    """The scale_<pair> and bias_<pair> that the losses were computed with: ()."""
+    """The scale_<pair> and bias_<pair> used in the losses: ()."""
     grad_norm: Tensor
-    """() before clipping."""
+    """(), before clipping."""
     rows: dict[str, Tensor]
-    """Pair name to the clips of this process that take part in its loss: ()."""
+    """{pair name: number of local clips that take part in its loss ()}."""
 
 
 def train_step(
@@ -36,9 +36,9 @@ def train_step(
     batch: PairBatch,
     options: TrainConfig,
 ) -> StepResult:
-    """Update the parameters with this process's rows of a global batch. Gradients are zero before and after.
+    """Update the parameters with the local rows of a global batch. Gradients are zero before and after.
 
-    model, optimizer: as accelerator.prepare returned them. batch: collated, on the device. With more than
+    model, optimizer: as returned by accelerator.prepare. batch: collated, on the device. With more than
     `options.chunk_size` clips, it goes through the gradient cache.
     """
     losses: dict[str, Tensor] = {}
@@ -56,7 +56,7 @@ def train_step(
     else:
         output = model(batch)
         accelerator.backward(loss_fn(output))
-    # Copies: a bias is a view of its parameter, which the optimizer changes in place.
+    # Copies, because a bias is a view of its parameter, which the optimizer changes in place.
     temperatures = {n: value.detach().clone() for n, value in output.items() if n.startswith(("scale_", "bias_"))}
     grad_norm = accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm)
     optimizer.step()

@@ -5,7 +5,8 @@
     accelerate launch -m stage1_align.train --config ...
     emit align --config ...
 
-An unfinished run in RUN is resumed, bit for bit; a finished one is left as it is. The training loop: trainer.py.
+An unfinished run in RUN is resumed with bitwise identical results; a finished one is not changed. The training loop is
+in trainer.py.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from signal import SIGTERM
 
-if __name__ == "__main__":  # launched as a file: the repository, not this folder, is where imports start
+if __name__ == "__main__":  # launched as a file: import from the repository, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from shared import config as configuration
@@ -41,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(config: AlignConfig, sigterm: SigtermHandler | None = None) -> Path:
-    """Train to the end, to `max_optimizer_steps` or to a SIGTERM, which `sigterm` has recorded if it is given. Returns
-    the run folder; when the run is finished, it holds the encoders best/ and last/."""
+    """Train to the end, to `max_optimizer_steps` or until SIGTERM, which `sigterm` records if given. Returns the run
+    folder; after a finished run, it contains the encoders best/ and last/."""
     from shared.training.distributed import peer_failure_guard
     from stage1_align.trainer import start_trainer
 

@@ -50,17 +50,17 @@ MUTABLE_ON_RESUME = (
 
 @dataclass
 class AlignProgress(Progress):
-    """How far a stage-1 run is."""
+    """The progress of a stage-1 run."""
 
     samples: int = 0
-    """Samples of the current epoch done, over all processes."""
+    """Samples done in the current epoch, over all processes."""
     loss_sum: float = 0.0
-    """Over the steps of the current epoch."""
+    """Sum over the steps of the current epoch."""
     loss_steps: int = 0
     best_recall: float = -1.0
     """Highest mean recall of an epoch."""
     best_metrics: dict[str, float] = field(default_factory=dict)
-    """Validation metrics of that epoch."""
+    """Validation metrics of the best epoch."""
     last_metrics: dict[str, float] = field(default_factory=dict)
     """Validation metrics of the last epoch."""
     batch_size: int = 0
@@ -86,7 +86,7 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
         valid, config.pairs.captions, config.train.require_validation
     )
     run = start_run(config, MUTABLE_ON_RESUME, options.keep_last, options.timeout_minutes, data=data.digest)
-    if options.chunk_size and run.accelerator.state.deepspeed_plugin:  # its backward pass takes an optimizer step
+    if options.chunk_size and run.accelerator.state.deepspeed_plugin:  # its backward pass runs an optimizer step
         raise UserError(
             "--train.chunk_size: DeepSpeed steps after every chunk; launch with accelerate_configs/fsdp2.yaml"
         )
@@ -103,7 +103,7 @@ def start_trainer(config: AlignConfig, sigterm: SigtermHandler) -> "Trainer | No
 class Trainer:
     """A stage-1 run in one process.
 
-    model is the wrapped model (DDP, FSDP, DeepSpeed) that training steps go through; unwrapped_model holds the same
+    model is the wrapped model (DDP, FSDP, DeepSpeed) used in training steps; unwrapped_model has the same
     parameters.
     """
 
@@ -135,7 +135,7 @@ class Trainer:
         parts = {"averages": self.ema} if self.ema else {}
         self.state = TrainState(accelerator, self.model, self.unwrapped_model, self.optimizer, parts)
         self.contrasted: set[str] = set()
-        """Pairs of which a batch of this process run held two clips or more."""
+        """Pairs with two or more clips in a batch since this process started."""
         self.steps_taken, self.warned = 0, False
         self.warn_of_batch_norm()
         self.progress = self.resume()
@@ -146,10 +146,10 @@ class Trainer:
         batch_norm = nn.modules.batchnorm._BatchNorm
         trains = any(isinstance(module, batch_norm) and module.training for module in self.unwrapped_model.modules())
         if trains and (self.world > 1 or self.config.train.chunk_size):
-            note("warning: a tower's batch norm sees only a part of the batch; freeze it, or choose another tower")
+            note("warning: a tower's batch norm sees only part of the batch; freeze it, or choose another tower")
 
     def resume(self) -> AlignProgress:
-        """Load the newest checkpoint. Warn of changes after which the run is not the uninterrupted one."""
+        """Load the newest checkpoint. Warn about changes that make the run differ from an uninterrupted one."""
         progress = self.run.resume(AlignProgress, self.state)
         batch_size, world = self.config.train.batch_size, self.world
         if progress.step:
@@ -183,8 +183,8 @@ class Trainer:
             self.finish()
 
     def train_epoch(self, epoch: int) -> None:
-        """The remaining steps of an epoch, then its validation. Raises Halted at `max_optimizer_steps`, and after a
-        SIGTERM to any process."""
+        """The remaining steps of an epoch, then its validation. Raises Halted at `max_optimizer_steps`, and after any
+        process received SIGTERM."""
         config, options, progress = self.config, self.config.train, self.progress
         first = progress.samples // options.batch_size
         meter = Meter(options.batch_size, self.world, self.accelerator.device)
@@ -220,8 +220,8 @@ class Trainer:
         self.finish_epoch(epoch, meter)
 
     def reduce_losses(self, result: StepResult) -> tuple[dict[str, float], bool]:
-        """Losses of the global batch, and whether any process received SIGTERM, in one all-reduce. Notes the pairs of
-        which the batch held two clips or more."""
+        """Losses of the global batch, and whether any process received SIGTERM, in one all-reduce. Records the pairs
+        with two or more clips in the batch."""
         sigterm = torch.tensor(float(self.sigterm.requested), device=self.accelerator.device)
         values = torch.stack([*result.losses.values(), *result.rows.values(), sigterm])  # (2 pairs + 1,)
         *means, requested = self.accelerator.reduce(values, "mean").tolist()
@@ -242,8 +242,8 @@ class Trainer:
         )
 
     def finish_epoch(self, epoch: int, meter: Meter) -> None:
-        """Validate, keep the best encoders, write a checkpoint. Halted during validation: a resumed run, which has no
-        steps left in this epoch, validates again."""
+        """Validate, keep the best encoders, write a checkpoint. If halted during validation, the resumed run has no
+        steps left in this epoch and validates again."""
         self.require_contrast()
         metrics, progress = self.validate(), self.progress
         train_loss = progress.loss_sum / max(1, progress.loss_steps)
@@ -261,26 +261,26 @@ class Trainer:
         self.run.save(progress, self.state)
 
     def require_contrast(self) -> None:
-        """UserError when no batch so far held two clips for any pair; a warning about the pairs of which none did. Data
-        that are decoded late, such as streams, show it only here."""
+        """UserError if no batch so far had two clips for any pair; a warning for the individual pairs. Data decoded
+        late, such as streams, can be checked only here."""
         missing = [pair for pair in self.unwrapped_model.pairs if pair not in self.contrasted]
         if not self.steps_taken or not missing or self.warned:
             return
         if not self.contrasted:
             raise UserError(
-                f"{self.run.path}: no batch held two clips with both sides of {', '.join(missing)}: nothing was learned"
+                f"{self.run.path}: no batch had two clips with both sides of {', '.join(missing)}: nothing was learned"
             )
         self.warned = True
-        note(f"warning: no batch held two clips with both sides of {', '.join(missing)}")
+        note(f"warning: no batch had two clips with both sides of {', '.join(missing)}")
 
     # --- validation and saving ---------------------------------------------------------------------------------------
 
     def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
-        """Inside this block the model has the averaged weights, if there are any."""
+        """Inside this block, the model has the averaged weights, if there are any."""
         return self.ema.applied_to(self.unwrapped_model) if self.ema else contextlib.nullcontext()
 
     def validate(self) -> dict[str, float]:
-        """Retrieval and zero-shot metrics of the validation items. Raises Halted after a SIGTERM to any process."""
+        """Retrieval and zero-shot metrics of the validation items. Raises Halted after any process received SIGTERM."""
         with self.averaged_weights():
             texts = prompts(self.valid.label_names, self.config.pairs.label_template)
             embedded = embed(self.model, self.accelerator, self.valid, texts, halt=self.halt_requested)
@@ -294,7 +294,7 @@ class Trainer:
     def validate_untrained(self) -> None:
         metrics = self.validate()
         if "mean_recall" not in metrics and self.config.train.require_validation and self.config.train.epochs:
-            raise UserError("no two validation items have a picture or sound together with different texts")
+            raise UserError("no two validation items with a picture or sound have different texts")
         say(f"untrained: valid mean recall {_shown(metrics)}; {counted(len(self.data), 'training clip')}")
         self.run.log(0, **metrics)
         if self.config.train.epochs == 0:  # untrained towers, for comparison
@@ -304,15 +304,15 @@ class Trainer:
     def save_encoders(self, folder: str, metrics: dict[str, float]) -> None:
         """Write the encoders to RUN/<folder>."""
         with self.averaged_weights():
-            state = self.accelerator.get_state_dict(self.model)  # complete on the main process, however it is sharded
-            weights = {  # copies: the averaged weights leave the model with this block
+            state = self.accelerator.get_state_dict(self.model)  # complete on the main process for any sharding
+            weights = {  # copies, because the averaged weights leave the model after this block
                 name.removeprefix("encoders."): value.cpu().clone()
                 for name, value in state.items()
                 if name.startswith("encoders.")
             }
         if self.accelerator.is_main_process:
             record = training_record(self.config, self.data.digest, metrics)
-            learned = self.config.train.epochs > 0  # without an epoch, they know none of these clips
+            learned = self.config.train.epochs > 0  # without an epoch, they have seen none of these clips
             clips = self.data.training_clips if learned else TrainingClips()
             self.encoders.save_pretrained(self.run.path / folder, record, weights, clips)
 

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def augment_frames(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One random position, mirroring and lighting for all frames of a clip: uint8 (T, H, W, 3) to the same shape."""
+    """One random shift, flip and lighting for all frames of a clip: uint8 (T, H, W, 3) to the same shape."""
     if len(frames) == 0:
         return frames
     height, width = frames.shape[1:3]

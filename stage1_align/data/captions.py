@@ -1,7 +1,7 @@
 """The texts an item is paired with, of three kinds, and the keys that say which texts mean the same.
 
 transcript  what is said in the clip
-labels      words made from its labels: "strong amusement, a little joy"
+labels      text generated from its labels: "strong amusement, a little joy"
 caption     a description written by a person; an item may have several
 
 Keys decide which texts of one kind are positives of each other. They depend on everything an item says, never on the
@@ -31,7 +31,7 @@ DEGREES = (
 
 @dataclass
 class TextAnnotations:
-    """All texts and labels of an item; what it does not have is empty."""
+    """All texts and labels of an item; missing ones are empty."""
 
     transcript: str = ""
     captions: list[str] = field(default_factory=list)
@@ -47,9 +47,9 @@ def draw_text(
     template: str,
     word_dropout: float = 0.0,
 ) -> str:
-    """A text of this kind, "" when the item has none. The wording, the choice among several captions and the words
-    dropped from a transcript are random. label_names: names of the K labels; template: the sentence around a text made
-    from labels."""
+    """A text of this kind, "" if the item has none. The wording, the choice among several captions and the words
+    dropped from a transcript are random. label_names: names of the K labels; template: the sentence around a text
+    generated from labels."""
     if kind == "transcript":
         transcript = annotations.transcript
         return drop_words(transcript, word_dropout, rng) if word_dropout else transcript
@@ -61,8 +61,9 @@ def draw_text(
 
 
 def text_key(kind: str, annotations: TextAnnotations, label_names: list[str]) -> str:
-    """What the texts of this kind say about an item, whatever a step draws. Items with the same key are positives of
-    each other, and each is a correct answer to the other in retrieval. "" when the item has no text of this kind."""
+    """What the texts of this kind say about an item, independent of the random draws. Items with the same key are
+    positives of each other, and each is a correct answer to the other in retrieval. "" if the item has no text of this
+    kind."""
     if kind == "transcript":
         return _normalize(annotations.transcript)
     if kind == "labels":
@@ -75,7 +76,7 @@ def text_key(kind: str, annotations: TextAnnotations, label_names: list[str]) ->
 
 
 def label_caption(labels: np.ndarray, names: list[str], rng: np.random.Generator) -> str:
-    """Words for labels (K,) in [0, 1]: "strong amusement, a little joy"; "no emotion" when all are 0; "" when none is
+    """Words for labels (K,) in [0, 1]: "strong amusement, a little joy"; "no emotion" if all are 0; "" if none is
     labeled."""
     known = ~np.isnan(labels)
     if not known.any():
@@ -95,14 +96,14 @@ def degree_phrases(names: list[str]) -> list[str]:
 
 
 def drop_words(text: str, probability: float, rng: np.random.Generator) -> str:
-    """Drop each word with this probability; at least one word stays."""
+    """Drop each word with this probability, but keep at least one."""
     tokens = text.split()
     kept = [word for word, draw in zip(tokens, rng.random(len(tokens)), strict=True) if draw >= probability]
     return " ".join(kept or tokens[:1])
 
 
 def check_template(template: str) -> None:
-    """UserError when the template has no place for the emotions."""
+    """UserError if the template has no {emotions} placeholder."""
     if "{emotions}" not in template:
         raise UserError(f"label_template {template!r} leaves out the labels: put {{emotions}} where they belong")
 
@@ -115,5 +116,5 @@ def _degree(label: float) -> int:
 
 
 def _normalize(text: str) -> str:
-    """Its words without case and punctuation; a text without words (an emoji) stays itself."""
+    """The words in lower case without punctuation; a text without words (an emoji) stays unchanged."""
     return " ".join(words(text)) or text.strip()

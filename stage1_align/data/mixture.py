@@ -1,13 +1,13 @@
 """Which items make up each global batch: a pure function of (seed, epoch, step).
 
 Nothing here depends on the number of processes or on earlier draws. W processes together see exactly what one process
-would see, and a run resumes at any step. In each epoch, every source is a sequence of positions 0, 1, 2, ...: the
-positions of a table run through one random order after another, those of a stream through its records in the order
-they arrive. A batch takes the next positions of each source, as many as its share.
+would see, and a run can resume at any step. In each epoch, every source is a sequence of positions 0, 1, 2, ...: for a
+table, the positions run through one random order after another; for a stream, through its records as they arrive. A
+batch takes the next positions of each source, according to its share.
 
 Every process reads each stream from the start of the epoch and keeps only the records of its slice of the batch. This
-is exact at any number of processes and on resumption. It is cheap, because a record is decoded only when it is used,
-but all shards must be within reach of every process.
+is exact for any number of processes and on resumption. It is cheap, because only used records are decoded, but every
+process needs access to all shards.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from stage1_align.data.sources.base import PairSource, StreamSource, TableSource
 
 
 class SampleIndex(NamedTuple):
-    """An item and its place; the random choices of a sample are a function of it."""
+    """An item and its position, which determines the random choices of a sample."""
 
     epoch: int
     source: int
@@ -31,7 +31,7 @@ class SampleIndex(NamedTuple):
     position: int
     """Position in the source's sequence of this epoch."""
     item: Any
-    """What the source decodes: an index, or a record of a stream."""
+    """What the source decodes: an index or a stream record."""
 
 
 class Mixture:
@@ -47,9 +47,9 @@ class Mixture:
         shrink: bool = False,
         batch_by: str = "",
     ):
-        """weights: shares of a batch, relative to each other. samples_per_epoch: 0 for the length of all tables.
-        shrink: a batch is not larger than an epoch. batch_by: the group whose items come one after another, "" for
-        none; tables without it are shuffled."""
+        """weights: relative shares of a batch. samples_per_epoch: 0 for the length of all tables. shrink: limit the
+        batch to the size of an epoch. batch_by: group by which items follow one another, "" for none; tables without it
+        are shuffled."""
         self.sources, self.batch_size, self.seed = sources, batch_size, seed
         self._streams = {k: source for k, source in enumerate(sources) if isinstance(source, StreamSource)}
         self._lengths = {k: len(source) for k, source in enumerate(sources) if isinstance(source, TableSource)}
@@ -85,7 +85,7 @@ class Mixture:
         self, epoch: int, first_step: int, rank: int, world: int, report: Callable[[int, str], None]
     ) -> Iterator[list[SampleIndex]]:
         """The samples of this process in each step, from `first_step` to the end of the epoch. report(source, reason)
-        is called for what a stream cannot read."""
+        is called for records that a stream cannot read."""
         local = local_rows(self.batch_size, rank, world)
         counts, offsets = self._row_counts(epoch)
         streams = {
@@ -141,6 +141,6 @@ class Mixture:
 
 
 def group_numbers(values: list[str]) -> np.ndarray:
-    """int64 (N,): equal numbers for equal values, from 0 on; a number of its own for each item whose value is ""."""
+    """int64 (N,): equal numbers for equal values, from 0 on; each item with the value "" gets its own number."""
     names = [value or f"\0{row}" for row, value in enumerate(values)]
     return np.unique(names, return_inverse=True)[1] if names else np.zeros(0, np.int64)

@@ -1,5 +1,5 @@
-"""Items to training pairs: which frames, which part of the sound, which words; augmented. A sample is a pure function
-of (seed, epoch, position), so workers, processes and resumption change nothing."""
+"""Items to training pairs: selected frames, a crop of the sound, texts; augmented. A sample is a pure function of
+(seed, epoch, position), so workers, processes and resumption change nothing."""
 
 import itertools
 from collections.abc import Iterator
@@ -27,16 +27,15 @@ from stage1_align.data.sources.base import DamageCounter, FrameSelector, PairSou
 from stage1_align.encoders import AlignedEncoders
 
 MAX_CORPUS_RECORDS = 20_000
-"""Records of a stream whose texts the tokenizer is trained on at most."""
+"""Most records of a stream to train the tokenizer on."""
 
 
 class PairBatch(NamedTuple):
-    """A collated batch of b clips with n texts each. A NamedTuple, so that pinning memory and wrapped models work on
-    its tensors."""
+    """A collated batch of b clips with n texts each. A NamedTuple, so that memory pinning and wrapped models handle its
+    tensors."""
 
     inputs: dict[str, dict[str, Tensor]]
-    """Modality -> keyword arguments of its tower; the rows are clips, for "text" n * b rows, all of the first kind
-    first."""
+    """Modality -> keyword arguments of its tower. Rows are clips; "text" has n * b rows, ordered by kind of text."""
     text_id: Tensor
     """int64 (n, b), equal for texts that mean the same."""
     labels: Tensor | None = None
@@ -61,9 +60,9 @@ class PairSample:
     waveform: np.ndarray
     """float32 (S,); S = 0 without sound."""
     texts: list[str]
-    """One for each kind of text, "" when the item has none."""
+    """One per kind of text, "" if the item has none."""
     keys: list[str]
-    """One for each kind of text; equal keys are positives."""
+    """One per kind of text; equal keys are positives."""
     labels: np.ndarray
     """float32 (K,), NaN = not labeled."""
     damage: tuple[tuple[str, str], ...] = ()
@@ -78,9 +77,9 @@ class PairData:
     """
 
     def __init__(self, config: PairConfig, batch_size: int, seed: int, clips: Path | str = "", shrink: bool = False):
-        """batch_size: rows of all processes together; clips: the clip dataset to use when `config` names no sources;
-        shrink: a batch is not larger than an epoch.
-        UserError when a source cannot be opened, or has no text of the kinds in `config`."""
+        """batch_size: rows of all processes together; clips: the clip dataset to use if `config` names no sources;
+        shrink: limit the batch to the size of an epoch.
+        UserError if a source cannot be opened, or has no text of the kinds in `config`."""
         check_template(config.label_template)
         self.config, self.seed = config, seed
         specs = self._specs = config.sources or [SourceConfig("clips", str(clips))]
@@ -89,7 +88,7 @@ class PairData:
         for source in self.sources:
             if not source.text_kinds & set(config.captions):
                 has, wanted = " and ".join(sorted(source.text_kinds)), ", ".join(config.captions)
-                raise UserError(f"{source.name}: has {has} alone, but pairs.captions is [{wanted}]; add it there")
+                raise UserError(f"{source.name}: has only {has}, but pairs.captions is [{wanted}]; add it there")
         weights = [_weight(spec, source) for spec, source in zip(specs, self.sources, strict=True)]
         self.mixture = Mixture(
             self.sources, weights, batch_size, config.samples_per_epoch, seed, shrink, config.batch_by
@@ -104,7 +103,7 @@ class PairData:
         self.damage = DamageCounter()
 
     def _note_shuffled(self) -> None:
-        """Say which sources lack the group that batches are made by."""
+        """Print which sources lack the group of `batch_by`."""
         name = self.config.batch_by
         for source in self.sources if name else []:
             if source.groups(name) is None:
@@ -115,7 +114,7 @@ class PairData:
         return self.mixture.steps_per_epoch
 
     def __len__(self) -> int:
-        """Items of all tables together; records of streams are not counted."""
+        """Total items of all tables; stream records are not counted."""
         return sum(len(source) for source in self.sources if isinstance(source, TableSource))
 
     def loader(
@@ -174,14 +173,14 @@ class PairData:
         return TrainingClips.of(np.concatenate([empty, *known]), np.concatenate([empty, *checked]), sources)
 
     def valid(self) -> "ValidationSet":
-        """The validation items of all sources that have some. UserError when none has."""
+        """The validation items of all sources. UserError if no source has any."""
         if not self._valid:
             raise UserError("no source has a validation split: set valid_split of one of them")
         return ValidationSet([open_source(spec, split) for spec, split in self._valid], self.config)
 
 
 def _weight(spec: SourceConfig, source: PairSource) -> float:
-    """The weight of a source: the number of its items unless one is given."""
+    """The weight of a source; by default its number of items."""
     if spec.weight is not None:
         return spec.weight
     if not isinstance(source, TableSource):
@@ -206,7 +205,7 @@ class PairLoader(SigtermSafeDataLoader):
             batch_sampler=steps,
             collate_fn=partial(collate, encoders),
             num_workers=workers,
-            pin_memory=torch.cuda.is_available(),  # pinned tensors are copied to the GPU while it computes
+            pin_memory=torch.cuda.is_available(),  # pinned tensors are copied while the GPU computes
         )
 
     def __iter__(self) -> Iterator[PairBatch]:  # type: ignore[override]
@@ -222,7 +221,7 @@ class Pairs(torch.utils.data.Dataset):
     def __init__(
         self, sources: list[PairSource], label_names: list[str], config: PairConfig, sample_rate: int | None, seed: int
     ):
-        """label_names: those of all sources; a sample's labels are in this order. sample_rate: None without sound."""
+        """label_names: of all sources; a sample's labels are in this order. sample_rate: None without sound."""
         self.sources, self.label_names = sources, label_names
         self.config, self.sample_rate, self.seed = config, sample_rate, seed
 
@@ -244,7 +243,7 @@ class Pairs(torch.utils.data.Dataset):
             frames,
             waveform,
             [draw_text(kind, annotations, names, rng, template, config.word_dropout) for kind in config.captions],
-            # A clip without a text of a kind equals no other: two silent clips are not positives of each other.
+            # A clip without this kind of text matches no other: two silent clips are not positives of each other.
             [text_key(kind, annotations, names) or f"none {epoch} {k} {position}" for kind in config.captions],
             labels,
             ((source.name, sample.damage),) if sample.damage else (),
@@ -252,7 +251,7 @@ class Pairs(torch.utils.data.Dataset):
 
 
 def collate(encoders: AlignedEncoders, samples: list[PairSample]) -> PairBatch:
-    """The input of each tower the encoders have. All texts go through the text tower together."""
+    """The input of each tower in the encoders. All texts go through the text tower together."""
     texts = [text for kind in zip(*(sample.texts for sample in samples), strict=True) for text in kind]
     ids = [derive_seed(key) for kind in zip(*(sample.keys for sample in samples), strict=True) for key in kind]
     items = {
@@ -287,9 +286,9 @@ class ValidationSet:
             for kind in config.captions
         ]
         self.texts = [[text for text, _ in several] for several in pairs]
-        """n lists of M_k: the texts of each kind; an item has none, one, or several captions."""
+        """n lists of M_k: the texts of each kind; an item has no, one or several captions."""
         self.owners = [[owner for _, owner in several] for several in pairs]
-        """n lists of M_k: the item that each text belongs to."""
+        """n lists of M_k: the item of each text."""
         self.label_names = list(dict.fromkeys(name for source in sources for name in source.label_names))
         self.labels = np.full((len(annotations), len(self.label_names)), np.nan, np.float32)
         """float32 (N, K), NaN = not labeled."""
@@ -302,7 +301,7 @@ class ValidationSet:
         return len(self.items)
 
     def frames(self, index: int, select: FrameSelector) -> np.ndarray:
-        """The selected pictures, uint8 (T, H, W, 3)."""
+        """The selected frames, uint8 (T, H, W, 3)."""
         return self._sample(index, None, select).frames
 
     def waveform(self, index: int, sample_rate: int) -> np.ndarray:
@@ -315,7 +314,7 @@ class ValidationSet:
 
 
 class _BatchSampler:
-    """A batch sampler of known length that is drawn lazily: streams are read no further than needed."""
+    """A lazy batch sampler of known length: streams are read no further than needed."""
 
     def __init__(self, indices: Iterator[list[SampleIndex]], count: int):
         self.indices, self.count = indices, count
@@ -352,7 +351,7 @@ def _random_crop(waveform: np.ndarray, length: int, rng: np.random.Generator) ->
 def _texts(
     kind: str, annotations: TextAnnotations, names: list[str], rng: np.random.Generator, template: str
 ) -> list[str]:
-    """All captions, or the one other text of this kind; [] when the item has none."""
+    """All captions, or the single text of another kind; [] if the item has none."""
     if kind == "caption":
         return [caption for caption in annotations.captions if caption]
     text = draw_text(kind, annotations, names, rng, template)

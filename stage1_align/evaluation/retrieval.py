@@ -1,5 +1,5 @@
-"""Validation by retrieval: a clip's face and voice find its texts, and the texts find their clip; the kinds of text of
-texts alone find each other. All processes share the work."""
+"""Validation by retrieval: a clip's face and voice find its texts, and the texts find their clip. In data with texts
+only, the kinds of text find each other. All processes share the work."""
 
 import itertools
 import math
@@ -23,7 +23,7 @@ MAX_FRAMES = 10
 """Frames per clip in validation: enough to compare epochs."""
 
 Inputs = dict[str, dict[str, Tensor]]
-"""{modality: the tensors that `collate` of its tower gives}."""
+"""{modality: tensors from the `collate` of its tower}."""
 
 
 class Halted(Exception):
@@ -35,7 +35,7 @@ class ValidationEmbeddings:
     """Pooled embeddings of N validation items and their texts, the same on all processes."""
 
     media: dict[str, np.ndarray]
-    """"vision" and "audio", as far as the model has the towers: float32 (N, D)."""
+    """"vision" and "audio", if the model has the tower: float32 (N, D)."""
     present: dict[str, np.ndarray]
     """Whether an item has the modality: bool (N,)."""
     texts: list[np.ndarray]
@@ -53,10 +53,10 @@ def embed(
     batch_size: int = 32,
     halt: Callable[[], bool] = lambda: False,
 ) -> ValidationEmbeddings:
-    """Embeddings of all validation items and of `prompts`. Each process computes its share and gets all of them.
+    """Embeddings of all validation items and of `prompts`. Each process computes its share and receives all of them.
 
     Calls the model's forward as training does, so that it works for a sharded model. The model is set to evaluation
-    mode and left in it. `halt` is called after each batch on all processes; when it returns True, they raise Halted.
+    mode and stays in it. `halt` is called after each batch on all processes; if it returns True, they raise Halted.
     """
     towers: dict[str, Any] = accelerator.unwrap_model(model).encoders.towers()
     model.eval()
@@ -98,7 +98,7 @@ def _forward_all(
 ) -> dict[str, np.ndarray]:
     """Outputs of the model for rows 0 .. count - 1, gathered from all processes: row r belongs to process r % world.
 
-    All processes make the same number of calls with the same number of rows, filled up with row 0: the processes of a
+    All processes make the same number of calls with the same number of rows, padded with row 0: the processes of a
     sharded model compute together."""
     from accelerate.utils import gather_object
 
@@ -131,9 +131,9 @@ def retrieval(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Seque
     """R@1, R@5 and R@10 between each of vision and audio and each kind of text, in both directions, and their mean.
 
     An item with several captions counts as found by any of them, and each caption has to find the item. Texts with the
-    same key are correct answers to each other's items. A wrong answer that is as near as the right one ranks before it.
-    Items that lack one side are left out, and so is a kind of which there is only one text to choose from, which every
-    model finds. Without any recall there is no mean. Without vision and audio, it is recall between the kinds of text.
+    same key are correct answers to each other's items. A wrong answer as near as the right one ranks before it. Items
+    that lack one side are left out. A kind with only one text to choose from is left out too, because every model finds
+    it. Without any recall there is no mean. Without vision and audio, recall is between the kinds of text.
     """
     metrics = {} if embedded.media else _between_texts(embedded, valid, kinds)
     for kind, keys, owners, texts in zip(kinds, valid.keys, valid.owners, embedded.texts, strict=True):
@@ -154,15 +154,15 @@ def retrieval(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Seque
 
 
 def _between_texts(embedded: ValidationEmbeddings, valid: ValidationSet, kinds: Sequence[str]) -> dict[str, float]:
-    """R@1, R@5 and R@10 from each kind of text to each other one, among the items that have both."""
+    """R@1, R@5 and R@10 from each kind of text to every other kind, among the items that have both."""
     metrics: dict[str, float] = {}
     for a, b in itertools.permutations(range(len(kinds)), 2):
         item_ids = np.unique(valid.keys[b], return_inverse=True)[1]  # (N,), equal where texts of kind b mean the same
         first, second = (np.array(valid.owners[kind], dtype=int) for kind in (a, b))  # (M_a,), (M_b,)
-        asked, found = np.isin(first, second), np.isin(second, first)  # (M_a,), (M_b,)
-        ids, found_ids = item_ids[first[asked]].tolist(), item_ids[second[found]].tolist()
-        if len(set(found_ids)) < 2:
+        is_query, is_candidate = np.isin(first, second), np.isin(second, first)  # (M_a,), (M_b,)
+        ids, candidate_ids = item_ids[first[is_query]].tolist(), item_ids[second[is_candidate]].tolist()
+        if len(set(candidate_ids)) < 2:
             continue
-        similarity = embedded.texts[a][asked] @ embedded.texts[b][found].T  # (M'_a, M'_b)
-        metrics |= {f"{kinds[a]}_to_{kinds[b]}_R@{k}": recall_at(similarity, ids, found_ids, k) for k in KS}
+        similarity = embedded.texts[a][is_query] @ embedded.texts[b][is_candidate].T  # (M'_a, M'_b)
+        metrics |= {f"{kinds[a]}_to_{kinds[b]}_R@{k}": recall_at(similarity, ids, candidate_ids, k) for k in KS}
     return metrics

@@ -1,8 +1,8 @@
 """Zero-shot intensity: how well the similarity of a clip to texts about an emotion follows the emotion's label.
 
 The score of a clip for a dimension is its cosine similarity to texts about it ("much joy", "strong joy", ...) minus its
-similarity to the text for none ("no emotion"), as CLIP classifies by texts about classes (Radford et al. 2021, arXiv
-2103.00020, section 3.1). No label is used, unless training used captions made of labels, or soft targets.
+similarity to a neutral text ("no emotion"), as CLIP classifies with texts about classes (Radford et al. 2021, arXiv
+2103.00020, section 3.1). No label is used, unless training used captions generated from labels, or soft targets.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ NONE = "no emotion"
 
 
 def prompts(label_names: Sequence[str], template: str) -> list[str]:
-    """The text for none, then the texts for each dimension, the same number for each."""
+    """The neutral text, then the texts for each dimension, the same number for each."""
     degrees = [word for _, words in DEGREES[2:] for word in words]
     phrases = [NONE] + [f"{degree} {name.lower()}" for name in label_names for degree in degrees]
     return [template.replace("{emotions}", phrase) for phrase in phrases]
@@ -31,9 +31,9 @@ def intensities(embedded: np.ndarray, texts: np.ndarray, dimensions: int) -> np.
 
 
 def zero_shot(embedded: ValidationEmbeddings, labels: np.ndarray, label_names: Sequence[str]) -> dict[str, float]:
-    """PCC of scores with labels (N, K), averaged over the dimensions whose labels allow one, for each modality, and for
-    the sum of the modalities' scores on clips that have both. A score that the labels do not allow is left out.
-    `embedded.prompts` are those of `prompts`."""
+    """PCC of scores with labels (N, K), averaged over the dimensions with a defined PCC: for each modality, and for the
+    sum of the modalities' scores on clips that have both. Undefined scores are left out. `embedded.prompts` are the
+    embeddings of `prompts`."""
     labeled = ~np.isnan(labels).all(1)  # (N,)
     if not label_names or not labeled.any():
         return {}
@@ -54,6 +54,6 @@ def zero_shot(embedded: ValidationEmbeddings, labels: np.ndarray, label_names: S
 
 
 def _mean_pcc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The mean PCC over the dimensions whose labels allow one; NaN without one."""
+    """The mean PCC over the dimensions with a defined PCC; NaN if there are none."""
     known = scorable(labels)
     return float(np.mean([pcc(scores[:, k], labels[:, k]) for k in known])) if known else float("nan")

@@ -1,5 +1,5 @@
-"""The model card of exported encoders (Mitchell et al. 2019, arXiv 1810.03993): what they are, the data and results of
-their training, and the pretrained weights they started from."""
+"""The model card of exported encoders (Mitchell et al. 2019, arXiv 1810.03993): what they are, their training data and
+results, and the pretrained weights they started from."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ encoded = encoders.{modality}.encode("{example}")  # pooled (1, D), sequence (1,
 
 def _trained(training: dict[str, Any]) -> str:
     if training.get("config", {}).get("train", {}).get("epochs") == 0:
-        return "not trained together: only `sequence` means something, `pooled` goes through random layers"
+        return "not trained together: only `sequence` is meaningful, `pooled` goes through random layers"
     return "trained with symmetric\nInfoNCE (vision-text and audio-text)"
 
 
@@ -65,8 +65,8 @@ def _rate(rate: float | None) -> str:
 
 
 def _origin(config: dict[str, Any], modality: str) -> str:
-    """The pretrained weights and their license, from the training record: the exported tower is rebuilt without them
-    and its options no longer name them."""
+    """The pretrained weights and their license, from the training record: the exported tower is rebuilt without them,
+    so its options no longer name them."""
     options = config["training"].get("config", {}).get("towers", {}).get(modality, {}).get("options", {})
     weights = options.get("pretrained")
     if not weights:

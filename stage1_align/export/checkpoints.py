@@ -1,10 +1,10 @@
-"""Well-known pretrained towers: which tower loads them, the form of their training inputs, and their license.
+"""Well-known pretrained towers: the tower that loads them, the format of their training inputs, and their license.
 
     python -m stage1_align.export.checkpoints                        a table of all
     python -m stage1_align.export.checkpoints ViT-B-32/openai        one checkpoint, and how to get it
     python -m stage1_align.export.checkpoints ViT-B-32/openai PATH   its entry for a stage-1 configuration
 
-Licenses are those that the origin states for its weights; the training data may restrict more. Nothing is downloaded
+Licenses are as stated by the origin of the weights; the training data may be more restrictive. Nothing is downloaded
 here, and every tower loads its files without running code from them.
 """
 
@@ -26,7 +26,7 @@ class Checkpoint:
     """One published set of weights for one tower."""
 
     name: str
-    """Its name here: open_clip's model/tag, or its place on the Hugging Face hub."""
+    """Its name here: open_clip's model/tag, or its id on the Hugging Face hub."""
     modality: str
     """vision, audio or text."""
     tower: str
@@ -34,7 +34,7 @@ class Checkpoint:
     license: str
     """SPDX name in lower case, as stated by the origin."""
     origin: str
-    """Hugging Face hub id, followed by a colon and a file name when it is one file."""
+    """Hugging Face hub id, followed by a colon and a file name if it is a single file."""
     inputs: str
     """Its training inputs: frame size, sample rate, length of texts."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Checkpoint:
 
 
 def _open_clip() -> list[Checkpoint]:
-    """Image towers of open_clip and the text towers that they are aligned with."""
+    """Image towers of open_clip and the text towers aligned with them."""
     laion, datacomp = "laion/CLIP-{}-laion2B-{}", "laion/CLIP-{}-DataComp.XL-s13B-b90K"
     published = [
         ("ViT-B-32", "openai", "timm/vit_base_patch32_clip_224.openai", "apache-2.0"),
@@ -159,7 +159,7 @@ CHECKPOINTS = {checkpoint.name: checkpoint for checkpoint in [*_open_clip(), *_t
 
 
 def find(name: str) -> Checkpoint:
-    """The checkpoint called `name`; UserError names the nearest one when there is none."""
+    """The checkpoint called `name`; UserError names the nearest one if it does not exist."""
     if name not in CHECKPOINTS:
         raise UserError(f"no checkpoint called {name!r}: {nearest(name, CHECKPOINTS)}")
     return CHECKPOINTS[name]
@@ -180,8 +180,8 @@ def describe(name: str) -> str:
 def options_for(name: str, path: str | Path | None = None) -> dict[str, Any]:
     """The tower's options that load a checkpoint from `path`, the downloaded folder or the file in it.
 
-    Without a path, open_clip downloads its image towers itself, given a network. Prints a line when commercial use is
-    not allowed. UserError when no tower loads the checkpoint or the path does not exist.
+    Without a path, open_clip downloads its image towers if there is a network. Prints a line if commercial use is not
+    allowed. UserError if no tower loads the checkpoint or the path does not exist.
     """
     checkpoint = find(name)
     if checkpoint.unsupported:
@@ -203,7 +203,7 @@ def options_for(name: str, path: str | Path | None = None) -> dict[str, Any]:
 
 
 def _options_beside_file(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
-    """Options that a bare checkpoint file of open_clip lacks, from open_clip's tables and the folder of the file:
+    """Options missing from a bare checkpoint file of open_clip, from open_clip's tables and the folder of the file:
     activation, normalization, and a tokenizer that is not open_clip's own."""
     import open_clip
 
@@ -217,7 +217,7 @@ def _options_beside_file(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]
 
 
 def _file(checkpoint: Checkpoint, path: Path) -> Path:
-    """The file that the tower reads, also when `path` is the folder around it."""
+    """The file that the tower reads; `path` may also be its folder."""
     from stage1_align.towers.open_clip_loading import WEIGHTS
 
     names = WEIGHTS if checkpoint.tower == "open_clip" else tuple(filter(None, [checkpoint.origin.partition(":")[2]]))

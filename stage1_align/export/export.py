@@ -26,10 +26,10 @@ class ExportConfig(CheckedOptions):
     """Write the aligned encoders of a stage-1 run as a folder that loads anywhere."""
 
     run: Path
-    """Run folder of `emit align`; or one of `emit fuse`, a fusion model or exported encoders, whose encoders are
-    written as they are."""
+    """Run folder of `emit align`. Also a run folder of `emit fuse`, a fusion model or exported encoders: their encoders
+    are copied unchanged."""
     out: OutputFolder
-    """Folder to write; encoders that it holds are replaced."""
+    """Folder to write; existing encoders in it are replaced."""
     which: Literal["best", "last"] = "best"
     """best: the epoch of stage 1 with the highest mean recall on the validation split."""
     onnx: bool = False
@@ -55,8 +55,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def export(config: ExportConfig) -> Path:
-    """Write the encoders, load them again, and check that both give the same embeddings. UserError for a folder
-    without encoders, and where something else is in the way."""
+    """Write the encoders, load them again, and check that both give the same embeddings. UserError for a folder without
+    encoders, and if the output folder holds something else."""
     from stage1_align.encoders import AlignedEncoders
     from stage1_align.export import onnx
 
@@ -69,7 +69,7 @@ def export(config: ExportConfig) -> Path:
     if config.out.exists() and not holds_encoders and (config.out.is_file() or any(config.out.iterdir())):
         raise UserError(f"{config.out}: holds something other than encoders; choose another --out")
     if trained.training_clips is None:
-        note(f"{config.out}: does not record the training clips, which are no longer where {config.run} found them")
+        note(f"{config.out}: training clips not recorded: they are no longer where {config.run} found them")
     if holds_encoders and _is_complete(AlignedEncoders.from_pretrained(config.out), trained):
         say(f"{config.out}: already holds these encoders ({trained.digest}); nothing to do")
     else:
@@ -88,14 +88,14 @@ def export(config: ExportConfig) -> Path:
 
 
 def _source(config: ExportConfig) -> Path:
-    """The folder of the encoders to write. UserError when there are none yet."""
+    """The folder of the encoders to write. UserError if there are none yet."""
     from stage1_align.saved_encoders import encoders_within, holds_encoders
 
     chosen = config.run / config.which
     inner = config.run if holds_encoders(config.run) else encoders_within(config.run)
     if inner is not None and not chosen.is_dir():
         if config.which != "best":
-            raise UserError(f"{config.run}: no run of stage 1, which --which {config.which} is for; leave it out")
+            raise UserError(f"{config.run}: not a stage-1 run, so --which {config.which} does not apply; leave it out")
         return inner
     if not (config.run / "metrics.json").exists():
         raise UserError(
@@ -105,14 +105,14 @@ def _source(config: ExportConfig) -> Path:
 
 
 def _is_complete(exported: "AlignedEncoders", trained: "AlignedEncoders") -> bool:
-    """Whether there is nothing to add to a folder that was exported before."""
+    """Whether a folder exported before is complete."""
     recorded = exported.training_clips is not None or trained.training_clips is None
     return exported.digest == trained.digest and recorded
 
 
 def find_training_clips(training: dict[str, Any]) -> TrainingClips | None:
-    """The clips behind a run of an earlier version, whose encoders do not record them: those of its clip dataset, if
-    that is still there and still the same; else None. training: of the config.json of the encoders."""
+    """The training clips for encoders of an earlier version, which do not record them: the clips of the run's dataset,
+    if it still exists unchanged; else None. training: from the config.json of the encoders."""
     from shared.dataset.clip_dataset import ClipDataset
 
     config = training.get("config", {})

@@ -3,13 +3,13 @@
     vision.onnx   frames uint8 (B, T, 3, S, S), mask bool (B, T)       -> pooled (B, D), sequence (B, T, C)
     audio.onnx    waveform float32 (B, W, window), samples int64 (B,)  -> pooled (B, D), sequence (B, T, C)
                   wav2vec2 and audeering: waveform (B, S), S of at least two frames (720)
-                  whisper: whole windows, also of short sounds
+                  whisper: whole windows, even for short sounds
     text.onnx     ids int64 (B, L), mask bool (B, L)                   -> pooled (B, D), sequence (B, L, C)
 
-B, T, W, S and L are dynamic, but an open_clip text tower needs L equal to its context length. Inputs are what
-`collate` of the tower returns: frames of its size, sound at its rate in whole windows or normalized, ids of its
-tokenizer. A graph cannot skip masked steps as the towers do: it computes everything and masks the result. WavLM is
-refused: its attention cannot be traced with a dynamic length.
+B, T, W, S and L are dynamic, but an open_clip text tower needs L equal to its context length. Inputs are as returned by
+the tower's `collate`: frames of its size, sound at its rate in whole windows or normalized, ids of its tokenizer. A
+graph cannot skip masked steps as the towers do: it computes everything and masks the result. WavLM is refused, because
+its attention cannot be traced with a dynamic length.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ from stage1_align.towers.wav2vec2 import Wav2vec2
 from stage1_align.towers.whisper import Whisper
 from stage1_align.towers.windowed_tower import WindowedTower
 
-TOLERANCE = 1e-4  # kernels of another runtime sum in another order
+TOLERANCE = 1e-4  # another runtime sums in a different order
 INSTALL = "pip install onnx onnxscript onnxruntime"
 STEP_SAMPLES = 1999
-"""Samples by which example sounds differ in length, for towers without windows; a prime, so that no
+"""Length difference of example sounds in samples, for towers without windows; a prime, so that no
 length is a whole number of frames."""
 
 
@@ -50,8 +50,8 @@ def require_onnx() -> None:
 
 
 def export_towers(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
-    """Write MODALITY.onnx for each tower, and run it at other sizes than it was traced at. Returns {modality: largest
-    difference from the tower's own output}; UserError when one exceeds TOLERANCE, after the file is removed."""
+    """Write MODALITY.onnx for each tower, and run it at sizes other than the traced one. Returns {modality: largest
+    difference from the tower's output}; if one exceeds TOLERANCE, removes the file and raises UserError."""
     require_onnx()
     folder.mkdir(parents=True, exist_ok=True)
     differences = {}
@@ -64,7 +64,7 @@ def export_towers(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
                 f=str(path),
                 input_names=list(examples(modality, tower)),
                 output_names=["pooled", "sequence"],
-                external_data=size > 2**30,  # a file is limited to 2 GiB; weights go beside it
+                external_data=size > 2**30,  # a file is limited to 2 GiB; weights go next to it
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -80,7 +80,7 @@ def export_towers(towers: dict[str, Tower], folder: Path) -> dict[str, float]:
 
 
 def exported_program(modality: str, tower: Tower) -> torch.export.ExportedProgram:
-    """The tower's graph, with dynamic sizes. UserError when the tower cannot be traced."""
+    """The tower's graph, with dynamic sizes. UserError if the tower cannot be traced."""
     inputs = examples(modality, tower)
     batch = torch.export.Dim("batch")
     min_step = None
@@ -121,20 +121,20 @@ def examples(modality: str, tower: Any, clips: int = 3, extra_steps: int = 0) ->
 
 @torch.no_grad()
 def reference(tower: Tower, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The tower's own output for inputs of its graph."""
+    """The tower's output for inputs of its graph."""
     encoded = tower(**inputs)
     return encoded.pooled, encoded.sequence
 
 
 def difference(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> float:
-    """Largest absolute difference; infinite where shapes differ."""
+    """Largest absolute difference; infinite if shapes differ."""
     if any(x.shape != y.shape for x, y in zip(a, b, strict=True)):
         return float("inf")
     return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
 
 
 def _run(path: Path, inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    """Outputs of an ONNX file, by onnxruntime or, more slowly, by onnx's own evaluator."""
+    """Outputs of an ONNX file, from onnxruntime or, more slowly, from onnx's reference evaluator."""
     values = {name: value.numpy() for name, value in inputs.items()}
     if importlib.util.find_spec("onnxruntime"):
         import onnxruntime

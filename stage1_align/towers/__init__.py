@@ -1,4 +1,4 @@
-"""The encoders that can be aligned. A new one is one file here and one line in its registry."""
+"""The encoders that can be aligned. A new one needs one file here and one line in its registry."""
 
 from shared.registry import Registry
 

@@ -18,7 +18,7 @@ EMOTIONS = ("arousal", "dominance", "valence")
 @dataclass
 class AudeeringOptions(Wav2vec2Options):
     append_emotion: bool = False
-    """Append the clip's arousal, dominance and valence to every frame, as three channels at the end of the sequence, so
+    """Append the clip's arousal, dominance and valence to every frame, as the last three channels of the sequence, so
     that stage 2 needs no extra file for them."""
 
 
@@ -27,7 +27,7 @@ class Audeering(Wav2vec2):
     audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim.
 
     The weights are CC-BY-NC-SA-4.0: no commercial use, and models trained from them have the same license. The head
-    stays frozen. Its values keep the meaning that audeering measured only while the blocks below are frozen too.
+    stays frozen. Its values match audeering's evaluation only while the blocks below are frozen too.
     """
 
     Options = AudeeringOptions

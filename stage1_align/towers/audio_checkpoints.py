@@ -18,11 +18,11 @@ from stage1_align.towers.transformers_config import check_published
 
 UNUSED = ("spectrogram_extractor.", "tscam_conv.", "head.")
 """Weights of the Fourier transform and the tagging head, which the towers do not use."""
-PUBLISHED = "give a folder as transformers saves it, not one converted for another program"
+PUBLISHED = "give a folder saved by transformers, not one converted for another program"
 
 
 def read_weights(path: str | Path) -> dict[str, Any]:
-    """The dictionary in a .safetensors file or a torch pickle; UserError when the pickle holds more than weights."""
+    """The dictionary in a .safetensors file or a torch pickle; UserError if the pickle contains more than weights."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -41,8 +41,8 @@ def read_weights(path: str | Path) -> dict[str, Any]:
 
 
 def _numpy_scalars() -> list:
-    """Safe globals for the NumPy number that LAION's files hold beside the weights (a metric), under the names that
-    NumPy 1 and 2 give its constructor."""
+    """Safe globals for the NumPy number (a metric) that LAION's files contain besides the weights, under the names of
+    its constructor in NumPy 1 and 2."""
     scalar: Any = np.float64(0).__reduce__()[0]
     dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64")]
     return [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [np.dtype, *dtypes]
@@ -56,12 +56,12 @@ def read_laion(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, path: str | Path, hint: str = "") -> None:
-    """Load all entries of `state` under `prefix` into `module`; UserError names the first that are missing, unexpected
-    or of another shape."""
+    """Load all entries of `state` under `prefix` into `module`; UserError names the first ones that are missing,
+    unexpected or of another shape."""
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     part = {name: value for name, value in part.items() if not name.startswith(UNUSED)}
     if not part:
-        raise UserError(f"{path}: has no weights called {prefix}*; a checkpoint of laion_clap is expected here")
+        raise UserError(f"{path}: has no weights called {prefix}*; expected a checkpoint of laion_clap")
     own = {name: value for name, value in module.state_dict().items() if not name.startswith(UNUSED)}
     missing = [f"{name} is missing" for name in own if name not in part]
     unexpected = [f"{name} is not expected" for name in part if name not in own]
@@ -83,14 +83,14 @@ def load_folder(
     key_mapping: dict[str, str] | None = None,
     replaced: Iterable[str] = (),
 ) -> nn.Module:
-    """A model of transformers from a local folder, in float32. Other weights in the file are ignored; UserError when
-    those of the model do not fit its configuration. key_mapping: patterns in the names of weights and what replaces
-    them. replaced: fields of config.json that options replace."""
+    """A model of transformers from a local folder, in float32. Other weights in the file are ignored; UserError if the
+    model's weights do not fit its configuration. key_mapping: patterns in the names of weights and their replacements.
+    replaced: fields of config.json that options override."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # else it lists every weight that is ignored, such as those of a text encoder
+    logging.set_verbosity_error()  # otherwise it lists every ignored weight, such as those of a text encoder
     logging.disable_progress_bar()
     try:
         with weights_only():
@@ -99,7 +99,7 @@ def load_folder(
                 config=config,
                 local_files_only=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # else they are an error that does not say which
+                ignore_mismatched_sizes=True,  # otherwise the error does not say which ones
                 dtype=torch.float32,
                 key_mapping=key_mapping,
             )
@@ -114,7 +114,7 @@ def load_folder(
 
 
 def folder_config(folder: str | Path) -> Any:
-    """The configuration in a local folder of transformers; UserError when there is none."""
+    """The configuration in a local folder of transformers; UserError if there is none."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
@@ -128,7 +128,7 @@ def folder_config(folder: str | Path) -> Any:
 
 
 def extractor_settings(folder: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The settings of the feature extractor in a folder of transformers and their file, which newer versions call
+    """The settings of the feature extractor in a folder of transformers, and their file, which newer versions call
     processor_config.json; {} without either."""
     what, how = "settings of a feature extractor", "download the folder again"
     path = Path(folder) / "processor_config.json"

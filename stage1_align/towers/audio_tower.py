@@ -38,11 +38,11 @@ class AudioTower(Tower):
         sounds: each one of
             a path of an audio or video file, of any sample rate and number of channels;
             a NumPy array or tensor: (S,) mono, or (S, channels) or (channels, S) with up to 8 channels, which are
-            averaged. Samples are float in [-1, 1], or int16, int32 or uint8, which are scaled by their full range;
+            averaged. Samples are float in [-1, 1], or int16, int32 or uint8, which are scaled by the full range;
             None: an absent sound. So is a file without an audio track.
         rate: sample rate of the arrays in Hz, required for them: one number, or a list with one for each sound, None
-            for a file, which knows its own. Sounds are resampled to the tower's own `sample_rate` (soxr).
-        max_seconds: a file is read up to here. A longer one is marked in `truncated`, with a warning.
+            for a file, which has its own rate. Sounds are resampled to the tower's `sample_rate` (soxr).
+        max_seconds: a file is read up to this time. A longer one is marked in `truncated`, with a warning.
 
         Returns an Encoded: pooled float32 (B, D), of unit length; sequence float32 (B, T, C); mask bool (B, T); rate,
         steps per second; times float32 (B, T), the middle of each step in seconds; truncated bool (B,). An absent sound
@@ -69,7 +69,7 @@ class AudioTower(Tower):
         return encoded
 
     def _read(self, item: Any, rate: int | None, max_seconds: float) -> tuple[np.ndarray, bool]:
-        """A sound as float32 (S,) at the tower's rate, and whether its end was left out."""
+        """A sound as float32 (S,) at the tower's rate, and whether its end was cut off."""
         if item is None:
             return np.zeros(0, np.float32), False
         if is_path(item):
@@ -78,8 +78,8 @@ class AudioTower(Tower):
             raise reject(ENCODE, item, "a sound is a path, an array, a tensor or None")
         waveform = to_waveform(ENCODE, item)  # (S,)
         if rate is None:
-            own = f"rate=SAMPLE_RATE in Hz (it is resampled to the tower's {self.sample_rate})"
-            raise reject(ENCODE, item, f"an array does not say its sample rate; give {own}")
+            hint = f"rate=SAMPLE_RATE in Hz (it is resampled to the tower's {self.sample_rate})"
+            raise reject(ENCODE, item, f"an array does not say its sample rate; give {hint}")
         resampled = resample(waveform, rate, self.sample_rate)
         if not len(resampled):
             raise reject(ENCODE, item, f"no sample is left at the tower's {self.sample_rate} Hz; give a longer sound")
@@ -99,7 +99,7 @@ class AudioTower(Tower):
 
 
 def pad_waveforms(items: list[np.ndarray], min_length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Waveforms float32 (S_i,), followed by zeros, as one tensor (B, S) with S >= min_length, and their lengths int64
+    """Waveforms float32 (S_i,), zero-padded, as one tensor (B, S) with S >= min_length, and their lengths int64
     (B,)."""
     samples = torch.tensor([len(item) for item in items])  # (B,)
     waveform = torch.zeros(len(items), max(min_length, int(samples.max())))  # (B, S)

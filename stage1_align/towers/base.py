@@ -18,45 +18,45 @@ from shared.training.batch_norm import repair_gradients
 
 @dataclass
 class Encoded:
-    """What a tower gives for B items. All on the tower's device but `truncated`."""
+    """The output of a tower for B items. All on the tower's device except `truncated`."""
 
     pooled: Tensor
-    """float32 (B, D), unit length, in the space all towers share; zeros where the item is absent."""
+    """float32 (B, D), unit length, in the shared space; zeros where the item is absent."""
     sequence: Tensor
     """float32 (B, T, C), features over time before the projection to the shared space; zeros where masked."""
     mask: Tensor
     """bool (B, T), True where a step is real; all False where the item is absent."""
     rate: float | None
-    """Steps per second (audio); None where a step is a frame (vision) or a token (text)."""
+    """Steps per second (audio); None if a step is a frame (vision) or a token (text)."""
     times: Tensor | None = None
     """float32 (B, T), seconds of each step, NaN where masked or unknown; set by `encode`, None for texts."""
     truncated: Tensor | None = None
-    """bool (B,), whether the end of an item was left out; set by `encode`."""
+    """bool (B,), whether the end of an item was cut off; set by `encode`."""
 
 
 class Tower(nn.Module):
     """Base of all towers. A tower owns its preprocessing: frame size, mean, standard deviation, sample rate and text
-    length are in its `options` and nowhere else.
+    length are only in its `options`.
 
     collate(items) turns a list of prepared items into a dictionary of tensors, and forward(**tensors) returns an
     Encoded.
 
-    Fine-tuning relies on `blocks()` alone. With N blocks every parameter has a depth: 0 for what is registered before
-    the first block (patches, embeddings, convolutions), i for block i = 1 .. N and for what lies between it and the
-    next, N + 1 for what follows the last block (final norms), N + 2 for HEADS.
+    Fine-tuning relies only on `blocks()`. With N blocks, every parameter has a depth: 0 before the first block
+    (patches, embeddings, convolutions), i for block i = 1 .. N and for modules between it and the next, N + 1 after the
+    last block (final norms), N + 2 for HEADS.
     """
 
     Options: ClassVar[type]
     project: nn.Module
-    """From the pooled features to the shared space."""
+    """The layer from the pooled features to the shared space."""
     query: nn.Parameter | None
     """The query (C,) of a tower that pools by attention."""
     HEADS: tuple[str, ...] = ("project", "query")
-    """Modules on top of the trunk that are not in any checkpoint; freezing leaves them trainable."""
+    """Modules on top of the trunk that no checkpoint contains; freezing leaves them trainable."""
     ELSEWHERE: ClassVar[tuple[str, ...]] = ("pretrained",)
-    """Options that name weights, models or tokenizers elsewhere: null in `config()`."""
+    """Options that name weights, models or tokenizers outside the folder: null in `config()`."""
     LATE: tuple[str, ...] = ()
-    """Modules that act after the last block although they are registered before it, by their full names."""
+    """Full names of modules that act after the last block although they are registered before it."""
 
     def __init__(self, options: Any, embed_dim: int):
         super().__init__()
@@ -69,7 +69,7 @@ class Tower(nn.Module):
     @classmethod
     def from_options(cls, values: dict[str, Any], embed_dim: int) -> Self:
         """Build a tower from plain values (YAML, JSON), in training mode; UserError names the nearest option for an
-        unknown one, and says which values contradict each other."""
+        unknown one, and says which values conflict."""
         options: Any = configuration.build(cls.Options, values, cls.__name__)
         for name in cls.ELSEWHERE:  # a variable of the shell that is not set
             if getattr(options, name, None) == "":
@@ -79,13 +79,13 @@ class Tower(nn.Module):
 
     @classmethod
     def from_saved(cls, values: dict[str, Any], embed_dim: int, where: str) -> Self:
-        """Build a tower from its `config()` in a saved folder, which brings all it needs: UserError, which begins with
-        `where`, for a value of a wrong type, and for an option that leads out of the folder."""
+        """Build a tower from its `config()` in a saved folder, which is self-contained. UserError, beginning with
+        `where`, for a value of the wrong type, and for an option that leads out of the folder."""
         options: Any = read_typed(cls.Options, values, where)
         for name in cls.ELSEWHERE:
             if getattr(options, name, None) is not None:
                 shown = f"{getattr(options, name)!r:.60}"
-                raise UserError(f"{where}: {name} is {shown}, which lies outside the folder; it must be null there")
+                raise UserError(f"{where}: {name} is {shown}, which is outside the folder; it must be null here")
         return cls(options, embed_dim).train()
 
     @property
@@ -95,7 +95,7 @@ class Tower(nn.Module):
 
     @property
     def pooled_width(self) -> int:
-        """The channels of `sequence` that are pooled, which come first."""
+        """Number of pooled channels, the first ones of `sequence`."""
         return self.width
 
     def config(self) -> dict[str, Any]:
@@ -104,34 +104,34 @@ class Tower(nn.Module):
         return {name: None if name == "pretrained" else value for name, value in values.items()}
 
     def collate(self, items: list) -> dict[str, Tensor]:
-        """Prepared items to the tensors that `forward` takes."""
+        """Prepared items to the arguments of `forward`."""
         raise NotImplementedError
 
     def blocks(self) -> list[nn.Module]:
-        """The trunk's repeated blocks, from input to output; [] when it has none."""
+        """The trunk's repeated blocks, from input to output; [] if it has none."""
         return []
 
     @torch.no_grad()
     def encode_prepared(self, items: list) -> Encoded:
-        """Items that are prepared as `collate` takes them to an Encoded, without gradient, on the tower's device. This
-        is the path inside the project; `encode` checks and converts what people give and then calls it."""
+        """Items prepared for `collate` to an Encoded, without gradient, on the tower's device. This is the internal
+        path; `encode` checks and converts user input and then calls it."""
         device = next(self.parameters()).device
         batch = {name: value.to(device) for name, value in self.collate_whole(items).items()}
         return self.forward_whole(**batch)
 
     def collate_whole(self, items: list) -> dict[str, Tensor]:
-        """As `collate`, but nothing is cut: the tensors that `forward_whole` takes."""
+        """As `collate`, but without truncation: the arguments of `forward_whole`."""
         return self.collate(items)
 
     def forward_whole(self, **inputs: Tensor) -> Encoded:
-        """As `forward`, for what `collate_whole` gives."""
+        """As `forward`, for the output of `collate_whole`."""
         return self(**inputs)
 
     def freeze(self, unfreeze: int | None) -> None:
-        """None: everything trains. 0: only HEADS train. n: the last n blocks and what follows them train too.
+        """None: everything trains. 0: only HEADS train. n: the last n blocks and everything after them train too.
 
-        Frozen modules stay in evaluation mode through train(): neither dropout nor batch statistics change them.
-        Parameters that are never trained (fixed filters) are left alone. UserError when there are fewer blocks.
+        Frozen modules stay in evaluation mode after train(), so that dropout and batch statistics do not change them.
+        Parameters that are never trained (fixed filters) stay unchanged. UserError if there are fewer blocks.
         """
         count = len(self.blocks())
         if unfreeze is not None and not 0 <= unfreeze <= count:
@@ -168,8 +168,8 @@ class Tower(nn.Module):
         return {name: decay ** max(0, count + 1 - depths[name]) for name, _ in self.named_parameters()}
 
     def set_checkpointing(self, enabled: bool) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations (Chen et al. 2016, arXiv
-        1604.06174). Gradients stay the same, with dropout too: the random state is restored. UserError without blocks.
+        """Recompute each block in the backward pass instead of storing its activations (Chen et al. 2016, arXiv
+        1604.06174). Gradients stay the same, even with dropout: the random state is restored. UserError without blocks.
         """
         if enabled and not self.blocks():
             raise UserError(f"checkpointing: {type(self).__name__} has no blocks to recompute; set it to false")
@@ -179,8 +179,8 @@ class Tower(nn.Module):
                 block.forward = functools.partial(_checkpointed, block, block.forward)
 
     def _depths(self) -> dict[str, int]:
-        """{full name of a parameter or module: depth}. A module that contains blocks has the depth of what follows
-        them, so that it counts as frozen only when they all are."""
+        """{full name of a parameter or module: depth}. A module that contains blocks has the depth after its last
+        block, so that it counts as frozen only if all its blocks are."""
         blocks = self.blocks()
         block_depths = {id(block): i for i, block in enumerate(blocks, 1)}
         depths: dict[str, int] = {}
@@ -205,11 +205,11 @@ class Tower(nn.Module):
         return depths
 
     def _projection(self) -> nn.Module:
-        """A new layer from what `_finish` pools to the shared space."""
+        """A new layer from the pooled features of `_finish` to the shared space."""
         return nn.Linear(self.pooled_width * (2 if self.options.max_pool else 1), self.embed_dim)
 
     def _finish(self, sequence: Tensor, mask: Tensor, rate: float | None) -> Encoded:
-        """Pool over time (with `max_pool` also the maximum), project and normalize to unit length, all in fp32."""
+        """Pool over time (also the maximum with `max_pool`), project and normalize to unit length, all in fp32."""
         sequence = sequence.float() * mask[..., None]  # (B, T, C)
         with torch.autocast(sequence.device.type, enabled=False):
             summary = self._mean(sequence, mask)  # (B, C)
@@ -226,7 +226,7 @@ class Tower(nn.Module):
         if self.query is None:
             return sequence.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, C)
         score = nn.functional.layer_norm(sequence, sequence.shape[-1:]) @ self.query  # (B, T)
-        score = score.masked_fill(~mask, torch.finfo(score.dtype).min)  # (B, T); not -inf: a row may be all masked
+        score = score.masked_fill(~mask, torch.finfo(score.dtype).min)  # (B, T); not -inf: a row may be fully masked
         return (score.softmax(1)[..., None] * sequence).sum(1)  # (B, C)
 
 
@@ -237,7 +237,7 @@ def _checkpointed(block: nn.Module, forward: Callable[..., Any], *args: Any, **k
 
 
 def masked_max(sequence: Tensor, mask: Tensor) -> Tensor:
-    """The maximum over the real steps of (B, T, C), zeros where there is none: (B, C)."""
+    """The maximum over the real steps of (B, T, C), zeros without any: (B, C)."""
     highest = sequence.masked_fill(~mask[..., None], -torch.inf).amax(1)  # (B, C)
     return torch.where(mask.any(1, keepdim=True), highest, 0.0)  # (B, C)
 

@@ -1,4 +1,4 @@
-"""Audio: the CLAP audio encoder of transformers (Wu et al. 2023, arXiv 2211.06687), its own version of HTS-AT."""
+"""Audio: the CLAP audio encoder of transformers (Wu et al. 2023, arXiv 2211.06687), with its version of HTS-AT."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -33,14 +33,14 @@ class ClapOptions(WindowedOptions):
     """Local folder of a CLAP model without fusion, config.json and model.safetensors (laion/clap-htsat-unfused and
     laion/larger_clap_general are Apache-2.0). None: random weights."""
     model_cfg: dict = field(default_factory=dict)
-    """Fields of ClapAudioConfig that replace the folder's: patch_embeds_hidden_size, depths, hidden_size, ..."""
+    """Fields of ClapAudioConfig that override the folder's: patch_embeds_hidden_size, depths, hidden_size, ..."""
     feature_cfg: dict = field(default_factory=dict)
-    """Fields of ClapFeatureExtractor that replace those of the folder's preprocessor_config.json: sampling_rate, ..."""
+    """Fields of ClapFeatureExtractor that override the folder's preprocessor_config.json: sampling_rate, ..."""
     projection: str = "linear"
-    """To the shared space: "linear", a new layer, or "clap", the model's own two layers (needs an embed_dim equal to
+    """Projection to the shared space: "linear", a new layer, or "clap", the model's two layers (embed_dim must equal
     their width, 512 for LAION's)."""
     max_pool: bool = False
-    """Also pool the maximum over time: an expression may last a moment."""
+    """Also pool the maximum over time: an expression may be brief."""
 
     def __post_init__(self):
         super().__post_init__()

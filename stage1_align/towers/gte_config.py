@@ -18,7 +18,7 @@ FIXED = {
     "logn_attention_scale": False,
     "rope_parameters": None,
 }
-"""Fields that transformers' architecture lacks, each with the only value that it supports."""
+"""{field missing in transformers' architecture: the only supported value}."""
 SHARED = (
     "vocab_size",
     "hidden_size",
@@ -39,7 +39,7 @@ SHARED = (
 def gte_fields(folder: Path) -> dict[str, Any] | None:
     """Fields of transformers' GteConfig for a folder in Alibaba's layout; None for any other folder.
 
-    UserError when transformers is too old, and for a configuration that it would compute differently.
+    UserError if transformers is too old, and for a configuration that it would compute differently.
     """
     published = read_json(folder / "config.json", "configuration of the encoder", "download the folder again")
     if not isinstance(published, dict) or published.get("model_type") != PUBLISHED:
@@ -67,7 +67,7 @@ def _check_version(folder: Path) -> None:
 
 def _rope_parameters(folder: Path, published: dict[str, Any]) -> dict[str, Any]:
     """The rotary position embedding in transformers' terms. Fixed NTK scaling by a factor f (Su 2023, kexue.fm/9706),
-    with head dimension d and base b, turns pair i by (b f)^(-2 i / d) / f^(2 / d) per token. In transformers, that is
+    with head dimension d and base b, rotates pair i by (b f)^(-2 i / d) / f^(2 / d) per token. In transformers, this is
     linear scaling by f^(2 / d) with base b f."""
     base, scaling = published.get("rope_theta", 10000.0), published.get("rope_scaling")
     if not scaling:

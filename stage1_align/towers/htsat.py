@@ -55,14 +55,14 @@ class HtsatOptions(WindowedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool"}
 
     size: str | None = None
-    """"tiny" or "base": LAION's settings for all fields from `sample_rate` to `window_size`, as its published
-    checkpoints need them. None: the fields below, by default a small tower."""
+    """"tiny" or "base": LAION's settings for all fields from `sample_rate` to `window_size`, which its published
+    checkpoints need. None: the fields below, by default a small tower."""
     pretrained: str | None = None
     """Path of a laion_clap checkpoint, .pt or .safetensors (630k-audioset-best.pt is tiny,
     music_speech_audioset_epoch_15_esc_89.98.pt is base; both CC0-1.0, without fusion). None: random weights."""
     projection: str = "linear"
-    """To the shared space: "linear", a new layer, or "clap", LAION's own two layers (loaded with `pretrained`; needs
-    embed_dim 512)."""
+    """Projection to the shared space: "linear", a new layer, or "clap", LAION's two layers (loaded with `pretrained`;
+    needs embed_dim 512)."""
     sample_rate: SampleRate = 16000
     """Sample rate of the tower's input, Hz; LAION's checkpoints need 48000."""
     n_fft: Steps = 1024
@@ -76,8 +76,8 @@ class HtsatOptions(WindowedOptions):
     fmax: Hertz = 8000
     """Highest frequency, Hz."""
     window_samples: PositiveInt | None = None
-    """Samples per window. LAION trained on 480000 (10 s), whose 1001 spectrogram frames HTS-AT stretches to the 1024
-    that fill its square. None: exactly as many as fill it, spec_size**2 / mel_bins * hop, without stretching."""
+    """Samples per window. LAION trained on 480000 (10 s): 1001 spectrogram frames, which HTS-AT stretches to the 1024
+    that fill its square. None: exactly the number that fills it, spec_size**2 / mel_bins * hop, without stretching."""
     spec_size: Width = 128
     """Side of the square into which the spectrogram is folded; it holds spec_size**2 / mel_bins spectrogram frames."""
     patch_size: Width = 8
@@ -93,10 +93,10 @@ class HtsatOptions(WindowedOptions):
     window_size: Width = 8
     """Side of an attention window, in patches."""
     center: bool = False
-    """Subtract each clip's own mean spectrum (cepstral mean normalization, in dB), so that speakers and microphones
-    differ less than ways of speaking. Leave it off for pretrained weights, which were trained without."""
+    """Subtract each clip's mean spectrum (cepstral mean normalization, in dB), so that speakers and microphones
+    differ less than ways of speaking. Leave it off for pretrained weights, which were trained without it."""
     max_pool: bool = False
-    """Also pool the maximum over time: an expression may last a moment."""
+    """Also pool the maximum over time: an expression may be brief."""
     drop_path: ProperFraction = 0.1
     """Stochastic depth."""
 
@@ -110,14 +110,14 @@ class HtsatOptions(WindowedOptions):
         if self.n_fft > MAX_FFT:  # laion_clap computes the Fourier transform as a matrix
             raise UserError(f"n_fft is {self.n_fft}: expected a whole number from 1 to {MAX_FFT}")
         if len(self.depths) != len(self.num_heads):
-            raise UserError(f"depths has {len(self.depths)} stages and num_heads {len(self.num_heads)}: give as many")
+            raise UserError(f"depths has {len(self.depths)} stages, num_heads {len(self.num_heads)}: make them equal")
         for stage, heads in enumerate(self.num_heads):
             if (self.embed_dim << stage) % heads:
                 width = self.embed_dim << stage
                 raise UserError(f"num_heads: {heads} heads do not divide the width {width} of stage {stage + 1}")
         if not self.fmin < self.fmax <= self.sample_rate / 2:
             raise UserError(
-                f"fmin {self.fmin}, fmax {self.fmax}: no mel bands lie there; give fmin below fmax, and fmax "
+                f"fmin {self.fmin}, fmax {self.fmax}: no mel bands in this range; give fmin below fmax, and fmax "
                 f"of at most half the sample_rate, {self.sample_rate // 2}"
             )
         if self.projection not in ("linear", "clap"):
@@ -127,8 +127,8 @@ class HtsatOptions(WindowedOptions):
 class Htsat(WindowedTower):
     """LAION's HTS-AT, from random weights or from a published CLAP checkpoint.
 
-    LAION's checkpoints give 32 distinct frames per 10 s: 3.2 Hz. LAION repeats a short clip to fill the window; here
-    silence follows it, so that the sequence keeps its time axis. laion_clap's code and checkpoints are CC0-1.0.
+    LAION's checkpoints give 32 distinct frames per 10 s: 3.2 Hz. LAION repeats a short clip to fill the window; here it
+    is padded with silence to preserve the time axis. laion_clap's code and checkpoints are CC0-1.0.
     """
 
     Options = HtsatOptions
@@ -146,11 +146,11 @@ class Htsat(WindowedTower):
         steps = folds * o.spec_size // o.patch_stride // 2 ** (len(o.depths) - 1)
         self._set_windows(o.sample_rate, window, steps)
         self.net = _build_net(o)
-        # Its Fourier transform is a convolution with a million frozen weights; torch.stft gives the same, faster.
+        # Its Fourier transform is a convolution with a million frozen weights; torch.stft gives the same result faster.
         del self.net.spectrogram_extractor
         if o.patch_size == o.patch_stride and o.spec_size % o.patch_size == 0:
             self.net.patch_embed.proj = _PatchLinear.from_convolution(self.net.patch_embed.proj)
-        # The tagging head is not used in contrastive training, and every trained parameter needs a gradient.
+        # Contrastive training does not use the tagging head, and every trained parameter needs a gradient.
         self.net.tscam_conv.requires_grad_(False)
         self.net.head.requires_grad_(False)
         self.project = self._projection()
@@ -185,8 +185,8 @@ class Htsat(WindowedTower):
         return self._features(self.net.reshape_wav2img(mel))
 
     def _features(self, image: Tensor) -> Tensor:
-        """The folded log-mels (N, 1, S, S) to (N, steps / repeats, C), as the net's `forward_features` does, which also
-        tags sounds, averages attention and repeats each step for each of its spectrogram frames."""
+        """The folded log-mels (N, 1, S, S) to (N, steps / repeats, C), as in the net's `forward_features`, which also
+        tags sounds, averages attention and repeats each step for all its spectrogram frames."""
         net = self.net
         x = net.patch_embed(image)  # (N, L, C)
         x = net.pos_drop(x + net.absolute_pos_embed if net.ape else x)
@@ -195,13 +195,13 @@ class Htsat(WindowedTower):
                 x = block(x)[0]  # (N, L, C)
             if stage.downsample is not None:
                 x = stage.downsample(x)  # (N, L / 4, 2 C)
-        # Each fold of the spectrogram is a strip of the square: the mean over its bands, then the folds in their order.
+        # Each fold of the spectrogram is a strip of the square: average over its bands, then concatenate the folds.
         folds, side = net.freq_ratio, round(x.shape[1] ** 0.5)
         x = rearrange(net.norm(x), "n (r f t) c -> n r f t c", r=folds, t=side)
         return x.mean(2).flatten(1, 2)  # (N, steps / repeats, C)
 
     def _centered(self, mel: Tensor, at: Tensor, samples: Tensor) -> Tensor:
-        """mel (N, 1, F, M) of the windows at (2, N), minus the mean over each clip's own frames; padding is 0."""
+        """mel (N, 1, F, M) of the windows at (2, N), minus the mean over each clip's frames; padding is 0."""
         clip = at[0]  # (N,)
         inside = self._frame_mask(at, samples, mel.shape[2])[:, None, :, None].float()  # (N, 1, F, 1)
         total = mel.new_zeros(samples.shape[0], mel.shape[3]).index_add(0, clip, (mel * inside).sum((1, 2)))  # (B, M)
@@ -211,7 +211,7 @@ class Htsat(WindowedTower):
 
 
 class _PatchLinear(nn.Conv2d):
-    """A convolution over patches that do not overlap, as one matrix product: seven times faster on a CPU."""
+    """A convolution over non-overlapping patches as one matrix product: seven times faster on a CPU."""
 
     @classmethod
     def from_convolution(cls, convolution: nn.Conv2d) -> "_PatchLinear":
@@ -229,7 +229,7 @@ class _PatchLinear(nn.Conv2d):
 
 
 def _build_net(options: HtsatOptions) -> nn.Module:
-    """laion_clap's own HTS-AT, with random weights."""
+    """laion_clap's HTS-AT with random weights."""
     import torchlibrosa.stft
 
     htsat = htsat_module()
@@ -257,9 +257,9 @@ def _build_net(options: HtsatOptions) -> nn.Module:
 
 
 def _size_hint(state: dict[str, Tensor], options: HtsatOptions) -> str:
-    """What to do when the weights do not fit: they may belong to another published size or kind."""
+    """Advice if the weights do not fit: they may belong to another published size or variant."""
     if any(".fusion_model." in name for name in state):
-        return "; it was trained with fusion: take a checkpoint without"
+        return "; it was trained with fusion: use a checkpoint without fusion"
     patch_weight = state.get("audio_branch.patch_embed.proj.weight")
     for size, values in SIZES.items():
         if patch_weight is not None and len(patch_weight) == values["embed_dim"] and size != options.size:
@@ -268,8 +268,8 @@ def _size_hint(state: dict[str, Tensor], options: HtsatOptions) -> str:
 
 
 def _clap_utils(name: str) -> types.ModuleType:
-    """What laion_clap's htsat.py imports from utils.py. The file itself imports torchvision, and with it PyTorch's
-    compiler, for a class that is not used here: more than a second."""
+    """A stand-in for what laion_clap's htsat.py imports from utils.py. The file itself imports torchvision, and with it
+    PyTorch's compiler, for a class not used here: more than a second."""
     utils: Any = types.ModuleType(name)
     utils.interpolate = _repeat
     utils.do_mixup = None  # for training on mixed clips
@@ -277,13 +277,13 @@ def _clap_utils(name: str) -> types.ModuleType:
 
 
 def _repeat(x: Tensor, ratio: int) -> Tensor:
-    """Each step of (B, T, C) `ratio` times: (B, T * ratio, C)."""
+    """Repeat each step of (B, T, C) `ratio` times: (B, T * ratio, C)."""
     return x[:, :, None].repeat(1, 1, ratio, 1).flatten(1, 2)
 
 
 def htsat_module() -> Any:
-    """laion_clap's htsat.py without the package's __init__, which loads three tokenizers from a hub at import and,
-    without a hub, leaves them empty."""
+    """laion_clap's htsat.py without the package's __init__, which loads three tokenizers from a hub on import and
+    leaves them empty if it is offline."""
     name = "_emit_laion_clap"
     if name not in sys.modules:
         spec = importlib.util.find_spec("laion_clap")

@@ -1,4 +1,4 @@
-"""What the `encode` methods of all towers share: telling files, lists and single items apart."""
+"""Shared by the `encode` methods of all towers: telling files, lists and single items apart."""
 
 import os
 import warnings
@@ -20,11 +20,11 @@ def is_path(item: Any) -> bool:
 
 def existing_file(method: str, item: str | os.PathLike) -> Path:
     """The path; UserError unless it is a file."""
-    name = os.fsdecode(item)  # a path object may hold bytes
+    name = os.fsdecode(item)  # a path object may contain bytes
     try:
         if Path(name).is_file():
             return Path(name)
-    except (OSError, ValueError):  # too long for a name, or with a null byte
+    except (OSError, ValueError):  # the name is too long, or has a null byte
         pass
     raise reject(method, name, "no such file")
 
@@ -39,14 +39,14 @@ def to_list(method: str, items: Any) -> list:
 
 
 def warn_truncated(truncated: Sequence[bool], limit: str) -> None:
-    """A warning where the end of an item was left out."""
+    """Warn if the end of an item was cut off."""
     if any(truncated):
         count = f"{sum(truncated)} of {len(truncated)} items" if len(truncated) > 1 else "the item"
-        warnings.warn(f"{count} longer than {limit}: the end is left out (see `truncated`)", stacklevel=3)
+        warnings.warn(f"{count} longer than {limit}: the end is cut off (see `truncated`)", stacklevel=3)
 
 
 def warn_repaired(path: Path, media: "Media") -> None:
-    """A warning about what was repaired, left out or mixed while a file was decoded."""
+    """Warn about repairs, omissions and mixing while a file was decoded."""
     damaged = [f"{media.damaged_packets} damaged packets left out"] if media.damaged_packets else []
     if lines := [*damaged, *problem_lines(media.remarks), *note_lines(media.remarks)]:
         warnings.warn(f"{path}: {'; '.join(lines)}", stacklevel=4)

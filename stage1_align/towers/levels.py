@@ -1,24 +1,25 @@
-"""When a voice rises and falls: loudness in bands of the spectrogram, step by step, beside what a network makes of it.
+"""When a voice rises and falls: loudness in bands of the spectrogram, step by step, in addition to a network's
+features.
 
-Contrastive training keeps what tells clips apart, and a network that sees seconds at once spreads it over its steps:
-onset and rhythm, which a temporal model needs, are hard to find in them. Prosodic features of emotional speech are
-older than networks (Eyben et al. 2016, the Geneva minimalistic acoustic parameter set: loudness and its variation).
+Contrastive training keeps what tells clips apart, and a network with a context of seconds spreads it over its steps:
+they hardly show onset and rhythm, which a temporal model needs. Prosodic features of emotional speech are older than
+neural networks (Eyben et al. 2016, the Geneva minimalistic acoustic parameter set: loudness and its variation).
 """
 
 import torch
 from torch import Tensor, nn
 
 PARTS = 4
-"""Equal parts of a step. Levels are averaged over them in bels, so that a step that is half silent is not half loud."""
+"""Equal parts of a step. Levels are averaged over them in bels, so that a half-silent step is not half as loud."""
 MIN_POWER = 1e-6
-"""-60 dB: far below a voice, at which silence stops counting."""
+"""-60 dB, far below a voice: quieter parts count as this level."""
 
 
 def band_levels(mel: Tensor, inside: Tensor, steps: int, bands: int) -> Tensor:
     """Level and variation in each band and step, in bels: (N, steps, 2 * bands), first all levels.
 
-    mel (N, F, M): power in dB of F frames and M mel bands; inside bool (N, F): frames that belong to the clip, which
-    alone count. The level of a part of a step is log10 of its mean power; a step has the mean of the levels of its
+    mel (N, F, M): power in dB of F frames and M mel bands; inside bool (N, F): frames that belong to the clip; others
+    are ignored. The level of a part of a step is log10 of its mean power; a step has the mean of the levels of its
     PARTS parts, and their standard deviation. Steps without frames inside are 0.
     """
     with torch.autocast(mel.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Whether the weights in a published folder of transformers are those of the model that its config.json describes."""
+"""Whether the weights in a published folder of transformers match the model in its config.json."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,9 +16,9 @@ def check_loaded(folder: str | Path, model: Any, report: Mapping[str, Any], repl
     """UserError for weights that are missing, of another shape or not finite, and for more blocks than `model` has.
 
     report: `output_loading_info` of transformers, with `ignore_mismatched_sizes`. replaced: fields of config.json that
-    options replace; a number of layers among them leaves blocks out on purpose. Other weights, such as those of a
-    decoder or a head, are left out without a word."""
-    # The mask vector of pretraining: not every file has it, and no tower uses it.
+    options override; a number of layers among them drops blocks on purpose. Other weights, such as those of a decoder
+    or a head, are silently ignored."""
+    # The mask vector of pretraining: some files lack it, and no tower uses it.
     missing = sorted(name for name in report["missing_keys"] if not name.endswith("masked_spec_embed"))
     if missing:
         raise UserError(f"{folder}: {len(missing)} weights are missing, first {', '.join(missing[:3])}; {WHOSE}")
@@ -32,15 +32,15 @@ def check_loaded(folder: str | Path, model: Any, report: Mapping[str, Any], repl
 
 
 def check_finite(where: str | Path, model: nn.Module) -> None:
-    """UserError, which begins with `where`, for a parameter with a value that is NaN or infinite."""
+    """UserError, beginning with `where`, for a parameter with a NaN or infinite value."""
     bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise UserError(f"{where}: {bad[0]}{more} hold values that are not finite; download the weights again")
+        raise UserError(f"{where}: {bad[0]}{more} have values that are not finite; download the weights again")
 
 
 def _check_blocks(folder: str | Path, model: Any, unexpected: Iterable[str]) -> None:
-    """UserError where the weights have blocks that config.json does not count: the last would be left out."""
+    """UserError if the weights have more blocks than config.json says: the last ones would be dropped."""
     counts = {name: len(part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)}
     for name in sorted(unexpected):
         own = name.removeprefix(f"{model.base_model_prefix}.")

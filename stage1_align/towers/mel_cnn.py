@@ -1,6 +1,6 @@
 """Audio: a small convolutional network over log-mel bands, for hundreds of voices rather than millions.
 
-A tower memorizes a few speakers quickly. In training, every clip is therefore varied to sound like another speaker at
+A tower memorizes a few speakers quickly. Training therefore augments every clip to sound like another speaker at
 another pace: its mel axis (vocal tract length perturbation, Jaitly and Hinton 2013) and time axis are stretched, its
 spectrum is tilted, and spans of bands and of time are masked (SpecAugment, Park et al. 2019, arXiv 1904.08779).
 `--pairs.gain_db` varies the level.
@@ -20,7 +20,7 @@ from stage1_align.towers.audio_tower import AudioTower, pad_waveforms
 from stage1_align.towers.base import Encoded
 
 MAX_BANK = 2**22
-"""Weights of a mel filter bank."""
+"""Most weights in a mel filter bank."""
 
 
 @dataclass
@@ -36,24 +36,24 @@ class MelCnnOptions(CheckedOptions):
     mel_bins: Width = 64
     """Mel bands from 50 Hz to half the sample rate."""
     center: bool = True
-    """Subtract each clip's mean over time and bands (dB): microphones and distances differ more than intensities.
+    """Subtract each clip's mean over time and bands (dB): microphones and distances vary more than intensities.
     Set it to false when all clips were recorded at the same level."""
     channels: tuple[Width, ...] = (32, 64, 96, 128)
     """Width of each stage; a stage halves time and bands."""
     width: Width = 128
     """C, the width of a frame."""
     dropout: ProperFraction = 0.3
-    """Dropout of frames; whole channels in the stages have a third of it."""
+    """Dropout of frames; channel dropout in the stages is a third of it."""
     tempo: ProperFraction = 0.15
-    """In training, a clip's duration changes by at most this fraction."""
+    """Largest relative change of a clip's duration in training."""
     formants: ProperFraction = 0.08
-    """In training, its mel axis is stretched and shifted by at most this fraction."""
+    """Largest relative stretch and shift of its mel axis in training."""
     tilt_db: Decibels = 3.0
-    """In training, standard deviation of a smooth change of its spectrum, in dB."""
+    """Standard deviation, in dB, of a smooth change of its spectrum in training."""
     masks: LayersOrNone = 1
-    """In training, number of masked spans of bands and of time, each up to a sixth of the axis."""
+    """Number of masked spans of bands, and of time, in training, each up to a sixth of the axis."""
     max_pool: bool = True
-    """Also pool the maximum over time: an expression may last a moment."""
+    """Also pool the maximum over time: an expression may be brief."""
 
 
 class MelCnn(AudioTower):
@@ -93,13 +93,13 @@ class MelCnn(AudioTower):
         return list(self.stages)
 
     def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
-        """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), followed by zeros, and samples int64 (B,)."""
+        """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), zero-padded, and samples int64 (B,)."""
         waveform, samples = pad_waveforms(items, self.options.n_fft)  # (B, S), (B,)
         return {"waveform": waveform, "samples": samples}
 
     @torch.no_grad()
     def calibrate(self, items: list[np.ndarray]) -> None:
-        """Set mean and scale of the bands (dB) from waveforms at `sample_rate`. UserError when no clip has sound."""
+        """Set mean and scale of the bands (dB) from waveforms at `sample_rate`. UserError if no clip has sound."""
         mels = []
         for item in items:
             if len(item):
@@ -144,8 +144,8 @@ class MelCnn(AudioTower):
         return mel, lengths
 
     def _augment(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """mel (B, F, M) and lengths (B,) with another pace, vocal tract and microphone for each clip, and spans masked.
-        Draws from torch's global generator, which the trainer seeds at every step."""
+        """mel (B, F, M) and lengths (B,) with another pace, vocal tract and microphone for each clip, and masked spans.
+        Uses torch's global generator, which the trainer seeds at every step."""
         o, rows = self.options, []
         draw = torch.rand(len(mel), 3, device="cpu") * 2 - 1  # (B, 3)
         for clip, frames, (pace, stretch, shift) in zip(mel, lengths.tolist(), draw.tolist(), strict=True):
@@ -178,7 +178,7 @@ class Stage(nn.Module):
 
 
 class ClipNorm(nn.Module):
-    """Group norm over each clip's own frames: a clip gives the same alone and in a batch. Zeros after its end."""
+    """Group norm over each clip's frames: a clip gives the same result alone and in a batch. Zeros after its end."""
 
     def __init__(self, groups: int, width: int):
         super().__init__()
@@ -194,7 +194,7 @@ class ClipNorm(nn.Module):
         sums = torch.stack([x.sum((2, 3)), x.square().sum((2, 3))])  # (2, B, C)
         mean, square = sums.view(2, batch, self.groups, -1).sum(3) / count  # (B, G) each
         scale = (square - mean.square()).clamp(min=0).add(1e-5).rsqrt()  # (B, G)
-        # Expanded to channels first, so that each element takes one multiplication and one addition.
+        # Expand to channels first, so that each element takes one multiplication and one addition.
         scale, mean = (part.repeat_interleave(width // self.groups, 1) for part in (scale, mean))  # (B, C) each
         scale = scale * self.weight  # (B, C)
         shift = self.bias - mean * scale  # (B, C)
@@ -202,12 +202,12 @@ class ClipNorm(nn.Module):
 
 
 def group_count(width: int) -> int:
-    """The number of groups in which a stage's channels are normalized."""
+    """The number of groups for normalizing a stage's channels."""
     return max(1, width // 8)
 
 
 def check_bank(n_fft: int, bands: int) -> None:
-    """UserError for a filter bank that would take more than tens of megabytes."""
+    """UserError for a filter bank of more than tens of megabytes."""
     if (n_fft // 2 + 1) * bands > MAX_BANK:
         raise UserError(f"n_fft {n_fft} with {bands} mel bands is a bank of more than {MAX_BANK} weights; lower one")
 
@@ -229,7 +229,7 @@ def length_mask(lengths: Tensor, frames: int) -> Tensor:
 
 
 def _mask_spans(mel: Tensor, masks: int) -> Tensor:
-    """One clip (F, M) with `masks` spans of bands and as many of time set to its mean."""
+    """One clip (F, M) with `masks` spans of bands and `masks` spans of time set to its mean."""
     mel, mean = mel.clone(), mel.mean()
     for _ in range(masks):
         for axis, max_width in ((0, len(mel) // 6), (1, mel.shape[1] // 6)):

@@ -1,5 +1,5 @@
-"""Where an open_clip image tower comes from: a named model, a folder published by open_clip or timm, a checkpoint file,
-or `vision_cfg`.
+"""Loading an open_clip image tower: from a named model, a folder published by open_clip or timm, a checkpoint file, or
+`vision_cfg`.
 
 Only the image tower is built and loaded. The text tower in the same checkpoint takes no memory, and its tokenizer is
 never requested from a hub.
@@ -27,10 +27,10 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
 
 @dataclass
 class Source:
-    """What the options of the tower resolve to."""
+    """The resolved options of the tower."""
 
     vision_cfg: dict[str, Any]
-    """open_clip's vision configuration in full, with the `embed_dim` and `quick_gelu` that it keeps beside it."""
+    """open_clip's full vision configuration, with the `embed_dim` and `quick_gelu` stored next to it."""
     preprocessing: dict[str, Any]
     """The known values of PREPROCESSING."""
     weights: Path | None
@@ -38,7 +38,7 @@ class Source:
 
 
 def find(model: str | None, pretrained: str | None, overrides: dict, embed_dim: int) -> Source:
-    """Resolve the options of the tower; `overrides` replace fields of vision_cfg, embed_dim and quick_gelu.
+    """Resolve the options of the tower; `overrides` override fields of vision_cfg, embed_dim and quick_gelu.
 
     UserError for an unknown model, tag, file or field, and for a tag that is not cached and cannot be downloaded.
     """
@@ -58,7 +58,7 @@ def find(model: str | None, pretrained: str | None, overrides: dict, embed_dim: 
     beside = {"quick_gelu": bool(model_cfg.get("quick_gelu")), "embed_dim": model_cfg.get("embed_dim", embed_dim)}
     size = {"image_size": 224 if model_cfg else 64}  # open_clip's default; ours for a tower of `vision_cfg` alone
     vision_cfg = {**beside, **size, **model_cfg.get("vision_cfg", {}), **overrides}
-    vision_cfg["timm_model_pretrained"] = False  # else timm asks a hub
+    vision_cfg["timm_model_pretrained"] = False  # otherwise timm contacts a hub
     known = {name: value for name, value in preprocessing.items() if name in PREPROCESSING and value is not None}
     return Source(_complete(vision_cfg), known, weights)
 
@@ -77,7 +77,7 @@ def build(vision_cfg: dict[str, Any]) -> nn.Module:
 
 
 def _check_trunk(name: str | None) -> None:
-    """UserError unless timm itself has a trunk of this name: `hf-hub:` and `local-dir:` lead elsewhere."""
+    """UserError unless timm itself has a trunk of this name: `hf-hub:` and `local-dir:` point elsewhere."""
     from timm import is_model, list_models
 
     if name and (not isinstance(name, str) or set(":/\\") & set(name) or not is_model(name)):
@@ -86,25 +86,25 @@ def _check_trunk(name: str | None) -> None:
 
 def read_state(path: Path) -> dict:
     """The state dictionary of an open_clip checkpoint, loaded weights-only, without the `module.` prefix of distributed
-    training. UserError when it cannot be read."""
+    training. UserError if it cannot be read."""
     from open_clip.factory import load_state_dict
 
     try:
         with weights_only():
             return load_state_dict(str(path))
-    except Exception as error:  # torch, pickle and safetensors each raise their own for a damaged file
+    except Exception as error:  # torch, pickle and safetensors raise different errors for a damaged file
         reason = refusal(error)
         raise UserError(f"{path}: cannot be read as weights ({reason}); .safetensors is the safest format") from None
 
 
 def load(visual: nn.Module, path: Path) -> None:
     """Load the image weights of an open_clip checkpoint (.pt, .bin, .safetensors) into `visual`. Position embeddings of
-    a ViT are resampled to its size. UserError when the weights do not fit."""
+    a ViT are resampled to its size. UserError if the weights do not fit."""
     from open_clip.convert import convert_state_dict
     from open_clip.factory import resize_pos_embed
 
     state = read_state(path)
-    model: Any = types.SimpleNamespace(visual=visual)  # the only attribute that these two functions use
+    model: Any = types.SimpleNamespace(visual=visual)  # the only attribute these two functions use
     state = convert_state_dict(model, state)
     resize_pos_embed(state, model)
     image = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
@@ -130,7 +130,7 @@ def _load_trunk(trunk: Any, state: dict[str, Any], path: Path) -> None:
 
 
 def _from_timm_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
-    """A folder of timm: its model without the classifier."""
+    """The model of a timm folder, without the classifier."""
     how = "give a folder published by timm or open_clip"
     published = read_json(folder / "config.json", "timm configuration", how)
     weights = next((folder / name for name in TIMM_WEIGHTS if (folder / name).is_file()), None)
@@ -171,13 +171,13 @@ def _from_model(model: str, pretrained: str | None) -> tuple[dict[str, Any], dic
     if tag:
         try:
             weights = Path(open_clip.download_pretrained(tag))
-        except Exception as error:  # each hub and protocol raises its own
+        except Exception as error:  # each hub and protocol raises its own errors
             origin = tag.get("hf_hub", "").strip("/") or tag.get("url")
             raise UserError(
                 f"{model} {pretrained}: not on this machine and not downloaded ({one_line(error, 200)}); "
                 f"download {origin} and give its path as pretrained"
             ) from None
-        # The activation the weights were trained with; the model's name may not tell (ViT-B-32, openai).
+        # The activation that the weights were trained with; the model name may not say (ViT-B-32, openai).
         return model_cfg | {"quick_gelu": bool(tag.get("quick_gelu") or model_cfg.get("quick_gelu"))}, tag, weights
     if not pretrained:
         return model_cfg, _common_preprocessing(name, tags), None
@@ -187,8 +187,8 @@ def _from_model(model: str, pretrained: str | None) -> tuple[dict[str, Any], dic
 
 
 def check_activation(model: str, weights: Any, option: str) -> None:
-    """UserError if published weights of an open_clip model have QuickGELU or GELU: a bare checkpoint file does not say
-    which, and the wrong one gives other numbers without an error."""
+    """UserError if some published weights of an open_clip model have QuickGELU and some GELU: a bare checkpoint file
+    does not say which, and the wrong one silently gives other numbers."""
     import open_clip
 
     name = model.replace("/", "-")
@@ -203,7 +203,7 @@ def check_activation(model: str, weights: Any, option: str) -> None:
 
 
 def _common_preprocessing(name: str, tags: list[str]) -> dict[str, Any]:
-    """The preprocessing that all published weights of a model share: a bare checkpoint file does not name its own."""
+    """The preprocessing shared by all published weights of a model: a bare checkpoint file does not name its own."""
     import open_clip
 
     published = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
@@ -215,7 +215,7 @@ def _common_preprocessing(name: str, tags: list[str]) -> dict[str, Any]:
 
 
 def _complete(vision_cfg: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with every field of open_clip's written out. UserError for an unknown field."""
+    """The configuration with every open_clip field filled in. UserError for an unknown field."""
     if not isinstance(vision_cfg["quick_gelu"], bool):
         raise UserError(f"vision_cfg.quick_gelu is {vision_cfg['quick_gelu']!r:.60}: expected true or false")
     if small_cnn.is_alone(vision_cfg):
@@ -232,7 +232,7 @@ def _complete(vision_cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_switches(config_class: Any, values: dict[str, Any], where: str) -> None:
-    """UserError for a boolean in place of a number or text, or the other way round."""
+    """UserError for a boolean in place of a number or text, or vice versa."""
     for part in dataclasses.fields(config_class):
         value, default = values.get(part.name), part.default
         if value is not None and isinstance(value, bool) != (isinstance(default, bool)):
@@ -242,5 +242,5 @@ def check_switches(config_class: Any, values: dict[str, Any], where: str) -> Non
 
 def _file(path: str) -> Path:
     if not Path(path).is_file():
-        raise UserError(f"pretrained {path!r}: no such file or folder; a tag needs `model` beside it")
+        raise UserError(f"pretrained {path!r}: no such file or folder; a tag also needs `model`")
     return Path(path)

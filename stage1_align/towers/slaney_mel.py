@@ -1,5 +1,5 @@
-"""Slaney's mel filter bank as librosa computes it, bit for bit, without importing librosa's filters: numba and
-scipy.signal come along with those, a second in every process that loads a tower."""
+"""Slaney's mel filter bank, bitwise identical to librosa's, without importing librosa's filters: they import numba and
+scipy.signal, a second in every process that loads a tower."""
 
 import contextlib
 import threading
@@ -42,11 +42,11 @@ def _to_hz(mel: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def instead_of_librosa(stft: Any) -> Iterator[None]:
-    """Inside this block, torchlibrosa's module `stft` takes the filters from here. Windows and matrix of its Fourier
-    transform, which is not used, are zero."""
+    """Inside this block, torchlibrosa's module `stft` uses the filters from here. The windows and the matrix of its
+    Fourier transform, which is not used, are zero."""
     filters = types.SimpleNamespace(mel=slaney_mel, get_window=lambda window, length, fftbins: np.zeros(length))
     util = types.SimpleNamespace(pad_center=lambda window, size: np.zeros(size))
-    with _LOCK:  # or two threads would restore each other's
+    with _LOCK:  # otherwise two threads would restore each other's
         original, stft.librosa = stft.librosa, types.SimpleNamespace(filters=filters, util=util)
         matrix, stft.DFTBase.dft_matrix = stft.DFTBase.dft_matrix, lambda _, size: np.zeros((size, size), complex)
         try:

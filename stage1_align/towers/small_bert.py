@@ -1,7 +1,7 @@
-"""BERT's encoder with the names and the numbers of transformers' BertModel, whose import takes three seconds.
+"""BERT's encoder with the names and the numbers of transformers' BertModel, which takes three seconds to import.
 
-Its random weights, and what is computed from them, equal those of transformers to the bit. A tower that sets fields of
-BertSizes alone has this encoder; others, and published weights, go through transformers.
+Its random weights and outputs are bitwise identical to those of transformers. A tower that sets only fields of
+BertSizes uses this encoder; others, and published weights, use transformers.
 """
 
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ class BertSizes:
 
     def __post_init__(self) -> None:
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads")
 
 
 class Hidden(NamedTuple):
-    """What transformers' encoders return, as far as it is used."""
+    """The part of transformers' encoder output that is used."""
 
     last_hidden_state: Tensor
     """(B, L, C)."""
@@ -53,7 +53,7 @@ class SmallBert(nn.Module):
 
     @torch.no_grad()
     def _draw(self, module: nn.Module) -> None:
-        """Random weights, as BERT's authors draw them; `apply` has the order of transformers."""
+        """Random weights, initialized as in BERT; `apply` has the order of transformers."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear):
@@ -67,7 +67,7 @@ class SmallBert(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Hidden:
         x = self.embeddings(input_ids)  # (B, L, C)
         mask = None
-        # Attention without a mask has a faster kernel; while a graph is compiled, the mask has no values.
+        # Attention without a mask has a faster kernel; while tracing a graph, the mask has no values.
         if torch.compiler.is_compiling() or not attention_mask.all():
             mask = attention_mask.bool()[:, None, None].expand(-1, 1, x.shape[1], -1)  # (B, 1, L, L)
         return Hidden(self.encoder(x, mask))

@@ -1,9 +1,9 @@
 """`emit_small_cnn`: a trunk of a quarter of a million parameters that learns from a few hundred clips of faces.
 
-open_clip builds it like any timm model (`timm_model_name: emit_small_cnn`). A configuration of FIELDS alone is built
-without either, whose imports take seconds, with the same random weights. An expression depends on where mouth and brows
-are, so the last feature map is kept as a 4 x 4 grid and not averaged. Group norm, unlike batch norm, gives the same for
-a batch and a single clip, and at any number of processes.
+open_clip builds it like any timm model (`timm_model_name: emit_small_cnn`). A configuration with only FIELDS is built
+without importing either, which would take seconds, with the same random weights. An expression depends on where mouth
+and brows are, so the last feature map is kept as a 4 x 4 grid and not averaged. Unlike batch norm, group norm gives the
+same result for a batch and a single clip, and for any number of processes.
 """
 
 import itertools
@@ -18,7 +18,7 @@ NAME = "emit_small_cnn"
 FIELDS = {"timm_model_name", "timm_proj", "timm_model_pretrained", "image_size", "embed_dim", "quick_gelu"}
 """Fields of open_clip's vision configuration."""
 SIZES = ("image_size", "embed_dim")
-"""Those that a complete one always has, with `quick_gelu`."""
+"""Fields that a complete configuration always has, with `quick_gelu`."""
 
 
 class SmallCnn(nn.Module):
@@ -36,7 +36,7 @@ class SmallCnn(nn.Module):
         self.head = nn.Linear(widths[-1] * 16, self.num_features)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """timm asks for features this way; this trunk returns nothing else."""
+        """timm calls this to get features; this trunk returns nothing else."""
 
     def get_classifier(self) -> nn.Module:
         """timm's last layer; this trunk has none."""
@@ -49,7 +49,7 @@ class SmallCnn(nn.Module):
 
 
 class SmallTower(nn.Module):
-    """The trunk, and the projection `head` that open_clip puts on it."""
+    """The trunk with the projection `head` that open_clip adds."""
 
     def __init__(self, embed_dim: int):
         super().__init__()
@@ -72,7 +72,7 @@ def _stage(width_in: int, width_out: int) -> nn.Sequential:
 
 
 def register() -> None:
-    """Make timm know the trunk."""
+    """Register the trunk in timm."""
     from timm.models import is_model, register_model
 
     if not is_model(NAME):

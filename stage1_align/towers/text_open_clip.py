@@ -1,6 +1,6 @@
 """Text: open_clip's text towers (Radford et al. 2021, arXiv 2103.00020; Ilharco et al. 2021, doi
-10.5281/zenodo.5143773; Zhai et al. 2023, arXiv 2303.15343; Yu et al. 2022, arXiv 2205.01917), with open_clip's own
-tokenizer, which comes with the package, or with one from a folder. No hub is asked."""
+10.5281/zenodo.5143773; Zhai et al. 2023, arXiv 2303.15343; Yu et al. 2022, arXiv 2205.01917), with the tokenizer in the
+open_clip package or one from a folder. No hub is contacted."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -27,33 +27,33 @@ class OpenClipTextOptions(CheckedOptions):
     model: str | None = None
     """Name of an open_clip model (`ViT-B-32`); None builds the tower from `text_cfg`."""
     pretrained: str | None = None
-    """Checkpoint file of that model (.safetensors, .pt, .bin) in open_clip's layout; only its text tower is loaded.
+    """Checkpoint file of the model (.safetensors, .pt, .bin) in open_clip's layout; only its text tower is loaded.
     None: random weights. Download the file of a tag first: tags are not resolved."""
     tokenizer: str | None = None
-    """Folder with the tokenizer's files, for a model that does not use open_clip's own (SigLIP): the model's published
-    folder has them."""
+    """Folder with the tokenizer's files, for a model that does not use open_clip's tokenizer (SigLIP): the model's
+    published folder has them."""
     text_cfg: dict = field(default_factory=dict)
-    """Fields of open_clip's text configuration; with `model`, changes to that model's configuration."""
+    """Fields of open_clip's text configuration; with `model`, changes to the model's configuration."""
     quick_gelu: bool | None = None
     """Whether to use the activation of OpenAI's own weights; None: as in the model's configuration."""
     context_length: Steps | None = None
-    """Tokens per window: training reads the first window of a longer text, encoding all of them. None: the number of
-    positions of the model."""
+    """Tokens per window: training reads the first window of a longer text, encoding reads all windows. None: the
+    model's number of positions."""
     projection: Literal["linear", "own"] = "linear"
-    """From the pooled text to the shared space: linear is a new layer; own is the model's, which keeps its alignment
-    with its image tower and needs an embed_dim equal to the model's."""
+    """Projection of the pooled text to the shared space: linear is a new layer; own is the model's projection, which
+    keeps the alignment with its image tower and needs the model's embed_dim."""
     max_pool: bool = False
-    """Also pool the maximum over the tokens, beside the model's own pooling."""
+    """Also pool the maximum over the tokens, in addition to the model's pooling."""
     license: str = ""
     """License of the pretrained weights, for the model card."""
 
 
 class OpenClipText(TextTower):
-    """Texts to token features (L, C) and one vector in the shared space, pooled where the model pools: CLIP at the end
-    token, SigLIP at the last of all positions, CoCa at a class token after them. The features are taken after the last
-    norm; for CoCa before it, as open_clip passes them to its decoder.
+    """Texts to token features (L, C) and one vector in the shared space, pooled as in the model: CLIP at the end token,
+    SigLIP at the last of all positions, CoCa at a class token after them. Features are taken after the last norm; for
+    CoCa before it, as open_clip passes them to its decoder.
 
-    After construction, `self.options` also holds what the model decided.
+    After construction, `self.options` also contains the model's settings.
     """
 
     Options = OpenClipTextOptions
@@ -69,7 +69,7 @@ class OpenClipText(TextTower):
         positions = cfg["context_length"]
         length = options.context_length or positions
         if length > positions:
-            raise UserError(f"context_length {length} is more than the model has positions for: {positions}")
+            raise UserError(f"context_length {length} is more than the model's {positions} positions")
         if options.projection not in ("linear", "own"):
             raise UserError(f"no projection {options.projection!r}: {nearest(options.projection, ('linear', 'own'))}")
         keeps_projection = options.projection == "own"
@@ -98,10 +98,10 @@ class OpenClipText(TextTower):
         self.tokenizer = _tokenizer(options, cfg)
 
     def prepare_text(self, text: str) -> str:
-        """The text as the model's own cleaning leaves it: SigLIP's drops punctuation."""
+        """The text after the model's cleaning: SigLIP's drops punctuation."""
         cfg = self.options.text_cfg
         if not cfg["hf_tokenizer_name"]:
-            return text  # open_clip's own tokenizer does it
+            return text  # open_clip's tokenizer does it
         from open_clip.tokenizer import get_clean_fn
 
         return get_clean_fn((cfg["tokenizer_kwargs"] or {}).get("clean", "whitespace"))(text)
@@ -130,8 +130,8 @@ class OpenClipText(TextTower):
     def _features(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled (B, C) and sequence (B, L, C) of open_clip's tower for ids (B, L).
 
-        open_clip runs all positions. Under causal attention no token attends to later ones, so that the positions after
-        the longest text are left out here: the same numbers for a quarter of the work, with captions of 20 tokens in 77
+        open_clip computes all positions. Under causal attention no token attends to later ones, so the positions after
+        the longest text are skipped here: the same numbers for a quarter of the work, with captions of 20 tokens in 77
         positions."""
         net, length = self.net, ids.shape[1]
         if net.attn_mask is None or net.cls_emb is not None or net.pool_type not in self.TOKEN_POOLS:
@@ -147,7 +147,7 @@ class OpenClipText(TextTower):
 
 
 def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict[str, Any], int, bool]:
-    """open_clip's text configuration in full, the width of its projection's output, and whether it uses QuickGELU."""
+    """open_clip's full text configuration, the width of its projection's output, and whether it uses QuickGELU."""
     import open_clip
     from open_clip.model import CLIPTextCfg
 
@@ -179,26 +179,24 @@ def _configuration(options: OpenClipTextOptions, embed_dim: int) -> tuple[dict[s
 
 
 def _tokenizer(options: OpenClipTextOptions, cfg: dict[str, Any]) -> Tokenizer | None:
-    """open_clip's own tokenizer, or the one in the folder for a model that uses another; None when it is loaded later,
+    """open_clip's tokenizer, or the one in the folder for a model that uses another; None if it is loaded later,
     from an export."""
     name = cfg["hf_tokenizer_name"]
     if options.tokenizer and not name:
-        raise UserError(
-            f"tokenizer {options.tokenizer}: this model has open_clip's own tokenizer; leave the option out"
-        )
+        raise UserError(f"tokenizer {options.tokenizer}: this model uses open_clip's tokenizer; leave the option out")
     if options.tokenizer:
         return HuggingFaceTokenizer.load(Path(options.tokenizer)).check(cfg["vocab_size"])
     if name and (options.model or options.pretrained):
         raise UserError(
-            f"{options.model or 'text_cfg'}: its tokenizer is {name}, not open_clip's own; download it "
+            f"{options.model or 'text_cfg'}: its tokenizer is {name}, not open_clip's; download it "
             f"(`hf download {name} --exclude '*.safetensors' '*.bin' --local-dir DIR`) and give tokenizer: DIR"
         )
     return None if name else OpenClipTokenizer().check(cfg["vocab_size"])
 
 
 def _load(net: nn.Module, path: Path) -> None:
-    """Load the text weights of an open_clip checkpoint: under `text.`, or, in CLIP's older layout, beside `visual.`.
-    UserError when they do not fit."""
+    """Load the text weights of an open_clip checkpoint: under `text.`, or, in CLIP's older layout, next to `visual.`.
+    UserError if they do not fit."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint file; download the model's open_clip_model.safetensors first")
     state = read_state(path)
@@ -210,7 +208,7 @@ def _load(net: nn.Module, path: Path) -> None:
         raise UserError(
             f"{path}: holds no text tower (token_embedding.weight is missing); give an open_clip checkpoint"
         )
-    text.pop("attn_mask", None)  # a constant that old files hold
+    text.pop("attn_mask", None)  # a constant in old files
     if net.text_projection is None:
         text = {name: value for name, value in text.items() if not name.startswith("text_projection")}
     try:

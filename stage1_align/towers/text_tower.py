@@ -16,14 +16,14 @@ from stage1_align.towers.tokenizers import Tokenizer
 
 ENCODE = "text.encode"
 EXAMPLES = 3
-"""Texts that a note names."""
+"""Most texts to name in a note."""
 WINDOWS = 32
-"""Windows of long texts in a forward pass, unless it has more texts."""
+"""Windows of long texts per forward pass, unless it has more texts."""
 
 
 @dataclass
 class TextCoverage:
-    """How a tower reads texts: the numbers of texts, and which they are."""
+    """How a tower reads texts: counts and row numbers."""
 
     context_length: int
     given: int = 0
@@ -36,10 +36,10 @@ class TextCoverage:
     """Texts with more tokens than `context_length`."""
     tokens: int = 0
     beyond: int = 0
-    """Tokens of all texts, and those after `context_length`."""
+    """Number of tokens in all texts, and of tokens beyond `context_length`."""
 
     def notes(self, names: Sequence[str], longer: str) -> list[str]:
-        """A line for each kind that occurs. names: of the texts; longer: what happens to texts beyond the context."""
+        """A line for each kind that occurs. names: of the texts; longer: what happens beyond the context."""
         of = f"of {self.given} texts"
         notes = []
         if self.unknown:
@@ -64,23 +64,23 @@ class TextCoverage:
 
 
 class TextTower(Tower):
-    """A tower for texts. Its tokenizer is saved with it; an empty text is an absent one."""
+    """A tower for texts. Its tokenizer is saved with it; an empty text counts as absent."""
 
     tokenizer: Tokenizer | None = None
 
     @classmethod
     def corpus_tokenizer(cls, options: dict[str, Any], texts: list[str]) -> Tokenizer | None:
-        """A tokenizer trained on texts, for options that bring no tokenizer; else None. Its length is the tower's
+        """A tokenizer trained on texts, for options without a tokenizer; else None. Its length is the tower's
         vocab_size."""
         return None
 
     def encode(self, texts: str | Sequence[str | None] | None) -> Encoded:
         """Embed one text or a list of texts: a list is one batch, a single text a batch of one.
 
-        A text is absent when it is None, blank or says nothing (punctuation alone), or when most of its characters are
-        unknown to the tokenizer, of which a warning tells: its mask is all False and its pooled vector zero. A text
-        longer than `options.context_length` tokens is read in windows: the sequence has all of their tokens, and the
-        pooled vector is their mean.
+        A text is absent if it is None, blank or only punctuation, or if most of its characters are unknown to the
+        tokenizer, which gives a warning: its mask is all False and its pooled vector zero. A text longer than
+        `options.context_length` tokens is read in windows: the sequence has all of their tokens, and the pooled vector
+        is their mean.
 
         Returns an Encoded: pooled float32 (B, D), of unit length; sequence float32 (B, T, C), one step per token;
         mask bool (B, T); rate and times None; truncated bool (B,), all False. No gradient. UserError for anything but
@@ -94,7 +94,7 @@ class TextTower(Tower):
         items = to_list(ENCODE, texts)
         for item in items:
             if item is not None and not isinstance(item, str):
-                raise reject(ENCODE, item, "a text is a str, or None where it is absent; give several as a list")
+                raise reject(ENCODE, item, "a text is a str, or None if absent; give several as a list")
             check_text(ENCODE, item or "")
         given = ["" if item is None else item for item in items]
         encoded = self.encode_prepared(given)
@@ -109,7 +109,7 @@ class TextTower(Tower):
         return encoded
 
     def coverage(self, texts: Sequence[str]) -> TextCoverage:
-        """What the tokenizer does not know of texts, and which are longer than a window."""
+        """Which texts have characters unknown to the tokenizer, and which are longer than a window."""
         tokenizer, report = self.loaded_tokenizer(), TextCoverage(self.options.context_length)
         for i, text in enumerate(texts):
             if not text.strip():
@@ -129,22 +129,23 @@ class TextTower(Tower):
 
     @property
     def embedding_rows(self) -> int:
-        """Token ids that the tower has an embedding for."""
+        """Number of token ids with an embedding."""
         raise NotImplementedError
 
     def prepare_text(self, text: str) -> str:
-        """The text as the published model was trained to read it."""
+        """The text in the form that the published model was trained on."""
         return text
 
     def collate(self, items: list[str]) -> dict[str, Tensor]:
-        """Texts to ids int64 (B, L) and mask bool (B, L), cut to `context_length`. An absent text has no token."""
+        """Texts to ids int64 (B, L) and mask bool (B, L), truncated to `context_length`. An absent text has no
+        token."""
         texts = [self.prepare_text(text) for text in items]
         ids, mask = self.loaded_tokenizer().encode(texts, self.options.context_length)  # (B, L) each
         return {"ids": ids, "mask": mask}
 
     def collate_whole(self, items: list[str]) -> dict[str, Tensor]:
         """As `collate`, with texts longer than `context_length` in windows: ids and mask are (W, L), and clip int64
-        (W,) is the text of each window. Without long texts there is no `clip`."""
+        (W,) is the index of each window's text. Without long texts there is no `clip`."""
         tokenizer, length = self.loaded_tokenizer(), self.options.context_length
         known = [tokenizer.known(self.prepare_text(text)) for text in items]
         windows = [tokenizer.windows(ids, length) for ids in known]
@@ -175,7 +176,7 @@ class TextTower(Tower):
         return Encoded(pooled, sequence, joined, parts[0].rate)
 
     def loaded_tokenizer(self) -> Tokenizer:
-        """The tokenizer; UserError where there is none yet."""
+        """The tokenizer; UserError if there is none yet."""
         if self.tokenizer is None:
             raise UserError("this text tower has no tokenizer: train one, or load the tower with from_pretrained")
         return self.tokenizer

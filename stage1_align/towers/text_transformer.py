@@ -51,7 +51,8 @@ ARCHITECTURES = (
     "xlm-roberta",
     "xlm-roberta-xl",
 )
-"""Text encoders of transformers. Other model types may load parts from a hub (timm_wrapper) or hold several models."""
+"""Text encoders of transformers. Other model types may load parts from a hub (timm_wrapper) or combine several
+models."""
 
 
 @dataclass
@@ -60,21 +61,21 @@ class TextOptions(CheckedOptions):
 
     pretrained: str | None = None
     """Folder of a published encoder (RoBERTa, XLM-R, BERT, GTE, ...): config.json, model.safetensors and its tokenizer
-    files. None: random weights. Download a model of a hub first: its name is not resolved."""
+    files. None: random weights. Download a hub model first: names are not resolved."""
     architecture: str = "bert"
-    """Model type of transformers, whose configuration `model_cfg` fills; with `pretrained`, the folder's own."""
+    """Model type in transformers, configured by `model_cfg`; with `pretrained`, the folder's model type."""
     model_cfg: dict = field(default_factory=dict)
-    """Fields of that configuration: hidden_size, num_hidden_layers, ...; with `pretrained`, changes to the folder's
+    """Fields of its configuration: hidden_size, num_hidden_layers, ...; with `pretrained`, changes to the folder's
     configuration, such as {hidden_dropout_prob: 0.0}."""
     vocab_size: VocabularySize = 512
-    """Pieces of the sentencepiece model that is trained on the corpus; lowered when the corpus has fewer. With
-    `pretrained`, the folder's own."""
+    """Pieces of the sentencepiece model trained on the corpus; reduced if the corpus has fewer. With `pretrained`, the
+    folder's vocabulary size."""
     context_length: Steps = 48
-    """Tokens per window: training reads the first window of a longer text, encoding all of them."""
+    """Tokens per window: training reads the first window of a longer text, encoding reads all windows."""
     max_pool: bool = False
     """Also pool the maximum over the tokens."""
     license: str = ""
-    """License of the pretrained weights, for the model card; "" takes the one in the folder's README."""
+    """License of the pretrained weights, for the model card; "" uses the one in the folder's README."""
 
 
 class TransformerText(TextTower):
@@ -113,8 +114,8 @@ class TransformerText(TextTower):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Encoded:
         """ids int64 (B, L), mask bool (B, L)."""
-        # A row without any token divides by zero in the attention: its first position is attended to here, and masked
-        # again in _finish.
+        # A row without tokens would divide by zero in the attention: attend to its first position, which _finish masks
+        # again.
         attention = mask | (torch.arange(mask.shape[1], device=mask.device) == 0)  # (B, L)
         if ids.device.type == "cpu" and not torch.compiler.is_compiling():
             sequence = self._forward_by_length(ids, attention)  # (B, L, C)
@@ -123,9 +124,10 @@ class TransformerText(TextTower):
         return self._finish(sequence, mask, None)
 
     def _forward_by_length(self, ids: Tensor, attention: Tensor) -> Tensor:
-        """The hidden states (B, L, C), computed for up to three groups of rows of similar length, each padded to its
-        own longest row: two thirds of a batch of short texts are padding, which a CPU computes like any token. The
-        number of groups depends on the number of rows only, so that processes that share a model take equal steps."""
+        """The hidden states (B, L, C), computed in up to three groups of rows of similar length, each padded to its
+        longest row: two thirds of a batch of short texts are padding, which costs a CPU as much as real tokens. The
+        number of groups depends only on the number of rows, so that the processes of a sharded model run the same
+        steps."""
         ends = (attention * torch.arange(1, 1 + attention.shape[1])).amax(1)  # (B,)
         order = ends.argsort(stable=True)  # (B,)
         parts = []
@@ -161,9 +163,7 @@ def _from_scratch(options: TextOptions) -> Any:
 
 def _check_positions(options: TextOptions, positions: int) -> None:
     if options.context_length > positions:
-        raise UserError(
-            f"context_length {options.context_length} is more than model_cfg has positions for: {positions}"
-        )
+        raise UserError(f"context_length {options.context_length} is more than the {positions} positions of model_cfg")
 
 
 def _config_class(architecture: str) -> Any:
@@ -178,7 +178,7 @@ def _config_class(architecture: str) -> Any:
 
 
 def _load_published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOptions]:
-    """The net and tokenizer of a published folder, and the options with its configuration in full."""
+    """The net and tokenizer of a published folder, and the options with its full configuration."""
     folder = Path(options.pretrained or "")
     if not (folder / "config.json").is_file():
         raise UserError(
@@ -190,7 +190,7 @@ def _load_published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOpt
     net, config = _load_net(folder, options.model_cfg)
     positions = _positions(net)
     if options.context_length > positions:
-        raise UserError(f"context_length {options.context_length} is more than {folder} has positions for: {positions}")
+        raise UserError(f"context_length {options.context_length} is more than the {positions} positions of {folder}")
     rows = net.get_input_embeddings().num_embeddings
     with _quiet():
         tokenizer = HuggingFaceTokenizer.load(folder).check(rows)
@@ -205,7 +205,7 @@ def _load_published(options: TextOptions) -> tuple[nn.Module, Tokenizer, TextOpt
 
 
 def _load_net(folder: Path, model_cfg: dict[str, Any]) -> tuple[Any, Any]:
-    """The encoder in a published folder and its configuration. UserError when its weights are incomplete."""
+    """The encoder in a published folder and its configuration. UserError if its weights are incomplete."""
     from transformers import AutoConfig, AutoModel
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -217,12 +217,12 @@ def _load_net(folder: Path, model_cfg: dict[str, Any]) -> tuple[Any, Any]:
             config = AutoConfig.from_pretrained(folder, **local, **model_cfg)
             check_fields(_config_class(config.model_type), model_cfg, f"{config.model_type} tower: model_cfg")
         local |= {"config": config, "use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
-        local["ignore_mismatched_sizes"] = True  # else they are an error that does not say which
+        local["ignore_mismatched_sizes"] = True  # otherwise the error does not say which ones
         with _quiet():
             net, report = _without_pooler(lambda **kwargs: AutoModel.from_pretrained(folder, **local, **kwargs))
     except UserError:
         raise
-    except Exception as error:  # safetensors, JSON, shapes and remote code each raise their own
+    except Exception as error:  # safetensors, JSON, shapes and remote code raise different errors
         reason = one_line(error, 200)
         raise UserError(f"{folder}: cannot be loaded as a transformers encoder ({reason})") from None
     check_loaded(folder, net, report, model_cfg)
@@ -230,7 +230,7 @@ def _load_net(folder: Path, model_cfg: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _positions(net: Any) -> int:
-    """The number of tokens a text may have. RoBERTa and its descendants count positions from after the padding id."""
+    """Most tokens of a text. RoBERTa and its descendants count positions from after the padding id."""
     table = getattr(getattr(net, "embeddings", None), "position_embeddings", None)
     padding_id = getattr(table, "padding_idx", None)
     offset = 0 if padding_id is None else padding_id + 1
@@ -247,7 +247,7 @@ def _without_pooler(build: Callable[..., Any]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence progress bars and the list of heads that are left out on purpose; missing weights are checked here."""
+    """Silence progress bars and the list of heads dropped on purpose; missing weights are checked here."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -262,7 +262,7 @@ def _quiet() -> Iterator[None]:
 
 
 def license_of(folder: Path) -> str:
-    """The license a published folder's README names in its front matter ("license: mit"); "" when it names none."""
+    """The license in the front matter of a published folder's README ("license: mit"); "" if it has none."""
     readme = folder / "README.md"
     lines = readme.read_text(errors="replace").splitlines() if readme.is_file() else []
     if lines[:1] != ["---"]:

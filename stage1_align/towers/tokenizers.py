@@ -18,23 +18,23 @@ from shared.text import UNREADABLE, one_line, repair_surrogates, says_something
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MINIMUM_VOCABULARY = 16  # transformers may return a tokenizer of five entries where it failed to load one
+MINIMUM_VOCABULARY = 16  # transformers may return a tokenizer of five entries if loading failed
 AGAIN = "export the encoders again"
 
 
 class ReadText(NamedTuple):
-    """A text as a tokenizer reads it. Only letters and digits count, or the symbols of a text without any."""
+    """A text as a tokenizer reads it. Only letters and digits count, or symbols if the text has neither."""
 
     ids: list[int]
     """All ids, with the start and end tokens of the tokenizer."""
     known: int
-    """Characters that an id stands for."""
+    """Number of characters that an id represents."""
     unknown: int
-    """Characters that no id stands for, or that every other unknown text shares the id of."""
+    """Number of characters without an id, or with the id shared by all unknown text."""
 
     @property
     def is_absent(self) -> bool:
-        """Whether the text says nothing, or most of it is unknown: it would get the vector of any other such text."""
+        """Whether the text says nothing or is mostly unknown: all such texts would get the same vector."""
         return self.unknown >= self.known
 
 
@@ -48,16 +48,16 @@ class Tokenizer:
         raise NotImplementedError
 
     def __call__(self, text: str) -> list[int]:
-        """All ids of a text, with the start and end tokens of this kind."""
+        """All ids of a text, with the start and end tokens."""
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
-        """Write the files that `load` needs to a folder, which is created."""
+        """Write the files that `load` needs to a folder, and create it."""
         raise NotImplementedError
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the files of `save`; UserError when they are missing or damaged. Never asks a hub."""
+        """Read the files of `save`; UserError if they are missing or damaged. Never contacts a hub."""
         raise NotImplementedError
 
     def cut(self, ids: list[int], length: int) -> list[int]:
@@ -69,7 +69,7 @@ class Tokenizer:
         return [], []
 
     def windows(self, ids: list[int], length: int) -> list[list[int]]:
-        """All ids in windows of at most `length`, nearly equal in length, each with the start and end tokens."""
+        """All ids in windows of at most `length` and nearly equal length, each with the start and end tokens."""
         start, end = self.marks(ids)
         room, inner = length - len(start) - len(end), ids[len(start) : len(ids) - len(end)]
         if len(ids) <= length or room < 1:
@@ -79,7 +79,7 @@ class Tokenizer:
         return [[*start, *inner[a:b], *end] for a, b in itertools.pairwise(edges)]
 
     def read(self, text: str) -> ReadText:
-        """The ids of a text, and how much of it they stand for."""
+        """The ids of a text, and how much of it they represent."""
         text = repair_surrogates(text)
         says = says_something(text)
         total = sum(map(says, text)) + text.count(UNREADABLE)
@@ -90,17 +90,16 @@ class Tokenizer:
         return ReadText(ids, known, total - known)
 
     def _known_pieces(self, text: str) -> tuple[list[int], list[str]]:
-        """All ids of a text, and the parts of the text that known ones stand for."""
+        """All ids of a text, and the parts of the text represented by known ids."""
         raise NotImplementedError
 
     def known(self, text: str) -> list[int]:
-        """All ids of a text; [] for an absent one, which has no letter, digit or symbol, or mostly such that this
-        tokenizer does not know."""
+        """All ids of a text; [] for an absent one, which has no letters, digits or symbols, or mostly unknown ones."""
         read = self.read(text)
         return [] if read.is_absent else read.ids
 
     def encode(self, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
-        """ids int64 (B, L), padded on the right, and mask bool (B, L); L is the number of ids of the longest text, at
+        """ids int64 (B, L), padded on the right, and mask bool (B, L); L is the length of the longest text in ids, at
         least 1 and at most `length`. An absent text (see `known`) has a mask of all False."""
         return self.pad([self.cut(ids, length) if (ids := self.known(text)) else [] for text in texts])
 
@@ -115,18 +114,18 @@ class Tokenizer:
         return ids, mask
 
     def check(self, rows: int) -> Self:
-        """This tokenizer. UserError unless it fits a published model with `rows` embeddings (which may be padded to a
-        round number) and gives different texts different ids: offline, transformers may return a tokenizer of five
-        entries that maps every text to the same ids."""
+        """This tokenizer. UserError unless it fits a published model with `rows` embeddings (possibly padded to a round
+        number) and gives different texts different ids: offline, transformers may return a tokenizer of five entries
+        that maps every text to the same ids."""
         if len(self) < max(MINIMUM_VOCABULARY, 0.9 * rows):
             raise UserError(
                 f"the tokenizer has only {len(self)} pieces, the model {rows}: its files are incomplete; put them "
-                "(tokenizer.json, or vocab and merges, or a sentencepiece model) beside the weights"
+                "(tokenizer.json, or vocab and merges, or a sentencepiece model) next to the weights"
             )
         if len(self) > rows:
             raise UserError(
                 f"the tokenizer has {len(self)} pieces and the model {rows}: they do not belong together; "
-                "take both from one published folder"
+                "take both from the same published folder"
             )
         if self("we laughed together") == self("a sad old song"):
             raise UserError("the tokenizer gives different texts the same ids: its files are incomplete; replace them")
@@ -149,7 +148,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: list[str], vocab_size: int) -> Self:
-        """Train a unigram model (Kudo 2018, arXiv 1804.10959) on texts, with fewer pieces when the texts are few."""
+        """Train a unigram model (Kudo 2018, arXiv 1804.10959) on texts, with fewer pieces if there are few texts."""
         import sentencepiece
 
         texts = sorted({repair_surrogates(text.strip()) for text in texts if text.strip()})
@@ -231,11 +230,11 @@ class HuggingFaceTokenizer(Tokenizer):
         from transformers import AutoTokenizer
 
         if not Path(folder).is_dir():
-            raise UserError(f"{folder}: no tokenizer here; give the folder that holds its files")
+            raise UserError(f"{folder}: no tokenizer here; give the folder with its files")
         try:
-            # By default, transformers asks at the terminal whether to run code from the folder.
+            # By default, transformers asks in the terminal whether to run code from the folder.
             return cls(AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
-        except Exception as error:  # each file format raises its own; Rust raises plain Exceptions
+        except Exception as error:  # each file format raises its own errors; Rust raises plain Exceptions
             reason = one_line(error, 200)
             raise UserError(f"{folder}: the tokenizer cannot be loaded ({reason}); download its files again") from None
 
@@ -249,7 +248,7 @@ class HuggingFaceTokenizer(Tokenizer):
         return self.tokenizer(self._as_words(text), verbose=False)["input_ids"]
 
     def _as_words(self, text: str) -> str:
-        """The text with a space in what looks like a token of the model, such as "<unk>" or "</s>"."""
+        """The text with a space inside anything that looks like a special token, such as "<unk>" or "</s>"."""
         for token in self.tokenizer.all_special_tokens:
             text = text.replace(token, f"{token[0]} {token[1:]}") if len(token) > 1 else text
         return text
@@ -263,7 +262,7 @@ class HuggingFaceTokenizer(Tokenizer):
         return [], []
 
     def _known_pieces(self, text: str) -> tuple[list[int], list[str]]:
-        if not self.tokenizer.is_fast:  # it does not say which part of the text a token stands for
+        if not self.tokenizer.is_fast:  # it does not say which part of the text a token represents
             ids, (start, end) = self(text), self.marks(self(text))
             inner = ids[len(start) : len(ids) - len(end)]
             known = sum(i != self.tokenizer.unk_token_id for i in inner) / max(1, len(inner))
@@ -272,14 +271,14 @@ class HuggingFaceTokenizer(Tokenizer):
         read = self.tokenizer(text, verbose=False, return_offsets_mapping=True)
         covered = bytearray(len(text))
         tokens = zip(read["input_ids"], read["offset_mapping"], strict=True)
-        # Unknown ones last: the mark of a space may claim the first letter of the word after it.
+        # Unknown ones last: a space marker may claim the first letter of the following word.
         for unknown, (first, last) in sorted((i == self.tokenizer.unk_token_id, place) for i, place in tokens):
             covered[first:last] = bytes([not unknown]) * (last - first)
         return read["input_ids"], ["".join(itertools.compress(text, covered))]
 
     def cut(self, ids: list[int], length: int) -> list[int]:
-        """The first ids, and the end token if the tokenizer has one. The tokenizer's own truncation gives the same, but
-        saves the length with the tokenizer."""
+        """The first ids, and the end token if the tokenizer has one. The tokenizer's truncation gives the same result,
+        but saves the length with the tokenizer."""
         if len(ids) <= length or ids[-1] not in self.tokenizer.all_special_ids:
             return ids[:length]
         return [*ids[: length - 1], ids[-1]]
@@ -297,7 +296,7 @@ class OpenClipTokenizer(Tokenizer):
 
         self.path = Path(path or default_bpe())
         self.tokenizer = SimpleTokenizer(bpe_path=str(self.path))
-        # A text that holds the words "<end_of_text>" would end there: let the pattern split them like other words.
+        # A text with the words "<end_of_text>" would end there: let the pattern split them like other words.
         marks = "|".join(self.tokenizer.decoder[i] for i in self.tokenizer.all_special_ids)
         self.tokenizer.pat = regex.compile(self.tokenizer.pat.pattern.removeprefix(f"{marks}|"), regex.IGNORECASE)
 

@@ -1,7 +1,7 @@
-"""Which fields a configuration of transformers may have here: those its class declares, and no name of code.
+"""Which fields a configuration of transformers may have here: the fields of its class, and none that names code.
 
 A field such as `attn_implementation: OWNER/KERNEL` makes transformers fetch a kernel from a hub and run it, and a
-`quantization_config` imports further packages. Attention implementations come from a list of ours.
+`quantization_config` imports more packages. Attention implementations come from our own list.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from shared.registry import nearest
 from shared.text import one_line
 
 ATTENTION = ("eager", "sdpa")
-"""Attention that transformers and torch bring themselves; other names may be kernels on a hub."""
+"""Attention built into transformers and torch; other names may be kernels on a hub."""
 INERT = (
     "chunk_size_feed_forward",
     "id2label",
@@ -26,11 +26,11 @@ INERT = (
     "problem_type",
     "return_dict",
 )
-"""Fields of every configuration that name neither code nor a place."""
+"""Fields of every configuration that name neither code nor a location."""
 
 
 def check_fields(config_class: Any, values: Mapping[str, Any], where: str) -> None:
-    """UserError for a field that `config_class` does not declare, and for attention of another package."""
+    """UserError for a field that `config_class` does not declare, and for attention from another package."""
     known = _declared(config_class)
     for name, value in values.items():
         if name == "attn_implementation":
@@ -40,7 +40,7 @@ def check_fields(config_class: Any, values: Mapping[str, Any], where: str) -> No
 
 
 def build_config(config_class: Any, values: Mapping[str, Any], where: str) -> Any:
-    """A configuration with these fields. UserError, which begins with `where`, for values that transformers refuses."""
+    """A configuration with these fields. UserError, beginning with `where`, for values that transformers refuses."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
@@ -50,14 +50,14 @@ def build_config(config_class: Any, values: Mapping[str, Any], where: str) -> An
 
 
 def known_fields(config: Any) -> dict[str, Any]:
-    """The fields that the class of a configuration declares, all of them, so that the defaults of a later version
-    change nothing, and no field that only the file it was read from had."""
+    """All fields declared by a configuration's class, so that new defaults in a later version change nothing, and no
+    field that only its file had."""
     known = _declared(type(config))
     return {name: value for name, value in config.to_dict().items() if name in known}
 
 
 def check_published(folder: Path) -> None:
-    """UserError if the config.json of a published folder names code or packages that are not ours to run. (Its
+    """UserError if the config.json of a published folder names code or packages that must not run here. (Its
     `auto_map` is ignored: `trust_remote_code` is always False.)"""
     content = read_object(Path(folder) / "config.json", "configuration of the encoder", "download the folder again")
     _check_published(content, f"{folder}/config.json")
@@ -68,7 +68,7 @@ def _check_published(content: Mapping[str, Any], where: str) -> None:
         if "attn_implementation" in name or "experts_implementation" in name:
             _check_attention(name, value, where)
         elif name in ("quantization_config", "kernel_config", "use_kernels") and value:
-            raise UserError(f"{where}: {name} is not supported; take the folder of the plain float weights")
+            raise UserError(f"{where}: {name} is not supported; use the folder of the plain float weights")
         elif isinstance(value, Mapping):
             _check_published(value, where)
 
@@ -76,7 +76,7 @@ def _check_published(content: Mapping[str, Any], where: str) -> None:
 def _check_attention(name: str, value: Any, where: str) -> None:
     if value is not None and value not in ATTENTION:
         allowed = ", ".join(ATTENTION)
-        raise UserError(f"{where}: {name} {value!r:.60} would run code of another package; use one of {allowed}")
+        raise UserError(f"{where}: {name} {value!r:.60} would run code from another package; use one of {allowed}")
 
 
 def _declared(config_class: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""Vision: any open_clip image tower, timm trunks included, run on each frame of a clip."""
+"""Vision: any open_clip image tower, including timm trunks, run on each frame of a clip."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from stage1_align.towers.vision_tower import VisionTower
 
 DEFAULTS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "interpolation": "area"}
 MAX_FRAMES = 256
-"""Frames that go through the trunk together in inference, so that memory does not grow with the clips."""
+"""Frames per trunk call in inference, so that memory does not grow with clip length."""
 CHOICES = {
     "pool": ("mean", "attention"),
     "projection": ("linear", "own"),
@@ -33,47 +33,46 @@ class VisionOptions(CheckedOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "standardise": "standardize"}
 
     model: str | None = None
-    """Name of an open_clip model (`ViT-B-32`); None: the one in the folder `pretrained`, or `vision_cfg`."""
+    """Name of an open_clip model (`ViT-B-32`); None: the model in the folder `pretrained`, or `vision_cfg`."""
     pretrained: str | None = None
-    """open_clip's tag of the weights, a checkpoint file (.pt, .safetensors), or a folder with open_clip_config.json and
-    open_clip_model.safetensors, as hubs publish it; or a folder of timm (config.json, model.safetensors). None: random
-    weights."""
+    """open_clip's tag of the weights, a checkpoint file (.pt, .safetensors), a folder as published on a hub with
+    open_clip_config.json and open_clip_model.safetensors, or a timm folder (config.json, model.safetensors). None:
+    random weights."""
     vision_cfg: dict = field(default_factory=dict)
-    """Fields of open_clip's vision configuration, and the `embed_dim` and `quick_gelu` it keeps beside it. With a
-    model, changes to its configuration ({patch_dropout: 0.5}); else the whole tower."""
+    """Fields of open_clip's vision configuration, and the `embed_dim` and `quick_gelu` stored next to it. With a model,
+    changes to its configuration ({patch_dropout: 0.5}); otherwise the whole tower."""
     image_size: FrameSize | None = None
-    """Side of the tower's square input frames, pixels; None: the model's own, 64 for a tower of `vision_cfg` alone."""
+    """Side of the square input frames, pixels; None: the model's, or 64 for a tower with only `vision_cfg`."""
     mean: tuple[Fraction, Fraction, Fraction] | None = None
-    """Subtracted from frames in [0, 1]; None: the model's own, 0.5 for a tower of `vision_cfg` alone."""
+    """Subtracted from frames in [0, 1]; None: the model's, or 0.5 for a tower with only `vision_cfg`."""
     std: tuple[Deviation, Deviation, Deviation] | None = None
-    """Frames are divided by it afterwards; None: as for `mean`, 0.25 for a tower of `vision_cfg` alone."""
+    """Divides the frames afterwards; None: the model's, or 0.25 for a tower with only `vision_cfg`."""
     interpolation: Literal["area", "bilinear", "bicubic"] | None = None
-    """How frames are resized, always antialiased; None: as for `mean`, area for a tower of `vision_cfg` alone."""
+    """How frames are resized, always antialiased; None: the model's, or area for a tower with only `vision_cfg`."""
     standardize: bool = False
-    """Use each clip's own mean and standard deviation instead, so that lighting, skin and camera differ less between
-    clips than expressions do."""
+    """Use each clip's mean and standard deviation instead, so that lighting, skin and camera differ less between clips
+    than expressions do."""
     motion: bool = False
-    """Show the trunk, instead of colors, the gray frame, its difference from the clip's mean picture, and how much each
-    pixel varies over the clip, all standardized over the clip: what a face does rather than whose it is. For towers
-    from random weights."""
+    """Replace the colors by the gray frame, its difference from the clip's mean frame, and how much each pixel varies
+    over the clip, all standardized over the clip: what a face does rather than whose face it is. For towers with random
+    weights."""
     pool: Literal["mean", "attention"] = "mean"
-    """How frames become one vector: their mean, or a mean weighted by a learned query, which starts as the plain
-    mean."""
+    """How frames are pooled: the mean, or attention pooling with a learned query, which starts as the plain mean."""
     max_pool: bool = False
-    """Also pool the maximum over time: an expression may last a moment."""
+    """Also pool the maximum over time: an expression may be brief."""
     projection: Literal["linear", "own"] = "linear"
-    """From the pooled frames to the shared space: linear is a new layer; own is the model's, which keeps its alignment
-    with its text tower and needs an embed_dim equal to the model's."""
+    """Projection of the pooled frames to the shared space: linear is a new layer; own is the model's projection, which
+    keeps the alignment with its text tower and needs the model's embed_dim."""
     bf16: bool = True
-    """Whether this tower uses bf16 when the run does: on a CPU, depthwise convolutions are slower in bf16."""
+    """Whether this tower uses bf16 if the run does: on a CPU, depthwise convolutions are slower in bf16."""
 
 
 class OpenClipVision(VisionTower):
-    """Frames (T, H, W, 3) of one clip to per-frame features (T, C), taken before the model's own projection, and one
-    vector in the shared space.
+    """Frames (T, H, W, 3) of one clip to per-frame features (T, C), taken before the model's projection, and one vector
+    in the shared space.
 
-    After construction, `self.options` also holds what the model decided, so that `config()` rebuilds the tower without
-    network and checkpoint. UserError for options that contradict each other or the checkpoint.
+    After construction, `self.options` also contains the model's settings, so that `config()` rebuilds the tower without
+    network and checkpoint. UserError for options that conflict with each other or with the checkpoint.
     """
 
     Options = VisionOptions
@@ -124,7 +123,7 @@ class OpenClipVision(VisionTower):
         return self._width
 
     def blocks(self) -> list[nn.Module]:
-        """The blocks of a ViT, the stages of a convolutional network."""
+        """The blocks of a ViT or the stages of a convolutional network."""
         trunk = getattr(self.trunk, "transformer", self.trunk)  # open_clip's own ViT keeps its blocks there
         for name in ("resblocks", "blocks", "stages", "layers"):  # open_clip; timm: ViT, ConvNeXt, Swin
             if isinstance(getattr(trunk, name, None), (nn.Sequential, nn.ModuleList)):
@@ -137,7 +136,7 @@ class OpenClipVision(VisionTower):
         return {"frames": frames, "mask": mask}
 
     def _inputs(self, frames: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
-        """What the trunk sees of the chosen frames, of which all are real: (N, 3, S, S)."""
+        """The trunk's input for the chosen frames, which are all real: (N, 3, S, S)."""
         if self.options.motion or self.options.standardize:
             x = frames[mask].float() / 255  # (M, 3, S, S), all real frames: the clip decides how each is normalized
             shown = chosen[mask]  # (M,)
@@ -149,15 +148,15 @@ class OpenClipVision(VisionTower):
     def forward(self, frames: Tensor, mask: Tensor, chosen: Tensor | None = None) -> Encoded:
         """frames uint8 or float [0, 255] (B, T, 3, S, S), mask bool (B, T).
 
-        chosen: bool (B, T), the real frames that go through the trunk, whose other steps the result masks; None: all.
+        chosen: bool (B, T), the real frames to run the trunk on; the result masks all others; None: all.
         """
         chosen = mask if chosen is None else chosen & mask  # (B, T)
         x = self._inputs(frames, mask, chosen)  # (N, 3, S, S)
         mask = chosen
-        if len(x) == 0:  # every parameter needs a gradient, also on a process whose clips all lack video
+        if len(x) == 0:  # every parameter needs a gradient, even if all clips of a process lack video
             x = torch.zeros(1, *frames.shape[2:], device=frames.device)
         device = x.device.type
-        # In training, drop path and batch statistics concern the whole batch.
+        # In training, drop path and batch statistics are computed over the whole batch.
         parts = (x,) if self.training or torch.is_grad_enabled() else x.split(MAX_FRAMES)
         with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and self.options.bf16):
             features = torch.cat([self.trunk(part).float() for part in parts])  # (N, C)
@@ -179,20 +178,20 @@ def _build(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, nn.Mo
 
 
 def _small_fields(vision_cfg: dict[str, Any]) -> dict[str, Any]:
-    """The fields that decide what a tower with the small trunk computes."""
+    """The fields that determine the output of a tower with the small trunk."""
     fixed: dict[str, Any] = {"timm_model_name": small_cnn.NAME, "timm_proj": "linear"}
     return fixed | {name: vision_cfg[name] for name in ("image_size", "embed_dim", "quick_gelu") if name in vision_cfg}
 
 
 def _own_dim(own: nn.Module, features: Tensor) -> int:
-    """The width that the model's own projection gives for features (1, C). UserError if it does not take them: trunks
-    of timm exist whose features are wider than open_clip assumes (MobileNetV3)."""
+    """The output width of the model's projection for features (1, C). UserError if they do not fit: some timm trunks
+    have wider features than open_clip assumes (MobileNetV3)."""
     try:
         with torch.no_grad():
             return own.eval()(features).shape[1]
     except RuntimeError as error:
         raise UserError(
-            f"projection: own: the model's own does not take the {features.shape[1]} features of this trunk "
+            f"projection: own: the model's projection does not fit the {features.shape[1]} features of this trunk "
             f"({one_line(error, 80)}); set projection: linear"
         ) from None
 
@@ -213,14 +212,14 @@ def resize(frames: np.ndarray, size: int, interpolation: str = "area") -> Tensor
 
 
 def _resolved(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, Path | None]:
-    """The options with everything that the model decides filled in, and the checkpoint file or None."""
+    """The options with the model's settings filled in, and the checkpoint file or None."""
     for name, choices in CHOICES.items():
         value = getattr(options, name)
         if value is not None and value not in choices:
             raise UserError(f"vision tower: no {name} {value!r}: {nearest(value, choices)}")
     source = open_clip_loading.find(options.model, options.pretrained, options.vision_cfg, embed_dim)
     given = {name: getattr(options, name) for name in DEFAULTS if getattr(options, name) is not None}
-    # Bicubic is open_clip's own default. A wrong mean or standard deviation does more harm: those must be given.
+    # Bicubic is open_clip's default. A wrong mean or standard deviation does more harm: they must be given.
     defaults: dict[str, Any] = DEFAULTS if source.weights is None else {"interpolation": "bicubic"}
     preprocessing = defaults | source.preprocessing | given
     for name in DEFAULTS:
@@ -248,16 +247,16 @@ def _resolved(options: VisionOptions, embed_dim: int) -> tuple[VisionOptions, Pa
 
 
 def _split(visual: Any) -> tuple[nn.Module, nn.Module]:
-    """The trunk, which gives features (N, C), and open_clip's own projection of them, (N, C) to (N, E)."""
+    """The trunk, with features (N, C) as output, and open_clip's projection of them, (N, C) to (N, E)."""
     if isinstance(visual, small_cnn.SmallTower):
         return visual.trunk, visual.head
     from open_clip.timm_model import TimmModel
 
-    visual.output_tokens = False  # CoCa's returns its patches too
+    visual.output_tokens = False  # CoCa also returns its patches
     if isinstance(visual, TimmModel):
         if len(visual.head):
             return visual.trunk, visual.head
-        classifier = visual.trunk.get_classifier()  # timm's last layer is the projection; an identity where it has none
+        classifier = visual.trunk.get_classifier()  # timm's last layer is the projection, or an identity
         visual.trunk.reset_classifier(0)
         return visual.trunk, classifier
     if getattr(visual, "proj", None) is None:  # a ModifiedResNet projects inside its attention pooling

@@ -32,7 +32,7 @@ PIL_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 @dataclass
 class Clip:
-    """frames: RGB uint8 (T, H, W, 3). times: seconds, (T,), or None. truncated: whether the end was left out."""
+    """frames: RGB uint8 (T, H, W, 3). times: seconds, (T,), or None. truncated: whether the end was cut off."""
 
     frames: np.ndarray
     times: np.ndarray | None = None
@@ -70,7 +70,7 @@ class FrameReader:
         return Clip(self.crop(media.frames), media.frame_times, media.more)
 
     def crop(self, frames: np.ndarray) -> np.ndarray:
-        """Face crops (T, size, size, 3) as `emit prepare` makes them, or the frames themselves without crop_faces."""
+        """Face crops (T, size, size, 3) as in `emit prepare`, or the unchanged frames without crop_faces."""
         if not self.crop_faces:
             return frames
         from shared.media.faces import crop_clip, load_detector
@@ -87,7 +87,7 @@ class VisionTower(Tower):
         if size <= 1.25 * frame_size:
             return None
         return (
-            f"warning: the vision tower reads {size} pixels, and the face crops have {frame_size}: enlarged, they lack "
+            f"warning: the vision tower reads {size} pixels, but the face crops have {frame_size}: enlarged, they lack "
             f"detail; make them with `emit prepare --frame_size {size}`"
         )
 
@@ -106,22 +106,22 @@ class VisionTower(Tower):
         clips: each one of
             a path of a video or image file;
             a NumPy array or tensor: a clip (T, H, W, C) or (T, C, H, W), or one image (H, W), (H, W, C) or (C, H, W).
-            C is 3 (RGB), 1 (gray, repeated) or 4 (RGBA, whose alpha is dropped). uint8 in [0, 255] or float in [0, 1];
-            a PIL image, or a list of PIL images, which are the frames of one clip (a list of lists: several clips). An
-            image as Image.open returns it is turned as its EXIF says;
+            C is 3 (RGB), 1 (gray, repeated) or 4 (RGBA, alpha is dropped). uint8 in [0, 255] or float in [0, 1];
+            a PIL image, or a list of PIL images: the frames of one clip (a list of lists: several clips). An
+            image straight from Image.open is rotated according to its EXIF data;
             None: an absent clip. So is a file without a video track.
         times: seconds of the frames of an array or of PIL images, (T,), or a list with one (T,) or None for each clip.
-            It is passed on to the result; files know theirs.
+            They are passed on to the result; files have their own.
         crop_faces: the towers of this project are trained on face crops. True crops the face in a file as
-            `emit prepare` does: the largest and most persistent face is followed, and without any the largest square in
-            the middle is taken. False takes the pictures of a file as they are. Arrays and PIL images are always taken
-            as they are. Pictures that are not square are squeezed to a square.
+            `emit prepare` does: it follows the largest and most persistent face, or takes the largest square in the
+            middle if there is none. False uses the frames of a file unchanged. Arrays and PIL images are never cropped.
+            Frames that are not square are squeezed to a square.
         frame_rate: frames per second taken from a video.
-        max_seconds: a video is read up to here. A longer one is marked in `truncated`, with a warning.
-        detector: what finds faces, as in `emit prepare --detector`.
+        max_seconds: a video is read up to this time. A longer one is marked in `truncated`, with a warning.
+        detector: the face detector, as in `emit prepare --detector`.
 
         Returns an Encoded: pooled float32 (B, D), of unit length; sequence float32 (B, T, C), one step per frame;
-        mask bool (B, T); rate None; times float32 (B, T) in seconds, NaN where unknown, or None when all are; truncated
+        mask bool (B, T); rate None; times float32 (B, T) in seconds, NaN where unknown, or None if all are; truncated
         bool (B,). An absent clip has a mask of all False and a pooled vector of zeros. No gradient.
 
         UserError, in one line, for a missing or unreadable file and for arrays that are empty, ambiguous in shape, NaN,
@@ -173,7 +173,7 @@ def _clips(clips: Any) -> tuple[list, bool]:
     images = [item for item in items if (array := to_array(item)) is not None and array.ndim < 4]
     if images and len(items) > 1:
         both = "stack them to (T, H, W, C) for the frames of one clip, or give each as (1, H, W, C)"
-        raise reject(ENCODE, images[0], f"a list of single images may be one clip or several; {both}")
+        raise reject(ENCODE, images[0], f"a list of single images may be one or several clips; {both}")
     return items, False
 
 
@@ -197,14 +197,14 @@ def _read(item: Any, reader: FrameReader) -> Clip:
 
 
 def _read_image(path: Path) -> np.ndarray | None:
-    """RGB uint8 (H, W, 3) of an image file, upright; None for anything else, animations included."""
+    """RGB uint8 (H, W, 3) of an image file, upright; None for anything else, including animations."""
     from PIL import Image
 
     from shared.media.stills import HEIC, decode_still, is_heic
 
     try:
         with Image.open(path) as image:
-            # A JPEG of a phone may hold a preview or a depth map after the picture.
+            # A phone's JPEG may contain a preview or a depth map after the picture.
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 return None
     except Image.UnidentifiedImageError:
@@ -220,30 +220,30 @@ def _read_image(path: Path) -> np.ndarray | None:
 
 
 def _pil_frame(image: "Image.Image") -> np.ndarray:
-    """RGB uint8 (H, W, 3), upright if the image is one that Image.open returned."""
+    """RGB uint8 (H, W, 3), upright if the image comes from Image.open."""
 
     if image.mode not in PIL_MODES:
-        is_deep = image.mode[0] in "IF"  # Pillow does not scale these, it cuts them off at 255
+        is_deep = image.mode[0] in "IF"  # Pillow clips these at 255 instead of scaling them
         how = "scale its values to [0, 255] and convert it to L" if is_deep else "convert it to RGB"
         raise UserError(f"{ENCODE}: got a PIL image of mode {image.mode}; {how}")
     if 0 in image.size:
         raise UserError(f"{ENCODE}: got a PIL image of size {image.size}; give None for an absent clip")
     try:
         return np.array(_turned(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow reads the file now, which may be cut off or closed
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow reads the file only now: it may be truncated
         raise UserError(f"{ENCODE}: got a PIL image that cannot be read ({one_line(error, 100)})") from None
 
 
 def _turned(image: "Image.Image") -> "Image.Image":
-    """An image from a file as viewers show it. Of a copy, such as convert() makes, nobody knows whether it was turned
-    since, which a warning says."""
+    """An image from a file as viewers show it. A copy, such as from convert(), may have been rotated already, so it
+    only gives a warning."""
     from PIL import ImageFile, ImageOps
 
     orientation = image.getexif().get(ORIENTATION, 1)
     if orientation == 1 or isinstance(image, ImageFile.ImageFile):
         return ImageOps.exif_transpose(image)
     warnings.warn(
-        f"{ENCODE}: a PIL image is taken as it is, though its EXIF orientation is {orientation}; unless it was turned, "
+        f"{ENCODE}: a PIL image is used unchanged, but its EXIF orientation is {orientation}; unless it was rotated, "
         "call PIL.ImageOps.exif_transpose first",
         stacklevel=2,
     )
@@ -251,7 +251,7 @@ def _turned(image: "Image.Image") -> "Image.Image":
 
 
 def _set_times(read: list[Clip], items: list, times: Any) -> None:
-    """Put the given times into the clips that are no files. UserError when they do not fit."""
+    """Set the given times of clips that are not files. UserError if they do not fit."""
     if not isinstance(times, (list, tuple)) or len(times) != len(read):
         raise reject(ENCODE, times, f"times must be a list of {len(read)}, (T,) or None for each clip")
     for index, (clip, item, given) in enumerate(zip(read, items, times, strict=True)):
@@ -271,7 +271,7 @@ def _set_times(read: list[Clip], items: list, times: Any) -> None:
 
 
 def _padded_times(read: list[Clip], mask: torch.Tensor) -> torch.Tensor | None:
-    """float32 (B, T), NaN where unknown; None when all are."""
+    """float32 (B, T), NaN where unknown; None if all are."""
     if all(clip.times is None for clip in read):
         return None
     times = torch.full(mask.shape, torch.nan)  # (B, T)

@@ -31,21 +31,21 @@ class Wav2vec2Options(LayeredOptions):
     RENAMED: ClassVar[dict[str, str]] = {"peak": "max_pool", "normalise": "normalize"}
 
     pretrained: str | None = None
-    """Local folder of transformers: config.json, the weights, preprocessor_config.json (facebook/wav2vec2-* and
+    """Local transformers folder: config.json, the weights, preprocessor_config.json (facebook/wav2vec2-* and
     facebook/hubert-* are Apache-2.0; for microsoft/wavlm-* see its origin). None: random weights."""
     architecture: str = "wav2vec2"
-    """wav2vec2, hubert or wavlm; with `pretrained`, the folder's own."""
+    """wav2vec2, hubert or wavlm; with `pretrained`, the folder's model type."""
     model_cfg: dict = field(default_factory=dict)
-    """Fields of its configuration that replace the folder's: hidden_size, num_hidden_layers, ..."""
+    """Fields of its configuration that override the folder's: hidden_size, num_hidden_layers, ..."""
     sample_rate: SampleRate = 16000
     """Sample rate of the tower's input, Hz; every published model needs 16000."""
     normalize: bool | None = None
-    """Scale each clip to mean 0 and standard deviation 1, which removes its loudness. None: `do_normalize` of the
-    folder's preprocessor_config.json, and true without one, as in transformers."""
+    """Scale each clip to mean 0 and standard deviation 1, which removes its loudness. None: `do_normalize` from the
+    folder's preprocessor_config.json, or true without one, as in transformers."""
     train_features: bool = False
-    """Also train the convolutional feature encoder, which fine-tuning keeps frozen since wav2vec 2.0, section 4.2."""
+    """Also train the convolutional feature encoder; fine-tuning usually freezes it (wav2vec 2.0, section 4.2)."""
     max_pool: bool = False
-    """Also pool the maximum over time: an expression may last a moment."""
+    """Also pool the maximum over time: an expression may be brief."""
 
 
 class Wav2vec2(LayeredTower):
@@ -54,9 +54,9 @@ class Wav2vec2(LayeredTower):
     Frame i covers the samples from i * 320 to i * 320 + 400, and only whole frames count: a clip of S samples has
     (S - 400) // 320 + 1 of them (numbers of the published models). A clip shorter than a frame is padded with silence.
 
-    A clip in a batch gives what the model gives for it alone: attention masks the padding in every model. Models whose
-    first layer has a group norm over time (`feat_extract_norm: group`) were trained without an attention mask, because
-    padding enters that norm whatever the mask; here the norm is computed over each clip's own frames.
+    A clip gives the same output in a batch and alone: attention masks the padding in every model. Models with a group
+    norm over time in the first layer (`feat_extract_norm: group`) were trained without an attention mask, because
+    padding enters this norm despite the mask; here the norm is computed over each clip's frames.
     """
 
     Options = Wav2vec2Options
@@ -111,13 +111,13 @@ class Wav2vec2(LayeredTower):
         return self.net.config.hidden_size
 
     def blocks(self) -> list[nn.Module]:
-        """The transformer blocks, from input to output; those of WavLM return (features, position bias)."""
+        """The transformer blocks, from input to output; WavLM's return (features, position bias)."""
         return list(self.net.encoder.layers)
 
     def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
-        """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), followed by zeros, and samples int64 (B,)."""
+        """Waveforms float32 (S_i,) at `sample_rate` to waveform (B, S), zero-padded, and samples int64 (B,)."""
         sounds = [np.asarray(item, dtype=np.float32) for item in items]
-        if self.options.normalize:  # as Wav2Vec2FeatureExtractor does
+        if self.options.normalize:  # as in Wav2Vec2FeatureExtractor
             sounds = [(sound - sound.mean()) / np.sqrt(sound.var() + 1e-7) if len(sound) else sound for sound in sounds]
         waveform, samples = pad_waveforms(sounds, self.min_samples)  # (B, S), (B,)
         return {"waveform": waveform, "samples": samples}
@@ -144,9 +144,9 @@ class Wav2vec2(LayeredTower):
 
 
 class ClipNorm(nn.GroupNorm):
-    """The group norm over time of a model's first layer, with one group per channel, over each clip's own frames.
+    """The group norm over time of a model's first layer, with one group per channel, over each clip's frames.
 
-    `lengths` int64 (B,), the frames of each clip at this layer, is set before each call and cleared by it.
+    `lengths` int64 (B,), the frames of each clip at this layer, must be set before each call, which clears it.
     """
 
     lengths: Tensor | None = None

@@ -24,28 +24,27 @@ from stage1_align.towers.transformers_config import build_config, check_fields, 
 FEATURES = {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160}
 """preprocessor_config.json of every published model."""
 PREFIXES = {r"^(model\.)?encoder\.": ""}
-"""Names of the encoder's weights in a WhisperModel and in a WhisperForConditionalGeneration, and its own."""
+"""{prefix of encoder weights in WhisperModel and WhisperForConditionalGeneration: prefix in the encoder}."""
 STRIDE = 2
 """Spectrogram frames per position of the encoder."""
 MAX_HZ = 8000.0
-"""Upper end of the mel bands, whatever the sample rate."""
+"""Upper end of the mel bands for any sample rate."""
 
 
 @dataclass
 class WhisperOptions(LayeredOptions):
     pretrained: str | None = None
-    """Local folder of transformers: config.json, the weights of the whole model or of its encoder, and, if there is
-    one, preprocessor_config.json (openai/whisper-* are Apache-2.0). None: random weights."""
+    """Local transformers folder: config.json, the weights of the whole model or of its encoder, and optionally
+    preprocessor_config.json (openai/whisper-* are Apache-2.0). None: random weights."""
     model_cfg: dict = field(default_factory=dict)
-    """Fields of WhisperConfig that replace the folder's: d_model, encoder_layers, num_mel_bins, ..."""
+    """Fields of WhisperConfig that override the folder's: d_model, encoder_layers, num_mel_bins, ..."""
     feature_cfg: dict = field(default_factory=dict)
-    """Fields of WhisperFeatureExtractor that replace those of preprocessor_config.json: sampling_rate, n_fft,
-    hop_length."""
+    """Fields of WhisperFeatureExtractor that override preprocessor_config.json: sampling_rate, n_fft, hop_length."""
     silence_seconds: NonNegativeFloat | None = None
-    """Silence that the encoder sees after a clip. None fills its window of 30 s, as in its training, at the cost of
-    30 s for any clip; 0 costs only what the clip is long, with features that differ."""
+    """Seconds of silence that the encoder sees after a clip. None fills its window of 30 s, as in its training, so that
+    every clip costs 30 s; 0 costs only the clip's length, but changes the features."""
     max_pool: bool = False
-    """Also pool the maximum over time: an expression may last a moment."""
+    """Also pool the maximum over time: an expression may be brief."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -59,9 +58,9 @@ class WhisperOptions(LayeredOptions):
 class Whisper(LayeredTower):
     """Waveforms at 16 kHz in windows of 30 s to frames (T, C) at 50 Hz and their mean in the shared space.
 
-    Frame i stands for the samples from i * 320 to (i + 1) * 320 (numbers of the published models). Only frames that
-    start before the end of a clip leave the tower; the model's answers to the silence after it do not. A longer clip
-    is cut into windows of 30 s, each encoded by itself, as WhisperFeatureExtractor would be given them.
+    Frame i covers the samples from i * 320 to (i + 1) * 320 (numbers of the published models). The output has only
+    frames that start before the end of a clip, without the model's output for the silence after it. A longer clip is
+    cut into windows of 30 s, each encoded independently, as with WhisperFeatureExtractor.
     """
 
     Options = WhisperOptions
@@ -75,7 +74,7 @@ class Whisper(LayeredTower):
 
         replaced = options.model_cfg
         options, config = _resolved(options, WhisperConfig)
-        config.encoder_layerdrop = 0.0  # would leave parameters without a gradient on some processes
+        config.encoder_layerdrop = 0.0  # otherwise some processes would have parameters without a gradient
         super().__init__(dataclasses.replace(options, model_cfg=known_fields(config)), embed_dim)
         if options.pretrained:
             self.net = load_folder(WhisperEncoder, options.pretrained, config, PREFIXES, replaced)
@@ -109,8 +108,8 @@ class Whisper(LayeredTower):
         return list(self.net.layers)
 
     def collate(self, items: list[np.ndarray]) -> dict[str, Tensor]:
-        """Waveforms float32 (S_i,) at `sample_rate` to windows (B, W, S), followed by zeros, and samples int64 (B,).
-        S is the window where a clip is longer, and else no more than the longest clip needs."""
+        """Waveforms float32 (S_i,) at `sample_rate` to windows (B, W, S), zero-padded, and samples int64 (B,). S is the
+        full window if any clip is longer, and otherwise no more than the longest clip needs."""
         longest = max(len(item) for item in items)
         windows = max(1, math.ceil(longest / self.window))
         length = self.window if windows > 1 else max(self.step, math.ceil(longest / self.step) * self.step)
@@ -124,23 +123,23 @@ class Whisper(LayeredTower):
         steps = self._count_steps((samples[:, None] - starts).clamp(0, length))  # (B, W)
         real = steps > 0  # (B, W)
         if not real.any():
-            real[0, 0] = True  # every parameter needs a gradient, also without any sound; masked below
+            real[0, 0] = True  # every parameter needs a gradient, even without any sound; masked below
         positions = self._count_positions(steps[real])  # (N,)
         count = int(positions.max())
         mel = self._log_mel(self._power(waveform[real]), STRIDE * (count + 1))  # (N, M, F)
         states = self._encode(mel, positions, count).float()  # (N, P, C)
         covered = length // self.step  # frames of the sequence per window
         sequence = states.new_zeros(batch, windows, covered, states.shape[-1])  # (B, W, T', C)
-        sequence[real] = nn.functional.pad(states, (0, 0, 0, covered - count))  # cut where the encoder saw more
+        sequence[real] = nn.functional.pad(states, (0, 0, 0, covered - count))  # cut if the encoder saw more
         sequence = sequence.flatten(1, 2)  # (B, T, C)
         return self._finish(sequence, self._step_mask(sequence, samples), self.rate)
 
     def _count_steps(self, samples: Tensor) -> Tensor:
-        """Frames of the sequence that start before the end of this many samples, of the same shape."""
+        """Frames of the sequence that start within this many samples, of the same shape."""
         return (samples + self.step - 1) // self.step
 
     def _count_positions(self, steps: Tensor) -> Tensor:
-        """How many positions of its window the encoder sees for this many real ones (N,): int64 (N,)."""
+        """How many positions of its window the encoder sees for a number of real ones (N,): int64 (N,)."""
         silence = self.options.silence_seconds
         if silence is None:
             return torch.full_like(steps, self.positions)  # (N,)
@@ -151,8 +150,8 @@ class Whisper(LayeredTower):
         return torch.arange(sequence.shape[1], device=samples.device) < self._count_steps(samples)[:, None]
 
     def _power(self, waveform: Tensor) -> Tensor:
-        """The power spectra (N, F, bins) of windows (N, S), in fp32. F covers the sound; silence follows it. Frames
-        that reach over an end of a whole window see it reflected."""
+        """The power spectra (N, F, bins) of windows (N, S), in fp32. F covers the sound and the silence after it.
+        Frames that cross the edge of a full window use reflection padding."""
         length = min(self.window, waveform.shape[1] + math.ceil(self.n_fft / self.step) * self.step)
         with torch.autocast(waveform.device.type, enabled=False):
             waveform = nn.functional.pad(waveform.float(), (0, length - waveform.shape[1]))  # (N, S')
@@ -162,8 +161,8 @@ class Whisper(LayeredTower):
             return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)[:, :-1]  # (N, F, bins)
 
     def _log_mel(self, power: Tensor, frames: int) -> Tensor:
-        """Log-mels as WhisperFeatureExtractor computes them, from the power spectra (N, F, bins): (N, M, frames), with
-        silence after F frames; at most those of a window. The loudest value of a window decides its quietest."""
+        """Log-mels as in WhisperFeatureExtractor, from the power spectra (N, F, bins): (N, M, frames), at most one
+        window, with silence after F frames. The loudest value of a window determines its floor."""
         frames = min(frames, STRIDE * self.positions)
         with torch.autocast(power.device.type, enabled=False):
             mel = (power @ self.filters.T).clamp(min=1e-10).log10().transpose(1, 2)  # (N, M, F)
@@ -173,7 +172,7 @@ class Whisper(LayeredTower):
 
     def _encode(self, mel: Tensor, positions: Tensor, count: int) -> Tensor:
         """The chosen hidden state (N, P, C), P = count, from log-mels (N, M, F) with F = 2 P, or more before the end
-        of the window. positions int64 (N,): how many of a window are seen."""
+        of the window. positions int64 (N,): how many of a window are visible."""
         net, gelu = self.net, nn.functional.gelu
         x = gelu(net.conv2(gelu(net.conv1(mel)))).transpose(1, 2)[:, :count]  # (N, P, C)
         x = x + net.embed_positions.weight[:count]  # (N, P, C)
@@ -193,7 +192,7 @@ class Whisper(LayeredTower):
 
 
 def _resolved(options: WhisperOptions, config_class: Any) -> tuple[WhisperOptions, Any]:
-    """The options with the configuration and the spectrogram settings of the folder, and that configuration."""
+    """The options with the configuration and the spectrogram settings of the folder, and the configuration."""
     where = "whisper tower: model_cfg"
     check_fields(config_class, options.model_cfg, where)
     model_cfg, features = options.model_cfg, dict(FEATURES)
@@ -209,9 +208,9 @@ def _resolved(options: WhisperOptions, config_class: Any) -> tuple[WhisperOption
 
 
 def _extractor_values(folder: str, config: Any) -> dict[str, Any]:
-    """The spectrogram settings of the folder, if it has any. UserError for those of another model."""
+    """The spectrogram settings of the folder, if any. UserError if they belong to another model."""
     path, values = extractor_settings(folder)
     bands, expected = values.get("feature_size", config.num_mel_bins), config.num_mel_bins
     if bands != expected:
-        raise UserError(f"{path}: has {bands!r:.60} mel bands, config.json {expected}; take both from one model")
+        raise UserError(f"{path}: has {bands!r:.60} mel bands, config.json {expected}; take both from the same model")
     return {name: values[name] for name in FEATURES if name in values}

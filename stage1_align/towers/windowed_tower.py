@@ -1,4 +1,4 @@
-"""Audio in whole windows: the base of the HTS-AT towers, whichever implementation they run."""
+"""Audio in whole windows: the base of both HTS-AT towers."""
 
 import dataclasses
 import math
@@ -17,20 +17,21 @@ from stage1_align.towers.base import Encoded
 from stage1_align.towers.levels import band_levels
 
 LEVEL_STEPS = 2
-"""Steps of a sequence with levels for each distinct frame: 128 ms instead of a quarter of a second, so that syllables
-and laughter, four to six a second, show."""
+"""Steps per distinct frame in a sequence with levels: 128 ms instead of a quarter of a second, so that syllables and
+laughter, four to six per second, are visible."""
 
 
 @dataclass(kw_only=True)
 class WindowedOptions(CheckedOptions):
-    """Options of every such tower."""
+    """Options of all windowed towers."""
 
     level_bands: LayersOrNone = 0
-    """Bands of the spectrogram whose loudness and its variation follow the network's channels in the sequence, at twice
-    its rate (towers/levels.py): a temporal model of stage 2 sees onset and rhythm. 0: none."""
+    """Number of spectrogram bands; their loudness and its variation are appended to the network's channels in the
+    sequence, at twice its rate (towers/levels.py), so that a temporal model of stage 2 sees onset and rhythm. 0:
+    none."""
     levels_alone: bool = False
-    """The sequence has the levels alone; the embedding in the shared space stays. Where a thousand clips teach timing,
-    the network's channels, which tell clips apart, are learned by heart instead."""
+    """The sequence has only the levels; the embedding in the shared space stays. With a thousand clips to learn timing
+    from, a model would memorize the clips by the network's channels instead."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -41,12 +42,12 @@ class WindowedOptions(CheckedOptions):
 class WindowedTower(AudioTower):
     """Waveforms of any length to distinct frames (T, C) at a fixed rate and their mean in the shared space.
 
-    HTS-AT stretches a clip that is shorter than its window, and repeats each output frame. Here every clip is cut into
-    whole windows, the last one padded with silence, and each distinct frame is taken once: the rate is the same for all
-    clips, and a clip's output does not depend on its batch. Frames that start after the clip's end are masked.
+    HTS-AT stretches a clip shorter than its window and repeats each output frame. Here every clip is cut into whole
+    windows, the last one padded with silence, and each distinct frame appears once: the rate is the same for all clips,
+    and a clip's output does not depend on its batch. Frames that start after the clip's end are masked.
 
-    With `level_bands`, levels of the spectrogram follow the channels of the network (towers/levels.py), each frame
-    is given LEVEL_STEPS times. The embedding in the shared space does not see the levels.
+    With `level_bands`, levels of the spectrogram follow the channels of the network (towers/levels.py), and each frame
+    is repeated LEVEL_STEPS times. The embedding in the shared space does not use the levels.
 
     A subclass calls `_set_windows` and `_set_spectrogram`, sets `net`, and implements `_mel` and `_frames`.
     """
@@ -119,7 +120,7 @@ class WindowedTower(AudioTower):
         return torch.cat([frames.repeat_interleave(self.repeats, dim=1), levels], dim=-1)  # (N, steps, C + L)
 
     def _finish(self, sequence: Tensor, mask: Tensor, rate: float | None) -> Encoded:
-        """As `Tower._finish`, of the network's channels alone; levels follow them in the sequence."""
+        """As `Tower._finish`, for the network's channels only; levels follow them in the sequence."""
         encoded = super()._finish(sequence[..., : self.pooled_width], mask, rate)
         levels = sequence[..., self.pooled_width :].float() * mask[..., None]  # (B, T, L)
         if self.options.levels_alone:
@@ -142,7 +143,7 @@ class WindowedTower(AudioTower):
     @torch.no_grad()
     def calibrate(self, items: list[np.ndarray]) -> None:
         """Set the batch-norm statistics of the mel bands (dB) from waveforms at `sample_rate`. A pretrained tower keeps
-        its own. UserError when no clip has sound."""
+        its statistics. UserError if no clip has sound."""
         mels = []
         for item in items:
             if len(item) > self.hop:
@@ -166,7 +167,7 @@ class WindowedTower(AudioTower):
         starts = torch.arange(windows, device=waveform.device) * self.window  # (W,)
         real = starts[None] < samples[:, None]  # (B, W)
         if not real.any():
-            real[0, 0] = True  # every parameter needs a gradient, also without any sound; masked below
+            real[0, 0] = True  # every parameter needs a gradient, even without any sound; masked below
         at = real.nonzero().T  # (2, N)
         mel = self._mel(self._power(waveform[real]), at, samples)  # (N, 1, F, M)
         frames = self._steps(mel, at, samples)  # (N, steps, C)

@@ -161,6 +161,6 @@ def test_streams_whose_media_cannot_be_decoded_end_after_an_epoch(tmp_path):
         write_shard(tmp_path / f"{split}.tar", records)
     sources = f"[{{kind: webdataset, path: '{tmp_path}/{{split}}.tar'}}]"
     options = ["--pairs.sources", sources, "--pairs.samples_per_epoch", "8", "--pairs.captions", "[caption]"]
-    with pytest.raises(UserError, match="no batch held two clips with both sides of vision_text: nothing was learned"):
+    with pytest.raises(UserError, match="no batch had two clips with both sides of vision_text: nothing was learned"):
         align(tmp_path, tmp_path / "r", *NO_AUDIO, *options)
     assert not (tmp_path / "r" / "last").exists()

@@ -348,4 +348,4 @@ def test_all_and_null_are_the_whole_tower(given: str, blocks: int | None, capsys
     assert config.tuned_blocks == config.finetune == {"text": blocks}
     with pytest.raises(SystemExit):
         configuration.parse(FuseConfig, [*argv[:-1], "{text: most}"], prog="emit fuse", example="")
-    assert "--finetune is most: allowed is" in capsys.readouterr().err
+    assert "--finetune is most: expected" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Where pairs come from: one file per kind, all behind one registry.
 
-`open_source` opens a source. Its items are row numbers (`TableSource`) or records of a stream (`StreamSource`); neither
-opens media. `sample` does, in the process that needs the item.
+`open_source` opens a source. Its items are row numbers (`TableSource`) or stream records (`StreamSource`) and open no
+media; `sample` does, in the process that needs the item.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ SOURCES = Registry(
 
 
 def open_source(config: "SourceConfig", split: str) -> "PairSource":
-    """One split of a source. UserError when nothing is at its path, or it has no such split."""
+    """One split of a source. UserError if its path does not exist, or it has no such split."""
     if not config.path:
         raise UserError(f"a source of kind {config.kind!r} has no path: say where its files are")
     return SOURCES.get(config.kind)(str(Path(config.path).expanduser()), split, config.options)

@@ -1,4 +1,4 @@
-"""The interface of all sources, and how their file patterns are expanded."""
+"""The interface of all sources, and the expansion of their file patterns."""
 
 import glob
 import re
@@ -17,12 +17,12 @@ from shared.files import digest
 from stage1_align.data.captions import TextAnnotations
 
 FrameSelector = Callable[[int], list[int]]
-"""The number of frames of a clip -> the indices of those to decode."""
+"""The number of frames of a clip -> the indices of the frames to decode."""
 
 
 @dataclass
 class Sample:
-    """A decoded item. What it lacks, and what could not be decoded, is empty and takes no part in any loss."""
+    """A decoded item. Missing or undecodable parts are empty and take no part in any loss."""
 
     frames: np.ndarray
     """RGB uint8 (T, H, W, 3); T = 0 without pictures."""
@@ -30,11 +30,11 @@ class Sample:
     """float32 (S,) in [-1, 1]; S = 0 without sound."""
     annotations: TextAnnotations
     damage: str = ""
-    """Which media could not be decoded, and why."""
+    """Media that could not be decoded, with the reason."""
 
 
 class PairSource:
-    """Items with pictures, sound and texts. An item is whatever `first`, an index or `records` gives; it is pickled and
+    """Items with pictures, sound and texts. An item is an index or what `first` and `records` yield; it is pickled and
     sent to the process that decodes it."""
 
     name: str
@@ -47,23 +47,24 @@ class PairSource:
     """Kinds of text that items may have."""
 
     def first(self, limit: int) -> Iterator[Any]:
-        """The first items, the same at every call."""
+        """The first items, the same in every call."""
         raise NotImplementedError
 
     def annotations(self, item: Any) -> TextAnnotations:
-        """The item's texts and labels; its media stay closed."""
+        """The item's texts and labels, without opening its media."""
         raise NotImplementedError
 
     def present(self, modality: str) -> np.ndarray | None:
-        """Whether each item has "vision" or "audio", bool (N,); None when only decoding tells."""
+        """Whether each item has "vision" or "audio", bool (N,); None if only decoding can tell."""
         return None
 
     def groups(self, name: str) -> list[str] | None:
-        """The value of a group, such as the subject, of each item, "" = not known; None where items have none."""
+        """Each item's value of a group, such as the subject, "" = unknown; None if the items have no such group."""
         return None
 
     def fingerprints(self) -> np.ndarray | None:
-        """Of every clip, uint64 (N, 3) of shared/dataset/training_clips.py; None where clips cannot be compared."""
+        """Fingerprints of the clips, uint64 (N, 3), from shared/dataset/training_clips.py; None if they cannot be
+        compared."""
         return None
 
     def sample(self, item: Any, sample_rate: int | None, select: FrameSelector | None) -> Sample:
@@ -73,7 +74,7 @@ class PairSource:
 
 
 class TableSource(PairSource):
-    """A source whose items are the integers below its length."""
+    """A source with the integers below its length as items."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -83,19 +84,19 @@ class TableSource(PairSource):
 
 
 class StreamSource(PairSource):
-    """A source that is read shard by shard; its items are records that are not decoded yet."""
+    """A source that is read shard by shard; its items are records not decoded yet."""
 
     shards: list[Path]
     buffer: int
     """Size of the shuffle buffer, in records."""
 
     def read(self, shard: Path) -> Iterator[Any]:
-        """The records of a shard, in order. DamagedShard when the rest of the shard cannot be read."""
+        """The records of a shard, in order. DamagedShard if the rest of the shard cannot be read."""
         raise NotImplementedError
 
     def records(self, rng: np.random.Generator, report: Callable[[str], None]) -> Iterator[Any]:
         """All records once: shards in random order, records shuffled in a buffer. The rest of a damaged shard is
-        skipped, and `report` is told why."""
+        skipped; `report` gets the reason."""
         held: list[Any] = []
         for record in self._in_order(rng.permutation(len(self.shards)), report):
             if len(held) < self.buffer:
@@ -137,7 +138,7 @@ class DamageCounter:
 
 def expand_pattern(pattern: str, split: str) -> list[Path]:
     """The files of a pattern, sorted by name: {split} is replaced, braces ({a,b}, {000..012}) and wildcards are
-    expanded. UserError when a file is missing."""
+    expanded. UserError if a file is missing."""
     paths: list[Path] = []
     for name in _expand_braces(pattern.replace("{split}", split)):
         if glob.has_magic(name):
@@ -147,12 +148,12 @@ def expand_pattern(pattern: str, split: str) -> list[Path]:
         else:
             raise UserError(f"{pattern}: no file {name}")
     if not paths:
-        raise UserError(f"no file fits {pattern}")
+        raise UserError(f"no file matches {pattern}")
     return sorted(set(paths))
 
 
 def _expand_braces(pattern: str) -> list[str]:
-    """Names of a pattern with braces, as a shell expands them; one level deep."""
+    """Names of a pattern with braces, expanded as in a shell; one level deep."""
     match = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
     if not match:
         return [pattern]
@@ -167,12 +168,12 @@ def _expand_braces(pattern: str) -> list[str]:
 
 
 def files_digest(files: list[Path]) -> str:
-    """Digest of names and sizes: reading a whole corpus to detect a change would take as long as training on it."""
+    """Digest of names and sizes: reading a whole corpus to detect changes would take as long as training on it."""
     return digest([[file.name, file.stat().st_size] for file in files])
 
 
 def check_split(path: str, split: str) -> None:
-    """UserError when a source without splits of its own is asked for anything but its training data."""
+    """UserError if a source without splits is asked for anything but its training data."""
     if split != "train" and "{split}" not in path:
         raise UserError(
             f"{path}: no split {split!r} here: put {{split}} into the path, or leave valid_split empty to validate on "

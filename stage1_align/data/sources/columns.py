@@ -21,25 +21,25 @@ MEDIA = ("image", "video", "audio")
 
 @dataclass
 class PairColumnOptions(ColumnOptions, LabelOptions):
-    """Columns by name. Those not set are recognized by their usual names (shared/tables/columns.py)."""
+    """Columns by name. Others are recognized by their usual names (shared/tables/columns.py)."""
 
     image: str = ""
     """Pictures."""
     video: str = ""
-    """Files with pictures, and with sound when there is no audio column."""
+    """Files with pictures, and with sound if there is no audio column."""
     media: str = ""
-    """Files of any kind, when there is no image, video or audio column."""
+    """Files of any kind, if there is no image, video or audio column."""
     caption: str | list[str] = ""
     """Descriptions: a text, or a list of several. Several columns are several captions of one item."""
     labels: list[str] = field(default_factory=list)
     """Intensities, in [0, 1] or in `label_range`. Default: the six EMI dimensions if all are present, otherwise the
     columns that the csv layout takes for labels, if their values are in that range."""
     frame_rate: FrameRate = 8.0
-    """Frames per second of a video among which frames are selected."""
+    """Frames per second of a video to select frames from."""
 
 
 class PairColumns:
-    """Which columns of a table hold what."""
+    """The role of each column of a table."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class PairColumns:
         not_labels: Collection[str] = (),
         row_name: Callable[[int], str] = lambda i: f"row {i + 1}",
     ):
-        """rows: those from which labels are guessed; media_columns and not_labels: columns that hold media, and columns
-        whose type says that their numbers are no labels; row_name(i): names a row. UserError when no column holds
-        pictures or sound, and for a cell in a column of numbers that is none."""
+        """rows: the rows to guess labels from; media_columns: columns with media; not_labels: columns with numbers that
+        are no labels according to their type; row_name(i): names a row. UserError if no column has pictures or sound,
+        and for a cell without a number in a column of numbers."""
         header, self.where = Header(names, where), where
         self.missing_words = frozenset(options.missing_words)
         found = header.resolve([*MEDIA, "media", "transcript", "split", "caption"], options, media_columns)
@@ -86,7 +86,7 @@ class PairColumns:
         guess: LabelGuess,
         row_name: Callable[[int], str],
     ) -> None:
-        """Take the guessed columns for labels: the EMI dimensions, or those whose numbers lie in their range."""
+        """Use the guessed columns as labels: the EMI dimensions, or columns with numbers in the label range."""
         reader = LabelReader.of(options, list(guess.positions))
         cells = [[row[i] for i in guess.positions.values()] for row in rows]
         outside = reader.outside(_numbers(cells), list(map(row_name, range(len(rows))))) if guess.positions else None
@@ -104,13 +104,13 @@ class PairColumns:
             self.notes.append(f"{what}; if they are, name them in the option labels, with their label_range")
 
     def refuse_outside(self, cells: Sequence[Sequence[Any]], row_name: Callable[[int], str]) -> None:
-        """UserError when label cells (N, K) lie outside their range; row_name(i): names a row."""
+        """UserError if label cells (N, K) lie outside their range; row_name(i): names a row."""
         outside = self.reader.outside(_numbers(cells), list(map(row_name, range(len(cells))))) if cells else None
         if outside:
             raise UserError(f"{self.where}: {outside} to the options of this source")
 
     def require_texts(self) -> None:
-        """UserError when no column holds texts or labels."""
+        """UserError if no column has texts or labels."""
         if not self.text_kinds:
             raise UserError(
                 f"{self.where}: which column holds the words? set caption, transcript or labels to one of: "
@@ -128,7 +128,7 @@ class PairColumns:
         return cell_texts(cell, self.missing_words)
 
     def texts(self, names: Sequence[str]) -> list[int]:
-        """Positions of the columns whose cells are words and files."""
+        """Positions of the columns with words and files."""
         roles = (*MEDIA, "media", "caption", "transcript")
         return [names.index(name) for role in roles for name in self.columns[role]]
 

@@ -26,14 +26,14 @@ from stage1_align.data.sources.columns import PairColumnOptions, PairColumns
 from stage1_align.data.sources.records import Record, decode_record
 
 CHECKED_ITEMS = 100
-"""Items whose files are looked up when the source is opened: a wrong folder shows in all of them."""
+"""Items to look up files for when the source is opened: with a wrong folder, all of them fail."""
 SHOWN_PROBLEMS = 3
 
 
 @dataclass
 class CsvOptions(PairColumnOptions):
     encoding: str = ""
-    """Encoding of the table, such as cp1252 or shift_jis; by default UTF-8, UTF-16 or, if the text makes sense in it,
+    """Encoding of the table, such as cp1252 or shift_jis; by default UTF-8, UTF-16 or, if it gives plausible text,
     Windows-1252."""
 
 
@@ -98,12 +98,12 @@ class Csv(TableSource):
     def _check_files(self) -> None:
         paths = [path for media, _ in self.items[:CHECKED_ITEMS] for path in media.values()]
         if not any(path.is_file() for path in paths):
-            what = f"the first row wants {paths[0]}" if paths else "no row names one"
+            what = f"the first row names {paths[0]}" if paths else "no row names a file"
             what = "; ".join([what, *self.problems[:1]])
             raise UserError(f"{self.name}: its files are missing ({what}); set root to their folder")
 
     def _read_sidecars(self) -> None:
-        """Transcripts beside the files with sound; if the first items have none, none are looked for."""
+        """Read transcripts next to the sound files; stop looking if the first items have none."""
         for i, (media, annotations) in enumerate(self.items):
             if i == CHECKED_ITEMS and "transcript" not in self.columns.text_kinds:
                 return

@@ -4,8 +4,8 @@ A folder that `save_to_disk` wrote (its splits by name), or parquet, arrow or js
 splits by file name, train-00000-of-00002.parquet), or a pattern with {split}, braces and wildcards. With `streaming`
 nothing is copied or indexed: files are read one after the other.
 
-Media columns are read as they are stored (bytes, paths, arrays) and decoded by this project's own decoders: the Audio
-and Image types of `datasets` would decode every row that is skipped, and need further packages.
+Media columns are read as stored (bytes, paths, arrays) and decoded by this project's decoders: the Audio and Image
+types of `datasets` would decode skipped rows too, and need more packages.
 """
 
 import sys
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json", ".json": "json"}
 CHECKED_ROWS = 100
-"""Rows from which label columns are guessed."""
+"""Rows to guess label columns from."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class HfOptions(PairColumnOptions):
     streaming: bool = False
     """Read the files one after the other: for corpora too large to copy into the cache of `datasets`."""
     buffer: PositiveInt = 1000
-    """Size of a stream's shuffle buffer, in rows that are not decoded."""
+    """Size of a stream's shuffle buffer, in rows, which are not decoded."""
 
 
 class _HfSource(PairSource):
@@ -68,7 +68,7 @@ class _HfSource(PairSource):
             cells = (row.get(name) for name in names)
             rows.append([cell if isinstance(cell, int | float) else None for cell in cells])  # labels are numbers
         if not rows:
-            raise UserError(f"{path}: none of its {counted(len(files), 'file')} holds a readable row")
+            raise UserError(f"{path}: none of its {counted(len(files), 'file')} has a readable row")
         self.columns = PairColumns(options, names, rows, path, media, classes)
         self.columns.require_texts()
         for note in self.columns.notes:
@@ -90,7 +90,7 @@ class _HfSource(PairSource):
         return sample
 
     def _read_annotations(self, row: dict[str, Any]) -> tuple[TextAnnotations, str]:
-        """Texts and labels, and why labels could not be read: in a stream, nobody has looked at them before."""
+        """Texts and labels, and why labels could not be read: in a stream, nothing has checked them before."""
         try:
             return self.columns.annotations(row, self.name), ""
         except UserError as error:
@@ -116,20 +116,20 @@ class HfTable(_HfSource, TableSource):
             sys.stderr.write(f"warning: {path}: {note}\n")
 
     def _check_labels(self) -> None:
-        """UserError names the row of a label that is not a number; columns of numbers hold none."""
+        """UserError names the row of a label that is not a number; numeric columns have none."""
         for name, column in self.columns.labels.items():
             for row, cell in enumerate(self._cells_of_texts(column)):
                 parse_label(cell, f"{self.name}: row {row}, column {name}")
 
     def _missing_words(self, words: Collection[str]) -> list[str]:
-        """How many cells of captions and transcripts say that there is nothing."""
+        """How many cells of captions and transcripts hold a word for a missing value."""
         names = [*self.columns.columns["caption"], *self.columns.columns["transcript"]]
         count = {name: sum(cell in words for cell in self._cells_of_texts(name)) for name in names}
         counted = ", ".join(f"{number} times in {name!r}" for name, number in count.items() if number)
         return [f"read as missing: NaN, None, NULL and others, {counted}"] if counted else []
 
     def _cells_of_texts(self, name: str) -> Iterator[Any]:
-        """The cells of a column of texts; none of any other column."""
+        """The cells of a text column; none for any other column."""
         if getattr(self.table.features[name], "dtype", "") in ("string", "large_string"):
             for batch in self.texts.select_columns(name).iter(CHECKED_ROWS):
                 yield from batch.column(name).to_pylist()
@@ -145,7 +145,7 @@ class HfTable(_HfSource, TableSource):
 
 
 class HfStream(_HfSource, StreamSource):
-    """Rows in the order of the files; each file is a shard."""
+    """Rows in file order; each file is a shard."""
 
     def __init__(self, path: str, files: list[Path], options: HfOptions):
         self.shards, self.buffer = files, options.buffer

@@ -1,4 +1,4 @@
-"""Items of loose media, as csv, hf and webdataset give them: pictures, sound or video, decoded when needed."""
+"""Items of loose media from csv, hf and webdataset: pictures, sound or video, decoded when needed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from stage1_align.data.captions import TextAnnotations
 from stage1_align.data.sources.base import FrameSelector, Sample
 
 MAX_SIDE = 512
-"""Pixels. Larger pictures are reduced at once: no tower needs more, and the cost of augmentation grows with pixels."""
+"""Pixels. Larger pictures are downscaled at once: no tower needs more, and augmentation costs grow with the size."""
 MAX_SECONDS = 600.0
-"""Seconds of a file that are decoded at most, so that memory stays bounded."""
+"""Most seconds of a file to decode, so that memory stays bounded."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ Medium = Path | FileSlice | bytes
 
 @dataclass
 class Record:
-    """An item that is not decoded yet."""
+    """An item not decoded yet."""
 
     annotations: TextAnnotations
     image: Medium | None = None
     audio: Medium | dict[str, Any] | None = None
     """A dictionary holds "array" (S,) or (C, S) and "sampling_rate"."""
     video: Medium | None = None
-    """Pictures, and sound when `audio` is None."""
+    """Pictures, and sound if `audio` is None."""
 
 
 def decode_record(
     record: Record, sample_rate: int | None, select: FrameSelector | None, frame_rate: float = 8.0
 ) -> Sample:
-    """See PairSource.sample. frame_rate: frames per second of a video among which `select` selects."""
+    """See PairSource.sample. frame_rate: frames per second of a video that `select` selects from."""
     sample = Sample(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32), record.annotations)
     damage: list[str] = []
     sound = record.video if record.audio is None else record.audio
@@ -84,7 +84,7 @@ def decode_record(
 
 
 def decode_image(image: Medium) -> np.ndarray:
-    """RGB uint8 (H, W, 3), upright, no side longer than MAX_SIDE. MediaError when it cannot be decoded."""
+    """RGB uint8 (H, W, 3), upright, no side longer than MAX_SIDE. MediaError if it cannot be decoded."""
     data = _content(image)
     if isinstance(data, Path) and not data.is_file():
         raise MediaError("no such file")
@@ -100,8 +100,8 @@ def decode_image(image: Medium) -> np.ndarray:
 
 
 def decode_sound(sound: Medium | dict[str, Any], sample_rate: int) -> np.ndarray:
-    """float32 (S,) at `sample_rate` Hz, the channels mixed; S = 0 for a file of pictures alone. MediaError when
-    it cannot be decoded."""
+    """float32 (S,) at `sample_rate` Hz, the channels mixed; S = 0 for a file without sound. MediaError if it cannot be
+    decoded."""
     if not isinstance(sound, dict):
         media = decode(_content(sound), 0, MAX_SECONDS)
         return resample(media.waveform, media.sample_rate, sample_rate)
@@ -113,9 +113,9 @@ def decode_sound(sound: Medium | dict[str, Any], sample_rate: int) -> np.ndarray
     try:
         values = values.astype(np.float32)
     except (TypeError, ValueError):
-        raise MediaError("the array of the sound is not of numbers") from None
+        raise MediaError("the array of the sound is not numeric") from None
     if values.ndim == 2:
-        channels = values if values.shape[0] <= values.shape[1] else values.T  # channels are fewer than samples
+        channels = values if values.shape[0] <= values.shape[1] else values.T  # there are fewer channels than samples
         values = mix_of(channels).apply(channels) if np.isfinite(channels).all() else channels[0]
     own_rate = int(sound.get("sampling_rate") or 0)
     if values.ndim != 1 or own_rate < 1 or not np.isfinite(values).all():

@@ -5,9 +5,9 @@
     0001.mp4 | .webm ...        pictures and sound
     0001.txt | .json            its caption, or a dictionary that holds it
 
-Reading a shard reads the headers of its members only. A record is the place of its bytes, so shuffling and skipping
+Reading a shard reads only the headers of its members. A record is the position of its bytes, so shuffling and skipping
 cost next to nothing, and the process that needs a picture reads it. This requires plain .tar files on a disk;
-compressed shards have to be unpacked once.
+compressed shards must be unpacked first.
 """
 
 import contextlib
@@ -42,14 +42,14 @@ from stage1_align.data.sources.records import FileSlice, Record, decode_record
 
 SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": AUDIO_SUFFIXES, "video": VIDEO_SUFFIXES}
 CHECKED_RECORDS = 100
-"""Records whose labels are looked at when the source is opened."""
+"""Records to check the labels of when the source is opened."""
 
 
 class Members(dict[str, FileSlice]):
     """A record: the part of a member's name after the first dot, in lower case -> its bytes."""
 
     problem: str = ""
-    """Why its members may not be those that belong together."""
+    """Why its members may not belong together."""
 
 
 @dataclass
@@ -57,13 +57,13 @@ class WebdatasetOptions(LabelOptions):
     caption: str = ""
     """Key of the caption in the .json, a text or a list of several. Default: the .txt, otherwise "caption"."""
     transcript: str = ""
-    """Key of what is said in the .json."""
+    """Key of the transcript in the .json."""
     labels: list[str] = field(default_factory=list)
     """Keys of intensities in the .json, in [0, 1] or in `label_range`."""
     buffer: PositiveInt = 1000
     """Size of the shuffle buffer, in records."""
     frame_rate: FrameRate = 8.0
-    """Frames per second of a video among which frames are selected."""
+    """Frames per second of a video to select frames from."""
 
 
 class Webdataset(StreamSource):
@@ -74,7 +74,7 @@ class Webdataset(StreamSource):
         self.digest, self.label_names = files_digest(self.shards), options.labels
         first = next(self.first(1), None)
         if first is None:
-            raise UserError(f"{path}: none of its {len(self.shards)} shards holds a readable record")
+            raise UserError(f"{path}: none of its {len(self.shards)} shards has a readable record")
         self.text_kinds = self._find_text_kinds(first)
         self.reader = LabelReader.of(options, options.labels)
         self._refuse_outside()
@@ -86,7 +86,7 @@ class Webdataset(StreamSource):
                 members = Members()
                 for entry in tar:
                     folder, _, file = entry.name.rpartition("/")
-                    if not entry.isfile() or file.startswith("._"):  # macOS puts its own files beside others
+                    if not entry.isfile() or file.startswith("._"):  # macOS puts its own files next to others
                         continue
                     stem, _, suffix = file.partition(".")
                     if f"{folder}/{stem}" != key:
@@ -97,11 +97,11 @@ class Webdataset(StreamSource):
                             members.problem = f"{entry.name}: not next to the other members of its record; sort the tar"
                         keys.add(key)
                     if suffix.lower() in members:
-                        members.problem = f"{entry.name}: twice in one record; the last is taken"
+                        members.problem = f"{entry.name}: twice in one record; the last one is used"
                     members[suffix.lower()] = FileSlice(shard, entry.offset_data, entry.size)
                 if members:
                     yield members
-                # tarfile takes a header that it cannot read for the end of the file.
+                # tarfile treats an unreadable header as the end of the file.
                 if FileSlice(shard, tar.offset, tarfile.BLOCKSIZE).read().strip(b"\0"):
                     raise DamagedShard(f"the header at byte {tar.offset} cannot be read")
         except (tarfile.TarError, OSError, EOFError) as error:
@@ -138,11 +138,11 @@ class Webdataset(StreamSource):
         return TextAnnotations(transcript, captions, labels), ""
 
     def _labels(self, values: dict[str, Any]) -> list[float]:
-        """The labels in the .json of an item. UserError for one that is no number."""
+        """The labels in the .json of an item. UserError for one that is not a number."""
         return [parse_label(values.get(name), f"{self.name}, {name}") for name in self.options.labels]
 
     def _refuse_outside(self) -> None:
-        """UserError when labels of the first records lie outside their range; in later ones, they are damage."""
+        """UserError if labels of the first records lie outside their range; in later records, they count as damage."""
         names, rows = [], []
         for record in self.first(CHECKED_RECORDS) if self.options.labels else ():
             with contextlib.suppress(ValueError, UserError):
@@ -154,14 +154,14 @@ class Webdataset(StreamSource):
             raise UserError(f"{self.name}: {outside} to the options of this source")
 
     def _json(self, item: Members) -> dict[str, Any]:
-        """The .json of an item; {} without one. ValueError when it cannot be read."""
+        """The .json of an item; {} without one. ValueError if it cannot be read."""
         values = json.loads(item["json"].read()) if "json" in item else {}
         if not isinstance(values, dict):
             raise ValueError("the .json holds no dictionary")
         return values
 
     def _find_text_kinds(self, first: Members) -> set[str]:
-        """Kinds of text, as the first record has them. UserError when it lacks a key that an option names."""
+        """Kinds of text in the first record. UserError if it lacks a key named by an option."""
         if not any(_member(first, suffixes) for suffixes in SUFFIXES.values()):
             raise UserError(f"{self.name}: neither picture nor sound in the first record; it has .{', .'.join(first)}")
         try:

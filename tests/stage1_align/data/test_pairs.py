@@ -221,7 +221,7 @@ def test_corpus_holds_every_text_and_every_degree(mixed, clips):
 
 def test_kinds_of_text_that_a_source_lacks_raise(mixed):
     mixed.captions = ["transcript", "labels"]
-    with pytest.raises(UserError, match=r"has caption alone, but pairs.captions is \[transcript, labels\]; add it"):
+    with pytest.raises(UserError, match=r"has only caption, but pairs.captions is \[transcript, labels\]; add it"):
         PairData(mixed, 8, seed=0)
 
 

@@ -80,7 +80,7 @@ def test_records_that_a_tar_tears_apart_are_counted(tmp_path):
     damage = [source.sample(item, None, everything).damage for item in first(source, 20)]
     assert damage[0] == damage[3] == damage[4] == ""
     assert damage[1].startswith("a record with neither picture, sound nor words: .01.png, .01.txt, .02.png, .02.txt")
-    assert damage[2] == "b.png: twice in one record; the last is taken"
+    assert damage[2] == "b.png: twice in one record; the last one is used"
     assert [text.partition(":")[0] for text in damage[5:]] == ["c.txt", "d.txt"] and "sort the tar" in damage[5]
 
 
@@ -333,15 +333,15 @@ def test_a_column_of_paths_holds_files_of_any_kind(tmp_path):
         ("csv", "sounds.csv", {"labels": ["caption"]}, "line 2, column caption: 'tone 0' is not a number"),
         ("csv", "sounds.csv", {"captoin": "caption"}, "no option 'captoin': did you mean 'caption'"),
         ("csv", "sounds.csv", {"frame_rate": "fast"}, "frame_rate is fast: expected a number"),
-        ("csv", "sounds.csv", {"root": "/nowhere"}, "files are missing .the first row wants /nowhere/0.wav"),
+        ("csv", "sounds.csv", {"root": "/nowhere"}, "files are missing .the first row names /nowhere/0.wav"),
         ("csv", "bare.csv", {}, "which column holds pictures or sound.* one of: a, b"),
         ("csv", "bare.csv", {"image": "a"}, "which column holds the words.* one of: a, b"),
         ("hf", "gone/{0..3}.parquet", {}, "no file .*gone/0.parquet"),
-        ("hf", "*.arrow", {}, r"no file fits .*\*.arrow"),
+        ("hf", "*.arrow", {}, r"no file matches .*\*.arrow"),
         ("hf", "sounds.csv", {}, "use kind: csv for tables"),
         ("hf", "rows.jsonl", {"image": "imgae"}, "no column 'imgae': did you mean 'image'"),
         ("webdataset", "000.tar", {"caption": "captoin"}, "no key 'captoin' in the .json: did you mean 'caption'"),
-        ("webdataset", "sounds.csv", {}, "none of its 1 shards holds a readable record"),
+        ("webdataset", "sounds.csv", {}, "none of its 1 shards has a readable record"),
         ("webdataset", "mute.tar", {}, "no words in the first record; set caption to a key of its .json: said"),
         ("clips", "gone", {}, "no clip dataset here"),
         ("clips", "gone", {"captions": 1}, "no option 'captions'"),

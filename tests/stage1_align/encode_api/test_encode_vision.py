@@ -87,7 +87,7 @@ def test_image_file_is_cropped_to_the_face_and_turned_upright(model, tmp_path):
     same(model.vision.encode(tmp_path / "b.png"), model.vision.encode(tmp_path / "a.png"))
     opened = Image.open(tmp_path / "b.png")
     same(model.vision.encode(opened), model.vision.encode(picture))
-    with pytest.warns(UserWarning, match="EXIF orientation is 6; unless it was turned, call PIL.ImageOps.exif_transp"):
+    with pytest.warns(UserWarning, match="EXIF orientation is 6; unless it was rotated, call PIL.ImageOps.exif_transp"):
         same(model.vision.encode(opened.convert("RGB")), model.vision.encode(np.rot90(picture).copy()))
 
 
@@ -136,7 +136,7 @@ def test_opened_image_and_its_path_are_turned_as_exif_says(model, tmp_path):
         (pixels(2, 40, 40, 3).astype(np.int64), r"int64, values 0 to 255: pixels are uint8"),
         (pixels(2, 40, 40, 3) > 9, "bool: pixels are uint8"),
         (pixels(2, 40, 40, 3) * 1j, "complex128: pixels are uint8"),
-        ([pixels(40, 40, 3), pixels(40, 40, 3)], "may be one clip or several; stack them"),
+        ([pixels(40, 40, 3), pixels(40, 40, 3)], "may be one or several clips; stack them"),
         ("hello", "got str 'hello': no such file"),
         (b"png", "got bytes: a clip is"),
         (3, "got int: a clip is"),

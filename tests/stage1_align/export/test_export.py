@@ -212,7 +212,7 @@ def test_missing_or_damaged_run_is_an_error_of_one_line(run_folder, tmp_path, ca
     fails("no finished stage-1 run", str(tmp_path), "--out", str(tmp_path / "out"))
     shutil.copytree(run_folder / "best", tmp_path / "tuned" / "model" / "encoders")
     last = (str(tmp_path / "tuned"), "--which", "last")
-    fails("no run of stage 1, which --which last is for", *last, "--out", str(tmp_path / "out"))
+    fails("not a stage-1 run, so --which last does not apply", *last, "--out", str(tmp_path / "out"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("notes")
     fails("holds something other", str(run_folder), "--out", str(tmp_path / "full"))

@@ -103,7 +103,7 @@ def test_weights_that_config_json_does_not_describe_are_refused(tmp_path):
 
     fails(r"counts 2 blocks, the weights hold more \(wav2vec2.encoder.layers.2.*does config.json", num_hidden_layers=2)
     fails("weights are missing, first encoder.layers.3", num_hidden_layers=4)
-    fails("'hidden_size' expected int, got str .*a folder as transformers saves it", hidden_size="16")
+    fails("'hidden_size' expected int, got str .*a folder saved by transformers", hidden_size="16")
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert len(build("wav2vec2", {"pretrained": folder, "model_cfg": {"num_hidden_layers": 2}}).blocks()) == 2
     weights = load_file(tmp_path / "model.safetensors")

@@ -340,7 +340,7 @@ def test_damaged_and_foreign_folders_are_refused_in_one_line(folders, tmp_path):
         assert "\n" not in str(error.value)
 
     fails("config.json is missing", pretrained="FacebookAI/roberta-base")  # names on a hub are not resolved
-    fails("has positions for: 24", pretrained=str(folders["roberta"]), context_length=25)
+    fails("is more than the 24 positions of", pretrained=str(folders["roberta"]), context_length=25)
     fails("no architecture 'birt'", architecture="birt")
     weights = load_file(folders["roberta"] / "model.safetensors")
     config = (folders["roberta"] / "config.json").read_text()
@@ -383,7 +383,7 @@ def test_wrong_open_clip_text_options_are_refused_in_one_line(tmp_path):
     fails("no such checkpoint file", **tiny, quick_gelu=True)
     fails("roberta-base of transformers", model="roberta-ViT-B-32")
     fails("no such checkpoint file", text_cfg=small, pretrained="laion2b_s34b_b79k")
-    fails("has positions for: 77", text_cfg=small, context_length=78)
+    fails("is more than the model's 77 positions", text_cfg=small, context_length=78)
     fails("did you mean 'own'", text_cfg=small, projection="won")
     fails("gives 512", model="ViT-B-32", projection="own")
     (tmp_path / "x.safetensors").write_bytes(b"\x08" + bytes(30))

@@ -124,7 +124,7 @@ def test_unknown_option_names_the_nearest():
 
 @pytest.mark.parametrize("edges", [{"fmin": 9000}, {"fmin": 8000}, {"fmax": 8001}, {"sample_rate": 8000}])
 def test_mel_bands_outside_the_sound_are_refused(edges):
-    with pytest.raises(UserError, match="no mel bands lie there; give fmin below fmax"):
+    with pytest.raises(UserError, match="no mel bands in this range; give fmin below fmax"):
         Htsat.Options(**edges)
 
 

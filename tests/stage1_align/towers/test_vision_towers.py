@@ -109,7 +109,7 @@ def test_trunk_with_wider_features_than_open_clip_assumes_needs_a_projection_of_
     built = tower(8, vision_cfg=mobile)
     assert built.width == 1024  # its convolutional head gives them; open_clip's projection takes 288
     assert_rebuilt_from_config(built, frames(2, 1, size=32))
-    with pytest.raises(UserError, match=r"does not take the 1024 features .*; set projection: linear"):
+    with pytest.raises(UserError, match=r"does not fit the 1024 features .*; set projection: linear"):
         tower(8, vision_cfg=mobile, projection="own")
 
 
