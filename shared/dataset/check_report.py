@@ -10,18 +10,18 @@ NO_LABELS = (
     "`emit predict` does not"
 )
 FEW_GROUPS = 10
-"""With fewer people or other groups, those in the test split are too few to tell about others."""
+"""With fewer people or other groups, the test split has too few to tell about new ones."""
 EXAMPLES = 3
-"""Examples of each kind; the JSON report has all."""
+"""Examples shown per kind; the JSON report has all."""
 DUPLICATES = {
-    "files": "files of equal content",
-    "sounds": "sound files of equal content",
+    "files": "files with equal content",
+    "sounds": "sound files with equal content",
     "transcripts": "nearly equal words",
 }
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The text to print. report: of `check_source`."""
+    """The text to print. report: from `check_source`."""
     lines = [f"{report['source']}: {counted(report['clips'], 'clip')}, read with layout {report['layout']!r}"]
     splits = {name or "no split": count for name, count in report["splits"].items()}
     lines.append("  splits       " + ", ".join(f"{name} {count}" for name, count in splits.items()))
@@ -41,7 +41,7 @@ def format_report(report: dict[str, Any]) -> str:
         without = f"; {counted(group['clips_without'], 'clip')} without" if group["clips_without"] else ""
         lines.append(f"  group        {name}: {counted(group['values'], 'value')}{sizes}{without}")
         if 0 < group["values"] < FEW_GROUPS:
-            lines.append(f"  {'':<13}fewer than {FEW_GROUPS}: scores say little about a {name} not met in training")
+            lines.append(f"  {'':<13}fewer than {FEW_GROUPS}: scores say little about a {name} not seen in training")
     for what, sets in report["duplicates"].items():
         if sets:
             examples = "; ".join(" = ".join(ids[:EXAMPLES]) for ids in sets[:EXAMPLES])
@@ -63,7 +63,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def _sizes(each: dict[str, float]) -> str:
-    """How many clips the groups have."""
+    """The sizes of the groups in clips."""
     least, most = each["least"], each["most"]
     clips = "clip" if most == 1 else "clips"
     return f"{most:.0f} {clips} each" if least == most else f"{least:.0f} to {most:.0f} {clips} each"
@@ -76,7 +76,7 @@ def _indented(note: str) -> str:
 def _files(report: dict[str, Any]) -> list[str]:
     files = report["files"]
     if files["words_alone"] == report["clips"]:
-        return ["  files        none: texts alone"]
+        return ["  files        none: only texts"]
     kinds = ", ".join(f"{count} {kind or 'without a suffix'}" for kind, count in files["kinds"].items())
     lines = [f"  files        {files['there']} of {report['clips']} there ({kinds})"]
     for what in ("missing", "empty"):
@@ -87,7 +87,7 @@ def _files(report: dict[str, Any]) -> list[str]:
             )
     for what, words in (("sound_of_its_own", "sound"), ("crops_of_its_own", "face crops")):
         if files[what]:
-            lines.append(f"  {'':<13}{counted(files[what], 'clip')} with {words} in files of their own")
+            lines.append(f"  {'':<13}{counted(files[what], 'clip')} with {words} in separate files")
     return lines
 
 
@@ -150,7 +150,7 @@ def _labels(labels: dict[str, Any]) -> list[str]:
 
 
 def bars(counts: list[int]) -> str:
-    """One character per bin: a blank for 0, else a bar of proportional height."""
+    """One character per bin: a blank for 0, otherwise a bar of proportional height."""
     maximum = max([1, *counts])
     return "".join(BARS[0] if n == 0 else BARS[max(1, round(n / maximum * 8))] for n in counts)
 

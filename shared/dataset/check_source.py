@@ -1,4 +1,4 @@
-"""What a source holds and what is wrong with it. Nothing is decoded."""
+"""What a source contains and what is wrong with it. Nothing is decoded."""
 
 import math
 from collections import Counter, defaultdict
@@ -23,14 +23,14 @@ from shared.text import words
 BINS = 10
 """Bars of a label's histogram."""
 IMPLAUSIBLE_RATE = 121
-"""Frames per second above which a header gives a time base, not a rate."""
+"""Frames per second; a higher number in a header is a time base, not a rate."""
 DUPLICATES = {"files": "same file", "sounds": "same sound", "transcripts": "nearly the same words"}
-"""What clips may share, beside groups."""
+"""What clips may share, besides groups."""
 
 Report = dict[str, Any]
-"""A JSON document, or a section of it."""
+"""A JSON document or a section of it."""
 TextReader = Callable[[list[str], list[str]], list[str]]
-"""Lines about what a text encoder does not read, from the ids and the texts of clips."""
+"""Returns lines about what a text encoder cannot read, given the ids and texts of clips."""
 
 
 def check_source(
@@ -41,10 +41,10 @@ def check_source(
     label_options: LabelOptions | None = None,
     read_texts: TextReader | None = None,
 ) -> Report:
-    """Report what a source holds and what is wrong with it. Nothing is decoded.
+    """Report what a source contains and what is wrong with it. Nothing is decoded.
 
-    header_count: number of files whose headers are read; label_options: range of the labels, and codes of missing ones;
-    read_texts: what a text encoder makes of the transcripts.
+    header_count: number of files to read the headers of; label_options: range of the labels and codes of missing ones;
+    read_texts: reports what a text encoder cannot read in the transcripts.
     Raises UserError if the source has no clips.
     """
     require_source(path)
@@ -81,7 +81,7 @@ def check_source(
 
 
 def _files(clips: list[Clip]) -> Report:
-    """Which of the clips' files exist."""
+    """Which files of the clips exist."""
     missing = [c.id for c in clips if not c.words_alone and (c.media is None or not file_exists(c.media))]
     paths = [(clip.id, clip.media) for clip in clips if isinstance(clip.media, Path)]
     words_alone = sum(clip.words_alone for clip in clips)
@@ -97,7 +97,7 @@ def _files(clips: list[Clip]) -> Report:
 
 
 def _transcripts(clips: list[Clip], read_texts: TextReader | None) -> Report:
-    """How many words there are, and what text encoders may not read of them."""
+    """The number of words, and what text encoders may not be able to read."""
     ids, texts = [clip.id for clip in clips], [clip.transcript or "" for clip in clips]
     report = inspect_transcripts(map(Words, ids, [clip.split for clip in clips], texts))
     return {
@@ -109,15 +109,15 @@ def _transcripts(clips: list[Clip], read_texts: TextReader | None) -> Report:
 
 
 def _transcript_keys(clips: list[Clip]) -> list[str]:
-    """For each clip a key that clips with nearly the same words share; "" for those with few words or none."""
+    """For each clip a key shared by clips with nearly the same words; "" for clips with few words or none."""
     groups = join_near_duplicates([clip.transcript for clip in clips])
     size = Counter(groups.find(i) for i in range(len(clips)))
     return [str(groups.find(i)) if size[groups.find(i)] > 1 else "" for i in range(len(clips))]
 
 
 def _headers(clips: list[Clip], count: int) -> Report:
-    """Durations and rates, as the headers of `count` files give them."""
-    # If the media file of a clip does not exist, its sound file is read.
+    """Durations and rates from the headers of `count` files."""
+    # If a clip's media file does not exist, read its sound file.
     first = [next((f for f in (clip.media, clip.audio) if f and file_exists(f)), None) for clip in clips]
     paths = [file for file in first if isinstance(file, Path)]
     chosen = track(evenly_spaced(paths, count), "read headers", "files")
@@ -150,8 +150,8 @@ def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def _labels(source: ClipSource, scale: LabelScale) -> Report:
-    """For each label: clips without it, share above the lowest value of its range, mean, histogram over its range, or
-    from its least to its greatest value if it leaves the range, and splits in which no clip has it."""
+    """For each label: clips without it, share above the lowest value of its range, mean, histogram over its range (from
+    its minimum to its maximum if it leaves the range), and splits in which no clip has it."""
     out: Report = {}
     for k, name in enumerate(source.label_names):
         values = np.array([clip.labels[k] for clip in source.clips], np.float64)
@@ -178,7 +178,7 @@ def _labels(source: ClipSource, scale: LabelScale) -> Report:
 
 
 def _outside(source: ClipSource, scale: LabelScale) -> Report:
-    """What to say about labels outside their range, and all of them by dimension and clip; {} without any."""
+    """The message about labels outside their range, and all of them by dimension and clip; {} without any."""
     outside = outside_labels(source, scale)
     if outside is None:
         return {}
@@ -198,7 +198,7 @@ def _useless_labels(source: ClipSource) -> dict[str, dict[str, str]]:
 
 
 def _zero_rows(clips: list[Clip], scale: LabelScale) -> dict[str, dict[str, int]]:
-    """For each split: the number of rows with all labels known, and of those with all labels zero, the lowest value of
+    """For each split: the number of rows with all labels known, and of rows with all labels zero, the lowest value of
     their range."""
     out: dict[str, dict[str, int]] = {}
     for clip in clips:
@@ -219,7 +219,7 @@ def _group(clips: list[Clip], name: str) -> Report:
 
 
 def _duplicates(clips: list[Clip], keys: list[str]) -> list[list[str]]:
-    """Ids of clips that share a key, the largest sets first."""
+    """Ids of clips that share a key, largest sets first."""
     sets = _sets(clips, keys)
     ids = [[clip.id for clip in group] for group in sets]
     return sorted((names for names in ids if len(names) > 1), key=lambda names: (-len(names), names))
@@ -248,7 +248,7 @@ def _in_several_splits(clips: list[Clip], keys: list[str]) -> Report:
 
 
 def _sets(clips: list[Clip], keys: list[str]) -> list[list[Clip]]:
-    """Clips that share a key; clips with the key "" are in none."""
+    """Sets of clips that share a key; clips with the key "" are in none."""
     sets: dict[str, list[Clip]] = defaultdict(list)
     for clip, key in zip(clips, keys, strict=True):
         if key:

@@ -1,8 +1,8 @@
-"""The clip dataset on disk, as `emit prepare` writes it: a Hugging Face dataset, memory-mapped.
+"""The clip dataset on disk, written by `emit prepare`: a Hugging Face dataset, memory-mapped.
 
     dataset.json     see `ClipDatasetInfo`
     data/            one row per clip
-    splits.csv       only in a folder that `emit split` wrote: replaces the stored splits
+    splits.csv       only in a folder written by `emit split`: replaces the stored splits
     failures.csv     clips that could not be prepared, with the reason
     verdicts.csv     every clip: ok, partial or failed, and what is missing
     quality.csv      quality signals of each clip
@@ -40,10 +40,10 @@ FORMAT = CLIPS.format
 HOW = CLIPS.how
 
 OPTIONAL = ("digest", "counts", "split", "made_from", "synthetic", "label_ranges", "layout")
-"""Fields of ClipDatasetInfo that dataset.json leaves out when they are empty."""
+"""Fields of ClipDatasetInfo that dataset.json omits if they are empty."""
 
 FrameSelector = Callable[[int], Sequence[int]]
-"""Given the number of frames, returns the indices of those to decode."""
+"""Given the number of frames, returns the indices of the frames to decode."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class ClipSample:
     duration: float
     """Seconds."""
     labels: np.ndarray
-    """float32 (K,), fractions of their range, in [0, 1]; NaN = not labeled."""
+    """float32 (K,), as fractions of their range, in [0, 1]; NaN = not labeled."""
     groups: dict[str, str]
     frames: np.ndarray
     """RGB uint8 (T, H, W, 3)."""
@@ -71,13 +71,13 @@ class ClipSample:
     text_quality: np.ndarray
     """float32 (Qt,)."""
     start: float = 0.0
-    """Seconds of the recording before the clip, if the clip is a window of a longer recording."""
+    """Start of the clip in seconds, if it is a window of a longer recording."""
     remarks: Remarks = field(default_factory=Remarks)
-    """What was repaired, chosen or left out when it was prepared; empty for a stored clip, whose verdict says it."""
+    """What was repaired, chosen or left out in preparation; empty for a stored clip, where the verdict says it."""
 
 
 class StoredContent(NamedTuple):
-    """What a row holds of a clip's media."""
+    """A clip's media as stored in its row."""
 
     frames: list[bytes]
     """JPEG files."""
@@ -87,29 +87,29 @@ class StoredContent(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipDatasetInfo:
-    """What dataset.json describes."""
+    """The content of dataset.json."""
 
     label_names: list[str]
     group_names: list[str]
     recipe: Recipe
     """How the clips were prepared."""
     quality_names: dict[str, list[str]]
-    """For each modality the names of its quality signals, in the order of their columns."""
+    """{modality: names of its quality signals, in column order}."""
     digest: str = ""
     """Changes with the rows and everything above."""
     counts: dict[str, Any] = field(default_factory=dict)
-    """Numbers of clips: in total, by verdict, by missing modality, by split."""
+    """Numbers of clips: in total, and by verdict, missing modality and split."""
     split: dict[str, Any] = field(default_factory=dict)
     """The options of `emit split`, if the splits were replaced."""
     made_from: dict[str, str] = field(default_factory=dict)
-    """Digests of the source and of the recipe, which tell whether a dataset is up to date."""
+    """Digests of the source and the recipe, to check whether a dataset is up to date."""
     synthetic: bool = False
-    """Whether `emit synth` made the clips: their faces are drawn."""
+    """Whether the clips come from `emit synth`: their faces are drawn."""
     label_ranges: dict[str, list[float]] | None = None
-    """Lowest and highest value of each label on the scale of its source; the stored labels are fractions of it. None
-    stands for [0, 1]."""
+    """Lowest and highest value of each label on the scale of its source; the stored labels are fractions of this range.
+    None stands for [0, 1]."""
     layout: UsedLayout | None = None
-    """How the source was read; the digest depends on what was read alone."""
+    """How the source was read; the digest depends only on what was read."""
 
     def to_json(self) -> dict[str, Any]:
         values = {
@@ -131,8 +131,8 @@ class ClipDatasetInfo:
 
     @property
     def align_options(self) -> list[str]:
-        """The options of `emit align` with which stage 1 can begin; none for texts without labels: they have nothing to
-        be aligned with."""
+        """The options of `emit align` that start stage 1; none for texts without labels, which have nothing to be
+        aligned with."""
         if self.is_texts_alone:
             return ["--config", "tiny_labels", "--towers.leave_out_unused", "true"] if self.label_names else []
         return ["--config", "tiny" if self.has_transcripts else "tiny_labels"]
@@ -145,7 +145,7 @@ class ClipDatasetInfo:
 
     def __post_init__(self) -> None:
         if len({*self.label_names}) < len(self.label_names) or not all(self.label_names):
-            raise UserError(f"label_names is {self.label_names!r:.60}: different names are needed")
+            raise UserError(f"label_names is {self.label_names!r:.60}: expected different names")
         check_names(self.label_names, "label_names")
         check_names(self.group_names, "group_names")
         if self.quality_names.keys() != {*MODALITIES}:
@@ -153,8 +153,8 @@ class ClipDatasetInfo:
 
     @classmethod
     def from_json(cls, values: dict[str, Any], where: str = "dataset.json") -> "ClipDatasetInfo":
-        """From the content of a dataset.json. UserError, which begins with `where`, for a key that is missing or that
-        this version does not know, and for a value of another type or outside its range."""
+        """From the content of a dataset.json. UserError, beginning with `where`, for a missing key or one that this
+        version does not know, and for a value of the wrong type or outside its range."""
         own = {"prepare": "recipe", "quality": "quality_names"}
         outer = ("format", "files", "checksum")
         values = {own.get(name, name): value for name, value in values.items() if name not in outer}
@@ -171,16 +171,16 @@ class ClipDatasetInfo:
         return cls.from_json(content, f"{path}/dataset.json")
 
     def with_digest(self, row_digests: Iterable[tuple[str, str]]) -> "ClipDatasetInfo":
-        """The description of a dataset of these rows: (id, digest of the content) of each."""
+        """The description of a dataset with these rows, given as (id, digest of the content)."""
         content = {**replace(self, layout=None).to_json(), "format": CLIPS.unsealed}
         return replace(self, digest=digest([content, [list(pair) for pair in row_digests]]))
 
 
 class ClipDataset:
-    """The clips of a dataset, or of one of its splits."""
+    """The clips of a dataset or of one of its splits."""
 
     def __init__(self, path: Path, info: ClipDatasetInfo, table: "datasets.Dataset", rows: np.ndarray):
-        """Use `open`. rows: int64 (N,), those of the split."""
+        """Use `open`. rows: int64 (N,), the rows of the split."""
         self.path, self.info, self._table, self._rows = Path(path), info, table, rows
         self.label_names = info.label_names
         self.digest = info.digest
@@ -209,7 +209,7 @@ class ClipDataset:
         return self.clip(index)
 
     def clip(self, index: int, select_frames: FrameSelector | None = None) -> ClipSample:
-        """One clip, with all frames or those that `select_frames` selects. Decoding frames takes most of the time."""
+        """One clip, with all frames or a selection by `select_frames`. Decoding frames takes most of the time."""
         row = self._one(index).to_pylist()[0]
         try:
             return decode_row(row, self.info, select_frames)
@@ -231,14 +231,14 @@ class ClipDataset:
         """float32 (S,) at one of the stored rates; S = 0 without sound. Raises UserError at any other rate."""
         if rate not in self.sample_rates:
             raise UserError(
-                f"{self.path}: holds sound at {self.sample_rates} Hz, not at {rate}; "
+                f"{self.path}: has sound at {self.sample_rates} Hz, not at {rate}; "
                 f"prepare it again with --sample_rates [{rate}]"
             )
         data = self._one(index).column(f"waveform_{rate}")[0].as_buffer()
         return from_int16(np.frombuffer(data, "<i2"))
 
     def stored_media(self, index: int) -> StoredContent:
-        """The media of a clip as they are stored, not decoded."""
+        """The stored media of a clip, not decoded."""
         row = self._one(index)
         sound = row.column(f"waveform_{min(self.sample_rates)}")[0].as_py()
         return StoredContent(row.column("frames")[0].as_py(), sound)
@@ -253,7 +253,7 @@ class ClipDataset:
         return values[self._rows]
 
     def present(self, modality: str) -> np.ndarray:
-        """Whether each clip has frames ("vision") or sound ("audio"): bool (N,). Nothing is read but lengths."""
+        """Whether each clip has frames ("vision") or sound ("audio"): bool (N,). Reads only lengths."""
         import pyarrow.compute as pc
 
         if modality == "vision":
@@ -263,7 +263,7 @@ class ClipDataset:
         return np.asarray(lengths.to_numpy(zero_copy_only=False))[self._rows] > 0
 
     def column(self, name: str) -> list:
-        """A column as plain values. Raises UserError if there is none of that name."""
+        """A column as plain values. Raises UserError if it does not exist."""
         if name not in self._table.column_names:
             raise UserError(f"{self.path}: no column {name!r}; columns: {', '.join(self._table.column_names)}")
         values = _values(self._table, name)
@@ -273,7 +273,7 @@ class ClipDataset:
         """The Arrow table of one row."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        # Straight from the memory map: the formatting of `datasets` takes longer than reading a row.
+        # Straight from the memory map: formatting in `datasets` takes longer than reading a row.
         return self._table.data.fast_slice(int(self._rows[index]), 1)
 
 
@@ -284,7 +284,7 @@ def decode_row(
     start: float = 0.0,
     remarks: Remarks | None = None,
 ) -> ClipSample:
-    """Decode a stored row, with all frames or those that `select_frames` selects."""
+    """Decode a stored row, with all frames or a selection by `select_frames`."""
     size, rate = info.recipe.frame_size, info.recipe.sample_rates[0]
     widths = {modality: len(names) for modality, names in info.quality_names.items()}
     selected = range(len(row["frames"])) if select_frames is None else select_frames(len(row["frames"]))

@@ -1,8 +1,8 @@
 """The contact sheet of a clip dataset: a page of about a hundred clips as the encoders will see them, worst first.
 
-It is one HTML file that fetches nothing, so that ids can be searched and copied, in any script and at any width. A
-dataset of any size gives a page of the same size: of each kind of problem the worst clips are shown, and some of the
-others for comparison. It depends on the rows alone, not on how they were prepared.
+It is a single self-contained HTML file: ids can be searched and copied, in any script and at any width. The page has
+the same size for any dataset: it shows the worst clips of each kind of problem, and some others for comparison. It
+depends only on the rows, not on how they were prepared.
 """
 
 import base64
@@ -30,11 +30,11 @@ CLIPS = 100
 CROPS = 4
 """Crops of a clip, evenly spread over it."""
 CROP_SIDE = 112
-"""Pixels of a crop at most; larger ones are reduced."""
+"""Most pixels along a crop's side; larger crops are downscaled."""
 STEADY = 0.9
-"""Share of frames with a face from which on the face counts as followed."""
+"""Least share of frames with a face for a face that counts as tracked."""
 LONGEST = 400
-"""Characters of an id or a remark."""
+"""Most characters of an id or a remark."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +65,8 @@ class Section:
 def write_contact_sheet(out: Path, digest: str, verdicts: Sequence[Verdict], table: "pa.Table") -> Path:
     """Write OUT/contact_sheet.html, atomically. Returns its path.
 
-    digest: of the dataset; verdicts: of all clips; table: the rows of those that were prepared, in the same order, of
-    which only the columns `frames` and `vision_quality` of the clips on the sheet are read.
+    digest: of the dataset; verdicts: of all clips; table: the rows of prepared clips in the same order. Only the
+    columns `frames` and `vision_quality` of the clips on the sheet are read.
     """
     prepared = iter(range(len(table)))
     clips = [SheetClip(verdict, None if verdict.verdict == "failed" else next(prepared)) for verdict in verdicts]
@@ -79,8 +79,8 @@ def write_contact_sheet(out: Path, digest: str, verdicts: Sequence[Verdict], tab
 
 
 def choose(clips: Sequence[SheetClip], count: int = CLIPS) -> list[Section]:
-    """The sections of a page of `count` clips. Each clip belongs to the gravest of its problems; the places on the page
-    are shared evenly between the problems."""
+    """The sections of a page of `count` clips. Each clip is listed under its most severe problem; the places on the
+    page are shared evenly between the problems."""
     has_pictures = any(clip.row is not None and "vision" not in clip.verdict.missing for clip in clips)
     rest = list(clips)
 
@@ -96,12 +96,12 @@ def choose(clips: Sequence[SheetClip], count: int = CLIPS) -> list[Section]:
             take("No picture", "Sound and words only.", lambda clip: "vision" in clip.verdict.missing),
             take(
                 "No face found",
-                "The vision encoder gets the middle of the picture instead.",
+                "The vision encoder gets the center of the picture instead.",
                 lambda clip: clip.signal("face_found") == 0,
             ),
             take(
                 "Face lost",
-                f"A face in fewer than {STEADY:.0%} of the frames; in the others its place is interpolated.",
+                f"A face in fewer than {STEADY:.0%} of the frames; in the others its position is interpolated.",
                 lambda clip: (clip.signal("face_found") or 0) < STEADY,
                 "face_found",
             ),
@@ -118,7 +118,7 @@ def choose(clips: Sequence[SheetClip], count: int = CLIPS) -> list[Section]:
 
 
 def _ranked(rest: list[SheetClip], has_pictures: bool, count: int) -> list[Section]:
-    """The extremes of the clips without a problem, and some drawn evenly from the remaining ones."""
+    """The extremes among the clips without a problem, and an even sample of the remaining ones."""
     kinds = [("Least sharp", "sharpness"), ("Darkest", "brightness")] if has_pictures else []
     sections = []
     for title, signal in [*kinds, ("Least speech", "speech")]:
@@ -132,13 +132,13 @@ def _ranked(rest: list[SheetClip], has_pictures: bool, count: int) -> list[Secti
 
 
 def _sorted(clips: Sequence[SheetClip], signal: str) -> list[SheetClip]:
-    """By a quality signal, lowest first; clips that lack it come last."""
+    """Sorted by a quality signal, lowest first; clips that lack it come last."""
     values = [(value is None, value or 0.0, i) for i, value in enumerate(clip.signal(signal) for clip in clips)]
     return [clips[i] for _, _, i in sorted(values)]
 
 
 def _share_places(sections: list[Section], count: int) -> None:
-    """Fill `shown` of each section: as many clips as the others get, or all if there are fewer."""
+    """Fill `shown` of each section: an equal number of clips, or all if there are fewer."""
     left = count
     for done, section in enumerate(sorted(sections, key=lambda section: len(section.clips))):
         places = min(len(section.clips), left // (len(sections) - done))
@@ -162,10 +162,10 @@ def _page(digest: str, clips: Sequence[SheetClip], sections: list[Section], tabl
     problems = [f"{section.title}: {len(section.clips):,}" for section in sections if section.is_problem]
     lines = [f"{which}. {', '.join(problems) or 'No problem'}."]
     if prepared and not pictures:
-        lines.append("This dataset has no pictures: there are no faces to look at, so sound and words are described.")
+        lines.append("This dataset has no pictures, so the cards describe sound and words.")
     elif pictures:
         lines.append(
-            "Crops are those that the vision encoder gets, "
+            "Crops are the vision encoder's input, "
             f"{CROPS} evenly over each clip; a dashed red border: no face was found in that frame. Face: share of the "
             "frames with one; speech: mean probability of speech; sharpness, brightness: from 0 to 1."
         )
@@ -190,7 +190,7 @@ def _card(clip: SheetClip, table: "pa.Table") -> str:
 
 
 def _values(clip: SheetClip) -> str:
-    """The signals of a clip that a person judges it by."""
+    """The signals of a clip for a person to judge it by."""
     kinds = [
         ("face_found", "face", "{:.0%}"),
         ("sharpness", "sharpness", "{:.2f}"),

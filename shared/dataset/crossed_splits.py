@@ -1,8 +1,8 @@
-"""Splits in which neither the people nor the seed videos of the test clips are met in training.
+"""Splits in which neither the people nor the seed videos of the test clips occur in training.
 
-Clips are the edges of a graph between two kinds of groups. Clips of a test person and a training video, or the other
-way round, can be on neither side: they are left out. Neighbors in the graph go to the same side, so that few clips are:
-where each video was watched by four people, 1 or 2 %; where everybody watched every video, most.
+Clips are the edges of a graph between two kinds of groups. Clips of a test person and a training video, or vice versa,
+fit on neither side and are left out. Neighbors in the graph go to the same side to keep this number low: 1 or 2 % of
+the clips if each video was watched by four people; most of them if everybody watched every video.
 """
 
 from collections import Counter, defaultdict, deque
@@ -15,15 +15,15 @@ Pairs = dict[str, tuple[str, str]]
 
 
 def crossed_splits(pairs: Pairs, folds: int, fold: int, valid_share: float, seed: int) -> dict[str, str]:
-    """{id: split} of one of the folds, "" for clips that are left out. Test holds about 1 / `folds` of the groups of
-    either kind, valid about `valid_share` of the others; no two of train, valid and test share a group of either kind.
+    """{id: split} of one fold, "" for clips that are left out. Test has about 1 / `folds` of the groups of either kind,
+    valid about `valid_share` of the others; no two of train, valid and test share a group of either kind.
 
     The same groups always get the same splits, in any order. Raises UserError if a split would be empty.
     """
     order = _neighbors_first(pairs, seed)
     sizes = Counter(first for first, _ in pairs.values())
     done, firsts = 0, set()
-    for group in order:  # the fold's part of the order, by clips
+    for group in order:  # the fold's part of the order, measured in clips
         firsts |= {group} if int(done * folds / len(pairs)) == fold else set()
         done += sizes[group]
     test, rest = _hold_out(pairs, firsts, 1 / folds, seed)
@@ -46,8 +46,8 @@ def crossed_splits(pairs: Pairs, folds: int, fold: int, valid_share: float, seed
 
 
 def _hold_out(pairs: Pairs, firsts: set[str], share: float, seed: int) -> tuple[Pairs, Pairs]:
-    """The clips of the first groups `firsts` and of second groups of about this share of all clips, those with most of
-    their clips in `firsts`; and the clips of neither."""
+    """The clips of the first groups `firsts` in second groups that hold about this share of all clips, preferring
+    groups with most clips in `firsts`; and the clips of neither."""
     inside, total = Counter[str](), Counter[str]()
     for first, second in pairs.values():
         inside[second] += first in firsts
@@ -66,7 +66,7 @@ def _hold_out(pairs: Pairs, firsts: set[str], share: float, seed: int) -> tuple[
 
 
 def _neighbors_first(pairs: Pairs, seed: int) -> list[str]:
-    """The groups of the first kind, breadth first along shared groups of the second kind."""
+    """The groups of the first kind in breadth-first order along shared groups of the second kind."""
     with_second, with_first = defaultdict(set), defaultdict(set)
     for first, second in pairs.values():
         with_second[second].add(first)

@@ -1,4 +1,4 @@
-"""Decode the files of one clip: a media file, and a sound file or face crops of its own."""
+"""Decode the files of one clip: a media file, and a separate sound file or face crops."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -21,9 +21,9 @@ class DecodedClip:
 
     media: Media
     cropped: bool = False
-    """Whether the frames are face crops already."""
+    """Whether the frames are already face crops."""
     problems: list[str] = field(default_factory=list)
-    """What cannot be read, and what is wrong with the clip's entry in its source."""
+    """What cannot be read, and problems of the clip's entry in its source."""
 
 
 def decode_clip(clip: Clip, recipe: Recipe) -> DecodedClip:
@@ -36,7 +36,7 @@ def decode_clip(clip: Clip, recipe: Recipe) -> DecodedClip:
         raise MediaError("no words" if clip.words_alone else "neither a file nor words")
     problems: list[str] = []
     times = frame_times(clip.media) if clip.crops is not None and isinstance(clip.media, Path) else None
-    # With crops the media file is read for its sound alone. If it has none, it is silent, not broken.
+    # With crops, the media file is read only for its sound. Without sound it is silent, not broken.
     silent = times is not None and isinstance(clip.media, Path) and not _has_sound(clip.media)
     frame_rate = 0.0 if clip.crops is not None else recipe.frame_rate
     media = None if silent else _decode_file(clip, clip.media, frame_rate, recipe, problems)
@@ -61,32 +61,30 @@ def decode_clip(clip: Clip, recipe: Recipe) -> DecodedClip:
 
 
 def decode_clip_windows(clip: Clip, recipe: Recipe) -> Iterator[DecodedClip]:
-    """Decode all of a clip in windows of `recipe.max_seconds`; only the first window if the clip has a sound file or
-    face crops of its own.
+    """Decode all of a clip in windows of `recipe.max_seconds`; only the first window if the clip has a separate sound
+    file or face crops.
 
-    Raises MediaError as `decode_clip` does, and after the first window if the rest is not read.
+    Raises MediaError like `decode_clip`, and after the first window if the rest is not read.
     """
     if clip.media is None or clip.audio is not None or clip.crops is not None:
         decoded = decode_clip(clip, recipe)
         yield decoded
         if decoded.media.more:
-            raise MediaError(
-                "the rest is left out: a sound file or face crops of their own are read for one window only"
-            )
+            raise MediaError("the rest is left out: separate sound files or face crops are read for one window only")
         return
     for media in decode_windows(_content(clip.media), recipe.frame_rate, recipe.max_seconds, recipe.max_side):
         yield DecodedClip(media, False, list(clip.problems))
 
 
 def undecoded_clip(clip: Clip, reason: str) -> DecodedClip:
-    """A clip without frames and sound, whose files cannot be decoded for this reason."""
+    """A clip without frames and sound, because its files cannot be decoded for this reason."""
     return DecodedClip(_empty_media(clip), problems=[reason, *clip.problems])
 
 
 def _decode_file(
     clip: Clip, file: Path | StoredMedia | None, frame_rate: float, recipe: Recipe, problems: list[str]
 ) -> Media | None:
-    """Decode a file of a clip; None, and a problem, if it cannot be read."""
+    """Decode a file of a clip; None, with a problem, if it cannot be read."""
     if file is None:
         return None
     try:
@@ -105,9 +103,9 @@ def _with_crops(
     recipe: Recipe,
     problems: list[str],
 ) -> Media:
-    """The face crops in place of the frames of `media`. times: of the video's frames, (N,), None without a video."""
+    """The face crops instead of the frames of `media`. times: of the video's frames, (N,), None without a video."""
     duration = media.duration
-    if times is None and media.more:  # the crops last as long as all of the sound, not as long as its decoded part
+    if times is None and media.more:  # the crops span all of the sound, not only its decoded part
         header = read_header(audio_file) if isinstance(audio_file, Path) else None
         duration = (header.seconds if header else None) or 0.0
     crops = read_crops(folder, times, duration, recipe.frame_rate, recipe.max_seconds, recipe.frame_size)
@@ -123,7 +121,7 @@ def _with_crops(
 
 
 def _empty_media(clip: Clip, silent: bool = False) -> Media:
-    """No frames and no sound, and why. silent: the media file can be read, but has no sound."""
+    """No frames and no sound, with the reasons. silent: the media file can be read, but has no sound."""
     sound = "no file" if clip.media is clip.audio is None else "its file cannot be read"
     absence_reasons = {
         "vision": "no file" if clip.media is clip.crops is None else "its file cannot be read",
@@ -134,7 +132,7 @@ def _empty_media(clip: Clip, silent: bool = False) -> Media:
 
 
 def _content(source: Path | StoredMedia) -> Path | bytes:
-    """What `decode` reads. Raises MediaError if a table cannot be read."""
+    """The input of `decode`. Raises MediaError if a table cannot be read."""
     if not isinstance(source, StoredMedia):
         return source
     try:

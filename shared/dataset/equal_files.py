@@ -1,4 +1,4 @@
-"""Find media files of equal content without reading all of them."""
+"""Find media files with equal content without reading all of them."""
 
 import hashlib
 import os
@@ -10,22 +10,22 @@ from shared.dataset.clip import StoredMedia
 from shared.files import digest
 
 BLOCK_BYTES = 1 << 20
-"""Files of equal size are compared by this many bytes at either end before they are read completely."""
+"""Bytes at each end that are compared before files of equal size are read completely."""
 MAX_TABLE_BYTES = 1 << 30
-"""Media in tables are compared only if the tables are no larger in total: all of them are read."""
+"""Largest total size of tables to compare their media, because all of them are read."""
 
 MediaFile = Path | StoredMedia | None
 
 
 def equal_file_keys(files: list[MediaFile]) -> list[str]:
-    """For each file a key that files of equal content share; "" for a unique, empty or unreadable file.
+    """For each file a key shared by files with equal content; "" for a unique, empty or unreadable file.
 
-    Only files of equal size are opened, and only those with equal ends are read completely.
+    Only files of equal size are opened, and only files with equal ends are read completely.
     """
     keys = [""] * len(files)
 
     def keep_equal(indices: list[int], key_of: Callable) -> list[int]:
-        """Those of the files that share their key with another one."""
+        """The files that share their key with another file."""
         new_keys = {i: key_of(files[i]) for i in indices}
         count = Counter(new_keys.values())
         for i, key in new_keys.items():
@@ -41,7 +41,7 @@ def equal_file_keys(files: list[MediaFile]) -> list[str]:
 
 
 def not_compared_notes(*file_lists: list[MediaFile]) -> list[str]:
-    """A note if media in tables are not compared because the tables are too large."""
+    """A note if the tables are too large to compare the media in them."""
     size = max(table_bytes(files) for files in file_lists)
     return [f"media in tables of {size / 2**30:.1f} GiB are not read to be compared"] if size > MAX_TABLE_BYTES else []
 

@@ -1,8 +1,8 @@
-"""The range of labels: decided here, where labels are first read, and nowhere else.
+"""The range of labels, which is decided only here, where labels are first read.
 
-Datasets hold labels as fractions of their range, in [0, 1], and models predict such fractions. `label_range` says what
-the source's own scale is (0 to 100, 1 to 7, -1 to 1); predictions are given back on it. Without it, labels have to lie
-in [0, 1] already. Codes of missing values (-1, 999) are declared as such, never guessed.
+Datasets store labels as fractions of their range, in [0, 1], and models predict such fractions. `label_range` gives the
+scale of the source (0 to 100, 1 to 7, -1 to 1), and predictions use this scale. Without it, labels must lie in [0, 1].
+Codes of missing values (-1, 999) must be declared, and are never guessed.
 """
 
 import math
@@ -24,7 +24,7 @@ from shared.tables.columns import normalize_name
 
 UNIT = (0.0, 1.0)
 GUESSED = "labels are the numeric columns"
-"""How the note on label columns begins that were recognized by their numbers (shared/tables/columns.py)."""
+"""Start of the note about label columns recognized by their numbers (shared/tables/columns.py)."""
 
 
 @dataclass
@@ -32,8 +32,8 @@ class LabelOptions(CheckedOptions):
     """What the numbers of a source's labels mean."""
 
     label_range: Annotated[str | list[LabelValue] | dict[str, list[LabelValue]], Placeholder("LOW,HIGH")] = ""
-    """Lowest and highest label of the source's scale, such as 0,100 or 1,7, or those of each dimension, such as
-    {valence: [-1, 1]}. Labels are stored as fractions of it, and predictions are given on it. By default 0,1: labels
+    """Lowest and highest label on the source's scale, such as 0,100 or 1,7, or per dimension, such as {valence: [-1,
+    1]}. Labels are stored as fractions of this range; predictions use the source's scale. By default 0,1: labels
     outside are refused, not clipped."""
     missing_labels: Annotated[str | LabelValue | list[LabelValue], Placeholder("NUMBER,...")] = ""
     """Numbers that mean "not labeled", such as -1,-5 or 999."""
@@ -44,7 +44,7 @@ class LabelOptions(CheckedOptions):
         self.codes()
 
     def ranges(self) -> Range | dict[str, Range]:
-        """The range of all dimensions, or those of some; {} by default. UserError when it is none."""
+        """The range of all dimensions, or a range for some; {} by default. UserError if it is not a range."""
         given: Any = self.label_range
         if isinstance(given, str):
             given = _parse(given)
@@ -55,7 +55,7 @@ class LabelOptions(CheckedOptions):
         return _range(given, "label_range")
 
     def codes(self) -> list[float]:
-        """The numbers that mean "not labeled". UserError when one is no number."""
+        """The numbers that mean "not labeled". UserError if one is not a number."""
         given: Any = self.missing_labels
         if isinstance(given, str):
             given = _parse(given)
@@ -66,7 +66,7 @@ class LabelOptions(CheckedOptions):
 
 
 def _parse(text: str) -> Any:
-    """The value of an option as YAML, with or without brackets; None when it is empty. UserError if it is none."""
+    """The value of an option as YAML, with or without brackets; None if it is empty. UserError if it is invalid."""
     try:
         inner = text.strip().removeprefix("[").removesuffix("]")
         return yaml.safe_load(text if text.strip().startswith("{") else f"[{inner}]" if inner.strip() else "null")
@@ -89,8 +89,8 @@ class LabelScale:
 
     @classmethod
     def of(cls, names: Sequence[str], ranges: Mapping[str, Sequence[float]] | None = None) -> "LabelScale":
-        """From the `label_ranges` of a dataset or a model; None stands for [0, 1] everywhere. UserError for a range
-        without two finite ends in order."""
+        """From the `label_ranges` of a dataset or a model; None stands for [0, 1] in all dimensions. UserError for a
+        range without two finite ends in order."""
         given = ranges or {}
         return cls({n: _range(given[n], f"label_ranges of {n}") if n in given else UNIT for n in names})
 
@@ -108,7 +108,7 @@ class LabelScale:
         return cls(dict.fromkeys(names, UNIT) | {known[normalize_name(name)]: ends for name, ends in given.items()})
 
     def to_json(self) -> dict[str, list[float]] | None:
-        """What datasets and models store; None when every range is [0, 1]."""
+        """The value to store in datasets and models; None if every range is [0, 1]."""
         if all(ends == UNIT for ends in self.ranges.values()):
             return None
         return {name: list(ends) for name, ends in self.ranges.items()}
@@ -134,11 +134,11 @@ class LabelScale:
         return np.array([high for _, high in self.ranges.values()], np.float64)
 
     def fractions(self, labels: ArrayLike) -> np.ndarray:
-        """Labels (..., K) on their scale to fractions of it, float64; NaN stays, and [0, 1] stays to the bit."""
+        """Labels (..., K) on their scale to fractions of it, float64; NaN stays NaN, and [0, 1] stays bitwise equal."""
         return (np.asarray(labels, np.float64) - self.lowest) / (self.highest - self.lowest)
 
     def values(self, fractions: ArrayLike) -> np.ndarray:
-        """Fractions (..., K) to labels or predictions on their scale, float64; NaN stays."""
+        """Fractions (..., K) to labels or predictions on their scale, float64; NaN stays NaN."""
         return np.asarray(fractions, np.float64) * (self.highest - self.lowest) + self.lowest
 
 
@@ -148,14 +148,14 @@ class LabelScale:
 def scale_labels(source: ClipSource, options: LabelOptions, where: str) -> ClipSource:
     """The source with its labels as fractions of their range, and without codes of missing values.
 
-    UserError, with counts, clips and the option that helps, when labels lie outside their range, and when the layout
-    itself says what its labels mean."""
+    UserError, with counts, clips and the option that helps, if labels lie outside their range, and if the layout itself
+    defines the meaning of its labels."""
     source = without_codes(source, options)
     scale = source_scale(source, options)
     outside = outside_labels(source, scale)
     if outside:
         raise UserError(f"{where}: {outside}{_no_labels_advice(source, outside)}")
-    fractions = np.clip(scale.fractions(_array(source)), 0, 1)  # (N, K); what rounding left outside
+    fractions = np.clip(scale.fractions(_array(source)), 0, 1)  # (N, K); clips rounding errors
     ranges = scale.to_json() or {} if source.label_ranges is None else source.label_ranges
     notes = [*source.notes, *_narrow_notes(source, scale)]
     if not source.label_names and (options.ranges() or options.codes()):
@@ -164,12 +164,12 @@ def scale_labels(source: ClipSource, options: LabelOptions, where: str) -> ClipS
 
 
 def source_scale(source: ClipSource, options: LabelOptions) -> LabelScale:
-    """The range that each label of a source has as it stands: [0, 1] when its layout has decided what the labels mean.
-    UserError when the options say another one."""
+    """The range of each label of a source: [0, 1] if its layout defines the meaning of the labels. UserError if the
+    options give a different range."""
     if source.label_ranges is None:
         return LabelScale.from_options(options, source.label_names)
     if options.label_range:
-        raise UserError("label_range: this layout says itself what its labels mean; leave the option out")
+        raise UserError("label_range: this layout defines the range of its labels; leave the option out")
     return LabelScale.of(source.label_names)
 
 
@@ -179,7 +179,7 @@ def outside_labels(source: ClipSource, scale: LabelScale) -> OutsideLabels | Non
 
 
 def without_codes(source: ClipSource, options: LabelOptions) -> ClipSource:
-    """The source with NaN in place of the numbers that mean "not labeled"; a note says how many there are."""
+    """The source with NaN in place of the numbers that mean "not labeled"; a note gives their number."""
     codes = options.codes()
     if not codes or not source.label_names:
         return source
@@ -218,7 +218,7 @@ def _with_labels(source: ClipSource, labels: np.ndarray) -> ClipSource:
 
 
 def _narrow_notes(source: ClipSource, scale: LabelScale) -> list[str]:
-    """A note about labels that all lie in [0, 1], although the given range is wider: they may be on another scale."""
+    """A note about labels that all lie in [0, 1] although the given range is wider: they may be on another scale."""
     labels, notes = _array(source), []
     for k, (name, ends) in enumerate(scale.ranges.items()):
         known = labels[~np.isnan(labels[:, k]), k]
@@ -226,18 +226,18 @@ def _narrow_notes(source: ClipSource, scale: LabelScale) -> list[str]:
         if ends[0] <= 0 and ends[1] > 1 and fractional and known.min() >= 0 and known.max() <= 1:
             notes.append(
                 f"all labels of {name} lie in [0, 1], though label_range says {ends[0]:g} to {ends[1]:g}: if they are "
-                f"on another scale, give each dimension its own, such as {{{name}: [0, 1]}}"
+                f"on another scale, give a range per dimension, such as {{{name}: [0, 1]}}"
             )
     return notes
 
 
 def _no_labels_advice(source: ClipSource, outside: OutsideLabels) -> str:
-    """What to do if a column that was taken for labels, because it holds numbers, holds none."""
+    """What to do if a column was read as labels because it contains numbers, but has no labels."""
     if not any(note.startswith(GUESSED) for note in source.notes):
         return ""
     bad = {part.name for part in outside.dimensions}
     rest = ", ".join(name for name in source.label_names if name not in bad) or "NAMES"
-    return f"; if {', '.join(bad)} holds no labels, name the columns that do: --layout_options '{{labels: [{rest}]}}'"
+    return f"; if {', '.join(bad)} has no labels, name the columns that do: --layout_options '{{labels: [{rest}]}}'"
 
 
 # --- the labels of single items --------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def _no_labels_advice(source: ClipSource, outside: OutsideLabels) -> str:
 
 @dataclass(frozen=True)
 class LabelReader:
-    """Makes fractions of the labels of single items, as sources of pairs give them."""
+    """Converts the labels of single items from sources of pairs to fractions."""
 
     scale: LabelScale
     codes: list[float]
@@ -275,7 +275,7 @@ class LabelReader:
 
 
 def require_fractions(labels: np.ndarray, names: Sequence[str], ids: Sequence[str], where: str) -> None:
-    """UserError when labels (N, K) of a dataset are not fractions of their range: an older version wrote them."""
+    """UserError if labels (N, K) of a dataset are not fractions of their range: an older version wrote them."""
     outside = find_outside(labels, ids, dict.fromkeys(names, UNIT))
     if outside:
-        raise UserError(f"{where}: {outside} to `emit prepare`, and make what was made from it again")
+        raise UserError(f"{where}: {outside} to `emit prepare`, and rebuild everything made from it")

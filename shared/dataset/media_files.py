@@ -1,4 +1,4 @@
-"""Which files count as media, how the files under a folder are listed, and the shortest ids that tell them apart."""
+"""Which files count as media, listing the files under a folder, and the shortest unique ids for them."""
 
 import os
 from pathlib import Path, PurePosixPath
@@ -9,21 +9,21 @@ VIDEO_SUFFIXES = (
     *(".3g2", ".3gpp", ".qt", ".mts", ".m2ts", ".m2t", ".m2v", ".vob", ".mxf", ".asf", ".f4v", ".divx", ".dv", ".dav"),
     *(".insv", ".lrv", ".360", ".mod", ".tod", ".ogm", ".mpe", ".m1v", ".mjpeg", ".mjpg", ".rm", ".rmvb", ".wtv"),
 )
-"""Files with pictures, as cameras, phones, recorders and the web write them."""
+"""Files with pictures from cameras, phones, recorders and the web."""
 AUDIO_SUFFIXES = (
     *(".wav", ".mp3", ".m4a", ".flac", ".ogg", ".opus", ".aac", ".wma"),
     *(".oga", ".mka", ".weba", ".amr", ".awb", ".3ga", ".caf", ".aiff", ".aif", ".aifc", ".m4b", ".mp2", ".mpga"),
     *(".ac3", ".eac3", ".au", ".snd", ".w64", ".rf64", ".wv", ".ape", ".tta", ".spx", ".dts"),
 )
 MEDIA_SUFFIXES = VIDEO_SUFFIXES + AUDIO_SUFFIXES
-"""What counts as media when a folder is searched, in any case, and what is tried when a path lacks its extension, in
-this order. A file that is named explicitly may have any extension."""
+"""Extensions, in any case, that count as media in a folder search, in the order in which they complete a path without
+one. A file named explicitly may have any extension."""
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "$recycle.bin", "system volume information")
 """Files and folders of operating systems, in lower case, which are skipped."""
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a file or folder is hidden, of the operating system, or the lock of an opened document."""
+    """Whether a file or folder is hidden, belongs to the operating system, or is the lock of an open document."""
     return name.startswith((".", "~$", "@eaDir", "__MACOSX")) or name.lower() in SYSTEM_FILES
 
 
@@ -56,7 +56,7 @@ def files_under(folder: Path) -> list[Path]:
 
 
 def ids_from_paths(files: list[str]) -> list[str]:
-    """The stems of the files, or longer parts of their paths where stems repeat."""
+    """The stems of the files, or longer parts of their paths if stems repeat."""
     paths = [PurePosixPath(file.replace("\\", "/")) for file in files]
     stems = [path.stem if path.suffix.lower() in MEDIA_SUFFIXES else path.name for path in paths]
     without_suffix = [
@@ -66,5 +66,5 @@ def ids_from_paths(files: list[str]) -> list[str]:
 
 
 def first_unique_names(*candidates: list[str]) -> list[str]:
-    """The first of the given lists whose names are all different; the last list when none qualifies."""
+    """The first list with all names different; the last list if none qualifies."""
     return next((names for names in candidates if len(set(names)) == len(names)), candidates[-1])

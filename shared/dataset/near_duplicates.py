@@ -11,9 +11,9 @@ MIN_WORDS = 4
 MIN_SIMILARITY = 0.8
 """Share of the words of two texts that must match, in order: a speech recognizer mishears one word in ten."""
 RAREST_PAIRS = 4
-"""A text is compared with the texts that share one of its rarest pairs of words; how many pairs are tried."""
+"""Number of a text's rarest word pairs to try: it is compared with texts that share one of them."""
 MAX_CANDIDATES = 60
-"""Texts it is compared with for each of these pairs, at most."""
+"""Most texts to compare with per word pair."""
 
 
 class UnionFind:
@@ -47,7 +47,7 @@ def join_near_duplicates(texts: list[str | None], groups: UnionFind | None = Non
     count = Counter(pair for pairs in word_pairs for pair in pairs)
     texts_with: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, pairs in enumerate(word_pairs):
-        shared_pairs = {pair for pair in pairs if count[pair] > 1}  # a misheard word makes pairs of one text alone
+        shared_pairs = {pair for pair in pairs if count[pair] > 1}  # a misheard word gives unique pairs
         for pair in sorted(shared_pairs, key=lambda pair: (count[pair], pair))[:RAREST_PAIRS]:
             for other in texts_with[pair][:MAX_CANDIDATES]:
                 a, b = first_row[distinct[i]], first_row[distinct[other]]

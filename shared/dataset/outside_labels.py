@@ -1,6 +1,6 @@
 """Labels outside their range: in which clips, and whether they look like another scale or like codes of missing values.
 
-Nothing here decides; a message suggests what a person has to say.
+Nothing is decided here; a message suggests what a person must declare.
 """
 
 import math
@@ -14,36 +14,36 @@ from shared.text import counted, first_few
 
 Range = tuple[float, float]
 TOLERANCE = 1e-6
-"""By how much of its range a label may lie outside, as rounding leaves it."""
+"""Tolerance for rounding errors, as a fraction of the range."""
 SCALES = ((0, 1), (1, 5), (1, 7), (1, 9), (0, 5), (0, 10), (0, 100), (0, 1000), (-1, 1), (-3, 3), (-5, 5), (-10, 10))
 """Usual scales."""
 POSITIVE_CODES = (9.0, 77.0, 88.0, 99.0, 888.0, 998.0, 999.0, 9999.0, 99999.0)
-"""Usual codes of missing values above 1; any negative integer may be one."""
+"""Usual codes of missing values above 1; any negative integer may be a code."""
 MAX_CODES = 3
-"""More different values are a scale rather than codes."""
+"""More different values indicate a scale rather than codes."""
 
 
 @dataclass(frozen=True)
 class OutsideDimension:
-    """The labels of one dimension, some of which lie outside its range."""
+    """The labels of one dimension; some lie outside its range."""
 
     name: str
     range: Range
     clips: list[str]
-    """Those with a label outside."""
+    """Clips with a label outside."""
     values: list[float]
-    """The labels outside, one for each of `clips`."""
+    """The labels outside, one per clip of `clips`."""
     inside: list[float]
-    """All others."""
+    """All other labels."""
 
 
 @dataclass(frozen=True)
 class OutsideLabels:
-    """Labels outside their range. As a text: how many, in which clips, and what to do."""
+    """Labels outside their range. str() gives how many, in which clips, and what to do."""
 
     dimensions: list[OutsideDimension]
     fractional: list[str]
-    """Other dimensions that have labels inside [0, 1], which another range would change."""
+    """Other dimensions with labels in [0, 1], which another range would change."""
 
     def __str__(self) -> str:
         parts = self.dimensions
@@ -86,8 +86,8 @@ class OutsideLabels:
         return f"--label_range '{{{listed}}}'"
 
     def likely_codes(self) -> dict[float, int]:
-        """{value: count} of labels that look like codes of missing values: few different integers apart from all
-        others."""
+        """{value: count} of labels that look like codes of missing values: a few different integers away from all other
+        labels."""
         counts = Counter(value for part in self.dimensions for value in part.values)
         inside = [value for part in self.dimensions for value in part.inside]
         highest = max([1.0, *inside, *(value for value in counts if value > 0 and value not in POSITIVE_CODES)])
@@ -100,7 +100,7 @@ class OutsideLabels:
 
 
 def find_outside(labels: np.ndarray, ids: Sequence[str], ranges: Mapping[str, Range]) -> OutsideLabels | None:
-    """The labels (N, K) outside their ranges, None without any; NaN is none. ids: of the N clips."""
+    """The labels (N, K) outside their ranges, None without any; NaN is not outside. ids: of the N clips."""
     dimensions, fractional = [], []
     for (name, (low, high)), column in zip(ranges.items(), labels.T, strict=True):
         margin = TOLERANCE * (high - low)
@@ -116,7 +116,7 @@ def find_outside(labels: np.ndarray, ids: Sequence[str], ranges: Mapping[str, Ra
 
 
 def _likely_scale(part: OutsideDimension, codes: Container[float]) -> Range:
-    """The narrowest usual scale that holds the labels of a dimension, otherwise their own ends."""
+    """The narrowest usual scale that contains the labels of a dimension, otherwise their minimum and maximum."""
     values = [value for value in (*part.values, *part.inside) if value not in codes] or [*part.values]
     low, high = min(values), max(values)
     steps = all((2 * value).is_integer() for value in values)  # ratings from 1 on come in whole or half points

@@ -1,4 +1,4 @@
-"""Prepare one clip: decode it, follow and crop the face, transcribe it, measure its quality, and make a row of it."""
+"""Prepare one clip: decode it, track and crop the face, transcribe it, measure its quality, and build its row."""
 
 import functools
 import hashlib
@@ -22,7 +22,7 @@ from shared.media.waveform import resample
 from shared.text import has_words, repair_surrogates
 
 POSE_CROPS = 8
-"""Number of crops, about, from which a clip's pose is measured."""
+"""Approximate number of crops to measure a clip's pose from."""
 NOT_PRESENT = {"vision": "no video", "audio": "no audio", "text": "no transcript"}
 
 Row = dict[str, Any]
@@ -34,18 +34,18 @@ SEVERAL_FACES = Remark("several faces: the largest and most persistent is follow
 
 
 class PreparedWindow(NamedTuple):
-    """A window of a recording, or None and the reason why it, or the rest of the recording, cannot be used."""
+    """A window of a recording, or None and the reason why it or the rest of the recording cannot be used."""
 
     start: float
     """Seconds of the recording before it."""
     row: Row | None
     reason: str
     remarks: Remarks = Remarks()
-    """What was repaired, chosen or left out in it."""
+    """What was repaired, chosen or left out."""
 
 
 def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) -> tuple[Row | None, Verdict]:
-    """The row of a clip, None if it failed, and the verdict. Never raises because of what a file contains.
+    """The row of a clip, None if it failed, and the verdict. Never raises because of a file's content.
 
     transcripts: folder that caches transcripts made here.
     """
@@ -57,17 +57,18 @@ def prepare_clip(clip: Clip, recipe: Recipe, transcripts: Path | None = None) ->
 
 
 def prepare_from_transcript(clip: Clip, recipe: Recipe, reason: str) -> tuple[Row | None, Verdict]:
-    """Fall back to the transcript when media is unusable; fail if there is none."""
+    """Fall back to the transcript if media is unusable; fail if there is none."""
     if not has_words(clip.transcript):
         return None, failed(clip, reason)
     return clip_row(clip, undecoded_clip(clip, reason), recipe)[:2]
 
 
 def prepare_windows(clip: Clip, recipe: Recipe, max_seconds: float | None = None) -> Iterator[PreparedWindow]:
-    """Prepare all of a recording in windows of `recipe.max_seconds`, or what begins in its first `max_seconds`.
+    """Prepare all of a recording in windows of `recipe.max_seconds`, or the windows that begin in its first
+    `max_seconds`.
 
     If the recording or the rest of it cannot be used, a window without a row follows. A given transcript has no times,
-    so each window has all of it; if no window can be decoded, the transcript alone makes one.
+    so each window contains all of it; if no window can be decoded, there is one window with only the transcript.
     """
     any_window = False
     try:
@@ -88,13 +89,13 @@ def prepare_windows(clip: Clip, recipe: Recipe, max_seconds: float | None = None
 def clip_row(
     clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None = None
 ) -> tuple[Row, Verdict, Remarks]:
-    """Row and verdict of a decoded clip, and the remarks that hold for a window as for a whole recording."""
+    """Row and verdict of a decoded clip, and the remarks that apply to both a window and a whole recording."""
     row, faces, reasons = _row(clip, decoded, recipe, transcripts)
     return row, _verdict(clip, row, decoded, faces, reasons), _remarks(clip, decoded, faces, reasons)
 
 
 def window_row(clip: Clip, decoded: DecodedClip, recipe: Recipe) -> tuple[Row, Remarks]:
-    """The same without the verdict, which nobody asks of a window."""
+    """The same without the verdict, which a window does not need."""
     row, faces, reasons = _row(clip, decoded, recipe)
     return row, _remarks(clip, decoded, faces, reasons)
 
@@ -102,7 +103,7 @@ def window_row(clip: Clip, decoded: DecodedClip, recipe: Recipe) -> tuple[Row, R
 def _row(
     clip: Clip, decoded: DecodedClip, recipe: Recipe, transcripts: Path | None = None
 ) -> tuple[Row, FaceTrack | None, dict[str, str]]:
-    """The row, the followed face, and why modalities are missing."""
+    """The row, the tracked face, and why modalities are missing."""
     media = decoded.media
     transcript, reasons = repair_surrogates(clip.transcript or ""), dict(media.absence_reasons)
     if not has_words(transcript):
@@ -127,7 +128,7 @@ def _row(
 
 
 def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, FaceTrack | None]:
-    """Columns of the frames, and the followed face; None if the frames are face crops already."""
+    """Columns of the frames, and the tracked face; None if the frames are already face crops."""
     _limit_threads()
     crops, faces = decoded.media.frames, None
     face_found = np.ones(len(crops), bool)  # (T,)
@@ -136,7 +137,7 @@ def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, FaceTrac
         crops, faces = crop_clip(crops, recipe.face_every, detector, rate, size)  # crops (T, size, size, 3)
         face_found = faces.detected
     jpegs = [encode_jpeg(crop) for crop in crops]
-    # Quality is that of the stored crops, so that it can be computed again from the dataset.
+    # Quality is measured on the stored crops, so that it can be recomputed from the dataset.
     stored = np.stack([decode_jpeg(jpeg) for jpeg in jpegs]) if jpegs else crops
     columns = {
         "frames": jpegs,
@@ -148,7 +149,7 @@ def _vision_columns(decoded: DecodedClip, recipe: Recipe) -> tuple[Row, FaceTrac
 
 def _audio_columns(media: Media, recipe: Recipe) -> Row:
     waveforms = {rate: to_int16(resample(media.waveform, media.sample_rate, rate)) for rate in recipe.sample_rates}
-    rate = max(recipe.sample_rates)  # the one with the least loss
+    rate = max(recipe.sample_rates)  # the highest rate has the least loss
     return {
         **{f"waveform_{rate}": samples.tobytes() for rate, samples in waveforms.items()},
         "audio_quality": audio_quality(from_int16(waveforms[rate]), rate).tobytes(),
@@ -156,7 +157,7 @@ def _audio_columns(media: Media, recipe: Recipe) -> Row:
 
 
 def _verdict(clip: Clip, row: Row, decoded: DecodedClip, faces: FaceTrack | None, reasons: dict[str, str]) -> Verdict:
-    """ok or partial, and why. A missing transcript alone leaves a clip ok; see `require_transcripts`."""
+    """ok or partial, with the reason. A clip that lacks only a transcript stays ok; see `require_transcripts`."""
     media = decoded.media
     is_missing = {"vision": not len(media.frames), "audio": not len(media.waveform), "text": not row["transcript"]}
     missing = [name for name, value in is_missing.items() if value]
@@ -191,7 +192,7 @@ def _problems(decoded: DecodedClip, missing: list[str], faces: FaceTrack | None,
 
 
 def _remarks(clip: Clip, decoded: DecodedClip, faces: FaceTrack | None, reasons: dict[str, str]) -> Remarks:
-    """What amounts can be added up over the windows of a recording."""
+    """Remarks with amounts that add up over the windows of a recording."""
     media = decoded.media
     held = {} if clip.words_alone else {"vision": len(media.frames), "audio": len(media.waveform)}
     texts = [_missing(name, reasons) for name, count in held.items() if not count] + decoded.problems
@@ -212,7 +213,7 @@ def _turned(faces: FaceTrack) -> str:
 
 
 def _missing(name: str, reasons: dict[str, str]) -> str:
-    """That a modality is missing, and why."""
+    """The line that a modality is missing, and why."""
     what, reason = NOT_PRESENT[name], reasons[name]
     return reason if reason.startswith(what) else f"{what}: {reason}"
 

@@ -1,7 +1,7 @@
 """Prepare all clips of a source: in parallel, resumable, and with the same result for any number of processes.
 
-While it runs, OUT/.partial holds finished shards of SHARD_SIZE clips (see shards.py); a stopped run continues with the
-others. The jobs of an array write different shards of the same dataset.
+During a run, OUT/.partial contains finished shards of SHARD_SIZE clips (see shards.py); a stopped run continues with
+the others. The jobs of an array write different shards of the same dataset.
 """
 
 import json
@@ -39,9 +39,9 @@ from shared.terminal.results import result
 from shared.text import counted
 
 SHARD_SIZE = 16
-"""Clips per shard: an interruption costs this many at most."""
+"""Clips per shard: an interruption loses at most this number."""
 VERSION = 7
-"""Raised when the same recipe gives other rows, so that an older folder is not continued."""
+"""Incremented when the same recipe gives different rows, so that an older folder is not continued."""
 
 
 def prepare_dataset(
@@ -57,15 +57,15 @@ def prepare_dataset(
     transcripts: Path | None = None,
     layout: UsedLayout | None = None,
 ) -> None:
-    """Write the clip dataset of `source` to `out`, or continue it. Print notes and a summary.
+    """Write the clip dataset of `source` to `out`, or resume it. Print notes and a summary.
 
-    workers: processes, 0 = one per core; file_timeout: seconds after which a file is given up; share: (I, N), write
-    only the I-th of N shares of the shards, counted from 0; merge: only finish the dataset from shards that are all
-    there; transcripts: folder that caches transcripts made here, by default OUT.transcripts; layout: how the source was
-    read, which the dataset keeps.
+    workers: processes, 0 = one per core; file_timeout: most seconds to spend on a file; share: (I, N), write only the
+    I-th of N shares of the shards, counted from 0; merge: only finish the dataset, from a complete set of shards;
+    transcripts: folder that caches transcripts made here, by default OUT.transcripts; layout: how the source was read,
+    which the dataset stores.
 
-    Raises UserError if another process is writing the dataset, if labels lie outside [0, 1] and `scale_labels` has not
-    made fractions of them, if the folder holds anything else, or if no clip can be used.
+    Raises UserError if another process is writing the dataset, if labels lie outside [0, 1] because `scale_labels` was
+    not applied, if the folder holds anything else, or if no clip can be used.
     """
     source = scale_labels(source, LabelOptions(), str(source_path)) if source.label_ranges is None else source
     info = describe(source, recipe)
@@ -75,7 +75,7 @@ def prepare_dataset(
     }
     writer = ShardWriter(out, CLIPS, len(source.clips), SHARD_SIZE)
     stored = ClipDatasetInfo.read(out).made_from if writer.is_complete() else None
-    for note in source.notes:  # also when the dataset is complete: they name the rows that it lacks
+    for note in source.notes:  # even if the dataset is complete: they name the rows it lacks
         say(f"{source_path}: {note}")
     if writer.claim(made_from, stored, lambda name, *_: {"recipe": "options", "source": "clips or labels"}[name]):
         result(f"{out}: already prepared; nothing to do", ClipDatasetInfo.read(out).to_json())
@@ -100,7 +100,7 @@ def prepare_dataset(
 
 
 def _words_line(source: ClipSource, recipe: Recipe) -> str:
-    """A line if there is nothing to transcribe, or no word at all; "" otherwise."""
+    """A line if there is nothing to transcribe, or no words at all; "" otherwise."""
     without = sum(clip.transcript is None for clip in source.clips)
     if recipe.transcribe and not without:
         return "note: nothing to transcribe: every clip has a transcript; --transcribe is not needed"
@@ -118,10 +118,10 @@ def prepare_each(
 ) -> Iterator[tuple[Clip, ClipSample | None, str]]:
     """Prepare clips in memory, without writing a dataset. Yields (clip, sample, "") or (clip, None, reason).
 
-    A recording of any length is prepared in windows of `recipe.max_seconds`. Clips come as they finish, the windows of
-    one clip in order, followed by a reason if the rest of it cannot be read. Of a clip with a sound file or face crops
-    of its own only the first window is read; if there is more, a reason says so. seconds: time limit of each window.
-    begun: a reader that has begun with these clips; what it has read counts if its recipe is this one.
+    A recording of any length is prepared in windows of `recipe.max_seconds`. Clips arrive as they finish, the windows
+    of one clip in order, followed by a reason if the rest of it cannot be read. For a clip with a separate sound file
+    or face crops, only the first window is read; if there is more, a reason says so. seconds: time limit of each
+    window. begun: a reader that has started on these clips; its results are used if it has the same recipe.
     """
     if begun is not None and begun.recipe != recipe:
         begun.close()
@@ -131,7 +131,7 @@ def prepare_each(
 
 
 class ClipReader:
-    """Prepares clips in memory, in processes that stay for further clips: what a server needs."""
+    """Prepares clips in memory, in processes that stay alive for further clips: for servers."""
 
     def __init__(
         self,
@@ -141,14 +141,14 @@ class ClipReader:
         *,
         max_seconds: float | None = None,
     ) -> None:
-        """As `prepare_each`. max_seconds: of a clip; the rest of a longer one is left out, with a reason."""
+        """As `prepare_each`. max_seconds: most seconds of a clip; the rest is left out, with a reason."""
         recipe.file_digests()
         self.recipe = recipe
         job = partial(prepare_windows, recipe=describe(ClipSource([]), recipe).recipe, max_seconds=max_seconds)
         self._pool = WorkerPool(job, workers, seconds)
 
     def begin(self, clips: list[Clip]) -> None:
-        """Read the first of the clips that `read` will be called with."""
+        """Start on the first of the clips that `read` will be called with."""
         self._pool.begin(clips)
 
     def read(self, clips: list[Clip]) -> Iterator[tuple[Clip, ClipSample | None, str]]:
@@ -158,7 +158,7 @@ class ClipReader:
         for index, window, error in self._pool.run(clips):
             clip = clips[index]
             windows = [window or PreparedWindow(0.0, None, error)]
-            if window is None and index not in started:  # its files ended the process; the transcript can be used
+            if window is None and index not in started:  # its files crashed the process; the transcript can be used
                 row, _ = prepare_from_transcript(clip, self.recipe, error)
                 windows = windows if row is None else [PreparedWindow(0.0, row, ""), *windows]
             started.add(index)
@@ -182,13 +182,13 @@ def describe(source: ClipSource, recipe: Recipe) -> ClipDatasetInfo:
 
 
 def _is_synthetic(path: Path) -> bool:
-    """Whether a source is a corpus of `emit synth`, or lies in one."""
+    """Whether a source is a corpus of `emit synth`, or inside one."""
     folder = path if path.is_dir() else path.parent
     return any((place / "corpus.json").is_file() for place in (folder, folder.parent))
 
 
 def _source_digest(source: ClipSource, path: Path) -> str:
-    """Changes with anything about the clips, or with the size of a file; not with the place of the source."""
+    """Changes with anything about the clips or with the size of a file, but not with the location of the source."""
     base = (path if path.is_dir() else path.parent).absolute()
     entries = [clip.fingerprint(base) for clip in source.clips]
     parts = [[row.row, row.media, row.reason] for row in source.left_out], source.label_ranges
@@ -212,7 +212,7 @@ def _prepare_shards(
     workers: int,
     file_timeout: float,
 ) -> None:
-    """Write those of the shards `numbers` that are missing, each as soon as its last clip is prepared."""
+    """Write the missing ones of the shards `numbers`, each as soon as its last clip is prepared."""
     missing = writer.missing(numbers)
     for note in writer.progress_notes(numbers, missing):
         say(note)
@@ -240,7 +240,7 @@ def _refuse_gaps(writer: ShardWriter, clips: list[Clip]) -> None:
         raise UserError(
             f"{writer.out}: {writer.clips_in(missing)} of {counted(len(clips), 'clip', 'is', 'are')} not "
             f"prepared yet{why}, from {first!r} "
-            "on; run the missing shares again, or the command without --merge, which prepares them itself"
+            "on; run the missing shares again, or run the command without --merge to prepare them"
         )
 
 
@@ -269,7 +269,7 @@ def _finish(writer: ShardWriter, source: ClipSource, described: ClipDatasetInfo)
         verdicts += [Verdict(**entry) for entry in json.loads(table.schema.metadata[b"verdicts"])]
         tables.append(table.replace_schema_metadata(None))
     if [verdict.id for verdict in verdicts] != [clip.id for clip in source.clips]:
-        raise UserError(f"{writer.folder}: holds other clips than the source, or some of them twice; delete {out}")
+        raise UserError(f"{writer.folder}: does not hold the clips of the source exactly once; delete {out}")
     table = pa.concat_tables(tables)
     stored = dict(zip(table["id"].to_pylist(), table["transcript"].to_pylist(), strict=True))
     report = inspect_transcripts(

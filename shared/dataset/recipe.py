@@ -1,4 +1,4 @@
-"""The options that decide what a prepared clip contains."""
+"""The options that determine the content of a prepared clip."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,23 +14,23 @@ from shared.registry import nearest
 
 @dataclass(kw_only=True)
 class Recipe(CheckedOptions):
-    """The options that decide what a prepared clip contains. Datasets and models store them."""
+    """The options that determine the content of a prepared clip. Datasets and models store them."""
 
     frame_size: FrameSize = 96
     """Side of the square face crops, in pixels. Small towers need no more; use 224 for pretrained ones."""
     frame_rate: FrameRate = 8.0
     """Frames per second. An expression takes a third of a second or longer; more frames only cost time."""
     max_seconds: Seconds = 20.0
-    """Longer clips are cut off here."""
+    """Longer clips are cut to this length."""
     sample_rates: list[SampleRate] = field(default_factory=lambda: [16000])
-    """Hz; the waveform is stored at each of them. 16000 suits speech models, laion-clap needs 48000."""
+    """Hz; the waveform is stored at each of these rates. 16000 suits speech models, laion-clap needs 48000."""
     detector: str = "haar"
-    """The face detector: haar, which needs no file, or yunet:/path/model.onnx, or mediapipe:/path/model.tflite
-    (`pip install mediapipe --no-deps`; it reports its usage to Google, which is kept from it here)."""
+    """The face detector: haar, which needs no file, yunet:/path/model.onnx, or mediapipe:/path/model.tflite
+    (`pip install mediapipe --no-deps`; its usage reports to Google are blocked here)."""
     face_every: FaceEvery = 3
     """Detect faces in every n-th frame and interpolate in between: heads move slowly."""
     max_side: FrameSize = 480
-    """Pixels. Larger frames are scaled down to it before faces are detected, which bounds memory."""
+    """Pixels. Larger frames are downscaled to this size for face detection, which bounds memory."""
     transcribe: str = ""
     """Folder of a Whisper model (for faster-whisper) that transcribes clips without a transcript; "" leaves them
     without one. Each process loads the model, in int8 on a CPU, and works in one thread."""
@@ -41,18 +41,18 @@ class Recipe(CheckedOptions):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a text")
         if not self.sample_rates:
-            raise ValueError(f"sample_rates is {self.sample_rates}: one or more rates in Hz are needed, as in [16000]")
+            raise ValueError(f"sample_rates is {self.sample_rates}: expected one or more rates in Hz, such as [16000]")
         DETECTORS.get(self.detector.partition(":")[0])
         self.sample_rates = list(dict.fromkeys(self.sample_rates))
 
     def to_json(self) -> dict[str, Any]:
-        """The options above, without those that a subclass adds."""
+        """The options above, without the options of a subclass."""
         values = asdict(self)
         return {name: values[name] for name in Recipe.__dataclass_fields__}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Recipe":
-        """The recipe that a dataset or a model stores. Raises UserError if another version of EMIT wrote it."""
+        """The recipe stored in a dataset or a model. Raises UserError if another version of EMIT wrote it."""
         for name in values:
             if name not in Recipe.__dataclass_fields__:
                 hint = nearest(name, Recipe.__dataclass_fields__)

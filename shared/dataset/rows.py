@@ -1,7 +1,7 @@
-"""Read the rows of a dataset folder: Arrow files of the expected columns, memory-mapped, and nothing else.
+"""Read the rows of a dataset folder: Arrow files with the expected columns, memory-mapped, and nothing else.
 
-The files are those that `save_to_disk` of Hugging Face datasets writes; its state.json and dataset_info.json, and the
-types it notes in the schema, may name other files and media to open, and are not read.
+The files are written by `save_to_disk` of Hugging Face datasets. Its state.json, dataset_info.json and the types in the
+schema may name other files and media to open, so they are not read.
 """
 
 import re
@@ -21,9 +21,9 @@ NUMBERED = re.compile(r"data-(\d{5})-of-(\d{5})\.arrow")
 
 
 def load_rows(folder: Path, columns: "pa.Schema", how: str, optional: Collection[str] = ()) -> "datasets.Dataset":
-    """The rows of FOLDER/data with these columns, of which those in `optional` may be missing: earlier versions wrote
-    none. UserError if a file is missing or damaged, or another column is missing, or one is of another type or has an
-    empty cell; `how` says how to repair the dataset."""
+    """The rows of FOLDER/data with these columns. Columns in `optional` may be missing, because earlier versions did
+    not write them. UserError if a file is missing or damaged, if another column is missing, or if a column has another
+    type or an empty cell; `how` says how to repair the dataset."""
     import datasets
     from datasets.table import MemoryMappedTable, concat_tables
 
@@ -62,7 +62,7 @@ def _check(table: "pa.Table", columns: Iterable["pa.Field"]) -> None:
 
 
 def _plain(kind: "pa.DataType") -> str:
-    """The type in words, whatever a list calls its items."""
+    """The type in words, independent of the item names of lists."""
     import pyarrow as pa
 
     return f"list of {_plain(kind.value_type)}" if pa.types.is_list(kind) else str(kind)

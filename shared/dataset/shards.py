@@ -1,8 +1,8 @@
 """Write a dataset shard by shard, so that a stopped run continues where it stopped.
 
 OUT/.partial/made_from.json   what the finished shards are made from
-OUT/.partial/000000.arrow     a finished shard, with its digest at the end: a power cut may leave a file under its
-                              name with none, some or zeros of its content
+OUT/.partial/000000.arrow     a finished shard, with its digest at the end: after a power failure, a file may be empty,
+                              incomplete or filled with zeros
 OUT/data                      all rows, as a Hugging Face dataset
 OUT/DESCRIPTION.json          written last: the dataset is complete
 """
@@ -34,9 +34,9 @@ def _describe_change(name: str, stored: Any, value: Any) -> str:
 
 
 class ShardWriter:
-    """A dataset of `total` clips that is written in shards of `shard_size` clips.
+    """A dataset of `total` clips, written in shards of `shard_size` clips.
 
-    shards: for each shard the range of its clips. Several processes may write different shards at the same time.
+    shards: the range of clips in each shard. Several processes may write different shards at the same time.
     """
 
     FOLDER = ".partial"
@@ -62,7 +62,7 @@ class ShardWriter:
         """Whether the dataset is complete and made from `made_from`. If not, claim the folder for this run.
 
         stored: what a complete dataset is made from; None for an incomplete one. describe_change(name, stored, value)
-        words an entry that differs. Raises UserError if the folder holds anything else.
+        describes an entry that differs. Raises UserError if the folder holds anything else.
         """
         mark = self.folder / "made_from.json"
         complete = stored is not None
@@ -86,8 +86,8 @@ class ShardWriter:
 
     @contextlib.contextmanager
     def locked(self, share: tuple[int, int] | None = None) -> Iterator[None]:
-        """Keep other processes from writing the dataset, or, with a share (I, N), from writing that share and from
-        finishing the dataset. UserError names the process that is writing, and says so if one has just finished."""
+        """Keep other processes from writing the dataset, or, with a share (I, N), from writing this share and from
+        finishing the dataset. UserError names the process that is writing, and tells if one has just finished."""
         try:
             hold(self.folder, self.out, shared=share is not None)
             if self.is_complete():
@@ -99,18 +99,18 @@ class ShardWriter:
             release(self.folder)
 
     def missing(self, numbers: Iterable[int]) -> list[int]:
-        """Those of the shards `numbers` that are missing or damaged. Reads each of them once."""
+        """Which of the shards `numbers` are missing or damaged. Reads each shard once."""
         return [number for number in numbers if not verify_shard(self.path(number))]
 
     def clips_in(self, numbers: Iterable[int]) -> int:
         return sum(len(self.shards[number]) for number in numbers)
 
     def clips_in_damaged(self, missing: Iterable[int]) -> int:
-        """Clips in those of the missing shards that are there but damaged."""
+        """Number of clips in missing shards that exist but are damaged."""
         return self.clips_in(number for number in missing if self.path(number).exists())
 
     def progress_notes(self, numbers: Iterable[int], missing: Iterable[int]) -> list[str]:
-        """What a run that writes the shards `numbers` tells about those that an earlier run has written."""
+        """What a run that writes the shards `numbers` prints about the shards from an earlier run."""
         total, todo, damaged = self.clips_in(numbers), self.clips_in(missing), self.clips_in_damaged(missing)
         damage = (
             f"{self.out}: the shards of {damaged} of {counted(total, 'clip', 'is', 'are')} damaged and written again"
@@ -119,7 +119,8 @@ class ShardWriter:
         return [damage] * (damaged > 0) + [state] * (todo < total)
 
     def finish(self, table: "pa.Table", fingerprint: str, info: dict[str, Any]) -> None:
-        """Save the rows of all shards as OUT/data, then the description, and remove the shards. One process does."""
+        """Save the rows of all shards as OUT/data, then the description, and remove the shards. Called by one
+        process."""
         shutil.rmtree(self.folder / "data", ignore_errors=True)
         save_table(table, self.folder / "data", fingerprint)
         shutil.rmtree(self.out / "data", ignore_errors=True)
@@ -131,8 +132,8 @@ class ShardWriter:
 
 @contextlib.contextmanager
 def write_shard(path: Path) -> Iterator[Path]:
-    """Give a temporary file to write to. If the block ends without an error, the file becomes the shard `path`."""
-    # Not the process id: jobs on several machines may share it, and the folder.
+    """Yield a temporary file to write to. If the block ends without an error, the file becomes the shard `path`."""
+    # Not the process id: jobs on several machines may have the same id and share the folder.
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
     try:
         yield unfinished
@@ -170,7 +171,7 @@ def read_shard(path: Path) -> "pa.Buffer":
 
 
 def save_table(table: "pa.Table", path: Path, fingerprint: str) -> None:
-    """Save a table as a Hugging Face dataset. The fingerprint is given, so that equal rows give equal bytes."""
+    """Save a table as a Hugging Face dataset, with a given fingerprint, so that equal rows give equal bytes."""
     import datasets
 
     enabled = datasets.is_progress_bar_enabled()
@@ -183,8 +184,8 @@ def save_table(table: "pa.Table", path: Path, fingerprint: str) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove temporary files that killed runs left in a folder (see shared/files.py). No other process may be writing
-    there."""
+    """Remove temporary files of killed runs from a folder (see shared/files.py). No other process may be writing to
+    it."""
     for path in folder.glob(".*.partial"):
         if path.is_file():
             path.unlink(missing_ok=True)

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     import datasets
 
 FRACTIONS = {"test": 0.15, "valid": 0.15}
-"""The rest is for training."""
+"""All other clips are for training."""
 
 
 def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
-    """Give every clip a split if none has one, whole groups at a time. A source with splits is returned as it is.
+    """Give every clip a split if none has one, keeping groups whole. A source with splits is returned unchanged.
 
-    group: name of the group to keep whole, by default the first of the source; without groups each clip is its own, but
-    texts alone with the same words are one.
-    The same groups always get the same splits, in any order. Fewer than three groups cannot be kept whole: then each
-    clip is its own, and a note says so. If there are fewer than three clips, all are in train.
+    group: name of the group to keep whole, by default the first of the source. Without groups, each clip is a group of
+    its own, but text-only clips with the same words form one group.
+    The same groups always get the same splits, in any order. Fewer than three groups cannot be kept whole: each clip is
+    then a group of its own, with a note. If there are fewer than three clips, all are in train.
     """
     without = sum(not clip.split for clip in source.clips)
     if without < len(source.clips):
@@ -64,11 +64,11 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
             split |= dict.fromkeys(names[start : start + count], part)
             start += count
     clips = [replace(clip, split=split[group_of(clip)]) for clip in source.clips]
-    kept = f"groups of {group!r} are kept whole" if group else "there are no groups, so each clip stands alone"
+    kept = f"groups of {group!r} are kept whole" if group else "there are no groups, so each clip is split on its own"
     if few:
         kept = (
             f"fewer than three groups of {group!r} cannot be kept whole, so each clip stands alone: scores say little "
-            f"about a {group} that the model has not met"
+            f"about a {group} that the model has not seen"
         )
     if repeated := sum(first != name for name, first in alike.items()):
         kept += (
@@ -84,7 +84,7 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
 
 
 def assign_folds(group_of: dict[str, str], folds: int, seed: int) -> dict[str, int]:
-    """{id: fold}, whole groups at a time: large groups first, each to the fold with the fewest clips.
+    """{id: fold}, keeping groups whole: large groups first, each to the fold with the fewest clips.
 
     The same groups always get the same folds, in any order. group_of: {id: group}; "" = a group of its own.
     """
@@ -97,8 +97,8 @@ def assign_folds(group_of: dict[str, str], folds: int, seed: int) -> dict[str, i
 
 
 def fold_splits(group_of: dict[str, str], folds: int, fold: int, valid_share: float, seed: int) -> dict[str, str]:
-    """{id: split} of one of the folds: its groups are test; of the others about `valid_share` of the clips, in whole
-    groups, are valid; the rest is train. Every clip is test in exactly one fold.
+    """{id: split} of one fold: its groups are test; about `valid_share` of the other clips, in whole groups, are valid;
+    the rest is train. Every clip is test in exactly one fold.
 
     group_of: as for `assign_folds`. Raises UserError if there are too few groups.
     """
@@ -133,9 +133,9 @@ def split_dataset(
 ) -> None:
     """Write the folder `out`: the rows of a clip or feature dataset with the splits of one fold. Print a summary.
 
-    by: the group that is kept whole, by default the first; "subject,seed" for two kinds of groups, of which test shares
-    none with training, so that some clips are left out; within: the splits whose clips take part, by default all.
-    Leaves `out` alone if it holds these splits already. Raises UserError if it holds anything else.
+    by: the group to keep whole, by default the first; "subject,seed" for two kinds of groups: test shares neither with
+    training, so some clips are left out; within: the splits to draw from, by default all. Leaves `out` unchanged if it
+    already holds these splits. Raises UserError if it holds anything else.
     """
     kind, info = read_dataset(data)
     kinds = _kinds(by, info["group_names"])
@@ -158,18 +158,18 @@ def split_dataset(
     counts = Counter(splits.values())
     _write_split(data, out, kind, {**info, "split": settings, "digest": new_digest}, splits)
     shown = ", ".join(f"{counts[name]} {name}" for name in ("train", "valid", "test"))
-    kept = f"groups of {kinds[0]!r} are whole" if kinds else "there are no groups, so each clip stands alone"
+    kept = f"groups of {kinds[0]!r} are whole" if kinds else "there are no groups, so each clip is split on its own"
     if len(kinds) == 2:
         left_out = counted(sum(not split for split in own.values()), "clip")
-        kept = f"no {kinds[0]} and no {kinds[1]} is in two splits, for which {left_out} between them are in none"
+        kept = f"no {kinds[0]} and no {kinds[1]} is in two splits; {left_out} between them are in no split"
     text = f"{out}: fold {fold} of {folds}, {shown}; {kept}; digest {new_digest} (was {info['digest']})"
     result(text, settings)
     if kind is FEATURES:
-        note("the encoders stay as they were: if they were trained on clips that are now test, align in each fold")
+        note("the encoders are unchanged: if they were trained on clips that are now test, align in each fold")
 
 
 def _kinds(by: str | None, group_names: Sequence[str]) -> list[str]:
-    """The kinds of groups that `by` names, by default the first, if there is one."""
+    """The kinds of groups in `by`, by default the first, if any."""
     kinds = [name.strip() for name in by.split(",")] if by else list(group_names[:1])
     for name in kinds:
         if name not in group_names:
@@ -190,7 +190,7 @@ def read_dataset(path: Path) -> tuple[FolderKind, dict[str, Any]]:
 
 
 def with_splits(table: "datasets.Dataset", folder: Path) -> "datasets.Dataset":
-    """The rows of a dataset folder with the splits of its splits.csv, if it has one, in place of the stored splits."""
+    """The rows of a dataset folder, with splits from its splits.csv, if any, instead of the stored ones."""
     path = folder / "splits.csv"
     if not path.exists():
         return table
@@ -198,12 +198,12 @@ def with_splits(table: "datasets.Dataset", folder: Path) -> "datasets.Dataset":
         split = {row["id"]: split_name(row["split"]) for row in read_records(path)}
         values = [split[name.strip()] for name in table.data.column("id").to_pylist()]
     except (KeyError, UserError) as error:
-        raise UserError(f"{path}: damaged, or of other clips ({error}); make it with `emit split`") from None
+        raise UserError(f"{path}: damaged, or for other clips ({error}); make it with `emit split`") from None
     return table.remove_columns("split").add_column("split", values)
 
 
 def _alike(clips: Sequence[Clip]) -> dict[str, str]:
-    """{id: the first id with the same words} of texts alone: split apart, they would be learned by heart."""
+    """{id: the first id with the same words} of text-only clips: in different splits, they would be memorized."""
     firsts: dict[str, str] = {}
     of: dict[str, str] = {}
     for clip in sorted(clips, key=lambda clip: clip.id):
@@ -235,10 +235,10 @@ def _read_groups(data: Path, by: str | None, within: Sequence[str]) -> dict[str,
 
 
 def _write_split(data: Path, out: Path, kind: FolderKind, info: dict[str, Any], splits: dict[str, str]) -> None:
-    """Write a dataset folder that shares the rows of `data`."""
+    """Write a dataset folder that shares its rows with `data`."""
     if "counts" in info:
         info["counts"] = {**info["counts"], "splits": dict(sorted(Counter(splits.values()).items()))}
-    if "made_from" in info:  # `emit prepare` into this folder would give other splits, so it must refuse
+    if "made_from" in info:  # `emit prepare` must refuse this folder, because it would give other splits
         info["made_from"] = {**info["made_from"], "source": info["digest"]}
     with atomic_folder(out) as folder:
         for file in data.iterdir():

@@ -1,13 +1,13 @@
-"""Which clips a model was trained on, by their content, so that a scored clip can be recognized under another id, in
+"""Which clips a model was trained on, identified by content, so that a scored clip is recognized under another id, in
 another folder and after another `emit split`.
 
-A clip has up to three fingerprints of 64 bits: of its sound, of its pictures, and of its id with words and duration.
-The first two survive any renaming, and each survives a change of how the other is prepared; the third survives any
-preparation. Two clips are the same when one of them is equal. Silence and blank pictures have none.
+A clip has up to three 64-bit fingerprints: of its sound, of its pictures, and of its id with words and duration. The
+first two survive renaming, and each survives a change in the preparation of the other; the third survives any
+preparation. Two clips are the same if one fingerprint is equal. Silence and blank pictures have none.
 
-FOLDER/training_clips.safetensors holds the sorted fingerprints, and the sources they are of: 24 bytes for a clip. Of
-more than KEPT fingerprints the smallest are kept, a random sample (Broder 1997, "On the resemblance and containment of
-documents"): what is compared with them is a sample too, and the record says so.
+FOLDER/training_clips.safetensors holds the sorted fingerprints and their sources: 24 bytes per clip. Of more than KEPT
+fingerprints only the smallest are kept, a random sample (Broder 1997, "On the resemblance and containment of
+documents"). Comparisons then cover a sample too, and the record says so.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from shared.text import words
 FILE = "training_clips.safetensors"
 FORMAT = "emit-training-clips/1"
 KEPT = 2**22
-"""Fingerprints that a record keeps at most: 32 MiB."""
+"""Most fingerprints in a record: 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,30 @@ class TrainingSource:
     kind: str
     split: str
     clips: int | None = None
-    """None for a stream."""
+    """Number of clips; None for a stream."""
     not_compared: str = ""
     """Why its clips cannot be compared; "" if they can."""
 
 
 class Met(NamedTuple):
-    """Which of N clips a model has met: bool (N,) each."""
+    """Which of N clips a model has seen: bool (N,) each."""
 
     trained: np.ndarray
     chosen: np.ndarray
-    """Validation clips, which chose its epoch."""
+    """Validation clips, used to select its epoch."""
 
 
 @dataclass(eq=False)
 class TrainingClips:
-    """The fingerprints behind a model; those of a model that was never trained are empty."""
+    """The fingerprints of a model's training clips; empty for a model that was never trained."""
 
     trained: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     """uint64 (M,), sorted."""
     chosen: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    """uint64 (V,), sorted: of the validation clips."""
+    """uint64 (V,), sorted: fingerprints of the validation clips."""
     sources: list[TrainingSource] = field(default_factory=list)
     limit: int | None = None
-    """Fingerprints above it are not kept; None if all are."""
+    """Larger fingerprints are not kept; None if all are."""
 
     @classmethod
     def of(cls, trained: np.ndarray, chosen: np.ndarray, sources: Iterable[TrainingSource], kept: int = KEPT) -> Self:
@@ -81,23 +81,23 @@ class TrainingClips:
         return joined
 
     def met(self, fingerprints: np.ndarray) -> Met:
-        """Which clips are among these, by their fingerprints uint64 (N, 3)."""
+        """Which clips are among the training clips, given their fingerprints uint64 (N, 3)."""
         return Met(*(np.isin(fingerprints, own).any(axis=1) for own in (self.trained, self.chosen)))
 
     def compared(self, fingerprints: np.ndarray) -> float:
-        """The share of clips that would be recognized, by their fingerprints uint64 (N, 3)."""
+        """The share of clips that would be recognized, given their fingerprints uint64 (N, 3)."""
         if self.limit is None or not len(fingerprints):
             return 1.0
         return float(((fingerprints > 0) & (fingerprints <= self.limit)).any(axis=1).mean())
 
     def all_in(self, fingerprints: np.ndarray) -> bool:
-        """Whether all clips behind it are among these, by their fingerprints uint64 (N, 3); False for a sample, of
-        which that is not known."""
+        """Whether all training clips are among these, given their fingerprints uint64 (N, 3); False for a sample, where
+        this is unknown."""
         return self.limit is None and all(np.isin(own, fingerprints).all() for own in (self.trained, self.chosen))
 
     @property
     def not_compared(self) -> list[str]:
-        """The sources whose clips cannot be compared, each with the reason."""
+        """The sources with clips that cannot be compared, and the reasons."""
         return [f"{source.name} ({source.not_compared})" for source in self.sources if source.not_compared]
 
     def write(self, folder: Path) -> None:
@@ -110,7 +110,7 @@ class TrainingClips:
 
     @classmethod
     def read(cls, folder: Path, again: str = "export the encoders again") -> Self | None:
-        """The record in a folder; None if it holds none. UserError if it is damaged; `again` says how to get one."""
+        """The record in a folder; None without one. UserError if it is damaged; `again` says how to get one."""
         from safetensors import safe_open
 
         path = Path(folder) / FILE
@@ -123,12 +123,12 @@ class TrainingClips:
             if about["format"] != FORMAT or any(values.dtype != np.uint64 for values in arrays.values()):
                 raise ValueError(f"format {about['format']!r:.40}")
             return cls(**arrays, sources=[TrainingSource(**each) for each in about["sources"]], limit=about["limit"])
-        except Exception as error:  # safetensors has errors of its own
+        except Exception as error:  # safetensors has its own errors
             raise UserError(f"{path}: damaged ({str(error)[:80]}); {again}") from None
 
 
 def fingerprints(clips: ClipDataset) -> np.ndarray:
-    """Those of every clip, uint64 (N, 3), 0 = none: of sound, pictures, and id with words and duration."""
+    """Fingerprints of every clip, uint64 (N, 3), 0 = none: sound, pictures, and id with words and duration."""
     ids, texts, durations = (clips.column(name) for name in ("id", "transcript", "duration"))
     found = np.zeros((len(clips), 3), np.uint64)
     for row in range(len(clips)):
@@ -142,7 +142,7 @@ def fingerprints(clips: ClipDataset) -> np.ndarray:
 
 
 def name_fingerprint(name: str, transcript: str, duration: float) -> int:
-    """Of an id with its words and duration; 0 without words."""
+    """The fingerprint of an id with its words and duration; 0 without words."""
     said = words(transcript)
     return _number(b"name", name.encode(), " ".join(said).encode(), f"{duration:.2f}".encode()) if said else 0
 

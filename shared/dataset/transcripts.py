@@ -1,4 +1,4 @@
-"""What the transcripts of a source hold that a text encoder may not read: letters that others lack, many words."""
+"""Transcripts that a text encoder may not be able to read: with rare letters or many words."""
 
 import math
 import re
@@ -11,13 +11,13 @@ from typing import NamedTuple
 from shared.text import UNREADABLE, counted, first_few, has_words, repair_surrogates, says_something, words
 
 CONTEXT = 48
-"""Tokens that the default text tower reads at once; a word is one or more."""
+"""Context length of the default text tower in tokens; a word is one or more."""
 COVERAGE = 0.9995
-"""Share of the characters that a tokenizer trained on a corpus knows: sentencepiece leaves out the rarest."""
+"""Share of the characters known to a tokenizer trained on a corpus: sentencepiece drops the rarest."""
 PIECE = 16
-"""Characters of a token, at most."""
+"""Most characters in a token."""
 UNSPACED = "CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"
-"""Scripts, as Unicode names their letters, that put no space between words; every letter counts as a word."""
+"""Scripts, by Unicode name, without spaces between words; every letter counts as a word."""
 HTML_CODE = re.compile(r"&(?:#\d+|#x[0-9a-fA-F]+|amp|quot|apos|lt|gt|nbsp);")
 
 
@@ -31,28 +31,28 @@ class Words(NamedTuple):
 
 @dataclass
 class TranscriptReport:
-    """Ids of the clips whose transcript is of each kind."""
+    """Ids of the clips with each kind of transcript."""
 
     given: int = 0
     """Transcripts that are not blank."""
     silent: list[str] = field(default_factory=list)
-    """Punctuation alone: their text counts as missing."""
+    """Only punctuation: the text counts as missing."""
     unknown: list[str] = field(default_factory=list)
-    """Half of their letters or more are not in the words for training (all words if there are no splits): to a
-    tokenizer trained on those, their text is missing."""
+    """Half of their letters or more do not occur in the training texts (all texts if there are no splits): for a
+    tokenizer trained on them, the text is missing."""
     partly: list[str] = field(default_factory=list)
-    """Others with such letters."""
+    """Other transcripts with such letters."""
     longer: list[str] = field(default_factory=list)
     """More words than CONTEXT."""
     beyond: int = 0
-    """Words after the first CONTEXT, of all transcripts."""
+    """Words beyond the first CONTEXT, over all transcripts."""
     html: list[str] = field(default_factory=list)
-    """With codes of HTML, such as &#39;, which an encoder reads as they stand."""
+    """With HTML codes such as &#39;, which an encoder reads literally."""
     scripts: dict[str, int] = field(default_factory=dict)
-    """Transcripts by the script of most of their letters, as Unicode names it: LATIN, CYRILLIC, CJK, ..."""
+    """Transcripts by the script of most letters, by Unicode name: LATIN, CYRILLIC, CJK, ..."""
 
     def notes(self, guess: bool = True) -> list[str]:
-        """A line for each kind that occurs. guess: also for what depends on the encoder."""
+        """A line for each kind that occurs. guess: also for kinds that depend on the encoder."""
         notes = []
         if self.silent:
             notes.append(f"{_some(self.silent)} without a letter, digit or symbol: counted as missing")
@@ -108,13 +108,13 @@ def inspect_transcripts(clips: Iterable[Words]) -> TranscriptReport:
 
 
 def count_words(text: str) -> int:
-    """The number of words, each PIECE characters of a long one, or the letters of a script without spaces: no tokenizer
-    makes fewer tokens of a text, but for one that knows whole words of such a script."""
+    """The number of words, where PIECE characters of a long word, or a letter of a script without spaces, count as one:
+    no tokenizer gives fewer tokens, except one that knows whole words of such a script."""
     return sum(len(word) if _script(word[0]) in UNSPACED else math.ceil(len(word) / PIECE) for word in words(text))
 
 
 def _known_characters(texts: Sequence[str]) -> set[str]:
-    """The most frequent characters of texts that make up COVERAGE of them, as sentencepiece chooses them."""
+    """The most frequent characters that make up COVERAGE of the texts, chosen as in sentencepiece."""
     counts = Counter(c for text in texts for c in _folded(text) if not c.isspace())
     total, covered, known = counts.total(), 0, set()
     for character, count in counts.most_common():

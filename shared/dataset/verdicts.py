@@ -1,4 +1,4 @@
-"""How the preparation of each clip went: verdicts, the tables of them, and the closing lines of `emit prepare`."""
+"""How the preparation of each clip went: verdicts, their tables, and the closing lines of `emit prepare`."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from shared.media.transcribe import NOT_TRANSCRIBED
 from shared.text import counted
 
 EXAMPLES = 3
-"""Clips of each kind that the closing lines name."""
+"""Clips of each kind named in the closing lines."""
 
 
 @dataclass
@@ -25,15 +25,15 @@ class Verdict:
     verdict: str
     """ok, partial (something is missing or damaged), or failed."""
     missing: list[str]
-    """Modalities that the clip does not have."""
+    """Modalities that the clip lacks."""
     detail: str
     """The reason of a failure, otherwise problems and notes."""
     digest: str = ""
-    """Of the row."""
+    """Digest of the row."""
     quality: list[float | None] = field(default_factory=list)
     """The columns of CLIP_QUALITY; empty for a failed clip."""
     content: str = ""
-    """Digest of frames and waveform alone, which clips with equal content share; "" without either."""
+    """Digest of only frames and waveform, the same for clips with equal content; "" without either."""
     longer: bool = False
     """Whether the recording is longer than `max_seconds`."""
     has_remarks: bool = False
@@ -41,13 +41,13 @@ class Verdict:
 
 
 def failed(clip: Clip, reason: str) -> Verdict:
-    """The verdict on a clip that gives no row."""
+    """The verdict on a clip without a row."""
     detail = "; ".join([reason, *clip.problems])
     return Verdict(clip.id, str(clip.media or ""), "failed", list(MODALITIES), detail)
 
 
 def require_transcripts(verdicts: list[Verdict]) -> None:
-    """Mark clips without a transcript as partial if others have one. A folder of videos without any is complete."""
+    """Mark clips without a transcript as partial if others have one. Without any transcript, no clip is partial."""
     if any("text" not in verdict.missing for verdict in verdicts):
         for verdict in verdicts:
             if verdict.verdict != "failed" and "text" in verdict.missing:
@@ -55,7 +55,7 @@ def require_transcripts(verdicts: list[Verdict]) -> None:
 
 
 def note_unknown_words(verdicts: list[Verdict], ids: list[str]) -> None:
-    """Say with these clips that their words are mostly of letters that no clip for training has."""
+    """Note for these clips that their words are mostly of letters that no training clip has."""
     unknown = set(ids)
     for verdict in verdicts:
         if verdict.id in unknown:
@@ -64,8 +64,8 @@ def note_unknown_words(verdicts: list[Verdict], ids: list[str]) -> None:
 
 
 def write_tables(out: Path, verdicts: list[Verdict], left_out: Sequence[LeftOut] = ()) -> None:
-    """Write failures.csv, verdicts.csv and quality.csv. left_out: rows of the source that are no clips; they are
-    failures too, named by their place in the source."""
+    """Write failures.csv, verdicts.csv and quality.csv. left_out: rows of the source that are no clips; they count as
+    failures, named by their position in the source."""
     failures = [[v.id, v.media, v.detail] for v in verdicts if v.verdict == "failed"]
     failures += [[row.row, row.media, row.reason] for row in left_out]
     write_csv(out / "failures.csv", ["id", "media", "reason"], failures)
@@ -88,7 +88,7 @@ def count_clips(verdicts: list[Verdict], clips: list[Clip]) -> dict[str, Any]:
 
 
 def summary(out: Path, verdicts: list[Verdict], digest: str, left_out: Sequence[LeftOut] = ()) -> str:
-    """The closing lines: how many clips of each verdict, and examples of those to look at."""
+    """The closing lines: the number of clips per verdict, and examples to look at."""
     groups = {word: [v for v in verdicts if v.verdict == word] for word in ("ok", "partial", "failed")}
     lines = [f"{out}: " + ", ".join(f"{len(group)} {word}" for word, group in groups.items()) + f"; digest {digest}"]
     for word, table in (("partial", "verdicts.csv"), ("failed", "failures.csv")):

@@ -1,6 +1,6 @@
-"""A pool of processes for jobs that may crash or hang: only the item that does so is lost.
+"""A pool of processes for jobs that may crash or hang: only the affected item is lost.
 
-`concurrent.futures` aborts all work when one process dies, and cannot end one that hangs.
+`concurrent.futures` aborts all work when one process dies, and cannot end a process that hangs.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from shared.errors import UserError
 from shared.text import one_line
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""Processes share the cores already, and sums do not depend on a machine's number of threads."""
+"""One thread per process: processes already share the cores, and sums do not depend on the number of threads."""
 START_SECONDS = 60.0
-"""Time that a new process has to start, in addition to the time limit of its first item."""
+"""Seconds for a new process to start, in addition to the time limit of its first item."""
 END_SECONDS = 5.0
-"""Time that a process without work has to end by itself."""
+"""Seconds for an idle process to end by itself."""
 
 
 class JobResult(NamedTuple):
@@ -34,8 +34,8 @@ class JobResult(NamedTuple):
 
 
 class _Message(NamedTuple):
-    """What a process sends. kind: ready (started), part (a value of several), end (no further values), done (the only
-    value, or an error)."""
+    """A message from a process. kind: ready (started), part (one of several values), end (no more values), done (the
+    only value, or an error)."""
 
     kind: str
     value: Any = None
@@ -50,17 +50,17 @@ def cores() -> int:
 def run_jobs(job: Callable[[Any], Any], items: list, workers: int, seconds: float) -> Iterator[JobResult]:
     """Call `job(item)` in `workers` processes (0: one per core) and yield results as they finish.
 
-    An item whose process dies, or that takes more than `seconds`, gives an error, and a new process takes over. An
-    exception in `job` gives an error too. If `job` returns an iterator, each of its values is a result with a time
-    limit of its own; the process waits until the value is consumed. `job` and items are pickled.
+    If the process of an item dies, or the item takes more than `seconds`, the result is an error, and a new process
+    takes over. An exception in `job` is an error too. If `job` returns an iterator, each of its values is a result with
+    its own time limit; the process waits until the value is consumed. `job` and items are pickled.
     """
     with WorkerPool(job, min(workers or cores(), len(items)), seconds) as pool:
         yield from pool.run(items)
 
 
 class WorkerPool:
-    """Processes that stay for further items, for a server that cannot wait for new ones. `run` is for one thread at a
-    time; `close` may be called from another."""
+    """Processes that stay alive for further items, for a server that cannot wait for new ones. Only one thread at a
+    time may call `run`; another one may call `close`."""
 
     def __init__(self, job: Callable[[Any], Any], workers: int, seconds: float):
         """As `run_jobs`. Processes start when they are needed."""
@@ -75,7 +75,7 @@ class WorkerPool:
         self.close()
 
     def begin(self, items: list) -> None:
-        """Let the processes begin with the first items, before `run` is called with the same ones."""
+        """Let the processes start on the first items before `run` is called with the same ones."""
         for entry in islice(enumerate(items), self._count):
             self._start(*entry)
 
@@ -104,11 +104,11 @@ class WorkerPool:
                     if message.kind != "end":
                         yield JobResult(index, message.value, message.error)
         finally:
-            while self._busy:  # of a caller who left
+            while self._busy:  # from a caller that left
                 self._busy.pop().stop()
 
     def close(self) -> None:
-        """End the processes: those that wait end themselves, and release what their libraries hold."""
+        """End the processes: idle ones end themselves and release their libraries' resources."""
         idle, end = list(self._idle), time.monotonic() + END_SECONDS
         for worker in idle:
             worker.dismiss()
@@ -133,13 +133,13 @@ class WorkerPool:
 
 
 class _Worker:
-    """One process and the item it works on. The first thing to send is its job."""
+    """One process and its current item. The first message to send is its job."""
 
     index: int
     start_time: float
 
     def __init__(self) -> None:
-        # Spawned, because a fork of a process with threads may hang.
+        # Spawned, because forking a process with threads may hang.
         context = multiprocessing.get_context("spawn")
         self.pipe, child_pipe = context.Pipe()
         self.process = context.Process(target=_work, args=(child_pipe,), daemon=True)
@@ -171,7 +171,7 @@ class _Worker:
         except (EOFError, OSError):
             self.process.join(5)
             if not self.ready:
-                raise UserError("a worker process could not start; its own error is above") from None
+                raise UserError("a worker process could not start; its error is above") from None
             self.stop()
             return _Message("done", error=f"the process that read it died ({_exit_reason(self.process.exitcode)})")
         if time.monotonic() < self.deadline(seconds):
@@ -180,7 +180,7 @@ class _Worker:
         return _Message("done", error=f"took longer than {seconds:g} s")
 
     def dismiss(self) -> None:
-        """Let the process end by itself when it has nothing to do. `stop` must follow."""
+        """Let the process end by itself when idle. `stop` must follow."""
         self.pipe.close()
 
     def stop(self) -> None:
@@ -229,7 +229,7 @@ def _exit_reason(code: int | None) -> str:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, which processes started inside inherit."""
+    """Set environment variables for processes started inside this block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

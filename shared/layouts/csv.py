@@ -1,9 +1,9 @@
 """Layout "csv": a table (.csv, .tsv, .txt or .jsonl) with one row per clip, or a folder with such a table.
 
 Columns are named by options, or recognized by their usual names (shared/tables/columns.py). Paths are relative to the
-table. A missing extension is completed, and a table that has an id column alone has its files looked up. A row with too
-many cells keeps its clip, without labels, if its file can be identified. A table of texts alone needs neither files nor
-ids: its rows are then named by the table and the line.
+table. A missing extension is completed; with only an id column, files are looked up by id. A row with too many cells
+keeps its clip, without labels, if its file can be identified. A text-only table needs neither files nor ids: its rows
+are then named by table and line.
 """
 
 import os
@@ -23,13 +23,13 @@ from shared.tables.text_table import TableRow
 from shared.text import counted, first_few
 
 SHOWN_ROWS = 10
-"""Rows left out that a note names."""
+"""Most omitted rows to name in a note."""
 
 
 @dataclass
 class Csv(ClipColumnOptions):
     encoding: str = ""
-    """Encoding of the table, such as cp1252 or shift_jis; by default UTF-8, UTF-16 or, if the text makes sense in it,
+    """Encoding of the table, such as cp1252 or shift_jis; by default UTF-8, UTF-16 or, if it gives plausible text,
     Windows-1252."""
 
     def read(self, source: Path) -> ClipSource:
@@ -75,7 +75,7 @@ class Csv(ClipColumnOptions):
                 clip = clip_source.clips[i]
                 clip_source.clips[i] = replace(clip, problems=(problem, *clip.problems))
         if source.is_dir() and path.stem.lower() not in NAMES:
-            clip_source.notes.insert(0, f"{path.name}, the only table of this folder, says what its clips are")
+            clip_source.notes.insert(0, f"{path.name}, the only table of this folder, lists its clips")
         clip_source.notes = table.notes + missing + _note(left_out, columns) + clip_source.notes
         clip_source.left_out = [
             LeftOut(f"{path.name} line {row.line}", _file_name(row, columns), row.problem) for row in left_out
@@ -84,7 +84,7 @@ class Csv(ClipColumnOptions):
 
 
 def _ids(rows: list[TableRow], columns: ClipColumns, finder: MediaFinder, table: str) -> list[str]:
-    """The name of each clip: its id, else the stem of its file, else the name of the table and the line."""
+    """The name of each clip: its id, otherwise the stem of its file, otherwise table and line."""
     if columns.name_column is None:
         return [f"{table}-{row.line:06d}" for row in rows]
     names = [row.cells[columns.name_column] for row in rows]
@@ -92,12 +92,12 @@ def _ids(rows: list[TableRow], columns: ClipColumns, finder: MediaFinder, table:
 
 
 def _file_name(row: TableRow, columns: ClipColumns) -> str:
-    """What a row says of its file."""
+    """The file name in a row."""
     return "" if columns.file_column is None else row.cells[columns.file_column]
 
 
 def _numbered(names: list[str], finder: MediaFinder) -> list[str]:
-    """The names of files; those that are only their numbers, as 7.0 for 00007.mp4, as the files write them."""
+    """The names, with numbers spelled as in the file names: 00007 instead of 7.0 for 00007.mp4."""
     found = [finder.find(name) for name in names]
     return [
         file.path.name if file.by_number and file.path is not None else name
@@ -108,9 +108,8 @@ def _numbered(names: list[str], finder: MediaFinder) -> list[str]:
 def _rows_with_known_file(
     rows: list[TableRow], columns: ClipColumns, finder: MediaFinder
 ) -> tuple[list[TableRow], list[TableRow]]:
-    """The rows whose file can be identified, and the others. The file of a damaged row is the one its cell names, if
-    that file exists and belongs to no other row. The cells before it are then in place; those after it, and the labels,
-    are blanked."""
+    """The rows with an identifiable file, and the others. A damaged row keeps the file in its cell if it exists and
+    belongs to no other row. The cells before it are then in place; the cells after it, and the labels, are blanked."""
     key_column = columns.file_column
     if key_column is None:
         return [row for row in rows if not row.problem], [row for row in rows if row.problem]
@@ -137,9 +136,9 @@ def _rows_with_known_file(
 
 
 def _note(left_out: list[TableRow], columns: ClipColumns) -> list[str]:
-    """Which rows are left out."""
+    """A note on the rows that are left out."""
     if not left_out:
         return []
     lines = [f"line {row.line} ({row.problem})" for row in left_out]
-    why = "" if columns.file_column is None else ", whose files cannot be identified"
+    why = "" if columns.file_column is None else ", because their files cannot be identified"
     return [f"{counted(len(lines), 'row')} left out{why}: {first_few(lines, SHOWN_ROWS)}"]

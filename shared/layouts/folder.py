@@ -1,4 +1,4 @@
-"""Layout "folder": every media file under a folder is a clip; its transcript is `<stem>.txt` beside it. No labels."""
+"""Layout "folder": every media file under a folder is a clip; its transcript is `<stem>.txt` next to it. No labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ class Folder(CheckedOptions):
     """An id is the path inside the folder, without its extension if it stays unique."""
 
     def read(self, source: Path) -> ClipSource:
-        """All media files under `source`, except hidden ones, or the single file `source`. A broken link is a clip,
-        whose preparation fails."""
+        """All media files under `source`, except hidden ones, or the single file `source`. A broken link gives a clip
+        that fails in preparation."""
         if source.is_file():
             return ClipSource([Clip(id=source.stem, media=source, transcript=sidecar_transcript(source))])
         files = files_under(source)

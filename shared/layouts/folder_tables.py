@@ -1,4 +1,4 @@
-"""The table that describes the media of a folder, so that its labels are read or asked for, and never lost."""
+"""The table that describes the media of a folder: its labels are read, or the user is asked, but never lost."""
 
 from pathlib import Path, PurePath
 
@@ -10,20 +10,20 @@ from shared.tables.media_finder import MediaFinder
 from shared.text import first_few
 
 TRIED_ROWS = 50
-"""Rows by which a table that names media files is recognized: looking for missing files takes time."""
+"""Rows to check when looking for a table of media files: looking for missing files takes time."""
 NAMES = ("labels", "metadata")
-"""Names of the table of a folder, in any case. Hugging Face calls it metadata."""
+"""Names of a folder's table, in any case. Hugging Face calls it metadata."""
 SUFFIXES = (*(suffix for suffix in READERS if suffix != ".txt"), *SPREADSHEETS, ".parquet", ".arrow", ".gz")
-"""Files that are tables whatever their name. A .txt is a transcript, and a .json may be anything."""
+"""Suffixes that always mean a table. A .txt is a transcript, and a .json may be anything."""
 
 
 def folder_table(folder: Path) -> Path | None:
-    """The table of a folder: labels.csv or metadata.csv, in any case and format; None when there is no table.
+    """The table of a folder: labels.csv or metadata.csv, in any case and format; None if there is no table.
 
-    The only table is taken whatever its name if it has a column of media files that exist. A spreadsheet beside its
-    export is left alone, and a table that is called like a media file belongs to that file.
-    UserError when there are several, when its format is not read, or when only tables of other names are there, which
-    may hold the labels.
+    A single table with any other name is used if it has a column of existing media files. A spreadsheet next to its
+    export is ignored, and a table named like a media file belongs to that file.
+    UserError if there are several, if the format cannot be read, or if only tables with other names exist, which may
+    have the labels.
     """
     direct = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     named = [path for path in direct if path.stem.lower() in NAMES and (is_table_file(path) or path.suffix == ".json")]
@@ -36,7 +36,7 @@ def folder_table(folder: Path) -> Path | None:
     if len(named) == 1:
         if named[0].suffix.lower() in (".parquet", ".arrow"):
             return named[0]
-        is_table(named[0])  # refuses formats that are not read
+        is_table(named[0])  # refuses unsupported formats
         return named[0]
     tables = named or [folder / path for path in files if is_table_file(path) and PurePath(path.name).stem not in stems]
     if not tables:
@@ -48,8 +48,8 @@ def folder_table(folder: Path) -> Path | None:
     are_splits = len(names) > 1 and {split_name(path.stem) for path in tables} <= {*SPLITS}
     join = ", join them into one with a column split" if are_splits else ""
     raise UserError(
-        f"{folder}: holds {which}, which may have the labels; name the one to read ({tables[0]}){join}, or set "
-        "--layout folder to read the media alone"
+        f"{folder}: has {which}, which may contain the labels; name the one to read ({tables[0]}){join}, or set "
+        "--layout folder to read only the media"
     )
 
 
@@ -59,7 +59,7 @@ def is_media_file(path: Path | None) -> bool:
 
 
 def _names_media(path: Path) -> bool:
-    """Whether most of the first cells of a column of a table name media files that exist."""
+    """Whether a table has a column where most of the first cells name existing media files."""
     if path.suffix.lower() not in READERS:
         return False
     try:

@@ -1,8 +1,8 @@
 """Layout "goemotions": the texts of GoEmotions (Demszky et al. 2020, arXiv 2005.00547) in the files of its repository.
 
-train.tsv, dev.tsv, test.tsv: lines of a text, the numbers of its emotions (2,14) and the comment that it is, without a
-heading. emotions.txt: the names of the emotions by number, one a line. What precedes the names of these files, as in
-goemotions_train.tsv, does not matter.
+train.tsv, dev.tsv, test.tsv: lines with a text, the numbers of its emotions (2,14) and the comment id, without a
+header. emotions.txt: the names of the emotions by number, one per line. File names may have a prefix, as in
+goemotions_train.tsv.
 """
 
 import math
@@ -30,10 +30,10 @@ class GoEmotions(CheckedOptions):
     """Labels: 1 for each emotion of a text, 0 for the others."""
 
     sentiments: bool = True
-    """Whether a text is positive, and whether it is negative, are labels too: 1 if one of its emotions is."""
+    """Add the labels positive and negative: 1 if one of the text's emotions is positive or negative."""
 
     def read(self, source: Path) -> ClipSource:
-        """The texts of a folder. UserError when it lacks the names of the emotions, or all splits."""
+        """The texts of a folder. UserError if the names of the emotions or all splits are missing."""
         found = {split: path for split, ending in SPLITS.items() if (path := _file(source, (ending,)))}
         named = _file(source, NAMES)
         if not found or named is None:
@@ -66,22 +66,22 @@ class GoEmotions(CheckedOptions):
             transcript=text.strip() or None,
             labels=tuple(values) if known else (math.nan,) * len(values),
             split=split,
-            problems=() if known else (f"its emotions {numbers!r} are no numbers below {len(emotions)}",),
+            problems=() if known else (f"its emotions {numbers!r} are not numbers below {len(emotions)}",),
             words_alone=True,
         )
 
 
 def _file(source: Path, endings: tuple[str, ...]) -> Path | None:
-    """The file of a folder whose name ends so. UserError when there are several."""
+    """The file of a folder with one of these endings. UserError if there are several."""
     paths = sorted(path for path in source.glob("*") if path.name.endswith(endings)) if source.is_dir() else []
     if len(paths) > 1:
-        raise UserError(f"{source}: {paths[0].name} and {paths[1].name} may both be meant: leave one of them there")
+        raise UserError(f"{source}: {paths[0].name} and {paths[1].name} both match: remove one of them")
     return paths[0] if paths else None
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file; a character inside a text that ends lines elsewhere does not end one here."""
+    """The lines of a file, split only at newlines and not at other characters that may end lines."""
     try:
         return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no UTF-8 at byte {error.start}: save it as UTF-8") from None
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from None

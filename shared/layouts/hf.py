@@ -1,9 +1,9 @@
-"""Layout "hf": Hugging Face datasets on this machine, as `save_to_disk` wrote them, or parquet files.
+"""Layout "hf": Hugging Face datasets on this machine, written by `save_to_disk`, or Parquet files.
 
-Media columns hold paths, bytes, or {"bytes", "path"}, as the Audio, Image and Video types are stored. Among several,
-what the dataset calls video comes first, then sound. Bytes stay in their file until a clip is decoded. Columns are
-named by options or recognized (shared/tables/columns.py). Splits are those of the dataset, of the files' names
-(train-00000-of-00002.parquet), or a column.
+Media columns contain paths, bytes, or {"bytes", "path"}, as stored by the Audio, Image and Video types. If there are
+several, Video columns come first, then sound. Bytes stay in their file until a clip is decoded. Columns are named by
+options or recognized (shared/tables/columns.py). Splits come from the dataset, the file names
+(train-00000-of-00002.parquet) or a column.
 """
 
 import os
@@ -28,7 +28,7 @@ SUFFIXES = (".parquet", ".arrow")
 @dataclass
 class HuggingFace(ClipColumnOptions):
     def read(self, source: Path) -> ClipSource:
-        """The rows of all files. A damaged file is left out and noted; UserError when none can be read."""
+        """The rows of all files. A damaged file is left out with a note; UserError if none can be read."""
         table: ArrowRows | None = None
         rows: list[list[Any]] = []
         origins: list[tuple[Path, int]] = []  # file and row
@@ -84,9 +84,8 @@ class HuggingFace(ClipColumnOptions):
         return clip_source
 
     def _guess_media(self, table: ArrowRows, rows: list[list[Any]], finder: MediaFinder) -> str:
-        """The media column when the option is not set: a column of paths, by its name, if they lead to files; otherwise
-        the first of the columns that hold media. Paths that lead nowhere tell where files were when the dataset was
-        made."""
+        """The media column if the option is not set: a column of paths, recognized by name, if the files exist;
+        otherwise the first column with media. Paths to missing files are from where the dataset was created."""
         header, types = table.header, table.feature_types
         claimed = {self.audio, self.id, self.transcript, self.split, *self.labels, *self.groups}
         claimed = {normalize_name(name) for name in claimed}
@@ -113,7 +112,7 @@ def _priority(name: str, feature_type: str | None) -> int:
 
 
 def _files(source: Path) -> list[tuple[Path, str]]:
-    """The files of a dataset with their splits."""
+    """The files of a dataset and their splits."""
     if source.is_file():
         return [(source, "")]
     saved = [(file, split) for folder, split in saved_splits(source) for file in saved_files(folder)]

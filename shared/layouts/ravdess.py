@@ -45,7 +45,7 @@ class Ravdess(CheckedOptions):
 
     def read(self, source: Path) -> ClipSource:
         """The clips of a folder, a file or a manifest, ordered by emotion, intensity, statement, repetition and actor.
-        UserError when `source` is a manifest that cannot be read."""
+        UserError if `source` is a manifest that cannot be read."""
         left_out: list[LeftOut] = []
         if source.is_file() and is_table(source):
             clips, notes, left_out = _read_manifest(source)
@@ -61,7 +61,7 @@ class Ravdess(CheckedOptions):
 
 
 def _read_file_names(source: Path) -> tuple[list[Clip], list[str]]:
-    """One clip per recording, however many copies and parts exist; and notes."""
+    """One clip per recording, even if it has several copies and parts; and notes."""
     recordings: dict[str, dict[str, Path]] = {}
     others, copies = [], 0
     folder = source if source.is_dir() else source.parent
@@ -77,12 +77,12 @@ def _read_file_names(source: Path) -> tuple[list[Clip], list[str]]:
     notes = [f"{copies:,} copies of other files left out"] if copies else []
     if others:
         listed = first_few(others, separator="; ")
-        notes.append(f"{counted(len(others), 'file')} left out, not named as RAVDESS names its own: {listed}")
+        notes.append(f"{counted(len(others), 'file')} left out, not named like RAVDESS files: {listed}")
     return [_clip(recording, parts) for recording, parts in sorted(recordings.items())], notes
 
 
 def _clip(recording: str, parts: dict[str, Path]) -> Clip:
-    """parts: modality -> file. One file with picture and sound, or one file for each."""
+    """parts: modality -> file. One file with picture and sound, or a separate file for each."""
     media = parts.get("01") or parts.get("02") or parts["03"]
     audio = parts.get("03") if "01" not in parts and "02" in parts else None
     _, emotion, intensity, statement, _, actor = recording.split("-")
@@ -117,8 +117,8 @@ def is_manifest(path: Path) -> bool:
 
 
 def _columns(names: list[str]) -> dict[str, int] | None:
-    """Positions of the columns path, emotion, intensity, actor and, if present, text and repetition; None when one of
-    the first four is missing."""
+    """Positions of the columns path, emotion, intensity, actor and, if present, text and repetition; None if one of the
+    first four is missing."""
     header = Header(names, MANIFEST)
     usual: dict[str, tuple[str, ...]] = {name: (name,) for name in ("emotion", "intensity", "actor", "repetition")}
     usual |= {"path": USUAL_NAMES["media"], "text": (*USUAL_NAMES["transcript"], "statement")}
@@ -132,14 +132,14 @@ class _Entry:
     """What a manifest says about one file."""
 
     path: str
-    """As the row spells it."""
+    """As spelled in the row."""
     line: int
     order: list[str]
     clip: Clip
 
 
 class ManifestClips(NamedTuple):
-    """What a manifest describes."""
+    """The content of a manifest."""
 
     clips: list[Clip]
     notes: list[str]
@@ -147,11 +147,11 @@ class ManifestClips(NamedTuple):
 
 
 def _read_manifest(path: Path) -> ManifestClips:
-    """One clip per file that a row names; and notes. UserError when the table is not a manifest."""
+    """One clip per file named in a row; and notes. UserError if the table is not a manifest."""
     table = read_table(path)
     columns = _columns(table.header)
     if columns is None:
-        raise UserError(f"{path}: no manifest of RAVDESS, which has the columns path, emotion, intensity and actor")
+        raise UserError(f"{path}: not a RAVDESS manifest, which has the columns path, emotion, intensity and actor")
     entries, problems, left_out, found = _read_entries(path, table, columns)
     ids = ids_from_paths([entry.path for entry in entries.values()])
     named = [(entry.order, name, entry.clip) for name, entry in zip(ids, entries.values(), strict=True)]
@@ -181,7 +181,7 @@ class _Entries(NamedTuple):
 
     by_file: dict[str, _Entry]
     problems: dict[tuple[str, str, str], list[str]]
-    """{(word, problem of one, problem of many): rows that have it}."""
+    """{(word, problem in the singular, problem in the plural): affected rows}."""
     left_out: list[LeftOut]
     notes: list[str]
 
@@ -208,7 +208,7 @@ def _read_entries(path: Path, table: TextTable, columns: dict[str, int]) -> _Ent
         )
         # Compared as text, because NaN differs from NaN.
         if repr(replace(entry.clip, problems=())) != repr(replace(first.clip, problems=())):
-            problem = f"line {row.line} of {path.name} says something else of it, so it is not labeled"
+            problem = f"line {row.line} of {path.name} contradicts it, so it is not labeled"
             first.clip = replace(first.clip, labels=UNKNOWN, problems=(*first.clip.problems, problem))
     problems = {
         ("row", "names no file and is left out", "name no file and are left out"): without_file,
@@ -222,7 +222,7 @@ def _read_entries(path: Path, table: TextTable, columns: dict[str, int]) -> _Ent
 
 
 def _entry(media: Path, cells: dict[str, str], row: TableRow) -> _Entry:
-    """The clip without its id. Values that are not understood are unknown, and listed as problems."""
+    """The clip without its id. Values that are not understood count as unknown, and are listed as problems."""
     problems = []
 
     def parse(part: str, known: dict[str, str]) -> str | None:
@@ -251,11 +251,11 @@ def _entry(media: Path, cells: dict[str, str], row: TableRow) -> _Entry:
 
 
 def _key(cell: str, known: dict[str, str]) -> str | None:
-    """The key of a value that a cell gives as a number or in words; None when it is not known."""
+    """The key of a value given as a number or in words; None if unknown."""
     number, cell_words = _two_digits(cell), words(cell)
     return next((key for key, value in known.items() if key == number or words(value) == cell_words), None)
 
 
 def _two_digits(cell: str) -> str:
-    """A number as file names have it; anything else unchanged."""
+    """A number with two digits, as in file names; anything else unchanged."""
     return cell.lstrip("0").zfill(2) if cell.isdecimal() else cell

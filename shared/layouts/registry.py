@@ -1,4 +1,4 @@
-"""The layouts a source of clips may have, and the function that reads a source in any of them."""
+"""The layouts for a source of clips, and the function that reads a source in any of them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,16 +25,16 @@ LAYOUTS = Registry(
         "vidmimic2": "shared.layouts.vidmimic2.layout:Vidmimic2",
     },
 )
-"""Each is a dataclass whose fields are the layout's options, with `read(source: Path) -> ClipSource`."""
+"""Each layout is a dataclass with the layout's options as fields and `read(source: Path) -> ClipSource`."""
 
 
 def read_source(source: Path, layout: str | None = None, options: dict[str, Any] | None = None) -> ClipSource:
-    """All clips of a file or folder. options: those of the layout, see its class.
+    """All clips of a file or folder. options: options of the layout, see its class.
 
     Default layout: "csv" for a table or a folder with a labels.csv or metadata.csv, "vidmimic2" for a folder with a
     train_split.csv, "ravdess" for its manifest.csv, "hf" for files written by Hugging Face datasets, otherwise
-    "folder". UserError when `source` does not exist or has no clips, when two clips share an id, or when the
-    layout has no such option.
+    "folder". UserError if `source` does not exist or has no clips, if two clips share an id, or if the layout has no
+    such option.
     """
     source = Path(source)
     require_source(source)
@@ -43,7 +43,7 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
         value = (options or {})[name]
         shown = ",".join(map(str, value)) if isinstance(value, list) else str(value).replace("'", "")
         shown = f"'{shown}'" if " " in shown else shown
-        raise UserError(f"--layout_options {name}: labels are no part of a layout; write --{name}={shown}")
+        raise UserError(f"--layout_options {name}: labels are not layout options; write --{name}={shown}")
     reader = configuration.build(LAYOUTS.get(layout), options or {}, f"layout {layout!r}")
     clip_source = reader.read(source)
     if not clip_source.clips:
@@ -62,7 +62,7 @@ def read_source(source: Path, layout: str | None = None, options: dict[str, Any]
 
 
 def require_source(path: Path) -> None:
-    """UserError when there is no file or folder."""
+    """UserError if there is no file or folder."""
     if is_special(path):
         raise UserError(f"{path}: {NO_FILE}")
     if not path.exists():
@@ -70,8 +70,8 @@ def require_source(path: Path) -> None:
 
 
 def guess_layout(source: Path) -> str:
-    """The layout of an existing file or folder, guessed from the names of its files. UserError for a table in a format
-    that is not read, and for a folder with tables of which none is certain to be the one to read."""
+    """The layout of an existing file or folder, guessed from its file names. UserError for a table in an unsupported
+    format, and for a folder with tables if it is not clear which one to read."""
     if source.is_file():
         if is_manifest(source):
             return "ravdess"

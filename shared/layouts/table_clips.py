@@ -1,4 +1,4 @@
-"""The clips that the rows of a table are: shared by the layouts csv and hf."""
+"""Turn the rows of a table into clips: shared by the layouts csv and hf."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,29 +13,29 @@ from shared.tables.media_finder import FoundMedia, MediaFinder
 from shared.text import counted, first_few
 
 ROLES = ("media", "audio", "id", "transcript", "split")
-TEXTS_ALONE = "texts alone: no column of media files"
+TEXTS_ALONE = "only texts: no column of media files"
 TRIED_ROWS = 50
-"""Rows by which a column of files is recognized: looking for missing files takes time."""
+"""Rows to check when looking for a column of files: looking for missing files takes time."""
 
 
 @dataclass
 class ClipColumnOptions(ColumnOptions):
-    """Columns by name. Those not set are recognized by their usual names (shared/tables/columns.py)."""
+    """Columns by name. Others are recognized by their usual names (shared/tables/columns.py)."""
 
     media: str = ""
-    """Files with pictures, sound or both: path, file, media, filename, video or audio by default, else the column of a
-    table whose cells name files beside it."""
+    """Files with pictures, sound or both: by default path, file, media, filename, video or audio, otherwise a column
+    with the names of files next to the table."""
     id: str = ""
-    """Names of the clips; by default the stems of the files, for texts alone the table's name and the line. Without a
-    media column, files are looked up by it."""
+    """Names of the clips; by default the stems of the files or, in a text-only table, table name and line. Without a
+    media column, files are looked up by this name."""
     groups: list[str] = field(default_factory=list)
     """What clips have in common; by default columns called subject, speaker, actor, participant, person, seed or group,
-    with or without "id" behind."""
+    with or without a trailing "id"."""
 
 
 @dataclass
 class ClipColumns:
-    """Positions in a header; None when there is no such column."""
+    """Positions in a header; None if there is no such column."""
 
     media: int | None
     audio: int | None
@@ -48,18 +48,18 @@ class ClipColumns:
 
     @property
     def texts(self) -> list[int]:
-        """Columns whose cells are names, words and files."""
+        """Columns with names, words and files."""
         single = (self.media, self.audio, self.id, self.transcript)
         return [*(column for column in single if column is not None), *self.groups.values()]
 
     @property
     def file_column(self) -> int | None:
-        """The column by which files are found: media, otherwise id. None for texts alone without names."""
+        """The column for finding files: media, otherwise id. None for a text-only table without names."""
         return self.id if self.media is None else self.media
 
     @property
     def name_column(self) -> int | None:
-        """The column from which ids are made: id, otherwise media. None for texts alone without names."""
+        """The column for ids: id, otherwise media. None for a text-only table without names."""
         return self.media if self.id is None else self.id
 
 
@@ -72,11 +72,11 @@ def find_clip_columns(
     not_labels: Collection[str] = (),
     is_file: Callable[[str], bool] | None = None,
 ) -> ClipColumns:
-    """Given columns, and guesses for the others. media_columns: columns whose cells are media; not_labels: columns
-    whose type says that their numbers are no labels; row_name(i): names a row; is_file: whether a cell names a media
-    file that exists, by which a column of files is recognized whatever its name. UserError suggests the nearest name
-    for a given column that does not exist, lists all names when no column holds media or texts, and names a cell in a
-    column of numbers that is none."""
+    """The given columns, and guesses for the others. media_columns: columns with media; not_labels: columns with
+    numbers that are no labels according to their type; row_name(i): names a row; is_file: whether a cell names an
+    existing media file, which identifies a column of files with any name. UserError suggests the nearest name for a
+    given column that does not exist, lists all names if no column has media or texts, and names a cell without a number
+    in a column of numbers."""
     found = header.resolve(ROLES, options, media_columns)
     roles = {role: positions[0] if positions else None for role, positions in found.items()}
     if roles["media"] is None and roles["id"] is None and is_file is not None:
@@ -85,7 +85,7 @@ def find_clip_columns(
     if roles["media"] is None and roles["id"] is None and (roles["transcript"] is None or roles["audio"] is not None):
         raise UserError(
             f"{header.where}: no column for the media files; call it one of: {', '.join(USUAL_NAMES['media'])}; "
-            f"or set media to one of: {', '.join(header.names)}; a table of texts alone has a column "
+            f"or set media to one of: {', '.join(header.names)}; a text-only table has a column "
             f"{' or '.join(USUAL_NAMES['transcript'])}, or the option transcript names it"
         )
     media = {i for i, name in enumerate(header.names) if name in media_columns}
@@ -110,7 +110,7 @@ def find_clip_columns(
 def _column_of_files(
     header: Header, rows: Sequence[Sequence[Any]], taken: Collection[int], is_file: Callable[[str], bool]
 ) -> int | None:
-    """The column most of whose first cells name media files that exist. UserError when several columns do."""
+    """The column where most of the first cells name existing media files. UserError if there are several."""
     columns = []
     for i in range(len(header.names)):
         cells = [] if i in taken else [text for row in rows[:TRIED_ROWS] if (text := _text(row, i))]
@@ -140,10 +140,10 @@ def clips_from_rows(
     row_name: Callable[[int], str],
     where: str,
 ) -> ClipSource:
-    """The clips of all rows. media_file(row, column): the media in that cell; without a media column, `finder` looks
-    for the id. A table without media columns, no id of which names a file, is one of texts alone. row_name(i): names a
-    row in errors; where: the table. UserError for a label that is not a number, for a clip without a name, and for two
-    of the same name."""
+    """The clips of all rows. media_file(row, column): the media in a cell; without a media column, `finder` looks for
+    the id. A table is text-only if it has no media column and no id names a file. row_name(i): names a row in errors;
+    where: the table. UserError for a label that is not a number, for a clip without a name, and for a duplicate
+    name."""
     clips: list[Clip] = []
     for i, row in enumerate(rows):
         if not ids[i]:
@@ -178,14 +178,14 @@ def clips_from_rows(
 
 
 def _are_texts_alone(columns: ClipColumns, clips: Sequence[Clip]) -> bool:
-    """Whether no column is of media, and no id names a file or nearly does."""
+    """Whether there is no media column, and no id names a file or nearly does."""
     if columns.media is not None or columns.audio is not None or not any(clip.transcript for clip in clips):
         return False
     return all(clip.media is None and not clip.problems for clip in clips)
 
 
 def _refuse_repeated_ids(ids: Sequence[str], row_name: Callable[[int], str], where: str) -> None:
-    """UserError with the rows when two clips have the same name."""
+    """UserError with the rows if two clips have the same name."""
     rows: dict[str, list[int]] = {}
     for i, name in enumerate(ids):
         rows.setdefault(name, []).append(i)
@@ -197,7 +197,7 @@ def _refuse_repeated_ids(ids: Sequence[str], row_name: Callable[[int], str], whe
 
 
 def _unknown_splits(clips: Sequence[Clip]) -> list[str]:
-    """A note of each split that is none of train, valid and test."""
+    """A note on each split other than train, valid and test."""
     count: dict[str, int] = {}
     for clip in clips:
         if clip.split and clip.split not in SPLITS:

@@ -1,4 +1,4 @@
-"""How the clips of a dataset were read, which datasets and models keep, so that other clips are read the same way."""
+"""How the clips of a dataset were read. Datasets and models store it, to read other clips the same way."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from shared.text import one_line
 
 @dataclass(frozen=True)
 class UsedLayout:
-    """A layout with its options, without those that name a place: that of other clips is another one."""
+    """A layout with its options, except paths, which are different for other clips."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -20,13 +20,12 @@ class UsedLayout:
 
     @classmethod
     def of(cls, name: str, options: dict[str, Any], split_by: str | None = None) -> "UsedLayout":
-        """What to keep of the options of `emit prepare`."""
+        """From the options of `emit prepare`."""
         return cls(name, {key: value for key, value in options.items() if key not in _places(name)}, split_by or "")
 
     def read(self, source: Path, saved_in: Path | None = None) -> ClipSource:
-        """Clips of another source. saved_in: the folder that names the layout, whose author may be anybody: no option
-        that names a place is taken from it, and no class of its own is imported. UserError when the source cannot be
-        read so."""
+        """Clips of another source. saved_in: the folder that names the layout, which is not trusted: its path options
+        are ignored, and it cannot name a class to import. UserError if the source cannot be read this way."""
         LAYOUTS.get(self.name, saved_in)
         return read_source(source, self.name, UsedLayout.of(self.name, self.options).options)
 
@@ -36,11 +35,11 @@ class UsedLayout:
 
 
 def _shown(value: Any) -> str:
-    """A value for messages; anybody may have written it."""
+    """A value for messages, from an untrusted source."""
     text = one_line(value, 60)
     return text if text.isprintable() else ascii(text)
 
 
 def _places(name: str) -> tuple[str, ...]:
-    """The options of a built-in layout that name a place."""
+    """The path options of a built-in layout."""
     return getattr(LAYOUTS.get(name), "PLACES", ()) if name in LAYOUTS.parts else ()

@@ -1,4 +1,4 @@
-"""Arrow and parquet files: their rows without the media in them, and single media cells."""
+"""Arrow and Parquet files: their rows without media, and single media cells."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def read_cell(file: Path, row: int, column: str) -> bytes:
-    """The bytes in a media cell, stored as they are or as {"bytes", "path"}. ValueError when the cell is empty."""
+    """The bytes in a media cell, stored directly or as {"bytes", "path"}. ValueError if the cell is empty."""
     value = open_table(file).cell(column, row)
     value = value["bytes"] if isinstance(value, dict) else value
     if value is None:
@@ -45,7 +45,7 @@ class ArrowFile:
 
 
 class ParquetFile:
-    """A parquet file; one row group at a time is in memory."""
+    """A Parquet file, with one row group in memory at a time."""
 
     def __init__(self, file: Path):
         import pyarrow.parquet as pq
@@ -69,20 +69,20 @@ class ParquetFile:
 
 
 class EmbeddedMedia(str):
-    """A cell whose media are in the table itself; the text is the path stored with them."""
+    """A cell with media in the table itself; the text is the path stored with them."""
 
 
 @dataclass
 class ArrowRows:
-    """The rows of a file, without the media in them."""
+    """The rows of a file, without media."""
 
     header: list[str]
     rows: list[list[Any]]
-    """A media cell is an EmbeddedMedia, a path, or None when it is empty."""
+    """A media cell is an EmbeddedMedia, a path, or None if it is empty."""
     media_columns: list[str]
-    """Columns that hold bytes, or {"bytes", "path"} as the Audio, Image and Video types are stored."""
+    """Columns with bytes, or {"bytes", "path"} as stored by the Audio, Image and Video types."""
     feature_types: dict[str, str]
-    """{column: Video, Audio, Image, ClassLabel, Value, ...}, as `datasets` notes them in the schema."""
+    """{column: Video, Audio, Image, ClassLabel, Value, ...}, as recorded by `datasets` in the schema."""
 
 
 def read_rows(file: Path) -> ArrowRows:
@@ -102,7 +102,7 @@ def read_columns(file: Path) -> "pa.Table":
 
 
 def media_columns(schema: "pa.Schema") -> list[str]:
-    """The columns of bytes, and of structures that hold "bytes" and "path"."""
+    """The columns of bytes, and of structs with "bytes" and "path"."""
     import pyarrow as pa
 
     def holds_media(kind: "pa.DataType") -> bool:
@@ -114,7 +114,7 @@ def media_columns(schema: "pa.Schema") -> list[str]:
 
 
 def feature_types(schema: "pa.Schema") -> dict[str, str]:
-    """{column: type} as `datasets` notes it in a schema; {} when it does not."""
+    """{column: type} as recorded by `datasets` in a schema; {} without it."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         return {name: feature["_type"] for name, feature in features.items() if "_type" in feature}
@@ -123,7 +123,7 @@ def feature_types(schema: "pa.Schema") -> dict[str, str]:
 
 
 def _media_names(chunk: "pa.Array") -> list[EmbeddedMedia | str | None]:
-    """What stands for each media cell of an Arrow array."""
+    """The replacement for each media cell of an Arrow array."""
     import pyarrow as pa
 
     structured = pa.types.is_struct(chunk.type)

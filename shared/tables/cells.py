@@ -1,4 +1,4 @@
-"""What a cell of a table says: a number, texts, the name of a split, media."""
+"""The meaning of a table cell: a number, texts, the name of a split, media."""
 
 import math
 import re
@@ -12,21 +12,21 @@ MISSING_WORDS = (
     *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
     *("NULL", "NaN", "None", "n/a", "nan", "null", "NaT", r"\N"),
 )
-"""Cells that say that there is nothing, as pandas (read_csv, na_values) and databases write them. In texts their case
-matters: a person may be called Na, and somebody may say "none"."""
+"""Words for a missing value, as in pandas (read_csv, na_values) and databases. In texts their case matters: a person
+may be called Na, and somebody may say "none"."""
 _MISSING = frozenset(word.lower() for word in ("", *MISSING_WORDS))
 SPLITS = {
     "train": ("train", "training", "trn"),
     "valid": ("valid", "val", "validation", "validate", "dev", "devel", "development"),
     "test": ("test", "testing", "tst"),
 }
-"""The names of the splits in tables. "eval" is not among them: it is a validation split here and a test split there."""
+"""The names of the splits in tables. "eval" is not included: some tables mean validation by it, others test."""
 INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"
-"""Characters that a copied cell may begin or end with, and that nobody sees."""
+"""Invisible characters at the ends of copied cells."""
 _TEXT_FORMULA = re.compile(r'=\(?"((?:[^"]|"")*)"\)?')
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SIGNS = str.maketrans({"−": "-", "－": "-", "﹣": "-", "＋": "+", "．": ".", "٫": "."})
-"""A minus sign that is no hyphen, and the signs of full-width and Arabic digits."""
+"""The minus sign other than a hyphen, and the signs of full-width and Arabic digits."""
 _OTHER_NUMBERS = {
     r"[+-]?\d{1,3}([,.'’ \u00a0\u202f]\d{3})+([.,]\d+)?": "write it with a decimal point, and without separators of "
     "thousands",
@@ -37,7 +37,7 @@ _OTHER_NUMBERS = {
     r"['’`][+-]?[\d.,]+|[\d.,]+['’`]": "remove the apostrophe",
     r"[<>~≈=]+ ?[\d.,]+": "write the number alone",
 }
-"""Numbers in another notation, and what to do with them."""
+"""{pattern of a number in another notation: what to do}."""
 _HINTS = {
     **_OTHER_NUMBERS,
     r"(?i)0x[\da-f]+|[+-]?[\d.]+d[+-]?\d+": "write it as 0.001 or 1e-3",
@@ -48,12 +48,12 @@ _HINTS = {
     "a spreadsheet may have made a date of a number; format the column as text there",
     r"(?i)[+-]?(inf|infinity|\d+(\.\d*)?e\+?\d+)": "write a finite number",
 }
-"""Cells among numbers that were meant to be one, and what to do with them."""
+"""{pattern of a cell that was meant to be a number: what to do}."""
 
 
 def clean(text: str) -> str:
-    """A text without white space and invisible characters at its ends; of a formula that is a text, such as ="0012",
-    which keeps the zeros of a number in spreadsheets, the text."""
+    """A text without white space and invisible characters at its ends. A formula such as ="0012", which spreadsheets
+    use to keep leading zeros, gives its text."""
     stripped = text.strip().strip(INVISIBLE)
     if stripped.startswith("=") and (formula := _TEXT_FORMULA.fullmatch(stripped)):
         stripped = formula[1].replace('""', '"')
@@ -61,7 +61,7 @@ def clean(text: str) -> str:
 
 
 def parse_number(cell: Any) -> float | None:
-    """The finite number in a cell; NaN when the cell is empty or says that there is none; None for anything else.
+    """The finite number in a cell; NaN if the cell is empty or a word for a missing value; None for anything else.
 
     Digits of any script are read; underscores, separators of thousands and decimal commas are not
     (shared/tables/decimal_commas.py converts a table that has them).
@@ -84,7 +84,7 @@ def parse_number(cell: Any) -> float | None:
 
 
 def parse_label(cell: Any, where: str) -> float:
-    """The label in a cell, NaN when there is none. UserError, starting with `where`, when it is not a number."""
+    """The label in a cell, NaN if there is none. UserError, beginning with `where`, if it is not a number."""
     value = parse_number(cell)
     if value is None:
         raise UserError(f"{where}: {not_a_number(cell)}; leave it empty if there is no label")
@@ -92,24 +92,24 @@ def parse_label(cell: Any, where: str) -> float:
 
 
 def not_a_number(cell: Any) -> str:
-    """Why a cell is no number, and what to write in its place if that can be told."""
+    """Why a cell is not a number and, if known, what to write instead."""
     text = clean(str(cell))
     hint = next((hint for pattern, hint in _HINTS.items() if re.fullmatch(pattern, text)), "")
     return f"{str(cell)[:40]!r} is not a number" + (f": {hint}" if hint else "")
 
 
 def is_nearly_number(cell: Any) -> bool:
-    """Whether a cell that is no number looks as if it was meant to be one: 0_6, 50%, 1.234,5, Mar-05, #DIV/0!"""
+    """Whether a cell that is not a number was probably meant to be one: 0_6, 50%, 1.234,5, Mar-05, #DIV/0!"""
     return any(re.fullmatch(pattern, clean(str(cell))) for pattern in _HINTS)
 
 
 def is_other_number(cell: Any) -> bool:
-    """Whether a cell is a number in a notation that is not read: 0_6, 50%, 1.234,5."""
+    """Whether a cell is a number in an unsupported notation: 0_6, 50%, 1.234,5."""
     return any(re.fullmatch(pattern, clean(str(cell))) for pattern in _OTHER_NUMBERS)
 
 
 def cell_texts(cell: Any, missing: Collection[str] = MISSING_WORDS) -> list[str]:
-    """The texts in a cell: none, one, or the entries of a list; stripped, without empty ones and words in `missing`."""
+    """The texts in a cell: none, one, or the items of a list; stripped, without empty ones and words in `missing`."""
     values = cell if isinstance(cell, list) else [cell]
     texts = (clean(str(value)) for value in values if value is not None)
     return [text for text in texts if text and text not in missing]
@@ -121,7 +121,7 @@ def cell_text(cell: Any, missing: Collection[str] = MISSING_WORDS) -> str:
 
 
 def split_name(cell: str) -> str:
-    """train, valid, test or "", however a table writes it: Train, VAL, dev set; other names stay."""
+    """train, valid, test or "" for any spelling: Train, VAL, dev set; other names stay unchanged."""
     text = clean(cell)
     if text.lower() in _MISSING:
         return ""
@@ -131,7 +131,7 @@ def split_name(cell: str) -> str:
 
 
 def media_content(cell: Any) -> Any:
-    """Bytes or a path from {"bytes", "path"}, as datasets store media; None for an empty cell; other values stay."""
+    """Bytes or a path from {"bytes", "path"}, as in datasets; None for an empty cell; other values stay unchanged."""
     if isinstance(cell, dict) and "array" not in cell:
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, str) and cell in MISSING_WORDS:

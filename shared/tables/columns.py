@@ -1,4 +1,4 @@
-"""Which column of a table holds what. The layouts of clips and the sources of pairs both recognize columns here."""
+"""The roles of a table's columns. Both the layouts of clips and the sources of pairs recognize columns here."""
 
 import math
 import re
@@ -25,56 +25,55 @@ USUAL_NAMES = {
     "caption": ("caption", "captions", "description"),
     "split": ("split",),
 }
-"""Names by which a column is recognized; the first one present wins. Case, spaces, underscores and hyphens do not
-matter. `text` and `sentence` are what is said; descriptions of an item are captions."""
+"""Names by which a column is recognized; the first one present wins. Case, spaces, underscores and hyphens are ignored.
+`text` and `sentence` are what is said; descriptions of an item are captions."""
 KNOWN_NAMES = {name for names in USUAL_NAMES.values() for name in names}
 MEDIA_ROLES = ("media", "image", "video", "audio")
 GROUP_NAMES = ("subject", "speaker", "actor", "participant", "person", "seed", "group")
 """Names of what clips have in common, with or without a trailing "id"."""
 ROW_NUMBERS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
-"""Names of columns into which pandas writes row numbers."""
+"""Names of columns in which pandas writes row numbers."""
 NOT_LABELS = (
     *("age", "sex", "gender", "fold", "index"),
     *("start", "end", "onset", "offset", "duration", "length", "timestamp"),
 )
-"""First words of the names of numeric columns that are not labels; neither are those whose last word is "id"."""
+"""First words in names of numeric columns that are not labels; a last word "id" also excludes a column."""
 
 
 @dataclass
 class ColumnOptions(CheckedOptions):
-    """Columns by name. Those not set are recognized by their usual names, see USUAL_NAMES."""
+    """Columns by name. Others are recognized by their usual names, see USUAL_NAMES."""
 
     PLACES: ClassVar[tuple[str, ...]] = ("root",)
-    """Options that name a place, which nothing saved keeps."""
+    """Path options, which are never saved."""
 
     audio: str = ""
-    """Sound in files of its own, beside the files with pictures."""
+    """Separate sound files, in addition to the files with pictures."""
     transcript: str = ""
-    """What is said: transcript, text, words or sentence by default; otherwise `<stem>.txt` beside the media file."""
+    """What is said: transcript, text, words or sentence by default; otherwise `<stem>.txt` next to the media file."""
     labels: list[str] = field(default_factory=list)
-    """Numbers. Default: the six EMI dimensions if all are present, otherwise every numeric column whose name is not
-    that of an id, a group, or age, sex, gender, fold, start, end, onset, offset, duration, length, timestamp or
-    index."""
+    """Numbers. Default: the six EMI dimensions if all are present, otherwise every numeric column except ids, groups,
+    age, sex, gender, fold, start, end, onset, offset, duration, length, timestamp and index."""
     split: str = ""
     """train, valid or test."""
     root: str = ""
-    """Folder that relative paths start from; by default that of the table."""
+    """Folder of relative paths; by default the table's folder."""
     missing_words: list[str] = field(default_factory=lambda: list(MISSING_WORDS))
-    """Cells of texts, groups, ids and files that say that there is nothing: NaN, None, NULL, N/A and the others of
-    pandas, in exactly this case. With [] they are words and names."""
+    """Words for a missing value in cells of texts, groups, ids and files, case-sensitive: NaN, None, NULL, N/A and the
+    others of pandas. With [], they are read as words and names."""
 
     def root_or(self, default: Path) -> Path:
         return Path(self.root) if self.root else default
 
 
 def normalize_name(name: str) -> str:
-    """A column's name without spaces, underscores, hyphens and capitals, in which copies of a table differ."""
+    """A column's name in lower case without spaces, underscores and hyphens, which differ between copies of a table."""
     name = unicodedata.normalize("NFKC", name)
     return re.sub(rf"[\s_{INVISIBLE}-]", "", name).casefold()
 
 
 class Header:
-    """The column names of a table, found whatever their case, spaces, underscores and hyphens."""
+    """The column names of a table, looked up without regard to case, spaces, underscores and hyphens."""
 
     def __init__(self, names: Sequence[str], where: str):
         """where: the table, for messages."""
@@ -84,7 +83,7 @@ class Header:
             self._positions.setdefault(normalize_name(name), []).append(i)
 
     def position(self, name: str) -> int:
-        """Where a column is. UserError suggests the nearest name when there is no such column."""
+        """The position of a column. UserError suggests the nearest name if there is no such column."""
         if name in self.names:
             return self.names.index(name)
         position = self._only(normalize_name(name))
@@ -93,11 +92,11 @@ class Header:
         return position
 
     def _only(self, name: str, excluded: Collection[int] = ()) -> int | None:
-        """The position of a normalized name. UserError when several columns have it."""
+        """The position of a normalized name. UserError if several columns have it."""
         positions = [i for i in self._positions.get(name, []) if i not in excluded]
         if len(positions) > 1:
             names = " and ".join(repr(self.names[i]) for i in positions)
-            raise UserError(f"{self.where}: columns {names} differ in capitals and spaces only; rename one")
+            raise UserError(f"{self.where}: columns {names} differ only in capitals and spaces; rename one")
         return positions[0] if positions else None
 
     def first(self, usual_names: Iterable[str], excluded: Collection[int] = ()) -> int | None:
@@ -108,8 +107,8 @@ class Header:
     def resolve(
         self, roles: Iterable[str], options: ColumnOptions, media_columns: Collection[str] = ()
     ) -> dict[str, list[int]]:
-        """{role: positions}: the columns that the option of this name gives, otherwise the one recognized by its usual
-        names. Given columns are not recognized as anything else, and `media_columns`, whose cells are media, only as
+        """{role: positions}: the columns given by the option of this name, otherwise the column recognized by its usual
+        names. Given columns are not recognized as anything else, and `media_columns` (columns with media) only as
         media. UserError for a given column that does not exist."""
         given = {role: getattr(options, role) for role in roles}
         given = {role: [names] if isinstance(names, str) else names for role, names in given.items()}
@@ -131,9 +130,9 @@ class LabelGuess(NamedTuple):
     positions: dict[str, int]
     """{label name: position}."""
     notes: list[str]
-    """For a person to check."""
+    """Notes for a person to check."""
     wrong: dict[str, str]
-    """{label name: the first of its cells that are no numbers, and how many more there are}."""
+    """{label name: the first cell that is not a number, and how many more there are}."""
 
 
 def guess_labels(
@@ -143,11 +142,11 @@ def guess_labels(
     row_name: Callable[[int], str],
     not_labels: Collection[str] = (),
 ) -> LabelGuess:
-    """The EMI dimensions if all are present, otherwise these and the columns of numbers. A column with cells that are
-    no numbers is one of numbers if these are not the most, or look like numbers.
+    """The EMI dimensions if all are present, otherwise these and the numeric columns. A column with some cells that are
+    not numbers is still numeric if these are not the majority, or look like numbers.
 
-    taken: positions that hold something else; row_name(i) names a row in notes; not_labels: columns whose type says
-    that their numbers are no labels. UserError when two columns are the same EMI dimension.
+    taken: positions of other columns; row_name(i) names a row in notes; not_labels: columns with numbers that are no
+    labels according to their type. UserError if two columns are the same EMI dimension.
     """
     emi, found = _emi_columns(header)
     if len(emi) == len(EMI):
@@ -186,16 +185,16 @@ def guess_labels(
 
 
 def refuse_wrong_labels(where: str, wrong: dict[str, str]) -> None:
-    """UserError when a guessed label column has cells that are no numbers. where: the table."""
+    """UserError if a guessed label column has cells that are not numbers. where: the table."""
     for name, cell in wrong.items():
         raise UserError(
-            f"{where}: column {name!r} holds numbers, but {cell}; correct it or leave it empty; if it holds no labels, "
+            f"{where}: column {name!r} has numbers, but {cell}; correct it or leave it empty; if it has no labels, "
             "name the columns that do in the option labels"
         )
 
 
 def _emi_columns(header: Header) -> tuple[dict[str, int], list[str]]:
-    """The EMI dimensions that are present, in their published order, and a note of those that are not."""
+    """The EMI dimensions present, in their published order, and a note on the missing ones."""
     dimensions = {normalize_name(name): name for name in EMI}
     positions: dict[str, int] = {}
     for i, column in enumerate(header.names):
@@ -211,7 +210,7 @@ def _emi_columns(header: Header) -> tuple[dict[str, int], list[str]]:
 
 
 def is_not_label(name: str) -> bool:
-    """Whether a column's name says that its numbers identify, group or time something."""
+    """Whether a column's name says that its numbers are ids, groups or times."""
     words = [word.lower() for word in re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", name) if word]
     group = normalize_name(name).removesuffix("id") in GROUP_NAMES
     return group or bool(words and (words[0] in NOT_LABELS or words[-1] == "id"))

@@ -10,8 +10,8 @@ from shared.tables.cells import split_name
 
 
 def saved_splits(source: Path) -> list[tuple[Path, str]]:
-    """(folder, split) of each dataset that `save_to_disk` wrote at `source`; split "" for one that was saved alone; []
-    when nothing was saved there."""
+    """(folder, split) of each dataset saved by `save_to_disk` at `source`; split "" for a single dataset; [] if there
+    is none."""
     if (source / "dataset_dict.json").is_file():
         folders = sorted(folder for folder in source.iterdir() if (folder / "state.json").is_file())
         return [(folder, split_name(folder.name)) for folder in folders]
@@ -19,16 +19,16 @@ def saved_splits(source: Path) -> list[tuple[Path, str]]:
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The Arrow files of a saved dataset. UserError when its state.json names none."""
+    """The Arrow files of a saved dataset. UserError if its state.json names none."""
     state = read_json(folder / "state.json", "saved dataset", "write it again with save_to_disk")
     try:
         return [folder / file["filename"] for file in state["_data_files"]]
     except (KeyError, TypeError):
-        raise UserError(f"{folder}/state.json: names no files as a saved dataset's does") from None
+        raise UserError(f"{folder}/state.json: names no files, unlike that of a saved dataset") from None
 
 
 def data_files(folder: Path, suffixes: Collection[str]) -> list[tuple[Path, str]]:
-    """(file, split) of all files under a folder with these suffixes. The split is "" when neither the file's name nor
+    """(file, split) of all files under a folder with these suffixes. The split is "" if neither the file's name nor
     that of its folder says one."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     return [(path, _split_of(path)) for path in files]

@@ -1,4 +1,4 @@
-"""Decimal commas, as spreadsheets write them in much of Europe: found for a whole table, not guessed from one cell."""
+"""Decimal commas, common in European spreadsheets: detected for a whole table, not guessed from one cell."""
 
 import math
 import re
@@ -12,21 +12,21 @@ from shared.tables.text_table import TableRow
 _COMMA = re.compile(r"[+−-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
 _POINT = re.compile(r"[+−-]?\d*\.\d+([eE][+-]?\d+)?", re.ASCII)
 _THOUSANDS = re.compile(r"[+−-]?[1-9]\d{0,2},\d{3}", re.ASCII)
-"""Cells such as 1,234 that may as well be a thousand and more."""
+"""Ambiguous cells such as 1,234, which could also be more than a thousand."""
 
 
 class Converted(NamedTuple):
-    """The rows of a table, with decimal points."""
+    """The rows of a table with decimal points."""
 
     rows: list[TableRow]
     notes: list[str]
 
 
 def convert_decimal_commas(header: Sequence[str], rows: list[TableRow], not_numbers: Collection[int]) -> Converted:
-    """The rows with decimal points in the columns of numbers with decimal commas. not_numbers: columns to leave alone.
+    """The rows, with decimal commas replaced by points in numeric columns. not_numbers: columns to leave unchanged.
 
-    A column is one of these if most of its cells are numbers, and none has a decimal point. Cells such as 1,234 are
-    ambiguous: if no cell of the table shows that its commas are decimal, they stay, and are no numbers.
+    A column is converted if most of its cells are numbers, and none has a decimal point. Cells such as 1,234 are
+    ambiguous: if no cell of the table proves that its commas are decimal, they stay and are not numbers.
     """
     intact = [row for row in rows if not row.problem]
     columns = {i: [row.cells[i] for row in intact] for i in range(len(header)) if i not in not_numbers}

@@ -1,4 +1,4 @@
-"""The bytes of a table as text: its encoding, when it is certain, and what a file that is called a table may be."""
+"""The bytes of a table as text: its encoding, if certain, and what else a file with a table's name may be."""
 
 import codecs
 import re
@@ -11,7 +11,7 @@ from shared.files import read_file
 AS_CSV = "save it as CSV UTF-8 (in Excel and LibreOffice: Save As)"
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it starts with
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, because it starts with that mark
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -29,7 +29,7 @@ CONTENTS = {
     rb"\x80[\x02-\x05]": "a pickle; write it with to_csv",
     rb"\x93NUMPY": "a NumPy array; write it as CSV with a header",
 }
-"""How files begin that are no text tables, and what to do with them."""
+"""{first bytes of a file that is not a text table: what it is and what to do}."""
 _LETTERS = r"A-Za-zÀ-ÖØ-öø-ÿŠšŽžŒœŸ"
 _ODD_1252 = re.compile(
     rf"[^\x00-\x7f]{{3}}"  # whole words without a plain letter: another script
@@ -41,7 +41,7 @@ _ODD_1252 = re.compile(
     rf"|(?<![{_LETTERS}])[ÿîñðþ](?![{_LETTERS}])"
     rf"|[\x80-\x9f]"
 )
-"""What text in Windows-1252 does not hold, and text in other encodings read as Windows-1252 does."""
+"""Patterns in text of other encodings decoded as Windows-1252, but not in real Windows-1252 text."""
 
 
 class TableText(NamedTuple):
@@ -49,17 +49,17 @@ class TableText(NamedTuple):
 
     text: str
     notes: list[str]
-    """How it was read, when it is not plain UTF-8."""
+    """How it was read, if not as plain UTF-8."""
 
 
 def read_table_text(path: Path, encoding: str = "", tolerant: bool = False) -> TableText:
     """The text of a table. encoding: a codec of Python; by default UTF-8, UTF-16 or UTF-32 by their byte order marks,
-    UTF-16 by its zeros, or Windows-1252 if the text makes sense in it. tolerant: read what is not certain as UTF-8,
-    with U+FFFD for the wrong bytes. UserError when the file is missing, is no text, or its encoding is not certain."""
+    UTF-16 by its zeros, or Windows-1252 if it gives plausible text. tolerant: read an uncertain encoding as UTF-8, with
+    U+FFFD for invalid bytes. UserError if the file is missing, is not text, or its encoding is uncertain."""
     try:
         data = read_file(Path(path))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such table; name a .csv, or a folder that holds a labels.csv") from None
+        raise UserError(f"{path}: no such table; give a .csv, or a folder with a labels.csv") from None
     except (OSError, ValueError) as error:  # ValueError: no file can have this name
         raise UserError(f"{path}: not a readable table ({error})") from None
     content = next((what for begin, what in CONTENTS.items() if re.match(begin, data)), None)
@@ -71,7 +71,7 @@ def read_table_text(path: Path, encoding: str = "", tolerant: bool = False) -> T
     if mark is not None:
         return TableText(_decode_as(data, path, BYTE_ORDER_MARKS[mark]).text, [])
     if zeros := _utf16_without_mark(data):
-        return TableText(_decode_as(data, path, zeros).text, ["read as UTF-16, which it is without saying so"])
+        return TableText(_decode_as(data, path, zeros).text, ["read as UTF-16, although it has no byte order mark"])
     try:
         return TableText(data.decode("utf-8"), [])
     except UnicodeDecodeError as error:
@@ -94,7 +94,7 @@ def _decode_as(data: bytes, path: Path, encoding: str) -> TableText:
 
 
 def _utf16_without_mark(data: bytes) -> str:
-    """The byte order of UTF-16 text of mostly Latin letters; "" for anything else."""
+    """The byte order of UTF-16 text with mostly Latin letters; "" for anything else."""
     start = data[:4096]
     even, odd = start[::2].count(0), start[1::2].count(0)
     enough = len(start) // 2 * 0.7
@@ -104,7 +104,7 @@ def _utf16_without_mark(data: bytes) -> str:
 
 
 def _windows_1252(data: bytes, path: Path, first_wrong: int) -> TableText:
-    """Text that is not UTF-8, when it makes sense in Windows-1252. UserError names a line when it does not."""
+    """Text that is not UTF-8, if it is plausible in Windows-1252. UserError names a line if it is not."""
     line = data[:first_wrong].count(b"\n") + 1
     how = f"{AS_CSV}, or name its encoding in the option `encoding`"
     if not data[:first_wrong].isascii():

@@ -35,11 +35,11 @@ UNSUPPORTED = {
     ".dta": "save it as CSV",
     ".rds": "save it as CSV",
 }
-"""Suffixes of tables that are not read -> what to do."""
+"""Suffixes of unsupported tables -> what to do."""
 
 
 def is_table(path: Path) -> bool:
-    """Whether `read_table` reads files with this suffix. UserError for tables in a format that it does not read."""
+    """Whether `read_table` reads files with this suffix. UserError for tables in an unsupported format."""
     suffix = path.suffix.lower()
     if suffix in UNSUPPORTED and suffix not in READERS:
         raise UserError(f"{path}: tables in {suffix} are not read; {UNSUPPORTED[suffix]}")
@@ -47,7 +47,7 @@ def is_table(path: Path) -> bool:
 
 
 def read_records(path: Path) -> list[dict[str, str]]:
-    """The rows of a table as {column: cell}. UserError as `read_table`, and for a damaged row."""
+    """The rows of a table as {column: cell}. UserError as in `read_table`, and for a damaged row."""
     table = read_table(path)
     damaged = next((row for row in table.rows if row.problem), None)
     if damaged is not None:
@@ -57,8 +57,8 @@ def read_records(path: Path) -> list[dict[str, str]]:
 
 def read_table(path: Path, encoding: str = "") -> TextTable:
     """Column names, and the rows that are not blank; numbers have decimal points. A file with an unknown suffix is read
-    as delimited text. encoding: see `read_table_text`. UserError when the file is not a table, or its format is not
-    read."""
+    as delimited text. encoding: see `read_table_text`. UserError if the file is not a table, or its format is
+    unsupported."""
     table = (READERS[path.suffix.lower()] if is_table(path) else read_delimited)(path, encoding)
     names = [normalize_name(name) for name in table.header]
     texts = [i for i, name in enumerate(names) if name in KNOWN_NAMES or name.removesuffix("id") in GROUP_NAMES]

@@ -1,4 +1,4 @@
-"""JSON Lines: one object a row; its keys are the columns."""
+"""JSON Lines: one object per row; its keys are the columns."""
 
 import io
 import json
@@ -12,8 +12,8 @@ from shared.tables.text_table import TableRow, TextTable
 
 
 def read_json_lines(path: Path, encoding: str = "", lists: bool = False) -> TextTable:
-    """As `read_delimited`. A line that is not an object says so in `problem`. Columns that hold lists or objects are
-    left out and noted. lists: keep those of lists, as JSON. UserError when no line is an object with a key."""
+    """As `read_delimited`. A line that is not an object says so in `problem`. Columns with lists or objects are left
+    out, with a note. lists: keep columns with lists, as JSON. UserError if no line is an object with a key."""
     text, notes = read_table_text(path, encoding)
     objects = [(i, _parse(line)) for i, line in enumerate(io.StringIO(text, newline=None), 1) if clean(line)]
     names = list(dict.fromkeys(name for _, row in objects for name in row or {}))
@@ -29,7 +29,7 @@ def read_json_lines(path: Path, encoding: str = "", lists: bool = False) -> Text
         for line, row in objects
     ]
     kinds = "objects" if lists else "lists or objects"
-    notes += [f"columns that hold {kinds} are not read: {', '.join(nested)}"] if nested else []
+    notes += [f"columns with {kinds} are not read: {', '.join(nested)}"] if nested else []
     return TextTable(header, rows, notes)
 
 
@@ -42,7 +42,7 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object. ValueError when it has a key twice: which of the values is meant, nobody knows."""
+    """An object. ValueError for a duplicate key, because it is unclear which value is meant."""
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a key occurs twice")
     return dict(pairs)

@@ -1,4 +1,4 @@
-"""Finds the media files that a table names, as people and file systems write names."""
+"""Finds the media files named in a table, tolerating different spellings."""
 
 import contextlib
 import difflib
@@ -14,28 +14,28 @@ from shared.dataset.media_files import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MEDIA_SUF
 from shared.text import counted, first_few
 
 HINTS = 5
-"""Missing files for which similar names are looked for: where more are missing, the first ones say why."""
+"""Missing files to look up similar names for: if more are missing, the first ones show why."""
 MAX_NAMES = 20_000
-"""Names among which a similar one is looked for."""
+"""Most names to compare with when looking for a similar one."""
 _NUMBER = re.compile(r"0*(\d+?)(\.0*)?")
 
 
 class FoundMedia(NamedTuple):
-    """What a table's name for a file leads to."""
+    """The result of looking up a file name from a table."""
 
     path: Path | None
-    """The file; when none fits, the path as it is named, or None for an id."""
+    """The file; if none matches, the path as named, or None for an id."""
     problem: str = ""
-    """Why no file is taken, when that can be told."""
+    """Why no file was chosen, if known."""
     by_number: bool = False
-    """Whether the name is the number of the file, written in another way: 7 or 7.0 for 00007.mp4."""
+    """Whether the name is the file's number in another spelling: 7 or 7.0 for 00007.mp4."""
 
 
 class MediaFinder:
-    """Finds media files under a folder. Each folder is listed once, however many files are looked up in it."""
+    """Finds media files under a folder. Each folder is listed only once."""
 
     def __init__(self, base: Path, hints: int = HINTS):
-        """hints: missing files for which similar names are looked for."""
+        """hints: missing files to look up similar names for."""
         self.base = base
         self._names: dict[Path, dict[str, list[str]]] = {}
         self._by_tail: dict[str, list[Path]] | None = None
@@ -44,15 +44,15 @@ class MediaFinder:
         self._renamed: dict[str, str] = {}
 
     def find(self, name: str) -> FoundMedia:
-        """The file `name`; when it does not exist, the only one whose name differs in a missing media extension, then
-        in capitals, spaces and Unicode forms, then in how its number is written, then in its extension. None for an
-        empty name."""
+        """The file `name`; if it does not exist, the only file with a name that differs in a missing media extension,
+        then in capitals, spaces and Unicode forms, then in how its number is written, then in its extension. None for
+        an empty name."""
         if not name:
             return FoundMedia(None)
         if re.match(r"[a-z][a-z0-9+]+://", name, re.IGNORECASE):
             scheme, _, rest = name.partition("://")
             if scheme.lower() != "file":
-                return FoundMedia(self.base / name, f"{name}: an address, no file; download it")
+                return FoundMedia(self.base / name, f"{name}: an address, not a file; download it")
             name = unquote(rest)
         path = self.base / name.replace("\\", "/")
         folder = self._folder(path.parent)
@@ -68,21 +68,21 @@ class MediaFinder:
             return found._replace(by_number=by_number)
         if several:
             return FoundMedia(
-                path, f"{name!r} may be {first_few(sorted(several))}; none is taken: write it as the file"
+                path, f"{name!r} may be {first_few(sorted(several))}; none is used: write it like the file"
             )
         return FoundMedia(path, self._hint(name, folder, names))
 
     def find_by_id(self, name: str) -> FoundMedia:
-        """The media file whose relative path is `name`, with or without its extension, or ends with it; compared as in
-        `find`. Among files that differ in their extension only, the one whose extension comes first in
-        MEDIA_SUFFIXES. A problem when several files fit."""
+        """The media file with the relative path `name`, with or without its extension, or a path that ends with it;
+        compared as in `find`. Among files that differ only in their extension, the first extension in MEDIA_SUFFIXES
+        wins. A problem if several files match."""
         tails = self._tails()
         key, by_number = name.replace("\\", "/").removeprefix("./"), False
         matches = tails.get(key) or self._by_folded_tail.get(fold(key), [])
         if not matches and (number := _number(key)) is not None:
             matches, by_number = self._by_folded_tail.get(f"number {number}", []), True
         is_other = key not in tails
-        # A file directly in the folder has no longer name that would distinguish it from those in subfolders.
+        # A file directly in the folder has no longer name to distinguish it from files in subfolders.
         matches = [path for path in matches if key in (path.as_posix(), path.with_suffix("").as_posix())] or matches
         matches = sorted(matches, key=lambda path: MEDIA_SUFFIXES.index(path.suffix.lower()))
         files = {str(path.with_suffix("")): path for path in reversed(matches)}
@@ -92,7 +92,7 @@ class MediaFinder:
         if len(several) > 1:
             return FoundMedia(
                 None,
-                f"{name!r} may be {first_few(several)}; none is taken: name it in a path column, or by "
+                f"{name!r} may be {first_few(several)}; none is used: name it in a path column, or by "
                 f"a longer id as {Path(several[0]).with_suffix('').as_posix()}",
             )
         if not several:
@@ -102,12 +102,10 @@ class MediaFinder:
         return FoundMedia(self.base / several[0], by_number=by_number)
 
     def notes(self) -> list[str]:
-        """Which names were found written in another way."""
+        """Which names were found in another spelling."""
         shown = [f"{name!r} is {file}" for name, file in self._renamed.items()]
         return (
-            [f"{counted(len(shown), 'file')} named in another way than in the table: {first_few(shown)}"]
-            if shown
-            else []
+            [f"{counted(len(shown), 'file')} named differently than in the table: {first_few(shown)}"] if shown else []
         )
 
     def _found(self, name: str, named: Path, file: Path) -> FoundMedia:
@@ -116,8 +114,8 @@ class MediaFinder:
         return FoundMedia(file)
 
     def _folder(self, folder: Path) -> Path:
-        """The existing folder; when it does not exist, the only one whose name differs in capitals, spaces and Unicode
-        forms."""
+        """The existing folder; if it does not exist, the only one with a name that differs in capitals, spaces and
+        Unicode forms."""
         if folder == folder.parent or os.path.isdir(folder):
             return folder
         parent = self._folder(folder.parent)
@@ -125,8 +123,8 @@ class MediaFinder:
         return parent / same[0] if len(same) == 1 else parent / folder.name
 
     def _similar(self, name: str, names: dict[str, list[str]]) -> tuple[list[str], bool]:
-        """Names of files that differ in the first of these from `name`: case and spaces, with a missing extension, the
-        way a number is written, another extension of the same kind; and whether it is the number."""
+        """Names of files that differ from `name` in the first of these: case and spaces, with a missing extension; the
+        spelling of a number; another extension of the same kind. Also whether it is the number."""
         if same := names.get(fold(name)):
             return same, False
         for suffix in MEDIA_SUFFIXES:
@@ -142,7 +140,7 @@ class MediaFinder:
         return _first_suffix(same), False
 
     def _hint(self, name: str, folder: Path, names: dict[str, list[str]]) -> str:
-        """The file whose name is nearest to one that was not found; "" when there is none."""
+        """A hint at the file with the most similar name; "" if there is none."""
         if not self._hints:
             return ""
         self._hints -= 1
@@ -182,13 +180,13 @@ class MediaFinder:
 
 
 def fold(name: str) -> str:
-    """A name without capitals, in one Unicode form, with single spaces between words and none beside dots."""
+    """A name in lower case, in one Unicode form, with single spaces between words and none next to dots."""
     name = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return re.sub(r"\s*([./])\s*", r"\1", " ".join(name.split()))
 
 
 def _number(stem: str) -> int | None:
-    """The number that a name is, as 00007, 7 or 7.0."""
+    """The number in a name such as 00007, 7 or 7.0."""
     match = _NUMBER.fullmatch(stem) if stem.isascii() else None
     return int(match[1]) if match else None
 
@@ -202,7 +200,7 @@ def _kind(name: str) -> str:
 
 
 def _first_suffix(names: Iterable[str]) -> list[str]:
-    """Among names that differ in their extension only, the one whose extension comes first in MEDIA_SUFFIXES."""
+    """Among names that differ only in their extension, the one with the first extension in MEDIA_SUFFIXES."""
     order = [*MEDIA_SUFFIXES, *IMAGE_SUFFIXES]
     ordered = sorted(names, key=lambda name: order.index(PurePosixPath(name).suffix.lower()), reverse=True)
     return list({PurePosixPath(name).stem: name for name in ordered}.values())

@@ -1,4 +1,4 @@
-"""Cells of texts, names and files that say that there is nothing, emptied and counted."""
+"""Empty and count the cells of texts, names and files that contain a word for a missing value."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -26,9 +26,9 @@ def empty_missing_words(
     row_name: Callable[[int], str],
     split: int | None = None,
 ) -> Emptied:
-    """The rows, in which a cell at one of the positions is "" if it is one of the words. The notes count these cells,
-    and those that are such a word in another case, which stay: somebody may be called Na. row_name(i): names a row;
-    split: position of the names of splits, none of which is such a word in any case."""
+    """The rows, with "" in each cell at one of the positions that is one of the words. The notes count these cells, and
+    cells with such a word in another case, which stay, because somebody may be called Na. row_name(i): names a row;
+    split: position of the split names, which are never such words, in any case."""
     columns = {i for i in (*positions, split) if i is not None}
     emptied: Counter[tuple[str, str]] = Counter()
     kept: Counter[tuple[str, str]] = Counter()

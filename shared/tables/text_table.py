@@ -1,4 +1,4 @@
-"""Delimited tables (CSV, TSV, exports of spreadsheets): separators, and rows with damaged quotation marks.
+"""Delimited tables (CSV, TSV, spreadsheet exports): separators, and rows with damaged quotation marks.
 
 `read_table` (formats.py) reads a table in any format.
 """
@@ -19,11 +19,11 @@ from shared.text import counted
 
 OPEN_QUOTE = "a quotation mark is left open"
 DELIMITERS = "\t;|,"
-"""In the order in which they win when several fit equally well: names and texts often hold commas."""
+"""In order of preference if several fit equally well: names and texts often contain commas."""
 SAMPLE_LINES = 50
-"""Lines from which the separator is guessed."""
+"""Lines to guess the separator from."""
 MAX_CELL = 10_000_000
-"""Characters. The limit also bounds the search for the end of a quotation mark that is left open."""
+"""Characters. The limit also bounds the search for the end of an unclosed quotation mark."""
 _EXCEL_FIRST_LINE = re.compile(r'"?sep=(?P<delimiter>.|\\t)"?[;,\t|"]*', re.IGNORECASE)
 csv.field_size_limit(MAX_CELL)
 
@@ -35,33 +35,33 @@ class TableRow:
     line: int
     """Its first line in the file, counted from 1."""
     cells: list[str]
-    """Without white space at their ends; as many as there are columns."""
+    """Stripped cells, one per column."""
     problem: str = ""
     """Why cells may be under the wrong column; "" for an intact row."""
 
 
 @dataclass
 class TextTable:
-    """A table as it was read."""
+    """The content of a table."""
 
     header: list[str]
     rows: list[TableRow]
     notes: list[str]
-    """What a person should check."""
+    """Notes for a person to check."""
 
 
 def read_delimited(path: Path, encoding: str = "") -> TextTable:
     """Column names, and the rows that are not blank.
 
-    A row with more cells than the header says so in `problem`. One with fewer cells is counted in the notes, and its
-    missing cells are empty. A quotation mark that is left open affects its own row only. Lines of comments (#) and
-    Excel's first line (sep=;) are no rows. encoding: see `read_table_text`. UserError when the file is not a table, has
-    no header, no row fits the header, or a column name occurs twice.
+    A row with more cells than the header says so in `problem`. A row with fewer cells is counted in the notes, and its
+    missing cells are empty. An unclosed quotation mark affects only its own row. Comment lines (#) and Excel's first
+    line (sep=;) are not rows. encoding: see `read_table_text`. UserError if the file is not a table, has no header, no
+    row fits the header, or a column name occurs twice.
     """
     text, notes = read_table_text(path, encoding)
     if re.match(r'\s*(\{\s*"|\[\s*[{\["])', text):
-        raise UserError(f"{path}: holds JSON; call it .jsonl if each line is an object, or save it as CSV")
-    # The extra line lets a quotation mark that is open in the last line run past it.
+        raise UserError(f"{path}: contains JSON; rename it to .jsonl if each line is an object, or save it as CSV")
+    # The extra line lets an unclosed quotation mark in the last line run past it.
     lines = [*io.StringIO(text, newline=""), ""]
     start = find_header(lines)
     notes = notes + start.notes
@@ -77,14 +77,14 @@ def read_delimited(path: Path, encoding: str = "") -> TextTable:
         first = rows[0]
         raise UserError(
             f"{path}: no row fits the header of {len(header)} columns in line {start.line + 1}; line {first.line} has "
-            f"{first.problem}; put cells with commas into quotation marks, or use another separator"
+            f"{first.problem}; quote cells with commas, or use another separator"
         )
     return TextTable(header, rows, notes + reader.notes())
 
 
 @dataclass
 class TableStart:
-    """Where a table begins."""
+    """The start of a table."""
 
     line: int
     """Index of the header among the lines."""
@@ -115,8 +115,8 @@ def find_header(lines: Sequence[str]) -> TableStart:
 
 
 def _is_header(comment: str, following: str, delimiter: str) -> bool:
-    """Whether a line that begins with # is the header: it has as many cells as the line below, and names of columns if
-    that one has."""
+    """Whether a line that begins with # is the header: it has as many cells as the line below, and column names if the
+    line below has any."""
     names, below = split_line(clean(comment).lstrip("# "), delimiter), split_line(following, delimiter)
     return len(names) == len(below) and (_usual_names(names) >= _usual_names(below))
 
@@ -127,20 +127,20 @@ def _usual_names(cells: Sequence[str]) -> int:
 
 
 def _next_line(lines: Sequence[str], start: int) -> int:
-    """The first line from `start` on that is not blank; the last one when all are."""
+    """The first non-blank line from `start` on; the last line if all are blank."""
     return next((i for i in range(start, len(lines)) if clean(lines[i])), max(len(lines) - 1, 0))
 
 
 def _check_header(where: str, header: list[str], problem: str) -> None:
-    """UserError when the header cannot be one."""
+    """UserError if the line cannot be a header."""
     if problem:
         raise UserError(f"{where}: {problem}; close it")
-    suffixes = tuple(suffix for suffix in MEDIA_SUFFIXES if suffix != ".ts")  # also the end of a name for time stamps
+    suffixes = tuple(suffix for suffix in MEDIA_SUFFIXES if suffix != ".ts")  # also the ending of a name for timestamps
     media = [name for name in header if name.lower().endswith(suffixes) and not name.startswith(".")]
     if media:
         raise UserError(f"{where}: {media[0]!r} is a file, not the name of a column; add a header, such as path,Joy")
     if any("\0" in name for name in header):
-        raise UserError(f"{where}: holds NUL bytes; export the table again")
+        raise UserError(f"{where}: contains NUL bytes; export the table again")
     positions: dict[str, int] = {}
     for i, name in enumerate(header, 1):
         if name and name in positions:
@@ -149,7 +149,7 @@ def _check_header(where: str, header: list[str], problem: str) -> None:
 
 
 class _RowReader:
-    """Reads the rows below a header, and collects what a person should check."""
+    """Reads the rows below a header, and collects notes for a person to check."""
 
     def __init__(self, lines: Sequence[str], header: list[str], delimiter: str):
         self.lines, self.header, self.delimiter = lines, header, delimiter
@@ -187,11 +187,11 @@ class _RowReader:
             ("line", "of nothing but NUL bytes, such as line {}; was the file copied completely?"): self.zeros,
         }
         return [
-            f"{counted(len(found), word)} {text.format(found[0])}" for (word, text), found in texts.items() if found
+            f"{counted(len(lines), word)} {text.format(lines[0])}" for (word, text), lines in texts.items() if lines
         ]
 
     def _record(self, start: int) -> tuple[list[str], int, str]:
-        """As `_read_record`, of this table's width if it can be read so."""
+        """As `_read_record`, with this table's width if possible."""
         header = self.header
         cells, line_count, problem = _read_record(self.lines, start, self.delimiter)
         inner = self._inner_rows(start, line_count)
@@ -201,14 +201,14 @@ class _RowReader:
             if not other_problem and self._fits(others) and not self._inner_rows(start, other_count):
                 self.escaped.append(start + 1)
                 return others, other_count, ""
-        if inner and not self._fits(cells):  # the quotation mark closes in another row
+        if inner and not self._fits(cells):  # the closing quotation mark is in another row
             return split_line(self.lines[start], self.delimiter), 1, OPEN_QUOTE
         if inner and len(header) > 1:
             self.suspicious.append(start + 1)
         return cells, line_count, problem
 
     def _is_strict(self, start: int, line_count: int) -> bool:
-        """Whether the quotation marks of a record are where RFC 4180 has them."""
+        """Whether the quotation marks of a record follow RFC 4180."""
         try:
             lines = self.lines[start : start + line_count]
             return len(list(csv.reader(lines, delimiter=self.delimiter, strict=True))) == 1
@@ -216,7 +216,7 @@ class _RowReader:
             return False
 
     def _inner_rows(self, start: int, line_count: int) -> bool:
-        """Whether a record of several lines holds what looks like further rows."""
+        """Whether a record of several lines contains what looks like further rows."""
         inner = self.lines[start + 1 : start + line_count]
         return len(self.header) > 1 and any(self._fits(split_line(line, self.delimiter)) for line in inner)
 
@@ -236,7 +236,7 @@ class _RowReader:
         return TableRow(line, cells + [""] * (len(header) - len(cells)), problem)
 
     def _fits(self, cells: list[str]) -> bool:
-        """Whether there are as many cells as columns, apart from blank ones at the end."""
+        """Whether there are as many cells as columns, ignoring blank ones at the end."""
         used_cells = max((i + 1 for i, cell in enumerate(cells) if clean(cell)), default=0)
         named_columns = max((i + 1 for i, name in enumerate(self.header) if name), default=0)
         return used_cells <= len(self.header) and named_columns <= len(cells)
@@ -244,7 +244,7 @@ class _RowReader:
 
 def _read_record(lines: Sequence[str], start: int, delimiter: str) -> tuple[list[str], int, str]:
     """The cells of the record that starts in line `start`, its number of lines, and its problem. A quoted cell may span
-    lines; a record whose quotation mark is not closed properly is its first line alone."""
+    lines; a record with an improperly closed quotation mark is only its first line."""
     reader = csv.reader((lines[i] for i in range(start, len(lines))), delimiter=delimiter, strict=True)
     try:
         return next(reader), reader.line_num, ""
@@ -253,7 +253,7 @@ def _read_record(lines: Sequence[str], start: int, delimiter: str) -> tuple[list
 
 
 def split_line(line: str, delimiter: str) -> list[str]:
-    """The cells of one line, whatever its quotation marks: those that do not enclose a cell are part of it."""
+    """The cells of one line; quotation marks that do not enclose a cell are part of it."""
     try:
         return next(csv.reader([line], delimiter=delimiter, strict=True), [])
     except csv.Error:
@@ -274,7 +274,7 @@ def split_line(line: str, delimiter: str) -> list[str]:
 
 
 def guess_delimiter(lines: Sequence[str]) -> str:
-    """The separator that splits the first lines into the most cells, and into as many as the header has."""
+    """The separator that splits the first lines into the most cells, with as many as the header has."""
     header, rows = lines[0] if lines else "", [line for line in lines[1:SAMPLE_LINES] if clean(line)]
 
     def quality(delimiter: str) -> tuple[float, int]:

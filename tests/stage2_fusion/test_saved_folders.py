@@ -145,8 +145,8 @@ def test_changed_rows_are_refused(features, place):
         (("digest",), -1, "digest is -1"),
         (("digest",), "", "digest is ''"),
         (("encoders", "digest"), "", "digest of its encoders"),
-        (("label_names",), ["d0", "=1+1"], "'=1+1' begins as a formula"),
-        (("group_names",), ["a\nb"], "holds the control character '\\n'"),
+        (("label_names",), ["d0", "=1+1"], "'=1+1' begins like a spreadsheet formula"),
+        (("group_names",), ["a\nb"], "contains the control character '\\n'"),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""Layout "vidmimic2": Hume-Vidmimic2 as it is distributed, and with the files that teams have added to it.
+"""Layout "vidmimic2": Hume-Vidmimic2 as distributed, and with files added by teams.
 
     train_split.csv, valid_split.csv    Filename (five digits), six labels in [0, 1]
     test_split.csv                      added by teams: Filename, and columns of zeros that are not labels
@@ -9,7 +9,7 @@
     text/00000.txt                      transcripts, added by teams
     test_data/                          the same folders for the test split
 
-A damaged row or file affects its own clip only, and is named in the clip's verdict.
+A damaged row or file affects only its own clip and is named in the clip's verdict.
 """
 
 import os
@@ -30,22 +30,22 @@ SPLITS = ("train", "valid", "test")
 DISTRIBUTED = {"train": 8072, "valid": 4588, "test": 4586}
 """Clips of each split in the distributed dataset."""
 UNLISTED = "has files in test_data/, but is in no table"
-"""Problem of a test clip that the table of the test split does not list."""
+"""Problem of a test clip that is missing in the table of the test split."""
 FOLDERS = ("raw", "audio", "face_images", "vit", "wav2vec2", "text")
 
 
 @dataclass
 class Vidmimic2(CheckedOptions):
     crops: Literal["own", "precomputed"] = "own"
-    """Pictures: faces that this project finds in raw/, or the crops of face_images/."""
+    """Pictures: faces detected in raw/, or the precomputed crops in face_images/."""
     audio: Literal["precomputed", "raw"] = "precomputed"
-    """Sound: audio/, on which published results rest, or the sound of raw/. The other one is the fallback."""
+    """Sound: audio/, as used for published results, or the sound of raw/. The other one is the fallback."""
 
     def read(self, source: Path) -> ClipSource:
-        """The clips of all splits present, sorted by id; without any table, those that have a file. UserError when
-        there are none."""
+        """The clips of all splits present, sorted by id; without any table, the clips with a file. UserError if there
+        are none."""
         if not source.is_dir():
-            raise UserError(f"{source}: not a folder; name the one that holds train_split.csv")
+            raise UserError(f"{source}: not a folder; give the folder with train_split.csv")
         folders = DatasetFolders(source)
         clips: dict[str, Clip] = {}
         notes: list[str] = []
@@ -109,11 +109,11 @@ class DatasetFolders:
         return test_path or self.paths[False, name].get(clip.id)
 
     def ids_in_test_data(self) -> set[str]:
-        """Clips that have a file in test_data/, whether a table lists them or not."""
+        """Clips with a file in test_data/, even if no table lists them."""
         return {identifier for name in FOLDERS for identifier in self.paths[True, name]}
 
     def media_ids(self) -> list[str]:
-        """Clips that have a video or a sound file, sorted."""
+        """Clips with a video or a sound file, sorted."""
         return sorted(self.ids_in("raw") | self.ids_in("audio"))
 
     def ids_in(self, name: str) -> set[str]:
@@ -124,7 +124,7 @@ class DatasetFolders:
 
 
 def _list(folder: Path, name: str) -> dict[str, Path]:
-    """{id: path}: in face_images the folders that hold pictures, elsewhere the files of the right kind."""
+    """{id: path}: in face_images, folders with pictures; elsewhere, files of the right kind."""
     suffixes = {"raw": MEDIA_SUFFIXES, "audio": MEDIA_SUFFIXES, "text": (".txt",)}.get(name, (".pkl",))
     paths: dict[str, Path] = {}
     try:
@@ -154,7 +154,7 @@ def _notes(clips: list[Clip], folders: DatasetFolders) -> list[str]:
     zero_rows = {split: count_zero_rows(members) for split, members in by_split.items()}
     if any(zero_rows.values()):
         shares = ", ".join(f"{n} of {len(by_split[s])} in {s}" for s, n in zero_rows.items() if n)
-        notes.append(f"rows of zeros alone: {shares}; they are kept")
+        notes.append(f"rows of only zeros: {shares}; they are kept")
     unlabeled = count_unlabeled([clip for clip in clips if clip.split != "test"])
     if unlabeled:
         notes.append(f"{counted(unlabeled, 'clip')} of train and valid without labels")
@@ -169,7 +169,7 @@ def _notes(clips: list[Clip], folders: DatasetFolders) -> list[str]:
 
 
 def _completeness(by_split: Mapping[str, list[Clip]], folders: DatasetFolders) -> str:
-    """A table: the clips of each split beside the distributed number, and how many of them each folder lacks."""
+    """A table: the clips of each split next to the distributed number, and how many each folder lacks."""
     lines = [f"{'':<12}" + "".join(f"{split:>16}" for split in SPLITS)]
     numbers = [f"{len(clips)} of {DISTRIBUTED[split]}" for split, clips in by_split.items()]
     lines.append(f"{'clips':<12}" + "".join(f"{number:>16}" for number in numbers))

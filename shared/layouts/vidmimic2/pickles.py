@@ -26,15 +26,15 @@ MAX_BYTES = 1 << 30
 
 
 class _ArrayType:
-    """Replaces `numpy.ndarray`, which can be called to make arrays of any shape from uninitialized memory."""
+    """Replaces `numpy.ndarray`, which could create arrays of any shape from uninitialized memory."""
 
 
 class _DType:
-    """Replaces `numpy.dtype`. Of the state in a pickle only the byte order is used: the rest follows from the name, and
-    a different state could make an array larger than its bytes."""
+    """Replaces `numpy.dtype`. It uses only the byte order of the pickled state: the rest follows from the name, and a
+    different state could make an array larger than its bytes."""
 
     objects = False
-    """Whether arrays of Python values are allowed, which a pickle holds as a list."""
+    """Whether arrays of Python values are allowed, which are pickled as a list."""
 
     def __init__(self, name: str, align: bool = False, copy: bool = True):
         self.dtype = np.dtype(name)
@@ -42,7 +42,7 @@ class _DType:
             raise pickle.UnpicklingError("object arrays are not allowed")
 
     def of_bytes(self) -> np.dtype:
-        """The type of an array of bytes: not of objects, whose bytes would be read as pointers."""
+        """The type of an array given as bytes; not objects, because their bytes would be read as pointers."""
         if self.dtype.hasobject:
             raise pickle.UnpicklingError("object arrays are not allowed")
         return self.dtype
@@ -56,7 +56,7 @@ class _DTypeOrObject(_DType):
 
 
 class _Array(np.ndarray):
-    """Filled from a pickle, which must hold as many bytes as the array needs."""
+    """Filled from a pickle, which must have exactly the bytes of the array."""
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, fortran, data = state
@@ -66,7 +66,7 @@ class _Array(np.ndarray):
 
 
 def _reconstruct(kind: type, shape: tuple, code: bytes) -> _Array:
-    """The array that is filled afterwards; NumPy always asks for an empty one."""
+    """The array to fill afterwards; NumPy always requests an empty one."""
     if kind is not _ArrayType or shape != (0,):
         raise pickle.UnpicklingError("malformed array constructor")
     return np.empty(0, np.int8).view(_Array)
@@ -81,7 +81,7 @@ def _scalar(dtype: _DType, data: bytes) -> np.generic:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Bytes as old pickles write them."""
+    """Bytes as encoded in old pickles."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"unsupported encoding {encoding}")
     return codecs.encode(text, "latin1")
@@ -95,11 +95,11 @@ REPLACEMENTS = {
     ("numpy.core.numeric", "_frombuffer"): _frombuffer,
     ("_codecs", "encode"): _encode,
 }
-"""Everything a pickled array needs, and what it gets instead."""
+"""{everything a pickled array needs: its safe replacement}."""
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds NumPy arrays and plain Python values, and calls nothing else."""
+    """Builds only NumPy arrays and plain Python values; nothing else is called."""
 
     replacements = REPLACEMENTS
 
@@ -112,7 +112,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _dictionary(*_: Any) -> dict:
-    """In the place of an OrderedDict or a defaultdict, which is filled afterwards."""
+    """Replaces an OrderedDict or a defaultdict, and is filled afterwards."""
     return {}
 
 
@@ -123,14 +123,14 @@ class _ArraysOfObjects(_ArraysOnly):
         ("numpy", "dtype"): _DTypeOrObject,
         ("collections", "OrderedDict"): _dictionary,
         ("collections", "defaultdict"): _dictionary,
-        ("builtins", "dict"): _dictionary,  # what a defaultdict is made with; never called
+        ("builtins", "dict"): _dictionary,  # the default factory of a defaultdict; never called
         ("builtins", "list"): _dictionary,
     }
 
 
 def read_pickle(path: Path, max_bytes: int = MAX_BYTES, objects: bool = False) -> Any:
-    """The arrays and plain values in a pickle, also of Python 2. objects: allow arrays of plain values. MediaError, in
-    one line, when the file cannot be read, is larger than `max_bytes` or holds anything else."""
+    """The arrays and plain values in a pickle, including Python 2 pickles. objects: allow arrays of plain values.
+    MediaError, in one line, if the file cannot be read, is larger than `max_bytes` or contains anything else."""
     path = Path(path)
     try:
         if path.stat().st_size > max_bytes:
@@ -149,7 +149,8 @@ def read_pickle(path: Path, max_bytes: int = MAX_BYTES, objects: bool = False) -
 
 def read_features(path: Path, width: int | None = None) -> np.ndarray:
     """float32 (T, C) from a pickled array, list of rows, or {"...": array}; T may be 0. MediaError, in one line, when
-    the file cannot be read, holds something else, does not have `width` columns, or has values that are not finite."""
+    the file cannot be read, contains something else, does not have `width` columns, or has values that are not
+    finite."""
     path = Path(path)
     value = read_pickle(path)
     if isinstance(value, dict) and len(value) == 1:
@@ -160,7 +161,7 @@ def read_features(path: Path, width: int | None = None) -> np.ndarray:
         array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         reason = one_line(error, 100)
-        raise MediaError(f"{path}: holds no array of numbers ({reason})") from None
+        raise MediaError(f"{path}: has no array of numbers ({reason})") from None
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim == 1 and len(array):
@@ -169,7 +170,7 @@ def read_features(path: Path, width: int | None = None) -> np.ndarray:
         return np.zeros((0, width or array.shape[-1]), np.float32)
     if array.ndim != 2 or (width is not None and array.shape[1] != width):
         wanted = f"(T, {width or 'C'})"
-        raise MediaError(f"{path}: an array of shape {array.shape} where {wanted} is needed")
+        raise MediaError(f"{path}: an array of shape {array.shape}; expected {wanted}")
     if not np.isfinite(array).all():
         raise MediaError(f"{path}: {int((~np.isfinite(array)).any(axis=1).sum())} of {len(array)} rows are not finite")
     return np.ascontiguousarray(array)
@@ -187,7 +188,7 @@ class ClipFeatures:
 
 
 def read_clip_features(root: Path, clip_id: str, split: str = "") -> ClipFeatures:
-    """The features of a clip of Hume-Vidmimic2 at `root`. Those of the test split may be in test_data/."""
+    """The features of a clip of Hume-Vidmimic2 at `root`. Test clips may have them in test_data/."""
     features: dict[str, np.ndarray] = {}
     problems: list[str] = []
     for modality, folder in FEATURE_FOLDERS.items():
@@ -197,7 +198,7 @@ def read_clip_features(root: Path, clip_id: str, split: str = "") -> ClipFeature
             path = test_path
         try:
             features[modality] = read_features(path, WIDTHS[folder])
-            problems += [f"{path}: no steps in it"] if not len(features[modality]) else []
+            problems += [f"{path}: has no steps"] if not len(features[modality]) else []
         except MediaError as error:
             features[modality] = np.zeros((0, WIDTHS[folder]), np.float32)
             problems.append(str(error))

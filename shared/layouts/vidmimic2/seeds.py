@@ -1,8 +1,8 @@
-"""Which clips of Hume-Vidmimic2 imitate the same seed video, as far as labels and words tell.
+"""Which clips of Hume-Vidmimic2 imitate the same seed video, inferred from labels and words.
 
 Labels are shares of raters, k / N. A few people rated each clip, and a hundred or more rated each seed video. Many
 clips carry the labels of their seed video: the same vector with a large N, in train and in valid. A model that has
-memorized seed videos scores higher on those clips than on others.
+memorized seed videos scores higher on these clips than on others.
 """
 
 import math
@@ -15,14 +15,14 @@ from shared.files import digest
 from shared.text import words
 
 MAX_CLIP_RATERS = 30
-"""A label vector with more raters is that of a seed video."""
+"""A label vector with more raters belongs to a seed video."""
 MAX_RATERS = 150
-"""Largest number of raters tried: fractions with a larger N differ less from each other than by rounding."""
+"""Largest number of raters to try: with a larger N, fractions differ by less than the rounding error."""
 TOLERANCE = 0.005
 
 
 def common_denominator(labels: tuple[float, ...]) -> int | None:
-    """The smallest N such that all labels are multiples of 1 / N; None when there is none up to MAX_RATERS."""
+    """The smallest N such that all labels are multiples of 1 / N; None if there is none up to MAX_RATERS."""
     values = np.array(labels)
     if not len(values) or not np.isfinite(values).all():
         return None
@@ -32,7 +32,7 @@ def common_denominator(labels: tuple[float, ...]) -> int | None:
 
 
 def seed_names(clips: list[Clip]) -> list[str]:
-    """The name of each clip's seed video, "" when it is unknown. A name is a function of what its clips share."""
+    """The name of each clip's seed video, "" if unknown. The name is a function of what its clips share."""
     groups = UnionFind(len(clips))
     label_names: dict[int, str] = {}
     first_row: dict[tuple[float, ...], int] = {}
@@ -56,7 +56,7 @@ def seed_names(clips: list[Clip]) -> list[str]:
 
 
 def count_zero_rows(clips: list[Clip]) -> int:
-    """How many clips have labels, all of them 0."""
+    """How many clips have labels that are all 0."""
     return sum(bool(clip.labels) and all(value == 0 for value in clip.labels) for clip in clips)
 
 

@@ -16,16 +16,16 @@ from shared.tables.encodings import read_table_text
 from shared.tables.text_table import find_header, split_line
 
 NO_CLIP = "names no clip; left out"
-"""How the note of a row without an id ends."""
+"""End of the note about a row without an id."""
 NO_LABELS = (math.nan,) * len(EMI)
 DECIMAL_COMMA = re.compile(r"^([+-]?[01]?),(\d+(?:[eE][+-]?\d+)?)$")
 """No separator of thousands, since labels are at most 1."""
 TOLERANCE = 1e-6
-"""By how much a label may lie outside [0, 1]."""
+"""Tolerance for labels outside [0, 1]."""
 
 
 def clip_id(cell: str) -> str | None:
-    """Five digits, however a copy writes them: 00007, 7, 7.0, raw/00007.mp4. Other names are kept; None without one."""
+    """Five digits for any spelling: 00007, 7, 7.0, raw/00007.mp4. Other names are kept; None without a name."""
     name = clean(cell).replace("\\", "/").rsplit("/", 1)[-1]
     stem, dot, suffix = name.rpartition(".")
     if dot and f".{suffix.lower()}" in MEDIA_SUFFIXES:
@@ -63,25 +63,25 @@ def read_split(table: Path, is_test: bool) -> tuple[dict[str, Clip], list[str]]:
     clips = _clips(rows, columns, name, notes)
     if is_test and clips and all(value == 0 for clip in clips.values() for value in clip.labels):
         clips = {key: Clip(key, None, labels=NO_LABELS, problems=clip.problems) for key, clip in clips.items()}
-        notes.append(f"{name}: zeros throughout, which are no labels")
+        notes.append(f"{name}: all zeros, which are not labels")
     if not clips:
         notes.append(f"{name}: no rows")
     return clips, notes
 
 
 def _refuse_other_scale(rows: list["_Row"], columns: dict[str, int], table: Path) -> None:
-    """UserError when most labels above 0 are above 1: not single bad cells, but a copy on another scale."""
+    """UserError if most labels above 0 are above 1: this is a copy on another scale, not a few bad cells."""
     positive = [value for row in rows for value in row.numbers(columns).values() if value is not None and value > 0]
     above = [value for value in positive if value > 1 + TOLERANCE]
     if 2 * len(above) > len(positive):
         raise UserError(
-            f"{table}: {len(above)} of {len(positive)} labels above 0 are above 1 (up to {max(above):g}), where "
+            f"{table}: {len(above)} of {len(positive)} labels above 0 are above 1 (up to {max(above):g}), but "
             "Hume-Vidmimic2 has labels in [0, 1]: divide them, or read the table with --layout csv and --label_range"
         )
 
 
 def _clips(rows: list["_Row"], columns: dict[str, int], name: str, notes: list[str]) -> dict[str, Clip]:
-    """{id: clip} of the rows of table `name`; rows without an id are added to the notes."""
+    """{id: clip} from the rows of table `name`; rows without an id are added to the notes."""
     clips: dict[str, Clip] = {}
     count = Counter(row.id(columns) for row in rows)
     for row in rows:
@@ -107,7 +107,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _find_columns(header: list[str], name: str) -> tuple[dict[str, int] | None, list[str]]:
-    """Positions of "Filename" and of the labels, whatever their case, spaces and underscores; None when they cannot be
+    """Positions of "Filename" and of the labels, ignoring case, spaces and underscores; None if they cannot be
     determined."""
     names = [normalize_name(cell) for cell in header]
     wanted = {column: normalize_name(column) for column in ("Filename", *EMI)}
@@ -117,7 +117,7 @@ def _find_columns(header: list[str], name: str) -> tuple[dict[str, int] | None, 
         return columns, []
     if len(header) == len(wanted) and len(absent) > len(wanted) // 2:
         return {column: i for i, column in enumerate(wanted)}, [
-            f"{name}: its header is not readable ({', '.join(header)[:80]}); the official order of columns is assumed"
+            f"{name}: its header is not readable ({', '.join(header)[:80]}); assuming the official order of columns"
         ]
     if "Filename" in absent:
         return None, [f"{name}: no column Filename, so its rows are left out (columns: {', '.join(header)[:80]})"]
@@ -143,13 +143,13 @@ class _Row:
         return len(self.cells) == self.width
 
     def id(self, columns: dict[str, int]) -> str | None:
-        """None when the row names no clip; in a damaged row only digits count as a name."""
+        """None if the row names no clip; in a damaged row, only digits count as a name."""
         position = columns["Filename"]
         name = clip_id(self.cells[position]) if position < len(self.cells) else None
         return name if name and (self.is_intact or name.isdigit()) else None
 
     def numbers(self, columns: dict[str, int]) -> dict[str, float | None]:
-        """Dimension to its number: NaN for an empty cell, None for one that is no number; {} for a damaged row."""
+        """{dimension: number}: NaN for an empty cell, None for anything else; {} for a damaged row."""
         if not self.is_intact:
             return {}
         numbers = {}
@@ -171,7 +171,7 @@ class _Row:
         for column, value in self.numbers(columns).items():
             if value is None or value < -TOLERANCE or value > 1 + TOLERANCE:
                 problems.append(
-                    f"{self.where}: {column} is {self.cell(column, columns)!r}, no number in [0, 1]; not read"
+                    f"{self.where}: {column} is {self.cell(column, columns)!r}, not a number in [0, 1]; not read"
                 )
                 value = math.nan
             elif math.isnan(value) and column in columns:

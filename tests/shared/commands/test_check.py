@@ -128,7 +128,7 @@ def test_files_that_differ_in_the_middle_are_no_duplicates(tmp_path, capsys):
     report = run(tmp_path / "t.csv", tmp_path)
     assert report["duplicates"] == {"files": [], "sounds": [["2", "3"]], "transcripts": []}
     assert report["leakage"]["same sound"]["examples"] == ["2 (train) and 3 (test)"]
-    assert "2 clips in 1 set with sound files of equal content: 2 = 3" in capsys.readouterr().out
+    assert "2 clips in 1 set with sound files with equal content: 2 = 3" in capsys.readouterr().out
     assert run(tmp_path, tmp_path, "--layout", "folder")["duplicates"]["files"] == [["b", "c"]]
 
 

@@ -187,7 +187,7 @@ def test_jobs_of_an_array_equal_one_run(source, prepared, tmp_path, monkeypatch)
     second = out / ".partial" / "000001.arrow"
     content = second.read_bytes()
     second.write_bytes((out / ".partial" / "000000.arrow").read_bytes())
-    with pytest.raises(UserError, match="other clips than the source, or some of them twice"):
+    with pytest.raises(UserError, match="does not hold the clips of the source exactly once"):
         job("--merge")
     assert not (out / "dataset.json").exists()
     second.write_bytes(content)

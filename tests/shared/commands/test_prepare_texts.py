@@ -21,7 +21,7 @@ def table(tmp_path):
 def test_check_misses_no_files_of_texts_alone(table, tmp_path, capsys):
     assert emit("check", table, "--label_range", "1,5", "--out", tmp_path / "report.json") == 0
     shown = capsys.readouterr().out
-    assert "files        none: texts alone" in shown and "missing      " not in shown
+    assert "files        none: only texts" in shown and "missing      " not in shown
     files = json.loads((tmp_path / "report.json").read_text())["files"]
     assert files["words_alone"] == 13 and files["there"] == 0 and files["missing"] == []
 

@@ -85,5 +85,5 @@ def test_invalid_split_is_an_error(clips, tmp_path):
     with pytest.raises(UserError, match=r"splits\.csv changed since"):
         ClipDataset.open(tmp_path / "fold")
     seal(tmp_path / "fold")
-    with pytest.raises(UserError, match=r"splits\.csv: damaged, or of other clips"):
+    with pytest.raises(UserError, match=r"splits\.csv: damaged, or for other clips"):
         ClipDataset.open(tmp_path / "fold")

@@ -127,7 +127,7 @@ def test_a_layout_may_decide_the_range_itself():
     fixed = source([0.5, 1.0], [0, 0.2])
     fixed.label_ranges = {}
     assert labels(scale_labels(fixed, LabelOptions(), "x")).tolist() == [[0.5, 0], [1, 0.2]]
-    with pytest.raises(UserError, match="this layout says itself"):
+    with pytest.raises(UserError, match="this layout defines the range"):
         scale_labels(fixed, LabelOptions("0,5"), "x")
 
 
@@ -196,14 +196,14 @@ def test_a_copy_of_vidmimic2_on_another_scale_is_refused_but_not_single_bad_cell
             read_source(tmp_path, "vidmimic2")
         return
     clips = read_source(tmp_path, "vidmimic2").clips
-    assert np.isnan(labels(ClipSource(clips))).sum() == 2 and "no number in [0, 1]" in clips[3].problems[0]
-    with pytest.raises(UserError, match="this layout says itself"):
+    assert np.isnan(labels(ClipSource(clips))).sum() == 2 and "not a number in [0, 1]" in clips[3].problems[0]
+    with pytest.raises(UserError, match="this layout defines the range"):
         prepare.main([str(tmp_path), "--out", str(tmp_path / "c"), "--label_range", "0,100"])
 
 
 def test_a_numeric_column_that_may_hold_no_labels_is_named(tmp_path):
     rows = [f"gone{i}.mp4,some words {i},0.{i},{1990 + i}" for i in range(4)]
     (tmp_path / "t.csv").write_text("\n".join(["file,text,glad,year", *rows]) + "\n")
-    advice = r"4 of 4 labels of year lie.*if year holds no labels, .* --layout_options '{labels: \[glad\]}'"
+    advice = r"4 of 4 labels of year lie.*if year has no labels, .* --layout_options '{labels: \[glad\]}'"
     with pytest.raises(UserError, match=advice):
         prepare.main([str(tmp_path / "t.csv"), "--out", str(tmp_path / "c")])

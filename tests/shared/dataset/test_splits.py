@@ -107,7 +107,7 @@ def test_dataset_is_split_by_two_kinds_of_groups(clips, tmp_path, capsys):
     assert train and test
     assert not {s for s, _ in train} & {s for s, _ in test} and not {v for _, v in train} & {v for _, v in test}
     left_out = data.column("split").count("")
-    assert f"no subject and no seed is in two splits, for which {left_out} clips between them are in none" in out
+    assert f"no subject and no seed is in two splits; {left_out} clips between them are in no split" in out
     assert data.info.split["by"] == "subject,seed"
     for by, words in (
         ("subject,who", "--by who: the clips have no such group"),

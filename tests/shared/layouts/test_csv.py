@@ -66,7 +66,9 @@ def test_other_labels_are_the_numeric_columns(tmp_path):
 def test_name_that_a_spreadsheet_would_run_or_a_line_cannot_hold_is_refused(tmp_path, name, role):
     path = table(tmp_path, f"path,{name},b\na.mp4,0.5,1\n")
     options = {} if role == "label" else {"labels": ["b"], "groups": [name.strip('"')]}
-    with pytest.raises(UserError, match=r"labels\.csv.*(begins as a formula|control character).*rename it$"):
+    with pytest.raises(
+        UserError, match=r"labels\.csv.*(begins like a spreadsheet formula|control character).*rename it$"
+    ):
         read_source(path, options=options)
 
 
@@ -113,7 +115,7 @@ def test_a_word_in_a_column_of_numbers_is_named_and_a_column_of_words_is_noted(t
     text = "path,valence,comment\na.mp4,0.5,x\nb.mp4,0.25,5\n\nd.mp4,low,y\ne.mp4,?,\n f.mp4,1,z\n"
     with pytest.raises(UserError) as caught:
         read_source(table(tmp_path, text))
-    assert "column 'valence' holds numbers, but line 5: 'low' is not a number (and 1 more row)" in str(caught.value)
+    assert "column 'valence' has numbers, but line 5: 'low' is not a number (and 1 more row)" in str(caught.value)
     source = read_source(tmp_path, "csv", {"labels": []} | {"groups": ["valence"]})
     assert source.label_names == () and source.clips[2].groups == {"valence": "low"}
     assert "'comment' is not read: line 2: 'x' is not a number (and 2 more rows)" in source.notes

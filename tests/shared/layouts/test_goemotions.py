@@ -52,7 +52,7 @@ def test_lines_that_are_no_text_are_left_out_and_unknown_emotions_are_not_labels
     assert list(by_id) == ["c1", "c2", "c3", "c4"]
     for name, shown in (("c2", "'0,4'"), ("c3", "''")):
         assert all(map(math.isnan, by_id[name].labels))
-        assert by_id[name].problems == (f"its emotions {shown} are no numbers below 4",)
+        assert by_id[name].problems == (f"its emotions {shown} are not numbers below 4",)
     assert by_id["c4"].transcript is None and by_id["c4"].labels[1] == 1
 
 
@@ -65,11 +65,11 @@ def test_what_is_no_goemotions_is_refused_in_a_line(tmp_path):
         read_source(folder, "goemotions")
     twice = write(tmp_path / "twice", train="a\t0\tc1\n")
     (twice / "old_train.tsv").write_text("a\t0\tc1\n")
-    with pytest.raises(UserError, match=r"old_train.tsv and train.tsv may both be meant"):
+    with pytest.raises(UserError, match=r"old_train.tsv and train.tsv both match"):
         read_source(twice, "goemotions")
     (folder / "emotions.txt").write_text(NAMES)
     (folder / "train.tsv").write_bytes(b"caf\xe9\t0\tc1\n")
-    with pytest.raises(UserError, match=r"train.tsv: is no UTF-8 at byte 3: save it as UTF-8$"):
+    with pytest.raises(UserError, match=r"train.tsv: not UTF-8 at byte 3: save it as UTF-8$"):
         read_source(folder, "goemotions")
 
 

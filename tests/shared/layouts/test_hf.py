@@ -86,7 +86,7 @@ def test_folders_without_a_readable_dataset_raise(tmp_path):
         read_source(tmp_path)
     for state in ("{}", "[]", '{"_data_files": 1}', '{"_data_files": [{}]}'):
         (tmp_path / "state.json").write_text(state)
-        with pytest.raises(UserError, match="names no files as a saved dataset"):
+        with pytest.raises(UserError, match="names no files, unlike that of a saved dataset"):
             read_source(tmp_path)
 
 

@@ -80,9 +80,9 @@ def test_manifest_describes_files_with_any_name(tmp_path):
     write(tmp_path / "published" / "manifest.csv", MANIFEST.replace("path", "file").replace("emotion", "mood"))
     noted = read_source(tmp_path / "published", "ravdess")
     assert noted.clips == by_names.clips and "the names of the files are read instead" in noted.notes[0]
-    with pytest.raises(UserError, match=r"holds the table manifest\.csv, which may have the labels"):
+    with pytest.raises(UserError, match=r"has the table manifest\.csv, which may contain the labels"):
         guess_layout(tmp_path / "published")
-    with pytest.raises(UserError, match="no manifest of RAVDESS"):
+    with pytest.raises(UserError, match="not a RAVDESS manifest"):
         read_source(tmp_path / "published" / "manifest.csv", "ravdess")
 
 
@@ -108,7 +108,7 @@ def test_manifest_rows_that_are_not_understood_are_named(tmp_path):
     assert "its emotion 'sleepy' is none of neutral, calm" in unknown.problems[0] and "no actor" in unknown.problems[1]
     assert math.isnan(unsure.labels[4]) and sum(map(math.isnan, unsure.labels)) == 1 and unsure.transcript is None
     assert unsure.media == tmp_path / "a/y.mp4" and "'loud' is none of normal, strong" in unsure.problems[0]
-    assert torn.problems == ("line 8 of manifest.csv says something else of it, so it is not labeled",)
+    assert torn.problems == ("line 8 of manifest.csv contradicts it, so it is not labeled",)
     notes = "\n".join(source.notes)
     for words in (
         "1 row names no file and is left out: line 6",

@@ -44,14 +44,14 @@ def test_rows_of_texts_are_clips_named_by_the_table_and_the_line(kind, tmp_path)
     assert source.clips[0].labels == (2.5,) and math.isnan(source.clips[1].labels[0])
     assert [clip.split for clip in source.clips] == ["train", "valid", "test"]
     assert all(clip.words_alone and clip.media is None and not clip.problems for clip in source.clips)
-    assert "texts alone: no column of media files" in source.notes
+    assert "only texts: no column of media files" in source.notes
 
 
 def test_texts_with_ids_are_alone_unless_a_file_is_called_like_one_of_them(tmp_path):
     path = write_table(tmp_path, "csv", ["a1", "a2", "a3"])
     alone = read_source(path)
     assert [clip.id for clip in alone.clips] == ["a1", "a2", "a3"] and all(clip.words_alone for clip in alone.clips)
-    assert "texts alone: no column of media files, and no file is called like an id" in alone.notes
+    assert "only texts: no column of media files, and no file is called like an id" in alone.notes
     (tmp_path / "a2.mp4").write_bytes(b"x")
     recorded = read_source(path)
     assert [clip.media for clip in recorded.clips] == [None, tmp_path / "a2.mp4", None]
@@ -69,7 +69,9 @@ def test_text_with_a_comma_outside_quotes_is_left_out_by_its_line(tmp_path):
 
 def test_table_of_neither_files_nor_texts_says_how_either_is_named(tmp_path):
     (tmp_path / "t.csv").write_text("essay,joy\nso happy,1\n")
-    with pytest.raises(UserError, match=r"no column for the media files.*texts alone has a column transcript or text"):
+    with pytest.raises(
+        UserError, match=r"no column for the media files.*text-only table has a column transcript or text"
+    ):
         read_source(tmp_path / "t.csv")
     (clip,) = read_source(tmp_path / "t.csv", "csv", {"transcript": "essay"}).clips
     assert clip.words_alone and clip.transcript == "so happy" and clip.labels == (1.0,)

@@ -64,7 +64,7 @@ def test_rows_files_and_transcripts_are_matched_by_five_digits(tmp_path):
     assert table["face_images"] == ["1", "absent", "1", "absent", "2", "absent"]  # Thumbs.db is no crop
     assert table["vit"] == ["no", "folder", "no", "folder", "no", "folder"]
     assert "1 in raw/ are in no table and left out: 00077" in notes
-    assert "rows of zeros alone: 1 of 1 in valid" in notes
+    assert "rows of only zeros: 1 of 1 in valid" in notes
     raw, _ = clips_of(root, audio="raw", crops="precomputed")
     assert raw["00000"].audio is None and raw["00000"].crops == root / "face_images/00000"
     with pytest.raises(UserError, match="layout 'vidmimic2'"):
@@ -155,7 +155,7 @@ def test_zeros_of_the_test_split_are_not_labels(tmp_path):
     rows = "8,0,0,0,0,0,0\n9,0,0,0,0,0,0\n"
     root = make(tmp_path, "1,0,0,0,0,0,0\n", test=f"{HEADER.lower()}\n{rows}")
     clips, notes = clips_of(root)
-    assert all(math.isnan(value) for value in clips["00008"].labels) and "no labels" in notes
+    assert all(math.isnan(value) for value in clips["00008"].labels) and "not labels" in notes
     assert clips["00001"].labels == (0,) * 6
     make(root, "1,0,0,0,0,0,0\n", test=f"{HEADER}\n{rows}10,0,0,0,0,0,0.5\n")
     assert clips_of(root)[0]["00008"].labels == (0,) * 6

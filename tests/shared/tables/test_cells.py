@@ -106,7 +106,7 @@ def test_bad_cell_names_its_row_and_never_drops_its_column(read, cell):
 
 def test_column_of_numbers_in_another_notation_is_refused(read):
     with pytest.raises(
-        UserError, match=r"'valence' holds numbers, but line 2: '10%' is not a number: write 0\.5 for 50%"
+        UserError, match=r"'valence' has numbers, but line 2: '10%' is not a number: write 0\.5 for 50%"
     ):
         read("path,valence\nc0.mp4,10%\nc1.mp4,20%\n")
 

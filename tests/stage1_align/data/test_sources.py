@@ -404,7 +404,7 @@ def test_table_of_pairs_is_read_as_tables_of_clips_are(tmp_path, capsys):
 def test_bad_label_names_its_line(tmp_path, cell):
     (tmp_path / "0.wav").write_bytes(wav(0, tmp_path))
     (tmp_path / "t.csv").write_text(f"audio,caption,valence\n0.wav,a,0.5\n0.wav,b,{cell}\n")
-    with pytest.raises(UserError, match=f"'valence' holds numbers, but line 3: '{cell}'"):
+    with pytest.raises(UserError, match=f"'valence' has numbers, but line 3: '{cell}'"):
         opened("csv", tmp_path / "t.csv")
 
 
