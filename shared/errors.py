@@ -11,16 +11,16 @@ class UserError(Exception):
 
 
 class UsageError(UserError):
-    """A command line that is wrong in itself: the exit status is 2."""
+    """An invalid command line: the exit status is 2."""
 
 
 OPTION_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What libraries raise when they are built with options that contradict each other."""
+"""Exceptions that libraries raise for conflicting options."""
 
 
 @contextlib.contextmanager
 def options_of(what: str, how: str) -> Iterator[None]:
-    """Turn errors of a library that builds `what` from options into a UserError; `how` says what to compare."""
+    """Turn errors of a library that builds `what` from options into a UserError; `how` says what to check."""
     try:
         yield
     except UserError:
@@ -31,7 +31,7 @@ def options_of(what: str, how: str) -> Iterator[None]:
 
 
 def disk_full(error: BaseException) -> str:
-    """What the system says of a full disk or quota, if that is the error; "" otherwise. Libraries wrap it in errors of
+    """The system's message for a full disk or quota, if that is the error; "" otherwise. Libraries wrap it in errors of
     their own, with its text."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):

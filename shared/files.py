@@ -28,20 +28,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: readers see the old file or the complete new one. A symbolic link stays, and the file
-    that it points to is written. UserError if there is something other than a file (a folder, a device, a pipe); an
-    OSError names `path`, and leaves no part of the file behind."""
+    """Write a file atomically: readers see the old file or the complete new one. A symbolic link is kept, and its
+    target is written. UserError if the path is not a file (a folder, a device, a pipe); an OSError names `path`, and
+    leaves no partial file behind."""
     target = Path(os.path.realpath(path))
     if is_stream(path) or (os.path.lexists(target) and not target.is_file()):
         raise UserError(f"{path}: is not a file but a folder, a device or a pipe; give the name of a file")
-    # A random name: jobs on several machines may share the folder, and have equal process ids.
+    # A random name: jobs on several machines may share the folder and have equal process ids.
     partial = target.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content)
         os.replace(partial, target)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # of a full or unwritable disk
+        with contextlib.suppress(OSError):  # the disk is full or not writable
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from None
@@ -49,9 +49,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a name such as /dev/stdout leads to what a process has open. The file behind it, such as the log that a
-    shell writes, belongs to whoever opened it: nothing replaces it, and nothing lies beside it."""
-    for _ in range(40):  # links to links, as many as the system follows
+    """Whether a name such as /dev/stdout refers to an open file of a process. That file, such as a shell's log, belongs
+    to whoever opened it: it is never replaced, and nothing is written next to it."""
+    for _ in range(40):  # chained links, up to the system's limit
         path = Path(os.path.realpath(path.parent), path.name)
         if not path.is_symlink():
             return False
@@ -65,13 +65,13 @@ NO_FILE = "no file but a pipe or a device; write its content to a file"
 
 
 def is_special(path: Path) -> bool:
-    """Whether this is neither a file nor a folder, though there is something: a pipe would wait for its writer, and
-    /dev/zero never ends."""
+    """Whether the path exists but is neither a file nor a folder: a pipe would wait for its writer, and /dev/zero never
+    ends."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file, or of what a process has open, such as /dev/stdin. OSError for any other pipe or device."""
+    """The bytes of a file, or of an open file such as /dev/stdin. OSError for any other pipe or device."""
     if is_special(path) and not is_stream(path):
         raise OSError(NO_FILE)
     return path.read_bytes()
@@ -86,17 +86,17 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def read_json(path: Path, what: str, how: str) -> Any:
-    """Read JSON. UserError when `what` is missing or damaged; `how` says how to make it."""
+    """Read JSON. UserError if `what` is missing or damaged; `how` says how to create it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: damaged {what} ({error}); {how}") from None
-    except (OSError, ValueError):  # ValueError: no file can have this name
+    except (OSError, ValueError):  # ValueError: not a valid file name
         raise UserError(f"{path}: no {what} here; {how}") from None
 
 
 def read_object(path: Path, what: str, how: str) -> dict[str, Any]:
-    """Read a JSON object. UserError as in `read_json`, and when the file holds another value."""
+    """Read a JSON object. UserError as in `read_json`, and if the file holds another value."""
     content = read_json(path, what, how)
     if not isinstance(content, dict):
         raise UserError(f"{path}: damaged {what} (it holds {type(content).__name__}, not an object); {how}")
@@ -104,8 +104,8 @@ def read_object(path: Path, what: str, how: str) -> dict[str, Any]:
 
 
 def saved_folder(folder: str | Path) -> Path:
-    """The folder that a `save_pretrained` is to write. UserError if it has no name, or if writing it would delete
-    something else: a file, or a folder that no `save_pretrained` of this project wrote."""
+    """The folder for `save_pretrained` to write. UserError if it has no name, or if writing it would delete something
+    else: a file, or a folder not written by a `save_pretrained` of this project."""
     if not isinstance(folder, str | os.PathLike) or not Path(folder).name:
         raise UserError(f"got {folder!r}: give the name of a folder to save to")
     path = Path(folder)
@@ -121,8 +121,8 @@ def saved_folder(folder: str | Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder that gets its name when the block ends without an error, and then replaces an older one. A symbolic link
-    to a folder stays: the folder that it points to is replaced."""
+    """A folder that gets its name, and replaces an older one, when the block ends without an error. A symbolic link to
+    a folder is kept: its target is replaced."""
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -142,7 +142,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """A hard link where the file system supports it, otherwise a copy."""
+    """A hard link if the file system supports it, otherwise a copy."""
     with contextlib.suppress(OSError):
         os.link(source, target)
         return
@@ -153,8 +153,8 @@ SAMPLE_BYTES = 4096
 
 
 def sample_digest(path: Path, places: int = 3) -> str:
-    """Sixteen hexadecimal digits of SAMPLE_BYTES at evenly spaced places of a file, its start and end among them:
-    another recording of the same name and size differs there, and reading them takes no time. "" for a file that
+    """Sixteen hexadecimal digits of SAMPLE_BYTES at evenly spaced positions of a file, including its start and end:
+    another recording with the same name and size differs there, and reading them takes no time. "" for a file that
     cannot be read."""
     content = hashlib.sha256()
     try:
@@ -169,7 +169,7 @@ def sample_digest(path: Path, places: int = 3) -> str:
 
 
 def is_digest(value: Any) -> bool:
-    """Whether a value looks like one of `digest`."""
+    """Whether a value looks like a result of `digest`."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None
 
 

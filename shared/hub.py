@@ -14,8 +14,8 @@ def is_hub(source: str | Path) -> bool:
 
 
 def resolve(source: str | Path, patterns: list[str]) -> Path:
-    """The folder of a source. The files of a hub repository that match `patterns` are downloaded to the hub's own
-    cache, unless they are there already. UserError if that fails."""
+    """The folder of a source. Files of a hub repository that match `patterns` are downloaded to the hub's cache unless
+    they are already there. UserError if this fails."""
     if not isinstance(source, str | os.PathLike):
         raise UserError(f"got {type(source).__name__} {source!r:.60}: give a folder, or {PREFIX}OWNER/NAME")
     if not is_hub(source):
@@ -33,7 +33,7 @@ def resolve(source: str | Path, patterns: list[str]) -> Path:
 
 
 def upload(folder: Path, repo_id: str, private: bool, message: str) -> None:
-    """Upload a folder to a model repository, which is created if necessary. UserError if that fails."""
+    """Upload a folder to a model repository, and create it if necessary. UserError if this fails."""
     from huggingface_hub import HfApi
 
     api = HfApi()

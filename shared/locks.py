@@ -1,7 +1,7 @@
-"""A folder has one writer at a time: a second process is refused in one line that names the first.
+"""A folder has one writer at a time: a second process gets a one-line error that names the first.
 
-The locks are those of the operating system (fcntl), which also hold between machines that share a disk, and end with
-the process, however it ends. A process may take the same lock again. On a disk without locks there are none.
+The locks are operating system locks (fcntl). They also work between machines that share a disk, and end with the
+process, however it ends. A process may take the same lock again. A disk without lock support has no locks.
 """
 
 import errno
@@ -19,8 +19,8 @@ _held: dict[str, int] = {}
 
 
 def hold(folder: Path, shown: Path, name: str = LOCK, shared: bool = False) -> None:
-    """Take the lock `folder`/`name` until `release` or the end of the process. shared: together with others that share
-    it. UserError, which begins with `shown`, if another process holds it."""
+    """Take the lock `folder`/`name` until `release` or the end of the process. shared: a shared lock. UserError,
+    beginning with `shown`, if another process holds it."""
     file = os.path.realpath(folder / name)
     if file in _held:
         return

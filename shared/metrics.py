@@ -13,47 +13,47 @@ from numpy.typing import ArrayLike
 from shared.text import counted
 
 CONSTANT_UNITS = 2
-"""Values that differ by no more units in the last place are equal up to rounding: constant."""
+"""Values that differ by at most this number of units in the last place are equal up to rounding: constant."""
 AMBIGUOUS = 1e-9
-"""Where the variance of a bootstrap sample is below this fraction of its mean square, sums of squares lose the digits
-that tell a constant from a small signal: such samples are scored value by value."""
+"""If the variance of a bootstrap sample is below this fraction of its mean square, sums of squares lose the digits that
+tell a constant from a small signal: such samples are scored value by value."""
 
 MAX_WEIGHTS = 2**22
-"""Weights of rows in bootstrap samples that are held at once."""
+"""Most row weights of bootstrap samples in memory at once."""
 
 FEW_GROUPS = 20
-"""Below this many groups a bootstrap interval is too narrow: with simulated groups of 6 rows and effects of their own,
-95 % intervals cover 94 % at 20 groups, 87 % at 10, 80 % at 4."""
+"""With fewer groups, a bootstrap interval is too narrow: with simulated groups of 6 rows and a group effect, 95 %
+intervals cover 94 % at 20 groups, 87 % at 10, 80 % at 4."""
 
 MIN_ROWS = 3
-"""Labeled rows that a correlation needs: that of two rows is 1 or -1 whatever the predictions."""
+"""Least labeled rows for a correlation: with two rows, it is 1 or -1 for any predictions."""
 
 
 @dataclass(frozen=True)
 class DimensionScores:
-    """One score of K dimensions. None marks a dimension whose labels do not allow it (`why_no_pcc`); JSON has no
+    """One score for K dimensions. None marks a dimension with labels that do not allow it (`why_no_pcc`); JSON has no
     NaN."""
 
     mean: float | None
-    """Over the dimensions that have the score; None without one."""
+    """Mean over the dimensions with the score; None without any."""
     per_dimension: dict[str, float | None]
 
     @classmethod
     def from_values(cls, values: dict[str, float]) -> "DimensionScores":
-        """Scores in which NaN marks a dimension without one."""
+        """From scores where NaN marks a dimension without one."""
         return cls(_mean(values), {name: None if np.isnan(value) else value for name, value in values.items()})
 
 
 @dataclass(frozen=True)
 class CorrelationScores(DimensionScores):
-    """PCC with 95 % bootstrap intervals, each [low, high], or None without a PCC, without resamples, or with one group
-    alone, which is the same in every resample."""
+    """PCC with 95 % bootstrap intervals, each [low, high], or None without a PCC, without resamples, or with a single
+    group, which is the same in every resample."""
 
     interval: list[float] | None
     """Of the mean over dimensions."""
     interval_per_dimension: dict[str, list[float] | None]
     n: int
-    """Rows behind the scores."""
+    """Number of scored rows."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +70,27 @@ class CrossedIntervals:
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of one split. `dataclasses.asdict` gives what metrics.json holds; `from_json` reads it back."""
+    """All scores of one split. `dataclasses.asdict` gives the content of metrics.json; `from_json` reads it back."""
 
     n: int
     """Rows."""
     groups: int
-    """Distinct groups that the bootstrap draws from."""
+    """Distinct groups in the bootstrap."""
     pcc: CorrelationScores
     pcc_nonzero: CorrelationScores
     """Over the rows with at least one label above zero, the lowest value of its range."""
     ccc: DimensionScores
     mae: DimensionScores
     constant: list[str]
-    """Dimensions whose predictions are constant; their correlations count 0."""
+    """Dimensions with constant predictions; their correlations count as 0."""
     constant_labels: list[str]
-    """Dimensions whose labels are constant: they have no correlation."""
+    """Dimensions with constant labels: they have no correlation."""
     crossed: CrossedIntervals | None = None
     """None without groups of a second kind."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Scores":
-        """The scores among the keys of a metrics.json. KeyError or TypeError when one is missing."""
+        """The scores among the keys of a metrics.json. KeyError or TypeError if one is missing."""
         return cls(
             n=values["n"],
             groups=values["groups"],
@@ -105,10 +105,10 @@ class Scores:
 
 
 def is_constant(values: ArrayLike) -> bool:
-    """Whether `values` (N,) vary no more than rounding does: by CONSTANT_UNITS units in the last place of the largest,
-    in the precision in which they are stored. Values that float32 holds exactly, as those of a network do, count as
-    stored in float32, whatever their type. This rule alone decides what is constant, for scores, intervals, remarks and
-    the choice of epochs: a signal that is small beside its mean is one.
+    """Whether `values` (N,) vary no more than rounding errors: by CONSTANT_UNITS units in the last place of the
+    largest, in the precision in which they are stored. Values that are exact in float32, such as network outputs, count
+    as stored in float32, whatever their type. Scores, intervals, remarks and the choice of epochs all use this rule: a
+    signal that is small relative to its mean is not constant.
     """
     values = np.asarray(values)
     return values.size < 2 or float(np.ptp(values.astype(np.float64))) <= CONSTANT_UNITS * _last_place(values)
@@ -124,7 +124,7 @@ def _last_place(values: np.ndarray) -> float:
 
 
 def why_no_pcc(labels: ArrayLike) -> str:
-    """Why labels (N,), NaN = not labeled, allow no correlation; "" when they do."""
+    """Why labels (N,), NaN = not labeled, allow no correlation; "" if they do."""
     known = np.asarray(labels, dtype=np.float64)
     known = known[~np.isnan(known)]
     if not known.size:
@@ -135,7 +135,7 @@ def why_no_pcc(labels: ArrayLike) -> str:
 
 
 def why_not_learned(labels: ArrayLike) -> str:
-    """Why training labels (N,), NaN = not labeled, teach a model nothing but a constant; "" when they do."""
+    """Why a model can only learn a constant from training labels (N,), NaN = not labeled; "" if it can learn."""
     known = np.asarray(labels, dtype=np.float64)
     known = known[~np.isnan(known)]
     if known.size < 2:
@@ -148,7 +148,7 @@ def pcc(predictions: ArrayLike, labels: ArrayLike) -> float:
 
         PCC = sum((x - mean x)(y - mean y)) / sqrt(sum((x - mean x)^2) sum((y - mean y)^2))
 
-    Rows with a NaN label are left out. 0 when x is constant; NaN when the labels allow no correlation: fewer than
+    Rows with a NaN label are left out. 0 if x is constant; NaN if the labels allow no correlation: fewer than
     MIN_ROWS rows, or all labels equal.
     """
     x, y = _labeled_rows(predictions, labels)
@@ -176,7 +176,7 @@ def ccc(predictions: ArrayLike, labels: ArrayLike) -> float:
 
 
 def mae(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Mean absolute error, mean |x - y|, over the rows whose label is not NaN; NaN when there are none."""
+    """Mean absolute error, mean |x - y|, over the labeled rows (not NaN); NaN if there are none."""
     x, y = _labeled_rows(predictions, labels)
     return float(np.abs(x - y).mean()) if x.size else float("nan")
 
@@ -194,10 +194,10 @@ def score(
     """All scores of one split.
 
     predictions, labels: (N, K), NaN = not labeled; names: the K dimensions; groups: the group (such as the subject) of
-    each row, which the bootstrap draws as a whole; None makes each row its own group; resamples: bootstrap samples
-    behind the intervals; lowest: (K,), the lowest value of each range, above which a label counts as above zero;
-    crossed: the group of a second kind of each row, for intervals that respect both.
-    ValueError when the shapes do not match.
+    each row, which the bootstrap draws as a whole; None makes each row its own group; resamples: bootstrap samples for
+    the intervals; lowest: (K,), the lowest value of each range; a label above it counts as above zero; crossed: the
+    group of a second kind of each row, for intervals that respect both.
+    ValueError if the shapes do not match.
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if predictions.shape != labels.shape or predictions.ndim != 2 or predictions.shape[1] != len(names):
@@ -224,7 +224,7 @@ def scorable(labels: np.ndarray) -> list[int]:
 
 def interval(draws: np.ndarray) -> list[float] | None:
     """The 95 % percentile interval [low, high] (Efron and Tibshirani 1993, chapter 13) of bootstrap draws (R,); NaN
-    draws are left out. None when no draw remains."""
+    draws are left out. None if no draw remains."""
     draws = draws[~np.isnan(draws)]
     return [float(value) for value in np.percentile(draws, [2.5, 97.5])] if draws.size else None
 
@@ -252,15 +252,15 @@ def bootstrap_pcc(
 
         PCC = (Sxy - Sx Sy / n) / sqrt((Sxx - Sx^2 / n) (Syy - Sy^2 / n))
 
-    Constant predictions (`is_constant`) count 0. A sample in which the labels of a dimension happen not to vary (a rare
-    dimension, few groups), or which has fewer than MIN_ROWS of them, tells nothing about that dimension and is NaN. One
-    group alone is the same in every sample and tells nothing about others: a dimension that only one group has labels
-    of is NaN, and with one group there are no samples: (0, K).
+    Constant predictions (`is_constant`) count as 0. A sample where the labels of a dimension happen not to vary (a rare
+    dimension, few groups), or with fewer than MIN_ROWS of them, says nothing about the dimension and is NaN. A single
+    group is the same in every sample and says nothing about others: a dimension with labels in only one group is NaN,
+    and with one group there are no samples: (0, K).
 
-    crossed: (N,), a second kind of groups. Rows of one of them are not independent either, so both kinds are drawn
-    independently, and a row counts as often as its group of the first kind times that of the second: the pigeonhole
-    bootstrap (Owen 2007, Ann. Appl. Stat. 1, 386-411; Owen and Eckles 2012, Ann. Appl. Stat. 6, 895-927), which
-    overstates the variance slightly rather than understating it.
+    crossed: (N,), a second kind of groups. Rows of such a group are not independent either, so both kinds are drawn
+    independently, and a row's weight is the product of the counts of its two groups: the pigeonhole bootstrap (Owen
+    2007, Ann. Appl. Stat. 1, 386-411; Owen and Eckles 2012, Ann. Appl. Stat. 6, 895-927), which slightly overstates the
+    variance rather than understating it.
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     names, group = np.unique(groups, return_inverse=True)
@@ -284,12 +284,12 @@ def bootstrap_pcc(
 
 
 def _draw(count: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `count` groups is drawn, in each sample: int (R, count)."""
+    """How often each of `count` groups is drawn in each sample: int (R, count)."""
     return rng.multinomial(count, np.full(count, 1 / count), size=resamples)
 
 
 def weighted_pcc(predictions: np.ndarray, labels: np.ndarray, group: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """PCC of samples that hold row n drawn[r, group[n]] times: float64 (R, K), NaN where it tells nothing.
+    """PCC of samples that contain row n drawn[r, group[n]] times: float64 (R, K), NaN where undefined.
 
     predictions, labels: float64 (N, K), NaN = not labeled; group: int (N,) below G; drawn: int (R, G).
     """
@@ -323,20 +323,20 @@ def weighted_pcc(predictions: np.ndarray, labels: np.ndarray, group: np.ndarray,
 
 
 def _near_rounding(values: np.ndarray, squares: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Which samples of values (N,) may be constant: those of `count` (R,) rows whose sum of squared deviations (R,) is
-    one of rounding."""
+    """Which samples of values (N,) may be constant: samples of `count` (R,) rows with a sum of squared deviations (R,)
+    within rounding error."""
     return squares <= count * (2 * CONSTANT_UNITS * _last_place(values)) ** 2
 
 
 def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 of values (N,), equal ones sharing their mean: float64 (N,). NaN ranks last."""
+    """Ranks from 1 of values (N,), ties sharing their mean rank: float64 (N,). NaN ranks last."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)  # (N,), (U,)
     return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray, strata: np.ndarray | None = None) -> float:
     """Area under the ROC curve: the probability that a positive scores above a negative, ties counting half (the
-    Mann-Whitney statistic; Hanley and McNeil 1982, Radiology 143, 29-36). NaN when there is no such pair.
+    Mann-Whitney statistic; Hanley and McNeil 1982, Radiology 143, 29-36). NaN if there is no such pair.
 
     scores (N,) float; positive (N,) bool; strata (N,): only pairs within one stratum are compared.
     """
@@ -353,11 +353,11 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray, strata: np.ndarray | None 
 
 
 def recall_at(similarity: np.ndarray, row_ids: Sequence[Any], column_ids: Sequence[Any], k: int) -> float:
-    """The fraction of rows that have a column of the same id among their k most similar columns.
+    """The fraction of rows with a column of the same id among their k most similar columns.
 
     similarity (N, M), row_ids N, column_ids M. Equal ids (equal texts, for example) all count as hits. Ties count
-    against the model: a wrong column as similar as the best right one ranks before it. Rows without a right column are
-    left out; a row of NaN is a miss. 0 when no row has a right column.
+    against the model: a wrong column as similar as the best correct one ranks before it. Rows without a correct column
+    are left out; a row of NaN is a miss. 0 if no row has a correct column.
     """
     similarity = np.asarray(similarity)
     codes = {value: code for code, value in enumerate(dict.fromkeys([*row_ids, *column_ids]))}

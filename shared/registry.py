@@ -14,15 +14,15 @@ from shared.errors import UserError
 from shared.text import one_line
 
 IMPORT_PATH = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*)(?::(.*))?")
-"""`package.module:Class`, perhaps followed by `:` and a file."""
+"""`package.module:Class`, optionally followed by `:` and a file."""
 MOST_NAMES = 60
-"""Names that a message lists."""
+"""Most names to list in a message."""
 TRUSTED = "EMIT_IMPORT"
-"""Environment variable: modules, separated by commas, whose classes a saved folder may name."""
+"""Environment variable: comma-separated modules; saved folders may name their classes."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint that names the closest of `names`, or when none is close all of them, or examples of very many."""
+    """A hint with the closest of `names`; if none is close, all of them, or examples if there are many."""
     known = sorted(set(names))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
@@ -37,7 +37,7 @@ def _trusted() -> list[str]:
 
 
 class Registry:
-    """Maps a name to `"module:attribute"`; the module is imported only when its part is asked for.
+    """Maps a name to `"module:attribute"`; the module is imported only when its part is requested.
 
     Wherever a name is accepted, `package.module:Class` is too: a user's own part needs no fork.
     """
@@ -52,10 +52,10 @@ class Registry:
 
     def get(self, name: str, saved_in: str | Path | None = None) -> Any:
         """The part called `name`, or the one at the import path `package.module:Class`. UserError names the nearest
-        part when there is none of that name, and the reason when the import fails.
+        part if the name is unknown, or the reason if the import fails.
 
-        saved_in: the folder that names the part, unless a person does. Loading a folder imports nothing that its author
-        chose: the module of an import path must be imported already, or stand in EMIT_IMPORT."""
+        saved_in: the folder that names the part, if not a person. Loading a folder must not import code chosen by its
+        author: the module of an import path must already be imported, or be listed in EMIT_IMPORT."""
         if name in self.parts:
             module, attribute = self.parts[name].split(":")
             return getattr(importlib.import_module(module), attribute)
@@ -63,7 +63,7 @@ class Registry:
             module = name.partition(":")[0]
             if saved_in is not None and module not in sys.modules and module not in _trusted():
                 raise UserError(
-                    f"{saved_in}: names code of its own, the {self.family} {name!r}, which loading does not import; "
+                    f"{saved_in}: names custom code, the {self.family} {name!r}, which loading does not import; "
                     f"if you trust it, import {module} first, or set {TRUSTED}={module}"
                 )
             return self._imported(name)
@@ -90,13 +90,13 @@ class Registry:
         return (own[1], own[2] or "") if own else (name, path)
 
     def make(self, spec: str) -> Any:
-        """An instance of the part that "NAME" or "NAME:FILE" describes; UserError when the part needs a file and `spec`
-        has none, or the other way round."""
+        """An instance of the part described by "NAME" or "NAME:FILE"; UserError if the part needs a file and `spec` has
+        none, or vice versa."""
         name, path = self.split(spec)
         part, arguments = self.get(name), [path] if path else []
         try:
             inspect.signature(part).bind(*arguments)
         except TypeError:
-            needs = "takes no file" if arguments else f"needs a file of its own; write {name}:/path/to/it"
+            needs = "takes no file" if arguments else f"needs a file; write {name}:/path/to/it"
             raise UserError(f"the {self.family} {name!r} {needs}") from None
         return part(*arguments)

@@ -1,4 +1,4 @@
-"""Ridge regression of several targets, some of which may be unknown in some rows."""
+"""Ridge regression for several targets, with missing values."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def ridge_predict(train_features: np.ndarray, targets: np.ndarray, features: np.
 
         minimize  |y - b - X w|^2 + penalty |w|^2        (Hoerl and Kennard 1970, Technometrics 12, 55-67)
 
-    The offset b is not penalized. A row whose target is NaN takes no part in that target; a target without any value is
+    The intercept b is not penalized. A row with a NaN target is left out for that target; a target without any value is
     predicted as 0.
     """
     predictions = np.zeros((len(features), targets.shape[1]))  # (N, K)

@@ -1,6 +1,6 @@
-"""Frames and sound that a caller passes as arrays or tensors, in every usual form, to the one form used here.
+"""Convert frames and sound from a caller's arrays or tensors in any usual form to the form used here.
 
-Every function takes `where`, the beginning of its errors: the name of the argument or the method.
+Every function takes `where`, the start of its error messages: the name of the argument or the method.
 """
 
 import warnings
@@ -16,20 +16,20 @@ from shared.text import one_line
 
 MAX_CHANNELS = 8
 MAX_LEVEL = 16.0
-"""Float samples beyond this are no waveform in [-1, 1]. AAC of sound that was cut off decodes to 4; samples at the
-scale of 8-bit integers reach 127."""
+"""Float samples beyond this are not a waveform in [-1, 1]. Clipped sound in AAC decodes to values up to 4; samples on
+the scale of 8-bit integers reach 127."""
 RATES = (1000, 768000)
 """Plausible sample rates, Hz."""
 
 PIXEL_CHANNELS = (1, 3, 4)
 SHAPES = "(T, H, W, C) or (T, C, H, W) for a clip, (H, W), (H, W, C) or (C, H, W) for an image; C is 1, 3 or 4"
 OVERSHOOT = 0.01
-"""Float values this far outside [0, 1], as resampling leaves them, are clipped."""
+"""Float values up to this far outside [0, 1], as after resampling, are clipped."""
 
 
 def to_array(item: Any) -> np.ndarray | None:
     """The values of a NumPy array or a torch tensor on any device, in the byte order of this machine; None for anything
-    else. UserError for an array with masked values, and for a tensor that NumPy has no form of (sparse, quantized)."""
+    else. UserError for an array with masked values, and for a tensor without a NumPy equivalent (sparse, quantized)."""
     if isinstance(item, np.ndarray):
         if np.ma.is_masked(item):
             raise UserError("got a masked array with masked values: fill them in, as in array.filled(0)")
@@ -45,7 +45,7 @@ def to_array(item: Any) -> np.ndarray | None:
 
 
 def describe(item: Any) -> str:
-    """Type, shape, dtype and range of an array; else the type, and the beginning of a text."""
+    """Type, shape, dtype and range of an array; otherwise the type, with the beginning of a text."""
     array, kind = to_array(item), f"{type(item).__module__}.{type(item).__qualname__}".removeprefix("builtins.")
     if array is None:
         return f"{kind} {str(item)[:60]!r}" if isinstance(item, str) else kind
@@ -71,7 +71,7 @@ def check_number(where: str, name: str, value: Any, most: float = np.inf) -> Non
 
 
 def check_text(where: str, text: str) -> None:
-    """UserError for a text that is not valid Unicode: halves of characters, as a broken decoder leaves them."""
+    """UserError for a text that is not valid Unicode: halves of characters, as left by a broken decoder."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -79,8 +79,8 @@ def check_text(where: str, text: str) -> None:
 
 
 def to_waveform(where: str, sound: Any) -> np.ndarray:
-    """Samples (S,), (S, channels) or (channels, S) to mono float32 (S,) in [-1, 1]: the mean of the channels, or with a
-    warning another mix (see channels.py). UserError for anything else."""
+    """Samples (S,), (S, channels) or (channels, S) to mono float32 (S,) in [-1, 1]: the mean of the channels, or, with
+    a warning, another mix (see channels.py). UserError for anything else."""
     array = to_array(sound)
     if array is None:
         raise reject(where, sound, "a sound is a NumPy array or a tensor")
@@ -112,7 +112,7 @@ def to_waveform(where: str, sound: Any) -> np.ndarray:
 
 
 def to_sample_rate(where: str, rate: Any) -> int:
-    """A number, or an array or tensor that holds one, to Hz. UserError for anything else."""
+    """A number, or an array or tensor with one, to Hz. UserError for anything else."""
     array = to_array(rate)
     value = rate.item() if isinstance(rate, np.generic) or (array is not None and array.ndim == 0) else rate
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not RATES[0] <= value <= RATES[1]:
@@ -148,7 +148,7 @@ def to_frames(where: str, clip: Any) -> np.ndarray:
 
 
 def _to_uint8(where: str, frames: np.ndarray, clip: Any) -> np.ndarray:
-    """Float in [0, 1] to uint8. UserError for other values of `clip`, which the frames are from."""
+    """Float in [0, 1] to uint8. UserError for other values, with a description of `clip`."""
     low, high = frames.min(), frames.max()
     if not np.isfinite(frames).all():
         raise reject(where, clip, "pixels must be finite")

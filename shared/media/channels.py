@@ -1,10 +1,10 @@
-"""One waveform of several channels, as loud as a person hears them: their mean, or else a mix that a remark names.
+"""One waveform from several channels, as loud as a person hears them: their mean, or a mix named in a remark.
 
-The mean of two equal channels has their level, that of two independent ones 3 dB less, and it stays the rule up to
+The mean of two equal channels keeps their level, the mean of two independent ones loses 3 dB; the mean is used up to
 MAX_LOSS. It would lose 6 dB of sound in one of two channels, 14 dB of speech in the center of 5.1, and everything of a
-channel and its inverse. What is heard is the louder channel at each moment: the sum over blocks of the largest energy
-of one in the block. The decision is one for a whole sound, so that windows of it are cut from one waveform. The channel
-of low frequencies carries no voice and is left out.
+channel and its inverse. What is heard is the louder channel at each moment: the sum over blocks of the largest channel
+energy in the block. One decision applies to a whole sound, so that its windows are cut from the same waveform. The
+low-frequency channel carries no voice and is left out.
 """
 
 import functools
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
 MAX_LOSS = 5.0
-"""dB by which the plain mean may be below what is heard: more than independent channels of similar level lose."""
+"""Most dB that the plain mean may lose: more than independent channels of similar level lose."""
 MAX_SILENT = -30.0
-"""dB, against the loudest channel: a channel below has no sound of its own."""
+"""dB, relative to the loudest channel: a quieter channel counts as silent."""
 INVERTED = -0.5
-"""Correlation with the loudest channel below which a channel is taken as inverted."""
+"""Correlation with the loudest channel; with a lower one, a channel counts as inverted."""
 CANCELLING = -1.0
-"""dB, against independent channels: channels whose mean is below cancel each other."""
+"""dB, relative to independent channels: with a mean below this, channels cancel each other."""
 DOMINANT = 1.5
-"""What is heard over the mean of the channels, from which on one of them leads at a time and the mix is raised."""
+"""Ratio of what is heard to the channels' mean; above it, one channel leads at a time and the mix is raised."""
 BLOCK = 16384
-"""Samples in which the louder channel is what is heard."""
+"""Samples per block; the louder channel in a block is what is heard."""
 PARTLY = 0.03
-"""Share of what is heard that may lie in blocks where the mean loses more than MAX_LOSS without a remark."""
+"""Share of the heard sound that may lie, without a remark, in blocks where the mean loses more than MAX_LOSS."""
 ALONE = 0.9
-"""Share of what is heard that one channel must have to be used alone where the mean loses in a part of the time."""
+"""Least share of the heard sound in one channel to use only this channel if the mean loses part of the time."""
 MEASURED_SECONDS = 600.0
 """The mix is decided from the first ten minutes of a file."""
 MIN_POWER = 1e-10
-"""Mean square of full scale, -100 dB: below this a sound is silence."""
+"""Mean square of full scale, -100 dB: a quieter sound is silence."""
 LOW_FREQUENCY = ("LFE", "LFE2")
 
 
@@ -48,7 +48,7 @@ class Mix:
     """How the channels become one. The default is their mean."""
 
     weights: tuple[float, ...] = ()
-    """One for each channel; () for the plain mean."""
+    """One weight per channel; () for the plain mean."""
     remark: Remark | None = None
 
     def apply(self, channels: np.ndarray) -> np.ndarray:
@@ -65,11 +65,11 @@ class Mix:
 
 
 class ChannelMeter:
-    """Measures the channels of one sound, in pieces of any length."""
+    """Measures the channels of one sound, given in pieces of any length."""
 
     def __init__(self, count: int):
         self.products = np.zeros((count, count))
-        """Sums of the products of every two channels, (C, C)."""
+        """Sums of products of all pairs of channels, (C, C)."""
         self.heard = 0.0
         self._finished: list[np.ndarray] = []
         self._block = np.zeros((count, count))
@@ -92,7 +92,7 @@ class ChannelMeter:
         self._block, self._in_block = np.zeros_like(self._block), 0
 
     def mix(self, names: tuple[str, ...] = ()) -> Mix:
-        """names: of the channels, as FFmpeg has them."""
+        """names: of the channels, as in FFmpeg."""
         energies = self.products.diagonal()
         count = len(energies)
         numbers = tuple(str(index + 1) for index in range(count))
@@ -111,7 +111,7 @@ class ChannelMeter:
         return self._repair(used, heard, loss, names or numbers)
 
     def _repair_part(self, blocks: np.ndarray, used: np.ndarray, plain: np.ndarray, names: tuple[str, ...]) -> Mix:
-        """The mix of a sound whose mean keeps enough on the whole, but perhaps not all the time. blocks: (N, C, C)."""
+        """The mix of a sound where the mean loses little overall, but maybe much at times. blocks: (N, C, C)."""
         energies = np.diagonal(blocks, axis1=1, axis2=2)  # (N, C)
         heard = energies[:, used].max(axis=1)  # (N,)
         power = np.einsum("i,nij,j->n", plain, blocks, plain)
@@ -132,7 +132,7 @@ class ChannelMeter:
         return Mix(mean.weights, Remark(f"{text}: {why}; they are averaged all the same", is_problem))
 
     def _repair(self, used: np.ndarray, heard: float, loss: float, names: tuple[str, ...]) -> Mix:
-        """The mix of a sound whose mean loses too much."""
+        """The mix of a sound where the mean loses too much."""
         energies = self.products.diagonal()
         loudest = used[energies[used].argmax()]
         with_sound = used[energies[used] > energies[loudest] * 10 ** (MAX_SILENT / 10)]
@@ -161,7 +161,7 @@ class ChannelMeter:
         return Mix(tuple(weights.tolist()), Remark(text, is_problem))
 
     def _loss(self, weights: np.ndarray, heard: float) -> float:
-        """dB by which a mix is below what is heard."""
+        """dB that a mix loses relative to what is heard."""
         power = float(weights @ self.products @ weights)
         return 10 * np.log10(heard / max(power, 1e-15 * heard))
 
@@ -178,7 +178,7 @@ def mix_of(channels: np.ndarray) -> Mix:
 
 
 def measure_frames(frames: "Iterable[AudioFrame]") -> dict[str, Mix]:
-    """The mixes of a stream, by the name of the layout, which may change."""
+    """The mixes of a stream by layout name; the layout may change within the stream."""
     meters: dict[str, ChannelMeter] = {}
     names: dict[str, tuple[str, ...]] = {}
     seconds = 0.0

@@ -1,4 +1,4 @@
-"""Which video and which sound track of a file are used: the default one if it has content, else the one with most."""
+"""Which video and sound track of a file are used: the default one if it has content, otherwise the one with most."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 SILENT_PEAK = 1e-3
-"""Of full scale: a sound track that nowhere exceeds it is silent."""
+"""Fraction of full scale: a sound track that never exceeds it is silent."""
 FLAT = 2.0
-"""Standard deviation of gray values, of 255, below which a picture shows nothing."""
+"""Standard deviation of gray values (0 to 255): with less, a picture shows nothing."""
 SHORT = 0.05
-"""Of the longest track: shorter ones are previews."""
+"""Fraction of the longest track: shorter ones are previews."""
 PLACES = (0.0, 0.25, 0.5, 0.75)
-"""Of the duration: where tracks are compared."""
+"""Fractions of the duration where tracks are compared."""
 PLACE_SECONDS = 10.0
 PLACE_PACKETS = 2000
 PLACE_PICTURES = 4
-"""How much is read, and how many pictures are decoded, at each place."""
+"""How much is read, and how many pictures are decoded, at each position."""
 SIDE_TRACKS = (
     "comment",
     "dub",
@@ -50,19 +50,19 @@ class Choice:
     video: int | None
     audio: int | None
     remarks: Remarks = field(default_factory=Remarks)
-    """That there were several tracks to choose from."""
+    """Whether there were several tracks to choose from."""
 
 
 @dataclass
 class Content:
-    """What samples of a track hold."""
+    """The content of samples of a track."""
 
     seconds: float = 0.0
-    """How long the track is, as stated or read."""
+    """The length of the track, as stated or read."""
     peak: float = 0.0
-    """Of sound, of full scale."""
+    """Peak of the sound, as a fraction of full scale."""
     deviation: float = 0.0
-    """Of gray values, the largest of the decoded pictures."""
+    """Largest standard deviation of gray values among the decoded pictures."""
     decoded: int = 0
     """Frames that can be decoded."""
     pixels: int = 0
@@ -72,7 +72,7 @@ class Content:
 
 
 def choose_tracks(container: "InputContainer", reopen: Callable[[], "InputContainer"]) -> Choice:
-    """Choose among the tracks of an open file. With several of a kind, samples are read from a container of its own."""
+    """Choose among the tracks of an open file. With several of a kind, samples are read from a separate container."""
     videos, audios = candidates(container.streams.video), candidates(container.streams.audio)
     several = [stream.index for group in (videos, audios) if len(group) > 1 for stream in group]
     contents: dict[int, Content] = {}
@@ -99,7 +99,7 @@ def candidates(streams: Any) -> list[Any]:
 
 
 def _note_unreadable(kind: str, streams: list[Any], remarks: Remarks) -> None:
-    """Say which tracks have no decoder if others are read in their place."""
+    """Note which tracks have no decoder if others are read instead."""
     unread = [stream for stream in streams if stream.codec_context is None]
     if unread and len(unread) < len(streams):
         numbers = ", ".join(str(streams.index(stream) + 1) for stream in unread)
@@ -134,7 +134,7 @@ def _has_content(kind: str, content: Content, longest: float) -> bool:
 
 
 def _amount(content: Content, longest: float) -> tuple[bool, int]:
-    """Larger for more content. Tracks of about the same length are equal, but for the size of their pictures."""
+    """Larger for more content. Tracks of about the same length differ only by the size of their pictures."""
     return content.seconds >= 0.9 * longest, content.pixels
 
 
@@ -151,7 +151,7 @@ def _is_side_track(stream: Any) -> bool:
 
 
 def _sample(container: "InputContainer", indices: list[int]) -> dict[int, Content]:
-    """Read a little of the streams at several places."""
+    """Read a little of the streams at several positions."""
     import av
 
     contents = {index: Content() for index in indices}
@@ -173,7 +173,7 @@ def _sample(container: "InputContainer", indices: list[int]) -> dict[int, Conten
 
 
 def _read_on(container: "InputContainer", index: int, content: Content) -> None:
-    """Read a track that is silent or flat where it was sampled until it is not."""
+    """Read a track with silent or flat samples until it has content."""
     import av
 
     container.streams[index].codec_context.thread_count = 1
@@ -192,8 +192,8 @@ def _read_on(container: "InputContainer", index: int, content: Content) -> None:
 
 
 def _stated_seconds(stream: Any) -> float:
-    """The duration by the header; 0 if it does not say."""
-    # Matroska has it in a tag; the stream's own duration is then that of the file.
+    """The duration from the header; 0 if it does not say."""
+    # Matroska has it in a tag; the stream's duration is then the file's.
     text = next((value for name, value in stream.metadata.items() if name.upper().startswith("DURATION")), "")
     try:
         hours, minutes, seconds = text.split(":")

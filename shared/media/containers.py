@@ -1,4 +1,4 @@
-"""Opening of media files: local files alone, and nothing that they name."""
+"""Opening media files: only local files, and nothing that they refer to."""
 
 import functools
 import io
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PLAYLISTS = {"concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sap", "sdp", "vobsub"}
 """Formats of FFmpeg that open other files or the network."""
 MAX_NAMELESS = 64 << 20
-"""Bytes: larger files are read by their name only, whatever pattern it holds."""
+"""Bytes: larger files are read only by name, even if it contains a pattern."""
 
 
 class MediaError(Exception):
@@ -22,7 +22,7 @@ class MediaError(Exception):
 
 
 def open_media(source: Path | bytes) -> "InputContainer":
-    """Open a file, or the bytes of one. Raises MediaError if it is no media file, or a list of others."""
+    """Open a file, or the bytes of one. Raises MediaError if it is not a media file, or a list of other files."""
     import av
 
     if not isinstance(source, bytes) and not os.path.isfile(source):

@@ -1,7 +1,7 @@
 """Artificial damage to frames and waveforms, by kind and severity.
 
-The synthetic corpus damages whole frames, the fusion stage face crops and waveforms, so that the weights of damaged
-modalities can be trained and scored. At severity 1 almost nothing of the expression is left.
+The synthetic corpus damages whole frames; the fusion stage damages face crops and waveforms, so that the weights of
+damaged modalities can be trained and scored. At severity 1, almost nothing of the expression is left.
 """
 
 import cv2
@@ -17,7 +17,7 @@ def damage_frames(frames: np.ndarray, kind: str, rng: np.random.Generator, sever
     occlusion  an object in front of the face: a drifting patch over the middle, 50 to 95 % of each side
     darkness   light decreases to 2 % at severity 1, sensor noise stays
     blur       Gaussian with a sigma of up to 14 % of the shorter side
-    no_face    a wall in place of the person, at any severity
+    no_face    a wall instead of the person, at any severity
     severity: in (0, 1]. Raises ValueError on an unknown kind or another severity.
     """
     _check(kind, VISION_DAMAGE, severity)
@@ -52,7 +52,7 @@ def _check(kind: str, kinds: tuple[str, ...], severity: float) -> None:
     if kind not in kinds:
         raise ValueError(f"no damage called {kind!r}: one of {', '.join(kinds)}")
     if not 0 < severity <= 1:
-        raise ValueError(f"severity is {severity}: between 0 and 1 is needed")
+        raise ValueError(f"severity is {severity}: expected a number above 0, at most 1")
 
 
 def _occlude(frames: np.ndarray, rng: np.random.Generator, severity: float) -> np.ndarray:
@@ -103,7 +103,8 @@ def _wall(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _varying_noise(length: int, rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Almost pink noise of unit power, whose level changes by some 6 dB several times per second: float64 (length,)."""
+    """Almost pink noise of unit power with a level that changes by some 6 dB several times per second: float64
+    (length,)."""
     spectrum = np.fft.rfft(rng.standard_normal(length))
     frequency = np.fft.rfftfreq(length, 1 / rate)
     noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequency, 60)), length)

@@ -1,11 +1,11 @@
-"""Decode frames at regular times, and sound, of a media file of any length and in any state.
+"""Decode sound, and frames at regular times, from a media file of any length and condition.
 
 Frames are selected by their timestamps, never by the frame rate that a file claims. Rotation and pixel aspect are
-applied. Channels are averaged (a downmix by the resampler would add 3 dB), unless that loses sound (see channels.py),
+applied. Channels are averaged (a downmix by the resampler would add 3 dB), unless this loses sound (see channels.py),
 and the level is not changed. Packets that cannot be decoded are counted and left out.
 
-The file is opened once for its frames and once for its sound. Each is then read only as far as a window needs, and
-neither has to wait in memory for the other, however they are interleaved.
+The file is opened once for its frames and once for its sound. Each is read only as far as a window needs, and neither
+has to wait in memory for the other, however they are interleaved.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 MIN_TAIL_SECONDS = 0.1
-"""A shorter rest of a file, as codecs pad it, belongs to the window before, which is longer by it."""
+"""A shorter rest of a file, such as codec padding, is added to the window before."""
 
 
 @dataclass
@@ -40,21 +40,21 @@ class Media:
     frames: np.ndarray
     """RGB uint8 (T, H, W, 3), upright; T = 0 without a picture."""
     frame_times: np.ndarray
-    """Seconds, float32 (T,): multiples of 1 / frame_rate, as far as the file has frames."""
+    """Seconds, float32 (T,): multiples of 1 / frame_rate where the file has frames."""
     waveform: np.ndarray
     """float32 (S,), the mean of the channels (see channels.py) at their original level; S = 0 without sound."""
     sample_rate: int
-    """Of the waveform, in Hz, as in the file; 0 without sound."""
+    """Sample rate of the waveform in Hz, as in the file; 0 without sound."""
     duration: float
-    """Seconds until the last frame or sound ends, at most the length of the window (see MIN_TAIL_SECONDS)."""
+    """Seconds until the end of the last frame or sound, at most the window's length (see MIN_TAIL_SECONDS)."""
     damaged_packets: int = 0
     """Packets that could not be decoded."""
     start: float = 0.0
-    """Seconds of the file before this window; the times above count from there."""
+    """Start of this window in the file, in seconds; the times above count from here."""
     more: bool = False
     """Whether the file continues after this window."""
     absence_reasons: dict[str, str] = field(default_factory=dict)
-    """For "vision" and "audio" the reason if it is missing."""
+    """{"vision" or "audio": why it is missing}."""
     remarks: Remarks = field(default_factory=Remarks)
     """What was repaired, left out or chosen in this window."""
 
@@ -62,7 +62,7 @@ class Media:
 def decode(source: Path | bytes, frame_rate: float, max_seconds: float, max_side: int = 480) -> Media:
     """Decode the first `max_seconds` of a file, or of the bytes of one, in bounded memory.
 
-    frame_rate: frames per second, 0 for sound alone; max_side: larger frames are scaled down to it. Raises MediaError
+    frame_rate: frames per second, 0 for only sound; max_side: larger frames are downscaled to it. Raises MediaError
     if the file cannot be opened or nothing in it can be decoded.
     """
     with contextlib.closing(decode_windows(source, frame_rate, max_seconds, max_side)) as windows:
@@ -72,7 +72,7 @@ def decode(source: Path | bytes, frame_rate: float, max_seconds: float, max_side
 def decode_windows(
     source: Path | bytes, frame_rate: float, seconds: float, max_side: int = 480
 ) -> Generator[Media, None, None]:
-    """Decode all of a file in windows of `seconds`, in the memory of one window. Otherwise as `decode`.
+    """Decode all of a file in windows of `seconds`, with one window in memory. Otherwise as `decode`.
 
     Windows in a break (see BREAK in timeline.py) are left out. The last window is up to MIN_TAIL_SECONDS longer.
     """
@@ -111,7 +111,7 @@ def _why_no_video(container: "InputContainer") -> str:
 
 
 def _channel_mixes(source: Path | bytes, stream: "AudioStream") -> dict[str, Mix]:
-    """How the channels of a stream become one, decided by a look at the whole of it, the same for every window."""
+    """How the channels of a stream are mixed, decided on the whole stream, the same for every window."""
     if stream.codec_context.channels == 1:
         return {}
     with open_media(source) as container:
@@ -120,20 +120,20 @@ def _channel_mixes(source: Path | bytes, stream: "AudioStream") -> dict[str, Mix
 
 
 def _start(container: "InputContainer", tracks: list[Track]) -> float:
-    """Seconds at which the first stream starts, by the clock of the file."""
+    """Start of the first stream in seconds, by the clock of the file."""
     import av
 
     frames = [frame for track in tracks if (frame := track.peek()) is not None]
     times = [track.timeline.first for track in tracks if track.timeline.first is not None]
     first = min((frame.time for frame in frames if frame.time is not None), default=min(times, default=0.0))
     start = first if container.start_time is None else container.start_time / av.time_base
-    # Wrong time stamps of the first packets make the stated start wrong.
+    # Wrong timestamps of the first packets make the stated start wrong.
     return first if start > first + SUSPICIOUS or start < first - BREAK else start
 
 
 @dataclass
 class _Part:
-    """What the tracks hold in some time. Frame times count from the start of the file."""
+    """The content of the tracks in a time span. Frame times count from the start of the file."""
 
     frames: np.ndarray
     times: np.ndarray
@@ -168,16 +168,16 @@ def _read_part(tracks: list[Track], start: float, begin: float, end: float) -> _
 def _windows(
     tracks: list[Track], start: float, seconds: float, reasons: dict[str, str], chosen: Remarks
 ) -> Iterator[Media]:
-    """Windows with what every track holds in them. start: of the clip, by the clock of the file; chosen: remarks about
-    the file and the choice of its tracks, for the first window."""
+    """Windows with the content of every track. start: of the clip, by the clock of the file; chosen: remarks about the
+    file and the choice of its tracks, for the first window."""
     number, remarks, any_window = 0, chosen, False
     tail, read_until = min(MIN_TAIL_SECONDS, seconds / 2), 0.0
-    rest: _Part | None = None  # what is read of this window already
+    rest: _Part | None = None  # what is already read of this window
     while not all(track.finished for track in tracks):
         begin, end = number * seconds, (number + 1) * seconds
         part = _read_part(tracks, start, max(begin, read_until), end)
         part = part if rest is None else rest.followed_by(part)
-        # A little more shows whether the file ends with this window.
+        # Read a little more to see whether the file ends with this window.
         rest, read_until = _read_part(tracks, start, end, end + tail), end + tail
         finished = all(track.finished for track in tracks)
         if finished:

@@ -1,4 +1,4 @@
-"""Face detectors whose weights you supply (`--detector yunet:/path/model.onnx`), and MediaPipe's tasks."""
+"""Face detectors with your own weights (`--detector yunet:/path/model.onnx`), and MediaPipe's tasks."""
 
 import atexit
 import contextlib
@@ -20,8 +20,9 @@ QUICK_SIDE = 320
 """Pixels: longest side of frames in a quick search."""
 
 INSTALL_MEDIAPIPE = "pip install mediapipe --no-deps"
-"""It needs certifi, matplotlib, numpy and an OpenCV, which are here. Its own choice, opencv-contrib-python, writes into
-the folder of opencv-python-headless, and the one installed last replaces the other."""
+"""It needs certifi, matplotlib, numpy and an OpenCV, which are installed. Its declared dependency,
+opencv-contrib-python, writes into the folder of opencv-python-headless, and the package installed last overwrites the
+other."""
 
 
 class YuNet(FaceDetector):
@@ -48,10 +49,10 @@ class YuNet(FaceDetector):
 
 
 class MediaPipeTask:
-    """One of MediaPipe's vision tasks (package `mediapipe`), by its name and the file of its model.
+    """One of MediaPipe's vision tasks (package `mediapipe`), by its name and model file.
 
-    Called with RGB uint8 (H, W, 3), it returns MediaPipe's own result. MediaPipe 1.x reports usage to its maker; the
-    tasks made here do not (`_without_reports`).
+    Called with RGB uint8 (H, W, 3), it returns MediaPipe's result. MediaPipe 1.x reports usage to its vendor; the tasks
+    created here do not (`_without_reports`).
     """
 
     def __init__(self, name: str, path: str, **options: Any):
@@ -75,7 +76,7 @@ class MediaPipeTask:
         return self.net.detect(self.image(image_format=self.format, data=np.ascontiguousarray(frame)))
 
     def close(self) -> None:
-        """End the task and its thread; it cannot be called afterwards."""
+        """Close the task and its thread; it cannot be called afterwards."""
         net, self.net = self.net, None
         if net is not None and self._process == os.getpid():  # the thread is not in a forked process
             net.close()
@@ -85,15 +86,15 @@ _OPEN: "weakref.WeakSet[MediaPipeTask]" = weakref.WeakSet()
 
 
 def _close_at_exit(task: MediaPipeTask) -> None:
-    """Close `task` while its thread still runs. MediaPipe closes what is left when its own modules are gone, which ends
-    in a traceback; `atexit` comes too late as well, because the threads of pools end before it."""
+    """Close `task` while its thread still runs. MediaPipe closes open tasks after its modules are gone, which ends in a
+    traceback; `atexit` is too late as well, because pool threads end before it."""
     _register_closing()
     _OPEN.add(task)
 
 
 @functools.cache
 def _register_closing() -> None:
-    importlib.import_module("concurrent.futures.thread")  # registers first, and what is last is called first
+    importlib.import_module("concurrent.futures.thread")  # registers first; the last one registered is called first
     getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
@@ -104,8 +105,8 @@ def _close_all() -> None:
 
 
 def _without_reports(base_options: Any) -> Any:
-    """MediaPipe's class of base options, for tasks that report no usage. The reports of 1.x go over TLS with the
-    certificates in these options; without certificates the library ends the connection before it sends anything."""
+    """MediaPipe's class of base options, for tasks that report no usage. Version 1.x sends reports over TLS with the
+    certificates in these options; without certificates, the library ends the connection before it sends anything."""
 
     class WithoutReports(base_options):
         def to_ctypes(self) -> Any:
@@ -124,7 +125,7 @@ class MediaPipe(FaceDetector):
         self.net = MediaPipeTask("FaceDetector", path)
 
     def detect(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
-        """As `FaceDetector.detect`; `thorough` makes no difference."""
+        """As `FaceDetector.detect`; `thorough` has no effect."""
         boxes = [detection.bounding_box for detection in self.net(frame).detections]
         return _boxes(np.array([[box.origin_x, box.origin_y, box.width, box.height] for box in boxes]).reshape(-1, 4))
 
@@ -135,7 +136,8 @@ def _check(path: str, name: str, what: str) -> None:
 
 
 def _boxes(rectangles: np.ndarray) -> np.ndarray:
-    """(N, 4) left, top, width, height to float32 (N, 3) center x, center y, side, sorted: detectors give any order."""
+    """(N, 4) left, top, width, height to float32 (N, 3) center x, center y, side, sorted: detectors return any
+    order."""
     x, y, w, h = np.asarray(rectangles, np.float32).T
     boxes = np.stack([x + w / 2, y + h / 2, (w + h) / 2], axis=1)  # (N, 3)
     return boxes[np.lexsort(boxes.T)]

@@ -1,7 +1,7 @@
-"""Find faces, choose the person the clip is about, and crop squares that follow the face.
+"""Find faces, choose the main person of the clip, and crop squares that follow the face.
 
 A detector runs on every few frames, and its boxes are linked to tracks. The largest and most persistent track is the
-person of the clip. Its boxes are interpolated and smoothed in time, so that crops move as heads do.
+main person. Its boxes are interpolated and smoothed over time, so that crops move as heads do.
 """
 
 import threading
@@ -20,14 +20,14 @@ DETECTORS = Registry(
         "mediapipe": "shared.media.face_models:MediaPipe",
     },
 )
-"""Given as `haar`, or with the file of their weights, as `yunet:/path/model.onnx`."""
+"""Given as `haar`, or with a weight file, as `yunet:/path/model.onnx`."""
 
 MARGIN = 1.4
 """Side of a crop divided by the side of the detected face. It includes chin and brows, which detectors cut off."""
 FULL_DETECTION_EVERY = 3
 """Every third sampled frame is searched completely; in the others, faces are tracked near their last position."""
 SMOOTHING = 0.2
-"""Seconds: standard deviation of the Gaussian that removes jitter from the boxes."""
+"""Standard deviation, in seconds, of the Gaussian that removes jitter from the boxes."""
 
 
 class FaceDetector:
@@ -36,22 +36,22 @@ class FaceDetector:
     def detect(self, frame: np.ndarray, thorough: bool = False) -> np.ndarray:
         """Faces in RGB uint8 (H, W, 3): float32 (N, 3), center x, center y and side in pixels.
 
-        thorough: nothing was found in the clip so far; detect small faces too, however long it takes.
+        thorough: nothing was found in the clip so far; detect small faces too, even if it takes long.
         """
         raise NotImplementedError
 
     def track(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray | None:
-        """Faces near `boxes` (N, 3), in their order: float32 (N, 3). None if one of them is not near there, or if the
-        detector has no faster way than `detect`."""
+        """Faces near `boxes` (N, 3), in the same order: float32 (N, 3). None if one of them is not found nearby, or if
+        the detector has nothing faster than `detect`."""
         return None
 
 
 class HaarDetector(FaceDetector):
-    """Detects frontal faces by OpenCV's cascade alt2 (Viola and Jones 2001; Lienhart and Maydt 2002)."""
+    """Detects frontal faces with OpenCV's cascade alt2 (Viola and Jones 2001; Lienhart and Maydt 2002)."""
 
     # Longest side of the reduced frame, smallest face as a share of the shorter side, scale step, neighbors needed.
     # A face in front of a camera fills a fifth of the frame or more: a quick search takes 4 ms, a thorough one 10 ms.
-    # A share of 0.3 saves a quarter of the time, and 128 pixels as well 40 %, but lose faces of a quarter of the frame.
+    # A share of 0.3 saves a quarter of the time, and 128 pixels as well 40 %, but miss faces of a quarter of the frame.
     quick = (160, 0.2, 1.15, 2)
     thorough = (320, 0.1, 1.2, 3)
     # A tracked face is scaled to 50 pixels (at 40, boxes become 3 to 5 % too large) and searched for within one side of
@@ -75,7 +75,7 @@ class HaarDetector(FaceDetector):
         if min(gray.shape) < smallest:
             return np.zeros((0, 3), np.float32)
         boxes = self._detect(gray, scale, step, neighbors, smallest)  # (N, 3)
-        return boxes[np.lexsort(boxes.T)]  # the cascade gives boxes in any order
+        return boxes[np.lexsort(boxes.T)]  # the cascade returns boxes in any order
 
     def track(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray | None:
         import cv2
@@ -116,8 +116,8 @@ class HaarDetector(FaceDetector):
 
 
 def load_detector(spec: str) -> FaceDetector:
-    """The detector that `spec` names, built once per thread: a detector keeps state while it works, and OpenCV's give
-    wrong boxes when threads share one. Raises UserError if it cannot be built."""
+    """The detector named by `spec`, built once per thread: detectors are stateful, and OpenCV's return wrong boxes if
+    threads share one. Raises UserError if it cannot be built."""
     built = _thread.__dict__
     if spec not in built:
         built[spec] = DETECTORS.make(spec)
@@ -125,7 +125,7 @@ def load_detector(spec: str) -> FaceDetector:
 
 
 _thread = threading.local()
-"""The detectors of each thread, by what names them."""
+"""{spec: detector} of each thread."""
 
 
 @dataclass
@@ -133,13 +133,14 @@ class FaceTrack:
     """One face, tracked through a clip."""
 
     quarter_turns: int
-    """Quarter turns (as np.rot90) that make the frames upright: a wrong rotation tag shows people on their side."""
+    """Quarter turns (as in np.rot90) that make the frames upright: with a wrong rotation tag, people lie on their
+    side."""
     boxes: np.ndarray
     """float32 (T, 3): center x, center y and side, in pixels of the upright frames; all NaN without a face."""
     detected: np.ndarray
     """bool (T,): whether the face was detected in this frame, or in both sampled frames around it."""
     other_faces: int = 0
-    """Other faces that were detected at least half as often as this one."""
+    """Number of other faces detected at least half as often as this one."""
 
 
 @dataclass
@@ -164,7 +165,7 @@ class _Candidate:
 def track_face(frames: np.ndarray, every: int, detector: FaceDetector) -> FaceTrack:
     """Track the largest and most persistent face in frames RGB uint8 (T, H, W, 3).
 
-    Every `every`-th frame and the last one are sampled. If a quick search finds no face, the frames are rotated, and
+    Every `every`-th frame and the last one are sampled. If a quick search finds no face, the frames are rotated and
     then searched thoroughly.
     """
     count = len(frames)
@@ -192,8 +193,8 @@ def track_face(frames: np.ndarray, every: int, detector: FaceDetector) -> FaceTr
 def _detect_or_track(
     frames: np.ndarray, sampled: Sequence[int], detector: FaceDetector
 ) -> tuple[list[tuple[int, np.ndarray]], set[int]]:
-    """The boxes (N, 3) in each sampled frame, and which frames were searched completely: every third one, and those in
-    which a face was lost."""
+    """The boxes (N, 3) in each sampled frame, and which frames were searched completely: every third one, and frames
+    where a face was lost."""
     detections, searched, boxes = [], set(), np.zeros((0, 3), np.float32)
     for number, index in enumerate(sampled):
         tracked = detector.track(frames[index], boxes) if number % FULL_DETECTION_EVERY and len(boxes) else None
@@ -219,7 +220,8 @@ def _find_quarter_turns(frames: np.ndarray, sampled: list[int], detector: FaceDe
 
 
 def _link(detections: list[tuple[int, np.ndarray]], searched: set[int]) -> list[_Candidate]:
-    """Link detections frame by frame, each box to the nearest candidate within one side. The heaviest comes first.
+    """Link detections frame by frame, each box to the nearest candidate within one side. The highest weight comes
+    first.
 
     searched: the frames that were searched completely. Boxes tracked from one of them do not count as further hits.
     """
@@ -233,7 +235,7 @@ def _link(detections: list[tuple[int, np.ndarray]], searched: set[int]) -> list[
                 used_faces.add(f)
                 used_boxes.add(b)
         candidates += [_Candidate({index: box}) for b, box in enumerate(boxes) if b not in used_boxes]
-    # A single hit in many frames is a pattern on the wall that looks like a face.
+    # A single hit in many frames is probably a pattern on the wall that looks like a face.
     min_hits = 1 if len(detections) < 4 else 2
     faces = [face for face in candidates if len(searched & face.boxes.keys()) >= min_hits]
     return sorted(faces, key=lambda face: -face.weight)
@@ -292,7 +294,7 @@ def crop_faces(frames: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
 def crop_clip(
     frames: np.ndarray, every: int, detector: FaceDetector, frame_rate: float, size: int
 ) -> tuple[np.ndarray, FaceTrack]:
-    """Track the face in frames RGB uint8 (T, H, W, 3) and crop it as `track_face`, `smooth` and `crop_faces` do: uint8
+    """Track the face in frames RGB uint8 (T, H, W, 3) and crop it with `track_face`, `smooth` and `crop_faces`: uint8
     (T, size, size, 3), and the track."""
     track = track_face(frames, every, detector)
     upright = np.rot90(frames, track.quarter_turns, axes=(1, 2))  # (T, H, W, 3)

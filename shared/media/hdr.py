@@ -1,4 +1,4 @@
-"""High dynamic range and wide gamut to what an SDR screen shows (BT.709, BT.1886).
+"""Convert high dynamic range and wide gamut to SDR (BT.709, BT.1886).
 
 Sources: ITU-R BT.2100-2 (PQ, after SMPTE ST 2084, and HLG with its OOTF at 1000 cd/m2), ITU-R BT.2408 (diffuse white
 is 203 cd/m2: 58 % of PQ, 75 % of HLG; mapping by display light), ITU-R BT.2087 (primaries). Below KNEE the light of
@@ -15,7 +15,7 @@ WHITE = 203.0
 """Diffuse white, cd/m2."""
 HLG_PEAK, HLG_GAMMA = 1000.0, 1.2
 KNEE = 0.75
-"""Of diffuse white."""
+"""Multiple of diffuse white."""
 SDR_GAMMA = 2.4
 """BT.1886 with a black of 0."""
 FULL_SCALE = 255 << 8
@@ -23,7 +23,7 @@ FULL_SCALE = 255 << 8
 PRIMARIES = {
     # by AVColorPrimaries: chromaticities of red, green and blue
     9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),  # BT.2020
-    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),  # P3, whose white is taken for D65
+    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),  # P3, with its white taken as D65
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),  # P3-D65, Display P3
 }
 BT709 = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
@@ -37,7 +37,7 @@ def needs_conversion(transfer: int, primaries: int) -> bool:
 def to_sdr(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
     """RGB uint16 (H, W, 3), FULL_SCALE = 100 % of the signal, to RGB uint8 (H, W, 3) of BT.709.
 
-    transfer: PQ, HLG, or any other for a gamma of 2.4; primaries: those of PRIMARIES, or any other for BT.709 (BT.2020
+    transfer: PQ, HLG, or any other for a gamma of 2.4; primaries: a key of PRIMARIES, or any other for BT.709 (BT.2020
     with PQ and HLG).
     """
     import cv2
@@ -63,7 +63,7 @@ def to_sdr(picture: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
 
 @functools.cache
 def _light_of_signal(transfer: int) -> np.ndarray:
-    """float32 (65536,), diffuse white = 1; for HLG the light of the scene, peak = 1."""
+    """float32 (65536,), diffuse white = 1; for HLG the scene light, peak = 1."""
     signal = np.minimum(np.arange(65536) / FULL_SCALE, 1.0)
     if transfer == PQ:
         return (pq_eotf(signal) / WHITE).astype(np.float32)
@@ -81,7 +81,7 @@ def pq_eotf(signal: np.ndarray) -> np.ndarray:
 
 
 def hlg_inverse_oetf(signal: np.ndarray) -> np.ndarray:
-    """Light of the scene in [0, 1] of an HLG signal in [0, 1] (BT.2100 table 5)."""
+    """Scene light in [0, 1] of an HLG signal in [0, 1] (BT.2100 table 5)."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.where(signal <= 0.5, signal**2 / 3, (np.exp((np.maximum(signal, 0.5) - c) / a) + b) / 12)
 

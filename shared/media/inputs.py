@@ -1,4 +1,4 @@
-"""A clip in memory: its arrays are checked, and cut into windows like a media file."""
+"""A clip in memory: its arrays are checked and cut into windows like a media file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from shared.media.timeline import BREAK
 from shared.media.tracks import EARLY, MAX_LAST_FRAME
 
 MAX_GAP = 10.0
-"""Frames that lie further apart, in seconds, have times in another unit."""
+"""Seconds; with larger gaps between frames, times must be in another unit."""
 MAX_END = 86400.0
-"""Later times, in seconds, count from an epoch or are in another unit."""
+"""Seconds; later times must count from an epoch or be in another unit."""
 
 
 @dataclass
 class ClipArrays:
-    """A clip in memory. None = the modality is missing: it is masked, never made up. Arrays are NumPy arrays or torch
-    tensors, checked and converted when the object is made; UserError says what was given and what is expected."""
+    """A clip in memory. None = the modality is missing: it is masked, never invented. Arrays are NumPy arrays or torch
+    tensors, checked and converted on construction; UserError says what was given and what is expected."""
 
     frames: Any = None
     """Upright RGB (T, H, W, 3) or (T, 3, H, W), uint8, or float in [0, 1]; gray and RGBA are converted. Becomes RGB
@@ -69,7 +69,7 @@ class ClipArrays:
 
 
 def check_frame_times(times: Any, frame_rate: float | None, count: int) -> np.ndarray:
-    """Seconds float64 (T,) of `count` frames. UserError unless exactly one of times and rate is given and usable."""
+    """Seconds float64 (T,) of `count` frames. UserError unless exactly one of times and rate is given and valid."""
     if (times is None) == (frame_rate is None):
         given = "both" if times is not None else "neither"
         raise UserError(
@@ -98,8 +98,8 @@ def check_frame_times(times: Any, frame_rate: float | None, count: int) -> np.nd
 
 
 def array_windows(clip: ClipArrays, frame_rate: float, seconds: float, max_side: int) -> Iterator[Media]:
-    """Windows of `seconds`, with frames, times and sound as `decode_windows` gives them for a file with the same
-    content. Nothing for a clip without frames and sound."""
+    """Windows of `seconds`, with frames, times and sound as from `decode_windows` for a file with the same content.
+    Nothing for a clip without frames and sound."""
     frames = np.zeros((0, 0, 0, 3), np.uint8) if clip.frames is None else clip.frames
     waveform = np.zeros(0, np.float32) if clip.waveform is None else clip.waveform
     chosen, times, video_end = _resample_times(clip.frame_times, frame_rate) if len(frames) else _no_frames()
@@ -109,7 +109,7 @@ def array_windows(clip: ClipArrays, frame_rate: float, seconds: float, max_side:
     number, stop = 0, 0.0
     while stop < end:
         start, stop = number * seconds, (number + 1) * seconds
-        stop += tail if end <= stop + tail else 0  # a short rest belongs to the last window
+        stop += tail if end <= stop + tail else 0  # a short rest is added to the last window
         number += 1
         inside = (times >= start - 1e-6) & (times < stop - 1e-6)  # (G,)
         sound = waveform[int(start * clip.rate) : int(stop * clip.rate)] if clip.rate else waveform
@@ -133,7 +133,8 @@ def _no_frames() -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _resample_times(frame_times: np.ndarray, frame_rate: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """The frame (G,) shown at each time k / frame_rate (G,), the last one at or before it, and when the last ends."""
+    """The frame (G,) shown at each time k / frame_rate (G,), the last one at or before it, and the end of the last
+    one."""
     gap = frame_times[-1] - frame_times[-2] if len(frame_times) > 1 else 1 / frame_rate
     end = float(frame_times[-1] + min(gap, MAX_LAST_FRAME))
     first = round(float(frame_times[0]) * frame_rate)
@@ -147,7 +148,7 @@ def _resample_times(frame_times: np.ndarray, frame_rate: float) -> tuple[np.ndar
 
 
 def reduce_frames(frames: np.ndarray, max_side: int) -> np.ndarray:
-    """Frames (T, H, W, 3) whose longer side is at most `max_side` pixels."""
+    """Downscale frames (T, H, W, 3) so that the longer side is at most `max_side` pixels."""
     import cv2
 
     height, width = frames.shape[1:3]

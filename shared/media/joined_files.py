@@ -1,4 +1,4 @@
-"""Recordings that follow the first one in a file, which players and FFmpeg do not read: MP4, WAV, AIFF, FLV and WMV."""
+"""Recordings after the first one in a file, which players and FFmpeg do not read: MP4, WAV, AIFF, FLV and WMV."""
 
 import mmap
 from pathlib import Path
@@ -18,7 +18,7 @@ MAX_BOXES = 100_000
 
 
 def unread_recordings(source: Path | bytes) -> Remarks:
-    """How many recordings of a file are not read. Looks at the beginnings of its parts alone, but for FLV and WMV."""
+    """How many recordings of a file are not read. Reads only the beginnings of its parts, except for FLV and WMV."""
     try:
         if isinstance(source, bytes):
             count = _count(source)
@@ -46,8 +46,8 @@ def _count(content: bytes | mmap.mmap) -> int:
 
 
 def _count_mp4(content: bytes | mmap.mmap) -> int:
-    """Movie headers after the first one, each behind a file type box or content, unless fragments hold the content:
-    players read those of all parts."""
+    """Movie headers after the first one that follow a file type box or content, unless the content is in fragments:
+    players read the fragments of all parts."""
     at, movies, is_new = 0, 0, True
     for _ in range(MAX_BOXES):
         head = content[at : at + 16]
@@ -78,7 +78,7 @@ def _count_chunks(
 
 
 def _occurrences(content: bytes | mmap.mmap, header: bytes) -> int:
-    """After the beginning."""
+    """Occurrences after the beginning."""
     count, at = 0, content.find(header, 1)
     while at >= 0:
         count, at = count + 1, content.find(header, at + len(header))

@@ -1,7 +1,8 @@
-"""How a picture is turned and mirrored so that it stands as players show it: one of eight orientations.
+"""How a picture is rotated and mirrored to match what players show: one of eight orientations.
 
 Sources, in this order: the display matrix of the frame, which FFmpeg fills from the track header of MP4 and MOV, the
-projection of Matroska, the SEI messages of H.264 and HEVC, irot and imir of AVIF, and EXIF; else the old tag `rotate`.
+projection of Matroska, the SEI messages of H.264 and HEVC, irot and imir of AVIF, and EXIF; otherwise the old tag
+`rotate`.
 """
 
 import functools
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 MAX_SKEW = 0.03
-"""Sine of the angle, about 2 degrees, by which a display matrix may differ from the orientation without a remark."""
+"""Sine of the largest angle, about 2 degrees, that a display matrix may differ from the orientation without a
+remark."""
 
 
 class Orientation(NamedTuple):
@@ -27,12 +29,12 @@ class Orientation(NamedTuple):
     """Top becomes bottom."""
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """Turn a picture (H, W, C); a view."""
+        """Rotate and mirror a picture (H, W, C); returns a view."""
         picture = picture.swapaxes(0, 1) if self.transpose else picture
         return picture[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
 
     def turn_size(self, width: float, height: float) -> tuple[float, float]:
-        """Width and height after the turn, or before it."""
+        """Width and height after the rotation, or before it."""
         return (height, width) if self.transpose else (width, height)
 
 
@@ -53,9 +55,9 @@ CLOCKWISE = (EXIF[1], EXIF[6], EXIF[3], EXIF[8])
 
 
 def frame_orientation(frame: "VideoFrame", rotate_tag: str | None = None) -> tuple[Orientation, str]:
-    """The orientation of a frame, and a remark if it is not exactly what the file asks for.
+    """The orientation of a frame, and a remark if it is not exactly what the file specifies.
 
-    rotate_tag: degrees clockwise that the stream's metadata give; used if the frame has no display matrix.
+    rotate_tag: degrees clockwise from the stream's metadata; used if the frame has no display matrix.
     """
     from av.sidedata.sidedata import Type
 
@@ -75,7 +77,7 @@ def side_data(frame: "VideoFrame") -> "list[SideData]":
 
 @functools.cache
 def _accept_unknown_kinds() -> None:
-    """PyAV raises for the kinds that its FFmpeg knows and its enumeration does not, such as EXIF: give them a name."""
+    """PyAV raises for kinds that its FFmpeg knows but its enumeration lacks, such as EXIF: give them a name."""
     from av.sidedata.sidedata import Type
 
     def unknown(kinds: Any, value: int) -> Any:

@@ -1,4 +1,4 @@
-"""A decoded frame to RGB as players show it: upright, with square pixels, colors and light of an SDR screen."""
+"""A decoded frame to RGB as players show it: upright, with square pixels, in SDR."""
 
 import functools
 import math
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 ASPECTS = (0.25, 4.0)
-"""Plausible width of a pixel over its height; others are mistakes of a header."""
+"""Plausible pixel aspect ratios (width over height); others are header errors."""
 MATRICES = {1: "BT.709", 4: "FCC", 5: "BT.601", 6: "BT.601", 7: "SMPTE 240M", 9: "BT.2020"}
-"""By AVColorSpace: those that swscale converts from."""
+"""{AVColorSpace: name} of the matrices that swscale supports."""
 RGB, UNSPECIFIED, DOLBY_IPT = 0, 2, 15
 ITU709, ITU601, BT2020 = 1, 6, 9
 
@@ -26,7 +26,7 @@ class PictureConverter:
     """Converts the frames of one stream to pictures of one size."""
 
     def __init__(self, stream: "VideoStream", max_side: int, remarks: Remarks):
-        """remarks: where what is decided is counted."""
+        """remarks: counts the decisions."""
         from av.video.reformatter import VideoReformatter
 
         self.max_side = max_side
@@ -34,20 +34,21 @@ class PictureConverter:
         self.codec = stream.codec_context
         self.stream_aspect = float(stream.sample_aspect_ratio or 0)
         self.codec_aspects = [(-math.inf, float(self.codec.sample_aspect_ratio or 0))]
-        """Pixel aspects of the codec and the time stamps from which on they hold."""
+        """Pixel aspects of the codec and the timestamps from which they apply."""
         self.follows_codec = self.stream_aspect == self.codec_aspects[0][1]
-        """Whether the pixel aspect is the codec's, which may change, and not the container's, which comes first."""
+        """Whether the pixel aspect is from the codec, where it may change, and not from the container, which has
+        priority."""
         self.size: tuple[int, int] | None = None
-        """Width and height of all pictures: those of the first, as it is shown."""
+        """Width and height of all pictures: the displayed size of the first one."""
         self.first_size: tuple[int, int] | None = None
-        """Of the first frame, before it is scaled."""
+        """Size of the first frame before scaling."""
         self.remarks = remarks
-        self.reformatter = VideoReformatter()  # a frame's own reformatter would be set up again for each frame
+        self.reformatter = VideoReformatter()  # a frame's own reformatter would be initialized for each frame
 
     def convert(self, frame: "VideoFrame") -> np.ndarray | None:
-        """RGB uint8 (H, W, 3), no side longer than max_side; None, counted, if FFmpeg cannot convert it.
+        """RGB uint8 (H, W, 3), no side longer than max_side; None, with a remark, if FFmpeg cannot convert it.
 
-        All pictures have the size of the first. One of another shape is fitted into it, between black borders.
+        All pictures have the size of the first one. A picture of another shape is fitted into it with black borders.
         """
         orientation, remark = frame_orientation(frame, self.rotate_tag)
         if remark:
@@ -74,7 +75,7 @@ class PictureConverter:
         return picture
 
     def _fit(self, width: float, height: float) -> tuple[int, int]:
-        """Width and height at which a picture, as it is shown, is drawn."""
+        """Width and height at which a picture of this displayed size is drawn."""
         if self.size is None:
             scale = min(1.0, self.max_side / max(width, height))
             self.size = max(2, round(width * scale)), max(2, round(height * scale))
@@ -92,10 +93,10 @@ class PictureConverter:
         )  # type: ignore[return-value]
 
     def note_aspect(self, pts: int | None) -> None:
-        """Remember the codec's pixel aspect after it has read the packet with this time stamp."""
+        """Remember the codec's pixel aspect after it has read the packet with this timestamp."""
         aspect = float(self.codec.sample_aspect_ratio or 0)
         if aspect != self.codec_aspects[-1][1]:
-            # Of those before, the newest is all that a frame still to come can need beside this one.
+            # Frames still to come need only this aspect and the newest one before it.
             self.codec_aspects = [self.codec_aspects[-1], (-math.inf if pts is None else pts, aspect)]
 
     def _pixel_aspect(self, pts: int | None) -> float:
@@ -117,7 +118,7 @@ class PictureConverter:
         """RGB uint8 (height, width, 3), neither turned nor mirrored."""
         import cv2
 
-        # One thread: by default each picture is cut into slices for threads that the processes beside this one delay.
+        # One thread: by default each picture is sliced for several threads, which other processes delay.
         scaling: dict[str, Any] = {"threads": 1}
         if (width, height) != (frame.width, frame.height):
             scaling |= {"width": width, "height": height, "interpolation": "AREA"}
@@ -136,12 +137,12 @@ class PictureConverter:
             return to_sdr(deep, transfer, primaries)
         if _has_alpha(frame.format.name):
             return self._on_black(self.reformatter.reformat(frame, format="rgba", **scaling).to_ndarray())
-        # BGR first, then to RGB by OpenCV: FFmpeg's conversion to RGB takes twice as long.
+        # To BGR first, then to RGB with OpenCV: FFmpeg's conversion to RGB takes twice as long.
         image = self.reformatter.reformat(frame, format="bgr24", **scaling).to_ndarray()  # (H, W, 3)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _set_matrix(self, frame: "VideoFrame", transfer: int) -> None:
-        """Name the matrix of a frame that names none, or one that swscale cannot convert from."""
+        """Set the matrix of a frame that has none, or one that swscale does not support."""
         matrix = int(frame.colorspace)
         if matrix in MATRICES or frame.format.is_rgb or len(frame.format.components) < 3:
             return
@@ -153,7 +154,7 @@ class PictureConverter:
             self.remarks[Remark(text, is_problem=True)] = 1
 
     def _on_black(self, image: np.ndarray) -> np.ndarray:
-        """RGB (H, W, 3) of RGBA (H, W, 4), as players show it: before black."""
+        """RGBA (H, W, 4) to RGB (H, W, 3) on black, as players show it."""
         alpha = image[..., 3:].astype(np.uint16)  # (H, W, 1)
         if alpha.min() == 255:
             return image[..., :3]

@@ -1,4 +1,4 @@
-"""Face crops that came with a dataset: a folder of pictures called <frame number>.jpg."""
+"""Face crops that come with a dataset: a folder of pictures called <frame number>.jpg."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from shared.media.timeline import Timeline, may_jump
 
 CROP_NAME = re.compile(r"(\d+)\.(jpe?g|png)", re.IGNORECASE)
 DEFAULT_RATE = 30.0
-"""Crops per second if neither a video nor a sound tells how long they last."""
+"""Crops per second if neither a video nor a sound determines their duration."""
 
 
 class FaceCrops(NamedTuple):
@@ -24,15 +24,15 @@ class FaceCrops(NamedTuple):
     times: np.ndarray
     """float32 (T,), seconds."""
     end: float
-    """Second at which the last crop ends."""
+    """End of the last crop in seconds."""
     problem: str
-    """What is wrong with the crops; "" if nothing is."""
+    """What is wrong with the crops; "" for nothing."""
 
 
 def read_crops(
     folder: Path, times: np.ndarray | None, duration: float, frame_rate: float, max_seconds: float, size: int
 ) -> FaceCrops:
-    """Read the crops nearest to k / frame_rate, of the first `max_seconds`.
+    """Read the crops nearest to k / frame_rate in the first `max_seconds`.
 
     times: of the video's frames; None without a video. The crops then last for `duration` seconds if it is above 0.
     """
@@ -65,7 +65,7 @@ def read_crops(
 
 
 def crop_times(numbers: np.ndarray, times: np.ndarray | None, duration: float) -> tuple[np.ndarray, float]:
-    """Seconds (N,) of the frames with these numbers (N,), and the second at which the last one ends."""
+    """Seconds (N,) of the frames with these numbers (N,), and the end of the last one in seconds."""
     count = int(numbers[-1]) + 1
     if times is not None and len(times) > 1:
         gap = float(np.median(np.diff(times)))
@@ -78,7 +78,7 @@ def crop_times(numbers: np.ndarray, times: np.ndarray | None, duration: float) -
 
 
 def frame_times(path: Path) -> np.ndarray | None:
-    """Seconds (T,) of the frames of a video, from its packets alone; None if there is no readable video."""
+    """Seconds (T,) of the frames of a video, only from its packets; None if there is no readable video."""
     import av
 
     try:

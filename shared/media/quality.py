@@ -1,6 +1,6 @@
 """Quality signals of each modality, step by step: numbers in [0, 1] unless stated otherwise.
 
-They are computed from stored crops and sound alone, so that damaged views of a clip get theirs the same way.
+They are computed only from stored crops and sound, so that damaged views of a clip get theirs in the same way.
 """
 
 from typing import Any
@@ -47,8 +47,8 @@ QUALITY_SAMPLE_RATE = 16000
 
 GRID = 6
 SYMMETRY_SIDE, SYMMETRY_SHIFT = 48, 6
-"""Pixels: side of the reduced crops that are mirrored, and largest shift of the mirror image: twice the distance of the
-center of the face from the center of the crop."""
+"""Pixels: side of the downscaled crops to mirror, and largest shift of the mirror image: twice the distance between the
+centers of face and crop."""
 SILENCE = 1e-4
 """Root mean square (-80 dB) below which sound counts as silence."""
 

@@ -12,7 +12,7 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Remark:
-    """A kind of remark. Two with the same text are one kind, whose amounts add up over tracks and windows."""
+    """A kind of remark. Remarks with the same text are one kind; their amounts add up over tracks and windows."""
 
     text: str
     """One line, with "{}" in place of the amount if it has one; "(s)" is dropped if the amount is 1."""
@@ -26,7 +26,7 @@ class Remark:
 
 
 class Remarks(dict[Remark, float]):
-    """The amount of each kind, 0 for one that is not there; 1 for a kind without an amount."""
+    """The amount of each kind, 0 for a missing one; 1 for a kind without an amount."""
 
     def __missing__(self, remark: Remark) -> float:
         return 0.0
@@ -54,8 +54,8 @@ def all_lines(remarks: Remarks) -> list[str]:
 
 
 def summarize(remarks: Mapping[str, Remarks]) -> list[str]:
-    """One line for each kind of remark: the first clip (by name) that has it, and how many others do. Kinds that differ
-    in numbers alone are one."""
+    """One line for each kind of remark: the first clip (by name) with it, and how many others have it. Kinds that
+    differ only in numbers are one."""
     first: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for name in sorted(remarks):

@@ -1,4 +1,4 @@
-"""The log-mel spectrogram of a waveform in NumPy, where no tower computes one of its own."""
+"""The log-mel spectrogram of a waveform in NumPy, for use without a tower."""
 
 import numpy as np
 

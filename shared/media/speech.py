@@ -1,9 +1,9 @@
 """Voice activity detection: the probability of speech in steps of 32 ms, by silero-vad (silero.ai, MIT license).
 
 The weights are the safetensors file of the silero-vad package. The network is small (a spectrogram, four convolutions,
-an LSTM of 128 units), so it is evaluated here in NumPy, the convolutions over a whole clip at once: 4 ms for three
-seconds, where the packaged model takes some 80 ms, and workers do not import torch. The results equal those of the
-packaged model (a test compares them).
+an LSTM of 128 units), so it runs here in NumPy, with the convolutions over a whole clip at once: 4 ms for three seconds
+instead of some 80 ms with the packaged model, and workers do not import torch. The results equal the packaged model's
+(a test compares them).
 """
 
 import functools

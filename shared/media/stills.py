@@ -1,4 +1,4 @@
-"""A picture file to RGB: upright as EXIF says, transparent parts before black, 16 bits scaled to 8."""
+"""A picture file to RGB: upright according to EXIF, transparent parts on black, 16 bits scaled to 8."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ HEIC = "a HEIC picture, which cannot be read; save it as JPEG or PNG"
 
 def decode_still(data: bytes | Path) -> np.ndarray:
     """RGB uint8 (H, W, 3) of a picture file (JPEG, PNG, WebP, AVIF, TIFF, ...) or its bytes; the first picture of
-    several. ValueError, in one line, if it cannot be read or is cut off."""
+    several. ValueError, in one line, if it cannot be read or is truncated."""
     from PIL import Image
 
     try:
@@ -32,7 +32,7 @@ def decode_still(data: bytes | Path) -> np.ndarray:
 
 
 def is_heic(data: bytes | Path) -> bool:
-    """Whether a file is a HEIC picture, which Pillow cannot read, and of which FFmpeg reads one tile alone."""
+    """Whether a file is a HEIC picture, which Pillow cannot read; FFmpeg reads only one tile of it."""
     if isinstance(data, bytes):
         head = data[:12]
     else:
@@ -42,11 +42,11 @@ def is_heic(data: bytes | Path) -> bool:
 
 
 def upright_rgb(image: "Image") -> np.ndarray:
-    """RGB uint8 (H, W, 3) of an image as it is opened from a file. OSError or ValueError if it cannot be read."""
+    """RGB uint8 (H, W, 3) of an image opened from a file. OSError or ValueError if it cannot be read."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":  # Pillow would cut these off at 255
+    if image.mode.startswith("I;16") or image.mode == "I":  # Pillow would clip these at 255
         deep = np.asarray(image).astype(np.int64).clip(0, 65535)  # (H, W)
         return np.repeat(((deep * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":

@@ -1,7 +1,7 @@
-"""One clock for the packets of a file: order and continuity come from the stream, time stamps only refine them.
+"""One clock for the packets of a file: order and continuity come from the stream, timestamps only refine them.
 
-Files joined end to end start their time stamps again, and single stamps are wrong. Both tracks of a
-file are read from containers of their own; each sees the packets of both, and so both arrive at the same clock.
+In files joined end to end, timestamps start again, and individual timestamps may be wrong. Each track of a file is read
+from its own container; both see the packets of both tracks, and so arrive at the same clock.
 """
 
 from collections import deque
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 JITTER = 0.05
-"""Seconds by which time stamps may step back without a reason."""
+"""Seconds that timestamps may step back without a reason."""
 REORDERED = 0.7
 """The same for reordered frames in Matroska, which has no decoding times: they are guessed, wrongly after a joint."""
 OVERLAP = 0.5
-"""Seconds that a stream may step back alone: more is no overlap, but a clock that starts again."""
+"""Seconds that a single stream may step back: more is not an overlap, but a clock that starts again."""
 SUSPICIOUS = 1.0
 """A longer step forward, in seconds, is compared with the packets after it."""
 DISCONTINUITY = 10.0
@@ -30,7 +30,7 @@ DISCONTINUITY = 10.0
 BREAK = 3600.0
 """A longer gap, in seconds, is a break in the recording: nothing is shown in it."""
 FOLLOWERS = 3
-"""Packets after a jump that tell a new part from a wrong time stamp."""
+"""Packets to check after a jump, to tell a new part from a wrong timestamp."""
 SETTLED = 1.5
 """Seconds of a stream, after its jump, within which the other streams jump too if a new part starts."""
 SEAM = 0.25
@@ -38,7 +38,7 @@ SEAM = 0.25
 MAX_LOOKAHEAD = 4000
 """Packets."""
 MAX_REORDERED = 17
-"""Frames by which decoding may be ahead of showing."""
+"""Most frames that decoding may be ahead of display."""
 
 JOINED = Remark("time stamps start again in {} place(s): the parts of the recording follow each other")
 REBASED = Remark("time stamps of one track jump in {} place(s): it goes on where it was")
@@ -47,28 +47,28 @@ WRONG_STAMPS = Remark("{} wrong or stuck time stamp(s): the order of the recordi
 
 @dataclass
 class Line:
-    """A stream on the common clock. Times are seconds; raw ones are those of the file."""
+    """A stream on the common clock. Times are in seconds; raw times are from the file."""
 
     stream: "Stream"
     offset: float = 0.0
-    """What is added to raw times."""
+    """Added to raw times."""
     last: float | None = None
     """Raw time of the last packet that has one."""
     step: float = 0.0
     """Between the last two packets."""
     end: float = 0.0
-    """Where what has been read so far ends, on the common clock."""
+    """End of what has been read so far, on the common clock."""
     stuck: float | None = None
-    """The raw time that many packets share, which are being read."""
+    """The raw time shared by many packets that are being read."""
     spacing: float | None = None
-    """Seconds between frames that share a time stamp."""
+    """Seconds between frames that share a timestamp."""
     joints: deque[float] = field(default_factory=deque)
     """Where new parts start, on the common clock."""
     is_back: bool = False
-    """Whether packets are being read that FFmpeg would not show because their time stamps step back."""
+    """Whether the current packets would be hidden by FFmpeg because their timestamps step back."""
 
     def raw_time(self, packet: "Packet") -> float | None:
-        """By which packets are ordered; None without a time stamp."""
+        """The time to order packets by; None without a timestamp."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         # Without dts at the start, the stamps of a stream that reorders its frames are not comparable.
         if ticks is None or (packet.dts is None and self.last is not None):
@@ -77,21 +77,21 @@ class Line:
 
     def __post_init__(self) -> None:
         base = self.stream.time_base or Fraction(0)
-        self.ticks = base.numerator, base.denominator  # a packet makes its time base anew whenever it is asked
+        self.ticks = base.numerator, base.denominator  # a packet creates its time base anew on each access
         guessed = "matroska" in self.stream.container.format.name and self.stream.type == "video"
         codec: Any = self.stream.codec_context
         self.jitter = REORDERED if guessed and codec.has_b_frames else JITTER
 
     def seconds(self, ticks: int | None) -> float:
-        """As the function of this name, of what is counted in the stream's time base."""
+        """As the function of this name, in the stream's time base."""
         return ticks * self.ticks[0] / self.ticks[1] if ticks else 0.0
 
     def shown(self, packet: "Packet") -> float:
-        """The raw time at which a packet is shown."""
+        """The raw display time of a packet."""
         return self.seconds(packet.pts if packet.pts is not None else packet.dts)
 
     def jumps(self, since: float, time: float, forward: float) -> bool:
-        """Whether the step from one raw time to the next is no regular one."""
+        """Whether the step from one raw time to the next is irregular."""
         return time < since - self.jitter or time > since + forward
 
     def steps_back(self, time: float | None) -> bool:
@@ -123,10 +123,11 @@ class Line:
 
 
 class Timeline:
-    """Puts packets on one clock without jumps. Gaps of one stream, and pauses in formats with honest clocks, remain."""
+    """Puts packets on one clock without jumps. Gaps in one stream, and pauses in formats with reliable clocks,
+    remain."""
 
     def __init__(self, streams: "Sequence[Stream]", own: "Stream", remarks: Remarks, leads: bool, may_jump: bool):
-        """own: whose repairs are noted in `remarks`; leads: note new parts too; may_jump: see DISCONTINUITY."""
+        """own: the stream with repairs noted in `remarks`; leads: note new parts too; may_jump: see DISCONTINUITY."""
         self.lines = {stream.index: Line(stream) for stream in streams}
         self.own, self.remarks, self.leads = self.lines[own.index], remarks, leads
         self.forward = DISCONTINUITY if may_jump else float("inf")
@@ -138,7 +139,7 @@ class Timeline:
         self._packets: Iterator[Any] = iter(())
 
     def straighten(self, packets: "Iterator[Packet]") -> "Iterator[Packet]":
-        """The packets of all streams in their order, with time stamps on the common clock, or without."""
+        """The packets of all streams in order, with timestamps on the common clock, or without."""
         self._packets = packets
         while (packet := self._ahead.popleft() if self._ahead else next(self._packets, None)) is not None:
             line = self.lines[packet.stream.index]
@@ -156,7 +157,7 @@ class Timeline:
             yield _shown_copy(packet) if line.is_back else packet
 
     def _is_wrong(self, packet: "Packet", line: Line, time: float) -> bool:
-        """Whether the time stamp of a packet is to be ignored. Starts a new part where one begins."""
+        """Whether to ignore a packet's timestamp. Starts a new part if one begins here."""
         if line.stuck is not None:
             if time == line.stuck:
                 return True
@@ -176,7 +177,7 @@ class Timeline:
         return _is_far(packet, line)
 
     def _first_is_wrong(self, line: Line, time: float) -> bool:
-        """Whether the first packet is elsewhere than those after it, which are together."""
+        """Whether the first packet is far from the following ones, which are close together."""
         after = self._times_ahead(line, 2)
         if len(after) < 2 or abs(after[1] - after[0]) > SUSPICIOUS:
             return False
@@ -219,12 +220,12 @@ class Timeline:
         return True
 
     def _follow_jump(self, packet: "Packet", line: Line, time: float) -> None:
-        """Decide what a lasting jump is: a new part, a clock that wraps, or a matter of this stream."""
+        """Decide what a lasting jump is: a new part, a clock wraparound, or local to this stream."""
         last = line.last or 0.0
         others = [other for other in self.lines.values() if other is not line and other.last is not None]
         now = max((other.end for other in others), default=line.end)
         if line.offset != self.offset and abs(time + self.offset - now) < DISCONTINUITY / 2:
-            line.offset = self.offset  # the others have made this jump before
+            line.offset = self.offset  # the other streams have made this jump before
             line.joints.append(time + line.offset)
         elif line.jumps(last, time, self.forward):
             starts, ends = self._seam(packet, line, others)
@@ -234,15 +235,15 @@ class Timeline:
             self._start_part(line, time, self._offset_of_part(starts, ends))
 
     def _follow_alone(self, line: Line, time: float) -> None:
-        """A jump that the other streams do not make: small overlaps stay, for the sake of synchrony."""
+        """A jump that the other streams do not make: small overlaps stay, to keep synchronization."""
         if line.jumps((line.last or 0.0) - OVERLAP, time, float("inf")):
             line.offset = line.end - time
             if line is self.own:
                 self.remarks[REBASED] += 1
 
     def _seam(self, packet: "Packet", line: Line, others: list[Line]) -> tuple[dict[int, float], dict[int, float]]:
-        """For each stream, by index, the raw time at which the new part starts, empty if others go on as before; and
-        where the old part ends, on the common clock."""
+        """For each stream, by index, the raw time at which the new part starts, empty if the others continue as before;
+        and the end of the old part on the common clock."""
         starts = {line.stream.index: line.shown(packet)}
         ends = {one.stream.index: one.end for one in [line, *others]}
         latest = {other.stream.index: other.last or 0.0 for other in others}
@@ -267,7 +268,7 @@ class Timeline:
         return ({}, ends) if goes_on and len(starts) == 1 else (starts, ends)
 
     def _offset_of_part(self, starts: dict[int, float], ends: dict[int, float]) -> float:
-        """Where the new part is put: behind all of the old one; pictures follow at once if sound overlaps a little."""
+        """The offset of the new part: after all of the old one; pictures follow at once if sound overlaps a little."""
         behind = max(ends.values()) - min(starts.values())
         for index, start in starts.items():
             if self.lines[index].stream.type == "video" and index in ends:
@@ -308,7 +309,7 @@ def may_jump(container: "InputContainer") -> bool:
 
 
 def _returns(last: float, time: float, followers: list[float]) -> bool:
-    """Whether packets after a jump go on from before it, so that only single time stamps are wrong."""
+    """Whether packets after a jump continue from before it, so that only single timestamps are wrong."""
     if time > last:
         return any(last < follower < time - JITTER for follower in followers)
     return any(follower > last for follower in followers)
@@ -323,7 +324,7 @@ def _is_far(packet: "Packet", line: Line) -> bool:
 
 
 def _shown_copy(packet: "Packet") -> "Packet":
-    """A packet that is not marked to be discarded, as FFmpeg marks fragments whose time stamps start again."""
+    """A packet without the discard mark that FFmpeg sets on fragments with restarted timestamps."""
     import av
 
     copy = av.Packet(bytes(packet))
@@ -333,5 +334,5 @@ def _shown_copy(packet: "Packet") -> "Packet":
 
 
 def seconds(ticks: int | None, time_base: Fraction | None) -> float:
-    """float(ticks * time_base) to the bit; arithmetic of fractions took an eighth of the time of preparing a clip."""
+    """Exactly float(ticks * time_base); Fraction arithmetic took an eighth of the time of preparing a clip."""
     return ticks * time_base.numerator / time_base.denominator if ticks and time_base else 0.0

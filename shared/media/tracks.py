@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 MAX_AUDIO_DRIFT = 0.05
-"""Seconds by which sound may differ from its timestamp before silence is inserted or sound is cut."""
+"""Seconds that sound may differ from its timestamp before silence is inserted or sound is cut."""
 MAX_LAST_FRAME = 1.0
-"""Seconds that a frame before the end or before a break is shown at most."""
+"""Most seconds to show a frame before the end or before a break."""
 EARLY = 6e-4
-"""Seconds by which a frame may be shown early: containers round times to milliseconds."""
+"""Seconds that a frame may be shown early: containers round times to milliseconds."""
 MAX_READ_FAILURES = 20
-"""Places of a file that cannot be read, after which the rest is given up."""
+"""Unreadable positions in a file before the rest is given up."""
 
 LATE_FRAMES = Remark(
     "{} frame(s) left out: their time stamps are before those of frames already shown", is_problem=True
@@ -54,17 +54,17 @@ class Track:
     modality: ClassVar[str]
 
     def __init__(self, container: "InputContainer", stream: "VideoStream | AudioStream", other: int | None = None):
-        """other: index of the stream of the other track of this clip, which is read from a container of its own."""
+        """other: index of the stream of the other track of this clip, which is read from a separate container."""
         # One thread, because several clips are decoded in parallel.
         stream.codec_context.thread_count = 1
         self.damaged = self.unreadable = 0
-        """Packets that cannot be decoded, and places that cannot be read, since the last window."""
+        """Packets that cannot be decoded, and positions that cannot be read, since the last window."""
         self.remarks: Remarks = Remarks()
-        """What is repaired, left out or chosen since the last window."""
+        """What was repaired, left out or chosen since the last window."""
         self.has_decoded = self.in_window = False
-        """Whether anything has been decoded at all, and whether the current window has any of it."""
+        """Whether anything has been decoded at all, and whether anything is in the current window."""
         self.end = 0.0
-        """Seconds at which the last decoded frame ends."""
+        """End of the last decoded frame in seconds."""
         streams: list[Any] = [stream] if other is None else [stream, container.streams[other]]
         leads = stream.type == "video" or other is None
         self.timeline = Timeline(streams, stream, self.remarks, leads, may_jump(container))
@@ -81,7 +81,8 @@ class Track:
         raise NotImplementedError
 
     def window(self, start: float, begin: float, end: float) -> tuple[np.ndarray, Any]:
-        """What the track holds from `begin` to `end`. start: of the clip, by the clock of the file; all in seconds."""
+        """The content of the track from `begin` to `end`. start: of the clip, by the clock of the file; all in
+        seconds."""
         raise NotImplementedError
 
     def peek(self) -> Any:
@@ -91,7 +92,7 @@ class Track:
         return self._next
 
     def rest(self) -> Iterator[Any]:
-        """All frames that are left. They are gone then."""
+        """All remaining frames, which are consumed."""
         while self.peek() is not None:
             yield self.take()
 
@@ -103,7 +104,7 @@ class Track:
         """Seconds from the start of the clip."""
         if frame.time is not None:
             return frame.time - start
-        # Formats without presentation times, such as AVI, have those of decoding.
+        # Formats without presentation times, such as AVI, have decoding times.
         return self.expected_time() if frame.dts is None else seconds(frame.dts, frame.time_base) - start
 
     def next_time(self, start: float) -> float:
@@ -131,7 +132,7 @@ class Track:
             yield from frames
 
     def after_packet(self, packet: "Packet") -> None:
-        """Look at the decoder after a packet."""
+        """Inspect the decoder after a packet."""
 
     def _packets(self, container: "InputContainer", streams: list[Any]) -> "Iterator[Packet]":
         import av
@@ -200,7 +201,7 @@ class VideoTrack(Track):
                 break
             self._advance(self.take(), time)
         if self.peek() is None and self.last is not None:
-            # A single frame is kept however short it is.
+            # A single frame is kept even if it is short.
             self.end = self._last_end()
             single = not self.has_decoded
             self._show_last(max(self.end, (self.next_index + 0.5) / self.rate if single else 0.0), end)
@@ -216,13 +217,13 @@ class VideoTrack(Track):
         self.pictures.note_aspect(packet.pts)
 
     def _last_end(self) -> float:
-        """Seconds at which the last frame ends if no frame follows it: it lasts for one gap."""
+        """End of the last frame in seconds if no frame follows it: it lasts for one gap."""
         return self.last_time + min(self.gap or self.default_gap, MAX_LAST_FRAME)
 
     def _advance(self, frame: "VideoFrame", time: float) -> None:
-        """Make `frame` the last frame, unless its time is before that of the last one."""
+        """Make `frame` the last frame, unless it is earlier than the current one."""
         if self.last is None or time - self.last_time > BREAK:
-            # The grid starts, or goes on after a break, with the first time that is within half a step of this frame.
+            # The grid starts, or continues after a break, with the first time within half a step of this frame.
             self.next_index = max(self.next_index, round(time * self.rate))
         elif time < self.last_time:
             self.remarks[LATE_FRAMES] += 1
@@ -259,13 +260,13 @@ class AudioTrack(Track):
         self.exact = True
         """Whether the next frame is placed exactly: the first one of a part of the recording."""
         self.is_alone = other is None
-        """Whether there is no picture to stay in sync with: joined parts then follow each other without a cut."""
+        """Whether there is no picture to synchronize with: joined parts then follow each other without a cut."""
         self.shift, self.by_count = 0.0, False
-        """Seconds added to the times of the current part; whether times of another sample rate are not believed."""
+        """Seconds added to the times of the current part; whether times of another sample rate are ignored."""
         self.mixes: dict[str, Mix] = {}
-        """How channels become one, by their layout; their mean for a layout that is not among them."""
+        """How channels are mixed, by layout; the mean for any other layout."""
         self.converter: RateConverter | None = None
-        """For frames of another rate than the first one."""
+        """For frames with another rate than the first one."""
 
     @property
     def finished(self) -> bool:
@@ -309,7 +310,7 @@ class AudioTrack(Track):
         return self._repair(waveform[:room]), self.rate
 
     def _repair(self, waveform: np.ndarray) -> np.ndarray:
-        """Samples (S,) without NaN, infinite values and what is beyond MAX_LEVEL: float samples may be anything."""
+        """Samples (S,) without NaN, infinite values and values beyond MAX_LEVEL: float samples may be anything."""
         if not len(waveform) or np.abs(waveform).max() <= MAX_LEVEL:  # False with NaN
             return waveform
         if broken := int((~np.isfinite(waveform)).sum()):
@@ -351,13 +352,13 @@ class AudioTrack(Track):
         return self.position - self._end_of_placed()
 
     def _add_silence(self, count: int, limit: int) -> None:
-        """Silence of `count` samples, of which later windows add what is beyond `limit`."""
+        """Silence of `count` samples; later windows add the part beyond `limit`."""
         if count > 0:
             self._append(np.zeros(min(count, limit - self.length), np.float32))
             self.in_window = True
 
     def _add_frame(self, mono: np.ndarray, rate: int) -> None:
-        """Samples (S,) at `rate` Hz, without what overlaps the sound before them."""
+        """Samples (S,) at `rate` Hz, without the part that overlaps the sound before them."""
         overlap = max(0, self._end_of_placed() - (self.position or 0))
         self.position, self.exact = None, overlap * rate > len(mono) * self.rate
         if overlap:

@@ -1,7 +1,7 @@
 """Transcribe clips with a speech recognizer that the user provides: `--transcribe /path/to/whisper`.
 
-Recognizers invent sentences in silence. So a clip without voice activity is not transcribed, and segments without voice
-activity are dropped. The transcript of silence is empty, and text counts as missing.
+Recognizers invent sentences in silence. Therefore a clip without voice activity is not transcribed, and segments
+without voice activity are dropped. The transcript of silence is empty, and text counts as missing.
 """
 
 import functools
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 RECOGNIZERS = Registry("speech recognizer", {"faster-whisper": "shared.media.transcribe:FasterWhisper"})
-"""Given with the folder of their weights, as `faster-whisper:/path`; a bare path means faster-whisper."""
+"""Given with a weight folder, as `faster-whisper:/path`; a bare path means faster-whisper."""
 
 VERSION = 2
-"""Raised when the same recognizer gives other words, so that cached transcripts are not used again."""
+"""Incremented when the same recognizer gives different words, so that cached transcripts are not reused."""
 COMPUTE_TYPES = {"cpu": "int8", "cuda": "default"}
-"""Type of the weights by device. Published ones are float16, which a CPU converts to float32 with a warning at every
-load; int8 is faster there, and hears as well."""
+"""Type of the weights by device. Published weights are float16, which a CPU converts to float32 with a warning at every
+load; int8 is faster there and as accurate."""
 THREADS = 1
-"""Of a process: as many processes as cores work, and further threads of each would wait for one another."""
+"""Threads per process: with a process per core, more threads would wait for one another."""
 NEEDED = ("config.json", "tokenizer.json")
-"""Files beside the weights: without the first, every clip fails; the second would be downloaded."""
+"""Files next to the weights: without the first, every clip fails; the second would be downloaded."""
 PLACES = 64
-"""Of a file, that are compared: a tuned model is as large as the one it began from."""
+"""Bytes of a file to compare: a fine-tuned model has the size of the model it started from."""
 NOT_TRANSCRIBED = "its sound could not be transcribed"
 SPEECH_THRESHOLD = 0.5
 """Probability above which a step of 32 ms is speech."""
 MIN_SPEECH_SECONDS = 0.2
 """A clip or segment with less speech counts as silent."""
 SEGMENT_TOLERANCE = 0.2
-"""Seconds by which the times of segments may be off."""
+"""Tolerance for the times of segments, in seconds."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Recognizer(Protocol):
 
 
 class FasterWhisper:
-    """Whisper by CTranslate2 (package `faster-whisper`), from a local folder; nothing is downloaded."""
+    """Whisper in CTranslate2 (package `faster-whisper`), from a local folder; nothing is downloaded."""
 
     def __init__(self, path: str):
         folder = Path(path)
@@ -124,7 +124,7 @@ def _count_gpus() -> int:
 
 @functools.cache
 def load_recognizer(spec: str) -> Recognizer:
-    """The recognizer that `spec` names, built once per process. Raises UserError if it cannot be built."""
+    """The recognizer named by `spec`, built once per process. Raises UserError if it cannot be built."""
     return RECOGNIZERS.make(spec if spec.partition(":")[0] in RECOGNIZERS.parts else f"faster-whisper:{spec}")
 
 

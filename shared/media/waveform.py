@@ -13,7 +13,7 @@ def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 
 class RateConverter:
-    """Resamples sound that comes in pieces, without a seam between them."""
+    """Resamples sound given in pieces, without seams between them."""
 
     def __init__(self, rate: int, new_rate: int):
         import soxr
@@ -24,11 +24,11 @@ class RateConverter:
 
     @property
     def pending(self) -> int:
-        """Samples at the new rate that are still to come for the pieces so far."""
+        """Pending samples at the new rate for the pieces so far."""
         return max(0, round(self._taken * self.new_rate / self.rate) - self._given)
 
     def convert(self, piece: np.ndarray) -> np.ndarray:
-        """float32 (S,) to what of it is ready, float32 (R,)."""
+        """float32 (S,) to the samples that are ready, float32 (R,)."""
         self._taken += len(piece)
         out = self._stream.resample_chunk(np.ascontiguousarray(piece, np.float32))
         self._given += len(out)

@@ -1,7 +1,7 @@
 """Build a model from the description in a saved folder within the size of its weights.
 
-A description may ask for a layer of 10^9 channels or for 10^6 layers. The weights beside it say how large the model is:
-a tensor far larger than those, or far more of them, is refused before it takes memory.
+A description may request a layer with 10^9 channels, or 10^6 layers. The weights next to it show how large the model
+is: a far larger tensor, or far more tensors, are refused before they take memory.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from shared.saved.weights import WeightFile
 from shared.text import one_line
 
 SPARE_ELEMENTS = 2**24
-"""Numbers that a tensor may have beside the weights: filter banks, masks, activations of a small trial input."""
+"""Elements that a tensor may have beyond the weights: filter banks, masks, activations of a small trial input."""
 SPARE_TENSORS = 256
 NEVER_LARGER = {
     "_scaled_dot_product_flash_attention_for_cpu",
@@ -41,7 +41,7 @@ NEVER_LARGER = {
     "sum",
     "view",
 }
-"""Operations whose result has no more numbers than their inputs together."""
+"""Operations with a result that has no more elements than their inputs together."""
 PADDING = {"constant_pad_nd", *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))}
 
 
@@ -50,7 +50,7 @@ class _TooLarge(Exception):
 
 
 class _Bounds(TorchDispatchMode):
-    """Refuses an operation whose result would have more numbers than `most`, by its shape alone."""
+    """Refuses an operation if its result would have more than `most` elements, judged by shape."""
 
     def __init__(self, most: int):
         super().__init__()
@@ -58,7 +58,8 @@ class _Bounds(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """PyTorch would import its compiler, for more than a second, to keep it out of here. Nothing compiles."""
+        """Otherwise PyTorch spends more than a second on importing its compiler to disable it here. Nothing
+        compiles."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -77,9 +78,9 @@ class _Bounds(TorchDispatchMode):
 
 
 def _at_most(func: Any, args: tuple[Any, ...]) -> float:
-    """Numbers that the result of an operation has at most, estimated from the shapes and the integers in its arguments.
+    """Upper bound on the elements in an operation's result, from the shapes and the integers in its arguments.
 
-    It saves PyTorch's own rules of shape for most operations: they are written in Python, and the first imports
+    For most operations, this avoids PyTorch's shape rules: they are written in Python, and the first one imports
     PyTorch's compiler."""
     name, is_pointwise, is_never_larger = _traits(func)
     if name in ("mm", "addmm", "bmm", "baddbmm"):
@@ -94,7 +95,7 @@ def _at_most(func: Any, args: tuple[Any, ...]) -> float:
         return math.prod(max(lengths) for lengths in zip_longest(*map(reversed, sizes), fillvalue=1))
     if is_never_larger:
         return sum(map(math.prod, sizes))
-    # No operation gives more than its inputs and the integers (sizes, repeats, padding) multiplied.
+    # No result has more elements than the product of its inputs and the integers (sizes, repeats, padding).
     numbers = [abs(part) for part in parts if isinstance(part, int | float) and not isinstance(part, bool)]
     steps = [1 / number for number in numbers if 0 < number < 1]  # arange
     return math.prod(1 + number for number in [*map(math.prod, sizes), *numbers, *steps])
@@ -102,15 +103,15 @@ def _at_most(func: Any, args: tuple[Any, ...]) -> float:
 
 @functools.cache
 def _traits(func: Any) -> tuple[str, bool, bool]:
-    """The name of an operation, whether it works element by element, and whether its result has no more numbers than
-    its inputs."""
+    """The name of an operation, whether it is elementwise, and whether its result has no more elements than its
+    inputs."""
     name = func._schema.name.removeprefix("aten::")
     in_place = name.endswith("_") and all(argument.name != "size" for argument in func._schema.arguments)
     return name, torch.Tag.pointwise in func.tags, name in NEVER_LARGER or in_place
 
 
 def _leaves(values: Iterable[Any]) -> Iterator[Any]:
-    """What is in lists of lists: PyTorch's `tree_leaves` takes three times as long."""
+    """The leaves of nested lists: PyTorch's `tree_leaves` takes three times as long."""
     for value in values:
         if isinstance(value, list | tuple):
             yield from _leaves(value)
@@ -152,8 +153,8 @@ def _meta(value: Any) -> Any:
 
 @contextlib.contextmanager
 def bounded(where: str, weights: WeightFile) -> Iterator[None]:
-    """Inside this block, tensors and modules stay within what `weights` hold. Whatever goes wrong, also in a library,
-    is a UserError of one line that begins with `where`."""
+    """Inside this block, tensors and modules are limited by the size of `weights`. Any error, also in a library,
+    becomes a one-line UserError that begins with `where`."""
     most_parts, most_elements = 4 * len(weights.shapes) + SPARE_TENSORS, 4 * weights.elements() + 4 * SPARE_ELEMENTS
     thread, parts, elements = threading.get_ident(), 0, 0
 

@@ -1,8 +1,8 @@
-"""The checksum of a saved folder: whatever changes it after it was saved is noticed when it is loaded.
+"""The checksum of a saved folder: any change after saving is detected on loading.
 
-A saved folder has a JSON file that describes it. That file names the other files that matter with their digests, and
-ends with a checksum over all of this. It finds damage and edits; it is no signature, because whoever edits a folder can
-write a new checksum, as `emit seal` does. Model cards and reports are not covered.
+A saved folder has a JSON file that describes it. This file lists the other relevant files with their digests and ends
+with a checksum over all of it. The checksum detects damage and edits; it is not a signature, because whoever edits a
+folder can write a new checksum, as `emit seal` does. Model cards and reports are not covered.
 """
 
 import functools
@@ -17,7 +17,7 @@ from shared.errors import UserError
 from shared.files import digest, is_digest, write_json
 
 MAX_DESCRIPTION = 2**28
-"""Bytes. A description of a million clips has a tenth of it."""
+"""Bytes. A description of a million clips has a tenth of this size."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class FolderKind:
     """One kind of saved folder."""
 
     what: str
-    """What messages call it."""
+    """Its name in messages."""
     description: str
     """The JSON file."""
     format: str
     """Its `format`."""
     unsealed: str
-    """The format before it, which lacked nothing but the checksum. Digests of a dataset's content name it still, so
+    """The previous format, which only lacked the checksum. Digests of a dataset's content still include its name, so
     that equal content keeps its digest."""
     covers: tuple[str, ...]
-    """Patterns of the files the checksum covers, in the order of their digests."""
+    """Patterns of the files that the checksum covers, in the order of their digests."""
     how: str
-    """How to make such a folder."""
+    """How to create such a folder."""
 
 
 ENCODERS = FolderKind(
@@ -78,8 +78,8 @@ KINDS = (ENCODERS, FUSION, CLIPS, FEATURES)
 
 
 def write_description(folder: Path, kind: FolderKind, content: dict[str, Any]) -> dict[str, Any]:
-    """Write the description of a folder whose other files are written, with their digests and the checksum. Returns
-    what was written."""
+    """Write the description of a folder after all its other files, with their digests and the checksum. Returns the
+    written content."""
     content = {name: value for name, value in content.items() if name not in ("files", "checksum")}
     content = _finite({**content, "format": kind.format, "files": file_digests(folder, kind)})
     content["checksum"] = checksum(content)
@@ -88,7 +88,7 @@ def write_description(folder: Path, kind: FolderKind, content: dict[str, Any]) -
 
 
 def _finite(value: Any) -> Any:
-    """The value with null in place of numbers that JSON does not have, such as the score of a constant prediction."""
+    """The value with null in place of non-finite numbers, such as the score of a constant prediction."""
     if isinstance(value, dict):
         return {str(name): _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -97,7 +97,7 @@ def _finite(value: Any) -> Any:
 
 
 def checksum(content: dict[str, Any]) -> str:
-    """Over the description without its own checksum, as JSON holds it."""
+    """Checksum of the description as JSON, without the checksum itself."""
     return digest(json.loads(json.dumps({name: value for name, value in content.items() if name != "checksum"})))
 
 
@@ -113,7 +113,7 @@ def file_digests(folder: Path, kind: FolderKind) -> dict[str, str]:
 
 
 def _file_digest(path: Path) -> str:
-    """Of a file that this process has not read since it changed: one command opens the same dataset several times."""
+    """Cached digest of an unchanged file: one command opens the same dataset several times."""
     status = path.stat()
     return _digest_of(path.absolute(), (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
@@ -127,8 +127,8 @@ def _digest_of(path: Path, status: tuple[int, ...]) -> str:
 
 
 def read_description(folder: Path, kind: FolderKind, again: str = "") -> dict[str, Any]:
-    """The description of a folder that is as it was saved. UserError if it is missing, damaged, of another format, or
-    if it or a file it covers has changed; `again` says how to get an undamaged one, by default how to make one."""
+    """The description of an unchanged saved folder. UserError if it is missing, damaged, of another format, or if it or
+    a covered file has changed; `again` says how to get an undamaged one, by default how to create one."""
     folder, again = Path(folder), again or kind.how
     content = read_sealed_json(folder, kind.description, kind.what, kind.how)
     found = content.get("format")
@@ -180,7 +180,7 @@ def read_sealed_json(folder: Path, name: str, what: str, how: str) -> dict[str, 
 
 
 def _missing(folder: Path, name: str, what: str, how: str) -> str:
-    """That there is no such folder, or that it is below the one that is named, as after `emit run`."""
+    """The message that the folder does not exist, or that it is inside the given one, as after `emit run`."""
     places = ("encoders",) if what == ENCODERS.what else ("fuse/model", "model")
     inside = next((folder / place for place in places if (folder / place / name).is_file()), None)
     if inside is not None:
@@ -197,8 +197,8 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file `name` of a folder. UserError if a link, or the name itself, leads out of the folder; the hub's own
-    cache keeps files in the `blobs` beside its snapshots."""
+    """The file `name` of a folder. UserError if a link, or the name itself, leads out of the folder; the hub's cache
+    may keep its files in `blobs` next to its snapshots."""
     target = _within(folder, name)
     if not target.is_file():
         raise UserError(f"{folder}: {name} is no file; put the file itself there")
@@ -206,7 +206,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _refuse_links(folder: Path) -> None:
-    """UserError if a link in the folder, or in a folder in it, leads out: what it points to belongs to others."""
+    """UserError if a link in the folder or its subfolders leads out: its target belongs to others."""
     for place, folders, files in os.walk(folder):
         for path in (Path(place) / name for name in sorted([*folders, *files])):
             if path.is_symlink():
@@ -214,7 +214,7 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _within(folder: Path, name: str) -> Path:
-    """Where `name` in a folder leads. UserError if that is outside of the folder."""
+    """The target of `name` in a folder. UserError if it is outside the folder."""
     root = Path(folder).resolve()
     allowed = [root, *(path.parents[1] / "blobs" for path in (root, *root.parents) if path.parent.name == "snapshots")]
     target = (root / name).resolve()
@@ -228,7 +228,7 @@ def _within(folder: Path, name: str) -> Path:
 
 def seal(folder: Path) -> str:
     """Write the digests and the checksum of a folder that was edited on purpose, or written by an earlier version.
-    Returns a line that says so. UserError if it is no saved folder."""
+    Returns a line that says so. UserError if it is not a saved folder."""
     folder = Path(folder)
     kind, content = _find(folder)
     stored, old_digest = content.get("checksum"), content.get("digest")
@@ -244,7 +244,7 @@ def seal(folder: Path) -> str:
 
 
 def _find(folder: Path) -> tuple[FolderKind, dict[str, Any]]:
-    """The kind of a saved folder, and its description."""
+    """The kind of a saved folder and its description."""
     for kind in KINDS:
         if (folder / kind.description).is_file():
             content = read_sealed_json(folder, kind.description, kind.what, kind.how)
@@ -255,5 +255,5 @@ def _find(folder: Path) -> tuple[FolderKind, dict[str, Any]]:
 
 
 def encoder_digest(towers: Any, files: dict[str, str]) -> str:
-    """What tells encoders from others: their towers and the digests of their files, whatever they were trained on."""
+    """Identifies encoders by their towers and the digests of their files, independent of the training record."""
     return digest([towers, list(files.values())])

@@ -1,7 +1,7 @@
-"""Read what a saved folder says about itself: plain values of JSON become the dataclass that describes them.
+"""Read the description of a saved folder: plain JSON values become a dataclass.
 
-Other than `shared.config.build`, which also reads what people type, this converts nothing: "3" is no number, null is no
-text, and NaN is no value.
+Unlike `shared.config.build`, which also reads what people type, this converts nothing: "3" is not a number, null is not
+a text, and NaN is not a value.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ WORDS = {int: "a whole number", float: "a finite number", str: "a text", bool: "
 
 
 def read_typed(kind: type[T], values: Any, where: str) -> T:
-    """An instance of the dataclass `kind`. UserError, which begins with `where`, for a missing or unknown key, a value
-    of another type, a number that is not finite, and whatever the dataclass itself refuses."""
+    """An instance of the dataclass `kind`. UserError, beginning with `where`, for a missing or unknown key, a value of
+    another type, a number that is not finite, and anything that the dataclass itself refuses."""
     return _dataclass(kind, values, where)
 
 
@@ -52,7 +52,7 @@ def _dataclass(kind: type[T], values: Any, where: str) -> T:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the annotation `kind` has it."""
+    """`value` as an instance of the annotation `kind`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return _plain(value, where)
@@ -106,7 +106,7 @@ def _sequence(kind: type, arguments: tuple[Any, ...], value: Any, where: str) ->
 
 
 def _plain(value: Any, where: str) -> Any:
-    """`value` itself; UserError for a number that is not finite anywhere in it."""
+    """`value` unchanged; UserError if it contains a number that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         raise _wrong(float, value, where)
     for name, item in value.items() if isinstance(value, Mapping) else enumerate(value if type(value) is list else ()):

@@ -1,4 +1,4 @@
-"""The weights of a saved folder: what model.safetensors holds is compared with the model before it is read."""
+"""The weights of a saved folder: the header of model.safetensors is compared with the model before reading."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ DTYPES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
-"""torch's names of types to those of safetensors."""
+"""{torch dtype name: safetensors name}."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class WeightFile:
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
     how: str
-    """What to do when the file does not fit."""
+    """What to do if the file does not fit."""
 
     @classmethod
     def read(cls, folder: Path, how: str) -> "WeightFile":
@@ -53,18 +53,18 @@ class WeightFile:
         return cls(path, shapes, dtypes, how)
 
     def part(self, prefix: str) -> "WeightFile":
-        """The tensors whose names start with `prefix`, without it."""
+        """The tensors with names that start with `prefix`, without it."""
         names = [name for name in self.shapes if name.startswith(prefix)]
         cut = len(prefix)
         shapes = {name[cut:]: self.shapes[name] for name in names}
         return WeightFile(self.path, shapes, {name[cut:]: self.dtypes[name] for name in names}, self.how)
 
     def elements(self) -> int:
-        """Numbers in all tensors."""
+        """Number of elements in all tensors."""
         return sum(_product(shape) for shape in self.shapes.values())
 
     def check(self, module: "nn.Module", what: str) -> None:
-        """UserError unless the tensors are those of `module`, by name, shape and type."""
+        """UserError unless the tensors match `module` by name, shape and type."""
         own = module.state_dict()
         wrong = [f"{name} is missing" for name in own if name not in self.shapes]
         wrong += [f"{name} is not expected" for name in self.shapes if name not in own]

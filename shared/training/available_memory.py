@@ -1,4 +1,4 @@
-"""How much memory this process may still take, and the refusal of what takes more."""
+"""How much memory is available to this process, and an error for anything that needs more."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +11,13 @@ GIB = 2**30
 
 
 def available_bytes() -> int | None:
-    """What the machine, and the container, have left without swapping; None where the system does not say."""
+    """Free memory of the machine and the container without swapping; None if the system does not say."""
     return min((*_of_machine(), *_of_container()), default=None)
 
 
 def check_memory(need: float, what: str, remedy: Callable[[int], str]) -> None:
-    """UserError if `need` bytes are more than what is available. what: what takes them, in the plural; remedy: what to
-    do instead, given the bytes there are."""
+    """UserError if `need` bytes are not available. what: what needs them, in the plural; remedy: what to do instead,
+    given the available bytes."""
     free = available_bytes()
     if free is not None and need > free:
         raise UserError(
@@ -32,7 +32,7 @@ def _of_machine() -> Iterator[int]:
 
 
 def _of_container() -> Iterator[int]:
-    """By version 2 and 1 of control groups. What the page cache holds can be had again."""
+    """From version 2 and 1 of control groups. Page cache can be reclaimed."""
     for limit, used, cached in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),

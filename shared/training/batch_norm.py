@@ -1,9 +1,10 @@
-"""Gradients of batch and instance norms that do not depend on how tensors lie in memory.
+"""Gradients of batch and instance norms that do not depend on the memory format of tensors.
 
-On a CPU, torch's backward pass of these norms (2.11 to 2.14) takes the memory format of its input for that of the
-gradient. Where a dimension has size 1 the two can differ, and the gradients of weight, bias and input are then those of
-shuffled values: about 1.4 times their own size off, without a word. HTS-AT's norm over mel bands (N, M, F, 1) is such a
-case, and so is a convolutional network on a single frame (1, C, H, W).
+On a CPU, torch's backward pass of these norms (2.11 to 2.14) assumes that the gradient has the memory format of the
+input. If a dimension has size 1, the two can differ, and the gradients of weight, bias and input are silently computed
+from shuffled values: they are off by about 1.4 times their own size. This affects HTS-AT's norm over mel bands (N, M,
+F,
+1) and a convolutional network on a single frame (1, C, H, W).
 """
 
 import functools
@@ -16,8 +17,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 
 def repair_gradients(model: nn.Module) -> None:
-    """Give every batch and instance norm of `model` the right gradient. Names in the state dictionary stay as they are,
-    and so does every forward pass without a gradient."""
+    """Give every batch and instance norm of `model` the correct gradient. State dictionary names, and forward passes
+    without a gradient, are unchanged."""
     for module in model.modules():
         if isinstance(module, _BatchNorm | _InstanceNorm) and not isinstance(module, nn.SyncBatchNorm):
             forward = module.__dict__.get("forward")
@@ -26,7 +27,7 @@ def repair_gradients(model: nn.Module) -> None:
 
 
 def _forward(norm: _BatchNorm | _InstanceNorm, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """(N, C, ...) to the same shape. forward: the norm's own."""
+    """(N, C, ...) to the same shape. forward: the norm's forward."""
     if not torch.is_grad_enabled():
         return forward(x)
     if isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None:
@@ -41,13 +42,13 @@ def _forward(norm: _BatchNorm | _InstanceNorm, forward: Callable[[Tensor], Tenso
 
 
 def _affine(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """What an evaluating batch norm computes, as operations with gradients of their own."""
+    """Batch norm in evaluation mode, as operations with their own gradients."""
     shape = (1, -1, *(1 for _ in x.shape[2:]))
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var + norm.eps).rsqrt()  # (C,)
     if norm.weight is not None:
         scale = scale * norm.weight
-    # Centered first: in fp32, a mean far from zero would cancel in the gradient of the weight.
+    # Center first: in fp32, a mean far from zero would cause cancellation in the gradient of the weight.
     y = (x - norm.running_mean.view(shape)) * scale.view(shape)
     if norm.bias is not None:
         y = y + norm.bias.view(shape)
@@ -55,7 +56,7 @@ def _affine(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 def _act(norm: _BatchNorm, y: Tensor) -> Tensor:
-    """What timm's norms with an activation do after they normalize."""
+    """The activation and dropout of timm's norms after normalization."""
     for name in ("drop", "act"):
         part = getattr(norm, name, None)
         y = y if part is None else part(y)

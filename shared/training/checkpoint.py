@@ -2,14 +2,14 @@
 
 model.safetensors        parameters and buffers
 optimizer.safetensors    <parameter>/<value>, such as project.weight/exp_avg
-<part>.safetensors       what else is trained or remembered: averaged weights, the memory of the loss
+<part>.safetensors       other state: averaged weights, the memory of the loss
 scaler.json              the loss scale of fp16
-progress.json            how far the run is
+progress.json            the progress of the run
 checkpoint.json          written last: the digest of every other file
-engine/                  DeepSpeed only: its own files. They are pickles, of which torch's weights-only loader reads
-                         tensors and plain values alone
+engine/                  DeepSpeed only: its own files. They are pickles; torch's weights-only loader reads only
+                         tensors and plain values
 
-A file holds whole tensors, however the run shards them, so that a run may resume with another number of processes.
+A file holds full tensors, even if the run shards them, so that a run can resume with another number of processes.
 Random state is not saved: trainers derive it from (seed, epoch, step).
 """
 
@@ -45,17 +45,17 @@ P = TypeVar("P")
 
 @dataclass
 class TrainState:
-    """What a checkpoint holds beside the progress."""
+    """The content of a checkpoint besides the progress."""
 
     accelerator: "Accelerator"
     wrapped: nn.Module
-    """The model as accelerator.prepare returned it."""
+    """The model as returned by accelerator.prepare."""
     model: nn.Module
     """The same model before it was wrapped."""
     optimizer: torch.optim.Optimizer
-    """As accelerator.prepare returned it."""
+    """As returned by accelerator.prepare."""
     parts: Mapping[str, nn.Module] = field(default_factory=dict)
-    """By the name of their file."""
+    """{file name: part}."""
 
     @property
     def by_engine(self) -> bool:
@@ -67,7 +67,7 @@ class TrainState:
 
 
 def write(folder: Path, state: TrainState) -> None:
-    """Write everything but progress and manifest; every process must call this. OSError or SafetensorError when it
+    """Write everything except progress and manifest; every process must call this. OSError or SafetensorError if it
     cannot be written."""
     is_main = state.accelerator.is_main_process
     if state.by_engine:
@@ -93,7 +93,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor], is_main: bool) -> None:
     whole = {}
     for name, value in tensors.items():
         value = gather(value.detach())
-        if is_main:  # one after the other, so that a device holds one whole tensor at a time
+        if is_main:  # one by one, so that a device holds one full tensor at a time
             whole[name] = value.cpu()
     if is_main:
         save_file(separate_tensors(whole), path)
@@ -104,7 +104,7 @@ def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
     for name, _, values in _optimizer_state(state):
         for key, value in values.items():
             if not isinstance(value, Tensor):
-                raise UserError(f"the optimizer keeps {key} as {type(value).__name__}; checkpoints hold tensors alone")
+                raise UserError(f"the optimizer keeps {key} as {type(value).__name__}; checkpoints hold only tensors")
             tensors[f"{name}/{key}"] = value
     return tensors
 
@@ -129,12 +129,12 @@ def _optimizer_state(state: TrainState) -> Iterator[_Slot]:
 
 
 def read(folder: Path, state: TrainState, progress_class: type[P], remedy: str) -> P:
-    """Load a checkpoint into `state` and return its progress; every process must call this. UserError, which ends with
-    `remedy`, for one that is damaged, of an earlier version, or of another model. Runs no code from it."""
+    """Load a checkpoint into `state` and return its progress; every process must call this. UserError, ending with
+    `remedy`, if it is damaged, from an earlier version, or from another model. Runs no code from it."""
     _check_files(folder, state, remedy)
     try:
         if state.by_engine:
-            with weights_only(*_engine_classes()):  # it asks for all pickles
+            with weights_only(*_engine_classes()):  # it requests full pickles
                 state.wrapped.load_checkpoint(str(folder), ENGINE)  # type: ignore[operator]
         else:
             _load(folder / "model.safetensors", state.model.state_dict())
@@ -153,7 +153,7 @@ def read(folder: Path, state: TrainState, progress_class: type[P], remedy: str) 
 
 
 def _engine_classes() -> list[Any]:
-    """What DeepSpeed's files hold beside tensors: two plain classes of its own."""
+    """The classes in DeepSpeed's files besides tensors: two plain ones of its own."""
     with contextlib.suppress(ImportError):
         from deepspeed.runtime.fp16.loss_scaler import LossScaler
         from deepspeed.runtime.zero.config import ZeroStageEnum
@@ -167,7 +167,7 @@ class _Damaged(ValueError):
 
 
 def _check_files(folder: Path, state: TrainState, remedy: str) -> None:
-    """UserError unless the folder is a complete checkpoint of this version whose files are as they were written."""
+    """UserError unless the folder is a complete checkpoint of this version with unchanged files."""
     if not (folder / MANIFEST).exists():
         raise UserError(
             f"{folder}: a checkpoint of an earlier version, which holds pickles: they are not loaded, because a pickle "
@@ -193,7 +193,7 @@ def _check_files(folder: Path, state: TrainState, remedy: str) -> None:
 
 
 def _load(path: Path, own: Mapping[str, Tensor]) -> None:
-    """Copy the tensors of a file into those of `own`, which must have the same names, shapes and types."""
+    """Copy the tensors of a file into `own`, which must have the same names, shapes and types."""
     with safe_open(path, "pt") as file, torch.no_grad():
         _compare_names(path, set(own), set(file.keys()))
         for name, value in own.items():
@@ -237,7 +237,7 @@ def _describe(value: Tensor) -> str:
 
 
 def _progress(values: dict[str, Any], progress_class: type[P]) -> P:
-    """The progress in these values, which are of the types of its defaults."""
+    """The progress with these values, which must have the types of its defaults."""
     default = progress_class()
     for name, value in values.items():
         if not hasattr(default, name):

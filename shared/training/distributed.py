@@ -31,19 +31,19 @@ def start_accelerator(
     timeout_minutes: float = 30.0,
     option: str = "--train.mixed_precision",
 ) -> "Accelerator":
-    """An Accelerator on the available GPUs, else on the CPU.
+    """An Accelerator on the available GPUs, otherwise on the CPU.
 
-    option: the option that `mixed_precision` comes from; "" if the caller has resolved it. trackers: names that
-    Accelerate knows; they write to `folder`. timeout_minutes: after this time a process stops to wait for another one.
-    UserError when the launcher was asked for several processes and started one (`accelerate launch --cpu
-    --num_processes 2` does that silently), when a tracker or an engine is not installed, and when an environment
-    variable asks for what EMIT does not do (launcher.py).
+    option: the option that `mixed_precision` comes from; "" if the caller has resolved it. trackers: names known to
+    Accelerate; they write to `folder`. timeout_minutes: a process stops waiting for the others after this time.
+    UserError if the launcher was asked for several processes but started one (`accelerate launch --cpu --num_processes
+    2` does that silently), if a tracker or an engine is not installed, and if an environment variable requests
+    something that EMIT does not support (launcher.py).
     """
     from accelerate import Accelerator, InitProcessGroupKwargs, PartialState
     from accelerate.state import AcceleratorState
     from accelerate.utils import GradientAccumulationPlugin
 
-    AcceleratorState._reset_state()  # one process may run several commands, each with a precision of its own
+    AcceleratorState._reset_state()  # one process may run several commands with different precisions
     timeout = timedelta(minutes=timeout_minutes)
     check_environment()
     precision = resolve_precision(option, mixed_precision) if option else mixed_precision
@@ -60,7 +60,7 @@ def start_accelerator(
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
-    except ImportError as error:  # DeepSpeed, or another engine that the launcher's configuration asks for
+    except ImportError as error:  # DeepSpeed, or another engine in the launcher's configuration
         raise UserError(f"{one_line(error)}; install it, or launch with another configuration") from None
     _enable_fsdp_on_cpu(accelerator, fsdp)
     if accelerator.state.deepspeed_plugin:
@@ -71,13 +71,13 @@ def start_accelerator(
             f"{requested} processes were asked for but one was started: on a CPU use "
             "`accelerate launch --config_file accelerate_configs/cpu_2_processes.yaml ...`"
         )
-    accelerator.wait_for_everyone()  # so that a process that ends with an error does not leave others connecting
+    accelerator.wait_for_everyone()  # so that no process fails while others are still connecting
     return accelerator
 
 
 def set_precision(accelerator: "Accelerator", precision: str) -> None:
-    """Make an Accelerator that has prepared nothing yet one of this precision, no or bf16: it begins before there is a
-    model to decide by."""
+    """Set the precision, no or bf16, of an Accelerator that has prepared nothing yet: it is created before the model
+    that determines the precision."""
     accelerator.state._mixed_precision = precision
     accelerator.native_amp = precision != "no"
 
@@ -86,10 +86,10 @@ def set_precision(accelerator: "Accelerator", precision: str) -> None:
 
 
 def _fsdp_plugin() -> "FullyShardedDataParallelPlugin | None":
-    """Accelerate's plugin for FSDP2 when the launcher asks for it.
+    """Accelerate's plugin for FSDP2 if the launcher requests it.
 
-    Parameters stay in full precision and autocast chooses what runs in less: Accelerate's default would cast all
-    parameters and inputs, temperatures and waveforms included."""
+    Parameters stay in full precision, and autocast chooses what runs in lower precision: Accelerate's default would
+    cast all parameters and inputs, including temperatures and waveforms."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return None
     if os.environ.get("FSDP_VERSION", "1") != "2":
@@ -113,8 +113,8 @@ def _enable_fsdp_on_cpu(accelerator: "Accelerator", plugin: "FullyShardedDataPar
 def _deepspeed_settings(precision: str) -> dict[str, Any]:
     """Settings of DeepSpeed that a launcher's configuration cannot give.
 
-    DeepSpeed's own mixed precision would cast all parameters, temperatures and filter banks included, but not the
-    inputs; its autocast leaves parameters in full precision, and gradients are exchanged in it."""
+    DeepSpeed's mixed precision would cast all parameters, including temperatures and filter banks, but not the inputs;
+    its autocast keeps parameters, and the exchange of gradients, in full precision."""
     settings: dict[str, Any] = {"train_micro_batch_size_per_gpu": 1}  # required without a DeepSpeed loader, but unused
     if precision != "no":
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[precision]
@@ -129,7 +129,7 @@ def any_process(accelerator: "Accelerator", flag: bool) -> bool:
 
 
 def hold_together(accelerator: "Accelerator", folder: Path, shown: Path) -> None:
-    """Take the lock of a folder for all processes of this run; every process must call this. UserError in each of them
+    """Take the lock of a folder for all processes of this run; every process must call this. UserError in every process
     if a process outside the run holds it."""
     from accelerate.utils import broadcast_object_list
 
@@ -150,8 +150,8 @@ def hold_together(accelerator: "Accelerator", folder: Path, shown: Path) -> None
 
 @contextlib.contextmanager
 def peer_failure_guard(run: Path, locked: Path | None = None) -> Iterator[None]:
-    """Report in one line what this process did not cause: a peer that was lost or timed out, and a full disk. At the
-    end, release the locks of the folder `locked`, by default the run folder."""
+    """Report external failures in one line: a peer that was lost or timed out, and a full disk. At the end, release the
+    locks of the folder `locked`, by default the run folder."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -171,8 +171,8 @@ def peer_failure_guard(run: Path, locked: Path | None = None) -> Iterator[None]:
 
 
 def is_peer_failure(error: Exception) -> bool:
-    """Whether an error means that another process of the group is gone. NCCL has a class for it; gloo raises a plain
-    RuntimeError."""
+    """Whether an error means that another process of the group is gone. NCCL has an exception class for this; gloo
+    raises a plain RuntimeError."""
     return isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and ("gloo" in str(error) or "Timed out" in str(error))
     )
@@ -194,7 +194,7 @@ def _check_trackers(trackers: Sequence[str]) -> list[str]:
 
 
 def _requested_processes() -> int:
-    """Number of processes in the command line of the `accelerate launch` that is our parent; 1 when there is none."""
+    """Number of processes in the command line of the parent `accelerate launch`; 1 without one."""
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError, UserError):  # the launcher itself reports a damaged file

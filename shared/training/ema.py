@@ -13,8 +13,8 @@ from shared.training.sharded import gather, is_sharded, scatter
 class Ema(nn.Module):
     """Exponential moving average of a model's floating-point state (Polyak averaging). Frozen parameters are left out.
 
-    The decay grows with the step, min(decay, (1 + step) / (10 + step)), so that the initial weights are soon forgotten.
-    Create it when the model is on its device and, with FSDP, already sharded.
+    The decay grows with the step, min(decay, (1 + step) / (10 + step)), so that the initial weights are quickly
+    forgotten. Create it when the model is on its device and, with FSDP, already sharded.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -43,7 +43,7 @@ class Ema(nn.Module):
                 average.lerp_(value.to(average.dtype), weight)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """Full tensors, also of a sharded model; every process must call this."""
+        """Full tensors, even for a sharded model; every process must call this."""
         return {name: gather(value) for name, value in self.averages.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]

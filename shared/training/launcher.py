@@ -1,7 +1,7 @@
-"""What is taken from `accelerate launch` and from environment variables, and what is refused.
+"""Which settings of `accelerate launch` and of environment variables are used, and which are refused.
 
-Taken: the processes, the engine (FSDP2, DeepSpeed) with its settings, and the precision, where an option says `auto`.
-All else comes from the options. A variable by which Accelerate would change the numbers behind them is refused.
+Used: the processes, the engine (FSDP2, DeepSpeed) with its settings, and the precision if an option is `auto`.
+Everything else comes from the options. A variable that would make Accelerate change results silently is refused.
 """
 
 import os
@@ -11,7 +11,7 @@ from shared.errors import UserError
 
 PRECISIONS = ("no", "bf16", "fp16")
 SWITCHES = ("1", "0", "true", "false", "yes", "no", "on", "off", "y", "n", "t", "f")
-"""What Accelerate reads as true or false; anything else is a ValueError of its own."""
+"""Values that Accelerate reads as true or false; it raises ValueError for others."""
 
 NEUTRAL = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (
@@ -27,16 +27,16 @@ NEUTRAL = {
     "ACCELERATE_DEBUG_MODE": (SWITCHES, "write true or false"),
     "ACCELERATE_MIXED_PRECISION": (PRECISIONS, "supported are no, bf16 and fp16"),
 }
-"""{variable: (values that are taken, what to know about others)}. An empty variable counts as not set."""
+"""{variable: (accepted values, message for others)}. An empty variable counts as not set."""
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 
 GROUP = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What every launcher sets in each of several processes."""
+"""Variables that every launcher sets in each of several processes."""
 
 
 def check_environment() -> None:
-    """UserError for the first variable that asks for something other than what EMIT does."""
+    """UserError for the first variable that requests something EMIT does not support."""
     for name, (values, why) in NEUTRAL.items():
         value = os.environ.get(name, "")
         if value and value.lower() not in values:
@@ -50,7 +50,7 @@ def check_environment() -> None:
 
 
 def _check_group() -> None:
-    """UserError for one of several processes that cannot find the others, which would raise an error or wait."""
+    """UserError for one of several processes that cannot find the others: it would fail or wait forever."""
     import torch
 
     ranks = {name: int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("LOCAL_RANK", "-1"))}
@@ -69,7 +69,7 @@ def _check_group() -> None:
 
 
 def _check_device() -> None:
-    """UserError for a device that Accelerate would take from the environment and that is not here."""
+    """UserError for a device that Accelerate would take from the environment but that does not exist."""
     value = os.environ.get("ACCELERATE_TORCH_DEVICE")
     if value is None:
         return
@@ -84,13 +84,13 @@ def _check_device() -> None:
 
 
 def launcher_precision() -> str | None:
-    """The precision that the launcher says: no, bf16 or fp16; None outside a launcher."""
+    """The launcher's precision: no, bf16 or fp16; None outside a launcher."""
     return os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or None
 
 
 def choose_precision(option: str, value: str, supported: tuple[str, ...], otherwise: str) -> str:
-    """The precision of a run: what the option says; with auto, what the launcher says; without one, `otherwise`. A
-    launcher that is not followed is contradicted in one line.
+    """The precision of a run: the option's; with auto, the launcher's; without a launcher, `otherwise`. Prints a line
+    if it differs from the launcher's.
 
     option: name of the option, for messages. supported: precisions of this command."""
     launcher = launcher_precision()

@@ -14,8 +14,8 @@ PR_SET_PDEATHSIG = 1
 
 
 class SigtermSafeDataLoader(torch.utils.data.DataLoader):
-    """A DataLoader whose workers ignore SIGTERM. A scheduler sends it to every process of a job, but only the trainer
-    may react to it: a worker that ends takes the batch that the trainer waits for with it."""
+    """A DataLoader with workers that ignore SIGTERM. A scheduler sends it to every process of a job, but only the
+    trainer may react: a worker that ends would lose the batch that the trainer waits for."""
 
     def __init__(self, dataset: torch.utils.data.Dataset, **options: Any):
         super().__init__(dataset, worker_init_fn=_initialize_worker, **options)
@@ -27,7 +27,7 @@ class SigtermSafeDataLoader(torch.utils.data.DataLoader):
 
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # inherited, until workers ignore it
         threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # ends OpenCV's threads: a fork does not have them, and would wait for them without end
+        cv2.setNumThreads(1)  # ends OpenCV's threads: a fork lacks them and would wait for them forever
         try:
             return super().__iter__()
         finally:
@@ -36,7 +36,7 @@ class SigtermSafeDataLoader(torch.utils.data.DataLoader):
 
 
 def _initialize_worker(worker: int) -> None:
-    if sys.platform == "linux":  # a worker whose trainer was killed would wait without end for somebody to read
+    if sys.platform == "linux":  # after its trainer is killed, a worker would wait forever for a reader
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     import cv2
 
@@ -54,8 +54,8 @@ def _kill_workers() -> None:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The same batch, however nested in dictionaries, with every tensor on `device`. Copies from pinned memory to a GPU
-    are asynchronous."""
+    """The same batch, a nested dictionary, with every tensor on `device`. Copies from pinned memory to a GPU are
+    asynchronous."""
     if isinstance(batch, dict):
         return {name: to_device(value, device) for name, value in batch.items()}
     return batch.to(device, non_blocking=batch.is_pinned()) if isinstance(batch, torch.Tensor) else batch

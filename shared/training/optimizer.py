@@ -14,11 +14,11 @@ def parameter_groups(
     lr_factor: Callable[[str], float],
     no_weight_decay: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """One group for each learning rate and weight decay, of the parameters that require a gradient.
+    """One group per learning rate and weight decay, for the parameters that require a gradient.
 
-    lr_factor: name of a parameter to its factor on `lr`. Matrices take weight decay; biases, norms and other parameters
-    of fewer than two dimensions do not, nor do those named in `no_weight_decay`. "peak_lr" is the learning rate that
-    `set_learning_rates` scales.
+    lr_factor: maps a parameter name to its factor on `lr`. Matrices have weight decay; biases, norms and other
+    parameters with fewer than two dimensions do not, nor do parameters in `no_weight_decay`. "peak_lr" is the learning
+    rate that `set_learning_rates` scales.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

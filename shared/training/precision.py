@@ -1,4 +1,4 @@
-"""What precision `auto` means: the launcher's; else what the hardware is fast at, for a model of these widths."""
+"""The precision for `auto`: the launcher's, otherwise what is fast on this hardware for the model's widths."""
 
 from typing import NamedTuple
 
@@ -9,16 +9,16 @@ from shared.errors import UserError
 from shared.training.launcher import PRECISIONS, check_environment, choose_precision, launcher_precision
 
 WIDE = 256
-"""From this matrix width on, bf16 pays on CPUs with AVX512-BF16 but without AMX: a training step of ViT-S-32, 384 wide,
-takes 0.53 of its time in fp32, but 1.15 with the towers of `tiny`, 48 to 96 wide, whose time goes into small
-operations."""
+"""From this matrix width on, bf16 is faster on CPUs with AVX512-BF16 but without AMX: a training step of ViT-S-32, 384
+wide, takes 0.53 of its time in fp32, but 1.15 with the towers of `tiny`, 48 to 96 wide, where small operations
+dominate."""
 
 
 class Hardware(NamedTuple):
-    """What this machine multiplies bf16 matrices with."""
+    """This machine's hardware for bf16 matrix multiplication."""
 
     gpu: bool
-    """A GPU trains, whatever it can do."""
+    """Training runs on a GPU of any kind."""
     gpu_bf16: bool
     amx: bool
     """Tile instructions of Intel CPUs."""
@@ -27,7 +27,7 @@ class Hardware(NamedTuple):
 
     @classmethod
     def here(cls) -> "Hardware":
-        """Of this machine. What an earlier PyTorch cannot tell counts as absent."""
+        """The hardware of this machine. Features that an earlier PyTorch cannot detect count as absent."""
         gpu = torch.cuda.is_available()
         amx, avx512 = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
         return cls(gpu, gpu and torch.cuda.is_bf16_supported(), bool(amx and amx()), bool(avx512 and avx512()))
@@ -45,8 +45,8 @@ class Hardware(NamedTuple):
 def matrix_width(model: nn.Module) -> int:
     """The typical width of a model's matrices: half of its weights are in matrices that are at least this wide.
 
-    The width of a matrix is its shorter side, that of a convolution its fewer channels. Tables of embeddings, which
-    are looked up, do not count; 0 without any matrix."""
+    The width of a matrix is its shorter side; of a convolution, the smaller number of channels. Embedding tables do not
+    count, because they are looked up; 0 without any matrix."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
     sizes = [
         (min(parameter.shape[:2]), parameter.numel())
@@ -64,9 +64,9 @@ def matrix_width(model: nn.Module) -> int:
 def resolve_precision(
     option: str, value: str, supported: tuple[str, ...] = PRECISIONS, model: nn.Module | None = None
 ) -> str:
-    """The precision that an option asks for; with auto, the launcher's, else bf16 where the hardware is fast at it.
+    """The option's precision; with auto, the launcher's, otherwise bf16 if the hardware is fast at it.
 
-    model: what is going to run. Without one, bf16 must be faster at any width. UserError for fp16 without a GPU."""
+    model: the model that will run. Without one, bf16 must be faster at any width. UserError for fp16 without a GPU."""
     check_environment()
     fast_from = Hardware.here().fast_from
     fast = fast_from is not None and (matrix_width(model) if model is not None else 0) >= fast_from
@@ -77,5 +77,5 @@ def resolve_precision(
 
 
 def depends_on_model(value: str) -> bool:
-    """Whether the precision that an option of this value asks for depends on the widths of the model."""
+    """Whether the precision for this option value depends on the model's widths."""
     return value == "auto" and launcher_precision() not in PRECISIONS and bool(Hardware.here().fast_from)

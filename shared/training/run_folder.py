@@ -1,4 +1,4 @@
-"""The folder of a training run: which run it belongs to, its log, its checkpoints."""
+"""The folder of a training run: its identity, its log, its checkpoints."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from shared.training.distributed import hold_together, is_peer_failure
 
 @dataclass
 class Progress:
-    """How far a run is: the content of progress.json. Each trainer adds fields of its own."""
+    """The progress of a run: the content of progress.json. Each trainer adds fields."""
 
     step: int = 0
     """Optimizer steps done."""
@@ -41,7 +41,7 @@ class RunFolder:
     (trackers)                 what Accelerate's trackers write, such as TensorBoard's event files
     checkpoints/00000120/      the state after this step (checkpoint.py); the last `keep_last` of them
     made_from.json             digests of the data; with config.yaml, they protect the folder from another run. Also the
-                               precision that `auto` meant when it started (startup.py)
+                               precision chosen for `auto` at the start (startup.py)
     metrics.json               exists when the run is finished
     .lock                      one process at a time trains here (shared/locks.py)
     """
@@ -54,11 +54,11 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
 
     def claim(self, config: Any, mutable: tuple[str, ...] = (), **made_from: str) -> None:
-        """Reserve the folder for a run of `config` on data of the given digests, or recognize that run; then `finished`
-        tells whether it is. UserError names the difference when the folder belongs to another run, and the process that
-        is training in it.
+        """Reserve the folder for a run of `config` on data with the given digests, or recognize this run; then
+        `finished` says whether it is finished. UserError names the difference if the folder belongs to another run, or
+        the process that is training in it.
 
-        mutable: options, such as "train.workers", that may change when a run resumes."""
+        mutable: options, such as "train.workers", that may change on resumption."""
         if not (self.path / "metrics.json").exists():
             hold_together(self.accelerator, self.path, self.path)
         path = self.path / "made_from.json"
@@ -78,8 +78,8 @@ class RunFolder:
             self.accelerator.init_trackers("emit", config=_flatten(to_dict(config)))
 
     def _changed_options(self, config: Any, mutable: tuple[str, ...]) -> str:
-        """The options that differ from config.yaml, in words. An option that is not in the file, which an earlier
-        version wrote, had its default."""
+        """The options that differ from config.yaml, in words. An option missing from a file of an earlier version had
+        its default."""
         default, current = _flatten(defaults(type(config))), _flatten(to_dict(config))
         recorded = _flatten(load_yaml(self.path / "config.yaml", "choose another --run"))
         before = {name: recorded.get(name, default.get(name)) for name in recorded | current}
@@ -99,8 +99,8 @@ class RunFolder:
         self.accelerator.log(numbers, step=step)
 
     def save(self, progress: Progress, state: TrainState) -> None:
-        """Write checkpoints/<step>/ atomically and delete the oldest ones; every process must call this. UserError when
-        it cannot be written; earlier checkpoints are then left as they are."""
+        """Write checkpoints/<step>/ atomically and delete the oldest ones; every process must call this. UserError if
+        it cannot be written; earlier checkpoints then stay unchanged."""
         target = self.path / "checkpoints" / f"{progress.step:08d}"
         partial = target.with_name(f".{target.name}.partial")
         try:
@@ -131,12 +131,12 @@ class RunFolder:
         return complete[-1] if complete else None
 
     def _complete(self) -> list[Path]:
-        """All complete checkpoints, from the oldest to the newest, those of earlier versions included."""
+        """All complete checkpoints, from the oldest to the newest, including those of earlier versions."""
         return [path.parent for path in sorted((self.path / "checkpoints").glob("[0-9]*/progress.json"))]
 
     def resume(self, progress_class: type[P], state: TrainState) -> P:
-        """Load the newest checkpoint into `state`, and return its progress; without a checkpoint, that of a new run.
-        UserError when it is damaged, or of an earlier version."""
+        """Load the newest checkpoint into `state` and return its progress; without a checkpoint, the progress of a new
+        run. UserError if it is damaged or from an earlier version."""
         complete = self._complete()
         if not complete:
             if self.is_main:
@@ -165,8 +165,8 @@ class RunFolder:
 
 
 def _replace(target: Path, written: Path) -> None:
-    """Give a complete checkpoint its name. One that exists already, after a run that stopped during a validation, is
-    deleted last, so that there is a complete one at any moment."""
+    """Give a complete checkpoint its name. An existing one, from a run that stopped during validation, is deleted last,
+    so that a complete checkpoint exists at any moment."""
     name = target
     while name.exists():
         name = name.with_name(f"{name.name}_")  # sorts after the old one
@@ -179,7 +179,7 @@ def _replace(target: Path, written: Path) -> None:
 
 
 def _step(line: str) -> float:
-    """The step of a line of log.jsonl; infinity for a line that is damaged, such as the last one of a killed run."""
+    """The step in a line of log.jsonl; infinity for a damaged line, such as the last one of a killed run."""
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -188,7 +188,7 @@ def _step(line: str) -> float:
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options under dotted names, with values of the types that trackers accept."""
+    """Nested options as dotted names, with values of types that trackers accept."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):

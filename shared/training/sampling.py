@@ -1,7 +1,7 @@
 """Random state and the order of samples, both pure functions of (seed, epoch, step, rank).
 
-Nothing here keeps state: a resumed run continues with the sample that comes next, and W processes with B/W rows each
-see together exactly the batch that one process would see.
+Nothing here keeps state: a resumed run continues with the next sample, and W processes with B/W rows each together see
+exactly the batch that one process would see.
 """
 
 import hashlib
@@ -32,8 +32,8 @@ def seed_everything(*parts: int | str) -> None:
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Whole global batches in an epoch of `count` samples. The remainder is left out; which samples those are changes
-    with each epoch."""
+    """Whole global batches in an epoch of `count` samples. The remainder is dropped: different samples in each
+    epoch."""
     if count < batch_size:
         fits = shrunken_batch(count, batch_size)
         repair = f"give --train.batch_size {fits}" if fits <= count else "give more clips"
@@ -44,13 +44,13 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def shrunken_batch(count: int, batch_size: int) -> int:
-    """The batch size, or if `count` training clips are fewer, as many of them as all processes share equally."""
+    """The batch size; with fewer training clips (`count`), the largest number that all processes share equally."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return batch_size if count >= batch_size else count // processes * processes or batch_size
 
 
 def shrink_note(count: int, batch_size: int) -> str:
-    """What a run says of its smaller batch."""
+    """The note about a smaller batch."""
     used = shrunken_batch(count, batch_size)
     return f"a batch holds {counted(used, 'clip')}, not --train.batch_size {batch_size}: there are {count} to train on"
 

@@ -1,4 +1,4 @@
-"""Tensors of which each process may hold a part (DTensors, with FSDP)."""
+"""Tensors that may be sharded over the processes (DTensors, with FSDP)."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ def is_sharded(value: Tensor) -> bool:
 
 
 def gather(value: Tensor) -> Tensor:
-    """The whole tensor; every process must call this."""
+    """The full tensor; every process must call this."""
     return value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined]
 
 
 def scatter(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor on the device of `like`, divided among the processes as it is; every process must call this."""
+    """A full tensor on the device of `like`, sharded like it; every process must call this."""
     value = value.to(like.device)
     if not is_sharded(like):
         return value

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TrainerConfig(Protocol):
-    """What the configuration of a trainer has."""
+    """The common part of a trainer's configuration."""
 
     run: Path
     train: Any
@@ -36,9 +36,8 @@ def start_run(
 ) -> RunFolder:
     """Start an Accelerator and reserve the run folder. Freed memory stays with this process (memory.py).
 
-    mutable, made_from: as in RunFolder.claim. UserError, before anything is written, when the Accelerator does not
-    start as the options say, or when the processes cannot share a batch evenly; and when the folder belongs to another
-    run."""
+    mutable, made_from: as in RunFolder.claim. UserError, before anything is written, if the Accelerator cannot start
+    with these options, or if the processes cannot share a batch evenly; also if the folder belongs to another run."""
     keep_freed_memory()
     options = config.train
     accelerator = start_accelerator(options.mixed_precision, options.trackers, config.run, timeout_minutes)
@@ -50,11 +49,11 @@ def start_run(
 
 
 def settle_precision(run: RunFolder, value: str, model: nn.Module) -> None:
-    """Decide what `--train.mixed_precision auto` means for this run, and write it into its made_from.json, so that a
-    resumed run repeats it, on whatever processor. Every process must call this, before accelerator.prepare.
+    """Resolve `--train.mixed_precision auto` for this run and write it to its made_from.json, so that a resumed run
+    keeps it on any processor. Every process must call this before accelerator.prepare.
 
-    value: the option; anything but auto is settled. model: what is going to be trained. UserError when the run cannot
-    go on as it was started. DeepSpeed keeps the precision that it was launched with.
+    value: the option; any value except auto is final. model: the model to train. UserError if the run cannot continue
+    as it was started. DeepSpeed keeps the precision that it was launched with.
     """
     from accelerate.utils import broadcast_object_list
 
@@ -62,7 +61,7 @@ def settle_precision(run: RunFolder, value: str, model: nn.Module) -> None:
     if value != "auto" or accelerator.state.deepspeed_plugin:
         return
     chosen = [_recorded_precision(run, model)] if run.is_main else [""]
-    if accelerator.num_processes > 1:  # of processors that differ, the main process has one
+    if accelerator.num_processes > 1:  # if processors differ, the main process decides
         broadcast_object_list(chosen)
     precision, launched = chosen[0], accelerator.mixed_precision
     if precision == launched:
@@ -76,7 +75,7 @@ def settle_precision(run: RunFolder, value: str, model: nn.Module) -> None:
 
 
 def _recorded_precision(run: RunFolder, model: nn.Module) -> str:
-    """What made_from.json says; for a new run, what is decided here and written there."""
+    """The precision in made_from.json; for a new run, it is decided here and written there."""
     path = run.path / "made_from.json"
     recorded = read_object(path, "run", "choose another --run")
     launched = run.accelerator.mixed_precision
@@ -89,12 +88,12 @@ def _recorded_precision(run: RunFolder, model: nn.Module) -> str:
     elif precision not in PRECISIONS:
         raise UserError(f"{path}: precision is {precision!r:.40}, not one of {', '.join(PRECISIONS)}")
     elif precision != launched and not depends_on_model("auto"):
-        note(f"note: {run.path} was started with mixed precision {precision}, and goes on with it")
+        note(f"note: {run.path} was started with mixed precision {precision}, and continues with it")
     return precision
 
 
 def _say_clipping(accelerator: "Accelerator", max_grad_norm: float) -> None:
-    """Say it if DeepSpeed, which clips gradients itself, clips them to something other than the option."""
+    """Print a note if DeepSpeed, which clips gradients itself, uses another norm than the option."""
     plugin = accelerator.state.deepspeed_plugin
     clipping = plugin.deepspeed_config.get("gradient_clipping") if plugin else None
     if clipping not in (None, "auto", max_grad_norm):

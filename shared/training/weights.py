@@ -1,4 +1,4 @@
-"""Weights as safetensors takes them."""
+"""Weights in the form that safetensors requires."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def separate_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, contiguous, none of which shares memory with another: safetensors refuses tied weights,
-    which are saved once for each of their names."""
+    """The tensors on the CPU, contiguous and without shared memory: safetensors refuses tied weights, so they are saved
+    once per name."""
     weights: dict[str, Tensor] = {}
     places: set[int] = set()
     for name, value in state.items():

@@ -15,8 +15,8 @@ FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 @contextlib.contextmanager
 def weights_only(*classes: Any) -> Iterator[None]:
-    """Every torch.load in this block is weights-only, whatever its caller in another library says. classes: plain ones
-    that its files may hold beside tensors."""
+    """Every torch.load in this block is weights-only, even if another library requests otherwise. classes: plain
+    classes that its files may contain besides tensors."""
     before = os.environ.get(FORCE)
     os.environ[FORCE] = "1"
     try:
@@ -30,7 +30,7 @@ def weights_only(*classes: Any) -> Iterator[None]:
 
 
 def refusal(error: Exception) -> str:
-    """Why a file of weights was not loaded, in a few words. torch's own message recommends to load it unsafely."""
+    """Why a weight file was not loaded, in a few words. torch's message recommends loading it unsafely."""
     message = one_line(error)
     foreign = re.search(r"(?:unsupported|Unsupported global:) GLOBAL ([\w.]+)", message)
     if foreign:

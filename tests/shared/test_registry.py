@@ -59,7 +59,7 @@ def test_saved_folder_imports_no_module_that_nobody_trusts(tmp_path, monkeypatch
     (tmp_path / "my_trusted_package.py").write_text("class Tower: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     towers = Registry("tower", {"small": "collections:OrderedDict"})
-    with pytest.raises(UserError, match=r"folder: names code of its own.*EMIT_IMPORT=my_tower_package"):
+    with pytest.raises(UserError, match=r"folder: names custom code.*EMIT_IMPORT=my_tower_package"):
         towers.get("my_tower_package:Tower", saved_in="folder")
     monkeypatch.setenv("EMIT_IMPORT", "other, my_trusted_package")
     assert towers.get("my_trusted_package:Tower", saved_in="folder").__name__ == "Tower"
