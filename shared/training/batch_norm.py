@@ -2,9 +2,8 @@
 
 On a CPU, torch's backward pass of these norms (2.11 to 2.14) assumes that the gradient has the memory format of the
 input. If a dimension has size 1, the two can differ, and the gradients of weight, bias and input are silently computed
-from shuffled values: they are off by about 1.4 times their own size. This affects HTS-AT's norm over mel bands (N, M,
-F,
-1) and a convolutional network on a single frame (1, C, H, W).
+from shuffled values: they are off by about 1.4 times their own size. This affects HTS-AT's norm over mel bands
+(N, M, F, 1) and a convolutional network on a single frame (1, C, H, W).
 """
 
 import functools

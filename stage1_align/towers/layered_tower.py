@@ -21,8 +21,7 @@ class LayeredOptions(CheckedOptions):
     layer: LayersOrNone | str = "last"
     """The hidden state to use as the sequence: "last", the model's output; an int i, the output of block i (later
     blocks are dropped); or "weighted", a learned average of all (softmax over one weight each, as in SUPERB, Yang et
-    al.
-    2021, arXiv 2105.01051), which also trains on a frozen trunk: the last layer is seldom the best for emotion."""
+    al. 2021, arXiv 2105.01051), which also trains on a frozen trunk: the last layer is seldom the best for emotion."""
 
 
 class LayeredTower(AudioTower):

@@ -192,7 +192,7 @@ def test_a_copy_of_vidmimic2_on_another_scale_is_refused_but_not_single_bad_cell
     lines = [",".join(map(str, row)) for row in [["Filename", *EMI], *rows]]
     (tmp_path / "train_split.csv").write_text("\n".join(lines) + "\n")
     if refused:
-        with pytest.raises(UserError, match=r"train_split.csv: 15 of 15 labels above 0 are above 1 .up to 500., where"):
+        with pytest.raises(UserError, match=r"train_split.csv: 15 of 15 labels above 0 are above 1 .up to 500., but"):
             read_source(tmp_path, "vidmimic2")
         return
     clips = read_source(tmp_path, "vidmimic2").clips

@@ -37,12 +37,12 @@ def test_other_formats_of_the_table_are_read(tmp_path):
     [
         (["ratings.csv", "notes.csv"], "has the tables notes.csv, ratings.csv, which may contain the labels; name the"),
         (["train.csv", "dev.csv"], "/dev.csv), join them into one with a column split, or set"),
-        (["train/metadata.csv"], "holds the table train/metadata.csv"),
-        (["labels.csv", "metadata.csv"], "holds the tables labels.csv, metadata.csv"),
-        (["a.tsv", "b.jsonl"], "holds the tables a.tsv, b.jsonl"),
+        (["train/metadata.csv"], "has the table train/metadata.csv"),
+        (["labels.csv", "metadata.csv"], "has the tables labels.csv, metadata.csv"),
+        (["a.tsv", "b.jsonl"], "has the tables a.tsv, b.jsonl"),
         (["labels.xlsx"], "labels.xlsx: tables in .xlsx are not read; save it as CSV UTF-8"),
         (["labels.json"], "labels.json: tables in .json are not read"),
-        (["ratings.csv.gz"], "holds the table ratings.csv.gz"),
+        (["ratings.csv.gz"], "has the table ratings.csv.gz"),
     ],
 )
 def test_uncertain_table_is_asked_for(tmp_path, names, message):
@@ -58,7 +58,7 @@ def test_only_table_is_read_whatever_its_name_if_it_names_media_that_exist(tmp_p
     source = read_source(fill(tmp_path / "a", "ratings.csv", table="Datei,Joy\nc0.mp4,0.5\n"))
     assert source.clips[0].labels == (0.5,)
     assert "ratings.csv, the only table of this folder, lists its clips" in source.notes
-    with pytest.raises(UserError, match=r"holds the table ratings\.csv"):
+    with pytest.raises(UserError, match=r"has the table ratings\.csv"):
         read_source(fill(tmp_path / "b", "ratings.csv", table="file_name,Joy\ngone.mp4,0.5\n"))
 
 

@@ -136,7 +136,7 @@ def bad_files(folder):
         "an array of <U1": write(folder / "u.pkl", np.array([["a", "b", "c"]])),
         "no array of numbers": write(folder / "text.pkl", "features"),
         "no array of numbers ": write(folder / "ragged.pkl", [[1.0], [1.0, 2.0]]),
-        "(2, 4) where (T, 3)": write(folder / "w.pkl", np.ones((2, 4))),
+        "(2, 4); expected (T, 3)": write(folder / "w.pkl", np.ones((2, 4))),
         "(2, 2, 3)": write(folder / "3d.pkl", np.ones((2, 2, 3))),
         "1 of 4 rows are not finite": write(folder / "nan.pkl", nan),
     }

@@ -41,8 +41,8 @@ def test_only_file_of_a_similar_name_is_found_and_said(tmp_path, finder, name, f
 @pytest.mark.parametrize(
     ("name", "files", "problem"),
     [
-        ("a.mp4", ["A.mp4", "a.MP4"], "'a.mp4' may be A.mp4, a.MP4; none is taken"),
-        ("7.mp4", ["07.mp4", "007.mp4"], "'7.mp4' may be 007.mp4, 07.mp4; none is taken"),
+        ("a.mp4", ["A.mp4", "a.MP4"], "'a.mp4' may be A.mp4, a.MP4; none is used"),
+        ("7.mp4", ["07.mp4", "007.mp4"], "'7.mp4' may be 007.mp4, 07.mp4; none is used"),
         ("clip_01.mp4", ["clip-01.mp4"], "no file clip_01.mp4; did you mean clip-01.mp4?"),
         (r"C:\data\a.mp4", ["deep/a.mp4"], r"no file C:\data\a.mp4; did you mean deep/a.mp4?"),
         ("https://x.org/a.mp4", ["a.mp4"], "https://x.org/a.mp4: an address, not a file; download it"),

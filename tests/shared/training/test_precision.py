@@ -118,7 +118,9 @@ def test_resumed_run_repeats_what_was_written_down(first, model, folder, machine
         machine(other)
         assert start(folder, model) == precision
         said = capsys.readouterr().err
-        assert (f"was started with mixed precision {precision}, and continues with it" in said) == (launched != precision)
+        assert (f"was started with mixed precision {precision}, and continues with it" in said) == (
+            launched != precision
+        )
     assert read_json(folder / "made_from.json", "run", "")["data"] == "one"
 
 
