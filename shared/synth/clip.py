@@ -21,7 +21,7 @@ FRAME_RATES = (12.0, 15.0, 20.0, 25.0)
 AUDIO_RATES = (16000, 24000, 48000)
 """Rates that AAC and Opus both support."""
 VARIABLE = 0.2
-"""Share of clips with a variable frame rate, as phones record them."""
+"""Share of clips with a variable frame rate, as recorded by phones."""
 WEBM = 0.35
 """Share of WebM files."""
 STEREO = 0.15
@@ -42,7 +42,7 @@ class MediaFormat:
 
 
 def media_format(config: SynthConfig, index: int) -> MediaFormat:
-    """Decide the file format of clip `index`."""
+    """The file format of clip `index`."""
     rng = np.random.default_rng(derive_seed("synth", config.seed, "format", index))
     return MediaFormat(
         suffix=".webm" if rng.random() < WEBM else ".mp4",
@@ -55,7 +55,7 @@ def media_format(config: SynthConfig, index: int) -> MediaFormat:
 
 
 def frame_times(form: MediaFormat, duration: float, rng: np.random.Generator) -> np.ndarray:
-    """Seconds (T,) of the frames: evenly spaced, or with gaps and jitter when the rate is variable."""
+    """Seconds (T,) of the frames: evenly spaced, or with gaps and jitter if the rate is variable."""
     times = np.arange(int(duration * form.frame_rate)) / form.frame_rate  # (T,)
     if form.variable:
         slow = np.sin(2 * np.pi * 0.4 * times + rng.uniform(0, 6)) > 0.2  # (T,) a busy phone drops frames
@@ -94,7 +94,7 @@ def clean_waveform(config: SynthConfig, truth: ClipTruth, rate: int) -> np.ndarr
 
 def clean_transcript(config: SynthConfig, truth: ClipTruth) -> str:
     """The undamaged words. All clips that repeat the line of a seed video have the same words; with `dynamics`, words
-    tell neither the intensities nor the seed video."""
+    reveal neither the intensities nor the seed video."""
     if truth.timing:
         own_rng = np.random.default_rng(derive_seed("synth", config.seed, "words", truth.index))
         return words.write_line(np.zeros(len(EMI)), words.draw_topic(own_rng), own_rng)
@@ -120,7 +120,7 @@ class SynthClip:
 
 
 def make_clip(config: SynthConfig, truth: ClipTruth, form: MediaFormat) -> SynthClip:
-    """Make frames, sound and words of a clip, and damage them."""
+    """Generate frames, sound and words of a clip, and damage them."""
     cv2.setNumThreads(1)
     rng = np.random.default_rng(derive_seed("synth", config.seed, "damage", truth.index))
     frames, times = clean_frames(config, truth, form)
@@ -143,15 +143,15 @@ def make_clip(config: SynthConfig, truth: ClipTruth, form: MediaFormat) -> Synth
 
 
 def _damaged(truth: ClipTruth, modality: str, times: np.ndarray) -> list[np.ndarray]:
-    """The stretches of `times` (T,) seconds in which the damage to a modality is there: bool (T,) each."""
+    """The spans of `times` (T,) seconds with damage to a modality: bool (T,) each."""
     if truth.damage_spans is None:
         return [np.ones(len(times), bool)]
     return [span.holds(times) for span in truth.damage_spans if span.modality == modality]
 
 
 def write_clip(config: SynthConfig, index: int, folder: Path, progress: Path) -> None:
-    """Write `folder`/<id>.<suffix> and, unless the words are missing, `folder`/<id>.txt; last its mark in `progress`
-    (`mark_complete`)."""
+    """Write `folder`/<id>.<suffix> and, unless the words are missing, `folder`/<id>.txt; at the end, mark it in
+    `progress` (`mark_complete`)."""
     truth, form = clip_truth(config, index), media_format(config, index)
     clip = make_clip(config, truth, form)
     if clip.transcript is not None:

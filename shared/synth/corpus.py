@@ -1,4 +1,4 @@
-"""Makes a whole corpus: worker processes, continuing after an interruption, tables, figures."""
+"""Generates a whole corpus: worker processes, resumption after an interruption, tables, figures."""
 
 import contextlib
 import json
@@ -33,16 +33,16 @@ WRITERS = Registry(
 )
 """Layouts of the files; each is a CsvWriter."""
 LATER_OPTIONS = ("layout", "dynamics", "damage_spans", "labels", "unmet_videos")
-"""Options that were added without changing the corpora that do not use them."""
+"""Options added without changing corpora that do not use them."""
 VERSION = 4
-"""Raised whenever the same configuration gives other clips, so that an older folder is not continued."""
+"""Incremented when the same configuration gives different clips, so that an older folder is not resumed."""
 CEILING_OF = "expected labels"
-"""What the ceiling in corpus.json is the PCC of. An older corpus.json without this entry has that of the intensities,
-and is brought up to date; its clips are the same."""
+"""What the ceiling in corpus.json is computed from. An older corpus.json without this entry has the PCC of the
+intensities and is updated; its clips are the same."""
 
 
 def build(config: SynthConfig) -> dict[str, Any]:
-    """Make the missing part of the corpus and return corpus.json. UserError when the folder holds something else, or
+    """Generate the missing part of the corpus and return corpus.json. UserError if the folder holds something else, or
     another process is writing it."""
     writer: CsvWriter = WRITERS.get(config.layout)(config)
     complete = _claim(config)
@@ -78,7 +78,7 @@ def _build(config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
 
 
 def _identity(config: SynthConfig) -> dict[str, Any]:
-    """The options that decide the bytes of the corpus."""
+    """The options that determine the bytes of the corpus."""
     options = {key: value for key, value in asdict(config).items() if key not in ("out", "workers")}
     for name in LATER_OPTIONS:
         if options[name] == SynthConfig.__dataclass_fields__[name].default:
@@ -87,7 +87,7 @@ def _identity(config: SynthConfig) -> dict[str, Any]:
 
 
 def _claim(config: SynthConfig) -> dict[str, Any] | None:
-    """Take the folder for this configuration; its corpus.json when the corpus is already complete."""
+    """Claim the folder for this configuration; its corpus.json if the corpus is already complete."""
     stamp, finished = config.out / "synth.json", config.out / "corpus.json"
     if not stamp.is_file():
         if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
@@ -108,7 +108,7 @@ def _claim(config: SynthConfig) -> dict[str, Any] | None:
 
 
 def _write_clips(writer: CsvWriter, missing: list[int]) -> None:
-    """Write the missing clips on all workers: a clip depends on its index alone."""
+    """Write the missing clips on all workers: a clip depends only on its index."""
     config = writer.config
     workers = min(config.workers or cores(), max(1, len(missing) // 4))
     with progress("synth", config.clips, "clips", done=config.clips - len(missing)) as bar:
@@ -120,7 +120,7 @@ def _run(job: Callable[[int], None], indices: list[int], workers: int) -> Iterat
     if workers == 1:
         yield from map(job, indices)
         return
-    # spawned, not forked: a fork of a process that has started threads may hang
+    # spawned, not forked: forking a process with threads may hang
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             yield from pool.map(job, indices, chunksize=4)
@@ -141,15 +141,15 @@ def _counts(truths: list[ClipTruth]) -> dict[str, Any]:
 
 
 def _unmet_count(config: SynthConfig, truths: list[ClipTruth]) -> dict[str, int]:
-    """Of the test clips, whose subjects no other split has, those whose seed video no other split has either; nothing
-    without `unmet_videos`, which older corpora do not have."""
+    """The number of test clips with a seed video that is in no other split (their subjects never are); nothing without
+    `unmet_videos`, which older corpora lack."""
     met = {t.seed_video for t in truths if t.split != "test"}
     unmet = sum(t.split == "test" and t.seed_video not in met for t in truths)
     return {"unmet_test": unmet} if config.unmet_videos else {}
 
 
 def _with_ceiling(figures: dict[str, Any], config: SynthConfig, writer: CsvWriter) -> dict[str, Any]:
-    """The corpus.json of a complete corpus with the ceiling of this version, written where the folder allows it."""
+    """The corpus.json of a complete corpus with the ceiling of this version, written if the folder is writable."""
     figures.pop("baseline", None)  # earlier versions kept the score of a ridge regression
     if figures.get("ceiling_of") == CEILING_OF:
         return figures
@@ -162,8 +162,8 @@ def _with_ceiling(figures: dict[str, Any], config: SynthConfig, writer: CsvWrite
 
 
 def _ceiling(writer: CsvWriter, truths: list[ClipTruth], labels: np.ndarray) -> dict[str, dict[str, Any]]:
-    """PCC of the expected labels with the labels (N, 6), the score of a perfect model: over all clips ("all") and per
-    split; None where a small corpus has too few clips."""
+    """PCC between the expected labels and the labels (N, 6), the score of a perfect model: over all clips ("all") and
+    per split; None if a small corpus has too few clips."""
     expected = np.stack([writer.expected_labels(t) for t in truths])  # (N, 6)
     splits = [t.split for t in truths]
 

@@ -1,6 +1,7 @@
 """Invented people, and how their features move with the intensities of an expression.
 
-Ekman's action units (Facial Action Coding System) are shared among the dimensions: no single unit identifies one.
+Ekman's action units (Facial Action Coding System) are shared among the dimensions: no single unit identifies a
+dimension.
 """
 
 from dataclasses import dataclass

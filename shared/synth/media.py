@@ -1,4 +1,4 @@
-"""Writes media files: H.264 with AAC in MP4, VP8 with Opus in WebM, sound alone as MP3. One thread and no dates
+"""Writes media files: H.264 with AAC in MP4, VP8 with Opus in WebM, sound only as MP3. A single thread and no dates
 keep the bytes the same everywhere."""
 
 from fractions import Fraction
@@ -33,7 +33,7 @@ def write_video(
     """Write frames RGB uint8 (T, H, W, 3), shown from times (T,) seconds on; `rate` is the frame rate in the header.
 
     channels float32 (S, channels) at `audio_rate` Hz, or None for a file without a sound track. H and W must be even.
-    suffix: .mp4 or .webm, when the path does not end in it.
+    suffix: .mp4 or .webm, if the path does not end in it.
     """
     suffix = suffix or path.suffix
     codec, options = VIDEO[suffix]

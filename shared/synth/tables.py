@@ -20,14 +20,14 @@ class CsvWriter:
         """Folder of the files that mark complete clips."""
 
     def prepare_folders(self) -> None:
-        """Make the folders, and remove partial files of an interrupted run."""
+        """Create the folders, and remove partial files of an interrupted run."""
         clips = self.config.out / "clips"
         clips.mkdir(exist_ok=True)
         for leftover in clips.glob(".*"):
             leftover.unlink()
 
     def write_clip(self, index: int) -> None:
-        """Write the files of a clip, and last its mark in `progress` (`mark_complete`)."""
+        """Write the files of a clip; at the end, mark it in `progress` (`mark_complete`)."""
         write_clip(self.config, index, self.config.out / "clips", self.progress)
 
     def labels(self, truth: ClipTruth) -> np.ndarray:
@@ -35,7 +35,7 @@ class CsvWriter:
         return truth.labels
 
     def expected_labels(self, truth: ClipTruth) -> np.ndarray:
-        """What the labels (6,) of a clip are on average, given everything but its raters."""
+        """The expected labels (6,) of a clip, given everything except its raters."""
         return expected_labels(truth.intensities)
 
     def write_tables(self, truths: list[ClipTruth]) -> None:
@@ -80,11 +80,11 @@ def truth_table(truths: list[ClipTruth], ids: list[str]) -> tuple[list[str], lis
 
 
 def _spans(truth: ClipTruth, modality: str) -> str:
-    """The damaged stretches of a modality: "0.000-0.512 1.040-1.600", in seconds."""
+    """The damaged spans of a modality: "0.000-0.512 1.040-1.600", in seconds."""
     spans = [span for span in truth.damage_spans or () if span.modality == modality]
     return " ".join(f"{span.start:.3f}-{span.end:.3f}" for span in spans)
 
 
 def rounded(values: Iterable[float]) -> list[float]:
-    """The values with six decimals."""
+    """The values, rounded to six decimals."""
     return [round(float(value), 6) for value in values]

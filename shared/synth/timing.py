@@ -1,9 +1,9 @@
-"""When expressions come and go in a corpus whose intensities lie in order and timing alone (`emit synth --dynamics`).
+"""When expressions come and go in a corpus that encodes intensities only in order and timing (`emit synth --dynamics`).
 
 Each clip shows the same expressions, one after the other, for the same time, at every level between rest and their
-strongest, whatever its intensities. Only when they do so depends on an intensity:
+strongest, for any intensities. Only their timing depends on an intensity:
 
-    dimension       shown by        what its intensity decides
+    dimension       shown by        what its intensity determines
     Admiration      face            onset: how soon an expression that rises and falls is at its strongest
     Determination   face            rhythm: the pause between three equal frowns
     Empathic Pain   face            order: how much of a smile comes before the sadness that interrupts it
@@ -11,7 +11,7 @@ strongest, whatever its intensities. Only when they do so depends on an intensit
     Amusement       voice           rhythm: the pause between three equal bursts of laughter
     Excitement      voice           onset
 
-So the frames of a face, in any order, say nothing about an intensity, and neither do sums over their changes: every
+Therefore the frames of a face, in any order, say nothing about an intensity, nor do sums over their changes: every
 level is crossed equally often. Times, strengths and the sequence of the acts vary from clip to clip, by chance.
 """
 
@@ -28,12 +28,12 @@ CARRIED = {
     "audio": (AMUSEMENT, EXCITEMENT, JOY),
     "text": (),
 }
-"""Dimensions whose intensity a modality takes part in showing."""
+"""Dimensions that each modality helps to show."""
 
 DURATION = (6.1, 6.6)
 """Shortest and longest clip, seconds."""
 STRENGTH = (0.75, 1.0)
-"""Weakest and strongest apex of an expression; it has nothing to do with intensities."""
+"""Weakest and strongest apex of an expression; independent of intensities."""
 RAMP = 0.08
 """Seconds in which a pulse rises, and falls. Pulses, and the pauses between them, last long enough for one of eight
 frames per second to see them at their strongest and at rest."""
@@ -51,9 +51,9 @@ SMILE, SADNESS = 1.2, 0.4
 BEFORE = (0.25, 0.75)
 """Share of the smile before the sadness, at intensity 0 and 1."""
 LAG_PULSE = 0.4
-"""Seconds of the pulse of the face and of that of the voice."""
+"""Seconds of the face's pulse and of the voice's."""
 LAG = (-0.6, 0.6)
-"""Seconds by which the face leads the voice, at intensity 0 and 1."""
+"""Seconds that the face leads the voice, at intensity 0 and 1."""
 LAG_SLOT = LAG_PULSE + max(LAG)
 
 
@@ -62,7 +62,7 @@ class Act:
     """An expression that comes and goes: straight lines between knots, rest before and after them."""
 
     expression: int
-    """The dimension whose full expression is shown (a row of face.ACTION or voice.EFFECT)."""
+    """The dimension shown (a row of face.ACTION or voice.EFFECT)."""
     times: tuple[float, ...]
     """Seconds of the knots."""
     levels: tuple[float, ...]
@@ -81,8 +81,8 @@ class Timing:
     acts: dict[str, tuple[Act, ...]]
     """By modality, "vision" and "audio". Acts of one modality do not overlap, except that a smile stops for sadness."""
     cues: tuple[float, ...]
-    """What each intensity decided, (6,): seconds to the apex (onset), of a pause (rhythm), of the smile before the
-    sadness (order), by which the face leads (lag)."""
+    """What each intensity determined, (6,): seconds to the apex (onset), of a pause (rhythm), of the smile before the
+    sadness (order), of the face's lead (lag)."""
 
     def levels(self, modality: str, times: np.ndarray) -> np.ndarray:
         """The level of each expression at `times` (T,) seconds: (T, 6)."""
@@ -121,7 +121,7 @@ def draw_timing(intensities: np.ndarray, rng: np.random.Generator) -> Timing:
 
 
 def _cues(intensities: np.ndarray) -> tuple[float, ...]:
-    """What each intensity of (6,) decides, in seconds."""
+    """What each intensity of (6,) determines, in seconds."""
     ranges = {
         ADMIRATION: [ONSET["vision"] * share for share in APEX],
         AMUSEMENT: PAUSE["audio"],
@@ -151,7 +151,7 @@ def _acts(
         smile = [_pulse(begin, cue), _pulse(resumes, SMILE - cue)]
         return [_joined(JOY, smile, strength), _joined(EMPATHIC_PAIN, [_pulse(sad, SADNESS)], strength)]
     spare = _span(modality) - 3 * PULSE - 2 * cue
-    first = begin + spare * float(rng.random())  # where in its slot a fast rhythm lies says nothing
+    first = begin + spare * float(rng.random())  # the position of a fast rhythm in its slot is random
     return [_pulses(dimension, [first + i * (PULSE + cue) for i in range(3)], PULSE, strength)]
 
 

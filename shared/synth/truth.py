@@ -1,6 +1,6 @@
 """The truth of each clip, before anything is rendered: people, seed videos, intensities, labels, splits, damage.
 
-Every function is pure: a clip follows from (config, index) alone, so any process can make any clip.
+Every function is pure: a clip depends only on (config, index), so any process can generate any clip.
 """
 
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ CLIPS_PER_SEED = 4
 CLIPS_PER_SUBJECT = 6
 
 LABEL_RATES = (0.447, 0.364, 0.325, 0.101, 0.382, 0.325)
-"""Share of clips whose label is above zero: the rates of Hume-Vidmimic2's training split."""
+"""Share of clips with a label above zero: the rates of Hume-Vidmimic2's training split."""
 
 PRESENT = (0.441, 0.357, 0.317, 0.089, 0.377, 0.317)
 """Share of clips in which a dimension is present. Bisection chose these values so that the labels meet LABEL_RATES:
 raters miss weak intensities, and a few of them name dimensions that are absent."""
 
 SEED_WEIGHT = 0.6
-"""Share of the variance of the propensities that the seed video decides; the person decides the rest."""
+"""Share of the propensities' variance due to the seed video; the rest is due to the person."""
 
 _CORRELATION = np.array(
     [  # which emotions occur together; the propensities are a Gaussian copula with this matrix
@@ -110,7 +110,7 @@ class ClipTruth:
     intensities: np.ndarray
     labels: np.ndarray
     raters: int
-    """Number of raters behind the labels."""
+    """Number of raters of the labels."""
     vision: np.ndarray
     """Intensities that the face shows."""
     audio: np.ndarray
@@ -118,15 +118,15 @@ class ClipTruth:
     text: np.ndarray
     """Intensities that the words express."""
     repeats_line: bool
-    """Whether the transcript is the line of the seed video; `text` is then what that line expresses."""
+    """Whether the transcript is the line of the seed video; `text` is then what this line expresses."""
     envelope: Envelope
     damage: dict[str, str]
     """{modality: kind of damage, "" for none}."""
     damage_spans: tuple[DamageSpan, ...] | None = None
-    """With `damage_spans`, when the damage is there; None where it lasts for the whole clip."""
+    """With `damage_spans`, the damaged spans; None for damage over the whole clip."""
     timing: Timing | None = None
-    """With `dynamics`, when expressions come and go. The envelope is then not used, and vision, audio and text hold the
-    intensities whose timing a modality takes part in showing."""
+    """With `dynamics`, when expressions come and go. The envelope is then not used, and vision, audio and text contain
+    the intensities with a timing that the modality helps to show."""
 
     @property
     def duration(self) -> float:
@@ -139,7 +139,7 @@ class ClipTruth:
 
 
 def clip_truth(config: SynthConfig, index: int) -> ClipTruth:
-    """Decide clip `index`."""
+    """The truth of clip `index`."""
     rng = np.random.default_rng(derive_seed("synth", config.seed, "clip", index))
     subjects = subject_count(config.clips)
     subject = index % subjects
@@ -176,7 +176,7 @@ def clip_truth(config: SynthConfig, index: int) -> ClipTruth:
 
 
 def _with_timing(config: SynthConfig, truth: ClipTruth) -> ClipTruth:
-    """The same clip with its intensities in the timing alone."""
+    """The same clip with its intensities encoded only in the timing."""
     rng = np.random.default_rng(derive_seed("synth", config.seed, "timing", truth.index))
     vision, audio, text = (
         np.where(np.isin(np.arange(len(EMI)), CARRIED[modality]), truth.intensities, 0.0)  # (6,)
@@ -187,7 +187,7 @@ def _with_timing(config: SynthConfig, truth: ClipTruth) -> ClipTruth:
 
 
 def _with_spans(config: SynthConfig, truth: ClipTruth) -> ClipTruth:
-    """The same clip with damage that comes and goes."""
+    """The same clip with intermittent damage."""
     if not any(truth.damage.values()):
         return replace(truth, damage_spans=())
     rng = np.random.default_rng(derive_seed("synth", config.seed, "spans", truth.index))
@@ -216,8 +216,8 @@ def subject_splits(seed: int, subjects: int) -> tuple[str, ...]:
 
 @lru_cache
 def unmet_videos(seed: int, clips: int, share: float) -> Mapping[int, int]:
-    """{index: seed video} of the test clips, `share` of them, whose seed video no other split has. The other clips stay
-    as they are without this share: such seed videos are numbered after theirs."""
+    """{index: seed video} for `share` of the test clips, with seed videos that no other split has. The other clips stay
+    unchanged by this share: these seed videos are numbered after theirs."""
     subjects = subject_count(clips)
     splits = subject_splits(seed, subjects)
     test = [index for index in range(clips) if splits[index % subjects] == "test"]
@@ -261,7 +261,7 @@ def draw_labels(
 def expected_labels(intensities: np.ndarray) -> np.ndarray:
     """E[label | intensity] (...) of intensities (...): no function of the intensities has a higher PCC with the labels.
 
-    A label is the share of raters who name the dimension, whose expectation is the probability of `draw_labels`,
+    A label is the share of raters who name the dimension. Its expectation is the probability of `draw_labels`,
     X = intensity exp(N(0, s)) clipped to [a, b], s = RATER_SPREAD. With the partial expectation of the log-normal
     distribution (Johnson, Kotz and Balakrishnan 1994, Continuous Univariate Distributions 1, chapter 14):
 

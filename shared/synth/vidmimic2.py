@@ -41,7 +41,7 @@ SEED_RATERS = (110, 128)
 CROP_SIDE = 160
 AUDIO_RATE = 16000
 FEATURE_SIDE = 16
-"""Side of the crops that the vision features project."""
+"""Side of the crops that are projected to the vision features."""
 
 
 class Vidmimic2Writer(CsvWriter):
@@ -93,7 +93,7 @@ class Vidmimic2Writer(CsvWriter):
         return f"{_positions(self.config.seed, self.config.clips)[truth.index]:05d}"
 
     def labels(self, truth: ClipTruth) -> np.ndarray:
-        """The labels (6,): those of the seed video when the clip repeats its line."""
+        """The labels (6,): the seed video's if the clip repeats its line."""
         return _labels(self.config, truth)[0]
 
     def expected_labels(self, truth: ClipTruth) -> np.ndarray:
@@ -104,7 +104,7 @@ class Vidmimic2Writer(CsvWriter):
     def write_tables(self, truths: list[ClipTruth]) -> None:
         truths = sorted(truths, key=self.name)
         for split in SPLITS:
-            # Teams write zeros for the labels that the organizers keep.
+            # Teams write zeros for the labels that the organizers withhold.
             rows = [
                 [self.name(t), *(np.zeros(6) if split == "test" else _as_float32(self.labels(t)))]
                 for t in truths
@@ -155,7 +155,7 @@ def _labels(config: SynthConfig, truth: ClipTruth) -> tuple[np.ndarray, int]:
 
 
 def _as_float32(labels: np.ndarray) -> list[float]:
-    """The labels as float32 prints them: a third is 0.3333333432674408."""
+    """The labels as printed in float32: a third is 0.3333333432674408."""
     return np.float32(labels).astype(float).tolist()
 
 

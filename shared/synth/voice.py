@@ -1,7 +1,7 @@
-"""A voice by source and filter (Klatt 1980): a glottal source through formant resonators, controlled by intensities.
+"""A source-filter voice (Klatt 1980): a glottal source through formant resonators, controlled by intensities.
 
 Each speaker has an individual baseline of pitch, level, rate, breath and timbre. An emotion moves the voice away from
-that baseline and back within the clip, so the change over time carries a dimension, not the mean.
+this baseline and back within the clip, so a dimension is in the change over time, not in the mean.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def speak(
     """A recording of `duration` seconds at `rate` Hz: float32 (S,) in [-1, 1].
 
     effects: seconds (R,) -> what the expression adds to the speaker's baseline, (R, 8), columns EFFECTS. The voice is
-    computed at 16 kHz at most and then resampled.
+    computed at no more than 16 kHz and then resampled.
     """
     inner_rate = min(rate, 16000)
     count = round(duration * inner_rate)

@@ -1,6 +1,6 @@
-"""Transcripts from a small grammar over the intensities. Their meaning lies in how words combine, not in which occur.
+"""Transcripts from a small grammar over the intensities. Their meaning is in how words combine, not in which occur.
 
-One of many words expresses a dimension that is shown, with a degree that follows its intensity. A line may also name a
+One of many words expresses a shown dimension, with a degree that follows its intensity. A line may also name a
 dimension that is not shown: negated ("not funny at all") or as an expectation ("I thought it would be sad but ...").
 """
 
@@ -91,7 +91,7 @@ def write_line(intensities: np.ndarray, topic: tuple[str, str], rng: np.random.G
 
 
 def _expectation(word: str, about_thing: bool, subject: str, pick: Pick) -> str:
-    """A clause that names a dimension which was expected and did not come."""
+    """A clause that names a dimension that was expected but did not occur."""
     of_thing = (
         f"I thought {subject} would be {word} but",
         f"people call {subject} {word} yet",
