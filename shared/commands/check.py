@@ -36,7 +36,7 @@ class CheckConfig(LabelOptions):
     layout_options: dict[str, Any] = field(default_factory=dict)
     """Options of the layout, as for `emit prepare`."""
     headers: PositiveInt = 200
-    """Number of files, evenly spaced, whose headers are read for durations and rates: each takes some milliseconds."""
+    """Number of files, evenly spaced, to read durations and rates from: a header takes some milliseconds."""
     encoders: Path | None = None
     """Aligned encoders (`emit export`): report the transcripts with words unknown to their text encoder, and the
     transcripts longer than its context."""

@@ -55,14 +55,14 @@ class Check(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     """Run `emit doctor`; 1 when something is missing."""
     configuration.parse(DoctorConfig, argv, prog="emit doctor", example="emit doctor")
-    found, lines = [], []
+    results, lines = [], []
     for check in checks():
-        found.append(check)
+        results.append(check)
         repair = "" if check.passed else f"  ->  {check.repair}"
         lines.append(f"{'ok  ' if check.passed else 'MISS'}  {check.name:<24} {check.detail}{repair}")
-    failed = sum(not check.passed for check in found)
+    failed = sum(not check.passed for check in results)
     lines.append(f"{failed} thing(s) missing; each line says how to get it" if failed else "nothing is missing")
-    result("\n".join(lines), {"missing": failed, "checks": found})
+    result("\n".join(lines), {"missing": failed, "checks": results})
     closing(then=[] if failed else [("demo",)])
     return 1 if failed else 0
 

@@ -17,7 +17,7 @@ GENERAL = {option.partition(" ")[0]: text for option, text in EVERY_COMMAND}
 
 @dataclass(frozen=True)
 class Value:
-    """What may stand for the value of an option, or as an argument without one."""
+    """The possible values of an option or of a positional argument."""
 
     words: tuple[str, ...] = ()
     paths: bool = False
@@ -25,26 +25,26 @@ class Value:
 
 @dataclass(frozen=True)
 class Known:
-    """A command as a shell completes it."""
+    """A command for shell completion."""
 
     name: str
     summary: str
     options: Mapping[str, str]
     """{--option: what it does}."""
     values: Mapping[str, Value]
-    """{--option: its value}, of those that take one."""
+    """{--option: its value}, for options that take one."""
     arguments: Value
-    """What stands there without an option."""
+    """Its positional arguments."""
 
 
 def known_commands(commands: Mapping[str, tuple[str, str]]) -> list[Known]:
-    """Every command with its options. commands: those of shared/cli.py, {name: (import path, summary)}."""
+    """Every command with its options. commands: from shared/cli.py, {name: (import path, summary)}."""
     known = [_known(name, _described(target), summary) for name, (target, summary) in commands.items()]
     return [*known, Known("help", "show the options of a command", {}, {}, Value(tuple(commands)))]
 
 
 def _described(target: str) -> Command:
-    """The command behind an import path, as its help knows it."""
+    """The command at an import path, taken from its help."""
     module, function = target.split(":")
     main = getattr(importlib.import_module(module), function)
     try:

@@ -182,19 +182,19 @@ def _outside(source: ClipSource, scale: LabelScale) -> Report:
     outside = outside_labels(source, scale)
     if outside is None:
         return {}
-    each = {part.name: dict(zip(part.clips, part.values, strict=True)) for part in outside.dimensions}
-    return {"what": str(outside), "labels": each}
+    labels_outside = {part.name: dict(zip(part.clips, part.values, strict=True)) for part in outside.dimensions}
+    return {"what": str(outside), "labels": labels_outside}
 
 
 def _useless_labels(source: ClipSource) -> dict[str, dict[str, str]]:
     """{split: {label: why}}: labels of train that teach nothing, and of valid and test that allow no PCC."""
-    found: dict[str, dict[str, str]] = {}
+    useless: dict[str, dict[str, str]] = {}
     for split, why in (("train", why_not_learned), ("valid", why_no_pcc), ("test", why_no_pcc)):
         rows = [clip.labels for clip in source.clips if clip.split == split]
         reasons = {name: why([row[k] for row in rows]) for k, name in enumerate(source.label_names)}
         if rows and any(reasons.values()):
-            found[split] = {name: reason for name, reason in reasons.items() if reason}
-    return found
+            useless[split] = {name: reason for name, reason in reasons.items() if reason}
+    return useless
 
 
 def _zero_rows(clips: list[Clip], scale: LabelScale) -> dict[str, dict[str, int]]:

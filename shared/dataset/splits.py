@@ -76,9 +76,9 @@ def assign_splits(source: ClipSource, group: str | None = None) -> ClipSource:
         )
     drawn = []
     for part in SPLITS:
-        own = [group_of(clip) for clip in clips if clip.split == part]
-        of = f" of {counted(len(set(own)), 'group')}" if group and not few else ""
-        drawn.append(f"{part} {counted(len(own), 'clip')}{of}")
+        split_groups = [group_of(clip) for clip in clips if clip.split == part]
+        of = f" of {counted(len(set(split_groups)), 'group')}" if group and not few else ""
+        drawn.append(f"{part} {counted(len(split_groups), 'clip')}{of}")
     note = f"no splits given, so they were drawn: {', '.join(drawn)}; {kept}"
     return replace(source, clips=clips, notes=[*source.notes, note])
 
@@ -143,10 +143,10 @@ def split_dataset(
     group_of = {name: group for name, group in groups[0].items() if group is not None}
     if len(kinds) == 2:
         pairs = {n: (_group_key(n, g), _group_key(n, groups[1][n] or "")) for n, g in group_of.items()}
-        own = crossed_splits(pairs, folds, fold, valid_share, seed)
+        fold_split = crossed_splits(pairs, folds, fold, valid_share, seed)
     else:
-        own = fold_splits(group_of, folds, fold, valid_share, seed)
-    splits = dict.fromkeys(groups[0], "") | own
+        fold_split = fold_splits(group_of, folds, fold, valid_share, seed)
+    splits = dict.fromkeys(groups[0], "") | fold_split
     settings = {"by": ",".join(kinds) or None, "within": list(within), "from": info["digest"]}
     settings |= {"folds": folds, "fold": fold, "valid_share": valid_share, "seed": seed}
     new_digest = digest([info["digest"], sorted(splits.items())])
@@ -160,7 +160,7 @@ def split_dataset(
     shown = ", ".join(f"{counts[name]} {name}" for name in ("train", "valid", "test"))
     kept = f"groups of {kinds[0]!r} are whole" if kinds else "there are no groups, so each clip is split on its own"
     if len(kinds) == 2:
-        left_out = counted(sum(not split for split in own.values()), "clip")
+        left_out = counted(sum(not split for split in fold_split.values()), "clip")
         kept = f"no {kinds[0]} and no {kinds[1]} is in two splits; {left_out} between them are in no split"
     text = f"{out}: fold {fold} of {folds}, {shown}; {kept}; digest {new_digest} (was {info['digest']})"
     result(text, settings)

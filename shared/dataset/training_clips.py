@@ -130,21 +130,21 @@ class TrainingClips:
 def fingerprints(clips: ClipDataset) -> np.ndarray:
     """Fingerprints of every clip, uint64 (N, 3), 0 = none: sound, pictures, and id with words and duration."""
     ids, texts, durations = (clips.column(name) for name in ("id", "transcript", "duration"))
-    found = np.zeros((len(clips), 3), np.uint64)
+    prints = np.zeros((len(clips), 3), np.uint64)
     for row in range(len(clips)):
         stored = clips.stored_media(row)
-        found[row] = [
+        prints[row] = [
             _number(b"sound", stored.sound) if _varies(stored.sound) else 0,
             _number(b"pictures", *stored.frames) if _shows(stored.frames) else 0,
             name_fingerprint(ids[row], texts[row], durations[row]),
         ]
-    return found
+    return prints
 
 
 def name_fingerprint(name: str, transcript: str, duration: float) -> int:
     """The fingerprint of an id with its words and duration; 0 without words."""
-    said = words(transcript)
-    return _number(b"name", name.encode(), " ".join(said).encode(), f"{duration:.2f}".encode()) if said else 0
+    spoken = words(transcript)
+    return _number(b"name", name.encode(), " ".join(spoken).encode(), f"{duration:.2f}".encode()) if spoken else 0
 
 
 def _varies(sound: bytes) -> bool:

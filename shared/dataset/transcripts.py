@@ -93,15 +93,15 @@ def inspect_transcripts(clips: Iterable[Words]) -> TranscriptReport:
             report.silent.append(clip.id)
             continue
         says = says_something(clip.transcript)
-        said = [c for c in clip.transcript if says(c) or c == UNREADABLE]
-        strange = sum(not set(_folded(c)) <= known or c == UNREADABLE for c in said)
+        meaningful = [c for c in clip.transcript if says(c) or c == UNREADABLE]
+        strange = sum(not set(_folded(c)) <= known or c == UNREADABLE for c in meaningful)
         if known and strange:
-            (report.unknown if 2 * strange >= len(said) else report.partly).append(clip.id)
+            (report.unknown if 2 * strange >= len(meaningful) else report.partly).append(clip.id)
         beyond = count_words(clip.transcript) - CONTEXT
         if beyond > 0:
             report.longer.append(clip.id)
             report.beyond += beyond
-        if script := _main_script(said):
+        if script := _main_script(meaningful):
             scripts[script] += 1
     report.scripts = dict(scripts.most_common())
     return report

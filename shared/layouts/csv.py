@@ -98,10 +98,10 @@ def _file_name(row: TableRow, columns: ClipColumns) -> str:
 
 def _numbered(names: list[str], finder: MediaFinder) -> list[str]:
     """The names, with numbers spelled as in the file names: 00007 instead of 7.0 for 00007.mp4."""
-    found = [finder.find(name) for name in names]
+    lookups = [finder.find(name) for name in names]
     return [
         file.path.name if file.by_number and file.path is not None else name
-        for name, file in zip(names, found, strict=True)
+        for name, file in zip(names, lookups, strict=True)
     ]
 
 

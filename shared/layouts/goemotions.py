@@ -34,15 +34,15 @@ class GoEmotions(CheckedOptions):
 
     def read(self, source: Path) -> ClipSource:
         """The texts of a folder. UserError if the names of the emotions or all splits are missing."""
-        found = {split: path for split, ending in SPLITS.items() if (path := _file(source, (ending,)))}
+        files = {split: path for split, ending in SPLITS.items() if (path := _file(source, (ending,)))}
         named = _file(source, NAMES)
-        if not found or named is None:
-            missing = "emotions.txt, the names of the emotions" if found else ", ".join(SPLITS.values())
+        if not files or named is None:
+            missing = "emotions.txt, the names of the emotions" if files else ", ".join(SPLITS.values())
             raise UserError(f"{source}: no GoEmotions here: it lacks {missing} ({WHERE})")
         emotions = tuple(line.strip() for line in _lines(named) if line.strip())
         clips: list[Clip] = []
         left_out: list[LeftOut] = []
-        for split, path in found.items():
+        for split, path in files.items():
             for number, line in enumerate(_lines(path), start=1):
                 text, *others = line.rsplit("\t", 2)
                 if len(others) == 2 and others[1].strip():

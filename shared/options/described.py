@@ -140,8 +140,8 @@ def field_help(config_class: type, name: str) -> str:
 
 def _marks(hint: Any) -> tuple[Any, ...]:
     """The Annotated metadata of a type, or of a member of a union."""
-    own = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
-    return own + tuple(mark for part in _parts(hint) if part is not hint for mark in _marks(part))
+    metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+    return metadata + tuple(mark for part in _parts(hint) if part is not hint for mark in _marks(part))
 
 
 def _plain(hint: Any) -> Any:

@@ -68,9 +68,9 @@ class Journal:
         output that no recipe wrote here, or that changed since. An interrupted step keeps its outputs."""
         key = self._key(step)
         entry = self.entries.get(key)
-        there = [output.path for output in step.outputs if _holds_something(output.path)]
+        existing = [output.path for output in step.outputs if _holds_something(output.path)]
         if entry is None:
-            for path in there:
+            for path in existing:
                 raise UserError(
                     f"{path}: exists, but no recipe wrote it (step {step.line.name!r}); delete it, or give another out"
                 )

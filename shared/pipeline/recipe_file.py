@@ -2,7 +2,7 @@
 
     summary: What it does, in one line.
     variables:
-      data: The table of the clips.                     a text alone: required, and why
+      data: The table of the clips.                     only a text: required, with its help
       out: { default: runs/mine, help: Folder of all results. }
       seeds: { default: [0, 1], help: Seeds of stage 2. }
     steps:
@@ -16,13 +16,13 @@
         if: seeds                                       left out when the variable is empty; also `if: not seeds`
         run: emit leaderboard dual={out}/fuse{seeds*}/model/evaluation/metrics_test.json
     score: "{out}/metrics.json"                         the evaluation that the end shows
-    also: { on text alone: "{out}/text.json" }          evaluations whose means it shows too, each with its name
+    also: { on text alone: "{out}/text.json" }          named evaluations; their means are shown too
     baseline: "{out}/baseline.json"                     the evaluation that it is compared with, on the same clips
     made: ["{out}/fuse/model"]                          what the end names
     next: emit predict clip.mp4 --model {out}/fuse/model
 
 `{name}` is the value of a variable, within one word of the command whatever it holds; a word with `{name*}` is repeated
-for each value of a list. An option whose value is empty is left out together with its value.
+for each value of a list. An option with an empty value is left out.
 """
 
 import re
@@ -50,11 +50,11 @@ class Checkpoint:
     name: str
     """OWNER/NAME on the Hugging Face Hub."""
     license: str
-    """As its origin states it."""
+    """As stated by its origin."""
 
     @property
     def terms(self) -> str:
-        """The license, and what it forbids."""
+        """The license and what it forbids."""
         forbids = ": no commercial use, neither of them nor of what is trained from them" if self._restricted else ""
         return f"license {self.license}{forbids}"
 
@@ -73,7 +73,7 @@ class Variable:
     """None: left out, unless it is required."""
     required: bool = False
     checkpoint: Checkpoint | None = None
-    """The weights that its value, a folder, should hold."""
+    """The weights expected in its value, a folder."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ class Step:
 
     name: str
     run: str
-    """Its line, with placeholders."""
+    """Its command line, with placeholders."""
     condition: str = ""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Steps that are repeated, once for each combination of values, or steps that share a condition."""
+    """Steps repeated for each combination of values, or steps that share a condition."""
 
     over: dict[str, str | list[Any]]
     """{name inside: variable that holds the list, or the list itself}."""
@@ -108,15 +108,15 @@ class PipelineRecipe:
     made: tuple[str, ...] = ()
     next: str = ""
     offline: bool = False
-    """Nothing may be fetched: its steps run with HF_HUB_OFFLINE=1."""
+    """Nothing may be downloaded: its steps run with HF_HUB_OFFLINE=1."""
     source: str = ""
     """The publication that it follows."""
     baseline: str = ""
-    """The evaluation of a cheap baseline, with which the score is compared."""
+    """The evaluation of a cheap baseline to compare the score with."""
     departures: tuple[str, ...] = ()
-    """What is not as in the source."""
+    """Differences from the source."""
     also: Mapping[str, str] = field(default_factory=dict)
-    """{name: evaluation} of variants whose means are shown below the score."""
+    """{name: evaluation} of variants; their means are shown below the score."""
 
     @property
     def name(self) -> str:
@@ -129,7 +129,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """The file of a recipe: `name` is a YAML file, or names one that is shipped. UserError names the nearest one."""
+    """The file of a recipe: `name` is a YAML file, or the name of a shipped one. UserError names the nearest one."""
     if Path(name).is_file():
         return Path(name)
     shipped = shipped_recipes()
@@ -179,7 +179,7 @@ def read_recipe(name: str | Path) -> PipelineRecipe:
 
 
 def _mapping(value: Any, where: str, keys: Sequence[str] = (), needed: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The names and values of a part of the file, with known names when `keys` lists them."""
+    """The names and values in a part of the file; only names in `keys`, if given."""
     value = {} if value is None else value
     if not isinstance(value, dict):
         raise UserError(f"{where}: names with values are expected, such as {{name: value}}")
@@ -248,7 +248,7 @@ def _steps(value: Any, where: str) -> tuple[Step | Loop, ...]:
 
 
 def _check_steps(steps: tuple[Step | Loop, ...], known: set[str], where: str) -> None:
-    """UserError for a placeholder, a condition or a list that names no variable, and for a line that is no command."""
+    """UserError for a placeholder, condition or list with an unknown variable, and for a line that is not a command."""
     for step in steps:
         if step.condition and (name := step.condition.removeprefix("not ").strip()) not in known:
             raise UserError(f"{where}: if: {step.condition}: no variable {name!r}: {nearest(name, known)}")
@@ -268,7 +268,7 @@ def _check_steps(steps: tuple[Step | Loop, ...], known: set[str], where: str) ->
 
 
 def _check_command(line: str, known: set[str], where: str) -> str:
-    """The name of the emit command that a line runs. UserError when it runs none."""
+    """The name of the emit command in a line. UserError if there is none."""
     _check_placeholders(line, known, where)
     words = command_words(line, where)
     if len(words) < 2 or words[0] != "emit" or words[1] not in COMMANDS:
@@ -285,7 +285,7 @@ def _check_placeholders(text: str, known: set[str], where: str) -> None:
 
 
 def command_words(line: str, where: str) -> list[str]:
-    """The words of a command line, as a shell reads them."""
+    """The words of a command line, split as in a shell."""
     try:
         return shlex.split(line)
     except ValueError as error:
@@ -293,7 +293,7 @@ def command_words(line: str, where: str) -> list[str]:
 
 
 def all_steps(steps: tuple[Step | Loop, ...]) -> Iterator[Step]:
-    """The steps, also those within loops."""
+    """All steps, including steps in loops."""
     for step in steps:
         if isinstance(step, Loop):
             yield from all_steps(step.steps)

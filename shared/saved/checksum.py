@@ -131,14 +131,14 @@ def read_description(folder: Path, kind: FolderKind, again: str = "") -> dict[st
     a covered file has changed; `again` says how to get an undamaged one, by default how to create one."""
     folder, again = Path(folder), again or kind.how
     content = read_sealed_json(folder, kind.description, kind.what, kind.how)
-    found = content.get("format")
-    if found == kind.unsealed:
+    format_name = content.get("format")
+    if format_name == kind.unsealed:
         raise UserError(
             f"{folder}: {kind.what} of an earlier version, without a checksum; if they are yours, run "
             f"`emit seal {folder}`, else {again}"
         )
-    if found != kind.format:
-        raise UserError(f"{folder}: format {str(found)[:60]!r} where {kind.format!r} is read; {kind.how}")
+    if format_name != kind.format:
+        raise UserError(f"{folder}: format {str(format_name)[:60]!r} where {kind.format!r} is read; {kind.how}")
     _refuse_links(folder)
     files = content.get("files")
     if not isinstance(files, dict) or content.get("checksum") != checksum(content):

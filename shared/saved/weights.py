@@ -65,11 +65,11 @@ class WeightFile:
 
     def check(self, module: "nn.Module", what: str) -> None:
         """UserError unless the tensors match `module` by name, shape and type."""
-        own = module.state_dict()
-        wrong = [f"{name} is missing" for name in own if name not in self.shapes]
-        wrong += [f"{name} is not expected" for name in self.shapes if name not in own]
-        for name in own.keys() & self.shapes.keys():
-            shape, dtype = tuple(own[name].shape), DTYPES.get(str(own[name].dtype).removeprefix("torch."))
+        expected = module.state_dict()
+        wrong = [f"{name} is missing" for name in expected if name not in self.shapes]
+        wrong += [f"{name} is not expected" for name in self.shapes if name not in expected]
+        for name in expected.keys() & self.shapes.keys():
+            shape, dtype = tuple(expected[name].shape), DTYPES.get(str(expected[name].dtype).removeprefix("torch."))
             if shape != self.shapes[name] or dtype != self.dtypes[name]:
                 found = f"{self.dtypes[name]} {list(self.shapes[name])}"
                 wrong.append(f"{name} is {found} where the configuration gives {dtype} {list(shape)}")

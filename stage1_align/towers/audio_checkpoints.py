@@ -62,13 +62,13 @@ def load_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, path: 
     part = {name: value for name, value in part.items() if not name.startswith(UNUSED)}
     if not part:
         raise UserError(f"{path}: has no weights called {prefix}*; expected a checkpoint of laion_clap")
-    own = {name: value for name, value in module.state_dict().items() if not name.startswith(UNUSED)}
-    missing = [f"{name} is missing" for name in own if name not in part]
-    unexpected = [f"{name} is not expected" for name in part if name not in own]
+    expected = {name: value for name, value in module.state_dict().items() if not name.startswith(UNUSED)}
+    missing = [f"{name} is missing" for name in expected if name not in part]
+    unexpected = [f"{name} is not expected" for name in part if name not in expected]
     shapes = [
-        f"{name} is {tuple(part[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in part and part[name].shape != own[name].shape
+        f"{name} is {tuple(part[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected
+        if name in part and part[name].shape != expected[name].shape
     ]
     wrong = shapes + missing + unexpected
     if wrong:

@@ -262,7 +262,7 @@ def _split(visual: Any) -> tuple[nn.Module, nn.Module]:
     if getattr(visual, "proj", None) is None:  # a ModifiedResNet projects inside its attention pooling
         return visual, nn.Identity()
     width, dim = visual.proj.shape
-    own = nn.Linear(width, dim, bias=False)
-    own.weight = nn.Parameter(visual.proj.detach().T.contiguous())  # (E, C)
+    projection = nn.Linear(width, dim, bias=False)
+    projection.weight = nn.Parameter(visual.proj.detach().T.contiguous())  # (E, C)
     visual.proj = None
-    return visual, own
+    return visual, projection
