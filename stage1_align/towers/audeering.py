@@ -18,8 +18,8 @@ EMOTIONS = ("arousal", "dominance", "valence")
 @dataclass
 class AudeeringOptions(Wav2vec2Options):
     append_emotion: bool = False
-    """Append the clip's arousal, dominance and valence to every frame, as the last three channels of the sequence, so
-    that stage 2 needs no extra file for them."""
+    """Append the arousal, dominance and valence of each frame, what the head says of its hidden state alone, as three
+    channels at the end of the sequence: the input of lstm_vad, concat_lstm and text_anchored."""
 
 
 class Audeering(Wav2vec2):
@@ -52,25 +52,24 @@ class Audeering(Wav2vec2):
 
     @torch.no_grad()
     def emotion(self, items: list[np.ndarray]) -> Tensor:
-        """Arousal, dominance and valence (B, 3), about 0 to 1, of waveforms float32 (S_i,) at 16 kHz; NaN without
-        sound."""
+        """Arousal, dominance and valence (B, 3) of whole clips, about 0 to 1, as published: of the mean over the frames.
+        items: waveforms float32 (S_i,) at 16 kHz; NaN without sound."""
         device = next(self.parameters()).device
         hidden, mask = self._hidden(**{name: value.to(device) for name, value in self.collate(items).items()})
-        return self._emotion(hidden, mask).masked_fill(~mask.any(1, keepdim=True), torch.nan)  # (B, 3)
+        pooled = (hidden.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, C)
+        return self._predict(pooled).masked_fill(~mask.any(1, keepdim=True), torch.nan)  # (B, 3)
 
     def forward(self, waveform: Tensor, samples: Tensor) -> Encoded:
         """waveform float32 (B, S), samples int64 (B,): the real length of each clip."""
         hidden, mask = self._hidden(waveform, samples)
         if self.options.append_emotion:
-            emotion = self._emotion(hidden, mask)[:, None].expand(-1, hidden.shape[1], -1)  # (B, T, 3)
-            hidden = torch.cat([hidden.float(), emotion], 2)  # (B, T, C)
+            hidden = torch.cat([hidden.float(), self._predict(hidden)], 2)  # (B, T, C + 3)
         return self._finish(hidden, mask, self.rate)
 
-    def _emotion(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states (B, T, C) and mask (B, T) to (B, 3), from their mean over the clip's frames."""
-        pooled = (hidden.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, C)
-        with torch.autocast(pooled.device.type, enabled=False):
-            return self.classifier(pooled)
+    def _predict(self, hidden: Tensor) -> Tensor:
+        """(..., C) to fp32 (..., 3)."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.classifier(hidden.float())
 
 
 class Head(nn.Module):
@@ -81,6 +80,6 @@ class Head(nn.Module):
         self.dense = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, len(EMOTIONS))
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(B, C) to (B, 3)."""
-        return self.out_proj(self.dense(pooled).tanh())
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., 3)."""
+        return self.out_proj(self.dense(x).tanh())
