@@ -86,6 +86,7 @@ def _open_clip() -> list[Checkpoint]:
 def _timm() -> list[Checkpoint]:
     """Image models of timm, without a text tower."""
     sizes = {
+        "vit_base_patch16_224.augreg2_in21k_ft_in1k": 224,
         "vit_base_patch16_224.orig_in21k": 224,
         "vit_huge_patch14_224.orig_in21k": 224,
         "vit_base_patch14_dinov2.lvd142m": 518,

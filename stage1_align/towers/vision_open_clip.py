@@ -53,9 +53,12 @@ class VisionOptions(CheckedOptions):
     """Use each clip's mean and standard deviation instead, so that lighting, skin and camera differ less between clips
     than expressions do."""
     motion: bool = False
-    """Replace the colors by the gray frame, its difference from the clip's mean frame, and how much each pixel varies
-    over the clip, all standardized over the clip: what a face does rather than whose face it is. For towers with random
-    weights."""
+    """Show the trunk, instead of colors, the gray frame, its difference from the clip's mean picture, and how much each
+    pixel varies over the clip, all standardized over the clip: what a face does rather than whose it is. For towers
+    from random weights."""
+    mean_tokens: bool = False
+    """Describe a frame by the mean of all its tokens after the final norm, class token included, instead of what the
+    model itself takes, mostly the class token; for ViTs of timm. The sources of concat_lstm and text_anchored do."""
     pool: Literal["mean", "attention"] = "mean"
     """How frames are pooled: the mean, or attention pooling with a learned query, which starts as the plain mean."""
     max_pool: bool = False
@@ -88,6 +91,10 @@ class OpenClipVision(VisionTower):
         super().__init__(options, embed_dim)
         size: Any = options.image_size  # resolved
         self.trunk = trunk
+        if options.mean_tokens:
+            if not hasattr(trunk, "pool_include_prefix"):
+                raise UserError("vision tower: mean_tokens is for ViTs of timm, which keep their tokens; leave it out")
+            trunk.global_pool, trunk.pool_include_prefix = "avg", True
         if hasattr(self.trunk, "set_input_size"):  # timm builds at the size in the model's name, not in vision_cfg
             self.trunk.set_input_size(img_size=(size, size))
         with torch.no_grad():

@@ -55,6 +55,23 @@ def test_folder_of_timm_equals_timm_without_its_classifier(tmp_path):
     assert torch.equal(again.encode_prepared([clip]).pooled, built.encode_prepared([clip]).pooled)
 
 
+def test_mean_of_all_tokens_is_that_of_the_last_hidden_state(tmp_path):
+    model = timm_vit(tmp_path)
+    built = tower(pretrained=str(tmp_path), mean_tokens=True)
+    (clip,) = frames(2, size=160)
+    pixels = torch.from_numpy(clip).permute(0, 3, 1, 2) / 255 * 2 - 1  # (T, 3, S, S)
+    with torch.no_grad():
+        tokens = model.forward_features(pixels)  # (T, 1 + N, C)
+    expected = torch.stack([sum(rows) / len(rows) for rows in tokens.double()])  # (T, C)
+    assert_same_up_to_rounding(built.encode_prepared([clip]).sequence[0], expected.float())
+    again = tower(**built.config())
+    again.load_state_dict(built.state_dict())
+    assert torch.equal(again.encode_prepared([clip]).pooled, built.encode_prepared([clip]).pooled)
+    publish("tiny-vit", tmp_path)
+    with pytest.raises(UserError, match="mean_tokens is for ViTs of timm"):
+        tower(MODELS["tiny-vit"]["embed_dim"], pretrained=str(tmp_path / "hub"), mean_tokens=True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
