@@ -1,16 +1,19 @@
 """Quality-gated late fusion, the system with the highest public validation score (0.5596).
 
-Source (github.com/DanielTsarof/ABAW-8-EMI-challenge): each modality has a predictor, trained on its own, text and audio
-with their encoders. Text: CLS state of GTE, Dropout, Linear(512), GELU, Dropout, Linear. Audio and vision: Linear(192
-for audio, 128 for vision), LayerNorm, Dropout; a TCN (6 and 4 levels, kernel 3); mean and standard deviation weighted
-by attention, to which vision adds the logarithm of how sure and how large the face is; Linear, GELU, Dropout, Linear. A
-gate then reads the prediction from each modality, its quality and whether it is present, and gives each prediction a
-weight per dimension; the weighted sum has a bias. The gate learns from predictions of the clips that the predictors
-were trained on. Differences here: the text vector is the mean of the tokens; the TCN is the one of this package
-(source: two convolutions a level); steps are the steps of the features (source: five a second); the attention of vision
-reads all quality signals of a face (sharpness, brightness, ...); each modality has its own gate for its own signals
-(source: one gate, one number per modality); labels are fractions of their range (source: standardized), predictions are
-not calibrated before gating.
+Source (github.com/DanielTsarof/ABAW-8-EMI-challenge): each modality has a predictor, trained on its own, text and
+audio with their encoders. Text: CLS state of GTE, Dropout, Linear(512), GELU, Dropout, Linear. Audio: Linear(192),
+LayerNorm, Dropout; a TCN (6 levels, kernel 3); mean and standard deviation weighted by attention; Linear, GELU,
+Dropout, Linear. Vision, in the notebook that reaches 0.5596 (multimodal_fusion_emi_face_v1): mean, standard deviation,
+minimum and maximum over time, Linear, Sigmoid. In the one before it (multimodal_fusion_complex_methods_v1): as audio,
+with 128 channels and 4 levels, where the attention adds the logarithm of how sure and how large the face is. A gate
+then reads each modality's prediction for a clip, its quality and whether it is present, and gives each prediction a
+weight for each dimension; the weighted sum has a bias. The gate learns from predictions of the clips that the
+predictors were trained on.
+
+Differences here: the text vector is the mean of the tokens; the TCN is that of this package (source: two convolutions
+a level); steps are those of the features (source: five a second); the attention of vision reads all quality signals of
+a face (sharpness, brightness, ...); each modality has a gate of its own for its own signals (source: one gate, one
+number of each). In one model, predictions are not calibrated before they are gated.
 
 With one modality the model is its predictor. `emit run quality_gated` trains three and gates their out-of-fold
 predictions (`emit ensemble --method gate`). With several in one model, the gate trains together with them, in sample,
@@ -18,6 +21,7 @@ as in the source.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +40,7 @@ from stage2_fusion.models.base import (
 )
 from stage2_fusion.models.layers.dropout import Dropout
 from stage2_fusion.models.layers.gate import PredictionGate
-from stage2_fusion.models.layers.statistics import AttentiveStatistics
+from stage2_fusion.models.layers.statistics import AttentiveStatistics, masked_statistics
 from stage2_fusion.models.layers.temporal import TCN, masked_mean
 
 ATTENTION_WIDTH = 128
@@ -45,8 +49,10 @@ ATTENTION_WIDTH = 128
 
 @dataclass
 class QualityGatedOptions(FusionOptions):
+    faces: Literal["tcn", "statistics"] = "tcn"
+    """The predictor of vision: a TCN, or a linear layer on statistics over time, as in the source's best system."""
     width: Width = 192
-    """Channels of the predictors of audio and vision; published are 192 for audio and 128 for vision."""
+    """Channels of the predictors with a TCN; published are 192 for audio and 128 for vision."""
     tcn_layers: TcnLayers = 6
     """Levels of their TCNs; published are 6 for audio and 4 for vision."""
     text_width: Width = 512
@@ -76,6 +82,17 @@ class SequencePredictor(nn.Module):
         x = self.tcn(self.project(part.x), part.mask)  # (B, T, d)
         bias = None if self.quality is None else self.quality(part.quality).squeeze(-1)  # (B, T)
         return self.head(self.pool(x, part.mask, bias))
+
+
+class StatisticsPredictor(nn.Module):
+    """What vision predicts of B clips alone, from statistics over time: forward(part) -> (B, K) between 0 and 1."""
+
+    def __init__(self, channels: int, dimensions: int):
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(4 * channels, dimensions))
+
+    def forward(self, part: ModalityInput) -> Tensor:
+        return self.head(masked_statistics(part.x, part.mask)).sigmoid()
 
 
 class TextPredictor(nn.Module):
@@ -109,6 +126,8 @@ class QualityGated(FusionModel):
         for name in self.used:
             if name == "text":
                 self.predictors[name] = TextPredictor(spec.widths[name], options, self.dimensions)
+            elif name == "vision" and options.faces == "statistics":
+                self.predictors[name] = StatisticsPredictor(spec.widths[name], self.dimensions)
             else:
                 signals = len(spec.quality[name]) if name == "vision" else 0
                 self.predictors[name] = SequencePredictor(spec.widths[name], signals, options, self.dimensions)
@@ -119,7 +138,7 @@ class QualityGated(FusionModel):
     def init_output_bias(self, mean_label: Tensor) -> None:
         for predictor in self.predictors.values():
             *_, output_layer = predictor.get_submodule("head").children()
-            set_bias(output_layer, mean_label)
+            set_bias(output_layer, mean_label.logit() if isinstance(predictor, StatisticsPredictor) else mean_label)
 
     def forward(self, batch: Batch) -> Output:
         inputs = self.inputs(batch)

@@ -204,15 +204,18 @@ def concat(model, sample):
 def statistics_mlp(model, sample):
     alone = {}
     for name, mlp in model.mlps.items():
-        rows, width = steps_of(model, sample, name), synthetic_features.WIDTHS[name]
-        count = max(1, len(rows))
-        mean = mean_of(rows, width)
-        deviation = [math.sqrt(sum((row[c] - mean[c]) ** 2 for row in rows) / count) for c in range(width)]
-        lowest, highest = ([pick(row[c] for row in rows) if rows else 0.0 for c in range(width)] for pick in (min, max))
-        clip = torch.cat([mean, torch.tensor(deviation), torch.tensor(lowest), torch.tensor(highest)])
+        clip = statistics_of(steps_of(model, sample, name), synthetic_features.WIDTHS[name])
         alone[name] = linear(mlp[4], linear(mlp[1], clip).clamp(min=0)).sigmoid()
     scores = model.scores if len(alone) > 1 else [torch.zeros(model.dimensions)]
     return blend(sample, alone, dict(zip(alone, scores, strict=True)))
+
+
+def statistics_of(rows, width):
+    """Mean, standard deviation, minimum and maximum of each channel, one after the other."""
+    mean, count = mean_of(rows, width), max(1, len(rows))
+    deviation = [math.sqrt(sum((row[c] - mean[c]) ** 2 for row in rows) / count) for c in range(width)]
+    lowest, highest = ([pick(row[c] for row in rows) if rows else 0.0 for c in range(width)] for pick in (min, max))
+    return torch.cat([mean, torch.tensor(deviation), torch.tensor(lowest), torch.tensor(highest)])
 
 
 def staged_concat(model, sample):
@@ -240,6 +243,8 @@ def quality_gated(model, sample):
         if name == "text":
             clip = mean_of(rows, synthetic_features.WIDTHS["text"])
             alone[name] = linear(predictor.head[4], gelu(linear(predictor.head[1], clip)))
+        elif name == "vision" and model.options.faces == "statistics":
+            alone[name] = linear(predictor.head[0], statistics_of(rows, synthetic_features.WIDTHS[name])).sigmoid()
         else:
             clip = torch.zeros(2 * model.options.width)
             if rows:

@@ -54,6 +54,8 @@ def test_every_model_has_a_reference():
         *((name, {}) for name in REFERENCES),
         *(("dual_stage", variant) for variant in VARIANTS),
         *((name, {"modalities": chosen}) for name in ONE_BY_ONE for chosen in (["vision"], ["audio"], ["text"])),
+        ("quality_gated", {"faces": "statistics"}),
+        ("quality_gated", {"faces": "statistics", "modalities": ["vision"]}),
     ],
     ids=str,
 )
