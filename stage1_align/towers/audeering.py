@@ -52,7 +52,7 @@ class Audeering(Wav2vec2):
 
     @torch.no_grad()
     def emotion(self, items: list[np.ndarray]) -> Tensor:
-        """Arousal, dominance and valence (B, 3) of whole clips, about 0 to 1, as published: of the mean over the frames.
+        """Arousal, dominance and valence (B, 3) of whole clips, about 0 to 1, from the mean of their frames.
         items: waveforms float32 (S_i,) at 16 kHz; NaN without sound."""
         device = next(self.parameters()).device
         hidden, mask = self._hidden(**{name: value.to(device) for name, value in self.collate(items).items()})
