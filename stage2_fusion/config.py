@@ -153,10 +153,9 @@ class FuseConfig(CheckedOptions):
     train: TrainConfig = field(default_factory=TrainConfig)
     """Optimization."""
     finetune: dict[str, LayersOrNone | Literal["all"] | None] = field(default_factory=dict)
-    """Towers that train end to end, with the number of their last blocks that train, such as {text: 2}; 0 trains only
-    the layers on top of the blocks, all (or null) the whole tower, but for what its own options keep as it is, such as
-    train_features of wav2vec2. They run on the clips in every step, which is slow.
-    """
+    """Towers that train end to end, with the number of last blocks to train, such as {text: 2}; 0 trains only the
+    layers on top of the blocks, all (or null) the whole tower except parts that its own options freeze, such as
+    train_features of wav2vec2. They run on the clips in every step, which is slow."""
     init: dict[str, Path] = field(default_factory=dict)
     """Model folders from which to initialize the encoder of a modality, such as {text: runs/text/model}: of the same
     architecture, on the same features. Their heads are not used."""

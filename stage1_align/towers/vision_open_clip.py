@@ -53,12 +53,12 @@ class VisionOptions(CheckedOptions):
     """Use each clip's mean and standard deviation instead, so that lighting, skin and camera differ less between clips
     than expressions do."""
     motion: bool = False
-    """Show the trunk, instead of colors, the gray frame, its difference from the clip's mean picture, and how much each
-    pixel varies over the clip, all standardized over the clip: what a face does rather than whose it is. For towers
-    from random weights."""
+    """Replace the colors by the gray frame, its difference from the clip's mean frame, and how much each pixel varies
+    over the clip, all standardized over the clip: what a face does rather than whose face it is. For towers with random
+    weights."""
     mean_tokens: bool = False
-    """Describe a frame by the mean of all its tokens after the final norm, class token included, instead of what the
-    model itself takes, mostly the class token; for ViTs of timm. The sources of concat_lstm and text_anchored do."""
+    """Use the mean of all tokens of a frame after the final norm, class token included, instead of the model's own
+    pooling (usually the class token), as the sources of concat_lstm and text_anchored do. For ViTs of timm."""
     pool: Literal["mean", "attention"] = "mean"
     """How frames are pooled: the mean, or attention pooling with a learned query, which starts as the plain mean."""
     max_pool: bool = False

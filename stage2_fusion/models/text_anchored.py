@@ -4,8 +4,8 @@ Source: the text vector is the single query of one cross-attention over the audi
 heads, hidden 512, LayerNorm on queries and keys); [text, audio', vision'] concatenated, then Linear(512), GELU,
 Dropout, Linear, and the output is clipped to [0, 1] afterwards; learned vectors replace the steps, or the text, of a
 missing modality; modality dropout 0.1. Differences here: modality dropout never hides the last modality; missing audio
-has its vector also without dropout (source: what the clip has instead is encoded); the text encoder is frozen
-(fine-tuned in the source), and the text vector is the mean of its token features instead of the CLS state.
+also gets its vector without dropout (the source encodes whatever the clip has); the text encoder is frozen (fine-tuned
+in the source), and the text vector is the mean of its token features instead of the CLS state.
 """
 
 from dataclasses import dataclass
