@@ -94,7 +94,7 @@ class OpenClipVision(VisionTower):
         if options.mean_tokens:
             if not hasattr(trunk, "pool_include_prefix"):
                 raise UserError("vision tower: mean_tokens is for ViTs of timm, which keep their tokens; leave it out")
-            trunk.global_pool, trunk.pool_include_prefix = "avg", True
+            self.trunk.global_pool, self.trunk.pool_include_prefix = "avg", True
         if hasattr(self.trunk, "set_input_size"):  # timm builds at the size in the model's name, not in vision_cfg
             self.trunk.set_input_size(img_size=(size, size))
         with torch.no_grad():
