@@ -96,7 +96,7 @@ def find_tower(modality: str, name: str, saved_in: Path | None = None) -> type[T
     folder that names it; see `Registry.get`."""
     tower, base = TOWERS[modality].get(name, saved_in), BASES[modality]
     if not (isinstance(tower, type) and issubclass(tower, base)):
-        raise UserError(f"{name}: not a {modality} tower; it must be a subclass of stage1_align.{base.__name__}")
+        raise UserError(f"{name}: not a tower for {modality}; it must be a subclass of stage1_align.{base.__name__}")
     return tower
 
 

@@ -62,7 +62,7 @@ OPTIONS = ("towers", "{}", "options")
         (("vision", "options", "model"), "ViT-B-32", ("model is 'ViT-B-32'", "outside the folder")),
         (("vision", "options", "pretrained"), "openai", ("pretrained is 'openai'",)),
         (("audio", "name"), "antigravity:Tower", ("EMIT_IMPORT=antigravity",)),
-        (("audio", "name"), "json:JSONDecoder", ("no audio tower",)),
+        (("audio", "name"), "json:JSONDecoder", ("not a tower for audio",)),
     ],
     ids=str,
 )

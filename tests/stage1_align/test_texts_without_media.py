@@ -50,5 +50,5 @@ def test_a_text_tower_alone_is_exported_as_it_is_and_words_read_it(texts, tmp_pa
     assert f"next   emit fuse --config words --data {tmp_path / 'features'} " in capsys.readouterr().err
     assert emit("split", tmp_path / "features", "--out", tmp_path / "fold") == 0
     assert f"next   emit fuse --config words --data {tmp_path / 'fold'} " in capsys.readouterr().err
-    with pytest.raises(UserError, match="no pair trains the text tower; add one, or align texts alone"):
+    with pytest.raises(UserError, match="no pair trains the text tower; add one, or align texts with"):
         align(texts, tmp_path / "s", ["transcript"], 1, *alone)

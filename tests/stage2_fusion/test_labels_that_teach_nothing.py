@@ -110,7 +110,7 @@ def test_a_dimension_that_validation_cannot_score_is_said_once(tmp_path, capsys)
 
 def test_clips_without_what_the_model_reads_are_refused_or_counted(tmp_path, capsys):
     data = features(tmp_path / "f", lambda sample, number: sample.without("audio"), k=2)
-    with pytest.raises(UserError, match="split 'train': none of its 16 clips has audio, so that all predictions"):
+    with pytest.raises(UserError, match="split 'train': none of its 16 clips has audio, so all predictions"):
         train(config(data, tmp_path / "run", "--model", "lstm_vad"))
     with pytest.raises(UserError, match="none of its 16 clips has audio"):
         baseline(BaselineConfig(data, tmp_path / "o.json", modalities=["audio"]))

@@ -109,7 +109,7 @@ def test_weights_that_config_json_does_not_describe_are_refused(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     weights["wav2vec2.encoder.layer_norm.weight"][3] = float("nan")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    fails("encoder.layer_norm.weight hold.* not finite")
+    fails("encoder.layer_norm.weight have.* not finite")
 
 
 def test_settings_in_the_file_of_a_whole_processor_are_read(tmp_path):

@@ -279,7 +279,7 @@ def test_wrong_vision_options_are_refused_with_advice(tmp_path):
             "holds no image tower",
         ),
         ({"pretrained": str(tmp_path / "empty")}, "no open_clip configuration here"),
-        ({"pretrained": "openai"}, "a tag needs `model`"),
+        ({"pretrained": "openai"}, "a tag also needs `model`"),
         ({"vision_cfg": {"layer": 2}}, "did you mean 'layers'"),
         ({"model": "tiny-vit", "pool": "maen"}, "did you mean 'mean'"),
         ({"model": "tiny-vit", "projection": "own", "max_pool": True}, "max_pool"),

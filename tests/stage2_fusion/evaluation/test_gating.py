@@ -100,5 +100,5 @@ def test_a_member_that_says_nothing_leaves_finite_predictions(change):
 
 def test_what_is_no_fusion_model_is_refused():
     assert read_modalities("lstm_vad", {"modalities": ["text", "audio"]}, "x") == ["audio"]
-    with pytest.raises(UserError, match="ridge is no fusion model"):
+    with pytest.raises(UserError, match="ridge is not a fusion model"):
         read_modalities("ridge", {"modalities": ["text"]}, "x")

@@ -122,7 +122,7 @@ def test_all_clips_that_a_model_has_met_are_there_only_if_all_fingerprints_are(f
     empty = [replace(sample, fingerprints=np.zeros(3, np.uint64)) for sample in samples[:34]] + samples[34:]
     write(tmp_path / "empty", empty, info)
     known = known_to_model(tmp_path / "empty", info, model.config.trained_on, model.training_clips)
-    assert known.notes == ["only 75.0% of these clips can be compared with those that trained the model"]
+    assert known.notes == ["only 75.0% of these clips can be compared with the training clips of the model"]
     assert len(known.trained) == 15 and not known.whole
 
 

@@ -143,7 +143,7 @@ def test_width_must_be_a_multiple_of_the_heads(name):
 
 
 def test_model_that_reads_audio_alone_never_loses_it_to_modality_dropout():
-    with pytest.raises(UserError, match="modalities holds vision, text, but this model reads audio alone"):
+    with pytest.raises(UserError, match="modalities holds vision, text, but this model reads only audio"):
         FusionModel.build("lstm_vad", {"modalities": ["vision", "text"]}, FeatureSpec.of(synthetic_features.info()))
     model, samples = build("lstm_vad", modality_dropout=1.0)
     batch = collate(samples)

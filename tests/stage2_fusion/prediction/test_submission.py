@@ -128,7 +128,7 @@ BROKEN = {
     "missing": (change(lambda rows: rows[:2] + rows[3:]), "missing ids (1): 00011"),
     "extra": (change(lambda rows: [*rows, ["00013", *["0"] * 6]]), "ids that are not asked for (1): 00013"),
     "repeated": (change(lambda rows: [*rows, rows[1]]), "ids that occur more than once (1): 00010"),
-    "zeros lost": (set_cell(1, 0, "10"), "ids that are not asked for, whose leading zeros are lost (1): 10"),
+    "zeros lost": (set_cell(1, 0, "10"), "ids that are not asked for, with lost leading zeros (1): 10"),
     "nan": (set_cell(2, 3, "nan"), "Determination: no numbers (1): 'nan' of 00011"),
     "empty cell": (set_cell(2, 6, ""), "Joy: no numbers (1): '' of 00011"),
     "digits of other scripts": (set_cell(2, 6, "٠.١"), "Joy: no numbers (1): '٠.١' of 00011"),

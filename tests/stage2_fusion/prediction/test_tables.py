@@ -125,7 +125,7 @@ def test_tables_and_evaluations_do_not_mix(tmp_path):
     for argv, message in (
         ([table, "b.json", "--out", "c.csv"], "not all members are"),
         ([table, table, "--method", "ridge", "--out", "c.csv"], "learns from labels"),
-        ([table, table, "--out", "c.json"], "CSV is written"),
+        ([table, table, "--out", "c.json"], "the output is CSV"),
     ):
         with pytest.raises(UserError, match=message):
             main(argv)
