@@ -72,7 +72,7 @@ class Calibration:
 
 
 class Gated:
-    """Predictions weighted by a gate; `weights` are the means over its training clips."""
+    """Predictions weighted by a gate; `weights` are the means over its training clips, a missing modality counting 0."""
 
     def __init__(self, stack: Stack, labels: np.ndarray, groups: list[str], seed: int):
         import torch
@@ -90,7 +90,7 @@ class Gated:
             self.gate = self._train(gate, stack, labels, groups)
         _, weights = self._run(stack)  # (N, M, K)
         present = stack.present[..., None]  # (N, M, 1)
-        self.weights = ((weights * present).sum(axis=0) / present.sum(axis=0).clip(min=1)).T  # (K, M)
+        self.weights = ((weights * present).sum(axis=0) / max(1, present.any(axis=1).sum())).T  # (K, M), rows sum to 1
 
     def __call__(self, stack: Stack) -> np.ndarray:
         standardized, _ = self._run(stack)  # (N, K)
