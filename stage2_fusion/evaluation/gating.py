@@ -72,7 +72,7 @@ class Calibration:
 
 
 class Gated:
-    """Predictions weighted by a gate; `weights` are the means over its training clips, a missing modality counting 0."""
+    """Predictions weighted by a gate; `weights` are the means over its training clips, 0 for a missing modality."""
 
     def __init__(self, stack: Stack, labels: np.ndarray, groups: list[str], seed: int):
         import torch

@@ -127,7 +127,7 @@ class Leaderboard:
         return [*CSV_COLUMNS, *self.names, "note"], [_csv_row(row, self.names) for row in self.rows]
 
     def _cells(self) -> list[list[str]]:
-        extra = [] if self.against is None else [f"less {self.against}"]
+        extra = [] if self.against is None else [f"minus {self.against}"]
         crossed = [CROSSED] * any(row.crossed_interval for row in self.rows)
         kinds = {row.unmet.kinds for row in self.rows if row.unmet}
         unmet = [f"unmet {' and '.join(*kinds) if len(kinds) == 1 else 'groups'}"] * bool(kinds)
