@@ -18,8 +18,8 @@ EMOTIONS = ("arousal", "dominance", "valence")
 @dataclass
 class AudeeringOptions(Wav2vec2Options):
     append_emotion: bool = False
-    """Append the arousal, dominance and valence of each frame, what the head says of its hidden state alone, as three
-    channels at the end of the sequence: the input of lstm_vad, concat_lstm and text_anchored."""
+    """Append arousal, dominance and valence, which the head predicts from each frame's hidden state, as three channels
+    at the end of the sequence: the input of lstm_vad, concat_lstm and text_anchored."""
 
 
 class Audeering(Wav2vec2):

@@ -189,9 +189,9 @@ def _encode(config: EncodeConfig) -> "FeatureInfo":
     samples = _samples(config, clips, encoders, given, shards, info, own, _workers(config, accelerator))
     views, clips_here = 1 + config.damaged_views, sum(map(len, shards))
     with (
-        contextlib.closing(samples),
+        contextlib.closing(samples),  # stops the workers, also on errors
         progress("encode", clips_here, "clips") as bar,
-    ):  # stops the workers, also on errors
+    ):
         counted = _counted(samples, views, bar)
         for number, rows in zip(local_numbers, shards, strict=True):
             write_samples(writer.path(number), islice(counted, len(rows) * views), info)
